@@ -26,10 +26,21 @@ from agent.execution.step_context import (
 )
 from agent.execution.step_records import book_internal_netting, record_strategies
 from agent.execution.submitter import gas_spent_wei
-from agent.model import BlockedExit, Decision, Halt, History, Intent, IntentKind, Plan, PlanRequest, StepInput
+from agent.model import (
+    BlockedExit,
+    Decision,
+    Halt,
+    History,
+    Intent,
+    IntentKind,
+    Plan,
+    PlanRequest,
+    StepInput,
+    SubmissionRefusal,
+)
 from agent.planning.proposals import Proposer, proposer
 from agent.policy.decide import DecisionResult, decide
-from agent.policy.orders.exits import exclude_blocked_exits
+from agent.policy.orders.exits import add_submission_refusal, exclude_blocked_exits
 from agent.ports import Approval, EvidenceSource, Journal, PreparedTransaction
 
 MAX_APPROVAL_ROUNDS = 4
@@ -57,13 +68,13 @@ def evaluate_input(
 ) -> StepOutcome:
     """Evaluate a step input. Without an evidence source the verdicts stay empty. `further` reads more ticks.
 
-    If the guards refuse an exit because of its market, the remaining work is planned and judged without it.
+    If the guards refuse an exit because of its market, the next one or the remaining work is planned and judged without it.
     """
-
-    def judged(step: StepInput) -> StepOutcome:
-        return evaluate_input_once(step, propose, evidence, step_id, further)
-
-    return exits.without_refused_exits(judged(step_input), judged)
+    outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
+    while (blocked := exits.market_refusal(outcome)) is not None:
+        without = exclude_blocked_exits(outcome.step_input, [blocked])
+        outcome = evaluate_input_once(without, propose, evidence, step_id, further)
+    return outcome
 
 
 def evaluate_input_once(
@@ -98,7 +109,8 @@ class StepRun:
 
     `sent` has every transaction of the step; those of the present plan begin at `first_of_plan`. `spend_caps` are the base units by
     token that were approved: its legs may take no more. `history_before` is what was remembered before the first liquidity action.
-    `skipped` are exits that this step leaves out, `refused_exits` the tokens of those refused at submission.
+    `exits` are the outcomes of exits that were sent, `skipped` the exits that the rest of the step leaves out. `doubtful` has, by token,
+    what was remembered of exits before the simulation or the signer refused them: the market, the router or an endpoint may be at fault.
     """
 
     readers: StepReaders
@@ -109,12 +121,12 @@ class StepRun:
     spend_caps: dict[str, int] = field(default_factory=dict)
     approval_rounds: int = 0
     actions: int = 0
-    replans: int = 0
     history_before: History | None = None
     confirmed: StepOutcome | None = None
     swapped: StepOutcome | None = None
+    exits: list[StepOutcome] = field(default_factory=list)
     skipped: tuple[BlockedExit, ...] = ()
-    refused_exits: list[str] = field(default_factory=list)
+    doubtful: dict[str, SubmissionRefusal | None] = field(default_factory=dict)
 
     @property
     def propose(self) -> Proposer:
@@ -122,9 +134,13 @@ class StepRun:
         return proposer(self.asked)
 
     @property
-    def confirmed_exits(self) -> tuple[str, ...]:
-        """Tokens that the confirmed plan sells out."""
-        return () if self.confirmed is None else self.confirmed.decided.leaves
+    def tried(self) -> tuple[str, ...]:
+        """Tokens of the exits that this step has sent or skipped."""
+        return tuple(dict.fromkeys([*(one.decided.leaves[0] for one in self.exits), *(one.token for one in self.skipped)]))
+
+    def exits_that(self, kind: OutcomeKind) -> list[StepOutcome]:
+        """The exits of this step that ended like this."""
+        return [one for one in self.exits if one.kind is kind]
 
     def with_progress(self, step_input: StepInput) -> StepInput:
         """The step input with the caps and gas of this plan. Cooldowns ignore the step's own actions, which must not stop the next."""
@@ -139,11 +155,9 @@ class StepRun:
         """Start counting for the next plan of this step."""
         self.approval_rounds, self.spend_caps, self.first_of_plan = 0, {}, len(self.sent)
 
-    def skip(self, refused: Sequence[BlockedExit]) -> None:
-        """Leave these exits out from now on. The next plan is confirmed anew."""
-        self.skipped = (*(one for one in self.skipped if one.why != exits.REFUSED_TOGETHER_AT_SUBMISSION), *refused)
-        self.refused_exits += [one.token for one in refused]
-        self.replans += 1
+    def leave_exit(self, blocked: BlockedExit | None = None) -> None:
+        """Begin the next plan after an exit, which is left out from now on if `blocked`. The next plan is confirmed by itself."""
+        self.skipped += () if blocked is None else (blocked,)
         self.confirmed = None
         self.begin_plan()
 
@@ -151,31 +165,33 @@ class StepRun:
 def run_step(readers: StepReaders, asked: PlanRequest, journal: Journal, actors: StepActors | None) -> StepOutcome:
     """Run one step from snapshot to settled receipt; without actors only evaluate and write down.
 
-    An exit that is refused at submission is skipped, and the remaining work is evaluated and confirmed anew.
+    Each exit is evaluated, confirmed and sent by itself, the next one from a new snapshot; one that is refused is skipped. What remains
+    to be done follows, confirmed by itself too.
     """
     if actors is None:
         return _close(journal, record_evaluation(StepRun(readers, asked, journal)))
     actors.executor.reconcile()
     readers = replace(readers, reader=CaughtUpReader(readers.reader, journal, readers.clock))
-    outcome = _run_until_done(StepRun(readers, asked, journal), actors)
+    run = StepRun(readers, asked, journal)
+    outcome = _run_until_done(run, actors)
     if outcome.decided.reviewed and outcome.kind in REVIEW_DONE_KINDS:
         journal.mark_review(review_time_s(outcome.step_input.snapshot), int(readers.chance() * MILLION), outcome.decided.reviews)
     if actors.executor.ready():
         book_internal_netting(journal, outcome)
     outcome = approvals.revoke_leftovers(readers, actors, journal, outcome)
-    if outcome.around:  # approvals for refused exits, and their revocations, count in no row of failures
+    if run.skipped:  # approvals for refused exits, and their revocations, count in no row of failures
         journal.mark_submission_refusals(readers.history(readers.clock.now_s()).late)
     return outcome
 
 
 def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
-    """Evaluate and carry out until the step ends. Approvals, liquidity actions and skipped exits each ask for another evaluation."""
+    """Evaluate and carry out until the step ends. Approvals, liquidity actions and exits each ask for another evaluation."""
     while run.approval_rounds < MAX_APPROVAL_ROUNDS:
         evaluated = record_evaluation(run)
         try:
             ended = _carry_out(run, actors, evaluated)
         except Refused as refusal:
-            ended = _skip_refused_exits(run, actors, evaluated, refusal)
+            ended = _skip_refused_exit(run, evaluated, refusal)
         except TrimtabError as error:
             run.journal.end_step(evaluated.step_id, _word(evaluated.decision), str(error), _plan_json(evaluated.plan), "error")
             raise
@@ -194,7 +210,7 @@ def record_evaluation(run: StepRun) -> StepOutcome:
     outcome = evaluate_input(step_input, run.propose, run.readers.evidence, step_id, TickExtender(run.readers.reader))
     if outcome.step_input is not step_input:
         run.journal.begin_step(step_id, run.readers.clock.now_s(), codec.dumps(outcome.step_input))
-    return replace(outcome, transactions=tuple(run.sent), around=tuple(run.refused_exits))
+    return replace(outcome, transactions=tuple(run.sent), exits_tried=run.tried)
 
 
 def _read_input(run: StepRun) -> StepInput:
@@ -222,9 +238,12 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
     """Confirm, approve and send what is planned. None asks for another evaluation."""
     step_records.record_execution_changes(run.journal, outcome)
     if run.confirmed is not None and run.swapped is None:
-        exits.require_still_held(run.confirmed, outcome, REPLAN_REMEDY)
+        exits.require_exit_possible(run.confirmed, outcome, REPLAN_REMEDY)
     if (plan := _plan_to_send(run, outcome)) is None:
         return _finish(run, outcome)
+    if _is_another_exit(run, outcome):
+        _close(run.journal, outcome)
+        return None
     if (confirmed := run.confirmed or _confirm(run, actors, outcome, plan)) is None:
         return _close(run.journal, replace(outcome, kind=OutcomeKind.DECLINED, reason=f"not confirmed; {_nothing(run.sent)} sent"))
     _require_as_confirmed(confirmed, outcome, plan)
@@ -236,22 +255,57 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
     return _send(run, actors, outcome, plan)
 
 
+def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
+    """True if the step begins anew: with the rest of an exit, which waits for the next cycle, or another exit than was confirmed."""
+    leaves = outcome.decided.leaves
+    if leaves and leaves[0] in run.tried:
+        run.leave_exit(BlockedExit(leaves[0], exits.SOLD_IN_PART, exits.NOTHING_TO_DO))
+        return True
+    if run.confirmed is None or run.confirmed.decided.leaves == leaves:
+        return False
+    run.leave_exit()
+    return True
+
+
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
-    """The plan, unless there is nothing to send. Only liquidity actions may follow a swap."""
+    """The plan, unless there is nothing to send. Only liquidity actions may follow a swap, and only exits an exit that failed."""
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
-    return None if plan is None or (run.swapped is not None and not plan.actions) else plan
+    if plan is None or (run.swapped is not None and not plan.actions):
+        return None
+    return None if run.exits_that(OutcomeKind.FAILED) and not outcome.decided.leaves else plan
 
 
 def _finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """The end of a step that has nothing more to send: its swap, its liquidity actions, or what was evaluated."""
+    """The end of a step that has nothing more to send: its swap, its exits, its liquidity actions, or what was evaluated."""
     if run.swapped is not None:
         _close(run.journal, outcome)
         return replace(run.swapped, transactions=tuple(run.sent), after=outcome.step_input)
-    if run.actions == 0 or outcome.kind is not OutcomeKind.HOLD:
-        return _close(run.journal, outcome)
+    if run.exits or run.actions == 0 or outcome.kind is not OutcomeKind.HOLD:
+        return _after_exits(run, _close(run.journal, outcome))
     did = "1 action" if run.actions == 1 else f"{run.actions} actions"
     reason = f"{did} with liquidity done; {outcome.reason}"
     return _close(run.journal, replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input))
+
+
+def _after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
+    """The outcome of a step that ends with `outcome` after its exits: that of the last exit, or of the last one that failed."""
+    if not run.exits:
+        return outcome
+    shown = (run.exits_that(OutcomeKind.FAILED) or run.exits)[-1]
+    parts = [shown.reason, *(_sold_exits(run) if len(run.exits) > 1 else ())]
+    sent = {one.decided.leaves[0] for one in run.exits}
+    stuck = tuple(one for one in outcome.decided.stuck if one.token not in sent)
+    if stuck or outcome.kind is not OutcomeKind.HOLD:
+        parts.append(f"then: {outcome.reason}")
+    decided = replace(shown.decided, stuck=stuck)
+    shown = replace(shown, reason="; ".join(parts), decided=decided, exits_tried=run.tried)
+    return replace(shown, transactions=tuple(run.sent), after=outcome.step_input)
+
+
+def _sold_exits(run: StepRun) -> list[str]:
+    """The note on the exits that the step has sold; none without any."""
+    labels = [one.step_input.portfolio.token(one.decided.leaves[0]).label for one in run.exits_that(OutcomeKind.DONE)]
+    return [f"exits sold, each by its own transaction: {', '.join(labels)}"] if labels else []
 
 
 def _confirm(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
@@ -281,12 +335,13 @@ def _approve(run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Seq
     if newest.succeeded:
         _close(run.journal, outcome)
         return None
-    exits.require_approval_succeeded(newest, run.confirmed_exits)
+    if newest.receipt is not None and newest.tx.to in outcome.decided.leaves:
+        raise exits.ExitRefused(f"«{newest.note}» reverted")
     return _close(run.journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{newest.note}» did not succeed"))
 
 
 def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
-    """Send the plan's transaction. None asks for the next plan of a step that moves liquidity: another action, or its swap."""
+    """Send the plan's transaction. None asks for the next plan: after an exit, or of a step that moves liquidity."""
     if plan.actions:
         run.history_before = run.history_before or outcome.step_input.history
         prepared = actors.composer.liquidity(outcome.step_input, plan)
@@ -295,7 +350,12 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
     else:
         prepared = actors.composer.swap(outcome.step_input, plan)
         outcome = _close(run.journal, _execute(run, actors, outcome, prepared, "the swap", "nothing was exchanged"))
-        run.swapped = outcome
+        if outcome.decided.leaves:
+            run.exits.append(outcome)
+            failed = BlockedExit(outcome.decided.leaves[0], exits.REVERTED, exits.NOTHING_TO_DO)
+            run.leave_exit(failed if outcome.kind is OutcomeKind.FAILED else None)
+            return None
+        run.swapped = outcome = replace(outcome, reason="; ".join([outcome.reason, *_sold_exits(run)]))
     if outcome.kind is OutcomeKind.FAILED or run.actions in (0, MAX_ACTIONS):
         return outcome
     run.begin_plan()
@@ -325,22 +385,24 @@ def _execute(
     return replace(outcome, after=after)
 
 
-def _skip_refused_exits(run: StepRun, actors: StepActors, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
-    """Skip the exits that signer, simulation or kill switch refused. None asks for a plan without them; another refusal ends the step."""
+def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
+    """Skip the exit that its token, the simulation or the signer refused. None asks for a plan without it; another refusal ends the step.
+
+    If nothing was sold and what follows the exits is refused like them, the simulation and the signer say nothing against any of them.
+    """
     reason = str(refusal) if outcome.plan is not None else f"{refusal}; {outcome.reason}"  # without a plan the reason says what was decided
     stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, transactions=tuple(run.sent), verdicts=refusal.verdicts)
     _close(run.journal, stopped)
-    if run.replans == exits.MAX_REPLANS:
-        return stopped
-
-    def judged(step: StepInput) -> StepOutcome:
-        return evaluate_input(step, run.propose, run.readers.evidence)
-
-    refused = exits.exits_to_skip(refusal, outcome, run.confirmed_exits, actors.composer, judged)
-    if not refused:
-        return stopped
-    exits.record_submission_refusals(run.journal, outcome.step_input, refused)
-    run.skip(refused)
+    history = outcome.step_input.history
+    blocked = None if run.confirmed is None else exits.refused_exit(refusal, run.confirmed.decided.leaves)
+    if blocked is None:
+        if run.doubtful and exits.concerns_trade(refusal) and not run.exits_that(OutcomeKind.DONE):
+            run.journal.mark_submission_refusals(exits.without_doubtful(history.late, run.doubtful))
+        return _after_exits(run, stopped)
+    if not isinstance(refusal, exits.ExitRefused):
+        run.doubtful[blocked.token] = next((one for one in history.late if one.token == blocked.token), None)
+    run.journal.mark_submission_refusals(add_submission_refusal(outcome.step_input, blocked))
+    run.leave_exit(blocked)
     return None
 
 

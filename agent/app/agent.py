@@ -135,11 +135,11 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
 
 
 def confirm_once(confirm: Confirm) -> Confirm:
-    """Return a confirmation that is asked once and holds for every later slice; not for a plan that replaces a refused one."""
+    """Return a confirmation that is asked once and holds for every later slice; not for what follows an exit in the same step."""
     confirmations: list[bool] = []
 
     def answer(outcome: StepOutcome) -> bool:
-        if not confirmations or not confirmations[-1] or outcome.around:
+        if not confirmations or not confirmations[-1] or outcome.exits_tried:
             confirmations.append(confirm(outcome))
         return confirmations[-1]
 

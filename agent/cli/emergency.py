@@ -229,6 +229,7 @@ def rehearse(
 def _shutdown_document(found: ShutdownReport, agent: Agent) -> Document:
     from agent.cli.display import documents
 
+    sales = [documents.plan(one) for one in found.sales]
     return {
         "state": found.state,
         "reason": found.reason,
@@ -236,7 +237,8 @@ def _shutdown_document(found: ShutdownReport, agent: Agent) -> Document:
         "to": found.to,
         "cancel": [documents.transaction(one) for one in found.waiting],
         "revoke": [{"token": one.token, "symbol": one.label, "spender": one.spender, "holder": one.holder} for one in found.allowed],
-        "sale": None if found.sale is None else documents.plan(found.sale),
+        "sale": sales[0] if sales else None,
+        "sales": sales,
         "payments": [payment(one, agent.portfolio) for one in found.payments],
         "verdicts": [documents.verdict(one) for one in found.verdicts],
         "remedies": list(found.remedies),
@@ -259,8 +261,8 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
         for one in document["payments"]:
             made.add_row(cell("pay"), cell(f"{one['amount']} {one['symbol']} to {document['to']}"))
         console.print(made)
-        if document["sale"] is not None:
-            show_sale(console, document["sale"], agent, verbose=verbose)
+        for sale in document["sales"]:
+            show_sale(console, sale, agent, verbose=verbose)
     show_sent(console, document)
     for line in document["left"] if document["state"] not in ("planned", "refused", "declined") else ():
         console.print(cell(f"stays in the wallet: {line}"))

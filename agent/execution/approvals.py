@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from agent import codec
-from agent.errors import Refused, Retryable, TrimtabError, UnsendableTransaction
-from agent.execution.exits import TokenRefused
+from agent.errors import Refused, Retryable, TrimtabError
 from agent.execution.settlement import after_gas, settle_mined
 from agent.execution.step_context import CaughtUpReader, OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.execution.submitter import format_open_allowances
@@ -26,16 +25,10 @@ MAX_RESETS, RESET_LOOKBACK_NONCES = 3, 12
 
 
 def approve(actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval], sent: list[Intent]) -> None:
-    """Send approvals until one fails; the gas money of each counts for the next. The plan has to be made anew afterwards.
-
-    Raises TokenRefused if the token itself refuses the approval.
-    """
+    """Send approvals until one fails; the gas money of each counts for the next. The plan has to be made anew afterwards."""
     step_input = outcome.step_input
     for approval in needed:
-        try:
-            intent = execute_prepared(actors, outcome.step_id, actors.composer.approve(step_input, approval))
-        except UnsendableTransaction as why:
-            raise TokenRefused((approval.token,), why.message, why.verdicts, why.remedy) from None
+        intent = execute_prepared(actors, outcome.step_id, actors.composer.approve(step_input, approval))
         sent.append(intent)
         if not intent.succeeded:
             return

@@ -157,8 +157,8 @@ REVIEW_DONE_KINDS = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
 class StepOutcome:
     """Everything a step read, decided and did. `after` is the snapshot read once the swap was mined.
 
-    `verdicts` are those of a refusal outside a plan's guards; the guards' own are in the plan. `around` are tokens whose exits were refused
-    just before sending in this step: it no longer does what was confirmed before.
+    `verdicts` are those of a refusal outside a plan's guards; the guards' own are in the plan. `exits_tried` are tokens of exits that
+    this step has sold or skipped before: what follows them is confirmed by itself.
     """
 
     step_id: str
@@ -170,7 +170,7 @@ class StepOutcome:
     transactions: tuple[Intent, ...] = ()
     after: StepInput | None = None
     verdicts: tuple[Verdict, ...] = ()
-    around: tuple[str, ...] = ()
+    exits_tried: tuple[str, ...] = ()
 
     @property
     def decision(self) -> Decision:
@@ -182,7 +182,7 @@ class StepOutcome:
 class StepActors:
     """Executor, composer and confirmation of a step; without them it only evaluates.
 
-    `confirm` is called before anything is sent, and again for each plan that replaces one refused after it was confirmed.
+    `confirm` is called before anything is sent, and again for each exit and for what follows the exits.
     """
 
     executor: Executor

@@ -17,7 +17,7 @@ from agent.planning.problem import fair_floor
 from agent.reference import reference_prices, sequencer_fault
 from agent.reference.checks import PegUnknown, dollar_pegs, source_deviations
 from agent.reference.prices import answer_bound_fault, round_regression_fault
-from agent.units import BPS, Value
+from agent.units import BPS, NATIVE, Value
 
 
 def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -159,8 +159,8 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
 def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Largest relative deviation from the reference: each asset's spot price, each pool of the plan, a feed from its mean.
 
-    An asset without a spot price refuses. Feed and TWAP are compared if both are configured and both have a price: after a sharp
-    move the agent waits until the mean has followed.
+    Of an exit only what it trades counts. An asset without a spot price refuses. Feed and TWAP are compared if both are
+    configured and both have a price: after a sharp move the agent waits until the mean has followed.
     """
     deviations = [*_assets(case), *_pools(case), *_means(case)]
     worst, what = max(deviations, default=(Fraction(0), "nothing to compare"))
@@ -208,7 +208,11 @@ def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
+    """Spot prices of the assets; of an exit only of what it trades, so that the pool of another asset does not hold it up."""
     alone = {one.token for one in case.step.stuck}  # no plan touches a blocked exit, which often has no pool at all
+    if case.is_sell_only():
+        traded = {case.step.portfolio.wrapped_native if token == NATIVE else token for token in case.replay.tokens}
+        alone |= {asset.token.address for asset in case.step.portfolio.assets} - traded
     for asset in case.step.portfolio.assets:
         if asset.token.address in alone:
             continue

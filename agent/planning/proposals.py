@@ -12,12 +12,12 @@ from agent.model import (
     PORTFOLIO,
     AdjustLiquidity,
     AgentCycle,
+    AssetDrift,
     BlockedExit,
     Decision,
     Destination,
     ExecutionSlice,
     Goal,
-    GoalWeight,
     GradualExecution,
     Halt,
     Hold,
@@ -50,12 +50,13 @@ from agent.policy import minimum, native_coin, text
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.decide import DecisionResult, decide, liquidity_or_hold
-from agent.policy.drift import corrections, investable_total, rebalance_goal
+from agent.policy.drift import compute_drifts, corrections, investable_total, rebalance_goal
 from agent.policy.gradual_execution import MILLION, partial_goal, target_weights
 from agent.policy.orders import exits, levels, lifecycle
 from agent.policy.orders.exits import exit_goal
 from agent.policy.orders.levels import expiry_reason
 from agent.policy.triggers.no_trade_zone import no_plan_reason, uneconomic_plan_reason
+from agent.reference import reference_prices
 from agent.units import NATIVE, Value, ceil_int, decimal_text
 
 # --- A purchase as a plan: whole if the pools take it, else the same fraction of every asset, so that no part is one-sided.
@@ -252,8 +253,8 @@ Proposer = Callable[[StepInput], Proposal]
 def rebalance(step_input: StepInput) -> Proposal:
     """Return the strategy's proposal: trade if a trigger fires, and in a zone only if the plan saves more risk than it costs.
 
-    Exits come first; one that the market does not take within the limits is excluded, and the rest continues. So is an unexplained
-    increase that lifts the portfolio above portfolio.max_live_value.
+    Exits come first, one per plan; one that the market does not take within the limits is excluded, and the rest continues. So is an
+    unexplained increase that lifts the portfolio above portfolio.max_live_value.
     """
     return _rebalanced(step_input, _exits_first(step_input))
 
@@ -284,37 +285,37 @@ def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
 
 
 def _exits_first(step_input: StepInput) -> Proposal:
-    """Return the exit that can be done now, with its plan; else the decision without blocked or backing-off exits.
+    """Return the first exit that can be done now, with its plan; else the decision without blocked or backing-off exits.
 
     Only an exit may spend amounts excluded above portfolio.max_live_value.
     """
     whole = step = balance_changes.restore_excluded(step_input)
     decided = decide(step)
     plan: Plan | None = None
-    if resting := exits.exits_backing_off(step, decided.leaves):
-        step = exits.exclude_blocked_exits(step, resting)
-        decided = decide(step)
     while decided.leaves and plan is None and isinstance(decision := decided.decision, Rebalance):
-        try:
-            plan = planner.plan_after_tax(step, decision)
-            whys = _unsold(step, decided, plan)
-        except planner.NothingPlanned as nothing:
-            whys = dict.fromkeys(decided.leaves, nothing.message)
-        if whys:
-            step = exits.exclude_blocked_exits(step, [BlockedExit(token, why, exits.REMEDY) for token, why in whys.items()])
-            decided, plan = decide(step), None
+        token = decided.leaves[0]
+        found = exits.backing_off(step, token) or _planned_exit(step, decision, token)
+        if isinstance(found, Plan):
+            plan = found
+        else:
+            step = exits.exclude_blocked_exits(step, [found])
+            decided = decide(step)
     if plan is None and (left := balance_changes.exclude_unexplained_rises(step_input if step is whole else step)) is not step:
         step, decided = left, decide(left)
     return Proposal(decided, plan, None if step is step_input else step)
 
 
-def _unsold(step: StepInput, decided: DecisionResult, plan: Plan) -> dict[str, str]:
-    """Return the exit tokens of which the plan sells nothing, with the reason."""
-    coin = step.portfolio.wrapped_native
-    sold = {coin if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is LegFunding.WALLET}
+def _planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | BlockedExit:
+    """Return the plan that sells this token out, or why nothing of it can be sold now."""
+    try:
+        plan = planner.plan(step, decision)
+    except planner.NothingPlanned as nothing:
+        return BlockedExit(token, nothing.message, exits.REMEDY)
+    if token in _sold(step, plan):
+        return plan
     whys = {item.what: item.why for item in plan.skipped}
-    left = [token for token in decided.leaves if token not in sold]
-    return {token: whys.get(step.portfolio.token(token).label, "the market takes none of it within the limits") for token in left}
+    why = whys.get(step.portfolio.token(token).label, "the market takes none of it within the limits")
+    return BlockedExit(token, why, exits.REMEDY)
 
 
 def decision_at(step_input: StepInput) -> DecisionResult:
@@ -554,7 +555,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
 
 def sell_everything(step: StepInput) -> Proposal:
-    """Everything into the numeraire, liquidity first; holds once nothing more can be sold within the limits.
+    """Sell everything for the numeraire, liquidity first, then one asset per plan; hold once nothing more can be sold.
 
     What came or went unexplained holds it back no more than any exit, and is sold too.
     """
@@ -576,16 +577,16 @@ def _everything_sold(step: StepInput) -> Proposal:
             plan = plan_liquidity(none_wanted, out)
             if plan is not None and plan.actions:
                 return _by_owner(step, plan.decision, plan)
-    if (drifts := decide(step).drifts) and investable_total(drifts) == 0:
+    drifts = compute_drifts(step, reference_prices(step).by_token)
+    if investable_total(drifts) == 0:
         return _by_owner(step, Hold("there is nothing to sell: all balances are zero or set aside"), None)
-    home = step.portfolio.numeraire.address
-    shares = ((asset.token.address, Fraction(int(asset.token.address == home))) for asset in step.portfolio.assets)
-    wanted = Goal(tuple(GoalWeight(token, share, share) for token, share in shares))
-    try:
-        plan = planner.plan(step, Rebalance("everything is sold for the numeraire", wanted, exit=True))
-    except planner.NothingPlanned as nothing:
-        return _by_owner(step, Hold(f"nothing more is sold: {nothing.message}"), None)
-    return replace(proposal := _by_owner(step, plan.decision, plan), decided=replace(proposal.decided, leaves=_sold(step, plan)))
+    home, stays = step.portfolio.numeraire.address, []
+    for one in exits.in_turn(step, [one for one in drifts if one.token != home and one.investable_raw]):
+        found = _sold_out(step, drifts, one.token, "everything is sold for the numeraire")
+        if isinstance(found, Proposal):
+            return found
+        stays.append(f"{step.portfolio.token(one.token).label}: {found.why}")
+    return _by_owner(step, Hold("; ".join(["nothing more is sold", *stays])), None)
 
 
 def sell_out(token: str) -> Proposer:
@@ -598,14 +599,19 @@ def sell_out(token: str) -> Proposer:
             return _by_owner(step, decided.decision, None)
         if not any(one.token == token and one.investable_raw for one in drifts):
             return _by_owner(step, Hold(f"nothing of {label} is left to sell"), None)
-        wanted = Rebalance(f"{label} is sold out", exit_goal(step.portfolio, drifts, {token}), exit=True)
-        try:
-            plan = planner.plan(step, wanted)
-        except planner.NothingPlanned as nothing:
-            return _by_owner(step, Hold(f"nothing more of {label} is sold: {nothing.message}"), None)
-        return replace(proposal := _by_owner(step, plan.decision, plan), decided=replace(proposal.decided, leaves=_sold(step, plan)))
+        found = _sold_out(step, drifts, token, f"{label} is sold out")
+        return found if isinstance(found, Proposal) else _by_owner(step, Hold(f"nothing more of {label} is sold: {found.why}"), None)
 
     return lambda step: replace(sold_out(given := balance_changes.restore_excluded(step)), step=given)
+
+
+def _sold_out(step: StepInput, drifts: Sequence[AssetDrift], token: str, reason: str) -> Proposal | BlockedExit:
+    """Return the owner's sale of all of this token for the numeraire, or why nothing of it can be sold now."""
+    found = _planned_exit(step, Rebalance(reason, exit_goal(step.portfolio, drifts, {token}), exit=True), token)
+    if isinstance(found, BlockedExit):
+        return found
+    proposal = _by_owner(step, found.decision, found)
+    return replace(proposal, decided=replace(proposal.decided, leaves=(token,)))
 
 
 def rebalance_to_targets(step: StepInput) -> Proposal:

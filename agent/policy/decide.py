@@ -113,7 +113,7 @@ class DecisionResult:
     Rebalance stands only if the plan saves more than it costs. `round` is what a campaign is due to do, `ended` why the one that was
     under way is not any more, and `begins` is one that begins with this decision. `order` is the limit order that it fills.
     `sleeves` is what strategies want where several share the wallet; it `crosses` when only they exchange something, no market.
-    `leaves` is what an order that fired sells with this decision, `stuck` what such orders cannot sell now.
+    `leaves` is the asset that an exit sells with this decision, none or one; `stuck` are exits that cannot be done now.
     """
 
     decision: Decision
@@ -201,14 +201,14 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
 
 
 def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
-    """Sell what a triggered order takes out of the portfolio."""
+    """Sell what a triggered order takes out of the portfolio, one asset at a time."""
     if context.stop_reason:
         return None
     step, drifts = context.step, context.drifts
     if (leaving := exits.triggered_exit(step, drifts, context.prices)) is None:
         return None
     first = native_coin.top_up(step, leaving)
-    sold = exits.exit_tokens(step, drifts) if first is None and isinstance(leaving, Rebalance) else ()
+    sold = exits.exit_tokens(step, drifts)[:1] if first is None and isinstance(leaving, Rebalance) else ()
     return replace(context.result(first or leaving), leaves=sold)
 
 

@@ -87,7 +87,7 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         looked = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
-        assert looked.state == "planned" and looked.sale is not None and looked.sale.kind is OutcomeKind.PLANNED, looked.reason
+        assert looked.state == "planned" and {one.kind for one in looked.sales} == {OutcomeKind.PLANNED}, looked.reason
         assert [one.token for one in looked.payments] == [chain.tokens["USDC"].address]
         done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
         assert (done.state, done.left) == ("stopped", ()), done.reason

@@ -29,7 +29,8 @@ def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, t
         held = agent.rebalance()
         assert bool([flow for flow in held.step_input.history.flows if flow.holds]) is bool(gift)
         looked = shutdown.stop(agent, to_stable=True, confirm=lambda _: True)
-        assert looked.sale is not None and looked.sale.plan is not None and len(looked.sale.plan.actions) == 2, looked.reason
+        (first,) = looked.sales
+        assert first.plan is not None and len(first.plan.actions) == 2, looked.reason
         done = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert done.state == "stopped" and done.left == (), done.reason
         kinds = [intent.kind for intent in done.transactions if intent.kind is not IntentKind.APPROVE]

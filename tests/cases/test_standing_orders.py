@@ -227,6 +227,6 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
         declined = agent.rebalance(send=True, confirm=pushed)
         assert declined.kind is OutcomeKind.DECLINED, declined.reason
         _, instead = asked
-        assert instead.around == (chain.tokens["LINK"].address,)
+        assert instead.exits_tried == (chain.tokens["LINK"].address,)
         assert mentions(instead.reason, "LINK", "be sold") and mentions(instead.reason, "confirmed", "not know")
         assert purse(chain).raw == before.raw, "only approvals were sent"

@@ -41,15 +41,14 @@ NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "succes
 
 
 class World:
-    """A chain, a composer and an executor in one, before the real store. `reverts` says of what plans sell whether sending them is refused.
+    """A chain, a composer and an executor in one, before the real store.
 
-    It is asked by the executor alone unless `composed`: a token may tell a look from a sending, by the price of gas.
+    `reverts` says of what a plan sells whether its simulation refuses it; sales of `fails` are mined and revert.
     """
 
-    def __init__(
-        self, store: Store, step: StepInput, reverts: Callable[[set[str]], bool], lacks: Sequence[str] = (), composed: bool = False
-    ) -> None:
-        self.store, self.step, self.reverts, self.lacks, self.composed = store, step, reverts, {*lacks}, composed
+    def __init__(self, store: Store, step: StepInput, reverts: Callable[[set[str]], bool], lacks: Sequence[str] = ()) -> None:
+        self.store, self.step, self.reverts, self.lacks = store, step, reverts, {*lacks}
+        self.fails: set[str] = set()
         self.sold: list[set[str]] = []
         self.asked: list[StepOutcome] = []
         self.approved: Callable[[str, int], None] = lambda token_, raw: self.lacks.discard(token_)
@@ -93,8 +92,6 @@ class World:
         return PreparedTransaction(replace(tx(step.snapshot.nonce_latest), to=approval.token), granted, str(approval.raw))
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        if self.composed and self.reverts(moved(plan) - {USDC.address}):
-            raise NO
         return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(), plan=plan), "swap")
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
@@ -126,6 +123,7 @@ class World:
         self.store.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
         self.store.advance(intent.id, IntentState.BROADCAST, NOW_S)
         legs = () if granted.plan is None else granted.plan.legs
+        status = 0 if {leg.token_in for leg in legs} & self.fails else 1
         transfers = [
             one
             for leg in legs
@@ -134,9 +132,10 @@ class World:
                 Transfer(leg.token_out, leg.pool, OWNER, leg.amount_out_raw),
             )
         ]
-        done = replace(receipt(f"0x{nonce:064x}", self.snapshot().head.number + 1, "0x01"), transfers=tuple(transfers))
+        done = receipt(f"0x{nonce:064x}", self.snapshot().head.number + 1, "0x01", status)
+        done = replace(done, transfers=tuple(transfers) if status else ())
         self.store.advance(intent.id, IntentState.MINED, NOW_S, receipt=done)
-        return self.store.advance(intent.id, IntentState.FINAL, NOW_S, receipt=done)
+        return self.store.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, NOW_S, receipt=done)
 
     def rounds(self) -> StepOutcome:
         return engine._run_until_done(engine.StepRun(self.readers(), AgentCycle(), self.store), self.actors())

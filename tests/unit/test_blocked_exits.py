@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent import codec, engine
+from agent import codec, engine, guards
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.app.positions.orders import orders_document, standing_orders
@@ -30,12 +30,13 @@ from agent.model import (
     PoolState,
     Rebalance,
     StepInput,
+    SubmissionRefusal,
 )
 from agent.model.strategies import StrategyHealth
 from agent.planning import proposals
 from agent.planning.planner import NothingPlanned, plan
 from agent.policy.decide import decide
-from agent.policy.orders.exits import apply_orders
+from agent.policy.orders.exits import apply_orders, exclude_blocked_exits
 from agent.policy.step_input import apply_effective_targets
 from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, with_limits
 from tests.support.lp_worlds import quiet, ranged, world
@@ -44,6 +45,7 @@ from tests.support.plans import evidence
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
 
+ORACLE = "oracle_deviation"
 STOP, DONE, FIRED = OrderKind.STOP_LOSS, OrderStage.DONE, OrderStage.FIRED
 WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))
 TARGETS = {"WETH": 3_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 2_000}
@@ -53,6 +55,8 @@ MARKET = (v2_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WBTC, USDC, 60_000, 50
 SOUND = v2_pool(LINK, USDC, 10, 50_000_000)
 OFF = v2_pool(LINK, USDC, 11, 50_000_000)
 """Pays a tenth above the reference: good for us, and beyond limits.oracle_deviation all the same."""
+DEAR = v2_pool(WBTC, USDC, 66_000, 50_000_000)
+"""The same for WBTC."""
 
 
 class Sees:
@@ -103,11 +107,31 @@ def test_what_is_stuck_keeps_what_it_has_and_counts_neither_in_the_total_nor_in_
     assert [item.why for item in found.plan.skipped if item.what == "token LINK"] != []
 
 
-def test_the_other_exits_are_done_in_the_same_look() -> None:
-    found = judged(fired("LINK", "WBTC"))
+def test_an_exit_without_a_market_leaves_its_turn_to_the_next() -> None:
+    found = judged(fired("LINK", "WBTC", pools=(MARKET[0], SOUND)))
     assert found.kind is OutcomeKind.PLANNED and found.plan is not None and found.plan.exits
-    assert dict(found.plan.holdings_after)[WBTC.address] == 0 and moved(found.plan) == {WBTC.address, USDC.address}
-    assert mentions(found.reason, "LINK", "be sold") and mentions(found.reason, "stop_loss", "WBTC")
+    assert dict(found.plan.holdings_after)[LINK.address] == 0 and moved(found.plan) == {LINK.address, USDC.address}
+    assert mentions(found.reason, "WBTC", "be sold") and mentions(found.reason, "stop_loss", "LINK")
+
+
+def test_each_exit_is_a_plan_of_its_own_in_the_portfolio_s_order() -> None:
+    step, sold = fired("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND)), []
+    while (found := judged(step)).plan is not None and found.plan.exits:
+        assert moved(found.plan) == {*found.decided.leaves, USDC.address} and not found.decided.stuck
+        sold.append((found.decided.leaves, found.reason.rpartition("; ")[2]))
+        held = tuple(replace(one, raw=dict(found.plan.holdings_after)[one.token]) for one in step.snapshot.holdings)
+        step = replace(step, snapshot=replace(step.snapshot, holdings=held))
+    assert [one for one, _ in sold] == [(WETH.address,), (WBTC.address,), (LINK.address,)]
+    assert sold[0][1] == "WETH is sold first, then WBTC, LINK, each by its own transaction"
+    assert sold[1][1] == "WBTC is sold first, then LINK, each by its own transaction" and "by its own" not in sold[2][1]
+
+
+def test_an_exit_that_was_refused_less_often_goes_first() -> None:
+    step = fired("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND))
+    refused = tuple(SubmissionRefusal(one.address, 1, times, "no") for one, times in ((WETH, 2), (WBTC, 1)))
+    assert judged(replace(step, history=replace(step.history, late=refused))).decided.leaves == (LINK.address,)
+    both = (replace(refused[1], times=2), replace(refused[0]), SubmissionRefusal(LINK.address, 1, 3, "no"))
+    assert judged(replace(step, history=replace(step.history, late=both))).decided.leaves == (WETH.address,)
 
 
 def test_where_nothing_else_is_to_be_done_it_holds_so_that_reviews_and_exchanges_inside_go_on() -> None:
@@ -143,24 +167,34 @@ def test_liquidity_of_other_assets_is_taken_out_while_the_wallet_s_part_is_stuck
 
 
 def test_an_exit_that_the_guards_refuse_for_its_pool_holds_back_its_own_asset_alone() -> None:
-    step = fired("LINK", "WBTC", pools=(*MARKET, OFF))
+    step = fired("LINK", "WBTC", pools=(MARKET[0], DEAR, SOUND))
     found = judged(step)
-    assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
-    assert mentions(found.reason, "LINK", "be sold", "oracle_deviation")
+    assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {LINK.address, USDC.address}
+    assert mentions(found.reason, "WBTC", "be sold", "oracle_deviation")
     assert all(one.passed for one in found.plan.verdicts) if found.plan else False
-
-
-def test_a_refusal_that_leaving_the_exit_alone_does_not_end_stays_one() -> None:
-    step = fired("LINK", pools=(*MARKET, OFF))
-    refused = engine.evaluate_input_once(step, proposals.rebalance, Sees(), "abc")
-    assert refused.kind is OutcomeKind.REFUSED
-    assert exits.without_refused_exits(refused, lambda left: replace(refused, step_input=left)).kind is OutcomeKind.REFUSED
 
 
 def test_an_exit_whose_pool_is_refused_lets_the_ordinary_rebalance_go_on() -> None:
     step = fired("LINK", values=HEAVY, pools=(*MARKET, OFF))
     found = judged(step)
     assert found.kind is OutcomeKind.PLANNED and LINK.address not in moved(found.plan)
+
+
+def test_the_pool_of_another_asset_does_not_hold_an_exit_up() -> None:
+    """Pushed or drained: what is not traded needs no price in a pool."""
+    for others in ((DEAR, MARKET[0]), (MARKET[0],)):
+        found = judged(fired("LINK", pools=(*others, SOUND)))
+        assert found.kind is OutcomeKind.PLANNED and found.plan is not None and moved(found.plan) == {LINK.address, USDC.address}
+        alone = replace(found.plan, decision=replace(found.plan.decision, exit=False))  # type: ignore[type-var]  # a rebalance
+        (verdict,) = [one for one in guards.judge(found.step_input, alone, evidence(found.step_input, alone)) if one.guard == ORACLE]
+        assert not verdict.passed and "WBTC" in verdict.measured, "a rebalance waits for it"
+
+
+def test_a_refusal_that_leaving_the_exit_alone_does_not_end_stays_one() -> None:
+    refused = engine.evaluate_input_once(fired("LINK", pools=(*MARKET, OFF)), proposals.rebalance, Sees(), "abc")
+    blocked = exits.market_refusal(refused)
+    assert refused.kind is OutcomeKind.REFUSED and blocked is not None and blocked.token == LINK.address
+    assert exits.market_refusal(replace(refused, step_input=exclude_blocked_exits(refused.step_input, [blocked]))) is None
 
 
 def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:
@@ -173,19 +207,6 @@ def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:
 
     found = engine.evaluate_input(fired("WBTC"), proposals.rebalance, Paused(), "abc")
     assert found.kind is OutcomeKind.REFUSED and found.decided.stuck == ()
-
-
-def test_two_exits_that_are_refused_only_together_go_one_after_the_other() -> None:
-    class OneAtATime(Sees):
-        """Nothing is pinned that a plan of several pools touches."""
-
-        def gather(self, step: StepInput, plan: Plan) -> Evidence:
-            """Evidence without pins for a plan of more than one leg."""
-            return evidence(step, plan) if len(plan.legs) == 1 else evidence(step, plan, trusted=())
-
-    found = engine.evaluate_input(fired("WETH", "WBTC", pools=(*MARKET, SOUND)), proposals.rebalance, OneAtATime(), "abc")
-    assert found.kind is OutcomeKind.PLANNED and found.plan is not None and len(found.plan.legs) == 1
-    assert ["another exit" in one.why for one in found.decided.stuck] == [True]
 
 
 def test_a_refusal_of_what_goes_on_besides_names_the_exit_too() -> None:

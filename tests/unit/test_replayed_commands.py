@@ -132,24 +132,6 @@ def test_an_older_store_keeps_its_steps_and_says_of_new_ones_what_asked(tmp_path
     assert after is not None and codec.loads(StepRequest, after.asked_json or "") == ManualAction("payout")
 
 
-def test_exits_that_were_refused_together_after_reverts_replay_the_same(tmp_path: Path) -> None:
-    """Guards refused the whole wallet: without their evidence one of the exits would seem able to go alone."""
-
-    class Paused(Seen):
-        """The owner has paused."""
-
-        def gather(self, step: StepInput, plan: Any) -> Any:
-            """Evidence with the kill switch on."""
-            return evidence(step, plan, paused=True, pause_reason="by hand")
-
-    step = fired("LINK", "WBTC", pools=(*MARKET, SOUND))
-    step = replace(step, history=replace(step.history, reverts_in_row=3, failed_s=NOW_S - 3_600, failures_stop=True))
-    found = engine.evaluate_input(step, proposer(AgentCycle()), Paused())
-    assert found.kind is OutcomeKind.REFUSED and len(found.decided.leaves) == 2, found.reason
-    told = replay(kept(tmp_path, [(found, AgentCycle())]))
-    assert told["same"] == 1, told["steps"][0]["differs"]
-
-
 def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> None:
     """The look after the approval decided to hold, and was refused since what had been confirmed was gone."""
     off = {"balance_jump_bps": None, "daily_loss_bps": None}

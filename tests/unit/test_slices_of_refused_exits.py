@@ -1,4 +1,4 @@
-"""The rounds of a step in which exits are refused when about to be sent: what follows is planned, counted and confirmed by itself."""
+"""Exits of one step, each a transaction of its own: what is refused or reverts is skipped, and what follows is confirmed by itself."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import pytest
 
 from agent import codec, engine
 from agent.errors import Refused
-from agent.execution import exits
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import ConditionalOrder, IntentKind, OrdersConfig, Plan, StepInput
+from agent.model import ConditionalOrder, IntentKind, OrdersConfig, StepInput, SubmissionRefusal
 from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, PreparedTransaction
 from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
-from tests.support.refusal_worlds import NO, World
+from tests.support.refusal_worlds import World
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, tx
-from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, fired, moved
+from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, fired
 
 ALL = (*MARKET, SOUND)
+HEAVIER = {"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}
 Worlds = Callable[..., World]
 
 
@@ -58,65 +58,97 @@ def stops(symbols: Sequence[str]) -> StepInput:
     )
 
 
-def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It passes every look, so that all of them look sound by themselves, and it goes first."""
-    monkeypatch.setattr(exits, "MAX_REPLANS", 3)
-    symbols = [f"T{number}" for number in range(5)]
-    bad = token("T0").address
-    world = worlds(stops(symbols), lambda sold: bad in sold)
+def addresses(*symbols: str) -> list[set[str]]:
+    return [{token(symbol).address} for symbol in symbols]
+
+
+def test_exits_are_sold_one_by_one_and_each_is_confirmed(worlds: Worlds) -> None:
+    world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
+    done = world.rounds()
+    assert done.kind is OutcomeKind.DONE and world.sold == addresses("T0", "T1", "T2")
+    assert [one.decided.leaves for one in world.asked] == [(token(one).address,) for one in ("T0", "T1", "T2")]
+    assert [len(one.exits_tried) for one in world.asked] == [0, 1, 2], "a confirmation given once does not cover the next exit"
+    assert len({intent.step_id for intent in done.transactions}) == 3, "each has a step of its own in the journal"
+    assert mentions(done.reason, "exits", "T0, T1, T2")
+    assert world.rounds().kind is OutcomeKind.HOLD and len(world.sold) == 3
+
+
+def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(worlds: Worlds) -> None:
+    world = worlds(stops([f"T{number}" for number in range(5)]), lambda sold: token("T0").address in sold)
     done = world.rounds()
     assert done.kind is OutcomeKind.DONE, done.reason
-    assert world.sold == [{token(one).address for one in symbols[1:]}] and [one.token for one in world.late] == [bad]
+    assert world.sold == addresses("T1", "T2", "T3", "T4")
+    assert [one.token for one in world.late] == [one.token for one in done.decided.stuck] == [token("T0").address]
+    assert mentions(done.reason, "T0", "be sold", "refused")
 
 
-def test_what_was_refused_by_itself_is_remembered_when_the_plans_of_a_step_are_used_up(
-    worlds: Worlds, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exits, "MAX_REPLANS", 2)
-    symbols = [f"T{number}" for number in range(5)]
-    sound = token(symbols[-1]).address
-    world = worlds(stops(symbols), lambda sold: sold != {sound})
-    looks = 0
-    while not world.sold and looks < 6:
-        looks, known = looks + 1, len(world.late)
-        world.rounds()
-        assert len(world.asked) <= looks * (exits.MAX_REPLANS + 1) and (world.sold or len(world.late) > known)
-    assert world.sold == [{sound}]
-
-
-def test_where_others_wait_for_it_a_refused_rebalance_besides_says_nothing_for_the_exit(
-    worlds: Worlds, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The exit of LINK is refused when sent; what would be traded besides is refused too; WBTC's turn comes all the same."""
-    step = fired("LINK", "WBTC", values={"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}, pools=ALL)
-    world = worlds(step, lambda sold: bool(sold & {LINK.address, WETH.address}), composed=False)
-    monkeypatch.setattr(exits, "_least_refused_first", lambda step, leaves: sorted(leaves, key=lambda one: one != LINK.address))
-    swap = world.swap
-
-    def refuses_besides(step: StepInput, plan: Plan) -> PreparedTransaction:
-        if WETH.address in moved(plan):
-            raise NO
-        return swap(step, plan)
-
-    monkeypatch.setattr(world, "swap", refuses_besides)
+def test_every_exit_is_tried_in_one_step_however_many_are_refused(worlds: Worlds) -> None:
+    world = worlds(stops([f"T{number}" for number in range(9)]), lambda sold: sold != {token("T8").address})
     world.rounds()
-    assert world.sold == [{WBTC.address}]
+    assert world.sold == addresses("T8") and len(world.late) == 8
+
+
+def test_an_exit_that_reverts_does_not_hold_up_the_next_and_fails_the_step(worlds: Worlds) -> None:
+    step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
+    world = worlds(step, lambda _: False)
+    world.fails = {WBTC.address}
+    done = world.rounds()
+    assert world.sold == [{WBTC.address}, {LINK.address}]
+    assert done.kind is OutcomeKind.FAILED and mentions(done.reason, "exits", "LINK")
+    assert len(world.asked) == 2, "a rebalance waits for the next cycle"
+    assert world.late == (), "a revert is no refusal"
+
+
+def test_what_the_limits_leave_of_an_exit_waits_for_the_next_cycle(worlds: Worlds) -> None:
+    shallow = (MARKET[0], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)
+    world = worlds(with_limits(fired("LINK", "WBTC", pools=shallow), price_impact_bps=50), lambda _: False)
+    done = world.rounds()
+    assert world.sold == [{WBTC.address}, {LINK.address}], "once in each step"
+    assert done.kind is OutcomeKind.DONE and done.decided.stuck == (), "it was sold as far as it could be"
+    world.rounds()
+    assert world.sold[2:] == [{WBTC.address}]
+
+
+def test_what_is_sold_proves_that_a_refused_exit_is_refused_for_itself(worlds: Worlds) -> None:
+    """LINK is refused when sent, what is rebalanced besides is refused too, and WBTC is sold."""
+    step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
+    world = worlds(step, lambda sold: bool(sold & {LINK.address, WETH.address}))
+    done = world.rounds()
+    assert world.sold == [{WBTC.address}] and [one.token for one in world.late] == [LINK.address]
+    assert done.kind is OutcomeKind.DONE and "simulated: no" in done.reason
+
+
+def test_where_everything_is_refused_no_exit_is_blamed(worlds: Worlds) -> None:
+    """The router, or an endpoint, refuses: that says nothing against an exit."""
+    step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
+    world = worlds(step, lambda _: True)
+    before = (SubmissionRefusal(WBTC.address, NOW_S - 60, 2, "earlier"),)
+    world.store.mark_submission_refusals(before)
+    done = world.rounds()
+    assert done.kind is OutcomeKind.REFUSED and world.sold == [] and world.late == before
+    assert [one.decided.leaves for one in world.asked] == [(LINK.address,), (WBTC.address,), ()], "refused less often first"
+
+
+def test_where_nothing_else_can_be_tried_a_refused_exit_is_blamed(worlds: Worlds) -> None:
+    world = worlds(fired("LINK", pools=ALL), lambda _: True)
+    world.rounds()
+    assert [one.token for one in world.late] == [LINK.address]
 
 
 def test_a_plan_in_place_of_a_refused_one_is_not_bound_by_what_was_approved_for_that(worlds: Worlds) -> None:
     """Neither caps nor gas: with caps it would count as carried on after approvals, and go at once where it is to go in rounds."""
-    step = fired("LINK", values={"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}, pools=ALL)
+    step = fired("LINK", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda sold: LINK.address in sold, lacks=(LINK.address,))
     world.rounds()
     first, after = world.asked
-    assert first.plan is not None and first.plan.exits and after.around == (LINK.address,)
+    assert first.plan is not None and first.plan.exits and after.exits_tried == (LINK.address,)
     assert (after.step_input.spend_caps, after.step_input.spent_gas_wei) == ((), 0)
     assert len(world.sold) == 1 and LINK.address not in world.sold[0]
 
 
-@pytest.mark.parametrize(("symbols", "sold", "asked"), [(("LINK",), [], 1), (("LINK", "WBTC"), [{WBTC.address}], 2)])
+@pytest.mark.parametrize(("symbols", "sold"), [(("LINK",), []), (("LINK", "WBTC"), [{WBTC.address}])])
 def test_a_token_that_spoils_its_own_market_once_approved_is_left_and_holds_up_no_other(
-    worlds: Worlds, symbols: tuple[str, ...], sold: list[set[str]], asked: int
+    worlds: Worlds, symbols: tuple[str, ...], sold: list[set[str]]
 ) -> None:
     """Alone as well: steps that only approved, and count in the row of such, end all trading after a while."""
     world = worlds(fired(*symbols, pools=ALL), lambda _: False, lacks=(LINK.address,))
@@ -127,24 +159,33 @@ def test_a_token_that_spoils_its_own_market_once_approved_is_left_and_holds_up_n
 
     world.approved = spoils
     done = world.rounds()
-    assert world.sold == sold and done.around == (LINK.address,) and len(world.asked) == asked
+    assert world.sold == sold and LINK.address in done.exits_tried and len(world.asked) == len(symbols)
     assert [one.token for one in world.late] == [LINK.address], "its approvals count in no row, and it rests in the end"
 
 
-def test_tokens_that_lack_approvals_in_turn_are_left_and_do_not_end_the_run(worlds: Worlds) -> None:
-    step = stops(["T0", "T1", "T2"])
-    first, second, sound = (token(one).address for one in ("T0", "T1", "T2"))
-    world = worlds(step, lambda sold: False, lacks=(first, second))
-    rounds: list[set[str]] = []
-
-    def in_turn(to: str, raw: int) -> None:
-        rounds.append({to})
-        if to == [one for one in (first, second) if one in world.lacks][-1]:
-            world.lacks = {second} if world.lacks == {first} else {first}
-
-    world.approved = in_turn
+def test_tokens_that_ignore_their_approvals_are_left_and_do_not_end_the_run(worlds: Worlds) -> None:
+    first, second = (token(one).address for one in ("T0", "T1"))
+    world = worlds(stops(["T0", "T1", "T2"]), lambda _: False, lacks=(first, second))
+    tries: list[str] = []
+    world.approved = lambda to, raw: tries.append(to)
     done = world.rounds()
-    assert sound in world.sold[0] and done.around == (first,) and len(rounds) == 4
+    assert world.sold == addresses("T2") and done.exits_tried == (token("T2").address, first, second)
+    assert tries == [first] * 3 + [second] * 3 and len(world.late) == 2
+
+
+def test_an_exit_that_fires_meanwhile_is_confirmed_before_one_that_was_approved(worlds: Worlds) -> None:
+    world = worlds(fired("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
+
+    def fires(to: str, raw: int) -> None:
+        world.lacks.discard(to)
+        world.step = fired("LINK", "WBTC", pools=ALL)
+        assert world.store.update_orders(world.step.history.orders, None, world.store.history(NOW_S).orders_turn)
+
+    world.approved = fires
+    world.rounds()
+    assert world.sold == [{WBTC.address}, {LINK.address}]
+    assert [one.decided.leaves for one in world.asked] == [(one.address,) for one in (LINK, WBTC, LINK)]
+    assert world.asked[1].step_input.spend_caps == ()
 
 
 def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_only(worlds: Worlds) -> None:
@@ -218,7 +259,7 @@ def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confir
 
     world.approved = vanishes
     done = world.rounds()
-    assert done.around == (LINK.address,) and mentions(done.reason, "LINK", "not there")
+    assert done.exits_tried == (LINK.address,) and mentions(done.reason, "LINK", "not there")
     if watched:
         assert done.kind is OutcomeKind.HALT and mentions(done.reason, "LINK", "200") and len(world.asked) == 1 and not world.sold
         return

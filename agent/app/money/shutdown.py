@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent import codec, engine, wiring
@@ -11,10 +11,12 @@ from agent.app.agent import Agent, Progress, ignore_progress
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused
 from agent.execution.approvals import current_step_input, open_exposure, pay, revoke_allowances
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.execution.submitter import format_open_allowances
 from agent.guards import portfolio
 from agent.model import (
+    BlockedExit,
+    Holding,
     Intent,
     IntentState,
     ManualAction,
@@ -30,6 +32,7 @@ from agent.model import (
 from agent.planning import proposals
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import balance_changes, withdrawals
+from agent.policy.orders.exits import exclude_blocked_exits
 from agent.ports import Approval
 from agent.units import NATIVE
 from agent.venues import composer
@@ -44,8 +47,9 @@ PAYOUT_GAS = 60_000
 class ShutdownReport:
     """Result or preview of a shutdown. `state` is planned, declined, refused, stopped, or unfinished with the `reason`.
 
-    `waiting` are the transactions to cancel, `allowed` the allowances to revoke, `sale` the first plan that sells everything, `payments`
-    the payments to the request's address. `left` names holdings that stay in the wallet though they were to be sold or paid.
+    `waiting` are the transactions to cancel, `allowed` the allowances to revoke, `sales` the plans that sell everything as of now, one
+    asset each, and `payments` the payments to the request's address. `left` names holdings that stay in the wallet though they were to be
+    sold or paid.
     """
 
     step_input: StepInput
@@ -53,7 +57,7 @@ class ShutdownReport:
     to: str | None
     waiting: tuple[Intent, ...]
     allowed: tuple[Approval, ...]
-    sale: StepOutcome | None
+    sales: tuple[StepOutcome, ...]
     payments: tuple[Payment, ...]
     verdicts: tuple[Verdict, ...]
     state: str
@@ -114,17 +118,37 @@ def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerReque
 def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
     context = agent.desk
     taken = open_exposure(context.readers, context.store)
-    step, sale = taken.step_input, None
-    if to_stable:
-        sale = engine.evaluate(context.readers, proposals.sell_everything)
-    payments = () if address is None else _free(_sold(step, sale))
+    step, sales = taken.step_input, _planned_sales(context.readers) if to_stable else ()
+    payments = () if address is None else _free(_sold(step, sales))
     paused = context.switch.is_paused() is not False
     verdicts = () if address is None else portfolio.judge_payout_permission(step, _payouts(payments, address, 0), context.payouts, paused)
     failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
     state, reason = ("refused", "; ".join(failing)) if failing else ("planned", "")
-    if sale is not None and sale.kind is OutcomeKind.REFUSED and not failing:
-        state, reason = "refused", sale.reason
-    return ShutdownReport(step, to_stable, address, taken.waiting, taken.allowed, sale, payments, verdicts, state, reason)
+    if sales and not failing and (refusal := _sale_refusal(sales[0])):
+        state, reason = "refused", refusal
+    return ShutdownReport(step, to_stable, address, taken.waiting, taken.allowed, sales, payments, verdicts, state, reason)
+
+
+def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
+    """The sales of everything as planned now, each as if it were the first."""
+    sales = [engine.evaluate(readers, proposals.sell_everything)]
+    while sales[-1].kind is OutcomeKind.PLANNED and sales[-1].decided.leaves:
+        sold = [BlockedExit(token, "", "") for token in sales[-1].decided.leaves]
+        step = exclude_blocked_exits(sales[-1].step_input, sold)
+        sales.append(engine.evaluate_input(step, proposals.sell_everything, readers.evidence))
+    return tuple(sales[:-1] if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD else sales)
+
+
+def _sale_refusal(first: StepOutcome) -> str:
+    """Why nothing can be sold now; empty if something can, or if there is nothing to sell."""
+    if first.kind is OutcomeKind.REFUSED:
+        return first.reason
+    return _unsold(first) if first.plan is None else ""
+
+
+def _unsold(outcome: StepOutcome) -> str:
+    """The assets that could not be sold, with their reasons."""
+    return "; ".join(f"{outcome.step_input.portfolio.token(one.token).label} stays: {one.why}" for one in outcome.decided.stuck)
 
 
 class _ResumedDuringStop(Refused):
@@ -193,8 +217,7 @@ class _Shutdown:
             done = engine.run_step(self._desk.readers, SellEverything(), self._desk.store, self._actors)
             self._sent += done.transactions
             if done.kind is OutcomeKind.HOLD:
-                stays = [f"{done.step_input.portfolio.token(one.token).label} stays: {one.why}" for one in done.decided.stuck]
-                return "; ".join(stays)
+                return _unsold(done)
             if done.kind is not OutcomeKind.DONE:
                 return done.reason
         return ""
@@ -247,13 +270,12 @@ def _worth_it(step: StepInput, payment: Payment) -> bool:
     return payment.raw * price > minimum.leg_gas_value(step.snapshot, native, PAYOUT_GAS)
 
 
-def _sold(step: StepInput, sale: StepOutcome | None) -> StepInput:
-    """The step after the plan of a sale, as far as it predicts."""
-    if sale is None or sale.plan is None:
-        return step
-    after = dict(sale.plan.holdings_after)
-    holdings = tuple(replace(one, raw=after.get(one.token, one.raw)) for one in step.snapshot.holdings)
-    return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
+def _sold(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:
+    """The step after these sales, as far as their plans predict."""
+    plans = [dict(sale.plan.holdings_after) for sale in sales if sale.plan is not None]
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    after = {token: raw + sum(plan.get(token, raw) - raw for plan in plans) for token, raw in held.items()}
+    return replace(step, snapshot=replace(step.snapshot, holdings=tuple(Holding(token, raw) for token, raw in after.items())))
 
 
 def _payouts(payments: tuple[Payment, ...], to: str, request: int) -> tuple[Payout, ...]:

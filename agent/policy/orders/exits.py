@@ -111,23 +111,43 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
 def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> Rebalance | AdjustLiquidity | None:
     """Return the trade of triggered orders, regardless of trigger and cooldown; None if nothing is left to sell.
 
-    It sells the wallet's balance for the numeraire and trades nothing else; then it withdraws targeted liquidity to sell that too.
+    It sells the wallet's balance of the first of `exit_tokens` for the numeraire and trades nothing else; the others follow, each by its
+    own transaction. Then it withdraws targeted liquidity to sell that too.
     """
-    fired = _fired(step)
-    exiting = [one for one in drifts if _leaves(step, one, fired)]
-    leaving = {*exit_tokens(step, drifts)}
-    in_pools = {one.token for one in exiting if is_in_targeted_pool(step, one.token)}
-    reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *leaving, *in_pools})
+    fired, leaving = _fired(step), exit_tokens(step, drifts)
     if leaving:
-        return Rebalance(reason, exit_goal(step.portfolio, drifts, leaving), exit=True)
+        reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, leaving[0]})
+        return Rebalance(reason + _followers(step, leaving), exit_goal(step.portfolio, drifts, {leaving[0]}), exit=True)
+    in_pools = {one.token for one in drifts if _leaves(step, one, fired) and is_in_targeted_pool(step, one.token)}
     pools = tuple(one.pool for one in step.portfolio.lp_targets if {one.token0, one.token1} & in_pools)
+    reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *in_pools})
     return AdjustLiquidity(reason, pools) if pools and _taken_out(decide.restrict_to_pools(step, pools), prices) else None
 
 
 def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
-    """Return the tokens that triggered orders sell from the wallet now, in the portfolio's order, without blocked exits."""
+    """Return the tokens that triggered orders sell from the wallet, the next one first, without blocked exits."""
     fired, least = _fired(step), dust_value(step, drifts)
-    return tuple(one.token for one in drifts if _leaves(step, one, fired) and 0 < one.investable_raw * one.price >= least)
+    leaving = in_turn(step, [one for one in drifts if _leaves(step, one, fired)])
+    return tuple(one.token for one in leaving if 0 < one.investable_raw * one.price >= least)
+
+
+def in_turn(step: StepInput, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
+    """Sort assets that are sold out, each by its own transaction.
+
+    Exits refused least often at submission go first, then in the portfolio's order. Each transaction that reverted since the last success
+    moves the first place on by one, so that an exit that is made to revert does not hold up the next.
+    """
+    first = step.history.reverts_in_row % max(1, len(leaving))
+    refusals = {one.token: one.times for one in step.history.late}
+    return sorted((*leaving[first:], *leaving[:first]), key=lambda one: refusals.get(one.token, 0))
+
+
+def _followers(step: StepInput, leaving: Sequence[str]) -> str:
+    """Return the note on the exits behind the first; empty without any."""
+    if len(leaving) == 1:
+        return ""
+    first, *others = (order_subject(step.portfolio, token) for token in leaving)
+    return f"; {first} is sold first, then {', '.join(others)}, each by its own transaction"
 
 
 def _fired(step: StepInput) -> list[ConditionalOrder]:
@@ -271,23 +291,22 @@ def retry_at_s(one: SubmissionRefusal) -> int:
     return one.at_s + (0 if more <= 0 else min(BACKOFF_S << min(more - 1, 16), MAX_BACKOFF_S))
 
 
-def exits_backing_off(step: StepInput, tokens: Iterable[str]) -> list[BlockedExit]:
-    """Return the exits that are backing off now; a refusal dated in the future by a wrong header does not count."""
-    now_s, wanted = step.snapshot.head.timestamp_s, {*tokens}
-    resting = [one for one in step.history.late if one.token in wanted and one.at_s <= now_s < retry_at_s(one)]
-    return [
-        BlockedExit(one.token, f"{one.why}; {_often(one)}, so it rests until {text.format_time(retry_at_s(one))}", RETRY_REMEDY)
-        for one in resting
-    ]
+def backing_off(step: StepInput, token: str) -> BlockedExit | None:
+    """Return the exit if it is backing off now; a refusal dated in the future by a wrong header does not count."""
+    now_s = step.snapshot.head.timestamp_s
+    for one in step.history.late:
+        if one.token == token and one.at_s <= now_s < retry_at_s(one):
+            why = f"{one.why}; {_often(one)}, so it rests until {text.format_time(retry_at_s(one))}"
+            return BlockedExit(token, why, RETRY_REMEDY)
+    return None
 
 
-def update_submission_refusals(step: StepInput, refused: Iterable[BlockedExit]) -> tuple[SubmissionRefusal, ...]:
-    """Return the refusals to store after these exits were refused at submission; less than a day apart they count as in a row."""
+def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[SubmissionRefusal, ...]:
+    """Return the refusals to store after this exit was refused at submission; less than a day apart they count as in a row."""
     now_s, known = step.snapshot.head.timestamp_s, {one.token: one for one in step.history.late}
-    for one in refused:
-        before = known.get(one.token)
-        times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
-        known[one.token] = SubmissionRefusal(one.token, now_s, times, one.why)
+    before = known.get(refused.token)
+    times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
+    known[refused.token] = SubmissionRefusal(refused.token, now_s, times, refused.why)
     return tuple(known.values())
 
 
@@ -306,12 +325,6 @@ def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
         f"it is tried at the next look; {RETRY_REMEDY}, or {disarm_command(step, BlockedExit(one.token, '', ''))}"
         for one in again
     ]
-
-
-def is_sold_by_orders(step: StepInput, tokens: Iterable[str]) -> bool:
-    """True if triggered orders sell all of these tokens."""
-    sold = _being_sold(step)
-    return PORTFOLIO in sold or {*tokens} <= sold
 
 
 def _being_sold(step: StepInput) -> set[str]:
@@ -376,7 +389,7 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
 def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
     """Format one blocked exit: the order, the reason, and the remedy."""
     label, back = order_subject(step.portfolio, one.token), disarm_command(step, one)
-    again = "stays as it is until then" if exits_backing_off(step, (one.token,)) else "stays as it is and is tried at each look"
+    again = "stays as it is until then" if backing_off(step, one.token) else "stays as it is and is tried at each look"
     return f"{label} is out and cannot be sold now: {one.why}; it {again}; {one.remedy}, or {back}"
 
 

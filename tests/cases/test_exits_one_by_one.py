@@ -1,0 +1,59 @@
+"""Two stops fired at once, on a real chain: a process that ends anywhere between them neither loses nor repeats a sale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.errors import Retryable
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model import Intent, IntentKind, OrderStage
+from tests.support.agents import ROOMY, again, allowances, fund, trusted, yes
+from tests.support.stores import Killed, dying
+
+THREE = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}
+BLOCKS = 3
+STOPS = {
+    "portfolio.assets.0.stop_loss": "10%",
+    "portfolio.assets.1.stop_loss": "10%",
+    "policy.confirm_blocks": BLOCKS,
+    "limits.price_impact": "2%",
+    **ROOMY,
+}
+KILLS = (20, 30, 36, 42, 52)
+"""Durable writes and sends of the first exit and of the second."""
+
+
+def sold(chain: LocalChain, intents: tuple[Intent, ...]) -> list[str]:
+    """Tokens that left the wallet in swaps that succeeded, oldest first."""
+    wallet, symbols = chain.wallet.address, {token.address: symbol for symbol, token in chain.tokens.items()}
+    swaps = sorted((one for one in intents if one.kind is IntentKind.SWAP and one.succeeded), key=lambda one: one.tx.nonce)
+    return [symbols[token] for one in swaps if one.receipt for token, raw in one.receipt.net(wallet).items() if raw < 0]
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_a_kill_between_two_exits_neither_loses_nor_repeats_one(anvil_chain: LocalChain, tmp_path: Path, moment: int) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000})
+    chain.mine(BLOCKS + 1)
+    loaded = trusted(chain, tmp_path, STOPS, THREE)
+    with again(chain, loaded) as agent:
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        prices = chain.books.prices_usd
+        chain.move_market({"WETH": prices["WETH"] * 8 / 10, "WBTC": prices["WBTC"] * 8 / 10})
+        chain.mine(BLOCKS + 1)
+    with again(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):
+        agent.rebalance(send=True, confirm=yes, progress=progress)
+    with again(chain, loaded) as agent:
+        for _ in range(4):
+            try:
+                if agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD:
+                    break
+            except Retryable:
+                chain.mine(1)
+        assert sold(chain, agent.desk.store.intents(limit=100)) == ["WETH", "WBTC"], "in the portfolio's order, each once"
+        assert chain.balance("WETH") == chain.balance("WBTC") == 0
+        assert {one.stage for one in agent.step_input().history.orders} == {OrderStage.DONE}
+        assert set(allowances(chain).values()) == {0} and agent.desk.store.open_intents() == ()
