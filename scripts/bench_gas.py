@@ -1,4 +1,5 @@
-"""Gas of one rebalance of four swaps: by our Rebalancer, by one SwapRouter02 multicall, and by one transaction per swap.
+"""Gas of one rebalance of four swaps: by our Rebalancer, by one SwapRouter02 multicall, and by one transaction per swap. And gas of
+three exits in one transaction against one each, as the agent sends them (docs/decisions/0011-one-transaction-per-exit.md).
 
 Approvals are left out: all three need the same. Pools have traded before, as any pool in use has: the first swap in a new
 pair pays for storage that no later one does. Gas is counted by the chain, so that one run is exact.
@@ -70,6 +71,12 @@ SWAPS: dict[str, list[tuple[str, str, Fraction, LegFunding, LegFunding]]] = {
     ],
 }
 """Pool, token sold, whole coins (0: what the swap before left), from and to."""
+EXITS = [
+    ("v3 WETH/USDC 500", "WETH", Fraction(1), W, W),
+    ("v3 WBTC/USDC 3000", "WBTC", Fraction(1, 25), W, W),
+    ("v3 LINK/USDC 10000", "LINK", Fraction(60), W, W),
+]
+"""Three tokens sold for the numeraire."""
 SINCE_S = 12
 """Since each pool was last traded in. A V2 pair stores two sums of prices at the first trade of a second: 10,416 gas more than the next."""
 
@@ -85,10 +92,10 @@ def quoted(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
     return int(quoter.functions.quoteExactInputSingle((sold, bought, raw, info.fee_pips, 0)).call()[0])
 
 
-def legs_of(chain: LocalChain, name: str) -> Iterator[Leg]:
+def legs_of(chain: LocalChain, swaps: list[tuple[str, str, Fraction, LegFunding, LegFunding]]) -> Iterator[Leg]:
     """The legs of one rebalance; no two use the same pool, so that each quote holds."""
     left = 0
-    for pool, token_in, coins, source, sink in SWAPS[name]:
+    for pool, token_in, coins, source, sink in swaps:
         info, token = chain.books.pool_info[pool], chain.tokens[token_in]
         raw = int(coins * 10**token.decimals) if coins else left
         left = quoted(chain, pool, token_in, raw)
@@ -126,7 +133,7 @@ def send(chain: LocalChain, to: str, data: str) -> int:
 
 def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
     """Gas of the three ways, each from the same state."""
-    legs = tuple(legs_of(chain, name))
+    legs = tuple(legs_of(chain, SWAPS[name]))
     wallet, at, deadline_s = chain.wallet.address, chain.addresses, chain.now_s() + 3_600
     usd = chain.books.prices_usd
     prices = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in chain.tokens.items()}
@@ -154,6 +161,27 @@ def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
     return gas
 
 
+def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
+    """Gas of EXITS in one transaction and in one each, by either router, from the same state; approvals are the same."""
+    legs, deadline_s, found = tuple(legs_of(chain, EXITS)), chain.now_s() + 3_600, {}
+    usd = chain.books.prices_usd
+    prices = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in chain.tokens.items()}
+    for router, to in (("rebalancer", chain.addresses.rebalancer), ("multicall", chain.addresses.swap_router_02)):
+        for way, plans in (("together", [legs]), ("one each", [(leg,) for leg in legs])):
+            mark = chain.snapshot()
+            for leg in legs:
+                send(chain, leg.token_in, encode_approve(to, leg.amount_in_raw))
+            calls = [
+                rebalancer.encode(plan_of(one), deadline_s, rebalancer.RebalancerTerms(prices, -(10**9)))
+                if router == "rebalancer"
+                else swap_router_02.encode(plan_of(one), chain.wallet.address, deadline_s)
+                for one in plans
+            ]
+            found.setdefault(router, {})[way] = sum(send(chain, to, data) for data in calls)
+            chain.revert(mark)
+    return found
+
+
 def measure() -> dict[str, Any]:
     """All rebalances of SWAPS on a local chain whose pools have traded both ways."""
     with open_anvil() as chain:
@@ -162,8 +190,10 @@ def measure() -> dict[str, Any]:
                 chain.swap(pool.name, token.symbol, 10**token.decimals // 100)
         chain.node.mine_at(chain.now_s() + SINCE_S)
         found = {name: measure_one(chain, name) for name in SWAPS}
+        exits = measure_exits(chain)
     return {
         "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
+        "exits": exits,
         "ours": {name: gas["rebalancer"] for name, gas in found.items()},
         "peers": {
             "SwapRouter02 multicall": {name: gas["multicall"] for name, gas in found.items()},
@@ -192,6 +222,8 @@ def main() -> int:
     multicall, singles = result["peers"].values()
     for name, gas in result["ours"].items():
         print(f"{name:24} {gas:10} {multicall[name]:10} {singles[name]:10} {gas / multicall[name]:13.3f} {gas / singles[name]:14.3f}")
+    for router, gas in result["exits"].items():
+        print(f"three exits by {router}: {gas['together']} together, {gas['one each']} one each ({gas['one each'] / gas['together']:.3f})")
     return 0
 
 
