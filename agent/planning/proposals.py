@@ -580,12 +580,13 @@ def _everything_sold(step: StepInput) -> Proposal:
     drifts = compute_drifts(step, reference_prices(step).by_token)
     if investable_total(drifts) == 0:
         return _by_owner(step, Hold("there is nothing to sell: all balances are zero or set aside"), None)
-    home, stays = step.portfolio.numeraire.address, []
+    home, blocked = step.portfolio.numeraire.address, [*step.stuck]
     for one in exits.in_turn(step, [one for one in drifts if one.token != home and one.investable_raw]):
         found = _sold_out(step, drifts, one.token, "everything is sold for the numeraire")
         if isinstance(found, Proposal):
             return found
-        stays.append(f"{step.portfolio.token(one.token).label}: {found.why}")
+        blocked.append(found)
+    stays = [f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked]
     return _by_owner(step, Hold("; ".join(["nothing more is sold", *stays])), None)
 
 
