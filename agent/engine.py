@@ -294,10 +294,10 @@ def _after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     shown = (run.exits_that(OutcomeKind.FAILED) or run.exits)[-1]
     parts = [shown.reason, *(_sold_exits(run) if len(run.exits) > 1 else ())]
     sent = {one.decided.leaves[0] for one in run.exits}
-    stuck = tuple(one for one in outcome.decided.stuck if one.token not in sent)
-    if stuck or outcome.kind is not OutcomeKind.HOLD:
+    blocked = tuple(one for one in outcome.decided.stuck if one.token not in sent)
+    if blocked or outcome.kind is not OutcomeKind.HOLD:
         parts.append(f"then: {outcome.reason}")
-    decided = replace(shown.decided, stuck=stuck)
+    decided = replace(shown.decided, stuck=blocked)
     shown = replace(shown, reason="; ".join(parts), decided=decided, exits_tried=run.tried)
     return replace(shown, transactions=tuple(run.sent), after=outcome.step_input)
 
