@@ -106,7 +106,7 @@ SecretPrompt = Callable[[str], str]
 """Shows a prompt and returns what was typed, unseen (getpass.getpass)."""
 
 
-def load_key(source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork: bool = False) -> SigningKey:  # noqa: C901
+def load_key(source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork: bool = False) -> SigningKey:
     """Return the key that `source` names, checked against its chain.
 
     `ask` is None if no prompt is possible. With `fork` (a copy of a live chain, under its chain id) only published test keys are
@@ -114,34 +114,14 @@ def load_key(source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork
     traceback or local variable of it holds the key.
     """
     disable_core_dumps()
-    local = chain_id in LOCAL_CHAIN_IDS
-    found: SigningKey | ConfigError
-    match source:
-        case SuppliedKey(key):
-            found = key
-        case TestAccountKey(index):
-            if not (local or fork):
-                raise ConfigError(
-                    f"wallet.test_account: its key is published and chain {chain_id} is not a local one",
-                    "use wallet.keystore or wallet.key_env",
-                )
-            if not 0 <= index < TEST_ACCOUNT_COUNT:
-                raise ConfigError(f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNT_COUNT - 1}")
-            return _test_account(index)
-        case KeystoreFile(path, password_env):
-            found = open_keystore(read_private_file(path), _password(path, password_env, ask), path)
-        case KeyEnv(name):
-            found = parse_private_key(_variable(name), f"wallet.key_env {name}")
-        case KeyringEntry(service, name):
-            found = keystore.load_from_keyring((service, name))
-        case KeyPrompt():
-            if ask is None:
-                raise ConfigError("the key must be typed and nobody can be asked", "run in a terminal, or set wallet.keystore")
-            found = parse_private_key(Secret(ask("Private key: ")), "the typed key")
+    live = chain_id not in LOCAL_CHAIN_IDS and not fork
+    if isinstance(source, TestAccountKey):
+        return _published_account(source.index, chain_id, live)
+    found = _read_key(source, ask)
     if isinstance(found, ConfigError):
         raise found
     published = is_published(found.address)
-    if published and not (local or fork):
+    if published and live:
         raise ConfigError(f"the key of {found.address} is published, and chain {chain_id} is not a local one", "use a key of your own")
     if fork and not published:
         raise ConfigError(
@@ -149,6 +129,34 @@ def load_key(source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork
             "use wallet.test_account",
         )
     return found
+
+
+def _published_account(index: int, chain_id: int, live: bool) -> SigningKey:
+    if live:
+        raise ConfigError(
+            f"wallet.test_account: its key is published and chain {chain_id} is not a local one",
+            "use wallet.keystore or wallet.key_env",
+        )
+    if not 0 <= index < TEST_ACCOUNT_COUNT:
+        raise ConfigError(f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNT_COUNT - 1}")
+    return _test_account(index)
+
+
+def _read_key(source: SuppliedKey | KeystoreFile | KeyEnv | KeyringEntry | KeyPrompt, ask: SecretPrompt | None) -> SigningKey | ConfigError:
+    """Return the key, or the error of one that was read: raised from here its traceback would hold the frames that read it."""
+    match source:
+        case SuppliedKey(key):
+            return key
+        case KeystoreFile(path, password_env):
+            return open_keystore(read_private_file(path), _password(path, password_env, ask), path)
+        case KeyEnv(name):
+            return parse_private_key(_variable(name), f"wallet.key_env {name}")
+        case KeyringEntry(service, name):
+            return keystore.load_from_keyring((service, name))
+        case KeyPrompt():
+            if ask is None:
+                raise ConfigError("the key must be typed and nobody can be asked", "run in a terminal, or set wallet.keystore")
+            return parse_private_key(Secret(ask("Private key: ")), "the typed key")
 
 
 def _variable(name: str) -> Secret:
