@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # the one list of the public names: type checkers import it, 
     from agent.app.positions.liquidity import forget_position as forget_position
     from agent.app.positions.liquidity import liquidity as liquidity
     from agent.app.positions.liquidity import take_position as take_position
+    from agent.app.positions.orders import LimitOrderRequest as LimitOrderRequest
     from agent.app.positions.orders import arm_orders as arm_orders
     from agent.app.positions.orders import disarm_orders as disarm_orders
     from agent.app.positions.orders import set_orders as set_orders

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -15,7 +14,7 @@ from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, OnPap
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
-    from agent.app import Agent, StoppableClock
+    from agent.app import Agent, LimitOrderRequest, StoppableClock
     from agent.execution.step_context import StepOutcome
 
 
@@ -126,8 +125,8 @@ def swap(  # noqa: PLR0913
     if send:
         require_answerable(yes)
     if limit is not None and until is not None:
-        terms = LimitOrderInput(token_in, token_out, amount, limit, until, stay, verbose)
-        raise typer.Exit(place_limit_order(config, terms, send=send, yes=yes, as_json=as_json))
+        asked = api.LimitOrderRequest(token_in, token_out, amount, limit, until, stay)
+        raise typer.Exit(place_limit_order(config, asked, send=send, yes=yes, verbose=verbose, as_json=as_json))
     with api.open_agent(config) as agent, spinner(READING) as wait:
         confirm = confirmer(agent, yes, wait, verbose=verbose)
         outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
@@ -238,19 +237,6 @@ FAR_BPS = 2_000
 """A limit further from the market than that is asked about: it is often the price the other way round."""
 
 
-@dataclass(frozen=True, slots=True)
-class LimitOrderInput:
-    """Options of a limit order, as typed."""
-
-    token_in: str
-    token_out: str
-    amount: str
-    limit: str
-    until: str
-    wait: bool
-    verbose: bool = False
-
-
 @command(Heading.TRADE, 40)
 def limit(
     cancel: Annotated[str | None, typer.Option("--cancel", help="Id of the order or correction to cancel.")] = None,
@@ -268,28 +254,23 @@ def limit(
     emit(document, as_json, lambda: _show(document))
 
 
-def place_limit_order(config: Path, terms: LimitOrderInput, *, send: bool, yes: bool, as_json: bool) -> int:
+def place_limit_order(config: Path, asked: LimitOrderRequest, *, send: bool, yes: bool, verbose: bool, as_json: bool) -> int:
     """Place an order, or show its effect; return the exit code."""
     from agent import app as api
-    from agent.cli.portfolio import confirmer, show_outcome
 
     with api.open_agent(config) as agent, spinner(READING) as wait:
         order, outcome = api.swap_at_limit(
             agent,
-            (terms.token_in, terms.token_out),
-            terms.amount,
-            terms.limit,
-            terms.until,
+            asked,
             send=send,
-            wait=terms.wait,
-            confirm=confirmer(agent, yes, wait, verbose=terms.verbose),
+            confirm=confirmer(agent, yes, wait, verbose=verbose),
             progress=wait.update,
             sure=lambda prices: yes or _far(prices, wait),
         )
         prices = api.limit_prices(order, outcome.step_input)
         with wait.aside():
             document: dict[str, object] = {"order": api.order_document(order), "prices": prices}
-            code = show_outcome(outcome, as_json, agent, sent=send, extra=document, verbose=terms.verbose)
+            code = show_outcome(outcome, as_json, agent, sent=send, extra=document, verbose=verbose)
             if not as_json:
                 say(_words(prices))
                 say(f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip())

@@ -10,7 +10,7 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.positions.orders import swap_at_limit
+from agent.app.positions.orders import LimitOrderRequest, swap_at_limit
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
@@ -26,7 +26,8 @@ LIMIT = LARGE | {"execution.style": "limit", "execution.limit": "-1%", "executio
 def place(
     agent: Agent, price: str, until: str = "4h", wait: bool = False, progress: Callable[[str], None] = lambda _: None, send: bool = True
 ) -> tuple[LimitOrder, StepOutcome]:
-    return swap_at_limit(agent, ("WETH", "USDC"), "0.05", price, until, send=send, wait=wait, confirm=yes, progress=progress)
+    asked = LimitOrderRequest("WETH", "USDC", "0.05", price, until, wait)
+    return swap_at_limit(agent, asked, send=send, confirm=yes, progress=progress)
 
 
 def looks(agent: Agent, count: int) -> list[StepOutcome]:

@@ -10,7 +10,7 @@ import tomlkit
 
 from agent import app as api
 from agent.app.money import deposits, shutdown, withdrawals
-from agent.app.positions.orders import swap_at_limit
+from agent.app.positions.orders import LimitOrderRequest, swap_at_limit
 from agent.app.settings import editing
 from agent.config import edits
 from agent.config.load import LoadedConfig, load_config
@@ -80,7 +80,8 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
         assert agent.swap("WETH", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
         assert agent.swap("WETH", "USDC", "0.05", send=True, confirm=yes).kind is OutcomeKind.DONE
         for price in ("9000", "2900"):
-            swap_at_limit(agent, ("WETH", "USDC"), "0.05", price, "4h", send=True, wait=False, confirm=yes, progress=lambda _: None)
+            order = LimitOrderRequest("WETH", "USDC", "0.05", price, "4h")
+            swap_at_limit(agent, order, send=True, confirm=yes, progress=lambda _: None)
         next(agent.run(send=True, confirm=yes, once=True))  # with the order that waits
         for answer in (False, True):
             withdrawals.withdraw(agent, "4500", to=HOME, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]

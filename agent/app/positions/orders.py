@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +28,7 @@ from agent.policy.orders import levels as order_levels
 from agent.policy.orders import levels as unit_value
 from agent.policy.orders.lifecycle import EXITED_STAGES, unconfirmed_orders
 from agent.reference import reference_prices
-from agent.units import BPS, Price, Token, decimal_text, parse_raw, price_text
+from agent.units import BPS, Price, decimal_text, parse_raw, price_text
 
 Document = dict[str, Any]
 ALL = "all"
@@ -235,28 +235,38 @@ POLL_S = 12.0
 """Interval between cycles of a limit order in the foreground."""
 
 
-def swap_at_limit(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class LimitOrderRequest:
+    """A limit order as written: sell `amount` of `token_in` for `token_out` at `price` or better `until` then.
+
+    With `wait` it is tried until it ends.
+    """
+
+    token_in: str
+    token_out: str
+    amount: str
+    price: str
+    until: str
+    wait: bool = False
+
+
+def swap_at_limit(
     agent: Agent,
-    names: tuple[str, str],
-    amount: str,
-    price: str,
-    until: str,
+    asked: LimitOrderRequest,
     *,
     send: bool,
-    wait: bool,
     confirm: Confirm,
     progress: Progress,
     sure: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> tuple[LimitOrder, StepOutcome]:
-    """Sell `amount` of the first of `names` for the second at `price` or better until then.
+    """Place a limit order and try it; without `send` only evaluate it.
 
-    Without `send` it only evaluates. With it the order is recorded, tried once, and with `wait` tried until it ends; else `trimtab run
-    --send` continues it. `sure` is called with the limit beside the market's price (describe.limit_prices). Raises ConfigError for an
-    invalid price or time.
+    With `send` the order is recorded and tried once, or until it ends if it is to wait; else `trimtab run --send` continues it. `sure` is
+    called with the limit beside the market's price (describe.limit_prices). Raises ConfigError for an invalid price or time.
     """
     context = agent.desk
-    sold, bought = agent.token(names[0], "--in"), agent.token(names[1], "--out")
-    shown = engine.evaluate(context.readers, proposals.single_order(made := _order(agent, (sold, bought), amount, price, until)))
+    made = _order(agent, asked)
+    shown = engine.evaluate(context.readers, proposals.single_order(made))
     if not send:
         return made, shown
     if not sure(limit_prices(made, shown.step_input)) or not confirm(shown):
@@ -265,7 +275,7 @@ def swap_at_limit(  # noqa: PLR0913
     with wallet.held() as actors:
         order = context.store.add_order(made)
         outcome = _try_order(context, order, actors)
-    while (order := next(one for one in context.store.orders() if one.id == order.id)).state == "open" and wait:
+    while (order := next(one for one in context.store.orders() if one.id == order.id)).state == "open" and asked.wait:
         progress(f"{order.note}: {outcome.reason}")
         context.clock.sleep(POLL_S)
         with wallet.held() as actors:
@@ -280,18 +290,18 @@ def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActo
     return outcome
 
 
-def _order(agent: Agent, tokens: tuple[Token, Token], amount: str, price: str, until: str) -> LimitOrder:
-    sold, bought = tokens
+def _order(agent: Agent, asked: LimitOrderRequest) -> LimitOrder:
+    sold, bought = agent.token(asked.token_in, "--in"), agent.token(asked.token_out, "--out")
     if sold == bought:
         raise ConfigError("--out: the same token as --in", "name two tokens")
-    raw = parse_raw(amount, sold.decimals, "--amount")
+    raw = parse_raw(asked.amount, sold.decimals, "--amount")
     if raw == 0:
         raise ConfigError("--amount must be above 0", "for example --amount 0.1")
-    exact = Fraction(parse_raw(price, 36, "--limit"), 10**36) * Fraction(10) ** (bought.decimals - sold.decimals)
+    exact = Fraction(parse_raw(asked.price, 36, "--limit"), 10**36) * Fraction(10) ** (bought.decimals - sold.decimals)
     if exact == 0:
         raise ConfigError("--limit must be above 0", "give the minimum --out per --in, or omit --limit")
     head_s = agent.desk.readers.reader.snapshot().head.timestamp_s
-    until_s = _until(until, head_s)
+    until_s = _until(asked.until, head_s)
     least = f"{price_text(exact, sold.decimals, bought.decimals)} {bought.label}"
     note = f"sell {decimal_text(raw, sold.decimals)} {sold.label} at {least} or better"
     return LimitOrder("", sold.address, bought.address, raw, exact, until_s, head_s, note=note)
