@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,26 @@ from eth_typing import HexStr
 from eth_utils.address import to_checksum_address
 from web3.contract.contract import Contract
 
-from agent import artifacts
+from agent.amm.v2 import get_amount_out
+from agent.artifacts import Artifact, npm_artifact, own_artifact
 from agent.localchain.nodes import LocalNode, TesterNode
-from agent.localchain.world import WALLET_INDEX, WHALE_INDEX, DevAccount, LocalWorld, TokenKind, dev_accounts
-from agent.units import UINT256_MAX, Token
+from agent.localchain.world import (
+    TICK_SPACINGS,
+    WALLET_INDEX,
+    WHALE_INDEX,
+    DevAccount,
+    LiquidityRange,
+    LocalWorld,
+    TokenKind,
+    V2Spec,
+    V3Spec,
+    dev_accounts,
+    position_amounts,
+    range_ticks,
+    sqrt_price_x96,
+    v2_input_to_reach,
+)
+from agent.units import BPS, UINT256_MAX, Token
 
 if TYPE_CHECKING:
     from web3 import Web3
@@ -29,6 +45,19 @@ TWAP_WINDOW_S = 1_800
 FAR_FUTURE_S = 2**63
 WHALE_USD = 10**9
 """Value of each token given to the whale when it is deployed, USD."""
+OBSERVATIONS = 64
+"""Slots for price observations per V3 pool: enough for a TWAP of 30 minutes across many trades."""
+MINTS_PER_TX = 40
+TWAP_MARGIN_S = 60
+BALANCE_OF = "0x70a08231"
+"""Selector of balanceOf(address)."""
+POSITION_MANAGER = "@uniswap/v3-periphery/artifacts/contracts/NonfungiblePositionManager.sol/NonfungiblePositionManager.json"
+SWAP_ROUTER_02 = "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
+V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"
+V2_PAIR = "@uniswap/v2-core/build/UniswapV2Pair.json"
+V2_ROUTER = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
+V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
+V3_POOL = "@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json"
 _WETH_ARTIFACT = "@uniswap/v2-periphery/build/WETH9.json"
 
 
@@ -106,7 +135,7 @@ class LocalChain:
         self.wallet, self.whale = self.accounts[WALLET_INDEX], self.accounts[WHALE_INDEX]
         self.clock = ChainClock(node)
         self.books = ChainContents({}, {}, {}, {}, {}, {})
-        self._contracts: dict[tuple[str, int], tuple[artifacts.Artifact, Contract]] = {}
+        self._contracts: dict[tuple[str, int], tuple[Artifact, Contract]] = {}
         self.addresses: ProtocolAddresses  # set by deploy, before anyone else sees the chain
 
     # contents
@@ -147,7 +176,7 @@ class LocalChain:
         a, b, usd = self.tokens[token0], self.tokens[token1], self.books.prices_usd
         return usd[token0] / usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
 
-    def contract(self, address: str, artifact: artifacts.Artifact) -> Contract:
+    def contract(self, address: str, artifact: Artifact) -> Contract:
         """A web3 contract at an address; cached, because web3 takes milliseconds to build one."""
         key = (to_checksum_address(address), id(artifact))
         if key not in self._contracts:
@@ -157,7 +186,7 @@ class LocalChain:
     def token_contract(self, symbol: str) -> Contract:
         """The ERC-20 of that symbol, with mint and burn if it has them."""
         kind = self.books.kinds[symbol]
-        artifact = artifacts.npm_artifact(_WETH_ARTIFACT) if kind is TokenKind.WRAPPED_NATIVE else artifacts.own_artifact(kind.value)
+        artifact = npm_artifact(_WETH_ARTIFACT) if kind is TokenKind.WRAPPED_NATIVE else own_artifact(kind.value)
         return self.contract(self.tokens[symbol].address, artifact)
 
     def balance(self, symbol: str, owner: str | None = None) -> int:
@@ -166,9 +195,10 @@ class LocalChain:
 
     def balances(self, symbols: Iterable[str] | None = None, owner: str | None = None) -> dict[str, int]:
         """Balances of several tokens (default all), read at once."""
-        from agent.localchain.market import balances
-
-        return balances(self, self.tokens if symbols is None else symbols, owner or self.wallet.address)
+        wanted, who = list(self.tokens if symbols is None else symbols), owner or self.wallet.address
+        data = BALANCE_OF + who.removeprefix("0x").lower().rjust(64, "0")
+        calls = [("eth_call", [{"from": who, "to": self.tokens[symbol].address, "data": data}, "latest"]) for symbol in wanted]
+        return {symbol: int(str(answer), 16) for symbol, answer in zip(wanted, self.node.ask(calls), strict=True)}
 
     # transactions
 
@@ -188,7 +218,7 @@ class LocalChain:
             return str(error)
         return "not when repeated"
 
-    def deploy(self, artifact: artifacts.Artifact, *arguments: object, sender: str | None = None) -> str:
+    def deploy(self, artifact: Artifact, *arguments: object, sender: str | None = None) -> str:
         """Deploy a contract and return its checksummed address."""
         factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
         tx_hash = self.send(factory.constructor(*arguments), sender)
@@ -207,9 +237,16 @@ class LocalChain:
 
     def set_balances(self, wanted: Mapping[str, int], owner: str | None = None) -> None:
         """Set the balances of several tokens, by symbol."""
-        from agent.localchain.market import set_balances
-
-        set_balances(self, wanted, owner or self.wallet.address)
+        held, who = self.balances(wanted, owner), owner or self.wallet.address
+        for symbol, raw in wanted.items():
+            missing, token = raw - held[symbol], self.token_contract(symbol).functions
+            if missing == 0:
+                continue
+            if self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE:
+                move = token.transfer(who, missing) if missing > 0 else token.transferFrom(who, self.whale.address, -missing)
+            else:
+                move = token.mint(who, missing) if missing > 0 else token.burn(who, -missing)
+            self.send(move)
 
     def set_native(self, wei: int, owner: str | None = None) -> None:
         """Give the wallet (or `owner`) exactly this much native coin."""
@@ -239,7 +276,7 @@ class LocalChain:
 
     def feed_contract(self, symbol: str) -> Contract:
         """The price feed of a token; anyone may write its rounds."""
-        return self.contract(self.feeds[symbol], artifacts.own_artifact("PriceFeed"))
+        return self.contract(self.feeds[symbol], own_artifact("PriceFeed"))
 
     def snapshot(self) -> ChainSnapshot:
         """Save chain and contents."""
@@ -250,43 +287,91 @@ class LocalChain:
         self.node.revert(mark.node)
         self.books = mark.books
 
-    # the market; see the modules of the same verbs
+    # the market: pools and positions at the current prices, real swaps that bring each pool to a new one
 
     def add_token(self, symbol: str, decimals: int, price_usd: Fraction | int, kind: TokenKind = TokenKind.STANDARD) -> Token:
-        """Deploy a token with a feed at that price; the whale gets plenty."""
-        from agent.localchain.deploy import add_token
-
-        return add_token(self, symbol, decimals, Fraction(price_usd), kind)
+        """Deploy a token with a feed at that price; the whale gets plenty and approves the protocol."""
+        if symbol in self.tokens:
+            raise ValueError(f"{symbol} is already on this chain")
+        wrapped = kind is TokenKind.WRAPPED_NATIVE
+        address = self.addresses.weth if wrapped else self.deploy(own_artifact(kind.value), symbol, symbol, decimals)
+        feed = self.deploy(own_artifact("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
+        token, books = Token(address, symbol, decimals), self.books
+        self.books = replace(
+            self.books,
+            tokens={**books.tokens, symbol: token},
+            kinds={**books.kinds, symbol: kind},
+            prices_usd={**books.prices_usd, symbol: Fraction(price_usd)},
+            feeds={**books.feeds, symbol: feed},
+        )
+        plenty = int(WHALE_USD / Fraction(price_usd) * 10**decimals)
+        functions = self.token_contract(symbol).functions
+        if wrapped:
+            self.send(functions.deposit(), value_wei=plenty)
+        else:
+            self.send(functions.mint(self.whale.address, plenty))
+        self.allow_whale([symbol])
+        self.refresh_feeds([symbol])
+        return token
 
     def add_v2_pool(self, token_a: str, token_b: str, value_usd: int) -> LocalPool:
         """Create a pair at the current prices with this much USD in it, named "v2 A/B"."""
-        from agent.localchain.market import add_v2_pool
+        token0, token1 = self._pair(token_a, token_b)
+        amounts = [self._raw_for_usd(token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)]
+        router = self.contract(self.addresses.v2_router, npm_artifact(V2_ROUTER))
+        order = (token0.address, token1.address, *amounts, *amounts, self.whale.address, FAR_FUTURE_S)
+        self.send(router.functions.addLiquidity(*order), gas=5_000_000)
+        factory = self.contract(self.addresses.v2_factory, npm_artifact(V2_FACTORY))
+        address = str(factory.functions.getPair(token0.address, token1.address).call())
+        return self._register_pool(LocalPool(V2Spec(token_a, token_b, value_usd).name, address, 2, token0, token1, 3_000))
 
-        return add_v2_pool(self, token_a, token_b, value_usd)
+    def add_v3_pool(
+        self, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None, observations: int = OBSERVATIONS
+    ) -> LocalPool:
+        """Create an initialised pool without liquidity, at the current prices unless `price` (token1 per token0, base units) is given.
 
-    def add_v3_pool(self, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None) -> LocalPool:
-        """Create an initialised pool without liquidity, at the current prices unless `price` (token1 per token0, base units) is given."""
-        from agent.localchain.market import add_v3_pool
-
-        return add_v3_pool(self, token_a, token_b, fee_pips, price)
+        A factory pool keeps one price observation until someone pays for more.
+        """
+        token0, token1 = self._pair(token_a, token_b)
+        at = self.pool_price(token0.symbol, token1.symbol) if price is None else price
+        manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
+        pair = (token0.address, token1.address, fee_pips)
+        self.send(manager.functions.createAndInitializePoolIfNecessary(*pair, sqrt_price_x96(at)), gas=8_000_000)
+        address = str(self.contract(self.addresses.v3_factory, npm_artifact(V3_FACTORY)).functions.getPool(*pair).call())
+        self.send(self.contract(address, npm_artifact(V3_POOL)).functions.increaseObservationCardinalityNext(observations), gas=5_000_000)
+        return self._register_pool(LocalPool(V3Spec(token_a, token_b, fee_pips, 0, ()).name, address, 3, token0, token1, fee_pips))
 
     def mint_position(self, pool: str, tick_lower: int, tick_upper: int, liquidity: int) -> None:
         """Mint exactly this liquidity between two ticks of the pool of that name, owned by the PoolMinter."""
-        from agent.localchain.market import mint_positions
-
-        mint_positions(self, self.books.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
+        self.mint_positions(self.books.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
 
     def move_market(self, prices_usd: Mapping[str, Fraction | int | str], twap_follows: bool = True, feeds_follow: bool = True) -> None:
         """Change the world price of these tokens: every pool is arbitraged to it, feeds and 30 minute TWAP follow."""
-        from agent.localchain.market import move_market
-
-        move_market(self, {symbol: Fraction(price) for symbol, price in prices_usd.items()}, twap_follows, feeds_follow)
+        moved = {symbol: Fraction(price) for symbol, price in prices_usd.items()}
+        for symbol, price in moved.items():
+            if symbol not in self.tokens or price <= 0:
+                raise ValueError(f"cannot move {symbol} to {price}: it needs to be a token of this chain and a positive price")
+        self.books = replace(self.books, prices_usd={**self.books.prices_usd, **moved})
+        for pool in self.books.pool_info.values():
+            if pool.token0.symbol in moved or pool.token1.symbol in moved:
+                self.arbitrage(pool)
+        if twap_follows:
+            self.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
+        if feeds_follow:
+            # Time may have passed for all of them, so all get a round.
+            self.refresh_feeds(self.feeds if twap_follows else moved)
 
     def swap(self, pool: str, token_in: str, amount_in_raw: int) -> int:
         """Let the whale trade in one pool at any price, while feeds stay; return base units received."""
-        from agent.localchain.market import swap
-
-        return swap(self, self.books.pool_info[pool], token_in, amount_in_raw)
+        info = self.books.pool_info[pool]
+        given = info.token0 if info.token0.symbol == token_in else info.token1
+        wanted = info.token1 if given is info.token0 else info.token0
+        before = self.balance(wanted.symbol, self.whale.address)
+        if info.version == 2:
+            self._swap_v2(given, wanted, amount_in_raw)
+        else:
+            self._swap_v3(info, given, wanted, amount_in_raw, 0)
+        return self.balance(wanted.symbol, self.whale.address) - before
 
     def config_text(
         self, store_url: str = "sqlite:///trimtab.db", targets: Mapping[str, str] | None = None, router: str = "swap_router_02"
@@ -298,3 +383,80 @@ class LocalChain:
         from agent.localchain.world import config_text
 
         return config_text(self, store_url, targets or {spec.symbol: spec.target for spec in self.world.tokens}, router)
+
+    def provide_liquidity(self, pool: LocalPool, value_usd: int, ranges: Sequence[LiquidityRange]) -> None:
+        """Provide `value_usd` in total over the ranges as positions of the whale, through the real position manager."""
+        manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
+        price = self.pool_price(pool.token0.symbol, pool.token1.symbol)
+        spacing = TICK_SPACINGS[pool.fee_pips]
+        mints, ends = [], set()
+        for part in ranges:
+            value1_raw = self._raw_for_usd(pool.token1.symbol, Fraction(value_usd * part.share_bps, BPS))
+            made = position_amounts(price, *range_ticks(price, part, spacing), float(value1_raw))
+            pair = (pool.token0.address, pool.token1.address, pool.fee_pips, made.tick_lower, made.tick_upper)
+            mint = (*pair, made.amount0_raw, made.amount1_raw, 0, 0, self.whale.address, FAR_FUTURE_S)
+            mints.append(manager.encode_abi("mint", args=[mint]))
+            ends |= {made.tick_lower, made.tick_upper}
+        self.send(manager.functions.multicall(mints))
+        self._register_ticks(pool, ends)
+
+    def mint_positions(self, pool: LocalPool, positions: Sequence[tuple[int, int, int]]) -> None:
+        """Mint exact liquidity (tick_lower, tick_upper, liquidity), owned by the PoolMinter, paid by the whale."""
+        minter = self.contract(self.addresses.pool_minter, own_artifact("PoolMinter"))
+        for start in range(0, len(positions), MINTS_PER_TX):
+            lowers, uppers, liquidities = zip(*positions[start : start + MINTS_PER_TX], strict=True)
+            self.send(minter.functions.mint(pool.address, lowers, uppers, liquidities))
+        self._register_ticks(pool, {end for lower, upper, _ in positions for end in (lower, upper)})
+
+    def arbitrage(self, pool: LocalPool) -> None:
+        """Trade as the whale until the pool's marginal price, fee excluded, is the current cross price."""
+        target = self.pool_price(pool.token0.symbol, pool.token1.symbol)
+        if pool.version == 2:
+            self._arbitrage_v2(pool, target)
+        else:
+            self._arbitrage_v3(pool, target)
+
+    def _arbitrage_v2(self, pool: LocalPool, target: Fraction) -> None:
+        reserve0, reserve1, _ = self.contract(pool.address, npm_artifact(V2_PAIR)).functions.getReserves().call()
+        sell0 = v2_input_to_reach(reserve0, reserve1, target)
+        sell1 = v2_input_to_reach(reserve1, reserve0, 1 / target)
+        # A pair refuses a trade whose output is zero.
+        if sell0 > 0 and get_amount_out(sell0, reserve0, reserve1) > 0:
+            self._swap_v2(pool.token0, pool.token1, sell0)
+        elif sell1 > 0 and get_amount_out(sell1, reserve1, reserve0) > 0:
+            self._swap_v2(pool.token1, pool.token0, sell1)
+
+    def _arbitrage_v3(self, pool: LocalPool, target: Fraction) -> None:
+        now_x96 = int(self.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()[0])
+        limit_x96 = sqrt_price_x96(target)
+        if now_x96 == limit_x96:
+            return
+        given, wanted = (pool.token0, pool.token1) if limit_x96 < now_x96 else (pool.token1, pool.token0)
+        self._swap_v3(pool, given, wanted, self.balance(given.symbol, self.whale.address), limit_x96)
+
+    def _swap_v2(self, given: Token, wanted: Token, amount_in_raw: int) -> None:
+        router = self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
+        path = [given.address, wanted.address]
+        self.send(router.functions.swapExactTokensForTokens(amount_in_raw, 0, path, self.whale.address))
+
+    def _swap_v3(self, pool: LocalPool, given: Token, wanted: Token, amount_in_raw: int, limit_x96: int) -> None:
+        """Swap exact input up to a price limit: the rest beyond the limit is never taken from the whale."""
+        router = self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
+        order = (given.address, wanted.address, pool.fee_pips, self.whale.address, amount_in_raw, 0, limit_x96)
+        self.send(router.functions.exactInputSingle(order))
+
+    def _raw_for_usd(self, symbol: str, usd: Fraction) -> int:
+        return int(usd / self.books.prices_usd[symbol] * 10 ** self.tokens[symbol].decimals)
+
+    def _register_pool(self, info: LocalPool) -> LocalPool:
+        self.books = replace(self.books, pool_info={**self.books.pool_info, info.name: info})
+        return info
+
+    def _register_ticks(self, pool: LocalPool, ends: Iterable[int]) -> None:
+        known = self.books.ticks
+        self.books = replace(self.books, ticks={**known, pool.name: known.get(pool.name, frozenset()) | frozenset(ends)})
+
+    def _pair(self, token_a: str, token_b: str) -> tuple[Token, Token]:
+        """Both tokens in the order of their addresses, as the factories sort them."""
+        first, second = sorted((self.tokens[token_a], self.tokens[token_b]), key=lambda token: int(token.address, 16))
+        return first, second

@@ -14,7 +14,7 @@ from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.market import V3_POOL, add_v3_pool
+from agent.localchain.chain import V3_POOL
 from agent.model import Hold, Rebalance, V3Pool
 from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, yes
 from tests.support.text import mentions
@@ -72,7 +72,7 @@ def test_a_push_that_stays_for_fewer_blocks_than_are_asked_for_fires_nothing(anv
 def test_liquidity_of_a_single_block_fires_nothing_and_what_stays_does(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """An empty pool at twice the price is filled with ten times the depth of the true one: by depth the price nearly doubles."""
     chain = anvil_chain
-    flash = add_v3_pool(chain, "WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
+    flash = chain.add_v3_pool("WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
     with agent_on(chain, tmp_path, by_spot(chain, POOL, flash.name), TARGETS) as agent:
@@ -131,7 +131,7 @@ def test_a_crash_that_stays_is_acted_on_once_it_is_confirmed(anvil_chain: LocalC
 def test_liquidity_of_two_blocks_gives_a_pinned_pool_no_weight_in_the_mean(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """By means alone and without confirmation: what a pool held over half an hour counts, not what it holds for 24 seconds."""
     chain = anvil_chain
-    flash = add_v3_pool(chain, "WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
+    flash = chain.add_v3_pool("WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
     chain.mint_position(flash.name, -887_200, 887_200, 10**12)
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.warp(1_900)

@@ -17,7 +17,7 @@ from agent.chain import own_positions
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.localchain.market import V2_FACTORY
+from agent.localchain.chain import V2_FACTORY
 from agent.model import ConfirmedPosition, Halt, IntentKind
 from agent.policy.drift import investable_total
 from agent.units import decimal_text

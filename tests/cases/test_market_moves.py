@@ -12,7 +12,7 @@ from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.localchain.market import SWAP_ROUTER_02
+from agent.localchain.chain import SWAP_ROUTER_02
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, IntentState
 from agent.units import BPS

@@ -18,7 +18,6 @@ from agent.chain.rpc import HttpTransport, RpcFault
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.market import mint_positions
 from agent.model import LimitOrder, V3Pool
 from agent.planning import proposals
 from agent.planning.planner import Quote
@@ -40,7 +39,7 @@ def crowd(chain: LocalChain, each_side: int) -> None:
     spacing, near = 10, lp.tick(chain, DENSE) // 10
     thin = 10**12
     ends = [(near + number) * spacing for number in range(-each_side, each_side + 1)]
-    mint_positions(chain, chain.books.pool_info[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
+    chain.mint_positions(chain.books.pool_info[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
 
 
 def paid(chain: LocalChain, pool: str, sold: str, amount_raw: int) -> int:

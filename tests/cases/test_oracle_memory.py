@@ -12,7 +12,7 @@ from agent.artifacts import npm_artifact
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.market import V3_POOL, add_v3_pool
+from agent.localchain.chain import V3_POOL
 from agent.model import IntentKind, IntentState
 from agent.reference.prices import required_observations
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
@@ -26,7 +26,7 @@ ENOUGH = 61
 
 def forgetful(chain: LocalChain) -> tuple[str, dict[str, object]]:
     """A pool as anybody makes it, which keeps one observation, and the config in which it is the only one with a mean."""
-    pool = add_v3_pool(chain, "LINK", "USDC", 500, observations=1)
+    pool = chain.add_v3_pool("LINK", "USDC", 500, observations=1)
     chain.mint_position(pool.name, -887_200, 887_200, 10**18)
     return pool.name, {**BY_MEANS, "venues.uniswap_v2": None, "venues.uniswap_v3.pools": [pool.address]}
 

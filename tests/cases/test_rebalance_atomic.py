@@ -15,7 +15,7 @@ from agent.config import parse_config
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.market import V2_PAIR, V3_POOL
+from agent.localchain.chain import V2_PAIR, V3_POOL
 from agent.signing.calldata import FundsLocation, RebalanceCall, decode
 from agent.units import BPS
 from agent.venues.rebalancer import V2_INIT_CODE_HASH, V3_INIT_CODE_HASH

@@ -12,7 +12,6 @@ import pytest
 from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.localchain.market import arbitrage
 from agent.localchain.world import V2Spec, V3Spec
 from agent.units import BPS, PIPS
 from tests.support.agents import ROOMY, USD, Purse, agent_on, explained, fund, lost, purse, yes
@@ -48,7 +47,7 @@ def skewed(chain: LocalChain, pools: Sequence[str], sold: str, size: str) -> Ite
 def healed(chain: LocalChain, pools: Sequence[str]) -> None:
     """These pools are back at the world price."""
     for pool in pools:
-        arbitrage(chain, chain.books.pool_info[pool])
+        chain.arbitrage(chain.books.pool_info[pool])
 
 
 def step(chain: LocalChain, agent: Agent, held: Mapping[str, int] = HELD) -> tuple[StepOutcome, Purse]:

@@ -14,7 +14,7 @@ from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN
 from agent.artifacts import npm_artifact
 from agent.chain.wire import RpcFault
 from agent.localchain import LocalChain, LocalPool
-from agent.localchain.market import V2_FACTORY, V2_PAIR, V3_FACTORY, mint_positions
+from agent.localchain.chain import V2_FACTORY, V2_PAIR, V3_FACTORY
 from agent.model import TickLiquidity, V2Pool, V3Pool
 from agent.units import Token
 
@@ -138,7 +138,7 @@ def make_v3(chain: LocalChain, pair: tuple[Token, Token], fee_pips: int, spacing
         ["address"],
     )
     address = to_checksum_address(address)
-    mint_positions(chain, LocalPool("random", address, 3, low, high, fee_pips), positions)
+    chain.mint_positions(LocalPool("random", address, 3, low, high, fee_pips), positions)
     tick = get_tick_at_sqrt_ratio(price_x96)
     nets: dict[int, int] = {}
     for lower, upper, liquidity in positions:

@@ -26,7 +26,7 @@ from agent.chain.lens import (
 )
 from agent.chain.watch import snapshot_questions
 from agent.localchain import LocalChain
-from agent.localchain.market import V3_POOL
+from agent.localchain.chain import V3_POOL
 from agent.model import V2Pool, V3Pool
 from agent.units import NATIVE, Token
 from tests.support.attacks import attack

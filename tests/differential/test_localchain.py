@@ -9,7 +9,7 @@ import pytest
 
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import DEFAULT_WORLD, LocalChain, TokenKind
-from agent.localchain.market import POSITION_MANAGER
+from agent.localchain.chain import POSITION_MANAGER
 from agent.localchain.world import IN_PROCESS_URL
 from agent.model import V3Pool
 from agent.units import PIPS

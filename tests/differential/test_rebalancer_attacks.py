@@ -10,7 +10,7 @@ from eth_utils.crypto import keccak
 
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import LocalChain
-from agent.localchain.market import V2_PAIR, V3_POOL
+from agent.localchain.chain import V2_PAIR, V3_POOL
 from tests.support.attacks import Stage, add_foreign, attack, callback, error
 from tests.support.signing import plan_of
 from tests.support.text import mentions

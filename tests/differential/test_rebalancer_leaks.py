@@ -9,7 +9,7 @@ import pytest
 
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import LocalChain
-from agent.localchain.market import V2_PAIR, V3_POOL
+from agent.localchain.chain import V2_PAIR, V3_POOL
 from agent.units import NATIVE
 from agent.venues.rebalancer import RebalancerTerms
 from tests.support.attacks import Stage

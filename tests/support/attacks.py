@@ -14,7 +14,6 @@ from eth_abi.abi import encode as abi_encode
 
 from agent.artifacts import Artifact, own_artifact
 from agent.localchain import LocalChain, TokenKind
-from agent.localchain.market import provide_liquidity
 from agent.localchain.world import LiquidityRange
 from agent.signing.calldata import selector
 from agent.units import Token
@@ -71,7 +70,7 @@ class Stage:
             self.evil = add_foreign(chain, "EVIL", attack("HookedToken"))
             chain.add_v2_pool("EVIL", "USDC", 1_000_000)
             chain.add_v2_pool("EVIL", "WETH", 1_000_000)
-            provide_liquidity(chain, chain.add_v3_pool("EVIL", "WETH", 3_000), 1_000_000, (LiquidityRange(None, None, 10_000),))
+            chain.provide_liquidity(chain.add_v3_pool("EVIL", "WETH", 3_000), 1_000_000, (LiquidityRange(None, None, 10_000),))
             chain.set_balance("EVIL", LOOT_USD * 10**18)
         self.desk = AtomicDesk(chain)
         self.rebalancer, self.victim = self.desk.router, self.desk.wallet

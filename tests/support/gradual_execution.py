@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.localchain import LocalChain
-from agent.localchain.market import arbitrage
 from agent.model import ExecutionPace, ExecutionProgress, ExecutionStyle, GradualExecution, Holding, Plan, SliceDraw, StepInput
 from agent.planning import proposals
 from agent.policy.gradual_execution import slice_wait_s
@@ -64,7 +63,7 @@ class Recovering:
             self.slept_s = 0
             for name, pool in self.chain.books.pool_info.items():
                 if self.pools in name:
-                    arbitrage(self.chain, pool)
+                    self.chain.arbitrage(pool)
 
 
 # pure

@@ -18,7 +18,7 @@ from agent.artifacts import npm_artifact
 from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain, LocalPool
-from agent.localchain.market import SWAP_ROUTER_02, V2_PAIR, arbitrage
+from agent.localchain.chain import SWAP_ROUTER_02, V2_PAIR
 from agent.localchain.nodes import AnvilNode
 from agent.localchain.world import sqrt_price_x96, v2_input_to_reach
 from agent.model import IntentKind, LegFunding, Plan
@@ -124,7 +124,7 @@ class Searcher:
         if outcome.kind is OutcomeKind.FAILED:  # one that succeeds between them: three reverts in a row would stop the agent
             assert self.agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         for name in chain.pools:
-            arbitrage(chain, chain.books.pool_info[name])
+            chain.arbitrage(chain.books.pool_info[name])
         return turn
 
     def turn(self, outcome: StepOutcome, size_usd: Fraction, profit: Fraction, lost_usd: Fraction) -> Turn:

@@ -16,8 +16,7 @@ from agent.chain.rpc import HttpTransport
 from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.localchain.chain import TWAP_WINDOW_S
-from agent.localchain.market import TWAP_MARGIN_S, arbitrage
+from agent.localchain.chain import TWAP_MARGIN_S, TWAP_WINDOW_S
 from agent.localchain.nodes import AnvilNode
 from agent.store import open_store
 from agent.store.files.kill_switch import KillSwitch, pause_file
@@ -130,7 +129,7 @@ class WholeAgent(RuleBasedStateMachine):
         price = min(max(chain.books.prices_usd["WETH"] * (100 + percent) / 100, Fraction(1_500)), Fraction(6_000))
         chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, "WETH": price})
         for name in POOLS:
-            arbitrage(chain, chain.books.pool_info[name])
+            chain.arbitrage(chain.books.pool_info[name])
         chain.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
         chain.refresh_feeds(("WETH", "USDC"))
         self.the_world_went_on()

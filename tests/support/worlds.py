@@ -27,7 +27,7 @@ from agent.chain import second_quote
 from agent.chain.rpc import Transport
 from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.localchain import DEFAULT_WORLD, LocalChain, LocalPool, open_eth_tester, run_anvil
-from agent.localchain.market import V2_PAIR, V3_POOL, mint_positions
+from agent.localchain.chain import V2_PAIR, V3_POOL
 from agent.localchain.nodes import CHAIN_ID, AnvilNode, TesterNode
 from agent.localchain.world import MAX_TICK, dev_accounts
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
@@ -127,7 +127,7 @@ def mint_ticks(chain: LocalChain, pool: LocalPool, net_by_tick: Mapping[int, int
         depth += net_by_tick[lower]
         if depth > 0:
             positions.append((lower, upper, depth))
-    mint_positions(chain, pool, positions)
+    chain.mint_positions(pool, positions)
 
 
 def mint_mainnet_pool(chain: LocalChain) -> LocalPool:
