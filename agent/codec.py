@@ -14,8 +14,9 @@ from cattrs import Converter, transform_error
 from cattrs.errors import ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
+from agent.amm.kinds import POOL_KINDS
 from agent.errors import ConfigError
-from agent.model import Decision, LpPosition, PoolState, Schedule, StepRequest, Trigger
+from agent.model import Decision, LpPosition, Pool, Schedule, StepRequest, Trigger
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ TAG = "type"
 """Key that names the class of a value that may be one of several."""
 _SAFE_INT = 2**53
 """Integers from here on are rounded by other JSON readers, so that they are written as strings."""
-_UNIONS: tuple[Any, ...] = (PoolState, LpPosition, Decision, Trigger, Schedule, StepRequest)
+_UNIONS: tuple[Any, ...] = (LpPosition, Decision, Trigger, Schedule, StepRequest)
 _TAGS = {
     "LpMissingPosition": "LpGone",
     "NoTradeZone": "Zone",
@@ -158,7 +159,7 @@ def _no_loss(value: object) -> None:
 
 
 def _is_member(cls: Any) -> bool:
-    return any(cls in get_args(union) for union in _UNIONS)
+    return cls in POOL_KINDS.values() or any(cls in get_args(union) for union in _UNIONS)
 
 
 def _is_plain_dataclass(cls: Any) -> bool:
@@ -186,9 +187,11 @@ def _build() -> Converter:
     converter.register_structure_hook(bool, _read_bool)
     converter.register_structure_hook(str, _read_str)
     converter.register_structure_hook(Fraction, _read_fraction)
+    converter.register_unstructure_hook_factory(lambda cls: cls is Pool, lambda _: converter.unstructure)
     converter.register_unstructure_hook_factory(_is_member, lambda cls: _tagging(cls, converter))
     converter.register_structure_hook_factory(_is_tuple, lambda cls: _list_reader(cls, converter))
     converter.register_structure_hook_factory(_is_plain_dataclass, lambda cls: _object_reader(cls, converter))
+    converter.register_structure_hook_factory(lambda cls: cls is Pool, lambda _: _one_of(tuple(POOL_KINDS.values()), converter))
     converter.register_structure_hook_factory(_is_member, lambda cls: _one_of((cls,), converter))
     converter.register_structure_hook_factory(_is_tagged_union, lambda union: _one_of(get_args(union), converter))
     return converter

@@ -21,10 +21,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.amm import pools
+from agent.amm.v2 import V2Pool
 from agent.amm.v3 import pool
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
-from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
+from agent.model import Pool
 from scripts.quote_peers import PEERS, Missing, Peer, Worker, as_json, our_worker
 
 POOL, TOKEN0, TOKEN1 = (f"0x{number:040x}" for number in (10, 1, 2))
@@ -42,7 +44,7 @@ def v3_pool() -> V3Pool:
     return V3Pool(POOL, "uniswap_v3", TOKEN0, TOKEN1, 3000, SPACING, price, 5, liquidity, ticks, MIN_TICK, MAX_TICK)
 
 
-def workload() -> dict[str, tuple[PoolState, int]]:
+def workload() -> dict[str, tuple[Pool, int]]:
     """Pool and base units of token0 by case; the V3 amounts over ticks end half a range beyond the last tick crossed."""
     v2 = V2Pool(POOL, "uniswap_v2", TOKEN0, TOKEN1, 5_000 * 10**18, 15_000_000 * 10**6)
     v3 = v3_pool()
@@ -58,10 +60,7 @@ def workload() -> dict[str, tuple[PoolState, int]]:
 
 def expected() -> dict[str, list[int]]:
     """What the contract pays for every amount of every case."""
-    return {
-        case: [pools.swap_exact_in(state, TOKEN0, amount - i).amount_out_raw for i in range(AMOUNTS)]
-        for case, (state, amount) in workload().items()
-    }
+    return {case: [state.swap(TOKEN0, amount - i).amount_out_raw for i in range(AMOUNTS)] for case, (state, amount) in workload().items()}
 
 
 def measure(workers: Mapping[str, Worker], rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:

@@ -18,13 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from web3 import HTTPProvider, Web3
 
+from agent.amm.v3.pool import V3Pool
 from agent.artifacts import npm_artifact, own_artifact
 from agent.chain.rpc import HttpTransport
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import LEAST_WINDOW_BPS, PoolKind, PoolRef, SnapshotScope, window_ticks
 from agent.localchain import LocalChain, open_anvil
-from agent.model import Snapshot, V3Pool
+from agent.model import Snapshot
 from agent.venues.discovery import discover_pools
 
 V3_POOL = npm_artifact("@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json").abi

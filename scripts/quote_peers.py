@@ -20,9 +20,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.amm import pools
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import price_limit
-from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
+from agent.model import Pool
 
 ROOT = Path(__file__).resolve().parent.parent
 Quote = Callable[[int], int]
@@ -126,7 +128,7 @@ def install(command: list[str], folder: Path) -> None:
         raise Missing(f"{' '.join([Path(command[0]).name, *command[1:4]])} failed: {' '.join(words[-3:])[:400] or 'no output'}")
 
 
-def as_json(state: PoolState) -> dict[str, Any]:
+def as_json(state: Pool) -> dict[str, Any]:
     """A pool for another process; integers that JavaScript could not hold as text."""
     plain = asdict(state)
     plain["ticks"] = [[tick.index, str(tick.liquidity_net)] for tick in state.ticks] if isinstance(state, V3Pool) else None
@@ -136,7 +138,7 @@ def as_json(state: PoolState) -> dict[str, Any]:
     return plain
 
 
-def from_json(plain: dict[str, Any]) -> PoolState:
+def from_json(plain: dict[str, Any]) -> Pool:
     """The pool that as_json wrote."""
     ticks = plain.pop("ticks")
     for name in ("reserve0", "reserve1", "sqrt_price_x96", "liquidity"):
@@ -145,19 +147,19 @@ def from_json(plain: dict[str, Any]) -> PoolState:
     return V2Pool(**plain) if ticks is None else V3Pool(ticks=tuple(TickLiquidity(index, int(net)) for index, net in ticks), **plain)
 
 
-def ours(state: PoolState) -> Rival:
+def ours(state: Pool) -> Rival:
     """Many quotes of one state."""
-    return repeated(pools.quoter(state, state.token0))
+    return repeated(state.quoter(state.token0))
 
 
-def ours_first(state: PoolState) -> Rival:
+def ours_first(state: Pool) -> Rival:
     """Each quote in a state, and of ticks, that were never seen before: more of them than any table is kept for."""
     copies = [replace(state, ticks=(*state.ticks,)) for _ in range(600)] if isinstance(state, V3Pool) else [state]
     unseen = cycle(copies)
-    return repeated(lambda amount: pools.quote_exact_in(next(unseen), state.token0, amount))
+    return repeated(lambda amount: next(unseen).quote(state.token0, amount))
 
 
-def degenbot(state: PoolState) -> Rival:
+def degenbot(state: Pool) -> Rival:
     """The functions of degenbot, called directly; its pool is filled in by hand, since its constructor asks a node."""
     from degenbot.uniswap.types import UniswapV3LiquidityAtTick, UniswapV3PoolState
     from degenbot.uniswap.v2_functions import constant_product_calc_exact_in
@@ -206,7 +208,7 @@ def per_second(sweep: Callable[[list[int]], None], amounts: list[int], seconds: 
     return done / spent
 
 
-def serve(rival_of: Callable[[PoolState], Rival]) -> None:
+def serve(rival_of: Callable[[Pool], Rival]) -> None:
     """Answers line by line until the other side closes."""
     setup = json.loads(sys.stdin.readline())
     rivals = {case: rival_of(from_json(given["pool"])) for case, given in setup["cases"].items()}

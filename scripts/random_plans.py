@@ -22,8 +22,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from agent.amm.v2 import V2Pool
 from agent.errors import Refused
-from agent.model import Plan, PoolState, StepInput, V2Pool
+from agent.model import Plan, Pool, StepInput
 from agent.planning.planner import plan
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS
@@ -49,7 +50,7 @@ class Tally:
     """Problem, its JSON, worth achieved and turnover per unit of the portfolio, the gap in bps."""
 
 
-def ranges(step: StepInput, pool: PoolState, token_in: str, prices: dict[str, Fraction], total: Fraction) -> list[Any] | None:
+def ranges(step: StepInput, pool: Pool, token_in: str, prices: dict[str, Fraction], total: Fraction) -> list[Any] | None:
     """[keep, roots, depths] of one direction within impact bound and floor, per unit of the portfolio; None where it trades nothing."""
     limits, keep = step.limits, 1 - pool.fee_pips / PIPS
     token_out = pool.token1 if token_in == pool.token0 else pool.token0

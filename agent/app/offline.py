@@ -35,7 +35,6 @@ from agent.model import (
     Threshold,
     TopUp,
     TradeSide,
-    V3Pool,
 )
 from agent.planning import proposals
 from agent.planning.proposals import Proposer
@@ -88,9 +87,9 @@ def plan_from(step_input: StepInput) -> StepOutcome:
 
 
 def require_possible(step: StepInput) -> None:
-    """Raise ConfigError for impossible decimals or tick spacings, with which a decision would not terminate."""
+    """Raise ConfigError for impossible decimals or pools, with which a decision would not terminate."""
     _require_decimals(step)
-    _require_spacing(step)
+    _require_possible_pools(step)
 
 
 def _require_decimals(step: StepInput) -> None:
@@ -102,14 +101,11 @@ def _require_decimals(step: StepInput) -> None:
             raise ConfigError(f"the input says that {what} has {decimals} decimals", "hand in a file as plan --save-input wrote it")
 
 
-def _require_spacing(step: StepInput) -> None:
-    """Check tick spacings: with a negative one a quote walks away from the price."""
+def _require_possible_pools(step: StepInput) -> None:
+    """Check pools for what no contract has."""
     for pool in step.snapshot.pools:
-        if isinstance(pool, V3Pool) and not 0 < pool.tick_spacing <= WIDEST_SPACING:
-            raise ConfigError(
-                f"the input says that pool {pool.address} has a tick spacing of {pool.tick_spacing}",
-                "hand in a file as plan --save-input wrote it",
-            )
+        if pool.fault:
+            raise ConfigError(f"the input says that pool {pool.address} has {pool.fault}", "hand in a file as plan --save-input wrote it")
 
 
 # --- Replay of recorded steps with the present code, and their differences. Reads files, and nothing else.

@@ -13,7 +13,7 @@ from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution.settlement import settle_mined
 from agent.execution.step_context import StepActors
-from agent.model import Intent, ManualAction, StepInput, V3Pool, Verdict
+from agent.model import Intent, ManualAction, Pool, StepInput, Verdict
 from agent.reference import prices, reference_prices
 from agent.units import decimal_text, value_text
 
@@ -33,7 +33,7 @@ def decline_document(_: Document) -> bool:
 def observations(agent: Agent) -> Document:
     """Every tradable V3 pool: its observation capacity, the capacity needed for the window, and the validity of its TWAP."""
     step = agent.step_input()
-    pools = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool)]
+    pools = [pool for pool in step.snapshot.pools if pool.keeps_observations]
     return {
         "block": step.snapshot.head.number,
         "window_s": step.reference.twap_window_s,
@@ -95,7 +95,7 @@ def _carry_out(agent: Agent, actors: StepActors, step: StepInput, document: Docu
     return {"outcome": ended, "transactions": sent}
 
 
-def _document(step: StepInput, pool: V3Pool, to: int) -> Document:
+def _document(step: StepInput, pool: Pool, to: int) -> Document:
     coming = (pool.observations or (0, 0))[1]
     rises = max(0, to - coming)
     if not 1 <= to <= prices.MAX_OBSERVATIONS:
@@ -130,14 +130,14 @@ def _address(given: str) -> str:
         raise ConfigError(error.message, "trimtab oracle lists the pools") from None
 
 
-def _named_pool(step: StepInput, address: str) -> V3Pool:
-    found = next((pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and pool.address == address), None)
+def _named_pool(step: StepInput, address: str) -> Pool:
+    found = next((pool for pool in step.snapshot.pools if pool.keeps_observations and pool.address == address), None)
     if found is None:
         raise ConfigError(f"POOL: {address} is no V3 pool of this portfolio", "trimtab oracle lists them")
     return found
 
 
-def _pool(step: StepInput, pool: V3Pool) -> Document:
+def _pool(step: StepInput, pool: Pool) -> Document:
     kept, coming = pool.observations or (0, 0)
     why = prices.twap_rejection(step, pool)
     return {

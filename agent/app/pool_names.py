@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from agent.model import StepInput, V2Pool
+from agent.model import StepInput
 
 _POOL = re.compile("(?:pool )?(0x[0-9a-fA-F]{40})")
 
@@ -22,7 +22,7 @@ def pool_names(step: StepInput) -> dict[str, str]:
     names: dict[str, str] = {}
     for pool in step.snapshot.pools:
         pair = "/".join(portfolio.token(side).label for side in sorted((pool.token0, pool.token1), key=quoted))
-        name = f"{pair}{' V2' if isinstance(pool, V2Pool) else ''} {pool.fee_pips / 10_000:g} %"
+        name = f"{pair}{pool.label} {pool.fee_pips / 10_000:g} %"
         names[pool.address] = f"{name} {pool.address[:6]}…{pool.address[-4:]}" if name in names.values() else name
     return names
 

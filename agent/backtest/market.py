@@ -7,11 +7,13 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from agent.amm.pools import swap_exact_in
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
 from agent.backtest.settings import simulated_address
 from agent.errors import ConfigError
-from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
+from agent.model import Pool
 from agent.units import PIPS, Price, Token, floor_int
 from agent.units import Price as Ratio
 
@@ -23,7 +25,7 @@ SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 UINT112_MAX = 2**112 - 1
 
 
-def make_pool(kind: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int) -> PoolState:
+def make_pool(kind: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int) -> Pool:
     """Pool in which one base unit of `token` costs `price` base units of `money`, with `depth_raw` of `money` on that side.
 
     "v2" is a pair, "v3" a pool whose liquidity spans every tick; of that `depth_raw` is the virtual reserve. Raises ConfigError when the
@@ -114,7 +116,4 @@ def arbitrage_pool(pool: V3Pool, price: Ratio) -> V3Pool:
     if wanted_x96 == pool.sqrt_price_x96:
         return pool
     token_in = pool.token0 if wanted_x96 < pool.sqrt_price_x96 else pool.token1
-    moved = swap_exact_in(pool, token_in, LARGEST_RAW, wanted_x96).after
-    if not isinstance(moved, V3Pool):
-        raise TypeError("a V3 pool stays one")
-    return moved
+    return pool.swap(token_in, LARGEST_RAW, wanted_x96).after

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.amm.errors import BeyondKnownTicks, ContractRevert
-from agent.amm.pools import SwapResult, swap_exact_in
 from agent.backtest.settings import ROUTER, WALLET
-from agent.model import Leg, LegFunding, PoolState, Transfer, V2Pool, V3Pool
+from agent.model import Leg, LegFunding, Pool, SwapResult, Transfer
 from agent.planning.gas import NATIVE_VENUE, GasInputs, leg_gas_units, plan_gas_units
 from agent.signing.calldata import (
     Approve,
@@ -67,15 +66,15 @@ class TransactionEffects:
 
     balances: dict[str, int]
     allowances: dict[str, int]
-    pools: dict[str, PoolState]
+    pools: dict[str, Pool]
     place: RouterAddresses = SIMULATED_ADDRESSES
     native_wei: int = 0
     router: dict[str, int] = field(default_factory=dict)
     router_wei: int = 0
     transfers: list[Transfer] = field(default_factory=list)
     wrapped: list[Transfer] = field(default_factory=list)
-    swaps: list[tuple[str, str, SwapResult]] = field(default_factory=list)
-    met: list[tuple[PoolState, SwapResult]] = field(default_factory=list)
+    swaps: list[tuple[str, str, SwapResult[Pool]]] = field(default_factory=list)
+    met: list[tuple[Pool, SwapResult[Pool]]] = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
     gas: int = 0
 
@@ -85,7 +84,7 @@ def execute(  # noqa: PLR0913
     data: str,
     balances: Mapping[str, int],
     allowances: Mapping[str, int],
-    pools: Mapping[str, PoolState],
+    pools: Mapping[str, Pool],
     now_s: int,
     place: RouterAddresses = SIMULATED_ADDRESSES,
     value_wei: int = 0,
@@ -153,7 +152,7 @@ def _swap(done: TransactionEffects, call: ExactInputSingle | SwapExactTokens) ->
     swapped = _swapped(pool, token_in, amount_raw)
     if swapped.amount_out_raw < call.min_out_raw:
         raise TransactionReverted("Too little received")
-    if isinstance(pool, V2Pool):  # a pair is paid before it pays, a V3 pool in its callback
+    if pool.paid_first:
         source = _pay(done, token_in, swapped.amount_in_raw, source, pool.address)
         _receive(done, token_out, swapped.amount_out_raw, sink, pool.address)
     else:
@@ -180,19 +179,20 @@ def _swap(done: TransactionEffects, call: ExactInputSingle | SwapExactTokens) ->
     )
 
 
-def _swapped(pool: PoolState, token_in: str, amount_raw: int) -> SwapResult:
+def _swapped(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Pool]:
     try:
-        return swap_exact_in(pool, token_in, amount_raw)
+        return pool.swap(token_in, amount_raw)
     except (ContractRevert, BeyondKnownTicks) as error:
         raise (TicksExhausted if isinstance(error, BeyondKnownTicks) else TransactionReverted)(str(error)) from None
 
 
-def _pool(pools: Mapping[str, PoolState], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]) -> PoolState:
+def _pool(pools: Mapping[str, Pool], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]) -> Pool:
     """The pool that the factory has for this call."""
     for pool in pools.values():
-        fits = (
-            isinstance(pool, V2Pool) if isinstance(call, SwapExactTokens) else isinstance(pool, V3Pool) and pool.fee_pips == call.fee_pips
-        )
+        if isinstance(call, SwapExactTokens):
+            fits = pool.paid_first
+        else:
+            fits = not pool.paid_first and pool.fee_pips == call.fee_pips
         if fits and {pool.token0, pool.token1} == set(pair):
             return pool
     raise TransactionReverted("no such pool")
@@ -290,11 +290,11 @@ def _native_leg(coin: str, token_in: str, token_out: str, raw: int, source: LegF
     )
 
 
-def _gas(done: TransactionEffects, balances: Mapping[str, int], allowances: Mapping[str, int], pools: Mapping[str, PoolState]) -> int:
+def _gas(done: TransactionEffects, balances: Mapping[str, int], allowances: Mapping[str, int], pools: Mapping[str, Pool]) -> int:
     """Gas by the model of plans; a pool writes an observation once in a transaction that moves its tick."""
     units, written = 0, set[str]()
     for before, one in done.met:
-        moves = isinstance(before, V3Pool) and isinstance(one.after, V3Pool) and before.tick != one.after.tick
+        moves = before.observed != one.after.observed
         units += leg_gas_units(before, one.ticks_crossed, one.steps, moved=moves and before.address not in written)
         written |= {before.address} if moves else set()
     return plan_gas_units(GasInputs(balances=balances, allowances=allowances, pools=pools), done.legs, units)

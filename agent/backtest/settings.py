@@ -12,20 +12,9 @@ from graphlib import CycleError, TopologicalSorter
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from agent.amm.v3.pool import V3Pool
 from agent.errors import ConfigError
-from agent.model import (
-    Asset,
-    Destination,
-    ExecutionConfig,
-    Limits,
-    LotMethod,
-    Policy,
-    Portfolio,
-    PriceSource,
-    ReferenceConfig,
-    Trigger,
-    V3Pool,
-)
+from agent.model import Asset, Destination, ExecutionConfig, Limits, LotMethod, Policy, Portfolio, PriceSource, ReferenceConfig, Trigger
 from agent.model.strategies import CapitalSplit
 from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agent import codec
 from agent.amm.errors import BeyondKnownTicks, ContractRevert
-from agent.amm.pools import swap_exact_in
+from agent.amm.v3.pool import V3Pool
 from agent.backtest import router
 from agent.backtest.data import PriceTable, columns_by_token, forward_fill
 from agent.backtest.market import arbitrage_pool, make_pool
@@ -30,7 +30,7 @@ from agent.model import (
     OrderKind,
     PastPrices,
     Plan,
-    PoolState,
+    Pool,
     Receipt,
     ScreenedToken,
     SecondQuote,
@@ -38,7 +38,6 @@ from agent.model import (
     Snapshot,
     StepInput,
     UnsignedTx,
-    V3Pool,
 )
 from agent.model.market import TokenFinding
 from agent.model.strategies import Strategy
@@ -102,7 +101,7 @@ class SimulatedWorld:
     block: int = FIRST_BLOCK
     prices: dict[str, Price] = field(default_factory=dict)
     feeds: tuple[FeedRound, ...] = ()
-    pools: dict[str, PoolState] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
     receipts: dict[str, Receipt] = field(default_factory=dict)
     pending: list[tuple[int, str, UnsignedTx]] = field(default_factory=list)
     fills: list[Fill] = field(default_factory=list)
@@ -373,7 +372,7 @@ class SimulatedEvidence:
         pools, found = dict(self._world.pools), []
         for number, leg in enumerate(plan.legs):
             try:
-                swapped = swap_exact_in(pools[leg.pool], leg.token_in, leg.amount_in_raw)
+                swapped = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw)
             except (ContractRevert, BeyondKnownTicks) as error:
                 found.append(SecondQuote(number, None, error.message))
                 continue

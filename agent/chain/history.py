@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.amm.v3.pool import V3Pool
 from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import LATEST_ROUND_DATA, to_signed, uint_word
 from agent.chain.quorum import confirmed_value
@@ -14,7 +15,7 @@ from agent.chain.rpc import RpcFault as RpcFault_of_rpc
 from agent.chain.rpc import Transport
 from agent.chain.wire import RpcCall, RpcFault, hex_data, parse_bytes, parse_quantity, parse_recipient, require_result
 from agent.errors import Retryable, TrimtabError
-from agent.model import Head, Receipt, V3Pool
+from agent.model import Head, Pool, Receipt
 from agent.signing.calldata import address_from_word
 
 # --- Past rounds of a price feed, read backwards over all phases of its proxy, within a bounded number of requests.
@@ -121,17 +122,15 @@ _UINT160_MAX = 2**160 - 1
 _WORDS = 8
 
 
-def past_twaps(
-    line: Transport, pools: Sequence[V3Pool], head: Head, ends_s: Sequence[int], window_s: int
-) -> Mapping[int, tuple[V3Pool, ...]]:
-    """Return the pools by the end of each window, with mean tick and harmonic mean liquidity (UniswapV3Pool.observe).
+def past_twaps(line: Transport, pools: Sequence[Pool], head: Head, ends_s: Sequence[int], window_s: int) -> Mapping[int, tuple[Pool, ...]]:
+    """Return the V3 pools by the end of each window, with mean tick and harmonic mean liquidity (UniswapV3Pool.observe).
 
     `ends_s` are chain seconds, newest first; each window has `window_s`. A pool is not asked beyond its observations.
     """
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
     found: dict[int, list[V3Pool]] = {}
     requests = 0
-    for pool in pools:
+    for pool in [one for one in pools if isinstance(one, V3Pool)]:
         for start in range(0, len(ends_s), TWAPS_AT_ONCE):
             page = [end_s for end_s in ends_s[start : start + TWAPS_AT_ONCE] if end_s <= head.timestamp_s]
             if not page or requests == TWAP_MOST_REQUESTS:

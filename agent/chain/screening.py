@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from agent.amm import pools as amm
+from agent.amm.v3.pool import V3Pool
 from agent.artifacts import own_artifact
 from agent.chain.lens import (
     BALANCE_OF,
@@ -30,7 +30,7 @@ from agent.chain.rpc import RpcFault as RpcFault_of_rpc
 from agent.chain.rpc import Transport
 from agent.chain.wire import RpcCall, RpcFault, hex_data, parse_bytes
 from agent.errors import Retryable
-from agent.model import LegFunding, Plan, PoolState, Provide, ScreenedToken, StepInput, TokenFinding, V3Pool
+from agent.model import LegFunding, Plan, Pool, Provide, ScreenedToken, StepInput, TokenFinding
 from agent.units import BPS, NATIVE
 
 # --- Moves of each token in a plan: from pools to recipients, and from senders into pools.
@@ -44,7 +44,7 @@ class TokenMove:
     """
 
     token: str
-    pool: PoolState
+    pool: Pool
     raw: int
     payee: str | None = None
     spender: str | None = None
@@ -85,7 +85,7 @@ def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     found = []
     for token in (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs):
-        depths = [(amm.depth(pool, token.address), pool) for pool in step.snapshot.pools if token.address in (pool.token0, pool.token1)]
+        depths = [(pool.depth(token.address), pool) for pool in step.snapshot.pools if token.address in (pool.token0, pool.token1)]
         deepest_raw, pool = max(depths, key=lambda one: one[0], default=(0, None))
         raw = min(held.get(token.address, 0) or deepest_raw // 100, deepest_raw // 2)
         if pool is not None and raw > 0:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from math import isqrt
 
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import Q96, get_tick_at_sqrt_ratio
 from agent.chain import positions
 from agent.chain.lens import (
@@ -38,19 +41,7 @@ from agent.chain.lens import (
 from agent.chain.positions import PositionRef
 from agent.chain.tokens import ProxyRef
 from agent.errors import ConfigError, Retryable
-from agent.model import (
-    Allowance,
-    CodeHash,
-    FeedRound,
-    Holding,
-    LpPosition,
-    PoolState,
-    QuarantinedItem,
-    TickLiquidity,
-    TokenSupply,
-    V2Pool,
-    V3Pool,
-)
+from agent.model import Allowance, CodeHash, FeedRound, Holding, LpPosition, Pool, QuarantinedItem, TokenSupply
 from agent.units import BPS, Token
 
 # --- Items of a price feed, and its answers as a round: decimals, latest round, bounds of its aggregator.
@@ -107,7 +98,7 @@ def _bound(answer: LensAnswer) -> int | None:
 MOST_TICKS_PER_POOL = 256
 """Initialised ticks read per pool, half of them on each side; beyond them the known window ends earlier (T9, T10)."""
 LEAST_WINDOW_BPS = 200
-"""Depth of V3 pools counts liquidity within this distance (amm.pools.DEPTH_BPS)."""
+"""Depth of V3 pools counts liquidity within this distance (DEPTH_BPS of agent/amm/v3/pool.py)."""
 DEEP_TICKS = 1_280
 """Ticks read if more are requested: as many as one answer of the lens holds (EIP-170)."""
 DEEP_WORDS = 1_000
@@ -168,7 +159,7 @@ class SnapshotParts:
 
     holdings: tuple[Holding, ...]
     allowances: tuple[Allowance, ...]
-    pools: tuple[PoolState, ...]
+    pools: tuple[Pool, ...]
     feeds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
     positions: tuple[LpPosition, ...]
@@ -240,7 +231,7 @@ def deep_pool_item(pool: PoolRef) -> V3Item:
     return V3Item(pool.address, pool.tick_spacing, min(2 * MAX_TICK, DEEP_WORDS * 128 * pool.tick_spacing), DEEP_TICKS, 0)
 
 
-def with_deeper_ticks(pool: PoolState, answer: LensAnswer) -> PoolState:
+def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
     """The pool with all ticks of an answer at its own block; as it was, where that has no more. Raises Retryable if they differ."""
     if not isinstance(pool, V3Pool) or not isinstance(answer, V3Answer):
         return pool
@@ -298,7 +289,7 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
             raw = value()
             if raw is not None:
                 allowances.append(Allowance(token.address, spender, raw))
-    pools: list[PoolState] = []
+    pools: list[V2Pool | V3Pool] = []
     for pool in watch.pools:
         question, answer = next(left)
         state = _v2(pool, answer) if pool.kind is PoolKind.V2 else _v3(pool, answer, watch.twap_window_s)

@@ -234,11 +234,11 @@ def _by_receipt(
 def _became(action: LpAction, done: LpPositionChange | None, before: LpPosition | None) -> LpPosition | None:
     """The position after the action; None if it cannot be derived."""
     match action, before:
-        case Collect(), LpV3Position():
+        case [Collect(), LpV3Position()]:
             return change.after_collect(before)
-        case Provide(token_id=None, ticks=tuple()), None if done is not None:
+        case [Provide(token_id=None, ticks=tuple()), None] if done is not None:
             return _minted(action, done)
-        case _, LpV2Position() | LpV3Position() if done is not None:
+        case [_, LpV2Position() | LpV3Position()] if done is not None:
             return (
                 change.after_provision(before, done.liquidity, done.amounts_raw)
                 if done.liquidity > 0

@@ -8,7 +8,7 @@ from enum import Enum
 
 from agent.amm.errors import KnownTicksExceeded
 from agent.errors import Refused, Retryable
-from agent.model import Decision, Evidence, Head, History, Intent, PastPrices, Plan, Snapshot, StepInput, V3Pool, Verdict
+from agent.model import Decision, Evidence, Head, History, Intent, PastPrices, Plan, Snapshot, StepInput, Verdict
 from agent.planning.draft import plan_pools_out_of_ticks
 from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.policy import price_confirmation, quarantine
@@ -66,7 +66,7 @@ class TickExtender:
         if self._done:
             return None
         self._done = True
-        pools = [pool.address for pool in step.snapshot.pools if isinstance(pool, V3Pool)]
+        pools = [pool.address for pool in step.snapshot.pools if pool.tick_state is not None]
         try:
             snapshot = self._reader.with_more_ticks(step.snapshot, pools)
         except Retryable:

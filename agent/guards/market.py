@@ -12,7 +12,7 @@ from agent.amm import pools
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData, format_money, format_ratio, format_seconds
 from agent.guards.guard import Guard, always, limited
 from agent.guards.replay import SimulatedSwap, worst_overpayment_share
-from agent.model import Asset, Collect, FeedRound, LegFunding, LpAction, Plan, PoolState, PriceSource, Provide, StepInput
+from agent.model import Asset, Collect, FeedRound, LegFunding, LpAction, Plan, Pool, PriceSource, Provide, StepInput
 from agent.planning.problem import fair_floor
 from agent.reference import reference_prices, sequencer_fault
 from agent.reference.checks import PegUnknown, dollar_pegs, source_deviations
@@ -100,14 +100,14 @@ def _least_out(case: GuardCase, run: SimulatedSwap) -> int:
         run.amount_in_raw,
         case.price(run.leg.token_in),
         case.price(run.leg.token_out),
-        pools.fee_pips(run.start),
+        run.start.fee_pips,
         BPS if limits.price_impact_bps is None else limits.price_impact_bps,
         BPS if limits.slippage_bps is None else limits.slippage_bps,
     )
 
 
-def _depth_value(case: GuardCase, pool: PoolState) -> Fraction:
-    return sum((pools.depth(pool, token) * case.price(token) for token in (pool.token0, pool.token1)), Fraction(0))
+def _depth_value(case: GuardCase, pool: Pool) -> Fraction:
+    return sum((pool.depth(token) * case.price(token) for token in (pool.token0, pool.token1)), Fraction(0))
 
 
 def _overpaid(case: GuardCase, limit_bps: int) -> GuardMeasurement:

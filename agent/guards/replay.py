@@ -21,10 +21,9 @@ from agent.model import (
     LpV2Position,
     LpV3Position,
     Plan,
-    PoolState,
+    Pool,
     Provide,
     Snapshot,
-    V3Pool,
     Withdraw,
 )
 from agent.planning.gas import NATIVE_VENUE
@@ -41,9 +40,9 @@ class SimulatedSwap:
 
     number: int
     leg: Leg
-    start: PoolState
-    before: PoolState
-    after: PoolState
+    start: Pool
+    before: Pool
+    after: Pool
     amount_in_raw: int
     amount_out_raw: int
 
@@ -135,7 +134,7 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
         if amount_in <= 0:
             return ended(f"leg {number}: nothing to spend")
         try:
-            swapped = pools.swap_exact_in(before, leg.token_in, amount_in)
+            swapped = before.swap(leg.token_in, amount_in)
         except (Refused, ValueError, ArithmeticError) as error:
             return ended(f"leg {number}: {error}")
         if swapped.amount_in_raw != amount_in:
@@ -237,13 +236,15 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
     pool = next((found for found in book.step.snapshot.pools if found.address == action.pool), None)
     if pool is None:
         raise Refused(f"pool {action.pool} is not in the snapshot")
-    price = pools.marginal_price(pool, pool.token0) if _has_price(pool) else None
-    if isinstance(pool, V3Pool) != (action.ticks is not None):
+    price = pools.marginal_price(pool, pool.token0) if pool.has_price else None
+    at = pool.tick_state
+    if (at is None) != (action.ticks is None):
         raise Refused(f"{action.pool} and a range do not go together")
-    if isinstance(pool, V3Pool) and action.ticks is not None:
-        liquidity, amounts = minting.provided_liquidity(None, pool.sqrt_price_x96, _range(action.ticks, pool), action.desired_raw)
+    if at is not None and action.ticks is not None:
+        within = _range(action.ticks, pool.address, at.spacing)
+        liquidity, amounts = minting.provided_liquidity(None, at.sqrt_price_x96, within, action.desired_raw)
         if action.token_id is None:
-            after = book.minted(target, positions.new_position(target, pool, action.ticks, liquidity), amounts)
+            after = book.minted(target, positions.new_position(target, at, action.ticks, liquidity), amounts)
         else:
             one, position = _own(book, action)
             if not isinstance(position, LpV3Position) or (position.tick_lower, position.tick_upper) != action.ticks:
@@ -275,11 +276,7 @@ def _identity(of: LpAction | LpTarget) -> tuple[str, str, str, str]:
     return of.venue, of.contract, of.token0, of.token1
 
 
-def _range(ticks: Amounts, pool: V3Pool) -> minting.SqrtPriceRange:
-    if not MIN_TICK <= ticks[0] < ticks[1] <= MAX_TICK or ticks[0] % pool.tick_spacing or ticks[1] % pool.tick_spacing:
-        raise Refused(f"{ticks} is no range of {pool.address}")
+def _range(ticks: Amounts, pool: str, spacing: int) -> minting.SqrtPriceRange:
+    if not MIN_TICK <= ticks[0] < ticks[1] <= MAX_TICK or ticks[0] % spacing or ticks[1] % spacing:
+        raise Refused(f"{ticks} is no range of {pool}")
     return minting.sqrt_price_range(ticks)
-
-
-def _has_price(pool: PoolState) -> bool:
-    return pool.sqrt_price_x96 > 0 if isinstance(pool, V3Pool) else min(pool.reserve0, pool.reserve1) > 0

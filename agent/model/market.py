@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from fractions import Fraction
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from agent.model.liquidity import LpPosition
 from agent.model.weights import TokenSupply
@@ -116,62 +117,176 @@ class Allowance:
     raw: int
 
 
-@dataclass(frozen=True, slots=True)
-class V2Pool:
-    """State of a Uniswap V2 pair; reserves in base units of token0 and token1. `venue` is the config's name.
+# --- Pools: the contract that every kind keeps. The kinds are in agent/amm, listed in POOL_KINDS of agent/amm/pools.py.
 
-    `unwritten` is true per price accumulator that is still zero: the first trade to write it costs more gas.
+
+@dataclass(frozen=True, slots=True)
+class SwapGas:
+    """Gas of the swaps in one kind of pool, units.
+
+    `swap` is that of one swap by router, `again` what each further one through the same pool saves. `moved` is for the pool's own
+    price observation, `tick` and `stop` for each initialised tick crossed and each further stop. `first_writes` are the slots per
+    token that the first trade writes.
     """
 
-    address: str
-    venue: str
-    token0: str
-    token1: str
-    reserve0: int
-    reserve1: int
-    fee_pips: int = 3000
-    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
+    swap: Mapping[str, int]
+    again: int
+    first_writes: int
+    moved: int = 0
+    tick: int = 0
+    stop: int = 0
+
+
+PoolT_co = TypeVar("PoolT_co", bound="Pool", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class TickLiquidity:
-    """An initialised tick: liquidity added when price crosses it upwards."""
+class SwapResult(Generic[PoolT_co]):
+    """Result of a swap: amounts in base units, and the pool after it. `fee_raw` is the fee part of amount_in_raw.
 
-    index: int
-    liquidity_net: int
-
-
-@dataclass(frozen=True, slots=True)
-class V3Pool:
-    """State of a Uniswap V3 pool.
-
-    `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending; a quote that leaves this window
-    is refused. `twap_tick` is the time-weighted mean tick over `twap_window_s` (None if the pool's observations do not reach back),
-    `twap_liquidity` the harmonic mean in-range liquidity of the same window (OracleLibrary.consult). `observations` are the current
-    and the next number of price observations (slot0.observationCardinality and -Next). `unwritten` is true per token of (token0,
-    token1) whose fee growth is still zero: a trade that writes it costs more gas.
+    `amount_in_raw` and `amount_out_raw` are the amounts moved: a swap that meets its price limit fills in part. `ticks_crossed`
+    counts initialised ticks; `steps` every stop at a tick, word border, limit or inside a range.
     """
 
-    address: str
-    venue: str
-    token0: str
-    token1: str
-    fee_pips: int
-    tick_spacing: int
+    amount_in_raw: int
+    amount_out_raw: int
+    fee_raw: int
+    after: PoolT_co
+    ticks_crossed: int
+    steps: int = 1
+
+
+class PriceCurve(NamedTuple):
+    """Marginal prices of one direction, and the liquidity between them, as floats.
+
+    `roots` are square roots of token_out per token_in, descending; `depths[k]` is the liquidity L below roots[k]. From one root
+    to the next a pool takes L·(1/s₁ − 1/s₀) net of fee and pays L·(s₀ − s₁).
+    """
+
+    roots: list[float]
+    depths: list[float]
+
+
+class TickState(NamedTuple):
+    """Square root of the price (Q64.96), tick, and spacing of the ticks of a pool whose liquidity is in ranges."""
+
     sqrt_price_x96: int
     tick: int
-    liquidity: int
-    ticks: tuple[TickLiquidity, ...]
-    known_from_tick: int
-    known_to_tick: int
-    twap_tick: int | None = None
-    twap_liquidity: int | None = None
-    twap_window_s: int | None = None
-    observations: tuple[int, int] | None = field(default=None, compare=False)
-    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
+    spacing: int
 
 
-PoolState = V2Pool | V3Pool
+class Pool(Protocol):
+    """State of one pool at one block, with its contract's arithmetic: state in, state out, base units, the contract's rounding.
+
+    Methods raise ConfigError for a token that is not the pool's, ContractRevert where the contract would revert, and
+    BeyondKnownTicks where the state was not read far enough.
+    """
+
+    kind: ClassVar[str]
+    """Key in POOL_KINDS."""
+    gas: ClassVar[SwapGas]
+    paid_first: ClassVar[bool]
+    """True if the pool is paid before it pays, false if in its callback."""
+    keeps_observations: ClassVar[bool]
+    """True if the pool records its own prices, for a time-weighted mean."""
+
+    @property
+    def address(self) -> str:
+        """Checksummed address."""
+
+    @property
+    def venue(self) -> str:
+        """The config's name of where it trades."""
+
+    @property
+    def token0(self) -> str:
+        """The token with the lower address."""
+
+    @property
+    def token1(self) -> str:
+        """The other token."""
+
+    @property
+    def fee_pips(self) -> int:
+        """Fee on what comes in, millionths."""
+
+    @property
+    def unwritten(self) -> tuple[bool, bool]:
+        """True per token whose slots of a first trade are still zero."""
+
+    @property
+    def label(self) -> str:
+        """Suffix of its pair in display names; empty for the most common kind."""
+
+    @property
+    def fault(self) -> str:
+        """Property that no contract has and no method survives; empty if there is none."""
+
+    @property
+    def has_price(self) -> bool:
+        """True if marginal_price is defined."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing can be traded."""
+
+    def quote(self, token_in: str, amount_in_raw: int) -> int:
+        """Return the output of `swap` without building the state after it."""
+
+    def quoter(self, token_in: str) -> Callable[[int], int]:
+        """Return `quote` of one direction for many amounts: the same results and errors, faster."""
+
+    def swap(self, token_in: str, amount_in_raw: int) -> SwapResult[Self]:
+        """Return an exact-input swap of up to amount_in_raw."""
+
+    def price_terms(self, token_in: str) -> tuple[int, int]:
+        """Return token_out per token_in for a vanishing trade, fee excluded, as an unreduced fraction."""
+
+    def max_in(self, token_in: str, impact_bps: int) -> int:
+        """Return the largest input after which the price move is at most impact_bps, within what was read and contract sizes."""
+
+    def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
+        """Return the largest input whose last unit pays at least `price` token_out after fee, within max_in; 0 if none does."""
+
+    def runs_out(self, token_in: str, impact_bps: int) -> bool:
+        """True if the state that was read ends before selling token_in has moved the price by impact_bps."""
+
+    def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
+        """Return the float curve down to the impact bound; None if nothing can be traded that way."""
+
+    def depth(self, token: str) -> int:
+        """Return the base units of `token` that count as depth."""
+
+    def spot_depth(self, token: str) -> int:
+        """Return the virtual reserve of `token` at the price now, comparable between kinds; 0 if there is no price."""
+
+    def recovered(self, start: Self, left: Fraction) -> Self:
+        """Return the pool with its price back at that of `start` but for `left` of the way, on its own curve.
+
+        The way is measured in square roots of prices; what is left is rounded away from the start.
+        """
+
+    @property
+    def observed(self) -> int | None:
+        """Value whose change makes the first swap of a block write a price observation; None if the kind writes none."""
+
+    @property
+    def observations(self) -> tuple[int, int] | None:
+        """Number of observations now and next; None if unknown."""
+
+    @property
+    def mean_window_s(self) -> int | None:
+        """Window of the time-weighted mean that was read; None if there is none."""
+
+    def mean_price(self, token: str) -> Fraction:
+        """Return base units of the other token per base unit of `token` over the window. Raises Refused without a mean."""
+
+    def mean_depth(self, token: str) -> int:
+        """Return the virtual reserve of `token` over the window."""
+
+    @property
+    def tick_state(self) -> TickState | None:
+        """Position on the ticks, of a pool whose liquidity is in ranges of them; None for other kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +330,7 @@ class PastPrices:
 
     head: Head
     feeds: tuple[FeedRound, ...]
-    pools: tuple[PoolState, ...]
+    pools: tuple[Pool, ...]
 
 
 T = TypeVar("T")
@@ -260,7 +375,7 @@ class Snapshot(DerivedValues):
     gas_price_wei: int
     holdings: tuple[Holding, ...]
     allowances: tuple[Allowance, ...]
-    pools: tuple[PoolState, ...]
+    pools: tuple[Pool, ...]
     feeds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
     quarantined: tuple[QuarantinedItem, ...]

@@ -20,13 +20,12 @@ from agent.model import (
     PaperWallet,
     PastPrices,
     Plan,
-    PoolState,
+    Pool,
     Receipt,
     SignedTx,
     Snapshot,
     StepInput,
     UnsignedTx,
-    V3Pool,
 )
 from agent.policy.cash_flows.balance_changes import balances_of
 from agent.ports import EvidenceSource, Reader, Simulation, TransactionStatus
@@ -158,7 +157,7 @@ class PaperChain:
             blocks = (*state.blocks, (seen.head.number, seen.head.hash))[-BLOCKS:]
             self._book.save_paper(replace(filled, waiting=tuple(left), block=seen.head.number, blocks=blocks))
 
-    def _filled(self, state: PaperWallet, pools: dict[str, PoolState], head: Head, *, further: bool) -> tuple[PaperWallet, list[PaperTx]]:
+    def _filled(self, state: PaperWallet, pools: dict[str, Pool], head: Head, *, further: bool) -> tuple[PaperWallet, list[PaperTx]]:
         """The wallet after them, and the transactions still pending. Raises TicksExhausted if one needs more ticks and there may be
         some.
         """
@@ -172,11 +171,11 @@ class PaperChain:
 
     def _deeper(self, seen: Snapshot) -> Snapshot:
         """The snapshot with more ticks of its V3 pools."""
-        return self._reader.with_more_ticks(seen, [pool.address for pool in seen.pools if isinstance(pool, V3Pool)])
+        return self._reader.with_more_ticks(seen, [pool.address for pool in seen.pools if pool.tick_state is not None])
 
     def _applied(
-        self, state: PaperWallet, one: PaperTx, pools: dict[str, PoolState], head: Head, price_wei: int, further: bool
-    ) -> tuple[PaperWallet, dict[str, PoolState]]:
+        self, state: PaperWallet, one: PaperTx, pools: dict[str, Pool], head: Head, price_wei: int, further: bool
+    ) -> tuple[PaperWallet, dict[str, Pool]]:
         """The wallet and the pools after a transaction, which may have reverted."""
         try:
             done: TransactionEffects | None = self._run(one.tx, state, pools, head)
@@ -209,7 +208,7 @@ class PaperChain:
         allowances = tuple(Allowance(token, self._place.router, raw) for token, raw in sorted(done.allowances.items()))
         return replace(state, balances=balances, allowances=allowances), done.pools
 
-    def _run(self, tx: UnsignedTx, state: PaperWallet, pools: Mapping[str, PoolState], head: Head) -> TransactionEffects:
+    def _run(self, tx: UnsignedTx, state: PaperWallet, pools: Mapping[str, Pool], head: Head) -> TransactionEffects:
         return router.execute(
             tx.to,
             tx.data,
@@ -223,7 +222,7 @@ class PaperChain:
         )
 
 
-def _pools(seen: Snapshot) -> dict[str, PoolState]:
+def _pools(seen: Snapshot) -> dict[str, Pool]:
     return {pool.address: pool for pool in seen.pools}
 
 

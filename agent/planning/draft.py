@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from agent.amm import pools as amm
-from agent.model import Leg, LegFunding, PlanCost, PoolState, StepInput
+from agent.model import Leg, LegFunding, PlanCost, Pool, StepInput
 from agent.planning.gas import gas_value, plan_gas_units, with_payment_legs
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.policy import approvals
@@ -71,7 +70,7 @@ def plan_pools_out_of_ticks(step: StepInput, legs: Iterable[Leg]) -> tuple[str, 
     return pools_out_of_ticks({pool.address: pool for pool in step.snapshot.pools}, legs, bound_bps)
 
 
-def pools_out_of_ticks(pools: Mapping[str, PoolState], legs: Iterable[Leg], impact_bps: int) -> tuple[str, ...]:
+def pools_out_of_ticks(pools: Mapping[str, Pool], legs: Iterable[Leg], impact_bps: int) -> tuple[str, ...]:
     """Pools in which the legs come to the end of the ticks read, before they have moved the price by `impact_bps`."""
     sold: Counter[tuple[str, str]] = Counter()
     for leg in legs:
@@ -80,5 +79,5 @@ def pools_out_of_ticks(pools: Mapping[str, PoolState], legs: Iterable[Leg], impa
     return tuple(
         pool
         for (pool, token_in), raw in sorted(sold.items())
-        if amm.runs_out_of_ticks(pools[pool], token_in, impact_bps) and raw >= FULL * amm.max_input_raw(pools[pool], token_in, impact_bps)
+        if pools[pool].runs_out(token_in, impact_bps) and raw >= FULL * pools[pool].max_in(token_in, impact_bps)
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from agent.model import Leg, LegFunding, PoolState, Snapshot, StepInput, V2Pool
+from agent.model import Leg, LegFunding, Pool, Snapshot, StepInput
 from agent.policy import native_coin
 from agent.units import NATIVE, Value
 
@@ -127,7 +127,6 @@ def _refilled_from(legs: Sequence[Leg], chain: int) -> tuple[Leg, ...]:
     return (*legs[:chain], replace(last, sink=LegFunding.ROUTER), unwrapped, *legs[chain + 1 :])
 
 
-V2_VENUE = "uniswap_v2"
 TOKEN_UNITS = 2_500
 """First call of a token's contract in a transaction: cold less warm account."""
 SLOT_UNITS = 4_900
@@ -140,27 +139,18 @@ PASSING_UNITS, PASSED_UNITS = 22_100, 19_900
 """A router balance from zero and back within the transaction: its cost, and its refund."""
 REFUNDED = 5
 """At most one part in so many of the gas is refunded (EIP-3529)."""
-AGAIN_V2_UNITS, AGAIN_V3_UNITS = 33_400, 25_400
-"""Gas saved by a further swap in the same pool: its account, balances and slots are warm and already written."""
-MOVED_UNITS = 8_800
-"""A V3 pool whose tick changes writes an observation (UniswapV3Pool.swap)."""
-TICK_UNITS = 44_000
-"""Each initialised tick crossed for the first time. Tick.cross writes slots of zero then (v3-core, Tick.sol)."""
-WORD_UNITS = 7_400
-"""Each further stop at a bitmap word's border: a cold read, and one more swap step (v3-core, TickBitmap.sol)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouterGas:
-    """Gas of one router: the base transaction, a swap of each kind, and a watched wallet balance.
+    """Gas of one router: the base transaction, and a watched wallet balance. Pools have that of their swaps.
 
-    `direct` is true if a leg may pay the next V2 pair directly, and `fed` is what that saves. The rest is for native coin: a swap
-    paid by the value sent, wrapping to the wallet, unwrapping from wallet and router.
+    `direct` is true if a leg may pay the next pool directly that is paid first, and `fed` is what that saves.
+    The rest is for native coin: a swap paid by the value sent, wrapping to the wallet, unwrapping from wallet and router.
     """
 
+    name: str
     base: int
-    v2: int
-    v3: int
     watched: int
     direct: bool
     fed: int
@@ -171,8 +161,8 @@ class RouterGas:
 
 
 ROUTER_GAS = {
-    "swap_router_02": RouterGas(24_000, 65_600, 65_600, 0, False, 0, 7_700, 18_300, 27_200, 18_300),
-    "rebalancer": RouterGas(27_000, 54_700, 56_600, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300),
+    "swap_router_02": RouterGas("swap_router_02", 24_000, 0, False, 0, 7_700, 18_300, 27_200, 18_300),
+    "rebalancer": RouterGas("rebalancer", 27_000, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300),
 }
 """By name of execution.router."""
 
@@ -184,22 +174,21 @@ class GasInputs:
     router: RouterGas = ROUTER_GAS["swap_router_02"]
     balances: Mapping[str, int] = field(default_factory=dict)
     allowances: Mapping[str, int] = field(default_factory=dict)
-    pools: Mapping[str, PoolState] = field(default_factory=dict)
+    pools: Mapping[str, Pool] = field(default_factory=dict)
 
 
 def leg_gas_units(
-    pool: PoolState, ticks_crossed: int, steps: int = 1, router: RouterGas = ROUTER_GAS["swap_router_02"], moved: bool = True
+    pool: Pool, ticks_crossed: int, steps: int = 1, router: RouterGas = ROUTER_GAS["swap_router_02"], moved: bool = True
 ) -> int:
-    """Return the gas units of one swap in `pool` without its tokens; `moved` is true if a V3 pool's tick changes."""
-    if isinstance(pool, V2Pool):
-        return router.v2
-    stops = TICK_UNITS * ticks_crossed + WORD_UNITS * max(0, steps - 1 - ticks_crossed)
-    return router.v3 + stops + (MOVED_UNITS if moved or ticks_crossed else 0)
+    """Return the gas units of one swap in `pool` without its tokens; `moved` is true if it changes what the pool observes."""
+    gas = pool.gas
+    stops = gas.tick * ticks_crossed + gas.stop * max(0, steps - 1 - ticks_crossed)
+    return gas.swap[router.name] + stops + (gas.moved if moved or ticks_crossed else 0)
 
 
-def repeat_leg_gas_units(pool: PoolState, router: RouterGas) -> int:
-    """Return the gas units of a further swap through a pool in the same direction; its tick is written once."""
-    return router.v2 - AGAIN_V2_UNITS if isinstance(pool, V2Pool) else router.v3 - AGAIN_V3_UNITS
+def repeat_leg_gas_units(pool: Pool, router: RouterGas) -> int:
+    """Return the gas units of a further swap through a pool in the same direction; its observation is written once."""
+    return pool.gas.swap[router.name] - pool.gas.again
 
 
 def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
@@ -214,7 +203,7 @@ def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> in
     units = router.base + swap_units + TOKEN_UNITS * len(tokens)
     units += 2 * SLOT_UNITS * len(sold) + SLOT_UNITS * len(bought - sold) + router.watched * len(moved)
     units += FIRST_WRITE_UNITS * sum(facts.balances.get(token, 1) == 0 for token in bought) + _pool_writes(facts, legs)
-    units -= _warm(legs)
+    units -= _warm(facts, legs)
     refund = CLEARED_UNITS * sum(facts.allowances.get(token, 0) <= _spent(legs, token) for token in sold)
     refund += CLEARED_UNITS * sum(facts.balances.get(token, 0) == -moved[token] for token in sold)
     for number, leg in enumerate(legs):
@@ -223,7 +212,7 @@ def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> in
         if leg.sink is LegFunding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
             continue
         spender = next(later for later in legs[number + 1 :] if later.source is LegFunding.ROUTER and later.token_in == leg.token_out)
-        if router.direct and isinstance(facts.pools.get(spender.pool), V2Pool):
+        if router.direct and spender.pool in facts.pools and facts.pools[spender.pool].paid_first:
             units -= router.fed
         else:
             units, refund = units + PASSING_UNITS, refund + PASSED_UNITS
@@ -242,21 +231,21 @@ def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
 
 
 def _pool_writes(facts: GasInputs, legs: Sequence[Leg]) -> int:
-    """Slots that the first trades of a pool write: of V2 both price accumulators, of V3 the fee growth of what comes in."""
+    """Gas of the slots that the first trades of a pool write."""
     units = 0
     for address, token_in in dict.fromkeys((leg.pool, leg.token_in) for leg in legs):
         pool = facts.pools.get(address)
         if pool is not None and pool.unwritten[token_in != pool.token0]:
-            units += FIRST_WRITE_UNITS * (2 if isinstance(pool, V2Pool) else 1)
+            units += FIRST_WRITE_UNITS * pool.gas.first_writes
     return units
 
 
-def _warm(legs: Sequence[Leg]) -> int:
+def _warm(facts: GasInputs, legs: Sequence[Leg]) -> int:
     used: set[str] = set()
     saved = 0
     for leg in legs:
-        if leg.pool in used and leg.venue != NATIVE_VENUE:
-            saved += AGAIN_V2_UNITS if leg.venue == V2_VENUE else AGAIN_V3_UNITS
+        if leg.pool in used and leg.pool in facts.pools:
+            saved += facts.pools[leg.pool].gas.again
         used.add(leg.pool)
     return saved
 

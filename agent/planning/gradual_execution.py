@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import isqrt
 
-from agent.amm import pools as amm
 from agent.amm.errors import KnownTicksExceeded
 from agent.errors import Refused
 from agent.floats import DECIMAL
@@ -29,13 +27,11 @@ from agent.model import (
     LegFunding,
     NoTradeZone,
     Plan,
-    PoolState,
     Rebalance,
     SliceDraw,
     SlicingComparison,
     SlicingCost,
     StepInput,
-    V2Pool,
     Verdict,
 )
 from agent.planning import planner
@@ -62,8 +58,6 @@ from agent.units import BPS, NATIVE, Price, Value, ceil_int, price_text, value_t
 HOUR_S = 3_600
 PRECISION = 10**12
 """Precision of remaining impact, rounded up: a pool never recovers further than assumed."""
-ALL = 2**127
-"""More than any pool takes: the bound of a trade that restores a price."""
 
 
 def compare_slice_counts(step: StepInput, decision: Rebalance, goal: Goal, whole: Plan, references: ReferencePrices) -> SlicingComparison:
@@ -93,29 +87,6 @@ def max_slices(step: StepInput, intended_value: Value) -> int:
     pace, least = step.execution.pace, step.limits.min_trade
     smallest = 1 - Fraction(pace.size_jitter_bps, BPS)
     return pace.max_rounds if not least else max(1, min(pace.max_rounds, int(intended_value * smallest / least)))
-
-
-def recovered_pool(now: PoolState, start: PoolState, left: Fraction) -> PoolState:
-    """The pool after its price came back to where it was at `start`, but for `left` of the way, on its own curve.
-
-    The way is measured in square roots of prices; what is left is rounded away from the start. What a pool was off the reference
-    before stays: that others take that away at no cost to us is not assumed.
-    """
-    if now == start:
-        return now
-    if isinstance(now, V2Pool):
-        if not isinstance(start, V2Pool):
-            raise ValueError("a pool does not change its kind")
-        target = _between(_root(start.reserve1, start.reserve0), _root(now.reserve1, now.reserve0), left)
-        product = now.reserve0 * now.reserve1
-        return replace(now, reserve0=isqrt((product << 192) // target**2), reserve1=isqrt(product * target**2 >> 192))
-    if isinstance(start, V2Pool):
-        raise ValueError("a pool does not change its kind")
-    target = _between(start.sqrt_price_x96, now.sqrt_price_x96, left)
-    if target == now.sqrt_price_x96:
-        return now
-    token_in = now.token1 if target > now.sqrt_price_x96 else now.token0
-    return amm.swap_exact_in(now, token_in, ALL, target).after
 
 
 def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
@@ -151,7 +122,7 @@ class _SliceSimulation:
                 self.step = _after(self.step, plan)
             if number < self.count:
                 waiting += self._waiting(max(Fraction(0), intended_value - sold))
-                pools = tuple(recovered_pool(pool, start[pool.address], left) for pool in self.step.snapshot.pools)
+                pools = tuple(pool.recovered(start[pool.address], left) for pool in self.step.snapshot.pools)
                 self.step = replace(self.step, snapshot=replace(self.step.snapshot, pools=pools))
         return SlicingCost(self.count, moved, fees, impact, skew, gas, waiting, max(Fraction(0), intended_value - sold))
 
@@ -187,7 +158,7 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
     pools = {pool.address: pool for pool in step.snapshot.pools}
     for leg in plan.legs:
         if leg.venue != NATIVE_VENUE:
-            pools[leg.pool] = amm.swap_exact_in(pools[leg.pool], leg.token_in, leg.amount_in_raw).after
+            pools[leg.pool] = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw).after
     after, spent = dict(plan.holdings_after), approvals.swap_spend(plan.legs)
     snapshot = step.snapshot
     allowances = tuple(
@@ -205,17 +176,6 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
         ),
         history=replace(step.history, turnover_24h=step.history.turnover_24h + plan.turnover),
     )
-
-
-def _root(one: int, other: int) -> int:
-    """Square root of their ratio, times 2^96."""
-    return isqrt((one << 192) // other)
-
-
-def _between(start: int, now: int, left: Fraction) -> int:
-    """`left` of the way from start to now, rounded towards now."""
-    way = (abs(now - start) * left.numerator + left.denominator - 1) // left.denominator
-    return start + way if now > start else start - way
 
 
 def _dearest(step: StepInput, costs: list[SlicingCost]) -> Fraction:

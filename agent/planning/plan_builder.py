@@ -8,7 +8,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from agent.amm import pools
 from agent.floats import FloatArray
 from agent.model import Plan, Rebalance, SkippedItem, StepInput
 from agent.planning.draft import PlanDraft, pools_out_of_ticks
@@ -148,7 +147,7 @@ def _why(  # noqa: C901
         parts.append(f"{'elsewhere ' if full else ''}the next unit costs more than the risk it saves, or than limits.plan_cost")
     elif problem.plan_cost_bps is not None:
         parts.append(f"{'elsewhere ' if full else ''}trading it would cost more than limits.plan_cost of {problem.plan_cost_bps} bps")
-    fees = [pools.fee_pips(problem.pools[pool_edge.pool]) for pool_edge in own]
+    fees = [problem.pools[pool_edge.pool].fee_pips for pool_edge in own]
     dear = problem.plan_cost_bps is not None and all(pips * BPS >= problem.plan_cost_bps * PIPS for pips in fees)  # else the pools are off
     return "; ".join(parts) or "the usable pools take no more", PLAN_COST if dear and not full and not zone else ""
 

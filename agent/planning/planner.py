@@ -9,7 +9,6 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gains, wallet_changes
-from agent.amm.pools import fee_pips
 from agent.errors import Refused
 from agent.model import (
     Goal,
@@ -363,7 +362,7 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
     """True if gas and pool fees almost exceed limits.plan_cost alone, so that no market would make it worth its cost."""
     if problem.plan_cost_bps is None:
         return False
-    fees = [min((fee_pips(pool) for pool in problem.pools.values() if one in (pool.token0, pool.token1)), default=0) for one in off]
+    fees = [min((pool.fee_pips for pool in problem.pools.values() if one in (pool.token0, pool.token1)), default=0) for one in off]
     room = drift * (Fraction(problem.plan_cost_bps, BPS) - Fraction(max(fees), PIPS))
     return room < NEARLY * (max(1, len(off) - 1) * LEG_GAS + APPROVAL_GAS) * problem.gas_unit_value
 

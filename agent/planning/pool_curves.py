@@ -8,21 +8,17 @@ L·(s₀ − s₁) (Uniswap v3 whitepaper, section 6.2; a V2 pair is one range w
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
-from agent.floats import FloatArray, log, power
-from agent.model import PoolState, V2Pool, V3Pool
-from agent.units import BPS, PIPS
+from agent.floats import FloatArray
+from agent.model import Pool
+from agent.units import PIPS
 
 SHADE = 1e-6
 """A hundredth of a basis point: distance below the reference to which all better rates are levelled."""
@@ -95,7 +91,7 @@ class TradeCurves:
 
 
 def build_trade_curves(
-    pool: PoolState,
+    pool: Pool,
     token_in: str,
     price_in: Fraction,
     price_out: Fraction,
@@ -108,75 +104,18 @@ def build_trade_curves(
     `impact_bps` bounds the move of the marginal price, `least_rate` is the least output of a unit after fee. As counted, a unit's
     output is never worth more than its reference value: a pool off the market is free, not a source of profit.
     """
-    forward = token_in == pool.token0
-    if isinstance(pool, V2Pool):
-        found = _v2_roots(pool, forward, impact_bps)
-    else:
-        found = _v3_roots(pool, forward, impact_bps)
+    found = pool.curve(token_in, impact_bps)
     if found is None:
         return None
     stretch = math.sqrt(float(price_out / price_in))
     weight = math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
-    roots, depths = found[0] * stretch, found[1] * weight
+    roots, depths = np.array(found.roots) * stretch, np.array(found.depths) * weight
     keep = 1 - pool.fee_pips / PIPS
     real = _sum_up(keep, np.maximum(keep * roots * roots - 1, float(least_rate - 1)), depths) if keep > 0 else None
     if real is None or real.net_in[-1] <= 0:
         return None
     real = _up_to(real, MOST)
     return TradeCurves(real, _capped_at_reference(real))
-
-
-def _v2_roots(pool: V2Pool, forward: bool, impact_bps: int) -> tuple[FloatArray, FloatArray] | None:
-    """Roots and depths of a pair. The bound is on its price with the fee in it: (1 + x)^(1+φ) = 1/(1 − impact), x in reserves.
-
-    That is the most that any number of swaps can bring in; a single one can by some millionths less.
-    """
-    reserve_in, reserve_out = (pool.reserve0, pool.reserve1) if forward else (pool.reserve1, pool.reserve0)
-    if reserve_in <= 0 or reserve_out <= 0:
-        return None
-    start, kept = math.sqrt(reserve_out / reserve_in), 1 - pool.fee_pips / PIPS
-    grown = power(1 - _share(impact_bps), -1 / (1 + kept)) - 1
-    return np.array([start, start / (1 + kept * grown)]), np.array([math.sqrt(reserve_in) * math.sqrt(reserve_out)])
-
-
-def _v3_roots(pool: V3Pool, forward: bool, impact_bps: int) -> tuple[FloatArray, FloatArray] | None:
-    """Roots and depths from the current price to the bound or the end of the known window."""
-    if pool.sqrt_price_x96 <= 0:
-        return None
-    start = pool.sqrt_price_x96 / 2**96
-    start = start if forward else 1 / start
-    stop = start * math.sqrt(1 - _share(impact_bps))
-    reach = _reach(impact_bps)
-    ticks = pool.ticks
-    here = bisect_right(ticks, pool.tick, key=lambda tick: tick.index)
-    if forward:
-        first = bisect_left(ticks, pool.tick - reach, key=lambda tick: tick.index)
-        near = ticks[first:here][::-1]
-        ends = [_root(tick.index) for tick in near] + [_root(pool.known_from_tick)]
-        steps = [-tick.liquidity_net for tick in near]
-    else:
-        last = bisect_right(ticks, pool.tick + reach, key=lambda tick: tick.index)
-        near = ticks[here:last]
-        ends = [1 / _root(tick.index) for tick in near] + [1 / _root(pool.known_to_tick)]
-        steps = [tick.liquidity_net for tick in near]
-    edges = np.minimum.accumulate(np.clip(np.array(ends), stop, start))
-    depths = np.array([float(depth) for depth in accumulate(steps, initial=pool.liquidity)])
-    return np.concatenate(([start], edges)), np.maximum(depths, 0.0)
-
-
-def _root(tick: int) -> float:
-    """Root of the price at a tick, or at the end of all ticks before it."""
-    return get_sqrt_ratio_at_tick(min(max(tick, MIN_TICK), MAX_TICK)) / Q96
-
-
-@lru_cache(maxsize=64)
-def _reach(impact_bps: int) -> int:
-    """Ticks that a price may move within the bound, with two to spare."""
-    return math.ceil(-log(1 - _share(impact_bps)) / log(1.0001)) + 2
-
-
-def _share(impact_bps: int) -> float:
-    return min(impact_bps, BPS - 1) / BPS
 
 
 def _sum_up(keep: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:

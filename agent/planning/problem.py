@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.floats import FloatArray, fsum_array, matvec
-from agent.model import Goal, PoolState, SkippedItem, StepInput, TrackingRisk, V3Pool, Verdict
+from agent.model import Goal, Pool, SkippedItem, StepInput, TrackingRisk, Verdict
 from agent.planning.gas import ROUTER_GAS, GasInputs, WrappedNative, gas_price_wei, leg_gas_units, repeat_leg_gas_units, wrapped_native_of
 from agent.planning.pool_curves import CurveStack, TradeCurves, build_trade_curves, stack_curves
 from agent.planning.utility import WIDE, DeviationRisk, FlowOptimizer, PlanUtility, build_deviation_risk
@@ -98,7 +98,7 @@ class Problem:
 
     nodes: tuple[TokenNode, ...]
     position: dict[str, int]
-    pools: dict[str, PoolState]
+    pools: dict[str, Pool]
     impact_bps: int
     slippage_bps: int | None
     plan_cost_bps: int | None
@@ -122,15 +122,15 @@ class Problem:
         """Reference price of a token of the problem."""
         return self.nodes[self.position[address]].price
 
-    def least_rate(self, pool: PoolState) -> Fraction:
+    def least_rate(self, pool: Pool) -> Fraction:
         """Value out per value in, after fee, below which no unit is traded in `pool`: that of the floor of its legs."""
         impact_bps = BPS if self.impact_bps == UNBOUNDED_BPS else self.impact_bps
-        return least_rate(amm.fee_pips(pool), impact_bps, self.slippage_bps or 0)
+        return least_rate(pool.fee_pips, impact_bps, self.slippage_bps or 0)
 
-    def room(self, pool: PoolState, token_in: str) -> int:
+    def room(self, pool: Pool, token_in: str) -> int:
         """Base units of `token_in` that a pool of the snapshot takes within its impact bound and above its floor."""
         token_out = amm.token_out(pool, token_in)
-        return amm.best_response(pool, token_in, self.least_rate(pool) * self.price(token_in) / self.price(token_out), self.impact_bps)
+        return pool.best_response(token_in, self.least_rate(pool) * self.price(token_in) / self.price(token_out), self.impact_bps)
 
 
 def build_problem(step: StepInput, references: ReferencePrices) -> Problem:
@@ -224,7 +224,7 @@ def _hubs(step: StepInput, references: ReferencePrices, notes: list[SkippedItem]
     return nodes
 
 
-def _usable(step: StepInput, pool: PoolState, nodes: tuple[TokenNode, ...], position: dict[str, int], notes: list[SkippedItem]) -> bool:
+def _usable(step: StepInput, pool: Pool, nodes: tuple[TokenNode, ...], position: dict[str, int], notes: list[SkippedItem]) -> bool:
     """True if a pool may be traded in; a reason that the owner may ask about is noted."""
     if pool.token0 not in position or pool.token1 not in position:
         return False
@@ -235,23 +235,17 @@ def _usable(step: StepInput, pool: PoolState, nodes: tuple[TokenNode, ...], posi
     if fault is not None:
         notes.append(SkippedItem(name, f"quarantined: {fault}"))
         return False
-    if _is_empty(pool):
+    if pool.is_empty:
         notes.append(SkippedItem(name, "no liquidity"))
         return False
     least = step.limits.pool_min_value
     if least is None:
         return True
-    value = sum((amm.depth(pool, token) * nodes[position[token]].price for token in (pool.token0, pool.token1)), Fraction(0))
+    value = sum((pool.depth(token) * nodes[position[token]].price for token in (pool.token0, pool.token1)), Fraction(0))
     if value < least:
         notes.append(SkippedItem(name, "holds less than limits.pool_min_value"))
         return False
     return True
-
-
-def _is_empty(pool: PoolState) -> bool:
-    if isinstance(pool, V3Pool):
-        return pool.sqrt_price_x96 <= 0 or (pool.liquidity == 0 and not pool.ticks)
-    return pool.reserve0 <= 0 or pool.reserve1 <= 0
 
 
 def _gas_unit_value(step: StepInput, references: ReferencePrices, notes: list[SkippedItem]) -> Value:

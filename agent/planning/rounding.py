@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from agent.amm import pools
 from agent.amm.errors import BeyondKnownTicks, ContractRevert
-from agent.model import Leg, LegFunding, PoolState, V3Pool
+from agent.model import Leg, LegFunding, Pool, SwapResult
 from agent.planning.draft import PlanDraft
 from agent.planning.gas import leg_gas_units
 from agent.planning.problem import UNBOUNDED_BPS, Problem, fair_floor, min_out
@@ -36,8 +36,8 @@ class _SimulatedLeg:
 
     token_in: str
     token_out: str
-    swapped: pools.SwapResult
-    before: PoolState
+    swapped: SwapResult[Pool]
+    before: Pool
     first: bool
     last: bool
     sources: range
@@ -52,7 +52,7 @@ class _RouteTrial:
 
     amounts: list[int]
     runs: list[_SimulatedLeg] = field(default_factory=list)
-    now: dict[str, PoolState] = field(default_factory=dict)
+    now: dict[str, Pool] = field(default_factory=dict)
     spent: dict[tuple[str, str], int] = field(default_factory=dict)
     short: tuple[range, Fraction] | None = None
 
@@ -62,7 +62,7 @@ class RouteSimulator:
 
     def __init__(self, problem: Problem, exact: bool = False) -> None:
         self.problem, self.exact = problem, exact
-        self.now: dict[str, PoolState] = dict(problem.pools)
+        self.now: dict[str, Pool] = dict(problem.pools)
         self.draft = PlanDraft()
         self._room: dict[tuple[str, str], int] = {}
         self._spent: dict[tuple[str, str], int] = {}
@@ -180,7 +180,7 @@ class RouteSimulator:
             amount = found.amount_out_raw
         return amount
 
-    def _leg_fits(self, trial: _RouteTrial, pool_address: str, token_in: str, amount: int) -> pools.SwapResult | Fraction:
+    def _leg_fits(self, trial: _RouteTrial, pool_address: str, token_in: str, amount: int) -> SwapResult[Pool] | Fraction:
         """One leg's swap when it fits, else the part of the amount to try next."""
         before = trial.now.get(pool_address, self.now[pool_address])
         room = self.room(pool_address, token_in, trial.spent)
@@ -188,7 +188,7 @@ class RouteSimulator:
             self.draft.full.add(pool_address)
             return Fraction(room, amount)
         try:
-            swapped = pools.swap_exact_in(before, token_in, amount)
+            swapped = before.swap(token_in, amount)
         except BeyondKnownTicks as error:
             self.draft.full.add(pool_address)
             return Fraction(min(error.largest_raw, amount - 1), amount)
@@ -233,7 +233,7 @@ class RouteSimulator:
             swapped.amount_in_raw,
             problem.price(run.token_in),
             problem.price(run.token_out),
-            pools.fee_pips(run.before),
+            run.before.fee_pips,
             BPS if problem.impact_bps == UNBOUNDED_BPS else problem.impact_bps,
             problem.slippage_bps or 0,
         )
@@ -242,7 +242,7 @@ class RouteSimulator:
             venue=run.before.venue,
             token_in=run.token_in,
             token_out=run.token_out,
-            fee_pips=pools.fee_pips(run.before),
+            fee_pips=run.before.fee_pips,
             amount_in_raw=swapped.amount_in_raw,
             amount_out_raw=swapped.amount_out_raw,
             min_out_raw=max(1, min_out(swapped.amount_out_raw, floor, problem.slippage_bps)),
@@ -262,10 +262,8 @@ class RouteSimulator:
         draft.impact += unmoved - leg.amount_out_raw * price_out
         draft.skew += net_raw * price_in - unmoved
         draft.gross += leg.amount_in_raw * price_in
-        after, moved = run.swapped.after, False
-        if isinstance(run.before, V3Pool) and isinstance(after, V3Pool):
-            start = problem.pools[leg.pool]  # the oracle writes once in a block
-            moved = run.before.tick != after.tick and isinstance(start, V3Pool) and start.tick == run.before.tick
+        before, start = run.before.observed, problem.pools[leg.pool].observed
+        moved = run.swapped.after.observed != before == start  # an observation is written once in a block
         draft.leg_gas.append(leg_gas_units(run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved))
 
 

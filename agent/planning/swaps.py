@@ -11,7 +11,7 @@ import numpy as np
 from agent.amm import pools
 from agent.amm.errors import KnownTicksExceeded
 from agent.errors import ConfigError, Refused
-from agent.model import Goal, GoalWeight, Leg, LegFunding, Plan, PoolState, Rebalance, SkippedItem, StepInput, Verdict
+from agent.model import Goal, GoalWeight, Leg, LegFunding, Plan, Pool, Rebalance, SkippedItem, StepInput, Verdict
 from agent.planning.draft import PlanDraft, pools_out_of_ticks
 from agent.planning.dual import Program, Solution, solve_dual
 from agent.planning.fixed_point import legs_by_edge, to_routes
@@ -238,7 +238,7 @@ def _quote_problem(step: StepInput, prices: dict[str, Fraction], token_in: str, 
     return problem_for_tokens(replace(step, limits=limits), nodes, gas_unit_value, [])
 
 
-def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> PoolState:
+def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> Pool:
     for state in step.snapshot.pools:
         if state.address == pool:
             if {state.token0, state.token1} != {token_in, token_out}:
@@ -247,8 +247,8 @@ def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> PoolStat
     raise ConfigError(f"pool: {pool} is not a pool that was read", "trimtab doctor lists the pools found")
 
 
-def _single(step: StepInput, pool: PoolState, token_in: str, amount_in_raw: int) -> Leg:
-    swapped = pools.swap_exact_in(pool, token_in, amount_in_raw)
+def _single(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> Leg:
+    swapped = pool.swap(token_in, amount_in_raw)
     if swapped.amount_in_raw < amount_in_raw:
         token = step.portfolio.token(token_in)
         asked, fits = decimal_text(amount_in_raw, token.decimals), decimal_text(swapped.amount_in_raw, token.decimals)
@@ -261,7 +261,7 @@ def _single(step: StepInput, pool: PoolState, token_in: str, amount_in_raw: int)
         venue=pool.venue,
         token_in=token_in,
         token_out=pools.token_out(pool, token_in),
-        fee_pips=pools.fee_pips(pool),
+        fee_pips=pool.fee_pips,
         amount_in_raw=swapped.amount_in_raw,
         amount_out_raw=swapped.amount_out_raw,
         min_out_raw=min_out(swapped.amount_out_raw, 1, slippage_bps),

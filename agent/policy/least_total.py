@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
-from agent.amm import pools as amm
-from agent.model import PoolState, StepInput, Trigger, review_interval_s
+from agent.model import Pool, StepInput, Trigger, review_interval_s
 from agent.policy.drift import band
 from agent.policy.minimum import APPROVAL_GAS, GAS_MULTIPLE, LEG_GAS
 from agent.reference import ReferencePrices
@@ -214,8 +213,8 @@ def _a_year(one: AssetThreshold) -> Fraction:
     return (weight * (1 - weight) * VOLATILITY / one.drift) ** 2 if one.drift else Fraction(0)
 
 
-def _cheapest(pools: Sequence[PoolState], token: str) -> int | None:
-    return min((amm.fee_pips(pool) for pool in pools if token in (pool.token0, pool.token1)), default=None)
+def _cheapest(pools: Sequence[Pool], token: str) -> int | None:
+    return min((pool.fee_pips for pool in pools if token in (pool.token0, pool.token1)), default=None)
 
 
 def _percent(share: Fraction) -> str:

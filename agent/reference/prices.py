@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.amm import pools as twap
-from agent.model import FeedRound, PastPrices, PoolState, PriceSource, Snapshot, StepInput, V2Pool, V3Pool
+from agent.model import FeedRound, PastPrices, Pool, PriceSource, Snapshot, StepInput
 from agent.units import Price, Token, floor_int, safe_label
 
 # --- Pools with a valid TWAP: pinned V3 pools whose observations cover the whole window; and remedies for the others.
@@ -21,18 +19,18 @@ _SECONDS_PER_BLOCK = {1: 12, 10: 2, 137: 2, 8453: 2}
 """A pool writes at most one observation a block, and at most one a second. Chains that are not listed may write each second."""
 
 
-def twap_rejection(step: StepInput, pool: V3Pool) -> str:
+def twap_rejection(step: StepInput, pool: Pool) -> str:
     """Return why the pool's TWAP does not count, with the remedy; empty if it does."""
     unpinned = pin_rejection(step, pool)
     if unpinned:
         return unpinned
     window_s = step.reference.twap_window_s
-    if pool.twap_tick is not None and pool.twap_window_s is not None and pool.twap_window_s >= window_s:
+    if pool.mean_window_s is not None and pool.mean_window_s >= window_s:
         return ""
     return f"its oldest observation is younger than {window_s} s{_kept(step, pool)}"
 
 
-def pin_rejection(step: StepInput, pool: V3Pool) -> str:
+def pin_rejection(step: StepInput, pool: Pool) -> str:
     """Return why the pool is not among the owner's pinned pools; empty if it is. Without pins every pool counts."""
     pins = step.reference.mean_pools
     if pins is None:
@@ -49,7 +47,7 @@ def required_observations(chain_id: int, window_s: int) -> int:
     return min(MAX_OBSERVATIONS, -(-window_s // _SECONDS_PER_BLOCK.get(chain_id, 1)) + 1)
 
 
-def _kept(step: StepInput, pool: V3Pool) -> str:
+def _kept(step: StepInput, pool: Pool) -> str:
     if pool.observations is None:
         return ""
     kept, coming = pool.observations
@@ -142,7 +140,7 @@ class _Market:
     pools: int
 
 
-_Measure = Callable[[PoolState, str], _Market | None]
+_Measure = Callable[[Pool, str], _Market | None]
 """Measurement of one of a pool's tokens in terms of the other; None if there is none."""
 
 
@@ -263,39 +261,27 @@ def _label(step: StepInput, address: str) -> str:
         return safe_label("", address)
 
 
-def _twap_market(step: StepInput, pool: PoolState, token: str) -> _Market | None:
+def _twap_market(step: StepInput, pool: Pool, token: str) -> _Market | None:
     """Return the time-weighted mean price and harmonic mean liquidity of a pool whose TWAP counts.
 
     Liquidity added for a few blocks hardly changes the pool's time-weighted depth.
     """
-    if not isinstance(pool, V3Pool) or twap_rejection(step, pool):
+    if not pool.keeps_observations or twap_rejection(step, pool):
         return None
-    price = twap.twap_price(pool, token)
-    return _Market(price, _virtual_raw(pool.twap_liquidity or 0, price), 1)
+    return _Market(pool.mean_price(token), pool.mean_depth(token), 1)
 
 
 def _rejected_pools(step: StepInput, address: str) -> str:
     """Return why the V3 pools of a token with the numeraire or a hub do not count, each with its remedy."""
     others = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)} - {address}
-    near = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and {pool.token0, pool.token1} - others == {address}]
+    near = [pool for pool in step.snapshot.pools if pool.keeps_observations and {pool.token0, pool.token1} - others == {address}]
     return "".join(f"; pool {pool.address}: {why}" for pool in near if (why := twap_rejection(step, pool)))
 
 
-def _spot_market(pool: PoolState, token: str) -> _Market | None:
+def _spot_market(pool: Pool, token: str) -> _Market | None:
     """Return the pool's marginal price and its depth now; None for an empty pool."""
-    if isinstance(pool, V2Pool):
-        if min(pool.reserve0, pool.reserve1) <= 0:
-            return None
-        return _Market(pools.marginal_price(pool, token), pool.reserve0 if token == pool.token0 else pool.reserve1, 1)
-    if min(pool.liquidity, pool.sqrt_price_x96) <= 0:
-        return None
-    price = pools.marginal_price(pool, token)
-    return _Market(price, _virtual_raw(pool.liquidity, price), 1)
-
-
-def _virtual_raw(liquidity: int, price: Fraction) -> int:
-    """Return L/√P, the virtual reserve of a token in base units: its depth, comparable between V2 and all tiers of V3."""
-    return math.isqrt(floor_int(liquidity**2 / price))
+    depth_raw = pool.spot_depth(token)
+    return None if depth_raw <= 0 else _Market(pools.marginal_price(pool, token), depth_raw, 1)
 
 
 def _by_pools(step: StepInput, address: str, measure: _Measure, lack: str) -> _Market:

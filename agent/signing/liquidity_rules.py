@@ -24,22 +24,22 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
         refuse("action", "liquidity", "none: the grant holds no action")
     _contract(tx.to, action, rules)
     match call, action:
-        case DecreaseAndCollect(), Withdraw(venue="uniswap_v3"):
+        case [DecreaseAndCollect(), Withdraw(venue="uniswap_v3")]:
             _take_out(call, action, grant, rules)
-        case CollectOwed(), Collect(venue="uniswap_v3"):
+        case [CollectOwed(), Collect(venue="uniswap_v3")]:
             _collect(call, action.token_id, rules)
-        case IncreaseLiquidity(), Provide(venue="uniswap_v3", token_id=int()):
+        case [IncreaseLiquidity(), Provide(venue="uniswap_v3", token_id=int())]:
             _token_id(call.token_id, action.token_id)
             _provided(call, action, grant, rules)
-        case MintPosition(), Provide(venue="uniswap_v3", token_id=None):
+        case [MintPosition(), Provide(venue="uniswap_v3", token_id=None)]:
             _shape(call, action)
             _recipient(call.recipient, rules)
             _provided(call, action, grant, rules)
-        case AddLiquidity(), Provide(venue="uniswap_v2", token_id=None):
+        case [AddLiquidity(), Provide(venue="uniswap_v2", token_id=None)]:
             _tokens(call, action)
             _recipient(call.recipient, rules)
             _provided(call, action, grant, rules)
-        case RemoveLiquidity(), Withdraw(venue="uniswap_v2"):
+        case [RemoveLiquidity(), Withdraw(venue="uniswap_v2")]:
             _tokens(call, action)
             _recipient(call.recipient, rules)
             _taken(call.liquidity, call.min_raw, action, grant)

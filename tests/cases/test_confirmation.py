@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.amm.v3.pool import V3Pool
 from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.chain import V3_POOL
-from agent.model import Hold, Rebalance, V3Pool
+from agent.model import Hold, Rebalance
 from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, yes
 from tests.support.text import mentions
 

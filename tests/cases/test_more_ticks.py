@@ -12,13 +12,14 @@ import pytest
 
 from agent import engine
 from agent.amm.errors import KnownTicksExceeded
+from agent.amm.v3.pool import V3Pool
 from agent.app.paper import open_paper
 from agent.artifacts import npm_artifact
 from agent.chain.rpc import HttpTransport, RpcFault
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import LimitOrder, V3Pool
+from agent.model import LimitOrder
 from agent.planning import proposals
 from agent.planning.planner import Quote
 from tests.support import lp_on_chain as lp

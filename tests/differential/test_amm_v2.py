@@ -8,11 +8,10 @@ import pytest
 
 from agent.amm import pools
 from agent.amm.errors import ContractRevert
-from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out
+from agent.amm.v2 import UINT112_MAX, V2Pool, get_amount_in, get_amount_out
 from agent.chain.wire import RpcFault
 from agent.localchain import LocalChain
 from agent.localchain.chain import FAR_FUTURE_S
-from agent.model import V2Pool
 from tests.differential import pools_on_chain as on_chain
 
 AMOUNTS_OUT = "getAmountsOut(uint256,address[])"
@@ -86,10 +85,10 @@ def check_swaps(chain: LocalChain, random: Random, pairs: list[V2Pool], number: 
         token_in = random.choice((pair.token0, pair.token1))
         path = [token_in, pools.token_out(pair, token_in)]
         exact_in = random.random() < 0.5
-        swap = pools.swap_exact_in if exact_in else pools.swap_exact_out
-        amount = random_amount(random, pools.depth(pair, path[0 if exact_in else 1]))
+        swap = pair.swap if exact_in else pair.swap_exact_out
+        amount = random_amount(random, pair.depth(path[0 if exact_in else 1]))
         try:
-            done = swap(pair, token_in, amount)
+            done = swap(token_in, amount)
         except ContractRevert:
             continue
         bound = 0 if exact_in else on_chain.RICH
@@ -124,7 +123,7 @@ def test_some_random_swaps_on_eth_tester_equal_the_contracts(tester_chain):
 def test_what_the_pair_refuses_we_refuse_with_the_same_words(anvil_chain, amount):
     pair = on_chain.make_v2(anvil_chain, on_chain.new_pair(anvil_chain, "W"), 10**20, 10**10)
     with pytest.raises(ContractRevert) as refusal:
-        pools.swap_exact_in(pair, pair.token0, amount)
+        pair.swap(pair.token0, amount)
     data = on_chain.calldata(SWAP_IN, amount, 0, [pair.token0, pair.token1], anvil_chain.whale.address, FAR_FUTURE_S)
     [answer] = on_chain.ask(anvil_chain, [(anvil_chain.addresses.v2_router, data)], ["uint256[]"])
     assert isinstance(answer, RpcFault)

@@ -10,8 +10,8 @@ import pytest
 
 from agent.amm import pools
 from agent.amm.errors import ContractRevert
-from agent.amm.pools import SwapResult
 from agent.amm.v3 import pool as bounds
+from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import (
     MAX_SQRT_RATIO,
     MAX_TICK,
@@ -23,7 +23,7 @@ from agent.amm.v3.tick_math import (
 )
 from agent.chain.wire import RpcFault
 from agent.localchain import LocalChain
-from agent.model import V3Pool
+from agent.model import SwapResult
 from tests.differential import pools_on_chain as on_chain
 from tests.support import worlds as world
 
@@ -89,10 +89,10 @@ def random_case(random: Random, pool: V3Pool) -> Case:
         amount = most + random.choice((-1, 0, 1)) if kind < 0.7 else int(most * random.random())
         amount = max(1, min(amount, 2**200))
         if not exact_in and pool.sqrt_price_x96 != price_limit(down):
-            amount = max(1, pools.quote_exact_in(pool, token_in, amount) + random.choice((-1, 0, 0, 1)))
+            amount = max(1, pool.quote(token_in, amount) + random.choice((-1, 0, 0, 1)))
     try:
-        swap = pools.swap_exact_in if exact_in else pools.swap_exact_out
-        return Case(pool, token_in, exact_in, amount, limit, swap(pool, token_in, amount, limit))
+        swap = pool.swap if exact_in else pool.swap_exact_out
+        return Case(pool, token_in, exact_in, amount, limit, swap(token_in, amount, limit))
     except ContractRevert as refusal:
         return Case(pool, token_in, exact_in, amount, limit, None, refusal.reason)
 
@@ -206,12 +206,12 @@ def test_some_random_swaps_on_eth_tester_equal_the_contracts(tester_chain):
 
 
 def check_quoter(chain: LocalChain, state: V3Pool, number: int) -> int:
-    """pools.quoter says what QuoterV2 says, up to prices ten-thousandfold away; how often it would not without word borders."""
+    """V3Pool.quoter says what QuoterV2 says, up to prices ten-thousandfold away; how often it would not without word borders."""
     without_borders = replace(state, tick_spacing=10**6)  # one word holds every tick
     calls, ours, simpler = [], [], []
     for token_in in (state.token0, state.token1):
-        quote, simple = pools.quoter(state, token_in), pools.quoter(without_borders, token_in)
-        most = pools.max_input_raw(state, token_in, 9_999)
+        quote, simple = state.quoter(token_in), without_borders.quoter(token_in)
+        most = state.max_in(token_in, 9_999)
         for part in range(1, number + 1):
             amount = most * part // (number + 1) - part
             asked = (token_in, pools.token_out(state, token_in), amount, state.fee_pips, 0)
@@ -246,7 +246,7 @@ def test_what_we_refuse_the_pool_refuses_with_the_same_words(anvil_chain, amount
     pool = on_chain.make_v3(anvil_chain, pair, 3000, 60, 2**96, [(-600, 600, 10**18)])
     limit = None if limit_from_price is None else pool.sqrt_price_x96 + limit_from_price
     with pytest.raises(ContractRevert) as refusal:
-        pools.swap_exact_in(pool, pool.token0, amount, limit)
+        pool.swap(pool.token0, amount, limit)
     assert refusal.value.reason == reason
     asked = (pool.token0, pool.token1, amount, pool.fee_pips, limit or 0)
     [answer] = on_chain.ask(anvil_chain, [(anvil_chain.addresses.quoter_v2, on_chain.calldata(QUOTE_IN, asked))], ["uint256"])

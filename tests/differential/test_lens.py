@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from eth_utils.crypto import keccak
 
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
 from agent.artifacts import npm_artifact, own_artifact
 from agent.chain.lens import (
     AGGREGATOR,
@@ -27,7 +29,6 @@ from agent.chain.lens import (
 from agent.chain.watch import snapshot_questions
 from agent.localchain import LocalChain
 from agent.localchain.chain import V3_POOL
-from agent.model import V2Pool, V3Pool
 from agent.units import NATIVE, Token
 from tests.support.attacks import attack
 from tests.support.endpoints import TWAP_WINDOW_S, reader, watch

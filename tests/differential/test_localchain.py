@@ -7,11 +7,11 @@ from fractions import Fraction
 
 import pytest
 
+from agent.amm.v3.pool import V3Pool
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import DEFAULT_WORLD, LocalChain, TokenKind
 from agent.localchain.chain import POSITION_MANAGER
 from agent.localchain.world import IN_PROCESS_URL
-from agent.model import V3Pool
 from agent.units import PIPS
 from tests.support.worlds import mint_mainnet_pool, pool_contract, price_now, read_pool, recorded_pool
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
+from agent.amm.v3.pool import V3Pool
 from agent.app.agent import Agent
 from agent.chain.history import PastRound, past_rounds, past_twaps
 from agent.localchain import LocalChain
-from agent.model import V3Pool
 from tests.support.agents import ROOMY, agent_on
 from tests.support.text import mentions
 from tests.support.worlds import pool_contract

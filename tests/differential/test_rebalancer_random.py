@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.amm import pools
 from agent.amm.errors import BeyondKnownTicks, ContractRevert
 from agent.localchain import LocalChain
-from agent.model import Leg, LegFunding, Plan, PoolState
+from agent.model import Leg, LegFunding, Plan, Pool
 from agent.signing.calldata import FundsLocation
 from agent.units import NATIVE
 from agent.venues.rebalancer import decode
@@ -33,13 +33,13 @@ class Builder:
     A pool is read once; from then on its state is what our simulation says of all trades since, in every plan.
     """
 
-    def __init__(self, desk: AtomicDesk, states: dict[str, PoolState] | None = None) -> None:
+    def __init__(self, desk: AtomicDesk, states: dict[str, Pool] | None = None) -> None:
         self.desk, self.chain = desk, desk.chain
         self.states = {} if states is None else states
         self.router: Counter[str] = Counter()
         self.legs: list[Leg] = []
 
-    def state(self, pool: str) -> PoolState:
+    def state(self, pool: str) -> Pool:
         if pool not in self.states:
             self.states[pool] = read_pool(self.chain, pool)
         return self.states[pool]
@@ -48,7 +48,7 @@ class Builder:
         """False when the pool cannot take the amount; nothing is added then."""
         before = self.state(pool)
         try:
-            done = pools.swap_exact_in(before, token_in, raw)
+            done = before.swap(token_in, raw)
         except (BeyondKnownTicks, ContractRevert):
             return False
         if done.amount_in_raw != raw or done.amount_out_raw <= 0:
@@ -82,7 +82,7 @@ class Builder:
         return max(1, int(Fraction(usd * 10**6, 100) / self.desk.prices[token]))
 
 
-def build(desk: AtomicDesk, states: dict[str, PoolState], data: st.DataObject) -> Plan:
+def build(desk: AtomicDesk, states: dict[str, Pool], data: st.DataObject) -> Plan:
     """Up to eight legs over any pools in any order, then what is left in the router goes home."""
     builder = Builder(desk, states)
     sinks, cents = st.sampled_from([W, R, R]), st.integers(1, 3_000_000)
@@ -145,7 +145,7 @@ def check(desk: AtomicDesk, plan: Plan) -> set[FundsLocation]:
 
 def test_random_legs_on_anvil_are_realised_to_the_wei(anvil_chain: LocalChain) -> None:
     desk, seen = rich(anvil_chain), Counter[object]()
-    known: dict[str, PoolState] = {}
+    known: dict[str, Pool] = {}
 
     @settings(max_examples=60)
     @given(data=st.data())
@@ -163,7 +163,7 @@ def test_random_legs_on_anvil_are_realised_to_the_wei(anvil_chain: LocalChain) -
 
 def test_random_legs_on_eth_tester_are_realised_to_the_wei(tester_chain: LocalChain) -> None:
     desk = rich(tester_chain)
-    known: dict[str, PoolState] = {}
+    known: dict[str, Pool] = {}
 
     @settings(max_examples=1)
     @given(data=st.data())

@@ -21,7 +21,7 @@ from agent.chain.second_quote import (
     second_quotes,
 )
 from agent.localchain import LocalChain
-from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, PoolState, Rebalance
+from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Pool, Rebalance
 from tests.support.text import mentions
 from tests.support.worlds import read_pool
 
@@ -49,8 +49,8 @@ QUOTERS: list[Ask] = [
 """Each alone: for what they say when they refuse."""
 
 
-def leg(before: PoolState, token_in: str, amount_in_raw: int) -> tuple[Leg, PoolState]:
-    done = pools.swap_exact_in(before, token_in, amount_in_raw)
+def leg(before: Pool, token_in: str, amount_in_raw: int) -> tuple[Leg, Pool]:
+    done = before.swap(token_in, amount_in_raw)
     out = pools.token_out(before, token_in)
     made = Leg(
         before.address,
@@ -74,8 +74,8 @@ def plan(*legs: Leg) -> Plan:
     return Plan(0, Rebalance("test", Goal(())), legs, (), (), PlanCost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 0)
 
 
-def amount(state: PoolState, token_in: str, part: Fraction) -> int:
-    return max(10**4, int(pools.depth(state, token_in) * part))
+def amount(state: Pool, token_in: str, part: Fraction) -> int:
+    return max(10**4, int(state.depth(token_in) * part))
 
 
 def head_hash(chain: LocalChain) -> str:

@@ -16,6 +16,9 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import (
     Allowance,
     Asset,
@@ -31,18 +34,15 @@ from agent.model import (
     Limits,
     NoTradeZone,
     Policy,
-    PoolState,
+    Pool,
     Portfolio,
     PriceSource,
     ReferenceConfig,
     Snapshot,
     StepInput,
     Threshold,
-    TickLiquidity,
     TrackingRisk,
     Trigger,
-    V2Pool,
-    V3Pool,
 )
 from agent.model.strategies import (
     STRATEGY_UNITS,
@@ -204,7 +204,7 @@ def threshold(absolute_bps: int | None = None, relative_bps: int | None = None) 
 
 def snapshot(
     holdings: Sequence[Holding] = (),
-    pools: Sequence[PoolState] = (),
+    pools: Sequence[Pool] = (),
     feeds: Sequence[FeedRound] = (),
     spenders: Sequence[str] = (ROUTER,),
     now_s: int = NOW_S,
@@ -243,7 +243,7 @@ def step_input(
     hubs: Sequence[str] = (),
     reserves: Mapping[str, Number] | None = None,
     depth: Number = 1_000_000,
-    pools: Sequence[PoolState] | None = None,
+    pools: Sequence[Pool] | None = None,
     trigger: Trigger | None = None,
     destination: Destination = Destination.TARGET,
     cooldown_s: int = 3_600,

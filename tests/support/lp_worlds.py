@@ -11,6 +11,8 @@ from fractions import Fraction
 
 from agent import guards
 from agent.amm.lp import minting, positions
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
 from agent.model import (
     AdjustLiquidity,
@@ -27,8 +29,6 @@ from agent.model import (
     Provide,
     StepInput,
     Threshold,
-    V2Pool,
-    V3Pool,
     Withdraw,
 )
 from agent.planning.liquidity import plan_liquidity

@@ -9,8 +9,10 @@ from graphlib import CycleError, TopologicalSorter
 
 from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
-from agent.model import LegFunding, Plan, PoolState, Rebalance, StepInput, V2Pool, V3Pool
+from agent.model import LegFunding, Plan, Pool, Rebalance, StepInput
 from agent.planning.draft import PlanDraft
 from agent.planning.problem import PlanObjective, Problem, build_problem, objective_for_goal, turnover_left
 from agent.planning.rounding import RouteSimulator
@@ -212,7 +214,7 @@ class Peer:
     edges: set[tuple[str, str]] = field(default_factory=set)
     ways: dict[tuple[int, int], list[Hops]] = field(default_factory=dict)
     """Routes between two tokens, for as long as the edges are the same."""
-    known: dict[tuple[Hops, int], tuple[list[PoolState], Fraction, int]] = field(default_factory=dict)
+    known: dict[tuple[Hops, int], tuple[list[Pool], Fraction, int]] = field(default_factory=dict)
     """Pools as a route found them for an amount, what a unit paid there by reference prices, and how much was taken."""
 
     def ends(self) -> list[Value]:
@@ -275,7 +277,7 @@ class Peer:
                     amount_raw = amount_raw * max(room, 0) // amount if amount else 0
                     break
                 try:
-                    amount = amm.quote_exact_in(self.walk.now[pool], token_in, amount) if amount else 0
+                    amount = self.walk.now[pool].quote(token_in, amount) if amount else 0
                 except (BeyondKnownTicks, ContractRevert):
                     return 0, 0
             else:

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from agent.amm import pools as amm
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import (
     AllocationMethod,
     AllocatorConfig,
@@ -22,13 +24,11 @@ from agent.model import (
     InitialWeights,
     LegFunding,
     Plan,
-    PoolState,
+    Pool,
     PricePoint,
     Rebalance,
     StepInput,
-    TickLiquidity,
     TokenSupply,
-    V3Pool,
     WeightLimit,
 )
 from agent.weights.returns import Floats
@@ -89,12 +89,12 @@ def ranged(pool: V3Pool, dice: random.Random, ranges: int = 12) -> V3Pool:
 
 def random_pools(
     dice: random.Random, symbols: Sequence[str], count: int, depth: float, skew: float = 0.001, prices: Mapping[str, Number] = PRICES
-) -> list[PoolState]:
+) -> list[Pool]:
     """Every token has one pool with the first; the rest join random pairs. `depth` is value in coins; `skew` off the reference."""
     pairs = [(symbols[0], other) for other in symbols[1:]]
     while len(pairs) < count:
         pairs.append(tuple(dice.sample(list(symbols), 2)))  # type: ignore[arg-type]  # two symbols
-    pools: list[PoolState] = []
+    pools: list[Pool] = []
     twos: set[frozenset[str]] = set()
     for number, (one, other) in enumerate(pairs):
         a, b = token(one), token(other)
@@ -194,12 +194,12 @@ def wide(step: StepInput, **limits: object) -> StepInput:
     return with_limits(step, **{"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 200, **limits})
 
 
-def two(weth: int, usdc: int, pools: list[PoolState] | None = None, **limits: object) -> StepInput:
+def two(weth: int, usdc: int, pools: list[Pool] | None = None, **limits: object) -> StepInput:
     """WETH and USDC at half and half, over one deep V2 pair unless said."""
     return with_limits(step_input(None, {"WETH": weth, "USDC": usdc}, pools=pools, depth=DEEP), **limits)
 
 
-def five_pools() -> list[PoolState]:
+def five_pools() -> list[Pool]:
     """Five tokens, some pairs twice, LINK behind WETH only."""
     return [
         v2_pool(WETH, USDC, 2_000, 2_000_000),
@@ -219,7 +219,7 @@ def check_legs(step: StepInput, found: Plan) -> None:
     bought: set[str] = set()
     router: dict[str, int] = {}
     for leg in found.legs:
-        swapped = amm.swap_exact_in(states[leg.pool], leg.token_in, leg.amount_in_raw)
+        swapped = states[leg.pool].swap(leg.token_in, leg.amount_in_raw)
         assert (swapped.amount_in_raw, swapped.amount_out_raw) == (leg.amount_in_raw, leg.amount_out_raw)
         assert amm.price_move_bps(states[leg.pool], swapped.after, leg.token_in) == leg.impact_bps
         assert 0 < leg.min_out_raw <= leg.amount_out_raw
@@ -306,7 +306,7 @@ def _problem(dice: random.Random, symbols: Sequence[str], hubs: Sequence[str], p
     return step
 
 
-def observed(hub: str, prices: Mapping[str, Number] = PRICES) -> PoolState:
+def observed(hub: str, prices: Mapping[str, Number] = PRICES) -> Pool:
     """A pool that says what a hub is worth, by its mean price, and has nothing to trade with now."""
     pool = v3_pool(token(hub), token("USDC"), price_of(hub, prices), 10_000_000, 10_000, name="observed")
     return replace(pool, liquidity=0, ticks=())

@@ -24,7 +24,7 @@ from agent.model import (
     LegFunding,
     Plan,
     PlanCost,
-    PoolState,
+    Pool,
     Portfolio,
     Rebalance,
     ScreenedToken,
@@ -53,7 +53,7 @@ GAS_UNITS = 200_000
 class Swap:
     """One leg to be: a router-funded one spends what the legs before it left there, whatever `amount_in_raw` says."""
 
-    pool: PoolState
+    pool: Pool
     token_in: str
     amount_in_raw: int = 0
     source: LegFunding = W
@@ -69,7 +69,7 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
     for swap in swaps:
         amount_in = swap.amount_in_raw if swap.source is W else router.pop(swap.token_in)
         before = states[swap.pool.address]
-        done = pools.swap_exact_in(before, swap.token_in, amount_in)
+        done = before.swap(swap.token_in, amount_in)
         states[swap.pool.address] = done.after
         out = pools.token_out(before, swap.token_in)
         if swap.source is W:
@@ -115,7 +115,7 @@ def approved(step: StepInput) -> StepInput:
     return with_snapshot(step, allowances=tuple(replace(one, raw=2**255) for one in step.snapshot.allowances))
 
 
-def floor_of(step: StepInput, pool: PoolState, token_in: str, amount_in_raw: int, out_raw: int) -> int:
+def floor_of(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int, out_raw: int) -> int:
     """Minimum output by the limits; where the reference is unknown, by slippage alone."""
     prices, limits = reference_prices(step).prices, step.limits
     token_out = pools.token_out(pool, token_in)

@@ -22,6 +22,9 @@ from filelock import FileLock
 from sqlalchemy import URL, Engine
 from web3.utils import abi as abis
 
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.artifacts import npm_artifact
 from agent.chain import second_quote
 from agent.chain.rpc import Transport
@@ -30,7 +33,7 @@ from agent.localchain import DEFAULT_WORLD, LocalChain, LocalPool, open_eth_test
 from agent.localchain.chain import V2_PAIR, V3_POOL
 from agent.localchain.nodes import CHAIN_ID, AnvilNode, TesterNode
 from agent.localchain.world import MAX_TICK, dev_accounts
-from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
+from agent.model import Pool
 from agent.store import opening
 
 # --- One place that builds worlds for tests: pool states read straight from the contracts, the real mainnet pool.
@@ -52,7 +55,7 @@ def pool_contract(chain: LocalChain, pool: LocalPool) -> Any:
     return chain.contract(pool.address, npm_artifact(V2_PAIR if pool.version == 2 else V3_POOL))
 
 
-def read_pool(chain: LocalChain, name: str) -> PoolState:
+def read_pool(chain: LocalChain, name: str) -> Pool:
     """The whole state of a pool, every initialised tick included, asked of the contract itself and not of our lens."""
     pool = chain.books.pool_info[name]
     return read_v2(chain, pool) if pool.version == 2 else read_v3(chain, pool)

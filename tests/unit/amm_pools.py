@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from agent.amm import pools as amm
 from agent.amm.errors import ContractRevert
-from agent.amm.pools import SwapResult
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
-from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
+from agent.model import Pool, SwapResult
 
 POOL = "0x00000000000000000000000000000000000000aa"
 TOKEN0 = "0x0000000000000000000000000000000000000001"
@@ -71,10 +72,10 @@ def v2_pools(draw) -> V2Pool:
 pools = st.one_of(v2_pools(), v3_pools())
 
 
-def swapped(state: PoolState, token_in: str, amount: int) -> SwapResult | None:
+def swapped(state: Pool, token_in: str, amount: int) -> SwapResult | None:
     """The swap, or None where the contract reverts."""
     try:
-        return amm.swap_exact_in(state, token_in, amount)
+        return state.swap(token_in, amount)
     except ContractRevert:
         return None
 

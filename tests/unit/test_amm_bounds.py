@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from agent.amm import pools
 from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.v2 import V2Pool
 from agent.amm.v3 import pool
+from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import Refused
-from agent.model import V2Pool
 from agent.units import PIPS
 from tests.unit import amm_pools as given_pools
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, flat, swapped, v3_pool
@@ -35,7 +36,7 @@ def test_bounds_of_a_price_are_the_nearest_roots_on_their_side(numerator, denomi
 
 @given(given_pools.pools, given_pools.tokens, impacts)
 def test_max_in_is_the_last_input_within_the_impact_bound(state, token_in, impact_bps):
-    most = pools.max_input_raw(state, token_in, impact_bps)
+    most = state.max_in(token_in, impact_bps)
     assert most >= 0
     if most and (done := swapped(state, token_in, most)):
         assert done.amount_in_raw == most
@@ -47,13 +48,13 @@ def test_max_in_is_the_last_input_within_the_impact_bound(state, token_in, impac
 
 @given(given_pools.v3_pools(windowed=True), given_pools.tokens, impacts)
 def test_max_in_stays_within_the_known_ticks(state, token_in, impact_bps):
-    most = pools.max_input_raw(state, token_in, impact_bps)
+    most = state.max_in(token_in, impact_bps)
     if most:
-        done = pools.swap_exact_in(state, token_in, most)
+        done = state.swap(token_in, most)
         assert done.amount_in_raw == most
         assert pools.price_move_bps(state, done.after, token_in) <= impact_bps
     try:
-        more = pools.swap_exact_in(state, token_in, most + 1)
+        more = state.swap(token_in, most + 1)
     except Refused:
         return
     assert more.amount_in_raw <= most or pools.price_move_bps(state, more.after, token_in) > impact_bps
@@ -61,24 +62,24 @@ def test_max_in_stays_within_the_known_ticks(state, token_in, impact_bps):
 
 def last_unit_rate(state, token_in, amount) -> Fraction:
     """What the pool pays for the next vanishing unit after `amount`, fee taken off."""
-    kept = Fraction(PIPS - pools.fee_pips(state), PIPS)
+    kept = Fraction(PIPS - state.fee_pips, PIPS)
     if isinstance(state, V2Pool):
         r_in, r_out = (state.reserve0, state.reserve1) if token_in == TOKEN0 else (state.reserve1, state.reserve0)
         return kept * r_in * r_out / (r_in + kept * amount) ** 2
-    after = pools.swap_exact_in(state, token_in, amount).after if amount else state
+    after = state.swap(token_in, amount).after if amount else state
     return kept * pools.marginal_price(after, token_in)
 
 
 @given(given_pools.pools, given_pools.tokens, impacts, st.fractions(Fraction(1, 2), Fraction(11, 10), max_denominator=10**6))
 def test_best_response_is_the_last_input_that_still_pays_the_price(state, token_in, impact_bps, share):
     price = pools.marginal_price(state, token_in) * share
-    best, most = pools.best_response(state, token_in, price, impact_bps), pools.max_input_raw(state, token_in, impact_bps)
+    best, most = state.best_response(token_in, price, impact_bps), state.max_in(token_in, impact_bps)
     assert 0 <= best <= most
     if best:
         assert last_unit_rate(state, token_in, best) >= price
     if best < most:
         assert last_unit_rate(state, token_in, best + 1) < price
-    if share > Fraction(PIPS - pools.fee_pips(state), PIPS):
+    if share > Fraction(PIPS - state.fee_pips, PIPS):
         assert best == 0
 
 
@@ -90,7 +91,7 @@ def test_best_response_is_the_last_input_that_still_pays_the_price(state, token_
 )
 def test_no_other_input_within_the_bound_gains_more_at_that_price_but_for_rounding(state, token_in, share, other):
     price = pools.marginal_price(state, token_in) * share
-    best, most = pools.best_response(state, token_in, price, 3000), pools.max_input_raw(state, token_in, 3000)
+    best, most = state.best_response(token_in, price, 3000), state.max_in(token_in, 3000)
     assume(0 < other <= most)
 
     def gain_and_steps(amount: int) -> tuple[Fraction, int]:
@@ -107,7 +108,7 @@ def test_a_quote_beyond_the_known_ticks_refuses_with_the_largest_that_it_can_quo
     window = (max(MIN_TICK, full.tick - data.draw(reach)), min(MAX_TICK, full.tick + data.draw(reach)))
     known = tuple(t for t in full.ticks if window[0] <= t.index <= window[1])
     state = replace(full, ticks=known, known_from_tick=window[0], known_to_tick=window[1])
-    for swap in (pools.swap_exact_in, pools.swap_exact_out):
+    for swap in (V3Pool.swap, V3Pool.swap_exact_out):
         try:
             whole = swap(full, token_in, amount)
         except ContractRevert:
@@ -119,7 +120,7 @@ def test_a_quote_beyond_the_known_ticks_refuses_with_the_largest_that_it_can_quo
             largest, side = refusal.largest_raw, refusal.side
             assert refusal.verdicts[0].passed is False
         assert largest < amount
-        assert side == ("in" if swap is pools.swap_exact_in else "out")
+        assert side == ("in" if swap is V3Pool.swap else "out")
         if largest:
             quoted, truth = swap(state, token_in, largest), swap(full, token_in, largest)
             assert replace(truth, after=quoted.after) == quoted
@@ -135,16 +136,16 @@ def test_bounds_hold_where_the_contract_leaves_its_precise_formula():
     state = v3_pool([(-50 * spacing, 54 * spacing, 2**120)], high, 52 * spacing, 50, spacing)
     goal = get_sqrt_ratio_at_tick(1)
     most = pool.largest_in(state, True, goal)
-    assert pools.swap_exact_in(state, TOKEN0, most).after.sqrt_price_x96 >= goal
-    assert pools.swap_exact_in(state, TOKEN0, most + 1).after.sqrt_price_x96 < goal
+    assert state.swap(TOKEN0, most).after.sqrt_price_x96 >= goal
+    assert state.swap(TOKEN0, most + 1).after.sqrt_price_x96 < goal
 
 
 def test_a_pool_past_its_known_ticks_quotes_nothing():
     outside = flat(known_from_tick=100, known_to_tick=200, ticks=())
     for token in (TOKEN0, TOKEN1):
-        assert pools.max_input_raw(outside, token, 100) == 0
-        assert pools.depth(outside, token) == 0
-        for swap in (pools.swap_exact_in, pools.swap_exact_out):
+        assert outside.max_in(token, 100) == 0
+        assert outside.depth(token) == 0
+        for swap in (V3Pool.swap, V3Pool.swap_exact_out):
             with pytest.raises(BeyondKnownTicks) as refusal:
                 swap(outside, token, 1)
             assert refusal.value.largest_raw == 0
@@ -152,35 +153,35 @@ def test_a_pool_past_its_known_ticks_quotes_nothing():
 
 def test_a_free_price_is_answered_up_to_the_impact_bound():
     for state in (flat(), V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)):
-        assert pools.best_response(state, TOKEN0, Fraction(0), 50) == pools.max_input_raw(state, TOKEN0, 50) > 0
+        assert state.best_response(TOKEN0, Fraction(0), 50) == state.max_in(TOKEN0, 50) > 0
 
 
 def test_the_largest_output_stays_inside_where_rounding_leads_the_price_to_the_border():
     coarse = flat(liquidity=2**120, known_from_tick=-5000, ticks=())
     most = pool.largest_out(coarse, True)
-    assert pools.swap_exact_out(coarse, TOKEN0, most).amount_out_raw == most
+    assert coarse.swap_exact_out(TOKEN0, most).amount_out_raw == most
     with pytest.raises(BeyondKnownTicks):
-        pools.swap_exact_out(coarse, TOKEN0, most + 1)
+        coarse.swap_exact_out(TOKEN0, most + 1)
 
 
 def test_without_an_impact_bound_a_pool_takes_what_its_contract_can_hold():
     pair = V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)
-    assert pools.max_input_raw(pair, TOKEN0, 10_000) == 2**112 - 1 - 10**18
-    assert pools.max_input_raw(replace(pair, reserve1=0), TOKEN0, 10_000) == 0
-    assert pools.max_input_raw(replace(pair, reserve0=2**112 - 11), TOKEN0, 1) == 10
-    assert pools.max_input_raw(flat(), TOKEN1, 10_000) == pools.swap_exact_in(flat(), TOKEN1, 2**200).amount_in_raw
+    assert pair.max_in(TOKEN0, 10_000) == 2**112 - 1 - 10**18
+    assert replace(pair, reserve1=0).max_in(TOKEN0, 10_000) == 0
+    assert replace(pair, reserve0=2**112 - 11).max_in(TOKEN0, 1) == 10
+    assert flat().max_in(TOKEN1, 10_000) == flat().swap(TOKEN1, 2**200).amount_in_raw
 
 
 def test_depth_is_the_reserve_of_a_pair_and_what_a_v3_pool_holds_within_two_percent():
     pair = V2Pool(POOL, "v2", TOKEN0, TOKEN1, 7, 9)
-    assert (pools.depth(pair, TOKEN0), pools.depth(pair, TOKEN1)) == (7, 9)
+    assert (pair.depth(TOKEN0), pair.depth(TOKEN1)) == (7, 9)
     state = flat()
-    assert abs(pools.depth(state, TOKEN1) / 10**18 - (1 - 0.98**0.5)) < 1e-12
-    assert abs(pools.depth(state, TOKEN0) / 10**18 - (1 - 1.02**-0.5)) < 1e-12
+    assert abs(state.depth(TOKEN1) / 10**18 - (1 - 0.98**0.5)) < 1e-12
+    assert abs(state.depth(TOKEN0) / 10**18 - (1 - 1.02**-0.5)) < 1e-12
     empty = flat(sqrt_price_x96=MIN_SQRT_RATIO + 1, tick=MIN_TICK, liquidity=0)
-    assert (pools.depth(empty, TOKEN0), pools.depth(empty, TOKEN1)) == (0, 0)
+    assert (empty.depth(TOKEN0), empty.depth(TOKEN1)) == (0, 0)
     narrow = v3_pool([(-60, 60, 10**18)], Q96, 0)
-    assert pools.depth(narrow, TOKEN0) == pools.swap_exact_out(narrow, TOKEN1, 10**30).amount_out_raw
+    assert narrow.depth(TOKEN0) == narrow.swap_exact_out(TOKEN1, 10**30).amount_out_raw
 
 
 @pytest.mark.parametrize(
@@ -189,4 +190,4 @@ def test_depth_is_the_reserve_of_a_pair_and_what_a_v3_pool_holds_within_two_perc
 def test_the_ticks_read_end_where_the_impact_bound_lies_beyond_them(known, impact_bps, ends):
     """1.0001 ** 100 is 1.01005: the price of what is sold falls by 99.5 bps until there, whichever way."""
     state = flat(known_from_tick=known[0], known_to_tick=known[1], ticks=())
-    assert [pools.runs_out_of_ticks(state, token, impact_bps) for token in (TOKEN0, TOKEN1)] == [ends, ends]
+    assert [state.runs_out(token, impact_bps) for token in (TOKEN0, TOKEN1)] == [ends, ends]

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from agent.amm import pools
 from agent.amm.errors import ContractRevert
+from agent.amm.v2 import V2Pool
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import ConfigError, Refused
-from agent.model import V2Pool
 from agent.units import PIPS
 from tests.unit import amm_pools as given_pools
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, flat, swapped, v3_pool
@@ -45,7 +45,7 @@ def test_two_swaps_never_pay_more_than_one_by_more_than_rounding(state, token_in
 @given(given_pools.pools, given_pools.tokens, given_pools.amounts)
 def test_an_exact_output_gives_that_output_for_an_input_that_buys_it(state, token_in, amount_out):
     try:
-        asked = pools.swap_exact_out(state, token_in, amount_out)
+        asked = state.swap_exact_out(token_in, amount_out)
     except ContractRevert:
         return
     assert asked.amount_out_raw <= amount_out
@@ -59,16 +59,16 @@ def test_an_exact_output_gives_that_output_for_an_input_that_buys_it(state, toke
 def test_the_quote_without_a_state_is_the_swaps_output(state, token_in, amount):
     done = swapped(state, token_in, amount)
     assume(done)
-    assert pools.quote_exact_in(state, token_in, amount) == done.amount_out_raw
+    assert state.quote(token_in, amount) == done.amount_out_raw
 
 
 @given(given_pools.pools, given_pools.tokens, given_pools.amounts)
 def test_no_swap_pays_better_than_the_marginal_price_after_fee(state, token_in, amount):
     done = swapped(state, token_in, amount)
     assume(done)
-    after_fee = pools.marginal_price(state, token_in) * Fraction(PIPS - pools.fee_pips(state), PIPS)
+    after_fee = pools.marginal_price(state, token_in) * Fraction(PIPS - state.fee_pips, PIPS)
     assert done.amount_out_raw <= done.amount_in_raw * after_fee
-    assert done.fee_raw * PIPS >= (done.amount_in_raw - done.steps) * pools.fee_pips(state) - PIPS
+    assert done.fee_raw * PIPS >= (done.amount_in_raw - done.steps) * state.fee_pips - PIPS
 
 
 @given(given_pools.v3_pools(), given_pools.tokens, given_pools.amounts, st.booleans(), st.integers(1, 2**64))
@@ -76,7 +76,7 @@ def test_a_price_limit_is_never_passed_and_what_is_not_filled_stops_at_it(state,
     down = token_in == TOKEN0
     limit = state.sqrt_price_x96 - distance if down else state.sqrt_price_x96 + distance
     assume(MIN_SQRT_RATIO < limit < MAX_SQRT_RATIO)
-    done = (pools.swap_exact_in if exact_in else pools.swap_exact_out)(state, token_in, amount, limit)
+    done = (state.swap if exact_in else state.swap_exact_out)(token_in, amount, limit)
     filled = done.amount_in_raw if exact_in else done.amount_out_raw
     reached = done.after.sqrt_price_x96
     assert reached >= limit if down else reached <= limit
@@ -96,9 +96,9 @@ def test_the_tick_after_a_swap_is_that_of_its_price_or_one_below_a_crossed_one(s
 
 def test_a_swap_rounds_at_the_border_of_every_bitmap_word():
     stepped = flat(liquidity=10**9, tick_spacing=1, fee_pips=100)
-    done = pools.swap_exact_in(stepped, TOKEN1, 10**7)
+    done = stepped.swap(TOKEN1, 10**7)
     assert (done.ticks_crossed, done.steps) == (0, 1)
-    done = pools.swap_exact_in(stepped, TOKEN1, 10**8)
+    done = stepped.swap(TOKEN1, 10**8)
     assert done.ticks_crossed == 0
     assert done.steps == 1 + (done.after.tick + 1) // 256
     assert done.fee_raw > -(-(10**8) * 100 // 10**6), "every step rounds its own fee up"
@@ -106,17 +106,17 @@ def test_a_swap_rounds_at_the_border_of_every_bitmap_word():
 
 def test_a_gap_without_liquidity_is_crossed_for_nothing():
     state = v3_pool([(-120, 60, 10**18), (6000, 6060, 10**18)], Q96, 0)
-    done = pools.swap_exact_in(state, TOKEN1, 5 * 10**15)
+    done = state.swap(TOKEN1, 5 * 10**15)
     assert done.after.tick >= 6000
     assert done.ticks_crossed == 2
     assert done.after.liquidity == 10**18
 
 
 def test_a_swap_that_empties_the_pool_fills_in_part_at_the_end_of_the_price_range():
-    done = pools.swap_exact_in(flat(), TOKEN0, 10**30)
+    done = flat().swap(TOKEN0, 10**30)
     assert done.amount_in_raw < 10**19
     assert (done.after.sqrt_price_x96, done.after.tick, done.after.liquidity) == (MIN_SQRT_RATIO + 1, MIN_TICK, 0)
-    done = pools.swap_exact_out(flat(), TOKEN1, 10**30)
+    done = flat().swap_exact_out(TOKEN1, 10**30)
     assert done.amount_out_raw < 10**18
     assert (done.after.sqrt_price_x96, done.after.liquidity) == (MAX_SQRT_RATIO - 1, 0)
 
@@ -124,18 +124,18 @@ def test_a_swap_that_empties_the_pool_fills_in_part_at_the_end_of_the_price_rang
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        (lambda: pools.swap_exact_in(flat(), TOKEN0, 0), "AS"),
-        (lambda: pools.swap_exact_in(flat(), TOKEN0, -1), "AS"),
-        (lambda: pools.swap_exact_out(flat(), TOKEN0, -1), "AS"),
-        (lambda: pools.swap_exact_in(flat(), TOKEN0, 2**255), ""),
-        (lambda: pools.swap_exact_in(flat(), TOKEN0, 1, Q96), "SPL"),
-        (lambda: pools.swap_exact_in(flat(), TOKEN0, 1, Q96 + 1), "SPL"),
-        (lambda: pools.swap_exact_in(flat(), TOKEN0, 1, MIN_SQRT_RATIO), "SPL"),
-        (lambda: pools.swap_exact_out(flat(), TOKEN1, 1, Q96 - 1), "SPL"),
-        (lambda: pools.swap_exact_out(flat(), TOKEN1, 1, MAX_SQRT_RATIO), "SPL"),
-        (lambda: pools.swap_exact_in(flat(liquidity=2**127, ticks=flat(liquidity=2**127 + 10**6).ticks), TOKEN0, 2**130), "LS"),
-        (lambda: pools.swap_exact_in(V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10), TOKEN0, 1), "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT"),
-        (lambda: pools.swap_exact_in(V2Pool(POOL, "v2", TOKEN0, TOKEN1, 2**111, 2**111), TOKEN0, 2**111), "UniswapV2: OVERFLOW"),
+        (lambda: flat().swap(TOKEN0, 0), "AS"),
+        (lambda: flat().swap(TOKEN0, -1), "AS"),
+        (lambda: flat().swap_exact_out(TOKEN0, -1), "AS"),
+        (lambda: flat().swap(TOKEN0, 2**255), ""),
+        (lambda: flat().swap(TOKEN0, 1, Q96), "SPL"),
+        (lambda: flat().swap(TOKEN0, 1, Q96 + 1), "SPL"),
+        (lambda: flat().swap(TOKEN0, 1, MIN_SQRT_RATIO), "SPL"),
+        (lambda: flat().swap_exact_out(TOKEN1, 1, Q96 - 1), "SPL"),
+        (lambda: flat().swap_exact_out(TOKEN1, 1, MAX_SQRT_RATIO), "SPL"),
+        (lambda: flat(liquidity=2**127, ticks=flat(liquidity=2**127 + 10**6).ticks).swap(TOKEN0, 2**130), "LS"),
+        (lambda: V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10).swap(TOKEN0, 1), "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT"),
+        (lambda: V2Pool(POOL, "v2", TOKEN0, TOKEN1, 2**111, 2**111).swap(TOKEN0, 2**111), "UniswapV2: OVERFLOW"),
     ],
 )
 def test_what_the_pools_refuse_is_refused_with_their_reason(call, reason):
@@ -147,7 +147,7 @@ def test_what_the_pools_refuse_is_refused_with_their_reason(call, reason):
 def test_ticks_that_overflow_the_liquidity_revert():
     state = flat(liquidity=10**18, ticks=flat(liquidity=-(2**128)).ticks)
     with pytest.raises(ContractRevert, match="LA"):
-        pools.swap_exact_in(state, TOKEN1, 2**130)
+        state.swap(TOKEN1, 2**130)
 
 
 def test_a_foreign_token_is_refused_by_name():
@@ -157,23 +157,23 @@ def test_a_foreign_token_is_refused_by_name():
 
 def test_a_v2_pair_takes_no_price_limit():
     pair = V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)
-    for swap in (pools.swap_exact_in, pools.swap_exact_out):
-        with pytest.raises(ValueError, match="price limit"):
-            swap(pair, TOKEN0, 10**10, Q96)
+    for swap in (pair.swap, pair.swap_exact_out):
+        with pytest.raises(TypeError, match="positional arguments"):
+            swap(TOKEN0, 10**10, Q96)
 
 
 def test_a_move_is_rounded_up_so_that_only_an_unmoved_pool_reads_zero():
     state = flat()
     assert pools.price_move_bps(state, state, TOKEN0) == 0
-    moved = pools.swap_exact_in(state, TOKEN0, 10).after
+    moved = state.swap(TOKEN0, 10).after
     assert moved.sqrt_price_x96 < state.sqrt_price_x96
     assert pools.price_move_bps(state, moved, TOKEN0) == pools.price_move_bps(state, moved, TOKEN1) == 1
 
 
 def test_the_time_weighted_price_is_the_ratio_at_the_mean_tick():
     state = flat(twap_tick=-100)
-    assert pools.twap_price(state, TOKEN0) == Fraction(get_sqrt_ratio_at_tick(-100) ** 2, 2**192)
-    assert pools.twap_price(state, TOKEN0) * pools.twap_price(state, TOKEN1) == 1
-    assert pools.twap_price(state, TOKEN0) < 1
+    assert state.mean_price(TOKEN0) == Fraction(get_sqrt_ratio_at_tick(-100) ** 2, 2**192)
+    assert state.mean_price(TOKEN0) * state.mean_price(TOKEN1) == 1
+    assert state.mean_price(TOKEN0) < 1
     with pytest.raises(Refused, match="time-weighted"):
-        pools.twap_price(flat(), TOKEN0)
+        flat().mean_price(TOKEN0)

@@ -33,7 +33,7 @@ def test_a_swap_that_is_used_up_before_a_gap_does_not_cross_it_for_nothing():
     cost = 2**200 - onto.remaining
     for amount, tick in ((cost, 120), (-onto.calculated, 120), (cost + 1, 6000)):
         assert by_table(state, False, amount, price_limit(False)) == by_steps(state, False, amount, price_limit(False))
-        assert pools.quoter(state, TOKEN1)(cost) == onto.calculated
+        assert state.quoter(TOKEN1)(cost) == onto.calculated
         assert swap(state, False, amount, price_limit(False)).end_tick() == tick
 
 
@@ -55,18 +55,18 @@ def test_one_table_serves_the_states_before_and_after_a_swap(state, data):
 
 def test_a_tick_whose_crossing_reverts_bounds_what_the_pool_takes():
     state = flat(liquidity=10**18, ticks=flat(liquidity=2 * 10**18).ticks)  # more is to be taken off at -6000 than there is
-    most = pools.max_input_raw(state, TOKEN0, 9_999)
-    assert pools.swap_exact_in(state, TOKEN0, most).after.tick == -6000
+    most = state.max_in(TOKEN0, 9_999)
+    assert state.swap(TOKEN0, most).after.tick == -6000
     with pytest.raises(ContractRevert):
-        pools.swap_exact_in(state, TOKEN0, most + 1)
+        state.swap(TOKEN0, most + 1)
 
 
 def test_a_table_is_replaced_and_never_changed_so_that_threads_may_share_it():
     state = v3_pool([(-60 * i, 60 * i, 10**15) for i in range(1, 90)], Q96, 0)
-    pools.swap_exact_in(state, TOKEN0, 10**15)
+    state.swap(TOKEN0, 10**15)
     [table] = tick_table(state.ticks).stops.values()
     before, copied = table.sums, tuple(tuple(part) if isinstance(part, tuple) else part for part in table.sums)
-    pools.swap_exact_in(state, TOKEN0, 10**17)
+    state.swap(TOKEN0, 10**17)
     assert tuple(before) == copied
     assert len(table.sums.keys) > len(before.keys)
     assert table.sums.keys[: len(before.keys)] == before.keys
@@ -100,8 +100,8 @@ def test_threads_that_share_a_pool_all_get_the_exact_swap():
 
 def test_a_table_that_starts_at_one_state_is_found_from_states_on_either_side():
     state = v3_pool([(-60 * i, 60 * i, 10**15) for i in range(1, 90)], Q96, 0)
-    low = pools.swap_exact_in(state, TOKEN0, 8 * 10**15).after
-    high = pools.swap_exact_in(state, TOKEN1, 8 * 10**15).after
+    low = state.swap(TOKEN0, 8 * 10**15).after
+    high = state.swap(TOKEN1, 8 * 10**15).after
     tick_table(state.ticks).stops.clear()
     for pool in (state, low, high, state, low):
         for down in (True, False):
@@ -121,13 +121,13 @@ def test_states_that_share_ticks_and_disagree_on_liquidity_or_fee_have_their_own
 
 def test_a_price_that_has_just_crossed_the_first_known_tick_can_come_back():
     state = v3_pool([(-60, 60, 10**18), (-6000, 6000, 10**18)], Q96, 0, window=(-60, 6000))
-    low = pools.swap_exact_in(state, TOKEN0, 10**18, get_sqrt_ratio_at_tick(-60)).after
+    low = state.swap(TOKEN0, 10**18, get_sqrt_ratio_at_tick(-60)).after
     assert low.tick == -61
     amount, limit = 10**16, price_limit(False)
     assert by_table(low, False, amount, limit) == by_steps(low, False, amount, limit)
-    assert pools.swap_exact_in(low, TOKEN1, amount).after.tick > 0
+    assert low.swap(TOKEN1, amount).after.tick > 0
     with pytest.raises(BeyondKnownTicks):
-        pools.swap_exact_in(low, TOKEN0, 1)
+        low.swap(TOKEN0, 1)
 
 
 @pytest.mark.parametrize(("window", "token_in"), [((1, 6000), TOKEN0), ((-6000, 0), TOKEN1)])
@@ -135,11 +135,11 @@ def test_a_price_past_the_last_known_tick_is_not_quoted_further(window, token_in
     whole = flat(sqrt_price_x96=Q96 + 10)
     state = replace(whole, ticks=(), known_from_tick=window[0], known_to_tick=window[1])
     for amount in (1, 10**18):
-        for call in (pools.swap_exact_in, pools.swap_exact_out, pools.quote_exact_in):
+        for call in (state.swap, state.swap_exact_out, state.quote):
             with pytest.raises(BeyondKnownTicks):
-                call(state, token_in, amount)
+                call(token_in, amount)
     back = pools.token_out(state, token_in)
-    assert pools.quote_exact_in(state, back, 10**9) == pools.quote_exact_in(whole, back, 10**9)
+    assert state.quote(back, 10**9) == whole.quote(back, 10**9)
 
 
 def test_the_price_limit_may_be_the_last_known_price():

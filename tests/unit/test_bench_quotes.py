@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.amm import pools
 from scripts import bench_quotes, quote_peers
 from scripts.quote_peers import Missing, Peer, Worker, our_worker
 
@@ -53,7 +52,7 @@ def test_without_a_network_the_benchmark_says_which_peers_are_missing_and_why(tm
 def test_the_cases_cross_as_many_ticks_as_they_say(case, crossed):
     state, amount = bench_quotes.workload()[case]
     for asked in (amount, amount - bench_quotes.AMOUNTS):
-        assert pools.swap_exact_in(state, bench_quotes.TOKEN0, asked).ticks_crossed == crossed
+        assert state.swap(bench_quotes.TOKEN0, asked).ticks_crossed == crossed
 
 
 class Generous(Worker):

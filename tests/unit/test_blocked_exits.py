@@ -27,7 +27,7 @@ from agent.model import (
     OrdersConfig,
     OrderStage,
     Plan,
-    PoolState,
+    Pool,
     Rebalance,
     StepInput,
     SubmissionRefusal,
@@ -67,7 +67,7 @@ class Sees:
         return evidence(step, plan)
 
 
-def fired(*symbols: str, values: Mapping[str, Number] | None = None, pools: tuple[PoolState, ...] = MARKET) -> StepInput:
+def fired(*symbols: str, values: Mapping[str, Number] | None = None, pools: tuple[Pool, ...] = MARKET) -> StepInput:
     """Stops of these have fired; values in USDC, on target unless said."""
     step = with_limits(step_input(TARGETS, values, PRICES, pools=pools), turnover_bps=None, daily_turnover_bps=None)
     wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)

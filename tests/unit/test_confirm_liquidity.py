@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.model import AdjustLiquidity, Hold, PastPrices, PoolState, PriceSource, Rebalance, StepInput, V3Pool
+from agent.amm.v3.pool import V3Pool
+from agent.model import AdjustLiquidity, Hold, PastPrices, Pool, PriceSource, Rebalance, StepInput
 from agent.policy.decide import decide
 from tests.support.builders import NOW_S, feed_round, token, v3_pool, zoned
 from tests.support.lp_worlds import paired, quiet, ranged, roomy, wanted, world
@@ -14,7 +15,7 @@ from tests.support.lp_worlds import paired, quiet, ranged, roomy, wanted, world
 WETH, USDC = token("WETH"), token("USDC")
 
 
-def after(step: StepInput, *weth_usd: int, pools: tuple[PoolState, ...] | None = None) -> StepInput:
+def after(step: StepInput, *weth_usd: int, pools: tuple[Pool, ...] | None = None) -> StepInput:
     """The step with so many blocks before it to confirm, in which WETH cost so much; their pools as now unless said."""
     past = []
     for back, usd in enumerate(weth_usd, 1):

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.model import Plan, PoolState, StepInput
+from agent.model import Plan, Pool, StepInput
 from agent.planning import planner
 from agent.planning.draft import PlanDraft
 from agent.planning.fixed_point import FixedPoint
@@ -52,7 +52,7 @@ def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: fl
 
 
 @pytest.mark.parametrize("pools", [MARKET, (*MARKET, v2_pool(WETH, WBTC, Fraction(1, 30), 20_000))])
-def test_a_stop_that_fired_sells_all_of_it(pools: tuple[PoolState, ...]) -> None:
+def test_a_stop_that_fired_sells_all_of_it(pools: tuple[Pool, ...]) -> None:
     for symbol in ("WETH", "WBTC"):
         found = judged(fired(symbol, pools=(*pools, SOUND)))
         assert found.plan is not None and not found.decided.stuck

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm import pools
 from agent.model import Evidence, Plan, SecondQuote, StepInput
 from agent.units import BPS
 from tests.support.builders import raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
@@ -32,7 +31,7 @@ def sold(step: StepInput, *parts: tuple[int, Fraction | int]) -> Plan:
 def test_impact_at_the_limit_passes_and_one_unit_of_input_more_fails(number: int, impact_bps: int) -> None:
     step = with_limits(two_pools(), price_impact_bps=impact_bps)
     pool = step.snapshot.pools[number]
-    most = pools.max_input_raw(pool, WETH.address, impact_bps)
+    most = pool.max_in(WETH.address, impact_bps)
     at, beyond = (plan_of(step, [Swap(pool, WETH.address, amount)]) for amount in (most, most + 1))
     assert verdict("price_impact", step, at).passed
     refused = verdict("price_impact", step, beyond)
@@ -41,7 +40,7 @@ def test_impact_at_the_limit_passes_and_one_unit_of_input_more_fails(number: int
 
 def test_impact_adds_up_over_the_legs_of_one_pool() -> None:
     step = with_limits(two_pools(), price_impact_bps=100)
-    half = pools.max_input_raw(step.snapshot.pools[0], WETH.address, 60)
+    half = step.snapshot.pools[0].max_in(WETH.address, 60)
     once, twice = (plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, half)] * times) for times in (1, 2))
     assert verdict("price_impact", step, once).measured.startswith("60 bps")
     assert verdict("price_impact", step, twice).measured.startswith("120 bps")
@@ -50,7 +49,7 @@ def test_impact_adds_up_over_the_legs_of_one_pool() -> None:
 
 def test_impact_in_two_pools_does_not_add_up() -> None:
     step = with_limits(two_pools(), price_impact_bps=60)
-    amounts = [pools.max_input_raw(pool, WETH.address, 60) for pool in step.snapshot.pools]
+    amounts = [pool.max_in(WETH.address, 60) for pool in step.snapshot.pools]
     plan = plan_of(step, [Swap(pool, WETH.address, amount) for pool, amount in zip(step.snapshot.pools, amounts, strict=True)])
     assert verdict("price_impact", step, plan).passed
 
@@ -58,7 +57,7 @@ def test_impact_in_two_pools_does_not_add_up() -> None:
 def test_impact_that_a_later_leg_takes_back_still_counts() -> None:
     step = with_limits(two_pools(), price_impact_bps=100)
     pool = step.snapshot.pools[0]
-    push = Swap(pool, WETH.address, pools.max_input_raw(pool, WETH.address, 150))
+    push = Swap(pool, WETH.address, pool.max_in(WETH.address, 150))
     plan = plan_of(step, [push])
     back = plan_of(step, [push, Swap(pool, USDC.address, plan.legs[0].amount_out_raw)])
     assert not verdict("price_impact", step, back).passed

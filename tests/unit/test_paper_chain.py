@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.amm.pools import swap_exact_in
+from agent.amm.v2 import V2Pool
 from agent.backtest.router import RouterAddresses
 from agent.backtest.world import NullSigner, decode_unsigned
 from agent.chain.tokens import encode_approve
@@ -30,7 +30,6 @@ from agent.model import (
     Snapshot,
     StepInput,
     UnsignedTx,
-    V2Pool,
 )
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.ports import Grant
@@ -136,8 +135,8 @@ def test_a_swap_is_filled_at_the_pools_of_the_block_after_and_not_at_those_it_wa
     moved = replace(seen, reserve1=seen.reserve1 * 9 // 10)
     world.blocks.next(moved)
     receipt = world.chain.look(sent).receipt
-    paid = swap_exact_in(moved, WETH.address, SOLD).amount_out_raw
-    assert paid != swap_exact_in(seen, WETH.address, SOLD).amount_out_raw
+    paid = moved.swap(WETH.address, SOLD).amount_out_raw
+    assert paid != seen.swap(WETH.address, SOLD).amount_out_raw
     assert receipt is not None and receipt.status == 1
     assert (receipt.block_number, receipt.block_hash) == (world.blocks.now.head.number, world.blocks.now.head.hash)
     assert (world.held("USDC"), world.held("WETH")) == (paid, 4 * SOLD)
@@ -165,8 +164,8 @@ def test_two_swaps_of_one_block_meet_each_other_and_one_sent_at_that_block_waits
     world.blocks.next()
     late = world.send(builders.ROUTER, sale(pool), 10)
     assert [world.chain.look(one).state for one in (*sent, late)] == ["mined", "mined", "pending"]
-    first = swap_exact_in(pool, WETH.address, SOLD)
-    second = swap_exact_in(first.after, WETH.address, SOLD)
+    first = pool.swap(WETH.address, SOLD)
+    second = first.after.swap(WETH.address, SOLD)
     assert second.amount_out_raw < first.amount_out_raw
     assert world.held("USDC") == first.amount_out_raw + second.amount_out_raw
 

@@ -8,8 +8,11 @@ from fractions import Fraction
 
 import pytest
 
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.errors import Refused
-from agent.model import Plan, PoolState, StepInput, TickLiquidity, V2Pool, V3Pool
+from agent.model import Plan, Pool, StepInput
 from agent.planning.planner import plan
 from agent.units import Token
 from tests.support.builders import GWEI, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot
@@ -173,7 +176,7 @@ def _brim(like: V3Pool, vast: Token) -> tuple[int, int]:
 @pytest.mark.parametrize("version", [2, 3])
 def test_tokens_of_no_and_of_many_decimals_end_where_their_units_let_them(decimals: int, version: int) -> None:
     odd = Token(token("LINK").address, "LINK", decimals)
-    pool: PoolState = v2_pool(odd, USDC, 15, DEEP) if version == 2 else v3_pool(odd, USDC, 15, DEEP, 3_000)
+    pool: Pool = v2_pool(odd, USDC, 15, DEEP) if version == 2 else v3_pool(odd, USDC, 15, DEEP, 3_000)
     pools = [pool, v3_pool(WETH, USDC, 2_000, DEEP)]
     targets = {"LINK": 5_000, "USDC": 4_000, "WETH": 1_000}
     step = without_gas(step_input(targets, {"LINK": 58_005, "USDC": 31_995, "WETH": 10_000}, PRICES, pools=pools))
@@ -232,7 +235,7 @@ def test_a_pool_that_pays_over_one_and_a_quarter_of_the_reference_is_not_traded_
 def test_a_bait_off_by_one_point_four_percent_pulls_no_more_through_than_the_drift() -> None:
     """Three tokens, the bait between two of them that need nothing from each other: a circle of arbitrage stays undone."""
     dai = token("DAI")
-    pools: list[PoolState] = [
+    pools: list[Pool] = [
         v3_pool(WETH, USDC, 2_028, 100_000_000, name="bait"), v3_pool(WETH, USDC, 2_000, DEEP, 3_000),
         v3_pool(WETH, dai, 2_000, DEEP, 3_000), v3_pool(dai, USDC, 1, DEEP, 100),
     ]  # fmt: skip

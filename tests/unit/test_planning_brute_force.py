@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from scipy.optimize import differential_evolution
 
-from agent.amm import pools as amm
-from agent.model import PoolState, Rebalance, StepInput
+from agent.model import Pool, Rebalance, StepInput
 from agent.planning.planner import plan
 from agent.planning.problem import Problem, build_problem, objective_for_goal, turnover_left
 from agent.planning.utility import FlowOptimizer
@@ -30,7 +29,7 @@ HALFWAY = {"WETH": ("0.475", "0.475"), "USDC": ("0.325", "0.325"), "DAI": ("0.2"
 
 def three(skew: Number = 0, **limits: object) -> StepInput:
     """Three tokens, each pair with a pool and one with two; nothing is on target. `skew` puts WETH pools off the reference."""
-    pools: list[PoolState] = [
+    pools: list[Pool] = [
         v2_pool(WETH, USDC, 2_000 * (1 + Fraction(skew)), 3_000_000),
         v3_pool(WETH, USDC, 2_000 * (1 - Fraction(skew)), 4_000_000, 3_000),
         v3_pool(WETH, DAI, 2_000 * (1 + 2 * Fraction(skew)), 1_500_000, 500),
@@ -102,8 +101,8 @@ def tiny(step: StepInput, decision: Rebalance) -> Tiny:
     for pool in problem.pools.values():
         ways = []
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
-            room = min(amm.max_input_raw(pool, token_in, problem.impact_bps), int(problem.total / problem.price(token_in)))
-            ways.append((problem.position[token_in], problem.position[token_out], room, amm.quoter(pool, token_in)))
+            room = min(pool.max_in(token_in, problem.impact_bps), int(problem.total / problem.price(token_in)))
+            ways.append((problem.position[token_in], problem.position[token_out], room, pool.quoter(token_in)))
         quotes.append(tuple(ways))
     return Tiny(problem, search, scale, quotes, search.budget)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.errors import Refused
-from agent.model import PoolState, StepInput
+from agent.model import Pool, StepInput
 from agent.planning.draft import PlanDraft
 from agent.planning.fixed_point import FixedPoint, find_fixed_point
 from agent.planning.plan_builder import gap_bps, rounded_gap
@@ -192,7 +192,7 @@ def test_an_imprecise_solve_makes_the_gap_larger(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_pool_given_up_for_its_gas_shows_in_the_gap() -> None:
-    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin")]
+    pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin")]
     dear = two(11_600, 8_400, pools)
     found = plan(dear, goal(dear))
     assert len(found.legs) == 1 and found.gap_bps is not None and found.gap_bps > Fraction(1, 10)
@@ -221,7 +221,7 @@ def test_the_edge_of_a_band_is_certified() -> None:
 
 def test_what_a_skewed_pool_pays_is_taken_on_the_way_and_certified_as_such() -> None:
     """Both pools pay more than the reference: the better one is used although both count as free, and no more is moved."""
-    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_008, DEEP, name="good"), v3_pool(WETH, USDC, 2_016, DEEP, name="better")]
+    pools: list[Pool] = [v3_pool(WETH, USDC, 2_008, DEEP, name="good"), v3_pool(WETH, USDC, 2_016, DEEP, name="better")]
     step = without_gas(two(5_800, 4_200, pools))
     found = plan(step, goal(step))
     check_legs(step, found)
@@ -231,7 +231,7 @@ def test_what_a_skewed_pool_pays_is_taken_on_the_way_and_certified_as_such() -> 
 
 
 def test_a_circle_of_skewed_pools_is_neither_used_nor_missed_by_the_bound() -> None:
-    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_010, DEEP, name="high"), v3_pool(WETH, USDC, 1_990, DEEP, name="low")]
+    pools: list[Pool] = [v3_pool(WETH, USDC, 2_010, DEEP, name="high"), v3_pool(WETH, USDC, 1_990, DEEP, name="low")]
     step = without_gas(two(5_800, 4_200, pools))
     found = plan(step, goal(step))
     check_legs(step, found)
@@ -241,7 +241,7 @@ def test_a_circle_of_skewed_pools_is_neither_used_nor_missed_by_the_bound() -> N
 
 
 def test_a_swap_by_hand_carries_its_gap() -> None:
-    pools: list[PoolState] = [v2_pool(WETH, USDC, 2_000, 4_000_000), v3_pool(WETH, USDC, 2_000, DEEP, 3_000)]
+    pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 4_000_000), v3_pool(WETH, USDC, 2_000, DEEP, 3_000)]
     step = without_gas(step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, pools=pools))
     found = plan_swap(step, WETH.address, USDC.address, 50 * 10**18)
     assert found.gap_bps is not None and found.gap_bps < Fraction(1, 1_000)

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
-from agent.model import Plan, PoolState, StepInput
+from agent.model import Plan, Pool, StepInput
 from agent.planning.fixed_point import find_fixed_point
 from agent.planning.planner import best_paying, plan, plan_swap
 from agent.planning.problem import build_pool_graph, build_problem, objective_for_goal
@@ -23,7 +23,7 @@ WHOLE, GUSD = token("WHOLE"), token("GUSD")
 BOUNDS = {"turnover_bps": None, "daily_turnover_bps": None, "min_trade": None, "pool_min_value": None, "plan_cost_bps": 200}
 
 
-def coarse(targets: dict[str, int], values: dict[str, Number], *pools: PoolState, **limits: object) -> StepInput:
+def coarse(targets: dict[str, int], values: dict[str, Number], *pools: Pool, **limits: object) -> StepInput:
     """A portfolio with coarse tokens at their prices, no gas."""
     step = step_input({"USDC": 0, "WETH": 0} | targets, values, {**PRICES, **COARSE}, pools=pools)
     return without_gas(with_limits(step, **{**BOUNDS, **limits}))

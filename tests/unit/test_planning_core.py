@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from agent.model import V2Pool
+from agent.amm.v2 import V2Pool
 from agent.planning.dual import box_minimum, evaluate_dual, solve_dual
 from agent.planning.pool_curves import CurveStack, PoolCurve, build_trade_curves, stack_curves
 from agent.planning.utility import FlowOptimizer, PlanUtility, build_deviation_risk, sell_program

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm import pools
-from agent.model import PoolState, TickLiquidity
+from agent.amm.v3.tick_bitmap import TickLiquidity
+from agent.model import Pool
 from agent.planning.dual import PoolResponses
 from agent.planning.pool_curves import MOST, SHADE, PoolCurve, TradeCurves, build_trade_curves, stack_curves
 from tests.support.builders import token, v2_pool, v3_pool
@@ -25,7 +26,7 @@ SCALE = 10**9
 MARKETS = {"seed": st.integers(0, 10**6), "sell_weth": st.booleans(), "is_v2": st.booleans(), "skew": st.sampled_from([0.0, 0.01])}
 
 
-def offer(pool: PoolState, token_in: str, bound_bps: int = 100, least: Fraction = Fraction(0)) -> TradeCurves:
+def offer(pool: Pool, token_in: str, bound_bps: int = 100, least: Fraction = Fraction(0)) -> TradeCurves:
     found = build_trade_curves(pool, token_in, PRICES[token_in], PRICES[pools.token_out(pool, token_in)], SCALE, bound_bps, least)
     assert found is not None
     return found
@@ -37,7 +38,7 @@ def answer(curve: PoolCurve, rate: float) -> tuple[float, float, float]:
     return float(found.taken[0]), float(found.paid[0]), float(found.surplus[0])
 
 
-def some_pool(seed: int, is_v2: bool, skew: float) -> PoolState:
+def some_pool(seed: int, is_v2: bool, skew: float) -> Pool:
     dice = random.Random(seed)
     price = Fraction(2_000) * Fraction(1 + dice.uniform(-1, 1) * skew).limit_denominator(10**6)
     if is_v2:
@@ -52,13 +53,13 @@ def test_a_curve_answers_what_the_exact_pool_answers(seed: int, sell_weth: bool,
     curve = offer(pool, token_in).real
     rate = curve.best_rate * (1 - 0.01 * share) * 0.999999
     taken, paid, _ = answer(curve, rate)
-    exact_in = pools.best_response(pool, token_in, Fraction(rate) * PRICES[token_in] / PRICES[token_out], 100)
+    exact_in = pool.best_response(token_in, Fraction(rate) * PRICES[token_in] / PRICES[token_out], 100)
     taken_raw = Fraction(taken) * SCALE / PRICES[token_in]
-    room = pools.max_input_raw(pool, token_in, 100)
+    room = pool.max_in(token_in, 100)
     assert abs(taken_raw - exact_in) <= Fraction(room, 100_000) + 2
     amount = min(int(taken_raw), room)
     if amount > 10**4:
-        got = float(pools.swap_exact_in(pool, token_in, amount).amount_out_raw * PRICES[token_out] / SCALE)
+        got = float(pool.swap(token_in, amount).amount_out_raw * PRICES[token_out] / SCALE)
         assert got == pytest.approx(curve.pays(float(amount * PRICES[token_in] / SCALE)), rel=1e-8, abs=3e-8)
         assert got == pytest.approx(paid, rel=1e-5, abs=3e-9)
 
@@ -72,10 +73,10 @@ def test_no_swaps_get_more_out_of_a_pool_than_its_curve_says(
     token_out = pools.token_out(pool, token_in)
     curve, state, spent, got = offer(pool, token_in).real, pool, 0, 0
     for part in parts:
-        amount = int(Fraction(part) / len(parts) * pools.max_input_raw(pool, token_in, 100))
+        amount = int(Fraction(part) / len(parts) * pool.max_in(token_in, 100))
         if amount * PRICES[token_in] < 1_000:
             continue  # buys less than one base unit
-        swapped = pools.swap_exact_in(state, token_in, amount)
+        swapped = state.swap(token_in, amount)
         state, spent, got = swapped.after, spent + swapped.amount_in_raw, got + swapped.amount_out_raw
     value_in, value_out = float(spent * PRICES[token_in] / SCALE), float(got * PRICES[token_out] / SCALE)
     rounded_up = 2 * len(curve.roots) * len(parts)  # each range asks for its input and its fee rounded up, and pays nothing for that
@@ -113,7 +114,7 @@ def test_no_unit_is_traded_below_the_least_rate() -> None:
     pool = v2_pool(WETH, USDC, 2_000, 100_000)
     curve = offer(pool, WETH.address, 100, Fraction(994, 1_000)).real
     assert curve.rates[-1] == pytest.approx(-0.006)
-    exact = pools.best_response(pool, WETH.address, Fraction(994, 1_000) * PRICES[WETH.address], 100)
+    exact = pool.best_response(WETH.address, Fraction(994, 1_000) * PRICES[WETH.address], 100)
     assert curve.capacity * SCALE == pytest.approx(float(exact * PRICES[WETH.address]), rel=1e-6)
     assert build_trade_curves(pool, WETH.address, *PRICES.values(), SCALE, 100, Fraction(998, 1_000)) is None
 
@@ -166,6 +167,6 @@ def test_a_gap_in_the_liquidity_is_passed_over() -> None:
     assert (curve.depths == 0).sum() == 2, "the gap, and the end"
     share = curve.capacity * 0.9
     raw = int(share * SCALE / float(PRICES[pool.token0]))
-    got = pools.swap_exact_in(gapped, pool.token0, raw).amount_out_raw * PRICES[pool.token1] / SCALE
+    got = gapped.swap(pool.token0, raw).amount_out_raw * PRICES[pool.token1] / SCALE
     assert float(got) == pytest.approx(curve.pays(share), rel=1e-6)
     assert curve.edges_passed(share) == 2

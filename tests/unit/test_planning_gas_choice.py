@@ -9,7 +9,7 @@ from itertools import combinations
 import pytest
 
 from agent.errors import Refused
-from agent.model import Plan, PoolState, StepInput
+from agent.model import Plan, Pool, StepInput
 from agent.planning.planner import plan
 from agent.reference import reference_prices
 from agent.units import BPS, Value
@@ -29,7 +29,7 @@ POOLS = (
 )
 
 
-def market(pools: tuple[PoolState, ...] = POOLS, gwei: int = 1) -> StepInput:
+def market(pools: tuple[Pool, ...] = POOLS, gwei: int = 1) -> StepInput:
     """LINK is 371 dollars above its target, WETH 288 below, the others little; gas of a swap is a third of a dollar."""
     step = step_input(TARGETS, HELD, PRICES, pools=pools)
     step = with_limits(step, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.amm import pools as amm
 from agent.model import LegFunding, StepInput
 from agent.planning.gas import leg_gas_units, plan_gas_units
 from agent.planning.planner import plan
@@ -90,7 +89,7 @@ def test_where_the_last_pool_takes_less_every_source_gives_less_and_nothing_stay
     assert all(0 < got < asked for got, asked in zip(taken, wanted, strict=True))
     legs = walk.draft.legs
     assert legs[-1].amount_in_raw == sum(leg.amount_out_raw for leg in legs[:-1])
-    room = amm.max_input_raw(narrow, WETH.address, 10)
+    room = narrow.max_in(WETH.address, 10)
     assert room * 99 // 100 < legs[-1].amount_in_raw <= room
     assert narrow.address in walk.draft.full
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
-from agent.model import Plan, PoolState, StepInput
+from agent.model import Plan, Pool, StepInput
 from agent.planning.fixed_point import find_fixed_point
 from agent.planning.plan_builder import gap_bps
 from agent.planning.planner import plan
@@ -31,7 +31,7 @@ def replayed(step: StepInput) -> Plan:
     return found
 
 
-def through_a_hub(*pools: PoolState, after: int = 1_000_000, **limits: object) -> StepInput:
+def through_a_hub(*pools: Pool, after: int = 1_000_000, **limits: object) -> StepInput:
     """10,000 in WETH that should be USDC. WETH trades with DAI, a hub, in a deep pool; DAI with USDC in one as deep as `after`."""
     market = [v3_pool(WETH, DAI, 2_000, 50_000_000), v3_pool(DAI, USDC, 1, after), observed("DAI"), *pools]
     step = step_input({"WETH": 0, "USDC": 10_000}, {"WETH": 10_000}, hubs=["DAI"], pools=market)

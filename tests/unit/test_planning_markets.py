@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
-from agent.model import Goal, LegFunding, PoolState, PriceSource, QuarantinedItem, Rebalance
+from agent.model import Goal, LegFunding, Pool, PriceSource, QuarantinedItem, Rebalance
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
@@ -18,7 +18,7 @@ from tests.support.text import mentions
 
 def test_a_pool_off_the_market_is_used_for_the_drift_and_for_no_more() -> None:
     bait = v3_pool(WETH, USDC, 2_028, 100_000_000, name="bait")
-    pools: list[PoolState] = [v2_pool(WETH, USDC, 2_000, DEEP), bait]
+    pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, DEEP), bait]
     step = two(5_600, 4_400, pools)
     found = plan(step, goal(step))
     check_legs(step, found)
@@ -76,11 +76,11 @@ def test_a_token_without_a_pool_stays_and_says_so() -> None:
 
 
 def test_tokens_that_no_route_joins_refuse() -> None:
-    pools: list[PoolState] = [v3_pool(LINK, DAI, 15, DEEP)]
+    pools: list[Pool] = [v3_pool(LINK, DAI, 15, DEEP)]
     step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, pools=pools)
     with pytest.raises(Refused, match="usable pool"):
         plan(step, goal(step))
-    apart: list[PoolState] = [v3_pool(WETH, LINK, Fraction(2_000, 15), DEEP), v3_pool(DAI, USDC, 1, DEEP)]
+    apart: list[Pool] = [v3_pool(WETH, LINK, Fraction(2_000, 15), DEEP), v3_pool(DAI, USDC, 1, DEEP)]
     split = step_input(
         {"WETH": 4_000, "USDC": 4_000, "LINK": 1_000, "DAI": 1_000}, {"WETH": 5_000, "USDC": 3_000, "LINK": 1_000, "DAI": 1_000},
         PRICES, pools=apart,
@@ -90,7 +90,7 @@ def test_tokens_that_no_route_joins_refuse() -> None:
 
 
 def test_a_hub_outside_the_portfolio_is_passed_through_and_ends_empty() -> None:
-    pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
+    pools: list[Pool] = [v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=pools)
     found = plan(step, goal(step))
     check_legs(step, found)
@@ -100,11 +100,11 @@ def test_a_hub_outside_the_portfolio_is_passed_through_and_ends_empty() -> None:
 
 
 def test_a_hub_without_a_price_or_in_quarantine_is_not_used() -> None:
-    pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP, window_s=None), v3_pool(DAI, USDC, 1, DEEP, 100, window_s=None)]
+    pools: list[Pool] = [v3_pool(WETH, DAI, 2_000, DEEP, window_s=None), v3_pool(DAI, USDC, 1, DEEP, 100, window_s=None)]
     step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=pools)
     with pytest.raises(Refused, match="reference price"):
         plan(step, goal(step))
-    priced: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
+    priced: list[Pool] = [v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     sick = with_snapshot(
         step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=priced),
         quarantined=(QuarantinedItem("token", DAI.address, "returned a megabyte"),),
@@ -157,7 +157,7 @@ def test_a_token_without_price_or_balance_refuses_by_name() -> None:
 
 
 def test_gas_without_a_price_refuses_while_plan_cost_is_on_and_is_noted_when_off() -> None:
-    pools: list[PoolState] = [v3_pool(DAI, USDC, 1, DEEP, 100)]
+    pools: list[Pool] = [v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input({"DAI": 5_000, "USDC": 5_000}, {"DAI": 5_800, "USDC": 4_200}, pools=pools)
     with pytest.raises(Refused, match="be valued"):
         plan(step, goal(step))
@@ -182,7 +182,7 @@ def test_the_same_input_gives_the_same_plan() -> None:
 
 
 def test_a_numeraire_without_a_target_may_still_be_passed_through() -> None:
-    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
+    pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input({"WETH": 5_000, "DAI": 5_000}, {"WETH": 5_800, "DAI": 4_200}, hubs=("USDC",), pools=pools)
     step = replace(step, reference=replace(step.reference, kinds=(PriceSource.SPOT,)))
     found = plan(step, goal(step))

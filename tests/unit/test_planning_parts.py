@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.model import V2Pool
+from agent.amm.v2 import V2Pool
 from agent.planning import gas
 from agent.planning.pool_curves import build_trade_curves
 from agent.planning.problem import EdgeFlow, PoolEdge, fair_floor, least_rate, min_out
@@ -52,11 +52,12 @@ def test_a_leg_whose_every_unit_keeps_to_the_least_rate_keeps_to_its_floor() -> 
 
 def test_gas_counts_ticks_and_words_of_v3_and_nothing_more_of_v2() -> None:
     v2, v3 = v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000)
-    for router in gas.ROUTER_GAS.values():
-        assert gas.leg_gas_units(v2, 0, router=router) == router.v2
-        assert gas.leg_gas_units(v3, 0, router=router, moved=False) == router.v3
-        assert gas.leg_gas_units(v3, 0, router=router) == router.v3 + gas.MOVED_UNITS
-        assert gas.leg_gas_units(v3, 2, 5, router) == router.v3 + gas.MOVED_UNITS + 2 * gas.TICK_UNITS + 2 * gas.WORD_UNITS
+    for name, router in gas.ROUTER_GAS.items():
+        pair, ranged = v2.gas, v3.gas
+        assert gas.leg_gas_units(v2, 0, router=router) == pair.swap[name]
+        assert gas.leg_gas_units(v3, 0, router=router, moved=False) == ranged.swap[name]
+        assert gas.leg_gas_units(v3, 0, router=router) == ranged.swap[name] + ranged.moved
+        assert gas.leg_gas_units(v3, 2, 5, router) == ranged.swap[name] + ranged.moved + 2 * ranged.tick + 2 * ranged.stop
 
 
 def test_gas_price_is_base_and_tip_or_the_legacy_price() -> None:

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
-from agent.model import LegFunding, PoolState
+from agent.model import LegFunding, Pool
 from agent.planning.planner import plan
 from agent.units import BPS
 from tests.support.builders import history, step_input, v2_pool, v3_pool, with_limits, with_snapshot
@@ -83,7 +83,7 @@ def test_cost_is_split_so_that_it_adds_up_to_the_value_lost() -> None:
 
 
 def test_a_trade_is_split_over_the_pools_of_a_pair_so_that_their_last_units_pay_alike() -> None:
-    pools: list[PoolState] = [v2_pool(WETH, USDC, 2_000, 1_000_000), v3_pool(WETH, USDC, 2_000, 3_000_000, 3_000)]
+    pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 1_000_000), v3_pool(WETH, USDC, 2_000, 3_000_000, 3_000)]
     step = wide(two(45_000, 25_000, pools), pool_min_value=None)
     found = plan(step, goal(step))
     check_legs(step, found)
@@ -103,7 +103,7 @@ def test_the_bound_of_each_pool_is_kept_and_the_rest_explained() -> None:
 
 
 def test_several_legs_through_one_pool_share_its_bound() -> None:
-    pools: list[PoolState] = [v2_pool(WETH, USDC, 2_000, 5_000_000), v3_pool(DAI, USDC, 1, DEEP, 100), v3_pool(LINK, USDC, 15, DEEP)]
+    pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 5_000_000), v3_pool(DAI, USDC, 1, DEEP, 100), v3_pool(LINK, USDC, 15, DEEP)]
     targets = {"WETH": 2_500, "USDC": 2_500, "DAI": 2_500, "LINK": 2_500}
     step = wide(step_input(targets, {"WETH": 55_000, "USDC": 18_000}, PRICES, pools=pools))
     found = plan(step, goal(step))
@@ -133,7 +133,7 @@ def test_what_the_day_has_left_bounds_the_plan_and_nothing_left_refuses() -> Non
 
 
 def test_where_the_market_asks_more_than_plan_cost_the_drift_stays() -> None:
-    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_000, DEEP, 500), v3_pool(LINK, USDC, 15, DEEP, 10_000)]
+    pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP, 500), v3_pool(LINK, USDC, 15, DEEP, 10_000)]
     step = with_limits(
         step_input({"WETH": 4_000, "USDC": 3_000, "LINK": 3_000}, {"WETH": 46_000, "USDC": 26_000, "LINK": 28_000}, PRICES, pools=pools),
         plan_cost_bps=50,
@@ -165,7 +165,7 @@ def test_gas_that_exceeds_what_a_plan_brings_refuses_it() -> None:
 
 
 def test_a_second_pool_is_not_used_where_its_gas_exceeds_what_it_brings() -> None:
-    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin")]
+    pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin")]
     cheap = plan(two(5_800, 4_200, pools), goal(two(5_800, 4_200, pools)))
     assert len(cheap.legs) == 1
     free = with_snapshot(two(9_000_000, 5_000_000, pools, turnover_bps=None), priority_fee_wei=0, gas_price_wei=0)
@@ -174,7 +174,7 @@ def test_a_second_pool_is_not_used_where_its_gas_exceeds_what_it_brings() -> Non
 
 def test_dust_is_dropped_and_said_while_the_rest_is_traded() -> None:
     targets = {"WETH": 4_000, "USDC": 3_000, "DAI": 3_000}
-    pools: list[PoolState] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
+    pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input(targets, {"WETH": 4_300, "USDC": 2_704, "DAI": 2_996}, pools=pools)
     found = plan(step, goal(step))
     check_legs(step, found)
@@ -185,7 +185,7 @@ def test_dust_is_dropped_and_said_while_the_rest_is_traded() -> None:
 def test_a_small_trade_that_several_pools_would_share_is_made_in_one() -> None:
     """12 dollars of LINK over two pools and a hub are less than min_trade in each, and not dust together."""
     values = {"WETH": 10_012, "USDC": 10_000, "LINK": 9_988}
-    pools: list[PoolState] = [
+    pools: list[Pool] = [
         v2_pool(WETH, USDC, 2_000, DEEP),
         v3_pool(LINK, WETH, Fraction(15, 2_000), 1_000_000, 3_000, name="one"),
         v3_pool(LINK, WETH, Fraction(15, 2_000), 1_100_000, 3_000, name="two"),
@@ -245,7 +245,7 @@ def test_a_goal_is_a_point_or_the_nearest_edge(wanted: dict[str, tuple[str, str]
 
 def test_a_band_moves_outside_tokens_to_their_edge_and_no_inside_token_twice() -> None:
     targets = {"WETH": 3_000, "USDC": 3_000, "WBTC": 2_000, "DAI": 2_000}
-    pools: list[PoolState] = [
+    pools: list[Pool] = [
         v3_pool(WETH, USDC, 2_000, DEEP),
         v3_pool(WBTC, USDC, 60_000, DEEP),
         v3_pool(DAI, USDC, 1, DEEP, 100),

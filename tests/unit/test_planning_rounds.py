@@ -10,7 +10,7 @@ import pytest
 
 from agent.amm import pools as amm
 from agent.errors import Refused
-from agent.model import PoolState, PriceSource, StepInput
+from agent.model import Pool, PriceSource, StepInput
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
 from agent.planning.rounding import RouteSimulator, run_routes
@@ -26,7 +26,7 @@ def walk(step: StepInput) -> RouteSimulator:
     return RouteSimulator(build_problem(step, reference_prices(step)))
 
 
-def sold(going: RouteSimulator, pool: PoolState, raw: int, of: str = WETH.address) -> int:
+def sold(going: RouteSimulator, pool: Pool, raw: int, of: str = WETH.address) -> int:
     """Base units that one pool has taken of a wanted amount."""
     return going.run(Route(((pool.address, of),)), [raw])[0]
 
@@ -42,7 +42,7 @@ def test_a_route_takes_no_more_than_the_wallet_may_spend() -> None:
 def test_a_pool_is_filled_to_its_bound_at_the_unit_over_several_legs() -> None:
     pool = v2_pool(WETH, USDC, 2_000, 1_000_000)
     step = with_limits(two(100_000, 100_000, [pool]), pool_min_value=None)
-    room = amm.max_input_raw(pool, WETH.address, 100)
+    room = pool.max_in(WETH.address, 100)
     going = walk(step)
     first = sold(going, pool, room // 3)
     rest = sold(going, pool, room)
@@ -58,7 +58,7 @@ def test_a_pool_is_filled_to_the_end_of_the_ticks_read_and_not_beyond() -> None:
     step = with_limits(two(200_000, 200_000, [pool]), price_impact_bps=None, pool_min_value=None)
     going = walk(step)
     taken = sum(sold(going, pool, 7 * ONE + part) for part in range(20))
-    room = amm.max_input_raw(pool, WETH.address, 9_999)
+    room = pool.max_in(WETH.address, 9_999)
     assert room - 100 <= taken <= room < 100 * ONE
 
 
@@ -86,7 +86,7 @@ def test_a_chain_is_shortened_until_its_narrowest_pool_takes_it() -> None:
     into, out_of = going.draft.legs
     assert 0 < taken == into.amount_in_raw < ONE
     assert into.amount_out_raw == out_of.amount_in_raw
-    assert amm.max_input_raw(narrow, dai.address, 100) * 999 // 1_000 < out_of.amount_in_raw <= amm.max_input_raw(narrow, dai.address, 100)
+    assert narrow.max_in(dai.address, 100) * 999 // 1_000 < out_of.amount_in_raw <= narrow.max_in(dai.address, 100)
 
 
 def test_what_one_route_cannot_take_goes_to_the_next_of_the_same_two_tokens() -> None:
@@ -95,7 +95,7 @@ def test_what_one_route_cannot_take_goes_to_the_next_of_the_same_two_tokens() ->
     routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (small, large)]
     draft = run_routes(build_problem(step, reference_prices(step)), routes, lambda draft: float(draft.sold[WETH.address]))
     assert draft.sold == {WETH.address: 10 * ONE}
-    assert draft.legs[0].amount_in_raw == amm.max_input_raw(small, WETH.address, 100)
+    assert draft.legs[0].amount_in_raw == small.max_in(WETH.address, 100)
 
 
 def test_a_move_that_buys_less_than_min_trade_is_left() -> None:
@@ -110,7 +110,7 @@ def test_chains_that_are_too_long_give_way_to_routes_through_one_hub() -> None:
     worth = {**PRICES, "USDC": 1, "WETH": 2_000, "WBTC": 60_000, "DAI": 1}
     unit = {t.symbol: Fraction(worth[t.symbol]) for t in (*line, hub)}
 
-    def pool(a: str, b: str, fee_pips: int) -> PoolState:
+    def pool(a: str, b: str, fee_pips: int) -> Pool:
         return v3_pool(token(a), token(b), unit[a] / unit[b], DEEP / unit[b], fee_pips)
 
     pools = [pool(a.symbol, b.symbol, 100) for a, b in pairwise(line)]
@@ -138,7 +138,7 @@ def test_a_spend_cap_of_the_step_bounds_the_legs_and_the_rest_stays() -> None:
 def _three(worth_weth: int) -> StepInput:
     """WETH to be spread over two others, through one pool each."""
     dai = token("DAI")
-    pools: list[PoolState] = [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, dai, 2_000, DEEP)]
+    pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, dai, 2_000, DEEP)]
     targets = {"WETH": 4_000, "USDC": 3_000, "DAI": 3_000}
     return wide(step_input(targets, {"WETH": worth_weth, "USDC": 15_000, "DAI": 15_000}, pools=pools))
 

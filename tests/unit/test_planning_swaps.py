@@ -10,7 +10,7 @@ import pytest
 from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks
 from agent.errors import ConfigError, Refused
-from agent.model import LegFunding, Plan, PoolState, StepInput
+from agent.model import LegFunding, Plan, Pool, StepInput
 from agent.planning.planner import plan_swap, quote
 from agent.planning.problem import fair_floor
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
@@ -22,7 +22,7 @@ ONE = 10**18
 DEEP = 50_000_000
 
 
-def world(pools: list[PoolState] | None = None, **limits: object) -> StepInput:
+def world(pools: list[Pool] | None = None, **limits: object) -> StepInput:
     """100 WETH and 200,000 USDC over one V2 pair and two V3 pools, unless said."""
     found = [v2_pool(WETH, USDC, 2_000, 4_000_000), v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, 3_000)]
     return with_limits(step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, pools=pools or found), **limits)
@@ -37,7 +37,7 @@ def test_a_swap_sells_exactly_the_amount_and_beats_every_single_pool() -> None:
     found = plan_swap(step, WETH.address, USDC.address, 50 * ONE)
     check_legs(step, found)
     assert sum(leg.amount_in_raw for leg in found.legs) == 50 * ONE
-    singles = [amm.swap_exact_in(pool, WETH.address, 50 * ONE).amount_out_raw for pool in step.snapshot.pools]
+    singles = [pool.swap(WETH.address, 50 * ONE).amount_out_raw for pool in step.snapshot.pools]
     assert out(found) >= max(singles)
     assert mentions(found.decision.reason, "50 WETH") and found.verdicts == ()
     shares = {weight.token: weight.low for weight in found.decision.goal.weights}
@@ -46,20 +46,20 @@ def test_a_swap_sells_exactly_the_amount_and_beats_every_single_pool() -> None:
 
 @pytest.mark.parametrize("coins", [1, 20, 400])
 def test_the_split_is_as_good_as_a_fine_grid(coins: int) -> None:
-    pools: list[PoolState] = [v2_pool(WETH, USDC, 2_000, 10_000_000), v3_pool(WETH, USDC, 2_001, 20_000_000, 3_000)]
+    pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 10_000_000), v3_pool(WETH, USDC, 2_001, 20_000_000, 3_000)]
     amount = coins * ONE
     found = quote(world(pools), WETH.address, USDC.address, amount)
     best = 0
     for part in range(101):
         first = amount * part // 100
-        paid = amm.swap_exact_in(pools[0], WETH.address, first).amount_out_raw if first else 0
-        best = max(best, paid + (amm.swap_exact_in(pools[1], WETH.address, amount - first).amount_out_raw if amount > first else 0))
+        paid = pools[0].swap(WETH.address, first).amount_out_raw if first else 0
+        best = max(best, paid + (pools[1].swap(WETH.address, amount - first).amount_out_raw if amount > first else 0))
     gas = Fraction(230_000 * 11 * 10**8 * 2_000 * 10**6, ONE)
     assert found.amount_out_raw >= best * (1 - Fraction(1, 10**6)) - gas
 
 
 def test_a_swap_goes_through_a_hub_where_no_pool_is_direct() -> None:
-    pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP), v2_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
+    pools: list[Pool] = [v3_pool(WETH, DAI, 2_000, DEEP), v2_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, hubs=("DAI",), pools=pools)
     found = plan_swap(step, WETH.address, USDC.address, 40 * ONE)
     check_legs(step, found)
@@ -73,7 +73,7 @@ def test_a_swap_beyond_the_impact_bound_refuses_and_says_how_much_fits() -> None
     with pytest.raises(Refused) as caught:
         plan_swap(step, WETH.address, USDC.address, 90 * ONE)
     assert caught.value.verdicts[0].guard == "price_impact"
-    fits = amm.max_input_raw(pool, WETH.address, 100)
+    fits = pool.max_in(WETH.address, 100)
     assert str(fits)[:6] in caught.value.message.replace(".", "")
     assert out(plan_swap(step, WETH.address, USDC.address, fits)) > 0
 
@@ -120,7 +120,7 @@ def test_a_swap_without_a_route_or_with_wrong_tokens_is_refused_in_words() -> No
 
 
 def test_a_hub_without_a_reference_price_cannot_be_swapped_by_hand() -> None:
-    pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP, window_s=None)]
+    pools: list[Pool] = [v3_pool(WETH, DAI, 2_000, DEEP, window_s=None)]
     step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, hubs=("DAI",), pools=pools)
     with pytest.raises(Refused, match="reference price"):
         plan_swap(step, WETH.address, DAI.address, ONE)
@@ -129,7 +129,7 @@ def test_a_hub_without_a_reference_price_cannot_be_swapped_by_hand() -> None:
 def test_a_quote_of_one_pool_is_exactly_what_that_pool_pays() -> None:
     step = world(slippage_bps=30)
     for pool in step.snapshot.pools:
-        exact = amm.swap_exact_in(pool, WETH.address, 3 * ONE)
+        exact = pool.swap(WETH.address, 3 * ONE)
         found = quote(step, WETH.address, USDC.address, 3 * ONE, pool.address)
         assert (found.amount_in_raw, found.amount_out_raw) == (3 * ONE, exact.amount_out_raw)
         assert found.price_impact_bps == amm.price_move_bps(pool, exact.after, WETH.address)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.amm import pools as amm
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.errors import Refused
-from agent.model import Plan, PoolState, StepInput, TickLiquidity, V3Pool
+from agent.model import Plan, Pool, StepInput
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor
 from agent.units import BPS, Token
@@ -37,13 +38,13 @@ from tests.support.planning_worlds import (
 SLIPPAGE_BPS = 30
 
 
-def pushed(pool: PoolState, sold: str, bps: int) -> PoolState:
+def pushed(pool: Pool, sold: str, bps: int) -> Pool:
     """The pool after a whale sold into it until the price of what it sold was so much lower, or all known liquidity was used."""
-    raw = amm.max_input_raw(pool, sold, bps)
-    return amm.swap_exact_in(pool, sold, raw).after if raw > 0 else pool
+    raw = pool.max_in(sold, bps)
+    return pool.swap(sold, raw).after if raw > 0 else pool
 
 
-def of_a_moment(pool: PoolState, times: int) -> PoolState:
+def of_a_moment(pool: Pool, times: int) -> Pool:
     """A V3 pool with so many times its liquidity added between the two ticks around its price."""
     if not isinstance(pool, V3Pool):
         return pool
@@ -126,7 +127,7 @@ def test_without_a_limit_of_cost_pushed_pools_in_a_chain_move_nothing_beyond_the
     require_kept(step, plan(step, goal(step)))
 
 
-def bait_chain(factor: Fraction) -> list[PoolState]:
+def bait_chain(factor: Fraction) -> list[Pool]:
     """A ring of five tokens in which each exchange one way pays so much more than the reference, beside fair pools with USDC."""
     ring: list[Token] = [USDC, WETH, WBTC, LINK, DAI]
     baits = [

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm import pools
+from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK
 from agent.chain.lens import PAGE_BYTES, CallStatus, V3Answer
 from agent.chain.watch import MAX_TICK as LENS_MAX_TICK
 from agent.chain.watch import PoolKind, PoolRef, deep_pool_item, with_deeper_ticks
 from agent.errors import Retryable
-from agent.model import Leg, LegFunding, V3Pool
+from agent.model import Leg, LegFunding
 from agent.planning.draft import pools_out_of_ticks
 from agent.planning.problem import UNBOUNDED_BPS
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, tokens, v3_pools
@@ -31,9 +31,9 @@ def narrowed(whole: V3Pool, below: int, above: int) -> V3Pool:
 @given(v3_pools(moderate=True), st.integers(0, 20_000), st.integers(0, 20_000), tokens, impacts)
 def test_where_the_ticks_do_not_end_more_of_them_change_nothing(whole: V3Pool, below: int, above: int, token: str, impact_bps: int) -> None:
     pool = narrowed(whole, below, above)
-    assert not pools.runs_out_of_ticks(whole, token, impact_bps)
-    if not pools.runs_out_of_ticks(pool, token, impact_bps):
-        assert pools.max_input_raw(pool, token, impact_bps) == pools.max_input_raw(whole, token, impact_bps)
+    assert not whole.runs_out(token, impact_bps)
+    if not pool.runs_out(token, impact_bps):
+        assert pool.max_in(token, impact_bps) == whole.max_in(token, impact_bps)
 
 
 def leg(token_in: str, amount_raw: int) -> Leg:
@@ -44,8 +44,8 @@ def leg(token_in: str, amount_raw: int) -> Leg:
 @given(v3_pools(moderate=True), tokens, impacts)
 def test_legs_are_at_the_end_only_where_they_fill_what_is_known(whole: V3Pool, token: str, impact_bps: int) -> None:
     pool = narrowed(whole, 300, 300)
-    most = pools.max_input_raw(pool, token, impact_bps)
-    if most > 10_000 and pools.runs_out_of_ticks(pool, token, impact_bps):
+    most = pool.max_in(token, impact_bps)
+    if most > 10_000 and pool.runs_out(token, impact_bps):
         halves = [leg(token, most // 2), leg(token, most - most // 2)]
         assert pools_out_of_ticks({POOL: pool}, halves, impact_bps) == (POOL,)
         assert pools_out_of_ticks({POOL: pool}, halves[:1], impact_bps) == ()

@@ -6,8 +6,8 @@ from fractions import Fraction
 import pytest
 
 from agent import codec
-from agent.amm import pools as twap
-from agent.model import PoolState, PriceSource, QuarantinedItem, StepInput, V3Pool
+from agent.amm.v3.pool import V3Pool
+from agent.model import Pool, PriceSource, QuarantinedItem, StepInput
 from agent.reference import ReferencePrice, reference_prices, spot_prices
 from agent.units import Token
 from tests.support.builders import (
@@ -121,7 +121,7 @@ def test_a_stale_feed_gives_way_to_the_mean_price_if_that_is_configured() -> Non
     found = _found(with_mean)
     assert found is not None
     assert found.source is TWAP
-    assert found.price == twap.twap_price(pool, WETH.address)
+    assert found.price == pool.mean_price(WETH.address)
     assert _near(found.price, WETH, 2_100)
     assert _found(with_feed(step_input(pools=[pool], kinds=[FEED]), "WETH", **stale)) is None
 
@@ -153,7 +153,7 @@ def test_a_pool_without_a_mean_over_the_whole_window_with_the_numeraire_says_not
     fit = v3_pool(WETH, USDC, 2_200, name="fit")
     both = _found(step_input(pools=[unfit, fit], kinds=[TWAP]))
     assert both is not None
-    assert both.price == twap.twap_price(fit, WETH.address)
+    assert both.price == fit.mean_price(WETH.address)
 
 
 def test_pools_of_one_pair_are_weighted_by_the_depth_of_the_window_not_of_the_moment() -> None:
@@ -173,7 +173,7 @@ def test_a_token_that_only_trades_against_a_hub_is_priced_through_it() -> None:
     targets = {"ARB": 5_000, "USDC": 5_000}
     found = _found(step_input(targets, pools=pools, kinds=[TWAP], hubs=["WETH"]), ARB)
     assert found is not None
-    assert found.price == twap.twap_price(pools[0], ARB.address) * twap.twap_price(pools[1], WETH.address)
+    assert found.price == pools[0].mean_price(ARB.address) * pools[1].mean_price(WETH.address)
     assert "2 pool(s)" in found.detail
     assert _found(step_input(targets, pools=pools, kinds=[TWAP]), ARB) is None
     assert _found(step_input(targets, pools=pools[:1], kinds=[TWAP], hubs=["WETH"]), ARB) is None
@@ -208,7 +208,7 @@ def test_spot_prices_count_only_where_they_are_configured() -> None:
 
 def test_spot_weighs_v2_and_v3_pools_alike_and_passes_over_empty_ones() -> None:
     v2, v3 = v2_pool(WETH, USDC, 2_000, depth=1_000_000), v3_pool(WETH, USDC, 3_000, depth=1_500_000)
-    empty: list[PoolState] = [
+    empty: list[Pool] = [
         replace(v2_pool(WETH, USDC, 9_000, name="empty"), reserve0=0),
         replace(v3_pool(WETH, USDC, 9_000, name="empty"), liquidity=0),
         replace(v3_pool(WETH, USDC, 9_000, name="fresh"), sqrt_price_x96=0),

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.model import CodeHash, PriceSource, StepInput, V3Pool
+from agent.amm.v3.pool import V3Pool
+from agent.model import CodeHash, PriceSource, StepInput
 from agent.reference import prices, reference_prices
 from tests.support.builders import step_input, token, v3_pool
 from tests.support.text import mentions

@@ -10,9 +10,10 @@ from math import sqrt
 import pytest
 
 from agent.amm import pools
-from agent.model import PriceSource, SlicingComparison, StepInput, V2Pool
+from agent.amm.v2 import V2Pool
+from agent.model import PriceSource, SlicingComparison, StepInput
 from agent.planning import proposals
-from agent.planning.gradual_execution import recovered_pool, remaining_impact
+from agent.planning.gradual_execution import remaining_impact
 from tests.support.builders import ROUTER, Allowance, step_input, token, v2_pool, v3_pool, with_snapshot
 from tests.support.gradual_execution import PACE, paced, roomy
 from tests.support.planning_worlds import random_step, ranged
@@ -174,25 +175,25 @@ def test_half_of_the_way_is_left_after_one_half_life() -> None:
 def test_a_pool_comes_back_as_far_as_assumed_and_never_further(pool: V2Pool, sell: object) -> None:
     token_in = sell.address  # type: ignore[attr-defined]  # a token
     amount = 200 * 10**18 if sell is WETH else 400_000 * USD
-    moved = pools.swap_exact_in(pool, token_in, amount).after
+    moved = pool.swap(token_in, amount).after
     full = Fraction(pools.price_move_bps(pool, moved, token_in))
     assert full > 300
     for left in (Fraction(1), Fraction(1, 2), Fraction(1, 10)):
-        back = recovered_pool(moved, pool, left)
+        back = moved.recovered(pool, left)
         now = pools.price_move_bps(pool, back, token_in)
         assert full * left - 15 <= now <= full * left + 15
         assert (pools.marginal_price(back, token_in) <= pools.marginal_price(pool, token_in)) is True
-    assert pools.price_move_bps(pool, recovered_pool(moved, pool, Fraction(1, 10**12)), token_in) <= 1
-    assert recovered_pool(pool, pool, Fraction(1, 2)) == pool
+    assert pools.price_move_bps(pool, moved.recovered(pool, Fraction(1, 10**12)), token_in) <= 1
+    assert pool.recovered(pool, Fraction(1, 2)) == pool
 
 
 def test_ranges_that_were_crossed_are_crossed_back() -> None:
     pool = ranged(V3, random.Random(5), 60)
-    moved = pools.swap_exact_in(pool, WETH.address, 30 * 10**18).after
+    moved = pool.swap(WETH.address, 30 * 10**18).after
     assert moved.liquidity != pool.liquidity  # type: ignore[union-attr]  # a V3 pool
-    back = recovered_pool(moved, pool, Fraction(1, 10**12))
+    back = moved.recovered(pool, Fraction(1, 10**12))
     assert back.liquidity == pool.liquidity  # type: ignore[union-attr]  # a V3 pool
-    assert abs(pools.quote_exact_in(back, WETH.address, 10**18) - pools.quote_exact_in(pool, WETH.address, 10**18)) <= 10
+    assert abs(back.quote(WETH.address, 10**18) - pool.quote(WETH.address, 10**18)) <= 10
 
 
 def test_the_comparison_is_made_at_the_prices_of_now_whatever_the_imagined_pools_say() -> None:

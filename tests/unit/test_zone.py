@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from agent import codec
-from agent.model import Destination, Halt, Hold, NoTradeZone, QuarantinedItem, Rebalance, StepInput, Threshold, V2Pool, V3Pool
+from agent.amm.v2 import V2Pool
+from agent.amm.v3.pool import V3Pool
+from agent.model import Destination, Halt, Hold, NoTradeZone, QuarantinedItem, Rebalance, StepInput, Threshold
 from agent.policy.decide import decide
 from agent.policy.triggers.no_trade_zone import ZoneExchange, ZoneInterval, ZoneView
 from tests.support.builders import GWEI, MONTH_S, token, tracking, v2_pool, v3_pool, with_limits, with_snapshot, without_feed, zoned

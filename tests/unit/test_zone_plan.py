@@ -176,13 +176,13 @@ def test_no_other_amount_in_a_single_pool_would_do_better(share: int, depth: int
         """In dollars; the deviation is that from half of what is left."""
         if amount_raw <= 0:
             return 0.0
-        out = pools.quote_exact_in(pool, sold.address, amount_raw)
+        out = pool.quote(sold.address, amount_raw)
         moved = {sold.address: -amount_raw, pools.token_out(pool, sold.address): out}
         ends = {at: float((raw + moved[at]) * unit_value(step, at)) / COIN for at, raw in held.items()}
         off, before = (ends[WETH.address] - ends[USDC.address]) / 2, (share / BPS - 0.5) * V
         return 0.5 * per_unit * (before**2 - off**2) - (V - sum(ends.values())) - gas
 
-    most = min(held[sold.address], pools.max_input_raw(pool, sold.address, 2_000))
+    most = min(held[sold.address], pool.max_in(sold.address, 2_000))
     best = max((net(int(most * k / 1_000)), k) for k in range(1, 1_001))
     if proposal.plan is None:
         assert best[0] <= 0.01, "holding was best, to a cent"
@@ -201,8 +201,8 @@ def test_the_fee_of_the_last_unit_is_what_it_saves() -> None:
     plan = rebalance(step).plan
     assert plan is not None
     leg, pool = plan.legs[0], step.snapshot.pools[0]
-    after = pools.swap_exact_in(pool, leg.token_in, leg.amount_in_raw).after
-    rate = float(pools.marginal_price(after, WETH.address)) * 10**12 / 2_000 * (1 - pools.fee_pips(pool) / PIPS)
+    after = pool.swap(leg.token_in, leg.amount_in_raw).after
+    rate = float(pools.marginal_price(after, WETH.address)) * 10**12 / 2_000 * (1 - pool.fee_pips / PIPS)
     ends = {at: float(raw * unit_value(step, at)) / COIN for at, raw in plan.holdings_after}
     off = (ends[WETH.address] - ends[USDC.address]) / 2
     per_unit = 2 * 0.5 * 30 / 365 * 0.640025 / V
@@ -214,6 +214,6 @@ def test_no_unit_is_exchanged_for_more_than_plan_cost_however_much_risk_it_saves
     plan = rebalance(step).plan
     assert plan is not None
     leg, pool = plan.legs[0], step.snapshot.pools[0]
-    after = pools.swap_exact_in(pool, leg.token_in, leg.amount_in_raw).after
-    rate = float(pools.marginal_price(after, WETH.address)) * 10**12 / 2_000 * (1 - pools.fee_pips(pool) / PIPS)
+    after = pool.swap(leg.token_in, leg.amount_in_raw).after
+    rate = float(pools.marginal_price(after, WETH.address)) * 10**12 / 2_000 * (1 - pool.fee_pips / PIPS)
     assert 0.00398 < 1 - rate <= 0.004 * (1 + 1e-3)

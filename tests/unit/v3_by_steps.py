@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from hypothesis import strategies as st
 
 from agent.amm.errors import ContractRevert
-from agent.amm.v3.pool import swap
+from agent.amm.v3.pool import V3Pool, swap
 from agent.amm.v3.swap_math import compute_swap_step
-from agent.amm.v3.tick_bitmap import next_initialized_tick_within_one_word
+from agent.amm.v3.tick_bitmap import TickLiquidity, next_initialized_tick_within_one_word
 from agent.amm.v3.tick_math import (
     MAX_SQRT_RATIO,
     MAX_TICK,
@@ -20,7 +20,6 @@ from agent.amm.v3.tick_math import (
     get_tick_at_sqrt_ratio,
     price_limit,
 )
-from agent.model import TickLiquidity, V3Pool
 from tests.support import worlds as world
 from tests.unit import amm_pools as given_pools
 from tests.unit.amm_pools import flat

@@ -23,7 +23,7 @@ from agent.model import (
     LpV3Position,
     Provide,
     Receipt,
-    V3Pool,
+    TickState,
     Withdraw,
 )
 from agent.units import Price, floor_int, mul_div_down
@@ -240,7 +240,7 @@ def after_provision(position: LpV2Position | LpV3Position, liquidity: int, amoun
     return replace(before, liquidity=before.liquidity + liquidity, core_liquidity=before.core_liquidity + liquidity)
 
 
-def new_position(target: LpTarget, pool: V3Pool, ticks: Amounts, liquidity: int) -> LpV3Position:
+def new_position(target: LpTarget, at: TickState, ticks: Amounts, liquidity: int) -> LpV3Position:
     """A new position of the target's pool; it has earned nothing, and no number yet."""
     none = (0, 0)
     return LpV3Position(
@@ -256,8 +256,8 @@ def new_position(target: LpTarget, pool: V3Pool, ticks: Amounts, liquidity: int)
         liquidity=liquidity,
         inside_last_x128=none,
         owed=none,
-        sqrt_price_x96=pool.sqrt_price_x96,
-        tick=pool.tick,
+        sqrt_price_x96=at.sqrt_price_x96,
+        tick=at.tick,
         growth_global_x128=none,
         growth_outside_lower_x128=none,
         growth_outside_upper_x128=none,

@@ -1,19 +1,268 @@
-"""Swaps of a V3 pool, and the largest amounts before its price passes a bound, in closed form per range of constant liquidity."""
+"""Uniswap V3 pools: their state as a pool, whole swaps, and the largest amounts before the price passes a bound, in closed form."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
+from itertools import accumulate
 from math import isqrt
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from agent.amm.errors import ContractRevert
+from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.pools import is_zero_for_one, moved_back, without_mean
 from agent.amm.v3.sqrt_price_math import get_amount0_delta, get_amount1_delta
 from agent.amm.v3.swap_math import compute_swap_step, whole_step
-from agent.amm.v3.tick_bitmap import End, next_step, stop_table, tick_table
-from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio, price_limit
-from agent.model import V3Pool
-from agent.units import PIPS, mul_div_up
+from agent.amm.v3.tick_bitmap import End, TickLiquidity, next_step, stop_table, tick_table
+from agent.amm.v3.tick_math import (
+    MAX_SQRT_RATIO,
+    MAX_TICK,
+    MIN_SQRT_RATIO,
+    MIN_TICK,
+    Q96,
+    get_sqrt_ratio_at_tick,
+    get_tick_at_sqrt_ratio,
+    price_limit,
+)
+from agent.floats import log
+from agent.model import PriceCurve, SwapGas, SwapResult, TickState
+from agent.units import BPS, PIPS, floor_int, mul_div_up
+
+# --- The state of a pool, with everything that planning, guards and simulation ask of it.
+
+
+Q192 = Q96 * Q96
+DEPTH_BPS = 200
+"""Depth counts what the pool holds within this distance of its price."""
+WIDEST_SPACING = 1700
+"""Largest spacing for which a word of 256 ticks spans a price ratio below 2^64, so that the contract never leaves its precise formula.
+
+A step from √P down to √Q needs L·2^96·√P/√Q in 256 bits, with L below 2^128: √P/√Q below 2^32.
+"""
+ALL = 2**127
+"""More than any pool takes: the bound of a trade that restores a price."""
+
+
+@dataclass(frozen=True, slots=True)
+class V3Pool:
+    """State of a Uniswap V3 pool.
+
+    `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending; a quote that leaves this window
+    is refused. `twap_tick` is the time-weighted mean tick over `twap_window_s` (None if the pool's observations do not reach back),
+    `twap_liquidity` the harmonic mean in-range liquidity of the same window (OracleLibrary.consult). `observations` are the current
+    and the next number of price observations (slot0.observationCardinality and -Next). `unwritten` is true per token of (token0,
+    token1) whose fee growth is still zero: a trade that writes it costs more gas.
+    """
+
+    address: str
+    venue: str
+    token0: str
+    token1: str
+    fee_pips: int
+    tick_spacing: int
+    sqrt_price_x96: int
+    tick: int
+    liquidity: int
+    ticks: tuple[TickLiquidity, ...]
+    known_from_tick: int
+    known_to_tick: int
+    twap_tick: int | None = None
+    twap_liquidity: int | None = None
+    twap_window_s: int | None = None
+    observations: tuple[int, int] | None = field(default=None, compare=False)
+    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
+
+    kind: ClassVar[str] = "uniswap_v3"
+    gas: ClassVar[SwapGas] = SwapGas(
+        {"swap_router_02": 65_600, "rebalancer": 56_600}, again=25_400, first_writes=1, moved=8_800, tick=44_000, stop=7_400
+    )
+    """A changed tick writes an observation (UniswapV3Pool.swap). Tick.cross writes slots of zero at the first crossing (v3-core,
+    Tick.sol). A stop at a bitmap word's border is a cold read and one more swap step (TickBitmap.sol).
+    """
+    paid_first: ClassVar[bool] = False
+    label: ClassVar[str] = ""
+    keeps_observations: ClassVar[bool] = True
+
+    @property
+    def fault(self) -> str:
+        """A tick spacing that no factory allows: with a negative one a quote walks away from the price."""
+        return "" if 0 < self.tick_spacing <= WIDEST_SPACING else f"a tick spacing of {self.tick_spacing}"
+
+    @property
+    def is_empty(self) -> bool:
+        """True without price, or without liquidity here and at every known tick."""
+        return self.sqrt_price_x96 <= 0 or (self.liquidity == 0 and not self.ticks)
+
+    @property
+    def has_price(self) -> bool:
+        """True if the pool is initialised."""
+        return self.sqrt_price_x96 > 0
+
+    @property
+    def observed(self) -> int:
+        """The tick: a swap that changes it writes an observation, once in a block."""
+        return self.tick
+
+    @property
+    def tick_state(self) -> TickState:
+        """See Pool."""
+        return TickState(self.sqrt_price_x96, self.tick, self.tick_spacing)
+
+    def quote(self, token_in: str, amount_in_raw: int) -> int:
+        """See Pool."""
+        return self._run(is_zero_for_one(self, token_in), max(amount_in_raw, 0), None).amount_calculated
+
+    def quoter(self, token_in: str) -> Callable[[int], int]:
+        """See Pool. Input and output of the ranges are summed once, so that a quote crosses fifty ticks as quickly as two."""
+        return quoter(self, is_zero_for_one(self, token_in), lambda amount_in_raw: self.quote(token_in, amount_in_raw))
+
+    def swap(self, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None) -> SwapResult[V3Pool]:
+        """See Pool: UniswapV3Pool.swap. Without a limit it may go to the end of the price range, as through a router."""
+        ended = self._run(is_zero_for_one(self, token_in), max(amount_in_raw, 0), sqrt_price_limit_x96)
+        return self._swapped(ended, amount_in_raw - ended.amount_remaining, ended.amount_calculated)
+
+    def swap_exact_out(self, token_in: str, amount_out_raw: int, sqrt_price_limit_x96: int | None = None) -> SwapResult[V3Pool]:
+        """Swap token_in for up to amount_out_raw base units of the other token; limit and errors as in `swap`."""
+        ended = self._run(is_zero_for_one(self, token_in), -max(amount_out_raw, 0), sqrt_price_limit_x96)
+        return self._swapped(ended, ended.amount_calculated, amount_out_raw + ended.amount_remaining)
+
+    def _run(self, zero_for_one: bool, amount_specified: int, limit_x96: int | None) -> SwapState:
+        limit = price_limit(zero_for_one) if limit_x96 is None else limit_x96
+        ended = swap(self, zero_for_one, amount_specified, limit)
+        if not ended.left_known_ticks:
+            return ended
+        if amount_specified > 0:
+            side, largest = "in", largest_in(self, zero_for_one, price_limit(zero_for_one))
+        else:
+            side, largest = "out", largest_out(self, zero_for_one)
+        raise BeyondKnownTicks(self.address, side, abs(amount_specified), largest, self.known_from_tick, self.known_to_tick)
+
+    def _swapped(self, ended: SwapState, amount_in: int, amount_out: int) -> SwapResult[V3Pool]:
+        after = replace(self, sqrt_price_x96=ended.sqrt_price_x96, tick=ended.end_tick(), liquidity=ended.liquidity)
+        return SwapResult(amount_in, amount_out, ended.fee, after, ended.ticks_crossed, ended.stops)
+
+    def price_terms(self, token_in: str) -> tuple[int, int]:
+        """See Pool."""
+        squared = self.sqrt_price_x96 * self.sqrt_price_x96
+        return (squared, Q192) if is_zero_for_one(self, token_in) else (Q192, squared)
+
+    def max_in(self, token_in: str, impact_bps: int) -> int:
+        """See Pool. Exact: one unit more moves the price further, leaves the known ticks, or is not taken whole."""
+        zero_for_one = is_zero_for_one(self, token_in)
+        return largest_in(self, zero_for_one, self._impact_bound(zero_for_one, impact_bps))
+
+    def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
+        """See Pool: to where (1 - fee)·marginal_price = price (Angeris, Evans, Chitra, Boyd 2022)."""
+        if price <= 0:
+            return self.max_in(token_in, impact_bps)
+        zero_for_one = is_zero_for_one(self, token_in)
+        p, q, kept = price.numerator, price.denominator, PIPS - self.fee_pips
+        bound = self._impact_bound(zero_for_one, impact_bps)
+        if zero_for_one:
+            bound = max(bound, price_floor(p * PIPS, q * kept))
+        else:
+            bound = min(bound, price_ceiling(q * kept, p * PIPS))
+        return largest_in(self, zero_for_one, bound)
+
+    def runs_out(self, token_in: str, impact_bps: int) -> bool:
+        """See Pool: the ticks that were read end."""
+        bound = self._impact_bound(zero_for_one := is_zero_for_one(self, token_in), impact_bps)
+        if zero_for_one:
+            return self.known_from_tick > MIN_TICK and bound <= get_sqrt_ratio_at_tick(self.known_from_tick)
+        return self.known_to_tick < MAX_TICK and bound >= get_sqrt_ratio_at_tick(self.known_to_tick)
+
+    def _impact_bound(self, zero_for_one: bool, impact_bps: int) -> int:
+        """Furthest sqrt price (Q96) at which price_move_bps is at most impact_bps."""
+        kept = max(0, BPS - impact_bps)
+        squared = self.sqrt_price_x96 * self.sqrt_price_x96
+        if zero_for_one:
+            least = mul_div_up(squared, kept, BPS)
+            return isqrt(least - 1) + 1 if least else 0
+        return isqrt(squared * BPS // kept) if kept else MAX_SQRT_RATIO
+
+    def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
+        """See Pool: from the current price to the bound or the end of the known window."""
+        if self.sqrt_price_x96 <= 0:
+            return None
+        forward = token_in == self.token0
+        start = self.sqrt_price_x96 / 2**96
+        start = start if forward else 1 / start
+        share = min(impact_bps, BPS - 1) / BPS
+        stop, reach, ticks = start * math.sqrt(1 - share), _reach(impact_bps), self.ticks
+        here = bisect_right(ticks, self.tick, key=lambda tick: tick.index)
+        if forward:
+            first = bisect_left(ticks, self.tick - reach, key=lambda tick: tick.index)
+            near = ticks[first:here][::-1]
+            ends = [_root(tick.index) for tick in near] + [_root(self.known_from_tick)]
+            steps = [-tick.liquidity_net for tick in near]
+        else:
+            last = bisect_right(ticks, self.tick + reach, key=lambda tick: tick.index)
+            near = ticks[here:last]
+            ends = [1 / _root(tick.index) for tick in near] + [1 / _root(self.known_to_tick)]
+            steps = [tick.liquidity_net for tick in near]
+        edges = accumulate((min(max(end, stop), start) for end in ends), min)
+        depths = [max(float(depth), 0.0) for depth in accumulate(steps, initial=self.liquidity)]
+        return PriceCurve([start, *edges], depths)
+
+    def depth(self, token: str) -> int:
+        """See Pool: the amount in liquidity between the price and DEPTH_BPS away, as far as ticks are known.
+
+        Computed from liquidity, not from the pool's balance, which also holds uncollected fees and distant positions.
+        """
+        is_token0 = is_zero_for_one(self, token)
+        squared = self.sqrt_price_x96 * self.sqrt_price_x96 * (BPS + (DEPTH_BPS if is_token0 else -DEPTH_BPS)) // BPS
+        return amount_between(self, not is_token0, isqrt(squared))
+
+    def spot_depth(self, token: str) -> int:
+        """See Pool."""
+        if min(self.liquidity, self.sqrt_price_x96) <= 0:
+            return 0
+        return _virtual_raw(self.liquidity, Fraction(*self.price_terms(token)))
+
+    def recovered(self, start: V3Pool, left: Fraction) -> V3Pool:
+        """See Pool."""
+        target = moved_back(start.sqrt_price_x96, self.sqrt_price_x96, left)
+        if target == self.sqrt_price_x96:
+            return self
+        token_in = self.token1 if target > self.sqrt_price_x96 else self.token0
+        return self.swap(token_in, ALL, target).after
+
+    @property
+    def mean_window_s(self) -> int | None:
+        """See Pool."""
+        return None if self.twap_tick is None else self.twap_window_s
+
+    def mean_price(self, token: str) -> Fraction:
+        """See Pool: the price at twap_tick (OracleLibrary.getQuoteAtTick, unrounded)."""
+        if self.twap_tick is None:
+            raise without_mean(self)
+        root = get_sqrt_ratio_at_tick(self.twap_tick)
+        squared = root * root
+        return Fraction(squared, Q192) if is_zero_for_one(self, token) else Fraction(Q192, squared)
+
+    def mean_depth(self, token: str) -> int:
+        """See Pool. Liquidity added for a few blocks hardly changes it."""
+        return _virtual_raw(self.twap_liquidity or 0, self.mean_price(token))
+
+
+def _virtual_raw(liquidity: int, price: Fraction) -> int:
+    """Return L/√P, the virtual reserve of a token in base units."""
+    return isqrt(floor_int(liquidity * liquidity / price))
+
+
+def _root(tick: int) -> float:
+    """Root of the price at a tick, or at the end of all ticks before it."""
+    return get_sqrt_ratio_at_tick(min(max(tick, MIN_TICK), MAX_TICK)) / Q96
+
+
+@lru_cache(maxsize=64)
+def _reach(impact_bps: int) -> int:
+    """Ticks that a price may move within the bound, with two to spare."""
+    return math.ceil(-log(1 - min(impact_bps, BPS - 1) / BPS) / log(1.0001)) + 2
+
 
 # --- A whole V3 swap over many ranges: UniswapV3Pool.swap (v3-core) without its transfers and oracle.
 
@@ -240,11 +489,6 @@ Known = tuple[int, tuple[int, ...], tuple[Row, ...]]
 A row is (input, output, sqrt price, liquidity, liquidity · 2^96), the last two of the range beyond a stop.
 """
 
-WIDEST_SPACING = 1700
-"""Largest spacing for which a word of 256 ticks spans a price ratio below 2^64, so that the contract never leaves its precise formula.
-
-A step from √P down to √Q needs L·2^96·√P/√Q in 256 bits, with L below 2^128: √P/√Q below 2^32.
-"""
 NOTHING: Known = (0, (), ())
 
 

@@ -7,13 +7,16 @@ ticks and not to one price: every state of a pool between two changes of its pos
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 from enum import Enum
 from operator import lt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.amm.v3.swap_math import whole_step
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, price_limit
-from agent.model import TickLiquidity, V3Pool
+
+if TYPE_CHECKING:
+    from agent.amm.v3.pool import V3Pool
 
 # --- Next stop of a V3 swap: initialised ticks and the borders of 256-tick bitmap words (TickBitmap, v3-core).
 
@@ -21,6 +24,14 @@ from agent.model import TickLiquidity, V3Pool
 WORD_BITS = 8
 LAST_IN_WORD = 0xFF
 _KEPT_TABLES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TickLiquidity:
+    """An initialised tick: liquidity added when price crosses it upwards."""
+
+    index: int
+    liquidity_net: int
 
 
 class TickTable:

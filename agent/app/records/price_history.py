@@ -24,11 +24,11 @@ from agent.model import (
     AllocationNeeds,
     AllocatorConfig,
     FeedRound,
+    Pool,
     Portfolio,
     PricePoint,
     PriceSource,
     StepInput,
-    V3Pool,
 )
 from agent.policy import targets
 from agent.reference import prices as means
@@ -351,8 +351,8 @@ def _at(usd: Sequence[tuple[int, Fraction]], end_s: int, most_s: int) -> Fractio
 
 def _by_pool_twaps(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]) -> list[_FetchedPrices]:
     """Mean prices over each hour of pinned pools, combined like reference prices."""
-    pools = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and not means.pin_rejection(step, pool)]
-    twaps: Mapping[int, tuple[V3Pool, ...]] = {}
+    pools = [pool for pool in step.snapshot.pools if pool.keeps_observations and not means.pin_rejection(step, pool)]
+    twaps: Mapping[int, tuple[Pool, ...]] = {}
     why = "" if pools else "no V3 pool is pinned"
     try:
         twaps = past_twaps(agent.desk.line, pools, step.snapshot.head, ends_s, HOUR_S)

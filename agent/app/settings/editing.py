@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from agent import engine, wiring
-from agent.amm import pools as amm
 from agent.app import config_versions
 from agent.app.agent import Agent, Progress, ignore_progress, open_agent
 from agent.app.pool_names import pool_names, replace_pool_addresses
@@ -31,12 +30,11 @@ from agent.model import (
     History,
     Intent,
     LimitUnit,
-    PoolState,
+    Pool,
     PriceSource,
     SellEntireBalance,
     Snapshot,
     StepInput,
-    V3Pool,
     Verdict,
 )
 from agent.planning import proposals
@@ -123,7 +121,7 @@ def _priced(step: StepInput, references: ReferencePrices, token: str, rows: Sequ
     counted = {
         pool.address
         for pool in step.snapshot.pools
-        if token in (pool.token0, pool.token1) and isinstance(pool, V3Pool) and not means.twap_rejection(step, pool)
+        if token in (pool.token0, pool.token1) and pool.keeps_observations and not means.twap_rejection(step, pool)
     }
     names = ", ".join(row["what"] for row in rows if row["address"] in counted)
     via = f" (its own that count: {names})" if found.source is PriceSource.TWAP else ""
@@ -131,15 +129,15 @@ def _priced(step: StepInput, references: ReferencePrices, token: str, rows: Sequ
     return f"{one.label} is priced by {found.source.value}: {found.detail}{via}; now {price} {numeraire.label}"
 
 
-def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: PoolState | None) -> str:
+def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: Pool | None) -> str:
     """Depth of the pool on both sides, in the numeraire if both have a price; empty without a pool."""
     if pool is None:
         return ""
     numeraire, sides = context.portfolio.numeraire, (pool.token0, pool.token1)
     if any(token not in references.prices for token in sides):
-        coins = [(context.portfolio.token(token), amm.depth(pool, token)) for token in sides]
+        coins = [(context.portfolio.token(token), pool.depth(token)) for token in sides]
         return " and ".join(f"{decimal_text(raw, token.decimals)} {token.label}" for token, raw in coins)
-    value = sum((amm.depth(pool, token) * references.prices[token].price for token in sides), Fraction(0))
+    value = sum((pool.depth(token) * references.prices[token].price for token in sides), Fraction(0))
     return f"{value_text(value, numeraire.decimals, 0)} {numeraire.label}"
 
 

@@ -21,7 +21,7 @@ from agent.config.limits import accepted_limits, needless_acceptances
 from agent.config.load import LoadedConfig, key_source, keyring_backend, load_config
 from agent.config.schema import Config
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, EXIT_USAGE, ConfigError, TrimtabError
-from agent.model import FeedRound, PriceSource, ScreenedToken, Snapshot, StepInput, V3Pool, schedules_of
+from agent.model import FeedRound, PriceSource, ScreenedToken, Snapshot, StepInput, schedules_of
 from agent.policy import minimum, native_coin
 from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import prices as means
@@ -103,7 +103,7 @@ def format_answer_bounds(found: FeedRound) -> str:
 def _twap_checks(step: StepInput) -> Iterator[CheckLine]:
     if PriceSource.TWAP not in step.reference.kinds:
         return
-    asked = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool)]
+    asked = [pool for pool in step.snapshot.pools if pool.keeps_observations]
     lacking = [f"{pool.address}: {why}" for pool in asked if (why := means.twap_rejection(step, pool))]
     counted = f"those of {len(asked) - len(lacking)} of {len(asked)} V3 pools count"
     if lacking:

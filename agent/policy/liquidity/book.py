@@ -17,10 +17,9 @@ from agent.model import (
     LpTarget,
     LpV2Position,
     LpV3Position,
-    PoolState,
+    Pool,
     SkippedItem,
     StepInput,
-    V3Pool,
 )
 from agent.policy import native_coin
 from agent.policy.liquidity import valuation
@@ -241,10 +240,9 @@ def band_bps(limits: Limits) -> int | None:
     return sum(parts) if parts else None
 
 
-def pool_price(pool: PoolState) -> Fraction | None:
+def pool_price(pool: Pool) -> Fraction | None:
     """Token1 base units per token0 base unit; None if the pool has no price."""
-    empty = pool.sqrt_price_x96 <= 0 if isinstance(pool, V3Pool) else min(pool.reserve0, pool.reserve1) <= 0
-    return None if empty else pools.marginal_price(pool, pool.token0)
+    return pools.marginal_price(pool, pool.token0) if pool.has_price else None
 
 
 def price_deviation_reason(limits: Limits, price: Fraction | None, reference: Fraction) -> str:

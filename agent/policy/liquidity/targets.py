@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.amm import pools
 from agent.amm.lp import impermanent_loss, minting, positions
-from agent.model import ConfirmedPosition, LpPosition, LpTarget, LpV2Position, LpV3Position, PoolState, SkippedItem, V3Pool
+from agent.model import ConfirmedPosition, LpPosition, LpTarget, LpV2Position, LpV3Position, Pool, SkippedItem
 from agent.policy import text
 from agent.policy.liquidity.book import (
     NO_ADJUSTMENT,
@@ -195,7 +195,7 @@ def target_label(target: LpTarget) -> str:
 def add_liquidity(
     builder: AdjustmentBuilder,
     target: LpTarget,
-    pool: PoolState,
+    pool: Pool,
     own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
     value: Value,
     reason: str,
@@ -235,24 +235,22 @@ def add_liquidity(
 
 
 def quote_provision(
-    book: PositionBook, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
+    book: PositionBook, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
 ) -> tuple[int, Amounts]:
     """Liquidity and exact base units that providing `desired` takes now; (0, (0, 0)) where nothing can be provided."""
-    if isinstance(pool, V3Pool):
-        return (
-            (0, (0, 0))
-            if ticks is None
-            else minting.provided_liquidity(None, pool.sqrt_price_x96, minting.sqrt_price_range(ticks), desired)
-        )
+    if (at := pool.tick_state) is not None:
+        if ticks is None:
+            return 0, (0, 0)
+        return minting.provided_liquidity(None, at.sqrt_price_x96, minting.sqrt_price_range(ticks), desired)
     pair = None if one is None else book.at(one)
     return minting.provided_liquidity(pair, 0, None, desired) if isinstance(pair, LpV2Position) else (0, (0, 0))
 
 
 def _place(
-    book: PositionBook, target: LpTarget, pool: PoolState, own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
+    book: PositionBook, target: LpTarget, pool: Pool, own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 ) -> tuple[ConfirmedPosition | None, Amounts | None] | str:
     """Return the position to grow, or the ticks of a new one; or why there is none."""
-    if not isinstance(pool, V3Pool):
+    if pool.tick_state is None:
         pairs = [(one, position) for one, position in book.pairs if isinstance(position, LpV2Position) and position.pair == target.pool]
         return (pairs[0][0], None) if pairs else "the wallet's account of the pair was not read"
     ranges = [(one, position) for one, position in own if isinstance(position, LpV3Position)]
@@ -285,14 +283,12 @@ def _loss_rate(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRa
     return impermanent_loss.expected_loss(curve, target.volatility_bps, target.horizon_s)
 
 
-def _desired(
-    book: PositionBook, target: LpTarget, pool: PoolState, within: minting.SqrtPriceRange | None, value: Value
-) -> tuple[Amounts, str]:
+def _desired(book: PositionBook, target: LpTarget, pool: Pool, within: minting.SqrtPriceRange | None, value: Value) -> tuple[Amounts, str]:
     """Return base units of both tokens in the pool's ratio, worth `value` at reference prices or limited by balance, and the limit hit."""
-    if isinstance(pool, V3Pool):
-        unit = minting.mint_amounts(pool.sqrt_price_x96, within or (0, 0), minting.REFERENCE_LIQUIDITY)
+    if (at := pool.tick_state) is not None:
+        unit = minting.mint_amounts(at.sqrt_price_x96, within or (0, 0), minting.REFERENCE_LIQUIDITY)
     else:
-        unit = (pool.reserve0, pool.reserve1)
+        unit = pool.depth(pool.token0), pool.depth(pool.token1)
     worth = book.value(target, unit)
     wanted = value / worth
     part, short = wanted, ""
@@ -302,7 +298,7 @@ def _desired(
     return (floor_int(unit[0] * part), floor_int(unit[1] * part)), short
 
 
-def _taken_whole(book: PositionBook, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> Amounts:
+def _taken_whole(book: PositionBook, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> Amounts:
     """Return `desired` without the part that rounding would leave untaken: a used-up allowance needs no revoking transaction.
 
     For the same reason an amount a millionth below the one this step has approved is raised to it.
@@ -322,23 +318,24 @@ def _taken_whole(book: PositionBook, pool: PoolState, one: ConfirmedPosition | N
     return desired
 
 
-def _unsafe(book: PositionBook, target: LpTarget, pool: PoolState, within: minting.SqrtPriceRange | None, band: int) -> str:
+def _unsafe(book: PositionBook, target: LpTarget, pool: Pool, within: minting.SqrtPriceRange | None, band: int) -> str:
     """Return why this pool is unsafe for providing now; empty if it is safe."""
     price = pools.marginal_price(pool, pool.token0)
     if not minting.is_within_band(price, book.ratio(target), band):
         return f"the pool is beyond the {band} bps around the reference within which limits.slippage bounds what liquidity costs"
-    if within is not None and isinstance(pool, V3Pool) and not within[0] < pool.sqrt_price_x96 < within[1]:
+    at = pool.tick_state
+    if within is not None and at is not None and not within[0] < at.sqrt_price_x96 < within[1]:
         return "the pool's price is beside the range"
     least = book.step.limits.pool_min_value
     if least is not None:
-        depth = sum((pools.depth(pool, token) * book.prices[token] for token in (pool.token0, pool.token1)), Fraction(0))
+        depth = sum((pool.depth(token) * book.prices[token] for token in (pool.token0, pool.token1)), Fraction(0))
         if depth < least:
             return "the pool holds less than limits.pool_min_value"
     return ""
 
 
 def book_after_provision(
-    book: PositionBook, target: LpTarget, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
+    book: PositionBook, target: LpTarget, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
 ) -> PositionBook | None:
     """The book once it is provided; None if it would come to nothing."""
     liquidity, amounts = quote_provision(book, pool, one, ticks, desired)
@@ -346,8 +343,8 @@ def book_after_provision(
         return None
     if one is not None:
         return book.put(one, liquidity, amounts)
-    if isinstance(pool, V3Pool) and ticks is not None:
-        return book.minted(target, positions.new_position(target, pool, ticks, liquidity), amounts)
+    if (at := pool.tick_state) is not None and ticks is not None:
+        return book.minted(target, positions.new_position(target, at, ticks, liquidity), amounts)
     return None
 
 
@@ -474,7 +471,7 @@ def _reduce(builder: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, e
         excess -= part
 
 
-def _compound(builder: AdjustmentBuilder, target: LpTarget, pool: PoolState, stay: HeldPositions, lacks: Value) -> None:
+def _compound(builder: AdjustmentBuilder, target: LpTarget, pool: Pool, stay: HeldPositions, lacks: Value) -> None:
     """Collect fees above the target's `compound_above`, and reinvest what its share then lacks: all of them if it was on target."""
     for one, position in stay:
         earned = builder.book.value(one, positions.uncollected_fees(position))

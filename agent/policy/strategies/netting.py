@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.amm import pools
 from agent.errors import ConfigError
 from agent.model import Allocation, AssetDrift, Destination, Goal, GoalWeight, NoTradeZone, Portfolio, PurchaseKind, StepInput, Threshold
 from agent.model.strategies import CapitalSplit, Strategy, StrategyBook, StrategyHealth, StrategyState
@@ -300,7 +299,7 @@ def _capital_moved(
 
 
 def _cheapest_pips(step: StepInput, token: str) -> int:
-    return min((pools.fee_pips(pool) for pool in step.snapshot.pools if token in (pool.token0, pool.token1)), default=0)
+    return min((pool.fee_pips for pool in step.snapshot.pools if token in (pool.token0, pool.token1)), default=0)
 
 
 def _strategies_result(

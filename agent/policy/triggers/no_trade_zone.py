@@ -18,17 +18,7 @@ from math import isqrt
 
 from agent.amm import pools
 from agent.errors import ConfigError
-from agent.model import (
-    AssetDrift,
-    Destination,
-    NoTradeZone,
-    PoolState,
-    Portfolio,
-    RiskCostTradeoff,
-    StepInput,
-    TrackingRisk,
-    V3Pool,
-)
+from agent.model import AssetDrift, Destination, NoTradeZone, Pool, Portfolio, RiskCostTradeoff, StepInput, TrackingRisk
 from agent.policy import minimum, text
 from agent.policy import risk as risks
 from agent.policy.risk import aversion, covariance, dot, matrix_times_vector, penalty
@@ -243,13 +233,13 @@ def _costs(step: StepInput, tokens: Sequence[str], prices: Mapping[str, Price]) 
     return {(i, j): Fraction(ONE - rates[i][j], ONE) for i in few for j in few if i != j and rates[i][j] > 0 and ONE - rates[i][j] <= most}
 
 
-def _rate(pool: PoolState, token_in: str, price_in: Price, price_out: Price) -> int:
+def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
     """Value out per value in of a first unit, fee off, in units of 1/ONE; what a pool pays above the reference does not count."""
     fair = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
-    return ceil_int(fair * ONE * (PIPS - pools.fee_pips(pool)) / PIPS)
+    return ceil_int(fair * ONE * (PIPS - pool.fee_pips) / PIPS)
 
 
-def _usable(step: StepInput, pool: PoolState, position: Mapping[str, int], prices: Mapping[str, Price]) -> bool:
+def _usable(step: StepInput, pool: Pool, position: Mapping[str, int], prices: Mapping[str, Price]) -> bool:
     """True if the planner would trade in it: known tokens, readable, not empty, deep enough."""
     if (
         pool.token0 not in position
@@ -257,12 +247,8 @@ def _usable(step: StepInput, pool: PoolState, position: Mapping[str, int], price
         or any(item.address == pool.address for item in step.snapshot.quarantined)
     ):
         return False
-    if isinstance(pool, V3Pool):
-        empty = pool.sqrt_price_x96 <= 0 or (pool.liquidity == 0 and not pool.ticks)
-    else:
-        empty = pool.reserve0 <= 0 or pool.reserve1 <= 0
     least = step.limits.pool_min_value
-    return not empty and (least is None or sum(pools.depth(pool, token) * prices[token] for token in (pool.token0, pool.token1)) >= least)
+    return not pool.is_empty and (least is None or sum(pool.depth(token) * prices[token] for token in (pool.token0, pool.token1)) >= least)
 
 
 def _root(value: Fraction) -> Fraction:
