@@ -1,4 +1,6 @@
-"""A running embedded chain: its contracts and accounts, and the methods by which tests, demo and tools change it."""
+"""A running embedded chain: contracts, accounts, and methods by which tests, demo and tools change
+it.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,7 @@ class ProtocolAddresses:
 
 @dataclass(frozen=True, slots=True)
 class LocalPool:
-    """A local pool. `fee_pips` is 3000 for V2; tokens are sorted as the contracts sort them."""
+    """A local pool. `fee_pips` is 3000 for V2; token0 and token1 are in contract order."""
 
     name: str
     address: str
@@ -120,7 +122,7 @@ class ChainClock:
         return self._node.now_s()
 
     def sleep(self, seconds: float) -> None:
-        """Mine a block that much later."""
+        """Mine a block with a timestamp that much later."""
         self._node.mine_at(self._node.now_s() + max(1, round(seconds)))
 
 
@@ -190,7 +192,7 @@ class LocalChain:
         return self.contract(self.tokens[symbol].address, artifact)
 
     def balance(self, symbol: str, owner: str | None = None) -> int:
-        """Base units that `owner` (default the wallet) holds."""
+        """Return the balance of `owner` (default: the wallet) in base units."""
         return self.balances([symbol], owner)[symbol]
 
     def balances(self, symbols: Iterable[str] | None = None, owner: str | None = None) -> dict[str, int]:
@@ -214,7 +216,7 @@ class LocalChain:
     def _why(self, call: Any, sender: str, value_wei: int) -> str:
         try:
             call.call({"from": sender, "value": value_wei, "gas": TX_GAS})
-        except Exception as error:  # the node's message is the reason
+        except Exception as error:  # re-raise with the node's message
             return str(error)
         return "not when repeated"
 
@@ -225,14 +227,17 @@ class LocalChain:
         return str(to_checksum_address(str(self.w3.eth.get_transaction_receipt(tx_hash)["contractAddress"])))
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
-        """Let the protocol contracts take these tokens of the whale, once."""
+        """Approve the protocol contracts for the whale's tokens, once."""
         at = self.addresses
         for symbol in symbols:
             for spender in (at.v2_router, at.swap_router_02, at.position_manager, at.pool_minter):
                 self.send(self.token_contract(symbol).functions.approve(spender, UINT256_MAX))
 
     def set_balance(self, symbol: str, raw: int, owner: str | None = None) -> None:
-        """Give the wallet (or `owner`) exactly this many base units; its nonce stays. Wrapped native can be reduced for the wallet only."""
+        """Set the balance of the wallet (or `owner`) in base units without changing its nonce.
+
+        Wrapped native coin can be reduced for the wallet only.
+        """
         self.set_balances({symbol: raw}, owner)
 
     def set_balances(self, wanted: Mapping[str, int], owner: str | None = None) -> None:
@@ -249,7 +254,7 @@ class LocalChain:
             self.send(move)
 
     def set_native(self, wei: int, owner: str | None = None) -> None:
-        """Give the wallet (or `owner`) exactly this much native coin."""
+        """Set the native balance of the wallet (or `owner`)."""
         self.node.set_native(owner or self.wallet.address, wei)
 
     # time
@@ -263,13 +268,13 @@ class LocalChain:
         self.node.mine(blocks)
 
     def warp(self, seconds: int, refresh_feeds: bool = True) -> None:
-        """Mine a block that much later; feeds then get a fresh round at their present price unless disabled."""
+        """Mine a block that much later; enabled feeds then get a new round at their present price."""
         self.node.mine_at(self.now_s() + seconds)
         if refresh_feeds:
             self.refresh_feeds()
 
     def refresh_feeds(self, symbols: Iterable[str] | None = None) -> None:
-        """Write a complete round at the current price and time for each of these feeds (default all)."""
+        """Write a complete round at the current price and time to these feeds (default: all)."""
         for symbol in self.feeds if symbols is None else symbols:
             answer = round(self.books.prices_usd[symbol] * 10**FEED_DECIMALS)
             self.send(self.feed_contract(symbol).functions.push(answer))
@@ -283,7 +288,7 @@ class LocalChain:
         return ChainSnapshot(self.node.snapshot(), self.books)
 
     def revert(self, mark: ChainSnapshot) -> None:
-        """Revert to a snapshot, which can be used once."""
+        """Revert to a snapshot; each snapshot can be used once."""
         self.node.revert(mark.node)
         self.books = mark.books
 
@@ -376,9 +381,10 @@ class LocalChain:
     def config_text(
         self, store_url: str = "sqlite:///trimtab.db", targets: Mapping[str, str] | None = None, router: str = "swap_router_02"
     ) -> str:
-        """A complete trimtab.toml for this chain; `targets` by symbol replace those of the description.
+        """Return a complete trimtab.toml for this chain.
 
-        `router` is "swap_router_02" or "rebalancer".
+        `targets` by symbol replace those of the description; `router` is "swap_router_02" or
+        "rebalancer".
         """
         from agent.localchain.world import config_text
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-# --- Volatility, Sharpe ratio and drawdown of daily returns, by empyrical-reloaded where the extra `analysis` is installed.
+# --- Volatility, Sharpe ratio and drawdown of daily returns; empyrical-reloaded from the extra
+# `analysis` if installed.
 
 
 DAY_S = 86_400
@@ -43,7 +44,7 @@ MISSING = "needs the extra analysis: pip install 'trimtab[analysis]'"
 
 
 def daily_returns(parts: Sequence[ReturnPeriod]) -> list[float]:
-    """Return of each UTC day, without external transfers; a day without a valuation returns zero."""
+    """Return of each UTC day, net of external transfers; zero for days without a valuation."""
     days: dict[int, float] = {}
     for part in parts:
         if part.factor is not None:
@@ -53,7 +54,10 @@ def daily_returns(parts: Sequence[ReturnPeriod]) -> list[float]:
 
 
 def statistics(parts: Sequence[ReturnPeriod]) -> dict[str, Any] | None:
-    """Per year of 365 days, risk-free rate zero; None for fewer than five days, `missing` where the library is not installed."""
+    """Return annualised statistics (365 days, risk-free rate zero).
+
+    None for fewer than five days; `missing` without the library.
+    """
     returns = daily_returns(parts)
     if len(returns) < MIN_DAYS:
         return None
@@ -79,7 +83,7 @@ def _known(value: Any) -> float | None:
 Document = dict[str, Any]
 MOST_PERIODS = 400
 LEDGERS_DAY_S, OLD_RATE_DAYS = 86_400, 31
-"""A rate may be so old without a word: tables of monthly rates are usual."""
+"""Maximum age of an exchange rate before a warning; monthly rates are common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +98,10 @@ class LedgerData:
     valuations: tuple[Valuation, ...]
     names: TokenNames
     runs: dict[bool, TaxLotRun] = field(default_factory=dict)
-    """Cached results of `taxed`, by currency: a run over years of entries takes time."""
+    """Cache of `taxed` by currency: computing years of entries takes time."""
 
     def taxed(self, numeraire_only: bool = False) -> TaxLotRun:
-        """Lots and disposals by [tax], or first in, first out in the numeraire without it."""
+        """Return lots and disposals by [tax]; first in, first out in the numeraire without it."""
         tax = self.loaded.config.tax
         table = None if numeraire_only else read_rates(self.loaded)
         method = LotMethod.FIFO if tax is None else LotMethod(tax.method)
@@ -146,7 +150,7 @@ def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None,
         first, final = found.valuations[0], found.valuations[-1]
         spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
         periods = [performance(found.entries, found.valuations, start, end, token) for start, end in spans]
-        taxed = found.taxed(numeraire_only=True)  # once for all periods: the gain of a disposal does not depend on later ones
+        taxed = found.taxed(numeraire_only=True)  # computed once for all periods: later disposals do not change the gain of earlier ones
         blocks = {entry.id: entry.block for entry in found.entries}
         rows = [_period(found, one, span, taxed, blocks) for one, span in zip(periods, spans, strict=True) if one is not None]
         return {
@@ -208,7 +212,7 @@ def compare_with_chain(agent: Agent) -> Document:
 
 
 def open_books(config: Path | str, note: str) -> Document:
-    """Close the current book and open one at the chain's balances of the next cycle."""
+    """Close the current book and open a new one with the chain's balances of the next cycle."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
         made = store.open_book(wiring.SystemClock().now_s(), note)
@@ -279,14 +283,14 @@ def _period(found: LedgerData, one: Performance, span: tuple[int, int], taxed: T
 
 
 def _why_empty(valuations: Sequence[Valuation]) -> str:
-    """Reason why there is no period: each needs two valuations."""
+    """Return why there is no period; each needs two valuations."""
     if len(valuations) == 1:
         return f"the books hold one value so far, of {format_utc(valuations[0].chain_s)}; profit and loss lie between two"
     return "no period holds two values"
 
 
 def _tax(found: LedgerData) -> Document | None:
-    """Gain realised in each calendar year by [tax], in its currency; None without it."""
+    """Return realised gains by calendar year under [tax], in its currency; None without [tax]."""
     tax = found.loaded.config.tax
     if tax is None:
         return None
@@ -304,7 +308,9 @@ def _tax(found: LedgerData) -> Document | None:
 
 
 def _old_rate(found: LedgerData) -> str:
-    """The entry with the oldest rate, if that is older than a month: the table has gaps, or ends too early."""
+    """Return the entry with the oldest exchange rate if older than a month: the rate table has gaps
+    or ends early.
+    """
     table = read_rates(found.loaded)
     if table is None or not found.entries:
         return ""
@@ -323,7 +329,9 @@ def _by_token(found: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str
 
 
 def _unrealised(taxed: TaxLotRun, at: Valuation) -> Value:
-    """Value of the holdings less the cost of their lots; positions count with their present holdings."""
+    """Return the value of the holdings less the cost of their lots; positions count with their
+    present amounts.
+    """
     cost = sum((lot.cost for lot in taxed.open()), Fraction(0))
     return at.value - cost
 
@@ -375,7 +383,9 @@ def export(config: ConfigSource, kind: str, folder: Path | str, force: bool = Fa
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """RFC 4180 with Unix line ends; no cell that a spreadsheet would read as a formula (T17)."""
+    """Return RFC 4180 CSV with Unix line ends; cells never parse as formulas in a spreadsheet
+    (T17).
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -404,7 +414,7 @@ def _rotki(found: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
 
 
 def _parquet(sheet: ExportTable) -> bytes:
-    """Parquet with text columns: base units and values are exact, and no Parquet integer holds 256 bits."""
+    """Write Parquet with text columns: base units exceed Parquet's integers."""
     try:
         import polars
     except ImportError:
