@@ -27,12 +27,15 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Show = Callable[["Console", Document], None]
-"""Prints a document: on stderr before a question, on stdout in the end."""
+"""Prints a document: to stderr before a question, to stdout at the end."""
 
 
 @contextmanager
 def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[Agent, Spinner]]:
-    """Open the agent and a progress display. Raises ConfigError before any work if a question cannot be answered."""
+    """Open the agent and a progress display.
+
+    Raises ConfigError up front if a question could not be answered.
+    """
     from agent import app as api
 
     if send:
@@ -42,7 +45,9 @@ def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[A
 
 
 def ask_owner(agent: Agent, wait: Spinner, document: Document, show: Show, question: str, *, yes: bool) -> bool:
-    """Ask the owner after showing the document and config changes made by hand; with `yes` no question is asked."""
+    """Ask for confirmation after showing the document and manual config changes; `yes` skips the
+    question.
+    """
     from agent.app import config_versions
 
     if yes:
@@ -141,7 +146,10 @@ def withdraw(  # noqa: PLR0913
 
 
 def withdrawing_document(found: WithdrawalReport, agent: Agent) -> Document:
-    """Document of a withdrawal. `sale` is the plan that comes first, None if the balance suffices."""
+    """Return the document of a withdrawal.
+
+    `sale` is the plan that raises the shortfall, None if the balance suffices.
+    """
     from agent.cli.display import documents
 
     return {
@@ -159,7 +167,7 @@ def withdrawing_document(found: WithdrawalReport, agent: Agent) -> Document:
 
 
 def payment(one: Payment, portfolio: Portfolio) -> Document:
-    """One payment, base units as a decimal string."""
+    """Return one payment; base units as a decimal string."""
     from agent.units import decimal_text
 
     token = portfolio.token(one.token)
@@ -173,14 +181,14 @@ def payment(one: Payment, portfolio: Portfolio) -> Document:
 
 
 def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool = False) -> None:
-    """Print the sale that comes first."""
+    """Print the sale that precedes the withdrawal."""
     from agent.cli.display import documents, plan_tables
 
     plan_tables.show_plan(console, plan, documents.decimals(agent.portfolio), verbose=verbose, more="--verbose")
 
 
 def show_remedies(console: Console, document: Document) -> None:
-    """Print the remedy for each limit that refuses."""
+    """Print the remedy for each exceeded limit."""
     for remedy in document["remedies"]:
         console.print(cell(f"  What to do: {remedy}"))
 

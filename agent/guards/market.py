@@ -154,7 +154,7 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
         judges_market=True,
     ),
 )
-"""Guards on plan economics, in the order of their verdicts."""
+"""Guards on legs and pools, in the order of their verdicts."""
 
 
 # --- Guards on prices: pool against reference, feed age, feed against TWAP, stablecoin pegs.

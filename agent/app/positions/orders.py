@@ -35,16 +35,16 @@ ALL = "all"
 
 
 def standing_orders(agent: Agent) -> Document:
-    """Every order with its level, the present price, the distance between them, and its stage with time; writes nothing."""
+    """Return every order with level, present price, distance and stage; writes nothing."""
     step = agent.step_input()
     selling = any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders)
-    document = orders_document(agent.plan().step_input if selling else step)  # refusals by guards show in a plan only
+    document = orders_document(agent.plan().step_input if selling else step)  # plans alone show refusals by guards
     limits = [{**order_document(one), **limit_prices(one, step)} for one in agent.desk.store.orders() if one.state == "open"]
     return {**document, "limit_orders": limits}
 
 
 def orders_document(step: StepInput) -> Document:
-    """Document of the orders of a given step."""
+    """Return the document of the orders of a step."""
     references, cannot = reference_prices(step), decision_at(step).stuck
     return {
         "block": step.snapshot.head.number,
@@ -61,9 +61,9 @@ def orders_document(step: StepInput) -> Document:
 
 
 def arm_orders(agent: Agent, subject: str) -> Document:
-    """Arm the orders of `subject` (a symbol, "portfolio" or "all") for the next cycle, so that exited assets return.
-
-    Raises ConfigError for a subject without orders, Refused if a level contradicts the present price: nothing is written then.
+    """Arm the orders of `subject` (a symbol, "portfolio" or "all") for the next cycle, so that
+    exited assets return. Raises ConfigError for a subject without orders; Refused, with nothing
+    written, if a level contradicts the present price.
     """
     step = agent.step_input()
     tokens = _tokens(step, subject)
@@ -80,7 +80,7 @@ def arm_orders(agent: Agent, subject: str) -> Document:
 
 
 def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -> Document:
-    """Disarm the orders of `subject`, of these kinds or all, until they are armed; exited assets return.
+    """Disarm the orders of `subject`, of these kinds or all; exited assets return.
 
     Raises ConfigError if there is none.
     """
@@ -96,9 +96,10 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
 
 
 def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> Document:
-    """Write levels into the config, "off" removes one; raises like loading the new file would.
+    """Write levels into the config; "off" removes a level.
 
-    If the version before was confirmed the new one counts as confirmed too, so that a run takes it up.
+    Raises like loading the new file would. If the previous version was confirmed, the new one is
+    too, so that a run adopts it.
     """
     text, changes = edit_order_levels(path, subject, levels)
     if changes:
@@ -137,7 +138,10 @@ def _waiting_order(terms: OrderTerms) -> ConditionalOrder:
 
 
 def _write(agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[ConditionalOrder]) -> None:
-    """Replace all orders of `keys` by `changed`. Raises Retryable if a cycle of a running agent was faster."""
+    """Replace all orders of `keys` by `changed`.
+
+    Raises Retryable if a running agent wrote first.
+    """
     store = agent.desk.store
     found, turn = store.standing_orders()
     others = [order for order in found if order.key not in keys]
@@ -162,7 +166,7 @@ def _called(subject: str) -> str:
 
 
 def _reenabled(step: StepInput, known: Sequence[ConditionalOrder]) -> list[str]:
-    """Assets that were exited, or were exiting, because of these orders."""
+    """Return assets that these orders exited or were exiting."""
     gone = [order.token for order in known if order.is_exit and order.stage in EXITED_STAGES]
     return [order_levels.order_subject(step.portfolio, token) for token in dict.fromkeys(gone)]
 
@@ -192,7 +196,7 @@ def _row(step: StepInput, order: ConditionalOrder) -> Document:
 
 
 def _terms(step: StepInput, terms: OrderTerms) -> str:
-    """Terms in the notation of the config."""
+    """Return the terms in config notation."""
     if terms.share_bps is not None:
         return f"{terms.share_bps / 100:g}%"
     return _figure(step, terms.token, terms.price) or ""
@@ -203,7 +207,7 @@ def _subject(step: StepInput, token: str) -> str:
 
 
 def _figure(step: StepInput, token: str, price: Price | None) -> str | None:
-    """A price in whole coins of the numeraire; for the portfolio its NAV per share."""
+    """Return a price in whole coins of the numeraire; for the portfolio its NAV per share."""
     if price is None:
         return None
     if token == PORTFOLIO:
@@ -226,7 +230,7 @@ def _unit(step: StepInput) -> Fraction:
     return unit_value.unit_value_at(step.history.unit_value, prices)
 
 
-# --- Limit orders: sell at a price or better until a time.
+# --- Limit orders: sell at a price or better before a deadline.
 
 
 MAX_ORDER_S = 90 * 86_400
@@ -237,9 +241,8 @@ POLL_S = 12.0
 
 @dataclass(frozen=True, slots=True)
 class LimitOrderRequest:
-    """A limit order as written: sell `amount` of `token_in` for `token_out` at `price` or better `until` then.
-
-    With `wait` it is tried until it ends.
+    """A limit order as entered: sell `amount` of `token_in` for `token_out` at `price` or better
+    before `until`. With `wait` it is retried until it ends.
     """
 
     token_in: str
@@ -259,10 +262,11 @@ def swap_at_limit(
     progress: Progress,
     sure: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> tuple[LimitOrder, StepOutcome]:
-    """Place a limit order and try it; without `send` only evaluate it.
+    """Place a limit order and try it once; with `wait` until it ends.
 
-    With `send` the order is recorded and tried once, or until it ends if it is to wait; else `trimtab run --send` continues it. `sure` is
-    called with the limit beside the market's price (describe.limit_prices). Raises ConfigError for an invalid price or time.
+    Without `send` it is only evaluated. With `send` it is recorded, and `trimtab run --send`
+    continues it. `sure` receives the limit and the market price (describe.limit_prices). Raises
+    ConfigError for an invalid price or time.
     """
     context = agent.desk
     made = _order(agent, asked)
@@ -284,7 +288,7 @@ def swap_at_limit(
 
 
 def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActors) -> StepOutcome:
-    """Run one cycle that fills the order if its price is met."""
+    """Run one cycle that fills the order if its price is reached."""
     outcome = engine.run_step(context.readers, SwapAtPrice(order), context.store, actors)
     close_orders(context, outcome.after or outcome.step_input)
     return outcome
@@ -308,7 +312,7 @@ def _order(agent: Agent, asked: LimitOrderRequest) -> LimitOrder:
 
 
 def _until(text: str, now_s: int) -> int:
-    """Chain seconds of a duration from now, or of a time such as 2027-01-31T18:00Z."""
+    """Return chain seconds of a duration from now, or of a time such as 2027-01-31T18:00Z."""
     try:
         until_s = now_s + parse_duration_s(text, "--until")
     except ConfigError:

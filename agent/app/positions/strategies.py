@@ -28,18 +28,18 @@ NO_STRATEGIES = "there are no [[strategies]] in the config"
 
 
 def strategies(agent: Agent) -> Document:
-    """Each strategy's capital, share, unit value, return, Sharpe ratio and state at the newest block; writes nothing.
-
-    Raises ConfigError where the config has none.
+    """Return capital, share, unit value, return, Sharpe ratio and state of each strategy at the
+    newest block; writes nothing. Raises ConfigError without strategies.
     """
     return _document(agent.step_input())
 
 
 def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Document:
-    """Reconcile the strategy books with wallet and config, once `sure` has confirmed the result.
+    """Reconcile strategy books with wallet and config after `sure` has confirmed the result.
 
-    Closed strategies are settled and new ones opened, at reference prices and in kind; unexplained holdings are shared by capital. Raises
-    ConfigError if there is nothing to do, Refused while a token is in quarantine.
+    Closed strategies are settled and new ones opened, at reference prices and in kind. Unexplained
+    holdings are shared by capital. Raises ConfigError if there is nothing to do, Refused while a
+    token is in quarantine.
     """
     context, readers = agent.desk, agent.desk.readers
     snapshot = readers.reader.snapshot()
@@ -67,7 +67,10 @@ def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Docu
 
 
 def route_transfers(config: Path | str, name: str) -> Document:
-    """Assign later deposits and withdrawals to that strategy; "all" shares them by capital. Raises ConfigError for an unknown name."""
+    """Assign later deposits and withdrawals to a strategy; "all" shares them by capital.
+
+    Raises ConfigError for an unknown name.
+    """
     loaded = load_config(config)
     names = [one.name for one in loaded.config.strategies]
     if name != "all" and name not in names:

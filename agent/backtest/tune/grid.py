@@ -96,10 +96,7 @@ class PolicyGrid:
         return len(self.allocators) * (banded * len(self.destinations) + timed * points)
 
     def choices(self) -> tuple[PolicyChoice, ...]:
-        """Yield all settings, grouped by allocator.
-
-        An interval without a band has only destinations that need none.
-        """
+        """Return all settings, grouped by allocator; pure intervals have no destination "band"."""
         return tuple(self._each())
 
     def _each(self) -> Iterator[PolicyChoice]:
