@@ -157,9 +157,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(KeyboardInterrupt):
-    """Raised when a requested stop is safe.
-
-    Not an Exception, so that no `except Exception` catches it.
+    """Raised when a requested stop is safe. Not an Exception, so that no `except Exception` catches
+    it.
     """
 
 

@@ -46,7 +46,7 @@ FEED_DECIMALS = 8
 TWAP_WINDOW_S = 1_800
 FAR_FUTURE_S = 2**63
 WHALE_USD = 10**9
-"""Value of each token given to the whale when it is deployed, USD."""
+"""USD value of each token that the whale receives at deployment."""
 OBSERVATIONS = 64
 """Slots for price observations per V3 pool: enough for a TWAP of 30 minutes across many trades."""
 MINTS_PER_TX = 40
@@ -138,7 +138,7 @@ class LocalChain:
         self.clock = ChainClock(node)
         self.books = ChainContents({}, {}, {}, {}, {}, {})
         self._contracts: dict[tuple[str, int], tuple[Artifact, Contract]] = {}
-        self.addresses: ProtocolAddresses  # set by deploy, before anyone else sees the chain
+        self.addresses: ProtocolAddresses  # set by deploy before the chain is returned
 
     # contents
 
@@ -179,7 +179,7 @@ class LocalChain:
         return usd[token0] / usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
 
     def contract(self, address: str, artifact: Artifact) -> Contract:
-        """A web3 contract at an address; cached, because web3 takes milliseconds to build one."""
+        """Return a web3 contract at an address; cached, because building one takes milliseconds."""
         key = (to_checksum_address(address), id(artifact))
         if key not in self._contracts:
             self._contracts[key] = artifact, self.w3.eth.contract(address=key[0], abi=artifact.abi)
@@ -280,7 +280,7 @@ class LocalChain:
             self.send(self.feed_contract(symbol).functions.push(answer))
 
     def feed_contract(self, symbol: str) -> Contract:
-        """The price feed of a token; anyone may write its rounds."""
+        """Return the price feed of a token; any account may write its rounds."""
         return self.contract(self.feeds[symbol], own_artifact("PriceFeed"))
 
     def snapshot(self) -> ChainSnapshot:
@@ -320,7 +320,7 @@ class LocalChain:
         return token
 
     def add_v2_pool(self, token_a: str, token_b: str, value_usd: int) -> LocalPool:
-        """Create a pair at the current prices with this much USD in it, named "v2 A/B"."""
+        """Create a pair named "v2 A/B" at current prices with this much USD in it."""
         token0, token1 = self._pair(token_a, token_b)
         amounts = [self._raw_for_usd(token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)]
         router = self.contract(self.addresses.v2_router, npm_artifact(V2_ROUTER))
@@ -351,7 +351,9 @@ class LocalChain:
         self.mint_positions(self.books.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
 
     def move_market(self, prices_usd: Mapping[str, Fraction | int | str], twap_follows: bool = True, feeds_follow: bool = True) -> None:
-        """Change the world price of these tokens: every pool is arbitraged to it, feeds and 30 minute TWAP follow."""
+        """Set the world price of these tokens: every pool is arbitraged to it, feeds and the
+        30-minute TWAP follow.
+        """
         moved = {symbol: Fraction(price) for symbol, price in prices_usd.items()}
         for symbol, price in moved.items():
             if symbol not in self.tokens or price <= 0:
@@ -367,7 +369,7 @@ class LocalChain:
             self.refresh_feeds(self.feeds if twap_follows else moved)
 
     def swap(self, pool: str, token_in: str, amount_in_raw: int) -> int:
-        """Let the whale trade in one pool at any price, while feeds stay; return base units received."""
+        """Swap from the whale in one pool at any price; feeds stay. Return the base units received."""
         info = self.books.pool_info[pool]
         given = info.token0 if info.token0.symbol == token_in else info.token1
         wanted = info.token1 if given is info.token0 else info.token0

@@ -125,21 +125,23 @@ class Problem:
         return self.nodes[self.position[address]].price
 
     def least_rate(self, pool: Pool) -> Fraction:
-        """Value out per value in, after fee, below which no unit is traded in `pool`: that of the floor of its legs."""
+        """Return the least value out per value in, after fee, at which a unit is traded in `pool`:
+        the rate of its floor.
+        """
         impact_bps = BPS if self.impact_bps == UNBOUNDED_BPS else self.impact_bps
         return least_rate(pool.fee_pips, impact_bps, self.slippage_bps or 0)
 
     def room(self, pool: Pool, token_in: str) -> int:
-        """Base units of `token_in` that a pool of the snapshot takes within its impact bound and above its floor."""
+        """Return base units of `token_in` that a pool takes within its impact bound and above its
+        floor.
+        """
         token_out = amm.token_out(pool, token_in)
         return pool.best_response(token_in, self.least_rate(pool) * self.price(token_in) / self.price(token_out), self.impact_bps)
 
 
 def build_problem(step: StepInput, references: ReferencePrices) -> Problem:
-    """Return the problem.
-
-    Raises Refused if an asset's price or balance is unknown, or gas cannot be valued while
-    plan_cost is on.
+    """Return the problem. Raises Refused if an asset's price or balance is unknown, or gas cannot
+    be valued while plan_cost is on.
     """
     notes: list[SkippedItem] = []
     nodes = (*_assets(step, references), *_hubs(step, references, notes))
@@ -231,7 +233,7 @@ def _hubs(step: StepInput, references: ReferencePrices, notes: list[SkippedItem]
 
 
 def _usable(step: StepInput, pool: Pool, nodes: tuple[TokenNode, ...], position: dict[str, int], notes: list[SkippedItem]) -> bool:
-    """True if a pool may be traded in; a reason that the owner may ask about is noted."""
+    """True if a pool is tradable; records reasons that concern the owner."""
     if pool.token0 not in position or pool.token1 not in position:
         return False
     if {pool.token0, pool.token1} & {one.token for one in step.quarantine}:

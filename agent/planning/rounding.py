@@ -196,7 +196,7 @@ class RouteSimulator:
         return amount
 
     def _leg_fits(self, trial: _RouteTrial, pool_address: str, token_in: str, amount: int) -> SwapResult[Pool] | Fraction:
-        """One leg's swap when it fits, else the part of the amount to try next."""
+        """Return the swap of a leg that fits, else the fraction of the amount to try next."""
         before = trial.now.get(pool_address, self.now[pool_address])
         room = self.room(pool_address, token_in, trial.spent)
         if amount > room:

@@ -129,7 +129,9 @@ def invalidation_reason(step: StepInput) -> str:
 
 
 def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
-    """True if tokens, their order, kind of goal or targets differ; a missing goal always differs."""
+    """True if tokens, their order or targets differ; a target that becomes zero or non-zero always
+    differs.
+    """
     if [*now_bps] != [*then_bps]:
         return True
     return any(abs(bps - then_bps[token]) > SAME_BPS or (bps == 0) != (then_bps[token] == 0) for token, bps in now_bps.items())
@@ -190,9 +192,8 @@ def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionPro
 
 
 def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
-    """Return the signals of tokens that still have to move in the execution's direction.
-
-    Raises Refused.
+    """Return the signals of tokens that still have to move in the execution's direction. Raises
+    Refused.
     """
     under = step.history.campaign
     if under is None:

@@ -248,7 +248,9 @@ def add_liquidity(
 def quote_provision(
     book: PositionBook, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
 ) -> tuple[int, Amounts]:
-    """Liquidity and exact base units that providing `desired` takes now; (0, (0, 0)) where nothing can be provided."""
+    """Return liquidity and base units that providing `desired` takes now; (0, (0, 0)) if nothing
+    can be provided.
+    """
     if (at := pool.tick_state) is not None:
         if ticks is None:
             return 0, (0, 0)
@@ -260,7 +262,7 @@ def quote_provision(
 def _place(
     book: PositionBook, target: LpTarget, pool: Pool, own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 ) -> tuple[ConfirmedPosition | None, Amounts | None] | str:
-    """Return the position to grow, or the ticks of a new one; or why there is none."""
+    """Return the position to increase or the ticks of a new one; or why there is none."""
     if pool.tick_state is None:
         pairs = [(one, position) for one, position in book.pairs if isinstance(position, LpV2Position) and position.pair == target.pool]
         return (pairs[0][0], None) if pairs else "the wallet's account of the pair was not read"
@@ -295,7 +297,9 @@ def _loss_rate(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRa
 
 
 def _desired(book: PositionBook, target: LpTarget, pool: Pool, within: minting.SqrtPriceRange | None, value: Value) -> tuple[Amounts, str]:
-    """Return base units of both tokens in the pool's ratio, worth `value` at reference prices or limited by balance, and the limit hit."""
+    """Return base units of both tokens in the pool's ratio, worth `value` at reference prices or
+    capped by balance, and the binding limit.
+    """
     if (at := pool.tick_state) is not None:
         unit = minting.mint_amounts(at.sqrt_price_x96, within or (0, 0), minting.REFERENCE_LIQUIDITY)
     else:
@@ -310,9 +314,9 @@ def _desired(book: PositionBook, target: LpTarget, pool: Pool, within: minting.S
 
 
 def _taken_whole(book: PositionBook, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> Amounts:
-    """Return `desired` without the part that rounding would leave untaken: a used-up allowance needs no revoking transaction.
-
-    For the same reason an amount a millionth below the one this step has approved is raised to it.
+    """Return `desired` without the part that rounding would leave unused, so that no allowance
+    remains to revoke. For the same reason, an amount up to a millionth below this step's approval
+    is raised to it.
     """
     caps = dict(book.step.spend_caps)
 
@@ -330,7 +334,7 @@ def _taken_whole(book: PositionBook, pool: Pool, one: ConfirmedPosition | None, 
 
 
 def _unsafe(book: PositionBook, target: LpTarget, pool: Pool, within: minting.SqrtPriceRange | None, band: int) -> str:
-    """Return why this pool is unsafe for providing now; empty if it is safe."""
+    """Return why the pool is unsafe for provision now; empty if it is safe."""
     price = pools.marginal_price(pool, pool.token0)
     if not minting.is_within_band(price, book.ratio(target), band):
         return f"the pool is beyond the {band} bps around the reference within which limits.slippage bounds what liquidity costs"
@@ -487,7 +491,9 @@ def _reduce(builder: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, e
 
 
 def _compound(builder: AdjustmentBuilder, target: LpTarget, pool: Pool, stay: HeldPositions, lacks: Value) -> None:
-    """Collect fees above the target's `compound_above`, and reinvest what its share then lacks: all of them if it was on target."""
+    """Collect fees above the target's `compound_above` and reinvest the share's shortfall; all of
+    them if the share was on target.
+    """
     for one, position in stay:
         earned = builder.book.value(one, positions.uncollected_fees(position))
         if not isinstance(position, LpV3Position) or target.compound_above is None or earned <= target.compound_above:
