@@ -23,9 +23,10 @@ import requests
 import tomlkit
 
 from agent import app as api
+from agent.app.documents import plans
+from agent.app.documents.status import status
 from agent.app.start.setup import pin_all
 from agent.chain.rpc import HttpTransport
-from agent.cli.display import documents
 from agent.cli.display.output import format_stage, note
 from agent.config.fields import parse_address
 from agent.config.load import load_config
@@ -110,10 +111,10 @@ def run(config: Path, upstream: str, native: str) -> dict:
         fund(AnvilNode(url), parse_address(loaded.config.chain.wrapped_native), parse_raw(native, 18, "--native"))
         pin_all(loaded)
         with api.open_agent(loaded) as agent:
-            before = documents.status(agent.status())
+            before = status(agent.status())
             outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda stage: note(format_stage(stage)))
-            done = documents.rebalance(outcome, agent.realised(outcome))
-            after = documents.status(agent.status())
+            done = plans.rebalance(outcome, agent.realised(outcome))
+            after = status(agent.status())
     return {"before": before, "rebalance": done, "after": after}
 
 

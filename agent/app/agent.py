@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from agent import engine, wiring
 from agent.accounting.tax_lots import wallet_changes as planned_changes
@@ -48,6 +48,10 @@ from agent.signing.keys import SuppliedKey
 from agent.store.config_versions import ConfigChanged
 from agent.store.files.locks import LockHeld
 from agent.units import NATIVE, Token, parse_raw
+
+if TYPE_CHECKING:
+    from agent.app.documents.plans import EndpointDocument, RealisedDocument
+    from agent.app.documents.status import LeastTotalDocument
 
 # --- Scheduling of a long run: clock, chance and work are passed in, so that a test runs a year in a moment.
 
@@ -178,7 +182,7 @@ class PortfolioStatus:
     paused: bool
     pause_reason: str
     warnings: tuple[str, ...]
-    endpoints: tuple[dict[str, Any], ...] = ()
+    endpoints: tuple[EndpointDocument, ...] = ()
     hard: bool = False
 
     @property
@@ -187,7 +191,7 @@ class PortfolioStatus:
         return native_coin.native_view(self.step_input)
 
     @property
-    def least(self) -> dict[str, Any] | None:
+    def least(self) -> LeastTotalDocument | None:
         """The minimum total at which all of this works, the cost of a year, and the settings to change if the total is below it."""
         drifts = self.decided.drifts
         return least_total.least_total_now(self.step_input, investable_total(drifts)) if drifts else None
@@ -369,7 +373,7 @@ class Agent:
         """Weight less target in bps by symbol."""
         return {self.portfolio.token(d.token).label: d.drift_bps for d in current_drifts(step_input)}
 
-    def realised(self, outcome: StepOutcome) -> list[dict[str, Any]]:
+    def realised(self, outcome: StepOutcome) -> list[RealisedDocument]:
         """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
         planned: dict[str, int] = {}
         got: dict[str, int] = {}
@@ -393,7 +397,7 @@ class Agent:
             return dict(zip((grant.action.token0, grant.action.token1), positions.expected_amounts(grant.action), strict=True))
         return {} if grant.plan is None else planned_changes(grant.plan)
 
-    def endpoints(self) -> tuple[dict[str, Any], ...]:
+    def endpoints(self) -> tuple[EndpointDocument, ...]:
         """Record of each endpoint: operator, state, score, latency, last problem."""
         return tuple(endpoint_records(self.desk.panel))
 

@@ -6,12 +6,13 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from agent.app.documents.fields import fill
+from agent.app.documents.setup import AlertDocument, AlertTargetDocument
 from agent.config.alerts import AlertsTable, AlertTargetTable
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import EXIT_OPERATOR, ConfigError, Refused, Retryable, TrimtabError
@@ -20,7 +21,6 @@ from agent.model import (
     Alert,
     AlertKind,
     AlertMessage,
-    AlertState,
     AlertTargetState,
     AssetDrift,
     BlockedExit,
@@ -46,6 +46,7 @@ from agent.units import BPS, Price, decimal_text, parse_raw, price_text
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
+    from agent.app.documents.setup import AlertsDocument, AssetAlertDocument
 
 
 # --- Alerts about drift and reviews: one message per cause, with trades, cost and the command to run.
@@ -341,8 +342,6 @@ def price_distance(price: Price, limit: Price | None) -> Fraction | None:
 
 # --- The notifier: targets from the environment, rules from [alerts], state from the store; and test messages.
 
-
-Document = dict[str, Any]
 TEST = "This is a test of trimtab's alerts."
 SLACK_S = 10.0
 """Seconds that a test waits for a target beyond all its attempts."""
@@ -379,12 +378,13 @@ def low_gas_wei(loaded: LoadedConfig) -> int | None:
     return None if text is None else parse_raw(text, 18, "alerts.low_gas")
 
 
-def alerts(agent: Agent) -> Document:
+def alerts(agent: Agent) -> AlertsDocument:
     """Present alert prices of each asset, the active alerts, and the delivery record of each target."""
     standing = agent.status()
     table, store = agent.desk.config.alerts, agent.desk.store
     states, targets = store.alert_states(), store.alert_targets()
     names = {target.name for target in table.targets}
+    sent = [state for state in states if state.told_s is not None]
     return {
         "block": standing.step_input.snapshot.head.number,
         "assets": [_asset(agent, one) for one in asset_bands(standing.decided.drifts)],
@@ -393,12 +393,12 @@ def alerts(agent: Agent) -> Document:
         "cooldown_s": table.cooldown,
         "targets": [_target(target, targets.get(target.name, AlertTargetState(target.name)), table) for target in table.targets],
         "forgotten_targets": sorted(set(targets) - names),
-        "open": [_state(state) for state in states if state.since_s is not None or state.untold],
-        "last": [_state(state) for state in sorted(states, key=lambda one: one.told_s or 0, reverse=True) if state.told_s is not None][:10],
+        "open": [fill(AlertDocument, state) for state in states if state.since_s is not None or state.untold],
+        "last": [fill(AlertDocument, state) for state in sorted(sent, key=lambda one: one.told_s or 0, reverse=True)[:10]],
     }
 
 
-def try_targets(config: LoadedConfig | Path | str) -> Document:
+def try_targets(config: LoadedConfig | Path | str) -> dict[str, Any]:
     """Send one test message to each target and wait for its result; no chain, no store. Raises ConfigError if there is none."""
     table = (config if isinstance(config, LoadedConfig) else load_config(config)).config.alerts
     if not table.targets:
@@ -420,7 +420,7 @@ def _kinds(events: Sequence[str]) -> frozenset[AlertKind]:
     return frozenset(AlertKind(event) for event in events)
 
 
-def _asset(agent: Agent, one: AssetBand) -> Document:
+def _asset(agent: Agent, one: AssetBand) -> AssetAlertDocument:
     token, numeraire = agent.portfolio.token(one.drift.token), agent.portfolio.numeraire
 
     def price(value: Any) -> str | None:
@@ -443,36 +443,11 @@ def _asset(agent: Agent, one: AssetBand) -> Document:
     }
 
 
-def _target(target: AlertTargetTable, state: AlertTargetState, table: AlertsTable) -> Document:
+def _target(target: AlertTargetTable, state: AlertTargetState, table: AlertsTable) -> AlertTargetDocument:
     try:
         target.resolve()
         ready = True
     except ConfigError:
         ready = False
-    return {
-        "name": target.name,
-        "ready": ready,
-        "url_env": target.url_env,
-        "events": list(target.events or table.events),
-        "delivered": _moment(state.delivered_s),
-        "failed": _moment(state.failed_s),
-        "failures_in_row": state.failures,
-        "why": state.why,
-        "waiting": state.waiting,
-        "lost": state.lost,
-    }
-
-
-def _state(state: AlertState) -> Document:
-    return {
-        "key": state.key,
-        "event": state.kind.value,
-        "text": state.text,
-        "since": _moment(state.since_s),
-        "told": _moment(state.told_s),
-        "waits": state.untold > 0,
-    }
-
-
-def _moment(at_s: int | None) -> str | None:
-    return None if at_s is None else datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
+    events = list(target.events or table.events)
+    return fill(AlertTargetDocument, state, name=target.name, ready=ready, url_env=target.url_env, events=events)

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING
 
-from agent.accounting.tax_lots import planned_gains
 from agent.config.build import build_policy, build_split
 from agent.config.limits import LimitsTable
 from agent.config.orders import pace_text
@@ -18,19 +17,20 @@ from agent.config.triggers import RiskTable
 from agent.config.weights import WeightsTable, weights_text
 from agent.execution.step_context import StepOutcome
 from agent.guards.market import SandwichExposure, max_extractable_profit, plan_sandwich_loss, sandwich_exposure
-from agent.model import LIMITS, Destination, ExternalTransfer, LimitUnit, LpTarget, Plan, Portfolio, StepInput, TradeSide
+from agent.model import LIMITS, Destination, LimitUnit, LpTarget, Portfolio, StepInput, TradeSide
 from agent.model.gradual_execution import LimitOrder
-from agent.model.strategies import CapitalSplit, Strategy, StrategyBook
+from agent.model.strategies import CapitalSplit, Strategy
 from agent.policy import text
-from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import DecisionResult
 from agent.policy.orders import levels
-from agent.policy.strategies.accounting import ONE, unit_value
-from agent.policy.strategies.netting import NettingResult, StrategyAdjustment, target_capital_shares
+from agent.policy.strategies.netting import target_capital_shares
 from agent.policy.text import format_duration
 from agent.policy.triggers import bands, rules
 from agent.reference import reference_prices
-from agent.units import BPS, Price, Value, decimal_text, price_text, value_text
+from agent.units import BPS, Value, decimal_text, price_text
+
+if TYPE_CHECKING:
+    from agent.app.documents.plans import LimitPricesDocument
 
 # --- Visibility of a transaction before it is mined, and the most that a sandwich could take.
 
@@ -88,96 +88,6 @@ def submission_text(config: Config) -> str:
     """Text for the owner to confirm: who receives the bytes, and the possible cost on a live chain."""
     how = submission(config)
     return how if how == PRIVATE or config.chain.local else f"{how}: {exposure(config).words}; {APPROVAL_LEAK}"
-
-
-Document = dict[str, Any]
-
-
-def netting_document(found: NettingResult | None, portfolio: Portfolio) -> Document | None:
-    """Acting strategies, internal netting and its savings; None for a single strategy. Values in the numeraire."""
-    if found is None:
-        return None
-
-    def money(value: Fraction) -> str:
-        return value_text(value, portfolio.numeraire.decimals)
-
-    return {
-        "acting": [one.name for one in found.wishes if one.acts],
-        "reasons": {one.name: one.reason for one in found.wishes},
-        "capital_moved": [{"from": giver, "to": receiver, "value": money(value)} for giver, receiver, value in found.moved],
-        "netted": [
-            {
-                "symbol": portfolio.token(one.token).label,
-                "bought": money(one.bought),
-                "sold": money(one.sold),
-                "crossed": money(one.crossed),
-                "net": money(one.net),
-            }
-            for one in found.netted
-            if one.bought or one.sold
-        ],
-        "crossed": money(found.crossed),
-        "saved_fees": money(found.saved),
-    }
-
-
-def netting_sentences(found: NettingResult | None, step: StepInput) -> list[str]:
-    """Sentences of `netting_document`; empty for a single strategy."""
-    document = netting_document(found, step.portfolio)
-    if found is None or document is None:
-        return []
-    unit = step.portfolio.numeraire.label
-    words = [f"Strategy {one.name} {'acted' if one.acts else 'waited'}: {one.reason}." for one in found.wishes]
-    words += [f"Capital worth {one['value']} {unit} went from {one['from']} to {one['to']}, inside." for one in document["capital_moved"]]
-    words += [
-        f"{one['symbol']}: {one['bought']} {unit} were wanted and {one['sold']} offered, {one['crossed']} exchanged inside, "
-        f"{one['net']} left for the market."
-        for one in document["netted"]
-    ]
-    return words + ([f"That saved at least {document['saved_fees']} {unit} of pool fees."] if found.saved else [])
-
-
-def strategy_document(
-    one: StrategyBook, split: CapitalSplit, adjustment: StrategyAdjustment | None, due: Fraction, step: StepInput, prices: dict[str, Price]
-) -> Document:
-    """One strategy: capital, share, NAV per share, return, Sharpe ratio, state, and holdings."""
-    portfolio = step.portfolio
-    decimals = portfolio.numeraire.decimals
-    value = sum((raw * prices[token] for token, raw in one.holdings if raw), Fraction(0))
-    unit = unit_value(value, one.units)
-    strategy = next(item for item in split.strategies if item.name == one.name)
-    whole = max(value, Fraction(1))
-    return {
-        "name": one.name,
-        "state": one.state.health.value,
-        "since_s": one.state.since_s,
-        "why": one.state.reason,
-        "capital": value_text(value, decimals),
-        "share_bps": None if adjustment is None else round(adjustment.share * BPS),
-        "target_share_bps": round(due * BPS),
-        "floor_bps": strategy.floor_bps,
-        "units": str(one.units),
-        "unit_value": None if unit is None else decimal_text(unit, 12),
-        "return_bps": None if unit is None else round(Fraction(unit - ONE, ONE) * BPS),
-        "sharpe": None if one.state.sharpe_milli is None else decimal_text(one.state.sharpe_milli, 3),
-        "sharpe_window_s": None if strategy.health is None else strategy.health.window_s,
-        "turning_since_s": one.state.turning_s,
-        "costs": value_text(one.costs, decimals),
-        "last_rebalance_s": one.last_rebalance_s,
-        "acts": adjustment is not None and adjustment.acts,
-        "reason": "" if adjustment is None else adjustment.reason,
-        "holdings": [
-            {
-                "symbol": portfolio.token(token).label,
-                "raw": str(raw),
-                "amount": value_text(Fraction(raw), portfolio.token(token).decimals),
-                "value": value_text(raw * prices[token], decimals),
-                "weight_bps": round(raw * prices[token] / whole * BPS),
-                "target_bps": dict(strategy.weights_bps).get(token, 0),
-            }
-            for token, raw in one.holdings
-        ],
-    }
 
 
 def target_shares(step: StepInput) -> dict[str, Fraction]:
@@ -363,85 +273,7 @@ def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
 # --- The taxable gain of a plan as a document; loads no chain.
 
 
-def tax_document(step: StepInput, plan: Plan | None) -> dict[str, Any] | None:
-    """Gain that each token would realise by the lot rule, and the state of the year; None without [tax]."""
-    tax, numeraire = step.history.tax, step.portfolio.numeraire
-    if tax is None:
-        return None
-
-    def money(value: Fraction) -> str:
-        return value_text(value, numeraire.decimals)
-
-    prices = reference_prices(step).by_token
-    at_s, coin = step.snapshot.head.timestamp_s, step.portfolio.wrapped_native
-    gains = () if plan is None or not plan.legs else planned_gains(plan, tax, prices, numeraire.address, coin, at_s)
-    left = None if tax.year_limit is None else max(Fraction(0), tax.year_limit - tax.realised)
-    return {
-        "method": tax.method.value,
-        "currency": tax.currency or numeraire.label,
-        "gain": money(sum((one.gain for one in gains), Fraction(0))),
-        "disposals": [
-            {
-                "symbol": step.portfolio.token(one.token).label,
-                "raw": str(one.raw),
-                "proceeds": money(one.proceeds),
-                "cost": money(one.cost),
-                "gain": money(one.gain),
-                "oldest_days": None if one.oldest_s is None else max(0, at_s - one.oldest_s) // 86_400,
-                "newest_days": None if one.newest_s is None else max(0, at_s - one.newest_s) // 86_400,
-            }
-            for one in gains
-        ],
-        "realised_this_year": money(tax.realised),
-        "year_limit": None if tax.year_limit is None else money(tax.year_limit),
-        "left_this_year": None if left is None else money(left),
-    }
-
-
-def tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
-    """Sentences of `tax_document`; empty without [tax] or without a plan that disposes of something."""
-    found = tax_document(step, plan)
-    if found is None or not found["disposals"]:
-        return []
-    limit = "" if found["year_limit"] is None else f" of at most {found['year_limit']}"
-    unit = found["currency"]
-    return [
-        f"By {found['method']} it would realise {found['gain']} {unit}; {found['realised_this_year']} {unit}{limit} stood realised then."
-    ]
-
-
-# --- One external transfer as a document; loads no chain.
-
-
-def transfer_document(step: StepInput, flow: ExternalTransfer) -> dict[str, Any]:
-    """One transfer; `id` is None while it is not recorded, `told` (its kind) while it is not classified."""
-    value = None if flow.value is None else value_text(flow.value, step.portfolio.numeraire.decimals)
-    return {
-        "id": flow.id or None,
-        "symbol": balance_changes.token_label(step, flow.token),
-        "address": flow.token,
-        "delta_raw": str(flow.delta_raw),
-        "value": value,
-        "since_block": flow.since_block,
-        "block": flow.block,
-        "chain_s": flow.chain_s,
-        "halts": flow.holds,
-        "counts_as_loss": flow.is_loss,
-        "told": None if flow.kind is None else flow.kind.value,
-        "words": balance_changes.format_change(step, flow),
-    }
-
-
-def excluded_holdings(step: StepInput) -> list[dict[str, Any]]:
-    """Holdings that are not part of the portfolio now, each with the reason; raw amounts as decimal strings."""
-    found = []
-    for address, raw, why in balance_changes.excluded_amounts(step):
-        token = step.portfolio.token(address)
-        found.append({"symbol": token.label, "address": address, "raw": str(raw), "amount": decimal_text(raw, token.decimals), "why": why})
-    return found
-
-
-def limit_prices(order: LimitOrder, step: StepInput) -> Document:
+def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
     """The limit and the market's price, both ways round, in whole coins.
 
     `off_bps` is the distance of the limit from the market, above zero if it asks for more. The market's are None if a reference price is

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.app.agent import Agent, open_agent
 from agent.app.start.setup import pin_all
@@ -21,7 +21,9 @@ from agent.localchain.serve import serve
 from agent.localchain.world import CONFIG_MARKER, LiquidityRange, V2Spec, V3Spec
 from agent.units import floor_int
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from agent.app.documents.setup import LocalChainDocument
+
 DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
 """Holdings of the served chain's wallet relative to target: 40 % too much WETH, half of the USDC."""
 
@@ -30,7 +32,7 @@ COOLDOWN = "10s"
 """Of a served chain's config, so that the market can be moved and the agent seen to act."""
 
 
-def serve_localchain(port: int, write_config: Path | None, tell: Callable[[Document], None]) -> None:
+def serve_localchain(port: int, write_config: Path | None, tell: Callable[[LocalChainDocument], None]) -> None:
     """Serve until SIGINT or SIGTERM; `tell` is called once everything is ready and the config's contracts are pinned in its store.
 
     Raises ConfigError if the port is taken, or if a config or store exists that no served chain has written.
@@ -57,7 +59,7 @@ def serve_localchain(port: int, write_config: Path | None, tell: Callable[[Docum
     serve(port, None, ready)
 
 
-def move_market(port: int, moves: list[str]) -> Document:
+def move_market(port: int, moves: list[str]) -> dict[str, Any]:
     """Move the market of the chain served at `port`, such as WBTC=+30%. Raises ConfigError for an invalid move or no chain."""
     factors = market.parse_moves(moves)
     prices = market.request_move(port, factors)

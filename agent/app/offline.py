@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import codec, engine
 from agent.app.start import least_total
@@ -58,6 +58,9 @@ from agent.store.recorder import RecordedStep
 from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw, safe_label
 
 # --- Re-deciding from a saved input: no chain, no store.
+
+if TYPE_CHECKING:
+    from agent.app.documents.status import LeastTotalDocument
 
 
 MOST_DECIMALS = 255
@@ -298,7 +301,7 @@ class WhatIf:
     to_target: Mapping[str, Value]
     alerts: Mapping[str, AlertPrices]
     banded: bool
-    least: tuple[dict[str, Any], ...] = ()
+    least: tuple[LeastTotalDocument, ...] = ()
 
     @property
     def total(self) -> Value:
@@ -362,7 +365,7 @@ def what_if(  # noqa: PLR0913
     )
 
 
-def _least(drifts: tuple[AssetDrift, ...], whole: Threshold | None, numeraire: str, native: str) -> tuple[dict[str, Any], ...]:
+def _least(drifts: tuple[AssetDrift, ...], whole: Threshold | None, numeraire: str, native: str) -> tuple[LeastTotalDocument, ...]:
     """Minimum totals by the limits of a new config."""
     limits = starting_limits(Token("", numeraire or "USDC", 0))
     rows = [(one.symbol, one.target_bps, correction_drift(whole, one.target_bps, (one.band_low_bps, one.band_high_bps))) for one in drifts]

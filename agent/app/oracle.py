@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING
 
 from agent import codec, wiring
 from agent.app.agent import Agent, Progress, ignore_progress, never_confirm
+from agent.app.documents.plans import transaction
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution.settlement import settle_mined
@@ -17,7 +18,9 @@ from agent.model import Intent, ManualAction, Pool, StepInput, Verdict
 from agent.reference import prices, reference_prices
 from agent.units import decimal_text, value_text
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from agent.app.documents.positions import ObservationsDocument, PoolObservationsDocument, RaisedObservationsDocument
+
 SLOT_GAS, CALL_GAS = 22_350, 45_000
 """Gas units per observation that a pool is given room for (a storage word from zero, UniswapV3Pool), and of the call besides."""
 MOST_AT_ONCE = 500
@@ -25,12 +28,12 @@ MOST_AT_ONCE = 500
 DECISION = "oracle"
 
 
-def decline_document(_: Document) -> bool:
+def decline_document(_: RaisedObservationsDocument) -> bool:
     """Confirm nothing."""
     return False
 
 
-def observations(agent: Agent) -> Document:
+def observations(agent: Agent) -> PoolObservationsDocument:
     """Every tradable V3 pool: its observation capacity, the capacity needed for the window, and the validity of its TWAP."""
     step = agent.step_input()
     pools = [pool for pool in step.snapshot.pools if pool.keeps_observations]
@@ -48,9 +51,9 @@ def raise_observations(
     to: int,
     *,
     send: bool = False,
-    confirm: Callable[[Document], bool] = decline_document,
+    confirm: Callable[[RaisedObservationsDocument], bool] = decline_document,
     progress: Progress = ignore_progress,
-) -> Document:
+) -> RaisedObservationsDocument:
     """Raise the observation capacity of a pinned pool to `to`: return the document, and after confirmation (`send`) send the transaction.
 
     Raises ConfigError for a pool that is not traded, a number that is no increase or too much at once; Refused for a pool that is not
@@ -68,14 +71,17 @@ def raise_observations(
         actors.executor.reconcile()
         step = agent.step_input()
         document = _document(step, _named_pool(step, pool.address), to)
-        return document | _carry_out(agent, actors, step, document, lambda: confirm(document))
+        _carry_out(agent, actors, step, document, lambda: confirm(document))
+        return document
 
 
-def _carry_out(agent: Agent, actors: StepActors, step: StepInput, document: Document, confirm: Callable[[], bool]) -> Document:
+def _carry_out(
+    agent: Agent, actors: StepActors, step: StepInput, document: RaisedObservationsDocument, confirm: Callable[[], bool]
+) -> None:
     """Send the transaction through journal, signer and executor, like any other."""
     journal, readers, step_id = agent.desk.store, agent.desk.readers, uuid.uuid4().hex[:12]
     if document["rises"] == 0:
-        return {}
+        return
     journal.begin_step(step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("oracle")))
     done, ended = f"{document['pool']} keeps {document['to']} price observations", "declined"
     sent: list[Intent] = []
@@ -92,10 +98,10 @@ def _carry_out(agent: Agent, actors: StepActors, step: StepInput, document: Docu
         raise
     after = readers.reader.snapshot()
     settle_mined(journal, after, lambda: readers.step_input_at(after))
-    return {"outcome": ended, "transactions": sent}
+    document["outcome"], document["transactions"] = ended, [transaction(intent) for intent in sent]
 
 
-def _document(step: StepInput, pool: Pool, to: int) -> Document:
+def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocument:
     coming = (pool.observations or (0, 0))[1]
     rises = max(0, to - coming)
     if not 1 <= to <= prices.MAX_OBSERVATIONS:
@@ -137,7 +143,7 @@ def _named_pool(step: StepInput, address: str) -> Pool:
     return found
 
 
-def _pool(step: StepInput, pool: Pool) -> Document:
+def _pool(step: StepInput, pool: Pool) -> ObservationsDocument:
     kept, coming = pool.observations or (0, 0)
     why = prices.twap_rejection(step, pool)
     return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 from agent import engine
 from agent.errors import Refused
@@ -282,7 +281,7 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
     if token is None:
         return
     raise Refused(
-        f"withdrawal {request.id}: {_words(withdrawals.counted(step, request.parts, token))}",
+        f"withdrawal {request.id}: {format_parts(withdrawals.counted(step, request.parts, token))}",
         remedy="wait until then: parts follow each other limits.first_purchase apart",
     )
 
@@ -292,19 +291,15 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
     wanted = {*tokens}
     for claim in step.history.claims:
         if claim.parts is not None and claim.payment.token in wanted and withdrawals.shortfall_raw(step, claim.payment.token) > 0:
-            raised = _words(withdrawals.counted(step, claim.parts, claim.payment.token))
+            raised = format_parts(withdrawals.counted(step, claim.parts, claim.payment.token))
             raise Refused(
                 f"withdrawal {claim.request}: {raised}; another one of the same asset follows it",
                 remedy=f"wait until it is paid, or take it back: trimtab withdraw --release {claim.request}",
             )
 
 
-def progress_document(parts: WithdrawalProgress) -> dict[str, Any]:
-    """Progress of a withdrawal in parts; times in chain seconds."""
-    return {"count": parts.count, "done": parts.done, "next_s": parts.next_s, "until_s": parts.until_s, "words": _words(parts)}
-
-
-def _words(parts: WithdrawalProgress) -> str:
+def format_parts(parts: WithdrawalProgress) -> str:
+    """Describe the progress of a withdrawal in parts."""
     return f"{parts.done} of about {parts.count} parts raised, next at {text.format_time(parts.next_s)}"
 
 

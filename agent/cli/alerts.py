@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from agent.cli.display.output import cell, emit, note, out, say, spinner
+from agent.cli.display.output import Document, cell, emit, note, out, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, command_group
 from agent.errors import EXIT_RETRYABLE
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
-Document = dict[str, Any]
 group = command_group(
     Heading.LOOK, 70, "alerts", "Shows alert prices of each asset, alert targets, and which messages were delivered.", has_default=True
 )

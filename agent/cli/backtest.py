@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, err, interactive, out, say
+from agent.cli.display.output import Document, ask, cell, emit, err, interactive, out, say
 from agent.cli.display.terminal import interruptible
 from agent.cli.options import AsJson, Heading, Yes, command
 from agent.errors import ConfigError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from agent.backtest.tune.jobs import WorkEstimate
 
 
-Document = dict[str, Any]
 FREE = "0 wei"
 FIGURES = (("CAGR", "cagr"), ("volatility a year", "volatility"), ("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown"))
 Target = Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")]
@@ -126,7 +125,7 @@ def backtest(  # noqa: PLR0913
     emit(made, as_json, lambda: _show(made))
 
 
-def document(found: SimulationResult) -> Document:
+def document(found: SimulationResult) -> dict[str, Any]:
     """Document of a backtest. Values as decimal strings in the numeraire, ratios as decimal strings; null if a figure is unknown."""
     from agent import app as api
 
@@ -382,7 +381,7 @@ def _ask_first(seconds: float, yes: bool) -> None:
         raise ConfigError("nothing was tried", "try fewer paths (--paths, --step-paths) or shorter ones (--bars)")
 
 
-def stress_document(found: StressResult) -> Document:
+def stress_document(found: StressResult) -> dict[str, Any]:
     """Document of a stress test. Shares and ratios as decimal strings of six places; null if there is nothing to measure."""
     from agent.app import stress_figures
 

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli import money
-from agent.cli.display.output import ask, cell, emit, err, note, out, require_answerable, say, spinner
-from agent.cli.money import payment, show_remedies, show_sale, show_sent
+from agent.cli.display.output import Document, ask, cell, emit, err, note, out, require_answerable, say, spinner
+from agent.cli.money import show_remedies, show_sale, show_sent
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Send, Verbose, Yes, command
 from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agent.app import Agent, HardPauseReport, OpenExposure
+    from agent.app import Agent, OpenExposure
     from agent.app.money.emergency import RevocationReport
-    from agent.app.money.rehearsal import Rehearsal, RehearsalLeg
+    from agent.app.money.rehearsal import Rehearsal
     from agent.app.money.shutdown import ShutdownReport
     from agent.cli.display.tables import FigureTable
 
 
 # --- Commands of the kill switch: pause, softly or hard, and resume.
-
-
-Document = dict[str, Any]
-
-HANDED_OVER = "a run takes them back once it has the wallet; where none goes on, nobody does: do this again when the wallet is free"
-"""The holder of the wallet may also be another command, which only ends."""
 
 
 @command(Heading.TROUBLE, 10)
@@ -46,6 +40,8 @@ def pause(
     trimtab that runs does it instead of this command.
     """
     from agent import app as api
+    from agent.app.documents import owner
+    from agent.app.documents.fields import fill
 
     if not hard:
         if send or yes:
@@ -63,11 +59,11 @@ def pause(
             if not found.waiting and not found.allowed:
                 return True
             with wait.aside():
-                err.print(_table(_pending_document(found)))
+                err.print(_table(fill(owner.ExposedDocument, found)))
                 return ask("Paused. Take all of this back?")
 
         halted = api.pause_hard(config, reason, send=send, sure=yes, confirm=confirm, progress=wait.update)
-    document = _document(halted, send)
+    document = owner.hard_pause_document(halted, send)
     emit(document, as_json, lambda: _show(document))
     raise typer.Exit({"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(document["outcome"], 0))
 
@@ -79,42 +75,6 @@ def resume(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
 
     document = api.resume(config)
     emit(document, as_json, lambda: say("Resumed."))
-
-
-def _pending_document(found: OpenExposure) -> Document:
-    from agent.cli.display import documents
-
-    return {
-        "cancel": [documents.transaction(intent) for intent in found.waiting],
-        "revoke": [{"token": one.token, "symbol": one.label, "spender": one.spender, "holder": one.holder} for one in found.allowed],
-    }
-
-
-def _document(halted: HardPauseReport, send: bool) -> Document:
-    """Document of a hard pause; `outcome`: planned, declined, clear (nothing left), done, failed, or handed over to a running agent."""
-    from agent.cli.display import documents
-
-    found = _pending_document(halted.found)
-    clear = not found["cancel"] and not found["revoke"]
-    if halted.outcome is not None:
-        outcome, message = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
-    elif halted.held and not clear:
-        outcome, message = "handed over", f"{halted.held}; {HANDED_OVER}"
-    elif clear:
-        outcome, message = "clear", "nothing waits, and nothing may be taken"
-    else:
-        outcome = "declined" if send else "planned"
-        message = "not confirmed; paused all the same" if send else "paused; to take this back: trimtab pause --hard --send"
-    sent = () if halted.outcome is None else halted.outcome.transactions
-    return {
-        "paused": True,
-        "hard": halted.hard,
-        "reason": halted.reason,
-        "outcome": outcome,
-        "told": message,
-        **found,
-        "transactions": [documents.transaction(intent) for intent in sent],
-    }
 
 
 def _show(document: Document) -> None:
@@ -155,6 +115,8 @@ def stop(  # noqa: PLR0913
 
     run and rebalance then refuse until trimtab resume.
     """
+    from agent.app.documents import owner
+    from agent.app.documents.fields import fill
     from agent.app.money import shutdown
 
     if keep and (to_stable or send_to is not None):
@@ -167,10 +129,12 @@ def stop(  # noqa: PLR0913
         def confirm(found: ShutdownReport) -> bool:
             if yes and not found.to_stable and found.to is None:
                 return True  # a shutdown that sells and pays nothing is never delayed
-            return money.ask_owner(agent, wait, _shutdown_document(found, agent), show, "Stop the bot like this?", yes=yes)
+            return money.ask_owner(
+                agent, wait, fill(owner.ShutdownDocument, found, agent.portfolio), show, "Stop the bot like this?", yes=yes
+            )
 
         found = shutdown.stop(agent, to_stable=to_stable, send_to=send_to, send=send, confirm=confirm, progress=wait.update)
-        document = _shutdown_document(found, agent)
+        document = fill(owner.ShutdownDocument, found, agent.portfolio)
         money.show_result(wait, document, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
 
@@ -184,6 +148,8 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Lists the allowances of routers, position managers and Permit2; with --send sets them to zero."""
+    from agent.app.documents import owner
+    from agent.app.documents.fields import fill
     from agent.app.money import emergency
 
     with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
@@ -192,10 +158,11 @@ def revoke(
             if yes:
                 return True
             with wait.aside():
-                _show_revoking(err, _revoking(found))
+                _show_revoking(err, fill(owner.RevocationDocument, found))
                 return ask("Set all of this to zero?")
 
-        document = _revoking(emergency.revoke(agent, tokens or (), send=send, confirm=confirm, progress=wait.update))
+        found = emergency.revoke(agent, tokens or (), send=send, confirm=confirm, progress=wait.update)
+        document = fill(owner.RevocationDocument, found)
         money.show_result(wait, document, _show_revoking, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
 
@@ -209,6 +176,7 @@ def rehearse(
     as_json: AsJson = False,
 ) -> None:
     """Swaps the smallest allowed amount out and back, and compares both swaps with the prediction."""
+    from agent.app.documents import owner
     from agent.app.money import rehearsal
 
     with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
@@ -217,35 +185,13 @@ def rehearse(
             _show_rehearsal(console, document, agent)
 
         def confirm(found: Rehearsal) -> bool:
-            return money.ask_owner(agent, wait, _rehearsal(found, agent), show, "Trade this there and back?", yes=yes)
+            return money.ask_owner(agent, wait, owner.rehearsal_document(found, agent), show, "Trade this there and back?", yes=yes)
 
         if send:
             agent.require_not_stopped()
-        document = _rehearsal(rehearsal.rehearse_trade(agent, token, send=send, confirm=confirm, progress=wait.update), agent)
+        document = owner.rehearsal_document(rehearsal.rehearse_trade(agent, token, send=send, confirm=confirm, progress=wait.update), agent)
         money.show_result(wait, document, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
-
-
-def _shutdown_document(found: ShutdownReport, agent: Agent) -> Document:
-    from agent.cli.display import documents
-
-    sales = [documents.plan(one) for one in found.sales]
-    return {
-        "state": found.state,
-        "reason": found.reason,
-        "to_stable": found.to_stable,
-        "to": found.to,
-        "cancel": [documents.transaction(one) for one in found.waiting],
-        "revoke": [{"token": one.token, "symbol": one.label, "spender": one.spender, "holder": one.holder} for one in found.allowed],
-        "sale": sales[0] if sales else None,
-        "sales": sales,
-        "payments": [payment(one, agent.portfolio) for one in found.payments],
-        "verdicts": [documents.verdict(one) for one in found.verdicts],
-        "remedies": list(found.remedies),
-        "transactions": [documents.transaction(one) for one in found.transactions],
-        "left": list(found.left),
-        "block": found.step_input.snapshot.head.number,
-    }
 
 
 def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
@@ -274,23 +220,6 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
     show_remedies(console, document)
 
 
-def _revoking(found: RevocationReport) -> Document:
-    from agent.cli.display import documents
-
-    rows = [
-        {
-            "token": one.token,
-            "symbol": one.label,
-            "spender": one.spender,
-            "holder": one.holder,
-            "raw": None if one.raw is None else str(one.raw),
-        }
-        for one in found.found
-    ]
-    sent = [documents.transaction(one) for one in found.transactions]
-    return {"state": found.state, "reason": found.reason, "allowances": rows, "transactions": sent}
-
-
 def _show_revoking(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
@@ -304,46 +233,15 @@ def _show_revoking(console: Console, document: Document) -> None:
     console.print(cell(messages.get(document["state"], f"{document['state']}: {document['reason']}")))
 
 
-def _rehearsal(found: Rehearsal, agent: Agent) -> Document:
-    from agent.cli.display import documents
-
-    sent = [documents.transaction(one) for outcome in found.outcomes for one in outcome.transactions]
-    return {
-        "state": found.state,
-        "verdict": found.verdict,
-        "numeraire": agent.portfolio.numeraire.label,
-        "plan": documents.plan(found.outcomes[0]),
-        "ways": [_leg_document(one, agent) for one in found.ways],
-        "cost": documents.money(found.cost, agent.portfolio),
-        "predicted_cost": documents.money(found.predicted, agent.portfolio),
-        "transactions": sent,
-    }
-
-
-def _leg_document(one: RehearsalLeg, agent: Agent) -> Document:
-    from agent.cli.display import documents
-
-    return {
-        "token_in": one.sold.label,
-        "token_out": one.bought.label,
-        "amount_in_raw": str(one.in_raw),
-        "predicted_raw": str(one.predicted_raw),
-        "realised_raw": str(one.got_raw),
-        "slippage_bps": float(one.slippage_bps),
-        "gas_predicted": one.gas_predicted,
-        "gas_used": one.gas_used,
-        "gas_value": documents.money(one.gas_value, agent.portfolio),
-    }
-
-
 def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
-    from agent.cli.display import documents, tables
+    from agent.app.documents.plans import decimals as known_decimals
+    from agent.cli.display import tables
     from agent.units import decimal_text
 
     if document["state"] in ("planned", "refused"):
         show_sale(console, document["plan"], agent)
     if document["ways"]:
-        decimals = documents.decimals(agent.portfolio)
+        decimals = known_decimals(agent.portfolio)
         heads = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
         made = tables.table("There and back", ("",), heads)
         for one in document["ways"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, err, note, out, require_answerable, say, spinner
+from agent.cli.display.output import Document, ask, cell, emit, err, note, out, require_answerable, say, spinner
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -47,7 +47,7 @@ def history(
     """Lists past steps with decisions and transactions, or config versions without secrets."""
     from agent import app as api
     from agent.cli import ledger
-    from agent.cli.display import documents
+    from agent.cli.display import plan_tables
 
     if configs or version is not None:
         from agent.app import config_versions
@@ -67,7 +67,7 @@ def history(
         if out.is_terminal and any(len(row["reason"]) > LONGEST_REASON for row in document["steps"]):
             note("Reasons are cut. All of one: trimtab explain STEP")
         if document["corrections"]:
-            out.print(documents.executions_table(document["corrections"]))
+            out.print(plan_tables.executions_table(document["corrections"]))
         ledger.show_values(out, document)
 
     emit(document, as_json, show)
@@ -92,7 +92,7 @@ def explain(
     emit(document, as_json, show)
 
 
-def steps(document: dict[str, Any]) -> FigureTable:
+def steps(document: Document) -> FigureTable:
     """Table of past steps; reasons are cut at a terminal, whole when piped."""
     from agent.cli.display.tables import table
 
@@ -102,9 +102,6 @@ def steps(document: dict[str, Any]) -> FigureTable:
         reason = shorten(row["reason"], LONGEST_REASON, placeholder=" …") if out.is_terminal else row["reason"]
         made.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(reason))
     return made
-
-
-Document = dict[str, Any]
 
 
 @command(Heading.TROUBLE, 30)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from agent.cli.display.output import cell, emit, out, say, spinner
+from agent.cli.display.output import Document, cell, emit, out, say, spinner
 from agent.cli.display.tables import FigureTable, amount, brief, money, table
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, OnPaper, command, command_group, mark_paper, paper_or_live
 from agent.units import decimal_text
@@ -16,7 +16,6 @@ from agent.units import decimal_text
 # --- Commands about the ledger: pnl, export, books check, books journal, books open.
 
 
-Document = dict[str, Any]
 group = command_group(Heading.DATA, 70, "books", "The double-entry ledger: check, list, restart.")
 
 
@@ -83,8 +82,8 @@ def check(
     document["chain"] = None
     if not offline:
         with spinner("Reading the chain"), api.open_agent(config) as agent:
-            document["chain"] = api.compare_with_chain(agent)
-        document["sound"] = document["sound"] and not document["chain"]["disagreement"]
+            document["chain"] = chain = api.compare_with_chain(agent)
+        document["sound"] = document["sound"] and not chain["disagreement"]
     emit(document, as_json, lambda: show_check(document))
     raise typer.Exit(0 if document["sound"] else EXIT_OPERATOR)
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import cell, emit, out, say, spinner
+from agent.cli.display.output import Document, cell, emit, out, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, command_group
-from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:
-    from agent.app.positions.liquidity import LimitedSum, LiquidityReport
-    from agent.chain.own_positions import UnsolicitedPosition
     from agent.cli.display.tables import FigureTable
-    from agent.model import Portfolio
-    from agent.policy.liquidity.decide import TargetReport
-    from agent.policy.liquidity.valuation import PositionReport
 
 
-Document = dict[str, Any]
 group = command_group(Heading.TRADE, 60, "lp", "Liquidity positions.", has_default=True)
 
 
@@ -30,10 +22,11 @@ def lp(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJ
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
+    from agent.app.documents.positions import liquidity_document
 
     with spinner("Reading the chain"), api.open_agent(config) as agent:
         found = api.liquidity(agent)
-    document = to_document(found)
+    document = liquidity_document(found)
     emit(document, as_json, lambda: show(document))
 
 
@@ -62,109 +55,6 @@ def forget(
 
     document = api.forget_position(config, which)
     emit(document, as_json, lambda: say(f"{document['position']} is no longer counted."))
-
-
-def to_document(found: LiquidityReport) -> Document:
-    """Document of the report. Raw amounts and values as decimal strings, shares in bps as decimal strings."""
-    step = found.step_input
-    portfolio, head = step.portfolio, step.snapshot.head
-    return {
-        "block": head.number,
-        "block_hash": head.hash,
-        "numeraire": portfolio.numeraire.label,
-        "portfolio_value": _money(found.portfolio_value, portfolio),
-        "expected_loss": _bounded(found.expected_loss, portfolio),
-        "weight": _bounded(found.weight, portfolio),
-        "positions": [_position(report, portfolio) for report in found.reports],
-        "targets": [_target(report, portfolio) for report in found.targets],
-        "unreadable": list(found.unreadable),
-        "warnings": list(found.warnings),
-        "ignored": [_stray(position) for position in found.ignored.found],
-        "ignored_more": found.ignored.more,
-    }
-
-
-def _position(report: PositionReport, portfolio: Portfolio) -> Document:
-    one = report.confirmed
-    tokens = [portfolio.token(address).label for address in (one.token0, one.token1)]
-
-    def pair(raw: tuple[int, int]) -> dict[str, str]:
-        return {symbol: str(amount) for symbol, amount in zip(tokens, raw, strict=True)}
-
-    return {
-        "position": one.name,
-        "venue": one.venue,
-        "contract": one.contract,
-        "token_id": None if one.token_id is None else str(one.token_id),
-        "tokens": tokens,
-        "state": report.state.value,
-        "entry_raw": pair(one.entry_raw),
-        "entry_block": one.entry_block,
-        "redeemable_raw": pair(report.redeemable_raw),
-        "fees_raw": pair(report.fees_raw),
-        "counted_raw": pair(report.counted_raw),
-        "value": _money(report.value, portfolio),
-        "hold_value": _money(report.hold, portfolio),
-        "loss": _money(report.loss, portfolio),
-        "loss_bps": None if report.hold == 0 else _bps(report.loss / report.hold),
-        "fees": _money(report.fees, portfolio),
-        "lvr_per_day": _money(report.lvr_per_day, portfolio),
-        "volatility_bps": one.volatility_bps,
-        "horizon_s": one.horizon_s,
-        "expected_loss": _money(report.expected_loss, portfolio),
-        "pool_off_bps": None if report.pool_off is None else _bps(report.pool_off),
-        "forecasts": [
-            {"move_bps": item.move_bps, "moving": item.moving, "loss_bps": _bps(item.loss), "loss": _money(item.loss_value, portfolio)}
-            for item in report.forecasts
-        ],
-    }
-
-
-def _target(report: TargetReport, portfolio: Portfolio) -> Document:
-    target = report.target
-    return {
-        "pool": target.pool,
-        "venue": target.venue,
-        "tokens": [portfolio.token(address).label for address in (target.token0, target.token1)],
-        "fee_pips": target.fee_pips,
-        "share_bps": target.share_bps,
-        "width_bps": target.width_bps,
-        "compound_above": _money(target.compound_above, portfolio),
-        "value": _money(report.value, portfolio),
-        "fees": _money(report.fees, portfolio),
-        "weight_bps": None if report.share is None else _bps(report.share),
-        "left_range": list(report.left_range),
-        "pool_off_bps": None if report.pool_off is None else _bps(report.pool_off),
-        "asks": list(report.asks),
-        "leaves": list(report.leaves),
-    }
-
-
-def _stray(position: UnsolicitedPosition) -> Document:
-    return {
-        "position": position.name,
-        "contract": position.contract,
-        "token_id": None if position.token_id is None else str(position.token_id),
-        "tokens": list(position.tokens),
-        "liquidity": str(position.liquidity),
-    }
-
-
-def _bounded(found: LimitedSum, portfolio: Portfolio) -> Document:
-    return {
-        "value": _money(found.value, portfolio),
-        "share_bps": None if found.share is None else _bps(found.share),
-        "limit_bps": found.limit_bps,
-        "within": found.within,
-    }
-
-
-def _money(value: Fraction | None, portfolio: Portfolio) -> str | None:
-    return None if value is None else value_text(value, portfolio.numeraire.decimals)
-
-
-def _bps(share: Fraction) -> str:
-    return decimal_text(round(share * BPS * 100), 2)
 
 
 def show(document: Document) -> None:

@@ -6,7 +6,7 @@ import io
 import re
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,10 +14,13 @@ from rich.rule import Rule
 from rich.text import Text
 
 from agent import app as api
-from agent.cli.display import documents, plan_tables, tables
+from agent.cli.display import plan_tables, tables
 from agent.cli.display.output import emit, note, say
 from agent.cli.options import AsJson, Heading, command
 from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.app.documents.setup import DemoDocument, LocalChainDocument
 
 PICTURE_COLUMNS = 100
 
@@ -49,7 +52,7 @@ def localchain(
         emit(found, as_json, report)
         return
 
-    def ready(document: dict[str, Any]) -> None:
+    def ready(document: LocalChainDocument) -> None:
         def show() -> None:
             place = f"chain {document['chain_id']} with {len(document['pools'])} pools at {document['url']}"
             note(f"Ready: {place}; wallet {document['wallet']}. Stop with Ctrl-C.")
@@ -90,38 +93,38 @@ def _save_picture(path: Path, svg: str) -> None:
 # --- The scenes of `trimtab demo`: a balanced portfolio, a market move, a signed rebalance.
 
 
-Document = dict[str, Any]
-
-
-def run_demo(console: Console) -> Document:
+def run_demo(console: Console) -> DemoDocument:
     """Run the demo and print it to `console`; return everything as one document."""
+    from agent.app.documents import plans
+    from agent.app.documents.status import status
+
     starting = nullcontext() if console.record else console.status("Starting an embedded chain with Uniswap V2 and V3")
     with starting, api.demo_world() as world:
         agent = world.agent
-        decimals = documents.decimals(agent.portfolio)
-        before = documents.status(agent.status())
+        decimals = plans.decimals(agent.portfolio)
+        before = status(agent.status())
         _chapter(console, 1, "A wallet with three tokens, each on target")
         console.print(tables.holdings(before))
 
         moves = world.move_market()
         _chapter(console, 2, "The market moves: " + ", ".join(f"{symbol} {text}" for symbol, text in moves.items()))
-        drifted = documents.status(agent.status())
+        drifted = status(agent.status())
         console.print(tables.holdings(drifted), tables.decision(drifted), sep="\n")
 
         _chapter(console, 3, "The plan: swaps over V2 and V3 pools, what they cost, what every guard says")
-        planned = documents.plan(agent.plan())
+        planned = plans.plan(agent.plan())
         plan_tables.show_plan(console, planned, decimals, with_decision=False, verbose=True)
 
         _chapter(console, 4, "Signed and sent: approvals, then the whole rebalance in one transaction")
         outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
-        done = documents.rebalance(outcome, agent.realised(outcome))
+        done = plans.rebalance(outcome, agent.realised(outcome))
         if outcome.after is not None:
             done["weights_after_bps"] = agent.weights(outcome.after)
         console.print(tables.transactions(done), tables.realised(done, decimals), sep="\n")
 
         _chapter(console, 5, "Balanced again; the next look holds, and says why")
-        after = documents.status(agent.status())
-        held = documents.plan(agent.plan())
+        after = status(agent.status())
+        held = plans.plan(agent.plan())
         console.print(tables.holdings(after), tables.decision(held), sep="\n")
     console.print(Text("All of this ran on real Uniswap contracts, on a chain inside this process.", style="dim"))
     return {"before": before, "moves": moves, "drifted": drifted, "plan": planned, "rebalance": done, "after": after, "next": held}

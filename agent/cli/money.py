@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import READING, Spinner, ask_with_changes, cell, emit, err, out, require_answerable, say, spinner
+from agent.cli.display.output import READING, Document, Spinner, ask_with_changes, cell, emit, err, out, require_answerable, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Send, Verbose, Yes, command, command_group
 from agent.errors import EXPLAINED_EXITS, ConfigError
 
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     from agent.app import Agent
     from agent.app.money.deposits import InvestmentReport
     from agent.app.withdrawal_run import WithdrawalReport
-    from agent.model import Intent, OwnerRequest, Payment, Portfolio
 
 
 # --- Shared by commands that may act: open, show, ask, report.
 
 
-Document = dict[str, Any]
 Show = Callable[["Console", Document], None]
 """Prints a document: to stderr before a question, to stdout at the end."""
 
@@ -76,6 +74,7 @@ def invest(
 
     Send tokens of the portfolio to the agent's wallet, then run this.
     """
+    from agent.app.documents import owner
     from agent.app.money import deposits
 
     with open_for_command(config, send=send, yes=yes) as (agent, wait):
@@ -85,12 +84,12 @@ def invest(
 
         def confirm(found: InvestmentReport) -> bool:
             question = "Take this for a deposit, and invest it?"
-            return ask_owner(agent, wait, _investing(found, agent, sent=send), show, question, yes=yes)
+            return ask_owner(agent, wait, owner.investment_document(found, agent, sent=send), show, question, yes=yes)
 
         if send:
             agent.require_not_stopped()
         found = deposits.invest(agent, only=flow or (), send=send, confirm=confirm, progress=wait.update)
-        report = _investing(found, agent, sent=send)
+        report = owner.investment_document(found, agent, sent=send)
         show_result(wait, report, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(report["outcome"], 0))
 
@@ -112,6 +111,8 @@ def withdraw(  # noqa: PLR0913
     as_json: AsJson = False,
 ) -> None:
     """Withdraws money to a confirmed address, exactly once. Raises a shortfall from the most overweight assets first."""
+    from agent.app.documents import owner
+    from agent.app.documents.fields import fill
     from agent.app.money import withdrawals
 
     if sum(given is not None for given in (amount, resume, release)) > 1:
@@ -124,7 +125,8 @@ def withdraw(  # noqa: PLR0913
         if amount is None and resume is None:
             if release is not None:
                 withdrawals.release(agent, release, wait.update)
-            listed: Document = {"withdrawals": [_request(one, agent.portfolio) for one in agent.desk.store.requests() if one.payments]}
+            asked = [one for one in agent.desk.store.requests() if one.payments]
+            listed: Document = {"withdrawals": [fill(owner.RequestDocument, one, agent.portfolio) for one in asked]}
             emit(listed, as_json, lambda: _show_requests(listed))
             raise typer.Exit
 
@@ -132,7 +134,7 @@ def withdraw(  # noqa: PLR0913
             _show_withdrawing(console, document, agent, verbose=verbose)
 
         def confirm(found: WithdrawalReport) -> bool:
-            return ask_owner(agent, wait, withdrawing_document(found, agent), show, "Withdraw this?", yes=yes)
+            return ask_owner(agent, wait, fill(owner.WithdrawalDocument, found, agent.portfolio), show, "Withdraw this?", yes=yes)
 
         if resume is not None:
             found = withdrawals.resume(agent, resume, to=to, send=send, confirm=confirm, progress=wait.update)
@@ -140,51 +142,17 @@ def withdraw(  # noqa: PLR0913
             found = withdrawals.withdraw(
                 agent, amount or "", token, pro_rata=pro_rata, to=to, send=send, confirm=confirm, progress=wait.update
             )
-        report = withdrawing_document(found, agent)
+        report = fill(owner.WithdrawalDocument, found, agent.portfolio)
         show_result(wait, report, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(report["state"], 0))
 
 
-def withdrawing_document(found: WithdrawalReport, agent: Agent) -> Document:
-    """Return the document of a withdrawal.
-
-    `sale` is the plan that raises the shortfall, None if the balance suffices.
-    """
-    from agent.cli.display import documents
-
-    return {
-        "state": found.state,
-        "reason": found.reason,
-        "request": found.request,
-        "to": found.to,
-        "payments": [payment(one, agent.portfolio) for one in found.payments],
-        "sale": None if found.sale is None else documents.plan(found.sale),
-        "verdicts": [documents.verdict(one) for one in found.verdicts],
-        "remedies": list(found.remedies),
-        "transactions": [documents.transaction(one) for one in found.transactions],
-        "block": found.step_input.snapshot.head.number,
-    }
-
-
-def payment(one: Payment, portfolio: Portfolio) -> Document:
-    """Return one payment; base units as a decimal string."""
-    from agent.units import decimal_text
-
-    token = portfolio.token(one.token)
-    return {
-        "symbol": token.label,
-        "address": token.address,
-        "raw": str(one.raw),
-        "amount": decimal_text(one.raw, token.decimals),
-        "native": one.native,
-    }
-
-
 def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool = False) -> None:
     """Print the sale that precedes the withdrawal."""
-    from agent.cli.display import documents, plan_tables
+    from agent.app.documents.plans import decimals
+    from agent.cli.display import plan_tables
 
-    plan_tables.show_plan(console, plan, documents.decimals(agent.portfolio), verbose=verbose, more="--verbose")
+    plan_tables.show_plan(console, plan, decimals(agent.portfolio), verbose=verbose, more="--verbose")
 
 
 def show_remedies(console: Console, document: Document) -> None:
@@ -199,19 +167,6 @@ def show_sent(console: Console, document: Document) -> None:
 
     if document["transactions"]:
         console.print(tables.transactions(document))
-
-
-def _request(found: OwnerRequest, portfolio: Portfolio) -> Document:
-    from agent.app import withdrawal_run
-
-    return {
-        "number": found.id,
-        "state": found.state.value,
-        "to": found.to,
-        "payments": [payment(one, portfolio) for one in found.payments],
-        "asked_s": found.asked_s,
-        "parts": None if found.parts is None else withdrawal_run.progress_document(found.parts),
-    }
 
 
 def _show_requests(document: Document) -> None:
@@ -250,29 +205,8 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
     show_remedies(console, document)
 
 
-def _investing(found: InvestmentReport, agent: Agent, *, sent: bool) -> Document:
-    from agent.app import describe
-    from agent.cli.display import documents
-
-    outcome = found.outcome
-    plan = None if outcome is None else documents.rebalance(outcome, agent.realised(outcome)) if sent else documents.plan(outcome)
-    transactions: tuple[Intent, ...] = () if outcome is None else outcome.transactions
-    return {
-        "wallet": found.wallet,
-        "chain_id": found.step_input.snapshot.head.chain_id,
-        "came": [describe.transfer_document(found.step_input, flow) for flow in found.came],
-        "left": [describe.transfer_document(found.step_input, flow) for flow in found.left],
-        "told": found.told,
-        "outcome": "nothing came" if outcome is None else "part" if sent and found.rest is not None else outcome.kind.value,
-        "purchase": documents.progress_document(found.rest, agent.portfolio) if found.rest is not None else None,
-        "reason": "" if outcome is None else outcome.reason,
-        "plan": plan,
-        "transactions": [documents.transaction(one) for one in transactions],
-    }
-
-
 def _show_investing(console: Console, document: Document, agent: Agent, *, hint: bool, verbose: bool) -> None:
-    from agent.cli.display import documents, tables
+    from agent.cli.display import plan_tables, tables
 
     if not document["came"]:
         console.print(cell("Nothing came to the wallet that is not known already."))
@@ -292,7 +226,7 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
         show_sale(console, document["plan"], agent, verbose=verbose)
     show_sent(console, document)
     if (rest := document["purchase"]) is not None:
-        console.print(cell(f"{documents.format_execution(rest, agent.portfolio.numeraire.label)}. trimtab run --send goes on with it."))
+        console.print(cell(f"{plan_tables.format_execution(rest, agent.portfolio.numeraire.label)}. trimtab run --send goes on with it."))
     elif document["outcome"] not in ("planned", "refused"):
         console.print(cell(f"{document['outcome']}: {document['reason']}"))
     if hint and console is out:

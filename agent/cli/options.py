@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -79,6 +79,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show all guards,
 OnPaper = Annotated[bool, typer.Option("--paper", help="Use the paper-trading books instead of the live ones.")]
 Record = Annotated[Path | None, typer.Option("--record", help="Record each step in this folder for trimtab replay; overrides record.dir.")]
 DEFAULT_CONFIG = Path("trimtab.toml")
+D = TypeVar("D", bound=Mapping[str, Any])
 
 
 def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
@@ -93,6 +94,6 @@ def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
     return found
 
 
-def mark_paper(document: dict[str, Any], paper: bool) -> dict[str, Any]:
+def mark_paper(document: D, paper: bool) -> D:
     """Mark a document about paper trading as such."""
-    return {**document, "books": "paper"} if paper else document
+    return cast(D, {**document, "books": "paper"}) if paper else document

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, note, out, require_answerable, say, spinner
+from agent.cli.display.output import Document, ask, cell, emit, note, out, require_answerable, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, command_group
 from agent.errors import EXIT_REFUSED, ConfigError
 
-Document = dict[str, Any]
 READING = "Reading the chain"
 group = command_group(Heading.TRADE, 70, "orders", "Entry prices, stop losses, take profits and trailing stops.", has_default=True)
 Subject = Annotated[str, typer.Argument(help="Symbol of an asset, portfolio, or all.")]
@@ -90,6 +89,7 @@ def _change_orders(verb: str, subject: str, config: ConfigPath, yes: bool, as_js
         with wait.aside():
             if not yes and not ask(f"{verb} the orders of {subject}; what they kept out is bought back by the next rebalance"):
                 raise typer.Exit(EXIT_REFUSED)
+        document: Document
         if verb == "arm":
             document = api.arm_orders(agent, subject)
         else:

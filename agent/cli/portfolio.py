@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from agent.app import Agent, LimitOrderRequest, StoppableClock
+    from agent.app.documents.plans import LimitPricesDocument
+    from agent.app.documents.records import WaitingDocument
+    from agent.cli.display.output import Document
     from agent.execution.step_context import StepOutcome
 
 
@@ -22,16 +25,17 @@ if TYPE_CHECKING:
 def status(config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json: AsJson = False) -> None:
     """Shows holdings, weights, bands and the agent's next decision."""
     from agent import app as api
-    from agent.cli.display import documents, tables
+    from agent.app.documents.status import status as status_document
+    from agent.cli.display import plan_tables, tables
 
     with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
         found = agent.status()
-    document = mark_paper(documents.status(found), paper)
+    document = mark_paper(status_document(found), paper)
 
     def show() -> None:
         tables.show_status(out, document)
         _show_target_reasons(document)
-        documents.show_execution(out, document)
+        plan_tables.show_execution(out, document)
 
     emit(document, as_json, show)
 
@@ -47,12 +51,13 @@ def quote(
 ) -> None:
     """Quotes a swap over the best split of pools, or in one pool."""
     from agent import app as api
-    from agent.cli.display import documents, plan_tables
+    from agent.app.documents import plans
+    from agent.cli.display import plan_tables
 
     with spinner(READING), api.open_agent(config) as agent:
         step, found = agent.quote(token_in, token_out, amount, pool)
-    document = documents.quote(found, step)
-    emit(document, as_json, lambda: plan_tables.show_quote(out, document, documents.decimals(step.portfolio)))
+    document = plans.quote(found, step)
+    emit(document, as_json, lambda: plan_tables.show_quote(out, document, plans.decimals(step.portfolio)))
 
 
 @command(Heading.LOOK, 20)
@@ -146,11 +151,12 @@ def confirmer(
 
         if yes:
             return config_versions.require_trusted_config(agent)
-        from agent.cli.display import documents, plan_tables
+        from agent.app.documents import plans
+        from agent.cli.display import plan_tables
 
         with wait.aside(), clock.asking() if clock else nullcontext():
-            document, binding = documents.plan(outcome), agent.parameters()
-            plan_tables.show_plan(err, document, documents.decimals(agent.portfolio), verbose=verbose, more="--verbose")
+            document, binding = plans.plan(outcome), agent.parameters()
+            plan_tables.show_plan(err, document, plans.decimals(agent.portfolio), verbose=verbose, more="--verbose")
             if verbose:
                 err.print(plan_tables.parameters(binding))
             else:
@@ -172,17 +178,11 @@ def show_outcome(  # noqa: PLR0913
     extra: dict[str, object] | None = None,
 ) -> int:
     """Print an outcome, with its transactions if sending was allowed; without an agent the plan is from a file."""
-    from agent.cli.display import documents, plan_tables, tables
+    from agent.app.documents import plans
+    from agent.cli.display import plan_tables, tables
 
-    document = documents.rebalance(outcome, agent.realised(outcome)) if agent is not None and sent else documents.plan(outcome)
-    document |= extra or {}
-    document = mark_paper(document, agent is not None and agent.on_paper)
-    if agent is not None:
-        if sent and outcome.after is not None:
-            document["weights_after_bps"] = agent.weights(outcome.after)
-        document["endpoints"] = list(agent.endpoints())
-        document["sandwich"] = documents.sandwich(agent.sandwich(outcome), agent.portfolio)
-    decimals = documents.decimals(outcome.step_input.portfolio)
+    document: Document = plans.plan(outcome) if agent is None else plans.live_plan(outcome, agent, sent=sent, extra=extra or {})
+    decimals = plans.decimals(outcome.step_input.portfolio)
 
     def show() -> None:
         kind = document["outcome"]
@@ -207,9 +207,9 @@ def show_outcome(  # noqa: PLR0913
     return EXPLAINED_EXITS.get(document["outcome"], 0)
 
 
-def _show_target_reasons(document: dict[str, object]) -> None:
+def _show_target_reasons(document: Document) -> None:
     """Print the reasons for targets that differ from the config."""
-    for reason in cast(list[str], document["wishes"]):
+    for reason in document["wishes"]:
         say(f"Targets: {reason}.")
 
 
@@ -232,7 +232,6 @@ def _write(path: Path, text: str) -> None:
 # --- Limit orders: the command limit, and swaps with a limit.
 
 
-Document = dict[str, Any]
 FAR_BPS = 2_000
 """A limit further from the market than that is asked about: it is often the price the other way round."""
 
@@ -279,15 +278,15 @@ def place_limit_order(config: Path, asked: LimitOrderRequest, *, send: bool, yes
     return code or EXIT_REFUSED
 
 
-def _words(prices: Document) -> str:
+def _words(prices: LimitPricesDocument) -> str:
     """Limit and market price, both ways round, and their distance."""
     market = "the market's price is not known"
-    if prices["market"] is not None:
+    if prices["market"] is not None and prices["off_bps"] is not None:
         market = f"market {' or '.join(prices['market'])}; the limit is {prices['off_bps'] / 100:+.2f} % from it"
     return f"Limit {' or '.join(prices['limit'])}; {market}."
 
 
-def _far(prices: Document, wait: Spinner) -> bool:
+def _far(prices: LimitPricesDocument, wait: Spinner) -> bool:
     """True if the limit is near the market, or confirmed although it is far from it."""
     if prices["off_bps"] is None or abs(prices["off_bps"]) <= FAR_BPS:
         return True
@@ -296,8 +295,8 @@ def _far(prices: Document, wait: Spinner) -> bool:
         return ask(f"The limit is more than {FAR_BPS // 100} % from the market. Is it meant so?")
 
 
-def _show(document: Document) -> None:
-    from agent.cli.display import documents, tables
+def _show(document: WaitingDocument) -> None:
+    from agent.cli.display import plan_tables, tables
 
     if not document["orders"] and not document["corrections"]:
         say("No limit orders and no corrections under way. To place an order: trimtab swap --price, or --limit")
@@ -306,4 +305,4 @@ def _show(document: Document) -> None:
     for item in document["orders"]:
         made.add_row(cell(item["id"]), cell(item["what"]), item["until"], cell(f"{item['state']} {item['why']}".rstrip()))
     out.print(made)
-    out.print(documents.executions_table(document["corrections"]))
+    out.print(plan_tables.executions_table(document["corrections"]))

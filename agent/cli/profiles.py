@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
 
-from agent.cli.display.output import ask, cell, emit, err, interactive, out, require_answerable, say, spinner
+from agent.cli.display.output import Document, ask, cell, emit, err, interactive, out, require_answerable, say, spinner
 from agent.cli.money import show_sent
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Verbose, Yes, command
 from agent.errors import EXIT_REFUSED, ConfigError
@@ -17,14 +17,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.app import Agent
-    from agent.app.settings.editing import EditReport, RemovalReport
+    from agent.app.settings.editing import EditReport
     from agent.execution.step_context import StepOutcome
 
 
 # --- Templates and profiles: templates, export-profile, import-profile.
-
-
-Document = dict[str, Any]
 
 
 @command(Heading.SET_UP, 20)
@@ -90,8 +87,8 @@ def import_profile(  # noqa: PLR0913
 ) -> None:
     """Imports weights, trigger and tighter limits of a profile. Shows the transition and asks; sends nothing."""
     from agent import app as api
+    from agent.app.documents import owner, plans
     from agent.app.settings import editing
-    from agent.cli.display import documents
 
     answerable = yes or interactive()  # a spinner takes the terminal's place
     with spinner("Reading the chain") as wait:
@@ -101,8 +98,8 @@ def import_profile(  # noqa: PLR0913
                 return agent is None or editing.accept_edit(edited, agent)
             with wait.aside():
                 _show(err, found)
-                decimals = None if agent is None else documents.decimals(agent.portfolio)
-                show_editing(err, editing_document(edited), decimals)
+                decimals = None if agent is None else plans.decimals(agent.portfolio)
+                show_editing(err, owner.edit_document(edited), decimals)
                 return ask("Write this?")
 
         document = api.import_profile(
@@ -115,7 +112,7 @@ def import_profile(  # noqa: PLR0913
             sell_others=sell_others,
             in_rounds=in_rounds,
         )
-        document |= editing_document(document.pop("editing"))
+        document.update(owner.edit_document(document.pop("editing")))
 
     def show() -> None:
         _show(out, document)
@@ -167,8 +164,8 @@ def edit(  # noqa: PLR0913
 
     Nothing is sent without --send; a run uses the new config at its next look. Without a terminal it only shows the change, unless --yes.
     """
+    from agent.app.documents import owner, plans
     from agent.app.settings import editing
-    from agent.cli.display import documents
     from agent.cli.portfolio import confirmer
     from agent.config.edits import apply_changes, parse_changes
 
@@ -195,7 +192,7 @@ def edit(  # noqa: PLR0913
             if yes:
                 return editing.accept_edit(found, agent)
             with wait.aside():
-                show_editing(err, editing_document(found), documents.decimals(agent.portfolio), verbose=verbose)
+                show_editing(err, owner.edit_document(found), plans.decimals(agent.portfolio), verbose=verbose)
                 return ask("Confirm this?" if confirm else "Write this?")
 
         asked = answer if asking else None
@@ -215,12 +212,12 @@ def edit(  # noqa: PLR0913
                 confirm_sale=sale,
                 progress=wait.update,
             )
-            found, document = removed.edited, removing_document(removed)
+            found, document = removed.edited, owner.removal_document(removed)
         else:
             found = editing.edit(config, make, in_rounds=in_rounds, keep_holdings=keep_holdings, pins=True, unseen=yes, confirm=asked)
-            document = editing_document(found)
+            document = owner.edit_document(found)
         with wait.aside():
-            known = documents.decimals(found.transition.step_input.portfolio) if verbose and found.transition is not None else None
+            known = plans.decimals(found.transition.step_input.portfolio) if verbose and found.transition is not None else None
             shown = known if document["state"] == "planned" else None
             emit(document, as_json, lambda: show_editing(out, document, shown, verbose=verbose))
     raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
@@ -232,35 +229,6 @@ def _edited(text: str) -> str:
         return click.edit(text, extension=".toml") or text
     except click.ClickException as error:
         raise ConfigError(f"$EDITOR: {error.format_message()}", "nothing was changed; set EDITOR, or use --set") from None
-
-
-def editing_document(found: EditReport) -> Document:
-    """Document of an edit."""
-    from agent.cli.display import documents
-
-    return {
-        "state": found.state,
-        "changes": list(found.changes),
-        "by_hand": list(found.by_hand),
-        "transition": None if found.transition is None else documents.plan(found.transition),
-        "first_round": None if found.first is None else documents.plan(found.first),
-        "rounds": found.rounds,
-        "warnings": list(found.warnings),
-        "next": list(found.following),
-        "taken_in": list(found.new_tokens.told),
-        "contracts": list(found.new_tokens.rows),
-        "backup": found.backup,
-        "reason": "",
-        "transactions": [],
-    }
-
-
-def removing_document(found: RemovalReport) -> Document:
-    """Document of a removal, with its transactions."""
-    from agent.cli.display import documents
-
-    sent = [documents.transaction(one) for one in found.transactions]
-    return editing_document(found.edited) | {"state": found.state, "reason": found.reason, "transactions": sent}
 
 
 def show_editing(console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import READING, Spinner, cell, emit, fail, note, out, require_answerable, say, spinner
+from agent.cli.display.output import READING, Document, Spinner, cell, emit, fail, note, out, require_answerable, say, spinner
 from agent.cli.display.terminal import interruptible
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Record, Send, Verbose, Yes, command
 from agent.cli.portfolio import confirmer, show_outcome
@@ -163,7 +163,6 @@ def paper(  # noqa: PLR0913
 # --- `trimtab replay`: recorded steps, decided again.
 
 
-Document = dict[str, Any]
 LONGEST = 120
 """Signs of a value that are shown to people; the document has all of it."""
 STYLES = {"same": "green", "different": "bold red", "by hand": "dim", "unreadable": "yellow"}

@@ -6,19 +6,16 @@ import getpass
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, err, interactive, note, out, say, spinner
+from agent.cli.display.output import Document, ask, cell, emit, err, interactive, note, out, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Yes, command, command_group
 from agent.errors import EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
-
-
-Document = dict[str, Any]
 
 
 @command(Heading.SET_UP, 10)
@@ -97,7 +94,7 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
 
     with spinner("Reading code hashes") as wait:
 
-        def confirm(found: dict[str, Any]) -> bool:
+        def confirm(found: Document) -> bool:
             if yes:
                 return True
             with wait.aside():
@@ -230,7 +227,7 @@ def _ask() -> Callable[[str], str] | None:
     return getpass.getpass if sys.stdin.isatty() else None
 
 
-def _made(document: dict[str, Any], as_json: bool) -> None:
+def _made(document: Document, as_json: bool) -> None:
     def show() -> None:
         say(f"Address: {document['address']}")
         if document["keystore"]:
@@ -245,6 +242,6 @@ def _made(document: dict[str, Any], as_json: bool) -> None:
     _warn(document)
 
 
-def _warn(document: dict[str, Any]) -> None:
+def _warn(document: Document) -> None:
     for warning in document["warnings"]:
         note(f"Note: {warning}.")

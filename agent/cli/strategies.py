@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, err, out, require_answerable, say, spinner
+from agent.cli.display.output import Document, ask, cell, emit, err, out, require_answerable, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Yes, command_group
 from agent.errors import EXIT_REFUSED
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-Document = dict[str, Any]
 group = command_group(Heading.TRADE, 50, "strategies", "Several strategies over one wallet: capital, returns, health.", has_default=True)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, note, out, require_answerable, say, spinner
+from agent.cli.display.output import Document, ask, cell, emit, note, out, require_answerable, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Send, Yes, command, command_group
 from agent.errors import EXPLAINED_EXITS, ConfigError
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
-Document = dict[str, Any]
 group = command_group(Heading.DATA, 50, "prices", "Recorded prices used by triggers and allocators.", has_default=True)
 
 
@@ -200,7 +199,6 @@ def oracle(
 ) -> None:
     """Checks that V3 observations cover reference.twap_window; with POOL and --to, extends one pool's observations."""
     from agent import app as api
-    from agent.cli.display.documents import transaction
 
     if (pool is None) != (to is None):
         raise ConfigError("oracle: POOL and --to go together", "for example: trimtab oracle 0x… --to 151")
@@ -222,7 +220,6 @@ def oracle(
                 return yes or ask(f"Let {found['pool']} keep {found['to']} observations")
 
         document = api.raise_observations(agent, pool, to, send=send, confirm=confirm, progress=wait.update)
-        document["transactions"] = [transaction(intent) for intent in document["transactions"]]
         with wait.aside():
             emit(document, as_json, lambda: _show(document, send))
     raise typer.Exit(EXPLAINED_EXITS.get(document["outcome"], 0))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import cell, emit, note, out, say
+from agent.cli.display.output import Document, cell, emit, note, out, say
 from agent.cli.display.terminal import interruptible
 from agent.cli.options import AsJson, Heading, command
 from agent.units import decimal_text, value_text
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from agent.app.offline import AlertPrices, WhatIf
 
 
-Document = dict[str, Any]
 ALONE = "An alert price moves one asset alone; where several move at once bands are left at other prices."
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent
+from agent.app.documents import plans
+from agent.app.documents.status import status
 from agent.app.money import deposits, shutdown, withdrawals
 from agent.app.money.deposits import InvestmentReport
 from agent.app.settings import editing
-from agent.cli.display import documents
 from agent.config.edits import ConfigChanges, apply_changes
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
@@ -109,7 +110,7 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
 
     def told(agent: Agent) -> str:
         found = agent.status()
-        (left,) = documents.status(found)["left_alone"]
+        (left,) = status(found)["left_alone"]
         assert (left["symbol"], left["amount"]) == ("USDC", "1100") and "max_live_value" in left["why"]
         assert mentions(found.decided.decision.reason, "1100 USDC", "alone")
         return type(found.decided.decision).__name__
@@ -128,7 +129,7 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
         assert told(agent) == "Rebalance"
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * 3})
         refused = agent.plan()
-        assert refused.kind is OutcomeKind.REFUSED and mentions(documents.plan(refused)["decision"]["reason"], "1100 USDC", "alone")
+        assert refused.kind is OutcomeKind.REFUSED and mentions(plans.plan(refused)["decision"]["reason"], "1100 USDC", "alone")
         assert told(agent) == "Rebalance"
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent
-from agent.cli.display import documents, tables
+from agent.app.documents.status import status
+from agent.cli.display import tables
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, TopUp
@@ -78,7 +79,7 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
     with opened(chain, tmp_path, router, 15 * ETHER, {}, COIN) as (agent, before):
         total = sum(drift.value for drift in agent.status().decided.drifts)
         assert total == (15 * ETHER - FLOOR) * chain.books.prices_usd["WETH"] * USD / ETHER
-        shown = documents.status(agent.status())["native"]
+        shown = status(agent.status())["native"]
         assert (shown["native_wei"], shown["wrapped_raw"], shown["kept_wei"]) == (str(15 * ETHER), "0", str(FLOOR))
         assert mentions(tables.native(shown), "15,", "0.05", "ETH")
         outcome = agent.rebalance(send=True, confirm=yes)

@@ -12,8 +12,8 @@ import pytest
 
 from agent.app import history
 from agent.app.agent import Agent
+from agent.app.documents.status import status
 from agent.chain.rpc import HttpTransport
-from agent.cli.display import documents
 from agent.config.load import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
@@ -94,7 +94,7 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
         (before,) = agent.desk.store.gradual_executions()
-        shown = documents.status(agent.status())["campaign"]
+        shown = status(agent.status())["campaign"]
     assert before.state == "open"
     assert (shown["id"], shown["rounds_done"]) == (before.underway.id, before.underway.done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from agent.app.agent import OpenExposure
+from agent.app.documents.owner import hard_pause_document
 from agent.app.money.emergency import HardPauseReport
-from agent.cli.emergency import _document
 from agent.ports import Approval
 from tests.support import builders
 from tests.support.text import mentions
@@ -18,6 +18,6 @@ def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
     """Whoever has the wallet may be a command at its question, and then nothing is taken back by itself."""
     allowed = Approval(builders.address("token"), builders.address("router"), 0, "WETH", "router")
     held = HardPauseReport("stolen laptop", True, OpenExposure(STEP, (), (allowed,)), held="another trimtab (process 7) already acts")
-    told = _document(held, send=True)
+    told = hard_pause_document(held, send=True)
     assert told["outcome"] == "handed over" and told["revoke"][0]["symbol"] == "WETH"
     assert mentions(told["told"], "process 7", "where none")

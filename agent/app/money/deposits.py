@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from agent import engine, wiring
 from agent.app.agent import Agent, Progress, ignore_progress
-from agent.app.describe import transfer_document as document
+from agent.app.documents.steps import transfer_document
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.execution.approvals import current_step_input
@@ -25,6 +25,9 @@ from agent.policy.cash_flows import balance_changes, purchase
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
 from agent.units import NATIVE
+
+if TYPE_CHECKING:
+    from agent.app.documents.records import ConfirmedTransfersDocument, TransfersDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,6 @@ def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReade
 # --- External transfers: compared with the chain, listed, and classified by the owner.
 
 
-Document = dict[str, Any]
 NAMES = tuple(
     kind.value
     for kind in (ExternalTransferKind.DEPOSIT, ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.GIFT, ExternalTransferKind.LOSS)
@@ -164,7 +166,7 @@ NAMES = tuple(
 """Names of transfer kinds."""
 
 
-def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) -> Document:
+def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) -> TransfersDocument:
     """Compare balances now, record unexplained changes, and list them; `everything` includes classified ones."""
     readers, store = agent.desk.readers, agent.desk.store
     snapshot = readers.reader.snapshot()
@@ -177,11 +179,11 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
         "block": snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
         "halts": balance_changes.halt_reason(step),
-        "flows": [document(step, flow) for flow in (*unwritten, *chosen)],
+        "flows": [transfer_document(step, flow) for flow in (*unwritten, *chosen)],
     }
 
 
-def confirm_transfers(config: Path | str, number: str, kind: str | None = None) -> Document:
+def confirm_transfers(config: Path | str, number: str, kind: str | None = None) -> ConfirmedTransfersDocument:
     """Record the owner's classification of open transfers; `number` is an id or "all". Raises ConfigError if it does not fit."""
     if number != "all" and not number.isdecimal():
         raise ConfigError(f"flow: {number!r} is no number of a flow", "see trimtab flows, or write all")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import engine, wiring
 from agent.app import config_versions
@@ -30,20 +30,32 @@ from agent.policy.orders.lifecycle import EXITED_STAGES, unconfirmed_orders
 from agent.reference import reference_prices
 from agent.units import BPS, Price, decimal_text, parse_raw, price_text
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from agent.app.documents.plans import LimitPricesDocument
+    from agent.app.documents.positions import (
+        ArmedDocument,
+        ConditionalOrderDocument,
+        DisarmedDocument,
+        NamedOrderDocument,
+        OpenLimitOrderDocument,
+        OrdersDocument,
+    )
+
 ALL = "all"
 
 
-def standing_orders(agent: Agent) -> Document:
+def standing_orders(agent: Agent) -> OrdersDocument:
     """Return every order with level, present price, distance and stage; writes nothing."""
     step = agent.step_input()
     selling = any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders)
     document = orders_document(agent.plan().step_input if selling else step)  # plans alone show refusals by guards
-    limits = [{**order_document(one), **limit_prices(one, step)} for one in agent.desk.store.orders() if one.state == "open"]
+    limits: list[OpenLimitOrderDocument] = [
+        {**order_document(one), **limit_prices(one, step)} for one in agent.desk.store.orders() if one.state == "open"
+    ]
     return {**document, "limit_orders": limits}
 
 
-def orders_document(step: StepInput) -> Document:
+def orders_document(step: StepInput) -> OrdersDocument:
     """Return the document of the orders of a step."""
     references, cannot = reference_prices(step), decision_at(step).stuck
     return {
@@ -60,7 +72,7 @@ def orders_document(step: StepInput) -> Document:
     }
 
 
-def arm_orders(agent: Agent, subject: str) -> Document:
+def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     """Arm the orders of `subject` (a symbol, "portfolio" or "all") for the next cycle, so that
     exited assets return. Raises ConfigError for a subject without orders; Refused, with nothing
     written, if a level contradicts the present price.
@@ -79,7 +91,7 @@ def arm_orders(agent: Agent, subject: str) -> Document:
     return {"armed": [_named(step, order) for order in waiting], "back_in": _reenabled(step, known)}
 
 
-def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -> Document:
+def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -> DisarmedDocument:
     """Disarm the orders of `subject`, of these kinds or all; exited assets return.
 
     Raises ConfigError if there is none.
@@ -95,7 +107,7 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     return {"disarmed": [_named(step, order) for order in off], "back_in": _reenabled(step, known)}
 
 
-def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> Document:
+def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> dict[str, Any]:
     """Write levels into the config; "off" removes a level.
 
     Raises like loading the new file would. If the previous version was confirmed, the new one is
@@ -171,11 +183,11 @@ def _reenabled(step: StepInput, known: Sequence[ConditionalOrder]) -> list[str]:
     return [order_levels.order_subject(step.portfolio, token) for token in dict.fromkeys(gone)]
 
 
-def _named(step: StepInput, order: ConditionalOrder) -> Document:
+def _named(step: StepInput, order: ConditionalOrder) -> NamedOrderDocument:
     return {"subject": _subject(step, order.token), "kind": order.kind.value, "stage": order.stage.value}
 
 
-def _row(step: StepInput, order: ConditionalOrder) -> Document:
+def _row(step: StepInput, order: ConditionalOrder) -> ConditionalOrderDocument:
     price, level = _price(step, order.token), order_levels.trigger_price(order)
     away = None if price is None else order_levels.distance_to_trigger(order, price)
     next_ = next((one for one in unconfirmed_orders(step) if one.key == order.key and one.stage is not order.stage), None)
@@ -260,7 +272,7 @@ def swap_at_limit(
     send: bool,
     confirm: Confirm,
     progress: Progress,
-    sure: Callable[[dict[str, Any]], bool] = lambda _: True,
+    sure: Callable[[LimitPricesDocument], bool] = lambda _: True,
 ) -> tuple[LimitOrder, StepOutcome]:
     """Place a limit order and try it once; with `wait` until it ends.
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import wiring
 from agent.app import describe
 from agent.app.agent import Agent
+from agent.app.documents.positions import strategy_document
+from agent.app.documents.steps import netting_document
 from agent.config.load import load_config
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.execution.settlement import settle_mined
@@ -23,18 +25,20 @@ from agent.policy.strategies import netting
 from agent.reference import reference_prices
 from agent.units import BPS, value_text
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from agent.app.documents.positions import StrategiesDocument
+
 NO_STRATEGIES = "there are no [[strategies]] in the config"
 
 
-def strategies(agent: Agent) -> Document:
+def strategies(agent: Agent) -> StrategiesDocument:
     """Return capital, share, unit value, return, Sharpe ratio and state of each strategy at the
     newest block; writes nothing. Raises ConfigError without strategies.
     """
     return _document(agent.step_input())
 
 
-def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Document:
+def take_over_strategies(agent: Agent, sure: Callable[[StrategiesDocument], bool]) -> StrategiesDocument:
     """Reconcile strategy books with wallet and config after `sure` has confirmed the result.
 
     Closed strategies are settled and new ones opened, at reference prices and in kind. Unexplained
@@ -57,16 +61,18 @@ def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Docu
     books = found.history.sleeves
     if books is None or books.fault:
         raise Refused(f"the books cannot be taken over: {'' if books is None else books.fault}")
-    document = {**_document(found), "why": before.fault, "applied": False}
+    document = _document(found)
+    document["why"], document["applied"] = before.fault, False
     if not sure(document):
         return document
     if not context.store.record_strategy_bookings(books.pending, books.turn):
         raise OperatorNeeded("the books were changed while you read", "look again")
     context.store.forget_strategies([state.name for state in context.store.strategy_ledger().states if state.name not in books.named])
-    return {**document, "applied": True}
+    document["applied"] = True
+    return document
 
 
-def route_transfers(config: Path | str, name: str) -> Document:
+def route_transfers(config: Path | str, name: str) -> dict[str, Any]:
     """Assign later deposits and withdrawals to a strategy; "all" shares them by capital.
 
     Raises ConfigError for an unknown name.
@@ -80,7 +86,7 @@ def route_transfers(config: Path | str, name: str) -> Document:
     return {"flows_to": None if name == "all" else name}
 
 
-def _document(step: StepInput) -> Document:
+def _document(step: StepInput) -> StrategiesDocument:
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
@@ -89,7 +95,7 @@ def _document(step: StepInput) -> Document:
     view = _view(step, books)
     adjustments = {} if view is None else {one.name: one for one in view.wishes}
     due = describe.target_shares(step)
-    found = [describe.strategy_document(one, split, adjustments.get(one.name), due[one.name], step, prices) for one in books.sleeves]
+    found = [strategy_document(one, split, adjustments.get(one.name), due[one.name], step, prices) for one in books.sleeves]
     whole = sum((Fraction(one["capital"]) for one in found), Fraction(0))
     for one in found:
         if one["share_bps"] is None and whole:
@@ -101,7 +107,7 @@ def _document(step: StepInput) -> Document:
         "fault": books.fault,
         "split_band": {"absolute_bps": split.band.absolute_bps, "relative_bps": split.band.relative_bps},
         "strategies": found,
-        "together": describe.netting_document(view, step.portfolio),
+        "together": netting_document(view, step.portfolio),
         "sharpe_basis": "daily returns, times the root of 365, without a riskless rate",
     }
 

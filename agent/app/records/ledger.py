@@ -21,6 +21,8 @@ from agent.accounting.export import ExportTable, TokenNames, escape_formula, exp
 from agent.accounting.performance import Performance, ReturnPeriod, annualize, calendar_periods, performance
 from agent.accounting.tax_lots import Disposal, TaxLotRun, identity_rate, net_gain, run_tax_lots
 from agent.app.agent import Agent
+from agent.app.documents.fields import fill
+from agent.app.documents.records import BookDocument, EntryDocument, PeriodDocument
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.schema import read_rates
 from agent.errors import ConfigError
@@ -30,6 +32,15 @@ from agent.model import Entry, LotMethod, StepInput, Valuation
 from agent.units import BPS, NATIVE, Token, Value, value_text
 
 if TYPE_CHECKING:
+    from agent.app.documents.records import (
+        EntriesDocument,
+        LedgerBalanceDocument,
+        LedgerChainDocument,
+        LedgerCheckDocument,
+        ProfitDocument,
+        StatisticsDocument,
+        TaxYearsDocument,
+    )
     from agent.store.store import Store
 
 
@@ -53,7 +64,7 @@ def daily_returns(parts: Sequence[ReturnPeriod]) -> list[float]:
     return [days.get(day, 1.0) - 1 for day in range(min(days), max(days) + 1)] if days else []
 
 
-def statistics(parts: Sequence[ReturnPeriod]) -> dict[str, Any] | None:
+def statistics(parts: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
     """Return annualised statistics (365 days, risk-free rate zero).
 
     None for fewer than five days; `missing` without the library.
@@ -80,7 +91,6 @@ def _known(value: Any) -> float | None:
     return round(found, 6) if math.isfinite(found) else None
 
 
-Document = dict[str, Any]
 MOST_PERIODS = 400
 LEDGERS_DAY_S, OLD_RATE_DAYS = 86_400, 31
 """Maximum age of an exchange rate before a warning; monthly rates are common."""
@@ -141,7 +151,7 @@ def refresh_ledger(agent: Agent) -> None:
     update_ledger(store, present(), force=True)
 
 
-def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None, last: int = 12) -> Document:
+def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None, last: int = 12) -> ProfitDocument:
     """Profit and loss of each period, newest last. Raises ConfigError for an unknown period or benchmark, or an empty ledger."""
     with open_ledger_data(config) as found:
         if not found.valuations:
@@ -171,7 +181,7 @@ def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None,
         }
 
 
-def check_books(config: ConfigSource, rebuild: bool = False) -> Document:
+def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocument:
     """Check that every entry balances and matches its transaction; `rebuild` rewrites those that do not."""
     with open_ledger_data(config) as found:
         step = newest_step_input(found.store)
@@ -184,9 +194,7 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> Document:
         owed = found.taxed(numeraire_only=True).lots.owed()
         kept = found.store.current_book()
         return {
-            "book": None
-            if kept is None
-            else {"number": kept.number, "kind": kept.kind, "opened": format_utc(kept.opened_s), "note": kept.note},
+            "book": None if kept is None else fill(BookDocument, kept),
             "entries": len(found.entries),
             "unbalanced": unbalanced,
             "differing": [pair.intent.id for pair in differing],
@@ -197,13 +205,13 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> Document:
         }
 
 
-def compare_with_chain(agent: Agent) -> Document:
+def compare_with_chain(agent: Agent) -> LedgerChainDocument:
     """Compare each balance of the ledger with the chain, at one block."""
     step = agent.step_input()
     held = {holding.token: holding.raw for holding in step.snapshot.holdings} | {NATIVE: step.snapshot.native_wei}
     stands = agent.desk.store.ledger_balances(step.snapshot.head.number)
     names = TokenNames({asset.token.address: asset.token for asset in step.portfolio.assets}, step.portfolio.numeraire)
-    rows = [
+    rows: list[LedgerBalanceDocument] = [
         {"symbol": names.label(one.token), "ledger_raw": str(one.raw), "chain_raw": str(held[one.token]) if one.token in held else None}
         for one in stands
     ]
@@ -211,75 +219,39 @@ def compare_with_chain(agent: Agent) -> Document:
     return {"block": step.snapshot.head.number, "balances": rows, "disagreement": step.history.books, "unwritten_flows": len(unwritten)}
 
 
-def open_books(config: Path | str, note: str) -> Document:
+def open_books(config: Path | str, note: str) -> BookDocument:
     """Close the current book and open a new one with the chain's balances of the next cycle."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
         made = store.open_book(wiring.SystemClock().now_s(), note)
-        return {"number": made.number, "kind": made.kind, "opened": format_utc(made.opened_s), "note": made.note}
+        return fill(BookDocument, made)
 
 
-def list_entries(config: ConfigSource, limit: int) -> Document:
+def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
     """The newest entries with their postings, newest first."""
     with open_ledger_data(config) as found:
         return {
             "numeraire": found.numeraire.label,
-            "entries": [
-                {
-                    "id": entry.id,
-                    "time": format_utc(entry.chain_s),
-                    "block": entry.block,
-                    "kind": entry.kind.value,
-                    "by_hand": entry.by_hand,
-                    "transaction": entry.tx_hash,
-                    "note": entry.note,
-                    "postings": [
-                        {
-                            "account": one.account,
-                            "token": found.names.label(one.token),
-                            "raw": str(one.raw),
-                            "decimals": found.names.decimals(one.token),
-                            "value": None if one.value is None else _money(found, one.value),
-                        }
-                        for one in entry.postings
-                    ],
-                }
-                for entry in reversed(found.entries[-limit:])
-            ],
+            "entries": [fill(EntryDocument, entry, found) for entry in reversed(found.entries[-limit:])],
         }
 
 
-def _period(found: LedgerData, one: Performance, span: tuple[int, int], taxed: TaxLotRun, blocks: dict[str, int]) -> Document:
+def _period(found: LedgerData, one: Performance, span: tuple[int, int], taxed: TaxLotRun, blocks: dict[str, int]) -> PeriodDocument:
     seconds = one.end.chain_s - one.start.chain_s
     mwr_year = None if one.mwr is None else annualize(one.mwr, seconds)
     disposals = [d for d in taxed.disposals if span[0] <= d.disposed_s < span[1] and blocks[d.entry] <= one.end.block]
-    costs = {"fees": one.costs.fees, "impact": one.costs.impact, "gas": one.costs.gas, "total": one.costs.total}
-    return {
+    given: dict[str, object] = {
         "from": format_utc(one.start.chain_s),
         "to": format_utc(one.end.chain_s),
-        "start_value": _money(found, one.start.managed),
-        "end_value": _money(found, one.end.managed),
-        "deposits": _money(found, one.came),
-        "withdrawals": _money(found, one.went),
-        "from_gas_money": _money(found, one.from_gas_money),
-        "profit": _money(found, one.profit),
-        "twr_bps": _bps(one.twr),
         "mwr_bps": None if one.mwr is None else round(one.mwr * BPS, 2),
         "mwr_year_bps": None if mwr_year is None else round(mwr_year * BPS, 2),
-        "hold_profit": _money(found, one.hold_profit),
-        "hold_return_bps": _bps(one.hold_return),
-        "benchmark_return_bps": _bps(one.benchmark),
-        "rebalancing_effect": _money(found, one.effect),
-        "rebalances": one.rebalances,
-        "turnover": _money(found, one.turnover),
-        "costs": {name: _money(found, value) for name, value in costs.items()},
         "by_hand": {"swaps": one.by_hand_swaps, "effect": _money(found, one.by_hand)},
         "realised": _money(found, net_gain(disposals)),
         "realised_by_token": _by_token(found, disposals),
         "weights_bps": {found.names.label(token): bps for token, bps in weights_bps(one.end).items()},
-        "hint": one.hint,
         "statistics": statistics(one.parts),
     }
+    return fill(PeriodDocument, one, found, **given)
 
 
 def _why_empty(valuations: Sequence[Valuation]) -> str:
@@ -289,7 +261,7 @@ def _why_empty(valuations: Sequence[Valuation]) -> str:
     return "no period holds two values"
 
 
-def _tax(found: LedgerData) -> Document | None:
+def _tax(found: LedgerData) -> TaxYearsDocument | None:
     """Return realised gains by calendar year under [tax], in its currency; None without [tax]."""
     tax = found.loaded.config.tax
     if tax is None:
@@ -348,17 +320,13 @@ def _money(found: LedgerData, value: Value) -> str:
     return value_text(value, found.numeraire.decimals)
 
 
-def _bps(value: Fraction | None) -> float | None:
-    return None if value is None else round(float(value * BPS), 2)
-
-
 # --- Ledger export: rotki's generic CSV, plain CSV, Parquet.
 
 
 FORMATS = ("rotki", "csv", "parquet")
 
 
-def export(config: ConfigSource, kind: str, folder: Path | str, force: bool = False, native: str | None = None) -> Document:
+def export(config: ConfigSource, kind: str, folder: Path | str, force: bool = False, native: str | None = None) -> dict[str, Any]:
     """Write the whole book into `folder`, created if missing; files are owner-only, and overwritten only with `force`.
 
     `native` is rotki's name of the chain's native coin, known by default for ether. Raises ConfigError.

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.app.agent import Agent
+from agent.app.documents.fields import fill
+from agent.app.documents.positions import AllocationDocument, WeightedAssetDocument, WeightsDocument
 from agent.backtest.data import why_unreadable
 from agent.chain.history import PastRound, past_rounds, past_twaps
 from agent.config.fields import parse_duration_s
@@ -372,7 +374,7 @@ def _by_pool_twaps(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_
 # --- Weights that the allocator would choose now, with data and reasons, beside those chosen last.
 
 
-def weights(agent: Agent) -> Document:
+def weights(agent: Agent) -> WeightsDocument:
     """Weights that the allocator would choose now; writes nothing. Raises ConfigError if the config has no allocator."""
     settings = agent.portfolio.weights
     if settings is None or settings.method is AllocationMethod.FIXED:
@@ -410,16 +412,9 @@ def weights(agent: Agent) -> Document:
     }
 
 
-def _weights_document(step: StepInput, chosen: Allocation) -> Document:
-    return {
-        "at_s": chosen.at_s,
-        "weights_bps": {step.portfolio.token(token).label: bps for token, bps in chosen.weights_bps},
-        "why": chosen.why,
-        "data": chosen.data,
-        "from_s": chosen.from_s,
-        "until_s": chosen.until_s,
-        "returns": chosen.returns,
-    }
+def _weights_document(step: StepInput, chosen: Allocation) -> AllocationDocument:
+    weights_bps = {step.portfolio.token(token).label: bps for token, bps in chosen.weights_bps}
+    return fill(AllocationDocument, chosen, weights_bps=weights_bps)
 
 
 def _assets(
@@ -430,13 +425,13 @@ def _assets(
     chosen: Allocation | None,
     seen: Returns | None,
     agent: Agent,
-) -> list[Document]:
+) -> list[WeightedAssetDocument]:
     volatility = {} if seen is None else dict(zip(seen.tokens, seen.volatility, strict=True))
     limits = {} if bounds is None else {t: [low, high] for t, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True)}
     supplies = {}
     if settings.method.needs is AllocationNeeds.SUPPLIES:
         supplies = {one.token: one for one in (*step.snapshot.supplies, *settings.supplies)}
-    found = []
+    found: list[WeightedAssetDocument] = []
     for asset in agent.portfolio.assets:
         address, supply = asset.token.address, supplies.get(asset.token.address)
         found.append(

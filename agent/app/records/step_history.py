@@ -6,16 +6,18 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent import codec, wiring
 from agent.accounting.export import TokenNames, weights_bps
 from agent.accounting.export import format_utc as utc_of_sheets
 from agent.accounting.performance import performance_costs
-from agent.app import describe
+from agent.app.documents.fields import fill, utc
+from agent.app.documents.plans import LimitOrderDocument
+from agent.app.documents.records import CorrectionDocument, CostsDocument, PastStepDocument, PastTransactionDocument
+from agent.app.documents.steps import netting_document, tax_document
 from agent.app.pool_names import pool_names, replace_pool_addresses
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, TrimtabError
@@ -30,13 +32,19 @@ from agent.units import Value, ceil_int, decimal_text, parse_raw, value_text
 from agent.venues import composer
 
 if TYPE_CHECKING:
+    from agent.app.documents.owner import PauseDocument
+    from agent.app.documents.records import (
+        CancelledDocument,
+        ExplanationDocument,
+        HistoryDocument,
+        ValuationDocument,
+        WaitingDocument,
+    )
+    from agent.policy.strategies.netting import NettingResult
     from agent.store.store import Store
 
 
 # --- Realised costs of past steps by the ledger, and weights over time; from the store alone.
-
-
-Document = dict[str, Any]
 
 
 class StepCosts:
@@ -47,16 +55,14 @@ class StepCosts:
         self._store = store
         self._names = None if known is None else TokenNames({token.address: token for token in known.tokens}, known.numeraire)
 
-    def cost(self, intents: Iterable[Intent]) -> dict[str, str] | None:
+    def cost(self, intents: Iterable[Intent]) -> CostsDocument | None:
         """Fees, impact, gas and their sum of these transactions in the numeraire; None while none of them is final."""
         found = self._store.entries_of(intent.id for intent in intents)
         if not found or self._names is None:
             return None
-        spent, places = performance_costs(found), self._names.numeraire.decimals
-        parts = {"fees": spent.fees, "impact": spent.impact, "gas": spent.gas, "total": spent.total}
-        return {name: value_text(value, places) for name, value in parts.items()}
+        return fill(CostsDocument, performance_costs(found), self._names)
 
-    def values(self, limit: int) -> list[Document]:
+    def values(self, limit: int) -> list[ValuationDocument]:
         """The newest valuations, newest first: the value of the managed portfolio, and each token's share of it."""
         if self._names is None:
             return []
@@ -78,14 +84,14 @@ class StepCosts:
 LIMIT_DIGITS = 36
 
 
-def waiting_orders(config: Path | str) -> Document:
+def waiting_orders(config: Path | str) -> WaitingDocument:
     """Limit orders and gradual executions, newest first, from the store alone."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         orders = [order_document(order) for order in reversed(store.orders())]
-        return {"orders": orders, "corrections": [execution_document(one) for one in store.gradual_executions()]}
+        return {"orders": orders, "corrections": [_correction(one) for one in store.gradual_executions()]}
 
 
-def cancel_waiting(config: Path | str, wanted: str) -> Document:
+def cancel_waiting(config: Path | str, wanted: str) -> CancelledDocument:
     """End a limit order or gradual execution by its id; sent transactions are not undone. Raises ConfigError."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if not store.end_gradual_execution(wanted, "cancelled", "by its owner", int(time.time())):
@@ -93,25 +99,8 @@ def cancel_waiting(config: Path | str, wanted: str) -> Document:
     return {"cancelled": wanted}
 
 
-def execution_document(one: PastGradualExecution) -> Document:
-    """A gradual execution as a document; values in numeraire base units as decimal strings of whole units."""
-    under = one.underway
-    begun = under.campaign
-    return {
-        "id": under.id,
-        "style": begun.pace.style.value,
-        "state": one.state,
-        "why": one.why,
-        "began": utc(begun.began_s),
-        "expires": utc(begun.expires_s),
-        "rounds_done": under.done,
-        "rounds_about": begun.rounds,
-        "next": utc(under.next_s) if one.state == "open" else None,
-        "wish_raw": str(round(begun.wish)),
-        "moved_raw": str(round(under.moved)),
-        "spent_raw": str(round(under.spent)),
-        "budget_raw": None if begun.budget is None else str(round(begun.budget)),
-    }
+def _correction(one: PastGradualExecution) -> CorrectionDocument:
+    return fill(CorrectionDocument, one, next=utc(one.underway.next_s) if one.state == "open" else None)
 
 
 def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
@@ -137,9 +126,37 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     return words
 
 
-def order_document(order: LimitOrder) -> Document:
+def _netting_sentences(found: NettingResult | None, step: StepInput) -> list[str]:
+    """Sentences of `netting_document`; empty for a single strategy."""
+    document = netting_document(found, step.portfolio)
+    if found is None or document is None:
+        return []
+    unit = step.portfolio.numeraire.label
+    words = [f"Strategy {one.name} {'acted' if one.acts else 'waited'}: {one.reason}." for one in found.wishes]
+    words += [f"Capital worth {one['value']} {unit} went from {one['from']} to {one['to']}, inside." for one in document["capital_moved"]]
+    words += [
+        f"{one['symbol']}: {one['bought']} {unit} were wanted and {one['sold']} offered, {one['crossed']} exchanged inside, "
+        f"{one['net']} left for the market."
+        for one in document["netted"]
+    ]
+    return words + ([f"That saved at least {document['saved_fees']} {unit} of pool fees."] if found.saved else [])
+
+
+def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
+    """Sentences of `tax_document`; empty without [tax] or without a plan that disposes of something."""
+    found = tax_document(step, plan)
+    if found is None or not found["disposals"]:
+        return []
+    limit = "" if found["year_limit"] is None else f" of at most {found['year_limit']}"
+    unit = found["currency"]
+    return [
+        f"By {found['method']} it would realise {found['gain']} {unit}; {found['realised_this_year']} {unit}{limit} stood realised then."
+    ]
+
+
+def order_document(order: LimitOrder) -> LimitOrderDocument:
     """A limit order as a document."""
-    return {"id": order.id, "what": order.note, "until": utc(order.until_s), "state": order.state, "why": order.why}
+    return fill(LimitOrderDocument, order)
 
 
 def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
@@ -157,37 +174,32 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
     return decimal_text(ceil_int(found * 10**LIMIT_DIGITS), LIMIT_DIGITS)
 
 
-def utc(seconds: int) -> str:
-    """Format a chain time for people."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
 INTERRUPTED = "interrupted"
 
 
-def history(config: ConfigSource, limit: int = 20) -> Document:
+def history(config: ConfigSource, limit: int = 20) -> HistoryDocument:
     """The newest steps with their transactions and costs, newest first; total value and weights over time."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         costs = StepCosts(store)
         return {
             "steps": [
-                {
-                    "step": line.id,
-                    "time": _utc(line.now_s),
-                    "decision": line.decision or INTERRUPTED,
-                    "outcome": line.outcome or INTERRUPTED,
-                    "reason": line.reason or "",
-                    "transactions": [_transaction(intent) for intent in store.intents(line.id)],
-                    "cost": costs.cost(store.intents(line.id)),
-                }
+                fill(
+                    PastStepDocument,
+                    line,
+                    decision=line.decision or INTERRUPTED,
+                    outcome=line.outcome or INTERRUPTED,
+                    reason=line.reason or "",
+                    transactions=_transactions(store.intents(line.id)),
+                    cost=costs.cost(store.intents(line.id)),
+                )
                 for line in store.steps(limit)
             ],
-            "corrections": [execution_document(one) for one in store.gradual_executions(limit)],
+            "corrections": [_correction(one) for one in store.gradual_executions(limit)],
             "values": costs.values(limit),
         }
 
 
-def explain(config: ConfigSource, step_id: str | None = None) -> Document:
+def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocument:
     """Explain a past step (default the newest) in sentences, re-decided from its stored input. Raises ConfigError for an unknown id."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if step_id is None:
@@ -202,7 +214,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> Document:
     plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
     decided = proposals.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
-    words = [f"Step {step_id} at {_utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of chain {head.chain_id}."]
+    words = [f"Step {step_id} at {utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of chain {head.chain_id}."]
     words += [f"Targets: {why}." for why in step_input.wishes]
     numeraire = portfolio.numeraire
     for drift in decided.drifts:
@@ -213,7 +225,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> Document:
         )
     words += _zone_words(decided.zone, step_input)
     words += execution_sentences(step_input, plan)
-    words += describe.netting_sentences(decided.sleeves, step_input)
+    words += _netting_sentences(decided.sleeves, step_input)
     by_hand = plan is not None and not plan.decision.reason.startswith(decided.decision.reason)
     match decided.decision:
         case _ if record.line.decision == "payout":
@@ -229,15 +241,22 @@ def explain(config: ConfigSource, step_id: str | None = None) -> Document:
         case AdjustLiquidity(reason):
             words.append(f"It decided to move liquidity: {reason}")
     if plan is not None:
-        words += _plan_words(plan, step_input) + describe.tax_sentences(step_input, plan)
+        words += _plan_words(plan, step_input) + _tax_sentences(step_input, plan)
     words += [f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}." for intent in intents]
     words.append(f"Outcome: {record.line.outcome or INTERRUPTED}. {record.line.reason or ''}".rstrip())
     return {
         "step": step_id,
         "outcome": record.line.outcome or INTERRUPTED,
         "words": words,
-        "transactions": [_transaction(i) for i in intents],
+        "transactions": _transactions(intents),
     }
+
+
+def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
+    return [
+        fill(PastTransactionDocument, one, hash=one.tx_hash or "", block=one.receipt.block_number if one.receipt else None)
+        for one in intents
+    ]
 
 
 def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
@@ -250,7 +269,7 @@ def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
     return file
 
 
-def pause(config: Path | str, reason: str) -> Document:
+def pause(config: Path | str, reason: str) -> PauseDocument:
     """Stop everything that sends until `resume`. If the store cannot be opened the file beside it pauses, and `store` has the reason."""
     loaded = load_config(config, guarded=False)
     with ExitStack() as stack:
@@ -262,7 +281,7 @@ def pause(config: Path | str, reason: str) -> Document:
         return {"paused": True, "hard": switch.is_hard(), "reason": reason}
 
 
-def resume(config: Path | str) -> Document:
+def resume(config: Path | str) -> PauseDocument:
     """Lift the pause and a stop; sales and payments of the stop are not undone."""
     with wiring.open_store_offline(load_config(config)) as (store, switch):
         if (stopped := store.stopping()) is not None:
@@ -336,18 +355,3 @@ def _skipped_lines(plan: Plan, names: dict[str, str]) -> list[str]:
         f"Skipped {replace_pool_addresses(item.what, names, addresses=True)}: {replace_pool_addresses(item.why, names)}"
         for item in plan.skipped
     ]
-
-
-def _transaction(intent: Intent) -> Document:
-    return {
-        "kind": intent.kind.value,
-        "status": intent.state.value,
-        "hash": intent.tx_hash or "",
-        "nonce": intent.tx.nonce,
-        "note": intent.note,
-        "block": intent.receipt.block_number if intent.receipt else None,
-    }
-
-
-def _utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

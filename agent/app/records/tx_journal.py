@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent import wiring
 from agent.app.agent import Agent, ignore_progress, never_confirm
+from agent.app.documents.fields import fill
+from agent.app.documents.records import JournalledDocument, TracedDocument, TransitionDocument
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import Refused
 from agent.execution.settlement import settle_mined
@@ -16,28 +17,28 @@ from agent.model import Intent, IntentState, Verdict
 from agent.store.transitions import OPEN
 
 if TYPE_CHECKING:
+    from agent.app.documents.records import JournalStateDocument, PendingDocument, SettledDocument, TransactionsDocument
     from agent.store.store import Store
 
 
-Document = dict[str, Any]
 Progress = Callable[[str], None]
 WHY = "cancelled by the owner"
 
 
-def transactions(config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False) -> Document:
+def transactions(config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False) -> TransactionsDocument:
     """The newest transactions, newest first, with all transitions of each; from the store alone."""
     with wiring.open_store_offline(_loaded(config)) as (store, _):
         found = list(reversed(store.open_intents()))[:limit] if open_only else store.intents(limit=limit)
         return {"transactions": [_whole(store, intent) for intent in found], **_journal_document(store)}
 
 
-def pending_transactions(config: LoadedConfig | Path | str) -> Document:
+def pending_transactions(config: LoadedConfig | Path | str) -> PendingDocument:
     """Transactions that a cancel would take back: sent or signed, and in no block as far as the store knows."""
     with wiring.open_store_offline(_loaded(config)) as (store, _):
         return {"transactions": [_line(intent) for intent in _unfinished(store)], **_journal_document(store)}
 
 
-def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_progress) -> Document:
+def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_progress) -> SettledDocument:
     """Reconcile the journal with the chain and book mined transactions. With `send` lost or late ones are resent or cancelled.
 
     Raises Refused if it should send while paused, OperatorNeeded if the operator has to resolve something.
@@ -51,7 +52,7 @@ def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_p
     return {"transactions": [_line(intent) for intent in touched], "booked": booked, **_journal_document(store)}
 
 
-def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> Document:
+def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocument:
     """Cancel every pending transaction at its nonce, drop those signed and never sent, and wait for the end.
 
     Raises Refused while paused or above the caps on gas money, OperatorNeeded for a cancel that the chain refuses.
@@ -91,7 +92,7 @@ def _unfinished(store: Store) -> Sequence[Intent]:
     return [intent for intent in found if intent.tx.nonce not in mined]
 
 
-def _journal_document(store: Store) -> Document:
+def _journal_document(store: Store) -> JournalStateDocument:
     return {
         "waiting": len({intent.tx.nonce for intent in _unfinished(store)}),
         "confirming": sum(intent.state is IntentState.MINED for intent in store.open_intents()),
@@ -99,21 +100,16 @@ def _journal_document(store: Store) -> Document:
     }
 
 
-def _line(intent: Intent) -> Document:
+def _line(intent: Intent) -> JournalledDocument:
+    return fill(JournalledDocument, intent, **_figures(intent))
+
+
+def _figures(intent: Intent) -> dict[str, object]:
+    """Fields of a transaction that its attributes do not name."""
     receipt, tx = intent.receipt, intent.tx
     return {
-        "id": intent.id,
-        "step": intent.step_id,
-        "kind": intent.kind.value,
-        "status": intent.state.value,
         "open": intent.state in OPEN,
-        "nonce": tx.nonce,
         "hash": intent.tx_hash or "",
-        "replaces": intent.replaces,
-        "note": intent.note,
-        "created": _utc(intent.created_s),
-        "deadline": None if intent.deadline_s is None else _utc(intent.deadline_s),
-        "gas": tx.gas,
         "max_fee_wei": str(tx.max_fee_wei if tx.max_fee_wei is not None else tx.gas_price_wei),
         "block": None if receipt is None else receipt.block_number,
         "succeeded": None if receipt is None else receipt.status == 1,
@@ -122,14 +118,10 @@ def _line(intent: Intent) -> Document:
     }
 
 
-def _whole(store: Store, intent: Intent) -> Document:
-    moves = [{"time": _utc(move.at_s), "status": move.after.value, "note": move.note} for move in store.transitions(intent.id)]
-    return {**_line(intent), "moves": moves}
+def _whole(store: Store, intent: Intent) -> TracedDocument:
+    moves = [fill(TransitionDocument, move) for move in store.transitions(intent.id)]
+    return fill(TracedDocument, intent, moves=moves, **_figures(intent))
 
 
 def _loaded(config: LoadedConfig | Path | str) -> LoadedConfig:
     return config if isinstance(config, LoadedConfig) else load_config(config)
-
-
-def _utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

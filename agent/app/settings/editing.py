@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import engine, wiring
 from agent.app import config_versions
@@ -49,6 +50,9 @@ from agent.units import BPS, Token, ceil_int, decimal_text, value_text
 
 # --- Tokens that an edit adds: pools with liquidity and code, screen results, and price sources.
 
+if TYPE_CHECKING:
+    from agent.app.documents.owner import ContractDocument
+
 
 @dataclass(frozen=True, slots=True)
 class NewTokens:
@@ -59,11 +63,11 @@ class NewTokens:
     """
 
     told: tuple[str, ...] = ()
-    rows: tuple[dict[str, str], ...] = ()
+    rows: tuple[ContractDocument, ...] = ()
     backing: tuple[setup.Backing, ...] = ()
 
     @property
-    def new(self) -> tuple[dict[str, str], ...]:
+    def new(self) -> tuple[ContractDocument, ...]:
         """Contracts that the confirmation pins; one that was pinned with other code waits for `trimtab trust`."""
         return tuple(row for row in self.rows if row["state"] == "new")
 
@@ -116,7 +120,7 @@ def _require_prices(context: wiring.AgentContext, references: ReferencePrices, t
         )
 
 
-def _priced(step: StepInput, references: ReferencePrices, token: str, rows: Sequence[Mapping[str, str]]) -> str:
+def _priced(step: StepInput, references: ReferencePrices, token: str, rows: Sequence[ContractDocument]) -> str:
     found, one, numeraire = references.prices[token], step.portfolio.token(token), step.portfolio.numeraire
     counted = {
         pool.address

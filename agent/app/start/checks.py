@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from agent import codec, wiring
 from agent.app.describe import PRIVATE, submission, submission_text
+from agent.app.documents.fields import fill
+from agent.app.documents.setup import CheckDocument
 from agent.app.start import endpoints, least_total
 from agent.app.start.setup import EMPTY_CODE, NO_CODE
 from agent.chain.endpoints import Endpoint
@@ -30,6 +32,9 @@ from agent.reference import reference_prices, sequencer_fault
 from agent.store.files.private_files import require_private
 from agent.units import decimal_text, price_text, safe_label
 from agent.venues import composer
+
+if TYPE_CHECKING:
+    from agent.app.documents.setup import DoctorDocument, ProbedEndpointDocument
 
 # --- Price checks of the doctor: the pair and bounds of each feed, validity of TWAPs, the rollup's sequencer.
 
@@ -134,7 +139,6 @@ def screen_tokens(context: wiring.AgentContext, step: StepInput) -> Iterator[tup
         yield step.portfolio.token(one.token).label, one
 
 
-Document = dict[str, Any]
 CHECKUP_OK, CHECKUP_NOTE, CHECKUP_FAIL = "ok", "warn", "fail"
 
 
@@ -151,22 +155,25 @@ class CheckResult:
 
 def doctor(
     config: LoadedConfig | Path | str, transports: Sequence[Transport] | None = None, now_s: Callable[[], float] = time.time
-) -> Document:
+) -> DoctorDocument:
     """All checks as {check, state, found, remedy}; `exit` is that of the first one that fails, 0 when none does.
 
     `endpoints` has the record of each. A failing endpoint does not fail the whole while enough others work.
     """
-    seen: list[Document] = []
+    seen: list[ProbedEndpointDocument] = []
     rows = list(_checks(config, transports, now_s, seen))
     return {
         "endpoints": seen,
-        "checks": [{"check": r.check, "state": r.state, "found": r.found, "remedy": r.remedy} for r in rows],
+        "checks": [fill(CheckDocument, row) for row in rows],
         "exit": next((r.exit for r in rows if r.state == CHECKUP_FAIL), EXIT_OK),
     }
 
 
 def _checks(
-    config: LoadedConfig | Path | str, transports: Sequence[Transport] | None, now_s: Callable[[], float], seen: list[Document]
+    config: LoadedConfig | Path | str,
+    transports: Sequence[Transport] | None,
+    now_s: Callable[[], float],
+    seen: list[ProbedEndpointDocument],
 ) -> Iterator[CheckResult]:
     try:
         loaded = config if isinstance(config, LoadedConfig) else load_config(config)
@@ -204,7 +211,7 @@ def _checks(
         with wiring.open_context(loaded, known, untrusted_pools=True) as context:
             yield CheckResult("store", CHECKUP_OK, str(wiring.store_file(loaded)))
             snapshot = context.reader.snapshot()
-            seen[:] = [old | new for old, new in zip(seen, endpoints.endpoint_records(context.panel), strict=True)]
+            seen[:] = [{**old, **new} for old, new in zip(seen, endpoints.endpoint_records(context.panel), strict=True)]
             for operator, why in endpoints.outvoted_endpoints(snapshot):
                 yield CheckResult(f"endpoint {operator}", CHECKUP_NOTE, why, "the others go on without it; ask its operator, or replace it")
             step = context.readers.step_input_at(snapshot)

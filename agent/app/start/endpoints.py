@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+from agent.app.documents.fields import fill
+from agent.app.documents.plans import EndpointDocument
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.quorum import common_height, height_disagreement, quorum_size
 from agent.config.schema import ChainTable
 from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabError
 from agent.model import Snapshot
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from agent.app.documents.setup import ProbedEndpointDocument
+
 MAX_CLOCK_SKEW_S = 30
 
 
@@ -46,26 +50,14 @@ def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) ->
     return len(operators_of(one.endpoint for one in probes if one.head is not None)) >= quorum_size(len(answer), min_operators)
 
 
-def endpoint_records(endpoint_pool: EndpointPool) -> list[Document]:
+def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
     """State, score from 0 to 1, mean time and last problem of each endpoint in this process."""
-    return [
-        {
-            "operator": operator,
-            "state": found.circuit.value,
-            "score": round(found.score, 4),
-            "latency_ms": None if found.latency_s is None else round(found.latency_s * 1000, 1),
-            "rest_s": round(found.rest_s, 1),
-            "why": found.why,
-        }
-        for operator, found in endpoint_pool.endpoint_states()
-    ]
+    return [fill(EndpointDocument, found, operator=operator) for operator, found in endpoint_pool.endpoint_states()]
 
 
-def report(probes: Sequence[EndpointProbe]) -> list[Document]:
+def report(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocument]:
     """Records for the doctor, with each endpoint's head (None if it has none)."""
-    heads = [{"head": one.head} for one in probes]
-    standings = [EndpointPool([one.endpoint], 1) for one in probes]
-    return [endpoint_records(standing)[0] | head for standing, head in zip(standings, heads, strict=True)]
+    return [{**endpoint_records(EndpointPool([one.endpoint], 1))[0], "head": one.head} for one in probes]
 
 
 def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING
 
 from agent.config.build import build_policy
 from agent.config.schema import Config
@@ -24,7 +24,9 @@ from agent.policy.least_total import (
 from agent.reference import reference_prices
 from agent.units import PIPS, Value, value_text
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from agent.app.documents.status import LeastTotalDocument
+
 GAS_WEI = (GWEI // 20, GWEI, 30 * GWEI)
 """Gas prices at which it is said where no chain is asked: 0.05, 1 and 30 gwei."""
 NATIVE_USD = 3_000
@@ -33,13 +35,13 @@ PLACES = 6
 """Decimals of a value in coins: a whole coin may be worth thousands."""
 
 
-def least_total_now(step: StepInput, total: Value) -> Document | None:
+def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:
     """Minimum total of a running agent, at the present gas price; None if plan_cost is off or gas has no price."""
     terms = minimum_total_inputs(step, reference_prices(step))
     return None if terms is None else least_total_document(terms, total, step.portfolio.numeraire.decimals, step.portfolio.numeraire.label)
 
 
-def least_total_document(terms: MinimumTotalInputs, total: Value | None, decimals: int, unit: str) -> Document:
+def least_total_document(terms: MinimumTotalInputs, total: Value | None, decimals: int, unit: str) -> LeastTotalDocument:
     """Document of the minimum total, with the settings to change if `total` (None: unknown) is below it; values as decimal strings."""
     found, ways = compute_minimum_total(terms), () if total is None else suggested_settings(terms, total)
     message = format_minimum_total(terms, (found.total or Fraction(0)) if total is None else total, decimals, unit)
@@ -60,7 +62,7 @@ def least_total_document(terms: MinimumTotalInputs, total: Value | None, decimal
     }
 
 
-def least_totals_of_config(config: Config, dollars: Fraction) -> list[Document]:
+def least_totals_of_config(config: Config, dollars: Fraction) -> list[LeastTotalDocument]:
     """Minimum totals of a new config, at three gas prices; `dollars` per coin of the numeraire. Empty if plan_cost is off."""
     table, trigger = config.portfolio, build_policy(config).trigger
     if config.limits.plan_cost is None:
@@ -70,7 +72,7 @@ def least_totals_of_config(config: Config, dollars: Fraction) -> list[Document]:
     return _rows(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value, review_interval_s(trigger))
 
 
-def above_ceiling_lines(rows: Sequence[Document], ceiling: str | None) -> list[str]:
+def above_ceiling_lines(rows: Sequence[LeastTotalDocument], ceiling: str | None) -> list[str]:
     """Warning that portfolio.max_live_value is below the minimum total, by gas price; empty if it is off."""
     dear = [row for row in rows if row["total"] is not None and ceiling is not None and Fraction(row["total"]) > Fraction(ceiling)]
     if not dear:
@@ -82,7 +84,7 @@ def above_ceiling_lines(rows: Sequence[Document], ceiling: str | None) -> list[s
 
 def least_totals_of_values(
     rows: Sequence[tuple[str, int, Fraction]], home: str, plan_cost_bps: int, min_trade: Value, native: Fraction, total: Value
-) -> list[Document]:
+) -> list[LeastTotalDocument]:
     """Minimum totals of targets on the command line: (symbol, target in bps, drift at a correction), at three gas prices.
 
     Totals are in whole units of value.
@@ -98,7 +100,7 @@ def _rows(
     wei_value: Fraction,
     every_s: int | None,
     total: Value | None = None,
-) -> list[Document]:
+) -> list[LeastTotalDocument]:
     assets = tuple(AssetThreshold(name, bps, drift) for name, bps, drift in rows if name != home)
     home_bps = next((bps for name, bps, _ in rows if name == home), 0)
     unit = 10**PLACES

@@ -11,10 +11,12 @@ from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import wiring
 from agent.app import config_versions
+from agent.app.documents.fields import fill
+from agent.app.documents.setup import NewAssetDocument
 from agent.app.start import least_total
 from agent.chain import watch
 from agent.chain.lens import query_lens
@@ -32,6 +34,10 @@ from agent.model import Snapshot, Verdict
 from agent.policy import minimum
 from agent.reference.checks import is_dollar
 from agent.units import Token, parse_bps, safe_label
+
+if TYPE_CHECKING:
+    from agent.app.documents.owner import ContractDocument
+    from agent.app.documents.setup import InitDocument, TrustDocument
 
 # --- Dollar price of the numeraire when a config is first written: its caps are set in dollars.
 
@@ -77,7 +83,6 @@ def _answers(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Iterato
             yield Fraction(found.answer, 10**found.decimals)
 
 
-Document = dict[str, Any]
 Backing = tuple[str, str, str]
 """Token, implementation, its code hash."""
 NO_CODE = "0x" + "0" * 64
@@ -97,7 +102,7 @@ def initialise(  # noqa: PLR0913
     template: str | None = None,
     stable: str | None = None,
     price: str | None = None,
-) -> Document:
+) -> InitDocument:
     """Write a commented config; `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs.
 
     Its caps have the same value in any numeraire; `price` is the dollar price of a coin of it, else its feed is read. A `template` of
@@ -142,7 +147,7 @@ def initialise(  # noqa: PLR0913
         "numeraire": numeraire,
         "numeraire_usd": f"{float(dollars):.10g}",
         "least_total": needs,
-        "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
+        "assets": [fill(NewAssetDocument, asset) for asset in assets],
         "warnings": [*minimum.asset_count_warnings(len(assets)), *least_total.above_ceiling_lines(needs, parsed.portfolio.max_live_value)],
         "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
         + ([ready.todo] if ready is not None and ready.todo else [])
@@ -168,11 +173,11 @@ def _ready(template: str | None, stable: str | None, targets: Sequence[tuple[str
 
 def trust(
     config: LoadedConfig | Path | str,
-    confirm: Callable[[Document], bool],
+    confirm: Callable[[TrustDocument], bool],
     transports: Sequence[Transport] | None = None,
     *,
     unseen: bool = False,
-) -> Document:
+) -> TrustDocument:
     """Every contract of the config and the discovered pools with their code hashes; pins exactly these when `confirm` says yes.
 
     `confirm` is not called if all are pinned as they are. `unseen` means that no user reviews them: then a config edited by hand pins
@@ -187,7 +192,7 @@ def trust(
         rows += (paid := _payouts(context))
         require_code(empty)
         known = all(row["state"] == "unchanged" for row in rows)
-        document: Document = {"block": snapshot.head.number, "pinned": known, "contracts": rows}
+        document: TrustDocument = {"block": snapshot.head.number, "pinned": known, "contracts": rows}
         if not known and confirm(document):
             for row in paid:
                 context.store.confirm_payout_address(row["address"], context.clock.now_s())
@@ -196,7 +201,7 @@ def trust(
         return document
 
 
-def list_contracts(context: wiring.AgentContext, snapshot: Snapshot) -> tuple[list[dict[str, str]], list[Backing], list[Verdict]]:
+def list_contracts(context: wiring.AgentContext, snapshot: Snapshot) -> tuple[list[ContractDocument], list[Backing], list[Verdict]]:
     """Rows of every contract of the config, each pool and each proxy implementation, with code hash and pin state.
 
     Also returns the implementations by token, and the addresses that hold no code.
@@ -204,7 +209,8 @@ def list_contracts(context: wiring.AgentContext, snapshot: Snapshot) -> tuple[li
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
     names = _names(context)
     pins = {pin.address: pin.code_hash for pin in context.store.pins()}
-    rows, empty = [], []
+    rows: list[ContractDocument] = []
+    empty = []
     for address in (*context.execution.pinned, *(pool.address for pool in context.pools)):
         found = hashes.get(address, NO_CODE)
         if found in (NO_CODE, EMPTY_CODE):
@@ -230,12 +236,12 @@ def require_code(empty: Sequence[Verdict]) -> None:
         raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
 
 
-def pin_contracts(context: wiring.AgentContext, rows: Sequence[Mapping[str, str]], backing: Sequence[Backing]) -> None:
+def pin_contracts(context: wiring.AgentContext, rows: Sequence[ContractDocument], backing: Sequence[Backing]) -> None:
     """Pin these contracts and implementations as in the rows; the owner has confirmed them."""
     context.store.pin({row["address"]: row["code_hash"] for row in rows}, context.clock.now_s(), backing)
 
 
-def _payouts(context: wiring.AgentContext) -> list[dict[str, str]]:
+def _payouts(context: wiring.AgentContext) -> list[ContractDocument]:
     """Rows of the payout addresses. Raises ConfigError for the wallet itself, a contract of the config, or the zero address."""
     wallet, known = context.config.wallet, context.store.payout_addresses()
     ours = {wallet.address: "the wallet itself"} | dict.fromkeys(context.execution.pinned, "a contract of the config")
@@ -249,7 +255,7 @@ def _payouts(context: wiring.AgentContext) -> list[dict[str, str]]:
     ]
 
 
-def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> Document:
+def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> TrustDocument:
     """Pin everything as it stands: for chains that this process created."""
     return trust(config, lambda _: True, transports)
 
@@ -309,13 +315,13 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
 NO_FUTURES = "trimtab trades no futures yet: this bound is written as a comment and nothing reads it"
 
 
-def templates(network: str = "ethereum") -> Document:
+def templates(network: str = "ethereum") -> dict[str, Any]:
     """Every portfolio template with its tokens on that network. Raises ConfigError for a network without a preset."""
     if network not in PRESETS:
         raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}")
     preset = PRESETS[network]
     addresses = {token.symbol: token.address for token in preset.tokens}
-    found = []
+    found: list[dict[str, Any]] = []
     for one in starters.PORTFOLIO_TEMPLATES.values():
         tokens = starters.template_targets(one, preset)
         found.append(

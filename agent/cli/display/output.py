@@ -8,7 +8,7 @@ import re
 import select
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,8 @@ from rich.text import Text
 
 from agent.errors import ConfigError, Refused, TrimtabError
 
+Document = Mapping[str, Any]
+"""A document of agent/app/documents, as it is shown to people."""
 PIPED_COLUMNS = 100_000
 """Width of what is piped, unless COLUMNS says another: a line breaks where its text does, a table is as wide as it likes."""
 
@@ -73,7 +75,7 @@ def note(text: str) -> None:
     err.print(cell(text))
 
 
-def emit(document: dict[str, Any], as_json: bool, show: Callable[[], None], lines: bool = False) -> None:
+def emit(document: Document, as_json: bool, show: Callable[[], None], lines: bool = False) -> None:
     """Print the document as JSON, or call `show` for people. `lines`: one document per line, for commands that print many."""
     if as_json:
         sys.stdout.write(json.dumps(document, indent=None if lines else 2) + "\n")

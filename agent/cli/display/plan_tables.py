@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from agent.app.pool_names import replace_pool_addresses
-from agent.cli.display import documents
-from agent.cli.display.output import cell, say
+from agent.cli.display.output import Document, cell, say
 from agent.cli.display.tables import FigureTable, Notice, amount, bps, brief, coins, decision, money, table, transfers_table, zone
 
-Document = dict[str, Any]
+ACTION_AMOUNTS = ("amounts_raw", "min_raw", "fees_raw")
+SLICE_PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
 MOST_ROWS, FEWEST_ROWS = 6, 2
 """Of swaps on the short screen, which has 24 lines with the question; fewest where guards that failed need the room."""
 
@@ -35,7 +35,7 @@ def show_plan(
         if len(document["legs"]) > most:
             console.print(cell(f"and {len(document['legs']) - most} more swaps"))
     if document["actions"]:
-        console.print(documents.actions_table(document["actions"], decimals))
+        console.print(actions_table(document["actions"], decimals))
         console.print(cell("After each of them the agent plans anew; what follows is sent too, within the same limits."))
     if verbose:
         _details(console, document)
@@ -71,7 +71,7 @@ def _summary(console: Console, document: Document, more: str) -> None:
     if (tax := document.get("tax")) is not None and tax["disposals"]:
         console.print(cell(f"Taxable gain: {money(tax['gain'])} {tax['currency']}, by {tax['method']}"))
     if document.get("campaign") is not None:
-        console.print(cell(documents.format_execution(document["campaign"], unit)))
+        console.print(cell(format_execution(document["campaign"], unit)))
     failed = [item for item in document["verdicts"] if not item["passed"]]
     if failed:
         console.print(verdicts(failed, document["pools"]))
@@ -89,7 +89,7 @@ def _details(console: Console, document: Document) -> None:
     if document["zone"] is not None:
         console.print(zone(document["zone"], document["numeraire"]))
     show_tax(console, document.get("tax"))
-    documents.show_execution(console, document)
+    show_execution(console, document)
     if document["verdicts"]:
         console.print(verdicts(document["verdicts"], document["pools"]))
     for item in document["skipped"]:
@@ -145,7 +145,7 @@ def costs(document: Document) -> FigureTable:
     return made
 
 
-def verdicts(found: list[Document], pools: dict[str, str]) -> FigureTable:
+def verdicts(found: Sequence[Document], pools: dict[str, str]) -> FigureTable:
     """Table of guards with their measured values and limits."""
     made = table("Guards", ("", "guard", "measured", "limit"))
     for item in found:
@@ -187,3 +187,61 @@ def show_tax(console: Console, found: Document | None) -> None:
     console.print(made)
     limit = "" if found["year_limit"] is None else f" of at most {money(found['year_limit'])}"
     say(f"Realised this year: {money(found['realised_this_year'])}{limit}.")
+
+
+def actions_table(found: Sequence[Document], decimals: dict[str, int]) -> FigureTable:
+    """Each liquidity action with its amounts and minimums."""
+    made = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
+                        order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
+    for item in found:
+        for number, symbol in enumerate(item["tokens"]):
+            first = number == 0
+            made.add_row(
+                cell(item["kind"] if first else ""),
+                cell(item["position"] if first else ""),
+                cell(symbol),
+                *("" if item[name] is None else brief(coins(item[name][symbol], decimals[symbol])) for name in ACTION_AMOUNTS),
+                cell(item["reason"] if first else ""),
+            )
+    return made
+
+
+def show_execution(console: Console, document: Document) -> None:
+    """Print the progress of a gradual execution, and the cost of slices; nothing without either."""
+    if document.get("campaign") is not None:
+        console.print(cell(format_execution(document["campaign"], document["numeraire"])))
+    if document.get("pacing") is not None:
+        console.print(slices_table(document["pacing"], document["numeraire"]))
+
+
+def slices_table(found: Document, numeraire: str) -> FigureTable:
+    """Comparison of slices, a row for each number of them."""
+    made = table(f"Rounds against one, in {numeraire}: {found['why']}", (), ("rounds", *SLICE_PARTS))
+    for option in found["options"]:
+        chosen = option["rounds"] == found["chosen"]
+        figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_PARTS)]
+        made.add_row(*(cell(text, "bold" if chosen else "") for text in figures))
+    return made
+
+
+def executions_table(found: Sequence[Document]) -> FigureTable:
+    """Gradual executions, with progress or end of each."""
+    made = table("Corrections over time", ("id", "style", "began", "next", "state"), ("rounds",))
+    for item in found:
+        done, state = f"{item['rounds_done']} of ~{item['rounds_about']}", f"{item['state']}: {item['why']}".rstrip(": ")
+        made.add_row(cell(item["id"]), item["style"], item["began"], item["next"] or "", cell(state), done)
+    return made
+
+
+def format_execution(found: Document, numeraire: str) -> str:
+    """Describe the progress of a gradual execution in one sentence."""
+    if found["purchase"] is not None:
+        parts = max(found["rounds_about"], found["rounds_done"] + 1)
+        bought = f"{found['moved']} of {found['wish']} {numeraire} moved"
+        return f"{found['purchase'].capitalize()}: {found['rounds_done']} of {parts} parts done, {bought}; next at {found['next']} UTC"
+    budget = "no budget" if found["budget"] is None else f"a budget of {found['budget']}"
+    return (
+        f"Under way since {found['began']}: {found['style']}, {found['rounds_done']} of about {found['rounds_about']} rounds done, "
+        f"{found['moved']} of {found['wish']} {numeraire} moved, {found['spent']} lost against the prices at its start of {budget}; "
+        f"next {found['next']}, over {found['expires']}"
+    )

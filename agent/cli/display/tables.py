@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich import box
 from rich.cells import cell_len
@@ -14,10 +14,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.display.output import BAR_CELLS, FEWEST_CELLS, Bar, cell, printable
+from agent.cli.display.output import BAR_CELLS, FEWEST_CELLS, Bar, Document, cell, printable
 from agent.units import decimal_text
 
-Document = dict[str, Any]
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
 STATE_STYLES = {"final": "green", "mined": "green", "reverted": "red", "cancelled": "yellow", "replaced": "red"}
 GAP = 2
@@ -303,7 +302,7 @@ def format_trigger(found: Document) -> str:
     return "; ".join(parts)
 
 
-def excluded_table(found: list[Document]) -> FigureTable:
+def excluded_table(found: Sequence[Document]) -> FigureTable:
     """Table of excluded holdings."""
     made = table("Left alone", ("asset", "why"), ("amount",), order=("asset", "amount", "why"))
     for item in found:
@@ -311,7 +310,7 @@ def excluded_table(found: list[Document]) -> FigureTable:
     return made
 
 
-def transfers_table(found: list[Document]) -> FigureTable:
+def transfers_table(found: Sequence[Document]) -> FigureTable:
     """Table of transfers, newest first."""
     made = table("Changes that the books do not explain", ("id", "what", "told"))
     for item in found:

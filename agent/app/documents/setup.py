@@ -1,0 +1,83 @@
+"""Documents of setting up and watching: init, doctor, trust, alerts, localchain, demo; and of errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from agent.accounting.export import format_utc
+from agent.app.documents.fields import Address, ConvertedBy, Decimal, Of, one_of
+from agent.app.documents.owner import ContractDocument
+from agent.app.documents.plans import EndpointDocument, PlanDocument, RebalanceDocument, VerdictDocument
+from agent.app.documents.status import LeastTotalDocument, StatusDocument
+
+Moment = Annotated[str, ConvertedBy(lambda at_s, _: format_utc(at_s))]
+TrustDocument = TypedDict("TrustDocument", {"block": int, "pinned": bool, "contracts": list[ContractDocument]})
+QuietHoursDocument = TypedDict("QuietHoursDocument", {"hours": str, "timezone": str | None, "urgent": list[str]})
+FailureDocument = TypedDict("FailureDocument", {
+    "kind": str, "message": str, "remedy": str, "exit": int,
+    "verdicts": NotRequired[list[VerdictDocument]], "proposal": NotRequired[dict[str, Any]],
+})  # fmt: skip
+"""An error: its kind, message, remedy and exit code; a proposal that waits for its signer, with its file."""
+NewAssetDocument = TypedDict("NewAssetDocument", {
+    "symbol": str, "address": str, "target": str, "feed": Address | None,
+})  # fmt: skip
+InitDocument = TypedDict("InitDocument", {
+    "config": str, "chain_id": int, "token_list_sha256": str | None, "template": str | None,
+    "numeraire": str, "numeraire_usd": Decimal, "least_total": list[LeastTotalDocument],
+    "assets": list[NewAssetDocument], "warnings": list[str], "next": list[str],
+})  # fmt: skip
+
+
+class ProbedEndpointDocument(EndpointDocument):
+    """Record of an endpoint with its head; None if it has none."""
+
+    head: int | None
+
+
+CheckDocument = TypedDict("CheckDocument", {
+    "check": str, "state": Annotated[str, one_of("ok", "warn", "fail")], "found": str,
+    "remedy": str,
+})  # fmt: skip
+DoctorDocument = TypedDict("DoctorDocument", {
+    "endpoints": list[ProbedEndpointDocument], "checks": list[CheckDocument], "exit": int,
+})  # fmt: skip
+"""All checks; `exit` is the exit code of the first that fails."""
+AssetAlertDocument = TypedDict("AssetAlertDocument", {
+    "symbol": str, "price": Decimal | None, "alert_low": Decimal | None,
+    "alert_high": Decimal | None, "to_low_bps": int | None, "to_high_bps": int | None,
+    "weight_bps": int, "band_bps": list[int], "side": str,
+})  # fmt: skip
+AlertTargetDocument = TypedDict("AlertTargetDocument", {
+    "name": str, "ready": bool, "url_env": str, "events": list[str],
+    "delivered": Annotated[Moment | None, Of("delivered_s")],
+    "failed": Annotated[Moment | None, Of("failed_s")],
+    "failures_in_row": Annotated[int, Of("failures")], "why": str, "waiting": int, "lost": int,
+})  # fmt: skip
+
+
+class AlertDocument(TypedDict):
+    key: str
+    event: Annotated[str, Of("kind")]
+    text: str
+    since: Annotated[Moment | None, Of("since_s")]
+    told: Annotated[Moment | None, Of("told_s")]
+    waits: Annotated[bool, ConvertedBy(lambda untold, _: untold > 0), Of("untold")]
+
+
+AlertsDocument = TypedDict("AlertsDocument", {
+    "block": int, "assets": list[AssetAlertDocument], "events": list[str],
+    "quiet": QuietHoursDocument | None, "cooldown_s": int, "targets": list[AlertTargetDocument],
+    "forgotten_targets": list[str], "open": list[AlertDocument], "last": list[AlertDocument],
+})  # fmt: skip
+LocalChainDocument = TypedDict("LocalChainDocument", {
+    "chain_id": int, "url": str | None, "wallet": Address, "tokens": dict[str, Address],
+    "pools": dict[str, Address], "feeds": dict[str, Address], "config": str | None,
+})  # fmt: skip
+DemoDocument = TypedDict("DemoDocument", {
+    "before": StatusDocument, "moves": dict[str, str], "drifted": StatusDocument,
+    "plan": PlanDocument, "rebalance": RebalanceDocument, "after": StatusDocument,
+    "next": PlanDocument,
+})  # fmt: skip
+ErrorDocument = TypedDict("ErrorDocument", {"error": FailureDocument})
