@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from tests.cli import shapes
 from tests.cli.test_killswitch_command import something_waits, waiting_hashes
 from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk, forked
@@ -12,20 +11,16 @@ from tests.cli.tools import Desk, forked
 
 def test_a_new_store_has_sent_nothing_and_nothing_waits(desk: Desk) -> None:
     found = desk.ask("txs")
-    shapes.require(shapes.TXS, found)
     assert (found["transactions"], found["waiting"]) == ([], 0)
-    cancelled = desk.ask("cancel", "--send", "--yes")
-    shapes.require(shapes.CANCEL, cancelled)
+    desk.ask("cancel", "--send", "--yes")
     assert "Nothing waits." in desk.run("cancel").out
     settled = desk.ask("reconcile")
-    shapes.require(shapes.RECONCILE, settled)
     assert (settled["waiting"], settled["booked"], settled["next_nonce"]) == (0, 0, nonce(desk))
 
 
 def test_txs_shows_every_transaction_with_its_moves(desk: Desk) -> None:
     sent = desk.ask("rebalance", "--send", "--yes")["transactions"]
     found = desk.ask("txs")
-    shapes.require(shapes.TXS, found)
     assert [item["hash"] for item in reversed(found["transactions"])] == [item["hash"] for item in sent]
     assert {tuple(move["status"] for move in item["moves"])[:4] for item in found["transactions"]} == {
         ("planned", "signed", "broadcast", "mined")
@@ -40,7 +35,6 @@ def test_txs_shows_every_transaction_with_its_moves(desk: Desk) -> None:
 def test_what_waits_is_shown_and_kept_until_sending_is_allowed(desk: Desk) -> None:
     before = something_waits(desk)
     found = desk.ask("cancel")
-    shapes.require(shapes.CANCEL, found)
     (item,) = found["transactions"]
     assert (item["kind"], item["status"], item["nonce"], found["waiting"]) == ("approve", "broadcast", before, 1)
     assert desk.ask("txs", "--open")["transactions"][0]["hash"] == item["hash"]
@@ -71,7 +65,6 @@ def test_cancel_takes_the_nonce_back(desk: Desk) -> None:
     said = child.ended()
     assert said.code == 0, said.why
     found = said.json
-    shapes.require(shapes.RECONCILE, found)
     assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("approve", "cancelled"), ("cancel", "final")]
     assert found["transactions"][1]["replaces"] == found["transactions"][0]["id"]
     assert (found["waiting"], found["booked"], nonce(desk)) == (0, 1, before + 1)
@@ -84,7 +77,6 @@ def test_reconcile_settles_what_was_mined_meanwhile_without_a_key(desk: Desk) ->
     desk.node.mine(2)
     desk.edit(("test_account = 0", 'keystore = "nowhere.json"'))
     found = desk.ask("reconcile")
-    shapes.require(shapes.RECONCILE, found)
     assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("approve", "final")]
     assert (found["waiting"], found["booked"], found["next_nonce"]) == (0, 1, before + 1)
 

@@ -8,44 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import shapes
-from tests.cli.shapes import EACH, count, decimal, maybe, number, text
 from tests.cli.tools import Desk, Said
 from tests.support.text import mentions
 
-PERIOD = {
-    **dict.fromkeys(("start_value", "end_value", "deposits", "withdrawals", "profit", "hold_profit", "rebalancing_effect"), decimal),
-    **{name: maybe(number) for name in ("twr_bps", "mwr_bps", "mwr_year_bps", "hold_return_bps", "benchmark_return_bps")},
-    "from": text,
-    "to": text,
-    "rebalances": count,
-    "turnover": decimal,
-    "costs": {"fees": decimal, "impact": decimal, "gas": decimal, "total": decimal},
-    "by_hand": {"swaps": count, "effect": decimal},
-    "realised": decimal,
-    "realised_by_token": {EACH: decimal},
-    "weights_bps": {EACH: count},
-    "hint": text,
-}
-PNL = {
-    "numeraire": text,
-    "benchmark": text,
-    "value": decimal,
-    "unrealised": decimal,
-    "method": text,
-    "periods": [PERIOD],
-    "why_empty": text,
-    "unpriced": [text],
-}
-TAX = {
-    "method": text,
-    "currency": text,
-    "gain": decimal,
-    "disposals": [{"symbol": text, "raw": shapes.raw, "proceeds": decimal, "cost": decimal, "gain": decimal, "oldest_days": maybe(count)}],
-    "realised_this_year": decimal,
-    "year_limit": maybe(decimal),
-    "left_this_year": maybe(decimal),
-}
 TABLE = '\n[tax]\nmethod = "hifo"\nyear_limit = "{}"\n'
 
 
@@ -53,14 +18,12 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     desk.config.write_text(desk.config.read_text() + TABLE.format("off"))
     desk.ask("pnl", "--now")
     plan = desk.ask("plan")
-    shapes.require(TAX, plan["tax"])
     assert {one["symbol"] for one in plan["tax"]["disposals"]} >= {"WETH"} and plan["tax"]["method"] == "hifo"
     assert "Taxable gain" in desk.run("plan", "--verbose").out
     assert "Taxable gain: " in desk.run("plan").out
     desk.ask("rebalance", "--send", "--yes")
     desk.ask("swap", "--in", "USDC", "--out", "WETH", "--amount", "150", "--send", "--yes")
     found = desk.ask("pnl", "--now", "--benchmark", "WETH")
-    shapes.require(PNL, found)
     (row,) = found["periods"]
     assert (row["rebalances"], row["by_hand"]["swaps"], found["benchmark"]) == (1, 1, "WETH")
     assert float(row["costs"]["gas"]) > 0 and sum(row["weights_bps"].values()) == 10_000

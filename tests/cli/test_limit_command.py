@@ -8,30 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from tests.cli import shapes
-from tests.cli.shapes import count, decimal, maybe, one_of, raw, require, text
 from tests.cli.tools import Desk, Said, at_terminal
 from tests.support import agents
 from tests.support.gradual_execution import OFF, ROUNDS, TARGETS
 from tests.support.text import mentions
 
-OPTION = {"rounds": count, **dict.fromkeys(("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total"), decimal)}
-PACING = {"chosen": count, "why": text, "options": [OPTION]}
-ORDER = {"id": text, "what": text, "until": text, "state": one_of("open", "filled", "cancelled", "expired"), "why": text}
-PRICES = {"limit": [text], "market": [text], "off_bps": maybe(count)}
-CORRECTION = {
-    "id": text,
-    "style": one_of("rounds", "twap", "limit"),
-    "state": one_of("open", "ended", "cancelled"),
-    "why": text,
-    "began": text,
-    "expires": text,
-    "rounds_done": count,
-    "rounds_about": count,
-    "next": maybe(text),
-    **dict.fromkeys(("wish_raw", "moved_raw", "spent_raw"), raw),
-    "budget_raw": maybe(raw),
-}
 SWAP = ("swap", "--in", "WETH", "--out", "USDC", "--amount", "1")
 
 
@@ -41,7 +22,6 @@ def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
     agents.trusted(anvil_chain, tmp_path, ROUNDS, TARGETS)
     agents.fund(anvil_chain, OFF)
     plan = run("plan", "--json").json
-    require({**shapes.PLAN, "pacing": PACING}, plan)
     costs = {option["rounds"]: float(option["total"]) for option in plan["pacing"]["options"]}
     assert list(costs) == [1, 2, 3]
     assert costs[plan["pacing"]["chosen"]] == min(costs.values()) < costs[1]
@@ -60,7 +40,6 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     dry = run(*SWAP, "--limit", "3100", "--until", "4h", "--json")
     assert dry.code == 0, dry.why
-    require({**shapes.PLAN, "order": {**ORDER, "id": text}, "prices": PRICES}, dry.json)
     assert dry.json["order"]["id"] == ""
     assert run("limit", "--json").json == {"orders": [], "corrections": []}
     placed = run(*SWAP, "--limit", "3100", "--until", "4h", "--send", "--yes", "--json")
@@ -68,7 +47,6 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     assert placed.json["order"]["state"] == "open"
     assert "price is 29" in placed.json["reason"]
     listed = run("limit", "--json").json
-    require({"orders": [ORDER], "corrections": [CORRECTION]}, listed)
     (order,) = listed["orders"]
     assert mentions(order["what"], "1 WETH", "3100 USDC")
     assert mentions(run("limit").out, "1 WETH", "3100 USDC")

@@ -20,14 +20,14 @@ from agent.app.local import CONFIG_MARKER, publish
 from agent.cli import history, ledger
 from agent.cli.display import tables
 from agent.localchain.nodes import free_port
-from tests.cli import shapes
+from tests.cli.documents import require_declared
 from tests.cli.tools import Desk, Said, attach, first_document, start
 from tests.support.text import mentions
 
 
 def test_it_says_what_there_is(served: tuple[Path, dict[str, Any]]) -> None:
     config, about = served
-    shapes.require(shapes.LOCALCHAIN, about)
+    require_declared(("localchain",), about)
     assert about["chain_id"] == 31337
     assert about["config"] == str(config)
     assert len(about["tokens"]) >= 5
@@ -150,7 +150,6 @@ def test_the_demo_tells_the_whole_story(bare: Callable[..., Said], tmp_path: Pat
     said = bare("demo", "--json", "--svg", str(picture))
     assert said.code == 0
     told = said.json
-    shapes.require(shapes.DEMO, told)
     weights = {item["symbol"]: item["weight_bps"] for item in told["drifted"]["holdings"]}
     assert weights == {"WBTC": 5800, "WETH": 2700, "USDC": 1500}, "the proportions of worked case W2"
     assert told["before"]["decision"]["kind"] == "hold"

@@ -2,40 +2,8 @@
 
 from __future__ import annotations
 
-from tests.cli import shapes
-from tests.cli.shapes import count, decimal, flag, maybe, number, one_of, text
 from tests.cli.tools import Desk
 from tests.support.text import mentions
-
-STAGE = one_of("waiting", "armed", "fired", "done", "off")
-KIND = one_of("entry", "stop_loss", "take_profit", "trailing_stop")
-NAMED = {"subject": text, "kind": KIND, "stage": STAGE}
-ROW = {
-    **NAMED,
-    "terms": text,
-    "level": maybe(decimal),
-    "price": maybe(decimal),
-    "distance_bps": maybe(number),
-    "basis": maybe(decimal),
-    "highest": maybe(decimal),
-    "fired_at": maybe(decimal),
-    "since_s": count,
-    "since": text,
-    "unconfirmed": maybe(STAGE),
-    "filled_at_once": flag,
-}
-LISTED = {
-    "block": count,
-    "numeraire": text,
-    "absent": one_of("cash", "redistribute"),
-    "hysteresis_bps": count,
-    "confirm_blocks": count,
-    "unit_worth": maybe(decimal),
-    "contradictions": [text],
-    "orders": [ROW],
-    "told": [text],
-    "stuck": [text],
-}
 
 
 def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
@@ -45,7 +13,6 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
     desk.ask("orders", "set", "portfolio", "--stop-loss", "20%")
     desk.ask("rebalance")  # a look writes down how orders stand
     listed = desk.ask("orders")
-    shapes.require(LISTED, listed)
     found = {(row["subject"], row["kind"]): row for row in listed["orders"]}
     assert {row["stage"] for row in found.values()} == {"armed"}
     stop, trail = found["WETH", "stop_loss"], found["WETH", "trailing_stop"]

@@ -9,7 +9,6 @@ import pytest
 
 from agent import wiring
 from agent.localchain import LocalChain
-from tests.cli import shapes
 from tests.cli.tools import Said
 from tests.differential.test_lp_actions import V3, wanting
 from tests.support import agents
@@ -31,7 +30,6 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
 
     dry = run("rebalance", "--json")
     assert dry.code == 0, dry
-    shapes.require(shapes.PLAN, dry.json)
     [action] = dry.json["actions"]
     assert (action["kind"], action["pool"], action["token_id"]) == ("provide", chain.pools[V3], None)
     assert dry.json["legs"] == []
@@ -41,7 +39,6 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
         assert word.lower() in words.lower()
 
     done = run("rebalance", "--send", "--yes", "--json").json
-    shapes.require(shapes.REBALANCE, done)
     assert done["outcome"] == "done"
     assert [sent["kind"] for sent in done["transactions"]] == ["approve", "approve", "liquidity"]
     assert {sent["status"] for sent in done["transactions"]} == {"final"}
@@ -49,10 +46,8 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
     assert [item["planned_raw"] for item in done["realised"]] == [item["realised_raw"] for item in done["realised"]] != []
 
     history = run("history", "--json").json
-    shapes.require(shapes.HISTORY, history)
     sent_in = next(step for step in history["steps"] if any(sent["kind"] == "liquidity" for sent in step["transactions"]))
     told = run("explain", sent_in["step"], "--json").json
-    shapes.require(shapes.EXPLAIN, told)
     for word in ("It decided to move liquidity", "1 action with liquidity", "provide", "final, transaction 0x"):
         assert any(word in line for line in told["words"]), (word, told["words"])
 

@@ -12,7 +12,6 @@ import pytest
 from eth_account import Account
 
 from agent.config.limits import LimitsTable
-from tests.cli import shapes
 from tests.cli.tools import TRIMTAB, Desk, at_terminal
 from tests.support.text import mentions
 
@@ -26,7 +25,6 @@ def nonce(desk: Desk) -> int:
 def test_a_rebalance_sends_approvals_first_and_then_everything_in_one_transaction(desk: Desk) -> None:
     before = nonce(desk)
     done = desk.ask("rebalance", "--send", "--yes")
-    shapes.require(shapes.REBALANCE, done)
     assert done["outcome"] == "done"
     kinds = [sent["kind"] for sent in done["transactions"]]
     assert (kinds[0], kinds.count("swap"), set(kinds)) == ("approve", 1, {"approve", "swap"}), (
@@ -55,7 +53,6 @@ def test_the_words_of_a_rebalance_tell_what_was_sent(desk: Desk) -> None:
 def test_a_swap_by_hand_sells_exactly_its_amount(desk: Desk) -> None:
     before = desk.holdings()
     done = desk.ask("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.25", "--send", "--yes")
-    shapes.require(shapes.REBALANCE, done)
     after = desk.holdings()
     assert int(before["WETH"]) - int(after["WETH"]) == 25 * 10**16
     assert int(after["USDC"]) - int(before["USDC"]) == int(next(r for r in done["realised"] if r["symbol"] == "USDC")["realised_raw"])
@@ -64,7 +61,6 @@ def test_a_swap_by_hand_sells_exactly_its_amount(desk: Desk) -> None:
 
 def test_run_once_sends_like_rebalance(desk: Desk) -> None:
     done = desk.ask("run", "--once", "--send", "--yes")
-    shapes.require(shapes.REBALANCE, done)
     assert done["outcome"] == "done"
 
 
@@ -79,7 +75,7 @@ def test_sending_needs_a_yes_or_somebody_to_ask(desk: Desk, command: tuple[str, 
 
 
 def test_while_paused_nothing_is_sent_and_everything_says_so(desk: Desk) -> None:
-    shapes.require(shapes.PAUSE, paused := desk.ask("pause", "--reason", "holiday"))
+    paused = desk.ask("pause", "--reason", "holiday")
     assert paused["paused"] is True
     before = nonce(desk)
     for command in (("rebalance",), ("rebalance", "--send", "--yes"), ("run", "--once", "--send", "--yes")):

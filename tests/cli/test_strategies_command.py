@@ -9,43 +9,9 @@ from typing import Any
 
 from agent.localchain import LocalChain
 from tests.cases.test_strategies import TWO, strategies
-from tests.cli import shapes
-from tests.cli.shapes import count, decimal, flag, maybe, one_of, raw, require, text
 from tests.cli.tools import Desk, Said
 from tests.support import agents
 from tests.support.text import mentions
-
-TOGETHER = {
-    "acting": [text],
-    "reasons": {shapes.EACH: text},
-    "capital_moved": [{"from": text, "to": text, "value": decimal}],
-    "netted": [{"symbol": one_of(*TWO), "bought": decimal, "sold": decimal, "crossed": decimal, "net": decimal}],
-    "crossed": decimal,
-    "saved_fees": decimal,
-}
-HELD = {"symbol": text, "raw": raw, "amount": decimal, "value": decimal, "weight_bps": count, "target_bps": count}
-ONE = {
-    "name": text,
-    "state": one_of("active", "paused"),
-    "since_s": count,
-    "why": text,
-    "capital": decimal,
-    "share_bps": count,
-    "target_share_bps": count,
-    "floor_bps": count,
-    "units": raw,
-    "unit_value": maybe(decimal),
-    "return_bps": maybe(count),
-    "sharpe": maybe(decimal),
-    "sharpe_window_s": maybe(count),
-    "turning_since_s": maybe(count),
-    "costs": decimal,
-    "last_rebalance_s": maybe(count),
-    "acts": flag,
-    "reason": text,
-    "holdings": [HELD],
-}
-STRATEGIES = {"block": count, "numeraire": text, "total_value": decimal, "fault": text, "strategies": [ONE], "sharpe_basis": text}
 
 
 def require_the_wallet(chain: LocalChain, document: dict[str, Any]) -> None:
@@ -62,14 +28,13 @@ def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
     agents.trusted(chain, tmp_path, strategies("60%", "40%"), TWO)
     agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
     found = run("strategies", "--json").json
-    require({**STRATEGIES, "together": TOGETHER}, found)
     assert [(one["name"], one["share_bps"], one["return_bps"]) for one in found["strategies"]] == [("up", 6_000, 0), ("down", 4_000, 0)]
     require_the_wallet(chain, found)
     weth = next(item for item in found["together"]["netted"] if item["symbol"] == "WETH")
     assert [round(Fraction(weth[key])) for key in ("bought", "sold", "crossed", "net")] == [4_800, 3_200, 3_200, 1_600]
     assert found["together"]["acting"] == ["up", "down"] and Fraction(found["together"]["saved_fees"]) > 0
     for document in (run("status", "--json").json, run("plan", "--json").json):
-        require({"strategies": TOGETHER}, document)
+        assert document["strategies"]["acting"] == ["up", "down"]
     done = run("rebalance", "--send", "--yes", "--json")
     assert done.code == 0 and done.json["outcome"] == "done"
     after = run("strategies", "--json").json

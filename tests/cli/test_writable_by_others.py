@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import shapes
 from tests.cli.test_sending import nonce
 from tests.cli.tools import Desk
 from tests.support.text import mentions
@@ -66,7 +65,6 @@ def test_a_pause_works_whoever_may_write(desk: Desk, what: str) -> None:
 
 def test_a_hard_pause_stops_and_sends_nothing_by_a_config_of_others(desk: Desk) -> None:
     desk.config.chmod(0o666)
-    error = desk.ask("pause", "--hard", want=2)
-    shapes.require(shapes.ERROR, error)
+    assert "error" in desk.ask("pause", "--hard", want=2)
     desk.config.chmod(0o600)
     assert desk.ask("rebalance", "--send", "--yes", want=10)["outcome"] == "refused"

@@ -9,21 +9,8 @@ import pytest
 
 from agent.localchain import LocalChain
 from tests.cases.test_zone_on_chain import TARGETS, ZONE
-from tests.cli import shapes
-from tests.cli.shapes import count, decimal, flag, maybe, one_of, require, text
 from tests.cli.tools import Said
 from tests.support import agents
-
-PARTS = {"fees": decimal, "impact": decimal, "skew": decimal, "gas": decimal, "approvals": decimal}
-SHAPE = {
-    "risk": decimal,
-    "horizon_s": count,
-    "swap_gas": decimal,
-    "measured": maybe(text),
-    "pair": {"sell": text, "buy": text, "saves_bps": decimal, "costs_bps": decimal},
-    "assets": [{"symbol": one_of(*TARGETS), "no_trade_bps": [count], "trigger_bps": [count]}],
-}
-WEIGHED = {**SHAPE, "plan": {"saved_risk": decimal, "cost": decimal, "worth_it": flag, **PARTS}}
 
 
 def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
@@ -33,13 +20,11 @@ def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
     agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
     agents.fund(anvil_chain, {"WETH": 54_000, "USDC": 46_000})
     status = run("status", "--json").json
-    require({**shapes.STATUS, "zone": WEIGHED}, status)
     assert status["decision"]["kind"] == "rebalance"
     weth = next(item for item in status["zone"]["assets"] if item["symbol"] == "WETH")
     assert status["holdings"][0]["band_bps"] == weth["trigger_bps"]
     assert weth["trigger_bps"][0] < weth["no_trade_bps"][0] < 5_000 < weth["no_trade_bps"][1] < weth["trigger_bps"][1]
     plan = run("plan", "--json").json
-    require({**shapes.PLAN, "zone": WEIGHED}, plan)
     zone = plan["zone"]
     assert zone["plan"] == status["zone"]["plan"], "status decides by the same plan"
     assert zone["plan"]["worth_it"] is True
@@ -63,7 +48,6 @@ def test_a_zone_that_holds_shows_the_scales_all_the_same(anvil_chain: LocalChain
     agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
     agents.fund(anvil_chain, {"WETH": 50_400, "USDC": 49_600})
     plan = run("plan", "--json").json
-    require({**shapes.PLAN, "zone": SHAPE}, plan)
     assert (plan["outcome"], plan["zone"]["plan"], plan["legs"]) == ("hold", None, [])
     assert float(plan["zone"]["pair"]["saves_bps"]) < float(plan["zone"]["pair"]["costs_bps"])
     said = run("plan")

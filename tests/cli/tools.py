@@ -28,6 +28,7 @@ from agent.localchain import DEFAULT_WORLD, LocalChain
 from agent.localchain.chain import ChainContents, ProtocolAddresses
 from agent.localchain.nodes import AnvilNode
 from agent.units import Token
+from tests.cli.documents import require_declared
 from tests.cli.widths import Drawing, cut
 
 TRIMTAB = [sys.executable, "-c", "from agent.cli.main import main; main()"]
@@ -138,6 +139,8 @@ def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     captured = capfd.readouterr()
     said = Said(int(ended.value.code or 0), captured.out, captured.err)
     assert "Traceback" not in said.out + said.err, said.err
+    if "--json" in args and said.out.startswith("{"):
+        require_declared(args, said.json)
     assert SECRET not in said.out + said.err, "an endpoint's URL was shown"
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", said.out + said.err), "control codes outside a terminal"
     return said

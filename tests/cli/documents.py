@@ -1,0 +1,104 @@
+"""The document of each command: what it prints with --json has the keys and types of its declaration, and no others."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from agent.app.documents import owner, plans, positions, records, setup
+from agent.app.documents.status import StatusDocument
+
+ANY = "ANY"
+"""Stands in golden documents for what differs between runs."""
+UNDECLARED = {
+    "alerts test", "backtest", "db backup", "db check", "db restore", "db upgrade", "export", "export-profile", "import-profile",
+    "lp forget", "lp take", "orders set", "prices", "prices fetch", "prices forget", "prices import", "replay", "stress",
+    "strategies deposits-to", "templates", "tune", "wallet address", "wallet change-password", "wallet create", "wallet import", "whatif",
+}  # fmt: skip
+"""Commands whose documents are not declared: reports of figures, and files of this machine."""
+DOCUMENTS: dict[str, Any] = {
+    "status": StatusDocument,
+    "quote": plans.QuoteDocument,
+    "plan": plans.LivePlanDocument,
+    "plan --input": plans.PlanDocument,
+    "rebalance": plans.LivePlanDocument,
+    "swap": plans.LivePlanDocument,
+    "run": plans.LivePlanDocument,
+    "paper": plans.LivePlanDocument,
+    "limit": records.WaitingDocument | records.CancelledDocument,
+    "history": records.HistoryDocument,
+    "explain": records.ExplanationDocument,
+    "txs": records.TransactionsDocument,
+    "cancel": records.SettledDocument | records.PendingDocument,
+    "reconcile": records.SettledDocument | records.PendingDocument,
+    "adopt": records.AdoptedDocument,
+    "flows": records.TransfersDocument,
+    "flows confirm": records.ConfirmedTransfersDocument,
+    "pnl": records.ProfitDocument,
+    "books check": records.LedgerCheckDocument,
+    "books journal": records.EntriesDocument,
+    "books open": records.BookDocument,
+    "db adopt": records.AdoptedDocument,
+    "invest": owner.InvestmentDocument,
+    "withdraw": owner.WithdrawalDocument | owner.WithdrawalsDocument,
+    "edit": owner.EditDocument,
+    "stop": owner.ShutdownDocument,
+    "revoke": owner.RevocationDocument,
+    "rehearse": owner.RehearsalDocument,
+    "pause": owner.PauseDocument | owner.HardPauseDocument,
+    "resume": owner.PauseDocument,
+    "lp": positions.LiquidityDocument,
+    "orders": positions.OrdersDocument,
+    "orders arm": positions.ArmedDocument,
+    "orders disarm": positions.DisarmedDocument,
+    "strategies": positions.StrategiesDocument,
+    "strategies apply": positions.StrategiesDocument,
+    "oracle": positions.PoolObservationsDocument | positions.RaisedObservationsDocument,
+    "weights": positions.WeightsDocument,
+    "alerts": setup.AlertsDocument,
+    "init": setup.InitDocument,
+    "doctor": setup.DoctorDocument,
+    "trust": setup.TrustDocument,
+    "localchain": setup.LocalChainDocument,
+    "demo": setup.DemoDocument,
+}
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(list[kind], config=ConfigDict(extra="forbid", strict=True))
+
+
+def misfits(kind: Any, document: Any) -> list[str]:
+    """Each place where a document differs from its declaration; of several declarations, from the nearest."""
+    if members := get_args(kind):
+        return min((misfits(one, document) for one in members), key=len)
+    try:
+        _adapter(kind).validate_json(json.dumps([document]))
+    except ValidationError as error:
+        return [f"{one['loc'][1:]}: {one['msg']}, {one['input']!r:.80}" for one in error.errors() if one["input"] != ANY]
+    return []
+
+
+def command_of(args: tuple[str, ...]) -> str:
+    """The command that these arguments call, as a key of `DOCUMENTS` or of `UNDECLARED`."""
+    if args[0] == "plan" and "--input" in args:
+        return "plan --input"
+    return next((name for name in (" ".join(args[:2]), args[0]) if name in DOCUMENTS.keys() | UNDECLARED), args[0])
+
+
+def require_declared(args: tuple[str, ...], document: Any) -> None:
+    """Fail unless the document of a command is what is declared for it, or an error."""
+    command = command_of(args)
+    if "error" in document:
+        kind = setup.ErrorDocument
+    elif command in UNDECLARED or {"--move", "--configs", "--config-version"} & {*args}:
+        return
+    else:
+        kind = DOCUMENTS[command]
+        if command in ("rebalance", "swap", "run") and "--send" in args:
+            assert "transactions" in document and "realised" in document
+    assert not (found := misfits(kind, document)), (args, found[:5])
