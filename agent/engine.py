@@ -40,8 +40,8 @@ from agent.model import (
 )
 from agent.planning.proposals import Proposer, proposer
 from agent.policy.decide import DecisionResult, decide
-from agent.policy.orders.exits import RETRY_REMEDY, add_submission_refusal, exclude_blocked_exits
-from agent.ports import Approval, EvidenceSource, Journal, PreparedTransaction
+from agent.policy.orders.exits import add_submission_refusal, exclude_blocked_exits
+from agent.ports import Approval, EvidenceSource, PreparedTransaction, StepStorage
 
 MAX_APPROVAL_ROUNDS = 4
 """Evaluations of a step for one transaction: each round of approvals asks for another one."""
@@ -68,12 +68,12 @@ def evaluate_input(
 ) -> StepOutcome:
     """Evaluate a step input. Without an evidence source the verdicts stay empty. `further` reads more ticks.
 
-    If guards refuse an exit for its market, the next one or the remaining work is planned and judged.
+    If the guards refuse an exit because of its market, the next one or the remaining work is planned and judged without it.
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     while (blocked := exits.market_refusal(outcome)) is not None:
-        step_input = exclude_blocked_exits(outcome.step_input, [blocked])
-        outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
+        without = exclude_blocked_exits(outcome.step_input, [blocked])
+        outcome = evaluate_input_once(without, propose, evidence, step_id, further)
     return outcome
 
 
@@ -109,13 +109,13 @@ class StepRun:
 
     `sent` has every transaction of the step; those of the present plan begin at `first_of_plan`. `spend_caps` are the base units by
     token that were approved: its legs may take no more. `history_before` is what was remembered before the first liquidity action.
-    `exits` are the outcomes of exits that were sent, `skipped` the exits that the rest of the step leaves
-    out. `doubtful` has, by token, what was remembered of exits before simulation or signer refused them.
+    `exits` are the outcomes of exits that were sent, `skipped` the exits that the rest of the step leaves out. `doubtful` has, by token,
+    what was remembered of exits before the simulation or the signer refused them: the market, the router or an endpoint may be at fault.
     """
 
     readers: StepReaders
     asked: PlanRequest
-    journal: Journal
+    store: StepStorage
     sent: list[Intent] = field(default_factory=list)
     first_of_plan: int = 0
     spend_caps: dict[str, int] = field(default_factory=dict)
@@ -136,8 +136,7 @@ class StepRun:
     @property
     def tried(self) -> tuple[str, ...]:
         """Tokens of the exits that this step has sent or skipped."""
-        sent = [one.decided.exit_token for one in self.exits]
-        return tuple(dict.fromkeys([*sent, *(one.token for one in self.skipped)]))
+        return tuple(dict.fromkeys([*(one.decided.leaves[0] for one in self.exits), *(one.token for one in self.skipped)]))
 
     def exits_that(self, kind: OutcomeKind) -> list[StepOutcome]:
         """The exits of this step that ended like this."""
@@ -157,36 +156,36 @@ class StepRun:
         self.approval_rounds, self.spend_caps, self.first_of_plan = 0, {}, len(self.sent)
 
     def leave_exit(self, blocked: BlockedExit | None = None) -> None:
-        """Begin the plan after an exit, confirmed by itself; a `blocked` exit is left out from now on."""
+        """Begin the next plan after an exit, which is left out from now on if `blocked`. The next plan is confirmed by itself."""
         self.skipped += () if blocked is None else (blocked,)
         self.confirmed = None
         self.begin_plan()
 
 
-def run_step(readers: StepReaders, asked: PlanRequest, journal: Journal, actors: StepActors | None) -> StepOutcome:
+def run_step(readers: StepReaders, asked: PlanRequest, store: StepStorage, actors: StepActors | None) -> StepOutcome:
     """Run one step from snapshot to settled receipt; without actors only evaluate and write down.
 
-    Each exit is evaluated, confirmed and sent by itself, from a snapshot of its own; one that is refused is
-    skipped. What remains to be done follows, confirmed by itself too.
+    Each exit is evaluated, confirmed and sent by itself, the next one from a new snapshot; one that is refused is skipped. What remains
+    to be done follows, confirmed by itself too.
     """
     if actors is None:
-        return _close(journal, record_evaluation(StepRun(readers, asked, journal)))
+        return _close(store, record_evaluation(StepRun(readers, asked, store)))
     actors.executor.reconcile()
-    readers = replace(readers, reader=CaughtUpReader(readers.reader, journal, readers.clock))
-    run = StepRun(readers, asked, journal)
+    readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
+    run = StepRun(readers, asked, store)
     outcome = _run_until_done(run, actors)
     if outcome.decided.reviewed and outcome.kind in REVIEW_DONE_KINDS:
-        journal.mark_review(review_time_s(outcome.step_input.snapshot), int(readers.chance() * MILLION), outcome.decided.reviews)
+        store.budgets.mark_review(review_time_s(outcome.step_input.snapshot), int(readers.chance() * MILLION), outcome.decided.reviews)
     if actors.executor.ready():
-        book_internal_netting(journal, outcome)
-    outcome = approvals.revoke_leftovers(readers, actors, journal, outcome)
-    if run.skipped:  # approvals of refused exits, and their revocations, count in no row of failures
-        journal.mark_submission_refusals(readers.history(readers.clock.now_s()).late)
+        book_internal_netting(store.strategies, outcome)
+    outcome = approvals.revoke_leftovers(readers, actors, store, outcome)
+    if run.skipped:  # approvals for refused exits, and their revocations, count in no row of failures
+        store.budgets.mark_submission_refusals(readers.history(readers.clock.now_s()).late)
     return outcome
 
 
 def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
-    """Evaluate and carry out until the step ends. Approvals, actions and exits ask for another evaluation."""
+    """Evaluate and carry out until the step ends. Approvals, liquidity actions and exits each ask for another evaluation."""
     while run.approval_rounds < MAX_APPROVAL_ROUNDS:
         evaluated = record_evaluation(run)
         try:
@@ -194,7 +193,7 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
         except Refused as refusal:
             ended = _skip_refused_exit(run, evaluated, refusal)
         except TrimtabError as error:
-            run.journal.end_step(evaluated.step_id, _word(evaluated.decision), str(error), _plan_json(evaluated.plan), "error")
+            run.store.steps.end(evaluated.step_id, _word(evaluated.decision), str(error), _plan_json(evaluated.plan), "error")
             raise
         if ended is not None:
             return ended
@@ -210,46 +209,46 @@ def record_evaluation(run: StepRun) -> StepOutcome:
     _record_input(run, step_id, step_input)
     outcome = evaluate_input(step_input, run.propose, run.readers.evidence, step_id, TickExtender(run.readers.reader))
     if outcome.step_input is not step_input:
-        run.journal.begin_step(step_id, run.readers.clock.now_s(), codec.dumps(outcome.step_input))
+        run.store.steps.begin(step_id, run.readers.clock.now_s(), codec.dumps(outcome.step_input))
     return replace(outcome, transactions=tuple(run.sent), exits_tried=run.tried)
 
 
 def _read_input(run: StepRun) -> StepInput:
     """The step input at a new snapshot. Each line rests on what the lines before it wrote: settlements, the draw, anomalies."""
     snapshot = run.readers.reader.snapshot()
-    settle_mined(run.journal, snapshot, lambda: run.readers.step_input_at(snapshot))
+    settle_mined(run.store, snapshot, lambda: run.readers.step_input_at(snapshot))
     step_input = run.with_progress(run.readers.step_input_at(snapshot))
-    step_input = step_records.with_slice_draw(run.readers, step_input, run.journal)
-    record_anomalies(run.journal, step_input)
+    step_input = step_records.with_slice_draw(run.readers, step_input, run.store.executions)
+    record_anomalies(run.store.budgets, run.store.balances, step_input)
     step_input = confirm_prices(run.readers, step_input)
-    record_order_stages(run.journal, step_input)
+    record_order_stages(run.store.orders, step_input)
     return exclude_blocked_exits(step_input, run.skipped)
 
 
 def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
     """Write down what the step input found: weights, balances, strategies, prices, and the input itself."""
-    record_allocation(step_input, run.journal)
-    update_ledger(run.journal, step_input)
-    record_strategies(run.journal, step_input)
-    record_hourly_prices(run.readers, step_input, run.journal)
-    run.journal.begin_step(step_id, run.readers.clock.now_s(), codec.dumps(step_input), codec.dumps(run.asked))
+    record_allocation(step_input, run.store.allocations)
+    update_ledger(run.store, step_input)
+    record_strategies(run.store.strategies, run.store.allocations, step_input)
+    record_hourly_prices(run.readers, step_input, run.store.prices)
+    run.store.steps.begin(step_id, run.readers.clock.now_s(), codec.dumps(step_input), codec.dumps(run.asked))
 
 
 def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOutcome | None:
     """Confirm, approve and send what is planned. None asks for another evaluation."""
-    step_records.record_execution_changes(run.journal, outcome)
+    step_records.record_execution_changes(run.store.executions, outcome)
     if run.confirmed is not None and run.swapped is None:
         exits.require_exit_possible(run.confirmed, outcome, REPLAN_REMEDY)
     if (plan := _plan_to_send(run, outcome)) is None:
         return _finish(run, outcome)
     if _is_another_exit(run, outcome):
-        _close(run.journal, outcome)
+        _close(run.store, outcome)
         return None
     if (confirmed := run.confirmed or _confirm(run, actors, outcome, plan)) is None:
-        return _close(run.journal, replace(outcome, kind=OutcomeKind.DECLINED, reason=f"not confirmed; {_nothing(run.sent)} sent"))
+        return _close(run.store, replace(outcome, kind=OutcomeKind.DECLINED, reason=f"not confirmed; {_nothing(run.sent)} sent"))
     _require_as_confirmed(confirmed, outcome, plan)
     if not plan.actions:
-        step_records.begin_slice(run.readers, run.journal, outcome)
+        step_records.begin_slice(run.readers, run.store.executions, outcome)
     last = run.approval_rounds + 1 == MAX_APPROVAL_ROUNDS
     if needed := exits.missing_approvals(actors.composer, outcome, plan, run.sent, last):
         return _approve(run, actors, outcome, needed)
@@ -257,63 +256,55 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
 
 
 def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
-    """True if the step begins anew: for another exit than was confirmed, or beside the rest of one."""
-    token = outcome.decided.exit_token
-    if token and token in run.tried:
-        run.leave_exit(BlockedExit(token, exits.SOLD_IN_PART, exits.NOTHING_TO_DO))
+    """True if the step begins anew: with the rest of an exit, which waits for the next cycle, or another exit than was confirmed."""
+    leaves = outcome.decided.leaves
+    if leaves and leaves[0] in run.tried:
+        run.leave_exit(BlockedExit(leaves[0], exits.SOLD_IN_PART, exits.NOTHING_TO_DO))
         return True
-    if run.confirmed is None or run.confirmed.decided.exit_token == token:
+    if run.confirmed is None or run.confirmed.decided.leaves == leaves:
         return False
     run.leave_exit()
     return True
 
 
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
-    """The plan, if any. Only liquidity actions may follow a swap, and only exits an exit that failed."""
+    """The plan, unless there is nothing to send. Only liquidity actions may follow a swap, and only exits an exit that failed."""
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (run.swapped is not None and not plan.actions):
         return None
-    if run.exits_that(OutcomeKind.FAILED) and not outcome.decided.exit_token:
-        return None
-    return plan
+    return None if run.exits_that(OutcomeKind.FAILED) and not outcome.decided.leaves else plan
 
 
 def _finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """The end of a step with nothing more to send: its swap, exits or actions, or what was evaluated."""
+    """The end of a step that has nothing more to send: its swap, its exits, its liquidity actions, or what was evaluated."""
     if run.swapped is not None:
-        _close(run.journal, outcome)
+        _close(run.store, outcome)
         return replace(run.swapped, transactions=tuple(run.sent), after=outcome.step_input)
     if run.exits or run.actions == 0 or outcome.kind is not OutcomeKind.HOLD:
-        return _after_exits(run, _close(run.journal, outcome))
+        return _after_exits(run, _close(run.store, outcome))
     did = "1 action" if run.actions == 1 else f"{run.actions} actions"
     reason = f"{did} with liquidity done; {outcome.reason}"
-    return _close(run.journal, replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input))
+    return _close(run.store, replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input))
 
 
 def _after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """The outcome of a step that ends with `outcome`: that of its last exit, or of the last that failed."""
+    """The outcome of a step that ends with `outcome` after its exits: that of the last exit, or of the last one that failed."""
     if not run.exits:
         return outcome
     shown = (run.exits_that(OutcomeKind.FAILED) or run.exits)[-1]
-    sent = {one.decided.exit_token for one in run.exits}
+    parts = [shown.reason, *(_sold_exits(run) if len(run.exits) > 1 else ())]
+    sent = {one.decided.leaves[0] for one in run.exits}
     blocked = tuple(one for one in outcome.decided.stuck if one.token not in sent)
-    parts = [shown.reason, *(_sold_exits(run) if len(sent) > 1 else ())]
     if blocked or outcome.kind is not OutcomeKind.HOLD:
         parts.append(f"then: {outcome.reason}")
-    return replace(
-        shown,
-        reason="; ".join(parts),
-        decided=replace(shown.decided, stuck=blocked),
-        exits_tried=run.tried,
-        transactions=tuple(run.sent),
-        after=outcome.step_input,
-    )
+    decided = replace(shown.decided, stuck=blocked)
+    shown = replace(shown, reason="; ".join(parts), decided=decided, exits_tried=run.tried)
+    return replace(shown, transactions=tuple(run.sent), after=outcome.step_input)
 
 
 def _sold_exits(run: StepRun) -> list[str]:
     """The note on the exits that the step has sold; none without any."""
-    done = run.exits_that(OutcomeKind.DONE)
-    labels = [one.step_input.portfolio.token(one.decided.exit_token).label for one in done]
+    labels = [one.step_input.portfolio.token(one.decided.leaves[0]).label for one in run.exits_that(OutcomeKind.DONE)]
     return [f"exits sold, each by its own transaction: {', '.join(labels)}"] if labels else []
 
 
@@ -342,27 +333,27 @@ def _approve(run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Seq
     run.approval_rounds += 1
     outcome, newest = replace(outcome, transactions=tuple(run.sent)), run.sent[-1]
     if newest.succeeded:
-        _close(run.journal, outcome)
+        _close(run.store, outcome)
         return None
-    if newest.receipt is not None and newest.tx.to == outcome.decided.exit_token:
+    if newest.receipt is not None and newest.tx.to in outcome.decided.leaves:
         raise exits.ExitRefused(f"«{newest.note}» reverted")
-    return _close(run.journal, replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{newest.note}» did not succeed"))
+    return _close(run.store, replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{newest.note}» did not succeed"))
 
 
 def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
-    """Send the plan's transaction. None asks for another plan, after an exit or while liquidity moves."""
+    """Send the plan's transaction. None asks for the next plan: after an exit, or of a step that moves liquidity."""
     if plan.actions:
         run.history_before = run.history_before or outcome.step_input.history
         prepared = actors.composer.liquidity(outcome.step_input, plan)
-        outcome = _close(run.journal, _execute(run, actors, outcome, prepared, f"«{prepared.note}»", "no liquidity was moved"))
+        outcome = _close(run.store, _execute(run, actors, outcome, prepared, f"«{prepared.note}»", "no liquidity was moved"))
         run.actions += 1
     else:
         prepared = actors.composer.swap(outcome.step_input, plan)
-        outcome = _close(run.journal, _execute(run, actors, outcome, prepared, "the swap", "nothing was exchanged"))
-        if token := outcome.decided.exit_token:
+        outcome = _close(run.store, _execute(run, actors, outcome, prepared, "the swap", "nothing was exchanged"))
+        if outcome.decided.leaves:
             run.exits.append(outcome)
-            failed = outcome.kind is OutcomeKind.FAILED
-            run.leave_exit(BlockedExit(token, exits.REVERTED, exits.NOTHING_TO_DO) if failed else None)
+            failed = BlockedExit(outcome.decided.leaves[0], exits.REVERTED, exits.NOTHING_TO_DO)
+            run.leave_exit(failed if outcome.kind is OutcomeKind.FAILED else None)
             return None
         run.swapped = outcome = replace(outcome, reason="; ".join([outcome.reason, *_sold_exits(run)]))
     if outcome.kind is OutcomeKind.FAILED or run.actions in (0, MAX_ACTIONS):
@@ -382,38 +373,35 @@ def _execute(
         state = "reverted" if intent.receipt is not None else intent.state.value
         return replace(outcome, kind=OutcomeKind.FAILED, reason=f"{what} ended {state}; {otherwise}")
     outcome = replace(outcome, kind=OutcomeKind.DONE)
-    exits.clear_submission_refusals(run.journal, outcome)
+    exits.clear_submission_refusals(run.store.budgets, outcome)
     try:
         snapshot = run.readers.reader.snapshot()
     except (Retryable, Refused):  # the transaction is mined all the same; the next step books it
         return outcome
-    settle_mined(run.journal, snapshot, lambda: run.readers.step_input_at(snapshot), before=outcome.step_input.snapshot)
+    settle_mined(run.store, snapshot, lambda: run.readers.step_input_at(snapshot), before=outcome.step_input.snapshot)
     after = run.readers.step_input_at(snapshot)
-    update_ledger(run.journal, after)
-    record_strategies(run.journal, after)
+    update_ledger(run.store, after)
+    record_strategies(run.store.strategies, run.store.allocations, after)
     return replace(outcome, after=after)
 
 
 def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
-    """Skip the exit that its token, the simulation or the signer refused; another refusal ends the step.
+    """Skip the exit that its token, the simulation or the signer refused. None asks for a plan without it; another refusal ends the step.
 
-    If nothing was sold and what follows the exits is refused like them, simulation and signer blame none:
-    the router or an endpoint may be at fault.
+    If nothing was sold and what follows the exits is refused like them, the simulation and the signer say nothing against any of them.
     """
     reason = str(refusal) if outcome.plan is not None else f"{refusal}; {outcome.reason}"  # without a plan the reason says what was decided
     stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, transactions=tuple(run.sent), verdicts=refusal.verdicts)
-    _close(run.journal, stopped)
-    if not exits.concerns_trade(refusal):
-        return _after_exits(run, stopped)
-    refusals = {one.token: one for one in outcome.step_input.history.late}
-    if run.confirmed is None or not (token := run.confirmed.decided.exit_token):
-        if run.doubtful and not run.exits_that(OutcomeKind.DONE):
-            run.journal.mark_submission_refusals(exits.without_doubtful(tuple(refusals.values()), run.doubtful))
+    _close(run.store, stopped)
+    history = outcome.step_input.history
+    blocked = None if run.confirmed is None else exits.refused_exit(refusal, run.confirmed.decided.leaves)
+    if blocked is None:
+        if run.doubtful and exits.concerns_trade(refusal) and not run.exits_that(OutcomeKind.DONE):
+            run.store.budgets.mark_submission_refusals(exits.without_doubtful(history.late, run.doubtful))
         return _after_exits(run, stopped)
     if not isinstance(refusal, exits.ExitRefused):
-        run.doubtful[token] = refusals.get(token)
-    blocked = BlockedExit(token, f"refused when it was about to be sent: {refusal.message}", RETRY_REMEDY)
-    run.journal.mark_submission_refusals(add_submission_refusal(outcome.step_input, blocked))
+        run.doubtful[blocked.token] = next((one for one in history.late if one.token == blocked.token), None)
+    run.store.budgets.mark_submission_refusals(add_submission_refusal(outcome.step_input, blocked))
     run.leave_exit(blocked)
     return None
 
@@ -428,8 +416,8 @@ def _nothing(sent: Sequence[Intent]) -> str:
     return "only approvals were" if sent else "nothing was"
 
 
-def _close(journal: Journal, outcome: StepOutcome) -> StepOutcome:
-    journal.end_step(outcome.step_id, _word(outcome.decision), outcome.reason, _plan_json(outcome.plan), outcome.kind.value)
+def _close(store: StepStorage, outcome: StepOutcome) -> StepOutcome:
+    store.steps.end(outcome.step_id, _word(outcome.decision), outcome.reason, _plan_json(outcome.plan), outcome.kind.value)
     return outcome
 
 

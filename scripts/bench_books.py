@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as thrown_away:
         loaded = config(wanted.keep or Path(thrown_away))
         with wiring.open_store_offline(loaded) as (store, _):
-            if store.current_book() is None:
+            if store.ledger.current_book() is None:
                 build(store, wanted.entries, wanted.days)
         machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
         print(json.dumps({"entries": wanted.entries, "machine": machine, **measured(loaded)}, indent=1))
@@ -78,26 +78,26 @@ def measured(loaded: LoadedConfig) -> dict[str, Any]:
 
     def status(store: Store, *, taxed: bool) -> StepInput:
         keeper = TaxRunCache(loaded, step.portfolio)
-        bare = replace(step, history=store.history(at_s))
+        bare = replace(step, history=store.budgets.history(at_s))
         return assemble_input(bare, read_memory(bare, store, keeper.standing(store, bare, at_s) if taxed else None))
 
     look: dict[str, Callable[[Store], object]] = {
-        "stands": lambda store: store.ledger_balances(at_block),
-        "history": lambda store: store.history(at_s),
-        "books": lambda store: store.books(),
-        "unbooked": lambda store: store.unbooked(),
-        "unentered": lambda store: store.intents_without_entry(),
-        "expected_nonce": lambda store: store.expected_nonce(),
-        "open_intents": lambda store: store.open_intents(),
-        "prune": lambda store: store.prune(1_000),
-        "ledger_mark": lambda store: store.ledger_version(),
-        "valued_block": lambda store: store.last_valuation_block(),
+        "stands": lambda store: store.ledger.balances(at_block),
+        "history": lambda store: store.budgets.history(at_s),
+        "books": lambda store: store.balances.expected(),
+        "unbooked": lambda store: store.journal.unbooked(),
+        "unentered": lambda store: store.ledger.intents_without_entry(),
+        "expected_nonce": lambda store: store.journal.expected_nonce(),
+        "open_intents": lambda store: store.journal.open_intents(),
+        "prune": lambda store: store.steps.prune(1_000),
+        "ledger_mark": lambda store: store.ledger.version(),
+        "valued_block": lambda store: store.valuations.last_block(),
     }
     return {
         "look": {name: opened(act) for name, act in look.items()},
         "status": opened(lambda store: status(store, taxed=False)),
         "status_with_year_limit": opened(lambda store: status(store, taxed=True)),
-        "ledger": opened(lambda store: store.ledger()),
+        "ledger": opened(lambda store: store.ledger.entries()),
         "pnl_all": timed(lambda: api.pnl(loaded.path)),
         "pnl_month": timed(lambda: api.pnl(loaded.path, "month")),
         "history": timed(lambda: api.history(loaded.path)),
@@ -125,17 +125,17 @@ def build(store: Store, count: int, days: int) -> None:
     """One WETH sold and bought back, over and over: final, booked and entered, in the rows that the store itself writes."""
     start = ledgers.at()
     begun_s, every_s = start.snapshot.head.timestamp_s, days * 86_400 // count
-    store.set_expected_nonce(0, 1)
-    store.begin_step("first", 1, codec.dumps(start))
-    settlement.record_balance_changes(store, start.snapshot, lambda: start)
+    store.journal.set_expected_nonce(0, 1)
+    store.steps.begin("first", 1, codec.dumps(start))
+    settlement.record_balance_changes(store.balances, start.snapshot, lambda: start)
     update_ledger(store, start)
-    known = store.current_book()
+    known = store.ledger.current_book()
     if known is None:
         raise RuntimeError("no book is open")
     step_z, grant_z = records.compress_text(codec.dumps(start)), records.compress_text(codec.dumps(grant()))
     for first in range(0, count, AT_ONCE):
         numbers = range(first, min(count, first + AT_ONCE))
-        with store._write("build") as session:
+        with store.db.write("build") as session:
             steps = sorted({number // A_STEP for number in numbers})
             session.execute(
                 insert(StepRow), [{"id": f"s{one}", "now_s": begun_s + one, "input_z": step_z, "outcome": "done"} for one in steps]
@@ -146,18 +146,18 @@ def build(store: Store, count: int, days: int) -> None:
             for number in numbers:
                 ledger.add_entry(session, known, number + 1, _entry(number, begun_s + number * every_s))
     blocks_an_hour = count // (days * 24) or 1
-    with store._write("build") as session:
+    with store.db.write("build") as session:
         worth = [_worth(known.number, hour, FIRST_BLOCK + hour * blocks_an_hour, begun_s + hour * HOUR_S) for hour in range(1, days * 24)]
         session.execute(insert(ValuationRow), worth)
         ledger_sums.advance_settled(session)
     now = _later(store)
-    settlement.record_balance_changes(store, now.snapshot, lambda: now)
+    settlement.record_balance_changes(store.balances, now.snapshot, lambda: now)
 
 
 def _later(store: Store) -> StepInput:
     """A look long after the last trade, at the balances that the ledger says."""
     step = ledgers.at(FIRST_BLOCK + 10_000_000, later_s=400 * 86_400)
-    held = {one.token: one.raw for one in store.ledger_balances(step.snapshot.head.number)}
+    held = {one.token: one.raw for one in store.ledger.balances(step.snapshot.head.number)}
     holdings = tuple(Holding(token, held[token]) for token in (WETH.address, USDC.address))
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings, native_wei=held[NATIVE]))
 

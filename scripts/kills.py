@@ -137,7 +137,7 @@ def reached(made: Scene) -> str:
 
     store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
     try:
-        newest = store.intents(limit=1)
+        newest = store.journal.intents(limit=1)
         return f"{newest[0].kind.value} {newest[0].state.value}" if newest else "nothing written down"
     finally:
         store.close()

@@ -94,7 +94,7 @@ CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
     """Run one cycle: limit orders that wait for their price, else the agent's own strategy."""
-    orders = tuple(order for order in context.store.orders() if order.state == "open")
+    orders = tuple(order for order in context.store.executions.limit_orders() if order.state == "open")
     outcome = engine.run_step(context.readers, AgentCycle(orders), context.store, actors)
     if orders and actors is not None:
         close_orders(context, outcome.after or outcome.step_input)
@@ -104,11 +104,11 @@ def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOu
 def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
     """Record filled orders and orders expired by chain time: those are never filled any more (T14)."""
     chain_s = step_input.snapshot.head.timestamp_s
-    for order in context.store.orders():
+    for order in context.store.executions.limit_orders():
         if order.state == "filled":
-            context.store.end_gradual_execution(order.id, order.state, order.why, chain_s)
+            context.store.executions.end(order.id, order.state, order.why, chain_s)
         elif order.state == "open" and (why := expiry_reason(step_input, order)):
-            context.store.end_gradual_execution(order.id, "expired", why, chain_s)
+            context.store.executions.end(order.id, "expired", why, chain_s)
 
 
 def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
@@ -153,7 +153,7 @@ def confirm_once(confirm: Confirm) -> Confirm:
 def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> ExecutionProgress | None:
     """The gradual execution in slices that is under way in the store; None without one."""
     now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
-    under = context.store.history(now_s).campaign
+    under = context.store.budgets.history(now_s).campaign
     return None if under is None or under.campaign.pace.style is ExecutionStyle.LIMIT else under
 
 
@@ -318,7 +318,7 @@ class Agent:
 
     def require_not_stopped(self) -> None:
         """Raise Refused while the bot is stopped or stopping: then only its owner's own commands act."""
-        if (request := self.desk.store.stopping()) is not None:
+        if (request := self.desk.store.requests.stopping()) is not None:
             verdict = Verdict("stopped", f"by its owner, at {request.asked_s} of chain time", "running", False)
             raise Refused("the bot was stopped by its owner", (verdict,), "trimtab resume lets it go on")
 
@@ -341,7 +341,7 @@ class Agent:
             nonce = actors.executor.resync_nonce()
             self.desk.store.adopt_copy()
             if nothing_lost:
-                self.desk.store.record_prior_day((), nonce)
+                self.desk.store.balances.record_prior_day((), nonce)
             return nonce
 
     def _step(self, asked: PlanRequest, send: bool, confirm: Confirm, progress: Progress) -> StepOutcome:
@@ -392,7 +392,7 @@ class Agent:
 
     def _planned_changes(self, intent: Intent) -> dict[str, int]:
         """Balance changes by token that an intent was granted for, base units."""
-        grant = self.desk.store.grant(intent.id)
+        grant = self.desk.store.journal.grant(intent.id)
         if grant.action is not None:
             return dict(zip((grant.action.token0, grant.action.token1), positions.expected_amounts(grant.action), strict=True))
         return {} if grant.plan is None else planned_changes(grant.plan)
@@ -419,7 +419,7 @@ class AgentRun:
     def __init__(self, agent: Agent, wallet: wiring.WalletSession | None, every: str, once: bool, progress: Progress) -> None:
         self._agent, self._wallet, self._every, self._once, self._progress = agent, wallet, every, once, progress
         self._was_hard = agent.desk.switch.is_hard()
-        self._known_config = agent.desk.store.confirmed_config()
+        self._known_config = agent.desk.store.configs.confirmed()
         self._config_waits = False
         """True while a new config waits for an endpoint that did not answer, or for the wallet."""
 
@@ -449,8 +449,8 @@ class AgentRun:
     def _over(self) -> bool:
         """True if its owner has stopped the bot. Raises ConfigChanged if another config was confirmed."""
         context = self._agent.desk
-        context.store.require_present(context.loaded.digest, self._known_config)
-        return self._wallet is not None and context.store.stopping() is not None
+        context.store.configs.require_present(context.loaded.digest, self._known_config)
+        return self._wallet is not None and context.store.requests.stopping() is not None
 
     def _act_by_newest_config(self) -> StepOutcome | None:
         try:
@@ -471,7 +471,7 @@ class AgentRun:
         """Run one cycle while the wallet is held: a step, or at a hard pause what takes everything back."""
         context = self._agent.desk
         self._was_hard = context.switch.is_hard()
-        context.store.prune(context.config.service.keep_steps)
+        context.store.steps.prune(context.config.service.keep_steps)
         if self._was_hard and actors is not None:
             return cancel_and_revoke(context.readers, context.store, actors, context.switch.read().reason)
         return withdrawal_run.continue_withdrawal(context, actors, run_cycle(context, actors))

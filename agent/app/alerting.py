@@ -382,7 +382,7 @@ def alerts(agent: Agent) -> AlertsDocument:
     """Present alert prices of each asset, the active alerts, and the delivery record of each target."""
     standing = agent.status()
     table, store = agent.desk.config.alerts, agent.desk.store
-    states, targets = store.alert_states(), store.alert_targets()
+    states, targets = store.alerts.states(), store.alerts.targets()
     names = {target.name for target in table.targets}
     sent = [state for state in states if state.told_s is not None]
     return {

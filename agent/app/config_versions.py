@@ -27,20 +27,20 @@ Ask = Callable[[tuple[str, ...]], bool]
 """Shows what was changed by hand, nothing where nothing was, and asks."""
 
 
-def unconfirmed_changes(loaded: LoadedConfig, store: ConfigVersionStore) -> tuple[str, ...] | None:
+def unconfirmed_changes(loaded: LoadedConfig, configs: ConfigVersionStore) -> tuple[str, ...] | None:
     """Lines that differ from the version confirmed last; None if there is no difference, or none was ever confirmed."""
-    before = store.confirmed_config()
+    before = configs.confirmed()
     if before is None or before == loaded.digest:
         return None
-    texts = [version.text for version in store.configs(1_000) if version.digest == before and version.text is not None]
+    texts = [version.text for version in configs.newest(1_000) if version.digest == before and version.text is not None]
     return (load.config_diff(texts[0], loaded.text) or ("comments or secrets alone",)) if texts else UNKNOWN
 
 
-def record_version(loaded: LoadedConfig, store: ConfigVersionStore, how: str) -> None:
+def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) -> None:
     """Record this version, unless it is already the newest with the same origin."""
-    newest = store.configs(1)
+    newest = configs.newest(1)
     if not newest or (newest[0].digest, newest[0].how == NOTICED) != (loaded.digest, how == NOTICED):
-        store.confirm_config(loaded.digest, int(time.time()), loaded.text, how)
+        configs.confirm(loaded.digest, int(time.time()), loaded.text, how)
 
 
 def require_trusted_config(agent: Agent) -> bool:
@@ -48,17 +48,17 @@ def require_trusted_config(agent: Agent) -> bool:
 
     On a live chain a config edited by hand is recorded as noticed, and Refused is raised with the changes.
     """
-    loaded, store = agent.desk.loaded, agent.desk.store
-    lines = require_unchanged(loaded, store)
-    record_version(loaded, store, FIRST if store.confirmed_config() is None else BY_YES if lines is not None else CONFIRMED)
+    loaded, configs = agent.desk.loaded, agent.desk.store.configs
+    lines = require_unchanged(loaded, configs)
+    record_version(loaded, configs, FIRST if configs.confirmed() is None else BY_YES if lines is not None else CONFIRMED)
     return True
 
 
-def require_unchanged(loaded: LoadedConfig, store: ConfigVersionStore) -> tuple[str, ...] | None:
+def require_unchanged(loaded: LoadedConfig, configs: ConfigVersionStore) -> tuple[str, ...] | None:
     """Return `unconfirmed_changes`. On a live chain, changes are recorded as noticed and Refused is raised."""
-    lines = unconfirmed_changes(loaded, store)
+    lines = unconfirmed_changes(loaded, configs)
     if lines is not None and not loaded.config.chain.local:
-        record_version(loaded, store, NOTICED)
+        record_version(loaded, configs, NOTICED)
         raise unconfirmed_error(lines)
     return lines
 
@@ -74,14 +74,14 @@ def confirm_changes(agent: Agent, ask: Ask) -> bool:
 
     Raises ConfigChanged if another version was confirmed during the question: the yes applied to neither.
     """
-    loaded, store = agent.desk.loaded, agent.desk.store
-    known, lines = store.confirmed_config(), unconfirmed_changes(loaded, store) or ()
+    loaded, configs = agent.desk.loaded, agent.desk.store.configs
+    known, lines = configs.confirmed(), unconfirmed_changes(loaded, configs) or ()
     if lines:
-        record_version(loaded, store, NOTICED)
+        record_version(loaded, configs, NOTICED)
     if not ask(lines):
         return False
-    store.require_present(loaded.digest, known)
-    record_version(loaded, store, CONFIRMED)
+    configs.require_present(loaded.digest, known)
+    record_version(loaded, configs, CONFIRMED)
     return True
 
 
@@ -91,7 +91,7 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
     with wiring.open_store_offline(loaded) as (store, _):
         return {
             "present": loaded.digest,
-            "confirmed": store.confirmed_config(),
+            "confirmed": store.configs.confirmed(),
             "configs": [
                 {
                     "number": one.number,
@@ -100,7 +100,7 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
                     "how": one.how,
                     "kept": one.text is not None,
                 }
-                for one in store.configs(limit)
+                for one in store.configs.newest(limit)
             ],
         }
 
@@ -108,7 +108,7 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
 def show_version(config: ConfigSource, number: int) -> Document:
     """One version, and its changes against the one before, without secrets and comments. Raises ConfigError for an unknown number."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        found = list(store.configs(10_000))
+        found = list(store.configs.newest(10_000))
     place = next((place for place, one in enumerate(found) if one.number == number), None)
     if place is None:
         raise ConfigError(f"--config-version: {number} is not in the store", "see trimtab history --configs")
@@ -168,6 +168,6 @@ def _confirmed_file(context: wiring.AgentContext) -> LoadedConfig | None:
             context.clock.sleep(1)
         with suppress(ConfigError):
             loaded = load_config(context.loaded.path)
-            if loaded.digest == context.store.confirmed_config():
+            if loaded.digest == context.store.configs.confirmed():
                 return loaded
     return None

@@ -79,10 +79,10 @@ def _carry_out(
     agent: Agent, actors: StepActors, step: StepInput, document: RaisedObservationsDocument, confirm: Callable[[], bool]
 ) -> None:
     """Send the transaction through journal, signer and executor, like any other."""
-    journal, readers, step_id = agent.desk.store, agent.desk.readers, uuid.uuid4().hex[:12]
+    store, readers, step_id = agent.desk.store, agent.desk.readers, uuid.uuid4().hex[:12]
     if document["rises"] == 0:
         return
-    journal.begin_step(step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("oracle")))
+    store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("oracle")))
     done, ended = f"{document['pool']} keeps {document['to']} price observations", "declined"
     sent: list[Intent] = []
     try:
@@ -92,12 +92,12 @@ def _carry_out(
         if confirm():
             sent.append(actors.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note))
             ended = "done" if sent[0].succeeded else "failed"
-        journal.end_step(step_id, DECISION, done if ended == "done" else f"{ended}: it stays as it is", None, ended)
+        store.steps.end(step_id, DECISION, done if ended == "done" else f"{ended}: it stays as it is", None, ended)
     except TrimtabError as error:
-        journal.end_step(step_id, DECISION, str(error), None, "refused" if isinstance(error, Refused) else "error")
+        store.steps.end(step_id, DECISION, str(error), None, "refused" if isinstance(error, Refused) else "error")
         raise
     after = readers.reader.snapshot()
-    settle_mined(journal, after, lambda: readers.step_input_at(after))
+    settle_mined(store, after, lambda: readers.step_input_at(after))
     document["outcome"], document["transactions"] = ended, [transaction(intent) for intent in sent]
 
 

@@ -73,17 +73,17 @@ def open_paper(
         raise ConfigError("--value, --start: one of the two", "--start says what there is of each token, --value what all is worth")
     with open_agent(loaded, clock=clock, transports=transports, record=record) as agent:
         store = agent.desk.store
-        if store.paper() is None:
+        if store.paper.wallet() is None:
             begun = _begun(agent, begin)
-            store.record_prior_day((), begun.nonce)  # this wallet did nothing before
-            store.copy_prices(live_store_file(loaded))
-            store.begin_paper(begun)
+            store.balances.record_prior_day((), begun.nonce)  # this wallet did nothing before
+            store.paper.copy_prices(live_store_file(loaded))
+            store.paper.begin(begun)
         elif begin.told:
             raise ConfigError(
                 "paper trading has begun already; --value and --start come too late",
                 f"leave them away; to begin anew remove {wiring.store_file(loaded)}",
             )
-        config_versions.record_version(loaded, store, config_versions.BY_YES)
+        config_versions.record_version(loaded, store.configs, config_versions.BY_YES)
         yield agent
 
 
@@ -107,5 +107,5 @@ def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
     value = Fraction(parse_raw(begin.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
     if value == 0:
         raise ConfigError("--value: 0 is nothing to begin with", "write for example --value 10000")
-    bare = context.bare_input(snapshot, context.store.history(snapshot.head.timestamp_s))
+    bare = context.bare_input(snapshot, context.store.budgets.history(snapshot.head.timestamp_s))
     return chain.paper_from_value(bare, value, native_wei)

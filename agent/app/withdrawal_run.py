@@ -138,7 +138,7 @@ class WithdrawalRun:
     def _pay(self, actors: StepActors, sale: StepOutcome | None) -> WithdrawalReport:
         number = self._number or 0
         if self._to is None:
-            self._context.store.record_parts_raised(number, None)
+            self._context.store.requests.record_parts(number, None)
             step = withdrawable_step(self._context)
             message = f"set aside as withdrawal {number}; to pay it: trimtab withdraw --resume {number} --to ADDRESS"
             return self.looked(step, sale, "reserved", message)
@@ -153,14 +153,14 @@ class WithdrawalRun:
             if not intent.succeeded:
                 why = f"«{intent.note}» ended {intent.state.value}; trimtab withdraw --resume {number} tries again"
                 return self.looked(withdrawable_step(self._context), sale, "failed", why)
-        ends = [intent.state for intent, _ in self._context.store.paid(number) if intent.succeeded]
+        ends = [intent.state for intent, _ in self._context.store.requests.paid(number) if intent.succeeded]
         step = withdrawable_step(self._context)
-        if not any(one.id == number for one in self._context.store.requests(1_000, open_only=True)):
+        if not any(one.id == number for one in self._context.store.requests.newest(1_000, open_only=True)):
             message = f"withdrawal {number} was taken back meanwhile; {len(ends)} of its {len(self._whole)} payments were made"
             return self.looked(step, sale, "failed", message)
         if any(state is not IntentState.FINAL for state in ends):
             return self.looked(step, sale, "waiting", f"paid; confirmations are awaited: trimtab withdraw --resume {number}")
-        self._context.store.end_request(number, RequestState.DONE, self._context.clock.now_s())
+        self._context.store.requests.end(number, RequestState.DONE, self._context.clock.now_s())
         return self.looked(step, sale, "paid", f"paid to {self._to}")
 
     @property
@@ -176,18 +176,20 @@ class WithdrawalRun:
         """Record the request before anything is sent."""
         self._sure = True
         if self.request is None:
-            self.request = self._context.store.ask(RequestKind.WITHDRAW, self._payments, self._to, False, step.snapshot.head.timestamp_s)
+            self.request = self._context.store.requests.ask(
+                RequestKind.WITHDRAW, self._payments, self._to, False, step.snapshot.head.timestamp_s
+            )
         else:
-            self._context.store.redirect(self.request.id, self._to)
+            self._context.store.requests.redirect(self.request.id, self._to)
 
     def _not_sold(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
         """Report of a sale without effect: a withdrawal begun with it that sold nothing is released; an earlier one stays set aside."""
         state = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}.get(sale.kind, "refused")
         fresh = self._sure and not self._of_before and not any(intent.succeeded and intent.kind.value == "swap" for intent in self._sent)
         if fresh and self._number is not None:
-            self._context.store.end_request(self._number, RequestState.RELEASED, self._context.clock.now_s())
+            self._context.store.requests.end(self._number, RequestState.RELEASED, self._context.clock.now_s())
         elif self._sure and self.request is not None:  # the part that was begun sold nothing
-            self._context.store.record_parts_raised(self.request.id, self.request.parts)
+            self._context.store.requests.record_parts(self.request.id, self.request.parts)
         return self.looked(step, sale, state, sale.reason)
 
     def _claimed(self, step: StepInput) -> StepInput:
@@ -241,7 +243,7 @@ def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token:
         return
     lacks, now_s, done = withdrawals.shortfall_raw(step, token), step.snapshot.head.timestamp_s, _done(step, request, token)
     count = done + (ceil_int(Fraction(lacks, lacks - short)) if lacks > short else 1)
-    store.record_parts_raised(request.id, WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s), lacks))
+    store.requests.record_parts(request.id, WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s), lacks))
 
 
 def _record_part(store: Store, request: OwnerRequest, sale: StepOutcome, step: StepInput, token: str) -> str:
@@ -256,7 +258,7 @@ def _record_part(store: Store, request: OwnerRequest, sale: StepOutcome, step: S
     done, now_s = 1 + _done(sale.step_input, request, token), step.snapshot.head.timestamp_s
     count = done + (ceil_int(Fraction(lacks, lacked - lacks)) if lacked > lacks else 1)
     parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s))
-    store.record_parts_raised(request.id, parts)
+    store.requests.record_parts(request.id, parts)
     return (
         f"part {done} of about {count} is raised for withdrawal {request.id}; next at {text.format_time(parts.next_s)}: "
         "trimtab run --send "
@@ -325,12 +327,12 @@ def continue_withdrawal(context: AgentContext, actors: StepActors | None, found:
     store, head = context.store, (found.after or found.step_input).snapshot.head
     every_s = context.limits.first_purchase_s
     step = found.after or found.step_input
-    request = next((one for one in store.requests(1_000, open_only=True) if is_next(one, step)), None)
+    request = next((one for one in store.requests.newest(1_000, open_only=True) if is_next(one, step)), None)
     if request is None or request.parts is None or every_s is None:
         return found
     if _has_shortfall(request, step):  # whatever the result of this attempt
         request = replace(request, parts=replace(request.parts, next_s=head.timestamp_s + every_s))
-        store.record_parts_raised(request.id, request.parts)
+        store.requests.record_parts(request.id, request.parts)
     unpaid = tuple(claim.payment for claim in step.history.claims if claim.request == request.id)
     asked = WithdrawalRun(context, unpaid, request.to, request, sure=True)
     done = asked.execute(replace(actors, confirm=lambda sale: asked.confirmed(sale, lambda _: True)), lambda _: True)

@@ -122,7 +122,7 @@ class TaxLotLedger:
         """Tax state that a plan's gain is calculated from; None if no limit depends on it."""
         if self._rule.year_limit is None:
             return None
-        mark = self._store.ledger_version()
+        mark = self._store.ledger.version()
         if self._found is None or mark != self._mark:
             self._found, self._mark = self._run(), mark
         realised = self._found.realised(year_start_s(now_s))
@@ -135,5 +135,5 @@ class TaxLotLedger:
         return tuple(YearGain(datetime.fromtimestamp(start, UTC).year, found.realised(start, end)) for start, end in spans)
 
     def _run(self) -> TaxLotRun:
-        entries = [replace(one, postings=tuple(p for p in one.postings if p.token != NATIVE)) for one in self._store.ledger()]
+        entries = [replace(one, postings=tuple(p for p in one.postings if p.token != NATIVE)) for one in self._store.ledger.entries()]
         return run_tax_lots(entries, self._rule.method, self._portfolio.numeraire.address, self._portfolio.wrapped_native)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -12,8 +12,6 @@ from fractions import Fraction
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +29,6 @@ from agent.backtest.data import (
     select_spec_symbols,
 )
 from agent.backtest.data import funding_digest as digest_of_funding
-from agent.backtest.memory_store import open_memory_store
 from agent.backtest.paths import TargetBands, TaxLotLedger, portfolio_paths, premium_of_simulation, target_bands, time_weighted_returns
 from agent.backtest.result import DelistedHolding, RebalanceRecord, SimulationResult
 from agent.backtest.settings import IN_NUMERAIRE, LEAVE, ROUTER, WALLET, BacktestSpec, SimulationSettings
@@ -57,13 +54,16 @@ from agent.execution.submitter import Submitter, signable_nonces
 from agent.model import (
     AgentCycle,
     ExecutionStyle,
+    ExternalTransfer,
     History,
     Hold,
+    Intent,
     NoTradeZone,
     ScreenedToken,
     Snapshot,
     StepInput,
     TokenFinding,
+    Valuation,
     schedules_of,
 )
 from agent.policy.drift import band, has_band
@@ -71,14 +71,69 @@ from agent.policy.step_input import assemble_input
 from agent.policy.triggers.rules import is_plain, required_history_s
 from agent.reference.checks import is_dollar
 from agent.signing.rules import SigningRules
-from agent.store import Store
+from agent.store import Store, open_memory_store
+from agent.store.accounts.balances import BalanceStore
+from agent.store.accounts.ledger import ValuationStore
+from agent.store.database import MemoryDatabase
+from agent.store.journal import IntentStore
+from agent.store.prices import PriceStore
 from agent.units import BPS, Token, Value, decimal_text, price_text, value_text
 from agent.venues.composer import RouterComposer
 
 # --- Simulated steps: the engine, its journal and its booking are those of a live one.
 
 
-RAM_DISK = Path("/dev/shm")  # noqa: S108  a folder in memory, where the system has one; the store's file in it is the owner's alone
+class SimulatedIntents(IntentStore):
+    """Intents of a simulation: its blocks are never reorganised, so only the newest is checked."""
+
+    def ended_in_block(self, limit: int) -> Sequence[Intent]:
+        """See IntentStore."""
+        return super().ended_in_block(min(limit, 1))
+
+
+class SimulatedBalances(BalanceStore):
+    """Balances of a simulation: those that no write has changed since need no new opening."""
+
+    db: MemoryDatabase
+
+    def record(self, snapshot: Snapshot, balances: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
+        """See BalanceStore."""
+        key = "balances"
+        if not flows and self.db.answers.get(key) == balances:
+            return True
+        done = super().record(snapshot, balances, flows, turn)
+        if done:
+            self.db.answers[key] = dict(balances)
+        return done
+
+
+class NoValuations(ValuationStore):
+    """The simulation calculates its values anyway."""
+
+    def record(self, found: Valuation, forced: bool) -> bool:
+        """Record nothing."""
+        return False
+
+    def last_block(self) -> int:
+        """See ValuationStore."""
+        return -1
+
+
+class NoPrices(PriceStore):
+    """For triggers and allocators without history: no price is due to be recorded."""
+
+    def has(self, numeraire: str, at_s: int) -> bool:
+        """See PriceStore."""
+        return True
+
+
+def simulation_store(coin: str, keeps_prices: bool) -> Store:
+    """Open a store in memory that leaves out what a simulation does not need; without `keeps_prices` prices too."""
+    store = open_memory_store(CHAIN_ID, WALLET, coin)
+    store.journal, store.balances, store.valuations = SimulatedIntents(store.db), SimulatedBalances(store.db), NoValuations(store.db)
+    if not keeps_prices:
+        store.prices = NoPrices(store.db)
+    return store
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +153,12 @@ class SimulationContext:
 @contextmanager
 def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     """Open a context with its own store, deleted afterwards. The world is at a bar."""
-    with TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else None) as folder:
-        store = open_memory_store(Path(folder), CHAIN_ID, WALLET, world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted))
-        try:
-            store.record_prior_day((), 0)  # an unused wallet
-            yield _build_context(world, store)
-        finally:
-            store.close()
+    store = simulation_store(world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted))
+    try:
+        store.balances.record_prior_day((), 0)  # an unused wallet
+        yield _build_context(world, store)
+    finally:
+        store.close()
 
 
 def _needs_price_history(wanted: BacktestSpec) -> bool:
@@ -122,8 +176,8 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         if world.flowed and any(flow.is_open for flow in history.flows):  # the owner's transfers are classified at once
-            store.classify_transfer(None, None, snapshot.now_s)
-            history = store.history(snapshot.head.timestamp_s)
+            store.balances.classify(None, None, snapshot.now_s)
+            history = store.budgets.history(snapshot.head.timestamp_s)
         bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
         left = [ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more") for token in sorted(world.gone)]
         return assemble_input(bare, read_memory(bare, store, taxes.standing(snapshot.head.timestamp_s), left))
@@ -141,9 +195,9 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
         max_fee_wei=ceiling_wei,
         gas_per_day_wei=wanted.limits.gas_per_day_wei,
     )
-    signer = NullSigner(rules, partial(signable_nonces, store))
-    executor = JournaledExecutor(Submitter(store, signer, chain, world, patience, lambda: False))
-    readers = StepReaders(ReplayReader(world), assemble, store.history, SimulatedEvidence(world), world, chance)
+    signer = NullSigner(rules, partial(signable_nonces, store.journal))
+    executor = JournaledExecutor(Submitter(store.journal, store.budgets, signer, chain, world, patience, lambda: False))
+    readers = StepReaders(ReplayReader(world), assemble, store.budgets.history, SimulatedEvidence(world), world, chance)
     return SimulationContext(world, store, readers, StepActors(executor, RouterComposer(chain, WALLET, world), lambda _: True))
 
 

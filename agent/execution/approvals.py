@@ -16,7 +16,7 @@ from agent.guards import portfolio
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, StepInput
 from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import halt_for
-from agent.ports import Approval, Journal, PreparedTransaction
+from agent.ports import Approval, Journal, PreparedTransaction, StepStorage
 from agent.store.journal import family
 from agent.venues import composer
 
@@ -40,7 +40,7 @@ def execute_prepared(actors: StepActors, step_id: str, prepared: PreparedTransac
     return actors.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
 
 
-def revoke_leftovers(readers: StepReaders, actors: StepActors, journal: Journal, outcome: StepOutcome) -> StepOutcome:
+def revoke_leftovers(readers: StepReaders, actors: StepActors, store: StepStorage, outcome: StepOutcome) -> StepOutcome:
     """Set open allowances to zero, each by its own transaction, however the step ended. The limits of gas apply.
 
     Sends nothing while paused, with a transaction unfinished, or if nothing was confirmed. An allowance that cannot be revoked is reported
@@ -52,7 +52,7 @@ def revoke_leftovers(readers: StepReaders, actors: StepActors, journal: Journal,
     try:
         found = outcome.after or (readers.step_input_at(readers.reader.snapshot()) if sent else outcome.step_input)
         open_still = actors.composer.open_approvals(found)
-        vain = [approval for approval in open_still if _reset_in_vain(journal, approval)]
+        vain = [approval for approval in open_still if _reset_in_vain(store.journal, approval)]
         open_still = [approval for approval in open_still if approval not in vain]
         if vain:
             message = (
@@ -67,7 +67,7 @@ def revoke_leftovers(readers: StepReaders, actors: StepActors, journal: Journal,
             return outcome
         troubles = set_to_zero(actors, outcome.step_id, found, open_still, sent)
         snapshot = readers.reader.snapshot()
-        settle_mined(journal, snapshot, lambda: readers.step_input_at(snapshot))
+        settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
         if not troubles:
             after = None if outcome.after is None else readers.step_input_at(snapshot)
             return replace(outcome, transactions=tuple(sent), after=after)
@@ -113,31 +113,31 @@ def _reset_in_vain(journal: Journal, approval: Approval) -> bool:
 # --- One payment out of the wallet: judged on a fresh snapshot, recorded, sent, followed and booked like every transaction.
 
 
-def pay(readers: StepReaders, journal: Journal, actors: StepActors, payout: Payout, confirmed: tuple[str, ...]) -> Intent:
+def pay(readers: StepReaders, store: StepStorage, actors: StepActors, payout: Payout, confirmed: tuple[str, ...]) -> Intent:
     """Make one payment, judged on the newest snapshot, and return its intent as it ended. The kill switch is read when it is sent.
 
     Raises Refused with every verdict before anything is sent, and Retryable and OperatorNeeded like a step.
     """
-    step = balance_changes.restore_excluded(current_step_input(readers, journal))
+    step = balance_changes.restore_excluded(current_step_input(readers, store))
     step_id = uuid.uuid4().hex[:12]
-    journal.begin_step(step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("payout")))
+    store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("payout")))
     try:
         portfolio.require_payout_allowed(portfolio.judge_payout(step, payout, confirmed))
         prepared = actors.composer.payout(step, payout)
         intent = actors.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
     except TrimtabError as error:
-        journal.end_step(step_id, "payout", str(error), None, "refused" if isinstance(error, Refused) else "error")
+        store.steps.end(step_id, "payout", str(error), None, "refused" if isinstance(error, Refused) else "error")
         raise
-    current_step_input(readers, journal)
-    journal.end_step(step_id, "payout", prepared.note, None, "done" if intent.succeeded else "failed")
+    current_step_input(readers, store)
+    store.steps.end(step_id, "payout", prepared.note, None, "done" if intent.succeeded else "failed")
     return intent
 
 
-def current_step_input(readers: StepReaders, journal: Journal) -> StepInput:
+def current_step_input(readers: StepReaders, store: StepStorage) -> StepInput:
     """Return the newest step input, at or after our own last transaction, with everything mined booked."""
-    snapshot = CaughtUpReader(readers.reader, journal, readers.clock).snapshot()
+    snapshot = CaughtUpReader(readers.reader, store.journal, readers.clock).snapshot()
     assembled = partial(readers.step_input_at, snapshot)
-    settle_mined(journal, snapshot, assembled)
+    settle_mined(store, snapshot, assembled)
     return assembled()
 
 
@@ -157,43 +157,43 @@ class OpenExposure:
     allowed: tuple[Approval, ...]
 
 
-def open_exposure(readers: StepReaders, store: Journal) -> OpenExposure:
+def open_exposure(readers: StepReaders, store: StepStorage) -> OpenExposure:
     """Read pending transactions and open allowances; writes and sends nothing."""
     step_input = readers.step_input_at(readers.reader.snapshot())
-    return OpenExposure(step_input, pending_intents(store), tuple(composer.revocations(step_input)))
+    return OpenExposure(step_input, pending_intents(store.journal), tuple(composer.revocations(step_input)))
 
 
-def pending_intents(store: Journal) -> tuple[Intent, ...]:
+def pending_intents(journal: Journal) -> tuple[Intent, ...]:
     """Open transactions whose nonce is in no block, replacements included."""
-    found = store.open_intents()
+    found = journal.open_intents()
     mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
     return tuple(intent for intent in found if intent.tx.nonce not in mined)
 
 
-def cancel_and_revoke(readers: StepReaders, store: Journal, actors: StepActors, why: str) -> StepOutcome:
+def cancel_and_revoke(readers: StepReaders, store: StepStorage, actors: StepActors, why: str) -> StepOutcome:
     """Cancel, then revoke, each through journal and signer. One token's refusal does not stop the others.
 
     HALT if nothing was left to do, DONE if all is done, FAILED if something remains, with the reason. Raises Refused unless the switch is
     at hard or off, Retryable and OperatorNeeded like a step.
     """
-    before = pending_intents(store)
+    before = pending_intents(store.journal)
     actors.executor.cancel_pending(why)
-    readers = replace(readers, reader=CaughtUpReader(readers.reader, store, readers.clock))
+    readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
     snapshot = readers.reader.snapshot()
     settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
     step_input = readers.step_input_at(snapshot)
     step_id = uuid.uuid4().hex[:12]
-    store.begin_step(step_id, readers.clock.now_s(), codec.dumps(step_input), codec.dumps(ManualAction("pause --hard")))
+    store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(step_input), codec.dumps(ManualAction("pause --hard")))
     allowed = composer.revocations(step_input)
     sent, troubles = revoke_allowances(actors, step_id, step_input, allowed)
     after = readers.step_input_at(readers.reader.snapshot()) if sent else step_input
     if left := composer.revocations(after):
         troubles.append(format_open_allowances(left))
-    troubles += [f"«{note}» still waits" for note in dict.fromkeys(intent.note for intent in pending_intents(store))]
-    cancels = _cancels(store, before)
+    troubles += [f"«{note}» still waits" for note in dict.fromkeys(intent.note for intent in pending_intents(store.journal))]
+    cancels = _cancels(store.journal, before)
     reason = _cancel_summary(why, before, cancels, sent, troubles)
     kind = OutcomeKind.FAILED if troubles else OutcomeKind.DONE if before or sent else OutcomeKind.HALT
-    store.end_step(step_id, HARD_PAUSE_DECISION, reason, None, kind.value)
+    store.steps.end(step_id, HARD_PAUSE_DECISION, reason, None, kind.value)
     return StepOutcome(step_id, kind, reason, step_input, halt_for(step_input, reason), None, transactions=(*cancels, *sent), after=after)
 
 
@@ -208,10 +208,10 @@ def revoke_allowances(
     return sent, troubles
 
 
-def _cancels(store: Journal, before: Sequence[Intent]) -> list[Intent]:
+def _cancels(journal: Journal, before: Sequence[Intent]) -> list[Intent]:
     """The formerly pending transactions and their cancels as they stand now."""
     newest = {intent.tx.nonce: intent.id for intent in before}
-    return [intent for nonce, known in newest.items() for intent in family(store.intents_at(nonce), known)]
+    return [intent for nonce, known in newest.items() for intent in family(journal.intents_at(nonce), known)]
 
 
 def _cancel_summary(why: str, before: Sequence[Intent], cancels: Sequence[Intent], sent: Sequence[Intent], troubles: Sequence[str]) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Protocol
 
 from agent.accounting import entries
 from agent.accounting.entries import EntryPrices, SettledTransaction, quantize
@@ -21,7 +20,6 @@ from agent.model import (
     Entry,
     EntryKind,
     ExternalTransaction,
-    History,
     Intent,
     IntentKind,
     IntentState,
@@ -41,7 +39,7 @@ from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.cash_flows.balance_changes import token_label
 from agent.policy.liquidity import valuation as liquidity
-from agent.ports import Grant, Journal
+from agent.ports import AllocationJournal, AuditedLedger, BalanceJournal, BudgetJournal, Grant, PriceJournal, StepStorage
 from agent.reference import reference_prices
 from agent.reference.checks import confirmed_prices
 from agent.units import NATIVE, PIPS, Price
@@ -63,49 +61,49 @@ class AuditedEntry:
         return self.entered is not None and self.entered != self.derived
 
 
-def update_ledger(journal: Journal, step: StepInput, force: bool = False) -> None:
+def update_ledger(store: StepStorage, step: StepInput, force: bool = False) -> None:
     """Enter final transactions, open new places, and record a valuation: at most once an hour, after each change of a balance other
     than by the market, or with `force`.
     """
-    for intent in journal.intents_without_entry():
-        journal.enter(intent, derive_entry(journal, intent, step, journal.counted(intent.id), journal.principal))
+    for intent in store.ledger.intents_without_entry():
+        store.ledger.enter(intent, derive_entry(store, intent, step, store.ledger.counted(intent.id), store.ledger.principal))
     prices = entry_prices(step)
     found = valuation(step, prices)
     if found is None:
         return
     portfolio = step.portfolio
-    journal.record_token_names(
+    store.ledger.record_token_names(
         [*(asset.token for asset in portfolio.assets), *portfolio.hubs], portfolio.numeraire, portfolio.wrapped_native
     )
     places = _holdings_by_place(step, prices)
     opened: tuple[tuple[str, str], ...] = ()
-    if not journal.has_places(places):
-        opened = journal.open_places(step.snapshot, places)
-        if not journal.has_places(places):  # a holding that is not in the ledger yet must not look like a profit
+    if not store.ledger.has_places(places):
+        opened = store.ledger.open_places(step.snapshot, places)
+        if not store.ledger.has_places(places):  # a holding that is not in the ledger yet must not look like a profit
             return
-    known, books = journal.last_valuation_block(), journal.books()
+    known, books = store.valuations.last_block(), store.balances.expected()
     moved = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
-    journal.value(found, force or bool(opened) or any(known < block <= found.block for block in moved))
+    store.valuations.record(found, force or bool(opened) or any(known < block <= found.block for block in moved))
 
 
-def audit_entries(journal: Journal, present: StepInput) -> tuple[AuditedEntry, ...]:
+def audit_entries(store: StepStorage, ledger: AuditedLedger, present: StepInput) -> tuple[AuditedEntry, ...]:
     """Every entry of the book beside the one derived from journal and receipts, in chain order."""
-    written = {entry.id: entry for entry in journal.entered()}
+    written = {entry.id: entry for entry in ledger.entered()}
     found: list[AuditedEntry] = []
-    before = [entry for entry in journal.ledger() if entry.kind is EntryKind.OPENING]
+    before = [entry for entry in ledger.entries() if entry.kind is EntryKind.OPENING]
 
     def principal(position: str) -> dict[str, int]:
         sums = entries.account_balances([*before, *(one.derived for one in found)])
         return {token: raw for (account, token), raw in sums.items() if account == f"{entries.LP}:{position}"}
 
-    for intent in journal.enterable_intents():
+    for intent in ledger.enterable_intents():
         found.append(
-            AuditedEntry(intent, written.get(intent.id), derive_entry(journal, intent, present, journal.counted(intent.id), principal))
+            AuditedEntry(intent, written.get(intent.id), derive_entry(store, intent, present, store.ledger.counted(intent.id), principal))
         )
     return tuple(found)
 
 
-def derive_entry(journal: Journal, intent: Intent, present: StepInput, counted: frozenset[str], principal: Principal) -> Entry:
+def derive_entry(store: StepStorage, intent: Intent, present: StepInput, counted: frozenset[str], principal: Principal) -> Entry:
     """The entry of a final transaction at the reference prices of its own step, or of `present` if that cannot be read any more.
 
     `principal` returns the net amount put into a position.
@@ -113,13 +111,13 @@ def derive_entry(journal: Journal, intent: Intent, present: StepInput, counted: 
     receipt = intent.receipt
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to enter")
-    basis, grant, owner = originating_step(journal, intent) or present, journal.grant(intent.id), present.snapshot.owner
+    basis, grant, owner = originating_step(store.steps, intent) or present, store.journal.grant(intent.id), present.snapshot.owner
     prices, coin = entry_prices(basis), basis.portfolio.wrapped_native
     moved = dict(receipt.net(owner)) if receipt.status == 1 else {}
     if wei := intent.coins(owner, coin):
         moved[NATIVE] = moved.get(NATIVE, 0) + wei
     chain_s = basis.snapshot.head.timestamp_s
-    by_hand = journal.by_hand(intent.id) if grant.plan is None else _is_manual(grant.plan)
+    by_hand = store.steps.by_hand(intent.id) if grant.plan is None else _is_manual(grant.plan)
     change = SettledTransaction(
         intent.id, receipt.block_number, chain_s, receipt.tx_hash, intent.note, moved, receipt.gas_cost_wei, by_hand
     )
@@ -230,31 +228,31 @@ def entry_prices(step: StepInput) -> EntryPrices:
 _MINED = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
 
 
-def pending_entries(journal: Journal, present: StepInput) -> tuple[Entry, ...]:
+def pending_entries(store: StepStorage, present: StepInput) -> tuple[Entry, ...]:
     """One entry per unfinal nonce: by the receipt if there is one, else as planned and without gas, which would lower the gain.
 
     Of replacements at a nonce the mined one counts, else the first. `present` replaces a step that cannot be read any more.
     """
     by_nonce: dict[int, Intent] = {}
-    for intent in journal.unsettled():
+    for intent in store.ledger.unsettled():
         known = by_nonce.get(intent.tx.nonce)
         if known is None or (intent.state in _MINED and known.state not in _MINED):
             by_nonce[intent.tx.nonce] = intent
     found = []
     for intent in by_nonce.values():
         if intent.receipt is not None:
-            found.append(derive_entry(journal, intent, present, journal.counted(intent.id), journal.principal))
-        elif (planned := _planned(journal, intent, present)) is not None:
+            found.append(derive_entry(store, intent, present, store.ledger.counted(intent.id), store.ledger.principal))
+        elif (planned := _planned(store, intent, present)) is not None:
             found.append(planned)
     return tuple(found)
 
 
-def _planned(journal: Journal, intent: Intent, present: StepInput) -> Entry | None:
+def _planned(store: StepStorage, intent: Intent, present: StepInput) -> Entry | None:
     """Entry of an unmined transaction as its plan expects it; None if it exchanges nothing."""
-    plan = journal.grant(intent.id).plan
+    plan = store.journal.grant(intent.id).plan
     if plan is None:
         return None
-    basis = originating_step(journal, intent) or present
+    basis = originating_step(store.steps, intent) or present
     head, moved = basis.snapshot.head, wallet_changes(plan)
     change = SettledTransaction(intent.id, head.number, head.timestamp_s, intent.tx_hash or "", intent.note, moved, 0)
     return entries.trade_entry(change, entry_prices(basis), {*moved, NATIVE}, {})
@@ -263,21 +261,21 @@ def _planned(journal: Journal, intent: Intent, present: StepInput) -> Entry | No
 # --- Hourly records of reference prices: the price history of triggers, allocators and the ledger.
 
 
-def record_allocation(step: StepInput, journal: Journal) -> None:
+def record_allocation(step: StepInput, allocations: AllocationJournal) -> None:
     """Record the weights that this step chose, so that a restart uses the same."""
     chosen = step.history.allocation
-    if chosen is not None and chosen != journal.allocation():
-        journal.record_allocation(chosen)
+    if chosen is not None and chosen != allocations.newest():
+        allocations.record(chosen)
 
 
-def record_hourly_prices(readers: StepReaders, step: StepInput, journal: Journal) -> None:
+def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceJournal) -> None:
     """Record reference prices in the first cycle of each hour whose prices are confirmed.
 
     If policy.confirm_blocks is set, the blocks before are read for it once an hour. If they cannot be read the next cycle tries again; a
     cycle never fails for it.
     """
     at_s, numeraire = review_time_s(step.snapshot), step.portfolio.numeraire.address
-    if journal.has_prices(numeraire, at_s):
+    if prices.has(numeraire, at_s):
         return
     past, wanted = step.snapshot.past, step.policy.confirm_blocks
     if len(past) < wanted:
@@ -287,7 +285,7 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, journal: Journal
             return
     points = confirmed_prices(step, past, at_s)
     if points:
-        journal.record_prices(numeraire, points)
+        prices.record(numeraire, points)
 
 
 # --- Daily limits of a new or adopted store: earlier transactions of the wallet are read from the chain (T6).
@@ -296,27 +294,9 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, journal: Journal
 REMEDY = "an endpoint that keeps old states can tell; or wait a day; or vouch for it with trimtab db adopt --nothing-lost"
 
 
-class PriorDayStore(Protocol):
-    """Part of a store that remembers transactions from before it."""
-
-    def prior_day_known(self, chain_now_s: int) -> bool:
-        """True if the last 24 h are fully recorded."""
-        ...
-
-    def mark_day_asked(self, chain_now_s: int) -> None:
-        """Record the first time the chain could not answer."""
-        ...
-
-    def record_prior_day(self, found: Iterable[ExternalTransaction], nonce: int) -> None:
-        """Record the transactions found on chain up to the wallet's next nonce."""
-        ...
-
-    def history(self, chain_now_s: int) -> History:
-        """Sums over the last 24 h."""
-        ...
-
-
-def with_prior_day(step: StepInput, memory: PriorDayStore, endpoint_pool: EndpointPool, contract: bool = False) -> StepInput:
+def with_prior_day(
+    step: StepInput, balances: BalanceJournal, budgets: BudgetJournal, endpoint_pool: EndpointPool, contract: bool = False
+) -> StepInput:
     """Return the step with a history that covers the last 24 h, read from the chain once.
 
     If the chain cannot answer, the history says so. Daily limits then refuse until the store itself has seen a whole day or the owner
@@ -329,7 +309,7 @@ def with_prior_day(step: StepInput, memory: PriorDayStore, endpoint_pool: Endpoi
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
-    if memory.prior_day_known(now_s):
+    if balances.prior_day_known(now_s):
         return step
     try:
         if contract and snapshot.nonce_latest:
@@ -342,11 +322,11 @@ def with_prior_day(step: StepInput, memory: PriorDayStore, endpoint_pool: Endpoi
         )
         usage = prior_day_usage(step, found)
     except TrimtabError as error:
-        memory.mark_day_asked(now_s)
+        balances.mark_day_asked(now_s)
         why = f"what the wallet did in the last 24 h is not known ({error.message}); {REMEDY}"
         return replace(step, history=replace(step.history, unknown=step.history.unknown or why))
-    memory.record_prior_day(usage, snapshot.nonce_latest)
-    return replace(step, history=memory.history(now_s))
+    balances.record_prior_day(usage, snapshot.nonce_latest)
+    return replace(step, history=budgets.history(now_s))
 
 
 def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalTransaction, ...]:

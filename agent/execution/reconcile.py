@@ -232,7 +232,7 @@ class TxReplacer:
         if day_wei is None or worst_wei <= max(_worst_wei(intent.tx) for intent in self._submitter.in_flight(waiting.tx.nonce)):
             return
         unbooked_wei = sum(intent.receipt.gas_cost_wei for intent in self._journal.unbooked() if intent.receipt is not None)
-        total_wei = self._journal.history(now_s).gas_24h_wei + unbooked_wei + worst_wei
+        total_wei = self._submitter.budgets.history(now_s).gas_24h_wei + unbooked_wei + worst_wei
         if total_wei > day_wei:
             message = "sent again it could burn more gas money than a day may"
             raise guard_refusal("gas_per_day", f"{total_wei} wei", f"{day_wei} wei", message, "wait, or raise limits.gas_per_day")

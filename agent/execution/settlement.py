@@ -36,7 +36,7 @@ from agent.model import (
 )
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.cash_flows import balance_changes
-from agent.ports import Journal
+from agent.ports import BalanceJournal, BudgetJournal, Journal, StepJournal, StepStorage
 from agent.reference import reference_prices
 from agent.units import NATIVE, Price, Value
 
@@ -133,7 +133,7 @@ def trade_turnover(deltas: Mapping[str, int], prices: Mapping[str, Fraction]) ->
 
 
 def book_intent(  # noqa: PLR0913
-    journal: Journal,
+    budgets: BudgetJournal,
     intent: Intent,
     wallet: str,
     prices: Mapping[str, Fraction],
@@ -170,7 +170,7 @@ def book_intent(  # noqa: PLR0913
     if not gain_counts:
         lost = max(lost, gas_value)
     moved = max(Fraction(0), trade_turnover(deltas, prices) - apart) if payout is None else Fraction(0)
-    journal.book(intent, moved, lost, receipt.gas_cost_wei, chain_s, outflow)
+    budgets.book(intent, moved, lost, receipt.gas_cost_wei, chain_s, outflow)
     return lost
 
 
@@ -188,7 +188,7 @@ NO_FEES = (0, 0)
 
 
 def book_liquidity_action(
-    journal: Journal,
+    store: StepStorage,
     intent: Intent,
     basis: StepInput | None,
     after: Snapshot | None,
@@ -206,7 +206,7 @@ def book_liquidity_action(
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     gas_value = receipt.gas_cost_wei * native_price
-    action = journal.grant(intent.id).action
+    action = store.journal.grant(intent.id).action
     lost = gas_value
     if basis is not None and action is not None and receipt.status == 1:
         done = own.position_change(action, receipt, basis.snapshot.owner)
@@ -214,7 +214,7 @@ def book_liquidity_action(
         if after is not None:
             bookings.append(_by_snapshots(action, done, basis.snapshot, after, prices))
         lost += max((loss for loss in bookings if loss is not None), default=Fraction(0))
-    journal.book(intent, Fraction(0), lost, receipt.gas_cost_wei, chain_s)
+    store.budgets.book(intent, Fraction(0), lost, receipt.gas_cost_wei, chain_s)
     return lost
 
 
@@ -290,29 +290,29 @@ def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
 # --- Comparison of the wallet's balances with the expected ones before each step; differences become external transfers.
 
 
-def record_balance_changes(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput]) -> tuple[ExternalTransfer, ...]:
+def record_balance_changes(balances: BalanceJournal, snapshot: Snapshot, present: Callable[[], StepInput]) -> tuple[ExternalTransfer, ...]:
     """Record unexplained balance changes, and the balances of `snapshot` as the new basis.
 
     Returns what it wrote: new transfers, and older ones that now have a value or are accepted. `present` is called only if something
     changed or may have. A snapshot that cannot be compared, or that another process was faster with, changes nothing: the next cycle
     compares again.
     """
-    books = journal.books()
+    books = balances.expected()
     if not balance_changes.is_comparable(snapshot, books):
         return ()
     found: tuple[ExternalTransfer, ...] = ()
     if balance_changes.differences(snapshot, books) or balance_changes.may_change(books):
         step = present()
-        books = journal.books()  # transactions made elsewhere may have become known meanwhile
+        books = balances.expected()  # transactions made elsewhere may have become known meanwhile
         found = balance_changes.changes_to_record(step, books)
-    return found if journal.record_balances(snapshot, balance_changes.balances_of(snapshot), found, books.turn) else ()
+    return found if balances.record(snapshot, balance_changes.balances_of(snapshot), found, books.turn) else ()
 
 
 MAX_CLOCK_LEAD_S = 30
 """Largest lead of a block's time over the agent's clock that is believed, in seconds."""
 
 
-def settle_mined(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput], before: Snapshot | None = None) -> None:
+def settle_mined(store: StepStorage, snapshot: Snapshot, present: Callable[[], StepInput], before: Snapshot | None = None) -> None:
     """Book every mined transaction that no budget contains yet, at the reference prices of its own step; then compare balances.
 
     `present` is called only if that step cannot be read any more (another version wrote it): then present prices count, and no gain. While
@@ -322,9 +322,9 @@ def settle_mined(journal: Journal, snapshot: Snapshot, present: Callable[[], Ste
     difference is an external transfer and counts there. Tokens that had no price, strangers' among them, count zero: a plan cannot spend
     them, and events of unknown contracts prove nothing (T11).
     """
-    kept = {opening.token for opening in journal.books().openings}
-    for intent in journal.unbooked():
-        own = originating_step(journal, intent)
+    kept = {opening.token for opening in store.balances.expected().openings}
+    for intent in store.journal.unbooked():
+        own = originating_step(store.steps, intent)
         basis = own or present()
         prices = reference_prices(basis).by_token
         if own is None and _unpriced(intent, basis, prices):
@@ -332,7 +332,7 @@ def settle_mined(journal: Journal, snapshot: Snapshot, present: Callable[[], Ste
         native = prices.get(basis.portfolio.wrapped_native, Fraction(0))
         if intent.kind is IntentKind.LIQUIDITY:
             after = None if before is None else snapshot
-            book_liquidity_action(journal, intent, own, after, prices, native, _chain_s(snapshot, own))
+            book_liquidity_action(store, intent, own, after, prices, native, _chain_s(snapshot, own))
             continue
         coin = basis.portfolio.wrapped_native
         trade = before is not None and intent.kind in (IntentKind.SWAP, IntentKind.UNWRAP)
@@ -340,10 +340,10 @@ def settle_mined(journal: Journal, snapshot: Snapshot, present: Callable[[], Ste
         balances = _balances(before, snapshot, prices) if trade and before is not None else None
         if balances is not None and before is not None and native_delta(intent, snapshot.owner, coin):
             balances = _with_native(balances, (before, snapshot), intent, coin)
-        paid = journal.grant(intent.id).payout if intent.kind is IntentKind.PAYOUT else None
-        at_s, apart = _chain_s(snapshot, own), _exempt_turnover(journal, intent)
-        book_intent(journal, intent, snapshot.owner, prices, native, at_s, balances, own is not None, coin, paid, apart)
-    record_balance_changes(journal, snapshot, present)
+        paid = store.journal.grant(intent.id).payout if intent.kind is IntentKind.PAYOUT else None
+        at_s, apart = _chain_s(snapshot, own), _exempt_turnover(store.journal, intent)
+        book_intent(store.budgets, intent, snapshot.owner, prices, native, at_s, balances, own is not None, coin, paid, apart)
+    record_balance_changes(store.balances, snapshot, present)
 
 
 def _exempt_turnover(journal: Journal, intent: Intent) -> Fraction:
@@ -368,10 +368,10 @@ def after_gas(step_input: StepInput, intent: Intent) -> StepInput:
     )
 
 
-def originating_step(journal: Journal, intent: Intent) -> StepInput | None:
+def originating_step(steps: StepJournal, intent: Intent) -> StepInput | None:
     """Input of the step that an intent belongs to; None if it cannot be read any more."""
     try:
-        text = journal.step_input(intent.step_id)
+        text = steps.input_json(intent.step_id)
         return None if text is None else _read(text)
     except (ConfigError, OperatorNeeded):
         return None

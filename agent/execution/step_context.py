@@ -15,7 +15,7 @@ from agent.policy import price_confirmation, quarantine
 from agent.policy.decide import DecisionResult, decide
 from agent.policy.orders import lifecycle
 from agent.policy.quarantine import quarantine_tokens as quarantine_of_quarantine
-from agent.ports import Clock, Composer, EvidenceSource, Executor, Journal, Reader
+from agent.ports import BalanceJournal, BudgetJournal, Clock, Composer, EvidenceSource, Executor, Journal, OrderJournal, Reader
 from agent.reference import depegged_tokens, reference_prices
 
 CATCH_UP_ATTEMPTS = 10
@@ -103,26 +103,26 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
     return _reassemble(readers, step, snapshot) if moves_orders else replace(step, snapshot=snapshot)
 
 
-def record_anomalies(journal: Journal, step: StepInput) -> None:
+def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: StepInput) -> None:
     """Record depegged tokens, unread balances and deposits above the ceiling.
 
     A depegged token must return within a narrower limit than it left. A balance unread for long is quarantined. An excluded deposit
     stays excluded.
     """
     if (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
-        journal.mark_depegged(off)
+        budgets.mark_depegged(off)
     if (unread := quarantine.unread_balances(step)) != step.history.unread:
-        journal.mark_unread(unread)
+        budgets.mark_unread(unread)
     if step.aside and step.history.left_rises != step.history.rises:
-        journal.mark_left_alone()
+        balances.mark_left_alone()
 
 
-def record_order_stages(journal: Journal, step: StepInput) -> None:
+def record_order_stages(orders: OrderJournal, step: StepInput) -> None:
     """Record the stage of every standing order before anything is done about it. Raise Retryable if orders changed meanwhile."""
     history = step.history
     if not history.orders and history.unit_value is None and not step.portfolio.orders.terms:
         return
-    if not journal.update_orders(history.orders, history.unit_value, history.orders_turn):
+    if not orders.update(history.orders, history.unit_value, history.orders_turn):
         raise Retryable("orders were changed while the chain was read", "look again")
 
 

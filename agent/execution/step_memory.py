@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from agent import codec
 from agent.chain.own_positions import find_unsolicited_positions
@@ -12,82 +11,44 @@ from agent.chain.rpc import Transport
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.model import (
     Allocation,
-    ExpectedBalances,
-    History,
     Intent,
     IntentKind,
-    LedgerBalance,
     PricePoint,
     Rebalance,
     ScreenedToken,
     StepInput,
     TaxState,
 )
-from agent.model.strategies import StrategyLedger
 from agent.policy import risk, targets
 from agent.policy.step_input import StepMemory, StrategyMemory
 from agent.policy.strategies import netting
 from agent.policy.triggers import rules
-from agent.ports import Grant
+from agent.ports import BudgetJournal, PositionJournal, PriceJournal, StepStorage
 from agent.reference import reference_prices
 
 
-class StepMemoryStore(Protocol):
-    """Part of a store that a step input is built from."""
-
-    def strategy_ledger(self) -> StrategyLedger:
-        """Records of strategies, with wallet changes that are not booked yet."""
-        ...
-
-    def grant(self, intent_id: str) -> Grant:
-        """Return the grant an intent was recorded with."""
-        ...
-
-    def step_input(self, step_id: str) -> str | None:
-        """Input of a step as JSON; None if it was not recorded."""
-        ...
-
-    def allocation(self, owner: str = "") -> Allocation | None:
-        """Newest weights chosen for a strategy."""
-        ...
-
-    def books(self) -> ExpectedBalances:
-        """Expected balances and the newest transfers."""
-        ...
-
-    def ledger_balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
-        """Balances of the wallet by the ledger at that block."""
-        ...
-
-    def prices(self, numeraire: str, since_s: int, until_s: int, every_s: int = ...) -> tuple[PricePoint, ...]:
-        """Recorded prices in that numeraire, oldest first; of each `every_s` the last of each token."""
-        ...
-
-
-def read_memory(
-    bare: StepInput, store: StepMemoryStore, tax: TaxState | None = None, untradable: Iterable[ScreenedToken] = ()
-) -> StepMemory:
+def read_memory(bare: StepInput, store: StepStorage, tax: TaxState | None = None, untradable: Iterable[ScreenedToken] = ()) -> StepMemory:
     """Return what the store remembers at the block of `bare`, which has snapshot, config and budgets."""
-    chosen, balances, ledger = store.allocation(), store.books(), store.ledger_balances(bare.snapshot.head.number)
+    chosen, balances, ledger = store.allocations.newest(), store.balances.expected(), store.ledger.balances(bare.snapshot.head.number)
     strategies = read_strategies(bare, store)
     choices = {} if strategies is None else dict(strategies.choices)
-    prices = _recorded_prices(bare, store, chosen, choices)
+    prices = _recorded_prices(bare, store.prices, chosen, choices)
     return StepMemory(prices, chosen, balances, ledger, strategies, tax, tuple(untradable))
 
 
-def read_strategies(step: StepInput, store: StepMemoryStore) -> StrategyMemory | None:
+def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | None:
     """Return what the store remembers of the strategies; None with a single strategy."""
     if step.split is None:
         return None
-    ledger, head = store.strategy_ledger(), step.snapshot.head.number
+    ledger, head = store.strategies.ledger(), step.snapshot.head.number
     settled = [one for one in ledger.intents if one.receipt is not None and one.receipt.block_number <= head] if ledger.bookings else []
     trades = {intent.id: own for intent in settled if (own := _strategy_step(store, intent)) is not None}
     named = [one.name for one in step.split.strategies if one.allocator is not None]
-    choices = tuple((name, chosen) for name in named if (chosen := store.allocation(name)) is not None)
+    choices = tuple((name, chosen) for name in named if (chosen := store.allocations.newest(name)) is not None)
     return StrategyMemory(ledger, trades, choices)
 
 
-def _strategy_step(store: StepMemoryStore, intent: Intent) -> StepInput | None:
+def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
     """Return the step of a swap that carried out the strategies' own goal, else None.
 
     None for swaps asked for by the owner or limits.max_weight alone, for exits, and for steps that cannot be read.
@@ -95,7 +56,7 @@ def _strategy_step(store: StepMemoryStore, intent: Intent) -> StepInput | None:
     if intent.kind is not IntentKind.SWAP:
         return None
     try:
-        plan, text = store.grant(intent.id).plan, store.step_input(intent.step_id)
+        plan, text = store.journal.grant(intent.id).plan, store.steps.input_json(intent.step_id)
         step = None if text is None else codec.loads(StepInput, text)
         decision = None if plan is None else plan.decision
         if step is None or not isinstance(decision, Rebalance) or not decision.by_trigger or netting.strategies_fault(step):
@@ -108,7 +69,7 @@ def _strategy_step(store: StepMemoryStore, intent: Intent) -> StepInput | None:
 
 
 def _recorded_prices(
-    step: StepInput, store: StepMemoryStore, chosen: Allocation | None, choices: Mapping[str, Allocation]
+    step: StepInput, recorded: PriceJournal, chosen: Allocation | None, choices: Mapping[str, Allocation]
 ) -> tuple[PricePoint, ...]:
     """Recorded prices as far back as this config needs: all that triggers see, before that one per interval of each due allocation."""
     portfolio, split, now_s = step.portfolio, step.split, step.snapshot.head.timestamp_s
@@ -120,42 +81,28 @@ def _recorded_prices(
     needs.append(risk.price_history_needed(step.policy))
     until_s = now_s - back_s - bool(back_s)
     older = {
-        point for choice_s, step_s in needs if choice_s > back_s for point in store.prices(numeraire, now_s - choice_s, until_s, step_s)
+        point for choice_s, step_s in needs if choice_s > back_s for point in recorded.between(numeraire, now_s - choice_s, until_s, step_s)
     }
-    hourly = store.prices(numeraire, now_s - back_s, now_s) if back_s else ()
+    hourly = recorded.between(numeraire, now_s - back_s, now_s) if back_s else ()
     return (*sorted(older, key=lambda point: (point.at_s, point.token)), *hourly)
 
 
 # --- Scan of the wallet for liquidity of targeted pairs that the store does not know: it would be provided a second time.
 
 
-class PositionInputStore(Protocol):
-    """Part of a store that remembers liquidity positions."""
-
-    def positions_scanned(self) -> bool:
-        """True if the wallet was scanned for positions."""
-        ...
-
-    def record_positions(self, names: Iterable[str], now_s: int) -> None:
-        """Remember positions that the owner has to decide on."""
-        ...
-
-    def history(self, chain_now_s: int) -> History:
-        """History with the undecided positions."""
-        ...
-
-
-def with_unknown_positions(step: StepInput, memory: PositionInputStore, line: Transport, manager: str | None) -> StepInput:
+def with_unknown_positions(
+    step: StepInput, positions: PositionJournal, budgets: BudgetJournal, line: Transport, manager: str | None
+) -> StepInput:
     """Return the step with V3 positions of targeted pairs that the store does not know; scans the wallet once per new or adopted store.
 
     A store restored from before a mint does not know that position, and its target would mint a second one. Positions that strangers send
     later change nothing (T11). Raises Retryable if the chain cannot be read.
     """
     pairs = {(target.token0, target.token1) for target in step.portfolio.lp_targets if target.tick_spacing is not None}
-    if manager is None or not pairs or memory.positions_scanned():
+    if manager is None or not pairs or positions.scanned():
         return step
     head = step.snapshot.head
     at = {"blockHash": head.hash, "requireCanonical": True}
     found = find_unsolicited_positions(line, step.snapshot.owner, manager, (), step.portfolio.positions, at).found
-    memory.record_positions([one.name for one in found if one.liquidity > 0 and one.tokens in pairs], head.timestamp_s)
-    return replace(step, history=replace(step.history, undecided=memory.history(head.timestamp_s).undecided))
+    positions.record([one.name for one in found if one.liquidity > 0 and one.tokens in pairs], head.timestamp_s)
+    return replace(step, history=replace(step.history, undecided=budgets.history(head.timestamp_s).undecided))

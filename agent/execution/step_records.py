@@ -11,14 +11,14 @@ from agent.model import ExecutionStyle, SliceDraw, StepInput
 from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategyState
 from agent.policy.gradual_execution import MILLION
 from agent.policy.strategies import accounting, health, netting
-from agent.ports import Journal
+from agent.ports import AllocationJournal, GradualExecutionJournal, StrategyJournal
 from agent.reference import reference_prices
 
 HOUR_S = 3_600
 DAY_S = 86_400
 
 
-def record_strategies(journal: Journal, step: StepInput) -> None:
+def record_strategies(strategies: StrategyJournal, allocations: AllocationJournal, step: StepInput) -> None:
     """Record changes of the strategy books; once an hour also each strategy's NAV per share and health.
 
     Nothing is written if another process wrote first: the next cycle finds the change again.
@@ -28,26 +28,26 @@ def record_strategies(journal: Journal, step: StepInput) -> None:
         return
     if any(booking.source.startswith(accounting.UNRECORDED_TRANSFER) for booking in books.pending):
         return
-    if books.pending and not journal.record_strategy_bookings(books.pending, books.turn):
+    if books.pending and not strategies.record_bookings(books.pending, books.turn):
         return
     for name, chosen in books.choices:
-        if chosen != journal.allocation(name):
-            journal.record_allocation(chosen, name)
+        if chosen != allocations.newest(name):
+            allocations.record(chosen, name)
     if not books.fault:
-        _record_strategy_states(journal, step, books)
+        _record_strategy_states(strategies, step, books)
 
 
-def book_internal_netting(journal: Journal, outcome: StepOutcome) -> None:
+def book_internal_netting(strategies: StrategyJournal, outcome: StepOutcome) -> None:
     """Book the internal netting between strategies of a step that has nothing to trade on the market."""
     books = outcome.step_input.history.sleeves
     if outcome.kind is not OutcomeKind.HOLD or not outcome.decided.is_netting_only or books is None:
         return
     booking = accounting.netting_booking(outcome.step_input, outcome.step_id, netting.strategy_adjustments)
     if booking is not None:  # of exactly this version: if another process wrote since, the next cycle does it
-        journal.record_strategy_bookings((booking,), books.turn + bool(books.pending))
+        strategies.record_bookings((booking,), books.turn + bool(books.pending))
 
 
-def _record_strategy_states(journal: Journal, step: StepInput, books: StrategyBooks) -> None:
+def _record_strategy_states(journal: StrategyJournal, step: StepInput, books: StrategyBooks) -> None:
     now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
     strategies = {one.name: one for one in step.split.strategies} if step.split is not None else {}
     states, points = [], {}
@@ -60,7 +60,7 @@ def _record_strategy_states(journal: Journal, step: StepInput, books: StrategyBo
         states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
         points[book.name] = point
     if states:
-        journal.record_strategy_states(states, points)
+        journal.record_states(states, points)
 
 
 def _with_health(
@@ -80,26 +80,26 @@ RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
 """Styles whose rounds are of random size."""
 
 
-def with_slice_draw(readers: StepReaders, step: StepInput, journal: Journal) -> StepInput:
+def with_slice_draw(readers: StepReaders, step: StepInput, executions: GradualExecutionJournal) -> StepInput:
     """Return the step with the draw for a first slice stored, so that a restart plans the same."""
     history = step.history
     if step.execution.pace.style not in RANDOM_SLICE_STYLES or history.campaign is not None or history.draw is not None:
         return step
     draw = _draw(readers)
-    journal.store_next_draw(draw)
+    executions.store_next_draw(draw)
     return replace(step, history=replace(history, draw=draw))
 
 
-def record_execution_changes(journal: Journal, outcome: StepOutcome) -> None:
+def record_execution_changes(executions: GradualExecutionJournal, outcome: StepOutcome) -> None:
     """Record gradual executions that a cycle ended, and those it began that only wait for their price."""
     decided, under = outcome.decided, outcome.step_input.history.campaign
     if decided.ended and under is not None:
-        journal.end_gradual_execution(under.id, "ended", decided.ended, outcome.step_input.snapshot.head.timestamp_s)
+        executions.end(under.id, "ended", decided.ended, outcome.step_input.snapshot.head.timestamp_s)
     if decided.begins is not None and outcome.kind is OutcomeKind.HOLD:
-        journal.begin_gradual_execution(decided.begins)
+        executions.begin(decided.begins)
 
 
-def begin_slice(readers: StepReaders, journal: Journal, outcome: StepOutcome) -> None:
+def begin_slice(readers: StepReaders, executions: GradualExecutionJournal, outcome: StepOutcome) -> None:
     """Record the slice that is about to be sent, with the draw for the one after it; a new execution before its first slice.
 
     Does nothing if the plan is no slice. Another attempt at a slice is recorded beside the first.
@@ -107,13 +107,13 @@ def begin_slice(readers: StepReaders, journal: Journal, outcome: StepOutcome) ->
     decided, under = outcome.decided, outcome.step_input.history.campaign
     at_s = outcome.step_input.snapshot.head.timestamp_s
     if decided.order:
-        journal.begin_slice(decided.order, 1, outcome.step_id, at_s, _draw(readers))
+        executions.begin_slice(decided.order, 1, outcome.step_id, at_s, _draw(readers))
         return
     if decided.begins is not None:
         number = 1 if decided.round is None else decided.round.number
-        journal.begin_slice(journal.begin_gradual_execution(decided.begins), number, outcome.step_id, at_s, _draw(readers))
+        executions.begin_slice(executions.begin(decided.begins), number, outcome.step_id, at_s, _draw(readers))
     elif decided.round is not None and under is not None:
-        journal.begin_slice(under.id, decided.round.number, outcome.step_id, at_s, _draw(readers))
+        executions.begin_slice(under.id, decided.round.number, outcome.step_id, at_s, _draw(readers))
 
 
 def _draw(readers: StepReaders) -> SliceDraw:

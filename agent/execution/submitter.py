@@ -9,7 +9,7 @@ from agent.chain.quorum import NO_MAJORITY_REMEDY as REMEDY
 from agent.chain.quorum import NoQuorum
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx, Verdict
-from agent.ports import Approval, Clock, Grant, Journal, Sender, Signer, Simulation
+from agent.ports import Approval, BudgetJournal, Clock, Grant, Journal, Sender, Signer, Simulation
 
 # --- Settings of submission, and the events that the executor reports.
 
@@ -68,6 +68,7 @@ class Submitter:
     """Submits transactions through the ports. A method that moves an intent writes the move before it acts on it."""
 
     journal: Journal
+    budgets: BudgetJournal
     signer: Signer
     sender: Sender
     clock: Clock

@@ -1,4 +1,4 @@
-"""Requests that start a step: every input beyond StepInput that replaying the plan needs."""
+"""Requests that start a step, with every input beside StepInput that replaying the plan needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.model.gradual_execution import LimitOrder
 
 @dataclass(frozen=True, slots=True)
 class AgentCycle:
-    """A cycle of the agent: open limit `orders` first, then its strategy."""
+    """A cycle of the agent: first the open limit `orders`, then its strategy."""
 
     orders: tuple[LimitOrder, ...] = ()
 
@@ -25,17 +25,14 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class SwapAtPrice:
-    """One manual swap at a limit price."""
+    """One manual swap that waits for its price."""
 
     order: LimitOrder
 
 
 @dataclass(frozen=True, slots=True)
 class Invest:
-    """Invest new deposits `came` (token, base units) in the underweight assets.
-
-    `before` is the id of a purchase under way, or "".
-    """
+    """Invest `came` (token, base units) in the underweight assets; `before` is the id of a purchase under way, "" for none."""
 
     came: tuple[tuple[str, int], ...]
     before: str = ""
@@ -50,14 +47,14 @@ class RaiseForWithdrawal:
 
 @dataclass(frozen=True, slots=True)
 class Unwrap:
-    """Unwrap native coin, in base units, for a withdrawal."""
+    """So many base units of the wrapped native coin turned into native coin for a withdrawal."""
 
     raw: int
 
 
 @dataclass(frozen=True, slots=True)
 class SellEverything:
-    """Sell everything for the numeraire, at the end of the bot."""
+    """The end of the bot: everything into the numeraire."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,10 +160,10 @@ class AlertNotifier:
 
     def begin(self) -> None:
         """Queue messages that an earlier run did not deliver."""
-        messages = self._store.pending_messages()
+        messages = self._store.pending()
         gone = {message.target for message in messages} - set(self._listeners)
         if gone:
-            self._store.drop_messages(gone)
+            self._store.drop(gone)
         self._hand_over(message for message in messages if message.target not in gone)
 
     def looked(self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False) -> tuple[AlertState, ...]:
@@ -173,10 +173,10 @@ class AlertNotifier:
         """
         self._settle([one for listener in self._listeners.values() for one in listener.channel.collected()])
         rules = replace(self._rules, quiet=None) if last else self._rules
-        found = decide_alerts(self._store.alert_states(), alerts, judged, now_s, rules)
+        found = decide_alerts(self._store.states(), alerts, judged, now_s, rules)
         messages = [(name, state) for state in found.told for name, listener in self._listeners.items() if state.kind in listener.kinds]
         if found.changed or messages:
-            self._hand_over(self._store.record_alerts(found.changed, messages, now_s))
+            self._hand_over(self._store.record(found.changed, messages, now_s))
         return found.told
 
     def close(self, within_s: float = CLOSING_S) -> None:

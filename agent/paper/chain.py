@@ -39,11 +39,11 @@ RECEIPTS, BLOCKS = 16, 256
 class PaperWalletStore(Protocol):
     """Store of the paper wallet; every write is on disk when its method returns."""
 
-    def paper(self) -> PaperWallet | None:
+    def wallet(self) -> PaperWallet | None:
         """The wallet; None before it was created."""
         ...
 
-    def save_paper(self, state: PaperWallet) -> None:
+    def save(self, state: PaperWallet) -> None:
         """Save the wallet."""
         ...
 
@@ -66,7 +66,7 @@ class PaperChain:
     # reading
     def state(self) -> PaperWallet:
         """The present wallet. Raises OperatorNeeded before it was created."""
-        found = self._book.paper()
+        found = self._book.wallet()
         if found is None:
             raise OperatorNeeded("there is no paper wallet yet", "trimtab paper begins one")
         return found
@@ -123,7 +123,7 @@ class PaperChain:
         sent_block = max(self._heads().number, 0 if self._seen is None else self._seen.head.number)
         others = tuple(one for one in state.waiting if one.tx.nonce != tx.nonce)
         waiting = tuple(sorted((*others, PaperTx(signed.hash, tx, sent_block)), key=lambda one: one.tx.nonce))
-        self._book.save_paper(replace(state, waiting=waiting))
+        self._book.save(replace(state, waiting=waiting))
 
     def look(self, tx_hash: str) -> TransactionStatus:
         """See ports.Sender."""
@@ -155,7 +155,7 @@ class PaperChain:
             filled, left = self._filled(state, _pools(self._deeper(seen)), seen.head, further=False)
         if len(left) < len(state.waiting):
             blocks = (*state.blocks, (seen.head.number, seen.head.hash))[-BLOCKS:]
-            self._book.save_paper(replace(filled, waiting=tuple(left), block=seen.head.number, blocks=blocks))
+            self._book.save(replace(filled, waiting=tuple(left), block=seen.head.number, blocks=blocks))
 
     def _filled(self, state: PaperWallet, pools: dict[str, Pool], head: Head, *, further: bool) -> tuple[PaperWallet, list[PaperTx]]:
         """The wallet after them, and the transactions still pending. Raises TicksExhausted if one needs more ticks and there may be

@@ -22,7 +22,23 @@ from agent.ports.execution import (
     Simulation,
     TransactionStatus,
 )
-from agent.ports.storage import Journal, ProposalJournal
+from agent.ports.storage import (
+    AllocationJournal,
+    AuditedLedger,
+    BalanceJournal,
+    BudgetJournal,
+    GradualExecutionJournal,
+    Journal,
+    LedgerJournal,
+    OrderJournal,
+    PositionJournal,
+    PriceJournal,
+    ProposalJournal,
+    StepJournal,
+    StepStorage,
+    StrategyJournal,
+    ValuationJournal,
+)
 
 
 class Clock(Protocol):
@@ -30,11 +46,9 @@ class Clock(Protocol):
 
     def now_s(self) -> int:
         """Unix seconds."""
-        ...
 
     def sleep(self, seconds: float) -> None:
         """Wait, or advance a simulated clock."""
-        ...
 
 
 class Reader(Protocol):
@@ -42,18 +56,15 @@ class Reader(Protocol):
 
     def snapshot(self) -> Snapshot:
         """Everything a step needs, agreed by the configured quorum. Raises Retryable, Refused, OperatorNeeded."""
-        ...
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """Prices of so many blocks before `head`, newest first, of the chain that `head` is the end of, agreed likewise."""
-        ...
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """Return the snapshot with more ticks of these V3 pools, read at its block in one more request, with the same quorum.
 
         It is returned unchanged if there are no more ticks, or none can be read. Raises Retryable.
         """
-        ...
 
 
 class EvidenceSource(Protocol):
@@ -61,30 +72,42 @@ class EvidenceSource(Protocol):
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
         """Second quotes, kill switch, pins, quorum."""
-        ...
 
 
 # --- Ports: readers, signers, senders, clocks, journals. Adapters are named in `wiring` only.
 
 
 __all__ = [
+    "AllocationJournal",
     "Approval",
+    "AuditedLedger",
+    "BalanceJournal",
+    "BudgetJournal",
     "Clock",
     "Composer",
     "ConflictingTransactionFinder",
     "EvidenceSource",
     "Executor",
     "ExternalSigner",
+    "GradualExecutionJournal",
     "Grant",
     "Journal",
+    "LedgerJournal",
     "MinedTransaction",
+    "OrderJournal",
     "Outbox",
+    "PositionJournal",
     "PreparedTransaction",
+    "PriceJournal",
     "ProposalJournal",
     "Reader",
     "Sender",
     "Signer",
     "SigningKey",
     "Simulation",
+    "StepJournal",
+    "StepStorage",
+    "StrategyJournal",
     "TransactionStatus",
+    "ValuationJournal",
 ]

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.store.opening import open_store
+    from agent.store.opening import open_memory_store, open_store
     from agent.store.store import Store
 
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "open_memory_store", "open_store"]
 
 
 def __getattr__(name: str) -> object:
     """Load SQLAlchemy when a store is opened, not for the locks or the transition table."""
-    if name == "open_store":
-        from agent.store.opening import open_store
+    if name in ("open_memory_store", "open_store"):
+        from agent.store import opening
 
-        return open_store
+        return getattr(opening, name)
     if name == "Store":
         from agent.store.store import Store
 

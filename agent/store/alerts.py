@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,19 +20,20 @@ RETENTION_S = 90 * 86_400
 """Age at which an alert that neither lasts nor is pending is deleted."""
 
 
-class AlertStore(Database):
+@dataclass(frozen=True, slots=True)
+class AlertStore:
     """Alerts of this wallet; each method is a transaction of its own. Times are Unix seconds of this machine."""
 
-    def alert_states(self) -> tuple[AlertState, ...]:
+    db: Database
+
+    def states(self) -> tuple[AlertState, ...]:
         """Every stored alert, oldest first."""
-        with self._read("read the alerts") as db:
+        with self.db.read("read the alerts") as db:
             return tuple(_state(row) for row in all_rows(db, _alerts(), AlertRow))
 
-    def record_alerts(
-        self, states: Iterable[AlertState], messages: Sequence[tuple[str, AlertState]], now_s: int
-    ) -> tuple[AlertMessage, ...]:
+    def record(self, states: Iterable[AlertState], messages: Sequence[tuple[str, AlertState]], now_s: int) -> tuple[AlertMessage, ...]:
         """Record states and queue a message for each (target, state); return the messages, in order."""
-        with self._write("write the alerts") as db:
+        with self.db.write("write the alerts") as db:
             rows = [
                 {
                     "key": state.key,
@@ -61,14 +63,14 @@ class AlertStore(Database):
             db.execute(delete(AlertRow).where(*old))
             return tuple(made)
 
-    def pending_messages(self) -> tuple[AlertMessage, ...]:
+    def pending(self) -> tuple[AlertMessage, ...]:
         """Messages neither delivered nor dropped, oldest first."""
-        with self._read("read what waits to be told") as db:
+        with self.db.read("read what waits to be told") as db:
             return tuple(_message(row) for row in all_rows(db, _select_messages(), AlertMessageRow))
 
     def record_deliveries(self, found: Iterable[Delivery]) -> None:
         """Record the results of deliveries; these messages are no longer pending."""
-        with self._write("write what was told") as db:
+        with self.db.write("write what was told") as db:
             for one in found:
                 db.execute(_settled(), {"of": one.letter.id})
                 kept = _target(db, one.letter.target)
@@ -76,14 +78,14 @@ class AlertStore(Database):
                 failed = {"failed_s": one.at_s, "failures": kept["failures"] + 1, "why": one.why}
                 upsert_rows(db, AlertTargetRow, [kept | (failed if one.why else values)])
 
-    def drop_messages(self, targets: Iterable[str]) -> None:
+    def drop(self, targets: Iterable[str]) -> None:
         """Drop pending messages of targets that no longer exist."""
-        with self._write("write what was told") as db:
+        with self.db.write("write what was told") as db:
             db.execute(delete(AlertMessageRow).where(AlertMessageRow.target.in_(list(targets))))
 
-    def alert_targets(self) -> dict[str, AlertTargetState]:
+    def targets(self) -> dict[str, AlertTargetState]:
         """Delivery record of each target, by its name."""
-        with self._read("read what was told") as db:
+        with self.db.read("read what was told") as db:
             waiting = dict(db.execute(select(AlertMessageRow.target, func.count()).group_by(AlertMessageRow.target)).all())
             rows = {row.name: row for row in all_rows(db, select(AlertTargetRow), AlertTargetRow)}
             return {name: _target_state(name, rows.get(name), waiting.get(name, 0)) for name in sorted({*rows, *waiting})}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,9 +16,9 @@ from agent.errors import OperatorNeeded
 from agent.model import History, Intent, IntentKind, IntentState, Plan, Rebalance, Receipt, SubmissionRefusal, UnsignedTx
 from agent.policy import failures
 from agent.ports import Grant
-from agent.store import database, orders, requests
+from agent.store import database, gradual_execution, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums
-from agent.store.database import all_rows, column_values, first_row, insert_rows, max_value
+from agent.store.database import Database, all_rows, column_values, first_row, insert_rows, max_value
 from agent.store.records import Movement, decode_json, decompress_text
 from agent.store.tables import BudgetRow, EntryRow, ExternalTransactionRow, IntentRow, MovementRow, StepRow, StrategyBookingRow
 from agent.store.transitions import CONSUMED
@@ -69,11 +70,6 @@ def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:
     """Record that the failure limit was reached: exits continue, and one that succeeds must not release rebalances."""
     if failures.too_many(*_counted(_since_success(db, database.read_facts(db, RESUMED_AFTER), refusals))):
         database.write_facts(db, {STOP: 1})
-
-
-def forget_failures(db: Connection, newest_intent: int) -> None:
-    """Forget failures up to that intent: the owner has reviewed them."""
-    database.write_facts(db, {STOP: "", RESUMED_AFTER: newest_intent})
 
 
 def _counted(found: list[IntentRow]) -> tuple[int, int]:
@@ -143,52 +139,96 @@ META_KEYS = (
 _NO_TRADES = (IntentKind.APPROVE.value, IntentKind.CANCEL.value)
 
 
-def book_intent(  # noqa: PLR0913
-    db: Connection,
-    wallet: str,
-    coin: str,
-    intent: Intent,
-    turnover: Fraction,
-    loss: Fraction,
-    gas_wei: int,
-    chain_s: int,
-    outflow: Fraction = Fraction(0),
-) -> None:
-    """Add one intent to the budgets, and its balance changes to the movements; a second call for it changes nothing.
+@dataclass(frozen=True, slots=True)
+class BudgetStore:
+    """Budgets and movements; each method is a transaction of its own."""
 
-    Nothing changes either if the journal has another receipt by now: another process has seen a reorg meanwhile.
-    """
-    known = db.scalar(_receipt(), {"of": intent.id})
-    if db.scalar(_loss(), {"of": intent.id}) is not None or (None if known is None else decode_json(Receipt, known)) != intent.receipt:
-        return
-    succeeded = intent.state is not IntentState.REVERTED and (intent.receipt is None or intent.receipt.status == 1)
-    budget = {
-        "intent_id": intent.id,
-        "kind": _kind(db, intent),
-        "succeeded": succeeded,
-        "chain_s": chain_s,
-        "turnover": str(turnover),
-        "loss": str(loss),
-        "gas_wei": str(gas_wei),
-        "outflow": str(outflow) if outflow else None,
-    }
-    insert_rows(db, BudgetRow, [budget])
-    ledger_sums.add_loss(db, loss)
-    ledger_sums.advance_settled(db)
-    if not succeeded or intent.kind is IntentKind.APPROVE:
-        record_failure_stop(db, _submission_refusal_seqs(database.read_facts(db, SUBMISSION_REFUSALS)))
-    rows = [
-        {
-            "token": movement.token,
-            "delta_raw": str(movement.delta_raw),
-            "kind": movement.kind,
-            "block_number": movement.block_number,
-            "chain_s": movement.chain_s,
-            "tx_hash": movement.tx_hash,
-        }
-        for movement in movements(intent, wallet, coin, chain_s)
-    ]
-    insert_rows(db, MovementRow, rows)
+    db: Database
+
+    def history(self, chain_now_s: int) -> History:
+        """Sum all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6).
+
+        A gain makes no room for later losses. Balance losses that no owner has called a withdrawal count as losses, and so do losses of
+        transactions from before this store; their outgoing transfers count as paid out.
+        """
+        return self.db.query_until("read the budgets", _history, chain_now_s, self.db.wallet, self.db.coin)
+
+    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
+        """Add a finished intent to budgets, and its balance changes to the movements; a second call for it changes nothing.
+
+        Nothing changes either if the journal has another receipt by now: another process has seen a reorg meanwhile.
+        """
+        with self.db.write("book a transaction") as db:
+            known = db.scalar(_receipt(), {"of": intent.id})
+            if (
+                db.scalar(_loss(), {"of": intent.id}) is not None
+                or (None if known is None else decode_json(Receipt, known)) != intent.receipt
+            ):
+                return
+            succeeded = intent.state is not IntentState.REVERTED and (intent.receipt is None or intent.receipt.status == 1)
+            budget = {
+                "intent_id": intent.id,
+                "kind": _kind(db, intent),
+                "succeeded": succeeded,
+                "chain_s": chain_s,
+                "turnover": str(turnover),
+                "loss": str(loss),
+                "gas_wei": str(gas_wei),
+                "outflow": str(outflow) if outflow else None,
+            }
+            insert_rows(db, BudgetRow, [budget])
+            ledger_sums.add_loss(db, loss)
+            ledger_sums.advance_settled(db)
+            if not succeeded or intent.kind is IntentKind.APPROVE:
+                record_failure_stop(db, _submission_refusal_seqs(database.read_facts(db, SUBMISSION_REFUSALS)))
+            rows = [
+                {
+                    "token": movement.token,
+                    "delta_raw": str(movement.delta_raw),
+                    "kind": movement.kind,
+                    "block_number": movement.block_number,
+                    "chain_s": movement.chain_s,
+                    "tx_hash": movement.tx_hash,
+                }
+                for movement in movements(intent, self.db.wallet, self.db.coin, chain_s)
+            ]
+            insert_rows(db, MovementRow, rows)
+
+    def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
+        """The newest known changes of balances, newest first."""
+        with self.db.read("read movements") as db:
+            rows = all_rows(db, select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit), MovementRow)
+            return tuple(Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash) for r in rows)
+
+    def last_rebalance(self) -> int | None:
+        """Chain time of the newest successful swap that a trigger of the policy asked for."""
+        with self.db.read("read the last rebalance") as db:
+            return _newest(db, IntentKind.SWAP)
+
+    def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
+        """Record the last review of the portfolio, its schedules, and the delay of the next review."""
+        with self.db.write("write the review") as db:
+            reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
+            if reviews:
+                before = _reviews(database.read_facts(db, REVIEWS))
+                known = [(name, at_s) for name, at_s in before if name not in reviews] + [(name, chain_s) for name in reviews]
+                reviewed[REVIEWS] = json.dumps(known[-MOST_REVIEWS:])
+            database.write_facts(db, reviewed)
+
+    def mark_depegged(self, tokens: Sequence[str]) -> None:
+        """Record the dollar tokens that left their peg and have not returned."""
+        with self.db.write("write who left the peg") as db:
+            database.write_facts(db, {DEPEGGED: " ".join(tokens)})
+
+    def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
+        """Record the assets whose balance cannot be read, and since when."""
+        with self.db.write("write which balances are unknown") as db:
+            database.write_facts(db, {UNREADABLE_BALANCES: " ".join(f"{token}:{at_s}" for token, at_s in since_s)})
+
+    def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
+        """Replace the stored exits refused before sending; approvals for them up to now count in no streak."""
+        with self.db.write("write what was refused late") as db:
+            _mark_submission_refusals(db, found)
 
 
 def _kind(db: Connection, intent: Intent) -> str:
@@ -236,12 +276,8 @@ def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Mov
     return tuple(Movement(token, delta, kind, receipt.block_number, chain_s, receipt.tx_hash) for token, delta, kind in changes)
 
 
-def history(db: Connection, chain_now_s: int) -> History:
-    """Sum all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6).
-
-    A gain makes no room for later losses. Balance losses that no owner has called a withdrawal count as losses, and so do losses of
-    transactions from before this store; their outgoing transfers count as paid out.
-    """
+def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[History, float]:
+    """Return what BudgetStore.history returns, and the chain time until which it stays the same without a write."""
     facts = database.read_facts(db, *META_KEYS)
     own = all_rows(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
     refusals = _submission_refusals(facts)
@@ -250,8 +286,8 @@ def history(db: Connection, chain_now_s: int) -> History:
     rows: list[BudgetRow | ExternalTransactionRow] = [*own, *(one for one in before if one.chain_s > chain_now_s - DAY_S)]
     fell = balances.lost_value(db, chain_now_s)
     lost_before = sum((max(Fraction(0), _fraction(one.loss)) for one in before), Fraction(0))
-    return History(
-        last_rebalance_s=last_rebalance(db),
+    found = History(
+        last_rebalance_s=_newest(db, IntentKind.SWAP),
         last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
         turnover_24h=sum((_fraction(row.turnover) for row in rows), Fraction(0)),
         loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell.day),
@@ -286,16 +322,10 @@ def history(db: Connection, chain_now_s: int) -> History:
         wasted_24h_wei=sum(int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES),
         wasted_wei=sum(map(int, column_values(db, _wasted()))),
     )
-
-
-def mark_review(db: Connection, chain_s: int, delay_ppm: int, reviews: Sequence[str]) -> None:
-    """Record a review at `chain_s`, and for the schedules in `reviews` that it was theirs."""
-    reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
-    if reviews:
-        before = _reviews(database.read_facts(db, REVIEWS))
-        known = [(name, at_s) for name, at_s in before if name not in reviews] + [(name, chain_s) for name in reviews]
-        reviewed[REVIEWS] = json.dumps(known[-MOST_REVIEWS:])
-    database.write_facts(db, reviewed)
+    found = gradual_execution.with_gradual_execution(db, wallet, coin, found, chain_now_s)
+    passing = found.campaign, found.spent, found.flows, found.accepted, found.fell_24h, found.unknown, found.failed_s == chain_now_s
+    until = min((row.chain_s + DAY_S for row in rows), default=math.inf)
+    return found, chain_now_s if found.started_s is None or any(passing) else until
 
 
 def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
@@ -305,8 +335,7 @@ def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
         raise OperatorNeeded(f"store: what it remembers of reviews is damaged: {error}", "restore a backup") from None
 
 
-def mark_submission_refusals(db: Connection, found: Sequence[SubmissionRefusal]) -> None:
-    """Replace the stored exits refused before sending; approvals for them up to now count in no streak."""
+def _mark_submission_refusals(db: Connection, found: Sequence[SubmissionRefusal]) -> None:
     newest = max_value(db, IntentRow.seq)
     database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps([(one.token, one.at_s, one.times, one.why, newest) for one in found])})
 
@@ -329,11 +358,6 @@ def _seqs(refusals: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
     return {one.token: seq for one, seq in refusals}
 
 
-def last_rebalance(db: Connection) -> int | None:
-    """Chain time of the newest successful swap that a trigger of the policy asked for."""
-    return _newest(db, IntentKind.SWAP)
-
-
 def _newest(db: Connection, kind: IntentKind) -> int | None:
     found: int | None = db.scalar(_done(), {"kind": kind.value})
     return found
@@ -341,8 +365,8 @@ def _newest(db: Connection, kind: IntentKind) -> int | None:
 
 def mark_resumed(db: Connection) -> None:
     """Clear failure streaks and exits refused before sending: the owner has reviewed them."""
-    mark_submission_refusals(db, ())
-    forget_failures(db, max_value(db, IntentRow.seq))
+    _mark_submission_refusals(db, ())
+    database.write_facts(db, {STOP: "", RESUMED_AFTER: max_value(db, IntentRow.seq)})
 
 
 def _fraction(text: str) -> Fraction:

@@ -33,18 +33,21 @@ class ConfigChanged(Refused):
     """Raised when a process acts by a config that its owner has replaced."""
 
 
-class ConfigVersionStore(Database):
+@dataclass(frozen=True, slots=True)
+class ConfigVersionStore:
     """Config versions; each method is a transaction of its own."""
 
-    def confirm_config(self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed") -> None:
+    db: Database
+
+    def confirm(self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed") -> None:
         """Record a config file that the owner has confirmed; or, as NOTICED, one not confirmed."""
-        with self._write("write the config's hash") as db:
+        with self.db.write("write the config's hash") as db:
             packed = None if text is None else records.compress_text(text)
             insert_rows(db, ConfigRow, [{"config_hash": config_hash, "at_s": now_s, "text_z": packed, "how": how}])
 
-    def confirmed_config(self) -> str | None:
+    def confirmed(self) -> str | None:
         """Hash of the config file that was confirmed last."""
-        with self._read("read the config's hash") as db:
+        with self.db.read("read the config's hash") as db:
             found: str | None = db.scalar(_confirmed())
             return found
 
@@ -53,14 +56,14 @@ class ConfigVersionStore(Database):
 
         For a process that acts by the config `digest` and began while `known` was the confirmed version.
         """
-        now = self.confirmed_config()
+        now = self.confirmed()
         if now not in (known, digest):
             verdict = Verdict("config", digest[:16], str(now)[:16], False)
             raise ConfigChanged("the config was edited; this process acts by the version before", (verdict,), "start it again")
 
-    def configs(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
+    def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
         """The newest versions, newest first."""
-        with self._read("read the configs") as db:
+        with self.db.read("read the configs") as db:
             rows = all_rows(db, _newest(), ConfigRow, limit=limit)
             return tuple(
                 ConfigVersion(

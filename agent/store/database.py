@@ -7,10 +7,10 @@ read-only rows with its attributes; writes reach the connection at once.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 from sqlalchemy import Connection, Engine, Insert, Select, bindparam, delete, func, insert, inspect, select
 from sqlalchemy.dialects import sqlite
@@ -22,6 +22,9 @@ from agent.store.tables import Base, MetaRow
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 # --- Remedies for database errors: disk full, locked, corrupt, not writable.
@@ -73,30 +76,89 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
             del marks[WRITE]
 
 
-class Database:
-    """Transactions on the store. `coin` is the wrapped native coin: only its Withdrawal events are native coin."""
+LIVE = "live"
+"""Kind of a store's data: live or paper."""
 
-    def __init__(self, engine: Engine, wallet: str, coin: str = "") -> None:
-        self.engine = engine
-        self.wallet = wallet
-        self.coin = coin
+
+class Database:
+    """Transactions on the database of one wallet: each read and each write is one.
+
+    `coin` is the wrapped native coin: only its Withdrawal events are native coin. `book_kind` is the kind of the ledger: a store whose
+    newest book is of another kind opens a new one at the chain's balances.
+    """
+
+    def __init__(self, engine: Engine, wallet: str, coin: str = "", book_kind: str = LIVE) -> None:
+        self.engine, self.wallet, self.coin, self.book_kind = engine, wallet, coin, book_kind
 
     def close(self) -> None:
         """Close the database."""
         self.engine.dispose()
 
     @contextmanager
-    def _read(self, what: str) -> Iterator[Connection]:
+    def read(self, what: str) -> Iterator[Connection]:
+        """Yield a connection in a transaction that reads; `what` names the action in errors."""
         with database_errors(what), self.engine.connect() as db, db.begin():
             yield db
 
     @contextmanager
-    def _write(self, what: str) -> Iterator[Connection]:
+    def write(self, what: str, keeps_answers: bool = False) -> Iterator[Connection]:
+        """Yield a connection in a transaction that writes, on disk when it ends. `keeps_answers`: it changes no answer of `query`."""
         with database_errors(what), write_transaction(self.engine) as db:
             yield db
 
+    def query(self, what: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
+        """Return `ask(connection, *args)`, whose answer only a write can change that does not keep answers."""
+        with self.read(what) as db:
+            return ask(db, *args)
 
-T = TypeVar("T")
+    def query_until(self, what: str, ask: Callable[[Connection, int, *Args], tuple[T, float]], at: int, *args: *Args) -> T:
+        """Return the answer of `ask` at that time or block, which stays the same until the one that comes with it, or a write."""
+        with self.read(what) as db:
+            return ask(db, at, *args)[0]
+
+
+class MemoryDatabase(Database):
+    """A database in memory with a single user: one connection serves all, and answers are kept until a write changes them."""
+
+    def __init__(self, engine: Engine, wallet: str, coin: str = "", book_kind: str = LIVE) -> None:
+        super().__init__(engine, wallet, coin, book_kind)
+        self.answers: dict[Hashable, Any] = {}
+        self._db = engine.connect()
+
+    def close(self) -> None:
+        """Forget all."""
+        self._db.close()
+        super().close()
+
+    @contextmanager
+    def read(self, what: str) -> Iterator[Connection]:
+        """Yield the connection in a transaction."""
+        with database_errors(what), self._db.begin():
+            yield self._db
+
+    @contextmanager
+    def write(self, what: str, keeps_answers: bool = False) -> Iterator[Connection]:
+        """Yield the connection in a transaction; its end forgets the answers."""
+        with self.read(what) as db:
+            yield db
+        if not keeps_answers:
+            self.answers.clear()
+
+    def query(self, what: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
+        """Return `ask(connection, *args)`, asked once."""
+        if (ask, args) not in self.answers:
+            with self.read(what) as db:
+                self.answers[ask, args] = ask(db, *args)
+        found: T = self.answers[ask, args]
+        return found
+
+    def query_until(self, what: str, ask: Callable[[Connection, int, *Args], tuple[T, float]], at: int, *args: *Args) -> T:
+        """Return the answer of `ask` at that time or block, asked again where it may be another."""
+        known: tuple[int, T, float] | None = self.answers.get((ask, args))
+        if known is None or not known[0] <= at < known[2]:
+            with self.read(what) as db:
+                known = self.answers[ask, args] = (at, *ask(db, at, *args))
+        return known[1]
 
 
 def all_rows(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> Sequence[T]:

@@ -55,21 +55,24 @@ class PastGradualExecution:
     ended_s: int | None
 
 
-class GradualExecutionStore(Database):
+@dataclass(frozen=True, slots=True)
+class GradualExecutionStore:
     """Gradual executions and limit orders; each method is a transaction of its own."""
+
+    db: Database
 
     def store_next_draw(self, draw: SliceDraw) -> None:
         """Store the draw for the first slice of the next execution, unless there is one already."""
-        with self._write("write a draw down") as db:
+        with self.db.write("write a draw down") as db:
             if database.find_fact(db, SLICE_DRAW) is None:
                 database.write_facts(db, {SLICE_DRAW: f"{draw.size_ppm} {draw.wait_ppm}"})
 
-    def begin_gradual_execution(self, execution: GradualExecution) -> str:
+    def begin(self, execution: GradualExecution) -> str:
         """Record an execution and return its id; its first draw is used up.
 
         Raises OperatorNeeded while another is open, unless a purchase replaces it: the rest of an earlier purchase is part of it.
         """
-        with self._write("write a campaign down") as db:
+        with self.db.write("write a campaign down") as db:
             if execution.purchase is not None:
                 for row in _open(db, EXECUTION):
                     _end(db, row, "ended", f"a {execution.purchase.value} goes first", execution.began_s)
@@ -83,7 +86,7 @@ class GradualExecutionStore(Database):
 
         `at_s` is the chain time it is planned at. Raises Refused if the execution or order is not open: it was ended meanwhile.
         """
-        with self._write("write a round down") as db:
+        with self.db.write("write a round down") as db:
             if campaign_id not in [row.id for row in _open(db)]:
                 raise Refused("what was to be carried out was ended meanwhile", remedy="look again; see trimtab limit")
             before = first_row(db, _tries(), ExecutionSliceRow, of=campaign_id, number=number)
@@ -91,37 +94,37 @@ class GradualExecutionStore(Database):
             row = {"campaign_id": campaign_id, "number": number, "step_id": step_id, "at_s": at_s}
             insert_rows(db, ExecutionSliceRow, [row | {"size_ppm": used.size_ppm, "wait_ppm": used.wait_ppm}])
 
-    def end_gradual_execution(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
+    def end(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
         """End an execution or an order; False if none of that id is open."""
-        with self._write("write the end of a campaign") as db:
+        with self.db.write("write the end of a campaign") as db:
             rows = [row for row in _open(db) if row.id == campaign_id]
             for row in rows:
                 _end(db, row, state, why, chain_s)
             return bool(rows)
 
-    def gradual_executions(self, limit: int = 20) -> tuple[PastGradualExecution, ...]:
+    def newest(self, limit: int = 20) -> tuple[PastGradualExecution, ...]:
         """The newest executions, newest first."""
-        with self._read("read the campaigns") as db:
+        with self.db.read("read the campaigns") as db:
             return tuple(
-                PastGradualExecution(_progress(db, row, self.wallet, self.coin), row.state, row.why, row.ended_s)
+                PastGradualExecution(_progress(db, row, self.db.wallet, self.db.coin), row.state, row.why, row.ended_s)
                 for row in all_rows(db, _newest(), GradualExecutionRow, kind=EXECUTION, limit=limit)
             )
 
     def slice_of_step(self, step_id: str) -> tuple[str, int] | None:
         """Execution or order, and number, of the slice that a step attempted; None if it attempted none."""
-        with self._read("read the rounds") as db:
+        with self.db.read("read the rounds") as db:
             row = first_row(db, _by_step(), ExecutionSliceRow, of=step_id)
             return None if row is None else (row.campaign_id, row.number)
 
     # orders
-    def add_order(self, order: LimitOrder) -> LimitOrder:
+    def add_limit_order(self, order: LimitOrder) -> LimitOrder:
         """Record an order and return it with its id."""
-        with self._write("write an order down") as db:
+        with self.db.write("write an order down") as db:
             return replace(order, id=_add(db, ORDER, order.begun_s, codec.dumps(replace(order, id=""))))
 
-    def orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
+    def limit_orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
         """The newest limit orders, ended ones too, oldest first. An order whose swap is in a block is filled."""
-        with self._read("read the orders") as db:
+        with self.db.read("read the orders") as db:
             return tuple(reversed([_order(db, row) for row in all_rows(db, _newest(), GradualExecutionRow, kind=ORDER, limit=limit)]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 
@@ -31,23 +31,26 @@ class OrderRow(Base):
     order_json: Mapped[str] = mapped_column(Text)
 
 
-class OrderStore(Database):
+@dataclass(frozen=True, slots=True)
+class OrderStore:
     """Orders by token and kind; each method is a transaction of its own."""
 
-    def standing_orders(self) -> tuple[tuple[ConditionalOrder, ...], int]:
+    db: Database
+
+    def standing(self) -> tuple[tuple[ConditionalOrder, ...], int]:
         """All orders, and their version, to be passed back when they are written."""
-        with self._read("read the orders") as db:
+        with self.db.read("read the orders") as db:
             return read_orders(db), orders_version(db)
 
-    def update_orders(self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int) -> bool:
+    def update(self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int) -> bool:
         """Write the states of orders, and delete those not among them; writing the same twice changes nothing.
 
         False, and nothing written, if another process wrote them since `at_version`.
         """
-        with self._read("read the orders") as db:
+        with self.db.read("read the orders") as db:
             if _same(db, orders, unit_value):
                 return True
-        with self._write("write the orders") as db:
+        with self.db.write("write the orders") as db:
             if orders_version(db) != at_version:
                 return False
             kept = {(order.token, order.kind.value) for order in orders}

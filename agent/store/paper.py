@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import delete
@@ -19,25 +20,28 @@ from agent.store.tables import Base, ImplementationRow, PinRow, PriceRow
 STATE = "paper"
 
 
-class PaperStore(Database):
+@dataclass(frozen=True, slots=True)
+class PaperStore:
     """The paper wallet; each method is a transaction of its own."""
 
-    def paper(self) -> PaperWallet | None:
+    db: Database
+
+    def wallet(self) -> PaperWallet | None:
         """The paper wallet; None before it was created."""
-        with self._read("read the paper wallet") as db:
+        with self.db.read("read the paper wallet") as db:
             kept = database.find_fact(db, STATE)
             return None if kept is None else decode_json(PaperWallet, kept)
 
-    def begin_paper(self, begun: PaperWallet) -> None:
+    def begin(self, begun: PaperWallet) -> None:
         """Record the initial paper wallet. Raises ConfigError if there is one already."""
-        with self._write("begin the paper wallet") as db:
+        with self.db.write("begin the paper wallet") as db:
             if database.find_fact(db, STATE) is not None:
                 raise ConfigError("paper trading has begun already", "leave --value and --start away; to begin anew remove the paper store")
             database.write_facts(db, {STATE: codec.dumps(begun)})
 
-    def save_paper(self, state: PaperWallet) -> None:
+    def save(self, state: PaperWallet) -> None:
         """Save the paper wallet as a whole. Raises OperatorNeeded if there is none."""
-        with self._write("write the paper wallet") as db:
+        with self.db.write("write the paper wallet") as db:
             if database.find_fact(db, STATE) is None:
                 raise OperatorNeeded("the paper wallet never began", "trimtab paper begins one")
             database.write_facts(db, {STATE: codec.dumps(state)})
@@ -45,7 +49,7 @@ class PaperStore(Database):
     def copy_pins(self, live: Path) -> None:
         """Replace the pins by those of the live store at `live`; without a live store nothing is pinned."""
         rows = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
-        with self._write("take over what is trusted") as db:
+        with self.db.write("take over what is trusted") as db:
             for kind, found in rows:
                 db.execute(delete(kind))
                 insert_rows(db, kind, found)
@@ -53,7 +57,7 @@ class PaperStore(Database):
     def copy_prices(self, live: Path) -> None:
         """Copy the live store's recorded prices, for weights and triggers that need history."""
         found = _rows_of_store(live, PriceRow)
-        with self._write("take over prices") as db:
+        with self.db.write("take over prices") as db:
             insert_new_rows(db, PriceRow, found)
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Delete, Select, bindparam, delete, func, select
+from sqlalchemy import Connection, Delete, Select, bindparam, delete, func, select
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
@@ -34,15 +34,18 @@ class PriceSpan:
     until_s: int
 
 
-class PriceStore(Database):
+@dataclass(frozen=True, slots=True)
+class PriceStore:
     """Recorded prices; each method is a transaction of its own. Prices of another numeraire are other prices."""
 
-    def record_prices(self, numeraire: str, points: Sequence[PricePoint], source: str = AGENT_SOURCE) -> int:
+    db: Database
+
+    def record(self, numeraire: str, points: Sequence[PricePoint], source: str = AGENT_SOURCE) -> int:
         """Record prices, the first of each token and hour for good; return how many were new.
 
         Prices KEPT_S older than the agent's newest are deleted, and not recorded.
         """
-        with self._write("write prices down") as db:
+        with self.db.write("write prices down", keeps_answers=True) as db:
             newest_s = max((point.at_s for point in points), default=0)
             if source != AGENT_SOURCE:
                 newest_s = db.scalar(select(func.max(PriceRow.at_s)).where(PriceRow.source == AGENT_SOURCE)) or newest_s
@@ -51,23 +54,23 @@ class PriceStore(Database):
             db.execute(_older(), {"before": (newest_s - RETENTION_S) // HOUR_S})
             return added
 
-    def prices(self, numeraire: str, since_s: int, until_s: int, every_s: int = HOUR_S) -> tuple[PricePoint, ...]:
+    def between(self, numeraire: str, since_s: int, until_s: int, every_s: int = HOUR_S) -> tuple[PricePoint, ...]:
         """Prices in that numeraire with since_s <= time <= until_s, oldest first; of each `every_s` the last of each token."""
         given = {"numeraire": numeraire, "hour": since_s // HOUR_S, "since": since_s, "until": until_s}
-        with self._read("read prices") as db:
+        with self.db.read("read prices") as db:
             rows = db.execute(_between(), given).all()
         last = {(row.token, row.at_s // every_s): row for row in rows}
         return tuple(PricePoint(row.token, row.at_s, _price(row.price)) for row in sorted(last.values(), key=lambda r: (r.at_s, r.token)))
 
-    def has_prices(self, numeraire: str, at_s: int) -> bool:
+    def has(self, numeraire: str, at_s: int) -> bool:
         """True if a cycle has recorded prices in the hour of `at_s`."""
-        with self._read("read prices") as db:
+        with self.db.read("read prices") as db:
             return db.scalar(_select_agent_prices(), {"numeraire": numeraire, "hour": at_s // HOUR_S}) is not None
 
-    def price_spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
+    def spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
         """Recorded spans by token and source."""
         query = select(PriceRow.token, PriceRow.source, func.count(), func.min(PriceRow.at_s), func.max(PriceRow.at_s))
-        with self._read("read prices") as db:
+        with self.db.read("read prices") as db:
             rows = db.execute(
                 query.where(PriceRow.numeraire == numeraire)
                 .group_by(PriceRow.token, PriceRow.source)
@@ -75,9 +78,9 @@ class PriceStore(Database):
             )
             return tuple(PriceSpan(*row) for row in rows)
 
-    def forget_prices(self, numeraire: str, source: str) -> int:
+    def forget(self, numeraire: str, source: str) -> int:
         """Delete the prices of one source in that numeraire; return how many."""
-        with self._write("remove prices") as db:
+        with self.db.write("remove prices") as db:
             gone = delete(PriceRow).where(PriceRow.numeraire == numeraire, PriceRow.source == source)
             return db.execute(gone).rowcount
 
@@ -124,25 +127,26 @@ def _older() -> Delete:
 # --- Weights chosen by allocators: every choice is kept, the newest counts.
 
 
-class AllocationStore(Database):
+@dataclass(frozen=True, slots=True)
+class AllocationStore:
     """Chosen weights by owner: "" is the portfolio itself, others are its strategies."""
 
-    def record_allocation(self, chosen: Allocation, owner: str = "") -> None:
+    db: Database
+
+    def record(self, chosen: Allocation, owner: str = "") -> None:
         """Record a choice; recording it twice changes nothing."""
-        with self._write("write chosen weights down") as db:
+        with self.db.write("write chosen weights down") as db:
             newest, text = first_row(db, _newest(), AllocationRow, owner=owner, limit=1), codec.dumps(chosen)
             if newest is None or newest.chosen_json != text:
                 insert_rows(db, AllocationRow, [{"owner": owner, "at_s": chosen.at_s, "chosen_json": text}])
 
-    def allocation(self, owner: str = "") -> Allocation | None:
+    def newest(self, owner: str = "") -> Allocation | None:
         """The newest choice; None before the first."""
-        with self._read("read chosen weights") as db:
-            row = first_row(db, _newest(), AllocationRow, owner=owner, limit=1)
-            return None if row is None else _read(row)
+        return self.db.query("read chosen weights", _newest_of, owner)
 
-    def allocations(self, owner: str = "", limit: int = 100) -> tuple[Allocation, ...]:
+    def past(self, owner: str = "", limit: int = 100) -> tuple[Allocation, ...]:
         """The newest choices, newest first."""
-        with self._read("read chosen weights") as db:
+        with self.db.read("read chosen weights") as db:
             return tuple(_read(row) for row in all_rows(db, _newest(), AllocationRow, owner=owner, limit=limit))
 
 
@@ -150,6 +154,11 @@ class AllocationStore(Database):
 def _newest() -> Select[Any]:
     newest_first = select(AllocationRow).where(AllocationRow.owner == bindparam("owner")).order_by(AllocationRow.seq.desc())
     return newest_first.limit(bindparam("limit"))
+
+
+def _newest_of(db: Connection, owner: str) -> Allocation | None:
+    row = first_row(db, _newest(), AllocationRow, owner=owner, limit=1)
+    return None if row is None else _read(row)
 
 
 def _read(row: AllocationRow) -> Allocation:

@@ -107,7 +107,7 @@ def decode_json(cls: type[T], text: str) -> T:
         raise _damaged(error.message) from None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1_024)
 def _read(cls: Hashable, text: str) -> object:
     """Decode and cache: a row is read many times within a step. Results are frozen all through and may be shared."""
     return codec.loads(cls, text)

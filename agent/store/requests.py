@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -19,13 +19,16 @@ from agent.store.tables import IntentRow, PayoutAddressRow, RequestRow
 from agent.units import NATIVE
 
 
-class RequestStore(Database):
+@dataclass(frozen=True, slots=True)
+class RequestStore:
     """Requests and payout addresses; each method is a transaction of its own."""
+
+    db: Database
 
     def ask(self, kind: RequestKind, payments: Sequence[Payment], to: str | None, to_stable: bool, asked_s: int) -> OwnerRequest:
         """Record a request, OPEN. Raises ConfigError while another of its kind is under way."""
         asked = OwnerRequest(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
-        with self._write("write a request") as db:
+        with self.db.write("write a request") as db:
             before = active_stop(db) if kind is RequestKind.STOP else None
             if before is not None and before.state is RequestState.OPEN:
                 raise ConfigError("the bot is being stopped already", "trimtab stop goes on with it, trimtab resume ends it")
@@ -33,47 +36,47 @@ class RequestStore(Database):
             number = insert_returning_id(db, RequestRow, kind=kind.value, state=asked.state.value, request_json=text, asked_s=asked_s)
             return replace(asked, id=number)
 
-    def requests(self, limit: int = 100, open_only: bool = False) -> tuple[OwnerRequest, ...]:
+    def newest(self, limit: int = 100, open_only: bool = False) -> tuple[OwnerRequest, ...]:
         """The newest requests, oldest first."""
-        with self._read("read the requests") as db:
+        with self.db.read("read the requests") as db:
             return tuple(reversed([_request(row) for row in all_rows(db, _newest(open_only), RequestRow, limit=limit)]))
 
     def redirect(self, number: int, to: str | None) -> None:
         """Set the payout address of a withdrawal that was only set aside. Raises ConfigError if it does not exist."""
-        with self._write("write where a withdrawal goes") as db:
+        with self.db.write("write where a withdrawal goes") as db:
             asked = _request(_row(db, number))
             db.execute(_change(), {"of": number, "request_json": codec.dumps(replace(asked, to=to))})
 
-    def record_parts_raised(self, number: int, parts: WithdrawalProgress | None) -> None:
+    def record_parts(self, number: int, parts: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
-        with self._write("write a part of a withdrawal") as db:
+        with self.db.write("write a part of a withdrawal") as db:
             asked = _request(_row(db, number))
             db.execute(_change(), {"of": number, "request_json": codec.dumps(replace(asked, parts=parts))})
 
-    def end_request(self, number: int, state: RequestState, now_s: int) -> None:
+    def end(self, number: int, state: RequestState, now_s: int) -> None:
         """End a request: DONE, or RELEASED. Raises ConfigError if it does not exist."""
-        with self._write("write the end of a request") as db:
+        with self.db.write("write the end of a request") as db:
             _row(db, number)
             db.execute(_change(), {"of": number, "state": state.value, "ended_s": now_s})
 
     def stopping(self) -> OwnerRequest | None:
         """The active stop: under way, or done and not resumed."""
-        with self._read("read the requests") as db:
+        with self.db.read("read the requests") as db:
             return active_stop(db)
 
     def paid(self, number: int) -> tuple[tuple[Intent, Payout], ...]:
         """Every payout that was ever recorded for a request, oldest first, whatever its result."""
-        with self._read("read the payouts") as db:
+        with self.db.read("read the payouts") as db:
             return tuple((intent, payout) for intent, payout in _payouts(db) if payout.request == number)
 
     def confirm_payout_address(self, address: str, now_s: int) -> None:
         """Record the owner's confirmation of a payout address, valid as long as the config names it too."""
-        with self._write("write a payout address") as db:
+        with self.db.write("write a payout address") as db:
             upsert_rows(db, PayoutAddressRow, [{"address": address, "confirmed_s": now_s}])
 
     def payout_addresses(self) -> tuple[str, ...]:
         """Addresses that the owner has confirmed."""
-        with self._read("read the payout addresses") as db:
+        with self.db.read("read the payout addresses") as db:
             return tuple(column_values(db, select(PayoutAddressRow.address).order_by(PayoutAddressRow.address)))
 
 

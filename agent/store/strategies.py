@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
@@ -34,12 +35,15 @@ _CONSUMED = tuple(state.value for state in CONSUMED)
 _OPEN = tuple(state.value for state in OPEN)
 
 
-class StrategyStore(Database):
+@dataclass(frozen=True, slots=True)
+class StrategyStore:
     """Implements ports.StrategyJournal; each method is a transaction of its own."""
 
-    def strategy_ledger(self) -> StrategyLedger:
+    db: Database
+
+    def ledger(self) -> StrategyLedger:
         """The books of strategies, and the wallet's changes that are not booked yet."""
-        with self._read("read the books of strategies") as db:
+        with self.db.read("read the books of strategies") as db:
             facts = database.read_facts(db, TRANSFERS_STRATEGY, STRATEGIES_VERSION, BOOKED_TO_INTENT, BOOKED_TO_TRANSFER)
             bookings = tuple(map(_booking, column_values(db, _bookings())))
             states = tuple(decode_json(StrategyState, text) for text in column_values(db, _states()))
@@ -53,9 +57,9 @@ class StrategyStore(Database):
                 turn=int(facts.get(STRATEGIES_VERSION) or 0),
             )
 
-    def record_strategy_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
+    def record_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
         """Record bookings; False, and nothing written, if another process wrote since `at_version`."""
-        with self._write("write the books of strategies") as db:
+        with self.db.write("write the books of strategies") as db:
             if database.fact_number(db, STRATEGIES_VERSION) != at_version:
                 return False
             for booking in bookings:
@@ -66,9 +70,9 @@ class StrategyStore(Database):
             _fold(db)
             return True
 
-    def record_strategy_states(self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]) -> None:
+    def record_states(self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]) -> None:
         """Record states and NAV per share of strategies, the first of each hour for good."""
-        with self._write("write the unit values of strategies") as db:
+        with self.db.write("write the unit values of strategies") as db:
             upsert_rows(db, StrategyRow, [{"name": state.name, "state_json": codec.dumps(state)} for state in states])
             rows = [
                 {"name": name, "hour": point.at_s // HOUR_S, "at_s": point.at_s, "unit": str(point.unit), "health_index": str(point.index)}
@@ -78,19 +82,19 @@ class StrategyStore(Database):
 
     def nav_points(self, name: str, since_s: int) -> tuple[NavPoint, ...]:
         """NAV per share of one strategy since then, oldest first."""
-        with self._read("read the unit values of strategies") as db:
+        with self.db.read("read the unit values of strategies") as db:
             rows = all_rows(db, _points(), NavPointRow, name=name, hour=since_s // HOUR_S)
             return tuple(NavPoint(row.at_s, _whole(row.unit), _whole(row.health_index)) for row in rows if row.at_s >= since_s)
 
-    def forget_strategies(self, names: Sequence[str]) -> None:
+    def forget(self, names: Sequence[str]) -> None:
         """Delete states and NAV of closed strategies: a later one of the same name is another strategy."""
-        with self._write("forget strategies that were closed") as db:
+        with self.db.write("forget strategies that were closed") as db:
             for row in (StrategyRow, NavPointRow):
                 db.execute(delete(row).where(row.name.in_(names)))
 
     def route_transfers(self, name: str | None) -> None:
         """Set the strategy that owns later deposits and withdrawals; None shares them by capital."""
-        with self._write("write whose deposits are") as db:
+        with self.db.write("write whose deposits are") as db:
             database.write_facts(db, {TRANSFERS_STRATEGY: name or ""})
 
 

@@ -74,7 +74,7 @@ class WalletSession:
         """
         with self.locked():
             if not takes_back:
-                self.desk.store.require_present(self.desk.loaded.digest, self.desk.confirmed)
+                self.desk.store.configs.require_present(self.desk.loaded.digest, self.desk.confirmed)
             yield self._actors()
 
     @contextmanager
@@ -87,7 +87,7 @@ class WalletSession:
     def _actors(self) -> StepActors:
         context, config = self.desk, self.desk.config
         rules = signing_rules(config, context.limits, context.execution, context.tokens, context.pools, context.payouts)
-        nonces = partial(signable_nonces, context.store)
+        nonces = partial(signable_nonces, context.store.journal)
         context.panel.tell = self.progress
         if context.paper is not None:
             return paper_actors(context, rules, submission_settings(config, context.limits), self.confirm, self.progress)
@@ -96,9 +96,10 @@ class WalletSession:
         if proposes:
             owner, sender = foreign_signer(rules, nonces, context.panel, sender, context.line, safe=config.wallet.safe)
         else:
-            require_no_open_proposals(context.store, context.store)
+            require_no_open_proposals(context.store.journal, context.store.proposals)
         submitter = Submitter(
-            journal=context.store,
+            journal=context.store.journal,
+            budgets=context.store.budgets,
             signer=ReadOnlySigner(config.wallet.address) if proposes or key is None else LocalSigner(key, rules, nonces),
             sender=sender,
             clock=context.clock,
@@ -109,7 +110,7 @@ class WalletSession:
         )
         executor = JournaledExecutor(submitter)
         if proposes:
-            executor = ProposingExecutor(submitter, context.store, owner, FileOutbox(context.loaded.proposals_path))
+            executor = ProposingExecutor(submitter, context.store.proposals, owner, FileOutbox(context.loaded.proposals_path))
         return StepActors(executor, RouterComposer(sender, config.wallet.address, context.clock), self.confirm)
 
 

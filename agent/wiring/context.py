@@ -126,9 +126,11 @@ class TaxRunCache:
 
     def _run(self, store: Store, method: LotMethod, rate: Callable[[int], Fraction]) -> TaxLotRun:
         """Run over the whole ledger, again only if it has changed."""
-        mark = store.ledger_version()
+        mark = store.ledger.version()
         if self._found is None or mark != self._mark:
-            self._found = run_tax_lots(store.ledger(), method, self._portfolio.numeraire.address, self._portfolio.wrapped_native, rate)
+            self._found = run_tax_lots(
+                store.ledger.entries(), method, self._portfolio.numeraire.address, self._portfolio.wrapped_native, rate
+            )
             self._mark = mark
         return self._found
 
@@ -143,7 +145,7 @@ def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
         raise ConfigError("paper: liquidity positions are not simulated", "leave positions and lp.targets out of a copy of the config")
     if config.execution.router != "swap_router_02":
         raise ConfigError("paper: SwapRouter02 alone is simulated", 'write execution.router = "swap_router_02" into a copy of the config')
-    store.copy_pins(live_store_file(loaded))
+    store.paper.copy_pins(live_store_file(loaded))
 
 
 def live_store_file(loaded: LoadedConfig) -> Path:
@@ -154,7 +156,9 @@ def live_store_file(loaded: LoadedConfig) -> Path:
 def paper_chain(config: Config, execution: ExecutionConfig, endpoint_pool: EndpointPool, store: Store, reader: Reader) -> PaperChain:
     """Simulated chain of paper trading: reads through `reader`, takes the newest header from the endpoints, and sends nothing."""
     sender = QuorumSender(endpoint_pool, config.chain.chain_id)
-    return PaperChain(store, reader, sender.head, RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native))
+    return PaperChain(
+        store.paper, reader, sender.head, RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native)
+    )
 
 
 def paper_actors(
@@ -168,8 +172,9 @@ def paper_actors(
     if context.paper is None or not context.loaded.paper:
         raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
     submitter = Submitter(
-        journal=context.store,
-        signer=NullSigner(rules, partial(signable_nonces, context.store)),
+        journal=context.store.journal,
+        budgets=context.store.budgets,
+        signer=NullSigner(rules, partial(signable_nonces, context.store.journal)),
         sender=context.paper,
         clock=context.clock,
         settings=replace(patience, bump_after_s=None),
@@ -232,7 +237,7 @@ class AgentContext:
     @property
     def counted(self) -> Portfolio:
         """The portfolio with positions that the agent opened itself, which count like confirmed ones."""
-        return replace(self.portfolio, positions=known_positions(self.config, self.portfolio, self.store.liquidity_moves()))
+        return replace(self.portfolio, positions=known_positions(self.config, self.portfolio, self.store.positions.changes()))
 
     def bare_input(self, snapshot: Snapshot, history: History) -> StepInput:
         """Return a snapshot with the config and the budgets of 24 h: what `assemble_input` starts from."""
@@ -241,11 +246,15 @@ class AgentContext:
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
         """Build the step input from a snapshot, the config and the store's memory; reads from the chain what the store lacks."""
         venue = self.config.venues.uniswap_v3
-        bare = with_prior_day(self.bare_input(snapshot, history), self.store, self.panel, self.config.wallet.safe)
-        bare = with_unknown_positions(bare, self.store, self.line, None if venue is None else venue.position_manager)
+        bare = with_prior_day(
+            self.bare_input(snapshot, history), self.store.balances, self.store.budgets, self.panel, self.config.wallet.safe
+        )
+        bare = with_unknown_positions(
+            bare, self.store.positions, self.store.budgets, self.line, None if venue is None else venue.position_manager
+        )
         tax = None if self.tax is None else self.tax.standing(self.store, bare, snapshot.head.timestamp_s)
-        pins = {pin.address: pin.code_hash for pin in self.store.pins()}
-        changed = quarantine.changed_tokens(snapshot, self.tokens, pins, self.store.implementations())
+        pins = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
+        changed = quarantine.changed_tokens(snapshot, self.tokens, pins, self.store.trust.implementations())
         return assemble_input(bare, read_memory(bare, self.store, tax, changed))
 
     @property
@@ -256,7 +265,7 @@ class AgentContext:
     @property
     def payouts(self) -> tuple[str, ...]:
         """Payout addresses that the config names and the owner has confirmed."""
-        confirmed = self.store.payout_addresses()
+        confirmed = self.store.requests.payout_addresses()
         return tuple(address for address in self.config.wallet.payout_addresses if address in confirmed)
 
     @property
@@ -269,7 +278,7 @@ class AgentContext:
         """Readers of a step: chain, memory and evidence."""
         evidence = GatheredEvidence(
             paused=self._paused,
-            pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.pins()],
+            pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.trust.pins()],
             quoter=self.quoter,
             clock=self.clock,
             min_operators=self.config.chain.min_operators,
@@ -277,10 +286,10 @@ class AgentContext:
         )
         if self.paper is not None:
             reading, source = PaperReader(self.reader, self.paper), PaperEvidence(evidence, self.paper)
-            return StepReaders(reading, self.assemble, self.store.history, source, self.clock, SystemRandom().random)
+            return StepReaders(reading, self.assemble, self.store.budgets.history, source, self.clock, SystemRandom().random)
         safe = SafeContract(self.line, self.config.wallet.address)
         reader: Reader = SafeReader(self.reader, safe) if self.config.wallet.safe else self.reader
-        return StepReaders(reader, self.assemble, self.store.history, evidence, self.clock, SystemRandom().random)
+        return StepReaders(reader, self.assemble, self.store.budgets.history, evidence, self.clock, SystemRandom().random)
 
     def _paused(self) -> tuple[bool, str]:
         stopped = self.switch.read()
@@ -312,7 +321,7 @@ def open_store_offline(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch
     kind = "paper" if loaded.paper else "live"
     store = open_store(loaded.store_url, chain.chain_id, loaded.config.wallet.address, chain.wrapped_native, kind)
     try:
-        yield store, KillSwitch(pause_file(store_file(loaded)), store)
+        yield store, KillSwitch(pause_file(store_file(loaded)), store.pause_switch)
     finally:
         store.close()
 
@@ -350,11 +359,11 @@ def open_context(
     endpoint_pool = open_endpoint_pool(loaded.config, transports)
     portfolio, split = _target_portfolio(loaded, endpoint_pool)
     with open_store_offline(loaded) as (store, switch):
-        confirmed = store.confirmed_config()
+        confirmed = store.configs.confirmed()
         if loaded.paper:
             prepare_paper_store(loaded, store)
         if (recorder := open_recorder(loaded, record)) is not None:
-            store.heard = recorder.write_step
+            store.steps.heard = recorder.write_step
         made = _build_context(
             loaded, portfolio, split, endpoint_pool, store, switch, clock or SystemClock(), untrusted_pools=untrusted_pools
         )
@@ -405,12 +414,12 @@ def _build_context(  # noqa: PLR0913
     asked = [token.address for token in through]
     pools = discover_pools(line, config.venues, through, portfolio.hubs)
     portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
-    pins = {pin.address: pin.code_hash for pin in store.pins()}
+    pins = {pin.address: pin.code_hash for pin in store.trust.pins()}
     reference = build_reference(config, [(pool.address, pins[pool.address]) for pool in pools if pool.address in pins])
     if not untrusted_pools:
         pools = tuple(pool for pool in pools if pool.address in pins) or pools
-    pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.liquidity_moves()), *asked)))
-    execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, store.liquidity_moves()))
+    pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.positions.changes()), *asked)))
+    execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, store.positions.changes()))
     if execution.router_kind == "rebalancer":
         require_own_rebalancer(line, execution.router, config.chain.wrapped_native, factories(config))
     watch = SnapshotScope(
@@ -429,7 +438,7 @@ def _build_context(  # noqa: PLR0913
     chain = ChainReader(endpoint_pool, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
     found = resolve_positions(line, known_positions(config, portfolio, ()), factories(config))
     known = partial(known_positions, config, portfolio)
-    reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
+    reader = PositionReader(chain, found, factories(config), store.positions.changes, known)
     policy, quoter = build_policy(config), build_quoter(line, second_quote_venues(config))
     shared = (loaded, endpoint_pool, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
     paper = paper_chain(config, execution, endpoint_pool, store, reader) if loaded.paper else None

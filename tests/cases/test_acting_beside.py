@@ -55,7 +55,7 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
         held.enter_context(wiring.open_actors(agent.desk, yes, lambda _: None))
 
         def released() -> None:
-            agent.desk.store.end_request(number, RequestState.RELEASED, chain.now_s())
+            agent.desk.store.requests.end(number, RequestState.RELEASED, chain.now_s())
             held.close()
 
         before = purse(chain)
@@ -71,14 +71,14 @@ def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_
         assert number is not None
 
         def released(_: object) -> bool:
-            agent.desk.store.end_request(number, RequestState.RELEASED, chain.now_s())
+            agent.desk.store.requests.end(number, RequestState.RELEASED, chain.now_s())
             return True
 
         found = withdrawals.resume(agent, number, to=HOME, send=True, confirm=released)
         assert (found.state, found.transactions) == ("failed", ())
         assert mentions(found.reason, "meanwhile", "0 of")
         assert chain.balance("USDC", HOME) == 0
-        assert agent.desk.store.requests()[-1].state is RequestState.RELEASED
+        assert agent.desk.store.requests.newest()[-1].state is RequestState.RELEASED
 
 
 def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: Lo
 
         found = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True, progress=resumed)
         assert found.state == "unfinished" and "resumed" in found.reason
-        assert agent.desk.store.stopping() is None and chain.balance("USDC", HOME) == 0
+        assert agent.desk.store.requests.stopping() is None and chain.balance("USDC", HOME) == 0
         assert purse(chain).nonce > before.nonce, "what had begun came to its end"
         assert not any(allowances(chain).values())
 

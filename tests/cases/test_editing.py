@@ -120,12 +120,15 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
 ) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
-        assert config_versions.require_trusted_config(agent) and config_versions.unconfirmed_changes(bot.loaded, agent.desk.store) is None
+        assert (
+            config_versions.require_trusted_config(agent)
+            and config_versions.unconfirmed_changes(bot.loaded, agent.desk.store.configs) is None
+        )
     bot.file.write_text(bot.text.replace('slippage = "0.3%"', 'slippage = "3%"'))
     loaded = load_config(bot.file)
     lines = ('- limits.slippage = "0.3%"', '+ limits.slippage = "3%"')
     with again(chain, loaded) as agent:
-        assert config_versions.unconfirmed_changes(loaded, agent.desk.store) == lines
+        assert config_versions.unconfirmed_changes(loaded, agent.desk.store.configs) == lines
         live = Agent(
             replace(agent.desk, loaded=replace(loaded, config=loaded.config.model_copy(update={"chain": _live(loaded.config.chain)})))
         )
@@ -138,7 +141,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
         with pytest.raises(Refused):
             config_versions.require_trusted_config(live)
         assert config_versions.confirm_changes(live, lambda told: told == lines) and config_versions.require_trusted_config(live)
-        assert [one.how for one in agent.desk.store.configs()] == ["confirmed", "noticed", "first"]
+        assert [one.how for one in agent.desk.store.configs.newest()] == ["confirmed", "noticed", "first"]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -184,7 +187,7 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     with pytest.raises(Refused, match="confirmed"):
         setup.trust(loaded, lambda _: True, [line], unseen=True)
     with wiring.open_store_offline(loaded) as (store, _):
-        assert store.payout_addresses() == ()
+        assert store.requests.payout_addresses() == ()
     seen = setup.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
     assert [row["address"] for row in seen["contracts"] if row["what"] == "payout address"] == [parse_address(thief, "")]
 
@@ -220,7 +223,7 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
         assert found.kind is OutcomeKind.DONE, found  # type: ignore[union-attr]  # an outcome
         assert chain.clock.now_s() - began_s < 600, "its rest of 28 days has ended"
         assert chain.balance("LINK") > 0 and agent.desk.config.policy.cooldown == 0
-        assert agent.desk.loaded.digest == load_config(bot.file).digest == agent.desk.store.confirmed_config()
+        assert agent.desk.loaded.digest == load_config(bot.file).digest == agent.desk.store.configs.confirmed()
 
 
 def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -232,7 +235,7 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
         bot.file.write_text(apply_changes(bot.text, weights(WETH="30%", WBTC="40%")).replace('slippage = "0.3%"', 'slippage = "1%"'))
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         assert agent.desk.loaded == bot.loaded
-        agent.desk.store.confirm_config("another", 0, how="edit")  # a confirmed version that the file is not
+        agent.desk.store.configs.confirm("another", 0, how="edit")  # a confirmed version that the file is not
         with pytest.raises(Refused, match=r"edited.*version"):
             next(looks)
         assert agent.desk.loaded == bot.loaded

@@ -28,12 +28,12 @@ def link(chain: LocalChain, **more: str) -> ConfigChanges:
 def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     with wiring.open_store_offline(bot.loaded) as (store, _):
-        before = store.pins()
+        before = store.trust.pins()
         declined = bot.edit(link(chain, feed=chain.feeds["LINK"]), answer=False, pins=True)
-        assert declined.state == "declined" and store.pins() == before
+        assert declined.state == "declined" and store.trust.pins() == before
         done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins=True)
         assert (done.state, done.following, done.new_tokens) == ("written", (), declined.new_tokens)
-        came = {pin.address: pin.code_hash for pin in store.pins() if pin not in before}
+        came = {pin.address: pin.code_hash for pin in store.trust.pins() if pin not in before}
     assert came == {row["address"]: row["code_hash"] for row in done.new_tokens.rows} and chain.tokens["LINK"].address in came
     pools = [row for row in done.new_tokens.rows if row["liquidity"]]
     assert pools and all(row["liquidity"].endswith(" USDC") and "LINK" in row["what"] for row in pools)
@@ -63,9 +63,9 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
     bot.file.write_text(live.replace("[chain]\n", f'[chain]\nsingle_operator = "{chain.transport.operator}"\n', 1))
     monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
     with wiring.open_store_offline(bot.loaded) as (store, _):
-        before = store.pins()
+        before = store.trust.pins()
         done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins=True, unseen=True)
-        assert done.state == "written" and "trimtab trust" in done.following[0] and store.pins() == before
+        assert done.state == "written" and "trimtab trust" in done.following[0] and store.trust.pins() == before
 
 
 def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -78,4 +78,4 @@ def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain:
     refused = bot.refused(ConfigChanges(adds=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), sets=sets), pins=True)
     assert mentions(refused.message, "TAXED is not")
     with wiring.open_store_offline(bot.loaded) as (store, _):
-        assert taxed not in {pin.address for pin in store.pins()}
+        assert taxed not in {pin.address for pin in store.trust.pins()}

@@ -60,7 +60,7 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
         try:
             with pytest.raises(Retryable, match="not mined"):
                 agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: node.rpc("evm_setAutomine", False)))
-            swaps = agent.desk.store.intents()
+            swaps = agent.desk.store.journal.intents()
             assert {(intent.kind, intent.state, intent.tx.nonce) for intent in swaps} == {
                 (IntentKind.SWAP, IntentState.BROADCAST, before.nonce)
             }

@@ -29,7 +29,7 @@ def require_refused(chain: LocalChain, agent: Agent, guard: str) -> Verdict:
     assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
     assert purse(chain) == before
     assert outcome.transactions == ()
-    assert agent.desk.store.intents() == ()
+    assert agent.desk.store.journal.intents() == ()
     (verdict,) = failed(outcome)
     assert verdict.guard == guard
     assert guard in outcome.reason
@@ -111,9 +111,9 @@ def test_a_pause_that_comes_after_every_check_still_stops_the_send(anvil_chain: 
         assert outcome.kind is OutcomeKind.REFUSED
         assert "kill switch" in outcome.reason
         assert purse(chain) == before
-        (intent,) = agent.desk.store.intents()
+        (intent,) = agent.desk.store.journal.intents()
         assert intent.state is IntentState.CANCELLED
-        assert "never sent" in agent.desk.store.transitions(intent.id)[-1].note
+        assert "never sent" in agent.desk.store.journal.transitions(intent.id)[-1].note
 
 
 def test_nothing_is_sent_before_contracts_are_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_contract_that_is_trusted_no_more_is_named(anvil_chain: LocalChain, tm
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        agent.desk.store.unpin(chain.tokens["USDC"].address)
+        agent.desk.store.trust.unpin(chain.tokens["USDC"].address)
         verdict = require_refused(chain, agent, "allowlist")
         assert mentions(verdict.measured, f"{chain.tokens['USDC'].address}", "not pinned")
 

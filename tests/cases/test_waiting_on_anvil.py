@@ -43,11 +43,15 @@ def executor(
 ) -> JournaledExecutor:
     panel = EndpointPool([HttpTransport(trade.desk.chain.url or "", "local", 30)], 1)
     sender = QuorumSender(panel, trade.desk.chain.chain_id)
-    return JournaledExecutor(Submitter(store, trade.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False))
+    return JournaledExecutor(
+        Submitter(
+            store.journal, store.budgets, trade.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False
+        )
+    )
 
 
 def run(trade: Trade, store: Store, on_sleep: Callable[[], None]) -> Intent:
-    store.begin_step("s", 0, "{}")
+    store.steps.begin("s", 0, "{}")
     return executor(trade, store, on_sleep).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
 
 
@@ -56,7 +60,7 @@ def once_sent(store: Store, count: int, act: Callable[[], object]) -> Callable[[
     done: list[bool] = []
 
     def look() -> None:
-        if not done and len(store.intents()) >= count and all(intent.state is S.BROADCAST for intent in store.intents()):
+        if not done and len(store.journal.intents()) >= count and all(intent.state is S.BROADCAST for intent in store.journal.intents()):
             done.append(True)
             act()
 
@@ -64,7 +68,7 @@ def once_sent(store: Store, count: int, act: Callable[[], object]) -> Callable[[
 
 
 def states(store: Store) -> list[tuple[str, str]]:
-    return [(intent.kind.value, intent.state.value) for intent in reversed(store.intents())]
+    return [(intent.kind.value, intent.state.value) for intent in reversed(store.journal.intents())]
 
 
 def mine(trade: Trade) -> None:
@@ -82,7 +86,7 @@ def late(trade: Trade) -> None:
 def test_a_swap_that_waits_is_sent_again_for_more_and_the_node_mines_that_one(trade: Trade) -> None:
     before, nonce, store = trade.desk.balances(), trade.desk.sender.nonces(trade.desk.wallet)[0], trade.store()
     ended = run(trade, store, once_sent(store, 2, lambda: mine(trade)))
-    original, bump = reversed(store.intents())
+    original, bump = reversed(store.journal.intents())
     assert states(store) == [("swap", "replaced"), ("swap", "final")]
     assert ended == bump
     assert trade.desk.sender.look(str(original.tx_hash)).state == "unknown"  # the node keeps the dearer one
@@ -116,7 +120,7 @@ def test_a_swap_that_waits_past_its_deadline_is_cancelled_and_moves_nothing(trad
     assert (ended.kind, ended.state) == (IntentKind.SWAP, S.CANCELLED)
     assert states(store) == [("swap", "cancelled"), ("cancel", "final")]
     assert trade.desk.balances() == before
-    assert [intent.kind for intent in store.unbooked()] == [IntentKind.CANCEL]
+    assert [intent.kind for intent in store.journal.unbooked()] == [IntentKind.CANCEL]
     store.close()
 
 
@@ -133,7 +137,7 @@ def test_a_swap_whose_floor_no_longer_holds_is_cancelled_though_its_deadline_is_
 
     acts = [once_sent(store, 1, market_falls), once_sent(store, 2, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
-    assert "Too little received" in store.intents()[0].note
+    assert "Too little received" in store.journal.intents()[0].note
     store.close()
 
 
@@ -142,7 +146,7 @@ def test_a_cancel_that_waits_is_sent_again_for_more(trade: Trade) -> None:
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 3, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
     assert states(store) == [("swap", "cancelled"), ("cancel", "cancelled"), ("cancel", "final")]
-    first, second = list(reversed(store.intents()))[1:]
+    first, second = list(reversed(store.journal.intents()))[1:]
     assert second.tx.max_fee_wei * 8 >= first.tx.max_fee_wei * 9
     store.close()
 
@@ -150,7 +154,7 @@ def test_a_cancel_that_waits_is_sent_again_for_more(trade: Trade) -> None:
 def test_a_bump_that_a_dropping_node_forgets_is_found_missing_and_sent_again(trade: Trade) -> None:
     store = trade.store()
     with pytest.raises(Retryable):
-        store.begin_step("s", 0, "{}")
+        store.steps.begin("s", 0, "{}")
         short = replace(PATIENT, mined_timeout_s=7)
         executor(trade, store, settings=short).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
     assert states(store) == [("swap", "broadcast"), ("swap", "broadcast")]
@@ -164,9 +168,9 @@ def test_a_bump_that_a_dropping_node_forgets_is_found_missing_and_sent_again(tra
 def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: bool) -> None:
     store, desk = trade.store(), trade.desk
     with pytest.raises(Retryable):
-        store.begin_step("s", 0, "{}")
+        store.steps.begin("s", 0, "{}")
         executor(trade, store, settings=replace(PATIENT, mined_timeout_s=1)).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
-    (ours,) = store.intents()
+    (ours,) = store.journal.intents()
     call(trade, "anvil_dropAllTransactions")
     call(trade, "evm_setAutomine", True)
     if mined:
@@ -190,14 +194,14 @@ def test_a_cancelled_swap_that_is_mined_after_all_once_a_reorganisation_took_its
     before, store = trade.desk.balances(), trade.store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
-    (cancel,) = store.unbooked()
-    store.book(cancel, Fraction(0), Fraction(1), 1, 0)
+    (cancel,) = store.journal.unbooked()
+    store.budgets.book(cancel, Fraction(0), Fraction(1), 1, 0)
     call(trade, "anvil_reorg", 1, [])
     trade.desk.sender.send(trade.desk.signer.sign(trade.tx, trade.grant))  # somebody kept its bytes
     mine(trade)
     executor(trade, store).reconcile()
     assert states(store) == [("swap", "reverted"), ("cancel", "replaced")]  # its deadline is over: it costs its gas and no more
-    assert [intent.kind for intent in store.unbooked()] == [IntentKind.SWAP]
-    assert store.history(trade.desk.sender.head().timestamp_s).loss_24h == 0
+    assert [intent.kind for intent in store.journal.unbooked()] == [IntentKind.SWAP]
+    assert store.budgets.history(trade.desk.sender.head().timestamp_s).loss_24h == 0
     assert trade.desk.balances() == before
     store.close()

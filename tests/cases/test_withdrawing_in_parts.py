@@ -191,7 +191,7 @@ def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_
         before = {one: chain.balance(one) for one in LARGE}
         assert withdrawing.withdraw(agent, "2500000", to=HOME, send=True, confirm=sure).state == "refused"
         assert {one: chain.balance(one) for one in LARGE} == before
-        assert agent.desk.store.requests(10, open_only=True) == ()
+        assert agent.desk.store.requests.newest(10, open_only=True) == ()
 
 
 def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -216,13 +216,13 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
     with rich(chain, loaded) as agent:
         assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
         store = agent.desk.store
-        (old,) = store.requests(10, open_only=True)
+        (old,) = store.requests.newest(10, open_only=True)
         assert old.parts is not None
         raised = replace(old.parts, until_s=agent.step_input().snapshot.head.timestamp_s)
-        store.record_parts_raised(old.id, raised)
-        young = store.ask(RequestKind.WITHDRAW, (Payment(weth(agent.step_input()), 10**18),), HOME, False, raised.until_s)
-        store.record_parts_raised(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
-        due = [one.id for one in store.requests(10, open_only=True) if withdrawal_run.is_next(one, agent.step_input())]
+        store.requests.record_parts(old.id, raised)
+        young = store.requests.ask(RequestKind.WITHDRAW, (Payment(weth(agent.step_input()), 10**18),), HOME, False, raised.until_s)
+        store.requests.record_parts(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
+        due = [one.id for one in store.requests.newest(10, open_only=True) if withdrawal_run.is_next(one, agent.step_input())]
         assert due == [young.id]
         assert look(agent).kind is OutcomeKind.DONE
         assert chain.balance("WETH", HOME) == 10**18 and chain.balance("USDC", HOME) == 0
@@ -238,6 +238,6 @@ def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tm
             withdrawing.resume(agent, 1, send=True, confirm=sure)
         give(chain, "USDC", lacks // USD + 1)
         deposits.list_transfers(agent)
-        agent.desk.store.classify_transfer(None, None, agent.desk.clock.now_s())
+        agent.desk.store.balances.classify(None, None, agent.desk.clock.now_s())
         assert withdrawing.resume(agent, 1, send=True, confirm=sure).state in ("paid", "waiting")
         assert chain.balance("USDC", HOME) == 3_000_000 * USD

@@ -27,12 +27,12 @@ def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment
     del chain.__dict__["transport"]  # a connection of its own
     with again(chain, loaded) as agent:
         store = agent.desk.store
-        before = len([one for one in store.intents(limit=100) if one.kind is IntentKind.SWAP])
+        before = len([one for one in store.journal.intents(limit=100) if one.kind is IntentKind.SWAP])
 
         def hear(passed: str) -> None:
             if not passed.startswith(moment):
                 return
-            swaps = [one for one in store.intents(limit=100) if one.kind is IntentKind.SWAP]
+            swaps = [one for one in store.journal.intents(limit=100) if one.kind is IntentKind.SWAP]
             if len(swaps) > before and ("send" in moment or all(one.succeeded for one in swaps)):
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -96,7 +96,7 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
     with again(chain, loaded) as agent:
         assert withdrawals.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
         back(chain, TEN_MINUTES)
-        before = agent.desk.store.requests()
+        before = agent.desk.store.requests.newest()
 
         def paused(_: WithdrawalReport) -> bool:
             agent.desk.switch.pause("while it is asked for", 0)
@@ -104,4 +104,4 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
 
         found = withdrawals.resume(agent, 1, send=True, confirm=paused)
         assert found.state == "refused" and "kill switch" in found.reason, found.reason
-        assert agent.desk.store.requests() == before
+        assert agent.desk.store.requests.newest() == before

@@ -25,7 +25,7 @@ from agent.errors import ConfigError
 from agent.execution.step_context import StepOutcome
 from agent.localchain.world import DevAccount
 from agent.signing import keystore
-from agent.store.store import Store
+from agent.store.journal import IntentStore
 from tests.cli.test_sending import PASSWORD, WALLET_KEY
 from tests.cli.tools import SECRET, Desk, Said
 from tests.support.foreign_text import all_logs, files_with, found_in, objects_of, shown_of, told_by
@@ -144,7 +144,7 @@ def test_nothing_that_lives_says_a_secret_of_itself(planted: Desk) -> None:
 PLACES = {
     "signing": (LocalAccount, "sign_transaction"),
     "asking": (urllib3.connectionpool.HTTPConnectionPool, "urlopen"),
-    "writing": (Store, "intend"),
+    "writing": (IntentStore, "intend"),
 }
 
 

@@ -37,7 +37,7 @@ def recorded(agent: Agent, symbol: str) -> dict[int, Fraction]:
     portfolio = agent.portfolio
     token = next(asset.token for asset in portfolio.assets if asset.token.symbol == symbol)
     scale = Fraction(10) ** (token.decimals - portfolio.numeraire.decimals)
-    found = agent.desk.store.prices(portfolio.numeraire.address, 0, 2**40)
+    found = agent.desk.store.prices.between(portfolio.numeraire.address, 0, 2**40)
     return {point.at_s: point.price * scale for point in found if point.token == token.address}
 
 

@@ -54,13 +54,13 @@ def transactions(scene: Scene) -> list[Any]:
 
 def nonces(store: Store) -> list[str]:
     """No nonce carries two intents that both succeeded."""
-    done = Counter(intent.tx.nonce for intent in store.intents(limit=1_000) if intent.succeeded)
+    done = Counter(intent.tx.nonce for intent in store.journal.intents(limit=1_000) if intent.succeeded)
     return [f"nonce {nonce} carries {times} intents that succeeded" for nonce, times in done.items() if times > 1]
 
 
 def known(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
     """Every sent transaction is in the journal, and as what it is."""
-    journal = {intent.tx_hash: intent for intent in store.intents(limit=1_000) if intent.tx_hash is not None}
+    journal = {intent.tx_hash: intent for intent in store.journal.intents(limit=1_000) if intent.tx_hash is not None}
     told = []
     for one in sent:
         intent = journal.get(one["hash"])
@@ -129,7 +129,7 @@ def value(scene: Scene) -> list[str]:
 def ledger(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
     """What the books say was moved is what the chain says, to the wei; everything mined is booked."""
     now, booked = purse(scene.chain), Counter[str]()
-    for movement in store.movements(limit=10_000):
+    for movement in store.budgets.movements(limit=10_000):
         booked[movement.token] += movement.delta_raw
     told = [
         f"the books say {booked[scene.chain.tokens[s].address]} of {s}, the chain {now.raw[s] - raw}"
@@ -139,8 +139,8 @@ def ledger(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
     strangers_wei = sum(_paid_wei(scene, one["hash"]) for one in sent if one["hash"] in scene.foreign)
     if booked[NATIVE] != now.native_wei - scene.before.native_wei + strangers_wei:
         told.append(f"the books say {booked[NATIVE]} wei, the chain {now.native_wei - scene.before.native_wei + strangers_wei}")
-    if store.unbooked():
-        told.append(f"{len(store.unbooked())} mined intents are not booked")
+    if store.journal.unbooked():
+        told.append(f"{len(store.journal.unbooked())} mined intents are not booked")
     return told
 
 
@@ -152,7 +152,7 @@ def _paid_wei(scene: Scene, tx_hash: str) -> int:
 def finished(scene: Scene, store: Store, swaps: int) -> list[str]:
     """The rebalance is done, exactly once: on target, nothing open, nothing left that anybody may take."""
     told = []
-    intents: list[Intent] = list(store.intents(limit=1_000))
+    intents: list[Intent] = list(store.journal.intents(limit=1_000))
     done = [intent for intent in intents if intent.kind is IntentKind.SWAP and intent.succeeded]
     if len(done) != swaps:
         told.append(f"{len(done)} swaps succeeded, not {swaps}")

@@ -28,7 +28,7 @@ from agent.errors import TrimtabError
 from agent.localchain.chain import ChainClock
 from agent.localchain.nodes import AnvilNode, LocalNode
 from agent.ports import Clock
-from agent.store.store import Store
+from agent.store.database import Database
 from tests.faults.rig import FORK
 from tests.faults.scene import Scene
 from tests.support.agents import again, yes
@@ -45,15 +45,15 @@ def never(_moment: str) -> None:
 @contextmanager
 def heard(hear: Hear) -> Iterator[None]:
     """Every durable write and every send of this process is told to `hear` as it happens."""
-    write, once = Store._write, HttpTransport._once
+    write, once = Database.write, HttpTransport._once
     counts: Counter[str] = Counter()
 
     @contextmanager
-    def told(store: Store, what: str) -> Iterator[Connection]:
+    def told(store: Database, what: str, keeps_answers: bool = False) -> Iterator[Connection]:
         counts[what] += 1
         name = f"{what}#{counts[what]}"
         hear(f"before:{name}")
-        with write(store, what) as db:
+        with write(store, what, keeps_answers) as db:
             yield db
             hear(f"inside:{name}")
         hear(f"after:{name}")
@@ -68,11 +68,11 @@ def heard(hear: Hear) -> Iterator[None]:
         hear(f"after:{name}")
         return answers
 
-    Store._write, HttpTransport._once = told, sent  # type: ignore[method-assign, assignment]
+    Database.write, HttpTransport._once = told, sent  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        Store._write, HttpTransport._once = write, once  # type: ignore[method-assign]
+        Database.write, HttpTransport._once = write, once  # type: ignore[method-assign]
 
 
 @dataclass

@@ -67,7 +67,9 @@ class Trade:
             hook(event.name)
 
         signer = self.desk.signer_of(store, settings)
-        return JournaledExecutor(Submitter(store, signer, sender, QuickClock(on_sleep), settings, lambda: paused, tell))
+        return JournaledExecutor(
+            Submitter(store.journal, store.budgets, signer, sender, QuickClock(on_sleep), settings, lambda: paused, tell)
+        )
 
     def fresh(self) -> Trade:
         """The same trade with the nonce and deadline of now, as the next step would make it."""
@@ -88,14 +90,14 @@ class Trade:
                     counted += 1
                     hook(f"commit {counted}")
 
-            database_event.listen(store.engine, "commit", before_commit)
+            database_event.listen(store.db.engine, "commit", before_commit)
             executor = self.executor(store, hook)
             executor.reconcile()
-            done = [intent for intent in store.intents() if intent.kind is IntentKind.SWAP and intent.receipt is not None]
+            done = [intent for intent in store.journal.intents() if intent.kind is IntentKind.SWAP and intent.receipt is not None]
             if not done:
-                trade = self.fresh() if store.intents() else self
-                step_id = f"step{len(store.steps(99))}"
-                store.begin_step(step_id, 0, "{}")
+                trade = self.fresh() if store.journal.intents() else self
+                step_id = f"step{len(store.steps.newest(99))}"
+                store.steps.begin(step_id, 0, "{}")
                 done = [executor.run(step_id, IntentKind.SWAP, trade.tx, trade.grant, "swap")]
             store.close()
             return done[0]

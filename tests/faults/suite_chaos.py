@@ -81,7 +81,7 @@ def unknown(made: Scene, proxy: Proxy) -> list[str]:
     seen = {made.chain.w3.to_hex(made.chain.w3.keccak(hexstr=raw)) for raw in proxy.raw}
     store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
     try:
-        journal = {intent.tx_hash for intent in store.intents(limit=1_000)}
+        journal = {intent.tx_hash for intent in store.journal.intents(limit=1_000)}
     finally:
         store.close()
     return [f"{one} was sent and is in no journal" for one in seen - journal]

@@ -147,6 +147,6 @@ def signatures(made: Scene) -> int:
     """Transactions that were signed so far."""
     store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
     try:
-        return sum(intent.tx_hash is not None for intent in store.intents(limit=1_000))
+        return sum(intent.tx_hash is not None for intent in store.journal.intents(limit=1_000))
     finally:
         store.close()

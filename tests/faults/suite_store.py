@@ -162,7 +162,7 @@ def of_both(made: Scene) -> list[str]:
     for one in (made, other):
         store = open_store(one.loaded.store_url, one.chain.chain_id, one.chain.wallet.address)
         try:
-            journals |= {intent.tx_hash for intent in store.intents(limit=1_000)}
+            journals |= {intent.tx_hash for intent in store.journal.intents(limit=1_000)}
             told += invariants.nonces(store)
         finally:
             store.close()

@@ -49,8 +49,8 @@ class Before:
         desk = self.trade.desk
         assert desk.sender.nonces(desk.wallet) == (self.nonce + 1, self.nonce + 1)
         store = self.trade.store()
-        intents = store.intents()
-        assert store.open_intents() == ()
+        intents = store.journal.intents()
+        assert store.journal.open_intents() == ()
         store.close()
         (swap,) = [intent for intent in intents if intent.state is IntentState.FINAL]
         assert {intent.state for intent in intents if intent.id != swap.id} <= {IntentState.CANCELLED}
@@ -151,11 +151,11 @@ def test_a_pending_transaction_past_its_deadline_loses_to_its_cancel(trade: Trad
     call(trade, "anvil_setNextBlockBaseFeePerGas", hex(10**9))
 
     def mine_once_cancelled() -> None:
-        if len(store.intents()) == 2:
+        if len(store.journal.intents()) == 2:
             call(trade, "evm_mine")
 
     trade.executor(store, lambda _name: None, on_sleep=mine_once_cancelled).reconcile()
-    swap, cancel = reversed(store.intents())
+    swap, cancel = reversed(store.journal.intents())
     assert (swap.state, cancel.state, cancel.kind) == (IntentState.CANCELLED, IntentState.FINAL, IntentKind.CANCEL)
     assert cancel.tx.max_fee_wei * 8 >= swap.tx.max_fee_wei * 9
     assert trade.desk.balances() == before.balances
@@ -172,14 +172,14 @@ def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(t
     before = Before(trade)
     call(trade, "evm_setAutomine", False)
     store = trade.store()
-    store.begin_step("s", 0, "{}")
+    store.steps.begin("s", 0, "{}")
     executor = trade.executor(store, lambda _name: None, on_sleep=lambda: late_by(trade, 200))
     intent = executor.run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
     assert intent.state is IntentState.REVERTED
     assert trade.desk.balances() == before.balances
-    lost = settlement.book_intent(store, intent, trade.desk.wallet, {}, 1, trade.desk.sender.head().timestamp_s)
+    lost = settlement.book_intent(store.budgets, intent, trade.desk.wallet, {}, 1, trade.desk.sender.head().timestamp_s)
     assert lost == intent.receipt.gas_cost_wei > 0
-    assert store.history(trade.desk.sender.head().timestamp_s).reverts_in_row == 1
+    assert store.budgets.history(trade.desk.sender.head().timestamp_s).reverts_in_row == 1
     store.close()
 
 
@@ -190,7 +190,7 @@ def test_a_recovery_sends_nothing_while_paused(trade: Trade, at: str, paused: bo
     killed_at(trade, at)
     store = trade.store()
     trade.executor(store, lambda _name: None, paused=paused).reconcile()
-    assert len(store.open_intents()) == 1
+    assert len(store.journal.open_intents()) == 1
     store.close()
     assert trade.desk.sender.nonces(trade.desk.wallet) == (before.nonce, before.nonce)
     finished(trade)

@@ -46,12 +46,12 @@ def require_exactly_one_position(world: World) -> None:
     token_id = manager.tokenOfOwnerByIndex(wallet, 0).call()
     with again(chain, world.loaded) as agent:
         store = agent.desk.store
-        assert store.open_intents() == ()
-        assert store.unbooked() == ()
-        intents = store.intents()
-        [move] = store.liquidity_moves()
+        assert store.journal.open_intents() == ()
+        assert store.journal.unbooked() == ()
+        intents = store.journal.intents()
+        [move] = store.positions.changes()
         [position] = agent.step_input().snapshot.positions
-        history = store.history(chain.now_s())
+        history = store.budgets.history(chain.now_s())
     assert {intent.state for intent in intents} <= ENDS
     mined = [intent for intent in intents if intent.receipt is not None]
     [mint] = [intent for intent in mined if intent.kind is IntentKind.LIQUIDITY]

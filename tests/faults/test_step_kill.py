@@ -78,8 +78,8 @@ def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> OutcomeKind:
 
     chain.__dict__.pop("transport", None)  # a connection of its own
     with again(chain, loaded) as agent:
-        database_event.listen(agent.desk.store.engine, "before_cursor_execute", executed)
-        database_event.listen(agent.desk.store.engine, "commit", committed)
+        database_event.listen(agent.desk.store.db.engine, "before_cursor_execute", executed)
+        database_event.listen(agent.desk.store.db.engine, "commit", committed)
         outcome = agent.rebalance(send=True, confirm=yes, progress=passed)
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
         return outcome.kind
@@ -106,14 +106,14 @@ def require_exactly_once(world: World) -> None:
     chain, before, after = world.chain, world.before, purse(world.chain)
     with again(chain, world.loaded) as agent:
         store = agent.desk.store
-        assert store.open_intents() == ()
-        assert store.unbooked() == ()
-        intents = store.intents()
+        assert store.journal.open_intents() == ()
+        assert store.journal.unbooked() == ()
+        intents = store.journal.intents()
         assert {intent.state for intent in intents} <= ENDS
         mined = [intent for intent in intents if intent.receipt is not None]
         (swap,) = [intent for intent in mined if intent.kind is IntentKind.SWAP]
-        record = store.step(swap.step_id)
-        history = store.history(chain.now_s())
+        record = store.steps.get(swap.step_id)
+        history = store.budgets.history(chain.now_s())
     assert record is not None
     assert record.plan_json is not None or record.line.outcome is None
     assert after.nonce - before.nonce == len(mined)

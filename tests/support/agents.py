@@ -137,7 +137,7 @@ def trusted(
     pin_all(loaded, [chain.transport])
     if vouched:
         with wiring.open_store_offline(loaded) as (store, _):
-            store.record_prior_day((), purse(chain).nonce)
+            store.balances.record_prior_day((), purse(chain).nonce)
     return loaded
 
 
@@ -207,7 +207,7 @@ def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
 def explained(agent: Agent) -> None:
     """The owner says of everything that came or went that it was he."""
     api.list_transfers(agent)
-    agent.desk.store.classify_transfer(None, None, agent.desk.clock.now_s())
+    agent.desk.store.balances.classify(None, None, agent.desk.clock.now_s())
 
 
 @dataclass(frozen=True)

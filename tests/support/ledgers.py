@@ -173,13 +173,15 @@ def at(block: int = 1_000, weth: str = "10", usdc: int = 20_000, native: int = C
 
 def looked(store: Store, step: StepInput) -> StepInput:
     """One look of the agent: books, then the step as it decides from it."""
-    settlement.record_balance_changes(store, step.snapshot, lambda: step)
+    settlement.record_balance_changes(store.balances, step.snapshot, lambda: step)
     return remembered(store, step)
 
 
 def remembered(store: Store, step: StepInput) -> StepInput:
     """The step with what the store knows, and with what it does not know yet."""
-    return balance_changes.apply_balance_changes(replace(step, history=store.history(step.snapshot.head.timestamp_s)), store.books())
+    return balance_changes.apply_balance_changes(
+        replace(step, history=store.budgets.history(step.snapshot.head.timestamp_s)), store.balances.expected()
+    )
 
 
 def opened(store: Store, step: StepInput) -> list[tuple[str, int, bool]]:
@@ -188,14 +190,14 @@ def opened(store: Store, step: StepInput) -> list[tuple[str, int, bool]]:
 
 def moved(store: Store, nonce: int, block: int, *transfers: Transfer, value_wei: int = 0, to: str = OTHER, **more: object) -> None:
     """One of our own transactions, mined."""
-    if store.step("s") is None:
-        store.begin_step("s", 1, codec.dumps(at()))
-    made = store.intend("s", IntentKind.SWAP, replace(tx(nonce), value_wei=value_wei, to=to), grant(), "swap", 1, None)
+    if store.steps.get("s") is None:
+        store.steps.begin("s", 1, codec.dumps(at()))
+    made = store.journal.intend("s", IntentKind.SWAP, replace(tx(nonce), value_wei=value_wei, to=to), grant(), "swap", 1, None)
     tx_hash = f"0x{nonce:064x}"
-    store.advance(made.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
-    store.advance(made.id, IntentState.BROADCAST, 1)
+    store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
+    store.journal.advance(made.id, IntentState.BROADCAST, 1)
     found = replace(receipt(tx_hash, block, f"0x{block:064x}"), transfers=transfers, **more)  # type: ignore[arg-type]  # field names
-    store.advance(made.id, IntentState.MINED, 1, receipt=found)
+    store.journal.advance(made.id, IntentState.MINED, 1, receipt=found)
 
 
 GAS_WEI = 50_000 * 2 * GWEI

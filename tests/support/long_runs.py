@@ -115,7 +115,7 @@ class Year:
         """What the ledger says the wallet holds is what the contracts say."""
         api.refresh_ledger(agent)
         now = purse(self.chain)
-        sums = entries.account_balances(agent.desk.store.ledger())
+        sums = entries.account_balances(agent.desk.store.ledger.entries())
         assert {s: sums.get((entries.WALLET, self.chain.tokens[s].address), 0) for s in HELD_USD} == {s: now.raw[s] for s in HELD_USD}
         assert sums.get((entries.WALLET, NATIVE), 0) == now.native_wei
 
@@ -290,4 +290,6 @@ def mark(looks: int, store: Path, agent: Agent) -> Mark:
     gc.collect()
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     held = sum(path.stat().st_size for path in store.parent.glob(store.name + "*") if path.is_file())
-    return Mark(looks, tracemalloc.get_traced_memory()[0], resident, len(gc.get_objects()), held, len(agent.desk.store.steps(1_000_000)))
+    return Mark(
+        looks, tracemalloc.get_traced_memory()[0], resident, len(gc.get_objects()), held, len(agent.desk.store.steps.newest(1_000_000))
+    )

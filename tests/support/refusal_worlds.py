@@ -53,18 +53,18 @@ class World:
         self.asked: list[StepOutcome] = []
         self.approved: Callable[[str, int], None] = lambda token_, raw: self.lacks.discard(token_)
         self.left: list[Approval] = []
-        store.set_expected_nonce(step.snapshot.nonce_latest, NOW_S)
-        assert store.update_orders(step.history.orders, step.history.unit_value, 0)
+        store.journal.set_expected_nonce(step.snapshot.nonce_latest, NOW_S)
+        assert store.orders.update(step.history.orders, step.history.unit_value, 0)
 
     @property
     def late(self) -> tuple[SubmissionRefusal, ...]:
         """What the journal remembers of exits that were refused."""
-        return self.store.history(NOW_S).late
+        return self.store.budgets.history(NOW_S).late
 
     # reader
     def snapshot(self) -> Snapshot:
         """The present step's, a block later for each transaction and poorer by what it moved and cost."""
-        found, mined = self.step.snapshot, [one.receipt for one in self.store.intents() if one.receipt is not None]
+        found, mined = self.step.snapshot, [one.receipt for one in self.store.journal.intents() if one.receipt is not None]
         held = {holding.token: holding.raw for holding in found.holdings}
         for token_, raw in (change for one in mined for change in one.net(OWNER).items()):
             held[token_] = max(0, held[token_] + raw)
@@ -117,11 +117,11 @@ class World:
 
     def mined(self, step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
         """A transaction written down, signed, sent, mined as planned and final, as the journal has it."""
-        nonce = self.store.expected_nonce()
+        nonce = self.store.journal.expected_nonce()
         assert nonce is not None
-        intent = self.store.intend(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
-        self.store.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
-        self.store.advance(intent.id, IntentState.BROADCAST, NOW_S)
+        intent = self.store.journal.intend(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
+        self.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
+        self.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
         legs = () if granted.plan is None else granted.plan.legs
         status = 0 if {leg.token_in for leg in legs} & self.fails else 1
         transfers = [
@@ -134,16 +134,16 @@ class World:
         ]
         done = receipt(f"0x{nonce:064x}", self.snapshot().head.number + 1, "0x01", status)
         done = replace(done, transfers=tuple(transfers) if status else ())
-        self.store.advance(intent.id, IntentState.MINED, NOW_S, receipt=done)
-        return self.store.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, NOW_S, receipt=done)
+        self.store.journal.advance(intent.id, IntentState.MINED, NOW_S, receipt=done)
+        return self.store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, NOW_S, receipt=done)
 
     def rounds(self) -> StepOutcome:
         return engine._run_until_done(engine.StepRun(self.readers(), AgentCycle(), self.store), self.actors())
 
     def tidy(self, kind: OutcomeKind, reason: str) -> StepOutcome:
         """What a step of that end still takes back."""
-        step_id = f"s{len(self.store.steps(100))}"
-        self.store.begin_step(step_id, NOW_S, codec.dumps(self.step))
+        step_id = f"s{len(self.store.steps.newest(100))}"
+        self.store.steps.begin(step_id, NOW_S, codec.dumps(self.step))
         before = StepOutcome(step_id, kind, reason, self.step, proposals.rebalance(self.step).decided, None)
         return approving.revoke_leftovers(self.readers(), self.actors(), self.store, before)
 
@@ -152,7 +152,7 @@ class World:
             return apply_orders(replace(self.step, snapshot=snapshot, history=history))
 
         clock = SimpleNamespace(now_s=lambda: NOW_S)
-        return StepReaders(self, assemble, self.store.history, Sees(), cast(Any, clock), lambda: 0.5)
+        return StepReaders(self, assemble, self.store.budgets.history, Sees(), cast(Any, clock), lambda: 0.5)
 
     def actors(self) -> StepActors:
         def yes(outcome: StepOutcome) -> bool:

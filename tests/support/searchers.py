@@ -154,13 +154,13 @@ class Searcher:
         store = self.agent.desk.store
 
         def progress(event: str) -> None:
-            if event not in ("before:send", "after:send") or store.open_intents()[-1].kind is not IntentKind.SWAP:
+            if event not in ("before:send", "after:send") or store.journal.open_intents()[-1].kind is not IntentKind.SWAP:
                 return
             if event == "before:send":
                 self.node.rpc("evm_setAutomine", False)
                 return
             try:
-                plan = store.grant(store.open_intents()[-1].id).plan
+                plan = store.journal.grant(store.journal.open_intents()[-1].id).plan
                 assert plan is not None
                 happens(plan)
             finally:

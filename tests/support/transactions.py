@@ -26,6 +26,7 @@ from agent.model import Head, Intent, IntentKind, IntentState, Receipt, SignedTx
 from agent.ports import Grant, Simulation, TransactionStatus
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_store
+from agent.store.database import Database
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK
 
 # --- A chain of one wallet in memory, for the executor's state machine alone; whatever touches money runs against real nodes.
@@ -196,13 +197,23 @@ class Bench:
                 self.on_event(event)
 
         return JournaledExecutor(
-            Submitter(self.store, self.signer, self.chain, self.clock, self.settings, lambda: self.paused, tell, lambda: self.hard)
+            Submitter(
+                self.store.journal,
+                self.store.budgets,
+                self.signer,
+                self.chain,
+                self.clock,
+                self.settings,
+                lambda: self.paused,
+                tell,
+                lambda: self.hard,
+            )
         )
 
     def run(self, nonce: int = 0, **changes: object):
         unsigned = replace(tx(nonce), **changes)
-        step_id = f"step{len(self.store.steps(1000))}"
-        self.store.begin_step(step_id, self.clock.now_s(), "{}")
+        step_id = f"step{len(self.store.steps.newest(1000))}"
+        self.store.steps.begin(step_id, self.clock.now_s(), "{}")
         return self.executor().run(step_id, IntentKind.SWAP, unsigned, grant(deadline_s=self.chain.timestamp_s + 90), "swap")
 
     def restart(self) -> None:
@@ -267,7 +278,7 @@ class Memory:
         self.connection.deserialize(self.empty)
         engine = create_engine("sqlite://", creator=lambda: self.connection, poolclass=StaticPool)
         event.listen(engine, "begin", lambda opened: opened.exec_driver_sql("BEGIN"))
-        self.store = Store(engine, WALLET)
+        self.store = Store(Database(engine, WALLET))
 
 
 @dataclass
@@ -290,12 +301,12 @@ class Walk:
     def start(self) -> World:
         """An original that was sent and waits."""
         chain = ScriptedChain(automine=False)
-        self.store.begin_step("s", START_S, "{}")
-        self.store.set_expected_nonce(0, START_S)
-        intent = self.store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, START_S + 90)
+        self.store.steps.begin("s", START_S, "{}")
+        self.store.journal.set_expected_nonce(0, START_S)
+        intent = self.store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, START_S + 90)
         signed = ScriptedSigner(chain).sign(tx(0), grant())
-        self.store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=signed.hash)
-        self.store.advance(intent.id, IntentState.BROADCAST, START_S)
+        self.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=signed.hash)
+        self.store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
         chain.send(signed)
         return World(self.memory.connection.serialize(), chain)
 
@@ -340,10 +351,10 @@ class Walk:
                 return
             except (Retryable, Refused):
                 pass
-            for intent in self.store.unbooked():
+            for intent in self.store.journal.unbooked():
                 assert intent.receipt is not None
-                self.store.book(intent, Fraction(1), Fraction(1), intent.receipt.gas_cost_wei, START_S)
-            kinds = {str(intent.tx_hash): intent.kind for intent in self.store.intents()}
+                self.store.budgets.book(intent, Fraction(1), Fraction(1), intent.receipt.gas_cost_wei, START_S)
+            kinds = {str(intent.tx_hash): intent.kind for intent in self.store.journal.intents()}
             if made.late or chain.simulation:
                 assert all(kinds[tx_hash] is IntentKind.CANCEL for tx_hash in chain.sent[before:]), "an old floor was sent again"
             self.require_agreement(chain)
@@ -358,27 +369,31 @@ class Walk:
             if kill is not None and getattr(moment, "name", "") == kill:
                 raise Killed
 
-        return JournaledExecutor(Submitter(self.store, ScriptedSigner(chain), chain, clock, SETTINGS, lambda: False, tell))
+        return JournaledExecutor(
+            Submitter(self.store.journal, self.store.budgets, ScriptedSigner(chain), chain, clock, SETTINGS, lambda: False, tell)
+        )
 
     def require_agreement(self, chain: ScriptedChain) -> None:
         """After a whole look: what the chain has is what the journal has, in state, budgets, movements and next nonce."""
-        mined, intents = held(chain), self.store.intents()
+        mined, intents = held(chain), self.store.journal.intents()
         consumed = [intent for intent in intents if intent.state in CONSUMED]
         assert [intent.tx_hash for intent in consumed] == ([] if mined is None else [mined[0]])
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in consumed if intent.receipt is not None)
-        found = self.store.history(START_S)
+        found = self.store.budgets.history(START_S)
         assert (found.gas_24h_wei, found.loss_24h) == (gas_wei, len(consumed))
-        assert {movement.tx_hash for movement in self.store.movements()} == {str(intent.tx_hash) for intent in consumed}
-        assert self.store.expected_nonce() == (0 if mined is None else 1)
+        assert {movement.tx_hash for movement in self.store.budgets.movements()} == {str(intent.tx_hash) for intent in consumed}
+        assert self.store.journal.expected_nonce() == (0 if mined is None else 1)
         swapped = any(intent.kind is IntentKind.SWAP for intent in consumed)
         assert (found.last_rebalance_s is not None) == swapped
         if mined is not None and mined[1] >= CONFIRMATIONS:
-            assert not self.store.open_intents()
+            assert not self.store.journal.open_intents()
 
     def judge(self, world: World) -> None:
         """What must hold in every moment, also after a crash."""
-        intents = list(reversed(self.store.intents()))
-        left = [intent for intent in intents if any(move.after is IntentState.BROADCAST for move in self.store.transitions(intent.id))]
+        intents = list(reversed(self.store.journal.intents()))
+        left = [
+            intent for intent in intents if any(move.after is IntentState.BROADCAST for move in self.store.journal.transitions(intent.id))
+        ]
         assert set(world.chain.sent) <= {str(intent.tx_hash) for intent in left}, "something was sent that the journal does not hold"
         assert len([intent for intent in intents if intent.state in ENDED_IN_BLOCK]) <= 1, "two transactions of one nonce ended in a block"
         for intent in intents:
@@ -402,22 +417,22 @@ class Walk:
         made = world
         for _ in range(4):
             made = self.after(made, "look", self._look(None))
-            waiting = [str(intent.tx_hash) for intent in self.store.intents() if intent.state is IntentState.BROADCAST]
+            waiting = [str(intent.tx_hash) for intent in self.store.journal.intents() if intent.state is IntentState.BROADCAST]
             if held(made.chain) is None and waiting:
                 made = self.after(made, "block takes the newest", mining(waiting[0]))
             made = self.after(made, "bury", lambda found: found.chain.blocks.extend([{}, {}]))
         self.memory.connection.deserialize(made.data)
-        assert self.store.open_intents() == (), made.path
-        assert len([intent for intent in self.store.intents() if intent.state is IntentState.FINAL]) == 1
+        assert self.store.journal.open_intents() == (), made.path
+        assert len([intent for intent in self.store.journal.intents() if intent.state is IntentState.FINAL]) == 1
 
     def key(self, world: World) -> tuple[object, ...]:
         """All that the future depends on."""
         self.memory.connection.deserialize(world.data)
-        intents = list(reversed(self.store.intents()))
+        intents = list(reversed(self.store.journal.intents()))
         number = {intent.id: at for at, intent in enumerate(intents)}
         hashes = {str(intent.tx_hash): at for at, intent in enumerate(intents)}
         chain, mined = world.chain, held(world.chain)
-        booked = {movement.tx_hash for movement in self.store.movements()}
+        booked = {movement.tx_hash for movement in self.store.budgets.movements()}
         rows = tuple(
             (
                 intent.kind.value,
@@ -499,7 +514,7 @@ def patient(folder: Path, **settings: object) -> Bench:
 
 
 def states(made: Bench) -> list[tuple[str, str]]:
-    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.intents())]
+    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.journal.intents())]
 
 
 def when_sent(made: Bench, count: int, act: Callable[[], object]) -> None:

@@ -62,7 +62,7 @@ class Desk:
 
     def signer_of(self, store: Store, settings: SubmissionSettings) -> LocalSigner:
         """The signer of an agent with this store and ceiling of fees."""
-        return LocalSigner(self.key, replace(self.rules, max_fee_wei=settings.max_fee_wei), partial(signable_nonces, store))
+        return LocalSigner(self.key, replace(self.rules, max_fee_wei=settings.max_fee_wei), partial(signable_nonces, store.journal))
 
     def at(self, symbol: str) -> str:
         """Address of a token."""

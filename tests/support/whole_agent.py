@@ -71,7 +71,7 @@ class WholeAgent(RuleBasedStateMachine):
         self.process = ExitStack()
         self.agent: Agent | None = None
         self.store = open_store(self.loaded.store_url, chain.chain_id, chain.wallet.address)
-        self.switch = KillSwitch(pause_file(store_file(self.loaded)), self.store)
+        self.switch = KillSwitch(pause_file(store_file(self.loaded)), self.store.pause_switch)
         self.ledger = LedgerOfChain(chain, self.node)
         self.paused = self.foreign = self.adopted = False
         self.world_block = chain.w3.eth.block_number
@@ -117,7 +117,7 @@ class WholeAgent(RuleBasedStateMachine):
 
     def was_misled(self) -> None:
         """Who believed on first use, or on the owner's word, that no nonce was used needs the owner's word again: a stall, no loss."""
-        if self.bad.mood == "no nonce used" and self.store.expected_nonce() == 0 != self.ledger.nonce():
+        if self.bad.mood == "no nonce used" and self.store.journal.expected_nonce() == 0 != self.ledger.nonce():
             self.foreign = self.adopted = True
 
     # what may happen
@@ -147,7 +147,7 @@ class WholeAgent(RuleBasedStateMachine):
         wallet = self.chain.wallet.address
         if int(self.node.rpc("eth_getTransactionCount", wallet, "pending"), 16) != self.ledger.nonce():
             return
-        self.adopted = self.store.expected_nonce() is not None
+        self.adopted = self.store.journal.expected_nonce() is not None
         self.ledger.by_hand(self.node.rpc("eth_sendTransaction", {"from": wallet, "to": wallet, "gas": hex(21_000)}))
         self.node.rpc("evm_mine")
         self.foreign = True
@@ -159,7 +159,7 @@ class WholeAgent(RuleBasedStateMachine):
             self.running().resync_nonce()
             self.foreign = False
         except TrimtabError:
-            assert not self.healthy() or self.store.open_intents()
+            assert not self.healthy() or self.store.journal.open_intents()
         self.was_misled()
 
     @rule(pause=st.booleans())
@@ -186,7 +186,7 @@ class WholeAgent(RuleBasedStateMachine):
     @precondition(lambda self: not self.clock.held)
     @rule()
     def a_step(self) -> None:
-        drifted, open_before = outside_band(self.chain, self.targets), len(self.store.open_intents())
+        drifted, open_before = outside_band(self.chain, self.targets), len(self.store.journal.open_intents())
         found = self.act(die_at=None if self.healthy() else PATIENCE)
         if not self.healthy() or open_before:
             return
@@ -251,7 +251,7 @@ class WholeAgent(RuleBasedStateMachine):
     @invariant()
     def the_journal_knows_it_all(self) -> None:
         """Every transaction that left is in the journal, and no nonce has two that succeeded."""
-        intents = self.store.intents(limit=1_000)
+        intents = self.store.journal.intents(limit=1_000)
         known = {intent.tx_hash for intent in intents}
         assert set(self.sent) <= known
         assert self.ledger.hashes() <= known
@@ -263,10 +263,10 @@ class WholeAgent(RuleBasedStateMachine):
         store = self.store
         assert max(off_target(self.chain, self.targets).values()) <= NEAR_BPS, weights(self.chain, self.targets)
         assert set(allowances(self.chain).values()) == {0}
-        assert [intent for intent in store.open_intents() if intent.receipt is None] == []
-        assert store.unbooked() == ()
+        assert [intent for intent in store.journal.open_intents() if intent.receipt is None] == []
+        assert store.journal.unbooked() == ()
         since_s = self.chain.now_s() - 86_400
-        booked, ours = store.history(self.chain.now_s()).gas_24h_wei, self.ledger.gas_wei(since_s)
+        booked, ours = store.budgets.history(self.chain.now_s()).gas_24h_wei, self.ledger.gas_wei(since_s)
         assert ours <= booked <= ours + self.ledger.others_gas_wei(since_s), "books of a new store may begin with the wallet's last day"
 
     def teardown(self) -> None:
@@ -285,7 +285,7 @@ class WholeAgent(RuleBasedStateMachine):
                     self.foreign = False
                 elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.DONE:
                     self.require_done()
-                elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.HOLD and not self.store.open_intents():
+                elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.HOLD and not self.store.journal.open_intents():
                     assert outside_band(self.chain, self.targets) is not True
                     break
                 self.node.mine(CONFIRMATIONS)

@@ -260,8 +260,8 @@ def compiled_once() -> Iterator[None]:
     make = opening.create_engine
     first: dict[str, Engine] = {}
 
-    def made(place: URL) -> Engine:
-        engine = make(place)
+    def made(place: URL, **options: Any) -> Engine:
+        engine = make(place, **options)
         known = first.setdefault(place.drivername, engine)
         if known is not engine:
             engine.dialect = engine.pool._dialect = known.dialect

@@ -68,8 +68,8 @@ def test_a_variable_that_is_not_set_is_named_when_the_run_begins(monkeypatch: py
     monkeypatch.delenv("NOT_SET", raising=False)
     table = AlertsTable.model_validate({"targets": [{"name": "a", "url_env": "NOT_SET"}]})
     with pytest.raises(ConfigError, match="NOT_SET"):
-        alerting.open_notifier(table, store, lambda _: None)
-    assert alerting.open_notifier(AlertsTable(), store, lambda _: None) is None
+        alerting.open_notifier(table, store.alerts, lambda _: None)
+    assert alerting.open_notifier(AlertsTable(), store.alerts, lambda _: None) is None
     store.close()
 
 

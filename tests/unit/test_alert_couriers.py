@@ -38,7 +38,7 @@ def channel(send: Callable[[str, str], str], name: str = "hook", attempts: int =
 def announcer(
     store: Store, *carriers: AlertChannel, kinds: frozenset[AlertKind] = KINDS, failed: Callable[[Delivery], None] | None = None
 ) -> AlertNotifier:
-    return AlertNotifier(store, [ChannelSubscription(one, kinds) for one in carriers], RULES, failed or (lambda _: None))
+    return AlertNotifier(store.alerts, [ChannelSubscription(one, kinds) for one in carriers], RULES, failed or (lambda _: None))
 
 
 def into(box: Box) -> Callable[[str, str], str]:
@@ -66,7 +66,7 @@ def happened(number: int) -> Alert:
 
 def settled(store: Store, telling: AlertNotifier) -> None:
     telling.close(60)
-    assert store.pending_messages() == ()
+    assert store.alerts.pending() == ()
 
 
 def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) -> None:
@@ -82,7 +82,7 @@ def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) 
     assert [item["title"] for item in mail.items] == [item["title"] for item in hook.items]
     assert all(text in mail.texts[number] for number, text in enumerate(hook.texts))
     assert {tuple(item["to"]) for item in mail.items} == {("owner@example.org",)}
-    told = store.alert_targets()
+    told = store.alerts.targets()
     assert {name: (one.failures, one.waiting, one.delivered_s is not None) for name, one in told.items()} == {
         "hook": (0, 0, True),
         "mail": (0, 0, True),
@@ -111,7 +111,7 @@ def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried
         settled(store, telling)
     assert hook.texts == ["event 2"]
     assert [(one.letter.text, one.why) for one in failures] == [("event 1", "not taken")]
-    (target,) = store.alert_targets().values()
+    (target,) = store.alerts.targets().values()
     assert (target.failures, target.waiting) == (0, 0)
     assert target.failed_s is not None
 
@@ -122,7 +122,7 @@ def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Sto
     telling = announcer(store, channel(apprise_send(gone, "G", 5), attempts=2))
     telling.looked([happened(1), happened(2)], KINDS, NOON)
     settled(store, telling)
-    (target,) = store.alert_targets().values()
+    (target,) = store.alerts.targets().values()
     assert (target.failures, target.why, target.delivered_s) == (2, "not taken", None)
 
 
@@ -145,7 +145,7 @@ def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: S
         assert not over.is_set()
         telling.close(within_s=0)
     over.set()
-    assert store.alert_targets()["silent"].waiting == 20
+    assert store.alerts.targets()["silent"].waiting == 20
 
 
 def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(store: Store) -> None:
@@ -153,7 +153,7 @@ def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(st
         telling = announcer(store, channel(apprise_send(url, "S", 0.2), attempts=2))
         telling.looked([happened(1)], KINDS, NOON)
         settled(store, telling)
-    (target,) = store.alert_targets().values()
+    (target,) = store.alerts.targets().values()
     assert (target.failures, target.why) == (1, UNANSWERED)
 
 
@@ -164,7 +164,7 @@ def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) 
         first.looked([HALT, happened(1)], KINDS, NOON)
         hook.until(2)
         first.looked([HALT], KINDS, NOON + 1)
-        while store.alert_targets()["hook"].waiting:  # what arrived is written down by a look
+        while store.alerts.targets()["hook"].waiting:  # what arrived is written down by a look
             time.sleep(0.02)
             first.looked([HALT], KINDS, NOON + 1)
         slow = Box()
@@ -182,7 +182,7 @@ def test_what_waits_for_a_target_that_is_no_more_is_dropped(store: Store) -> Non
     telling = announcer(store, channel(stuck(over), "old"))
     telling.looked([happened(1)], KINDS, NOON)
     announcer(store, channel(lambda *_: "", "new")).begin()
-    assert store.pending_messages() == ()
+    assert store.alerts.pending() == ()
     over.set()
 
 
@@ -198,9 +198,9 @@ def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> N
     telling.looked([happened(-1)], KINDS, NOON)
     assert entered.wait(60)
     telling.looked([happened(number) for number in range(MAX_QUEUED + 20)], KINDS, NOON + 1)
-    (target,) = store.alert_targets().values()
+    (target,) = store.alerts.targets().values()
     assert (target.waiting, target.lost) == (MAX_QUEUED, 21)
-    assert [letter.text for letter in store.pending_messages()][:: MAX_QUEUED - 1] == ["event 20", f"event {MAX_QUEUED + 19}"]
+    assert [letter.text for letter in store.alerts.pending()][:: MAX_QUEUED - 1] == ["event 20", f"event {MAX_QUEUED + 19}"]
     over.set()
     settled(store, telling)
 
@@ -208,7 +208,7 @@ def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> N
 def test_a_target_hears_only_what_it_asked_for(store: Store) -> None:
     all_of_it, halts = Box(), Box()
     telling = AlertNotifier(
-        store,
+        store.alerts,
         [
             ChannelSubscription(channel(into(all_of_it), "all"), KINDS),
             ChannelSubscription(channel(into(halts), "halts"), frozenset({AlertKind.HALT})),
@@ -228,7 +228,7 @@ def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> No
     telling = announcer(store, channel(broken))
     telling.looked([DONE], KINDS, NOON)
     settled(store, telling)
-    assert store.alert_targets()["hook"].why == "ConnectionError"
+    assert store.alerts.targets()["hook"].why == "ConnectionError"
 
 
 def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:
@@ -270,7 +270,7 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
         with pytest.raises(ConfigError, match=r"WRONG.*no address") as refused:
             apprise_send(f"nonsense://{SECRET}", "WRONG", 15)
     assert SECRET in hook.items[0]["path"]
-    shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alert_targets().values()))
+    shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.targets().values()))
     assert not found_in(shown.encode(), [SECRET])
     store.close()
     assert not [path for path in tmp_path.iterdir() if found_in(path.read_bytes(), [SECRET])]

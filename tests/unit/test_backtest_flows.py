@@ -72,11 +72,13 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
             pass
         found = going.result()
         store = going.desk.store
-        assert [(flow.kind, flow.delta_raw) for flow in store.flows()] == [
+        assert [(flow.kind, flow.delta_raw) for flow in store.balances.transfers()] == [
             (ExternalTransferKind.DEPOSIT, 4_000 * COIN),
             (ExternalTransferKind.WITHDRAWAL, -6_000 * COIN),
         ]
-        assert float(store.history(going.world.now_s()).loss_total) == pytest.approx(float(found.fees + found.impact), rel=1e-9, abs=1e6)
+        assert float(store.budgets.history(going.world.now_s()).loss_total) == pytest.approx(
+            float(found.fees + found.impact), rel=1e-9, abs=1e6
+        )
     assert (found.halted, found.refused) == (0, ())
     assert [one.bar for one in found.rebalances] == [1, 3]
     assert float(found.final_value) / COIN == pytest.approx(8_000, rel=1e-3)

@@ -104,7 +104,9 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
     assert quick.looked <= 15 < whole.looked == 20
 
 
-def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is_always_asked_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is_always_asked_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, AnyOf((BAND, Drawdown(800, 10 * HOUR_S))), "USD", native="ETH")
     made = replace(DEEP, gas_wei=10**10, latency_bars=1, flows=(OwnerTransfer(START_S + 9 * HOUR_S, Fraction(-2_000)),))
 
@@ -114,15 +116,15 @@ def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is
                 pass
             assert len(going.result().rebalances) >= 2
             store = going.desk.store
-            return [store.step_input(line.id) or "" for line in store.steps(200)]
+            return [store.steps.input_json(line.id) or "" for line in store.steps.newest(200)]
 
     quick = steps()
 
-    def plain(folder: Path, chain_id: int, wallet: str, coin: str, keeps_prices: bool) -> Store:
+    def plain(coin: str, keeps_prices: bool) -> Store:
         assert keeps_prices
-        return open_store(f"sqlite:///{folder}/plain.db", chain_id, wallet, coin)
+        return open_store(f"sqlite:///{tmp_path}/plain.db", simulate.CHAIN_ID, simulate.WALLET, coin)
 
-    monkeypatch.setattr(simulate, "open_memory_store", plain)
+    monkeypatch.setattr(simulate, "simulation_store", plain)
     assert quick == steps()
     assert len(quick) >= 20
 
@@ -161,14 +163,14 @@ def test_stored_steps_decide_anew_what_they_decided() -> None:
             pass
         store = going.desk.store
         decided = 0
-        for line in store.steps(100):
-            text = store.step_input(line.id)
+        for line in store.steps.newest(100):
+            text = store.steps.input_json(line.id)
             assert text is not None
             decision = decide(codec.loads(StepInput, text)).decision
             assert (type(decision).__name__.lower(), decision.reason) == (line.decision, line.reason)
             decided += isinstance(decision, Rebalance)
         assert decided >= 2
-        assert {line.decision for line in store.steps(100)} == {"hold", "rebalance"}
+        assert {line.decision for line in store.steps.newest(100)} == {"hold", "rebalance"}
 
 
 @given(
@@ -192,13 +194,13 @@ def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(s
             assert min(world.wallet.balances.values()) >= 0
             assert set(world.wallet.allowances.values()) <= {0}
             before = dict(world.wallet.balances)
-        assert store.unbooked() == ()
-        assert store.open_intents() == ()
-        stands = {stand.token: stand.raw for stand in store.ledger_balances(world.block)}
+        assert store.journal.unbooked() == ()
+        assert store.journal.open_intents() == ()
+        stands = {stand.token: stand.raw for stand in store.ledger.balances(world.block)}
         assert {token: stands[token] for token in world.wallet.balances} == world.wallet.balances
         found = going.result()
         costs = found.fees + found.impact + found.gas
-        assert float(store.history(world.now_s()).loss_total) == pytest.approx(float(costs), rel=1e-9, abs=1e6)
+        assert float(store.budgets.history(world.now_s()).loss_total) == pytest.approx(float(costs), rel=1e-9, abs=1e6)
         assert found.final_value == world.value(world.wallet.balances) - found.gas
         assert (found.gas > 0) == bool(gas_gwei and found.rebalances)
 
@@ -212,8 +214,8 @@ def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
         while going.next():
             if going.outcome is not None and going.outcome.transactions:
                 break
-        swap = next(intent for intent in going.desk.store.intents(limit=100) if intent.kind is IntentKind.SWAP)
-        plan = going.desk.store.grant(swap.id).plan
+        swap = next(intent for intent in going.desk.store.journal.intents(limit=100) if intent.kind is IntentKind.SWAP)
+        plan = going.desk.store.journal.grant(swap.id).plan
         assert plan is not None
         predicted = plan.legs[0].amount_out_raw
         assert swap.receipt is not None

@@ -72,14 +72,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def mined(store: Store, step: StepInput, action: LpAction, net: tuple[int, int], *added: LiquidityAdded, status: int = 1) -> Receipt:
     """An action whose receipt moved so many base units into the wallet."""
-    store.begin_step("s", START_S, codec.dumps(step))
-    intent = store.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
-    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x01")
-    store.advance(intent.id, IntentState.BROADCAST, START_S)
+    store.steps.begin("s", START_S, codec.dumps(step))
+    intent = store.journal.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x01")
+    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     sides = [(POOL, builders.OWNER) if raw > 0 else (builders.OWNER, POOL) for raw in net]
     transfers = tuple(Transfer(token, *side, abs(raw)) for token, side, raw in zip((TOKEN0, TOKEN1), sides, net, strict=True))
     found = replace(receipt("0x01", 5, "0xb", status), transfers=transfers if status else (), added=added)
-    store.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
     return found
 
 
@@ -88,8 +88,8 @@ def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tup
     snapshot = step.snapshot if after is None else after.snapshot
     for _ in range(2):
         settlement.settle_mined(store, snapshot, lambda: step, before=None if after is None else step.snapshot)
-    assert store.unbooked() == ()
-    found = store.history(step.snapshot.head.timestamp_s)
+    assert store.journal.unbooked() == ()
+    found = store.budgets.history(step.snapshot.head.timestamp_s)
     return found.loss_24h, found.turnover_24h, found.gas_24h_wei
 
 
@@ -188,9 +188,9 @@ def test_an_action_that_reverted_costs_its_gas(store: Store) -> None:
 def test_without_the_step_it_was_planned_in_only_gas_is_known_to_be_lost(store: Store) -> None:
     step = step_with(position := at_reference(step_with()))
     action = withdraw(position, position.liquidity)
-    store.begin_step("s", START_S, "{}")
-    intent = store.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
-    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x01")
-    store.advance(intent.id, IntentState.BROADCAST, START_S)
-    store.advance(intent.id, IntentState.MINED, START_S, receipt=receipt("0x01", 5, "0xb"))
+    store.steps.begin("s", START_S, "{}")
+    intent = store.journal.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x01")
+    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt("0x01", 5, "0xb"))
     assert booked(store, step)[0] == gas_value(step)

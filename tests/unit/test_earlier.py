@@ -83,15 +83,15 @@ def test_a_new_store_is_told_once_and_remembers(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={number: {"logs": SWAP} for number in RECENT})
     step = at(node.height, nonce_latest=node.nonce)
-    step = replace(step, history=store.history(NOW_S))
+    step = replace(step, history=store.budgets.history(NOW_S))
     panel = EndpointPool([node], 1)
-    known = with_prior_day(step, store, panel).history
+    known = with_prior_day(step, store.balances, store.budgets, panel).history
     assert known.loss_24h == len(RECENT) * (10 + GAS_USD) * DOLLAR
     assert known.gas_24h_wei == len(RECENT) * GAS_WEI
     asked = node.requests
-    assert with_prior_day(replace(step, history=store.history(NOW_S)), store, panel).history == known
+    assert with_prior_day(replace(step, history=store.budgets.history(NOW_S)), store.balances, store.budgets, panel).history == known
     assert node.requests == asked
-    assert store.history(NOW_S + 86_400).loss_24h == 0
+    assert store.budgets.history(NOW_S + 86_400).loss_24h == 0
 
 
 def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_itself(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_it
     for later_s, unknown in ((0, True), (86_399, True), (86_400, False)):
         node.later_s = later_s
         step = at(node.height, nonce_latest=1)
-        step = replace(step, snapshot=replace(step.snapshot, head=node.head), history=store.history(NOW_S + later_s))
-        found = with_prior_day(step, store, EndpointPool([node], 1)).history.unknown
+        step = replace(step, snapshot=replace(step.snapshot, head=node.head), history=store.budgets.history(NOW_S + later_s))
+        found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown
         assert bool(found) is unknown
         assert not unknown or "--nothing-lost" in found
 
@@ -114,10 +114,12 @@ def test_what_was_told_without_payouts_is_asked_once_more(tmp_path: Path) -> Non
     step = at(node.height, nonce_latest=1)
 
     def looked() -> History:
-        return with_prior_day(replace(step, history=store.history(NOW_S)), store, EndpointPool([node], 1)).history
+        return with_prior_day(
+            replace(step, history=store.budgets.history(NOW_S)), store.balances, store.budgets, EndpointPool([node], 1)
+        ).history
 
     assert looked().outflow_24h == 700 * DOLLAR
-    with store.engine.begin() as connection:
+    with store.db.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE earlier SET outflow = NULL")
     node.states_from = 30_000
     assert "not known" in looked().unknown, "nobody can tell by now: payouts are refused"
@@ -132,43 +134,45 @@ def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp
     """A feed that is silent for one look must not empty the budget for a day."""
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_000: {"logs": SWAP}})
-    step = replace(at(node.height, nonce_latest=1), history=store.history(NOW_S))
+    step = replace(at(node.height, nonce_latest=1), history=store.budgets.history(NOW_S))
     feeds = tuple(feed for feed in step.snapshot.feeds if feed.feed != builders.feed_address("WETH"))
     blind = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
-    assert mentions(with_prior_day(blind, store, EndpointPool([node], 1)).history.unknown, "WETH", "reference price")
-    found = with_prior_day(step, store, EndpointPool([node], 1)).history
+    assert mentions(
+        with_prior_day(blind, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown, "WETH", "reference price"
+    )
+    found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
     assert (found.unknown, found.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
 
 
 def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_990: {}}, states_from=30_000)
-    step = replace(at(node.height, nonce_latest=1), history=store.history(NOW_S))
-    assert with_prior_day(step, store, EndpointPool([node], 1)).history.unknown
-    store.record_prior_day((), 1)
-    assert with_prior_day(step, store, EndpointPool([node], 1)).history.unknown == ""
+    step = replace(at(node.height, nonce_latest=1), history=store.budgets.history(NOW_S))
+    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown
+    store.balances.record_prior_day((), 1)
+    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown == ""
 
 
 def test_a_wallet_that_never_sent_anything_is_not_asked_about(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
     node = Node()
     step = at(node.height, nonce_latest=0)
-    assert with_prior_day(step, store, EndpointPool([node], 1)).history.unknown == ""
+    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown == ""
     assert node.requests == 0
 
 
 def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
-    store.begin_step("s", 1, "{}")
-    made = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
+    store.steps.begin("s", 1, "{}")
+    made = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
     tx_hash = f"0x{19_000:064x}"
-    store.advance(made.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
-    store.advance(made.id, IntentState.BROADCAST, 1)
-    mined = store.advance(made.id, IntentState.MINED, 1, receipt=receipt(tx_hash, 19_000, f"0x{19_000:064x}"))
-    store.book(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
+    store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
+    store.journal.advance(made.id, IntentState.BROADCAST, 1)
+    mined = store.journal.advance(made.id, IntentState.MINED, 1, receipt=receipt(tx_hash, 19_000, f"0x{19_000:064x}"))
+    store.budgets.book(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
     node = Node(sent={19_000: {"logs": SWAP}, 19_001: {}})
-    step = replace(at(node.height, nonce_latest=2), history=store.history(NOW_S))
-    found = with_prior_day(step, store, EndpointPool([node], 1)).history
+    step = replace(at(node.height, nonce_latest=2), history=store.budgets.history(NOW_S))
+    found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
     assert found.loss_24h == 7 + GAS_USD * DOLLAR
     assert found.gas_24h_wei == 11 + GAS_WEI
 
@@ -177,11 +181,16 @@ def test_after_an_adoption_the_chain_explains_what_the_wallet_did_meanwhile(tmp_
     """Balances that another machine moved with the same key are known, not flows; what came before the books is not counted again."""
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     before = at(18_500)
-    store.record_balances(before.snapshot, {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}, (), 0)
-    store.set_expected_nonce(2, 1)
+    store.balances.record(before.snapshot, {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}, (), 0)
+    store.journal.set_expected_nonce(2, 1)
     node = Node(sent={18_000: {"logs": SWAP}, 19_000: {"logs": SWAP}})
-    with_prior_day(replace(at(node.height, nonce_latest=2), history=store.history(NOW_S)), store, EndpointPool([node], 1))
-    own = {change.token: change.delta_raw for change in store.books().own}
+    with_prior_day(
+        replace(at(node.height, nonce_latest=2), history=store.budgets.history(NOW_S)),
+        store.balances,
+        store.budgets,
+        EndpointPool([node], 1),
+    )
+    own = {change.token: change.delta_raw for change in store.balances.expected().own}
     assert own == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR, NATIVE: -GAS_WEI}
-    assert store.history(NOW_S).loss_24h == 2 * (10 + GAS_USD) * DOLLAR
+    assert store.budgets.history(NOW_S).loss_24h == 2 * (10 + GAS_USD) * DOLLAR
     assert PRICE == 2_000 * DOLLAR

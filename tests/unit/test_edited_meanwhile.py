@@ -34,7 +34,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     (tmp_path / "trimtab.toml").write_text(text())
     loaded = load_config(tmp_path / "trimtab.toml")
     store = open_store(loaded.store_url, 1, builders.OWNER)
-    store.confirm_config(loaded.digest, 1)
+    store.configs.confirm(loaded.digest, 1)
     yield SimpleNamespace(
         loaded=loaded, config=loaded.config, store=store, confirmed=loaded.digest, clock=SimpleNamespace(sleep=lambda _: None)
     )
@@ -48,12 +48,12 @@ def wallet(desk: Any) -> WalletSession:
 def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(desk: Any) -> None:
     with wallet(desk).held() as actors:
         assert str(actors) == "hands"
-    desk.store.confirm_config(OTHER, 2)
+    desk.store.configs.confirm(OTHER, 2)
     with pytest.raises(ConfigChanged, match="edited"), wallet(desk).held():
         raise AssertionError("acts by limits that are nobody's any more")
     with wallet(desk).held(takes_back=True) as actors:
         assert str(actors) == "hands", "a hard pause waits for no restart"
-    desk.store.confirm_config(desk.loaded.digest, 3)  # and taken back
+    desk.store.configs.confirm(desk.loaded.digest, 3)  # and taken back
     with wallet(desk).held():
         pass
 
@@ -62,21 +62,21 @@ def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk
     agent: Any = SimpleNamespace(desk=desk)
 
     def edited_meanwhile(_: tuple[str, ...]) -> bool:
-        desk.store.confirm_config(OTHER, 2)
+        desk.store.configs.confirm(OTHER, 2)
         return True
 
     with pytest.raises(ConfigChanged):
         config_versions.confirm_changes(agent, edited_meanwhile)
-    assert desk.store.confirmed_config() == OTHER
+    assert desk.store.configs.confirmed() == OTHER
     assert config_versions.confirm_changes(agent, lambda _: True), "asked again, with what is different shown, it is an answer"
 
 
 def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(desk: Any) -> None:
     sent: Any = SimpleNamespace(kind="swap")
     under = SimpleNamespace(done=1, next_s=1_060, campaign=SimpleNamespace(rounds=3, pace=SimpleNamespace(style=ExecutionStyle.ROUNDS)))
-    desk.store.history = lambda _: SimpleNamespace(campaign=under)
+    desk.store.budgets = SimpleNamespace(history=lambda _: SimpleNamespace(campaign=under))
     desk.readers = None  # a round that began would fail here
-    desk.store.confirm_config(OTHER, 2)
+    desk.store.configs.confirm(OTHER, 2)
     first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
     found = rounds.continue_execution(wallet(desk), first)
     assert (found.kind, found.transactions) == (OutcomeKind.REFUSED, (sent,))

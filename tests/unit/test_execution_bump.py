@@ -20,7 +20,7 @@ def test_what_waits_too_long_is_sent_again_for_more_and_the_one_that_is_mined_is
     made = patient(tmp_path)
     when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[1]))
     ended = made.run()
-    original, bump = reversed(made.store.intents())
+    original, bump = reversed(made.store.journal.intents())
     assert (ended.id, ended.kind, ended.state, ended.succeeded) == (bump.id, IntentKind.SWAP, S.FINAL, True)
     assert original.state is S.REPLACED
     require_dearer([original, bump])
@@ -30,15 +30,17 @@ def test_what_waits_too_long_is_sent_again_for_more_and_the_one_that_is_mined_is
         original.tx.gas,
         original.deadline_s,
     )
-    assert made.store.open_intents() == ()
-    assert [intent.id for intent in made.store.unbooked()] == [bump.id]
+    assert made.store.journal.open_intents() == ()
+    assert [intent.id for intent in made.store.journal.unbooked()] == [bump.id]
 
 
 def test_the_hash_of_a_replacement_is_on_disk_before_it_leaves(tmp_path: Path) -> None:
     made = patient(tmp_path)
     seen: list[tuple[str, list[str]]] = []
     made.on_event = lambda event: (
-        seen.append((str(event.intent.tx_hash), [str(i.tx_hash) for i in made.store.intents()])) if event.name == "before:send" else None
+        seen.append((str(event.intent.tx_hash), [str(i.tx_hash) for i in made.store.journal.intents()]))
+        if event.name == "before:send"
+        else None
     )
     when_sent(made, 3, made.chain.mine)
     made.run()
@@ -66,7 +68,7 @@ def test_once_the_deadline_is_over_it_is_cancelled_and_the_swap_is_told_so(tmp_p
     ended = made.run()
     assert (ended.kind, ended.state, ended.succeeded) == (IntentKind.SWAP, S.CANCELLED, False)
     assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
-    assert "deadline" in made.store.intents()[0].note
+    assert "deadline" in made.store.journal.intents()[0].note
 
 
 def test_an_old_floor_is_no_free_option_what_fails_at_the_head_is_cancelled(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_an_old_floor_is_no_free_option_what_fails_at_the_head_is_cancelled(tmp_
     made.clock.each = turned
     assert made.run().state is S.CANCELLED
     assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
-    assert "Too little received" in made.store.intents()[0].note
+    assert "Too little received" in made.store.journal.intents()[0].note
 
 
 def test_while_endpoints_are_not_level_an_old_floor_is_not_sent_again(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_a_node_that_does_not_take_a_bump_is_asked_again_for_more(tmp_path: Path
     when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[1]))
     assert made.run().state is S.FINAL
     assert states(made) == [("swap", "replaced"), ("swap", "replaced"), ("swap", "final")]
-    require_dearer(list(reversed(made.store.intents())))
+    require_dearer(list(reversed(made.store.journal.intents())))
 
 
 def test_a_bump_that_comes_after_the_block_of_the_original_ends_replaced(tmp_path: Path) -> None:
@@ -190,12 +192,12 @@ def test_a_process_killed_while_it_replaces_ends_the_nonce_once(tmp_path: Path, 
     made.restart()
     if lost:
         made.chain.pool.clear()
-    known = {intent.tx_hash for intent in made.store.intents() if intent.state is not S.CANCELLED}
+    known = {intent.tx_hash for intent in made.store.journal.intents() if intent.state is not S.CANCELLED}
     assert set(made.chain.sent) <= known
     made.clock.each = lambda: made.chain.mine(made.chain.sent[-1]) if made.chain.sent[-1] in made.chain.pool else None
     made.executor().reconcile()
-    assert made.store.open_intents() == ()
-    ended = [intent for intent in made.store.intents() if intent.state is S.FINAL]
+    assert made.store.journal.open_intents() == ()
+    ended = [intent for intent in made.store.journal.intents() if intent.state is S.FINAL]
     assert len(ended) == 1
     assert sum(len(block) for block in made.chain.blocks) == 1
 

@@ -15,7 +15,7 @@ from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, ben
 
 
 def states(made: Bench) -> list[tuple[str, str]]:
-    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.intents())]
+    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.journal.intents())]
 
 
 def test_a_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) ->
     made.clock.each = mine_the_cancel
     made.executor().reconcile()
     assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
-    original, cancel = reversed(made.store.intents())
+    original, cancel = reversed(made.store.journal.intents())
     assert cancel.replaces == original.id
     assert (cancel.tx.to, cancel.tx.value_wei, cancel.tx.data, cancel.tx.nonce) == (WALLET, 0, "0x", 0)
 
@@ -42,7 +42,7 @@ def test_a_lost_transaction_past_its_deadline_is_cancelled_not_resent(tmp_path: 
     made.chain.timestamp_s = START_S + 90
     made.executor().reconcile()
     assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
-    assert made.chain.sent[1:] == [made.store.intents()[0].tx_hash]
+    assert made.chain.sent[1:] == [made.store.journal.intents()[0].tx_hash]
     assert made.run(1).state is IntentState.FINAL
 
 
@@ -51,7 +51,7 @@ def test_a_lost_transaction_that_would_fail_by_now_is_cancelled_not_resent(tmp_p
     made.chain.simulation = "Too little received"
     made.executor().reconcile()
     assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
-    assert "Too little received" in made.store.intents()[0].note
+    assert "Too little received" in made.store.journal.intents()[0].note
 
 
 def test_a_lost_transaction_whose_signature_cannot_be_repeated_is_cancelled(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_cancel_killed_anywhere_still_ends_the_nonce_once(tmp_path: Path, at: 
     made.executor().reconcile()
     assert [state for kind, state in states(made) if kind == "swap"] == ["cancelled"]
     assert [state for kind, state in states(made) if kind == "cancel"][-1] == "final"
-    assert made.store.open_intents() == ()
+    assert made.store.journal.open_intents() == ()
     assert sum(len(block) for block in made.chain.blocks) == 1
 
 
@@ -165,7 +165,7 @@ def test_a_cancel_that_no_node_knows_any_more_goes_out_again_while_the_switch_st
     made.executor().cancel_pending("hard pause")
     assert states(made)[0] == ("swap", "cancelled")
     assert states(made)[-1] == ("cancel", "final")
-    assert made.store.open_intents() == ()
+    assert made.store.journal.open_intents() == ()
 
 
 def test_what_never_left_is_dropped_without_waiting_for_a_block(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ S = IntentState
 
 
 def states(made: Bench) -> list[str]:
-    (intent,) = made.store.intents()
-    return [move.after.value for move in made.store.transitions(intent.id)]
+    (intent,) = made.store.journal.intents()
+    return [move.after.value for move in made.store.journal.transitions(intent.id)]
 
 
 def test_two_machines_with_one_backup_trade_once(tmp_path: Path) -> None:

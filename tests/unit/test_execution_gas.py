@@ -22,7 +22,7 @@ def test_bumps_leave_room_for_a_cancel_and_its_bump_and_nothing_goes_above_the_c
     made = patient(tmp_path, max_fee_wei=ceiling, mined_timeout_s=40)
     with pytest.raises(Retryable, match="not mined"):
         made.run()
-    intents = list(reversed(made.store.intents()))
+    intents = list(reversed(made.store.journal.intents()))
     kinds = [intent.kind for intent in intents]
     bumps, cancels = kinds.count(IntentKind.SWAP), kinds.count(IntentKind.CANCEL)
     assert kinds == [IntentKind.SWAP] * bumps + [IntentKind.CANCEL] * cancels
@@ -39,14 +39,16 @@ def test_bumps_leave_room_for_a_cancel_and_its_bump_and_nothing_goes_above_the_c
 def test_without_a_ceiling_gas_money_still_ends_at_a_multiple_of_the_first(tmp_path: Path) -> None:
     made = patient(tmp_path, max_fee_wei=None, mined_timeout_s=59)
     first_wei = 100_000 * 10 * GWEI
-    made.store.begin_step("s", START_S, "{}")
+    made.store.steps.begin("s", START_S, "{}")
     granted = replace(grant(), max_gas_wei=first_wei)
     with pytest.raises(Retryable):
         made.executor().run("s", IntentKind.SWAP, tx(0), granted, "swap")
-    swaps = [intent for intent in made.store.intents() if intent.kind is IntentKind.SWAP]
+    swaps = [intent for intent in made.store.journal.intents() if intent.kind is IntentKind.SWAP]
     assert max(intent.tx.gas * intent.tx.max_fee_wei for intent in swaps) <= MAX_GAS_MULTIPLE * first_wei
     assert len(swaps) == 12  # 1.125 ** 11 is below four, 1.125 ** 12 above
-    assert all(made.store.grant(intent.id).max_gas_wei >= intent.tx.gas * intent.tx.max_fee_wei for intent in made.store.intents())
+    assert all(
+        made.store.journal.grant(intent.id).max_gas_wei >= intent.tx.gas * intent.tx.max_fee_wei for intent in made.store.journal.intents()
+    )
 
 
 def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_goes(tmp_path: Path) -> None:
@@ -54,11 +56,11 @@ def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_
     earlier = made.store
     made.chain.automine = True
     done = made.run(0)
-    earlier.book(done, Fraction(0), Fraction(0), 100_000 * GWEI, START_S)
+    earlier.budgets.book(done, Fraction(0), Fraction(0), 100_000 * GWEI, START_S)
     made.chain.automine = False
     when_sent(made, 3, lambda: made.chain.mine(made.chain.sent[2]))
     assert made.run(1).state is S.CANCELLED
-    cancel, original = made.store.intents()[:2]
+    cancel, original = made.store.journal.intents()[:2]
     assert "gas money" in cancel.note  # 1 burnt, and 11.25 more
     assert cancel.tx.gas * cancel.tx.max_fee_wei < original.tx.gas * original.tx.max_fee_wei
 
@@ -125,7 +127,7 @@ def test_hurrying_by_hand_says_why_nothing_may_be_sent(tmp_path: Path) -> None:
 def test_a_bump_aims_no_higher_than_its_gas_money_allows(tmp_path: Path) -> None:
     made = patient(tmp_path, max_fee_wei=None)
     first_wei = 100_000 * 10 * GWEI
-    made.store.begin_step("s", START_S, "{}")
+    made.store.steps.begin("s", START_S, "{}")
 
     def dear() -> None:
         made.chain.base_fee_wei = 25 * GWEI  # twice that would be more than four times the first

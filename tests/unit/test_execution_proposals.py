@@ -45,8 +45,17 @@ class Owner:
 
 
 def proposing(made: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
-    submitter = Submitter(made.store, made.signer, made.chain, made.clock, made.settings, lambda: made.paused, is_hard=lambda: made.hard)
-    return ProposingExecutor(submitter, made.store, owner, FileOutbox(folder / "proposals"))
+    submitter = Submitter(
+        made.store.journal,
+        made.store.budgets,
+        made.signer,
+        made.chain,
+        made.clock,
+        made.settings,
+        lambda: made.paused,
+        is_hard=lambda: made.hard,
+    )
+    return ProposingExecutor(submitter, made.store.proposals, owner, FileOutbox(folder / "proposals"))
 
 
 def proposed(folder: Path) -> tuple[Bench, Owner, ProposingExecutor]:
@@ -54,7 +63,7 @@ def proposed(folder: Path) -> tuple[Bench, Owner, ProposingExecutor]:
     made = bench(folder)
     owner = Owner(made)
     executor = proposing(made, owner, folder)
-    made.store.begin_step("s", START_S, "{}")
+    made.store.steps.begin("s", START_S, "{}")
     with pytest.raises(AwaitingExternalSignature):
         executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
     return made, owner, executor
@@ -66,9 +75,9 @@ def test_a_hard_pause_takes_back_what_waits_and_settles_what_was_mined_meanwhile
     made.paused = made.hard = True
     (ended,) = executor.cancel_pending("hard pause")
     assert (ended.state, ended.tx_hash) == (IntentState.FINAL, HASH)
-    assert [intent.id for intent in made.store.unbooked()] == [ended.id], "what it lost counts"
+    assert [intent.id for intent in made.store.journal.unbooked()] == [ended.id], "what it lost counts"
     assert not list((tmp_path / "proposals").iterdir())
-    assert made.store.expected_nonce() == 1
+    assert made.store.journal.expected_nonce() == 1
 
 
 def test_a_hard_pause_leaves_what_something_else_took_the_place_of_to_a_person(tmp_path: Path) -> None:
@@ -77,10 +86,10 @@ def test_a_hard_pause_leaves_what_something_else_took_the_place_of_to_a_person(t
     made.paused = made.hard = True
     with pytest.raises(OperatorNeeded, match="something else"):
         executor.cancel_pending("hard pause")
-    (waiting,) = made.store.open_intents()
+    (waiting,) = made.store.journal.open_intents()
     assert waiting.state is IntentState.PLANNED
     assert executor.resync_nonce() == 1
-    assert made.store.open_intents() == ()
+    assert made.store.journal.open_intents() == ()
 
 
 def test_what_is_mined_in_its_last_second_is_not_given_up(tmp_path: Path) -> None:

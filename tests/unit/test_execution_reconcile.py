@@ -17,7 +17,7 @@ FOREIGN = "0x" + "f0" * 32
 
 
 def states(made: Bench) -> list[tuple[str, str]]:
-    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.intents())]
+    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.journal.intents())]
 
 
 @pytest.mark.parametrize("at", ["after:planned", "before:signed"])
@@ -46,7 +46,7 @@ def test_what_was_sent_is_followed_and_never_sent_again(tmp_path: Path, at: str)
     made = bench(tmp_path)
     killed_at(made, at)
     made.executor().reconcile()
-    (intent,) = made.store.intents()
+    (intent,) = made.store.journal.intents()
     assert intent.state is S.FINAL
     assert len(made.chain.sent) == 1
     assert made.executor().reconcile() == []
@@ -81,10 +81,10 @@ def test_recovery_sends_nothing_while_paused(tmp_path: Path, paused: bool | None
     made.chain.timestamp_s += 90 if late else 0
     made.executor().reconcile()
     assert made.chain.sent == []
-    assert len(made.store.open_intents()) == 1
+    assert len(made.store.journal.open_intents()) == 1
     made.paused = False
     made.executor().reconcile()
-    assert made.store.open_intents() == ()
+    assert made.store.journal.open_intents() == ()
 
 
 def test_a_pause_during_recovery_stops_the_resend(tmp_path: Path) -> None:
@@ -188,5 +188,5 @@ def test_the_first_use_adopts_the_nonce_of_a_wallet_with_a_past(tmp_path: Path) 
     made = bench(tmp_path)
     made.chain.base_nonce = 57
     assert made.executor().reconcile() == []
-    assert made.store.expected_nonce() == 57
+    assert made.store.journal.expected_nonce() == 57
     assert made.run(57).state is S.FINAL

@@ -21,7 +21,7 @@ def settled(made: Bench, nonce: int = 0) -> str:
     ended = made.run(nonce)
     assert ended.state is S.FINAL
     assert ended.receipt is not None
-    made.store.book(ended, Fraction(3), Fraction(5), ended.receipt.gas_cost_wei, START_S)
+    made.store.budgets.book(ended, Fraction(3), Fraction(5), ended.receipt.gas_cost_wei, START_S)
     return str(ended.tx_hash)
 
 
@@ -31,8 +31,8 @@ def buried(made: Bench, depth: int) -> None:
 
 
 def booked(made: Bench) -> tuple[object, ...]:
-    found = made.store.history(START_S)
-    return found.loss_24h, found.turnover_24h, found.last_rebalance_s, len(made.store.movements())
+    found = made.store.budgets.history(START_S)
+    return found.loss_24h, found.turnover_24h, found.last_rebalance_s, len(made.store.budgets.movements())
 
 
 @pytest.mark.parametrize("depth", [1, 2, 30, 63, REORG_WATCH_BLOCKS])
@@ -50,8 +50,8 @@ def test_what_a_reorganisation_takes_is_sent_again_or_cancelled_and_the_books_ar
     assert made.chain.sent[:1] == [swap]
     assert (made.chain.sent[1] == swap) != late
     assert booked(made) == (0, 0, None, 0)
-    assert [intent.state for intent in made.store.unbooked()] == [S.FINAL]
-    assert made.store.expected_nonce() == 1
+    assert [intent.state for intent in made.store.journal.unbooked()] == [S.FINAL]
+    assert made.store.journal.expected_nonce() == 1
     assert made.run(1).state is S.FINAL
 
 
@@ -87,7 +87,7 @@ def test_several_nonces_come_back_in_their_order(tmp_path: Path) -> None:
     made.executor().reconcile()
     assert states(made) == [("swap", "final")] * 4
     assert made.chain.sent == [*hashes, *hashes[1:]]
-    assert [intent.tx.nonce for intent in made.store.unbooked()] == [1, 2, 3]
+    assert [intent.tx.nonce for intent in made.store.journal.unbooked()] == [1, 2, 3]
 
 
 def test_what_is_in_another_block_now_is_booked_anew_and_not_sent(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_what_is_in_another_block_now_is_booked_anew_and_not_sent(tmp_path: Path
     assert (moved.state, len(made.chain.sent)) == (S.FINAL, 1)
     assert moved.receipt is not None and moved.receipt.block_number == 3
     assert booked(made) == (0, 0, None, 0)
-    assert [intent.id for intent in made.store.unbooked()] == [moved.id]
+    assert [intent.id for intent in made.store.journal.unbooked()] == [moved.id]
 
 
 def test_what_nodes_have_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
@@ -118,12 +118,12 @@ def test_a_revert_that_lost_its_block_comes_back_like_a_success(tmp_path: Path) 
     made.chain.status = 0
     reverted = made.run()
     assert reverted.state is S.REVERTED
-    assert made.store.history(START_S).reverts_in_row == 1
+    assert made.store.budgets.history(START_S).reverts_in_row == 1
     made.chain.reorg(1)
     made.chain.status = 1
     (again,) = made.executor().reconcile()
     assert again.state is S.FINAL
-    assert made.store.history(START_S).reverts_in_row == 0
+    assert made.store.budgets.history(START_S).reverts_in_row == 0
 
 
 @pytest.mark.parametrize("winner", ["original", "cancel"])
@@ -145,7 +145,7 @@ def test_what_a_cancel_had_ended_is_open_again_once_the_cancel_lost_its_block(tm
     made.executor().reconcile()
     ended = {"original": [("swap", "final"), ("cancel", "replaced")], "cancel": [("swap", "cancelled"), ("cancel", "final")]}
     assert states(made) == ended[winner]
-    assert made.store.open_intents() == ()
+    assert made.store.journal.open_intents() == ()
 
 
 @pytest.mark.parametrize("at", ["before:broadcast", "after:broadcast", "before:send", "after:send", "before:mined", "after:final"])
@@ -217,7 +217,7 @@ def test_a_long_lived_process_asks_for_one_block_where_nothing_changed(tmp_path:
 def test_what_was_final_before_an_adoption_is_the_operators_affair(tmp_path: Path) -> None:
     made = bench(tmp_path)
     settled(made)
-    made.store.set_expected_nonce(1, START_S)
+    made.store.journal.set_expected_nonce(1, START_S)
     made.chain.reorg(1)
     made.chain.base_nonce = 1
     assert made.executor().reconcile() == []
@@ -259,13 +259,13 @@ def test_a_look_that_is_slower_than_a_reorganisation_books_nothing_of_it(tmp_pat
     """Dry looks hold no lock: one may have read a receipt that the journal lost meanwhile."""
     made = bench(tmp_path)
     ended = made.run()
-    (stale,) = made.store.unbooked()
-    made.store.advance(ended.id, S.BROADCAST, START_S)
-    made.store.book(stale, Fraction(3), Fraction(5), 7, START_S)
+    (stale,) = made.store.journal.unbooked()
+    made.store.journal.advance(ended.id, S.BROADCAST, START_S)
+    made.store.budgets.book(stale, Fraction(3), Fraction(5), 7, START_S)
     assert booked(made) == (0, 0, None, 0)
     reverted = receipt(str(ended.tx_hash), 2, "0x" + "b" * 64, status=0)
-    made.store.advance(ended.id, S.MINED, START_S, receipt=reverted)
-    assert [intent.receipt for intent in made.store.unbooked()] == [reverted]
+    made.store.journal.advance(ended.id, S.MINED, START_S, receipt=reverted)
+    assert [intent.receipt for intent in made.store.journal.unbooked()] == [reverted]
 
 
 def test_a_height_that_nobody_could_tell_once_is_asked_again(tmp_path: Path) -> None:

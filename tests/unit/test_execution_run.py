@@ -25,8 +25,8 @@ def refused_guard(caught: pytest.ExceptionInfo[Refused]) -> str:
 
 
 def states(made: Bench) -> list[str]:
-    (intent,) = made.store.intents()
-    return [move.after.value for move in made.store.transitions(intent.id)]
+    (intent,) = made.store.journal.intents()
+    return [move.after.value for move in made.store.journal.transitions(intent.id)]
 
 
 def test_every_move_is_written_before_its_act(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_every_move_is_written_before_its_act(tmp_path: Path) -> None:
     seen = []
 
     def watch(event) -> None:
-        stored = [intent.state.value for intent in made.store.intents()]
+        stored = [intent.state.value for intent in made.store.journal.intents()]
         seen.append((event.name, stored[0] if stored else None, len(made.signer.signed), len(made.chain.sent)))
 
     made.on_event = watch
@@ -77,20 +77,20 @@ def test_a_chain_without_new_blocks_leaves_it_mined_and_the_next_one_may_follow(
 def test_nothing_is_added_to_a_position_before_its_mint_is_final(tmp_path: Path) -> None:
     """The manager numbers positions in order and lets anybody add to any: taken back and mined anew, ours is a stranger's."""
     made = bench(tmp_path)
-    made.store.begin_step("s", START_S, "{}")
-    intent = made.store.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(MINT), "mint", START_S, None)
-    made.store.advance(intent.id, S.SIGNED, START_S, tx_hash="0x01")
-    made.store.advance(intent.id, S.BROADCAST, START_S)
-    added = LiquidityAdded(MINT.contract, 42, 1, (1, 1), made.store.wallet)
-    made.store.advance(intent.id, S.MINED, START_S, receipt=replace(receipt("0x01", 5, "0xb"), added=(added,)))
+    made.store.steps.begin("s", START_S, "{}")
+    intent = made.store.journal.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(MINT), "mint", START_S, None)
+    made.store.journal.advance(intent.id, S.SIGNED, START_S, tx_hash="0x01")
+    made.store.journal.advance(intent.id, S.BROADCAST, START_S)
+    added = LiquidityAdded(MINT.contract, 42, 1, (1, 1), made.store.db.wallet)
+    made.store.journal.advance(intent.id, S.MINED, START_S, receipt=replace(receipt("0x01", 5, "0xb"), added=(added,)))
 
     def grow() -> None:
         made.executor().run("s", IntentKind.LIQUIDITY, tx(1), grant_of(INCREASE), "increase")
 
     with pytest.raises(Retryable, match="another number"):
         grow()
-    assert made.chain.sent == [] and len(made.store.intents()) == 1
-    made.store.advance(intent.id, S.FINAL, START_S)
+    assert made.chain.sent == [] and len(made.store.journal.intents()) == 1
+    made.store.journal.advance(intent.id, S.FINAL, START_S)
     with pytest.raises(Refused, match="nonce moved"):  # the next check, on a chain that knows of no mint
         grow()
 
@@ -100,9 +100,9 @@ def test_a_revert_on_chain_ends_reverted_and_its_gas_can_be_booked(tmp_path: Pat
     made.chain.status = 0
     intent = made.run()
     assert intent.state is S.REVERTED
-    assert made.store.unbooked() == (intent,)
-    made.store.book(intent, Fraction(0), Fraction(1), intent.receipt.gas_cost_wei, START_S)
-    assert made.store.history(START_S).reverts_in_row == 1
+    assert made.store.journal.unbooked() == (intent,)
+    made.store.budgets.book(intent, Fraction(0), Fraction(1), intent.receipt.gas_cost_wei, START_S)
+    assert made.store.budgets.history(START_S).reverts_in_row == 1
 
 
 @pytest.mark.parametrize("paused", [True, None])
@@ -112,7 +112,7 @@ def test_nothing_happens_while_paused_or_when_that_cannot_be_read(tmp_path: Path
     with pytest.raises(Refused) as caught:
         made.run()
     assert refused_guard(caught) == "kill_switch"
-    assert made.store.intents() == ()
+    assert made.store.journal.intents() == ()
     assert made.signer.signed == []
 
 
@@ -152,7 +152,7 @@ def test_a_failing_simulation_writes_and_sends_nothing(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="Too little received") as caught:
         made.run()
     assert refused_guard(caught) == "simulation"
-    assert made.store.intents() == ()
+    assert made.store.journal.intents() == ()
 
 
 def test_a_transaction_that_needs_more_gas_by_now_is_refused(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_refusing_signer_leaves_nothing_open(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="recipient"):
         made.run()
     assert states(made) == ["planned", "cancelled"]
-    assert made.store.open_intents() == ()
+    assert made.store.journal.open_intents() == ()
 
 
 def test_a_foreign_pending_transaction_needs_the_operator(tmp_path: Path) -> None:
@@ -234,5 +234,5 @@ def test_what_waits_for_a_nonce_whose_block_went_is_not_waited_for_until_it_lies
     assert len(made.chain.blocks) < REORG_WATCH_BLOCKS
     made.on_event, made.chain.automine = None, True
     made.executor().reconcile()
-    assert [(one.tx.nonce, one.state) for one in made.store.intents()] == [(1, S.FINAL), (0, S.FINAL)]
+    assert [(one.tx.nonce, one.state) for one in made.store.journal.intents()] == [(1, S.FINAL), (0, S.FINAL)]
     assert made.chain.sent[0] == first == made.chain.sent[2]

@@ -99,38 +99,38 @@ def swapped(folder: Path, *transfers: Transfer):
 
 def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 19_900))
-    lost = settlement.book_intent(made.store, intent, WALLET, PRICES, Fraction(1, 10**12), START_S)
+    lost = settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(1, 10**12), START_S)
     assert lost == 100 + intent.receipt.gas_cost_wei * Fraction(1, 10**12)
-    found = made.store.history(START_S)
+    found = made.store.budgets.history(START_S)
     assert (found.loss_24h, found.turnover_24h, found.gas_24h_wei) == (lost, Fraction(39_900, 2), intent.receipt.gas_cost_wei)
-    assert made.store.unbooked() == ()
+    assert made.store.journal.unbooked() == ()
 
 
 def test_a_token_that_lies_in_its_events_hides_no_loss(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 20_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000})
-    assert settlement.book_intent(made.store, intent, WALLET, PRICES, Fraction(0), START_S, balances) == 5_000
+    assert settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(0), START_S, balances) == 5_000
 
 
 def test_a_deposit_in_between_hides_no_loss(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000 + 1_000_000})
-    assert settlement.book_intent(made.store, intent, WALLET, PRICES, Fraction(0), START_S, balances) == 5_000
+    assert settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(0), START_S, balances) == 5_000
 
 
 def test_a_revert_loses_its_gas(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.status = 0
     intent = made.run()
-    lost = settlement.book_intent(made.store, intent, WALLET, PRICES, Fraction(1, 10**9), START_S)
+    lost = settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(1, 10**9), START_S)
     assert lost == Fraction(intent.receipt.gas_cost_wei, 10**9)
-    assert made.store.history(START_S).loss_24h == lost
+    assert made.store.budgets.history(START_S).loss_24h == lost
 
 
 def test_a_transaction_that_was_not_mined_cannot_be_booked(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path)
     with pytest.raises(ValueError, match="no receipt"):
-        settlement.book_intent(made.store, replace(intent, receipt=None), WALLET, PRICES, Fraction(0), START_S)
+        settlement.book_intent(made.store.budgets, replace(intent, receipt=None), WALLET, PRICES, Fraction(0), START_S)
 
 
 def _receipt():

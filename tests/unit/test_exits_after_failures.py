@@ -68,46 +68,46 @@ def test_gas_money_for_an_exit_waits_like_the_exit() -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    found.begin_step("s", START_S, "{}")
+    found.steps.begin("s", START_S, "{}")
     yield found
     found.close()
 
 
 def booked(store: Store, nonce: int, at_s: int, status: int = 0, kind: IntentKind = IntentKind.SWAP) -> Intent:
     intent = ended(store, nonce, kind=kind, status=status)
-    store.book(intent, Fraction(0), Fraction(0), 1, at_s)
+    store.budgets.book(intent, Fraction(0), Fraction(0), 1, at_s)
     return intent
 
 
 def test_the_wait_counts_from_the_newest_failure_in_the_journal(store: Store) -> None:
     for nonce in range(2):
         booked(store, nonce, START_S + nonce)
-    few = store.history(START_S + 9)
+    few = store.budgets.history(START_S + 9)
     assert (few.failed_s, few.failures_stop) == (None, False)
     booked(store, 2, START_S + 2)
-    many = store.history(START_S + 9)
+    many = store.budgets.history(START_S + 9)
     assert (many.reverts_in_row, many.failed_s, many.failures_stop) == (3, START_S + 2, True)
     ended(store, 3, status=0)
-    assert store.history(START_S + 9).failed_s == START_S + 9, "what is not booked yet failed now"
+    assert store.budgets.history(START_S + 9).failed_s == START_S + 9, "what is not booked yet failed now"
 
 
 def test_a_success_ends_the_wait_and_only_the_owner_ends_the_stop(store: Store) -> None:
     for nonce in range(3):
         booked(store, nonce, START_S)
     booked(store, 3, START_S + 1, status=1)
-    sold = store.history(START_S + 9)
+    sold = store.budgets.history(START_S + 9)
     assert (sold.reverts_in_row, sold.failed_s, sold.failures_stop) == (0, None, True)
-    store.resume("seen", START_S)
-    assert not store.history(START_S + 9).failures_stop
+    store.pause_switch.resume("seen", START_S)
+    assert not store.budgets.history(START_S + 9).failures_stop
 
 
 def test_steps_of_approvals_alone_stop_like_reverts(store: Store) -> None:
     for nonce in range(8):
         mined(store, nonce, IntentKind.APPROVE)
-        (approval,) = store.unbooked()
-        store.book(approval, Fraction(0), Fraction(0), 1, START_S + nonce)
-        assert store.history(START_S + 9).failures_stop is (nonce == 7)
-    assert store.history(START_S + 9).failed_s == START_S + 7
+        (approval,) = store.journal.unbooked()
+        store.budgets.book(approval, Fraction(0), Fraction(0), 1, START_S + nonce)
+        assert store.budgets.history(START_S + 9).failures_stop is (nonce == 7)
+    assert store.budgets.history(START_S + 9).failed_s == START_S + 7
 
 
 @pytest.mark.parametrize(("reverts", "goes"), [(0, WBTC), (1, LINK), (2, WBTC), (3, LINK), (4, WBTC)])
@@ -115,14 +115,14 @@ def test_each_revert_moves_the_turn_to_the_next_exit(reverts: int, goes: Token) 
     step = fired("LINK", "WBTC", pools=TWO)
     failed = replace(step.history, reverts_in_row=reverts, failed_s=NOW_S - 3_600, failures_stop=reverts >= 3)
     found = engine.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
-    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == goes.address
+    assert found.kind is OutcomeKind.PLANNED and found.decided.leaves == (goes.address,)
 
 
 def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
     step = fired("LINK", "WBTC", pools=(*MARKET, OFF))
     failed = replace(step.history, reverts_in_row=3, failed_s=NOW_S - 3_600, failures_stop=True)
     found = engine.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
-    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address
+    assert found.kind is OutcomeKind.PLANNED and found.decided.leaves == (WBTC.address,)
 
 
 def refusing(exits: bool, **past: object) -> set[str]:
@@ -165,9 +165,9 @@ def test_the_store_tells_gas_that_exchanged_nothing(store: Store) -> None:
             (IntentKind.PAYOUT, 1, 600_000),
         )
     ):
-        store.book(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(wei), wei, START_S)
-    found = store.history(START_S)
+        store.budgets.book(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(wei), wei, START_S)
+    found = store.budgets.history(START_S)
     assert (found.wasted_24h_wei, found.wasted_wei, found.gas_24h_wei) == (50_321, 50_020, 654_321)
     assert found.loss_24h == 654_321, "it is a loss all the same"
-    later = store.history(START_S + DAY_S)
+    later = store.budgets.history(START_S + DAY_S)
     assert (later.wasted_24h_wei, later.wasted_wei) == (0, 50_020)

@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Store:
 # what is explained
 def test_the_first_look_takes_balances_as_they_are(store: Store) -> None:
     assert opened(store, at()) == []
-    assert {(o.token, o.raw) for o in store.books().openings} == {
+    assert {(o.token, o.raw) for o in store.balances.expected().openings} == {
         (WETH.address, 10 * COIN),
         (USDC.address, 20_000 * DOLLAR),
         (NATIVE, COIN),
@@ -56,16 +56,16 @@ def test_a_reorganisation_that_takes_our_transaction_back_is_no_flow(store: Stor
     looked(store, at())
     moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
     looked(store, at(1_002, "9", native=COIN - GAS_WEI))
-    (ours,) = store.open_intents()
-    store.advance(ours.id, IntentState.BROADCAST, 2)
+    (ours,) = store.journal.open_intents()
+    store.journal.advance(ours.id, IntentState.BROADCAST, 2)
     assert opened(store, at(1_002)) == []
 
 
 def test_a_snapshot_that_may_hold_a_transaction_whose_receipt_is_missing_is_not_compared(store: Store) -> None:
     looked(store, at())
     moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
-    (ours,) = store.open_intents()
-    store.advance(ours.id, IntentState.BROADCAST, 2)
+    (ours,) = store.journal.open_intents()
+    store.journal.advance(ours.id, IntentState.BROADCAST, 2)
     assert opened(store, at(1_002, "9", nonce_latest=4)) == []
     assert opened(store, at(1_002, "9", nonce_latest=3)) == [(WETH.address, -COIN, True)]
 
@@ -73,9 +73,9 @@ def test_a_snapshot_that_may_hold_a_transaction_whose_receipt_is_missing_is_not_
 def test_a_snapshot_from_before_the_books_is_not_compared(store: Store) -> None:
     looked(store, at(1_000))
     looked(store, at(1_001, "10.01"))
-    before = store.books()
+    before = store.balances.expected()
     assert opened(store, at(1_000)) == [(WETH.address, COIN // 100, False)]
-    assert store.books() == before
+    assert store.balances.expected() == before
 
 
 def test_a_height_that_never_was_keeps_no_later_look_from_being_compared(store: Store) -> None:
@@ -85,7 +85,7 @@ def test_a_height_that_never_was_keeps_no_later_look_from_being_compared(store: 
     old = at(1_001, "9", now_s=builders.NOW_S + 3_600)
     assert opened(store, old) == [], "a block of an hour ago may be from before the books"
     assert opened(store, at(1_002, "9")) == [(WETH.address, -COIN, True)]
-    assert {opening.block for opening in store.books().openings} == {1_002}
+    assert {opening.block for opening in store.balances.expected().openings} == {1_002}
 
 
 def test_a_balance_that_could_not_be_read_keeps_its_books(store: Store) -> None:
@@ -99,15 +99,15 @@ def test_old_final_transactions_become_part_of_the_opening_and_nothing_changes(s
     looked(store, at())
     for nonce in range(3, 6):
         moved(store, nonce, 998 + nonce, Transfer(WETH.address, WALLET, OTHER, COIN))
-        (ours,) = store.open_intents()
-        store.advance(ours.id, IntentState.FINAL, 2)
+        (ours,) = store.journal.open_intents()
+        store.journal.advance(ours.id, IntentState.FINAL, 2)
     native = COIN - 3 * GAS_WEI
     looked(store, at(1_010, "7", native=native))
-    assert {change.block for change in store.books().own} == {1_001, 1_002, 1_003}
+    assert {change.block for change in store.balances.expected().own} == {1_001, 1_002, 1_003}
     looked(store, at(1_258, "7", native=native))
-    assert {change.block for change in store.books().own} == {1_003}
+    assert {change.block for change in store.balances.expected().own} == {1_003}
     looked(store, at(2_000, "7", native=native))
-    assert store.books().own == ()
+    assert store.balances.expected().own == ()
     assert opened(store, at(2_001, "7", native=native)) == []
 
 
@@ -115,19 +115,19 @@ def test_old_final_transactions_become_part_of_the_opening_and_nothing_changes(s
 def test_what_wins_its_nonce_once_a_reorganisation_took_the_other_is_explained(store: Store, kind: IntentKind) -> None:
     looked(store, at())
     moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
-    (swap,) = store.open_intents()
+    (swap,) = store.journal.open_intents()
     assert swap.receipt is not None
-    store.advance(swap.id, IntentState.BROADCAST, 2)
-    other = store.intend("s", kind, tx(3), grant(kind), "in its place", 2, None, replaces=swap.id)
-    store.advance(other.id, IntentState.SIGNED, 2, tx_hash="0x" + "c" * 64)
-    store.advance(other.id, IntentState.BROADCAST, 2)
-    store.advance(other.id, IntentState.MINED, 2, receipt=receipt("0x" + "c" * 64, 1_001, "0x" + "d" * 64))
-    store.advance(other.id, IntentState.FINAL, 2)
-    store.advance(swap.id, IntentState.CANCELLED if kind is IntentKind.CANCEL else IntentState.REPLACED, 2)
+    store.journal.advance(swap.id, IntentState.BROADCAST, 2)
+    other = store.journal.intend("s", kind, tx(3), grant(kind), "in its place", 2, None, replaces=swap.id)
+    store.journal.advance(other.id, IntentState.SIGNED, 2, tx_hash="0x" + "c" * 64)
+    store.journal.advance(other.id, IntentState.BROADCAST, 2)
+    store.journal.advance(other.id, IntentState.MINED, 2, receipt=receipt("0x" + "c" * 64, 1_001, "0x" + "d" * 64))
+    store.journal.advance(other.id, IntentState.FINAL, 2)
+    store.journal.advance(swap.id, IntentState.CANCELLED if kind is IntentKind.CANCEL else IntentState.REPLACED, 2)
     looked(store, at(1_002, native=COIN - GAS_WEI))
-    store.advance(other.id, IntentState.BROADCAST, 3)
-    store.advance(swap.id, IntentState.BROADCAST, 3)
-    store.advance(swap.id, IntentState.MINED, 3, receipt=replace(swap.receipt, block_number=1_003))
+    store.journal.advance(other.id, IntentState.BROADCAST, 3)
+    store.journal.advance(swap.id, IntentState.BROADCAST, 3)
+    store.journal.advance(swap.id, IntentState.MINED, 3, receipt=replace(swap.receipt, block_number=1_003))
     assert opened(store, at(1_004, "9", native=COIN - GAS_WEI)) == []
 
 
@@ -137,10 +137,10 @@ def test_what_becomes_part_of_the_opening_while_a_balance_cannot_be_read_stays_e
     moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
     native = COIN - GAS_WEI
     looked(store, at(1_002, "9", native=native))
-    (ours,) = store.open_intents()
-    store.advance(ours.id, IntentState.FINAL, 2)
+    (ours,) = store.journal.open_intents()
+    store.journal.advance(ours.id, IntentState.FINAL, 2)
     looked(store, at(1_300, "9", native=native, quarantined=(QuarantinedItem("balance", WETH.address, "reverts"),)))
-    assert store.books().own == ()
+    assert store.balances.expected().own == ()
     assert opened(store, at(1_301, "9", native=native)) == []
     assert opened(store, at(1_302, "8", native=native)) == [(WETH.address, -COIN, True)]
 
@@ -150,9 +150,9 @@ def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) ->
     looked(store, at())
     events = (Transfer(USDC.address, WALLET, NATIVE, 5), Transfer(WETH.address, WALLET, NATIVE, COIN))
     moved(store, 3, 1_001, to=WETH.address, wrapped=events)
-    (ours,) = store.unbooked()
-    store.book(ours, Fraction(0), Fraction(0), GAS_WEI, 5)
-    assert {(m.token, m.delta_raw, m.kind) for m in store.movements() if m.token == NATIVE} == {
+    (ours,) = store.journal.unbooked()
+    store.budgets.book(ours, Fraction(0), Fraction(0), GAS_WEI, 5)
+    assert {(m.token, m.delta_raw, m.kind) for m in store.budgets.movements() if m.token == NATIVE} == {
         (NATIVE, COIN, "swap"),
         (NATIVE, -GAS_WEI, "gas"),
     }
@@ -179,7 +179,7 @@ def test_a_rise_beyond_the_limit_holds_back_until_its_owner_explains_it(store: S
     assert mentions(decision.reason, "WETH", "1 (2000 USDC)")
     assert "2027-01-16 08:00:00 UTC" in decision.reason
     assert "trimtab flows confirm" in decision.reason
-    store.classify_transfer(1, None, 5)
+    store.balances.classify(1, None, 5)
     assert not isinstance(decide(remembered(store, at(1_006, "11"))).decision, Halt)
 
 
@@ -210,15 +210,15 @@ def test_a_fall_is_a_loss_until_its_owner_calls_it_a_withdrawal(store: Store) ->
     assert looked(store, at(1_002, "9.9", later_s=DAY_S - 1)).history.loss_24h == PRICE // 10
     assert looked(store, at(1_003, "9.9", later_s=DAY_S)).history.loss_24h == 0
     now_s = step.snapshot.head.timestamp_s
-    store.classify_transfer(1, ExternalTransferKind.LOSS, 5)
-    assert store.history(now_s).loss_24h == PRICE // 10
+    store.balances.classify(1, ExternalTransferKind.LOSS, 5)
+    assert store.budgets.history(now_s).loss_24h == PRICE // 10
 
 
 def test_a_withdrawal_is_no_loss(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
-    store.classify_transfer(1, ExternalTransferKind.WITHDRAWAL, 5)
-    found = store.history(builders.NOW_S)
+    store.balances.classify(1, ExternalTransferKind.WITHDRAWAL, 5)
+    found = store.budgets.history(builders.NOW_S)
     assert (found.loss_24h, found.flows) == (0, ())
 
 
@@ -234,7 +234,7 @@ def test_a_dry_run_sees_the_change_and_writes_nothing(store: Store) -> None:
     assert [(flow.id, flow.halts) for flow in step.history.flows] == [(0, True)]
     assert step.history.loss_24h == PRICE
     assert isinstance(decide(step).decision, Halt)
-    assert store.flows() == ()
+    assert store.balances.transfers() == ()
 
 
 def test_a_fall_between_two_snapshots_of_a_trade_is_counted_once(store: Store) -> None:
@@ -245,16 +245,16 @@ def test_a_fall_between_two_snapshots_of_a_trade_is_counted_once(store: Store) -
     after = at(1_002, "9.9", native=COIN - GAS_WEI)
     settle_mined(store, after.snapshot, lambda: after, before.snapshot)
     gas = Fraction(GAS_WEI * 2_000 * DOLLAR, COIN)
-    assert store.history(builders.NOW_S).loss_24h == PRICE // 10 + gas
+    assert store.budgets.history(builders.NOW_S).loss_24h == PRICE // 10 + gas
 
 
 def test_two_processes_do_not_write_one_flow_twice(store: Store) -> None:
     looked(store, at())
-    later, books = at(1_001, "10.1"), store.books()
+    later, books = at(1_001, "10.1"), store.balances.expected()
     found = balance_changes.unexplained(later, books)
-    assert store.record_balances(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.turn)
-    assert not store.record_balances(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.turn)
-    assert len(store.flows()) == 1
+    assert store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.turn)
+    assert not store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.turn)
+    assert len(store.balances.transfers()) == 1
 
 
 @pytest.mark.parametrize("clock_s", [-30 * DAY_S, -DAY_S, DAY_S])
@@ -262,8 +262,8 @@ def test_a_clock_that_is_wrong_takes_no_fall_out_of_the_last_day(store: Store, c
     looked(store, at())
     fell = at(1_001, "9.9", now_s=builders.NOW_S + clock_s)
     assert looked(store, fell).history.loss_24h == PRICE // 10
-    assert store.history(builders.NOW_S + DAY_S - 1).loss_24h == PRICE // 10
-    assert store.history(builders.NOW_S + DAY_S).loss_24h == 0
+    assert store.budgets.history(builders.NOW_S + DAY_S - 1).loss_24h == PRICE // 10
+    assert store.budgets.history(builders.NOW_S + DAY_S).loss_24h == 0
 
 
 def test_midnight_is_no_new_day(store: Store) -> None:
@@ -271,7 +271,7 @@ def test_midnight_is_no_new_day(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9", later_s=midnight_s - 1))
     looked(store, at(1_002, "9.8", later_s=midnight_s + 1))
-    assert store.history(builders.NOW_S + midnight_s + 2).loss_24h == 2 * PRICE // 10
+    assert store.budgets.history(builders.NOW_S + midnight_s + 2).loss_24h == 2 * PRICE // 10
 
 
 def test_a_header_from_the_future_hides_no_other_flow(store: Store) -> None:

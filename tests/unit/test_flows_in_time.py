@@ -38,7 +38,7 @@ def test_a_rise_that_nobody_explains_becomes_a_deposit_after_its_wait(store: Sto
         decision = decide(step).decision
         assert not isinstance(decision, Halt)
         assert mentions(decision.reason, "accepted", "WETH", "1 (2000 USDC)")
-    assert [flow.kind for flow in store.flows()] == [ExternalTransferKind.ACCEPTED]
+    assert [flow.kind for flow in store.balances.transfers()] == [ExternalTransferKind.ACCEPTED]
     assert looked(store, at(1_008, "11", later_s=2 * DAY_S)).history.accepted == (), "said for a day"
 
 
@@ -73,7 +73,7 @@ def test_dust_does_not_hide_a_rise_from_being_accepted(store: Store) -> None:
     looked(store, at(1_001, "11"))
     snapshot = at(1_002, "11").snapshot
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
-    assert store.record_balances(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_100, store.books().turn)
+    assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_100, store.balances.expected().turn)
     assert not isinstance(decide(looked(store, at(1_003, "11", later_s=DAY_S))).decision, Halt)
 
 
@@ -115,7 +115,7 @@ def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_
             assert all(flow.chain_s + DAY_S > now_s for flow in step.history.flows if flow.holds)
         last = looked(store, at(2_000, usdc=usdc, later_s=later_s + DAY_S))
         assert not any(flow.holds or flow.value is None for flow in last.history.flows)
-        assert last.history.loss_24h == 0 and sum(flow.delta_raw for flow in store.flows()) == (usdc - 20_000) * DOLLAR
+        assert last.history.loss_24h == 0 and sum(flow.delta_raw for flow in store.balances.transfers()) == (usdc - 20_000) * DOLLAR
         store.close()
 
 

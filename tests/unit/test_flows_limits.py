@@ -38,7 +38,7 @@ def rebasing(step: StepInput, bps: int) -> StepInput:
 def test_a_rebasing_token_changes_by_what_its_owner_allowed_and_is_named(store: Store) -> None:
     looked(store, rebasing(at(), 100))
     assert looked(store, rebasing(at(1_001, "10.06"), 100)).history.flows == ()
-    assert [flow.kind for flow in store.flows()] == [ExternalTransferKind.REBASE]
+    assert [flow.kind for flow in store.balances.transfers()] == [ExternalTransferKind.REBASE]
     (beyond,) = looked(store, rebasing(at(1_002, "10.12"), 100)).history.flows
     assert beyond.kind is None
     assert looked(store, rebasing(at(1_003, "10.14", later_s=2 * DAY_S), 100)).history.flows == (beyond,)
@@ -52,7 +52,7 @@ def test_a_negative_rebase_is_a_loss_all_the_same(store: Store) -> None:
 def test_native_coin_that_comes_for_gas_waits_for_nobody_and_what_goes_is_a_loss(store: Store) -> None:
     looked(store, at())
     assert looked(store, at(1_001, native=5 * COIN)).history.flows == ()
-    assert [flow.kind for flow in store.flows()] == [ExternalTransferKind.GAS_MONEY]
+    assert [flow.kind for flow in store.balances.transfers()] == [ExternalTransferKind.GAS_MONEY]
     step = looked(store, at(1_002, native=4 * COIN))
     assert [(flow.token, flow.halts) for flow in step.history.flows] == [(NATIVE, True)]
     assert step.history.loss_24h == PRICE
@@ -84,8 +84,10 @@ def test_a_fall_without_a_price_holds_back_until_it_has_one(store: Store) -> Non
     blind = at(1_001, "9.999", feeds=(), pools=())
     (flow,) = looked(store, blind).history.flows
     assert (flow.value, flow.halts) == (None, True)
-    assert "no price" in store.history(builders.NOW_S).unknown
-    dry = balance_changes.apply_balance_changes(replace(at(1_002, "9.999"), history=store.history(builders.NOW_S)), store.books())
+    assert "no price" in store.budgets.history(builders.NOW_S).unknown
+    dry = balance_changes.apply_balance_changes(
+        replace(at(1_002, "9.999"), history=store.budgets.history(builders.NOW_S)), store.balances.expected()
+    )
     for step in (dry, looked(store, at(1_002, "9.999"))):
         (now,) = step.history.flows
         assert (now.value, now.halts, step.history.unknown) == (-PRICE // 1_000, False, "")
@@ -99,7 +101,7 @@ def test_a_rise_without_a_price_is_judged_when_it_has_one(store: Store) -> None:
         flow = looked(store, blind).history.flows[-1]
         assert (flow.value, flow.halts) == (None, False), "the missing price itself stops what rests on it"
         dry = balance_changes.apply_balance_changes(
-            replace(at(1_001 + 2 * number, weth), history=store.history(builders.NOW_S)), store.books()
+            replace(at(1_001 + 2 * number, weth), history=store.budgets.history(builders.NOW_S)), store.balances.expected()
         )
         for step in (dry, looked(store, at(1_001 + 2 * number, weth))):
             flow = step.history.flows[-1]
@@ -221,25 +223,25 @@ def test_an_unknown_day_refuses_every_limit_of_a_day(store: Store) -> None:
 def test_dust_that_is_sent_a_thousand_times_fills_no_step(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11"))
-    books = store.books()
+    books = store.balances.expected()
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "11").snapshot
-    assert store.record_balances(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_000, books.turn)
-    seen = store.history(builders.NOW_S).flows
+    assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_000, books.turn)
+    seen = store.budgets.history(builders.NOW_S).flows
     assert len(seen) == 51
     assert seen[0].halts
-    assert len(store.classify_transfer(None, None, 5)) == 1_001
+    assert len(store.balances.classify(None, None, 5)) == 1_001
 
 
 def test_dust_hides_no_loss(store: Store) -> None:
     """Else an owner who explains all that dust would explain a loss with it that he never saw."""
     looked(store, at())
     looked(store, at(1_001, "9.9"))
-    books = store.books()
+    books = store.balances.expected()
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "9.9").snapshot
-    assert store.record_balances(snapshot, balance_changes.balances_of(snapshot), [dust] * 100, books.turn)
-    seen = store.history(builders.NOW_S).flows
+    assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 100, books.turn)
+    seen = store.budgets.history(builders.NOW_S).flows
     assert (len(seen), seen[0].delta_raw) == (51, -COIN // 10)
 
 
@@ -247,17 +249,17 @@ def test_dust_hides_no_loss(store: Store) -> None:
 def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9", 20_100))
-    fell, rose = sorted(store.flows(), key=lambda flow: flow.delta_raw > 0)
+    fell, rose = sorted(store.balances.transfers(), key=lambda flow: flow.delta_raw > 0)
     with pytest.raises(ConfigError, match="or loss"):
-        store.classify_transfer(fell.id, ExternalTransferKind.GIFT, 5)
+        store.balances.classify(fell.id, ExternalTransferKind.GIFT, 5)
     with pytest.raises(ConfigError, match="or gift"):
-        store.classify_transfer(rose.id, ExternalTransferKind.LOSS, 5)
+        store.balances.classify(rose.id, ExternalTransferKind.LOSS, 5)
     for number in (99, 2**63 - 1, 10**30):
         with pytest.raises(ConfigError, match="the store"):
-            store.classify_transfer(number, None, 5)
-    assert {flow.kind for flow in store.classify_transfer(None, None, 5)} == {ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.DEPOSIT}
+            store.balances.classify(number, None, 5)
+    assert {flow.kind for flow in store.balances.classify(None, None, 5)} == {ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.DEPOSIT}
     with pytest.raises(ConfigError, match="told already"):
-        store.classify_transfer(rose.id, None, 5)
+        store.balances.classify(rose.id, None, 5)
 
 
 def test_a_step_input_with_flows_survives_its_file(store: Store) -> None:

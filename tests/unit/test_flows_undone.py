@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def kinds(store: Store) -> list[ExternalTransferKind | None]:
-    return [flow.kind for flow in store.flows()]
+    return [flow.kind for flow in store.balances.transfers()]
 
 
 def test_a_fall_that_comes_back_ends_both_flows_and_was_no_loss(store: Store) -> None:
@@ -47,7 +47,7 @@ def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its
     for step in (at(), at(1_001, "0"), at(1_002)):
         looked(store, step)
         update_ledger(store, step, force=True)
-    entries, values = store.ledger(), store.valuations()
+    entries, values = store.ledger.entries(), store.valuations.between()
     assert [one.kind for one in entries][3:] == [EntryKind.UNDONE] * 2
     found = performance(entries, values, 0, 2 * 10**9, USDC.address)
     assert found is not None and (found.profit, found.came, found.went) == (0, 0, 0)
@@ -107,7 +107,7 @@ def test_what_came_and_went_again_waits_for_its_owner(store: Store) -> None:
 def test_a_fall_that_was_told_already_stays_what_it_was_called(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
-    store.classify_transfer(1, ExternalTransferKind.LOSS, 5)
+    store.balances.classify(1, ExternalTransferKind.LOSS, 5)
     step = looked(store, at(1_002))
     assert step.history.loss_24h == PRICE // 10
     assert kinds(store) == [ExternalTransferKind.LOSS, None]

@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def switch(tmp_path: Path, store: Store) -> KillSwitch:
-    return KillSwitch(pause_file(tmp_path / "trimtab.db"), store)
+    return KillSwitch(pause_file(tmp_path / "trimtab.db"), store.pause_switch)
 
 
 # the switch itself
@@ -72,13 +72,13 @@ def test_the_file_alone_is_soft(switch: KillSwitch) -> None:
 
 def test_a_switch_that_cannot_be_read_is_paused_and_not_hard(switch: KillSwitch, store: Store) -> None:
     switch.pause(HARD, START_S, hard=True)
-    with store.engine.begin() as connection:
+    with store.db.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE pauses")
     assert (switch.is_paused(), switch.is_hard()) == (None, False)
 
 
 def test_a_hard_pause_without_its_store_is_told_and_pauses_all_the_same(switch: KillSwitch, store: Store) -> None:
-    with store.engine.begin() as connection:
+    with store.db.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE pauses")
     with pytest.raises(OperatorNeeded, match="hard"):
         switch.pause(HARD, START_S, hard=True)
@@ -97,7 +97,7 @@ def test_only_cancels_and_allowances_of_zero_take_back(kind: IntentKind) -> None
 def test_at_hard_a_trade_is_refused_and_an_allowance_of_zero_goes(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.paused, made.hard = True, True
-    made.store.begin_step("s", START_S, "{}")
+    made.store.steps.begin("s", START_S, "{}")
     with pytest.raises(Refused, match="kill switch"):
         made.run()
     allowing = replace(ZERO, approve=("0xToken", "0xSpender", 1))
@@ -125,7 +125,7 @@ def mines_cancels(made: Bench) -> None:
 
 
 def states(made: Bench) -> list[tuple[str, str]]:
-    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.intents())]
+    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.journal.intents())]
 
 
 @pytest.mark.parametrize("make", [waiting, lost_in_broadcast])
@@ -135,7 +135,7 @@ def test_what_waits_is_cancelled_at_hard_whether_a_node_knows_it_or_not(tmp_path
     made.paused, made.hard = True, True
     made.executor().cancel_pending(HARD)
     assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
-    assert HARD in made.store.intents()[0].note
+    assert HARD in made.store.journal.intents()[0].note
     assert made.executor().ready(for_revoking=True)
     assert not made.executor().ready()
 

@@ -47,14 +47,14 @@ def planned(**kind: bool) -> Plan:
 def swapped(store: Store, nonce: int, at_s: int, plan: Plan | None, written: bool = True) -> None:
     """A swap of this plan is final and booked; the grant has it, or only what the step wrote down."""
     step_id, tx_hash = f"s{nonce}", f"0x{nonce:064x}"
-    store.begin_step(step_id, at_s, "{}")
-    store.end_step(step_id, "rebalance", "why", None if plan is None else codec.dumps(plan), "done")
+    store.steps.begin(step_id, at_s, "{}")
+    store.steps.end(step_id, "rebalance", "why", None if plan is None else codec.dumps(plan), "done")
     granted = replace(grant(), plan=plan if written else None)
-    intent = store.intend(step_id, IntentKind.SWAP, tx(nonce), granted, "swap", at_s, None)
-    store.advance(intent.id, IntentState.SIGNED, at_s, tx_hash=tx_hash)
-    store.advance(intent.id, IntentState.BROADCAST, at_s)
-    store.advance(intent.id, IntentState.MINED, at_s, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}"))
-    store.book(store.advance(intent.id, IntentState.FINAL, at_s), Fraction(5), Fraction(1), 7, at_s)
+    intent = store.journal.intend(step_id, IntentKind.SWAP, tx(nonce), granted, "swap", at_s, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, at_s, tx_hash=tx_hash)
+    store.journal.advance(intent.id, IntentState.BROADCAST, at_s)
+    store.journal.advance(intent.id, IntentState.MINED, at_s, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}"))
+    store.budgets.book(store.journal.advance(intent.id, IntentState.FINAL, at_s), Fraction(5), Fraction(1), 7, at_s)
 
 
 @pytest.mark.parametrize("kind", BESIDES.values(), ids=BESIDES)
@@ -62,24 +62,24 @@ def swapped(store: Store, nonce: int, at_s: int, plan: Plan | None, written: boo
 def test_only_what_the_trigger_asked_for_is_the_last_rebalance(store: Store, kind: dict[str, bool], written: bool) -> None:
     swapped(store, 0, START_S, planned())
     swapped(store, 1, START_S + 500, planned(**kind), written)
-    found = store.history(START_S + 600)
-    assert found.last_rebalance_s == store.last_rebalance() == START_S
+    found = store.budgets.history(START_S + 600)
+    assert found.last_rebalance_s == store.budgets.last_rebalance() == START_S
     assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei) == (10, 2, 14), "the limits of a day count every swap"
     swapped(store, 2, START_S + 900, planned())
-    assert store.last_rebalance() == START_S + 900
+    assert store.budgets.last_rebalance() == START_S + 900
 
 
 def test_a_swap_whose_plan_nobody_knows_counts_as_a_rebalance(store: Store) -> None:
     swapped(store, 0, START_S, None)
-    assert store.last_rebalance() == START_S
+    assert store.budgets.last_rebalance() == START_S
 
 
 def test_a_store_of_before_loads_and_its_swaps_count_as_they_did(store: Store, tmp_path: Path) -> None:
     swapped(store, 0, START_S, planned(exit=True))
-    assert store.last_rebalance() is None
+    assert store.budgets.last_rebalance() is None
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw, raw:
         raw.execute("UPDATE budgets SET kind = 'swap'")
-    assert store.last_rebalance() == START_S
+    assert store.budgets.last_rebalance() == START_S
     old = json.loads(codec.dumps(planned()))
     del old["decision"]["by_owner"]
     assert codec.from_jsonable(Plan, old) == planned()
@@ -89,8 +89,8 @@ def test_an_interval_goes_on_over_exits_withdrawals_and_swaps_by_hand(store: Sto
     swapped(store, 0, START_S, planned())
     for nonce, kind in enumerate(BESIDES.values(), 1):
         swapped(store, nonce, START_S + 1_000 * nonce, planned(**kind))
-    assert schedule_status(Every(DAY_S), START_S + DAY_S, store.history(START_S + DAY_S), 0).due
-    assert not schedule_status(Every(DAY_S), START_S + DAY_S - 1, store.history(START_S + DAY_S), 0).due
+    assert schedule_status(Every(DAY_S), START_S + DAY_S, store.budgets.history(START_S + DAY_S), 0).due
+    assert not schedule_status(Every(DAY_S), START_S + DAY_S - 1, store.budgets.history(START_S + DAY_S), 0).due
 
 
 def test_a_fall_is_answered_by_a_rebalance_and_not_by_a_swap_by_hand(store: Store) -> None:
@@ -98,17 +98,17 @@ def test_a_fall_is_answered_by_a_rebalance_and_not_by_a_swap_by_hand(store: Stor
     prices = tuple(PricePoint(WETH.address, then + 3_600 * hour, price_of("WETH", 3_000)) for hour in range(40))
     for nonce, (kind, answered) in enumerate(((BESIDES["an exit or a withdrawal"], False), ({}, True))):
         swapped(store, nonce, NOW_S - 60, planned(**kind))
-        past = history(prices=prices, last_rebalance_s=store.history(NOW_S).last_rebalance_s)
+        past = history(prices=prices, last_rebalance_s=store.budgets.history(NOW_S).last_rebalance_s)
         step = step_input(values={"WETH": 4_000, "USDC": 6_000}, trigger=Drawdown(2_000, DAY_S), past=past, cooldown_s=0)
         assert isinstance(decide(step).decision, Hold if answered else Rebalance)
 
 
 def test_the_cooldown_is_that_after_a_rebalance_alone(store: Store) -> None:
     swapped(store, 0, NOW_S - 60, planned(by_hand=True))
-    off = step_input(values={"WETH": 7_000, "USDC": 3_000}, past=store.history(NOW_S), cooldown_s=3_600)
+    off = step_input(values={"WETH": 7_000, "USDC": 3_000}, past=store.budgets.history(NOW_S), cooldown_s=3_600)
     assert isinstance(decide(off).decision, Rebalance)
     swapped(store, 1, NOW_S - 60, planned())
-    rests = decide(replace(off, history=store.history(NOW_S))).decision
+    rests = decide(replace(off, history=store.budgets.history(NOW_S))).decision
     assert isinstance(rests, Hold) and "last rebalance" in rests.reason
 
 

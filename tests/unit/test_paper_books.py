@@ -54,15 +54,15 @@ def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> No
 
 def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(tmp_path: Path) -> None:
     live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
-    live.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
-    paper.pin({builders.address("stranger"): HASH}, 1)
-    paper.copy_pins(tmp_path / "trimtab.db")
-    assert (paper.pins(), paper.implementations()) == (live.pins(), live.implementations())
-    live.unpin(TOKEN)
-    paper.copy_pins(tmp_path / "trimtab.db")
-    assert paper.pins() == ()
-    paper.copy_pins(tmp_path / "missing.db")
-    assert paper.implementations() == {} and not (tmp_path / "missing.db").exists()
+    live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
+    paper.trust.pin({builders.address("stranger"): HASH}, 1)
+    paper.paper.copy_pins(tmp_path / "trimtab.db")
+    assert (paper.trust.pins(), paper.trust.implementations()) == (live.trust.pins(), live.trust.implementations())
+    live.trust.unpin(TOKEN)
+    paper.paper.copy_pins(tmp_path / "trimtab.db")
+    assert paper.trust.pins() == ()
+    paper.paper.copy_pins(tmp_path / "missing.db")
+    assert paper.trust.implementations() == {} and not (tmp_path / "missing.db").exists()
     live.close()
     paper.close()
 
@@ -70,15 +70,15 @@ def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(t
 def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     """A newer one has more columns, an older one lacks tables; neither is changed."""
     live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
-    live.pin({TOKEN: HASH}, 5)
+    live.trust.pin({TOKEN: HASH}, 5)
     live.close()
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
         raw.execute("ALTER TABLE pins ADD COLUMN later TEXT")
         raw.execute("DROP TABLE implementations")
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
         raw.commit()
-    paper.copy_pins(tmp_path / "trimtab.db")
-    assert [(pin.address, pin.code_hash) for pin in paper.pins()] == [(TOKEN, HASH)]
+    paper.paper.copy_pins(tmp_path / "trimtab.db")
+    assert [(pin.address, pin.code_hash) for pin in paper.trust.pins()] == [(TOKEN, HASH)]
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
         assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
     paper.close()
@@ -90,8 +90,8 @@ def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_pa
         raw.execute("INSERT INTO prices VALUES (?, ?, 1, 3600, '2/1', 'look')", (builders.OWNER, TOKEN))
         raw.commit()
     for _ in range(2):
-        paper.copy_prices(tmp_path / "trimtab.db")
-        assert paper.has_prices(builders.OWNER, 3_600)
+        paper.paper.copy_prices(tmp_path / "trimtab.db")
+        assert paper.prices.has(builders.OWNER, 3_600)
     live.close()
     paper.close()
 
@@ -116,9 +116,9 @@ def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
         open_store(other, 31_337, builders.OWNER)
     again = open_store(other, 31_337, builders.OWNER, books="paper")
     begun = PaperWallet((Holding(TOKEN, 5),), (), 10**18, 7, 1_000)
-    again.begin_paper(begun)
+    again.paper.begin(begun)
     with pytest.raises(ConfigError, match="begun already"):
-        again.begin_paper(begun)
+        again.paper.begin(begun)
     again.close()
 
 

@@ -106,8 +106,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     step = builders.step_input()
     blocks = Blocks(step.snapshot)
     store = open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, WETH.address, "paper")
-    store.begin_paper(BEGUN)
-    yield World(blocks, store, PaperChain(store, blocks, blocks.head, PLACE))
+    store.paper.begin(BEGUN)
+    yield World(blocks, store, PaperChain(store.paper, blocks, blocks.head, PLACE))
     store.close()
 
 
@@ -175,7 +175,7 @@ def test_a_swap_without_enough_gas_or_coin_for_it_changes_nothing_and_pays_what_
     approve(world)
     pool = world.blocks.next()
     if short == "coin":
-        world.store.save_paper(replace(world.chain.state(), native_wei=10**14))
+        world.store.paper.save(replace(world.chain.state(), native_wei=10**14))
     native_wei = world.chain.state().native_wei
     sent = world.send(builders.ROUTER, sale(pool), 8, gas=50_000 if short == "gas" else 300_000)
     world.blocks.next()
@@ -214,7 +214,7 @@ def test_after_a_restart_what_waits_still_waits_and_what_was_filled_stays_filled
     pool = world.blocks.next()
     sent = world.send(builders.ROUTER, sale(pool), 8)
     store = open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, WETH.address, "paper")
-    again = PaperChain(store, world.blocks, world.blocks.head, PLACE)
+    again = PaperChain(store.paper, world.blocks, world.blocks.head, PLACE)
     assert again.look(sent).state == "pending"
     world.blocks.next()
     assert again.look(sent).state == "mined"

@@ -105,13 +105,13 @@ def test_with_the_limit_off_nothing_halts_and_nothing_is_remembered() -> None:
 def test_who_left_the_peg_is_known_to_a_new_start(tmp_path: Path) -> None:
     place = f"sqlite:///{tmp_path / 'trimtab.db'}"
     store = open_store(place, 31_337, address("owner"))
-    assert store.history(NOW_S).depegged == ()
-    store.mark_depegged([USDC.address, DAI.address])
+    assert store.budgets.history(NOW_S).depegged == ()
+    store.budgets.mark_depegged([USDC.address, DAI.address])
     store.close()
     store = open_store(place, 31_337, address("owner"))
-    assert store.history(NOW_S).depegged == (USDC.address, DAI.address)
-    store.mark_depegged([])
-    assert store.history(NOW_S).depegged == ()
+    assert store.budgets.history(NOW_S).depegged == (USDC.address, DAI.address)
+    store.budgets.mark_depegged([])
+    assert store.budgets.history(NOW_S).depegged == ()
     store.close()
 
 

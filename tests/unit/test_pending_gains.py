@@ -42,7 +42,7 @@ def keeper(tmp_path: Path) -> TaxRunCache:
 
 
 def looked(store: Store, step: StepInput) -> None:
-    settlement.record_balance_changes(store, step.snapshot, lambda: step)
+    settlement.record_balance_changes(store.balances, step.snapshot, lambda: step)
     update_ledger(store, step)
 
 
@@ -62,8 +62,8 @@ def held(found: TaxState) -> int:
 
 
 def final(store: Store) -> None:
-    for intent in store.open_intents():
-        store.advance(intent.id, IntentState.FINAL, 1)
+    for intent in store.journal.open_intents():
+        store.journal.advance(intent.id, IntentState.FINAL, 1)
 
 
 def test_a_sale_that_is_mined_has_realised_its_gain_before_it_is_final(store: Store, keeper: TaxRunCache) -> None:
@@ -103,22 +103,22 @@ def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_i
     start = at()
     looked(store, start)
     dear = replace(start, snapshot=replace(start.snapshot, owner=WALLET))
-    store.begin_step("s", 1, codec.dumps(dear))
+    store.steps.begin("s", 1, codec.dumps(dear))
     plan = sell_weth(dear)
     given = replace(grant(), plan=plan)
-    first = store.intend("s", IntentKind.SWAP, tx(0), given, "swap", 1, None)
-    store.advance(first.id, IntentState.SIGNED, 1, tx_hash="0xaa")
-    store.advance(first.id, IntentState.BROADCAST, 1)
+    first = store.journal.intend("s", IntentKind.SWAP, tx(0), given, "swap", 1, None)
+    store.journal.advance(first.id, IntentState.SIGNED, 1, tx_hash="0xaa")
+    store.journal.advance(first.id, IntentState.BROADCAST, 1)
     once = standing(keeper, store, start)
     sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH.address)
     assert sold_raw > 0 and held(once) == 11 * COIN - sold_raw
-    store.intend("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), given, "swap again", 1, None, replaces=first.id)
+    store.journal.intend("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), given, "swap again", 1, None, replaces=first.id)
     assert held(standing(keeper, store, start)) == held(once)
 
 
 def test_a_reorganisation_gives_the_gain_back(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     sold(store, 1_001, 0, 2_800)
-    (mined,) = store.open_intents()
-    store.advance(mined.id, IntentState.BROADCAST, 1)
+    (mined,) = store.journal.open_intents()
+    store.journal.advance(mined.id, IntentState.BROADCAST, 1)
     assert standing(keeper, store, at(1_002)).realised == 0

@@ -117,52 +117,52 @@ def test_prices_of_pools_are_kept_to_eighteen_figures() -> None:
 
 def test_the_first_price_of_an_hour_stays_and_each_hour_has_one(store: Store) -> None:
     start = NOW_S // HOUR_S * HOUR_S
-    assert store.record_prices(USDC.address, [point(start, 2_000), point(start + 5, 9_000)]) == 1
-    assert store.record_prices(USDC.address, [point(start + HOUR_S - 1, 3_000)]) == 0
-    assert store.record_prices(USDC.address, [point(start + HOUR_S, 2_100)]) == 1
-    assert store.prices(USDC.address, start, start + DAY_S) == (point(start, 2_000), point(start + HOUR_S, 2_100))
-    assert store.has_prices(USDC.address, start + 1_800)
-    assert not store.has_prices(USDC.address, start + 2 * HOUR_S)
+    assert store.prices.record(USDC.address, [point(start, 2_000), point(start + 5, 9_000)]) == 1
+    assert store.prices.record(USDC.address, [point(start + HOUR_S - 1, 3_000)]) == 0
+    assert store.prices.record(USDC.address, [point(start + HOUR_S, 2_100)]) == 1
+    assert store.prices.between(USDC.address, start, start + DAY_S) == (point(start, 2_000), point(start + HOUR_S, 2_100))
+    assert store.prices.has(USDC.address, start + 1_800)
+    assert not store.prices.has(USDC.address, start + 2 * HOUR_S)
 
 
 def test_prices_of_another_numeraire_are_other_prices(store: Store) -> None:
-    store.record_prices(USDC.address, [point(NOW_S)])
-    assert store.prices(WBTC.address, 0, NOW_S) == ()
-    assert store.record_prices(WBTC.address, [point(NOW_S, 1)]) == 1
+    store.prices.record(USDC.address, [point(NOW_S)])
+    assert store.prices.between(WBTC.address, 0, NOW_S) == ()
+    assert store.prices.record(WBTC.address, [point(NOW_S, 1)]) == 1
 
 
 def test_prices_are_kept_for_a_bounded_time_by_the_agents_own_looks(store: Store) -> None:
-    store.record_prices(USDC.address, [point(NOW_S - RETENTION_S), point(NOW_S - RETENTION_S + 2 * DAY_S)])
-    store.record_prices(USDC.address, [point(NOW_S + DAY_S)])
-    assert [one.at_s for one in store.prices(USDC.address, 0, NOW_S + DAY_S)] == [NOW_S - RETENTION_S + 2 * DAY_S, NOW_S + DAY_S]
+    store.prices.record(USDC.address, [point(NOW_S - RETENTION_S), point(NOW_S - RETENTION_S + 2 * DAY_S)])
+    store.prices.record(USDC.address, [point(NOW_S + DAY_S)])
+    assert [one.at_s for one in store.prices.between(USDC.address, 0, NOW_S + DAY_S)] == [NOW_S - RETENTION_S + 2 * DAY_S, NOW_S + DAY_S]
     far = NOW_S + 10 * RETENTION_S
-    assert store.record_prices(USDC.address, [point(far), point(NOW_S - RETENTION_S)], "import") == 1, "no file makes the agent forget"
-    assert point(NOW_S + DAY_S) in store.prices(USDC.address, 0, far)
+    assert store.prices.record(USDC.address, [point(far), point(NOW_S - RETENTION_S)], "import") == 1, "no file makes the agent forget"
+    assert point(NOW_S + DAY_S) in store.prices.between(USDC.address, 0, far)
 
 
 def test_a_coarser_look_takes_the_last_price_of_each_interval(store: Store) -> None:
     start = NOW_S // DAY_S * DAY_S
-    store.record_prices(USDC.address, [point(start + hour * HOUR_S, 2_000 + hour) for hour in range(48)])
-    daily = store.prices(USDC.address, start, start + 2 * DAY_S, DAY_S)
+    store.prices.record(USDC.address, [point(start + hour * HOUR_S, 2_000 + hour) for hour in range(48)])
+    daily = store.prices.between(USDC.address, start, start + 2 * DAY_S, DAY_S)
     assert daily == (point(start + 23 * HOUR_S, 2_023), point(start + 47 * HOUR_S, 2_047))
 
 
 def test_what_one_source_told_can_be_forgotten_and_is_shown_by_source(store: Store) -> None:
-    store.record_prices(USDC.address, [point(NOW_S)])
-    store.record_prices(USDC.address, [point(NOW_S - DAY_S), point(NOW_S)], "import")
-    spans = {(one.source, one.count, one.from_s, one.until_s) for one in store.price_spans(USDC.address)}
+    store.prices.record(USDC.address, [point(NOW_S)])
+    store.prices.record(USDC.address, [point(NOW_S - DAY_S), point(NOW_S)], "import")
+    spans = {(one.source, one.count, one.from_s, one.until_s) for one in store.prices.spans(USDC.address)}
     assert spans == {("look", 1, NOW_S, NOW_S), ("import", 1, NOW_S - DAY_S, NOW_S - DAY_S)}
-    assert store.forget_prices(USDC.address, "import") == 1
-    assert store.prices(USDC.address, 0, NOW_S) == (point(NOW_S),)
+    assert store.prices.forget(USDC.address, "import") == 1
+    assert store.prices.between(USDC.address, 0, NOW_S) == (point(NOW_S),)
 
 
 @pytest.mark.parametrize("text", ["0/1", "-3/2", "many"])
 def test_a_damaged_price_is_for_the_operator(store: Store, text: str) -> None:
-    store.record_prices(USDC.address, [point(NOW_S)])
-    with store.engine.begin() as connection:
+    store.prices.record(USDC.address, [point(NOW_S)])
+    with store.db.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE prices SET price = ?", (text,))
     with pytest.raises(OperatorNeeded, match=r"is damaged.*price"):
-        store.prices(USDC.address, 0, NOW_S)
+        store.prices.between(USDC.address, 0, NOW_S)
 
 
 def test_a_stored_step_of_before_has_no_prices_and_one_of_now_keeps_them() -> None:

@@ -80,12 +80,12 @@ def kept(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | None]]) 
     """The folder of files of these steps, written as the engine writes them."""
     place = folder / "steps"
     with closing(open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, OWNER)) as store:
-        store.heard = StepRecorder(place, DIGEST, "live", ROOMY).write_step
+        store.steps.heard = StepRecorder(place, DIGEST, "live", ROOMY).write_step
         for number, (found, asked) in enumerate(steps):
             name, word = f"{number:012x}", type(found.decision).__name__.lower()
-            store.begin_step(name, NOW_S, codec.dumps(found.step_input), None if asked is None else codec.dumps(asked))
-            store.begin_step(name, NOW_S, codec.dumps(found.step_input))  # once more, for a token that was shut out
-            store.end_step(name, word, found.reason, None if found.plan is None else codec.dumps(found.plan), found.kind.value)
+            store.steps.begin(name, NOW_S, codec.dumps(found.step_input), None if asked is None else codec.dumps(asked))
+            store.steps.begin(name, NOW_S, codec.dumps(found.step_input))  # once more, for a token that was shut out
+            store.steps.end(name, word, found.reason, None if found.plan is None else codec.dumps(found.plan), found.kind.value)
     return place
 
 
@@ -125,9 +125,9 @@ def test_an_older_store_keeps_its_steps_and_says_of_new_ones_what_asked(tmp_path
     kept(tmp_path, [(found, AgentCycle())])
     taken_back(tmp_path / "trimtab.db", "0015")
     with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER)) as store:
-        before = store.step("0" * 12)
-        store.begin_step("new", NOW_S, codec.dumps(THREE), codec.dumps(ManualAction("payout")))
-        after = store.step("new")
+        before = store.steps.get("0" * 12)
+        store.steps.begin("new", NOW_S, codec.dumps(THREE), codec.dumps(ManualAction("payout")))
+        after = store.steps.get("new")
     assert before is not None and before.asked_json is None and codec.loads(StepInput, before.input_json) == found.step_input
     assert after is not None and codec.loads(StepRequest, after.asked_json or "") == ManualAction("payout")
 
@@ -140,7 +140,7 @@ def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> No
         for link, usdc in ((2_000, 2_000), (0, 4_000))
     )
     with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER, had.portfolio.wrapped_native)) as store:
-        store.heard = StepRecorder(tmp_path / "steps", DIGEST, "live", ROOMY).write_step
+        store.steps.heard = StepRecorder(tmp_path / "steps", DIGEST, "live", ROOMY).write_step
         world = World(store, had, lambda _: False, lacks=(LINK.address,))
 
         def vanishes(to: str, _: int) -> None:

@@ -19,49 +19,49 @@ def store(tmp_path: Path) -> Store:
 
 def looks(store: Store, first: int, count: int) -> None:
     for number in range(first, first + count):
-        store.begin_step(f"s{number}", START_S + number, "{}")
-        store.end_step(f"s{number}", "hold", "", None, "hold")
+        store.steps.begin(f"s{number}", START_S + number, "{}")
+        store.steps.end(f"s{number}", "hold", "", None, "hold")
 
 
 def kept(store: Store) -> list[int]:
-    return sorted(int(line.id[1:]) for line in store.steps(10_000))
+    return sorted(int(line.id[1:]) for line in store.steps.newest(10_000))
 
 
 def test_the_newest_the_first_and_those_with_a_transaction_stay(store: Store) -> None:
     looks(store, 0, 20)
-    store.intend("s4", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    began = store.history(START_S).started_s
-    assert store.prune(5) == 13
+    store.journal.intend("s4", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    began = store.budgets.history(START_S).started_s
+    assert store.steps.prune(5) == 13
     assert kept(store) == [0, 4, 15, 16, 17, 18, 19]
-    assert store.history(START_S).started_s == began
-    assert store.prune(5) == 0
-    assert store.step_input("s4") == "{}"
+    assert store.budgets.history(START_S).started_s == began
+    assert store.steps.prune(5) == 0
+    assert store.steps.input_json("s4") == "{}"
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_few_looks_are_all_kept(store: Store, count: int) -> None:
     looks(store, 0, count)
-    assert store.prune(5) == 0
+    assert store.steps.prune(5) == 0
     assert len(kept(store)) == count
 
 
 def test_an_old_store_is_cleaned_piece_by_piece(store: Store) -> None:
     looks(store, 0, MOST_AT_ONCE + 100)
-    assert store.prune(10) == MOST_AT_ONCE
-    assert store.prune(10) == 89
+    assert store.steps.prune(10) == MOST_AT_ONCE
+    assert store.steps.prune(10) == 89
     assert len(kept(store)) == 11
 
 
 def test_the_file_stops_growing_once_as_many_are_kept_as_should_be(store: Store, tmp_path: Path) -> None:
     def pages() -> int:
-        with store.engine.connect() as connection:
+        with store.db.engine.connect() as connection:
             return int(connection.exec_driver_sql("PRAGMA page_count").scalar() or 0)
 
     sizes = []
     for turn in range(6):
         for number in range(turn * 60, turn * 60 + 60):
-            store.begin_step(f"s{number}", START_S, "x" * 200_000)
-            store.end_step(f"s{number}", "hold", "", None, "hold")
-            store.prune(50)
+            store.steps.begin(f"s{number}", START_S, "x" * 200_000)
+            store.steps.end(f"s{number}", "hold", "", None, "hold")
+            store.steps.prune(50)
         sizes.append(pages())
     assert sizes[-1] == sizes[2]

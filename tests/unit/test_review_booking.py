@@ -35,11 +35,11 @@ def step(weth: int = 10, usdc: int = 20_000) -> StepInput:
 
 def swapped(store: Store, step_input: StepInput, *transfers: Transfer, text: str | None = None) -> Intent:
     """A swap of that step, mined with these events."""
-    store.begin_step("s", 1, codec.dumps(step_input) if text is None else text)
-    made = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
-    store.advance(made.id, IntentState.SIGNED, 1, tx_hash="0xaa")
-    store.advance(made.id, IntentState.BROADCAST, 1)
-    return store.advance(made.id, IntentState.MINED, 1, receipt=replace(receipt("0xaa", 1, "0x01"), transfers=transfers))
+    store.steps.begin("s", 1, codec.dumps(step_input) if text is None else text)
+    made = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
+    store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash="0xaa")
+    store.journal.advance(made.id, IntentState.BROADCAST, 1)
+    return store.journal.advance(made.id, IntentState.MINED, 1, receipt=replace(receipt("0xaa", 1, "0x01"), transfers=transfers))
 
 
 def never() -> StepInput:
@@ -48,7 +48,7 @@ def never() -> StepInput:
 
 def booked(store: Store, snapshot: Snapshot, present: Callable[[], StepInput] = never, before: Snapshot | None = None) -> History:
     settle_mined(store, snapshot, present, before)
-    return store.history(snapshot.head.timestamp_s)
+    return store.budgets.history(snapshot.head.timestamp_s)
 
 
 def gas_value(step_input: StepInput) -> Fraction:
@@ -60,7 +60,7 @@ def test_a_strangers_event_that_takes_from_us_does_not_stop_the_books(store: Sto
     made = step()
     swapped(store, made, Transfer(STRANGER, WALLET, OTHER, 10**30))
     found = booked(store, made.snapshot)
-    assert store.unbooked() == ()
+    assert store.journal.unbooked() == ()
     assert found.loss_24h == gas_value(made)
 
 
@@ -69,7 +69,7 @@ def test_a_step_that_cannot_be_read_any_more_is_booked_at_the_prices_of_now(stor
     made = step()
     swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), text=text)
     found = booked(store, made.snapshot, lambda: made)
-    assert store.unbooked() == ()
+    assert store.journal.unbooked() == ()
     assert found.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(made)
 
 
@@ -84,7 +84,7 @@ def test_without_any_price_the_transaction_waits_and_nothing_else_does(store: St
     swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), text="{}")
     blind = replace(made, snapshot=replace(made.snapshot, feeds=(), pools=()))
     assert booked(store, made.snapshot, lambda: blind).loss_24h == 0
-    assert len(store.unbooked()) == 1
+    assert len(store.journal.unbooked()) == 1
     assert booked(store, made.snapshot, lambda: made).loss_24h > 0
 
 
@@ -108,11 +108,11 @@ def test_a_header_from_the_future_books_no_later_than_the_clock(store: Store) ->
     swapped(store, made)
     year = replace(made.snapshot.head, timestamp_s=made.snapshot.head.timestamp_s + 10**8)
     settle_mined(store, replace(made.snapshot, head=year), never)
-    assert store.last_rebalance() == made.snapshot.now_s + MAX_CLOCK_LEAD_S
+    assert store.budgets.last_rebalance() == made.snapshot.now_s + MAX_CLOCK_LEAD_S
 
 
 def test_a_clock_set_back_takes_nothing_out_of_the_last_day(store: Store) -> None:
     made = step()
     swapped(store, made)
     settle_mined(store, replace(made.snapshot, now_s=made.snapshot.now_s - 7 * 86_400), never)
-    assert store.history(made.snapshot.head.timestamp_s).loss_24h == gas_value(made)
+    assert store.budgets.history(made.snapshot.head.timestamp_s).loss_24h == gas_value(made)

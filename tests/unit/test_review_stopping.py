@@ -22,24 +22,24 @@ def store(tmp_path: Path) -> Store:
 
 
 def mined(store: Store, nonce: int, kind: IntentKind = IntentKind.SWAP, status: int = 1) -> None:
-    store.begin_step(f"s{nonce}", START_S, "{}")
-    made = store.intend(f"s{nonce}", kind, tx(nonce), grant(kind), "", START_S, None)
-    store.advance(made.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce}")
-    store.advance(made.id, IntentState.BROADCAST, START_S)
-    store.advance(made.id, IntentState.MINED, START_S, receipt=receipt(f"0x{nonce}", nonce, "0x01", status))
+    store.steps.begin(f"s{nonce}", START_S, "{}")
+    made = store.journal.intend(f"s{nonce}", kind, tx(nonce), grant(kind), "", START_S, None)
+    store.journal.advance(made.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce}")
+    store.journal.advance(made.id, IntentState.BROADCAST, START_S)
+    store.journal.advance(made.id, IntentState.MINED, START_S, receipt=receipt(f"0x{nonce}", nonce, "0x01", status))
 
 
 def test_resuming_starts_the_count_of_reverts_anew(store: Store, tmp_path: Path) -> None:
     """Otherwise three reverts in a row would refuse every plan for good: nothing can succeed any more."""
     for nonce in range(3):
         mined(store, nonce, status=0)
-    assert store.history(START_S).reverts_in_row == 3
-    KillSwitch(tmp_path / "pause", store).resume("seen", START_S)
-    assert store.history(START_S).reverts_in_row == 0
+    assert store.budgets.history(START_S).reverts_in_row == 3
+    KillSwitch(tmp_path / "pause", store.pause_switch).resume("seen", START_S)
+    assert store.budgets.history(START_S).reverts_in_row == 0
     mined(store, 3, status=0)
-    assert store.history(START_S).reverts_in_row == 1
-    store.pause("again", START_S)
-    assert store.history(START_S).reverts_in_row == 1
+    assert store.budgets.history(START_S).reverts_in_row == 1
+    store.pause_switch.pause("again", START_S)
+    assert store.budgets.history(START_S).reverts_in_row == 1
 
 
 def test_the_remedy_names_the_command_that_does_it() -> None:
@@ -51,9 +51,9 @@ def test_steps_that_only_approve_are_counted_until_a_swap_succeeds(store: Store)
     for nonce in range(5):
         mined(store, nonce, IntentKind.APPROVE)
     mined(store, 5, status=0)
-    assert store.history(START_S).approvals_in_row == 5
+    assert store.budgets.history(START_S).approvals_in_row == 5
     mined(store, 6)
-    assert store.history(START_S).approvals_in_row == 0
+    assert store.budgets.history(START_S).approvals_in_row == 0
 
 
 @pytest.mark.parametrize(("approvals", "passed"), [(7, True), (8, False)])

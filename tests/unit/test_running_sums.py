@@ -57,9 +57,9 @@ class Life:
         """A block later: mined is booked, final is entered."""
         self.block += 1
         step = self.step()
-        for intent in self.store.unbooked():
-            self.store.book(intent, Fraction(DOLLAR), Fraction(self.nonce * DOLLAR, 7), GAS_WEI, step.snapshot.head.timestamp_s)
-        settlement.record_balance_changes(self.store, step.snapshot, lambda: step)
+        for intent in self.store.journal.unbooked():
+            self.store.budgets.book(intent, Fraction(DOLLAR), Fraction(self.nonce * DOLLAR, 7), GAS_WEI, step.snapshot.head.timestamp_s)
+        settlement.record_balance_changes(self.store.balances, step.snapshot, lambda: step)
         update_ledger(self.store, step)
 
     def sell(self) -> None:
@@ -71,20 +71,20 @@ class Life:
         self._changed(1)
 
     def finalise(self) -> None:
-        for intent in self.store.open_intents():
-            self.store.advance(intent.id, IntentState.FINAL, 1)
+        for intent in self.store.journal.open_intents():
+            self.store.journal.advance(intent.id, IntentState.FINAL, 1)
 
     def reorganise(self) -> None:
         """The newest sale loses its block, final or not, and is mined again in a later one."""
         found = self._newest()
         if found is None:
             return
-        self.store.advance(found.id, IntentState.BROADCAST, 1)
+        self.store.journal.advance(found.id, IntentState.BROADCAST, 1)
         self._changed(-1)
         self.look()
         self.block += 1
         again = replace(receipt(str(found.tx_hash), self.block, f"0x{self.block:064x}"), transfers=found.receipt.transfers)
-        self.store.advance(found.id, IntentState.MINED, 1, receipt=again)
+        self.store.journal.advance(found.id, IntentState.MINED, 1, receipt=again)
         self._changed(1)
 
     def comes(self) -> None:
@@ -94,10 +94,10 @@ class Life:
         self.weth -= COIN // 100
 
     def new_book(self) -> None:
-        self.store.open_book(1, "anew")
+        self.store.ledger.open_book(1, "anew")
 
     def _newest(self) -> Intent | None:
-        return next((one for one in self.store.intents() if one.state in (IntentState.MINED, IntentState.FINAL)), None)
+        return next((one for one in self.store.journal.intents() if one.state in (IntentState.MINED, IntentState.FINAL)), None)
 
     def _changed(self, sign: int) -> None:
         self.weth -= sign * COIN
@@ -120,14 +120,14 @@ def test_whatever_happens_the_sums_are_what_the_entries_come_to(
         life = Life(store)
         for act in acts:
             act(life)
-            assert store.find_misstatements() == ()
+            assert store.ledger.find_misstatements() == ()
         life.finalise()
         life.look()
         life.look()
-        assert store.find_misstatements() == () and store.intents_without_entry() == () and store.unbooked() == ()
-        stands = {one.token: one.raw for one in store.ledger_balances(life.block)}
+        assert store.ledger.find_misstatements() == () and store.ledger.intents_without_entry() == () and store.journal.unbooked() == ()
+        stands = {one.token: one.raw for one in store.ledger.balances(life.block)}
         assert stands == {WETH.address: life.weth, USDC.address: life.usdc, NATIVE: life.native}
-        sums = entries.account_balances(store.ledger())
+        sums = entries.account_balances(store.ledger.entries())
         assert {token: sums[entries.WALLET, token] for token in stands} == stands
     finally:
         store.close()
@@ -138,10 +138,10 @@ def test_a_look_reads_nothing_of_entries_that_are_long_final(store: Store) -> No
     life.sell()
     life.finalise()
     life.look()
-    before = store.ledger_balances(life.block)
-    with store._write("wear out") as db:
+    before = store.ledger.balances(life.block)
+    with store.db.write("wear out") as db:
         db.exec_driver_sql("UPDATE entries SET wallet_json = 'worn out', entry_json = 'worn out'")
-    assert store.ledger_balances(life.block) == before
+    assert store.ledger.balances(life.block) == before
 
 
 def test_an_entry_in_a_block_that_a_slower_endpoint_has_not_seen_counts_only_from_there_on(store: Store) -> None:
@@ -149,7 +149,7 @@ def test_an_entry_in_a_block_that_a_slower_endpoint_has_not_seen_counts_only_fro
     life.sell()
     life.finalise()
     life.look()
-    at_block = {block: {one.token: one.raw for one in store.ledger_balances(block)}[WETH.address] for block in (life.block - 2, life.block)}
+    at_block = {block: {one.token: one.raw for one in store.ledger.balances(block)}[WETH.address] for block in (life.block - 2, life.block)}
     assert at_block == {life.block - 2: 50 * COIN, life.block: 49 * COIN}
 
 
@@ -158,16 +158,16 @@ def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -
     life.sell()
     life.finalise()
     life.look()
-    whole = store.ledger_balances(life.block), store.history(2 * 10**9).loss_total
-    with store._write("tamper") as db:
+    whole = store.ledger.balances(life.block), store.budgets.history(2 * 10**9).loss_total
+    with store.db.write("tamper") as db:
         db.exec_driver_sql("UPDATE running SET raw = '1' WHERE token = ?", (WETH.address,))
         db.exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'loss_total'")
         db.exec_driver_sql("UPDATE meta SET value = '900' WHERE key = 'settled_to'")
-    told = "; ".join(store.find_misstatements())
+    told = "; ".join(store.ledger.find_misstatements())
     assert f"balance of {WETH.address}: 1 is kept" in told and "losses: 7 grains" in told and "settled: up to transaction 900" in told
-    store.rebuild_sums()
-    assert store.find_misstatements() == ()
-    assert (store.ledger_balances(life.block), store.history(2 * 10**9).loss_total) == whole
+    store.ledger.rebuild_sums()
+    assert store.ledger.find_misstatements() == ()
+    assert (store.ledger.balances(life.block), store.budgets.history(2 * 10**9).loss_total) == whole
 
 
 def test_a_store_of_the_version_before_is_summed_up_when_it_is_opened(tmp_path: Path) -> None:
@@ -176,15 +176,15 @@ def test_a_store_of_the_version_before_is_summed_up_when_it_is_opened(tmp_path: 
     life = Life(store)
     for act in (life.sell, life.look, life.comes, life.look, life.sell, life.finalise, life.look, life.goes, life.look):
         act()
-    expected = store.ledger_balances(life.block), store.history(2 * 10**9)
+    expected = store.ledger.balances(life.block), store.budgets.history(2 * 10**9)
     store.close()
     taken_back(path, "0013")
     assert inspect_store_file(path).version == "0013"
     again = opened(path)
-    assert again.find_misstatements() == ()
-    assert (again.ledger_balances(life.block), again.history(2 * 10**9)) == expected
+    assert again.ledger.find_misstatements() == ()
+    assert (again.ledger.balances(life.block), again.budgets.history(2 * 10**9)) == expected
     life.store = again
     life.look()
-    with again._read("look") as db:
+    with again.db.read("look") as db:
         assert ledger_sums.settled_to(db) == 2, "from the first look on nothing that is settled is gone through again"
     again.close()

@@ -19,43 +19,43 @@ TIP = tx(0).max_priority_fee_wei
 
 def test_a_journal_that_knows_no_nonce_lets_nothing_be_signed(tmp_path: Path) -> None:
     made = bench(tmp_path)
-    assert signable_nonces(made.store) == {}
+    assert signable_nonces(made.store.journal) == {}
     with pytest.raises(Refused, match="next nonce"):
-        LocalSigner(KEY, RULES, lambda: signable_nonces(made.store)).sign(CANCEL, CANCEL_GRANT)
+        LocalSigner(KEY, RULES, lambda: signable_nonces(made.store.journal)).sign(CANCEL, CANCEL_GRANT)
 
 
 @pytest.mark.parametrize("at", ["after:planned", "before:signed"])
 def test_what_is_only_planned_lends_its_nonce_to_nobody(tmp_path: Path, at: str) -> None:
     made = bench(tmp_path)
     killed_at(made, at)
-    assert signable_nonces(made.store) == {0: None}
+    assert signable_nonces(made.store.journal) == {0: None}
     intend(made, nonce=9)
-    assert signable_nonces(made.store) == {0: None}
+    assert signable_nonces(made.store.journal) == {0: None}
 
 
 def intend(made: Bench, nonce: int) -> None:
     """A caller plans a transaction at a nonce of its own choice."""
-    made.store.intend("step0", CANCEL_GRANT.kind, replace(tx(nonce), data="0x"), grant(deadline_s=2**40), "cancel", 0, None, None)
+    made.store.journal.intend("step0", CANCEL_GRANT.kind, replace(tx(nonce), data="0x"), grant(deadline_s=2**40), "cancel", 0, None, None)
 
 
 @pytest.mark.parametrize("at", ["after:signed", "before:broadcast", "after:broadcast", "before:send", "after:send"])
 def test_what_was_signed_may_be_signed_again_at_its_own_nonce(tmp_path: Path, at: str) -> None:
     made = bench(tmp_path)
     killed_at(made, at)
-    if made.store.intents()[0].state in (IntentState.SIGNED, IntentState.BROADCAST):
-        assert signable_nonces(made.store) == {0: TIP}
+    if made.store.journal.intents()[0].state in (IntentState.SIGNED, IntentState.BROADCAST):
+        assert signable_nonces(made.store.journal) == {0: TIP}
 
 
 def test_after_a_block_the_next_nonce_alone_is_signed(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.run()
-    assert signable_nonces(made.store) == {1: None}
+    assert signable_nonces(made.store.journal) == {1: None}
     made.run(nonce=1)
-    assert signable_nonces(made.store) == {2: None}
+    assert signable_nonces(made.store.journal) == {2: None}
 
 
 def test_a_lost_transaction_may_be_replaced_and_no_later_nonce_used(tmp_path: Path) -> None:
-    assert signable_nonces(lost_in_broadcast(tmp_path).store) == {0: TIP}
+    assert signable_nonces(lost_in_broadcast(tmp_path).store.journal) == {0: TIP}
 
 
 def test_a_replacement_may_tip_one_bump_more_than_what_it_replaces() -> None:

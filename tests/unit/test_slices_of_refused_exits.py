@@ -66,7 +66,7 @@ def test_exits_are_sold_one_by_one_and_each_is_confirmed(worlds: Worlds) -> None
     world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
     done = world.rounds()
     assert done.kind is OutcomeKind.DONE and world.sold == addresses("T0", "T1", "T2")
-    assert [one.decided.exit_token for one in world.asked] == [token(one).address for one in ("T0", "T1", "T2")]
+    assert [one.decided.leaves for one in world.asked] == [(token(one).address,) for one in ("T0", "T1", "T2")]
     assert [len(one.exits_tried) for one in world.asked] == [0, 1, 2], "a confirmation given once does not cover the next exit"
     assert len({intent.step_id for intent in done.transactions}) == 3, "each has a step of its own in the journal"
     assert mentions(done.reason, "exits", "T0, T1, T2")
@@ -123,10 +123,10 @@ def test_where_everything_is_refused_no_exit_is_blamed(worlds: Worlds) -> None:
     step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda _: True)
     before = (SubmissionRefusal(WBTC.address, NOW_S - 60, 2, "earlier"),)
-    world.store.mark_submission_refusals(before)
+    world.store.budgets.mark_submission_refusals(before)
     done = world.rounds()
     assert done.kind is OutcomeKind.REFUSED and world.sold == [] and world.late == before
-    assert [one.decided.exit_token for one in world.asked] == [LINK.address, WBTC.address, ""], "refused less often first"
+    assert [one.decided.leaves for one in world.asked] == [(LINK.address,), (WBTC.address,), ()], "refused less often first"
 
 
 def test_where_nothing_else_can_be_tried_a_refused_exit_is_blamed(worlds: Worlds) -> None:
@@ -179,20 +179,20 @@ def test_an_exit_that_fires_meanwhile_is_confirmed_before_one_that_was_approved(
     def fires(to: str, raw: int) -> None:
         world.lacks.discard(to)
         world.step = fired("LINK", "WBTC", pools=ALL)
-        assert world.store.update_orders(world.step.history.orders, None, world.store.history(NOW_S).orders_turn)
+        assert world.store.orders.update(world.step.history.orders, None, world.store.budgets.history(NOW_S).orders_turn)
 
     world.approved = fires
     world.rounds()
     assert world.sold == [{WBTC.address}, {LINK.address}]
-    assert [one.decided.exit_token for one in world.asked] == [one.address for one in (LINK, WBTC, LINK)]
+    assert [one.decided.leaves for one in world.asked] == [(one.address,) for one in (LINK, WBTC, LINK)]
     assert world.asked[1].step_input.spend_caps == ()
 
 
 def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_only(worlds: Worlds) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
-    world.store.begin_step("s", NOW_S, codec.dumps(world.step))
+    world.store.steps.begin("s", NOW_S, codec.dumps(world.step))
     approval, action = (
-        world.store.intend("s", kind, tx(nonce), grant(kind), "", 0, None)
+        world.store.journal.intend("s", kind, tx(nonce), grant(kind), "", 0, None)
         for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.LIQUIDITY))
     )
     assert [engine._nothing(sent) for sent in ([], [approval], [approval, action])] == [
@@ -225,7 +225,7 @@ def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_
     def taken_back(*done: tuple[str, str, int]) -> StepOutcome:
         world = worlds(fired("LINK", "WBTC", pools=ALL), lambda _: False)
         world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
-        world.store.begin_step("before", NOW_S, codec.dumps(world.step))
+        world.store.steps.begin("before", NOW_S, codec.dumps(world.step))
         for one in done:
             world.mined("before", IntentKind.APPROVE, replace(tx(0), to=one[0]), replace(grant(IntentKind.APPROVE), approve=one), "")
         return world.tidy(OutcomeKind.HOLD, "holds")

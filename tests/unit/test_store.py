@@ -32,7 +32,7 @@ def opened(folder: Path, chain_id: int = CHAIN_ID, wallet: str = WALLET) -> Stor
 @pytest.fixture
 def store(tmp_path: Path):
     found = opened(tmp_path)
-    found.begin_step("s", START_S, "{}")
+    found.steps.begin("s", START_S, "{}")
     yield found
     found.close()
 
@@ -51,7 +51,7 @@ def test_a_store_that_others_could_read_is_closed_to_them(tmp_path: Path) -> Non
 
 
 def test_every_commit_is_on_disk_before_it_returns(store: Store) -> None:
-    with store.engine.connect() as connection:
+    with store.db.engine.connect() as connection:
         pragma = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "foreign_keys")}
         busy = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
     assert pragma == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
@@ -59,7 +59,7 @@ def test_every_commit_is_on_disk_before_it_returns(store: Store) -> None:
 
 
 def test_the_migrations_build_exactly_the_models(store: Store) -> None:
-    with store.engine.connect() as connection:
+    with store.db.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
         indexes = dict(connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").all())
     fresh = create_engine("sqlite://")
@@ -122,7 +122,7 @@ def test_a_file_that_is_no_database_asks_for_the_operator(tmp_path: Path) -> Non
 def test_a_damaged_page_asks_for_the_operator(tmp_path: Path) -> None:
     first = opened(tmp_path)
     for number in range(200):
-        first.begin_step(str(number), START_S, "{}" * number)
+        first.steps.begin(str(number), START_S, "{}" * number)
     first.close()
     path = tmp_path / "trimtab.db"
     data = bytearray(path.read_bytes())
@@ -166,46 +166,46 @@ def test_a_database_password_is_not_repeated_in_errors() -> None:
 
 
 def test_a_step_comes_back_as_it_was_written(store: Store) -> None:
-    store.begin_step("t", START_S + 1, '{"a":1}')
-    store.end_step("t", "hold", "in band", '{"p":2}', "hold")
-    record = store.step("t")
+    store.steps.begin("t", START_S + 1, '{"a":1}')
+    store.steps.end("t", "hold", "in band", '{"p":2}', "hold")
+    record = store.steps.get("t")
     assert record is not None
     assert (record.input_json, record.plan_json) == ('{"a":1}', '{"p":2}')
     assert (record.line.decision, record.line.reason, record.line.outcome) == ("hold", "in band", "hold")
-    assert [line.id for line in store.steps(10)] == ["t", "s"]
-    assert [line.id for line in store.steps(1)] == ["t"]
-    assert store.step("nothing") is None
+    assert [line.id for line in store.steps.newest(10)] == ["t", "s"]
+    assert [line.id for line in store.steps.newest(1)] == ["t"]
+    assert store.steps.get("nothing") is None
     with pytest.raises(KeyError):
-        store.end_step("nothing", "hold", "", None, "hold")
+        store.steps.end("nothing", "hold", "", None, "hold")
 
 
 def test_an_intent_comes_back_as_it_was_written(store: Store) -> None:
-    intent = store.intend("s", IntentKind.APPROVE, tx(7), replace(grant(), approve=(OTHER, WALLET, 2**255)), "approve", START_S, 99)
-    assert store.grant(intent.id).approve == (OTHER, WALLET, 2**255)
-    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    store.advance(intent.id, IntentState.BROADCAST, START_S)
+    intent = store.journal.intend("s", IntentKind.APPROVE, tx(7), replace(grant(), approve=(OTHER, WALLET, 2**255)), "approve", START_S, 99)
+    assert store.journal.grant(intent.id).approve == (OTHER, WALLET, 2**255)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
+    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     found = replace(receipt(HASH, 3, "0x03"), transfers=(Transfer(OTHER, WALLET, OTHER, 2**200),))
-    store.advance(intent.id, IntentState.MINED, START_S, receipt=found)
-    (again,) = store.open_intents()
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+    (again,) = store.journal.open_intents()
     assert (again.tx, again.tx_hash, again.receipt, again.deadline_s) == (tx(7), HASH, found, 99)
-    assert store.intents("s") == (again,)
-    assert store.intents() == (again,)
-    assert store.intents_at(7) == (again,)
-    assert store.intents_at(8) == ()
+    assert store.journal.intents("s") == (again,)
+    assert store.journal.intents() == (again,)
+    assert store.journal.intents_at(7) == (again,)
+    assert store.journal.intents_at(8) == ()
 
 
 def test_a_second_intent_on_an_open_nonce_is_refused(store: Store) -> None:
-    first = store.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    first = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
     with pytest.raises(OperatorNeeded, match="nonce 0"):
-        store.intend("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
-    assert len(store.intents()) == 1
-    store.advance(first.id, IntentState.CANCELLED, START_S)
-    store.intend("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
+        store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
+    assert len(store.journal.intents()) == 1
+    store.journal.advance(first.id, IntentState.CANCELLED, START_S)
+    store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
 
 
 def test_the_database_itself_refuses_two_open_intents_on_one_nonce(store: Store) -> None:
-    store.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    with store.engine.connect() as connection, pytest.raises(Exception, match=r"UNIQUE constraint failed: intents\.nonce"):
+    store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    with store.db.engine.connect() as connection, pytest.raises(Exception, match=r"UNIQUE constraint failed: intents\.nonce"):
         connection.exec_driver_sql(
             "INSERT INTO intents (id, step_id, kind, state, nonce, tx_json, grant_z, note, created_s) "
             "SELECT 'other', step_id, kind, state, nonce, tx_json, grant_z, note, created_s FROM intents"
@@ -213,29 +213,29 @@ def test_the_database_itself_refuses_two_open_intents_on_one_nonce(store: Store)
 
 
 def test_one_cancel_may_join_the_intent_it_replaces(store: Store) -> None:
-    first = store.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    cancel = store.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None)
+    first = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    cancel = store.journal.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None)
     assert cancel.replaces == first.id
     with pytest.raises(OperatorNeeded):
-        store.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel again", START_S, None)
+        store.journal.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel again", START_S, None)
 
 
 def test_an_intent_keeps_its_first_hash(store: Store) -> None:
-    intent = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    intent = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     with pytest.raises(ValueError, match="without a hash"):
-        store.advance(intent.id, IntentState.SIGNED, START_S)
-    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
+        store.journal.advance(intent.id, IntentState.SIGNED, START_S)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
     with pytest.raises(ValueError, match="has hash"):
-        store.advance(intent.id, IntentState.BROADCAST, START_S, tx_hash="0x" + "cd" * 32)
-    store.advance(intent.id, IntentState.BROADCAST, START_S)
+        store.journal.advance(intent.id, IntentState.BROADCAST, START_S, tx_hash="0x" + "cd" * 32)
+    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     with pytest.raises(ValueError, match="without a receipt"):
-        store.advance(intent.id, IntentState.MINED, START_S)
+        store.journal.advance(intent.id, IntentState.MINED, START_S)
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM transitions", "UPDATE transitions SET after = 'final'"])
 def test_transitions_are_only_ever_added(store: Store, statement: str) -> None:
-    store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    with store.engine.connect() as connection, pytest.raises(Exception, match="ever added"):
+    store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    with store.db.engine.connect() as connection, pytest.raises(Exception, match="ever added"):
         connection.exec_driver_sql(statement)
 
 
@@ -250,7 +250,7 @@ def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
         for raw in signed:
             assert raw not in data
             assert raw.hex().encode() not in data.lower()
-    with made.store.engine.connect() as connection:
+    with made.store.db.engine.connect() as connection:
         tables = [row[0] for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")]
         cells = [cell for table in tables for row in connection.exec_driver_sql(f"SELECT * FROM {table}") for cell in row]
     texts = [zlib.decompress(cell) if isinstance(cell, bytes) else str(cell).encode() for cell in cells]
@@ -259,40 +259,40 @@ def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
 
 
 def test_pins_are_replaced_and_removed(store: Store) -> None:
-    store.pin({OTHER: "0x01"}, START_S)
-    store.pin({OTHER: "0x02"}, START_S + 1)
-    assert [(pin.address, pin.code_hash) for pin in store.pins()] == [(OTHER, "0x02")]
-    assert store.unpin(OTHER)
-    assert not store.unpin(OTHER)
-    assert store.pins() == ()
+    store.trust.pin({OTHER: "0x01"}, START_S)
+    store.trust.pin({OTHER: "0x02"}, START_S + 1)
+    assert [(pin.address, pin.code_hash) for pin in store.trust.pins()] == [(OTHER, "0x02")]
+    assert store.trust.unpin(OTHER)
+    assert not store.trust.unpin(OTHER)
+    assert store.trust.pins() == ()
 
 
 def test_all_that_is_trusted_at_once_is_pinned_or_none_of_it(store: Store) -> None:
     with pytest.raises(OperatorNeeded, match="cannot pin"):
-        store.pin({OTHER: "0x01"}, START_S, [(OTHER, WALLET, None)])  # type: ignore[list-item]
-    assert store.pins() == () and store.implementations() == {}
+        store.trust.pin({OTHER: "0x01"}, START_S, [(OTHER, WALLET, None)])  # type: ignore[list-item]
+    assert store.trust.pins() == () and store.trust.implementations() == {}
 
 
 def test_the_confirmed_config_is_the_last_one(store: Store) -> None:
-    assert store.confirmed_config() is None
-    store.confirm_config("aa", START_S)
-    store.confirm_config("bb", START_S)
-    assert store.confirmed_config() == "bb"
+    assert store.configs.confirmed() is None
+    store.configs.confirm("aa", START_S)
+    store.configs.confirm("bb", START_S)
+    assert store.configs.confirmed() == "bb"
 
 
 def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.begin_step("s", START_S, "{}")
-    intent = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    with store.engine.connect() as connection:
+    store.steps.begin("s", START_S, "{}")
+    intent = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    with store.db.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-    event.listen(store.engine, "checkout", lambda raw, *_: raw.execute(f"PRAGMA max_page_count = {pages}"))
+    event.listen(store.db.engine, "checkout", lambda raw, *_: raw.execute(f"PRAGMA max_page_count = {pages}"))
     with pytest.raises(OperatorNeeded, match="full") as caught:
         for number in range(100):
-            store.begin_step(f"n{number}", START_S, os.urandom(20_000).hex())
+            store.steps.begin(f"n{number}", START_S, os.urandom(20_000).hex())
     assert "free space" in caught.value.remedy
     store.close()
     again = opened(tmp_path)
-    assert again.open_intents() == (intent,)
-    again.begin_step("after", START_S, "{}")
+    assert again.journal.open_intents() == (intent,)
+    again.steps.begin("after", START_S, "{}")
     again.close()

@@ -26,24 +26,24 @@ TOKEN_A, TOKEN_B = "0x" + "Aa" * 20, "0x" + "Bb" * 20
 @pytest.fixture
 def store(tmp_path: Path):
     found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    found.begin_step("s", START_S, "{}")
+    found.steps.begin("s", START_S, "{}")
     yield found
     found.close()
 
 
 def ended(store: Store, nonce: int, *, kind: IntentKind = IntentKind.SWAP, status: int = 1, transfers: tuple = ()) -> Intent:
     tx_hash = f"0x{nonce:064x}"
-    intent = store.intend("s", kind, tx(nonce), grant(kind), "swap", START_S, None)
-    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
-    store.advance(intent.id, IntentState.BROADCAST, START_S)
+    intent = store.journal.intend("s", kind, tx(nonce), grant(kind), "swap", START_S, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
+    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     found = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers)
-    store.advance(intent.id, IntentState.MINED, START_S, receipt=found)
-    return store.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+    return store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
 
 
 def test_a_new_store_has_an_empty_history(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/new.db", CHAIN_ID, WALLET)
-    found = store.history(START_S)
+    found = store.budgets.history(START_S)
     assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei, found.reverts_in_row) == (0, 0, 0, 0)
     assert (found.last_rebalance_s, found.last_review_s, found.started_s) == (None, None, None)
     store.close()
@@ -51,41 +51,41 @@ def test_a_new_store_has_an_empty_history(tmp_path: Path) -> None:
 
 def test_booking_an_intent_twice_changes_nothing(store: Store) -> None:
     intent = ended(store, 0, transfers=(Transfer(TOKEN_A, WALLET, OTHER, 5),))
-    store.book(intent, Fraction(10), Fraction(1, 3), 7, START_S)
-    before = store.history(START_S)
-    store.book(intent, Fraction(99), Fraction(99), 99, START_S + 5)
-    assert store.history(START_S) == before
-    assert len(store.movements()) == 2
+    store.budgets.book(intent, Fraction(10), Fraction(1, 3), 7, START_S)
+    before = store.budgets.history(START_S)
+    store.budgets.book(intent, Fraction(99), Fraction(99), 99, START_S + 5)
+    assert store.budgets.history(START_S) == before
+    assert len(store.budgets.movements()) == 2
     assert before.loss_24h == Fraction(1, 3)
     assert before.last_rebalance_s == START_S
 
 
 @pytest.mark.parametrize(("age_s", "counts"), [(0, True), (DAY_S - 1, True), (DAY_S, False), (DAY_S + 1, False)])
 def test_an_entry_counts_for_24_hours_of_chain_time(store: Store, age_s: int, counts: bool) -> None:
-    store.book(ended(store, 0), Fraction(10), Fraction(3), 5, START_S)
-    found = store.history(START_S + age_s)
+    store.budgets.book(ended(store, 0), Fraction(10), Fraction(3), 5, START_S)
+    found = store.budgets.history(START_S + age_s)
     assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei) == ((10, 3, 5) if counts else (0, 0, 0))
 
 
 def test_the_window_rolls_and_does_not_start_anew_at_midnight(store: Store) -> None:
     midnight = START_S - START_S % DAY_S + DAY_S
     for nonce, when in enumerate((midnight - 3600, midnight - 1, midnight + 1)):
-        store.book(ended(store, nonce), Fraction(1), Fraction(10), 1, when)
-    assert store.history(midnight + 2).loss_24h == 30
-    assert store.history(midnight - 3600 + DAY_S).loss_24h == 20
+        store.budgets.book(ended(store, nonce), Fraction(1), Fraction(10), 1, when)
+    assert store.budgets.history(midnight + 2).loss_24h == 30
+    assert store.budgets.history(midnight - 3600 + DAY_S).loss_24h == 20
 
 
 def test_a_clock_set_back_a_day_resets_no_budget(store: Store) -> None:
-    store.book(ended(store, 0), Fraction(1), Fraction(10), 1, START_S)
-    assert store.history(START_S - 2 * DAY_S).loss_24h == 10
+    store.budgets.book(ended(store, 0), Fraction(1), Fraction(10), 1, START_S)
+    assert store.budgets.history(START_S - 2 * DAY_S).loss_24h == 10
 
 
 def test_amounts_beyond_any_database_integer_are_exact(store: Store) -> None:
     intent = ended(store, 0, transfers=(Transfer(TOKEN_A, OTHER, WALLET, 2**255 + 1),))
-    store.book(intent, Fraction(2**300, 7), Fraction(2**200, 3), 2**100, START_S)
-    found = store.history(START_S)
+    store.budgets.book(intent, Fraction(2**300, 7), Fraction(2**200, 3), 2**100, START_S)
+    found = store.budgets.history(START_S)
     assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei) == (Fraction(2**300, 7), Fraction(2**200, 3), 2**100)
-    assert {m.delta_raw for m in store.movements() if m.token == TOKEN_A} == {2**255 + 1}
+    assert {m.delta_raw for m in store.budgets.movements() if m.token == TOKEN_A} == {2**255 + 1}
 
 
 def test_movements_are_the_net_of_the_receipt_and_the_gas(store: Store) -> None:
@@ -96,9 +96,9 @@ def test_movements_are_the_net_of_the_receipt_and_the_gas(store: Store) -> None:
         Transfer(TOKEN_B, OTHER, TOKEN_A, 1000),
     )
     intent = ended(store, 4, transfers=transfers)
-    store.book(intent, Fraction(1), Fraction(0), intent.receipt.gas_cost_wei, START_S)
+    store.budgets.book(intent, Fraction(1), Fraction(0), intent.receipt.gas_cost_wei, START_S)
     tx_hash = intent.tx_hash
-    assert set(store.movements()) == {
+    assert set(store.budgets.movements()) == {
         Movement(TOKEN_A, -70, "swap", 4, START_S, tx_hash),
         Movement(TOKEN_B, 7, "swap", 4, START_S, tx_hash),
         Movement(NATIVE, -intent.receipt.gas_cost_wei, "gas", 4, START_S, tx_hash),
@@ -111,9 +111,9 @@ def test_reverts_in_a_row_end_with_a_success(store: Store) -> None:
     ended(store, 2, status=0)
     ended(store, 3, kind=IntentKind.CANCEL)
     ended(store, 4, status=0)
-    assert store.history(START_S).reverts_in_row == 2
+    assert store.budgets.history(START_S).reverts_in_row == 2
     ended(store, 5, status=1)
-    assert store.history(START_S).reverts_in_row == 0
+    assert store.budgets.history(START_S).reverts_in_row == 0
 
 
 def test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years(store: Store) -> None:
@@ -127,8 +127,8 @@ def test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years
         read.append(row)
         return row
 
-    event.listen(store.engine, "checkout", lambda raw, *_: setattr(raw, "row_factory", counted))
-    assert store.history(START_S).reverts_in_row == 1
+    event.listen(store.db.engine, "checkout", lambda raw, *_: setattr(raw, "row_factory", counted))
+    assert store.budgets.history(START_S).reverts_in_row == 1
     assert 0 < len(read) < 40
 
 
@@ -138,40 +138,40 @@ def test_approvals_between_reverts_do_not_end_the_row(store: Store) -> None:
         ended(store, nonce, kind=IntentKind.APPROVE)
         ended(store, nonce + 1, status=0)
         ended(store, nonce + 2, kind=IntentKind.APPROVE)
-    assert store.history(START_S).reverts_in_row == 3
+    assert store.budgets.history(START_S).reverts_in_row == 3
     ended(store, 9, kind=IntentKind.APPROVE, status=0)
-    assert store.history(START_S).reverts_in_row == 4
+    assert store.budgets.history(START_S).reverts_in_row == 4
 
 
 def test_a_reverted_swap_is_no_rebalance_and_its_gas_is_a_loss(store: Store) -> None:
-    store.book(ended(store, 0, status=0), Fraction(0), Fraction(4), 11, START_S)
-    found = store.history(START_S)
+    store.budgets.book(ended(store, 0, status=0), Fraction(0), Fraction(4), 11, START_S)
+    found = store.budgets.history(START_S)
     assert (found.last_rebalance_s, found.loss_24h, found.gas_24h_wei) == (None, 4, 11)
-    assert store.last_rebalance() is None
+    assert store.budgets.last_rebalance() is None
 
 
 def test_the_loss_since_the_start_forgets_nothing(store: Store) -> None:
-    store.book(ended(store, 0), Fraction(0), Fraction(4), 1, START_S)
-    store.book(ended(store, 1), Fraction(0), Fraction(-9), 1, START_S + 1)
-    store.book(ended(store, 2, status=0), Fraction(0), Fraction(1, 3), 1, START_S + 40 * 86_400)
-    found = store.history(START_S + 100 * 86_400)
+    store.budgets.book(ended(store, 0), Fraction(0), Fraction(4), 1, START_S)
+    store.budgets.book(ended(store, 1), Fraction(0), Fraction(-9), 1, START_S + 1)
+    store.budgets.book(ended(store, 2, status=0), Fraction(0), Fraction(1, 3), 1, START_S + 40 * 86_400)
+    found = store.budgets.history(START_S + 100 * 86_400)
     assert found.loss_24h == 0
     assert Fraction(13, 3) <= found.loss_total < Fraction(13, 3) + Fraction(1, 10**12), "each loss is rounded up to the books' grain"
 
 
 def test_what_is_mined_and_not_booked_is_listed_until_it_is(store: Store) -> None:
     first, second = ended(store, 0), ended(store, 1, status=0)
-    assert store.unbooked() == (first, second)
-    store.book(first, Fraction(0), Fraction(0), 0, START_S)
-    assert store.unbooked() == (second,)
-    store.book(second, Fraction(0), Fraction(0), 0, START_S)
-    assert store.unbooked() == ()
+    assert store.journal.unbooked() == (first, second)
+    store.budgets.book(first, Fraction(0), Fraction(0), 0, START_S)
+    assert store.journal.unbooked() == (second,)
+    store.budgets.book(second, Fraction(0), Fraction(0), 0, START_S)
+    assert store.journal.unbooked() == ()
 
 
 def test_reviews_are_remembered(store: Store) -> None:
-    store.mark_review(START_S)
-    store.mark_review(START_S + 9)
-    assert store.history(START_S).last_review_s == START_S + 9
+    store.budgets.mark_review(START_S)
+    store.budgets.mark_review(START_S + 9)
+    assert store.budgets.history(START_S).last_review_s == START_S + 9
 
 
 def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_them(tmp_path: Path) -> None:
@@ -179,15 +179,15 @@ def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_
     marks = [(START_S, ("review every 86400", "execution every 604800")), (START_S + 5, ("review every 86400",)), (START_S + 7, ())]
     for at_s, names in marks:
         store = open_store(url, CHAIN_ID, WALLET)
-        store.mark_review(at_s, 250_000, names)
+        store.budgets.mark_review(at_s, 250_000, names)
         store.close()
     store = open_store(url, CHAIN_ID, WALLET)
-    found = store.history(START_S + 9)
+    found = store.budgets.history(START_S + 9)
     assert found.reviews == (("execution every 604800", START_S), ("review every 86400", START_S + 5))
     assert (found.last_review_s, found.delay_ppm) == (START_S + 7, 250_000)
     for number in range(MOST_REVIEWS + 3):
-        store.mark_review(START_S + 10 + number, 0, (f"review every {1_800 + number}",))
-    names = [name for name, _ in store.history(START_S + 99).reviews]
+        store.budgets.mark_review(START_S + 10 + number, 0, (f"review every {1_800 + number}",))
+    names = [name for name, _ in store.budgets.history(START_S + 99).reviews]
     assert names == [f"review every {1_803 + number}" for number in range(MOST_REVIEWS)]
     store.close()
 
@@ -195,33 +195,33 @@ def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_
 @pytest.mark.parametrize("damaged", ["{", "7", '[["review every 86400"]]', '[["review every 86400", "soon"]]'])
 def test_damaged_memory_of_reviews_is_for_the_operator_and_never_taken_for_none(tmp_path: Path, damaged: str) -> None:
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    store.mark_review(START_S, 0, ("review every 86400",))
+    store.budgets.mark_review(START_S, 0, ("review every 86400",))
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as database, database:
         database.execute("UPDATE meta SET value = ? WHERE key = 'reviews'", (damaged,))
     with pytest.raises(OperatorNeeded, match=r"reviews.*damaged"):
-        store.history(START_S)
+        store.budgets.history(START_S)
     store.close()
 
 
 def test_the_expected_nonce_follows_what_the_chain_used_up(store: Store) -> None:
-    assert store.expected_nonce() is None
-    store.set_expected_nonce(3, START_S)
-    assert store.expected_nonce() == 3
+    assert store.journal.expected_nonce() is None
+    store.journal.set_expected_nonce(3, START_S)
+    assert store.journal.expected_nonce() == 3
     ended(store, 3)
     ended(store, 4, status=0)
-    dropped = store.intend("s", IntentKind.SWAP, tx(5), grant(), "swap", START_S, None)
-    store.advance(dropped.id, IntentState.CANCELLED, START_S)
-    assert store.expected_nonce() == 5
+    dropped = store.journal.intend("s", IntentKind.SWAP, tx(5), grant(), "swap", START_S, None)
+    store.journal.advance(dropped.id, IntentState.CANCELLED, START_S)
+    assert store.journal.expected_nonce() == 5
 
 
 def test_an_adopted_nonce_outweighs_what_came_before(store: Store) -> None:
-    store.set_expected_nonce(8, START_S)
+    store.journal.set_expected_nonce(8, START_S)
     ended(store, 8)
-    store.set_expected_nonce(2, START_S)
-    assert store.expected_nonce() == 2
+    store.journal.set_expected_nonce(2, START_S)
+    assert store.journal.expected_nonce() == 2
 
 
 def test_a_trade_that_gained_makes_no_room_for_losses(store: Store) -> None:
-    store.book(ended(store, 0), Fraction(1), Fraction(-50), 0, START_S)
-    store.book(ended(store, 1), Fraction(1), Fraction(20), 0, START_S)
-    assert store.history(START_S).loss_24h == 20
+    store.budgets.book(ended(store, 0), Fraction(1), Fraction(-50), 0, START_S)
+    store.budgets.book(ended(store, 1), Fraction(1), Fraction(20), 0, START_S)
+    assert store.budgets.history(START_S).loss_24h == 20

@@ -26,7 +26,7 @@ def opened(path: Path) -> Store:
 def filled(path: Path, steps: int = 3) -> Store:
     store = opened(path)
     for number in range(steps):
-        store.begin_step(f"s{number}", START_S, "{}")
+        store.steps.begin(f"s{number}", START_S, "{}")
     return store
 
 
@@ -38,11 +38,11 @@ def test_a_backup_holds_all_that_was_committed_and_the_store_goes_on(tmp_path: P
     store = filled(tmp_path / "a.db")
     assert (tmp_path / "a.db-wal").stat().st_size > 0
     backup(tmp_path / "a.db", tmp_path / "copy.db")
-    store.begin_step("later", START_S, "{}")
+    store.steps.begin("later", START_S, "{}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "a.db-shm", "a.db-wal", "copy.db"]
     copy = opened(tmp_path / "copy.db")
-    assert [line.id for line in copy.steps(9)] == ["s2", "s1", "s0"]
-    assert store.paused().paused is False
+    assert [line.id for line in copy.steps.newest(9)] == ["s2", "s1", "s0"]
+    assert store.pause_switch.paused().paused is False
     copy.close()
     store.close()
 
@@ -56,7 +56,7 @@ def test_a_backup_made_while_another_writes_is_a_moment_of_the_store(tmp_path: P
         number = 0
         while not done.is_set():
             number += 1
-            with store._write("test") as db:  # both in one transaction
+            with store.db.write("test") as db:  # both in one transaction
                 db.exec_driver_sql("INSERT INTO configs (config_hash, at_s) VALUES (?, ?)", (f"h{number}", number))
                 db.exec_driver_sql("INSERT INTO pauses (paused, reason, at_s) VALUES (0, 'x', ?)", (number,))
 
@@ -98,7 +98,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not overwritten"):
         put_back(tmp_path / "copy.db", tmp_path / "a.db")
     assert (tmp_path / "mine.txt").read_text() == "mine"
-    assert opened(tmp_path / "a.db").paused().paused is False
+    assert opened(tmp_path / "a.db").pause_switch.paused().paused is False
 
 
 def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path)
             put_back(path, tmp_path / "a.db", force=True)
     with pytest.raises(ConfigError, match="in use"):
         backup(tmp_path / "a.db", tmp_path / "b.db", force=True)
-    assert store.paused().paused is other.paused().paused is False
+    assert store.pause_switch.paused().paused is other.pause_switch.paused().paused is False
     store.close()
     other.close()
 
@@ -119,12 +119,12 @@ def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path)
 def test_a_restored_store_replaces_a_newer_one_log_and_all_and_the_newer_is_kept(tmp_path: Path) -> None:
     store = filled(tmp_path / "a.db")
     backup(tmp_path / "a.db", tmp_path / "copy.db")
-    store.begin_step("later", START_S, "{}")  # in the log beside the file, and still open
+    store.steps.begin("later", START_S, "{}")  # in the log beside the file, and still open
     kept = put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True)
     store.close()
     assert kept is not None
-    assert [line.id for line in opened(tmp_path / "a.db").steps(9)] == ["s2", "s1", "s0"]
-    assert [line.id for line in opened(kept).steps(9)] == ["later", "s2", "s1", "s0"]
+    assert [line.id for line in opened(tmp_path / "a.db").steps.newest(9)] == ["s2", "s1", "s0"]
+    assert [line.id for line in opened(kept).steps.newest(9)] == ["later", "s2", "s1", "s0"]
 
 
 def test_a_copy_sends_nothing_before_it_is_adopted_and_resuming_is_not_adopting(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_copy_sends_nothing_before_it_is_adopted_and_resuming_is_not_adopting(
         if not path.exists():
             put_back(tmp_path / "copy.db", path)
         store = opened(path)
-        switch = KillSwitch(pause_file(path), store)
+        switch = KillSwitch(pause_file(path), store.pause_switch)
         switch.resume("go on", START_S)
         assert switch.is_paused() is True
         assert "trimtab db adopt" in switch.read().reason
@@ -154,7 +154,7 @@ def test_a_backup_of_another_wallet_or_chain_is_not_restored(tmp_path: Path, wal
 
 def test_a_damaged_or_foreign_file_is_neither_restored_nor_passed_as_a_backup(tmp_path: Path) -> None:
     store = filled(tmp_path / "a.db", 50)
-    intent = store.intend("s0", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    intent = store.journal.intend("s0", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     store.close()
     backup(tmp_path / "a.db", tmp_path / "good.db")
     torn = (tmp_path / "good.db").read_bytes()
@@ -194,7 +194,7 @@ def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path) -
     assert (before, now) == ("0001", REVISIONS[-1])
     assert kept is not None
     assert (inspect_store_file(path).version, inspect_store_file(kept).version) == (REVISIONS[-1], "0001")
-    assert len(opened(path).steps(9)) == 3
+    assert len(opened(path).steps.newest(9)) == 3
     assert upgrade(f"sqlite:///{path}") == (REVISIONS[-1], REVISIONS[-1], None)
 
 

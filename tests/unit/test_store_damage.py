@@ -21,14 +21,14 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, 
 @pytest.fixture
 def store(tmp_path: Path):
     found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    found.begin_step("s", START_S, "{}")
-    found.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    found.steps.begin("s", START_S, "{}")
+    found.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     yield found
     found.close()
 
 
 def damage(store: Store, statement: str) -> None:
-    with store.engine.connect() as connection:
+    with store.db.engine.connect() as connection:
         connection.exec_driver_sql(statement)
         connection.commit()
 
@@ -45,46 +45,46 @@ def damage(store: Store, statement: str) -> None:
 def test_a_damaged_transaction_is_not_guessed_at(store: Store, statement: str) -> None:
     damage(store, statement)
     with pytest.raises(OperatorNeeded, match="damaged"):
-        store.open_intents()
+        store.journal.open_intents()
 
 
 def test_a_damaged_grant_signs_nothing(store: Store) -> None:
-    (intent,) = store.open_intents()
+    (intent,) = store.journal.open_intents()
     damage(store, "UPDATE intents SET grant_z = x'00'")
     with pytest.raises(OperatorNeeded, match="damaged"):
-        store.grant(intent.id)
+        store.journal.grant(intent.id)
     with pytest.raises(KeyError):
-        store.grant("nothing")
+        store.journal.grant("nothing")
 
 
 def test_a_damaged_step_is_told_and_its_line_still_shown(store: Store) -> None:
     damage(store, "UPDATE steps SET input_z = x'00ff'")
     with pytest.raises(OperatorNeeded, match="damaged"):
-        store.step("s")
-    assert [line.id for line in store.steps(5)] == ["s"]
+        store.steps.get("s")
+    assert [line.id for line in store.steps.newest(5)] == ["s"]
 
 
 def test_a_damaged_budget_counts_as_unknown_and_not_as_zero(store: Store) -> None:
-    (intent,) = store.open_intents()
-    store.book(intent, Fraction(1), Fraction(2), 3, START_S)
-    assert store.history(START_S).loss_24h == 2
+    (intent,) = store.journal.open_intents()
+    store.budgets.book(intent, Fraction(1), Fraction(2), 3, START_S)
+    assert store.budgets.history(START_S).loss_24h == 2
     damage(store, "UPDATE budgets SET loss = '1/0'")
     with pytest.raises(OperatorNeeded, match="budget entry"):
-        store.history(START_S)
+        store.budgets.history(START_S)
 
 
 def test_native_coin_that_left_is_a_movement(tmp_path: Path) -> None:
     made = bench(tmp_path)
     intent = made.run(value_wei=5)
-    made.store.book(intent, Fraction(0), Fraction(0), 0, START_S)
-    assert Movement(NATIVE, -5, "swap", 1, START_S, intent.tx_hash) in made.store.movements()
+    made.store.budgets.book(intent, Fraction(0), Fraction(0), 0, START_S)
+    assert Movement(NATIVE, -5, "swap", 1, START_S, intent.tx_hash) in made.store.budgets.movements()
 
 
 def test_native_coin_of_a_reverted_transaction_did_not_leave(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.status = 0
-    made.store.book(made.run(value_wei=5), Fraction(0), Fraction(0), 0, START_S)
-    assert [movement.kind for movement in made.store.movements()] == ["gas"]
+    made.store.budgets.book(made.run(value_wei=5), Fraction(0), Fraction(0), 0, START_S)
+    assert [movement.kind for movement in made.store.budgets.movements()] == ["gas"]
 
 
 @pytest.mark.parametrize(
@@ -104,16 +104,16 @@ def test_every_failure_says_what_to_do(message: str, part: str) -> None:
 
 def test_a_store_locked_by_another_program_asks_for_the_operator(tmp_path: Path, store: Store) -> None:
     other = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    with other.engine.connect() as holder:
+    with other.db.engine.connect() as holder:
         holder.exec_driver_sql("ROLLBACK")
         holder.exec_driver_sql("BEGIN EXCLUSIVE")
-        with store.engine.connect() as connection:
+        with store.db.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA busy_timeout = 10")
         with pytest.raises(OperatorNeeded, match="locked") as caught:
-            store.begin_step("t", START_S, "{}")
+            store.steps.begin("t", START_S, "{}")
         assert "another program" in caught.value.remedy
     other.close()
-    store.begin_step("t", START_S, "{}")
+    store.steps.begin("t", START_S, "{}")
 
 
 def test_a_pid_file_that_cannot_be_written_keeps_the_lock_free(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_pid_file_that_cannot_be_written_keeps_the_lock_free(tmp_path: Path) -
 def test_a_pause_file_that_cannot_be_removed_keeps_the_pause(tmp_path: Path, store: Store) -> None:
     folder = tmp_path / "paused"
     folder.mkdir()
-    switch = KillSwitch(folder, store)
+    switch = KillSwitch(folder, store.pause_switch)
     assert switch.is_paused() is True
     with pytest.raises(OperatorNeeded, match="cannot remove"):
         switch.resume("go", START_S)

@@ -60,47 +60,47 @@ def store(tmp_path: Path) -> Store:
 
 def swap(store: Store, step_id: str, nonce: int, weth_raw: int, usdc_raw: int, gas_used: int = 100_000, status: int = 1) -> str:
     """A mined swap of that step; returns the id of its intent."""
-    store.begin_step(step_id, 1_000, "{}")
-    intent = store.intend(step_id, IntentKind.SWAP, replace(TX, nonce=nonce), GRANT, "swap", 1_000, 2_000)
+    store.steps.begin(step_id, 1_000, "{}")
+    intent = store.journal.intend(step_id, IntentKind.SWAP, replace(TX, nonce=nonce), GRANT, "swap", 1_000, 2_000)
     found = f"0x{nonce:064x}"
-    store.advance(intent.id, IntentState.SIGNED, 1_001, found)
-    store.advance(intent.id, IntentState.BROADCAST, 1_002)
+    store.journal.advance(intent.id, IntentState.SIGNED, 1_001, found)
+    store.journal.advance(intent.id, IntentState.BROADCAST, 1_002)
     moved = (Transfer(WETH, OWNER, POOL, weth_raw), Transfer(USDC, POOL, OWNER, usdc_raw)) if status else ()
     receipt = Receipt(found, status, 7, "0x" + "b" * 64, gas_used, 10**9, moved)
-    store.advance(intent.id, IntentState.MINED, 1_003, receipt=receipt)
+    store.journal.advance(intent.id, IntentState.MINED, 1_003, receipt=receipt)
     return intent.id
 
 
 def under(store: Store) -> ExecutionProgress:
-    found = store.history(2_000).campaign
+    found = store.budgets.history(2_000).campaign
     assert found is not None
     return found
 
 
 def test_a_campaign_is_read_back_as_it_was_written_and_there_is_one_at_a_time(store: Store) -> None:
-    assert store.history(2_000).campaign is None
-    made = store.begin_gradual_execution(CAMPAIGN)
+    assert store.budgets.history(2_000).campaign is None
+    made = store.executions.begin(CAMPAIGN)
     assert under(store) == ExecutionProgress(made, CAMPAIGN, 0, Fraction(0), Fraction(0), 1_000, SliceDraw(1, 2))
     with pytest.raises(OperatorNeeded, match="under way"):
-        store.begin_gradual_execution(CAMPAIGN)
-    assert store.end_gradual_execution(made, "ended", "done in 0 rounds", 3_000)
-    assert not store.end_gradual_execution(made, "ended", "again", 3_001)
-    assert (store.history(2_000).campaign, store.history(2_000).campaign_ended_s) == (None, 3_000)
-    (past,) = store.gradual_executions()
+        store.executions.begin(CAMPAIGN)
+    assert store.executions.end(made, "ended", "done in 0 rounds", 3_000)
+    assert not store.executions.end(made, "ended", "again", 3_001)
+    assert (store.budgets.history(2_000).campaign, store.budgets.history(2_000).campaign_ended_s) == (None, 3_000)
+    (past,) = store.executions.newest()
     assert (past.state, past.ended_s) == ("ended", 3_000) and "done in 0" in past.why
 
 
 def test_the_first_draw_is_kept_until_a_campaign_uses_it_and_never_drawn_twice(store: Store) -> None:
-    store.store_next_draw(SliceDraw(11, 22))
-    store.store_next_draw(SliceDraw(33, 44))
-    assert store.history(2_000).draw == SliceDraw(11, 22)
-    store.begin_gradual_execution(CAMPAIGN)
-    assert store.history(2_000).draw is None
+    store.executions.store_next_draw(SliceDraw(11, 22))
+    store.executions.store_next_draw(SliceDraw(33, 44))
+    assert store.budgets.history(2_000).draw == SliceDraw(11, 22)
+    store.executions.begin(CAMPAIGN)
+    assert store.budgets.history(2_000).draw is None
 
 
 def test_a_round_counts_once_its_swap_is_in_a_block_with_what_it_lost_at_the_prices_of_the_start(store: Store) -> None:
-    made = store.begin_gradual_execution(CAMPAIGN)
-    store.begin_slice(made, 1, "s1", 1_100, SliceDraw(500_000, 250_000))
+    made = store.executions.begin(CAMPAIGN)
+    store.executions.begin_slice(made, 1, "s1", 1_100, SliceDraw(500_000, 250_000))
     assert under(store).done == 0
     swap(store, "s1", 0, 5 * 10**17, 996 * 10**6)
     now = under(store)
@@ -112,30 +112,30 @@ def test_a_round_counts_once_its_swap_is_in_a_block_with_what_it_lost_at_the_pri
 
 
 def test_a_try_that_reverted_is_no_round_its_gas_counts_and_the_next_try_keeps_the_draw(store: Store) -> None:
-    made = store.begin_gradual_execution(CAMPAIGN)
-    store.begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
+    made = store.executions.begin(CAMPAIGN)
+    store.executions.begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     swap(store, "s1", 0, 0, 0, status=0)
     assert (under(store).done, under(store).draw) == (0, SliceDraw(1, 2))
     assert under(store).spent == Fraction(100_000 * 10**9) * PRICE
-    store.begin_slice(made, 1, "s2", 1_200, SliceDraw(9_000, 9_000))
+    store.executions.begin_slice(made, 1, "s2", 1_200, SliceDraw(9_000, 9_000))
     swap(store, "s2", 1, 10**17, 200 * 10**6)
     assert (under(store).done, under(store).draw) == (1, SliceDraw(1_000, 2_000))
-    assert store.slice_of_step("s2") == (made, 1)
-    assert store.slice_of_step("elsewhere") is None
+    assert store.executions.slice_of_step("s2") == (made, 1)
+    assert store.executions.slice_of_step("elsewhere") is None
 
 
 def test_a_reorganisation_takes_the_round_back(store: Store) -> None:
-    made = store.begin_gradual_execution(CAMPAIGN)
-    store.begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
+    made = store.executions.begin(CAMPAIGN)
+    store.executions.begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     intent = swap(store, "s1", 0, 10**17, 200 * 10**6)
     assert under(store).done == 1
-    store.advance(intent, IntentState.BROADCAST, 1_010)
+    store.journal.advance(intent, IntentState.BROADCAST, 1_010)
     assert (under(store).done, under(store).spent, under(store).next_s) == (0, 0, 1_000)
 
 
 def test_a_store_that_is_opened_again_knows_all_of_it(store: Store, tmp_path: Path) -> None:
-    made = store.begin_gradual_execution(CAMPAIGN)
-    store.begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
+    made = store.executions.begin(CAMPAIGN)
+    store.executions.begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     swap(store, "s1", 0, 10**17, 200 * 10**6)
     before = under(store)
     store.close()
@@ -144,39 +144,39 @@ def test_a_store_that_is_opened_again_knows_all_of_it(store: Store, tmp_path: Pa
 
 
 def test_an_order_is_open_until_its_swap_is_in_a_block_or_it_is_ended_by_name(store: Store) -> None:
-    first = store.add_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 3), 9_000, 1_000, note="sell 1 WETH"))
-    second = store.add_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 2), 9_000, 1_001, note="sell 1 more"))
-    assert [order.id for order in store.orders()] == [first.id, second.id]
-    assert first.price == store.orders()[0].price == Fraction(1, 3)
-    store.begin_slice(first.id, 1, "s1", 1_100, SliceDraw(0, 0))
+    first = store.executions.add_limit_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 3), 9_000, 1_000, note="sell 1 WETH"))
+    second = store.executions.add_limit_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 2), 9_000, 1_001, note="sell 1 more"))
+    assert [order.id for order in store.executions.limit_orders()] == [first.id, second.id]
+    assert first.price == store.executions.limit_orders()[0].price == Fraction(1, 3)
+    store.executions.begin_slice(first.id, 1, "s1", 1_100, SliceDraw(0, 0))
     swap(store, "s1", 0, 10**18, 2_000 * 10**6)
-    assert [order.state for order in store.orders()] == ["filled", "open"]
-    assert store.end_gradual_execution(second.id, "cancelled", "by its owner", 1_200)
-    assert [order.state for order in store.orders()] == ["filled", "cancelled"]
+    assert [order.state for order in store.executions.limit_orders()] == ["filled", "open"]
+    assert store.executions.end(second.id, "cancelled", "by its owner", 1_200)
+    assert [order.state for order in store.executions.limit_orders()] == ["filled", "cancelled"]
     with pytest.raises(Refused, match="ended meanwhile"):
-        store.begin_slice(second.id, 1, "s2", 1_300, SliceDraw(0, 0))
+        store.executions.begin_slice(second.id, 1, "s2", 1_300, SliceDraw(0, 0))
 
 
 def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
-    store.store_next_draw(SliceDraw(1, 2))
-    with store.engine.begin() as connection:
+    store.executions.store_next_draw(SliceDraw(1, 2))
+    with store.db.engine.begin() as connection:
         connection.execute(text("UPDATE meta SET value = 'x' WHERE key = 'draw'"))
     with pytest.raises(OperatorNeeded, match="a draw"):
-        store.history(2_000)
+        store.budgets.history(2_000)
 
 
 def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_the_first_had_time(store: Store) -> None:
     """A restart between two corrections gives out no second budget."""
-    made = store.begin_gradual_execution(CAMPAIGN)
-    store.begin_slice(made, 1, "s1", 1_000, SliceDraw(3, 4))
+    made = store.executions.begin(CAMPAIGN)
+    store.executions.begin_slice(made, 1, "s1", 1_000, SliceDraw(3, 4))
     swap(store, "s1", 0, 10**18, 1_990 * 10**6)
     lost = under(store).spent
-    assert lost > 10 * 10**6 and store.history(2_000).spent is None, "while it is under way it counts itself"
-    store.end_gradual_execution(made, "ended", TARGETS_CHANGED, 3_000)
-    assert store.history(3_000).spent == BudgetCarryover(5_600, CAMPAIGN.wish, lost, CAMPAIGN.arrival)
-    assert store.history(5_600).spent is None
-    second = replace(CAMPAIGN, began_s=3_100, expires_s=9_000, wish=CAMPAIGN.wish * 2, before=store.history(3_000).spent)
-    other = store.begin_gradual_execution(second)
-    store.end_gradual_execution(other, "cancelled", "by its owner", 3_200)
-    assert store.history(3_300).spent == BudgetCarryover(5_600, CAMPAIGN.wish * 2, lost, ()), "the sum goes on, the prices do not"
-    assert store.history(5_600).spent is None
+    assert lost > 10 * 10**6 and store.budgets.history(2_000).spent is None, "while it is under way it counts itself"
+    store.executions.end(made, "ended", TARGETS_CHANGED, 3_000)
+    assert store.budgets.history(3_000).spent == BudgetCarryover(5_600, CAMPAIGN.wish, lost, CAMPAIGN.arrival)
+    assert store.budgets.history(5_600).spent is None
+    second = replace(CAMPAIGN, began_s=3_100, expires_s=9_000, wish=CAMPAIGN.wish * 2, before=store.budgets.history(3_000).spent)
+    other = store.executions.begin(second)
+    store.executions.end(other, "cancelled", "by its owner", 3_200)
+    assert store.budgets.history(3_300).spent == BudgetCarryover(5_600, CAMPAIGN.wish * 2, lost, ()), "the sum goes on, the prices do not"
+    assert store.budgets.history(5_600).spent is None

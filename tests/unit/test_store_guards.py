@@ -30,7 +30,7 @@ with wallet_lock(Path(sys.argv[1]), 1, sys.argv[2]):
 @pytest.fixture
 def switch(tmp_path: Path):
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    yield KillSwitch(pause_file(tmp_path / "trimtab.db"), store)
+    yield KillSwitch(pause_file(tmp_path / "trimtab.db"), store.pause_switch)
     store.close()
 
 
@@ -170,7 +170,7 @@ def test_a_dangling_link_in_the_files_place_pauses(switch: KillSwitch) -> None:
 
 def test_the_store_alone_pauses(switch: KillSwitch, tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    store.pause("maintenance", START_S)
+    store.pause_switch.pause("maintenance", START_S)
     store.close()
     assert switch.read().paused is True
     assert switch.read().reason == "maintenance"
@@ -194,10 +194,10 @@ def test_a_file_that_cannot_be_looked_at_counts_as_paused(tmp_path: Path, switch
 
 def test_a_store_that_cannot_be_read_counts_as_paused(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    with store.engine.connect() as connection:
+    with store.db.engine.connect() as connection:
         connection.exec_driver_sql("DROP TABLE pauses")
         connection.commit()
-    assert KillSwitch(tmp_path / "p", store).is_paused() is None
+    assert KillSwitch(tmp_path / "p", store.pause_switch).is_paused() is None
     store.close()
 
 
@@ -208,12 +208,12 @@ def test_a_pause_works_on_a_full_disk(tmp_path: Path) -> None:
         if statement.startswith("INSERT"):
             raise OSError(28, "No space left on device")
 
-    event.listen(store.engine, "before_cursor_execute", full)
-    switch = KillSwitch(pause_file(tmp_path / "trimtab.db"), store)
+    event.listen(store.db.engine, "before_cursor_execute", full)
+    switch = KillSwitch(pause_file(tmp_path / "trimtab.db"), store.pause_switch)
     switch.pause("stop", START_S)
     assert switch.is_paused() is True
     with pytest.raises(OperatorNeeded, match="cannot pause"):
-        KillSwitch(tmp_path / "no folder" / "p", store).pause("stop", START_S)
+        KillSwitch(tmp_path / "no folder" / "p", store.pause_switch).pause("stop", START_S)
     with pytest.raises(OperatorNeeded):
         switch.resume("go", START_S)
     assert switch.is_paused() is True

@@ -22,11 +22,11 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt
 def older(path: Path) -> None:
     """A store of the first version with a transaction in it."""
     store = opened(path)
-    store.begin_step("s", START_S, "{}")
-    made = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    store.advance(made.id, IntentState.SIGNED, START_S, tx_hash="0xaa")
-    store.advance(made.id, IntentState.BROADCAST, START_S)
-    store.advance(made.id, IntentState.MINED, START_S, receipt=receipt("0xaa", 1, "0x01"))
+    store.steps.begin("s", START_S, "{}")
+    made = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.journal.advance(made.id, IntentState.SIGNED, START_S, tx_hash="0xaa")
+    store.journal.advance(made.id, IntentState.BROADCAST, START_S)
+    store.journal.advance(made.id, IntentState.MINED, START_S, receipt=receipt("0xaa", 1, "0x01"))
     store.close()
     taken_back(path, REVISIONS[0])
 
@@ -70,8 +70,8 @@ def test_killed_before_any_statement_the_store_is_of_before_or_of_after_and_whol
         assert version in (REVISIONS[0], REVISIONS[-1])
         found.add(version)
         store = opened(path)  # the next command finishes it
-        assert [intent.state for intent in store.intents()] == [IntentState.MINED]
-        assert store.history(START_S).loss_24h == 0
+        assert [intent.state for intent in store.journal.intents()] == [IntentState.MINED]
+        assert store.budgets.history(START_S).loss_24h == 0
         store.close()
         assert inspect_store_file(path).version == REVISIONS[-1]
     assert statement > 10

@@ -30,20 +30,20 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def looked(store: Store, step: StepInput) -> str:
     """One look; what ledger and chain disagree in."""
-    told = reconcile_ledger(step, store.books(), store.ledger_balances(step.snapshot.head.number)).history.books
-    settlement.record_balance_changes(store, step.snapshot, lambda: step)
+    told = reconcile_ledger(step, store.balances.expected(), store.ledger.balances(step.snapshot.head.number)).history.books
+    settlement.record_balance_changes(store.balances, step.snapshot, lambda: step)
     update_ledger(store, step)
     return told
 
 
 def sums(store: Store, block: int) -> dict[str, int]:
-    return {one.token: one.raw for one in store.ledger_balances(block)}
+    return {one.token: one.raw for one in store.ledger.balances(block)}
 
 
 def final(store: Store) -> None:
     """What was mined is final."""
-    for intent in store.open_intents():
-        store.advance(intent.id, IntentState.FINAL, 1)
+    for intent in store.journal.open_intents():
+        store.journal.advance(intent.id, IntentState.FINAL, 1)
 
 
 def sold(block: int, nonce: int = 0, store: Store | None = None) -> StepInput:
@@ -56,17 +56,17 @@ def sold(block: int, nonce: int = 0, store: Store | None = None) -> StepInput:
 def test_a_book_opens_at_the_first_look_and_agrees_from_there_on(store: Store) -> None:
     assert looked(store, at()) == ""
     assert sums(store, 1_000) == {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}
-    assert [one.kind for one in store.ledger()] == [EntryKind.OPENING] * 3
-    assert len(store.valuations()) == 1
+    assert [one.kind for one in store.ledger.entries()] == [EntryKind.OPENING] * 3
+    assert len(store.valuations.between()) == 1
 
 
 def test_a_book_does_not_open_while_a_transaction_of_ours_is_on_its_way(store: Store) -> None:
     step = sold(1_001, store=store)
     looked(store, step)
-    assert store.ledger() == () and store.valuations() == ()
+    assert store.ledger.entries() == () and store.valuations.between() == ()
     final(store)
     looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
-    assert sums(store, 1_002)[WETH.address] == 9 * COIN and len(store.ledger()) == 3
+    assert sums(store, 1_002)[WETH.address] == 9 * COIN and len(store.ledger.entries()) == 3
 
 
 def test_what_is_mined_counts_before_it_is_final_and_enters_only_then(store: Store) -> None:
@@ -74,24 +74,24 @@ def test_what_is_mined_counts_before_it_is_final_and_enters_only_then(store: Sto
     step = sold(1_001, store=store)
     assert looked(store, step) == ""
     assert sums(store, 1_001)[WETH.address] == 9 * COIN and sums(store, 1_000)[WETH.address] == 10 * COIN
-    assert len(store.ledger()) == 3
+    assert len(store.ledger.entries()) == 3
     final(store)
     assert looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002)))) == ""
-    (entry,) = store.entered()
+    (entry,) = store.ledger.entered()
     assert entry.kind is EntryKind.TRADE and entry.block == 1_001
-    assert [pair.differs for pair in audit_entries(store, step)] == [False]
+    assert [pair.differs for pair in audit_entries(store, store.ledger, step)] == [False]
 
 
 def test_a_change_that_nobody_made_is_a_flow_and_no_disagreement(store: Store) -> None:
     looked(store, at())
     assert looked(store, at(1_001, usdc=20_005)) == ""
     assert looked(store, at(1_002, usdc=20_005)) == ""
-    assert [one.kind for one in store.ledger()][3:] == [EntryKind.UNEXPLAINED]
+    assert [one.kind for one in store.ledger.entries()][3:] == [EntryKind.UNEXPLAINED]
 
 
 def test_a_ledger_that_says_something_else_is_named_with_both_figures(store: Store) -> None:
     looked(store, at())
-    with store._write("falsify") as db:
+    with store.db.write("falsify") as db:
         db.exec_driver_sql("UPDATE running SET raw = '19999000000' WHERE token = ?", (USDC.address,))
     told = looked(store, at(1_001))
     assert mentions(told, "USDC: 19999", "20000") and "trimtab books check" in told and "WETH" not in told
@@ -100,25 +100,25 @@ def test_a_ledger_that_says_something_else_is_named_with_both_figures(store: Sto
 def test_a_value_is_written_once_an_hour_and_after_each_change_that_was_not_the_markets(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, later_s=60))
-    assert len(store.valuations()) == 1
+    assert len(store.valuations.between()) == 1
     looked(store, at(1_002, later_s=3_700))
-    assert len(store.valuations()) == 2
+    assert len(store.valuations.between()) == 2
     looked(store, at(1_003, usdc=21_000, later_s=3_760))
-    assert [one.block for one in store.valuations()] == [1_000, 1_002, 1_003]
-    assert [one.block for one in store.newest_valuations(2)] == [1_003, 1_002]
+    assert [one.block for one in store.valuations.between()] == [1_000, 1_002, 1_003]
+    assert [one.block for one in store.valuations.newest(2)] == [1_003, 1_002]
 
 
 def test_paper_keeps_books_of_its_own_and_going_live_opens_new_ones_at_the_balances(store: Store) -> None:
-    store.book_kind = "paper"
+    store.db.book_kind = "paper"
     looked(store, at())
     looked(store, at(1_001, usdc=25_000))
-    assert len(store.ledger()) == 4
-    store.book_kind = "live"
-    assert store.ledger() == () and store.current_book() is None
+    assert len(store.ledger.entries()) == 4
+    store.db.book_kind = "live"
+    assert store.ledger.entries() == () and store.ledger.current_book() is None
     assert looked(store, at(1_002, usdc=25_000)) == ""
-    book = store.current_book()
+    book = store.ledger.current_book()
     assert book is not None and (book.number, book.kind) == (2, "live")
-    assert sums(store, 1_002)[USDC.address] == 25_000 * DOLLAR and len(store.ledger()) == 3
+    assert sums(store, 1_002)[USDC.address] == 25_000 * DOLLAR and len(store.ledger.entries()) == 3
 
 
 def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> None:
@@ -126,5 +126,5 @@ def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> 
     step = at(1_001)
     fewer = replace(step, portfolio=replace(step.portfolio, assets=tuple(a for a in step.portfolio.assets if a.token.symbol == "USDC")))
     looked(store, fewer)
-    known = store.token_names()
+    known = store.ledger.token_names()
     assert known is not None and {token.symbol for token in known.tokens} >= {"WETH", "USDC"}

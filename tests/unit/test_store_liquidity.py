@@ -29,7 +29,7 @@ def opened(folder: Path) -> Store:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     found = opened(tmp_path)
-    found.begin_step("s", START_S, "{}")
+    found.steps.begin("s", START_S, "{}")
     yield found
     found.close()
 
@@ -39,52 +39,52 @@ def told(*added: LiquidityAdded, block: int = 16, status: int = 1, transfers: tu
 
 
 def sent(store: Store, action: LpAction, nonce: int = 0) -> str:
-    intent = store.intend("s", IntentKind.LIQUIDITY, tx(nonce), grant_of(action), "liquidity", START_S, START_S + 90)
-    store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x0{nonce + 1}")
-    store.advance(intent.id, IntentState.BROADCAST, START_S)
+    intent = store.journal.intend("s", IntentKind.LIQUIDITY, tx(nonce), grant_of(action), "liquidity", START_S, START_S + 90)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x0{nonce + 1}")
+    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     return intent.id
 
 
 def mined(store: Store, action: LpAction, found: Receipt, nonce: int = 0) -> str:
     intent_id = sent(store, action, nonce)
-    store.advance(intent_id, IntentState.MINED, START_S, receipt=replace(found, tx_hash=f"0x0{nonce + 1}"))
+    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=replace(found, tx_hash=f"0x0{nonce + 1}"))
     return intent_id
 
 
 def test_a_minted_position_is_known_with_its_receipt_and_exactly_once(store: Store) -> None:
     intent_id = mined(store, MINT, told(MINTED))
     expected = LpPositionChange("uniswap_v3", MANAGER, 42, POOL, *TOKENS, 3_000, (-6_000, 6_000), 10**20, 0, MINT.amounts_raw, 16)
-    assert store.liquidity_moves() == (expected,)
-    store.advance(intent_id, IntentState.FINAL, START_S)
-    assert store.liquidity_moves() == (expected,)
+    assert store.positions.changes() == (expected,)
+    store.journal.advance(intent_id, IntentState.FINAL, START_S)
+    assert store.positions.changes() == (expected,)
 
 
 def test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file(store: Store, tmp_path: Path) -> None:
     mined(store, MINT, told(MINTED))
-    before = store.liquidity_moves()
+    before = store.positions.changes()
     with sqlite3.connect(tmp_path / "copy" if (tmp_path / "copy").mkdir() else tmp_path / "copy" / "trimtab.db") as copy:
         sqlite3.connect(tmp_path / "trimtab.db").backup(copy)
     store.close()
     for folder in (tmp_path, tmp_path / "copy"):
         again = opened(folder)
-        assert again.liquidity_moves() == before
+        assert again.positions.changes() == before
         again.close()
 
 
 def test_a_reorganisation_takes_it_back_and_another_block_gives_it_another_number(store: Store) -> None:
     intent_id = mined(store, MINT, told(MINTED))
-    store.advance(intent_id, IntentState.BROADCAST, START_S)
-    assert store.liquidity_moves() == ()
-    store.advance(intent_id, IntentState.MINED, START_S, receipt=told(replace(MINTED, token_id=43), block=17))
-    store.advance(intent_id, IntentState.MINED, START_S, receipt=told(replace(MINTED, token_id=44), block=18))
-    assert [(move.token_id, move.block_number) for move in store.liquidity_moves()] == [(44, 18)]
+    store.journal.advance(intent_id, IntentState.BROADCAST, START_S)
+    assert store.positions.changes() == ()
+    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(replace(MINTED, token_id=43), block=17))
+    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(replace(MINTED, token_id=44), block=18))
+    assert [(move.token_id, move.block_number) for move in store.positions.changes()] == [(44, 18)]
 
 
 def test_what_reverted_or_was_only_collected_changes_no_position(store: Store) -> None:
     reverted = mined(store, MINT, told(status=0))
-    store.advance(reverted, IntentState.REVERTED, START_S)
+    store.journal.advance(reverted, IntentState.REVERTED, START_S)
     mined(store, COLLECT, told(), nonce=1)
-    assert store.liquidity_moves() == ()
+    assert store.positions.changes() == ()
 
 
 @pytest.mark.parametrize(
@@ -95,47 +95,47 @@ def test_a_receipt_that_hides_the_mint_is_not_written_down(store: Store, added: 
     """A position that nobody knows of would be missing from every total (T2)."""
     intent_id = sent(store, MINT)
     with pytest.raises(OperatorNeeded, match="the liquidity"):
-        store.advance(intent_id, IntentState.MINED, START_S, receipt=told(*added))
-    assert [intent.state for intent in store.open_intents()] == [IntentState.BROADCAST]
-    store.advance(intent_id, IntentState.MINED, START_S, receipt=told(MINTED))
-    assert len(store.liquidity_moves()) == 1
+        store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(*added))
+    assert [intent.state for intent in store.journal.open_intents()] == [IntentState.BROADCAST]
+    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(MINTED))
+    assert len(store.positions.changes()) == 1
 
 
 def test_of_several_mints_in_one_transaction_the_last_is_ours(store: Store) -> None:
     """A token that mints inside its own transfer is told of before the call that it interrupts."""
     mined(store, MINT, told(replace(MINTED, token_id=41), MINTED))
-    assert [move.token_id for move in store.liquidity_moves()] == [42]
+    assert [move.token_id for move in store.positions.changes()] == [42]
 
 
 def test_lp_tokens_that_came_and_what_went_for_them_are_known(store: Store) -> None:
     came = Transfer(PAIR, OTHER, WALLET, 777)
     went = (Transfer(TOKENS[0], WALLET, PAIR, 10**18), Transfer(TOKENS[1], WALLET, PAIR, 5))
     mined(store, ADD, told(transfers=(*went, came)))
-    (move,) = store.liquidity_moves()
+    (move,) = store.positions.changes()
     assert (move.name, move.liquidity, move.amounts_raw, move.ticks) == (f"uniswap_v2 {PAIR}", 777, (10**18, 5), None)
 
 
 def test_an_older_store_is_taken_over_with_all_that_it_holds(store: Store, tmp_path: Path) -> None:
     mined(store, MINT, told(MINTED))
-    intents = store.intents()
+    intents = store.journal.intents()
     store.close()
     taken_back(tmp_path / "trimtab.db", "0001")
     again = opened(tmp_path)
-    assert again.intents() == intents
-    assert again.liquidity_moves() == ()
+    assert again.journal.intents() == intents
+    assert again.positions.changes() == ()
     again.close()
 
 
 def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts(store: Store) -> None:
     for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.SWAP)):
-        intent = store.intend("s", kind, tx(nonce), grant_of(MINT), "", START_S, None)
-        store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x1{nonce}")
-        store.advance(intent.id, IntentState.BROADCAST, START_S)
-        store.advance(intent.id, IntentState.MINED, START_S, receipt=replace(told(status=1 - nonce), tx_hash=f"0x1{nonce}"))
-    before = store.history(START_S)
+        intent = store.journal.intend("s", kind, tx(nonce), grant_of(MINT), "", START_S, None)
+        store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x1{nonce}")
+        store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+        store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=replace(told(status=1 - nonce), tx_hash=f"0x1{nonce}"))
+    before = store.budgets.history(START_S)
     assert (before.approvals_in_row, before.reverts_in_row) == (1, 1)
     mined(store, MINT, told(MINTED), nonce=2)
-    after = store.history(START_S)
+    after = store.budgets.history(START_S)
     assert (after.approvals_in_row, after.reverts_in_row) == (0, 0)
 
 

@@ -31,35 +31,35 @@ def opened(folder: Path) -> Store:
 
 def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    assert store.history(0).orders == () and store.history(0).unit_value is None
-    assert store.update_orders((STOP, TRAIL), UNIT, 0)
+    assert store.budgets.history(0).orders == () and store.budgets.history(0).unit_value is None
+    assert store.orders.update((STOP, TRAIL), UNIT, 0)
     store.close()
     again = opened(tmp_path)
-    found = again.history(0)
+    found = again.budgets.history(0)
     assert (found.orders, found.orders_turn, found.unit_value) == ((STOP, TRAIL), 1, UNIT)
     fired = replace(STOP, stage=OrderStage.FIRED, at=price_of("WETH", 1_400))
-    assert again.update_orders((fired,), UNIT, 1)
-    assert again.history(0).orders == (fired,), "what is not handed in is forgotten"
+    assert again.orders.update((fired,), UNIT, 1)
+    assert again.budgets.history(0).orders == (fired,), "what is not handed in is forgotten"
     again.close()
 
 
 def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    assert store.update_orders((STOP,), UNIT, 0)
-    assert store.update_orders((STOP,), UNIT, 0) and store.history(0).orders_turn == 1
+    assert store.orders.update((STOP,), UNIT, 0)
+    assert store.orders.update((STOP,), UNIT, 0) and store.budgets.history(0).orders_turn == 1
     off = replace(STOP, stage=OrderStage.OFF)
-    assert store.update_orders((off,), None, 1), "its owner's word leaves the unit as it is"
-    assert not store.update_orders((replace(STOP, mark=Fraction(5)),), UNIT, 1), "a look that had read before"
-    assert store.standing_orders() == ((off,), 2) and store.history(0).unit_value == UNIT
+    assert store.orders.update((off,), None, 1), "its owner's word leaves the unit as it is"
+    assert not store.orders.update((replace(STOP, mark=Fraction(5)),), UNIT, 1), "a look that had read before"
+    assert store.orders.standing() == ((off,), 2) and store.budgets.history(0).unit_value == UNIT
     store.close()
 
 
 def test_losses_since_the_unit_was_written_are_handed_in_and_never_written_with_it(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    assert store.update_orders((), replace(UNIT, lost=Fraction(5)), 0)
-    kept = store.history(0).unit_value
+    assert store.orders.update((), replace(UNIT, lost=Fraction(5)), 0)
+    kept = store.budgets.history(0).unit_value
     assert kept == UNIT
-    assert store.update_orders((), replace(UNIT, lost=Fraction(9)), 1) and store.history(0).orders_turn == 1
+    assert store.orders.update((), replace(UNIT, lost=Fraction(9)), 1) and store.budgets.history(0).orders_turn == 1
     store.close()
 
 
@@ -67,14 +67,14 @@ def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) 
     store = opened(tmp_path)
     bot = two(terms("WETH", OrderKind.STOP_LOSS, 1_500))
     step = apply_orders(bot.seen({"WETH": 2_000}))
-    record_order_stages(store, confirm_prices(eyes_of(store), step))
-    (armed,), turn = store.standing_orders()
+    record_order_stages(store.orders, confirm_prices(eyes_of(store), step))
+    (armed,), turn = store.orders.standing()
     assert (armed.stage, turn) == (OrderStage.ARMED, 1)
     read = replace(step.history, orders_turn=turn)
-    assert store.update_orders((replace(armed, stage=OrderStage.OFF),), None, turn)
+    assert store.orders.update((replace(armed, stage=OrderStage.OFF),), None, turn)
     with pytest.raises(Retryable, match="orders were"):
-        record_order_stages(store, replace(step, history=replace(read, orders=(replace(armed, stage=OrderStage.FIRED),))))
-    assert store.standing_orders()[0][0].stage is OrderStage.OFF
+        record_order_stages(store.orders, replace(step, history=replace(read, orders=(replace(armed, stage=OrderStage.FIRED),))))
+    assert store.orders.standing()[0][0].stage is OrderStage.OFF
     store.close()
 
 
@@ -85,4 +85,4 @@ def eyes_of(store: Store) -> StepReaders:
         raise AssertionError("nothing has to be read")
 
     unused: Any = None
-    return StepReaders(unused, never, store.history, unused, unused, never)
+    return StepReaders(unused, never, store.budgets.history, unused, unused, never)

@@ -55,31 +55,31 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Memory:
 def store(memory: Memory) -> Store:
     """The real store, in memory and empty."""
     memory.connection.deserialize(memory.empty)
-    memory.store.begin_step("s", NOW, "{}")
+    memory.store.steps.begin("s", NOW, "{}")
     return memory.store
 
 
 def now(store: Store, intent_id: str) -> Intent:
-    return next(intent for intent in store.intents() if intent.id == intent_id)
+    return next(intent for intent in store.journal.intents() if intent.id == intent_id)
 
 
 def all_rows(store: Store) -> list[list[tuple[object, ...]]]:
     """Everything that a move could change."""
     tables = ("intents", "transitions", "budgets", "movements", "liquidity")
-    with store.engine.connect() as connection:
+    with store.db.engine.connect() as connection:
         return [[tuple(row) for row in connection.exec_driver_sql(f"SELECT * FROM {table}")] for table in tables]
 
 
 def carried(store: Store, intent: Intent, tx_hash: str, status: int, *way: IntentState) -> str:
     for state in way:
         found = receipt(tx_hash, 1, "0x01", status) if state is S.MINED else None
-        store.advance(intent.id, state, NOW, tx_hash=tx_hash if state is S.SIGNED else None, receipt=found)
+        store.journal.advance(intent.id, state, NOW, tx_hash=tx_hash if state is S.SIGNED else None, receipt=found)
     return intent.id
 
 
 def placed(store: Store, state: IntentState, rival: IntentKind | None = None) -> str:
     """An intent in `state`, reached as it is reached in life; `rival` took its nonce and is final."""
-    intent = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
+    intent = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
     if state is S.REPLACED:
         rival = IntentKind.SWAP
     if state is S.CANCELLED:
@@ -93,15 +93,15 @@ def placed(store: Store, state: IntentState, rival: IntentKind | None = None) ->
     }.get(state, (S.SIGNED, S.BROADCAST))
     carried(store, intent, HASH, 0 if state is S.REVERTED else 1, *way)
     if rival is not None:
-        other = store.intend("s", rival, tx(0), grant(rival), "rival", NOW, None, replaces=intent.id)
+        other = store.journal.intend("s", rival, tx(0), grant(rival), "rival", NOW, None, replaces=intent.id)
         carried(store, other, RIVAL, 1, S.SIGNED, S.BROADCAST, S.MINED, S.FINAL)
     if state in (S.REPLACED, S.CANCELLED):
-        store.advance(intent.id, state, NOW)
+        store.journal.advance(intent.id, state, NOW)
     return intent.id
 
 
 def reverted_in_a_block(store: Store) -> str:
-    intent = store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
+    intent = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
     return carried(store, intent, HASH, 0, S.SIGNED, S.BROADCAST, S.MINED)
 
 
@@ -110,8 +110,8 @@ def undecided(state: IntentState) -> Callable[[Store], str]:
 
     def build(store: Store) -> str:
         intent_id = placed(store, state)
-        (rival,) = [intent for intent in store.intents() if intent.id != intent_id]
-        store.advance(rival.id, S.BROADCAST, NOW)
+        (rival,) = [intent for intent in store.journal.intents() if intent.id != intent_id]
+        store.journal.advance(rival.id, S.BROADCAST, NOW)
         return intent_id
 
     return build
@@ -150,16 +150,16 @@ def test_every_event_in_every_state_acts_as_drawn_or_is_refused_and_changes_noth
     build = READY.get((state, event), lambda made: placed(made, state))
     intent_id = build(store)
     assert now(store, intent_id).state is state
-    before, moves = all_rows(store), store.transitions(intent_id)
+    before, moves = all_rows(store), store.journal.transitions(intent_id)
     if drawn is None:
         with pytest.raises(ValueError, match=rf"{event.value}.*{state.value}"):
-            store.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
+            store.journal.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
         assert all_rows(store) == before
         return
-    moved = store.advance(intent_id, drawn, NOW, event=event, note="why", **brings(event))
+    moved = store.journal.advance(intent_id, drawn, NOW, event=event, note="why", **brings(event))
     assert moved.state is drawn
     assert (moved.receipt is not None) == (drawn in CONSUMED)
-    *old, last = store.transitions(intent_id)
+    *old, last = store.journal.transitions(intent_id)
     assert tuple(old) == moves
     assert (last.before, last.after, last.note) == (state, drawn, "why")
 
@@ -170,21 +170,21 @@ def test_every_pair_of_states_is_allowed_or_refused_as_drawn(store: Store, befor
     assert is_allowed(before, after) == bool(drawn)
     if drawn:
         intent_id = READY.get((before, drawn[0]), lambda made: placed(made, before))(store)
-        assert store.advance(intent_id, after, NOW, **brings(drawn[0])).state is after
+        assert store.journal.advance(intent_id, after, NOW, **brings(drawn[0])).state is after
         return
     intent_id = placed(store, before)
     rows = all_rows(store)
     with pytest.raises(ValueError, match=rf"{before.value} to {after.value}"):
-        store.advance(intent_id, after, NOW, tx_hash=HASH, receipt=receipt(HASH, 2, "0x02"))
+        store.journal.advance(intent_id, after, NOW, tx_hash=HASH, receipt=receipt(HASH, 2, "0x02"))
     assert all_rows(store) == rows
 
 
 def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> None:
     intent_id = placed(store, S.MINED)
     with pytest.raises(ValueError, match=r"broadcast.*unmine.*final"):
-        store.advance(intent_id, S.FINAL, NOW, event=E.UNMINE)
+        store.journal.advance(intent_id, S.FINAL, NOW, event=E.UNMINE)
     with pytest.raises(ValueError, match="send"):  # a resend would take the receipt away
-        store.advance(intent_id, S.BROADCAST, NOW, event=E.SEND)
+        store.journal.advance(intent_id, S.BROADCAST, NOW, event=E.SEND)
     assert now(store, intent_id).receipt is not None
 
 
@@ -241,7 +241,7 @@ def test_every_guard_passes_what_it_should_and_refuses_the_rest(row: TransitionR
 def adopted(state: IntentState) -> Callable[[Store], str]:
     def build(store: Store) -> str:
         intent_id = placed(store, state)
-        store.set_expected_nonce(0, NOW)
+        store.journal.set_expected_nonce(0, NOW)
         return intent_id
 
     return build
@@ -249,7 +249,7 @@ def adopted(state: IntentState) -> Callable[[Store], str]:
 
 def dropped(store: Store) -> str:
     intent_id = placed(store, S.SIGNED)
-    store.advance(intent_id, S.CANCELLED, NOW)
+    store.journal.advance(intent_id, S.CANCELLED, NOW)
     return intent_id
 
 
@@ -279,21 +279,25 @@ def test_a_guard_that_says_no_changes_nothing(
     intent_id = build(store)
     before = all_rows(store)
     with pytest.raises(ValueError, match=why):
-        store.advance(intent_id, TARGET[event], NOW, event=event, **found)
+        store.journal.advance(intent_id, TARGET[event], NOW, event=event, **found)
     assert all_rows(store) == before
 
 
 @pytest.mark.parametrize("event", [E.MINE, E.UNMINE])
 def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, event: IntentEvent) -> None:
     intent_id = placed(store, S.FINAL)
-    store.book(now(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
-    assert (store.history(NOW).loss_24h, store.history(NOW).last_rebalance_s, store.expected_nonce()) == (5, NOW, None)
-    assert store.movements() != ()
-    store.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
-    found = store.history(NOW)
+    store.budgets.book(now(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
+    assert (store.budgets.history(NOW).loss_24h, store.budgets.history(NOW).last_rebalance_s, store.journal.expected_nonce()) == (
+        5,
+        NOW,
+        None,
+    )
+    assert store.budgets.movements() != ()
+    store.journal.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
+    found = store.budgets.history(NOW)
     assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei, found.last_rebalance_s) == (0, 0, 0, None)
-    assert store.movements() == ()
-    assert [intent.id for intent in store.unbooked()] == ([intent_id] if event is E.MINE else [])
+    assert store.budgets.movements() == ()
+    assert [intent.id for intent in store.journal.unbooked()] == ([intent_id] if event is E.MINE else [])
 
 
 # docs/journal.md

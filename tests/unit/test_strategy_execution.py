@@ -43,7 +43,7 @@ class Months:
             self.store = open_store(self.url, 31_337, OWNER)
         plain = step_input(prices={"WETH": self.price}, now_s=at_s)
         step = replace(balances(plain, WETH="2.5", USDC=5_000), split=SPLIT)
-        record_strategies(self.store, found := self.seen(step))
+        record_strategies(self.store.strategies, self.store.allocations, found := self.seen(step))
         assert not books_of(found).fault
         return self.seen(step)
 
@@ -88,6 +88,6 @@ def test_units_are_noted_once_an_hour_and_by_the_look_that_was_first(tmp_path: P
     for at_s in (START_S, START_S + 600, START_S + 3_599, START_S + 3_600, START_S + 9_000):
         months.look(at_s)
     store = months.store
-    assert [point.at_s - START_S for point in store.nav_points("trend", 0)] == [0, 3_600, 9_000]
-    assert [booking.source for booking in store.strategy_ledger().bookings] == ["open"]
+    assert [point.at_s - START_S for point in store.strategies.nav_points("trend", 0)] == [0, 3_600, 9_000]
+    assert [booking.source for booking in store.strategies.ledger().bookings] == ["open"]
     store.close()

@@ -233,21 +233,21 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_another(store: Store) -> None:
     pending = books_of(brought_up(shared())).pending
-    assert store.strategy_ledger() == StrategyLedger()
-    assert store.record_strategy_bookings(pending, 0)
-    assert not store.record_strategy_bookings((replace(pending[0], source="other"),), 0), "the books were turned since"
-    found = store.strategy_ledger()
+    assert store.strategies.ledger() == StrategyLedger()
+    assert store.strategies.record_bookings(pending, 0)
+    assert not store.strategies.record_bookings((replace(pending[0], source="other"),), 0), "the books were turned since"
+    found = store.strategies.ledger()
     assert (found.bookings, found.turn) == (pending, 1)
     state = StrategyState("up", StrategyHealth.PAUSED, 5, "why", 4, -300, 6, 7, 8, ((WETH.address, Fraction(1, 3)),))
-    store.record_strategy_states([state], {"up": NavPoint(7_200, 10, 11)})
-    store.record_strategy_states([state], {"up": NavPoint(7_300, 12, 13)})
-    assert store.strategy_ledger().states == (state,)
-    assert store.nav_points("up", 0) == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
-    assert store.nav_points("up", 7_201) == () == store.nav_points("down", 0)
-    store.forget_strategies(["up"])
-    assert store.strategy_ledger().states == () == store.nav_points("up", 0)
-    store.route_transfers("up")
-    assert store.strategy_ledger().flows_to == "up"
+    store.strategies.record_states([state], {"up": NavPoint(7_200, 10, 11)})
+    store.strategies.record_states([state], {"up": NavPoint(7_300, 12, 13)})
+    assert store.strategies.ledger().states == (state,)
+    assert store.strategies.nav_points("up", 0) == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
+    assert store.strategies.nav_points("up", 7_201) == () == store.strategies.nav_points("down", 0)
+    store.strategies.forget(["up"])
+    assert store.strategies.ledger().states == () == store.strategies.nav_points("up", 0)
+    store.strategies.route_transfers("up")
+    assert store.strategies.ledger().flows_to == "up"
 
 
 def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store: Store) -> None:
@@ -260,46 +260,46 @@ def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store:
             "halts": False,
             "kind": ExternalTransferKind.DEPOSIT.value,
         }
-        with store._write("write a flow") as db:
+        with store.db.write("write a flow") as db:
             db.execute(insert(ExternalTransferRow), deposit | {"delta_raw": str(delta)})
 
     note(1)
-    assert store.record_strategy_bookings(books_of(brought_up(shared())).pending, 0)
-    assert store.strategy_ledger().flows == ()
+    assert store.strategies.record_bookings(books_of(brought_up(shared())).pending, 0)
+    assert store.strategies.ledger().flows == ()
     note(2)
-    assert [one.delta_raw for one in store.strategy_ledger().flows] == [2]
-    store.record_strategy_bookings((StrategyBooking("flow 2", StrategyBookingKind.FLOW, 2, 3, ()),), 1)
-    assert store.strategy_ledger().flows == ()
+    assert [one.delta_raw for one in store.strategies.ledger().flows] == [2]
+    store.strategies.record_bookings((StrategyBooking("flow 2", StrategyBookingKind.FLOW, 2, 3, ()),), 1)
+    assert store.strategies.ledger().flows == ()
 
 
 def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_brings_another(store: Store) -> None:
     opened = books_of(brought_up(shared())).pending
-    store.record_strategy_bookings(opened, 0)
+    store.strategies.record_bookings(opened, 0)
     moved(store, 0, 2_000, Transfer(USDC.address, OWNER, POOL, 7))
-    (intent,) = store.strategy_ledger().intents
-    assert store.record_strategy_bookings(
+    (intent,) = store.strategies.ledger().intents
+    assert store.strategies.record_bookings(
         (StrategyBooking(intent.id, StrategyBookingKind.TRADE, 2_000, 1, (("up", USDC.address, -7),)),), 1
     )
-    assert store.strategy_ledger().intents == () and len(store.strategy_ledger().bookings) == 2
+    assert store.strategies.ledger().intents == () and len(store.strategies.ledger().bookings) == 2
     receipt = intent.receipt
     assert receipt is not None
-    store.advance(intent.id, IntentState.BROADCAST, 1)
-    assert store.strategy_ledger().bookings == opened and store.strategy_ledger().intents == ()
-    store.advance(intent.id, IntentState.MINED, 2, receipt=replace(receipt, block_number=2_001))
-    assert [one.id for one in store.strategy_ledger().intents] == [intent.id]
+    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
+    assert store.strategies.ledger().bookings == opened and store.strategies.ledger().intents == ()
+    store.journal.advance(intent.id, IntentState.MINED, 2, receipt=replace(receipt, block_number=2_001))
+    assert [one.id for one in store.strategies.ledger().intents] == [intent.id]
 
 
 def test_dust_without_end_becomes_one_booking_and_the_sum_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.store.strategies.FOLD_AT", 5)
-    store.record_strategy_bookings(books_of(brought_up(shared())).pending, 0)
+    store.strategies.record_bookings(books_of(brought_up(shared())).pending, 0)
     for number in range(1, 9):
         change = (("up", USDC.address, number), ("down", USDC.address, 1))
-        assert store.record_strategy_bookings(
+        assert store.strategies.record_bookings(
             (StrategyBooking(f"flow {number}", StrategyBookingKind.FLOW, 1_000 + number, number, change),), number
         )
-    assert len(store.strategy_ledger().bookings) == 9, "none of them is deep yet"
-    assert store.record_strategy_bookings((StrategyBooking("flow 9", StrategyBookingKind.FLOW, 9_000, 9, ()),), 9)
-    _, folded, newest = store.strategy_ledger().bookings
+    assert len(store.strategies.ledger().bookings) == 9, "none of them is deep yet"
+    assert store.strategies.record_bookings((StrategyBooking("flow 9", StrategyBookingKind.FLOW, 9_000, 9, ()),), 9)
+    _, folded, newest = store.strategies.ledger().bookings
     assert {name: raw for name, _, raw in folded.changes} == {"up": 36, "down": 8} and newest.source == "flow 9"
-    assert store.record_strategy_bookings((StrategyBooking("aside 9", StrategyBookingKind.ASIDE, 9_001, 9, ()),), 10)
-    assert store.strategy_ledger().flows == ()
+    assert store.strategies.record_bookings((StrategyBooking("aside 9", StrategyBookingKind.ASIDE, 9_001, 9, ()),), 10)
+    assert store.strategies.ledger().flows == ()

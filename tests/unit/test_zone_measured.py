@@ -149,7 +149,7 @@ def test_the_step_that_is_written_down_has_what_was_measured_and_decides_the_sam
 
 def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    store.record_prices(USDC.address, recorded(moves(THREE, 200), THREE))
+    store.prices.record(USDC.address, recorded(moves(THREE, 200), THREE))
     made = step_input({"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_000}, trigger=NoTradeZone(BARE), destination=Destination.ZONE)
     found = assemble_input(made, read_memory(made, store))
     assert {point.token for point in found.history.prices} == {WETH.address, WBTC.address, LINK.address}

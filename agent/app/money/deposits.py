@@ -106,7 +106,7 @@ def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None
     stands = gradual_execution.decide_slice(step, compute_drifts(step, prices), prices)
     if stands is None or not stands.ended:
         return under
-    agent.desk.store.end_gradual_execution(under.id, "ended", stands.ended, step.snapshot.head.timestamp_s)
+    agent.desk.store.executions.end(under.id, "ended", stands.ended, step.snapshot.head.timestamp_s)
     return None
 
 
@@ -133,7 +133,7 @@ def _confirm_deposits(agent: Agent, came: tuple[ExternalTransfer, ...]) -> None:
     """Record the deposits before anything of them is spent."""
     for flow in came:
         if flow.id:
-            agent.desk.store.classify_transfer(flow.id, ExternalTransferKind.DEPOSIT, agent.desk.clock.now_s())
+            agent.desk.store.balances.classify(flow.id, ExternalTransferKind.DEPOSIT, agent.desk.clock.now_s())
 
 
 def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReaders:
@@ -173,7 +173,7 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
     present = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, present)
     step = present()
-    chosen = [flow for flow in reversed(store.flows(limit)) if everything or flow.is_open]
+    chosen = [flow for flow in reversed(store.balances.transfers(limit)) if everything or flow.is_open]
     unwritten = [flow for flow in step.history.flows if flow.id == 0]
     return {
         "block": snapshot.head.number,
@@ -190,7 +190,7 @@ def confirm_transfers(config: Path | str, number: str, kind: str | None = None) 
     if kind is not None and kind not in NAMES:
         raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(NAMES)}")
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        classified = store.classify_transfer(
+        classified = store.balances.classify(
             None if number == "all" else int(number), None if kind is None else ExternalTransferKind(kind), int(time.time())
         )
     return {"confirmed": [{"id": flow.id, "as": flow.kind.value if flow.kind else None} for flow in classified]}

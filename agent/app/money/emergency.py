@@ -120,7 +120,7 @@ def revoke(
     with wiring.open_actors(context, never_confirm, progress) as actors:
         actors.executor.reconcile()
         step, step_id = current_step_input(context.readers, context.store), uuid.uuid4().hex[:12]
-        context.store.begin_step(step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke")))
+        context.store.steps.begin(step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke")))
         asked = {(one.token, one.spender) for one in found if one.raw}
         present_now = [
             one for one in _open_allowances(agent, wanted) if one.raw and (one.token, one.spender) in asked
@@ -131,7 +131,7 @@ def revoke(
         left = [one for one in _open_allowances(agent, wanted) if one.raw]
         troubles += [f"the {one.holder} may still take {one.label}" for one in left]
         reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
-        context.store.end_step(step_id, "halt", reason, None, "failed" if troubles else "done")
+        context.store.steps.end(step_id, "halt", reason, None, "failed" if troubles else "done")
     return replace(shown, state="failed" if troubles else "revoked", reason=reason, transactions=tuple(sent))
 
 

@@ -97,14 +97,14 @@ def stop(
     if not confirm(shown):
         return replace(shown, state="declined", reason="not confirmed; nothing was sent")
     if request is None:
-        request = context.store.ask(RequestKind.STOP, (), address, to_stable, shown.step_input.snapshot.head.timestamp_s)
+        request = context.store.requests.ask(RequestKind.STOP, (), address, to_stable, shown.step_input.snapshot.head.timestamp_s)
     with wiring.open_actors(context, lambda _: True, progress) as actors:
         return _Shutdown(agent, actors, request, shown).execute()
 
 
 def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerRequest | None:
     """The shutdown under way. Raises ConfigError if it differs from the one requested."""
-    found = agent.desk.store.stopping()
+    found = agent.desk.store.requests.stopping()
     if found is None or found.state is not RequestState.OPEN:
         return None
     if (to_stable or address is not None) and (found.to_stable, found.to) != (to_stable, address):
@@ -132,8 +132,9 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
 def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
     """The sales of everything as planned now, each as if it were the first."""
     sales = [engine.evaluate(readers, proposals.sell_everything)]
-    while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
-        step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
+    while sales[-1].kind is OutcomeKind.PLANNED and sales[-1].decided.leaves:
+        sold = [BlockedExit(token, "", "") for token in sales[-1].decided.leaves]
+        step = exclude_blocked_exits(sales[-1].step_input, sold)
         sales.append(engine.evaluate_input(step, proposals.sell_everything, readers.evidence))
     return tuple(sales[:-1] if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD else sales)
 
@@ -182,12 +183,12 @@ class _Shutdown:
         step = current_step_input(context.readers, context.store)
         if any(intent.state is not IntentState.FINAL for intent in self._sent if intent.succeeded):
             return self._unfinished("confirmations are awaited")
-        context.store.end_request(request.id, RequestState.DONE, context.clock.now_s())
+        context.store.requests.end(request.id, RequestState.DONE, context.clock.now_s())
         return self._told(step, "stopped", "nothing waits and nobody may take anything; trimtab resume lets the bot go on")
 
     def _require_wanted(self) -> None:
         """Raise _ResumedDuringStop once the owner has resumed the bot by another command: nothing more is sold or paid."""
-        found = self._desk.store.stopping()
+        found = self._desk.store.requests.stopping()
         if found is None or found.id != self._request.id:
             raise _ResumedDuringStop("the bot was resumed meanwhile; what was not sold and paid by then stays as it is")
 
@@ -204,10 +205,10 @@ class _Shutdown:
     def _end_orders(self, step: StepInput) -> None:
         """End limit orders and gradual executions."""
         store, now_s, why = self._desk.store, step.snapshot.head.timestamp_s, "the bot was stopped"
-        waiting = [order.id for order in store.orders() if order.state == "open"]
+        waiting = [order.id for order in store.executions.limit_orders() if order.state == "open"]
         waiting += [step.history.campaign.id] if step.history.campaign is not None else []
         for one in waiting:
-            store.end_gradual_execution(one, "cancelled", why, now_s)
+            store.executions.end(one, "cancelled", why, now_s)
 
     def _sell(self) -> str:
         """Sell until nothing is left to sell; return the reason for stopping early, else an empty text."""
@@ -227,10 +228,10 @@ class _Shutdown:
         if not allowed:
             return
         step_id = uuid.uuid4().hex[:12]
-        self._desk.store.begin_step(step_id, self._desk.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("stop")))
+        self._desk.store.steps.begin(step_id, self._desk.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("stop")))
         sent, troubles = revoke_allowances(self._actors, step_id, step, allowed)
         self._sent += sent
-        self._desk.store.end_step(step_id, "halt", format_open_allowances(allowed), None, "failed" if troubles else "done")
+        self._desk.store.steps.end(step_id, "halt", format_open_allowances(allowed), None, "failed" if troubles else "done")
         if troubles:
             raise Refused("; ".join(troubles), remedy="trimtab revoke tries them one by one")
 

@@ -121,10 +121,10 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
     store = agent.desk.store
     with wiring.open_actors(agent.desk, never_confirm, progress, signs=False):
         request = _open_request(agent, number)
-        under_way = [intent for intent, _ in store.paid(number) if intent.state in UNMINED_STATES]
+        under_way = [intent for intent, _ in store.requests.paid(number) if intent.state in UNMINED_STATES]
         if under_way:
             raise Retryable(f"«{under_way[0].note}» is on its way", "trimtab reconcile, then release what was not paid")
-        store.end_request(number, RequestState.RELEASED, agent.desk.clock.now_s())
+        store.requests.end(number, RequestState.RELEASED, agent.desk.clock.now_s())
     return replace(request, state=RequestState.RELEASED)
 
 
@@ -133,7 +133,7 @@ def _unpaid(step: StepInput, number: int) -> tuple[Payment, ...]:
 
 
 def _open_request(agent: Agent, number: int) -> OwnerRequest:
-    for request in agent.desk.store.requests(1_000, open_only=True):
+    for request in agent.desk.store.requests.newest(1_000, open_only=True):
         if request.id == number and request.kind is RequestKind.WITHDRAW:
             return request
     raise ConfigError(f"withdrawal {number} is not open", "trimtab withdraw lists open withdrawals")

@@ -135,9 +135,9 @@ def take_position(agent: Agent, number: str) -> Document:
         "uniswap_v3", venue.position_manager, int(number), place.pool, *position.tokens, place.fee_pips,
         (place.tick_lower, place.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
-    store.decide_position(name, mint, context.clock.now_s())
+    store.positions.decide(name, mint, context.clock.now_s())
     amounts = _holds(agent, name)
-    store.decide_position(name, positions.imported_position(mint, amounts), context.clock.now_s())
+    store.positions.decide(name, positions.imported_position(mint, amounts), context.clock.now_s())
     return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in amounts]}
 
 
@@ -160,11 +160,11 @@ def forget_position(config: Path | str, which: str) -> Document:
         name = position_name("uniswap_v2", parse_address(which, "position"), None)
     with wiring.open_store_offline(loaded) as (store, _):
         now_s = int(time.time())
-        moves = store.liquidity_moves()
-        if name not in store.history(now_s).undecided and not positions.is_position_open(moves, name):
+        moves = store.positions.changes()
+        if name not in store.budgets.history(now_s).undecided and not positions.is_position_open(moves, name):
             raise ConfigError(
                 f"position {name}: the store does not know it as one of its own",
                 "see trimtab lp; what the config confirms is removed from portfolio.positions",
             )
-        store.decide_position(name, None, now_s)
+        store.positions.decide(name, None, now_s)
     return {"position": name, "taken": False}

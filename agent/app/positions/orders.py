@@ -50,7 +50,7 @@ def standing_orders(agent: Agent) -> OrdersDocument:
     selling = any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders)
     document = orders_document(agent.plan().step_input if selling else step)  # plans alone show refusals by guards
     limits: list[OpenLimitOrderDocument] = [
-        {**order_document(one), **limit_prices(one, step)} for one in agent.desk.store.orders() if one.state == "open"
+        {**order_document(one), **limit_prices(one, step)} for one in agent.desk.store.executions.limit_orders() if one.state == "open"
     ]
     return {**document, "limit_orders": limits}
 
@@ -119,11 +119,11 @@ def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> dict[str,
         write_config(path, text)
         if wiring.store_file(before).exists():
             with wiring.open_store_offline(before) as (store, _):
-                if config_versions.unconfirmed_changes(before, store) is None:
+                if config_versions.unconfirmed_changes(before, store.configs) is None:
                     config_versions.record_version(
-                        before, store, config_versions.FIRST if store.confirmed_config() is None else config_versions.CONFIRMED
+                        before, store.configs, config_versions.FIRST if store.configs.confirmed() is None else config_versions.CONFIRMED
                     )
-                    config_versions.record_version(load_config(path), store, config_versions.EDITED)
+                    config_versions.record_version(load_config(path), store.configs, config_versions.EDITED)
     return {"config": str(path), "subject": subject, "changes": changes}
 
 
@@ -155,9 +155,9 @@ def _write(agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[Con
     Raises Retryable if a running agent wrote first.
     """
     store = agent.desk.store
-    found, turn = store.standing_orders()
+    found, turn = store.orders.standing()
     others = [order for order in found if order.key not in keys]
-    if not store.update_orders((*others, *changed), None, turn):
+    if not store.orders.update((*others, *changed), None, turn):
         raise Retryable("the orders were changed by a look that ran meanwhile", "try again")
 
 
@@ -289,9 +289,9 @@ def swap_at_limit(
         return made, replace(shown, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was written down, nothing sent")
     wallet = wiring.open_wallet_session(context, lambda _: True, progress)
     with wallet.held() as actors:
-        order = context.store.add_order(made)
+        order = context.store.executions.add_limit_order(made)
         outcome = _try_order(context, order, actors)
-    while (order := next(one for one in context.store.orders() if one.id == order.id)).state == "open" and asked.wait:
+    while (order := next(one for one in context.store.executions.limit_orders() if one.id == order.id)).state == "open" and asked.wait:
         progress(f"{order.note}: {outcome.reason}")
         context.clock.sleep(POLL_S)
         with wallet.held() as actors:

@@ -57,7 +57,7 @@ def take_over_strategies(agent: Agent, sure: Callable[[StrategiesDocument], bool
         raise ConfigError("strategies: books, wallet and config agree; there is nothing to take over", "see trimtab strategies")
     if step.quarantine:
         raise Refused("a token is in quarantine", remedy="wait until it is not: what it is worth cannot be told")
-    found = add_strategy_books(step, read_strategies(step, context.store), context.store.books(), owner_agrees=True)
+    found = add_strategy_books(step, read_strategies(step, context.store), context.store.balances.expected(), owner_agrees=True)
     books = found.history.sleeves
     if books is None or books.fault:
         raise Refused(f"the books cannot be taken over: {'' if books is None else books.fault}")
@@ -65,9 +65,9 @@ def take_over_strategies(agent: Agent, sure: Callable[[StrategiesDocument], bool
     document["why"], document["applied"] = before.fault, False
     if not sure(document):
         return document
-    if not context.store.record_strategy_bookings(books.pending, books.turn):
+    if not context.store.strategies.record_bookings(books.pending, books.turn):
         raise OperatorNeeded("the books were changed while you read", "look again")
-    context.store.forget_strategies([state.name for state in context.store.strategy_ledger().states if state.name not in books.named])
+    context.store.strategies.forget([state.name for state in context.store.strategies.ledger().states if state.name not in books.named])
     document["applied"] = True
     return document
 
@@ -82,7 +82,7 @@ def route_transfers(config: Path | str, name: str) -> dict[str, Any]:
     if name != "all" and name not in names:
         raise ConfigError(f"strategies: {name!r} is none of them", f"choose from {', '.join([*names, 'all'])}")
     with wiring.open_store_offline(loaded) as (store, _):
-        store.route_transfers(None if name == "all" else name)
+        store.strategies.route_transfers(None if name == "all" else name)
     return {"flows_to": None if name == "all" else name}
 
 

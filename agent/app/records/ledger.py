@@ -127,17 +127,17 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
     """Open the ledger. Raises ConfigError before the first cycle has opened it."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
-        known = store.token_names()
+        known = store.ledger.token_names()
         if known is None:
             raise ConfigError("the books are empty: nothing was looked at yet", "run trimtab pnl --now, or trimtab run, first")
         names = TokenNames({token.address: token for token in known.tokens}, known.numeraire)
-        yield LedgerData(loaded, store, known.numeraire, known.coin, store.ledger(), store.valuations(), names)
+        yield LedgerData(loaded, store, known.numeraire, known.coin, store.ledger.entries(), store.valuations.between(), names)
 
 
 def newest_step_input(store: Store) -> StepInput | None:
     """Input of the newest step; None without one."""
-    for line in store.steps(1):
-        record = store.step(line.id)
+    for line in store.steps.newest(1):
+        record = store.steps.get(line.id)
         return None if record is None else codec.loads(StepInput, record.input_json)
     return None
 
@@ -186,13 +186,13 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
     with open_ledger_data(config) as found:
         step = newest_step_input(found.store)
         unbalanced = [entry.id for entry in found.entries if book.unbalanced_tokens(entry)]
-        differing = [] if step is None else [pair for pair in audit_entries(found.store, step) if pair.differs]
-        misstated = found.store.find_misstatements()
+        differing = [] if step is None else [pair for pair in audit_entries(found.store, found.store.ledger, step) if pair.differs]
+        misstated = found.store.ledger.find_misstatements()
         if rebuild:
-            found.store.rewrite([(pair.intent, pair.derived) for pair in differing])
-            found.store.rebuild_sums()
+            found.store.ledger.rewrite([(pair.intent, pair.derived) for pair in differing])
+            found.store.ledger.rebuild_sums()
         owed = found.taxed(numeraire_only=True).lots.owed()
-        kept = found.store.current_book()
+        kept = found.store.ledger.current_book()
         return {
             "book": None if kept is None else fill(BookDocument, kept),
             "entries": len(found.entries),
@@ -209,7 +209,7 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
     """Compare each balance of the ledger with the chain, at one block."""
     step = agent.step_input()
     held = {holding.token: holding.raw for holding in step.snapshot.holdings} | {NATIVE: step.snapshot.native_wei}
-    stands = agent.desk.store.ledger_balances(step.snapshot.head.number)
+    stands = agent.desk.store.ledger.balances(step.snapshot.head.number)
     names = TokenNames({asset.token.address: asset.token for asset in step.portfolio.assets}, step.portfolio.numeraire)
     rows: list[LedgerBalanceDocument] = [
         {"symbol": names.label(one.token), "ledger_raw": str(one.raw), "chain_raw": str(held[one.token]) if one.token in held else None}
@@ -223,7 +223,7 @@ def open_books(config: Path | str, note: str) -> BookDocument:
     """Close the current book and open a new one with the chain's balances of the next cycle."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
-        made = store.open_book(wiring.SystemClock().now_s(), note)
+        made = store.ledger.open_book(wiring.SystemClock().now_s(), note)
         return fill(BookDocument, made)
 
 

@@ -198,7 +198,7 @@ class _FetchedPrices:
 
 def prices(agent: Agent) -> Document:
     """Recorded prices of each token, by source."""
-    portfolio, spans = agent.portfolio, agent.desk.store.price_spans(agent.portfolio.numeraire.address)
+    portfolio, spans = agent.portfolio, agent.desk.store.prices.spans(agent.portfolio.numeraire.address)
     tokens, priced = {token.address: token.label for token in _tokens(agent)}, {span.token for span in spans}
     return {
         "numeraire": portfolio.numeraire.label,
@@ -230,7 +230,7 @@ def import_prices(agent: Agent, path: Path, names: Sequence[str] = (), bar: str 
     found = read_prices(path, agent.portfolio, imported, parse_duration_s(bar, "--bar"), now_s)
     document: Document = {"file": str(path), "unit": found.unit, "checked_only": check, "skipped": list(found.skipped), "prices": []}
     for series in found.series:
-        new = 0 if check else agent.desk.store.record_prices(numeraire, series.points, FILE)
+        new = 0 if check else agent.desk.store.prices.record(numeraire, series.points, FILE)
         document["prices"].append(
             {
                 "symbol": series.symbol,
@@ -278,7 +278,7 @@ def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> 
                 "symbol": item.token.label,
                 "source": item.source,
                 "hours": len(item.points),
-                "new": agent.desk.store.record_prices(numeraire, item.points, item.source) if item.points else 0,
+                "new": agent.desk.store.prices.record(numeraire, item.points, item.source) if item.points else 0,
                 "from_s": item.points[0].at_s if item.points else None,
                 "until_s": item.points[-1].at_s if item.points else None,
                 "why": item.why,
@@ -293,7 +293,7 @@ def forget_prices(agent: Agent, source: str) -> Document:
     if source not in (FILE, *SOURCES):
         own = ": the agent's own looks stay" if source == AGENT_SOURCE else " is unknown"
         raise ConfigError(f"source: {source!r}{own}", f"choose from {', '.join((FILE, *SOURCES))}")
-    return {"source": source, "removed": agent.desk.store.forget_prices(agent.portfolio.numeraire.address, source)}
+    return {"source": source, "removed": agent.desk.store.prices.forget(agent.portfolio.numeraire.address, source)}
 
 
 def _tokens(agent: Agent) -> list[Token]:
@@ -382,9 +382,9 @@ def weights(agent: Agent) -> WeightsDocument:
     step = agent.step_input()
     now_s, store, assets = targets.trusted_time_s(step.snapshot), agent.desk.store, agent.portfolio.assets
     since_s = now_s - settings.window_s - max(settings.step_s, settings.max_age_s)
-    recorded = store.prices(agent.portfolio.numeraire.address, since_s, now_s, settings.step_s)
+    recorded = store.prices.between(agent.portfolio.numeraire.address, since_s, now_s, settings.step_s)
     facts = targets.allocator_inputs(replace(step, history=replace(step.history, prices=recorded)))
-    last = store.allocation()
+    last = store.allocations.newest()
     standing = choose.valid_allocation(settings, assets, last)
     seen: Returns | None = None
     bounds: WeightBounds | None = None

@@ -51,13 +51,13 @@ class StepCosts:
     """Costs of transactions by their ledger entries, and token names."""
 
     def __init__(self, store: Store) -> None:
-        known = store.token_names()
+        known = store.ledger.token_names()
         self._store = store
         self._names = None if known is None else TokenNames({token.address: token for token in known.tokens}, known.numeraire)
 
     def cost(self, intents: Iterable[Intent]) -> CostsDocument | None:
         """Fees, impact, gas and their sum of these transactions in the numeraire; None while none of them is final."""
-        found = self._store.entries_of(intent.id for intent in intents)
+        found = self._store.ledger.entries_of(intent.id for intent in intents)
         if not found or self._names is None:
             return None
         return fill(CostsDocument, performance_costs(found), self._names)
@@ -74,7 +74,7 @@ class StepCosts:
                 "value": value_text(found.managed, names.numeraire.decimals),
                 "weights_bps": {names.label(token): bps for token, bps in weights_bps(found).items()},
             }
-            for found in self._store.newest_valuations(limit)
+            for found in self._store.valuations.newest(limit)
         ]
 
 
@@ -87,14 +87,14 @@ LIMIT_DIGITS = 36
 def waiting_orders(config: Path | str) -> WaitingDocument:
     """Limit orders and gradual executions, newest first, from the store alone."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        orders = [order_document(order) for order in reversed(store.orders())]
-        return {"orders": orders, "corrections": [_correction(one) for one in store.gradual_executions()]}
+        orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
+        return {"orders": orders, "corrections": [_correction(one) for one in store.executions.newest()]}
 
 
 def cancel_waiting(config: Path | str, wanted: str) -> CancelledDocument:
     """End a limit order or gradual execution by its id; sent transactions are not undone. Raises ConfigError."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        if not store.end_gradual_execution(wanted, "cancelled", "by its owner", int(time.time())):
+        if not store.executions.end(wanted, "cancelled", "by its owner", int(time.time())):
             raise ConfigError(f"--cancel: {wanted!r} is no order that waits and no correction under way", "see trimtab limit")
     return {"cancelled": wanted}
 
@@ -189,12 +189,12 @@ def history(config: ConfigSource, limit: int = 20) -> HistoryDocument:
                     decision=line.decision or INTERRUPTED,
                     outcome=line.outcome or INTERRUPTED,
                     reason=line.reason or "",
-                    transactions=_transactions(store.intents(line.id)),
-                    cost=costs.cost(store.intents(line.id)),
+                    transactions=_transactions(store.journal.intents(line.id)),
+                    cost=costs.cost(store.journal.intents(line.id)),
                 )
-                for line in store.steps(limit)
+                for line in store.steps.newest(limit)
             ],
-            "corrections": [_correction(one) for one in store.gradual_executions(limit)],
+            "corrections": [_correction(one) for one in store.executions.newest(limit)],
             "values": costs.values(limit),
         }
 
@@ -203,13 +203,13 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     """Explain a past step (default the newest) in sentences, re-decided from its stored input. Raises ConfigError for an unknown id."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if step_id is None:
-            step_id = next((line.id for line in store.steps(1)), None)
+            step_id = next((line.id for line in store.steps.newest(1)), None)
         if step_id is None:
             raise ConfigError("step: the store has none yet", "trimtab plan takes the first one")
-        record = store.step(step_id)
+        record = store.steps.get(step_id)
         if record is None:
             raise ConfigError(f"step: {step_id!r} is not in the store", "see trimtab history")
-        intents = store.intents(step_id)
+        intents = store.journal.intents(step_id)
     step_input = codec.loads(StepInput, record.input_json)
     plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
     decided = proposals.decision_at(step_input)
@@ -284,8 +284,8 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
 def resume(config: Path | str) -> PauseDocument:
     """Lift the pause and a stop; sales and payments of the stop are not undone."""
     with wiring.open_store_offline(load_config(config)) as (store, switch):
-        if (stopped := store.stopping()) is not None:
-            store.end_request(stopped.id, RequestState.RELEASED, int(time.time()))
+        if (stopped := store.requests.stopping()) is not None:
+            store.requests.end(stopped.id, RequestState.RELEASED, int(time.time()))
         switch.resume("resumed by the owner", int(time.time()))
         return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}
 

@@ -28,7 +28,7 @@ WHY = "cancelled by the owner"
 def transactions(config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False) -> TransactionsDocument:
     """The newest transactions, newest first, with all transitions of each; from the store alone."""
     with wiring.open_store_offline(_loaded(config)) as (store, _):
-        found = list(reversed(store.open_intents()))[:limit] if open_only else store.intents(limit=limit)
+        found = list(reversed(store.journal.open_intents()))[:limit] if open_only else store.journal.intents(limit=limit)
         return {"transactions": [_whole(store, intent) for intent in found], **_journal_document(store)}
 
 
@@ -62,20 +62,20 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocu
     with wiring.open_actors(agent.desk, never_confirm, progress) as actors:
         actors.executor.cancel_pending(WHY)
         booked = _book(agent)
-    after = [intent for nonce in sorted(before) for intent in store.intents_at(nonce)]
+    after = [intent for nonce in sorted(before) for intent in store.journal.intents_at(nonce)]
     return {"transactions": [_line(intent) for intent in after], "booked": booked, **_journal_document(store)}
 
 
 def _book(agent: Agent) -> int:
     """Book mined transactions that are in no budget yet; return how many."""
     context = agent.desk
-    unbooked = context.store.unbooked()
+    unbooked = context.store.journal.unbooked()
     if not unbooked:
         return 0
     readers = context.readers
     found = readers.reader.snapshot()
     settle_mined(context.store, found, lambda: readers.step_input_at(found))
-    return len(unbooked) - len(context.store.unbooked())
+    return len(unbooked) - len(context.store.journal.unbooked())
 
 
 def _require_running(agent: Agent) -> None:
@@ -87,7 +87,7 @@ def _require_running(agent: Agent) -> None:
 
 def _unfinished(store: Store) -> Sequence[Intent]:
     """Open transactions whose nonce is in no block."""
-    found = store.open_intents()
+    found = store.journal.open_intents()
     mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
     return [intent for intent in found if intent.tx.nonce not in mined]
 
@@ -95,8 +95,8 @@ def _unfinished(store: Store) -> Sequence[Intent]:
 def _journal_document(store: Store) -> JournalStateDocument:
     return {
         "waiting": len({intent.tx.nonce for intent in _unfinished(store)}),
-        "confirming": sum(intent.state is IntentState.MINED for intent in store.open_intents()),
-        "next_nonce": store.expected_nonce(),
+        "confirming": sum(intent.state is IntentState.MINED for intent in store.journal.open_intents()),
+        "next_nonce": store.journal.expected_nonce(),
     }
 
 
@@ -119,7 +119,7 @@ def _figures(intent: Intent) -> dict[str, object]:
 
 
 def _whole(store: Store, intent: Intent) -> TracedDocument:
-    moves = [fill(TransitionDocument, move) for move in store.transitions(intent.id)]
+    moves = [fill(TransitionDocument, move) for move in store.journal.transitions(intent.id)]
     return fill(TracedDocument, intent, moves=moves, **_figures(intent))
 
 

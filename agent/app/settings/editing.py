@@ -273,12 +273,12 @@ def edit(  # noqa: PLR0913
     same = after_text == text
     _require_fixed(before, after)
     with wiring.open_context(after, transports, clock, untrusted_pools=True) as context:
-        if same and config_versions.unconfirmed_changes(after, context.store) is None:
+        if same and config_versions.unconfirmed_changes(after, context.store.configs) is None:
             return EditReport((), None, None, 0, stays, (), "unchanged")
         seen, taken_in = inspect_new_tokens(context, before)
         pinned = taken_in.new if pins and (not unseen or after.config.chain.local) else ()
         agent = Agent(seen)
-        by_hand = () if before is None or same else config_versions.unconfirmed_changes(before, context.store) or ()
+        by_hand = () if before is None or same else config_versions.unconfirmed_changes(before, context.store.configs) or ()
         found = _planned_edit(agent, before, in_rounds, same, {row["address"] for row in pinned})
         found = replace(found, by_hand=by_hand, new_tokens=taken_in, warnings=stays + found.warnings)
         if confirm is None or not confirm(found, agent):
@@ -289,9 +289,11 @@ def edit(  # noqa: PLR0913
         backup = None if same else _write(file, text, after_text)
         if before is not None and not same:
             config_versions.record_version(
-                before, context.store, config_versions.FIRST if context.store.confirmed_config() is None else config_versions.NOTICED
+                before,
+                context.store.configs,
+                config_versions.FIRST if context.store.configs.confirmed() is None else config_versions.NOTICED,
             )
-        config_versions.record_version(after, context.store, config_versions.CONFIRMED if same else config_versions.EDITED)
+        config_versions.record_version(after, context.store.configs, config_versions.CONFIRMED if same else config_versions.EDITED)
         _dismiss_transfers(before, after, context)
     return replace(found, state="written", backup=backup)
 
@@ -365,7 +367,7 @@ def _planned_edit(agent: Agent, before: LoadedConfig | None, in_rounds: bool, sa
     """Plan the edit's changes and transition; the confirmation pins the `coming` tokens. Raises Refused if it is not allowed."""
     loaded, context = agent.desk.loaded, agent.desk
     changes = (
-        (config_versions.unconfirmed_changes(loaded, context.store) or ())
+        (config_versions.unconfirmed_changes(loaded, context.store.configs) or ())
         if same
         else ()
         if before is None
@@ -388,9 +390,9 @@ def _planned_edit(agent: Agent, before: LoadedConfig | None, in_rounds: bool, sa
                 broken,
                 "change less at a time, raise the limit, or wait" + ("" if in_rounds else "; --in-rounds lets it go in parts"),
             )
-    pins = {pin.address for pin in context.store.pins()}
+    pins = {pin.address for pin in context.store.trust.pins()}
     unpinned = [pool for pool in (*context.execution.pinned, *(pool.address for pool in context.pools)) if pool not in pins]
-    unpaid = set(loaded.config.wallet.payout_addresses) - set(context.store.payout_addresses())
+    unpaid = set(loaded.config.wallet.payout_addresses) - set(context.store.requests.payout_addresses())
     waiting = unpaid or not set(unpinned) <= set(coming)
     following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if waiting else ()
     known = {} if before is None else price_level_notes(before.config.portfolio)
@@ -440,9 +442,9 @@ def _dismiss_transfers(before: LoadedConfig | None, after: LoadedConfig, context
     """Classify open deposits of removed assets as gifts: they stay in the wallet and need no explanation."""
     gone = {one.address for one in ([] if before is None else before.config.portfolio.assets)}
     gone -= {one.address for one in after.config.portfolio.assets}
-    for flow in context.store.flows(1_000):
+    for flow in context.store.balances.transfers(1_000):
         if flow.is_open and flow.token in gone and flow.delta_raw > 0:
-            context.store.classify_transfer(flow.id, ExternalTransferKind.GIFT, context.clock.now_s())
+            context.store.balances.classify(flow.id, ExternalTransferKind.GIFT, context.clock.now_s())
 
 
 def _write(file: Path, before: str, after: str) -> str:

@@ -311,7 +311,7 @@ def _contracts(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[Che
     bare = [address for address in called if hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)]
     if bare:
         yield CheckResult("contracts", CHECKUP_FAIL, f"no code at {', '.join(bare)}", "correct these addresses in the config")
-    pins = {pin.address: pin.code_hash for pin in context.store.pins()}
+    pins = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
     missing = [address for address in called if address not in pins]
     changed = [address for address, pinned in pins.items() if address in hashes and hashes[address] != pinned]
     if changed:

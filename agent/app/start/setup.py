@@ -186,7 +186,7 @@ def trust(
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_context(loaded, transports, untrusted_pools=True) as context:
         if unseen:
-            config_versions.require_unchanged(loaded, context.store)
+            config_versions.require_unchanged(loaded, context.store.configs)
         snapshot = context.reader.snapshot()
         rows, backing, empty = list_contracts(context, snapshot)
         rows += (paid := _payouts(context))
@@ -195,7 +195,7 @@ def trust(
         document: TrustDocument = {"block": snapshot.head.number, "pinned": known, "contracts": rows}
         if not known and confirm(document):
             for row in paid:
-                context.store.confirm_payout_address(row["address"], context.clock.now_s())
+                context.store.requests.confirm_payout_address(row["address"], context.clock.now_s())
             pin_contracts(context, rows[: len(rows) - len(paid)], backing)
             document["pinned"] = True
         return document
@@ -208,7 +208,7 @@ def list_contracts(context: wiring.AgentContext, snapshot: Snapshot) -> tuple[li
     """
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
     names = _names(context)
-    pins = {pin.address: pin.code_hash for pin in context.store.pins()}
+    pins = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
     rows: list[ContractDocument] = []
     empty = []
     for address in (*context.execution.pinned, *(pool.address for pool in context.pools)):
@@ -218,7 +218,7 @@ def list_contracts(context: wiring.AgentContext, snapshot: Snapshot) -> tuple[li
         before = pins.get(address)
         state = "new" if before is None else "unchanged" if before == found else "CHANGED"
         rows.append({"what": names[address], "address": address, "code_hash": found, "state": state})
-    trusted, backing = context.store.implementations(), []
+    trusted, backing = context.store.trust.implementations(), []
     for one in snapshot.implementations:
         now, pinned = (one.address, hashes.get(one.address, NO_CODE)), trusted.get(one.token)
         what = f"implementation of {context.portfolio.token(one.token).label}"
@@ -238,12 +238,12 @@ def require_code(empty: Sequence[Verdict]) -> None:
 
 def pin_contracts(context: wiring.AgentContext, rows: Sequence[ContractDocument], backing: Sequence[Backing]) -> None:
     """Pin these contracts and implementations as in the rows; the owner has confirmed them."""
-    context.store.pin({row["address"]: row["code_hash"] for row in rows}, context.clock.now_s(), backing)
+    context.store.trust.pin({row["address"]: row["code_hash"] for row in rows}, context.clock.now_s(), backing)
 
 
 def _payouts(context: wiring.AgentContext) -> list[ContractDocument]:
     """Rows of the payout addresses. Raises ConfigError for the wallet itself, a contract of the config, or the zero address."""
-    wallet, known = context.config.wallet, context.store.payout_addresses()
+    wallet, known = context.config.wallet, context.store.requests.payout_addresses()
     ours = {wallet.address: "the wallet itself"} | dict.fromkeys(context.execution.pinned, "a contract of the config")
     for address in wallet.payout_addresses:
         if address in ours or int(address, 16) == 0:
@@ -261,7 +261,7 @@ def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None)
 
 
 def _names(context: wiring.AgentContext) -> dict[str, str]:
-    names = fixed_contracts(context.config, context.store.liquidity_moves())
+    names = fixed_contracts(context.config, context.store.positions.changes())
     names |= {t.address: f"token {t.label}" for t in (*(a.token for a in context.portfolio.assets), *context.portfolio.hubs)}
     for pool in context.pools:
         tokens = "/".join(context.portfolio.token(address).label for address in (pool.token0, pool.token1))

@@ -40,55 +40,6 @@ ASKED = "day_asked_s"
 KNOWN = "day_known"
 
 
-def prior_day_known(db: Connection, chain_now_s: int) -> bool:
-    """True if all of the last 24 h is known: read from the chain, or 24 h have passed since the first attempt.
-
-    False for rows from before store version 0015, which recorded no payouts: the chain is read once more.
-    """
-    if db.scalar(_young(), {"since": chain_now_s - DAY_S}) is not None:
-        return False
-    known = database.read_facts(db, KNOWN, ASKED)
-    return KNOWN in known or (ASKED in known and chain_now_s >= int(known[ASKED]) + DAY_S)
-
-
-def mark_day_asked(db: Connection, chain_now_s: int) -> None:
-    """Record the time of the first attempt."""
-    if database.find_fact(db, ASKED) is None:
-        database.write_facts(db, {ASKED: chain_now_s})
-
-
-def record_prior_day(db: Connection, found: Sequence[ExternalTransaction], nonce: int) -> None:
-    """Record the transactions found on chain up to the wallet's next `nonce`; the store's own are skipped.
-
-    Balances were taken or compared up to the block of the openings: only later transactions explain a change.
-    """
-    counted = db.scalar(select(func.max(OpeningRow.block_number)))
-    paid_out = {one.tx_hash: str(one.outflow) for one in found}
-    for untold in column_values(db, select(ExternalTransactionRow.tx_hash).where(ExternalTransactionRow.outflow.is_(None))):
-        db.execute(update(ExternalTransactionRow).where(ExternalTransactionRow.tx_hash == untold).values(outflow=paid_out.get(untold, "0")))
-    known = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
-    rows = []
-    for one in found:
-        ours = db.scalar(select(IntentRow.id).where(IntentRow.tx_hash == one.tx_hash).limit(1)) is not None
-        if not ours and one.tx_hash not in known:
-            known.add(one.tx_hash)
-            fresh = counted is not None and one.block > counted
-            rows.append(
-                {
-                    "tx_hash": one.tx_hash,
-                    "chain_s": one.chain_s,
-                    "turnover": str(one.turnover),
-                    "loss": str(one.loss),
-                    "gas_wei": str(one.gas_wei),
-                    "block_number": one.block,
-                    "changes_json": json.dumps({token: str(raw) for token, raw in one.changes if fresh}),
-                    "outflow": str(one.outflow),
-                }
-            )
-    insert_rows(db, ExternalTransactionRow, rows)
-    database.write_facts(db, {KNOWN: nonce})
-
-
 def forget_prior_day(db: Connection, nonce: int) -> bool:
     """Forget the prior day after foreign use of the wallet, unless the recorded transactions reach this next `nonce`."""
     if database.find_fact(db, KNOWN) == str(nonce):
@@ -163,62 +114,28 @@ def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalance
     )
 
 
-def record_balances(  # noqa: C901
-    db: Connection, wallet: str, coin: str, snapshot: Snapshot, balances: Mapping[str, int], found: Sequence[ExternalTransfer], turn: int
-) -> bool:
-    """Record transfers and the new expected balances. False, and nothing written, if another process wrote since that version."""
-    facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
-    if database.parse_fact_number(BALANCES_VERSION, facts.get(BALANCES_VERSION)) != turn:
-        return False
-    folded = database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO))
-    rows = _behind(db, folded)
-    ends: dict[int, int] = {}
-    for row in rows:  # a replaced or cancelled transaction may still be mined while a reorg can remove the one that won its nonce
-        ends[row.nonce] = max(ends.get(row.nonce, 0), _block(row))
-    carried = {row.token: (int(row.raw), row.block_number) for row in all_rows(db, _openings(), OpeningRow) if row.token not in balances}
-    changed = dict(carried)
-    for row in rows:
-        if row.state in _OPEN or ends[row.nonce] > snapshot.head.number - FOLD_DEPTH_BLOCKS:
-            break
-        folded = row.seq
-        for change in _own(row, wallet, coin):  # a balance that was not read now keeps its opening, which has to contain this too
-            if change.token in changed:
-                raw, block = changed[change.token]
-                changed[change.token] = (raw + change.delta_raw, block)
-    own: dict[str, int] = {}
-    behind = (change for row in rows if row.seq > folded for change in _own(row, wallet, coin))
-    for change in (*prior_changes(db), *behind):
-        if change.block <= snapshot.head.number:
-            own[change.token] = own.get(change.token, 0) + change.delta_raw
-    head = snapshot.head.number
-    changed |= {token: (raw - own.get(token, 0), head) for token, raw in balances.items()}
-    fresh = ((token, raw, block) for token, (raw, block) in changed.items() if carried.get(token) != (raw, block))
-    upsert_rows(db, OpeningRow, [{"token": token, "raw": str(raw), "block_number": block} for token, raw, block in fresh])
-    database.write_facts(db, {FOLDED_TO: folded, BALANCES_VERSION: turn + 1})
-    for flow in found:
-        if flow.holds and flow.delta_raw > 0:
-            _began(db, flow.chain_s)
-        if flow.id:
-            _amend(db, flow, snapshot.head.timestamp_s)
-            continue
-        ledger_sums.add_transfer(db, flow.token, flow.delta_raw)
-        new = {
-            "token": flow.token,
-            "delta_raw": str(flow.delta_raw),
-            "value": None if flow.value is None else str(flow.value),
-            "since_block": flow.since_block,
-            "block_number": flow.block,
-            "chain_s": flow.chain_s,
-            "halts": flow.halts,
-            "kind": None if flow.kind is None else flow.kind.value,
-            "told_s": None,
-        }
-        insert_rows(db, ExternalTransferRow, [new])
-        if flow.undoes:
-            undone = ExternalTransferRow.seq.in_(flow.undoes), ExternalTransferRow.kind.is_(None)
-            db.execute(update(ExternalTransferRow).where(*undone).values(kind=ExternalTransferKind.UNDONE.value))
-    ledger_sums.advance_settled(db)
-    return True
+def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
+    if flow.holds and flow.delta_raw > 0:
+        _began(db, flow.chain_s)
+    if flow.id:
+        _amend(db, flow, now_s)
+        return
+    ledger_sums.add_transfer(db, flow.token, flow.delta_raw)
+    new = {
+        "token": flow.token,
+        "delta_raw": str(flow.delta_raw),
+        "value": None if flow.value is None else str(flow.value),
+        "since_block": flow.since_block,
+        "block_number": flow.block,
+        "chain_s": flow.chain_s,
+        "halts": flow.halts,
+        "kind": None if flow.kind is None else flow.kind.value,
+        "told_s": None,
+    }
+    insert_rows(db, ExternalTransferRow, [new])
+    if flow.undoes:
+        undone = ExternalTransferRow.seq.in_(flow.undoes), ExternalTransferRow.kind.is_(None)
+        db.execute(update(ExternalTransferRow).where(*undone).values(kind=ExternalTransferKind.UNDONE.value))
 
 
 def _began(db: Connection, at_s: int) -> None:
@@ -231,11 +148,6 @@ def _began(db: Connection, at_s: int) -> None:
 def rise_since_s(facts: Mapping[str, str]) -> int | None:
     """Chain time since which unexplained deposits are held back, from the fact ROSE; None without one."""
     return int(facts[RISE_SINCE]) if RISE_SINCE in facts else None
-
-
-def mark_left_alone(db: Connection) -> None:
-    """Record that all unexplained deposits until now are left alone."""
-    database.write_facts(db, {LEFT_ALONE: max_value(db, ExternalTransferRow.seq)})
 
 
 def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
@@ -309,31 +221,6 @@ def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
 
 def _found(db: Connection, newest_first: Select[Any], limit: int) -> tuple[ExternalTransfer, ...]:
     return tuple(reversed([_transfer(row) for row in all_rows(db, newest_first, ExternalTransferRow, limit=limit)]))
-
-
-def classify_transfer(db: Connection, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int) -> tuple[ExternalTransfer, ...]:
-    """Record the owner's classification of a transfer: an open one, or an accepted one.
-
-    Without an id all open ones, without a kind the default kind. Raises ConfigError if the transfer is unknown or not open, or if the kind
-    does not fit its direction.
-    """
-    query = select(ExternalTransferRow).order_by(ExternalTransferRow.seq)
-    wanted = ExternalTransferRow.kind.is_(None) if flow_id is None else ExternalTransferRow.seq == min(flow_id, MOST)
-    rows = all_rows(db, query.where(wanted), ExternalTransferRow)
-    if flow_id is not None and not rows:
-        raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
-    classified = []
-    for row in rows:
-        if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
-            raise ConfigError(f"flow {flow_id} was told already: {row.kind}", "see trimtab flows --all")
-        fitting = RISES if int(row.delta_raw) > 0 else FALLS
-        if kind is not None and kind not in fitting:
-            names = " or ".join(one.value for one in fitting)
-            raise ConfigError(f"--as {kind.value}: flow {row.seq} {'rose' if fitting is RISES else 'fell'}, so it was a {names}")
-        named = kind or fitting[0]
-        db.execute(_change(), {"of": row.seq, "kind": named.value, "told_s": now_s})
-        classified.append(replace(_transfer(row), kind=named))
-    return tuple(classified)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,21 +302,6 @@ POSITIONS_SCANNED = "positions_looked"
 """Key set once the wallet was scanned since the store was new, or adopted."""
 
 
-def position_moves(db: Connection) -> tuple[LpPositionChange, ...]:
-    """Changes of the agent's positions, oldest first: adopted positions, then the effects of mined intents, without forgotten positions."""
-    found = {row.name: row for row in all_rows(db, _positions_found(), FoundPositionRow)}
-    taken = [
-        records.decode_json(LpPositionChange, row.move_json) for row in found.values() if row.verdict == TAKEN and row.move_json is not None
-    ]
-    own = []
-    for text, seq in db.execute(_positions_own()):
-        move = records.decode_json(LpPositionChange, text)
-        verdict = found.get(move.name)
-        if verdict is None or verdict.verdict != FORGOTTEN or seq > verdict.after_seq:
-            own.append(move)
-    return (*taken, *own)
-
-
 def positions_moved_since(db: Connection, after: int | None) -> set[str]:
     """Names of positions that intents beyond that number changed; empty without a number."""
     return (
@@ -444,31 +316,9 @@ def undecided_positions(db: Connection) -> tuple[str, ...]:
     return tuple(column_values(db, _undecided()))
 
 
-def positions_scanned(db: Connection) -> bool:
-    """True if the wallet was scanned for positions."""
-    return database.find_fact(db, POSITIONS_SCANNED) is not None
-
-
-def note_positions(db: Connection, names: Iterable[str], now_s: int) -> None:
-    """Record undecided positions; decided ones stay as they are."""
-    known = {row.name for row in all_rows(db, _positions_found(), FoundPositionRow)}
-    fresh = [name for name in dict.fromkeys(names) if name not in known]
-    insert_rows(
-        db, FoundPositionRow, [{"name": name, "verdict": UNDECIDED, "move_json": None, "after_seq": 0, "at_s": now_s} for name in fresh]
-    )
-    database.write_facts(db, {POSITIONS_SCANNED: 1})
-
-
 def require_position_scan(db: Connection) -> None:
     """Require a new scan for positions after foreign use of the wallet."""
     database.delete_facts(db, POSITIONS_SCANNED)
-
-
-def store_position_decision(db: Connection, name: str, move: LpPositionChange | None, now_s: int) -> None:
-    """Record the owner's decision: `move` is the mint of a position that counts from here on, None forgets it."""
-    verdict, text = (FORGOTTEN, None) if move is None else (TAKEN, codec.dumps(move))
-    row = {"name": name, "verdict": verdict, "move_json": text, "after_seq": max_value(db, IntentRow.seq), "at_s": now_s}
-    upsert_rows(db, FoundPositionRow, [row])
 
 
 _positions_found = cache(lambda: select(FoundPositionRow))
@@ -495,69 +345,191 @@ def _own_beyond() -> Select[Any]:
 # --- Expected balances and external transfers: the accounting part of the store.
 
 
-class BalanceStore(Database):
+@dataclass(frozen=True, slots=True)
+class BalanceStore:
     """Balances, transfers, and transactions from before this store; each method is a transaction of its own."""
 
-    def books(self) -> ExpectedBalances:
-        """Expected balances and the newest transfers."""
-        with self._read("read the books") as db:
-            return expected_balances(db, self.wallet, self.coin)
+    db: Database
 
-    def record_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
-        """Record unexplained transfers and the balances `found` as the new basis.
+    def expected(self) -> ExpectedBalances:
+        """Expected balances and the newest transfers."""
+        return self.db.query("read the books", expected_balances, self.db.wallet, self.db.coin)
+
+    def record(self, snapshot: Snapshot, balances: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
+        """Record unexplained transfers and the `balances` as the new basis.
 
         False, and nothing written, if another process wrote since that version.
         """
-        with self._write("write the books") as db:
-            return record_balances(db, self.wallet, self.coin, snapshot, found, flows, turn)
+        with self.db.write("write the books") as db:
+            facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
+            if database.parse_fact_number(BALANCES_VERSION, facts.get(BALANCES_VERSION)) != turn:
+                return False
+            folded = database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO))
+            folded = self._open_at(db, snapshot.head.number, balances, folded)
+            database.write_facts(db, {FOLDED_TO: folded, BALANCES_VERSION: turn + 1})
+            for flow in flows:
+                _record_transfer(db, flow, snapshot.head.timestamp_s)
+            ledger_sums.advance_settled(db)
+            return True
 
-    def flows(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:
+    def _open_at(self, db: Connection, head: int, balances: Mapping[str, int], folded: int) -> int:
+        """Write the balances at that block as openings; return the newest intent that they contain for good."""
+        rows = _behind(db, folded)
+        ends: dict[int, int] = {}
+        for row in rows:  # a replaced one may still be mined while a reorg can remove the one that won its nonce
+            ends[row.nonce] = max(ends.get(row.nonce, 0), _block(row))
+        carried = {
+            row.token: (int(row.raw), row.block_number) for row in all_rows(db, _openings(), OpeningRow) if row.token not in balances
+        }
+        changed = dict(carried)
+        for row in rows:
+            if row.state in _OPEN or ends[row.nonce] > head - FOLD_DEPTH_BLOCKS:
+                break
+            folded = row.seq
+            for change in _own(row, self.db.wallet, self.db.coin):
+                if change.token in changed:  # a balance that was not read now keeps its opening, which has to contain this too
+                    raw, block = changed[change.token]
+                    changed[change.token] = (raw + change.delta_raw, block)
+        own: dict[str, int] = {}
+        behind = (change for row in rows if row.seq > folded for change in _own(row, self.db.wallet, self.db.coin))
+        for change in (*prior_changes(db), *behind):
+            if change.block <= head:
+                own[change.token] = own.get(change.token, 0) + change.delta_raw
+        changed |= {token: (raw - own.get(token, 0), head) for token, raw in balances.items()}
+        fresh = ((token, raw, block) for token, (raw, block) in changed.items() if carried.get(token) != (raw, block))
+        upsert_rows(db, OpeningRow, [{"token": token, "raw": str(raw), "block_number": block} for token, raw, block in fresh])
+        return folded
+
+    def transfers(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:
         """The newest transfers, explained ones too, oldest first."""
-        with self._read("read the flows") as db:
+        with self.db.read("read the flows") as db:
             return newest_transfers(db, limit)
 
-    def classify_transfer(self, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int) -> tuple[ExternalTransfer, ...]:
-        """Record the owner's classification of an open transfer; None means every open one, and the default kind. Raises ConfigError."""
-        with self._write("write what a flow was") as db:
-            return classify_transfer(db, flow_id, kind, now_s)
+    def classify(self, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int) -> tuple[ExternalTransfer, ...]:
+        """Record the owner's classification of a transfer: an open one, or an accepted one.
+
+        Without an id all open ones, without a kind the default kind. Raises ConfigError if the transfer is unknown or not open, or if the
+        kind does not fit its direction.
+        """
+        with self.db.write("write what a flow was") as db:
+            query = select(ExternalTransferRow).order_by(ExternalTransferRow.seq)
+            wanted = ExternalTransferRow.kind.is_(None) if flow_id is None else ExternalTransferRow.seq == min(flow_id, MOST)
+            rows = all_rows(db, query.where(wanted), ExternalTransferRow)
+            if flow_id is not None and not rows:
+                raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
+            classified = []
+            for row in rows:
+                if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
+                    raise ConfigError(f"flow {flow_id} was told already: {row.kind}", "see trimtab flows --all")
+                fitting = RISES if int(row.delta_raw) > 0 else FALLS
+                if kind is not None and kind not in fitting:
+                    names = " or ".join(one.value for one in fitting)
+                    raise ConfigError(f"--as {kind.value}: flow {row.seq} {'rose' if fitting is RISES else 'fell'}, so it was a {names}")
+                named = kind or fitting[0]
+                db.execute(_change(), {"of": row.seq, "kind": named.value, "told_s": now_s})
+                classified.append(replace(_transfer(row), kind=named))
+            return tuple(classified)
 
     def prior_day_known(self, chain_now_s: int) -> bool:
-        """True if the store has all transactions of the wallet in the last 24 h of chain time."""
-        with self._read("read the books") as db:
-            return prior_day_known(db, chain_now_s)
+        """True if all of the last 24 h is known: read from the chain, or 24 h have passed since the first attempt.
+
+        False for rows from before store version 0015, which recorded no payouts: the chain is read once more.
+        """
+        with self.db.read("read the books") as db:
+            if db.scalar(_young(), {"since": chain_now_s - DAY_S}) is not None:
+                return False
+            known = database.read_facts(db, KNOWN, ASKED)
+            return KNOWN in known or (ASKED in known and chain_now_s >= int(known[ASKED]) + DAY_S)
 
     def mark_day_asked(self, chain_now_s: int) -> None:
         """Record the first time the chain could not answer for earlier transactions."""
-        with self._write("write the books") as db:
-            mark_day_asked(db, chain_now_s)
+        with self.db.write("write the books") as db:
+            if database.find_fact(db, ASKED) is None:
+                database.write_facts(db, {ASKED: chain_now_s})
 
-    def record_prior_day(self, found: Iterable[ExternalTransaction], nonce: int) -> None:
-        """Record transactions that this store did not send, up to the wallet's next `nonce`; the last 24 h are known from here on."""
-        with self._write("write the books") as db:
-            record_prior_day(db, tuple(found), nonce)
+    def record_prior_day(self, found: Sequence[ExternalTransaction], nonce: int) -> None:
+        """Record transactions that this store did not send, up to the wallet's next `nonce`; the last 24 h are known from here on.
 
-    # liquidity
-    def liquidity_moves(self) -> tuple[LpPositionChange, ...]:
-        """Changes of liquidity positions by the agent's own transactions, and adopted positions, oldest first."""
-        with self._read("read liquidity positions") as db:
-            return position_moves(db)
-
-    def positions_scanned(self) -> bool:
-        """True if the wallet was scanned for positions since the store was new, or adopted."""
-        with self._read("read liquidity positions") as db:
-            return positions_scanned(db)
+        Balances were taken or compared up to the block of the openings: only later transactions explain a change.
+        """
+        with self.db.write("write the books") as db:
+            counted = db.scalar(select(func.max(OpeningRow.block_number)))
+            paid_out = {one.tx_hash: str(one.outflow) for one in found}
+            for untold in column_values(db, select(ExternalTransactionRow.tx_hash).where(ExternalTransactionRow.outflow.is_(None))):
+                db.execute(
+                    update(ExternalTransactionRow).where(ExternalTransactionRow.tx_hash == untold).values(outflow=paid_out.get(untold, "0"))
+                )
+            known = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
+            rows = []
+            for one in found:
+                ours = db.scalar(select(IntentRow.id).where(IntentRow.tx_hash == one.tx_hash).limit(1)) is not None
+                if not ours and one.tx_hash not in known:
+                    known.add(one.tx_hash)
+                    fresh = counted is not None and one.block > counted
+                    rows.append(
+                        {
+                            "tx_hash": one.tx_hash,
+                            "chain_s": one.chain_s,
+                            "turnover": str(one.turnover),
+                            "loss": str(one.loss),
+                            "gas_wei": str(one.gas_wei),
+                            "block_number": one.block,
+                            "changes_json": json.dumps({token: str(raw) for token, raw in one.changes if fresh}),
+                            "outflow": str(one.outflow),
+                        }
+                    )
+            insert_rows(db, ExternalTransactionRow, rows)
+            database.write_facts(db, {KNOWN: nonce})
 
     def mark_left_alone(self) -> None:
         """Record that every unexplained deposit is left alone until it is explained."""
-        with self._write("write what is left alone") as db:
-            mark_left_alone(db)
+        with self.db.write("write what is left alone") as db:
+            database.write_facts(db, {LEFT_ALONE: max_value(db, ExternalTransferRow.seq)})
 
-    def record_positions(self, names: Iterable[str], now_s: int) -> None:
+
+@dataclass(frozen=True, slots=True)
+class PositionStore:
+    """Liquidity positions; each method is a transaction of its own."""
+
+    db: Database
+
+    def changes(self) -> tuple[LpPositionChange, ...]:
+        """Changes of the agent's positions, oldest first: adopted ones, then the effects of mined intents, without forgotten positions."""
+        with self.db.read("read liquidity positions") as db:
+            found = {row.name: row for row in all_rows(db, _positions_found(), FoundPositionRow)}
+            taken = [
+                records.decode_json(LpPositionChange, row.move_json)
+                for row in found.values()
+                if row.verdict == TAKEN and row.move_json is not None
+            ]
+            own = []
+            for text, seq in db.execute(_positions_own()):
+                move = records.decode_json(LpPositionChange, text)
+                verdict = found.get(move.name)
+                if verdict is None or verdict.verdict != FORGOTTEN or seq > verdict.after_seq:
+                    own.append(move)
+            return (*taken, *own)
+
+    def scanned(self) -> bool:
+        """True if the wallet was scanned for positions since the store was new, or adopted."""
+        with self.db.read("read liquidity positions") as db:
+            return database.find_fact(db, POSITIONS_SCANNED) is not None
+
+    def record(self, names: Iterable[str], now_s: int) -> None:
         """Record positions that the owner has to decide on."""
-        with self._write("write liquidity positions") as db:
-            note_positions(db, names, now_s)
+        with self.db.write("write liquidity positions") as db:
+            known = {row.name for row in all_rows(db, _positions_found(), FoundPositionRow)}
+            fresh = [name for name in dict.fromkeys(names) if name not in known]
+            insert_rows(
+                db,
+                FoundPositionRow,
+                [{"name": name, "verdict": UNDECIDED, "move_json": None, "after_seq": 0, "at_s": now_s} for name in fresh],
+            )
+            database.write_facts(db, {POSITIONS_SCANNED: 1})
 
-    def decide_position(self, name: str, move: LpPositionChange | None, now_s: int) -> None:
+    def decide(self, name: str, move: LpPositionChange | None, now_s: int) -> None:
         """Record the owner's decision on a position: `move` is its mint and it counts from here on; None forgets it."""
-        with self._write("write a liquidity position") as db:
-            store_position_decision(db, name, move, now_s)
+        with self.db.write("write a liquidity position") as db:
+            verdict, text = (FORGOTTEN, None) if move is None else (TAKEN, codec.dumps(move))
+            row = {"name": name, "verdict": verdict, "move_json": text, "after_seq": max_value(db, IntentRow.seq), "at_s": now_s}
+            upsert_rows(db, FoundPositionRow, [row])

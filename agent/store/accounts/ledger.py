@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, Select, bindparam, exists, func, select, upda
 from agent import codec
 from agent.accounting import entries as rules
 from agent.errors import OperatorNeeded
-from agent.model import Entry, Intent, LedgerBalance, LedgerOpening, LedgerTokens, Plan, Rebalance, Snapshot, Valuation
+from agent.model import Entry, Intent, LedgerBalance, LedgerOpening, LedgerTokens, Snapshot, Valuation
 from agent.store import database, records
 from agent.store.accounts import balances, ledger_sums
 from agent.store.database import Database, all_rows, column_values, first_row, insert_returning_id, insert_rows, max_value
@@ -27,7 +28,6 @@ from agent.store.tables import (
     ExternalTransferRow,
     IntentRow,
     OpeningRow,
-    StepRow,
     ValuationRow,
 )
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
@@ -71,34 +71,44 @@ def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
     return found
 
 
-def ledger_balances(db: Connection, book: LedgerBook, wallet: str, coin: str, head_block: int) -> tuple[LedgerBalance, ...]:
-    """See LedgerStore.ledger_balances."""
+def ledger_balances(db: Connection, head_block: int, kind: str, wallet: str, coin: str) -> tuple[tuple[LedgerBalance, ...], float]:
+    """Balances of the wallet by the ledger at that block, and the next block by which they change without a write."""
+    if (book := current_book(db, kind)) is None:
+        return (), math.inf
+    found, later = ledger_sums.running_balances(db, book.number), [math.inf]
+    for block, text in db.execute(_ahead(), {"of": book.number, "head": head_block}):
+        later.append(block)
+        _add(found, parse_wallet_moves(text), -1)
+    for block, moved in _unentered_moves(db, book, wallet, coin):
+        if block > head_block:
+            later.append(block)
+        else:
+            _add(found, moved, 1)
+    return tuple(LedgerBalance(token, raw) for token, raw in sorted(found.items())), min(later)
+
+
+def _add(found: dict[str, int], moved: Mapping[str, int], sign: int) -> None:
+    for token in found.keys() & moved.keys():
+        found[token] += sign * moved[token]
+
+
+def _unentered_moves(db: Connection, book: LedgerBook, wallet: str, coin: str) -> Iterator[tuple[int, dict[str, int]]]:
+    """Blocks and wallet moves of transactions in a block that no entry has: the agent's own, and those of other stores."""
     opened = {row.token: row for row in openings(db, book) if row.place == ""}
-    found = ledger_sums.running_balances(db, book.number)
-
-    def add(token: str, raw: int) -> None:
-        if token in found:
-            found[token] += raw
-
-    for text in column_values(db, _ahead(), of=book.number, head=head_block):
-        for token, raw in parse_wallet_moves(text).items():
-            add(token, -raw)
     begun = max(ledger_sums.settled_to(db), min((row.after_intent for row in opened.values()), default=0))
     for row in all_rows(db, _unentered(), IntentRow, begun=begun):
         intent = records.intent_from_row(row)
-        if intent.receipt is not None and intent.receipt.block_number <= head_block:
-            for token, raw in intent.changes(wallet, coin).items():
-                if token in opened and row.seq > opened[token].after_intent:
-                    add(token, raw)
-    for earlier in all_rows(db, _outside_by(), ExternalTransactionRow, head=head_block):
-        for token, raw in json.loads(earlier.changes_json).items():
-            if token in opened and earlier.block_number > opened[token].block_number:
-                add(token, int(raw))
-    return tuple(LedgerBalance(token, raw) for token, raw in sorted(found.items()))
+        if intent.receipt is not None:
+            moved = intent.changes(wallet, coin).items()
+            counted = {token: raw for token, raw in moved if token in opened and row.seq > opened[token].after_intent}
+            yield intent.receipt.block_number, counted
+    for earlier in all_rows(db, _outside_blocks(), ExternalTransactionRow):
+        block, changes = earlier.block_number, json.loads(earlier.changes_json).items()
+        yield block, {token: int(raw) for token, raw in changes if token in opened and block > opened[token].block_number}
 
 
 def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
-    """See LedgerStore.ledger."""
+    """See LedgerStore.entries."""
     rows = openings(db, book)
     opened = {row.token: row for row in rows if row.place == ""}
     found: list[tuple[tuple[int, int, int], Entry]] = []
@@ -125,9 +135,7 @@ def _outside(db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningR
     """Transactions that other stores sent, at the prices of the valuation before them, or of the first one."""
     found: list[tuple[tuple[int, int, int], Entry]] = []
     valued: tuple[Valuation, ...] | None = None
-    for number, row in enumerate(
-        all_rows(db, select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number), ExternalTransactionRow)
-    ):
+    for number, row in enumerate(all_rows(db, _outside_blocks(), ExternalTransactionRow)):
         moved = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
         counted = {token for token in moved if token in opened and row.block_number > opened[token].block_number}
         if not counted:
@@ -142,7 +150,7 @@ def _outside(db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningR
 
 
 def valuations(db: Connection, book: LedgerBook, from_s: int, until_s: int | None, newest: int | None = None) -> tuple[Valuation, ...]:
-    """See LedgerStore.valuations; only the `newest` if given."""
+    """See ValuationStore.between; only the `newest` if given."""
     query = select(ValuationRow).where(ValuationRow.book == book.number, ValuationRow.chain_s >= from_s)
     if until_s is not None:
         query = query.where(ValuationRow.chain_s <= until_s)
@@ -182,7 +190,7 @@ def wallet_json(entry: Entry) -> str:
 
 _newest_book = cache(lambda: select(BookRow).order_by(BookRow.seq.desc()).limit(1))
 _after = cache(lambda: select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == bindparam("of")))
-_outside_by = cache(lambda: select(ExternalTransactionRow).where(ExternalTransactionRow.block_number <= bindparam("head")))
+_outside_blocks = cache(lambda: select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number))
 select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindparam("of")))
 
 
@@ -193,9 +201,11 @@ def _openings() -> Select[Any]:
 
 
 @cache
-def _ahead() -> Select[Any]:
-    """Select wallet moves of entries in blocks above a head."""
-    return select(EntryRow.wallet_json).where(EntryRow.book == bindparam("of"), EntryRow.block_number > bindparam("head"))
+def _ahead() -> Select[int, str]:
+    """Select blocks and wallet moves of entries above a head."""
+    return select(EntryRow.block_number, EntryRow.wallet_json).where(
+        EntryRow.book == bindparam("of"), EntryRow.block_number > bindparam("head")
+    )
 
 
 @cache
@@ -211,7 +221,6 @@ def _entries() -> Select[int, str]:
     return of_book.order_by(EntryRow.block_number, EntryRow.intent_seq)
 
 
-LIVE = "live"
 NAMES_OF_TOKENS = "book_tokens"
 HOUR_S = 3_600
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
@@ -220,49 +229,38 @@ Place = tuple[str, str]
 """(place, token): "" is the wallet, else the name of a liquidity position."""
 
 
-class LedgerStore(Database):
-    """Implements ports.Ledger; each method is a transaction of its own."""
+@dataclass(frozen=True, slots=True)
+class LedgerStore:
+    """Implements ports.LedgerJournal; each method is a transaction of its own."""
 
-    book_kind = LIVE
-    """Kind of ledger; a store whose newest book is of another kind opens a new one at the chain's balances."""
+    db: Database
 
     def current_book(self) -> LedgerBook | None:
         """The current book; None before the first."""
-        with self._read("read the ledger") as db:
-            return current_book(db, self.book_kind)
+        with self.db.read("read the ledger") as db:
+            return current_book(db, self.db.book_kind)
 
     def open_book(self, now_s: int, note: str) -> LedgerBook:
         """Close the current book, and open one at the balances of the next cycle. The old book is kept."""
-        with self._write("open a book") as db:
-            return open_book(db, self.book_kind, now_s, note)
+        with self.db.write("open a book") as db:
+            return open_book(db, self.db.book_kind, now_s, note)
 
     def intents_without_entry(self) -> tuple[Intent, ...]:
         """Final and reverted intents without an entry, oldest first."""
-        with self._read("read the ledger") as db:
-            book = current_book(db, self.book_kind)
-            begun = None if book is None else opened_after_intent(db, book)
-            if begun is None:
-                return ()
-            missing = all_rows(db, _lacking(_ENDED), IntentRow, begun=max(begun, ledger_sums.settled_to(db)))
-            return tuple(records.intent_from_row(row) for row in missing if row.receipt_json is not None)
+        return self.db.query("read the ledger", _intents_without_entry, self.db.book_kind)
 
     def unsettled(self) -> tuple[Intent, ...]:
         """Intents since the first opening that are open, or ended in a block and have no entry yet, oldest first."""
-        with self._read("read the ledger") as db:
-            book = current_book(db, self.book_kind)
-            begun = None if book is None else opened_after_intent(db, book)
-            if begun is None:
+        with self.db.read("read the ledger") as db:
+            if (begun := _begun(db, self.db.book_kind)) is None:
                 return ()
-            return tuple(
-                map(records.intent_from_row, all_rows(db, _lacking(_UNSETTLED), IntentRow, begun=max(begun, ledger_sums.settled_to(db))))
-            )
+            found = all_rows(db, _lacking(_UNSETTLED), IntentRow, begun=max(begun, ledger_sums.settled_to(db)))
+            return tuple(map(records.intent_from_row, found))
 
     def enterable_intents(self) -> tuple[Intent, ...]:
         """All final and reverted intents since the book opened, in chain order."""
-        with self._read("read the ledger") as db:
-            book = current_book(db, self.book_kind)
-            begun = None if book is None else opened_after_intent(db, book)
-            if begun is None:
+        with self.db.read("read the ledger") as db:
+            if (begun := _begun(db, self.db.book_kind)) is None:
                 return ()
             ended = all_rows(db, _since(_ENDED), IntentRow, begun=begun)
             found = [records.intent_from_row(row) for row in ended if row.receipt_json is not None]
@@ -270,28 +268,21 @@ class LedgerStore(Database):
 
     def counted(self, intent_id: str) -> frozenset[str]:
         """Tokens whose moves by that intent belong in the book: they were in it when the intent was recorded."""
-        with self._read("read the ledger") as db:
-            book, seq = current_book(db, self.book_kind), db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
+        with self.db.read("read the ledger") as db:
+            book, seq = current_book(db, self.db.book_kind), db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
             if book is None or seq is None:
                 return frozenset()
             return frozenset(row.token for row in openings(db, book) if row.place == "" and row.after_intent < seq)
 
-    def by_hand(self, intent_id: str) -> bool:
-        """True if the plan of that intent's step was requested by hand; false if the step recorded no plan."""
-        with self._read("read the step") as db:
-            found = db.scalar(_plan(), {"of": intent_id})
-            plan = None if found is None else records.decode_json(Plan, records.decompress_text(found))
-            return plan is not None and isinstance(plan.decision, Rebalance) and plan.decision.by_hand
-
     def principal(self, position: str) -> dict[str, int]:
         """Net amount put into a liquidity position by the ledger, base units by token."""
         account = f"{rules.LP}:{position}"
-        return {token: raw for (name, token), raw in rules.account_balances(self.ledger()).items() if name == account}
+        return {token: raw for (name, token), raw in rules.account_balances(self.entries()).items() if name == account}
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
         """Write the entry of a final intent; False, and nothing written, if it has one or its receipt has changed."""
-        with self._write("write an entry") as db:
-            book = current_book(db, self.book_kind)
+        with self.db.write("write an entry") as db:
+            book = current_book(db, self.db.book_kind)
             row = first_row(db, _intent(), IntentRow, of=intent.id)
             if book is None or row is None or row.state not in _ENDED or first_row(db, select_entry(), EntryRow, of=intent.id) is not None:
                 return False
@@ -307,8 +298,8 @@ class LedgerStore(Database):
         Does nothing while a transaction of ours is in flight, or on a snapshot that balances were not compared on. Positions that the agent
         minted are entered by their receipts instead.
         """
-        with self._write("open the ledger") as db:
-            book = current_book(db, self.book_kind) or open_book(db, self.book_kind, snapshot.head.timestamp_s, "")
+        with self.db.write("open the ledger") as db:
+            book = current_book(db, self.db.book_kind) or open_book(db, self.db.book_kind, snapshot.head.timestamp_s, "")
             known = {(row.place, row.token) for row in openings(db, book)}
             own = balances.positions_moved_since(db, opened_after_intent(db, book))
             fresh = [place for place in found if place not in known and place[0] not in own]
@@ -330,39 +321,32 @@ class LedgerStore(Database):
 
     def has_places(self, places: Iterable[Place]) -> bool:
         """True if all of these are in the book, or are positions that the agent minted."""
-        with self._read("read the ledger") as db:
-            book = current_book(db, self.book_kind)
-            if book is None:
-                return False
-            known = {(row.place, row.token) for row in openings(db, book)}
-            own = balances.positions_moved_since(db, opened_after_intent(db, book))
-            return all(place in known or place[0] in own for place in places)
+        return self.db.query("read the ledger", _has_places, self.db.book_kind, frozenset(places))
 
-    def ledger_balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
+    def balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
         """Balances of the wallet by the ledger at that block, including mined transactions that are not final."""
-        with self._read("read the ledger") as db:
-            book = current_book(db, self.book_kind)
-            return () if book is None else ledger_balances(db, book, self.wallet, self.coin, head_block)
+        of = self.db.book_kind, self.db.wallet, self.db.coin
+        return self.db.query_until("read the ledger", ledger_balances, head_block, *of)
 
     def find_misstatements(self) -> tuple[str, ...]:
         """Differences between the stored sums (see store/accounts/ledger_sums.py) and the entries, as messages; empty if sound."""
-        with self._read("prove the ledger") as db:
-            book = current_book(db, self.book_kind)
+        with self.db.read("prove the ledger") as db:
+            book = current_book(db, self.db.book_kind)
             return () if book is None else ledger_sums.find_misstatements(db, book.number)
 
     def rebuild_sums(self) -> None:
         """Rebuild the stored sums from the entries."""
-        with self._write("sum the ledger up anew") as db:
-            if (book := current_book(db, self.book_kind)) is not None:
+        with self.db.write("sum the ledger up anew") as db:
+            if (book := current_book(db, self.db.book_kind)) is not None:
                 ledger_sums.rebuild_sums(db, book.number)
 
-    def ledger(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[Entry, ...]:
         """Every entry of the book in chain order: openings, transfers, external transactions, final intents."""
-        with self._read("read the ledger") as db:
-            book = current_book(db, self.book_kind)
+        with self.db.read("read the ledger") as db:
+            book = current_book(db, self.db.book_kind)
             return () if book is None else ledger(db, book)
 
-    def ledger_version(self) -> tuple[int, ...]:
+    def version(self) -> tuple[int, ...]:
         """Figures that change whenever the ledger does."""
         counts = (
             select(func.max(BookRow.seq)),
@@ -371,20 +355,20 @@ class LedgerStore(Database):
             select(func.count()).select_from(ExternalTransferRow).where(ExternalTransferRow.kind.is_(None)),
             select(func.count(), func.max(ExternalTransactionRow.block_number)).select_from(ExternalTransactionRow),
         )
-        with self._read("read the ledger") as db:
+        with self.db.read("read the ledger") as db:
             found = [int(number or 0) for query in counts for number in db.execute(query).one()]
             return (ledger_sums.entries_version(db), *found)
 
     def entered(self) -> tuple[Entry, ...]:
         """Entries of intents alone, as they were written."""
-        with self._read("read the ledger") as db:
-            book = current_book(db, self.book_kind)
+        with self.db.read("read the ledger") as db:
+            book = current_book(db, self.db.book_kind)
             return () if book is None else tuple(entry for _, entry in entries(db, book))
 
     def entries_of(self, intent_ids: Iterable[str]) -> tuple[Entry, ...]:
         """Entries of these intents, as far as they are in the book."""
-        with self._read("read the ledger") as db:
-            book = current_book(db, self.book_kind)
+        with self.db.read("read the ledger") as db:
+            book = current_book(db, self.db.book_kind)
             if book is None:
                 return ()
             query = select(EntryRow.entry_json).where(EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book == book.number)
@@ -394,7 +378,7 @@ class LedgerStore(Database):
 
     def rewrite(self, entries: Sequence[tuple[Intent, Entry]]) -> None:
         """Replace entries; all of them or none."""
-        with self._write("write the ledger anew") as db:
+        with self.db.write("write the ledger anew") as db:
             for intent, entry in entries:
                 row = first_row(db, select_entry(), EntryRow, of=intent.id)
                 if row is not None:
@@ -405,29 +389,32 @@ class LedgerStore(Database):
 
     def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
         """Record token names, so that they are known after a token has left the portfolio; writes only new ones."""
-        with self._read("read the ledger") as db:
-            before = database.fact_text(db, NAMES_OF_TOKENS)
-        known = LedgerTokens((), numeraire, coin) if not before else records.decode_json(LedgerTokens, before)
+        kept = self.token_names()
+        known = LedgerTokens((), numeraire, coin) if kept is None else kept
         merged = {token.address: token for token in (*known.tokens, *tokens)}
-        after = codec.dumps(LedgerTokens(tuple(merged[address] for address in sorted(merged)), numeraire, coin))
-        if after != before:
-            with self._write("write names of tokens") as db:
-                database.write_facts(db, {NAMES_OF_TOKENS: after})
+        after = LedgerTokens(tuple(merged[address] for address in sorted(merged)), numeraire, coin)
+        if after != kept:
+            with self.db.write("write names of tokens") as db:
+                database.write_facts(db, {NAMES_OF_TOKENS: codec.dumps(after)})
 
     def token_names(self) -> LedgerTokens | None:
         """Every token that was ever in the portfolio, the numeraire and the wrapped native coin; None before the first cycle."""
-        with self._read("read the ledger") as db:
-            kept = database.find_fact(db, NAMES_OF_TOKENS)
-            return None if kept is None else records.decode_json(LedgerTokens, kept)
+        return self.db.query("read the ledger", _token_names)
 
-    # values over time
-    def value(self, found: Valuation, forced: bool) -> bool:
+
+@dataclass(frozen=True, slots=True)
+class ValuationStore:
+    """Valuations of the current book; each method is a transaction of its own."""
+
+    db: Database
+
+    def record(self, found: Valuation, forced: bool) -> bool:
         """Record a valuation; at most once an hour unless `forced`. False if nothing was written."""
-        with self._read("read what all was worth") as db:
-            if not _due(db, current_book(db, self.book_kind), found, forced):
+        with self.db.read("read what all was worth") as db:
+            if not _due(db, current_book(db, self.db.book_kind), found, forced):
                 return False
-        with self._write("write what all is worth") as db:
-            book = current_book(db, self.book_kind)
+        with self.db.write("write what all is worth") as db:
+            book = current_book(db, self.db.book_kind)
             if book is None or not _due(db, book, found, forced):
                 return False
             held_z = records.compress_text(codec.dumps(list(found.held)))
@@ -435,24 +422,51 @@ class LedgerStore(Database):
             insert_rows(db, ValuationRow, [row])
             return True
 
-    def valuations(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
+    def between(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
         """Valuations of the book with from_s <= chain time <= until_s, oldest first."""
-        with self._read("read what all was worth") as db:
-            book = current_book(db, self.book_kind)
+        with self.db.read("read what all was worth") as db:
+            book = current_book(db, self.db.book_kind)
             return () if book is None else valuations(db, book, from_s, until_s)
 
-    def newest_valuations(self, limit: int) -> tuple[Valuation, ...]:
+    def newest(self, limit: int) -> tuple[Valuation, ...]:
         """The newest valuations of the book, newest first."""
-        with self._read("read what all was worth") as db:
-            book = current_book(db, self.book_kind)
+        with self.db.read("read what all was worth") as db:
+            book = current_book(db, self.db.book_kind)
             return () if book is None else tuple(reversed(valuations(db, book, 0, None, limit)))
 
-    def last_valuation_block(self) -> int:
+    def last_block(self) -> int:
         """Block of the newest valuation of the book; -1 without one."""
-        with self._read("read what all was worth") as db:
-            book = current_book(db, self.book_kind)
+        with self.db.read("read what all was worth") as db:
+            book = current_book(db, self.db.book_kind)
             block: int | None = None if book is None else db.scalar(_valued(), {"of": book.number})
             return -1 if block is None else block
+
+
+def _begun(db: Connection, kind: str) -> int | None:
+    """Number of the newest intent contained in the first opening of the current book; None before it."""
+    book = current_book(db, kind)
+    return None if book is None else opened_after_intent(db, book)
+
+
+def _intents_without_entry(db: Connection, kind: str) -> tuple[Intent, ...]:
+    if (begun := _begun(db, kind)) is None:
+        return ()
+    missing = all_rows(db, _lacking(_ENDED), IntentRow, begun=max(begun, ledger_sums.settled_to(db)))
+    return tuple(records.intent_from_row(row) for row in missing if row.receipt_json is not None)
+
+
+def _token_names(db: Connection) -> LedgerTokens | None:
+    kept = database.find_fact(db, NAMES_OF_TOKENS)
+    return None if kept is None else records.decode_json(LedgerTokens, kept)
+
+
+def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
+    book = current_book(db, kind)
+    if book is None:
+        return False
+    known = {(row.place, row.token) for row in openings(db, book)}
+    own = balances.positions_moved_since(db, opened_after_intent(db, book))
+    return all(place in known or place[0] in own for place in places)
 
 
 def _due(db: Connection, book: LedgerBook | None, found: Valuation, forced: bool) -> bool:
@@ -466,7 +480,6 @@ def _due(db: Connection, book: LedgerBook | None, found: Valuation, forced: bool
 _intent = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")))
 _valued = cache(lambda: select(func.max(ValuationRow.block_number)).where(ValuationRow.book == bindparam("of")))
 _any_open = cache(lambda: select(IntentRow.id).where(IntentRow.state.in_(_OPEN)).limit(1))
-_plan = cache(lambda: select(StepRow.plan_z).join(IntentRow, IntentRow.step_id == StepRow.id).where(IntentRow.id == bindparam("of")))
 
 
 @cache
