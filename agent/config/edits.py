@@ -21,7 +21,7 @@ from agent.config.presets import PRESETS
 from agent.config.schema import NATIVE
 from agent.config.template import TemplateAsset, refuse_look_alike
 from agent.errors import ConfigError
-from agent.model import PORTFOLIO, OrderKind
+from agent.model import PORTFOLIO
 from agent.units import parse_bps, safe_label
 
 _HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
@@ -221,9 +221,6 @@ def _require_same(text: str, wanted: dict[str, Any], option: str) -> str:
 
 
 # --- Edits of one order's levels in trimtab.toml that leave the rest of the file unchanged.
-
-
-ORDER_KINDS = tuple(kind.value for kind in OrderKind)
 
 
 def edit_order_levels(path: Path, subject: str, levels: Mapping[str, str]) -> tuple[str, dict[str, tuple[str | None, str | None]]]:

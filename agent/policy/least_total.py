@@ -9,8 +9,8 @@ motion).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
@@ -223,8 +223,3 @@ def _percent(share: Fraction) -> str:
 
 def _short(number: Fraction) -> str:
     return value_text(number, 0, 0 if number >= 20 else 1 if number >= 1 else 3)
-
-
-def by_gas(terms: MinimumTotalInputs, prices_wei: Sequence[int]) -> Mapping[int, MinimumTotal]:
-    """The least total at each of these gas prices."""
-    return {price: compute_minimum_total(replace(terms, gas_price_wei=price)) for price in prices_wei}

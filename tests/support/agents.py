@@ -294,11 +294,6 @@ def pool_prices(chain: LocalChain) -> dict[str, Fraction]:
     return {name: price_now(chain, name) for name in chain.pools}
 
 
-def moved_bps(before: Fraction, after: Fraction) -> Fraction:
-    """How far a price moved, relative to where it was, whichever way it is quoted."""
-    return max(abs(after / before - 1), abs(before / after - 1)) * BPS
-
-
 def failed(outcome: StepOutcome) -> list[Verdict]:
     """Verdicts that refuse."""
     assert outcome.plan is not None, outcome.reason

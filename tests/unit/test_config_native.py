@@ -20,7 +20,6 @@ from agent.units import Token
 WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 COIN = TemplateAsset("ETH", "native", "60%", WETH.feed, 18)
-WRAPPED = TemplateAsset("WETH", WETH.address, "60%", WETH.feed, 18)
 DOLLAR = TemplateAsset("USDC", USDC.address, "40%", USDC.feed, 6)
 
 

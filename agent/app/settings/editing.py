@@ -457,11 +457,6 @@ def _write(file: Path, before: str, after: str) -> str:
     return str(backup)
 
 
-def confirm_as_it_is(text: str) -> str:
-    """Return the text unchanged, for a file edited by hand that is to be confirmed."""
-    return text
-
-
 # --- Removal of an asset by one command: target 0 %, sold to the last base unit, then removed. Each act finds its own remaining work.
 
 
