@@ -40,7 +40,7 @@ from agent.model import (
 )
 from agent.planning.proposals import Proposer, proposer
 from agent.policy.decide import DecisionResult, decide
-from agent.policy.orders.exits import add_submission_refusal, exclude_blocked_exits
+from agent.policy.orders.exits import RETRY_REMEDY, add_submission_refusal, exclude_blocked_exits
 from agent.ports import Approval, EvidenceSource, PreparedTransaction, StepStorage
 
 MAX_APPROVAL_ROUNDS = 4
@@ -68,12 +68,12 @@ def evaluate_input(
 ) -> StepOutcome:
     """Evaluate a step input. Without an evidence source the verdicts stay empty. `further` reads more ticks.
 
-    If the guards refuse an exit because of its market, the next one or the remaining work is planned and judged without it.
+    If guards refuse an exit for its market, the next one or the remaining work is planned and judged.
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     while (blocked := exits.market_refusal(outcome)) is not None:
-        without = exclude_blocked_exits(outcome.step_input, [blocked])
-        outcome = evaluate_input_once(without, propose, evidence, step_id, further)
+        step_input = exclude_blocked_exits(outcome.step_input, [blocked])
+        outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     return outcome
 
 
@@ -109,8 +109,8 @@ class StepRun:
 
     `sent` has every transaction of the step; those of the present plan begin at `first_of_plan`. `spend_caps` are the base units by
     token that were approved: its legs may take no more. `history_before` is what was remembered before the first liquidity action.
-    `exits` are the outcomes of exits that were sent, `skipped` the exits that the rest of the step leaves out. `doubtful` has, by token,
-    what was remembered of exits before the simulation or the signer refused them: the market, the router or an endpoint may be at fault.
+    `exits` are the outcomes of exits that were sent, `skipped` the exits that the rest of the step leaves
+    out. `doubtful` has, by token, what was remembered of exits before simulation or signer refused them.
     """
 
     readers: StepReaders
@@ -136,7 +136,8 @@ class StepRun:
     @property
     def tried(self) -> tuple[str, ...]:
         """Tokens of the exits that this step has sent or skipped."""
-        return tuple(dict.fromkeys([*(one.decided.leaves[0] for one in self.exits), *(one.token for one in self.skipped)]))
+        sent = [one.decided.exit_token for one in self.exits]
+        return tuple(dict.fromkeys([*sent, *(one.token for one in self.skipped)]))
 
     def exits_that(self, kind: OutcomeKind) -> list[StepOutcome]:
         """The exits of this step that ended like this."""
@@ -156,7 +157,7 @@ class StepRun:
         self.approval_rounds, self.spend_caps, self.first_of_plan = 0, {}, len(self.sent)
 
     def leave_exit(self, blocked: BlockedExit | None = None) -> None:
-        """Begin the next plan after an exit, which is left out from now on if `blocked`. The next plan is confirmed by itself."""
+        """Begin the plan after an exit, confirmed by itself; a `blocked` exit is left out from now on."""
         self.skipped += () if blocked is None else (blocked,)
         self.confirmed = None
         self.begin_plan()
@@ -165,8 +166,8 @@ class StepRun:
 def run_step(readers: StepReaders, asked: PlanRequest, store: StepStorage, actors: StepActors | None) -> StepOutcome:
     """Run one step from snapshot to settled receipt; without actors only evaluate and write down.
 
-    Each exit is evaluated, confirmed and sent by itself, the next one from a new snapshot; one that is refused is skipped. What remains
-    to be done follows, confirmed by itself too.
+    Each exit is evaluated, confirmed and sent by itself, from a snapshot of its own; one that is refused is
+    skipped. What remains to be done follows, confirmed by itself too.
     """
     if actors is None:
         return _close(store, record_evaluation(StepRun(readers, asked, store)))
@@ -179,13 +180,13 @@ def run_step(readers: StepReaders, asked: PlanRequest, store: StepStorage, actor
     if actors.executor.ready():
         book_internal_netting(store.strategies, outcome)
     outcome = approvals.revoke_leftovers(readers, actors, store, outcome)
-    if run.skipped:  # approvals for refused exits, and their revocations, count in no row of failures
+    if run.skipped:  # approvals of refused exits, and their revocations, count in no row of failures
         store.budgets.mark_submission_refusals(readers.history(readers.clock.now_s()).late)
     return outcome
 
 
 def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
-    """Evaluate and carry out until the step ends. Approvals, liquidity actions and exits each ask for another evaluation."""
+    """Evaluate and carry out until the step ends. Approvals, actions and exits ask for another evaluation."""
     while run.approval_rounds < MAX_APPROVAL_ROUNDS:
         evaluated = record_evaluation(run)
         try:
@@ -256,27 +257,29 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
 
 
 def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
-    """True if the step begins anew: with the rest of an exit, which waits for the next cycle, or another exit than was confirmed."""
-    leaves = outcome.decided.leaves
-    if leaves and leaves[0] in run.tried:
-        run.leave_exit(BlockedExit(leaves[0], exits.SOLD_IN_PART, exits.NOTHING_TO_DO))
+    """True if the step begins anew: for another exit than was confirmed, or beside the rest of one."""
+    token = outcome.decided.exit_token
+    if token and token in run.tried:
+        run.leave_exit(BlockedExit(token, exits.SOLD_IN_PART, exits.NOTHING_TO_DO))
         return True
-    if run.confirmed is None or run.confirmed.decided.leaves == leaves:
+    if run.confirmed is None or run.confirmed.decided.exit_token == token:
         return False
     run.leave_exit()
     return True
 
 
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
-    """The plan, unless there is nothing to send. Only liquidity actions may follow a swap, and only exits an exit that failed."""
+    """The plan, if any. Only liquidity actions may follow a swap, and only exits an exit that failed."""
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (run.swapped is not None and not plan.actions):
         return None
-    return None if run.exits_that(OutcomeKind.FAILED) and not outcome.decided.leaves else plan
+    if run.exits_that(OutcomeKind.FAILED) and not outcome.decided.exit_token:
+        return None
+    return plan
 
 
 def _finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """The end of a step that has nothing more to send: its swap, its exits, its liquidity actions, or what was evaluated."""
+    """The end of a step with nothing more to send: its swap, exits or actions, or what was evaluated."""
     if run.swapped is not None:
         _close(run.store, outcome)
         return replace(run.swapped, transactions=tuple(run.sent), after=outcome.step_input)
@@ -288,23 +291,29 @@ def _finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
 
 
 def _after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """The outcome of a step that ends with `outcome` after its exits: that of the last exit, or of the last one that failed."""
+    """The outcome of a step that ends with `outcome`: that of its last exit, or of the last that failed."""
     if not run.exits:
         return outcome
     shown = (run.exits_that(OutcomeKind.FAILED) or run.exits)[-1]
-    parts = [shown.reason, *(_sold_exits(run) if len(run.exits) > 1 else ())]
-    sent = {one.decided.leaves[0] for one in run.exits}
+    sent = {one.decided.exit_token for one in run.exits}
     blocked = tuple(one for one in outcome.decided.stuck if one.token not in sent)
+    parts = [shown.reason, *(_sold_exits(run) if len(sent) > 1 else ())]
     if blocked or outcome.kind is not OutcomeKind.HOLD:
         parts.append(f"then: {outcome.reason}")
-    decided = replace(shown.decided, stuck=blocked)
-    shown = replace(shown, reason="; ".join(parts), decided=decided, exits_tried=run.tried)
-    return replace(shown, transactions=tuple(run.sent), after=outcome.step_input)
+    return replace(
+        shown,
+        reason="; ".join(parts),
+        decided=replace(shown.decided, stuck=blocked),
+        exits_tried=run.tried,
+        transactions=tuple(run.sent),
+        after=outcome.step_input,
+    )
 
 
 def _sold_exits(run: StepRun) -> list[str]:
     """The note on the exits that the step has sold; none without any."""
-    labels = [one.step_input.portfolio.token(one.decided.leaves[0]).label for one in run.exits_that(OutcomeKind.DONE)]
+    done = run.exits_that(OutcomeKind.DONE)
+    labels = [one.step_input.portfolio.token(one.decided.exit_token).label for one in done]
     return [f"exits sold, each by its own transaction: {', '.join(labels)}"] if labels else []
 
 
@@ -335,13 +344,13 @@ def _approve(run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Seq
     if newest.succeeded:
         _close(run.store, outcome)
         return None
-    if newest.receipt is not None and newest.tx.to in outcome.decided.leaves:
+    if newest.receipt is not None and newest.tx.to == outcome.decided.exit_token:
         raise exits.ExitRefused(f"«{newest.note}» reverted")
     return _close(run.store, replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{newest.note}» did not succeed"))
 
 
 def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
-    """Send the plan's transaction. None asks for the next plan: after an exit, or of a step that moves liquidity."""
+    """Send the plan's transaction. None asks for another plan, after an exit or while liquidity moves."""
     if plan.actions:
         run.history_before = run.history_before or outcome.step_input.history
         prepared = actors.composer.liquidity(outcome.step_input, plan)
@@ -350,10 +359,10 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
     else:
         prepared = actors.composer.swap(outcome.step_input, plan)
         outcome = _close(run.store, _execute(run, actors, outcome, prepared, "the swap", "nothing was exchanged"))
-        if outcome.decided.leaves:
+        if token := outcome.decided.exit_token:
             run.exits.append(outcome)
-            failed = BlockedExit(outcome.decided.leaves[0], exits.REVERTED, exits.NOTHING_TO_DO)
-            run.leave_exit(failed if outcome.kind is OutcomeKind.FAILED else None)
+            failed = outcome.kind is OutcomeKind.FAILED
+            run.leave_exit(BlockedExit(token, exits.REVERTED, exits.NOTHING_TO_DO) if failed else None)
             return None
         run.swapped = outcome = replace(outcome, reason="; ".join([outcome.reason, *_sold_exits(run)]))
     if outcome.kind is OutcomeKind.FAILED or run.actions in (0, MAX_ACTIONS):
@@ -386,21 +395,24 @@ def _execute(
 
 
 def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
-    """Skip the exit that its token, the simulation or the signer refused. None asks for a plan without it; another refusal ends the step.
+    """Skip the exit that its token, the simulation or the signer refused; another refusal ends the step.
 
-    If nothing was sold and what follows the exits is refused like them, the simulation and the signer say nothing against any of them.
+    If nothing was sold and what follows the exits is refused like them, simulation and signer blame none:
+    the router or an endpoint may be at fault.
     """
     reason = str(refusal) if outcome.plan is not None else f"{refusal}; {outcome.reason}"  # without a plan the reason says what was decided
     stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, transactions=tuple(run.sent), verdicts=refusal.verdicts)
     _close(run.store, stopped)
-    history = outcome.step_input.history
-    blocked = None if run.confirmed is None else exits.refused_exit(refusal, run.confirmed.decided.leaves)
-    if blocked is None:
-        if run.doubtful and exits.concerns_trade(refusal) and not run.exits_that(OutcomeKind.DONE):
-            run.store.budgets.mark_submission_refusals(exits.without_doubtful(history.late, run.doubtful))
+    if not exits.concerns_trade(refusal):
+        return _after_exits(run, stopped)
+    refusals = {one.token: one for one in outcome.step_input.history.late}
+    if run.confirmed is None or not (token := run.confirmed.decided.exit_token):
+        if run.doubtful and not run.exits_that(OutcomeKind.DONE):
+            run.store.budgets.mark_submission_refusals(exits.without_doubtful(tuple(refusals.values()), run.doubtful))
         return _after_exits(run, stopped)
     if not isinstance(refusal, exits.ExitRefused):
-        run.doubtful[blocked.token] = next((one for one in history.late if one.token == blocked.token), None)
+        run.doubtful[token] = refusals.get(token)
+    blocked = BlockedExit(token, f"refused when it was about to be sent: {refusal.message}", RETRY_REMEDY)
     run.store.budgets.mark_submission_refusals(add_submission_refusal(outcome.step_input, blocked))
     run.leave_exit(blocked)
     return None

@@ -1,4 +1,4 @@
-"""Files replaced in one step: after a crash the old file is there or the new one, whole."""
+"""Atomic file replacement: after a crash the old or the new file exists, complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Content = bytes | Callable[[BinaryIO], object]
 
 
 def replace_file(path: Path, content: Content, mode: int = 0o600) -> None:
-    """Write a draft beside the file, sync it and rename it. Raises OSError, which leaves what was there."""
+    """Write a temporary file beside the target, sync it and rename it.
+
+    Raises OSError; the target is then unchanged.
+    """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
@@ -29,7 +32,7 @@ def replace_file(path: Path, content: Content, mode: int = 0o600) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the folder: a new name is on the disk only once its folder is."""
+    """Sync the folder, which makes new file names durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

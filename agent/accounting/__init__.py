@@ -1,1 +1,1 @@
-"""Accounting: double entry, tax lots, returns and exports, without any store or chain."""
+"""Accounting: double entry, tax lots, returns and exports; independent of store and chain."""

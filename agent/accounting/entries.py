@@ -9,15 +9,15 @@ from fractions import Fraction
 from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, LedgerOpening, Posting
 from agent.units import NATIVE, Price, Value, floor_int
 
-# --- One grid for every value of the ledger, so that sums of any number of entries stay exact and small.
+# --- One fixed grid for ledger values keeps sums of any number of entries exact and small.
 
 
 QUANTA_PER_UNIT = 10**12
-"""Parts of a numeraire base unit that values are kept in: a millionth of a millionth."""
+"""Grid parts per numeraire base unit (10^12)."""
 
 
 def quantize(value: Fraction) -> Value:
-    """The value on the grid, half to even."""
+    """Round a value to the grid, half to even."""
     return Fraction(round(value * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
 
 
@@ -28,12 +28,12 @@ def to_quanta(value: Value) -> int:
 
 
 def from_quanta(number: int) -> Value:
-    """So many parts as a value."""
+    """Return the value of an integer number of quanta."""
     return Fraction(number, QUANTA_PER_UNIT)
 
 
 def exact_sum(values: Iterable[Value]) -> Value:
-    """The exact sum; much quicker than adding fractions one by one where they are on the grid."""
+    """Return the exact sum; for values on the grid much faster than adding fractions."""
     number, rest = 0, Fraction(0)
     for value in values:
         times, off = divmod(QUANTA_PER_UNIT, value.denominator)
@@ -45,14 +45,15 @@ def exact_sum(values: Iterable[Value]) -> Value:
 
 
 def prorated_value(value: Value, raw: int, of_raw: int) -> Value:
-    """Return the part of a value that `raw` is of `of_raw`, rounded down to the grid; `value` less this is exactly the rest."""
+    """Return value · raw / of_raw, rounded down to the grid; subtract it from `value` for the exact
+    remainder.
+    """
     return Fraction(floor_int(value * raw / of_raw * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
 
 
 def split_quanta(number: int, weights: list[int]) -> list[int]:
-    """Split into parts by weights that are not negative, each rounded down; equal parts if all weights are zero.
-
-    The last part with a weight takes the remainder.
+    """Split into parts by non-negative weights, each rounded down; equal parts if all weights are
+    zero. The last part with a positive weight takes the remainder.
     """
     if len(weights) == 1:
         return [number]
@@ -68,7 +69,7 @@ def split_quanta(number: int, weights: list[int]) -> list[int]:
 WALLET, LP, TRADING = "assets:wallet", "assets:lp", "trading"
 OPENING, DEPOSITS, WITHDRAWALS, UNEXPLAINED = "equity:opening", "equity:deposits", "equity:withdrawals", "equity:unexplained"
 UNDONE = "equity:undone"
-"""Account of a decrease that was restored to the base unit: neither a loss nor a deposit, and its lots are unchanged."""
+"""Account of a decrease that was fully restored: neither a loss nor a deposit, lots unchanged."""
 GIFTS, REBASES, LP_INCOME = "income:gifts", "income:rebases", "income:lp"
 GAS, FEES, LOSSES, LP_LOSSES = "expenses:gas", "expenses:fees", "expenses:losses", "expenses:lp"
 RawAmounts = Mapping[str, int]
@@ -117,7 +118,8 @@ def trade_entry(
 ) -> Entry:
     """Return the entry of a trade, an unwrapping, or a transaction that only paid gas.
 
-    Pool fees are part of the amounts paid, in the input token of each leg: they are posted apart, against the rest of the exchange.
+    Pool fees are included in the amounts paid, in the input token of each leg. They are posted
+    separately.
     """
     book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
@@ -137,7 +139,7 @@ def payout_entry(change: SettledTransaction, prices: EntryPrices, counted: Colle
 
 
 def provision_entry(change: SettledTransaction, prices: EntryPrices, counted: Collection[str], position: str) -> Entry:
-    """Tokens that went into a liquidity position: from one pocket into another."""
+    """Return the entry of tokens moved into a liquidity position."""
     book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
         book.move(WALLET, f"{LP}:{position}", token, raw)
@@ -153,10 +155,11 @@ def withdrawal_entry(
     share: Fraction,
     fees: RawAmounts,
 ) -> Entry:
-    """Return the entry of tokens withdrawn from a position of which `principal` was put in.
+    """Return the entry of tokens withdrawn from a position with that `principal`.
 
-    The `share` of the principal comes back, `fees` are income, and the rest is the pool's exchange meanwhile. If that gave both
-    tokens or took both, it is income or a loss. A collect has share 0.
+    `share` is the fraction of the principal returned, `fees` are income, and the rest was exchanged
+    by the pool. If the rest is a gain or loss in both tokens, it is booked as income or a loss. A
+    collect has share 0.
     """
     book = _EntryBuilder(prices)
     moved = _counted(change.moved, counted)
@@ -175,7 +178,9 @@ def withdrawal_entry(
 
 
 def external_entry(tx_hash: str, block: int, chain_s: int, moved: RawAmounts, prices: EntryPrices, counted: Collection[str]) -> Entry:
-    """Return the entry of a wallet transaction that this store did not send; one that gave and got is a manual exchange, gas included."""
+    """Return the entry of a wallet transaction sent outside this store; two-way transfers are a
+    manual exchange, gas included.
+    """
     found = _counted(moved, counted)
     both = any(raw > 0 for raw in found.values()) and any(raw < 0 for raw in found.values())
     book = _EntryBuilder(prices)
@@ -186,7 +191,7 @@ def external_entry(tx_hash: str, block: int, chain_s: int, moved: RawAmounts, pr
 
 
 def transfer_entry(flow: ExternalTransfer) -> Entry:
-    """A change that no transaction of the agent made, by what its owner called it, at its value when it was found."""
+    """Return the entry of an external transfer, by its status, at its value when found."""
     kind, account = _TRANSFER_ACCOUNTS[flow.kind]
     value = None if flow.value is None else quantize(flow.value)
     postings = (Posting(WALLET, flow.token, flow.delta_raw, value), Posting(account, flow.token, -flow.delta_raw, _minus(value)))
@@ -205,7 +210,7 @@ def opening_entry(opening: LedgerOpening) -> Entry:
 
 
 def unbalanced_tokens(entry: Entry) -> tuple[str, ...]:
-    """Return the tokens whose postings do not sum to zero; none in a sound ledger."""
+    """Return tokens whose postings do not sum to zero; none in a consistent ledger."""
     sums: dict[str, int] = {}
     for posting in entry.postings:
         sums[posting.token] = sums.get(posting.token, 0) + posting.raw
@@ -230,13 +235,13 @@ class _EntryBuilder:
         self.found: dict[tuple[str, str], int] = {}
 
     def move(self, into: str, out_of: str, token: str, raw: int) -> None:
-        """`raw` base units more in one account and less in the other."""
+        """Credit one account with `raw` base units and debit the other."""
         if raw:
             for account, sign in ((into, 1), (out_of, -1)):
                 self.found[account, token] = self.found.get((account, token), 0) + sign * raw
 
     def entry(self, change: SettledTransaction, kind: EntryKind, counted: Collection[str]) -> Entry:
-        """All of it with the gas, which the native coin paid."""
+        """Return the entry, with gas paid in native coin."""
         if NATIVE in counted:
             self.move(GAS, WALLET, NATIVE, change.gas_wei)
         postings = []

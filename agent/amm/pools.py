@@ -31,7 +31,9 @@ def marginal_price(pool: Pool, token_in: str) -> Fraction:
 
 
 def price_move_bps(before: Pool, after: Pool, token_in: str) -> int:
-    """Relative move of the marginal price between two states of a pool, in bps of the price before, rounded up; 0: unmoved."""
+    """Return the relative price move between two states of a pool, in bps of the former price,
+    rounded up.
+    """
     old, old_unit = before.price_terms(token_in)
     new, new_unit = after.price_terms(token_in)
     return mul_div_up(abs(new * old_unit - old * new_unit), BPS, old * new_unit)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from agent.model import StepInput
+if TYPE_CHECKING:
+    from agent.model import StepInput
 
 _POOL = re.compile("(?:pool )?(0x[0-9a-fA-F]{40})")
 

@@ -1,4 +1,6 @@
-"""A long run as a service: log lines, metrics, health, heartbeat and alerts of each cycle; a hanging cycle ends the process."""
+"""Long run as a service: log, metrics, health, heartbeat and alerts of each cycle; a hang ends the
+process.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ from agent.policy.decide import DecisionResult
 from agent.ports import Clock
 from agent.units import BPS, value_text
 
-# --- One cycle of a run as figures, log lines and health.
+# --- One cycle as metrics, log lines and health.
 
 
 Fields = dict[str, object]
@@ -41,7 +43,10 @@ _BAD = (OutcomeKind.HALT, OutcomeKind.FAILED)
 
 
 def cycle_trouble(found: StepOutcome | TrimtabError, paused: bool) -> str:
-    """Problem of a cycle, empty if there is none. A refusal by a guard is normal; halts and failures need attention."""
+    """Return the problem of a cycle, empty if there is none.
+
+    Refusals by guards are normal; halts and failures need attention.
+    """
     if isinstance(found, TrimtabError):
         return found.message
     if found.kind in _BAD and not (paused and found.kind is OutcomeKind.HALT):
@@ -74,7 +79,7 @@ def cycle_figures(agent: Agent, found: StepOutcome | TrimtabError, took_s: float
 
 
 def log_lines(agent: Agent, found: StepOutcome | TrimtabError, took_s: float) -> list[tuple[str, Fields]]:
-    """(event, fields) of the log: one for the cycle, one for each transaction."""
+    """Return log events with fields: one for the cycle, one per transaction."""
     if isinstance(found, TrimtabError):
         return [("look failed", {**failure(found), "took_s": round(took_s, 3)})]
     numeraire = found.step_input.portfolio.numeraire
@@ -108,7 +113,7 @@ def log_lines(agent: Agent, found: StepOutcome | TrimtabError, took_s: float) ->
 
 
 def summary(found: StepOutcome | TrimtabError) -> str:
-    """One line for the service manager."""
+    """Return one status line for the service manager."""
     return found.message if isinstance(found, TrimtabError) else f"{found.kind.value}: {found.reason}"
 
 
@@ -130,7 +135,7 @@ def agent_fields(agent: Agent) -> Fields:
 
 
 def nonempty_fields(**fields: object) -> Fields:
-    """Fields without empty ones."""
+    """Drop empty fields."""
     return {name: value for name, value in fields.items() if value not in (None, "", [], ())}
 
 
@@ -145,25 +150,27 @@ def _loss_share(step: StepInput, total: Fraction) -> float | None:
     return float(step.history.loss_24h / (total * limit / BPS)) if limit else float("inf")
 
 
-# --- Shutdown of a long run (SIGTERM, SIGINT): only where everything is recorded, never in the middle of an act.
+# --- Shutdown of a long run (SIGTERM, SIGINT) only while everything is recorded.
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(KeyboardInterrupt):
-    """Raised when a requested stop is safe. Not an Exception, so that no `except Exception` catches it."""
+    """Raised when a requested stop is safe. Not an Exception, so that no `except Exception` catches
+    it.
+    """
 
 
 class StoppableClock:
-    """ports.Clock whose sleep raises StopRequested once the run was asked to stop.
+    """ports.Clock whose sleep raises StopRequested after a stop was requested.
 
-    The agent sleeps only between cycles and while a journaled transaction is pending, so the next run can resume. A second signal
-    interrupts at once, and so does one during a question.
+    The agent sleeps only between cycles and while a journaled transaction is pending, so the next
+    run can resume. A second signal interrupts at once, as does any signal during a question.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
-        """Create the clock; `clock` is the machine's by default."""
+        """Create the clock over `clock`, by default the machine's."""
         self._clock = clock or wiring.SystemClock()
         self._told = threading.Event()
         self._asking = False
@@ -174,7 +181,7 @@ class StoppableClock:
         return self._clock.now_s()
 
     def sleep(self, seconds: float) -> None:
-        """Wait that many seconds, or raise StopRequested."""
+        """Sleep, or raise StopRequested."""
         if self._watch is not None:
             self._watch.beat("waiting")
         if self._told.wait(seconds):
@@ -185,7 +192,9 @@ class StoppableClock:
         self.sleep(0)
 
     def watched(self, watch: Watchdog) -> None:
-        """Count each sleep as a sign of life from now on, and pause the watch during a question."""
+        """Report each sleep as a sign of life from now on, and pause the watchdog during a
+        question.
+        """
         self._watch = watch
 
     @contextmanager
@@ -200,7 +209,7 @@ class StoppableClock:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Let the first signal interrupt while inside: nothing was done yet."""
+        """Let the first signal interrupt inside the context: nothing has been done yet."""
         self._asking = True
         try:
             with self._watch.asking() if self._watch is not None else nullcontext():
@@ -220,7 +229,7 @@ PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
 
 @dataclass
 class Service:
-    """Receives the events of a run and forwards them to log, metrics, alerts and watch."""
+    """Receives the events of a run and forwards them to log, metrics, alerts and watchdog."""
 
     agent: Agent
     log: Log
@@ -238,19 +247,22 @@ class Service:
     failed_heartbeats_in_row: int = 0
     unwritten: str = ""
     config_changes: tuple[str, ...] = ()
-    """Changed lines of a config version taken up, until they are reported."""
+    """Changed lines of a newly adopted config, until reported."""
 
     def __post_init__(self) -> None:
         self._loaded = self.agent.desk.loaded
 
     def heard(self, stage: str) -> None:
-        """Handle a progress event: the stage that the run is about to enter."""
+        """Handle a progress event: the next stage of the run."""
         if stage == READING_STAGE:
             self.began = time.monotonic()
         self.watch.beat(stage)
 
     def looked(self, found: StepOutcome | TrimtabError) -> None:
-        """Handle the end of a cycle. A defect in reporting is logged and ends nothing; a failing store ends the run."""
+        """Handle the end of a cycle.
+
+        Reporting errors are logged and never end the run; a failing store does.
+        """
         for tell in (self._tell, self._announce):
             try:
                 tell(found)
@@ -300,7 +312,7 @@ class Service:
         self.log.error("ended", **failure(error))
         if self.alert_notifier is None:
             return
-        with suppress(Exception):  # the store may be what failed; then the alert is sent without being recorded
+        with suppress(Exception):  # if the store failed, send the alert without recording it
             self.alert_notifier.looked((alerting.run_ended_alert(error),), frozenset(), self.agent.desk.clock.now_s(), last=True)
             return
         self.alert_notifier.send_now(alerting.run_ended_alert(error), self.agent.desk.clock.now_s())
@@ -311,9 +323,10 @@ class Service:
         self.unwritten = why
 
     def hung(self, why: str) -> NoReturn:
-        """Report the hanging stage and end the process, so that its service manager restarts it. Called from the watch's thread.
+        """Report the hanging stage and end the process, so that its service manager restarts it.
 
-        Sent transactions are in the journal; this is no worse than a power failure between two acts, and better than a run that hangs.
+        Called from the watchdog's thread. Sent transactions are in the journal, so ending is as
+        safe as a power failure between two actions, and better than a hanging run.
         """
         self.health.hangs(why)
         self.log.error("hung", what=why, exit=EXIT_HUNG)
@@ -326,9 +339,10 @@ class Service:
 
 @contextmanager
 def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False, log_format: Format | None = None) -> Iterator[Service]:
-    """Run all reporting of a run while inside. `log_format` overrides the config's; with `once` no port is opened.
+    """Report a run while inside the context.
 
-    On paper only log lines are written: alerts, heartbeat and endpoints are about the live agent.
+    `log_format` overrides the config; with `once` no port is opened. Paper trading writes only log
+    lines: alerts, heartbeat and endpoints describe the live agent.
     """
     table, paper = agent.desk.config.service, agent.desk.loaded.paper
     secrets = secrets_of(agent.desk.loaded)
@@ -346,7 +360,7 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
     def given_up(found: Delivery) -> None:
         log.warning("alert failed", target=found.letter.target, why=found.why, about=found.letter.kind.value)
 
-    url = None if paper else table.heartbeat()  # it would signal that the live agent is healthy
+    url = None if paper else table.heartbeat()  # a heartbeat would signal that the live agent is healthy
     heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
     watch = Watchdog(table.hang_after, period_s=notifier.watchdog_s)
     alert_notifier = None if paper else alerting.open_notifier(agent.desk.config.alerts, agent.desk.store.alerts, given_up)
@@ -379,7 +393,9 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
 
 
 def secrets_of(loaded: LoadedConfig) -> list[str]:
-    """Every secret of this process from its config and environment; keys in a keyring never become text."""
+    """Return every secret of this process from config and environment; keys in a keyring are never
+    converted to text.
+    """
     config = loaded.config
     found: list[str] = []
     for tell in (*(one.resolve for one in config.chain.rpc), config.service.heartbeat, config.execution.submit_url.get_secret_value):
@@ -392,6 +408,6 @@ def secrets_of(loaded: LoadedConfig) -> list[str]:
 def _optional_secret(tell: Callable[[], Any]) -> list[str]:
     try:
         value = tell()
-    except ConfigError:  # reported where it is needed
+    except ConfigError:  # reported where needed
         return []
     return [value] if value else []

@@ -1,4 +1,7 @@
-"""The simulated world at one bar: time, recorded prices, pools, wallet, reader and chain. It knows no later bar."""
+"""Simulated world at one bar: time, recorded prices, pools, wallet, reader and chain.
+
+Later bars are not visible.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ from agent.units import BPS, Price, Token, floor_int
 CHAIN_ID = 31337
 FEED_DECIMALS = 18
 NATIVE_WEI = 10**24
-"""Native coin for gas, held beside the portfolio; enough for any simulation."""
+"""Native coin for gas, held outside the portfolio; enough for any simulation."""
 FIRST_BLOCK = 1_000
 
 
@@ -81,7 +84,9 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class HoldingsRecord:
-    """Holdings from the end of a bar on: balances, those of holding, and gas paid so far (numeraire base units)."""
+    """Holdings after a bar: balances, balances of buy and hold, and gas paid so far in numeraire
+    base units.
+    """
 
     bar: int
     balances: dict[str, int]
@@ -116,7 +121,9 @@ class SimulatedWorld:
     stale: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive columns by token, forward-filled prices, and `stale` for prices too old to count."""
+        """Derive columns by token, forward-filled prices, and `stale` for prices past their maximum
+        age.
+        """
         self.columns = columns_by_token(self.wanted, self.table)
         self.closes = forward_fill(self.table.closes)
         rows = np.where(np.isnan(self.table.closes), 0, np.arange(self.table.bars)[:, None])
@@ -145,7 +152,7 @@ class SimulatedWorld:
 
     @property
     def gone(self) -> frozenset[str]:
-        """Tokens excluded at this bar, since they have had no price for too long; never the numeraire."""
+        """Tokens excluded at this bar because they had no price for too long; never the numeraire."""
         if self.settings.gone != LEAVE:
             return frozenset()
         stale = self.stale[self.bar]
@@ -158,11 +165,13 @@ class SimulatedWorld:
         return gas if isinstance(gas, int) else gas[self.bar]
 
     def now_s(self) -> int:
-        """See ports.Clock: the bar's time for all its blocks; later times would delay each schedule by a bar every time."""
+        """Return the bar's time for all its blocks (ports.Clock); later times would delay every
+        schedule by one bar.
+        """
         return self.bar_s
 
     def sleep(self, seconds: float) -> None:
-        """See ports.Clock: every wait lasts until the next bar."""
+        """Advance to the next bar, whatever the duration (ports.Clock)."""
         self.advance_to(self.bar + 1)
 
     def head(self) -> Head:
@@ -170,7 +179,9 @@ class SimulatedWorld:
         return Head(CHAIN_ID, self.block, block_hash(self.block), self.now_s(), self.gas_wei)
 
     def advance_to(self, bar: int) -> None:
-        """Advance time to that bar: its prices, pools traded to them, and no effects of this wallet left."""
+        """Advance to a bar: set its prices, trade pools to them, and drop the effects of this
+        wallet's trades.
+        """
         if bar >= self.table.bars:
             raise EndOfPrices
         self.tell()
@@ -181,14 +192,14 @@ class SimulatedWorld:
         self._pay_in_and_out()
 
     def tell(self) -> None:
-        """Record the holdings at the end of this bar, if they changed."""
+        """Record the holdings after this bar if they changed."""
         now = HoldingsRecord(self.bar, self.wallet.balances, self.hold, self.gas_paid)
         last = self.told[-1] if self.told else None
         if self.wallet.balances and (last is None or (last.balances, last.hold, last.gas) != (now.balances, now.hold, now.gas)):
             self.told.append(replace(now, balances=dict(now.balances), hold=dict(now.hold)))
 
     def next_transfer_bar(self) -> int:
-        """Bar of the owner's next transfer; the number of bars if there is none."""
+        """Return the bar of the owner's next transfer; the number of bars if there is none."""
         return self.flows[0][0] if self.flows else self.table.bars
 
     def begin_block(self) -> None:
@@ -196,12 +207,12 @@ class SimulatedWorld:
         self.block += 1
 
     def quoted(self, token: str, bar: int) -> Fraction:
-        """Recorded close of a token in the unit of the table; 1 for the numeraire if it is not in the table."""
+        """Recorded close of a token in the table's unit; 1 for a numeraire missing from the table."""
         column = self.columns.get(token)
         return Fraction(1) if column is None else Fraction(str(float(self.closes[bar, column])))
 
     def price(self, token: Token, bar: int) -> Price:
-        """Numeraire base units per base unit of the token at that bar."""
+        """Price of a token at a bar, numeraire base units per base unit."""
         quoted, unit = self.quoted(token.address, bar), self.quoted(self.money.address, bar)
         return quoted / unit * Fraction(10) ** (self.money.decimals - token.decimals)
 
@@ -230,7 +241,7 @@ class SimulatedWorld:
         feeds = []
         for token in self.tokens:
             column = self.columns.get(token.address)
-            left = token.address in gone  # its value is not used: its last price stays
+            left = token.address in gone  # value is not used, so the last price stays
             at = self.bar if column is None or left else int(self.newest[self.bar, column])
             at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
@@ -257,14 +268,14 @@ class SimulatedWorld:
 
 
 def block_hash(number: int) -> str:
-    """A name for each block."""
+    """Return a unique pseudo-hash for each block."""
     return f"0x{number:064x}"
 
 
 def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
-    """Initial wallet: the settings' value at this bar's prices, spread over the targets and rounded down, and reserves.
-
-    The share of an asset that waits for an entry order begins as numeraire, if that is an asset. Weights of strategies replace targets.
+    """Return the initial wallet: the configured value spread over the targets, rounded down, plus
+    reserves. The share of an asset with a pending entry order starts as numeraire, if that is an
+    asset. Strategy weights replace targets.
     """
     portfolio, settings, money = world.wanted.portfolio, world.settings, world.money.address
     whole = settings.start_value * 10**portfolio.numeraire.decimals
@@ -289,18 +300,20 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
 
 
 def _strategy_target_bps(one: Strategy, token: str) -> Fraction:
-    """Weight of a token in a strategy, bps of the whole."""
+    """Return the weight of a token across strategies, bps of the whole."""
     return Fraction(one.share_bps * dict(one.weights_bps).get(token, 0), BPS)
 
 
-# --- Reader of a simulated world: one bar is one Snapshot.
+# --- Reader of a simulated world: one bar is one snapshot.
 
 
 OPERATORS = ("simulated",)
 
 
 class ReplayReader:
-    """ports.Reader over a world: pools and feeds at the prices of its bar, the wallet as its transactions left it."""
+    """ports.Reader of a simulated world: pools and feeds at the bar's prices, and the simulated
+    wallet.
+    """
 
     def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
@@ -329,13 +342,13 @@ class ReplayReader:
         )
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """See ports.Reader: there are no more ticks."""
+        """Return the snapshot unchanged: all ticks are known."""
         return snapshot
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """See ports.Reader: the blocks just before are in the same bar and have its prices.
-
-        A feed's round is as old as in the bar, and no younger than the block: one dated after its block would not count.
+        """Return the preceding blocks, which lie in the same bar and have its prices
+        (ports.Reader). Feed rounds are dated no later than their block; a later date would make
+        them invalid.
         """
         world = self._world
         heads = (
@@ -347,9 +360,10 @@ class ReplayReader:
 
 
 class SimulatedEvidence:
-    """ports.EvidenceSource of a world without an owner: nothing is paused, all code is pinned, every token transfers the exact amount.
+    """ports.EvidenceSource of a simulated world.
 
-    Second quotes are the pools' own, leg after leg.
+    Nothing is paused, all code is pinned, and every token transfers the exact amount. Second quotes
+    come from the pools themselves, leg by leg.
     """
 
     def __init__(self, world: SimulatedWorld) -> None:
@@ -382,20 +396,25 @@ class SimulatedEvidence:
 
 
 def _by(feed: FeedRound, at_s: int) -> FeedRound:
-    """The round, dated no later than that."""
+    """Return the round, dated no later than `at_s`."""
     return feed if feed.updated_at_s <= at_s else replace(feed, started_at_s=at_s, updated_at_s=at_s)
 
 
 def code_hash(address: str) -> str:
-    """Stand-in for the code hash of an address; it never changes."""
+    """Return a constant stand-in for the code hash of an address."""
     return "0x" + hashlib.sha256(address.encode()).hexdigest()
 
 
-# --- A signer without a key: transactions that pass the real signing rules get a hash; no chain would accept them.
+# --- Signer without a key: transactions pass the real signing rules and get a hash, but no chain
+# accepts them.
 
 
 class NullSigner:
-    """ports.Signer without a key: the bytes are the transaction's fields as JSON, the hash theirs; deterministic."""
+    """ports.Signer without a key.
+
+    The signed bytes are the transaction's fields as JSON, the hash is their digest; both are
+    deterministic.
+    """
 
     def __init__(self, rules: SigningRules, nonces: Callable[[], SignableNonces]) -> None:
         self._rules, self._nonces = rules, nonces
@@ -413,7 +432,10 @@ class NullSigner:
 
 
 def decode_unsigned(signed: SignedTx) -> UnsignedTx:
-    """Fields of a transaction that NullSigner signed. Raises ConfigError for anything else."""
+    """Return the fields of a transaction signed by NullSigner.
+
+    Raises ConfigError for any other bytes.
+    """
     return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
 
 
@@ -421,7 +443,10 @@ def decode_unsigned(signed: SignedTx) -> UnsignedTx:
 
 
 class SimulatedChain:
-    """ports.Sender over a world. Approvals are mined at once, swaps `latency_bars` after the bar they were sent at."""
+    """ports.Sender of a simulated world.
+
+    Approvals are mined at once, swaps `latency_bars` after the bar in which they were sent.
+    """
 
     def __init__(self, world: SimulatedWorld) -> None:
         self._world = world

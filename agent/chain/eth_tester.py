@@ -1,4 +1,4 @@
-"""The in-process eth-tester chain behind the same transport as a node, with the same wire values."""
+"""In-process eth-tester chain behind the transport of a node, with identical wire values."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from web3.types import RPCEndpoint
 
 
-# --- Node functions that eth-tester lacks or does slowly: calls from addresses without a key, storage at a block, events.
+# --- Node functions that eth-tester lacks or does slowly: calls from any address, storage at a
+# block, events.
 
 
 CALL_GAS = 25_000_000
 
 
 def storage_at(tester: Any, address: str, slot: str, number: int) -> bytes:
-    """The 32 bytes at a storage slot (0x-hex) after that block; `tester` is an EthereumTester."""
+    """Return the 32 bytes at a storage slot (0x-hex) after a block; `tester` is an EthereumTester."""
     state = _vm(tester, number).state
     return int(state.get_storage(_raw(address), int(slot, 16))).to_bytes(32, "big")
 
@@ -51,7 +52,7 @@ def _raw(address: str) -> bytes:
 
 
 def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
-    """Return events of `wanted["address"]` with its topics (None: any) in those blocks.
+    """Return events of `wanted["address"]` with its topics (None: any) in a block range.
 
     Bloom filters select the blocks; eth-tester would scan every receipt.
     """
@@ -85,18 +86,19 @@ def _fits(topics: tuple[int, ...], wanted: list[int | None]) -> bool:
 EXECUTION_REVERTED = 3
 BLOCK_UNKNOWN = -32001
 _NEGATIVE_GAS = "gas cannot be negative"
-"""py-evm 0.12's message for a gas limit that does not pay for the transaction itself; 0.10 has "Insufficient gas"."""
+"""py-evm 0.12's message for a gas limit below intrinsic gas; 0.10 has "Insufficient gas"."""
 _UNKNOWN_TO_TESTER = ("type", "chainId")
 
 
 class EthTesterTransport:
-    """JSON-RPC as a node would answer it, from eth-tester. A batch counts as one request; CCIP-read never happens here."""
+    """JSON-RPC transport over eth-tester. A batch counts as one request; CCIP-read is disabled."""
 
     def __init__(self, provider: EthereumTesterProvider, operator: str = "eth-tester") -> None:
         from web3 import Web3
         from web3.datastructures import NamedElementOnion
 
-        # The provider's own middleware turns RPC names into eth-tester's; web3's validation and CCIP layers stay out.
+        # The provider's middleware maps RPC names to eth-tester's; web3's validation and CCIP
+        # layers are skipped.
         view = Web3(provider)
         provider.global_ccip_read_enabled = False
         self._request = provider.request_func(view, NamedElementOnion([]))
@@ -125,7 +127,7 @@ class EthTesterTransport:
         try:
             if method == "eth_getStorageAt":
                 return _wire(storage_at(self._tester, params[0], params[1], self._number(method, params[2])))
-            if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:  # no field of a transaction: any sender may call
+            if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:  # not a transaction field: any sender may call
                 return _wire(call_as(self._tester, params[0], self._number(method, params[1])))
             if method == "eth_getLogs" and isinstance(params[0].get("address"), str):
                 first, last = (self._number(method, params[0].get(key, "latest")) for key in ("fromBlock", "toBlock"))
@@ -137,7 +139,7 @@ class EthTesterTransport:
             return RpcFault(BLOCK_UNKNOWN, str(error))
         except BlockNotFound:
             return RpcFault(BLOCK_UNKNOWN, "block not found")
-        except Exception as error:  # eth-tester answers bad input by many exception types; a node answers by one error
+        except Exception as error:  # eth-tester raises many exception types for bad input; a node returns one error
             message = f"{type(error).__name__}: {error}"
             return RpcFault(-32000, "intrinsic gas too low" if _NEGATIVE_GAS in message else scrub(message))
         if "error" in response:
@@ -145,12 +147,14 @@ class EthTesterTransport:
         return _wire(response.get("result"))
 
     def _number(self, method: str, at: object) -> int:
-        """The block's number that a parameter means."""
+        """Return the block number of a parameter."""
         found = self._param(method, at)
         return int(str(self._answer("eth_blockNumber", []) if found == "latest" else found), 16)
 
     def _param(self, method: str, param: object) -> object:
-        """eth-tester knows no block hash as a parameter: the number whose canonical header has that hash (EIP-1898)."""
+        """Convert a block-hash parameter (EIP-1898), unknown to eth-tester, to the canonical
+        block's number.
+        """
         if isinstance(param, Mapping) and "blockHash" in param and method in _BY_BLOCK:
             found = self._answer("eth_getBlockByHash", [param["blockHash"], False])
             if not isinstance(found, Mapping):
@@ -161,7 +165,7 @@ class EthTesterTransport:
             return found["number"]
         if isinstance(param, Mapping) and method in ("eth_call", "eth_estimateGas"):
             tx = {key: value for key, value in param.items() if key not in _UNKNOWN_TO_TESTER}
-            # eth-tester charges a caller: by default the last of its accounts, not the first, which a test may empty.
+            # eth-tester charges the caller; use its last account, since tests may empty the first.
             tx.setdefault("from", self._caller)
             if "input" in tx:
                 tx["data"] = tx.pop("input")
@@ -173,11 +177,13 @@ _BY_BLOCK = frozenset({"eth_call", "eth_getBalance", "eth_getCode", "eth_getTran
 
 
 class _BlockUnknown(Retryable):
-    """The block asked for by hash is not on the chain (any more)."""
+    """The requested block hash is not, or no longer, on the chain."""
 
 
 def _reverted(error: Exception) -> RpcFault:
-    """eth-tester puts the revert data into the message, as the text of a Python bytes literal."""
+    """Return revert data, which eth-tester puts into the message as the text of a Python bytes
+    literal.
+    """
     text = str(error.args[0]) if error.args else ""
     literal = text.removeprefix("execution reverted: ")
     data = getattr(error, "data", None)
@@ -193,7 +199,7 @@ def _reverted(error: Exception) -> RpcFault:
 
 
 def _wire(value: Any) -> object:
-    """Python values of eth-tester as JSON-RPC sends them."""
+    """Convert eth-tester's Python values to JSON-RPC values."""
     match value:
         case bool() | None | str():
             return value

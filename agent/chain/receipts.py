@@ -29,7 +29,7 @@ Log = Mapping[str, object]
 
 
 def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
-    """The receipt of the model. Raises Retryable if it is another transaction's or makes no sense."""
+    """Parse a receipt. Raises Retryable if it belongs to another transaction or is inconsistent."""
     if hex_data(parse_bytes(raw.get("transactionHash"), "transaction hash", 32)) != tx_hash.lower():
         raise Retryable("the endpoint sent the receipt of another transaction")
     logs = raw.get("logs")
@@ -51,7 +51,9 @@ def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
 
 
 def _transfer(log: Log) -> Transfer | None:
-    """The ERC-20 Transfer that a log entry is, or None for any other event (an NFT's has four topics and no data)."""
+    """Return the ERC-20 Transfer of a log entry; None for any other event (an NFT's has four topics
+    and no data).
+    """
     topics, data = _topics(log, TRANSFER, 3), log.get("data")
     if topics is None:
         return None
@@ -98,7 +100,7 @@ def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
 
 
 def _topics(log: Log, event: str, count: int) -> list[object] | None:
-    """Topics of a log entry that is this event with so many topics."""
+    """Return the topics of a log entry if it is this event with that number of topics."""
     topics = log.get("topics")
     return topics if isinstance(topics, list) and len(topics) == count and topics[0] == event else None
 
@@ -116,19 +118,21 @@ def _number(topic: object) -> int:
 
 
 LOGS_AT_ONCE = 1_000
-"""Blocks per request for events: the limit of free endpoints."""
+"""Blocks per event request; the limit of free endpoints."""
 MOST_REQUESTS = 200
 RECENT_BLOCKS = 120
-"""Number of blocks for which every node still knows nonces; beyond it only some do."""
+"""Number of recent blocks for which every node knows nonces; older ones need an archive node."""
 EXECUTION_SUCCESS = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256)"))
-"""Event of a Safe; the call's hash is its first topic since 1.4, the first word of its data before."""
+"""Execution event of a Safe; the call's hash is its first topic since 1.4, before that the first
+word of its data.
+"""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class NonceTx:
-    """A mined transaction of the wallet: hash, block and what it does."""
+    """Mined transaction of the wallet: hash, block and calls."""
 
     tx_hash: str
     block: int
@@ -139,21 +143,25 @@ class NonceTx:
 
 @dataclass(frozen=True, slots=True)
 class SafeExecution:
-    """A mined transaction in which a Safe executed one call."""
+    """Mined transaction in which a Safe executed one call."""
 
     tx_hash: str
     block: int
 
 
 def find_tx_by_nonce(endpoint_pool: EndpointPool, owner: str, nonce: int, since_block: int, head_block: int) -> NonceTx | None:
-    """Return the transaction of `owner` with `nonce` between these blocks, agreed by enough operators; None if there is none."""
+    """Return the transaction of `owner` with `nonce` in a block range, agreed by enough operators;
+    None if there is none.
+    """
     return _agreed(endpoint_pool, lambda line: _used(line, owner, nonce, since_block, head_block), f"the transaction of nonce {nonce}")
 
 
 def find_safe_execution(
     endpoint_pool: EndpointPool, safe: str, safe_tx_hash: str, since_block: int, head_block: int
 ) -> SafeExecution | None:
-    """Return the transaction in which `safe` executed the call of that hash, agreed by enough operators; None if there is none."""
+    """Return the transaction in which `safe` executed the call of that hash, agreed by enough
+    operators; None if there is none.
+    """
     return _agreed(endpoint_pool, lambda line: _executed(line, safe, safe_tx_hash, since_block, head_block), "what the Safe carried out")
 
 
@@ -164,7 +172,7 @@ def _agreed(endpoint_pool: EndpointPool, question: Callable[[Transport], T], wha
 
 
 def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block: int) -> NonceTx | None:
-    low, high = max(0, since_block - 1), head_block  # after the first it is not used, after the second it is
+    low, high = max(0, since_block - 1), head_block  # unused after the first block, used after the second
 
     def count(block: int) -> int:
         return parse_quantity(line.call("eth_getTransactionCount", [owner, hex(block)]), "nonce")
@@ -172,7 +180,7 @@ def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block:
     if count(high) <= nonce:
         return None
     if low < high - RECENT_BLOCKS and count(high - RECENT_BLOCKS) <= nonce:
-        low = high - RECENT_BLOCKS  # so that a node without old states need not be asked for one
+        low = high - RECENT_BLOCKS  # so that a node without old states is not asked for one
     elif low < high and count(low) > nonce:
         return None
     while high - low > 1:
@@ -215,7 +223,9 @@ def _executed(line: Transport, safe: str, safe_tx_hash: str, since_block: int, h
 
 
 def _names(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
-    """True if the event is the Safe's own, of this call: an endpoint may return more than was asked."""
+    """True if the event is the Safe's own and of this call: endpoints may return more than
+    requested.
+    """
     topics = log.get("topics")
     if str(log.get("address", "")).lower() != safe.lower() or not isinstance(topics, list) or topics[:1] != [EXECUTION_SUCCESS]:
         return False

@@ -1,4 +1,6 @@
-"""Tokens on the chain: decimals and symbols, proxy implementations (EIP-1967, 1822, 897, beacons), allowances."""
+"""Tokens on the chain: decimals, symbols, proxy implementations (EIP-1967, 1822, 897, beacons),
+allowances.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from agent.policy.approvals import swap_spend
 from agent.signing.calldata import APPROVE, address_from_word
 from agent.units import Token, safe_label
 
-# --- Tokens at given addresses: decimals and a displayable symbol, in one request.
+# --- Tokens at given addresses: decimals and displayable symbol, in one request.
 
 
 MOST_DECIMALS = 36
@@ -33,9 +35,10 @@ _SYMBOL_BYTES = 128
 
 
 def read_tokens(transport: Transport, addresses: Sequence[str]) -> tuple[Token, ...]:
-    """Tokens at checksummed `addresses`, in their order. A symbol that may not be shown (T17) is replaced by the address.
+    """Read tokens at checksummed `addresses`, in order.
 
-    Raises ConfigError if an address holds no contract, or none that answers `decimals`; Retryable from the endpoint.
+    A symbol unsafe to show (T17) is replaced by the address. Raises ConfigError if an address holds
+    no contract or none that answers `decimals`; Retryable from the endpoint.
     """
     asked = [item for address in addresses for item in (CallItem(address, DECIMALS), CallItem(address, SYMBOL, longest=_SYMBOL_BYTES))]
     answers = query_lens(transport, asked)
@@ -52,7 +55,7 @@ def _token(address: str, decimals: LensAnswer, symbol: LensAnswer) -> Token:
 
 
 def symbol_text(answer: LensAnswer) -> str:
-    """A symbol as `string`, or as `bytes32` as older tokens give it; empty if it is neither."""
+    """Decode a symbol as `string`, or as `bytes32` of older tokens; empty if neither."""
     if not isinstance(answer, bytes):
         return ""
     if len(answer) == 32:
@@ -64,7 +67,7 @@ def symbol_text(answer: LensAnswer) -> str:
 
 
 IMPLEMENTATION = bytes.fromhex("5c60da1b")
-"""implementation(), of beacons and of proxies that follow EIP-897."""
+"""Selector of implementation(), of beacons and EIP-897 proxies."""
 SLOTS = (
     "0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc",  # EIP-1967: keccak256("eip1967.proxy.implementation") - 1
     "0xc5f16f0fcc639fa48a6947836d9850f504798523bf8c9a3a87d5876cf622bcf7",  # EIP-1822: keccak256("PROXIABLE")
@@ -77,9 +80,8 @@ UNREADABLE = "0x" + "0" * 40
 
 @dataclass(frozen=True, slots=True)
 class ProxyRef:
-    """A proxy token: the storage slot of its implementation, or the contract asked by implementation(): its beacon, or itself.
-
-    `first` is the implementation as it was when the proxy was found.
+    """A proxy token: storage slot of its implementation, or the contract that answers
+    implementation(), a beacon or the proxy. `first` is the implementation when the proxy was found.
     """
 
     token: str
@@ -96,7 +98,10 @@ class ProxyRef:
 
 
 def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]:
-    """Those of `tokens` that are proxies, in two requests. Raises CallFailed if a node gives no storage."""
+    """Return the proxies among `tokens`, in two requests.
+
+    Raises CallFailed if a node does not serve storage.
+    """
     wanted = [(token, slot) for token in tokens for slot in (*SLOTS, BEACON_SLOT)]
     stored = line.batch([("eth_getStorageAt", [token, slot, "latest"]) for token, slot in wanted])
     held: dict[str, tuple[str, str]] = {}
@@ -122,12 +127,12 @@ def proxy_calls(refs: Sequence[ProxyRef], at: object) -> list[RpcCall]:
 
 
 def proxy_call_names(refs: Sequence[ProxyRef]) -> list[str]:
-    """Return the name of each of those calls."""
+    """Return the name of each of these calls."""
     return [f"implementation of {ref.token}" for ref in refs for _ in ref.calls(None)]
 
 
 def proxy_answers(answers: Sequence[object]) -> tuple[LensAnswer, ...]:
-    """Return a node's answers as words; CallStatus.FAILED for anything else."""
+    """Return a node's answers as words; CallStatus.FAILED for invalid ones."""
     return tuple(_word(answer) for answer in answers)
 
 
@@ -139,7 +144,10 @@ def _word(answer: object) -> LensAnswer:
 
 
 def proxy_implementations(refs: Sequence[ProxyRef], answers: Sequence[LensAnswer]) -> tuple[ProxyImplementation, ...]:
-    """Return each proxy's present implementation; zero, which is never pinned, if it was not read or its beacon changed."""
+    """Return each proxy's present implementation.
+
+    Zero, which is never pinned, if it was not read or its beacon changed.
+    """
     left = iter(answers)
     found = []
     for ref in refs:
@@ -155,34 +163,42 @@ def _address(answer: LensAnswer) -> str:
     return UNREADABLE if isinstance(value, CallStatus) else address_from_word(value)
 
 
-# --- Allowances over the wallet's tokens, as their contracts report them.
+# --- Allowances of the wallet's tokens, as their contracts report them.
 
 
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
-"""Uniswap's Permit2, at the same address on every chain: the agent never approves it, but wallets used before may have."""
+"""Uniswap's Permit2, the same address on every chain.
+
+The agent never approves it; earlier users of the wallet may have.
+"""
 
 
 def read_allowances(line: Transport, owner: str, pairs: Sequence[tuple[str, str]]) -> tuple[int | None, ...]:
-    """Base units that each (token, spender) may move of `owner`; None if the token does not say. Raises Retryable."""
+    """Return base units of `owner` that each (token, spender) may transfer; None if the token does
+    not answer. Raises Retryable.
+    """
     asked = [CallItem(token, ALLOWANCE + address_word(owner) + address_word(spender)) for token, spender in pairs]
     found = (answer_uint(answer) for answer in query_lens(line, asked))
     return tuple(None if isinstance(one, CallStatus) else one for one in found)
 
 
-# --- Approvals: the exact allowances that a plan still needs, their calldata, and leftover ones to revoke.
+# --- Approvals: exact allowances that a plan still needs, their calldata, and leftover allowances
+# to revoke.
 
 
 def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
-    """Approvals of `router` to mine before `plan`, in order, as (token, base units); empty if allowances suffice."""
+    """Return approvals of `router` to mine before `plan`, in order, as (token, base units); empty
+    if allowances suffice.
+    """
     return lacking_approvals(swap_spend(plan.legs), snapshot, router)
 
 
 def lacking_approvals(amounts: Mapping[str, int], snapshot: Snapshot, spender: str) -> tuple[tuple[str, int], ...]:
-    """Approvals of `spender` until it may take these base units, in order, as (token, base units).
+    """Return approvals of `spender` up to these base units, in order, as (token, base units).
 
-    Each is exactly what is taken. An allowance that is neither zero nor enough is first set to zero, since
-    tokens like USDT refuse to change one non-zero allowance into another. Raises Refused if a token's allowance is
-    not in the snapshot.
+    Each approval is exact. A non-zero allowance that is too small is first reset to zero, since
+    tokens like USDT refuse to change one non-zero allowance into another. Raises Refused if an
+    allowance is not in the snapshot.
     """
     have = {a.token: a.raw for a in snapshot.allowances if a.spender == spender}
     approvals: list[tuple[str, int]] = []
@@ -201,7 +217,7 @@ def lacking_approvals(amounts: Mapping[str, int], snapshot: Snapshot, spender: s
 
 
 def open_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
-    """(token, spender) of every allowance above zero: nothing but an open plan needs one."""
+    """Return (token, spender) of every allowance above zero; only an open plan needs one."""
     return tuple((a.token, a.spender) for a in snapshot.allowances if a.raw > 0)
 
 

@@ -16,7 +16,6 @@ from agent.cli.display.output import Document, ask, cell, emit, err, interactive
 from agent.cli.display.terminal import interruptible
 from agent.cli.options import AsJson, Heading, Yes, command
 from agent.errors import ConfigError
-from agent.model import PRICED_METHODS
 from agent.units import decimal_text, price_text, value_text
 
 if TYPE_CHECKING:
@@ -472,7 +471,9 @@ def tune(  # noqa: PLR0913
     band: Annotated[str, typer.Option("--band", help="Bands to try: 1%rel..30%rel:12 are twelve; 5%abs,10%abs are two.")] = "",
     every: Annotated[str, typer.Option("--every", help="Intervals to try: 1d,7d,28d. With --band also both together.")] = "",
     destination: Annotated[str, typer.Option("--destination", help="target, halfway, band; several with commas.")] = "target",
-    allocator: Annotated[str, typer.Option("--allocator", help=f"{', '.join(one.value for one in PRICED_METHODS)}.")] = "fixed",
+    allocator: Annotated[
+        str, typer.Option("--allocator", help="fixed, or kinds of portfolio.weights that need prices alone; several with commas.")
+    ] = "fixed",
     trigger: Annotated[str, typer.Option("--trigger", help="Only these kinds: band, every, hybrid.")] = "",
     calendar: Annotated[str, typer.Option("--calendar", help="Benchmark: rebalancing to the targets at this interval.")] = "28d",
     objective: Annotated[str, typer.Option("--objective", help="growth, or sharpe.")] = "growth",

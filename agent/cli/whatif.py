@@ -42,7 +42,10 @@ def whatif(  # noqa: PLR0913
 
 
 def document(found: WhatIf) -> Document:
-    """Document of the answer. Values as decimal strings in the given unit, rounded half-even at the 18th place."""
+    """Return the document of the answer.
+
+    Values as decimal strings in the given unit, rounded half-even at the 18th place.
+    """
     return {
         "total": _text(found.total),
         "triggered": list(found.triggered),

@@ -1,4 +1,4 @@
-"""Load trimtab.toml; every mistake becomes one ConfigError that names field, value and remedy."""
+"""Load trimtab.toml; every mistake raises one ConfigError with field, value and remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from agent.policy.triggers import rules
 from agent.signing import keys, keystore
 from agent.store.files.private_files import require_private
 
-# --- Storable text of a config: its values in canonical form, without comments and secrets.
+# --- Storable text of a config: values in canonical form, without comments and secrets.
 
 
 HIDDEN = "(secret)"
@@ -33,20 +33,22 @@ _PLAIN_STORE = "sqlite:///"
 
 
 def redacted_text(values: Mapping[str, Any]) -> str:
-    """TOML of these values; URLs, keys and recovery phrases are hidden everywhere."""
+    """Return canonical TOML of the values with URLs, keys and recovery phrases redacted."""
     import tomlkit
 
     return tomlkit.dumps(_cleaned(values))
 
 
 def config_diff(before: str, after: str) -> tuple[str, ...]:
-    """Removed ("- …") and added ("+ …") lines between two kept texts, each under its table."""
+    """Return removed ("- …") and added ("+ …") lines between two stored texts, each under its
+    table.
+    """
     lines = difflib.unified_diff(_placed(before), _placed(after), n=0, lineterm="")
     return tuple(f"{line[0]} {line[1:]}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
 
 
 def is_secret(value: str) -> bool:
-    """True if a text looks like a URL, a key or a recovery phrase; the plain file of a store does not count."""
+    """True if a text looks like a URL, key or recovery phrase; a plain SQLite path does not count."""
     if value.startswith(_PLAIN_STORE):
         value = value.removeprefix(_PLAIN_STORE)
     return any(pattern.search(value) for pattern in (_URL, _KEY, _PHRASE))
@@ -65,7 +67,7 @@ def _cleaned(value: Any) -> Any:
 
 
 def _placed(text: str) -> list[str]:
-    """Each value with the names of its tables."""
+    """Yield each value with its table path."""
     import tomlkit
 
     found: list[str] = []
@@ -85,19 +87,20 @@ def _placed(text: str) -> list[str]:
     return found
 
 
-# --- `.env` beside the config: missing variables, such as endpoint URLs. It is a secret like a keystore.
+# --- `.env` beside the config: sets missing variables such as endpoint URLs. Treated as a secret.
 
 
 ENV_FILE = ".env"
 ENV_PREFIX = "TRIMTAB_"
-"""Prefix of variables that no config names, such as TRIMTAB_KEYSTORE_PASSWORD."""
+"""Prefix of variables that the config does not name, such as TRIMTAB_KEYSTORE_PASSWORD."""
 
 
 def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
-    """Set the variables of `folder`/.env that are `wanted`, or begin with TRIMTAB_, and are not set yet: the environment wins.
+    """Load variables from `folder`/.env; variables of the environment win.
 
-    Others are left alone. Raises ConfigError for a line that is not NAME=VALUE, and if others may read, write or own the file although
-    something is taken from it; its content is never repeated.
+    Only variables in `wanted` or with prefix TRIMTAB_ are set. Raises ConfigError for a line that
+    is not NAME=VALUE, or if other users can read, write or own a file that sets something. Errors
+    never repeat the content.
     """
     file = folder / ENV_FILE
     try:
@@ -117,7 +120,9 @@ def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
 
 
 def referenced_env_variables(table: Any) -> Iterator[str]:
-    """Every environment variable that a config names: the values of keys that end with "_env"."""
+    """Return every environment variable named in the config: the values of keys that end with
+    "_env".
+    """
     if isinstance(table, dict):
         for key, value in table.items():
             if key.endswith("_env") and isinstance(value, str):
@@ -142,14 +147,15 @@ def _lines(file: Path, lines: Any) -> Iterator[tuple[str, str]]:
 NO_CONFIG = "write one with: trimtab init; or, to try it out on a local chain: trimtab localchain --write-config trimtab.toml"
 """Remedy for a missing config."""
 PAPER_FILE = "paper.db"
-"""The store of paper books, beside the live one."""
+"""Store file of paper trading, beside the live store."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A config with its origin; `digest` is the SHA-256 of the file's bytes, `values` its parsed TOML.
+    """A config with its origin.
 
-    With `paper` it is for paper trading: another store, and no signing.
+    `digest` is the SHA-256 of the file's bytes, `values` the parsed TOML. With `paper` it uses the
+    paper store and cannot sign.
     """
 
     config: Config
@@ -160,12 +166,12 @@ class LoadedConfig:
 
     @property
     def text(self) -> str:
-        """Storable text: its values in canonical form, without comments and secrets."""
+        """Storable text: canonical values without comments and secrets."""
         return redacted_text(self.values)
 
     @property
     def store_url(self) -> str:
-        """The store's URL with a relative SQLite path resolved beside the config file.
+        """Return the store's URL with a relative SQLite path resolved against the config file.
 
         Raises ConfigError if the live store has the path of the paper store.
         """
@@ -224,13 +230,14 @@ def _checked(data: dict[str, Any], origin: str) -> Config:
 
 
 ConfigSource = LoadedConfig | Path | str
-"""A config file, or what was read of it."""
+"""Path of a config file, or its loaded config."""
 
 
 def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) -> LoadedConfig:
-    """Load and check a config file; a loaded one is returned unchanged. Raises ConfigError with the mistakes.
+    """Load and validate a config file; return a loaded config unchanged.
 
-    A file that others may change is refused, unless not `guarded`: a pause must always work.
+    Raises ConfigError with all mistakes. A file that other users can change is refused unless
+    `guarded` is false: a pause must always work.
     """
     if isinstance(path, LoadedConfig):
         return path
@@ -248,7 +255,10 @@ def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) ->
 
 
 def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True) -> LoadedConfig:
-    """Load a text that may not be in its file yet. Variables of .env beside it are loaded, unless not `guarded`."""
+    """Load a config from a text that may not be saved yet.
+
+    Loads .env beside the file first, unless `guarded` is false.
+    """
     values = _values(text, origin)
     found = LoadedConfig(_checked(values, origin), path, hashlib.sha256(text.encode()).hexdigest(), values)
     if guarded:
@@ -260,12 +270,12 @@ def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True
 
 
 def keyring_backend() -> str:
-    """Name of the keyring of this system. Raises ConfigError when there is none."""
+    """Return the name of this system's keyring. Raises ConfigError without one."""
     return keystore.require_keyring()
 
 
 def key_source(loaded: LoadedConfig) -> keys.KeySource:
-    """Key source of the config. Raises ConfigError if it names none."""
+    """Return the key source of the config. Raises ConfigError if none is configured."""
     wallet = loaded.config.wallet
     if loaded.keystore_path is not None:
         return keys.KeystoreFile(loaded.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")

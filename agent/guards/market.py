@@ -21,7 +21,9 @@ from agent.units import BPS, NATIVE, Value
 
 
 def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Largest move of a pool's marginal price, fees excluded, from the snapshot to after any leg, all its legs together."""
+    """Return the largest price move of a pool, fees excluded, after any leg and cumulative over its
+    legs.
+    """
     moved = [(pools.price_move_bps(run.start, run.after, run.leg.token_in), run.leg.pool) for run in case.runs()]
     if not moved:
         return GuardMeasurement("no trade", True)
@@ -30,10 +32,11 @@ def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Least slippage limit, whole bps, that allows each minimum output; one above the simulated output could only revert.
+    """Return the smallest slippage limit, in whole bps, that allows each minimum output.
 
-    A floor of out · (1 − s) is rounded down to a base unit, so floor ≥ ⌊out · (1 − s)⌋ counts. For liquidity actions: the largest
-    cost above the liquidity's value at the reference that the minimums allow (amm/lp/minting.py).
+    A minimum above the simulated output could only revert. Floors are rounded down to a base unit,
+    so floor ≥ ⌊out · (1 − s)⌋ counts. For liquidity actions it is the largest overpayment that the
+    minimums allow (amm/lp/minting.py).
     """
     if case.plan.actions:
         return _overpaid(case, limit_bps)
@@ -49,10 +52,9 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
-    """Every minimum output is at or above fair value at reference prices less fee, impact limit and slippage limit (T1).
-
-    It has no switch of its own. With one of the two limits off the other one bounds the price; with both off nothing would,
-    and a searcher could take everything but a base unit: no such plan is sent.
+    """Require every minimum output at or above fair value less fee, impact limit and slippage limit
+    (T1). This guard cannot be switched off. If one of the two limits is off, the other bounds the
+    price. If both are off, no plan is sent: a searcher could take everything but one base unit.
     """
     for action in case.actions():
         for least, given in zip(action.least, _minimums(action.action), strict=True):
@@ -70,7 +72,7 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
 
 
 def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
-    """Smallest depth of a pool used, both sides together in value at reference prices."""
+    """Return the smallest depth of any pool used, both sides in value at reference prices."""
     depths = [(_depth_value(case, run.start), run.leg.pool) for run in case.runs()]
     provided = {action.pool for action in case.plan.actions if isinstance(action, Provide)}
     depths += [(_depth_value(case, pool), pool.address) for pool in case.step.snapshot.pools if pool.address in provided]
@@ -81,7 +83,9 @@ def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
 
 
 def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Largest difference of an independent library's quote from our simulation, either way; no quote for a leg refuses."""
+    """Return the largest deviation, either way, of an independent library's quote from the
+    simulation. Legs without a second quote refuse.
+    """
     quotes = {quote.leg: quote for quote in case.evidence.second_quotes}
     worst = Fraction(0)
     for run in case.runs():
@@ -150,17 +154,19 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
         judges_market=True,
     ),
 )
-"""In the order of their verdicts."""
+"""Guards on legs and pools, in the order of their verdicts."""
 
 
-# --- Guards on prices: pools against the reference, feeds against the clock, averages against feeds, dollars against a dollar.
+# --- Guards on prices: pool against reference, feed age, feed against TWAP, stablecoin pegs.
 
 
 def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Largest relative deviation from the reference: each asset's spot price, each pool of the plan, a feed from its mean.
+    """Return the largest relative deviation from the reference price.
 
-    Of an exit only what it trades counts. An asset without a spot price refuses. Feed and TWAP are compared if both are
-    configured and both have a price: after a sharp move the agent waits until the mean has followed.
+    Compared are each asset's spot price, each pool of the plan, and the feed's TWAP. An exit
+    compares only what it trades. An asset without a spot price refuses. Feed and TWAP are compared
+    if both are configured and have a price: after a sharp move the agent waits until the TWAP has
+    followed.
     """
     deviations = [*_assets(case), *_pools(case), *_means(case)]
     worst, what = max(deviations, default=(Fraction(0), "nothing to compare"))
@@ -168,9 +174,10 @@ def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
-    """Age of the feed nearest its maximum age, of any asset, by block time; a missing or invalid round refuses.
+    """Return the age, by block time, of the feed nearest its maximum age.
 
-    Stricter than the reference price, which may fall back to a TWAP: a configured feed must answer before money moves.
+    A missing or invalid round refuses. This is stricter than the reference price, which may fall
+    back to a TWAP: a configured feed must be live before money moves.
     """
     if PriceSource.FEED not in case.step.reference.kinds:
         return GuardMeasurement("no feed in use", True)
@@ -186,15 +193,15 @@ def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
 
 
 def sequencer(case: GuardCase, _grace_s: int) -> GuardMeasurement:
-    """The rollup's sequencer is up, and was for the time of grace (T13)."""
+    """Require that the rollup's sequencer is up and has been for the grace period (T13)."""
     return GuardMeasurement(sequencer_fault(case.step) or "up", not sequencer_fault(case.step))
 
 
 def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Largest distance from 1 USD of a stablecoin: the numeraire, and every asset with a dollar symbol.
-
-    A token above 1.20 USD is not a stablecoin (savings tokens); a fallen one counts at any price. One that left its peg must return
-    within half of the limit. An unknown price refuses. A portfolio without stablecoins passes.
+    """Return the largest deviation from 1 USD among stablecoins: the numeraire and every asset with
+    a dollar symbol. A token above 1.20 USD is not a stablecoin (savings tokens); a fallen one
+    always is. A depegged token must return within half of the limit. An unknown price refuses. A
+    portfolio without stablecoins passes.
     """
     try:
         found = list(dollar_pegs(case.step, case.references, limit_bps))
@@ -208,8 +215,10 @@ def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
-    """Spot prices of the assets; of an exit only of what it trades, so that the pool of another asset does not hold it up."""
-    alone = {one.token for one in case.step.stuck}  # no plan touches a blocked exit, which often has no pool at all
+    """Return spot prices of the assets; an exit returns only those it trades, so other pools cannot
+    block it.
+    """
+    alone = {one.token for one in case.step.stuck}  # no plan touches a blocked exit, which often has no pool
     if case.is_sell_only():
         traded = {case.step.portfolio.wrapped_native if token == NATIVE else token for token in case.replay.tokens}
         alone |= {asset.token.address for asset in case.step.portfolio.assets} - traded
@@ -264,12 +273,12 @@ def _age(case: GuardCase, asset: Asset) -> int:
 
 
 def _feed_max_age(step: StepInput) -> int | None:
-    """Feeds are watched while the oracle guard is on."""
+    """Return the largest feed age while the oracle guard is on."""
     return None if step.limits.oracle_deviation_bps is None else step.reference.feed_max_age_s
 
 
 def _sequencer_grace(step: StepInput) -> int | None:
-    """Return the grace period; None without a sequencer, or if the owner switched it off."""
+    """Return the grace period; None without a sequencer or if switched off."""
     return None if step.reference.sequencer_feed is None else step.reference.sequencer_grace_s
 
 
@@ -306,7 +315,7 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
         "depeg", lambda limits: limits.depeg_bps, depeg, "a dollar token is off its peg: decide by hand what to hold, or raise limits.depeg"
     ),
 )
-"""In the order of their verdicts."""
+"""Guards on prices, in the order of their verdicts."""
 
 
 # --- Sandwich exposure: the largest shortfall of a plan's swaps against their predicted outputs.
@@ -314,9 +323,8 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class SandwichExposure:
-    """Most that the limits let a sandwich take, in bps: of what is exchanged, and of the portfolio per rebalance and per day.
-
-    None if a limit that it depends on is off.
+    """Largest loss to a sandwich that the limits allow, in bps: of turnover, and of the portfolio
+    per rebalance and per day. None if a limit involved is off.
     """
 
     exchanged_bps: int | None
@@ -330,8 +338,9 @@ def sandwich_exposure(
 ) -> SandwichExposure:
     """Return the worst-case sandwich loss by the limits: (slippage + plan cost) × turnover.
 
-    The skew of pools pushed before the snapshot is a cost, which plan_cost bounds at reference prices. Later moves can only take
-    the wallet's receipts down to slippage below the prediction, over hubs too: the last swap's minimum binds.
+    Skew of pools pushed before the snapshot is a cost, which plan_cost bounds at reference prices.
+    Later pushes can reduce receipts only to slippage below the prediction, over hubs too: the
+    minimum of the last swap binds.
     """
     if plan_cost_bps is None or slippage_bps is None:
         off = " and ".join(f"limits.{name}" for name, value in (("plan_cost", plan_cost_bps), ("slippage", slippage_bps)) if value is None)
@@ -347,9 +356,9 @@ def sandwich_exposure(
 
 
 def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
-    """Return the most that a sandwich can take of a plan's predicted outputs: each swap to the wallet pays only its minimum.
-
-    At reference prices; None if a received token has none. Skew from before the snapshot is in the plan's cost.
+    """Return the largest loss of a plan's predicted outputs to a sandwich: each swap pays at least
+    its minimum. Valued at reference prices; None if a received token has none. Skew from before the
+    snapshot is part of the plan's cost.
     """
     prices = reference_prices(step).prices
     ends = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
@@ -359,9 +368,9 @@ def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
 
 
 def max_extractable_profit(plan: Plan, short: Value | None) -> Value | None:
-    """Return the most that others can earn by one plan, sandwiched or not: its loss at reference prices.
-
-    That is its predicted fees, impact and skew, plus the possible shortfall of its outputs (`short`, by plan_sandwich_loss).
+    """Return the most that others can earn from one plan, with or without a sandwich: its loss at
+    reference prices. It is the sum of predicted fees, impact and skew, and the possible shortfall
+    of outputs (`short`, by plan_sandwich_loss).
     """
     return None if short is None else short + max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
 

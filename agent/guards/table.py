@@ -1,4 +1,7 @@
-"""All guards in one table, and the two verbs on it: judge and require. Each row is defined beside its measurement."""
+"""All guards in one table; `judge` and `require` apply them.
+
+Each row is defined beside its measurement.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,19 @@ MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.judges_market)
 
 
 def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...]:
-    """The verdict of every guard, passed ones too. Raises nothing that a plan or a chain could cause."""
+    """Return the verdict of every guard, passed ones too.
+
+    Plans and chain data never make it raise.
+    """
     case = build_guard_case(step, plan, evidence)
     return tuple(guard.judge(case) for guard in GUARDS)
 
 
 def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
-    """Return the plan with its verdicts. Raises Refused, with all verdicts, if a guard failed or has none."""
+    """Return the plan with its verdicts.
+
+    Raises Refused, with all verdicts, unless every guard passed.
+    """
     missing = [guard.name for guard in GUARDS if guard.name not in {verdict.guard for verdict in verdicts}]
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if missing:

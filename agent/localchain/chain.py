@@ -1,4 +1,6 @@
-"""A running embedded chain: its contracts and accounts, and the methods by which tests, demo and tools change it."""
+"""A running embedded chain: contracts, accounts, and methods by which tests, demo and tools change
+it.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ FEED_DECIMALS = 8
 TWAP_WINDOW_S = 1_800
 FAR_FUTURE_S = 2**63
 WHALE_USD = 10**9
-"""Value of each token given to the whale when it is deployed, USD."""
+"""USD value of each token that the whale receives at deployment."""
 OBSERVATIONS = 64
 """Slots for price observations per V3 pool: enough for a TWAP of 30 minutes across many trades."""
 MINTS_PER_TX = 40
@@ -79,7 +81,7 @@ class ProtocolAddresses:
 
 @dataclass(frozen=True, slots=True)
 class LocalPool:
-    """A local pool. `fee_pips` is 3000 for V2; tokens are sorted as the contracts sort them."""
+    """A local pool. `fee_pips` is 3000 for V2; token0 and token1 are in contract order."""
 
     name: str
     address: str
@@ -120,7 +122,7 @@ class ChainClock:
         return self._node.now_s()
 
     def sleep(self, seconds: float) -> None:
-        """Mine a block that much later."""
+        """Mine a block with a timestamp that much later."""
         self._node.mine_at(self._node.now_s() + max(1, round(seconds)))
 
 
@@ -136,7 +138,7 @@ class LocalChain:
         self.clock = ChainClock(node)
         self.books = ChainContents({}, {}, {}, {}, {}, {})
         self._contracts: dict[tuple[str, int], tuple[Artifact, Contract]] = {}
-        self.addresses: ProtocolAddresses  # set by deploy, before anyone else sees the chain
+        self.addresses: ProtocolAddresses  # set by deploy before the chain is returned
 
     # contents
 
@@ -177,7 +179,7 @@ class LocalChain:
         return usd[token0] / usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
 
     def contract(self, address: str, artifact: Artifact) -> Contract:
-        """A web3 contract at an address; cached, because web3 takes milliseconds to build one."""
+        """Return a web3 contract at an address; cached, because building one takes milliseconds."""
         key = (to_checksum_address(address), id(artifact))
         if key not in self._contracts:
             self._contracts[key] = artifact, self.w3.eth.contract(address=key[0], abi=artifact.abi)
@@ -190,7 +192,7 @@ class LocalChain:
         return self.contract(self.tokens[symbol].address, artifact)
 
     def balance(self, symbol: str, owner: str | None = None) -> int:
-        """Base units that `owner` (default the wallet) holds."""
+        """Return the balance of `owner` (default: the wallet) in base units."""
         return self.balances([symbol], owner)[symbol]
 
     def balances(self, symbols: Iterable[str] | None = None, owner: str | None = None) -> dict[str, int]:
@@ -214,7 +216,7 @@ class LocalChain:
     def _why(self, call: Any, sender: str, value_wei: int) -> str:
         try:
             call.call({"from": sender, "value": value_wei, "gas": TX_GAS})
-        except Exception as error:  # the node's message is the reason
+        except Exception as error:  # re-raise with the node's message
             return str(error)
         return "not when repeated"
 
@@ -225,14 +227,17 @@ class LocalChain:
         return str(to_checksum_address(str(self.w3.eth.get_transaction_receipt(tx_hash)["contractAddress"])))
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
-        """Let the protocol contracts take these tokens of the whale, once."""
+        """Approve the protocol contracts for the whale's tokens, once."""
         at = self.addresses
         for symbol in symbols:
             for spender in (at.v2_router, at.swap_router_02, at.position_manager, at.pool_minter):
                 self.send(self.token_contract(symbol).functions.approve(spender, UINT256_MAX))
 
     def set_balance(self, symbol: str, raw: int, owner: str | None = None) -> None:
-        """Give the wallet (or `owner`) exactly this many base units; its nonce stays. Wrapped native can be reduced for the wallet only."""
+        """Set the balance of the wallet (or `owner`) in base units without changing its nonce.
+
+        Wrapped native coin can be reduced for the wallet only.
+        """
         self.set_balances({symbol: raw}, owner)
 
     def set_balances(self, wanted: Mapping[str, int], owner: str | None = None) -> None:
@@ -249,7 +254,7 @@ class LocalChain:
             self.send(move)
 
     def set_native(self, wei: int, owner: str | None = None) -> None:
-        """Give the wallet (or `owner`) exactly this much native coin."""
+        """Set the native balance of the wallet (or `owner`)."""
         self.node.set_native(owner or self.wallet.address, wei)
 
     # time
@@ -263,19 +268,19 @@ class LocalChain:
         self.node.mine(blocks)
 
     def warp(self, seconds: int, refresh_feeds: bool = True) -> None:
-        """Mine a block that much later; feeds then get a fresh round at their present price unless disabled."""
+        """Mine a block that much later; enabled feeds then get a new round at their present price."""
         self.node.mine_at(self.now_s() + seconds)
         if refresh_feeds:
             self.refresh_feeds()
 
     def refresh_feeds(self, symbols: Iterable[str] | None = None) -> None:
-        """Write a complete round at the current price and time for each of these feeds (default all)."""
+        """Write a complete round at the current price and time to these feeds (default: all)."""
         for symbol in self.feeds if symbols is None else symbols:
             answer = round(self.books.prices_usd[symbol] * 10**FEED_DECIMALS)
             self.send(self.feed_contract(symbol).functions.push(answer))
 
     def feed_contract(self, symbol: str) -> Contract:
-        """The price feed of a token; anyone may write its rounds."""
+        """Return the price feed of a token; any account may write its rounds."""
         return self.contract(self.feeds[symbol], own_artifact("PriceFeed"))
 
     def snapshot(self) -> ChainSnapshot:
@@ -283,7 +288,7 @@ class LocalChain:
         return ChainSnapshot(self.node.snapshot(), self.books)
 
     def revert(self, mark: ChainSnapshot) -> None:
-        """Revert to a snapshot, which can be used once."""
+        """Revert to a snapshot; each snapshot can be used once."""
         self.node.revert(mark.node)
         self.books = mark.books
 
@@ -315,7 +320,7 @@ class LocalChain:
         return token
 
     def add_v2_pool(self, token_a: str, token_b: str, value_usd: int) -> LocalPool:
-        """Create a pair at the current prices with this much USD in it, named "v2 A/B"."""
+        """Create a pair named "v2 A/B" at current prices with this much USD in it."""
         token0, token1 = self._pair(token_a, token_b)
         amounts = [self._raw_for_usd(token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)]
         router = self.contract(self.addresses.v2_router, npm_artifact(V2_ROUTER))
@@ -346,7 +351,9 @@ class LocalChain:
         self.mint_positions(self.books.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
 
     def move_market(self, prices_usd: Mapping[str, Fraction | int | str], twap_follows: bool = True, feeds_follow: bool = True) -> None:
-        """Change the world price of these tokens: every pool is arbitraged to it, feeds and 30 minute TWAP follow."""
+        """Set the world price of these tokens: every pool is arbitraged to it, feeds and the
+        30-minute TWAP follow.
+        """
         moved = {symbol: Fraction(price) for symbol, price in prices_usd.items()}
         for symbol, price in moved.items():
             if symbol not in self.tokens or price <= 0:
@@ -362,7 +369,7 @@ class LocalChain:
             self.refresh_feeds(self.feeds if twap_follows else moved)
 
     def swap(self, pool: str, token_in: str, amount_in_raw: int) -> int:
-        """Let the whale trade in one pool at any price, while feeds stay; return base units received."""
+        """Swap from the whale in one pool at any price; feeds stay. Return the base units received."""
         info = self.books.pool_info[pool]
         given = info.token0 if info.token0.symbol == token_in else info.token1
         wanted = info.token1 if given is info.token0 else info.token0
@@ -376,9 +383,10 @@ class LocalChain:
     def config_text(
         self, store_url: str = "sqlite:///trimtab.db", targets: Mapping[str, str] | None = None, router: str = "swap_router_02"
     ) -> str:
-        """A complete trimtab.toml for this chain; `targets` by symbol replace those of the description.
+        """Return a complete trimtab.toml for this chain.
 
-        `router` is "swap_router_02" or "rebalancer".
+        `targets` by symbol replace those of the description; `router` is "swap_router_02" or
+        "rebalancer".
         """
         from agent.localchain.world import config_text
 

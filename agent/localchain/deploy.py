@@ -1,4 +1,4 @@
-"""Deploy the described world on an empty node: protocol, tokens, feeds, pools, the wallet's holdings."""
+"""Deploy the described world on an empty node: protocol, tokens, feeds, pools, wallet holdings."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ from agent.units import UINT256_MAX
 
 _V3_PERIPHERY = "@uniswap/v3-periphery/artifacts/contracts"
 FEEDS_BEFORE_S = 30
-"""The last rounds of the feeds are this much older than the first block that others see."""
+"""Age of the last feed rounds at the first visible block."""
 _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
-"""Address of the contract that draws the picture of a position; unused here."""
+"""Address of the contract that renders position NFTs; unused here."""
 
 
 def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
-    """Deploy the world on that node, whose genesis is `history_s` ago: pools have a past, feeds are fresh, the newest block is of now."""
+    """Deploy the world on a node whose genesis is `history_s` ago.
+
+    Pools then have a past, feeds are fresh, and the newest block is current.
+    """
     chain = LocalChain(node, world)
     with node.past():
         _protocol(chain)
@@ -42,7 +45,7 @@ def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
             else:
                 chain.provide_liquidity(chain.add_v3_pool(pool.token_a, pool.token_b, pool.fee_pips), pool.value_usd, pool.ranges)
         weth = next(spec.symbol for spec in world.tokens if spec.kind is TokenKind.WRAPPED_NATIVE)
-        # So that set_balance can take it back later without touching the wallet's nonce.
+        # Lets set_balance take tokens back later without touching the wallet's nonce.
         chain.send(chain.token_contract(weth).functions.approve(chain.whale.address, UINT256_MAX), chain.wallet.address, gas=100_000)
         for spec in world.tokens:
             chain.set_balance(spec.symbol, spec.wallet_raw)
@@ -54,7 +57,7 @@ def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
 
 
 def _protocol(chain: LocalChain) -> None:
-    """Deploy Uniswap V2 and V3 as on mainnet, 0.01 % tier included."""
+    """Deploy Uniswap V2 and V3 as on mainnet, including the 0.01 % tier."""
     weth = chain.deploy(npm_artifact("@uniswap/v2-periphery/build/WETH9.json"))
     v2_factory = chain.deploy(npm_artifact(V2_FACTORY), chain.whale.address)
     v2_router = chain.deploy(npm_artifact(V2_ROUTER), v2_factory, weth)

@@ -7,13 +7,13 @@ from enum import Enum
 
 
 class AlertKind(Enum):
-    """Subject of an alert: its name in the config, and the title of its messages."""
+    """Subject of an alert: name in the config, and title of its messages."""
 
     _value_: str
     title: str
 
     def __new__(cls, value: str, title: str = "") -> AlertKind:
-        """Make a member; its name alone finds it."""
+        """Create a member that is looked up by name alone."""
         kind = object.__new__(cls)
         kind._value_, kind.title = value, title
         return kind
@@ -33,9 +33,10 @@ class AlertKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert to send. The same `key` is not sent again within its cooldown.
+    """An alert to send.
 
-    A `lasting` alert holds as long as each cycle raises it again; the others happen once.
+    Alerts with one `key` share a cooldown. A `lasting` alert is active as long as each cycle raises
+    it; others are single events.
     """
 
     kind: AlertKind
@@ -46,10 +47,11 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class AlertState:
-    """State of one alert key. Times are Unix seconds.
+    """State of one alert key.
 
-    `since_s` is the start of a lasting alert, None for one that does not last. `untold` counts occurrences since the last message,
-    sent at `told_s`. `raised_s` is the start of the newest occurrence; messages are sent in its order.
+    Times are Unix seconds. `since_s` is the start of a lasting alert, None for an event. `untold`
+    counts occurrences since the last message, sent at `told_s`. `raised_s` is the start of the
+    newest occurrence; messages are sent in this order.
     """
 
     key: str
@@ -63,7 +65,7 @@ class AlertState:
 
 @dataclass(frozen=True, slots=True)
 class AlertMessage:
-    """One alert on its way to one target. `id` is its number in the store."""
+    """A message queued for one target. `id` is its number in the store."""
 
     id: int
     target: str
@@ -83,10 +85,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class AlertTargetState:
-    """Delivery record of one alert target. Times are Unix seconds.
+    """Delivery record of one alert target.
 
-    `failures` counts failures in a row, `why` is the last reason. `lost` counts messages dropped because the queue was full,
-    `waiting` those still queued.
+    Times are Unix seconds. `failures` counts consecutive failures, `why` is the last reason. `lost`
+    counts messages dropped from a full queue, `waiting` those still queued.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Requests that start a step, with every input beside StepInput that replaying the plan needs."""
+"""Requests that start a step: every input beyond StepInput that replaying the plan needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.model.gradual_execution import LimitOrder
 
 @dataclass(frozen=True, slots=True)
 class AgentCycle:
-    """A cycle of the agent: first the open limit `orders`, then its strategy."""
+    """A cycle of the agent: open limit `orders` first, then its strategy."""
 
     orders: tuple[LimitOrder, ...] = ()
 
@@ -25,14 +25,17 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class SwapAtPrice:
-    """One manual swap that waits for its price."""
+    """One manual swap at a limit price."""
 
     order: LimitOrder
 
 
 @dataclass(frozen=True, slots=True)
 class Invest:
-    """Invest `came` (token, base units) in the underweight assets; `before` is the id of a purchase under way, "" for none."""
+    """Invest new deposits `came` (token, base units) in the underweight assets.
+
+    `before` is the id of a purchase under way, or "".
+    """
 
     came: tuple[tuple[str, int], ...]
     before: str = ""
@@ -47,14 +50,14 @@ class RaiseForWithdrawal:
 
 @dataclass(frozen=True, slots=True)
 class Unwrap:
-    """So many base units of the wrapped native coin turned into native coin for a withdrawal."""
+    """Unwrap native coin, in base units, for a withdrawal."""
 
     raw: int
 
 
 @dataclass(frozen=True, slots=True)
 class SellEverything:
-    """The end of the bot: everything into the numeraire."""
+    """Sell everything for the numeraire, at the end of the bot."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""Every limit of [limits], one row each: config, template, profiles, confirmation and documentation are derived from the rows."""
+"""Every limit of [limits], one row each; config, template, profiles, confirmation and docs are
+derived from the rows.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,14 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Every limit of the config; None means switched off by name.
+    """Limits of the config; None means switched off by name. Numeraire base units: max_live_value,
+    min_trade, pool_min_value, payout_per_day. Gas in wei. An active limit with missing data
+    refuses.
 
-    Values in numeraire base units: max_live_value, min_trade, pool_min_value, payout_per_day. Gas in wei. A limit that is on and
-    whose data are missing refuses. `token_screen` switches the transfer test of tokens before each plan. `balance_jump_wait_s` is
-    the chain time after which an increase beyond balance_jump counts as a deposit (None: at the next cycle). `first_purchase_s` is
-    the time between two parts of a first purchase or top-up (None: limits of turnover apply). A field with a default is younger
-    than some stored steps.
+    `token_screen` switches the transfer test of tokens before each plan. `balance_jump_wait_s` is
+    the chain time after which an increase beyond balance_jump counts as a deposit (None: at the
+    next cycle). `first_purchase_s` is the time between two parts of a first purchase or top-up
+    (None: limits of turnover apply). Fields with a default are newer than some stored steps.
     """
 
     price_impact_bps: int | None
@@ -48,7 +51,7 @@ class Limits:
 
 
 class LimitUnit(Enum):
-    """The unit that a limit is written in, by its name in docs/limits.md."""
+    """Unit of a limit, by its name in docs/limits.md."""
 
     SHARE = "share"
     DURATION = "duration"
@@ -59,7 +62,9 @@ class LimitUnit(Enum):
 
 
 class TighterDirection(Enum):
-    """Direction in which a limit gets tighter: less, more, either with "off" as the tightest, or on. Else "off" is the loosest."""
+    """Direction in which a limit tightens: less, more (in either, "off" may be the tightest), or
+    on. By default "off" is the loosest.
+    """
 
     LESS = "less"
     MORE = "more"
@@ -80,10 +85,11 @@ _SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class LimitSpec:
-    """One key of [limits]. `start` is its value in a new config, in dollars where it is counted in coins; `about` its comment there.
+    """One key of [limits].
 
-    A config without the key means `missing`; empty: the key is required. Above `ceiling_bps`, or off, the limit has to be named in
-    limits.i_accept.
+    `start` is its value in a new config, in dollars if counted in coins; `about` is its comment
+    there. `missing` applies if the key is absent; empty: the key is required. Above `ceiling_bps`,
+    or off, the limit must be named in limits.i_accept.
     """
 
     key: str
@@ -96,7 +102,7 @@ class LimitSpec:
 
     @property
     def field(self) -> str:
-        """Field of Limits: the key and its unit."""
+        """Field of Limits: key and unit."""
         return self.key + _SUFFIXES[self.unit]
 
 
@@ -170,8 +176,10 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
         )
     }
 )
-"""By key, in the order of errors and of the confirmation. Two limits have no row: limits.max_weight, a table by asset, and
-portfolio.max_live_value. A profile may carry those that have a row.
+"""Limits by key, in the order of errors and of the confirmation.
+
+Two limits have no row: limits.max_weight, a table by asset, and portfolio.max_live_value. A profile
+may set limits with a row.
 """
 LIMITS_AS_WRITTEN = tuple(sorted(LIMITS.values(), key=lambda one: one.unit is LimitUnit.SWITCH))
-"""In the order of a new config: switches last."""
+"""Limits in the order of a new config: switches last."""

@@ -1,4 +1,4 @@
-"""Snapshot: the chain's state read at one block, and its parts. Addresses are checksummed strings."""
+"""Snapshot: the chain's state at one block, and its parts. Addresses are checksummed strings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.units import Price
 
 
 class TokenFinding(Enum):
-    """Transfer behaviour of a token. Only the first two may be traded."""
+    """Transfer behaviour of a token. Only the first two are tradable."""
 
     CLEAN = "clean"
     NO_RETURN_VALUE = "no_return_value"
@@ -34,7 +34,7 @@ class TokenFinding(Enum):
 
     @property
     def accepted(self) -> bool:
-        """True if such a token may be traded."""
+        """True if the token is tradable."""
         return self in (TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE)
 
     @property
@@ -69,7 +69,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class ScreenedToken:
-    """One token's finding; `detail` describes the measurement."""
+    """Finding of one token; `detail` describes the measurement."""
 
     token: str
     finding: TokenFinding
@@ -91,7 +91,7 @@ class ProxyImplementation:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The block that everything in a snapshot was read at. `base_fee_wei` is None on chains without EIP-1559."""
+    """Block of a snapshot. `base_fee_wei` is None on chains without EIP-1559."""
 
     chain_id: int
     number: int
@@ -291,9 +291,9 @@ class Pool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FeedRound:
-    """Latest round of a price feed with the Chainlink AggregatorV3 interface; answer in 10^-decimals of its quote (USD).
-
-    `min_answer` and `max_answer` are the bounds at which its aggregator clips answers; None if it has none.
+    """Latest round of a price feed with the Chainlink AggregatorV3 interface; answer in
+    10^-decimals of its quote (USD). `min_answer` and `max_answer` are the bounds at which the
+    aggregator clips answers; None without bounds.
     """
 
     feed: str
@@ -317,7 +317,7 @@ class CodeHash:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedItem:
-    """An item that could not be read: it is left out and named, never taken for zero."""
+    """An item that could not be read: excluded and named, never taken as zero."""
 
     item: str
     address: str
@@ -337,13 +337,18 @@ T = TypeVar("T")
 
 
 class DerivedValues:
-    """Values worked out once from a frozen object's fields and kept beside them: not a field, so never stored, compared or copied."""
+    """Cache of values derived from a frozen object's fields; not a field, so never stored, compared
+    or copied.
+    """
 
     __slots__ = ("_derived",)
     _derived: dict[Hashable, Any]
 
     def derived(self, key: Hashable, work_out: Callable[[], T]) -> T:
-        """The value kept under `key`, worked out at the first call. It must follow from `key` and the fields alone."""
+        """Return the value cached under `key`, computed at the first call.
+
+        It must depend on `key` and the fields alone.
+        """
         try:
             kept = self._derived
         except AttributeError:
@@ -357,12 +362,13 @@ class DerivedValues:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot(DerivedValues):
-    """Everything one step knows of the chain. `now_s` is the agent's clock when it was read.
+    """All data of the chain that a step uses.
 
-    `operators` are the operators whose endpoints answered byte for byte alike; `requests` is the number of HTTP requests of the
-    reading. A token in neither `holdings` nor `quarantined` was not read. `positions` are the confirmed liquidity positions that
-    could be read. `past` are the preceding blocks of the same chain, newest first; they are read only before the step acts.
-    `supplies` are the supplies of tokens weighted by market cap; one that could not be read is missing.
+    `now_s` is the agent's clock at reading. `operators` are those whose endpoints answered byte for
+    byte alike; `requests` is the number of HTTP requests. A token in neither `holdings` nor
+    `quarantined` was not read. `positions` are the confirmed liquidity positions that could be
+    read. `past` are the preceding blocks of the same chain, newest first, read only before the step
+    acts. `supplies` are the supplies of tokens weighted by market cap; unreadable ones are missing.
     """
 
     head: Head
@@ -387,12 +393,12 @@ class Snapshot(DerivedValues):
     supplies: tuple[TokenSupply, ...] = ()
 
 
-# --- A past price, as recorded or read from a file or a chain.
+# --- A past price, recorded or read from a file or chain.
 
 
 @dataclass(frozen=True, slots=True)
 class PricePoint:
-    """Value of one token at chain time `at_s`: numeraire base units per token base unit."""
+    """Price of a token at chain time `at_s`: numeraire base units per token base unit."""
 
     token: str
     at_s: int

@@ -13,17 +13,17 @@ from agent.model.triggers import Threshold, Trigger
 from agent.model.weights import Allocation, AllocatorConfig
 
 STRATEGY_UNITS = "units"
-"""Stands for a strategy's own units in place of a token's address."""
+"""Key of a strategy's own units, in place of a token address."""
 UNALLOCATED = ""
 """Holder of the unallocated balance: reserves, and native coin for gas."""
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyHealthRule:
-    """Rule that pauses a strategy by its Sharpe ratio over `window_s`, and restores it.
+    """Rule that pauses a strategy by its Sharpe ratio over `window_s` and resumes it.
 
-    It is paused at its floor after `period_s` below `limit_milli`, and restored after `recover_s` at or above `recover_milli`.
-    Ratios are annual, in thousandths, without a riskless rate.
+    It is paused at its floor after `period_s` below `limit_milli`, and resumed after `recover_s` at
+    or above `recover_milli`. Ratios are annual, in thousandths, with a risk-free rate of zero.
     """
 
     limit_milli: int
@@ -35,10 +35,10 @@ class StrategyHealthRule:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """One strategy: its share of the capital, its weights by token address in bps (sum 10,000), trigger, destination and cooldown.
-
-    `floor_bps` is the share of the capital that the health rule leaves it; None as `health` switches the rule off. With an
-    `allocator` its weights are chosen from data, and those here apply until then.
+    """One strategy: share of the capital, weights by token address in bps (sum 10,000), trigger,
+    destination and cooldown. `floor_bps` is the capital share that the health rule leaves; with
+    `health` None the rule is off. With an `allocator`, weights are chosen from data, and these
+    apply until then.
     """
 
     name: str
@@ -54,7 +54,9 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class CapitalSplit:
-    """Split of capital over strategies, shares summing to 10,000; beyond `band` of a share the split itself is restored."""
+    """Split of capital over strategies, shares summing to 10,000; outside `band` the split itself
+    is rebalanced.
+    """
 
     strategies: tuple[Strategy, ...]
     band: Threshold
@@ -80,9 +82,10 @@ class StrategyBookingKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StrategyBooking:
-    """One change in the holdings of strategies: (strategy, token or UNITS, base units with sign). `source` identifies it uniquely.
+    """One change in the holdings of strategies: (strategy, token or UNITS, signed base units).
 
-    `acted` are the strategies that asked for it, `costs` the cost of a trade to each, in numeraire base units.
+    `source` is its unique id. `acted` are the strategies that requested it, `costs` the trade cost
+    of each, in numeraire base units.
     """
 
     source: str
@@ -96,11 +99,12 @@ class StrategyBooking:
 
 @dataclass(frozen=True, slots=True)
 class StrategyState:
-    """State of a strategy beside its holdings.
+    """State of a strategy beyond its holdings.
 
-    `since_s` is when `health` began, `turning_s` since when its Sharpe ratio asks for the other state. `unit` is the last recorded
-    value of a unit. `index` is the measure of the health rule: equal to the unit, and while paused the return of the weights at the
-    prices `marks`. Both in 10^-12.
+    `since_s` is when `health` began, `turning_s` since when its Sharpe ratio asks for the other
+    state. `unit` is the last recorded value of a unit. `index` is the measure of the health rule:
+    equal to the unit, and while paused the return of the weights at the prices `marks`. Both in
+    10^-12.
     """
 
     name: str
@@ -117,7 +121,7 @@ class StrategyState:
 
 @dataclass(frozen=True, slots=True)
 class StrategyBook:
-    """Holdings of one strategy in base units by token, its units, and the chain time of its last rebalance."""
+    """Holdings of one strategy in base units by token, units, and chain time of the last rebalance."""
 
     name: str
     holdings: tuple[tuple[str, int], ...]
@@ -127,16 +131,17 @@ class StrategyBook:
     costs: Fraction = Fraction(0)
 
     def raw(self, token: str) -> int:
-        """Base units of a token."""
+        """Return base units of a token."""
         return dict(self.holdings).get(token, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyBooks:
-    """All strategies at one block; `fault` is why their holdings are unknown, `pending` are bookings not stored yet.
+    """All strategies at one block.
 
-    `choices` are the weights that allocators chose last, by strategy; `unchosen` names the strategy without weights, and the
-    reason.
+    `fault` is why their holdings are unknown, `pending` are bookings not stored yet. `choices` are
+    the last weights by allocators, per strategy; `unchosen` names a strategy without weights, and
+    the reason.
     """
 
     sleeves: tuple[StrategyBook, ...]
@@ -148,13 +153,13 @@ class StrategyBooks:
 
     @property
     def named(self) -> dict[str, StrategyBook]:
-        """By name."""
+        """Return the strategy of that name."""
         return {book.name: book for book in self.sleeves}
 
 
 @dataclass(frozen=True, slots=True)
 class NavPoint:
-    """A strategy's unit value and health index at a time, in 10^-12."""
+    """Unit value and health index of a strategy at a time, in 10^-12."""
 
     at_s: int
     unit: int
@@ -163,10 +168,9 @@ class NavPoint:
 
 @dataclass(frozen=True, slots=True)
 class StrategyLedger:
-    """The store's records of strategies: bookings oldest first, states, and wallet changes that are not booked yet.
-
-    `earlier` are (transaction, block, changes of balances) that the wallet sent without this store. `flows_to` is the strategy that
-    owns deposits and withdrawals (None: shared by capital).
+    """Stored records of strategies: bookings oldest first, states, and wallet changes not booked
+    yet. `earlier` are (transaction, block, balance changes) sent by the wallet outside this store.
+    `flows_to` is the strategy that owns deposits and withdrawals (None: shared by capital).
     """
 
     bookings: tuple[StrategyBooking, ...] = ()

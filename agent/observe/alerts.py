@@ -13,25 +13,34 @@ from agent.model import Alert, AlertKind, AlertState
 LONGEST_TEXT = 600
 _FOREIGN = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
 _APOSTROPHE = re.compile(r"(?<=[a-z])'(?=s\b)")
-"""Nothing of this is needed to say what happened; all of it could be markup, an escape, a formula or a link somewhere (T17)."""
+"""Unsafe characters: not needed in a message, but possible markup, escapes, formulas or links
+(T17).
+"""
 
 
 def sanitize_text(text: str) -> str:
-    """The text with harmless characters only, in one line, cut to a length; an English genitive loses its apostrophe."""
+    """Return the text in one line, with safe characters only, cut to a length; English genitives
+    lose the apostrophe.
+    """
     found = " ".join(_FOREIGN.sub("?", _APOSTROPHE.sub("", text)).split()).replace("://", ": ")
     return found if len(found) <= LONGEST_TEXT else found[: LONGEST_TEXT - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """Quiet hours, in minutes of a time zone, during which only urgent alerts are sent; they may pass midnight."""
+    """Quiet hours in minutes of a time zone, possibly past midnight; only urgent alerts are sent
+    then.
+    """
 
     begin_min: int
     end_min: int
     zone: ZoneInfo
 
     def until_s(self, now_s: int) -> int | None:
-        """End of the quiet hours that contain `now_s`, Unix seconds; None outside of them. Daylight saving is the zone's."""
+        """Return the end of the quiet hours that contain `now_s`, Unix seconds; None outside.
+
+        Daylight saving follows the zone.
+        """
         now = datetime.fromtimestamp(now_s, UTC).astimezone(self.zone)
         minute = now.hour * 60 + now.minute
         inside = self.begin_min <= minute < self.end_min
@@ -46,7 +55,11 @@ class QuietHours:
 
 @dataclass(frozen=True, slots=True)
 class AlertRules:
-    """Rules of sending: `kinds` to send, `cooldowns` in seconds by kind, `repeat_s` for lasting conditions (None: never again)."""
+    """Rules of sending.
+
+    `kinds` are enabled, `cooldowns` are seconds by kind, `repeat_s` is for lasting conditions
+    (None: never repeat).
+    """
 
     kinds: frozenset[AlertKind]
     cooldown_s: int
@@ -56,8 +69,10 @@ class AlertRules:
     urgent: frozenset[AlertKind] = frozenset()
 
     def due_s(self, state: AlertState, now_s: int) -> int:
-        """Earliest time to send it: after its cooldown, and after quiet hours unless it is urgent."""
-        told_s = None if state.told_s is None else min(state.told_s, now_s)  # a clock that was set back must not silence alerts for long
+        """Return the earliest time to send: after the cooldown, and after quiet hours unless
+        urgent.
+        """
+        told_s = None if state.told_s is None else min(state.told_s, now_s)  # a clock set back must not silence alerts for long
         at_s = now_s if told_s is None else max(now_s, told_s + self.cooldowns.get(state.kind, self.cooldown_s))
         until_s = None if self.quiet is None or state.kind in self.urgent else self.quiet.until_s(at_s)
         return at_s if until_s is None else until_s
@@ -65,7 +80,9 @@ class AlertRules:
 
 @dataclass(frozen=True, slots=True)
 class AlertDecision:
-    """`changed` states, and of these the ones to send now, with their text, in the order in which they were raised."""
+    """Result of the rules: `changed` states, and those to send now with their text, in order of
+    occurrence.
+    """
 
     changed: tuple[AlertState, ...]
     told: tuple[AlertState, ...]
@@ -74,10 +91,10 @@ class AlertDecision:
 def decide_alerts(
     states: Sequence[AlertState], alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, rules: AlertRules
 ) -> AlertDecision:
-    """Decide which alerts of a cycle to send now, and the new states.
+    """Return which alerts of a cycle to send now, and the new states.
 
-    Of the kinds in `judged` the cycle reports every lasting condition: one that it does not report is over, and is dropped if it was not
-    sent yet. Pure; the same states and alerts give the same answer.
+    Each cycle reports every lasting condition of the kinds in `judged`. A condition not reported is
+    over, and is dropped if not sent yet. Pure and deterministic.
     """
     found = {state.key: state for state in states}
     lasts = set()
@@ -86,7 +103,7 @@ def decide_alerts(
             before = found.get(alert.key) or AlertState(alert.key, alert.kind, "", now_s)
             after = _lasting(before, alert, now_s, rules) if alert.lasting else _happened(before, alert, now_s)
             if after.untold and not before.untold:
-                found.pop(alert.key, None)  # it is sent after alerts raised before it
+                found.pop(alert.key, None)  # sort after alerts raised earlier
             found[alert.key] = after
             lasts |= {alert.key} if alert.lasting else set()
     for key, state in found.items():

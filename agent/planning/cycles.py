@@ -1,9 +1,9 @@
 """Token order of a plan: use pools off the reference without cycles or arbitrage.
 
-A pool that pays more than the reference may be used on a necessary way, but is no reason to trade (T9). So flows are first found
-with no pool counted above the reference; then no cycle pays, and no token passes its goal. Each token is then kept between its
-present value and the one that those flows or its goal give it, and real prices choose the best way without cycles. Those flows fix
-the order of tokens along which the plan runs.
+A pool that pays more than the reference may carry a necessary exchange, but is no reason to trade
+(T9). So flows are first found with pools counted at most at the reference: then no cycle pays, and
+no token passes its goal. Each token is then bounded by its present value and those flows or its
+goal, and real prices choose the best acyclic flows. These flows fix the token order of the plan.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import IndexArray, PoolGraph
 from agent.planning.utility import UNMOVED, FlowOptimizer
 
-# --- Acyclic flows of highest utility: branch and bound over the exchange to leave out.
-# An unconstrained solve takes every arbitrage between pools that are off each other. Any plan must leave out at least one pair of each
-# cycle: each choice is a subproblem bounded by its dual, and one bounded below the best known plan is discarded (Land, Doig, "An
-# automatic method of solving discrete programming problems", 1960).
+# --- Acyclic flows of highest utility: branch and bound over the exchange to exclude.
+# An unconstrained solve takes every arbitrage between pools. A plan must exclude at least one
+# exchange of each cycle. Each choice is a subproblem bounded by its dual; a subproblem bounded
+# below the best known plan is discarded (Land, Doig, "An automatic method of solving discrete
+# programming problems", 1960).
 
 
 NODES = 20
-"""Most problems solved before other ways are tried; one to nine are usual."""
+"""Maximum number of subproblems; one to nine are usual."""
 ENOUGH = 1e-7
-"""Worth per unit of scale below which one plan counts as good as another."""
+"""Utility per unit of scale within which two plans count as equal."""
 
 TokenEdge = tuple[int, int]
 """Token in, token out."""
@@ -38,9 +39,10 @@ TokenEdge = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class AcyclicFlows:
-    """Pairs of tokens between which the best known acyclic flows run. `proven`: no other acyclic flows have a higher utility.
+    """Token pairs with flow in the best known acyclic flows.
 
-    `cut` are those of the flows with cycles, cut at their smallest flow: another starting point.
+    `proven` is true if no other acyclic flows have a higher utility. `cut` are the pairs after
+    cycles are cut at their smallest flow: another starting point.
     """
 
     edges: frozenset[TokenEdge]
@@ -50,7 +52,10 @@ class AcyclicFlows:
 
 @dataclass(frozen=True, slots=True)
 class _BranchNode:
-    """Flows found without some exchanges. `bound` is an upper bound for all flows without these."""
+    """Flows without some exchanges.
+
+    `bound` is an upper bound of the utility of all flows without them.
+    """
 
     without: frozenset[TokenEdge]
     solution: Solution
@@ -62,7 +67,7 @@ class _BranchNode:
 
 
 def break_cycles(stack: CurveStack, search: FlowOptimizer) -> AcyclicFlows:
-    """Return the best acyclic flows over a stack that NODES subproblems find."""
+    """Return the best acyclic flows within NODES subproblems."""
     pairs = list(zip(stack.source.tolist(), stack.target.tolist(), strict=True))
 
     best: _BranchNode | None = None
@@ -112,7 +117,9 @@ def flows_by_token_pair(stack: CurveStack, found: Solution) -> dict[TokenEdge, f
 
 
 def shortest_cycle(edges: Mapping[TokenEdge, float]) -> list[TokenEdge]:
-    """Return the cycle of fewest exchanges, of these the one with the largest smallest flow; empty without cycles."""
+    """Return the cycle with the fewest exchanges; of several the one whose smallest flow is
+    largest. Empty without cycles.
+    """
     found = [cycle for edge in edges if (cycle := _back(edges, edge))]
     return min(found, key=lambda cycle: (len(cycle), -min(edges[edge] for edge in cycle)), default=[])
 
@@ -134,7 +141,7 @@ def _back(edges: Iterable[TokenEdge], first: TokenEdge) -> list[TokenEdge]:
 
 
 def _without_cycles(edges: Mapping[TokenEdge, float]) -> dict[TokenEdge, float]:
-    """Return the flows without cycles: each cycle is reduced by its smallest flow."""
+    """Return the flows with each cycle reduced by its smallest flow."""
     left = dict(edges)
     while cycle := shortest_cycle(left):
         least = min(left[edge] for edge in cycle)
@@ -144,18 +151,20 @@ def _without_cycles(edges: Mapping[TokenEdge, float]) -> dict[TokenEdge, float]:
 
 
 ALIKE = 1e-5
-"""Prices that differ less put tokens in no order: their sides do, and how many pools trade them."""
+"""Smallest price difference that orders two tokens; below it their sides and number of pools
+decide.
+"""
 TRIES = 16
-"""Most changes of the order."""
+"""Maximum number of changes to the order."""
 PAIRS = 12
-"""Pairs of tokens tried in the reverse order for each change."""
+"""Token pairs tried in reverse for each change."""
 WORTH_A_TRY = 1e-7
-"""Least surplus, per unit of scale, for which a change of the order is tried or kept."""
+"""Least surplus, per unit of scale, for which an order change is tried or kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenOrder:
-    """Tokens by rank: swaps run from lower to higher ones. Bounds on where each token may end, as in Search."""
+    """Tokens by rank; swaps run from lower to higher ranks. Bounds on final values as in Search."""
 
     rank: NDArray[np.intp]
     least: FloatArray
@@ -169,7 +178,7 @@ class TokenOrder:
         return [int(token) for token in np.argsort(self.rank, kind="stable")]
 
     def rows(self, stack: CurveStack, rows: IndexArray) -> IndexArray:
-        """Those rows that run along the course."""
+        """Return the rows that follow the order."""
         return rows[self.rank[stack.source[rows]] < self.rank[stack.target[rows]]]
 
     def search(self, search: FlowOptimizer) -> FlowOptimizer:
@@ -179,7 +188,7 @@ class TokenOrder:
 
 
 def order_tokens(market: PoolGraph, rows: IndexArray, search: FlowOptimizer) -> TokenOrder:
-    """The best course found for a search over some rows of the market."""
+    """Return the best order found for a search over some rows of the market."""
     counted, real = market.counted.rows(rows), market.real.rows(rows)
     first = search.solve(counted)
     order = _bounded(search, search.ends(counted, first))
@@ -196,7 +205,7 @@ def order_tokens(market: PoolGraph, rows: IndexArray, search: FlowOptimizer) -> 
 
 
 def _ranks(size: int, edges: Iterable[TokenEdge], keys: Sequence[tuple[float, ...]]) -> NDArray[np.intp]:
-    """Ranks in which every edge runs forward, by `keys` where edges leave a choice (Kahn's algorithm)."""
+    """Return ranks in which every edge runs forward; ties are broken by `keys` (Kahn's algorithm)."""
     left, rank = set(range(size)), np.zeros(size, dtype=np.intp)
     edges = list(edges)
     for number in range(size):
@@ -208,7 +217,9 @@ def _ranks(size: int, edges: Iterable[TokenEdge], keys: Sequence[tuple[float, ..
 
 
 def _bounded(search: FlowOptimizer, ends: FloatArray) -> TokenOrder:
-    """Point goals are not passed; tokens of other goals go no further than the first flows took them, but one that may be all there is."""
+    """Return bounds for any order. Point goals are not passed; other tokens go no further than the
+    first flows, unless the goal allows a token the whole portfolio.
+    """
     worth, held = search.worth, search.held
     rank = np.arange(len(held), dtype=np.intp)
     if worth.risk is None and bool((worth.low == worth.high).all()):
@@ -219,7 +230,9 @@ def _bounded(search: FlowOptimizer, ends: FloatArray) -> TokenOrder:
 
 
 def _improved(market: PoolGraph, rows: IndexArray, within: FlowOptimizer, order: TokenOrder) -> tuple[TokenOrder, float]:
-    """Reorder tokens while an edge against the order would raise the utility; return the order and its utility."""
+    """Reorder tokens while an edge against the order would raise the utility; return order and
+    utility.
+    """
     stack = market.real.rows(order.rows(market.real, rows))
     best = within.solve(stack)
     for _ in range(TRIES):
@@ -244,7 +257,7 @@ def _improved(market: PoolGraph, rows: IndexArray, within: FlowOptimizer, order:
 
 
 def _moved(rank: NDArray[np.intp], token: int, beside: int, step: float) -> NDArray[np.intp]:
-    """Ranks with a token put just before or after another."""
+    """Return the ranks with a token moved just before or after another."""
     keys = rank.astype(np.float64)
     keys[token] = keys[beside] + step
     return np.asarray(np.argsort(np.argsort(keys, kind="stable"), kind="stable"), dtype=np.intp)

@@ -22,14 +22,13 @@ from agent.policy.risk import aversion, correlations, volatilities
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, floor_int
 
-# --- Minimum output of a leg: from the reference price, never from a pool alone (threat T1).
+# --- Minimum output of a leg, from the reference price and never from a pool alone (T1).
 
 
 def fair_floor(amount_in_raw: int, price_in: Fraction, price_out: Fraction, fee_pips: int, impact_bps: int, slippage_bps: int) -> int:
-    """Least output in base units by reference prices: fair value · (1 − fee − impact limit) · (1 − slippage), rounded down.
-
-    Prices in numeraire base units per token base unit. A pool skewed before the snapshot cannot lower it. At least 1, so
-    that no leg of a positive amount is ever signed with a floor of zero.
+    """Return the least output by reference prices: fair value · (1 − fee − impact limit) · (1 −
+    slippage), rounded down. Prices in numeraire base units per token base unit. A pool skewed
+    before the snapshot cannot lower it. At least 1, so that no signed leg has a floor of zero.
     """
     if amount_in_raw <= 0:
         return 0
@@ -37,15 +36,17 @@ def fair_floor(amount_in_raw: int, price_in: Fraction, price_out: Fraction, fee_
 
 
 def least_rate(fee_pips: int, impact_bps: int, slippage_bps: int) -> Fraction:
-    """The part of the fair value that a leg must bring at least. A plan trades no unit for less, so that every leg brings it."""
+    """Return the least fraction of fair value that a leg must return.
+
+    No unit is traded below it, so every leg reaches it.
+    """
     kept = Fraction(1) - Fraction(fee_pips, PIPS) - Fraction(impact_bps, BPS)
     return max(kept, Fraction(0)) * Fraction(BPS - slippage_bps, BPS)
 
 
 def min_out(simulated_raw: int, floor_raw: int, slippage_bps: int | None) -> int:
-    """Return the minimum output of a leg: the larger of its fair floor and the simulated output less slippage.
-
-    With the slippage limit off it is the fair floor.
+    """Return the minimum output of a leg: the larger of its fair floor and the simulated output
+    less slippage; the fair floor if the slippage limit is off.
     """
     if slippage_bps is None:
         return floor_raw
@@ -53,15 +54,16 @@ def min_out(simulated_raw: int, floor_raw: int, slippage_bps: int | None) -> int
 
 
 UNBOUNDED_BPS = BPS - 1
-"""Impact bound when the limit is off: as far as the ticks read reach."""
+"""Impact bound when the limit is off: the range of known ticks."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenNode:
-    """A token that value may flow through. A hub that is not an asset has nothing to invest and must end empty.
+    """A token of the problem.
 
-    `cap_raw` bounds the amount that legs take from the wallet: this step's approval, or native coin above the gas floor. `lp_raw`
-    is in liquidity positions: it counts, and cannot be spent.
+    A hub that is not an asset starts and must end empty. `cap_raw` bounds the amount that legs take
+    from the wallet: this step's approval, or native coin above the gas floor. `lp_raw` is in
+    liquidity positions: it counts, but cannot be spent.
     """
 
     address: str
@@ -79,21 +81,21 @@ class TokenNode:
 
     @property
     def value(self) -> Value:
-        """Value of what counts, in the wallet and in positions, numeraire base units."""
+        """Counted value, in the wallet and in positions, numeraire base units."""
         return (self.investable_raw + self.lp_raw) * self.price
 
     @property
     def locked(self) -> Value:
-        """Value of what cannot be spent, numeraire base units."""
+        """Value that cannot be spent, numeraire base units."""
         return self.lp_raw * self.price
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Assets first, in the portfolio's order, then hubs; usable pools by address; bounds; and excluded items with reasons.
-
-    `gas_unit_value` is the value of one unit of gas in numeraire base units, `coin` the wrapped native coin if it is an asset,
-    `gas` the inputs of a plan's gas. Of tokens in `leaving` the goal keeps nothing spendable.
+    """Assets first, in portfolio order, then hubs; usable pools by address; bounds; excluded items
+    with reasons. `gas_unit_value` is the value of a unit of gas in numeraire base units, `coin` the
+    wrapped native coin if it is an asset, `gas` the inputs of a plan's gas. `leaving` tokens are
+    sold to the last unit.
     """
 
     nodes: tuple[TokenNode, ...]
@@ -110,38 +112,44 @@ class Problem:
 
     @property
     def assets(self) -> tuple[TokenNode, ...]:
-        """The nodes that have a target."""
+        """Nodes with a target."""
         return tuple(node for node in self.nodes if node.is_asset)
 
     @property
     def total(self) -> Value:
-        """Value of everything that counts."""
+        """Total counted value."""
         return sum((node.value for node in self.nodes), Fraction(0))
 
     def price(self, address: str) -> Price:
-        """Reference price of a token of the problem."""
+        """Reference price of a token."""
         return self.nodes[self.position[address]].price
 
     def least_rate(self, pool: Pool) -> Fraction:
-        """Value out per value in, after fee, below which no unit is traded in `pool`: that of the floor of its legs."""
+        """Return the least value out per value in, after fee, at which a unit is traded in `pool`:
+        the rate of its floor.
+        """
         impact_bps = BPS if self.impact_bps == UNBOUNDED_BPS else self.impact_bps
         return least_rate(pool.fee_pips, impact_bps, self.slippage_bps or 0)
 
     def room(self, pool: Pool, token_in: str) -> int:
-        """Base units of `token_in` that a pool of the snapshot takes within its impact bound and above its floor."""
+        """Return base units of `token_in` that a pool takes within its impact bound and above its
+        floor.
+        """
         token_out = amm.token_out(pool, token_in)
         return pool.best_response(token_in, self.least_rate(pool) * self.price(token_in) / self.price(token_out), self.impact_bps)
 
 
 def build_problem(step: StepInput, references: ReferencePrices) -> Problem:
-    """Return the problem. Raises Refused if an asset's price or balance is unknown, or gas cannot be valued while plan_cost is on."""
+    """Return the problem. Raises Refused if an asset's price or balance is unknown, or gas cannot
+    be valued while plan_cost is on.
+    """
     notes: list[SkippedItem] = []
     nodes = (*_assets(step, references), *_hubs(step, references, notes))
     return problem_for_tokens(step, nodes, _gas_unit_value(step, references, notes), notes)
 
 
 def problem_for_tokens(step: StepInput, nodes: tuple[TokenNode, ...], gas_unit_value: Value, notes: list[SkippedItem]) -> Problem:
-    """The problem over these tokens, with the pools of the snapshot that may be used between them."""
+    """Return the problem over these tokens, with the usable pools between them."""
     position = {node.address: number for number, node in enumerate(nodes)}
     limits = step.limits
     notes += [
@@ -225,11 +233,11 @@ def _hubs(step: StepInput, references: ReferencePrices, notes: list[SkippedItem]
 
 
 def _usable(step: StepInput, pool: Pool, nodes: tuple[TokenNode, ...], position: dict[str, int], notes: list[SkippedItem]) -> bool:
-    """True if a pool may be traded in; a reason that the owner may ask about is noted."""
+    """True if a pool is tradable; records reasons that concern the owner."""
     if pool.token0 not in position or pool.token1 not in position:
         return False
     if {pool.token0, pool.token1} & {one.token for one in step.quarantine}:
-        return False  # the token is noted, once
+        return False  # the token itself is recorded once
     name = f"pool {pool.address}"
     fault = next((item.why for item in step.snapshot.quarantined if item.address == pool.address), None)
     if fault is not None:
@@ -262,17 +270,17 @@ def _gas_unit_value(step: StepInput, references: ReferencePrices, notes: list[Sk
     return Fraction(0)
 
 
-# --- The usable pools as edges of the continuous core, with the value of one unit of gas.
+# --- Usable pools as edges of the continuous problem, with the value of a unit of gas.
 
 
 IndexArray = NDArray[np.intp]
 FAR = 1.25
-"""Value out per value in from which on a pool contradicts the reference so much that it is not traded: one of them is broken."""
+"""Value out per value in above which a pool is not traded: pool or reference is broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolEdge:
-    """One direction of one pool between two tokens, by their positions."""
+    """One direction of a pool between two tokens, by their indices."""
 
     pool: str
     source: int
@@ -282,7 +290,7 @@ class PoolEdge:
 
 @dataclass(frozen=True, slots=True)
 class EdgeFlow:
-    """Flow of one edge at the dual prices; `surplus` is a lower bound of its contribution."""
+    """Flow of an edge at the dual prices; `surplus` is a lower bound of its contribution."""
 
     pool_edge: PoolEdge
     taken: float
@@ -292,11 +300,11 @@ class EdgeFlow:
 
 @dataclass(frozen=True, slots=True)
 class PoolGraph:
-    """Both directions of every usable pool, in units of `scale` numeraire base units, and the value of one unit of gas in them.
-
-    `real` are the curves as they are, `counted` with no unit above the reference; `has_gains` is true if they differ. `below_floor`
-    are directions (pool, source, target) whose first unit already pays less than the floor of a leg, or nothing; `far` are pools
-    that pay implausibly much.
+    """Both directions of every usable pool, in units of `scale` numeraire base units, and the value
+    of a unit of gas in them. `real` are the true curves, `counted` the curves capped at the
+    reference; `has_gains` is true if they differ. `below_floor` are directions (pool, source,
+    target) whose first unit pays less than the floor, or nothing; `far` are pools that pay
+    implausibly much.
     """
 
     problem: Problem
@@ -310,7 +318,7 @@ class PoolGraph:
     far: tuple[str, ...]
 
     def rows(self, without: Iterable[str] = (), banned: Collection[tuple[str, int]] = ()) -> IndexArray:
-        """Return the rows of all pools but some, and without some directions (pool, source)."""
+        """Return the rows of all pools, except some pools and some directions (pool, source)."""
         left = set(without)
         kept = (
             number
@@ -321,7 +329,7 @@ class PoolGraph:
 
 
 def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = None) -> PoolGraph:
-    """Build the curves once. No pool trades a unit that costs more than `dearest` per unit of value."""
+    """Build the curves once, without units that cost more than `dearest` per unit of value."""
     pool_edges, poor, far = [], [], []
     for pool in problem.pools.values():
         least = problem.least_rate(pool) if dearest is None else max(problem.least_rate(pool), 1 - dearest)
@@ -343,37 +351,45 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
 
 
 def first_leg_gas(market: PoolGraph, flow: EdgeFlow) -> float:
-    """Value of the gas of one leg of such a flow, in units of the scale."""
+    """Return the gas value of the first leg of a flow, in units of the scale."""
     pool = market.problem.pools[flow.pool_edge.pool]
     return leg_gas_units(pool, flow.pool_edge.offer.real.edges_passed(flow.taken), router=market.problem.gas.router) * market.gas_unit
 
 
 def repeat_leg_gas(market: PoolGraph, pool_edge: PoolEdge) -> float:
-    """Return the gas value of a further leg through an edge, in units of the scale; slots already touched are cheaper."""
+    """Return the gas value of a further leg through an edge, in units of the scale; touched slots
+    are cheaper.
+    """
     return repeat_leg_gas_units(market.problem.pools[pool_edge.pool], market.problem.gas.router) * market.gas_unit
 
 
-# --- Objective of a goal: shares of the final total by token, the price of a unit off them, and the turnover that is left.
+# --- Objective of a goal: target shares of the final total, the price of a unit off target, and the
+# remaining turnover.
 
 
 ROUNDED_RAW = 16
-"""Base units by which paths, each rounded down, may miss an approved amount."""
+"""Base units by which rounded paths may miss an approved amount."""
 FUZZ = Fraction(1, 10**12)
-"""Float error of a goal."""
+"""Float tolerance of a goal."""
 REACH = 0.3
-"""P of a zone's worth, which so never is what stops an exchange: the quadratic decides, and pools are bounded by plan_cost."""
+"""Penalty P in a zone, high enough never to stop an exchange: the quadratic risk decides, and
+plan_cost bounds pools.
+"""
 MOST_SAVED = 0.25
-"""Largest saving per unit of a zone's exchange. A higher one is scaled down: it still outweighs any cost."""
+"""Largest saving per unit of exchange in a zone.
+
+Higher savings are scaled down; they still outweigh any cost.
+"""
 HAIR = 5e-5
-"""Half a basis point: how far inside a band's edge a move ends, so that rounding does not leave it outside."""
+"""Half a basis point inside a band's edge, so that rounding cannot leave a move outside."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanObjective:
-    """Goal shares of the final total by node (hubs zero), present values, the price of a unit that has to move, and θ as `tie_break`.
-
-    `least` is the value that cannot be sold, since it is in positions, not approved or must not be sold; no token is bought beyond
-    `most`. `off` is the value that has to move; in a zone `risk` prices the part that does not.
+    """Goal shares of the final total by node (hubs zero), present values, the price of a unit to
+    move, and θ as `tie_break`. `least` is the value that cannot be sold: in positions, not
+    approved, or protected. No token is bought beyond `most`. `off` is the value to move; in a zone
+    `risk` prices the remainder.
     """
 
     held: FloatArray
@@ -395,14 +411,16 @@ class PlanObjective:
         return PlanUtility(self.low, self.high, self.price if risk is None else REACH, self.tie_break, pinned, risk)
 
     def search(self, scale: float, extra: FloatArray, unmoved: Mapping[int, float], budget: float | None) -> FlowOptimizer:
-        """Return the optimizer for pools that give `extra` (in units of `scale`) beyond their count; `budget` bounds turnover."""
+        """Return the optimizer for pools that add `extra` (in units of `scale`); `budget` bounds
+        turnover.
+        """
         held = self.held / scale
         bounds = self.least / scale, self.most / scale
         return FlowOptimizer(self.worth(scale, unmoved), held, held + extra, *bounds, None if budget is None else budget / scale)
 
 
 def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
-    """The goal's shares, intervals a hair narrower; P is plan_cost."""
+    """Return the objective of a goal, with slightly narrower intervals; P is plan_cost."""
     by_token = {weight.token: weight for weight in goal.weights}
     if set(by_token) != {node.address for node in problem.assets}:
         raise Refused("the goal names other tokens than the portfolio's assets", remedy="decide and plan from the same input")
@@ -426,16 +444,16 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
 
 
 def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
-    """Return the tokens of which the goal keeps nothing spendable: all of it is sold, to the last base unit."""
+    """Return the tokens that the goal sells to the last unit."""
     high = {weight.token: weight.high for weight in goal.weights}
     return frozenset(node.address for node in problem.assets if high[node.address] * problem.total <= node.locked * (1 + FUZZ))
 
 
 def objective_for_exit(objective: PlanObjective, into: int) -> PlanObjective:
-    """Return the objective of an exit into an underweight token: any amount of it is accepted.
+    """Return the objective of an exit into an underweight token of any amount.
 
-    Each unit sold saves the whole price. Otherwise the last part of the exit would remain where pools pay more for other tokens,
-    once this one has its share.
+    Each unit sold saves the full price. Otherwise the last part of the exit would remain if pools
+    pay more for other tokens, once this one has its share.
     """
     if objective.held[into] >= objective.low[into] * fsum_array(objective.held) or objective.high[into] >= 1:
         return objective
@@ -445,7 +463,7 @@ def objective_for_exit(objective: PlanObjective, into: int) -> PlanObjective:
 
 
 def _risk(problem: Problem, risk: TrackingRisk, off: FloatArray) -> DeviationRisk:
-    """The zone's risk in value: its factor is λ·H / V. `off` is the deviation now."""
+    """Return the zone's risk in value: its factor is λ·H / V. `off` is the present deviation."""
     tokens = [node.address for node in problem.assets]
     known = dict(zip(tokens, volatilities(risk, tokens), strict=True))
     spread = np.array([float(known.get(node.address, 0)) for node in problem.nodes])
@@ -456,7 +474,7 @@ def _risk(problem: Problem, risk: TrackingRisk, off: FloatArray) -> DeviationRis
 
 
 def _kept(node: TokenNode, goal: Goal) -> Value:
-    """Value below which the goal lets a token not go."""
+    """Return the lowest value to which the goal lets a token fall."""
     if node.address in goal.unsold:
         return node.value
     caps = dict(goal.sell_at_most)
@@ -468,7 +486,8 @@ def _kept(node: TokenNode, goal: Goal) -> Value:
 def _least(node: TokenNode) -> Value:
     """Return the value in positions, or held beyond the step's approval.
 
-    The bound is slightly beyond an approval, so that the legs, which stop exactly there, leave no dust of it.
+    The bound is slightly beyond the approval, where legs stop exactly, so that no dust of it
+    remains.
     """
     if node.cap_raw is None:
         return node.locked
@@ -477,9 +496,9 @@ def _least(node: TokenNode) -> Value:
 
 
 def turnover_left(step: StepInput, total: Value, apart: Value = Fraction(0)) -> tuple[Value | None, str]:
-    """Return the value that this plan may still move, and its limit's name; the limits do not count `apart`.
+    """Return the turnover left for this plan, and its limit's name; `apart` does not count.
 
-    Raises Refused if less than a trade is left of the day's, and nothing is apart.
+    Raises Refused if less than a trade is left of the day's turnover, unless something is apart.
     """
     limits, found = step.limits, []
     if limits.turnover_bps is not None:

@@ -292,8 +292,7 @@ def _exits_first(step_input: StepInput) -> Proposal:
     whole = step = balance_changes.restore_excluded(step_input)
     decided = decide(step)
     plan: Plan | None = None
-    while decided.leaves and plan is None and isinstance(decision := decided.decision, Rebalance):
-        token = decided.leaves[0]
+    while (token := decided.exit_token) and plan is None and isinstance(decision := decided.decision, Rebalance):
         found = exits.backing_off(step, token) or _planned_exit(step, decision, token)
         if isinstance(found, Plan):
             plan = found
@@ -327,8 +326,8 @@ def decision_at(step_input: StepInput) -> DecisionResult:
     decided = decide(step_input)
     tried = (
         decided.zone is not None
-        or bool(decided.leaves)
-        or bool(step_input.aside and decide(balance_changes.restore_excluded(step_input)).leaves)
+        or bool(decided.exit_token)
+        or bool(step_input.aside and decide(balance_changes.restore_excluded(step_input)).exit_token)
     )
     if not tried and not isinstance(decided.decision, Rebalance):
         return decided
@@ -409,7 +408,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
         found = decide(step)  # a due slice stays due, and a fired exit is not part of this
         return Proposal(
-            replace(found, decision=plan.decision, reviewed=False, round=None, ended="", is_netting_only=False, leaves=()), plan, step
+            replace(found, decision=plan.decision, reviewed=False, round=None, ended="", is_netting_only=False, exit_token=""), plan, step
         )
 
     return propose
@@ -598,21 +597,26 @@ def sell_out(token: str) -> Proposer:
         drifts = decided.drifts
         if isinstance(decided.decision, Halt) and not drifts:
             return _by_owner(step, decided.decision, None)
-        if not any(one.token == token and one.investable_raw for one in drifts):
+        blocked = [one.why for one in step.stuck if one.token == token]
+        if not blocked and not any(one.token == token and one.investable_raw for one in drifts):
             return _by_owner(step, Hold(f"nothing of {label} is left to sell"), None)
-        found = _sold_out(step, drifts, token, f"{label} is sold out")
-        return found if isinstance(found, Proposal) else _by_owner(step, Hold(f"nothing more of {label} is sold: {found.why}"), None)
+        if not blocked:
+            found = _sold_out(step, drifts, token, f"{label} is sold out")
+            if isinstance(found, Proposal):
+                return found
+            blocked = [found.why]
+        return _by_owner(step, Hold(f"nothing more of {label} is sold: {blocked[0]}"), None)
 
     return lambda step: replace(sold_out(given := balance_changes.restore_excluded(step)), step=given)
 
 
 def _sold_out(step: StepInput, drifts: Sequence[AssetDrift], token: str, reason: str) -> Proposal | BlockedExit:
     """Return the owner's sale of all of this token for the numeraire, or why nothing of it can be sold now."""
-    found = _planned_exit(step, Rebalance(reason, exit_goal(step.portfolio, drifts, {token}), exit=True), token)
+    found = _planned_exit(step, Rebalance(reason, exit_goal(step.portfolio, drifts, token), exit=True), token)
     if isinstance(found, BlockedExit):
         return found
     proposal = _by_owner(step, found.decision, found)
-    return replace(proposal, decided=replace(proposal.decided, leaves=(token,)))
+    return replace(proposal, decided=replace(proposal.decided, exit_token=token))
 
 
 def rebalance_to_targets(step: StepInput) -> Proposal:
@@ -665,7 +669,7 @@ def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposa
     """Return a manual proposal: it neither does nor ends a due slice, and carries out no price signal."""
     found = decide(step)
     return Proposal(
-        replace(found, decision=decision, reviewed=False, zone=None, round=None, ended="", is_netting_only=False, leaves=()), plan
+        replace(found, decision=decision, reviewed=False, zone=None, round=None, ended="", is_netting_only=False, exit_token=""), plan
     )
 
 

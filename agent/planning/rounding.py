@@ -1,4 +1,6 @@
-"""Exact simulation of routes: each leg on the state left by the legs before it, every bound checked on the way."""
+"""Exact simulation of routes: each leg on the state left by the previous legs, with every bound
+checked.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +19,29 @@ from agent.planning.routes import Route, merge_routes
 from agent.units import BPS, Value, floor_int
 
 DUST_DIVISOR = 10**6
-"""One part in so many of an approval goes with the last route: a plan made again after its approval ends that near, and what it left
-would cost a transaction that takes the allowance back."""
+"""Divisor of an approval: a remainder up to this part goes with the last route.
+
+A plan made again after its approval ends that near, and a leftover allowance would cost a
+transaction to reset.
+"""
 NOTHING: Mapping[tuple[str, str], int] = MappingProxyType({})
 UNSOLD = Fraction(1, 10**7)
-"""Part of what is traded that may stay unsold for floating point's sake."""
+"""Fraction of the traded amount that may stay unsold because of float error."""
 COARSE = 100_000
-"""Base units that a trade is worth from which on one more or less is not worth naming."""
+"""Base units of a trade above which a single unit is negligible."""
 WHOLE = 1_000
-"""Divisor of an amount, ten basis points, that may buy nothing so that a leaving token is sold whole."""
+"""Divisor of an amount (ten basis points) that may buy nothing so that a leaving token is sold
+whole.
+"""
 RETRIES = 12
-"""Most times that a route is shortened until all its legs fit; each try aims at the leg that did not."""
+"""Maximum number of times that a route is shortened; each try aims at the leg that did not fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class _SimulatedLeg:
-    """One leg simulated: the pool before and after it, whether the wallet pays it and gets what it pays, and which sources feed it."""
+    """One simulated leg: pool before and after, whether the wallet pays it and receives its output,
+    and its sources.
+    """
 
     token_in: str
     token_out: str
@@ -45,9 +54,10 @@ class _SimulatedLeg:
 
 @dataclass(slots=True)
 class _RouteTrial:
-    """Legs of a route that are not booked yet, with the pools after them.
+    """Legs of a route not booked yet, with the pools after them.
 
-    If one does not fit, `short` are the sources that pay it, and the fraction of their amounts to try next.
+    If a leg does not fit, `short` are the sources that pay it, and the fraction of their amounts to
+    try next.
     """
 
     amounts: list[int]
@@ -58,7 +68,9 @@ class _RouteTrial:
 
 
 class RouteSimulator:
-    """Simulator of routes on the changing state of the pools, with the result in `draft`; an `exact` one trims no amounts."""
+    """Simulator of routes on the changing pool states, with the result in `draft`; with `exact`,
+    amounts are not trimmed.
+    """
 
     def __init__(self, problem: Problem, exact: bool = False) -> None:
         self.problem, self.exact = problem, exact
@@ -73,9 +85,9 @@ class RouteSimulator:
         return node.spendable_raw - self.draft.sold.get(token, 0)
 
     def run(self, route: Route, wanted: Sequence[int]) -> list[int]:
-        """Trade up to the wanted amounts, by source, within bounds and balances; return the base units taken.
-
-        Sources of a leg that pays less than its fair floor are left out; the other sources of their route continue.
+        """Trade up to the wanted amounts, by source, within bounds and balances; return the base
+        units taken. Sources of a leg below its fair floor are dropped; the other sources of the
+        route continue.
         """
         amounts = self._affordable([source.hops[0][1] for source in route.sources], wanted)
         for _ in amounts:
@@ -93,7 +105,7 @@ class RouteSimulator:
         return [0] * len(amounts)
 
     def _fitting(self, route: Route, amounts: Sequence[int]) -> _RouteTrial | None:
-        """The route with as much of the amounts as all its legs take; None if that is nothing."""
+        """Return the route with the largest amounts that all its legs take; None for nothing."""
         amounts = list(amounts)
         for _ in range(RETRIES):
             trial = _RouteTrial(amounts)
@@ -106,7 +118,9 @@ class RouteSimulator:
         return None
 
     def _without(self, route: Route, trial: _RouteTrial, leg: Leg, sources: range) -> list[int]:
-        """Return the amounts of a trial without the sources of an unfair leg, and record its pool."""
+        """Return the amounts of a trial without the sources of a leg below its floor, and record
+        its pool.
+        """
         draft, problem = self.draft, self.problem
         draft.barred[leg.pool] = f"pays {leg.amount_out_raw} base units where the reference price asks for at least {leg.min_out_raw}"
         tokens = [source.hops[0][1] for source in route.sources]
@@ -115,10 +129,9 @@ class RouteSimulator:
         return [0 if at in sources else raw for at, raw in enumerate(trial.amounts)]
 
     def _trimmed(self, route: Route, trial: _RouteTrial, whole: bool) -> _RouteTrial:
-        """Return the least amounts with the same output, if a base unit of a token on the way is a notable part of the trade.
-
-        A leg pays whole base units: any input beyond those is a gift to the pool. With `whole`, leaving tokens are still sold to
-        the last unit if that costs little.
+        """Return the least amounts with equal output, if one base unit of a token on the route is a
+        notable part of the trade. Outputs are whole base units: any excess input is a gift to the
+        pool. With `whole`, leaving tokens are still sold to the last unit if that costs little.
         """
         problem, paid_raw = self.problem, trial.runs[-1].swapped.amount_out_raw
         value = paid_raw * problem.price(trial.runs[-1].token_out)
@@ -139,7 +152,7 @@ class RouteSimulator:
         return trial
 
     def _affordable(self, tokens: Sequence[str], wanted: Sequence[int]) -> list[int]:
-        """The wanted amounts of tokens, as far as the wallet has them."""
+        """Return the wanted amounts, capped at the wallet's balances."""
         left = {token: self.spendable(token) for token in tokens}
         amounts = []
         for token, raw in zip(tokens, wanted, strict=True):
@@ -151,14 +164,16 @@ class RouteSimulator:
         return amounts
 
     def _is_dust(self, token: str, raw: int) -> bool:
-        """True if the remainder of an approval or of a leaving token is so small that only float error left it."""
+        """True if the remainder of an approval or leaving token is mere float error."""
         node = self.problem.nodes[self.problem.position[token]]
         if token in self.problem.leaving and raw * node.price <= UNSOLD * self.problem.total:
             return True
         return node.cap_raw is not None and raw * DUST_DIVISOR <= node.spendable_raw
 
     def _follow(self, route: Route, trial: _RouteTrial, last: bool, begin: int = 0) -> int:
-        """Run a route whose sources are numbered from `begin`; return its output in base units, or the input of a leg that does not fit."""
+        """Run a route whose sources are numbered from `begin`; return its output in base units, or
+        the input of a leg that does not fit.
+        """
         end, amount = begin, 0
         for feed in route.feeds:
             amount += self._follow(feed, trial, last=False, begin=end)
@@ -181,7 +196,7 @@ class RouteSimulator:
         return amount
 
     def _leg_fits(self, trial: _RouteTrial, pool_address: str, token_in: str, amount: int) -> SwapResult[Pool] | Fraction:
-        """One leg's swap when it fits, else the part of the amount to try next."""
+        """Return the swap of a leg that fits, else the fraction of the amount to try next."""
         before = trial.now.get(pool_address, self.now[pool_address])
         room = self.room(pool_address, token_in, trial.spent)
         if amount > room:
@@ -202,7 +217,9 @@ class RouteSimulator:
         return swapped
 
     def room(self, pool_address: str, token_in: str, more: Mapping[tuple[str, str], int] = NOTHING) -> int:
-        """Base units the pool still takes within its bounds; none once it has traded the other way. `more` is spent besides."""
+        """Return base units that the pool still takes within its bounds; zero once it has traded
+        the other way. `more` is spent in addition.
+        """
         key, start = (pool_address, token_in), self.problem.pools[pool_address]
         back = (pool_address, pools.token_out(start, token_in))
         if back in self._spent or back in more:
@@ -253,7 +270,7 @@ class RouteSimulator:
         )
 
     def _price_in(self, run: _SimulatedLeg, leg: Leg) -> None:
-        """Split a leg's loss at reference prices into fee, impact against the pool's price in the snapshot, and skew."""
+        """Split a leg's loss at reference prices into fee, impact against the snapshot, and skew."""
         problem, draft = self.problem, self.draft
         price_in, price_out = problem.price(leg.token_in), problem.price(leg.token_out)
         net_raw = leg.amount_in_raw - leg.fee_raw
@@ -268,9 +285,9 @@ class RouteSimulator:
 
 
 def run_routes(problem: Problem, routes: Sequence[Route], worth: Callable[[PlanDraft], float], exact: bool = False) -> PlanDraft:
-    """Run merged routes. If that leaves a part unsold, because merging passes pools in another order, run single routes too.
+    """Run merged routes, and single routes if merging leaves a part unsold.
 
-    The draft with the higher utility is returned.
+    Merging passes pools in another order. The draft with the higher utility is returned.
     """
     coin = problem.coin
     native = [route for route in routes if coin is not None and coin.free_wei and route.hops[0][1] == coin.token]
@@ -281,10 +298,11 @@ def run_routes(problem: Problem, routes: Sequence[Route], worth: Callable[[PlanD
 
 
 def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDraft, Value]:
-    """Run routes in order; return the draft, and the value left unsold.
+    """Run routes in order; return the draft and the unsold value.
 
-    Amounts that a route cannot absorb move to the next route between the same tokens, so that nothing overshoots. Sales of native
-    coin go first and alone: SwapRouter02 pays wrapped coin with native coin while it holds some.
+    Amounts that a route cannot absorb move to the next route between the same tokens, so that
+    nothing overshoots. Sales of native coin go first and alone: SwapRouter02 pays wrapped coin with
+    native coin while it holds some.
     """
     walk = RouteSimulator(problem, exact)
     left: dict[tuple[str, str], int] = {}

@@ -113,7 +113,8 @@ class DecisionResult:
     Rebalance stands only if the plan saves more than it costs. `round` is what a campaign is due to do, `ended` why the one that was
     under way is not any more, and `begins` is one that begins with this decision. `order` is the limit order that it fills.
     `sleeves` is what strategies want where several share the wallet; it `crosses` when only they exchange something, no market.
-    `leaves` is the asset that an exit sells with this decision, none or one; `stuck` are exits that cannot be done now.
+    `exit_token` is the asset that an exit sells with this decision (empty: none), `stuck` are exits that
+    cannot be done now.
     """
 
     decision: Decision
@@ -129,7 +130,7 @@ class DecisionResult:
     order: str = ""
     sleeves: NettingResult | None = None
     is_netting_only: bool = False
-    leaves: tuple[str, ...] = ()
+    exit_token: str = ""
     stuck: tuple[BlockedExit, ...] = ()
 
     @property
@@ -208,8 +209,9 @@ def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
     if (leaving := exits.triggered_exit(step, drifts, context.prices)) is None:
         return None
     first = native_coin.top_up(step, leaving)
-    sold = exits.exit_tokens(step, drifts)[:1] if first is None and isinstance(leaving, Rebalance) else ()
-    return replace(context.result(first or leaving), leaves=sold)
+    if first is None and isinstance(leaving, Rebalance):
+        return replace(context.result(leaving), exit_token=exits.exit_tokens(step, drifts)[0])
+    return context.result(first or leaving)
 
 
 def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:

@@ -1,7 +1,6 @@
-"""Gradual execution at this block: due, waiting, or ended with a reason; slice sizes, times and budget.
-
-Only the terms of the execution are stored. Each slice is decided anew from the snapshot, and the execution ends once those terms no
-longer hold.
+"""Gradual execution at this block: due, waiting, or ended with a reason; slice sizes, times and
+budget. Only the terms of the execution are stored. Each slice is decided anew from the snapshot,
+and the execution ends once those terms no longer hold.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from agent.policy.drift import compute_drifts, corrections
 from agent.policy.triggers.trigger import Signal
 from agent.units import BPS, Price, Value, ceil_int, value_text
 
-# --- Slice arithmetic: size and time of the next slice, with their random draws.
+# --- Slice arithmetic: size and time of the next slice, with random draws.
 
 
 MILLION = 1_000_000
@@ -41,7 +40,7 @@ MAX_DURATION_FACTOR = 2
 
 
 def jitter_factor(ppm: int, jitter_bps: int) -> Fraction:
-    """Chance in millionths as a factor around one: from 1 - jitter to 1 + jitter, evenly."""
+    """Map a draw in millionths to a factor from 1 - jitter to 1 + jitter, uniform."""
     jitter = Fraction(jitter_bps, BPS)
     return 1 - jitter + 2 * jitter * Fraction(ppm, MILLION - 1)
 
@@ -52,12 +51,14 @@ def mean_slice_value(execution: GradualExecution) -> Value:
 
 
 def slice_value(execution: GradualExecution, draw: SliceDraw) -> Value:
-    """Return the value of the next slice unless less remains; each draw is independent, so that no slice reveals another (T15)."""
+    """Return the value of the next slice, capped at the remainder; draws are independent, so that
+    no slice reveals another (T15).
+    """
     return mean_slice_value(execution) * jitter_factor(draw.size_ppm, execution.pace.size_jitter_bps)
 
 
 def slice_fraction(execution: GradualExecution, draw: SliceDraw, left: Value) -> Fraction:
-    """Return the next slice as a fraction of `left`; a slice takes everything if no more than its size remains."""
+    """Return the next slice as a fraction of `left`; 1 if no more than one slice remains."""
     wanted = slice_value(execution, draw)
     return Fraction(1) if left <= wanted else wanted / left
 
@@ -73,7 +74,9 @@ def slice_wait_s(execution: GradualExecution, draw: SliceDraw) -> int:
 
 
 def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple[int, int]:
-    """Return the last chain time at which a slice may begin, and the expiry one mean interval later, in case the agent was paused."""
+    """Return the last chain time at which a slice may begin, and the expiry one mean interval
+    later, in case the agent was paused.
+    """
     if pace.style is ExecutionStyle.LIMIT:
         return began_s + pace.patience_s, began_s + pace.patience_s
     mean_s = mean_interval_s(pace, rounds)
@@ -82,16 +85,23 @@ def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple
 
 
 SAME_BPS = 25
-"""Largest change of a target that counts as none: targets of allocators and strategies move a little every cycle."""
+"""Largest target change that is ignored: allocators and strategies move targets a little every
+cycle.
+"""
 TARGETS_CHANGED = "what is wanted of the portfolio changed"
-"""Reason of an execution that ended by changed targets: the next continues with its prices and its budget."""
+"""Reason of an execution ended by changed targets: the next continues with its prices and budget."""
 REVERSAL_DIVISOR = 10
-"""Divisor of a mean slice: a larger overshoot the other way counts as a price reversal, a smaller one as rounding of slices."""
+"""Divisor of a mean slice: a larger overshoot counts as a price reversal, a smaller one as rounding
+of slices.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceDecision:
-    """Decision on the current gradual execution. `round` is the slice that is due, `ended` the reason if it is over."""
+    """Decision on the current gradual execution.
+
+    `round` is the due slice, `ended` the reason if it is over.
+    """
 
     decision: Decision
     round: ExecutionSlice | None = None
@@ -99,7 +109,9 @@ class SliceDecision:
 
 
 def invalidation_reason(step: StepInput) -> str:
-    """Return why the execution's terms no longer match the config or the targets; empty while they do, or without an execution."""
+    """Return why the execution's terms no longer match config or targets; empty while they match,
+    or without an execution.
+    """
     if step.history.campaign is None:
         return ""
     begun = step.history.campaign.campaign
@@ -117,19 +129,23 @@ def invalidation_reason(step: StepInput) -> str:
 
 
 def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
-    """Other tokens, another order of them, which goals go by, or other targets: none at all is another one, however small it was."""
+    """True if tokens, their order or targets differ; a target that becomes zero or non-zero always
+    differs.
+    """
     if [*now_bps] != [*then_bps]:
         return True
     return any(abs(bps - then_bps[token]) > SAME_BPS or (bps == 0) != (then_bps[token] == 0) for token, bps in now_bps.items())
 
 
 def target_weights(step: StepInput) -> tuple[tuple[str, int], ...]:
-    """Return the target of each token, to which an execution is bound."""
+    """Return the target of each token to which an execution is bound."""
     return tuple((asset.token.address, asset.target_bps) for asset in step.portfolio.assets)
 
 
 def decide_slice(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> SliceDecision | None:
-    """Return the decision on the execution under way; None if there is none, or its terms no longer match."""
+    """Return the decision on the current execution; None if there is none or its terms no longer
+    match.
+    """
     under = step.history.campaign
     if under is None or invalidation_reason(step):
         return None
@@ -152,7 +168,9 @@ def decide_slice(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[
 
 
 def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress) -> SliceDecision:
-    """Return the next part of a purchase, which the owner has confirmed: it needs no price signal, and buys the present targets."""
+    """Return the next part of a confirmed purchase: it needs no price signal and buys the present
+    targets.
+    """
     begun, now_s, goal = under.campaign, step.snapshot.head.timestamp_s, purchase.purchase_goal(step, drifts)
     lacks = corrections(drifts, goal).values()
     allowed, left = purchase.turnover_allowance(step), sum((lack for lack in lacks if lack > 0), Fraction(0))
@@ -174,7 +192,9 @@ def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionPro
 
 
 def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
-    """Return the signals of tokens that still have to move in the execution's direction. Raises Refused."""
+    """Return the signals of tokens that still have to move in the execution's direction. Raises
+    Refused.
+    """
     under = step.history.campaign
     if under is None:
         return frozenset()
@@ -183,7 +203,7 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
 
 
 def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
-    """The goal, with each edge that is not reached yet only so far away as `part` of the way to it."""
+    """Return the goal with each unreached edge moved to `part` of its distance."""
     weights = tuple(
         replace(
             wanted,
@@ -198,9 +218,10 @@ def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Go
 
 
 def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
-    """Return the shared budget that earlier executions have used, for one that begins now; None if it has its own.
+    """Return the shared budget used by earlier executions, for a new one; None if it has its own.
 
-    The source is the execution that this cycle ends, or the store, until the first execution's time is over.
+    Taken from the execution that this cycle ends, or from the store until the first execution's
+    time is over.
     """
     under = step.history.campaign
     found = step.history.spent if under is None or under.campaign.purchase is not None else carried_budget(under, invalidation_reason(step))
@@ -208,7 +229,9 @@ def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
 
 
 def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
-    """Return the used budget that an execution ended by `why` passes on; gains do not enlarge the budget."""
+    """Return the used budget that an execution ended by `why` passes on; gains do not enlarge the
+    budget.
+    """
     begun = under.campaign
     before = begun.before or BudgetCarryover(begun.expires_s, Fraction(0), Fraction(0))
     lost = before.spent + max(Fraction(0), under.spent)
@@ -216,9 +239,9 @@ def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
 
 
 def budget_left(pace: ExecutionPace, intended_value: Value, before: BudgetCarryover | None) -> Value | None:
-    """Return the budget of an execution of this value; None without a budget.
+    """Return the remaining budget of an execution of this value; None without a budget.
 
-    Executions that share a budget may together lose no more than the largest of them alone.
+    Executions that share a budget may together lose no more than the largest alone.
     """
     if pace.budget_bps is None:
         return None
@@ -228,7 +251,7 @@ def budget_left(pace: ExecutionPace, intended_value: Value, before: BudgetCarryo
 
 
 def format_budget(step: StepInput, begun: GradualExecution) -> str:
-    """Format an execution's budget, and say if it is the remainder of a shared one."""
+    """Format an execution's budget, and mark the remainder of a shared one."""
     shown = _money(step, begun.budget or Fraction(0))
     return (
         shown if begun.before is None else f"{shown}, the rest of one that corrections share until {text.format_time(begun.before.until_s)}"
@@ -236,7 +259,9 @@ def format_budget(step: StepInput, begun: GradualExecution) -> str:
 
 
 def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
-    """Return the fraction of the remainder to trade now: all of it if no further slice could begin in time."""
+    """Return the fraction of the remainder to trade now: all of it if no further slice could begin
+    in time.
+    """
     begun = under.campaign
     soonest_s = mean_interval_s(begun.pace, begun.rounds) * jitter_factor(0, begun.pace.time_jitter_bps)
     if begun.pace.style is ExecutionStyle.LIMIT or now_s + soonest_s > begun.ends_s:
@@ -263,7 +288,7 @@ def _over(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgres
 
 
 def _left(drifts: Sequence[AssetDrift], begun: GradualExecution) -> Value:
-    """Value that still has to move the way that it began with."""
+    """Return the value that still has to move in the initial direction."""
     lacks, sides = corrections(drifts, begun.goal), dict(begun.sides)
     sold = sum((-lack for token, lack in lacks.items() if lack < 0 and sides.get(token) == -1), Fraction(0))
     bought = sum((lack for token, lack in lacks.items() if lack > 0 and sides.get(token) == 1), Fraction(0))

@@ -12,14 +12,14 @@ from agent.reference import prices as rounds
 from agent.reference.prices import ReferencePrices, reference_prices, reference_prices_at
 from agent.units import BPS, Price, Token
 
-# --- Sequencer uptime of a rollup: long enough for prices, and the responses to them, to have caught up.
+# --- Sequencer uptime of a rollup, with a grace period for prices to catch up after an outage.
 
 
 def sequencer_fault(step: StepInput) -> str:
-    """Return why the sequencer's uptime feed forbids trading (T13); empty if it does not, or without such a feed.
+    """Return why the sequencer uptime feed forbids trading (T13); empty if trading is allowed.
 
-    Chainlink's L2 uptime feeds answer 0 while the sequencer is up and 1 while it is down; a round starts with each change. The age
-    of a round means nothing: a sequencer that never stops never writes a round.
+    Chainlink's L2 uptime feeds answer 0 while the sequencer is up and 1 while it is down, and write
+    a round at each change. The age of a round therefore has no meaning.
     """
     feed, now_s = step.reference.sequencer_feed, step.snapshot.head.timestamp_s
     if feed is None:
@@ -42,14 +42,16 @@ def sequencer_fault(step: StepInput) -> str:
     return ""
 
 
-# --- Agreement of two sources of one price: a feed, and the TWAP of the pools.
+# --- Agreement of two sources of one price: feed and TWAP.
 
 
 _TWO = (PriceSource.FEED, PriceSource.TWAP)
 
 
 def source_deviations(step: StepInput) -> Iterator[tuple[Fraction, str]]:
-    """(relative distance of the mean from the feed, token) where both are configured sources and both have a price."""
+    """Return (relative deviation of the TWAP from the feed, token) where both sources are
+    configured and have a price.
+    """
     if not set(_TWO) <= set(step.reference.kinds):
         return
     by_feed, by_mean = (_by(step, kind) for kind in _TWO)
@@ -70,24 +72,25 @@ def source_conflict(step: StepInput) -> str:
 
 
 def _by(step: StepInput, kind: PriceSource) -> dict[str, Fraction]:
-    """Prices by one source alone."""
+    """Return prices from a single source."""
     alone = replace(step, reference=replace(step.reference, kinds=(kind,)))
     return reference_prices(alone).by_token
 
 
-# --- Reference prices to record: those without a conflict that the preceding blocks confirm.
+# --- Reference prices to record: without a conflict, and confirmed by the preceding blocks.
 
 
 PRICE_FIGURES = 18
-"""Significant decimal figures that a recorded price keeps; the last one is rounded to the nearest, half to even."""
+"""Significant figures of a recorded price, rounded half to even."""
 _ROUND = Context(prec=PRICE_FIGURES, rounding=ROUND_HALF_EVEN)
 
 
 def confirmed_prices(step: StepInput, past: Sequence[PastPrices], at_s: int) -> tuple[PricePoint, ...]:
-    """The price of each token but the numeraire: the median of this block and of the policy.confirm_blocks before it (T3).
-
-    One block, or fewer than half of them, move no recorded price. A token that has no reference price in one of them is left
-    out, and so is all while the blocks before are not known, the sequencer is down or two sources contradict each other.
+    """Return the median price per token over this block and the last policy.confirm_blocks blocks
+    (T3). A manipulation of fewer than half of the blocks does not move a recorded price. Tokens
+    without a reference price in one of the blocks are left out. No price is returned if the
+    preceding blocks are unknown, the sequencer is down or two sources disagree. The numeraire has
+    no entry.
     """
     wanted, head = step.policy.confirm_blocks, step.snapshot.head.number
     before = past[:wanted]
@@ -102,22 +105,22 @@ def confirmed_prices(step: StepInput, past: Sequence[PastPrices], at_s: int) -> 
 
 
 def round_price(price: Price) -> Price:
-    """The price to FIGURES significant figures: mean prices of pools have hundreds, which no later use needs."""
+    """Round a price to FIGURES significant figures; mean prices of pools have hundreds."""
     with_figures: Decimal = _ROUND.divide(Decimal(price.numerator), Decimal(price.denominator))
     return Fraction(with_figures)
 
 
 def _median(prices: Sequence[Price]) -> Price:
-    """The lower of the two in the middle where their number is even."""
+    """Return the median; of an even number of prices the lower middle one."""
     return sorted(prices)[(len(prices) - 1) // 2]
 
 
 DOLLAR_NAMES = frozenset({"DAI", "FRAX", "GHO", "MIM", "DOLA"})
 """Dollar tokens whose symbol does not contain USD."""
 ABOVE_PEG = Fraction(6, 5)
-"""A token worth more than this many dollars is not a stablecoin, whatever its symbol: interest-bearing ones grow."""
+"""A token above this price in dollars is not a stablecoin: interest-bearing tokens grow."""
 REPEG_SHARE = Fraction(1, 2)
-"""A token that left its peg counts as back only within this part of the limit: around the limit it would come and go."""
+"""Fraction of the limit within which a depegged token must return; avoids flapping at the limit."""
 
 
 class PegUnknown(Exception):
@@ -126,7 +129,9 @@ class PegUnknown(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DollarPeg:
-    """One dollar token: dollars per whole token, how far that is from one, and the limit for it now in bps."""
+    """Price of one dollar token: dollars per whole token, deviation from one dollar, and limit in
+    bps.
+    """
 
     token: Token
     usd: Fraction
@@ -134,17 +139,17 @@ class DollarPeg:
 
     @property
     def distance(self) -> Fraction:
-        """Relative distance from a dollar."""
+        """Relative deviation from one dollar."""
         return abs(self.usd - 1)
 
     @property
     def off(self) -> bool:
-        """True if the deviation is beyond its limit."""
+        """True if the deviation exceeds the limit."""
         return self.distance * BPS > self.limit_bps
 
 
 def dollar_pegs(step: StepInput, references: ReferencePrices, limit_bps: int) -> Iterator[DollarPeg]:
-    """Every asset that its symbol marks as a dollar, at the limit for it. Raises PegUnknown.
+    """Return the peg of every asset with a dollar symbol. Raises PegUnknown.
 
     The price is the token's own USD feed, else its reference price times the numeraire's USD feed.
     """
@@ -157,7 +162,10 @@ def dollar_pegs(step: StepInput, references: ReferencePrices, limit_bps: int) ->
 
 
 def depegged_tokens(step: StepInput, references: ReferencePrices) -> tuple[str, ...]:
-    """Addresses of the dollars that are off their peg now. While their price is unknown those that were off still are."""
+    """Return addresses of depegged tokens.
+
+    If prices are unknown, previously depegged tokens remain depegged.
+    """
     limit_bps = step.limits.depeg_bps
     if limit_bps is None:
         return ()
@@ -169,10 +177,10 @@ def depegged_tokens(step: StepInput, references: ReferencePrices) -> tuple[str, 
 
 
 def depeg_fault(step: StepInput, references: ReferencePrices) -> str:
-    """Return why a depegged stablecoin stops trading; empty if none is off its peg.
+    """Return why a depegged stablecoin stops trading; empty if none is depegged.
 
-    A falling stablecoin would be bought, at a price that is not reliable. If its price is unknown, the guard of the same name
-    decides.
+    A rebalance would buy the falling stablecoin, at an unreliable price. If the price is unknown,
+    the guard of the same name decides.
     """
     limit_bps = step.limits.depeg_bps
     off = depegged_tokens(step, references)
@@ -188,7 +196,7 @@ def depeg_fault(step: StepInput, references: ReferencePrices) -> str:
 
 
 def is_dollar(token: Token) -> bool:
-    """A symbol marks a dollar when it contains USD in any case or is one of DOLLAR_NAMES."""
+    """True if the symbol contains USD in any case or is in DOLLAR_NAMES."""
     return "USD" in token.symbol.upper() or token.symbol.upper() in DOLLAR_NAMES
 
 

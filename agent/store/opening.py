@@ -1,4 +1,4 @@
-"""Open and migrate a store: file mode, durability, and a check that it belongs to this wallet and chain."""
+"""Open and migrate a store: file mode, durability, and the check of wallet and chain."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ from agent.store.files.private_files import require_private
 from agent.store.store import Store
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014", "0015", "0016")
-"""Versions of the store that this code can read or migrate, oldest first; one script each in migrations/versions."""
+"""Store versions that this code can read or migrate, oldest first; one script each in
+migrations/versions.
+"""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD_SCHEMA = MIGRATIONS / "head.sql"
-"""Schema that the migrations build in an empty SQLite file, by scripts/store_schema.py."""
+"""Schema of an empty SQLite file, generated from the migrations by scripts/store_schema.py."""
 _BUSY_TIMEOUT_MS = 5_000
 _CHECKED_BYTES = 64 * 1024 * 1024
-"""A file up to this size is checked whole at open, within a second; pages of larger ones as they are read."""
+"""Files up to this size are checked whole at open, within a second; pages of larger files as they
+are read.
+"""
 
 
 def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str = LIVE) -> Store:
@@ -87,12 +91,14 @@ def sqlite_path(url: str) -> Path | None:
 def _parse(url: str) -> URL:
     try:
         return make_url(url)
-    except (ArgumentError, ValueError):  # the text may contain a password: it is not repeated
+    except (ArgumentError, ValueError):  # the text may contain a password: never repeat it
         raise ConfigError("store.url is not a database address; write sqlite:///trimtab.db") from None
 
 
 def _private(path: Path) -> None:
-    """Create an owner-only file (T18) before SQLite opens it; the write-ahead log inherits its mode. Refuse one that others may write."""
+    """Create an owner-only file (T18) before SQLite opens it; the write-ahead log inherits its
+    mode. Refuse a file that others may write.
+    """
     if not path.parent.is_dir():
         raise ConfigError(f"store.url: folder {str(path.parent)!r} does not exist; create it or name another")
     require_private(path, "store", companions=True)
@@ -102,7 +108,7 @@ def _private(path: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
-    require_private(path, "store", companions=True)  # in a folder like /tmp another user may have created it a moment ago
+    require_private(path, "store", companions=True)  # in a folder like /tmp another user may have created it meanwhile
 
 
 def _engine(place: URL, **options: Any) -> Engine:
@@ -112,13 +118,13 @@ def _engine(place: URL, **options: Any) -> Engine:
         raise ConfigError(f"store.url: no driver for {place.drivername!r}: {error}; write sqlite:///trimtab.db") from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _durable)
-        # Not a listener: an engine with one checks for listeners around every statement, a third of a statement's cost.
+        # Not a listener: listeners cost a third of every statement.
         engine.dialect.do_begin = _begin  # type: ignore[assignment, method-assign]  # a dialect's own hook
     return engine
 
 
 def _durable(connection: Any, _record: object) -> None:
-    """Make each commit durable before it returns; transactions are begun by `_begin`, not by the driver."""
+    """Make commits durable before they return; `_begin` begins transactions, not the driver."""
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
@@ -129,13 +135,13 @@ def _durable(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: PoolProxiedConnection) -> None:
-    """Take the write lock at once: taken halfway, it could fail after the first statement."""
+    """Take the write lock at once: taken later, it could fail after the first statement."""
     raw: Any = connection.dbapi_connection
     raw.execute("BEGIN IMMEDIATE" if WRITE in connection.info else "BEGIN")
 
 
 def _found(engine: Engine, path: Path | None) -> str | None:
-    """Version of a checked store; None if it has no tables."""
+    """Return the version of a checked store; None without tables."""
     with engine.connect() as connection, connection.begin():
         if path is not None:
             _check(connection, path)
@@ -151,7 +157,7 @@ def _check(connection: Connection, path: Path) -> None:
 
 
 def _version(connection: Connection) -> str | None:
-    """Version of the store; None if it has no tables."""
+    """Return the version of the store; None without tables."""
     if not connection.dialect.has_table(connection, "alembic_version"):
         if not inspect(connection).get_table_names():
             return None
@@ -166,7 +172,7 @@ def _version(connection: Connection) -> str | None:
 
 
 def upgrade(url: str) -> tuple[str | None, str, Path | None]:
-    """Migrate the store at `url`; return its version before, its version now, and the path of the backup, if one was made.
+    """Migrate the store at `url`; return old version, new version, and path of the backup, if any.
 
     Raises ConfigError if there is no store, OperatorNeeded like `open_store`.
     """
@@ -186,9 +192,10 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
 
 
 def _migrate(engine: Engine) -> Path | None:
-    """Run all migrations in one transaction: an interrupted one leaves the store as it was.
+    """Run all migrations in one transaction; an interruption leaves the store unchanged.
 
-    A store with data is backed up first; returns the path of the backup. A new SQLite file is created in its final form.
+    A store with data is backed up first; return the path of the backup. A new SQLite file is
+    created in its final form.
     """
     with engine.connect() as connection, connection.begin():
         before = _version(connection)
@@ -222,8 +229,9 @@ def run_migrations(connection: Connection) -> None:
 
 @compiles(CreateIndex, "postgresql")
 def _partial(create: CreateIndex, compiler: Any, **more: Any) -> str:
-    """Compile partial indexes alike on PostgreSQL and SQLite. The models name SQLite's alone, so that the other dialect is not always
-    loaded.
+    """Compile partial indexes alike on PostgreSQL and SQLite.
+
+    The models name only SQLite's, so that the other dialect is loaded on demand.
     """
     options = create.element.dialect_options
     if options["postgresql"]["where"] is None:

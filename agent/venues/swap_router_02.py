@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from agent.chain.lens import abi_encode
 from agent.errors import Refused
 from agent.model import Leg, LegFunding, Plan
+from agent.planning.gas import NATIVE_VENUE
 from agent.signing.calldata import (
     EXACT_INPUT_SINGLE,
     MULTICALL,
@@ -29,8 +30,6 @@ CONTRACT_BALANCE = 0
 """Constants.CONTRACT_BALANCE of SwapRouter02: the leg spends the router's whole balance of its token."""
 V2_VENUE = "uniswap_v2"
 V3_VENUE = "uniswap_v3"
-NATIVE_VENUE = "wrapped_native"
-"""Venue of a leg that wraps the native coin (token_in is NATIVE) or unwraps it (token_out is)."""
 
 
 def encode(plan: Plan, wallet: str, deadline_s: int) -> str:

@@ -1,4 +1,4 @@
-"""Choice of weights: its due time, the allocator's result, and the threshold of a change."""
+"""Choice of weights: due time, allocator result, and threshold of a change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from agent.weights.bounded import to_bps
 
 
 def settings_hash(weights: AllocatorConfig, assets: Sequence[Asset]) -> str:
-    """A name of what a choice rests on besides data: the allocator's settings, the assets, the targets of the fixed ones."""
+    """Return a hash of the choice's inputs besides data: allocator settings, assets, and targets of
+    fixed assets.
+    """
     kept = {asset.token.address: asset.target_bps for asset in assets if asset.token.address in weights.fixed}
     tokens = sorted(asset.token.address for asset in assets)
     text = codec.dumps(weights) + repr(tokens) + repr(sorted(kept.items()))
@@ -23,7 +25,7 @@ def settings_hash(weights: AllocatorConfig, assets: Sequence[Asset]) -> str:
 
 
 def valid_allocation(weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None) -> Allocation | None:
-    """The last choice, where it was made under these settings for these assets."""
+    """Return the last choice if made under these settings for these assets."""
     return last if last is not None and last.basis == settings_hash(weights, assets) else None
 
 
@@ -36,15 +38,18 @@ def is_allocation_due(weights: AllocatorConfig, assets: Sequence[Asset], last: A
 
 
 def unrounded_weights(weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData) -> tuple[WeightBounds, UnroundedWeights]:
-    """Return the allocator's result before rounding. Raises Refused naming data that are missing, too old, singular or zero."""
+    """Return the allocator's unrounded result.
+
+    Raises Refused naming data that are missing, stale, singular or zero.
+    """
     bounds = bounds_of(weights, assets)
     return bounds, ALLOCATORS[weights.method](weights, bounds, facts)
 
 
 def choose_allocation(weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData, last: Allocation | None) -> Allocation:
-    """Return weights of all assets in bps that sum to 10,000; those of `last` if none would move by more than `churn_bps`.
-
-    The same input gives the same weights, in any order of the assets. Raises Refused as `unrounded_weights`.
+    """Return weights of all assets in bps that sum to 10,000; those of `last` if none would move by
+    more than `churn_bps`. The result does not depend on the order of assets. Raises Refused as
+    `unrounded_weights`.
     """
     bounds, found = unrounded_weights(weights, assets, facts)
     try:
@@ -79,7 +84,10 @@ def format_allocation(chosen: Allocation) -> str:
 
 
 def bounds_of(weights: AllocatorConfig, assets: Sequence[Asset]) -> WeightBounds:
-    """Free assets by address, so that no list's order decides a tie. Raises Refused if the bounds fit no weights."""
+    """Return bounds of free assets by address, so that list order never breaks ties.
+
+    Raises Refused if no weights fit the bounds.
+    """
     free = tuple(sorted(asset.token.address for asset in assets if asset.token.address not in weights.fixed))
     total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in weights.fixed)
     limits = {limit.token: limit for limit in weights.limits}

@@ -118,7 +118,7 @@ from agent.config.load import ConfigSource, load_config
 def step_age_s(config: ConfigSource) -> int | None:
     """Seconds since the newest step; None before the first."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        return next((int(time.time()) - line.now_s for line in store.steps(1)), None)
+        return next((int(time.time()) - line.now_s for line in store.steps.newest(1)), None)
 ''',
         ),
         "cli/step_age.py": (

@@ -117,11 +117,11 @@ def test_an_exit_without_a_market_leaves_its_turn_to_the_next() -> None:
 def test_each_exit_is_a_plan_of_its_own_in_the_portfolio_s_order() -> None:
     step, sold = fired("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND)), []
     while (found := judged(step)).plan is not None and found.plan.exits:
-        assert moved(found.plan) == {*found.decided.leaves, USDC.address} and not found.decided.stuck
-        sold.append((found.decided.leaves, found.reason.rpartition("; ")[2]))
+        assert moved(found.plan) == {found.decided.exit_token, USDC.address} and not found.decided.stuck
+        sold.append((found.decided.exit_token, found.reason.rpartition("; ")[2]))
         held = tuple(replace(one, raw=dict(found.plan.holdings_after)[one.token]) for one in step.snapshot.holdings)
         step = replace(step, snapshot=replace(step.snapshot, holdings=held))
-    assert [one for one, _ in sold] == [(WETH.address,), (WBTC.address,), (LINK.address,)]
+    assert [one for one, _ in sold] == [WETH.address, WBTC.address, LINK.address]
     assert sold[0][1] == "WETH is sold first, then WBTC, LINK, each by its own transaction"
     assert sold[1][1] == "WBTC is sold first, then LINK, each by its own transaction" and "by its own" not in sold[2][1]
 
@@ -129,9 +129,9 @@ def test_each_exit_is_a_plan_of_its_own_in_the_portfolio_s_order() -> None:
 def test_an_exit_that_was_refused_less_often_goes_first() -> None:
     step = fired("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND))
     refused = tuple(SubmissionRefusal(one.address, 1, times, "no") for one, times in ((WETH, 2), (WBTC, 1)))
-    assert judged(replace(step, history=replace(step.history, late=refused))).decided.leaves == (LINK.address,)
+    assert judged(replace(step, history=replace(step.history, late=refused))).decided.exit_token == LINK.address
     both = (replace(refused[1], times=2), replace(refused[0]), SubmissionRefusal(LINK.address, 1, 3, "no"))
-    assert judged(replace(step, history=replace(step.history, late=both))).decided.leaves == (WETH.address,)
+    assert judged(replace(step, history=replace(step.history, late=both))).decided.exit_token == WETH.address
 
 
 def test_where_nothing_else_is_to_be_done_it_holds_so_that_reviews_and_exchanges_inside_go_on() -> None:
@@ -233,7 +233,7 @@ def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
 def test_status_orders_alerts_and_the_journal_tell_it() -> None:
     step = fired("LINK")
     decided = proposals.decision_at(step)
-    assert mentions(decided.decision.reason, "LINK", "be sold") and not decided.leaves
+    assert mentions(decided.decision.reason, "LINK", "be sold") and not decided.exit_token
     assert ["LINK is" in line for line in orders_document(step)["stuck"]] == [True]
     found = judged(step)
     (told,) = [one for one in alerts(found, RunFacts(False, "", None)) if one.key.startswith("stuck:")]

@@ -115,14 +115,14 @@ def test_each_revert_moves_the_turn_to_the_next_exit(reverts: int, goes: Token) 
     step = fired("LINK", "WBTC", pools=TWO)
     failed = replace(step.history, reverts_in_row=reverts, failed_s=NOW_S - 3_600, failures_stop=reverts >= 3)
     found = engine.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
-    assert found.kind is OutcomeKind.PLANNED and found.decided.leaves == (goes.address,)
+    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == goes.address
 
 
 def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
     step = fired("LINK", "WBTC", pools=(*MARKET, OFF))
     failed = replace(step.history, reverts_in_row=3, failed_s=NOW_S - 3_600, failures_stop=True)
     found = engine.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
-    assert found.kind is OutcomeKind.PLANNED and found.decided.leaves == (WBTC.address,)
+    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address
 
 
 def refusing(exits: bool, **past: object) -> set[str]:

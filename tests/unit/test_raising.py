@@ -209,7 +209,7 @@ def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
     step = withdrawals.reserve_withdrawals(replace(fired, history=replace(fired.history, claims=claims)))
     assert "withdrawal 4 lacks" in withdrawals.open_withdrawal_reason(step)
     found = stuck.judged(step)
-    assert found.kind is OutcomeKind.PLANNED and found.decided.leaves == (WBTC.address,), found.reason
+    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address, found.reason
     assert found.plan is not None and found.plan.exits
     (after,) = [held for token_, held in found.plan.holdings_after if token_ == USDC.address]
     assert after > raw(4_900, USDC), "what is raised by it fills what is set aside"

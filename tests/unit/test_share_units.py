@@ -51,7 +51,14 @@ SHARES = _fields_of(Share, ShareOrOff)
 
 def test_only_weights_may_be_written_without_a_unit() -> None:
     assert set(_fields_of(Weight)) == WEIGHTS
-    assert {"LimitsTable.slippage", "ThresholdTable.relative", "StrategyTable.share", "PaceTable.budget", "LpTable.volatility"} <= {*SHARES}
+    assert {
+        "LimitsTable.slippage",
+        "threshold_trigger.relative",
+        "drawdown_trigger.fall",
+        "StrategyTable.share",
+        "PaceTable.budget",
+        "LpTable.volatility",
+    } <= {*SHARES}
     assert len(SHARES) > 40
 
 

@@ -66,7 +66,7 @@ def test_exits_are_sold_one_by_one_and_each_is_confirmed(worlds: Worlds) -> None
     world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
     done = world.rounds()
     assert done.kind is OutcomeKind.DONE and world.sold == addresses("T0", "T1", "T2")
-    assert [one.decided.leaves for one in world.asked] == [(token(one).address,) for one in ("T0", "T1", "T2")]
+    assert [one.decided.exit_token for one in world.asked] == [token(one).address for one in ("T0", "T1", "T2")]
     assert [len(one.exits_tried) for one in world.asked] == [0, 1, 2], "a confirmation given once does not cover the next exit"
     assert len({intent.step_id for intent in done.transactions}) == 3, "each has a step of its own in the journal"
     assert mentions(done.reason, "exits", "T0, T1, T2")
@@ -126,7 +126,7 @@ def test_where_everything_is_refused_no_exit_is_blamed(worlds: Worlds) -> None:
     world.store.budgets.mark_submission_refusals(before)
     done = world.rounds()
     assert done.kind is OutcomeKind.REFUSED and world.sold == [] and world.late == before
-    assert [one.decided.leaves for one in world.asked] == [(LINK.address,), (WBTC.address,), ()], "refused less often first"
+    assert [one.decided.exit_token for one in world.asked] == [LINK.address, WBTC.address, ""], "refused less often first"
 
 
 def test_where_nothing_else_can_be_tried_a_refused_exit_is_blamed(worlds: Worlds) -> None:
@@ -184,7 +184,7 @@ def test_an_exit_that_fires_meanwhile_is_confirmed_before_one_that_was_approved(
     world.approved = fires
     world.rounds()
     assert world.sold == [{WBTC.address}, {LINK.address}]
-    assert [one.decided.leaves for one in world.asked] == [(one.address,) for one in (LINK, WBTC, LINK)]
+    assert [one.decided.exit_token for one in world.asked] == [one.address for one in (LINK, WBTC, LINK)]
     assert world.asked[1].step_input.spend_caps == ()
 
 

@@ -54,17 +54,14 @@ class Composes:
 )
 def test_only_a_refusal_of_what_is_traded_blocks_the_exit(guards: list[str], blocks: bool) -> None:
     why = Refused("no", [Verdict(guard, "1", "2", False) for guard in guards])
-    found = late.refused_exit(why, (LINK.address,))
-    assert (found is not None) is blocks and late.refused_exit(why, ()) is None
-    for certain in (REVERTS, late.ExitRefused("no")):
-        assert (blocked := late.refused_exit(certain, (LINK.address,))) is not None and blocked.token == LINK.address
-        assert late.refused_exit(certain, ()) is None, "an ordinary plan is refused as ever"
+    assert late.concerns_trade(why) is blocks
+    assert late.concerns_trade(REVERTS) and late.concerns_trade(late.ExitRefused("no"))
 
 
 def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> None:
     step = fired("LINK", pools=ALL)
     swap = proposals.manual_swap(LINK.address, USDC.address, 10**18)(step)
-    assert swap.plan is not None and not swap.plan.exits and swap.decided.leaves == ()
+    assert swap.plan is not None and not swap.plan.exits and not swap.decided.exit_token
 
 
 def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -> None:
@@ -73,11 +70,17 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
 
     step, sold = fired(pools=(MARKET[0], DEAR, SOUND)), []
     while (outcome := sale(step)).plan is not None:
-        sold.append((outcome.decided.leaves, moved(outcome.plan)))
-        step = stuck.exclude_blocked_exits(outcome.step_input, [BlockedExit(*outcome.decided.leaves, "sold", "")])
-    assert sold == [((one.address,), {one.address, USDC.address}) for one in (WETH, LINK)]
+        sold.append((outcome.decided.exit_token, moved(outcome.plan)))
+        step = stuck.exclude_blocked_exits(outcome.step_input, [BlockedExit(outcome.decided.exit_token, "sold", "")])
+    assert sold == [(one.address, {one.address, USDC.address}) for one in (WETH, LINK)]
     assert outcome.kind is OutcomeKind.HOLD
     assert next(one.why for one in outcome.decided.stuck if one.token == WBTC.address).startswith("refused by oracle_deviation")
+
+
+def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:
+    step = fired(pools=(MARKET[0], DEAR, SOUND))
+    held = engine.evaluate_input(step, proposals.sell_out(WBTC.address), Sees(), "abc")
+    assert held.kind is OutcomeKind.HOLD and mentions(held.reason, "WBTC", "oracle_deviation")
 
 
 def test_a_token_that_does_not_tell_or_keep_its_allowance_is_blocked() -> None:
@@ -112,7 +115,7 @@ def test_a_token_that_ignores_its_approval_is_blocked_and_one_that_no_exit_sells
         late.missing_approvals(lacks, outcome, outcome.plan, sent(late.MAX_INEFFECTIVE_APPROVALS + 1))
     with pytest.raises(late.ExitRefused, match="may not"):
         late.missing_approvals(lacks, outcome, outcome.plan, (), last=True)
-    other = replace(outcome, decided=replace(outcome.decided, leaves=()))
+    other = replace(outcome, decided=replace(outcome.decided, exit_token=""))
     assert late.missing_approvals(lacks, other, outcome.plan, sent(9)), "of what is no exit the engine says what it always said"
 
 
@@ -150,8 +153,8 @@ def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_mor
     assert (first.times, first.at_s, first.why) == (1, now_s, "no")
     known = replace(step, history=replace(step.history, late=(first, replace(first, token=WETH.address))))
     assert [one.times for one in stuck.add_submission_refusal(known, refused)] == [2, 1]
-    assert stuck.open_submission_refusals(known, ()) == (first,), "no order sells WETH"
-    assert stuck.open_submission_refusals(known, (LINK.address,)) == ()
+    assert stuck.open_submission_refusals(known, "") == (first,), "no order sells WETH"
+    assert stuck.open_submission_refusals(known, LINK.address) == ()
     old = replace(step, history=replace(step.history, late=(replace(first, at_s=now_s - 2 * 86_400),)))
     assert [one.times for one in stuck.add_submission_refusal(old, refused)] == [1]
 

@@ -22,7 +22,7 @@ DESTINATIONS = (Destination.TARGET, Destination.HALFWAY, Destination.BAND)
 
 
 class TriggerKind(Enum):
-    """Trigger of a setting: beyond its band, at its interval, or at reviews beyond its band."""
+    """Trigger of a setting: band, interval, or band at interval."""
 
     BAND = "band"
     EVERY = "every"
@@ -78,7 +78,7 @@ def band_text(band: Threshold) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PolicyGrid:
-    """Values to combine, in the given order. `intervals_s` are seconds."""
+    """Values to combine, in order. `intervals_s` are seconds."""
 
     bands: tuple[Threshold, ...]
     intervals_s: tuple[int, ...]
@@ -88,7 +88,7 @@ class PolicyGrid:
 
     @property
     def count(self) -> int:
-        """Number of settings, without building them."""
+        """Return the number of settings without building them."""
         bands, everys = len(self.bands), len(self.intervals_s)
         banded = bands * (TriggerKind.BAND in self.kinds) + bands * everys * (TriggerKind.HYBRID in self.kinds)
         timed = everys * (TriggerKind.EVERY in self.kinds)
@@ -96,7 +96,7 @@ class PolicyGrid:
         return len(self.allocators) * (banded * len(self.destinations) + timed * points)
 
     def choices(self) -> tuple[PolicyChoice, ...]:
-        """All settings, allocator after allocator; an interval alone has no band to end in."""
+        """Return all settings, grouped by allocator; pure intervals have no destination "band"."""
         return tuple(self._each())
 
     def _each(self) -> Iterator[PolicyChoice]:
@@ -117,9 +117,9 @@ class PolicyGrid:
 
 
 def parse_grid(band: str, every: str, destination: str, allocator: str, kinds: str = "") -> PolicyGrid:
-    """Parse a grid: lists with commas, and ranges `1%rel..30%rel:12`, both ends included, in equal steps.
+    """Parse a grid: comma-separated lists and inclusive ranges such as `1%rel..30%rel:12`.
 
-    Raises ConfigError naming the option, for a grid without any setting, and for one of more than MOST_SETTINGS.
+    Raises ConfigError naming the option if the grid is invalid, empty or larger than MOST_SETTINGS.
     """
     bands = tuple(dict.fromkeys(one for part in _parts(band) for one in _bands(part)))
     everys = tuple(dict.fromkeys(one for part in _parts(every) for one in _everys(part)))
@@ -156,7 +156,7 @@ def _parts(text: str) -> list[str]:
 
 
 def parse_choice(part: str, option: str, known: Mapping[str, One]) -> One:
-    """Value of that name. Raises ConfigError naming the option and all names."""
+    """Parse an enum value by name. Raises ConfigError naming the option and all names."""
     if part not in known:
         raise ConfigError(f"{option}: {part!r}", f"choose from {', '.join(known)}")
     return known[part]
@@ -186,7 +186,7 @@ def _everys(part: str) -> list[int]:
 
 
 def _range(part: str, option: str) -> tuple[str, str, int]:
-    """Both ends and the number of values; a single value is a range of one."""
+    """Parse a range as (first, last, count); a single value has count one."""
     if ".." not in part:
         return part, part, 1
     low, _, rest = part.partition("..")

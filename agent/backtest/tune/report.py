@@ -13,16 +13,16 @@ from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import DRAWS, LEVEL, ConfidenceInterval, ExcessGrowth, HeatMap, Objective, format_signed_percent
 from agent.units import YEAR_S
 
-# --- Results of a search as one plain document: ratios and values as decimal strings.
+# --- Results of a search as one JSON document: ratios and values as decimal strings.
 
 
 Document = dict[str, Any]
 SHOWN = 20
-"""Settings that the document lists, the best first; the files of --out have all."""
+"""Number of best settings in the document; the files of --out list all."""
 
 
 def document(tuned: TuneResult) -> Document:
-    """All results as one document for the table, the report and machines."""
+    """Return all results as one document for the table, the report and machines."""
     search, stable = tuned.search, tuned.stability
     order = np.argsort(-tuned.score, kind="stable")[:SHOWN]
     near, risk, sure = tuned.neighbours, tuned.overfitting, tuned.deflated
@@ -104,7 +104,7 @@ def document(tuned: TuneResult) -> Document:
 
 
 def yearly_mean(tuned: TuneResult, returns: NDArray[np.float64]) -> float:
-    """Mean of log returns per period, per year."""
+    """Return the annualised mean log return per period."""
     return float(returns.mean()) * YEAR_S / tuned.period_s
 
 
@@ -186,7 +186,9 @@ def tune_page(tuned: TuneResult) -> ReportPage:
 
 
 def tune_sections(tuned: TuneResult) -> tuple[ReportSection, ...]:
-    """Sections on the last quarter, the grid, the neighbourhood of the best setting, and walk-forward."""
+    """Return the sections on the holdout, the grid, the neighbourhood of the best setting, and
+    walk-forward.
+    """
     return _last(tuned), _ranked(tuned), _stability(tuned), _walk(tuned), _confidence_section(tuned)
 
 
@@ -258,7 +260,7 @@ def _fall(tuned: TuneResult, value: float) -> str:
 
 
 def heat_figure(found: HeatMap, objective: Objective) -> Figure:
-    """Squares coloured by the objective: Plotly's basic bundle has no heat maps."""
+    """Draw a heat map as coloured squares; Plotly's basic bundle lacks heat maps."""
     down, across = np.nonzero(~np.isnan(found.values))
     values = found.values[down, across]
     growth = objective is Objective.GROWTH

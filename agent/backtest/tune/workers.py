@@ -1,4 +1,4 @@
-"""Run the chunks of a search: on the cores of this machine, or on a Dask cluster."""
+"""Run the chunks of a search on local cores or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from agent.backtest.tune.jobs import RunEngine, RunResult, TuneChunk, TuneJob
 from agent.backtest.workers import run_in_processes
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError, printable_text
 
-# --- Chunks on this machine: kernel chunks on all cores by threads, whole steps by processes.
+# --- Chunks on this machine: kernel chunks in threads, whole steps in processes.
 
 
 ChunkResult = tuple[TuneChunk, list[RunResult]]
 
 
 def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterator[ChunkResult]:
-    """Yield the chunks with their results, in order of completion. Raises the errors of a run; Retryable for a lost process."""
+    """Yield the chunks with their results in order of completion.
+
+    Raises the errors of a run; Retryable if a process dies.
+    """
     for chunk in chunks:
         if chunk.engine is RunEngine.KERNEL:
             yield chunk, job.do(chunk, cores)
@@ -32,7 +35,7 @@ def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterat
 
 
 PATIENCE_S = 10
-"""For the first answer of a scheduler, and for it to come back."""
+"""Timeout for the scheduler's first answer and for reconnecting."""
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss)://[^\s/@]+:[0-9]{1,5}")
 RESULTS_KEPT_HINT = "what was done before is kept where --out names a folder"
 
@@ -44,11 +47,11 @@ def check_address(address: str) -> None:
 
 
 def run_on_cluster(job: TuneJob, chunks: Sequence[TuneChunk], address: str) -> Iterator[ChunkResult]:
-    """Yield the chunks with their results, in order of completion, each sent to a worker once.
-
-    Workers' answers are unpickled here, as Dask does: name only a scheduler that you would let run programs on this machine. Raises
-    ConfigError without the package, or for workers of another version or none, Retryable for a scheduler that does not answer or dies, and
-    the errors of a run. While no worker is left it waits for one.
+    """Yield the chunks with their results in order of completion; each chunk is sent to a worker
+    once. Dask unpickles the workers' answers here: name only a scheduler that you trust to run code
+    on this machine. Raises ConfigError without the package, without workers, or for workers of
+    another version; Retryable if the scheduler does not answer or dies; and the errors of a run. If
+    all workers leave, it waits for a new one.
     """
     distributed = _package()
     client = _connected(distributed, address)
@@ -70,7 +73,7 @@ def run_chunk(job: TuneJob, chunk: TuneChunk) -> list[RunResult]:
 
 
 def local_version() -> str:
-    """Version of this package on the machine that runs it."""
+    """Return the version of this package on the executing machine."""
     return version("trimtab")
 
 
@@ -113,7 +116,9 @@ def _answers(distributed: Any, client: Any, job: TuneJob, chunks: Sequence[TuneC
 
 
 def _failed(error: BaseException) -> TrimtabError:
-    """Error that a run raised on its worker; foreign errors, such as repeatedly lost workers, by their name."""
+    """Return the error that a run raised on its worker; wrap foreign errors, such as repeatedly
+    lost workers.
+    """
     if isinstance(error, TrimtabError):
         return error
     return Refused(f"--scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}", remedy="its log says more")

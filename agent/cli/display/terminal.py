@@ -1,4 +1,8 @@
-"""Ctrl-C and output errors: offline commands end within a second with exit code 130, those that may send within seconds with 12."""
+"""Ctrl-C and output errors.
+
+Offline commands end within a second with exit code 130, commands that may send within seconds with
+12.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +36,11 @@ PLAIN = {"✓": "v", "…": ".", "–": "-", "—": "-", "→": ">", "↳": ">",
     **dict.fromkeys("╭╮╰╯", "+"),
     **dict.fromkeys("“”", '"'),
 }
-"""One sign for each, so that tables stay straight."""
+"""One character for each, so that tables stay aligned."""
 
 
 def replace_unencodable() -> None:
-    """Replace characters that an output cannot encode by plainer ones, from now on."""
+    """Replace characters that an output cannot encode by simpler ones, from now on."""
     codecs.register_error("trimtab-plain", _plainer)
     for stream in (sys.stdout, sys.stderr):
         if not (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf"):
@@ -50,12 +54,14 @@ def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def is_output_error(error: OSError) -> bool:
-    """True if the error is of an output, and not of a named file."""
+    """True if the error concerns an output and not a named file."""
     return error.errno in UNWRITABLE and error.filename is None
 
 
 def give_up(error: OSError) -> None:
-    """Report the error on stderr if possible, and drop pending output, so that the interpreter's exit does not fail on it."""
+    """Report the error on stderr if possible and drop pending output, so that the interpreter's
+    exit does not fail on it.
+    """
     if error.errno != errno.EPIPE:
         with suppress(OSError):
             os.write(
@@ -75,22 +81,24 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Handler = Callable[[int, FrameType | None], None]
 GRACE_S = 0.25
-"""For what is tidied up: temporary folders. Machine code that runs on is not waited for."""
+"""Seconds for cleanup such as temporary folders; native code still running is not waited for."""
 PATIENCE_S = 3.0
-"""Seconds from Ctrl-C until a command that may send is ended: a kill loses nothing that the journal has."""
+"""Seconds from Ctrl-C until a sending command is killed; the journal has everything."""
 RUN_PATIENCE_S = 5.0
-"""The same from the second Ctrl-C in a long run; the first ends it where it may end."""
+"""Seconds from the second Ctrl-C in a long run; the first requests a graceful stop."""
 MESSAGE = "ended by Ctrl-C; nothing was sent"
 SETTLED_LATER = "interrupted. Sent transactions are in the journal; the next run settles them"
 OFFLINE: set[str] = set()
-"""Names of the commands that are interruptible."""
+"""Names of interruptible commands."""
 
 
 class ProcessExit:
-    """Ends this process once: reports the error and exits without the interpreter's own shutdown, which waits for threads."""
+    """Ends this process once: reports the error and skips the interpreter's shutdown, which waits
+    for threads.
+    """
 
     def __init__(self, error: TrimtabError, graceful: bool) -> None:
-        """Set the error; `tidy` ends child processes and removes temporary folders first."""
+        """Set the error; `tidy` first ends child processes and removes temporary folders."""
         self.error = error
         self._tidy = graceful
         self._once, self._telling = threading.Lock(), threading.Lock()
@@ -99,7 +107,7 @@ class ProcessExit:
         """True from the first Ctrl-C on."""
 
     def now(self) -> None:
-        """End the process; the first caller does so, and it returns for all others."""
+        """End the process. Only the first caller does; for all others it returns."""
         if not self._once.acquire(blocking=False):
             return
         if self._telling.acquire(blocking=False):
@@ -117,7 +125,9 @@ class ProcessExit:
         os._exit(self.error.exit_code)
 
     def told(self) -> bool:
-        """True if the command itself still has to report its end, and does so from here on; never returns once this object reports it."""
+        """Return True if the command still has to report its end itself; block if this object
+        already reports it.
+        """
         if self._by_command:
             return False
         if not self._telling.acquire(blocking=False):
@@ -134,7 +144,7 @@ class ProcessExit:
 def interruptible(command: Callable[P, R]) -> Callable[P, R]:
     """Wrap a command that Ctrl-C ends at once: it moves no money, and its writes are atomic.
 
-    No exception is raised inside it: libraries would report or swallow it.
+    No exception is raised inside it, since libraries would report or swallow it.
     """
     OFFLINE.add(command.__name__)
 
@@ -156,10 +166,10 @@ def sending_exit() -> ProcessExit:
 
 @contextmanager
 def exit_in_time(ending: ProcessExit) -> Iterator[None]:
-    """Let Ctrl-C interrupt a command that may send; PATIENCE_S later, or at the next Ctrl-C, the process ends at once.
-
-    So neither a lock left by the interruption nor threads that wait for an endpoint delay the exit. A run handles signals itself: there the
-    second Ctrl-C is the first to count, and the third ends it at once.
+    """Let Ctrl-C interrupt a command that may send; PATIENCE_S later, or at the next Ctrl-C, the
+    process ends. Neither a lock left by the interruption nor threads waiting for an endpoint delay
+    the exit. A run handles signals itself: there the second Ctrl-C interrupts, and the third ends
+    the process at once.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -172,7 +182,7 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def patience() -> Sequence[float | None]:
-        ours = ending.pressed or signal.getsignal(signal.SIGINT) is hear  # the command may be over before this thread gets here
+        ours = ending.pressed or signal.getsignal(signal.SIGINT) is hear  # the command may end before this thread gets here
         return (PATIENCE_S, GRACE_S) if ours else (None, RUN_PATIENCE_S, GRACE_S)
 
     with _listening(ending, hear, patience):
@@ -181,14 +191,14 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
 
 @contextmanager
 def _listening(ending: ProcessExit, handler: Handler, patience: Callable[[], Sequence[float | None]]) -> Iterator[None]:
-    """Pass Ctrl-C to `handler`, and to a thread that ends the process after a delay, even if the command is over by then.
-
-    `patience` returns the seconds for the first Ctrl-C, the second, and so on (None: it does not end the process).
+    """Pass Ctrl-C to `handler` and to a thread that ends the process after a delay, even if the
+    command is over by then. `patience` returns the seconds for the first Ctrl-C, the second, and so
+    on (None: do not end the process).
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     threading.Thread(target=_watch, args=(read_end, patience, ending.now), daemon=True).start()
-    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)  # the interpreter writes to it, whatever the main thread does
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)  # the interpreter writes here, whatever the main thread does
     replaced = signal.signal(signal.SIGINT, handler)
     try:
         yield
@@ -207,7 +217,7 @@ def _watch(read_end: int, patience: Callable[[], Sequence[float | None]], end: C
             end()
             return
         data = os.read(read_end, 64)
-        if not data:  # the command is over, and the interpreter's exit may wait for threads
+        if not data:  # the command is over, but the interpreter's exit may wait for threads
             os.close(read_end)
             if until_s < float("inf"):
                 time.sleep(max(0.0, until_s - time.monotonic()))

@@ -1,4 +1,6 @@
-"""Liquidity moves: withdrawals to the limits, and provision within budget, weight, balances and gas at a safe pool price."""
+"""Liquidity moves: withdrawals to the limits, and provision within budget, weight, balances and
+gas.
+"""
 
 from __future__ import annotations
 
@@ -29,23 +31,27 @@ from agent.policy.liquidity.book import (
 from agent.units import BPS, Value, ceil_int, floor_int, value_text
 
 # --- Withdrawals to the limits of loss and weight, at reference prices alone (T3).
-# The order is by loss avoided per unit of cost. The loss is the mean impermanent loss over the horizon; the cost is gas, and for
-# liquidity in range the forgone earnings. Future fees are not known from one block, and in a balanced market they offset the loss of
-# every position alike (Milionis et al. 2022), so that limits.plan_cost of the value stands for them. So positions that earn nothing go
-# first, then those with most loss per value. Of the last only as much is withdrawn as brings both sums to EXIT_TARGET_SHARE of
-# their limits, so that the next small price move needs no further withdrawal.
+# Order: loss avoided per unit of cost. The loss is the mean impermanent loss over the horizon. The
+# cost is gas, plus forgone earnings of liquidity in range. Future fees are unknown from one block;
+# in a balanced market they offset the loss of every position alike (Milionis et al. 2022), so
+# limits.plan_cost of the value replaces them. Positions without earnings therefore go first, then
+# those with most loss per value. The last is withdrawn only until both sums reach EXIT_TARGET_SHARE
+# of their limits, so that a small price move needs no further withdrawal.
 
 
 EXIT_TARGET_SHARE = Fraction(95, 100)
-"""Part of a limit that an exit comes back to, and beyond which nothing is added."""
+"""Fraction of a limit to which a withdrawal returns, and above which nothing is added."""
 
 
 FORGONE_BPS = 50
-"""In place of limits.plan_cost where that is off."""
+"""Used if limits.plan_cost is off."""
 
 
 def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAdjustment:
-    """Return the withdrawals to both limits; NO_ADJUSTMENT while they hold. `gas_unit_value` is the value of a unit of gas."""
+    """Return withdrawals that satisfy both limits; NO_ADJUSTMENT if they hold.
+
+    `gas_unit_value` is the value of a unit of gas.
+    """
     limits = liquidity_limits(book.step.limits)
     load = book.load()
     if load.within(limits):
@@ -94,13 +100,15 @@ def format_exceeded_limits(load: LiquidityExposure, limits: LiquidityLimits) -> 
 def book_after_withdrawal(
     book: PositionBook, one: ConfirmedPosition, position: LpV2Position | LpV3Position, liquidity: int
 ) -> PositionBook:
-    """The book after it, with what is sure to come by the minimums."""
+    """Return the book after the withdrawal, with the guaranteed minimums received."""
     least = minting.withdrawal_minimums(position, liquidity, book.ratio(one), band_bps(book.step.limits) or 0)
     return book.taken(one, liquidity, least)
 
 
 def _needed(book: PositionBook, one: ConfirmedPosition, position: LpV2Position | LpV3Position, exit_limits: LiquidityLimits) -> int:
-    """Return the least liquidity of this position that brings both sums to the aim, worth at least min_trade; all if that is not enough."""
+    """Return the least liquidity of a position that brings both sums to the target, at least
+    min_trade; all if that is not enough.
+    """
     whole = _capped(book, one, position.liquidity)
     bare = book.value_without_fees(one, position)
     least = book.step.limits.min_trade or Fraction(0)
@@ -110,22 +118,22 @@ def _needed(book: PositionBook, one: ConfirmedPosition, position: LpV2Position |
     high = whole
     if book_after_withdrawal(book, one, position, low).load().within(exit_limits):
         high = low
-    # Loss and value of a position are proportional to its liquidity; a thousandth of it is precise enough.
+    # Loss and value are proportional to liquidity; a precision of one thousandth is enough.
     while high - low > max(1, whole // 1_000):
         middle = (low + high) // 2
         low, high = (low, middle) if book_after_withdrawal(book, one, position, middle).load().within(exit_limits) else (middle, high)
     stays = bare * (whole - high) / position.liquidity
-    nothing = max(positions.principal(position, high)) == 0  # fees come with any part, but none goes out without a minimum
-    return whole if nothing or stays < least else high  # the remainder is not worth a transaction of its own
+    nothing = max(positions.principal(position, high)) == 0  # fees come with any part, but every withdrawal needs a minimum
+    return whole if nothing or stays < least else high  # the remainder would not pay for a transaction
 
 
 def _capped(book: PositionBook, one: ConfirmedPosition, liquidity: int) -> int:
-    """LP tokens of a pair are paid to the router: no more than this step has approved."""
+    """Cap LP tokens of a pair at this step's approval: they are paid to the router."""
     return liquidity if one.token_id is not None else min(liquidity, dict(book.step.spend_caps).get(one.contract, liquidity))
 
 
 def _rank(book: PositionBook, one: ConfirmedPosition, position: LpPosition, gas_unit_value: Value) -> Fraction:
-    """Loss avoided per unit of cost; larger goes first."""
+    """Return the loss avoided per unit of cost; larger goes first."""
     price0, price1 = book.prices[one.token0], book.prices[one.token1]
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     if curve is None:
@@ -144,14 +152,14 @@ def _share(value: Value, load: LiquidityExposure) -> str:
 
 
 APPROVALS = 2
-"""Both tokens are approved exactly, each time anew."""
+"""Approvals of a provision: both tokens, exact, each time anew."""
 NEAR = 1_000_000
-"""Of an amount, one part: so little below an approval is brought up to it."""
+"""Divisor of an amount: a shortfall below an approval of up to this part is filled up."""
 
 
 @dataclass
 class AdjustmentBuilder:
-    """Builder of an adjustment: the book after the moves so far, the moves, and skipped items with reasons."""
+    """Builder of an adjustment: book after the moves so far, moves, and skipped items with reasons."""
 
     book: PositionBook
     gas_unit_value: Value
@@ -160,14 +168,14 @@ class AdjustmentBuilder:
     skipped: list[SkippedItem] = field(default_factory=list)
 
     def skip(self, target: LpTarget, why: str) -> None:
-        """Skip a part of a target, with the reason."""
+        """Skip a target, or part of it, with a reason."""
         self.skipped.append(SkippedItem(target_label(target), why))
 
     def worth_it(self, value: Value, units: int, approvals: int = 0, skew: Value = Fraction(0)) -> str:
-        """Return why a move of this value is too small or costs too much; empty if it is worth it.
+        """Return why a move of this value is too small or costs too much; empty if it pays.
 
-        `approvals` is the number it needs first, `skew` the cost of a pool off the reference. Once a step has approved, that gas is
-        spent and does not count.
+        `approvals` is the number it needs first, `skew` the cost of a pool off the reference. Gas
+        of this step's own approvals is sunk and does not count.
         """
         limits = self.book.step.limits
         units += 0 if self.book.step.spend_caps else approvals * minting.APPROVE_UNITS
@@ -182,7 +190,7 @@ class AdjustmentBuilder:
         return ""
 
     def money(self, value: Value) -> str:
-        """In whole coins of the numeraire."""
+        """Format a value in whole coins of the numeraire."""
         numeraire = self.book.step.portfolio.numeraire
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
@@ -200,7 +208,10 @@ def add_liquidity(
     value: Value,
     reason: str,
 ) -> bool:
-    """Provide up to this value: to the largest position of `own`, else to a new one. Return True if anything is provided."""
+    """Provide up to a value, to the largest position of `own` or else a new one.
+
+    Return True if anything is provided.
+    """
     book = builder.book
     place = _place(book, target, pool, own)
     if isinstance(place, str):
@@ -237,7 +248,9 @@ def add_liquidity(
 def quote_provision(
     book: PositionBook, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
 ) -> tuple[int, Amounts]:
-    """Liquidity and exact base units that providing `desired` takes now; (0, (0, 0)) where nothing can be provided."""
+    """Return liquidity and base units that providing `desired` takes now; (0, (0, 0)) if nothing
+    can be provided.
+    """
     if (at := pool.tick_state) is not None:
         if ticks is None:
             return 0, (0, 0)
@@ -249,7 +262,7 @@ def quote_provision(
 def _place(
     book: PositionBook, target: LpTarget, pool: Pool, own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 ) -> tuple[ConfirmedPosition | None, Amounts | None] | str:
-    """Return the position to grow, or the ticks of a new one; or why there is none."""
+    """Return the position to increase or the ticks of a new one; or why there is none."""
     if pool.tick_state is None:
         pairs = [(one, position) for one, position in book.pairs if isinstance(position, LpV2Position) and position.pair == target.pool]
         return (pairs[0][0], None) if pairs else "the wallet's account of the pair was not read"
@@ -263,7 +276,7 @@ def _place(
 
 
 def _allowed(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None, value: Value) -> tuple[Value, str]:
-    """The part of `value` that budget and largest weight leave room for, and what binds."""
+    """Return the part of `value` that fits budget and largest weight, and the binding limit."""
     load, exit_limits, message = book.load(), liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE), ""
     if exit_limits.weight is not None and (room := max(Fraction(0), exit_limits.weight * load.total - load.weight)) < value:
         value, message = room, "limits.lp_max_weight leaves no room for more"
@@ -274,7 +287,7 @@ def _allowed(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRang
 
 
 def _loss_rate(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None) -> Fraction:
-    """Mean loss over the horizon per unit of value provided."""
+    """Return the mean loss over the horizon per unit of value provided."""
     if within is None:
         curve = impermanent_loss.V2_CURVE
     else:
@@ -284,7 +297,9 @@ def _loss_rate(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRa
 
 
 def _desired(book: PositionBook, target: LpTarget, pool: Pool, within: minting.SqrtPriceRange | None, value: Value) -> tuple[Amounts, str]:
-    """Return base units of both tokens in the pool's ratio, worth `value` at reference prices or limited by balance, and the limit hit."""
+    """Return base units of both tokens in the pool's ratio, worth `value` at reference prices or
+    capped by balance, and the binding limit.
+    """
     if (at := pool.tick_state) is not None:
         unit = minting.mint_amounts(at.sqrt_price_x96, within or (0, 0), minting.REFERENCE_LIQUIDITY)
     else:
@@ -299,9 +314,9 @@ def _desired(book: PositionBook, target: LpTarget, pool: Pool, within: minting.S
 
 
 def _taken_whole(book: PositionBook, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> Amounts:
-    """Return `desired` without the part that rounding would leave untaken: a used-up allowance needs no revoking transaction.
-
-    For the same reason an amount a millionth below the one this step has approved is raised to it.
+    """Return `desired` without the part that rounding would leave unused, so that no allowance
+    remains to revoke. For the same reason, an amount up to a millionth below this step's approval
+    is raised to it.
     """
     caps = dict(book.step.spend_caps)
 
@@ -319,7 +334,7 @@ def _taken_whole(book: PositionBook, pool: Pool, one: ConfirmedPosition | None, 
 
 
 def _unsafe(book: PositionBook, target: LpTarget, pool: Pool, within: minting.SqrtPriceRange | None, band: int) -> str:
-    """Return why this pool is unsafe for providing now; empty if it is safe."""
+    """Return why the pool is unsafe for provision now; empty if it is safe."""
     price = pools.marginal_price(pool, pool.token0)
     if not minting.is_within_band(price, book.ratio(target), band):
         return f"the pool is beyond the {band} bps around the reference within which limits.slippage bounds what liquidity costs"
@@ -337,7 +352,7 @@ def _unsafe(book: PositionBook, target: LpTarget, pool: Pool, within: minting.Sq
 def book_after_provision(
     book: PositionBook, target: LpTarget, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
 ) -> PositionBook | None:
-    """The book once it is provided; None if it would come to nothing."""
+    """Return the book after provision; None if nothing would be provided."""
     liquidity, amounts = quote_provision(book, pool, one, ticks, desired)
     if liquidity <= 0 or min(desired) <= 0:
         return None
@@ -348,16 +363,18 @@ def book_after_provision(
     return None
 
 
-# --- Moves to the liquidity targets: new ranges after the price left, more or less of a pool, fees reinvested.
-# Values are at reference prices (T3). Nothing moves while its pool is off the reference, below min_trade, or for gas above plan_cost of
-# its value. Shares have a band, and nothing is added beyond a part of the loss budget and of the largest weight, or beyond the spendable
-# balance.
+# --- Moves to the liquidity targets: new ranges, changes of size, fees reinvested.
+# Values are at reference prices (T3). Nothing moves while its pool is off the reference, below
+# min_trade, or for gas above plan_cost of its value. Shares have a band. Additions stay within a
+# part of the loss budget and of the largest weight, and within the spendable balance.
 
 
 BAND = Fraction(1, 10)
-"""Part of its share by which a pool's value may differ before anything is done."""
+"""Tolerance of a pool's value, as a fraction of its share."""
 REST = Fraction(1, 1_000)
-"""Part of its share that a step which has acted leaves undone: rounding and price moves since are not worth gas."""
+"""Fraction of the share left undone by a step that has acted: rounding and price moves do not
+justify gas.
+"""
 HeldPositions = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 
 
@@ -404,7 +421,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
 
 
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
-    """Positions with liquidity in the target's pool."""
+    """Return positions with liquidity in the target's pool."""
     found: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
     for one, position in book.pairs:
         match position:
@@ -426,7 +443,9 @@ def is_out_of_range(position: LpV2Position | LpV3Position, ratio: Fraction) -> b
 
 
 def _leave(builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wanted: Value) -> Value:
-    """Withdraw positions whose range the reference price left, if worth the gas of that and of a new range; return the value moved."""
+    """Withdraw out-of-range positions if worth the gas of withdrawal and new range; return the
+    value moved.
+    """
     moved = Fraction(0)
     for one, position in left:
         book = builder.book
@@ -437,7 +456,7 @@ def _leave(builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wa
             builder.skip(target, f"{one.name} stays beside the price: {why_not}")
             continue
         reason = f"the reference price has left the range of {one.name}: {builder.money(value)} taken out"
-        if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:  # empty, so that no minimum applies
+        if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:  # empty, so no minimum applies
             builder.moves.append(CollectMove(one, position, reason))
             builder.book = book.collected(one)
         else:
@@ -472,7 +491,9 @@ def _reduce(builder: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, e
 
 
 def _compound(builder: AdjustmentBuilder, target: LpTarget, pool: Pool, stay: HeldPositions, lacks: Value) -> None:
-    """Collect fees above the target's `compound_above`, and reinvest what its share then lacks: all of them if it was on target."""
+    """Collect fees above the target's `compound_above` and reinvest the share's shortfall; all of
+    them if the share was on target.
+    """
     for one, position in stay:
         earned = builder.book.value(one, positions.uncollected_fees(position))
         if not isinstance(position, LpV3Position) or target.compound_above is None or earned <= target.compound_above:

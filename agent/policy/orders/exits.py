@@ -111,13 +111,13 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
 def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> Rebalance | AdjustLiquidity | None:
     """Return the trade of triggered orders, regardless of trigger and cooldown; None if nothing is left to sell.
 
-    It sells the wallet's balance of the first of `exit_tokens` for the numeraire and trades nothing else; the others follow, each by its
-    own transaction. Then it withdraws targeted liquidity to sell that too.
+    It sells the wallet's balance of the first of `exit_tokens` for the numeraire and trades nothing else.
+    The others follow, each by its own transaction; then targeted liquidity is withdrawn to be sold too.
     """
     fired, leaving = _fired(step), exit_tokens(step, drifts)
     if leaving:
         reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, leaving[0]})
-        return Rebalance(reason + _followers(step, leaving), exit_goal(step.portfolio, drifts, {leaving[0]}), exit=True)
+        return Rebalance(reason + _followers(step, leaving), exit_goal(step.portfolio, drifts, leaving[0]), exit=True)
     in_pools = {one.token for one in drifts if _leaves(step, one, fired) and is_in_targeted_pool(step, one.token)}
     pools = tuple(one.pool for one in step.portfolio.lp_targets if {one.token0, one.token1} & in_pools)
     reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *in_pools})
@@ -134,8 +134,9 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
 def in_turn(step: StepInput, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
     """Sort assets that are sold out, each by its own transaction.
 
-    Exits refused least often at submission go first, then in the portfolio's order. Each transaction that reverted since the last success
-    moves the first place on by one, so that an exit that is made to revert does not hold up the next.
+    Exits refused least often at submission go first, then in the portfolio's order. Each transaction that
+    reverted since the last success moves the first place on by one, so that an exit that is made to revert
+    does not hold up the next.
     """
     first = step.history.reverts_in_row % max(1, len(leaving))
     refusals = {one.token: one.times for one in step.history.late}
@@ -154,19 +155,14 @@ def _fired(step: StepInput) -> list[ConditionalOrder]:
     return [order for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED]
 
 
-def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], leaving: set[str]) -> Goal:
-    """Return the goal without the exit tokens, except in liquidity; others keep their shares, the numeraire takes the rest."""
-    numeraire = portfolio.numeraire.address
-    locked = {one.token: one.lp_raw * one.price / investable_total(drifts) for one in drifts if one.token in leaving}
-    weights = {}
-    for one in drifts:
-        if one.token in leaving:
-            weights[one.token] = GoalWeight(one.token, locked[one.token], locked[one.token])
-        elif one.token != numeraire:
-            weights[one.token] = GoalWeight(one.token, one.share / WIDER, min(Fraction(1), one.share * WIDER))
-    free = 1 - sum((locked.get(one.token, one.share) for one in drifts if one.token != numeraire), Fraction(0))
-    rest = GoalWeight(numeraire, free, free)
-    return Goal(tuple(weights.get(one.token, rest) for one in drifts))
+def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) -> Goal:
+    """Return the goal without this token, except in liquidity; others keep their shares, the numeraire takes the rest."""
+    shares = {one.token: one.share for one in drifts}
+    shares[token] = next(one.lp_raw * one.price for one in drifts if one.token == token) / investable_total(drifts)
+    free = 1 - sum((share for other, share in shares.items() if other != portfolio.numeraire.address), Fraction(0))
+    ranges = {one: (share / WIDER, min(Fraction(1), share * WIDER)) for one, share in shares.items()}
+    ranges |= {token: (shares[token], shares[token]), portfolio.numeraire.address: (free, free)}
+    return Goal(tuple(GoalWeight(one, low, high) for one, (low, high) in ranges.items()))
 
 
 def _taken_out(step: StepInput, prices: Mapping[str, Price]) -> bool:
@@ -310,10 +306,10 @@ def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[Submi
     return tuple(known.values())
 
 
-def open_submission_refusals(step: StepInput, sold: Iterable[str]) -> tuple[SubmissionRefusal, ...]:
-    """Return the refusals that stay stored after these tokens were sold: those of exits that fired and are not done."""
-    gone, fired = {*sold}, _being_sold(step)
-    return tuple(one for one in step.history.late if one.token not in gone and {one.token, PORTFOLIO} & fired)
+def open_submission_refusals(step: StepInput, sold: str) -> tuple[SubmissionRefusal, ...]:
+    """Return the refusals that stay stored after this token was sold: those of fired exits that are not done."""
+    fired = _being_sold(step)
+    return tuple(one for one in step.history.late if one.token != sold and {one.token, PORTFOLIO} & fired)
 
 
 def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
