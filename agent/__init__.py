@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# The planner solves tiny systems; BLAS threads cost more than they bring and stall on a busy machine. Must precede numpy.
+# The planner solves tiny systems; BLAS threads cost more than they save and stall on a busy
+# machine. Must precede numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __all__ = ["load_config", "open_agent", "plan", "quote", "snapshot", "step"]

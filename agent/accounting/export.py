@@ -27,7 +27,7 @@ TRADE_COLUMNS = (
 )  # fmt: skip
 EVENT_COLUMNS = ("Type", "Location", "Currency", "Amount", "Fee", "Fee Currency", "Description", "Timestamp")
 TRADE_LOCATION, TRANSFER_LOCATION = "uniswap", "blockchain"
-"""Of rotki's supported locations: where swaps took place, and everything else."""
+"""rotki's supported locations: of swaps, and of everything else."""
 ETHER_CHAINS = frozenset({1, 10, 8_453, 42_161, 59_144, 534_352})
 """Chains whose native coin is ether, which rotki calls ETH."""
 _EVENTS = {
@@ -41,7 +41,7 @@ _EVENTS = {
     book.LOSSES: ("Income", "Loss"),
     book.LP_LOSSES: ("Income", "Loss"),
 }
-"""By account: the event for what came to the wallet, and for what went."""
+"""rotki's event types by account: for receipts, and for spending."""
 CsvRow = tuple[str, ...]
 Decimals = Callable[[str], int]
 
@@ -64,8 +64,8 @@ class RotkiAssets:
 def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
     """Yield one row per pair of tokens that an entry exchanged; its gas is the fee of the first.
 
-    The amounts of all rows, with the exchanges in `rotki_events`, sum to the wei. Equal rows are a millisecond apart, since rotki
-    takes the second for a duplicate.
+    All rows, with the exchanges in `rotki_events`, sum to the wei. Equal rows are a millisecond
+    apart, since rotki would drop the second as a duplicate.
     """
     seen: set[CsvRow] = set()
     for entry in entries:
@@ -111,14 +111,13 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
 
 
 Side = tuple[str, int]
-"""A token and base units of it."""
+"""A token and its base units."""
 
 
 def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
-    """Return pairs of given and received amounts, cut by each side's value, and the signed amounts without a counterpart.
-
-    n and m tokens make at most n + m - 1 pairs. A piece with less than a base unit on the other side is merged with a neighbour of
-    its token: no row has an amount of zero.
+    """Return pairs of given and received amounts, cut by value, and the signed amounts without a
+    counterpart. n and m tokens make at most n + m - 1 pairs. A piece below one base unit on the
+    other side is merged with a neighbour of its token, so no row has an amount of zero.
     """
     net: dict[str, int] = {}
     worth: dict[str, Fraction] = {}
@@ -145,7 +144,9 @@ def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
 
 
 def _pieces(gave: list[Side], got: list[Side], worth: dict[str, Fraction]) -> Iterator[tuple[str, str, int, int]]:
-    """(given, got, base units given, base units got) of each piece; the units of either side sum to all of it."""
+    """Return (given, got, base units given, base units got) of each piece; each side sums to its
+    total.
+    """
     ends_in, ends_out = (_ends(side, worth) for side in (gave, got))
     at_in = at_out = done_in = done_out = 0
     while at_in < len(gave) and at_out < len(got):
@@ -173,7 +174,7 @@ def _ends(side: list[tuple[str, int]], worth: dict[str, Fraction]) -> list[Fract
 
 
 def _cut(side: list[tuple[str, int]], ends: list[Fraction], at: int, end: Fraction) -> int:
-    """Base units of the token up to `end`, all of them at its own end."""
+    """Return base units of the token up to `end`; all of them at its own end."""
     first = ends[at - 1] if at else Fraction(0)
     raw = abs(side[at][1])
     return raw if end == ends[at] else floor_int(raw * (end - first) / (ends[at] - first))
@@ -210,7 +211,7 @@ class ExportTable:
 
 @dataclass(frozen=True, slots=True)
 class TokenNames:
-    """Names and decimals of tokens; for unknown ones the address, and base units."""
+    """Names and decimals of tokens; unknown tokens show their address and base units."""
 
     tokens: dict[str, Token]
     numeraire: Token
@@ -227,12 +228,16 @@ class TokenNames:
 def export_tables(
     entries: Sequence[Entry], found: TaxLotRun, valuations: Sequence[Valuation], names: TokenNames, currency: str
 ) -> tuple[ExportTable, ...]:
-    """All of them. Disposals and lots are in the reporting `currency`, ledger and values over time in the numeraire."""
+    """Return all tables: disposals and lots in the reporting `currency`, ledger and values in the
+    numeraire.
+    """
     return _ledger(entries, names), _disposals(found, names, currency), _lots(found, names, currency), _values(valuations, names)
 
 
 def escape_formula(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula (T17): control codes out, an apostrophe before what would begin one."""
+    """Return a cell that no spreadsheet parses as a formula (T17): without control codes, prefixed
+    with an apostrophe if needed.
+    """
     plain = "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text)
     return f"'{plain}" if text.startswith(_STARTS_FORMULA) and not _NUMBER.fullmatch(text) else plain
 
@@ -361,9 +366,8 @@ class RateTable:
 
 
 def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
-    """Lines of `time,rate` after just that header; the time is a UTC date, an ISO time or Unix seconds.
-
-    Raises ConfigError naming the line.
+    """Parse lines of `time,rate` after exactly that header; times are UTC dates, ISO times or Unix
+    seconds. Raises ConfigError naming the line.
     """
     found: list[tuple[int, Fraction]] = []
     for number, line in enumerate(lines, 1):

@@ -22,14 +22,13 @@ from agent.units import NATIVE, YEAR_S, Value
 _EXTERNAL = (
     EntryKind.OPENING, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL, EntryKind.GIFT, EntryKind.GAS_MONEY, EntryKind.PAYOUT, EntryKind.OUTSIDE,
 )  # fmt: skip
-"""Entry kinds that are caused neither by the market nor by the strategy."""
+"""Entry kinds caused neither by the market nor by the strategy."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalCashFlow:
-    """Value that entered or left the strategy: deposits positive, withdrawals negative, and the cost of manual swaps.
-
-    `native` is the part of it in native coin.
+    """Value that entered or left the strategy: deposits positive, withdrawals negative, and the
+    cost of manual swaps. `native` is its part in native coin.
     """
 
     block: int
@@ -41,9 +40,8 @@ class ExternalCashFlow:
 
 @dataclass(frozen=True, slots=True)
 class ReturnPeriod:
-    """From one valuation to the next; `crossed` is what came into the managed portfolio in between, taken to have come at the end.
-
-    `from_gas_money` is the part of it that gas money gave: gas that it paid, less what refilled it.
+    """Period between two valuations. `crossed` is the net inflow into the managed portfolio, dated
+    at the end. `from_gas_money` is its part from gas money: gas paid, less refills.
     """
 
     start: Valuation
@@ -83,9 +81,9 @@ def _sum(entry: Entry, accounts: tuple[str, ...], token: str | None = None) -> V
 
 
 def return_periods(valuations: Sequence[Valuation], cash_flows: Iterable[ExternalCashFlow]) -> tuple[ReturnPeriod, ...]:
-    """Between neighbouring valuations; a block's own snapshot holds what happened in that block.
-
-    What is reserved more than before left the managed portfolio, what is reserved less came back, at the price of the end.
+    """Return the periods between consecutive valuations; a block's snapshot includes what happened
+    in it. An increased reserve is an outflow of the managed portfolio, a decreased one an inflow,
+    at the prices of the end.
     """
     by_block = sorted(cash_flows, key=lambda one: one.block)
     found, number = [], 0
@@ -106,9 +104,9 @@ def return_periods(valuations: Sequence[Valuation], cash_flows: Iterable[Externa
 
 
 def time_weighted(parts: Sequence[ReturnPeriod]) -> Fraction | None:
-    """Product of (end - crossed) / start, less one (Global Investment Performance Standards, time-weighted rate of return).
-
-    Exact: neighbours with nothing between them cancel. Spans from a value of nothing are left out; None if all are.
+    """Return the product of (end - crossed) / start, less one (Global Investment Performance
+    Standards, time-weighted rate of return). Exact: consecutive periods without flows cancel.
+    Periods that start at zero are skipped; None if all are.
     """
     found, known = Fraction(1), False
     first: Value | None = None
@@ -135,7 +133,7 @@ def buy_and_hold(valuations: Sequence[Valuation], cash_flows: Iterable[ExternalC
     start = before = valuations[0].managed
     factor, came, known = Fraction(1), Fraction(0), start > 0
     for part in return_periods(valuations, (one for one in cash_flows if not one.by_hand)):
-        prices |= {one.token: one.price for one in part.end.held}  # a token that has left the portfolio keeps its last price
+        prices |= {one.token: one.price for one in part.end.held}  # a token no longer in the portfolio keeps its last price
         deposited = part.crossed - part.from_gas_money
         if not deposited and part.end is not valuations[-1]:
             continue
@@ -163,17 +161,22 @@ def _worth(units: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
 
 
 _DAYS = 36_500
-"""Days that a period is stretched or shrunk to: pyxirr counts in whole days, and this keeps a 36,500th of any period apart."""
+"""Days to which a period is scaled: pyxirr counts whole days, and this resolves a 36,500th of any
+period.
+"""
 _ORIGIN = date(1970, 1, 1)
 _CLOSE = 1e-6
-"""Largest residual of all amounts at the found rate, as a share of the largest of them, all at the period's end."""
+"""Largest residual at the found rate, as a fraction of the largest amount, discounted to the
+period's end.
+"""
 
 
 def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, cash_flows: Sequence[tuple[int, Fraction]]) -> float | None:
-    """Return the internal rate of return over the whole period, not annualized: `crossed` are (chain time, value), deposits positive.
+    """Return the internal rate of return over the whole period, not annualised.
 
-    None without one: no money, no time, no solution, or money for so small a part of the period that its return over all of it is
-    not finite. Sources: internal rate of return; pyxirr's xirr solves sum of amount / (1 + rate)^(days / 365).
+    `crossed` are (chain time, value), deposits positive. None without flows, time or solution, or
+    if the money was invested for so small a part of the period that the return is not finite.
+    Sources: internal rate of return; pyxirr's xirr solves sum of amount / (1 + rate)^(days / 365).
     """
     span_s = end_s - start_s
     amounts = [(0, -start), *((_day(at_s, start_s, span_s), -value) for at_s, value in cash_flows), (_DAYS, end)]
@@ -213,7 +216,7 @@ def _day(at_s: int, start_s: int, span_s: int) -> int:
 
 
 MIN_REBALANCES, MIN_DAYS = 5, 28
-"""Fewer, or less time, say nothing about how often to rebalance."""
+"""Minimum number of trades, and time, for a statement on the rebalancing frequency."""
 HIGH_COST_SHARE, LOW_COST_SHARE = Fraction(1, 2), Fraction(1, 10)
 """Cost as a share of the gross rebalancing premium: above the first it is high, below the second low."""
 
@@ -228,18 +231,20 @@ class PerformanceCosts:
 
     @property
     def total(self) -> Value:
-        """All of it."""
+        """Sum of all costs."""
         return self.fees + self.impact + self.gas
 
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """Performance of one period, from its first valuation to its last.
+    """Performance between the first and last valuation of a period. Values in numeraire base units;
+    returns per unit, not annualised.
 
-    Values are in numeraire base units, returns per unit and not annualized. Of the managed portfolio: `start.managed + came - went
-    + by_hand + from_gas_money + profit = end.managed`, except for changed reserves. `came` and `went` are deposits and withdrawals,
-    `by_hand` is the change by manual swaps, which `profit` excludes, `from_gas_money` the gas paid by gas money less its refills.
-    `effect` is profit less that of holding: the rebalancing premium after costs. `benchmark` is the return of one token.
+    For the managed portfolio, reserves unchanged: `start.managed + came - went + by_hand +
+    from_gas_money + profit = end.managed`. `came` and `went` are deposits and withdrawals.
+    `by_hand` is the effect of manual swaps, which `profit` excludes. `from_gas_money` is gas paid
+    by gas money less its refills. `effect` is profit less that of buy and hold: the rebalancing
+    premium after costs. `benchmark` is the return of one token.
     """
 
     start: Valuation
@@ -280,10 +285,10 @@ class Performance:
 
 
 def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_s: int, until_s: int, benchmark: str) -> Performance | None:
-    """Return the performance from the last valuation at or before `from_s` (else the first after it) to the last before `until_s`.
-
-    None without two of them. Of blocks of one second the first begins, so that changes between them count. Entries and valuations
-    are in the order of the chain.
+    """Return the performance from the last valuation at or before `from_s` (else the first after
+    it) to the last before `until_s`; None without two valuations. Of several blocks in one second
+    the first is the start, so that changes between them count. Entries and valuations are in chain
+    order.
     """
     last = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
     first = bisect_left(valuations, valuations[last].chain_s, key=_valued_s) if valuations else 0
@@ -331,13 +336,13 @@ def _block(entry: Entry) -> int:
 
 
 def performance_costs(entries: Sequence[Entry]) -> PerformanceCosts:
-    """Of trades their fees and what else they lost against the reference, of everything its gas."""
+    """Return costs: fees and slippage against the reference of trades, gas of everything."""
     trades = [entry for entry in entries if entry.kind is EntryKind.TRADE]
     return PerformanceCosts(_posted(trades, book.FEES), _posted(trades, book.TRADING), _posted(entries, book.GAS))
 
 
 def turnover(entry: Entry) -> Value:
-    """Half of what a trade exchanged, both ways, at reference prices."""
+    """Return half of the value exchanged by a trade, both sides, at reference prices."""
     if entry.kind is not EntryKind.TRADE:
         return Fraction(0)
     gas = {one.token: one.value for one in entry.postings if one.account == book.GAS and one.value}
@@ -361,7 +366,7 @@ def _performance_sum(cash_flows: Sequence[ExternalCashFlow], apart: bool, *, abo
 
 
 def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
-    """Return the return of one token's price; None if either valuation lacks it."""
+    """Return the price return of one token; None if either valuation lacks it."""
     before, after = ({one.token: one.price for one in found.held}.get(token) for found in (start, end))
     return after / before - 1 if before and after else None
 
@@ -373,7 +378,9 @@ PERIOD_KINDS = ("day", "week", "month", "year", "all")
 
 
 def calendar_periods(kind: str, from_s: int, until_s: int) -> tuple[tuple[int, int], ...]:
-    """(first second, first second after) of each period from `from_s` to `until_s`; weeks begin on Monday. Raises ConfigError."""
+    """Return (first second, first second after) of each period from `from_s` to `until_s`; weeks
+    begin on Monday. Raises ConfigError.
+    """
     if kind not in PERIOD_KINDS:
         raise ConfigError(f"--period: {kind!r} is unknown", f"choose from {', '.join(PERIOD_KINDS)}")
     if kind == "all":

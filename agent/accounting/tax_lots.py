@@ -1,9 +1,12 @@
-"""Tax lots: acquisitions and disposals from journal entries, and gains realised by a lot rule in a reporting currency.
+"""Tax lots: acquisitions and disposals from journal entries, and realised gains in a reporting
+currency.
 
-Values: an exchange is worth the amount paid or received in the numeraire; between other tokens the received amount counts at its
-reference price. Gas of an exchange lowers its proceeds, or raises the cost of the purchase if only the numeraire was given. Native
-coin that pays gas is disposed of at its reference price. A deposit is acquired at its reference price; a withdrawal leaves at cost,
-as a transfer to the owner; a loss is disposed of for nothing. Native coin and its wrapped token are one.
+An exchange against the numeraire is valued at the amount paid or received; between other tokens the
+received amount counts at its reference price. Gas of an exchange lowers its proceeds, or raises the
+cost of a purchase paid in the numeraire alone. Native coin spent on gas is disposed of at its
+reference price. A deposit is acquired at its reference price. A withdrawal leaves at cost, as a
+transfer to the owner. A loss is a disposal with zero proceeds. Native coin and its wrapped token
+share lots.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from agent.units import NATIVE, Price, Value
 
 @dataclass(frozen=True, slots=True)
 class LotPortion:
-    """Part of one lot taken by a disposal, base units, and its cost. `acquired_s` is None without a known lot."""
+    """Part of one lot taken by a disposal, base units, with its cost. `acquired_s` is None without
+    a known lot.
+    """
 
     raw: int
     cost: Value
@@ -43,23 +48,26 @@ class Lot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NextLot:
-    """A lot as a disposal comes to it: its base units, and of what they are a part, base units and their cost."""
+    """The next lot of a disposal: its base units, and the base units and cost of the pool that it
+    belongs to.
+    """
 
     raw: int
     pool_raw: int
     pool_cost: Value
 
     def cost_of(self, raw: int) -> Value:
-        """Return the cost of the first `raw` of them."""
+        """Return the cost of the first `raw` base units."""
         return self.pool_cost if raw == self.pool_raw else prorated_value(self.pool_cost, raw, self.pool_raw)
 
 
 class Lots:
-    """Open lots by token, and the order in which disposals take them.
+    """Open lots by token, in the order of disposal.
 
-    Oldest first (fifo, and average for dates), newest first (lifo), or the highest cost per unit first (hifo, the older of two
-    equal). With average cost every unit of a token costs the same. Costs of disposals are rounded down to the grid of
-    accounting/entries.py; the rest stays with the remaining lots, so that both together cost exactly the amount paid.
+    Oldest first (fifo, and average for dates), newest first (lifo), or highest cost per unit first
+    (hifo, the older of two equal). With average cost every unit of a token costs the same. Costs of
+    disposals are rounded down to the grid of accounting/entries.py; the remainder stays with the
+    open lots, so that both sum to the amount paid.
     """
 
     def __init__(self, method: LotMethod, lots: Iterable[OpenLot] = ()) -> None:
@@ -70,7 +78,7 @@ class Lots:
             self._pile(lot.token).add(Lot(lot.raw, to_quanta(lot.cost), lot.acquired_s))
 
     def acquire(self, token: str, raw: int, cost: Value, at_s: int) -> None:
-        """Base units that came for `cost`. What was disposed of before it came is taken from them first."""
+        """Acquire base units for `cost`. Earlier disposals without a lot are served first."""
         self.come(token, raw, to_quanta(cost), at_s)
 
     def dispose(self, token: str, raw: int, at_cost: Value) -> tuple[LotPortion, ...]:
@@ -78,7 +86,7 @@ class Lots:
         return tuple(LotPortion(lot.raw, from_quanta(lot.cost), lot.acquired_s) for lot in self.go(token, raw, to_quanta(at_cost)))
 
     def come(self, token: str, raw: int, cost: int, at_s: int) -> None:
-        """Acquire as `acquire`, with the cost in quanta."""
+        """Acquire like `acquire`, with the cost in quanta."""
         filled = min(raw, self._owed.get(token, 0))
         if filled:
             self._owed[token] -= filled
@@ -97,7 +105,7 @@ class Lots:
         return found
 
     def lots_in_order(self, token: str) -> Iterator[NextLot]:
-        """Each lot of a token in the order in which disposals take them; takes them as it goes."""
+        """Yield and remove the lots of a token in the order of disposal."""
         pile = self._pile(token)
         while pile.raw:
             found = pile.stretch()
@@ -105,7 +113,9 @@ class Lots:
             yield found
 
     def open(self) -> tuple[OpenLot, ...]:
-        """Every lot that is left, by token, oldest first; with average cost each at the token's average."""
+        """Return the open lots by token, oldest first; with average cost each at the token's
+        average.
+        """
         return tuple(
             OpenLot(token, lot.raw, from_quanta(lot.cost), lot.acquired_s or 0)
             for token in sorted(self._piles)
@@ -136,10 +146,10 @@ class _TokenLots:
         self.raw, self._cost = self.raw + lot.raw, self._cost + lot.cost
 
     def take(self, most: int) -> Lot:
-        """All of the lot that is next, or `most` base units of it."""
+        """Take the whole next lot, or at most `most` base units of it."""
         lot, number = self._next()
         raw = min(most, lot.raw)
-        if self.method is LotMethod.AVERAGE:  # costs are pooled: the pool pays, whichever lot the units come from
+        if self.method is LotMethod.AVERAGE:  # costs are pooled: the pool pays, whichever lot provides the units
             cost = self._cost if raw == self.raw else self._cost * raw // self.raw
         else:
             cost = lot.cost if raw == lot.raw else lot.cost * raw // lot.raw
@@ -199,9 +209,8 @@ _OF_EXCHANGES = (accounts.TRADING, accounts.FEES, accounts.GAS)
 
 @dataclass(slots=True)
 class Disposal:
-    """One lot, or a part of one, that was disposed of; `acquired_s` is None without a known lot.
-
-    Proceeds and cost are kept in quanta.
+    """A lot, or part of a lot, that was disposed of; `acquired_s` is None without a known lot.
+    Proceeds and cost in quanta.
     """
 
     entry: str
@@ -238,8 +247,9 @@ class Disposal:
 class TaxLotRun:
     """Result of a run over the ledger.
 
-    `sums` are in quanta: deposits, withdrawals, income, the excess value of transfers to the owner over their cost (carried), and
-    gas that belongs to no exchange (spent). `unpriced` are entries without a price, which count as zero.
+    `sums` are in quanta: deposits, withdrawals, income, the excess of value over cost of transfers
+    to the owner (carried), and gas outside exchanges (spent). `unpriced` are entries without a
+    price, which count as zero.
     """
 
     lots: Lots
@@ -280,7 +290,7 @@ class TaxLotRun:
         return net_gain(within)
 
     def gained(self, from_s: int) -> Value:
-        """Of entries with from_s <= time what each gained, gains less losses in itself; one that lost takes nothing from the others."""
+        """Return the sum of gains per entry since `from_s`; losing entries count as zero."""
         each: Counter[str] = Counter()
         for one in self.disposals:
             if from_s <= one.disposed_s:
@@ -288,17 +298,17 @@ class TaxLotRun:
         return from_quanta(sum(gain for gain in each.values() if gain > 0))
 
     def open(self) -> tuple[OpenLot, ...]:
-        """Lots that are left."""
+        """Open lots."""
         return self.lots.open()
 
 
 def net_gain(disposals: Iterable[Disposal]) -> Value:
-    """All of them, losses taken off."""
+    """Return the net gain of all disposals."""
     return from_quanta(sum(one.proceeds_quanta - one.cost_quanta for one in disposals))
 
 
 def identity_rate(_: int) -> Fraction:
-    """The numeraire itself is what is reported in."""
+    """Exchange rate 1: the reporting currency is the numeraire."""
     return Fraction(1)
 
 
@@ -350,7 +360,9 @@ class _EntryLots:
         return number if self.rate is None else round(number * self.rate)
 
     def _exchanged(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return the amounts that an exchange got and gave, base units by token; fees are part of the amounts given."""
+        """Return the amounts that an exchange received and gave, base units by token; fees are part
+        of the amounts given.
+        """
         net: dict[str, int] = {}
         for (account, token), raw in self.raw.items():
             if account in (accounts.TRADING, accounts.FEES):
@@ -358,7 +370,7 @@ class _EntryLots:
         return {token: raw for token, raw in net.items() if raw > 0}, {token: -raw for token, raw in net.items() if raw < 0}
 
     def _worth(self, token: str) -> int:
-        """Reference value of what was exchanged of a token, without sign."""
+        """Return the reference value of the exchanged amount of a token, unsigned."""
         return self._rated(abs(self.value.get((accounts.TRADING, token), 0) + self.value.get((accounts.FEES, token), 0)))
 
     def _exchange(self, got: dict[str, int], gave: dict[str, int], gas: int) -> None:
@@ -451,7 +463,9 @@ def wallet_changes(plan: Plan) -> dict[str, int]:
 
 
 def planned_gains(plan: Plan, tax: TaxState, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int) -> tuple[PlannedGain, ...]:
-    """Of each token that the swaps and their gas dispose of. Approvals before them are not part of it."""
+    """Return the gain of each token that the swaps and their gas dispose of; preceding approvals
+    are excluded.
+    """
     moved = wallet_changes(plan)
     price = prices.get(coin)
     gas_wei = round(plan.cost.gas / price) if price else 0
@@ -463,10 +477,10 @@ def planned_gains(plan: Plan, tax: TaxState, prices: Mapping[str, Price], numera
 
 
 def max_sellable_raw(lots: Iterable[OpenLot], method: LotMethod, token: str, price: Value, gain: Value, most_raw: int) -> int:
-    """Return the most base units, up to `most_raw`, that may be sold at `price` without realising more than `gain`.
-
-    `price` is in reporting units per base unit. The bound holds at every lot's end on the way. Losses of earlier lots make room for
-    gains of later ones; an amount without a known lot gains nothing.
+    """Return the most base units, up to `most_raw`, that may be sold at `price` without realising
+    more than `gain`. `price` is in reporting units per base unit. The bound holds at the end of
+    every lot. Losses of earlier lots offset gains of later ones; amounts without a known lot gain
+    nothing.
     """
     if gain < 0:
         return 0
@@ -483,7 +497,7 @@ def max_sellable_raw(lots: Iterable[OpenLot], method: LotMethod, token: str, pri
 
 
 def _longest(stretch: NextLot, price: Value, gain: Value, too_many: int) -> int:
-    """The most units of one lot that gain no more than that; within a lot each unit gains alike."""
+    """Return the most units of one lot within a gain; the gain per unit is constant within a lot."""
     low, high = 0, too_many - 1
     while low < high:
         middle = (low + high + 1) // 2

@@ -17,7 +17,7 @@ class ContractRevert(Refused):
 
 
 class KnownTicksExceeded(Refused):
-    """The amount goes beyond the ticks that were read of `pools`: with more of them it may fit."""
+    """The amount exceeds the known ticks of `pools`; with more ticks it may fit."""
 
     def __init__(self, message: str, verdict: Verdict, remedy: str, pools: tuple[str, ...]) -> None:
         super().__init__(message, (verdict,), remedy)
@@ -25,7 +25,9 @@ class KnownTicksExceeded(Refused):
 
 
 class BeyondKnownTicks(KnownTicksExceeded):
-    """A quote needs ticks that were not read. `largest_raw` base units is the most that can be quoted on `side` ("in" or "out")."""
+    """A quote needs unknown ticks. `largest_raw` base units is the largest quotable amount on
+    `side` ("in" or "out").
+    """
 
     def __init__(self, pool: str, side: str, asked_raw: int, largest_raw: int, known_from_tick: int, known_to_tick: int) -> None:
         super().__init__(

@@ -1,4 +1,6 @@
-"""Kinds of pools that can be planned, judged and simulated. A new kind is a module beside this one and its line here."""
+"""Kinds of pools that can be planned, checked and simulated. A new kind needs a module beside this
+one and a line here.
+"""
 
 from __future__ import annotations
 
@@ -7,4 +9,4 @@ from agent.amm.v3.pool import V3Pool
 from agent.model import Pool
 
 POOL_KINDS: dict[str, type[Pool]] = {kind.kind: kind for kind in (V2Pool, V3Pool)}
-"""By the name that legs and the config have for them. Reading, calldata and signing have tables of their own."""
+"""Pool kinds by their name in legs and config. Reading, calldata and signing have separate tables."""

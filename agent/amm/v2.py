@@ -50,7 +50,9 @@ def get_amount_in(amount_out: int, reserve_in: int, reserve_out: int, fee_pips: 
 
 
 def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[[int], int]:
-    """get_amount_out of these reserves for many amounts, base units; what depends on the reserves alone is worked out once."""
+    """Return get_amount_out of these reserves for many amounts, base units; reserve-only terms are
+    computed once.
+    """
 
     def any_amount(amount_in: int) -> int:
         return get_amount_out(amount_in, reserve_in, reserve_out, fee_pips)
@@ -93,7 +95,7 @@ def _require_fits(amount_in_with_fee: int, reserve_in: int, reserve_out: int, fe
         raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-add-overflow")
 
 
-# --- The state of a pair, with everything that planning, guards and simulation ask of a pool.
+# --- State of a pair, with the pool functions of planning, guards and simulation.
 
 
 @dataclass(frozen=True, slots=True)

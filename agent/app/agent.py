@@ -70,14 +70,16 @@ def run_periodically(
     chance: Callable[[], float],
     called: Callable[[], bool] = lambda: False,
 ) -> Iterator[T]:
-    """Call `cycle` without end, with a pause after each call. `chance` returns numbers in [0, 1); `called` ends a pause early."""
+    """Call `cycle` forever, with a pause after each call. `chance` returns numbers in [0, 1);
+    `called` ends a pause early.
+    """
     while True:
         yield cycle()
         interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, called)
 
 
 def interruptible_sleep(seconds: float, clock: Clock, called: Callable[[], bool]) -> None:
-    """Sleep that many seconds, or until `called` is true."""
+    """Sleep, or until `called` is true."""
     left_s = seconds
     while left_s > 0 and not called():
         clock.sleep(min(left_s, SLEEP_SLICE_S))
@@ -102,7 +104,7 @@ def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOu
 
 
 def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
-    """Record filled orders and orders expired by chain time: those are never filled any more (T14)."""
+    """Record filled orders and orders expired by chain time; these are never filled again (T14)."""
     chain_s = step_input.snapshot.head.timestamp_s
     for order in context.store.executions.limit_orders():
         if order.state == "filled":
@@ -112,10 +114,11 @@ def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
 
 
 def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
-    """Continue a gradual execution, slice after slice, until it ends or a cycle refuses.
+    """Continue a gradual execution, slice by slice, until it ends or a cycle refuses.
 
-    Between two slices other commands may use the wallet; the store has the progress. Each slice is a step of its own, decided anew; it was
-    confirmed once, with the first. The outcome is that of the last slice, with the transactions of all.
+    Between slices other commands may use the wallet; the store has the progress. Each slice is a
+    separate step, decided anew. It was confirmed with the first slice. The outcome is that of the
+    last slice, with the transactions of all.
     """
     context = wallet.desk
     outcome, last, sent, rounds = first, first, list(first.transactions), 0
@@ -139,7 +142,9 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
 
 
 def confirm_once(confirm: Confirm) -> Confirm:
-    """Return a confirmation that is asked once and holds for every later slice; not for what follows an exit in the same step."""
+    """Return a confirmation that is asked once and holds for every later slice, but not after an
+    exit in the same step.
+    """
     confirmations: list[bool] = []
 
     def answer(outcome: StepOutcome) -> bool:
@@ -187,12 +192,14 @@ class PortfolioStatus:
 
     @property
     def native(self) -> native_coin.NativeView:
-        """Native coin beside its wrapped token."""
+        """Native coin in addition to its wrapped token."""
         return native_coin.native_view(self.step_input)
 
     @property
     def least(self) -> LeastTotalDocument | None:
-        """The minimum total at which all of this works, the cost of a year, and the settings to change if the total is below it."""
+        """Minimum total at which these settings work, yearly cost, and the settings to change below
+        that total.
+        """
         drifts = self.decided.drifts
         return least_total.least_total_now(self.step_input, investable_total(drifts)) if drifts else None
 
@@ -203,7 +210,9 @@ class PortfolioStatus:
 
 
 class Agent:
-    """Operations of a connected agent. Nothing is sent unless `send` is true and `confirm` says yes."""
+    """Operations of a connected agent. Nothing is sent unless `send` is true and `confirm` returns
+    yes.
+    """
 
     def __init__(self, context: wiring.AgentContext) -> None:
         self.desk = context
@@ -270,7 +279,7 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Make one swap by hand, under the same guards."""
+        """Make one manual swap, under the same guards."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         return self._step(Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress)
 
@@ -285,13 +294,15 @@ class Agent:
     ) -> Generator[StepOutcome | TrimtabError, None, None]:
         """Run until stopped, and yield each outcome.
 
-        Transient errors are yielded too (network errors, refusals before sending, a wallet that another process has); errors that need an
-        operator are raised. With `send` the key is held from first to last, the wallet only during a cycle: between cycles other commands
-        may act for it, and each cycle begins with the store as they left it. With `once` the wallet is not served.
-
-        If the kill switch turns to hard a pause ends early, and pending transactions and allowances are taken back instead of a step; once
-        the bot is stopped the run ends without another act. A newly confirmed config is taken up between two acts, while the run holds the
-        wallet, or ConfigChanged is raised (with_confirmed_config). `progress` is called with READING_STAGE before each cycle.
+        Transient errors are yielded too: network errors, refusals before sending, a wallet in use
+        by another process. Errors that need an operator are raised. With `send` the key is held
+        throughout, the wallet only during a cycle: between cycles other commands may act for it,
+        and each cycle starts from the store as they left it. With `once` the wallet is not served.
+        If the kill switch turns to hard, a pause ends early, and pending transactions and
+        allowances are cancelled instead of a step. Once the bot is stopped the run ends. A newly
+        confirmed config is adopted between two actions, while the run holds the wallet, or
+        ConfigChanged is raised (with_confirmed_config). `progress` receives READING_STAGE before
+        each cycle.
         """
         interval_s = parse_duration_s(every, "--every")
         if interval_s < MIN_INTERVAL_S:
@@ -332,10 +343,9 @@ class Agent:
             return cancel_and_revoke(self.desk.readers, self.desk.store, actors, why)
 
     def resync_nonce(self, *, nothing_lost: bool = False) -> int:
-        """Adopt the chain's present nonce and return it: after other use of the wallet, or a restored backup.
-
-        Raises Retryable while a transaction is pending or open. The next cycle reads the wallet's other transactions from the chain, unless
-        the owner says that `nothing_lost`.
+        """Adopt the chain's present nonce and return it, after other use of the wallet or a
+        restored backup. Raises Retryable while a transaction is pending or open. The next cycle
+        reads the wallet's other transactions from the chain, unless `nothing_lost`.
         """
         with wiring.open_actors(self.desk, never_confirm, ignore_progress) as actors:
             nonce = actors.executor.resync_nonce()
@@ -402,7 +412,7 @@ class Agent:
         return tuple(endpoint_records(self.desk.panel))
 
     def sandwich(self, outcome: StepOutcome) -> Sandwich:
-        """Visibility of the plan's transaction, and the most that a sandwich could take."""
+        """Visibility of the plan's transaction, and the largest possible sandwich loss."""
         return sandwich(self.desk.config, outcome)
 
     def parameters(self) -> dict[str, str]:
@@ -489,9 +499,10 @@ def open_agent(
     key: SigningKey | None = None,
     record: Path | None = None,
 ) -> Iterator[Agent]:
-    """Connect to chain and store; close them at the end of the block. `key` signs in place of the one that the config names.
+    """Connect to chain and store; close them at the end of the block.
 
-    With `record` each step is recorded into that folder, in place of the config's [record].
+    `key` replaces the signing key of the config. `record` is the folder that steps are recorded
+    into, in place of the config's [record].
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_context(loaded, transports, clock, record=record) as context:
@@ -517,6 +528,6 @@ def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> StepOutcome:
 
 
 def step(config: LoadedConfig | Path | str = "trimtab.toml", *, send: bool = False, confirm: Confirm = never_confirm) -> StepOutcome:
-    """Run one step of the agent; sends only with `send` and a `confirm` that says yes."""
+    """Run one step of the agent; sends only with `send` and a `confirm` that returns yes."""
     with open_agent(config) as agent:
         return agent.rebalance(send=send, confirm=confirm)

@@ -56,12 +56,12 @@ UNMOVED_TOLERANCE = Fraction(1, 100)
 """An asset whose ratio of weight to target is within so much of the median did not move: others did."""
 MOST_NAMED = 3
 OPEN = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
-"""Ends that leave the drift as it was and say nothing of it themselves."""
+"""Outcomes that leave the drift unchanged and have no alert."""
 
 
 @dataclass(frozen=True, slots=True)
 class AssetBand:
-    """An asset and the prices at which it alone would leave its band; None if no price does that."""
+    """An asset and the prices at which it alone would leave its band; None if no price does."""
 
     drift: AssetDrift
     low: Price | None
@@ -82,10 +82,10 @@ def asset_bands(drifts: tuple[AssetDrift, ...]) -> tuple[AssetBand, ...]:
 
 
 def drift_causes(found: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand, ...]:
-    """Assets outside their bands that moved themselves, widest first; all outside if none stands out. Never the numeraire.
-
-    Between rebalances units stay constant, so weight over target moves with an asset's price against the portfolio. An asset at the median
-    ratio did not move: it left its band because another asset did.
+    """Return assets outside their bands that moved themselves, widest first; all outside if none
+    stands out. Never the numeraire. Between rebalances units are constant, so weight over target
+    moves with an asset's price against the portfolio. An asset at the median ratio did not move: it
+    left its band because another did.
     """
     outside = [one for one in found if one.side != "inside" and one.drift.token != numeraire]
     ratios = sorted(_ratio(one) for one in found if one.drift.target_bps > 0)
@@ -97,7 +97,9 @@ def drift_causes(found: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand,
 
 
 def drift_alerts(found: StepOutcome) -> Iterator[Alert]:
-    """Yield one alert for assets that left their bands, else one for a review. A rebalance, refusal or halt has its own alert."""
+    """Yield one alert for assets that left their bands, else one for a review. Rebalances, refusals
+    and halts have their own alerts.
+    """
     if found.kind not in OPEN:
         return
     portfolio = found.step_input.portfolio
@@ -182,9 +184,9 @@ _STEP = re.compile(r"[0-9a-f]{1,40}")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Facts beside the cycle's result: the kill switch, the reason for a missing heartbeat, and the low-gas threshold.
-
-    `silent` is empty while the heartbeat is fine. `low_gas_wei` is None if not configured.
+    """Facts besides the cycle's result: kill switch, reason for a missing heartbeat, low-gas
+    threshold. `silent` is empty while the heartbeat is fine. `low_gas_wei` is None if not
+    configured.
     """
 
     paused: bool
@@ -233,7 +235,7 @@ def _orders(step: StepInput) -> Iterator[Alert]:
 
 
 def _blocked_exit_alert(step: StepInput, one: BlockedExit) -> Alert:
-    """Alert for a blocked exit; it lasts until the exit is done or called off."""
+    """Return the alert for a blocked exit, active until the exit is done or cancelled."""
     label = levels.order_subject(step.portfolio, one.token)
     text = (
         f"{label} is to be sold by an order and cannot be sold now; everything else goes on. trimtab orders says why; "
@@ -373,7 +375,9 @@ def alert_rules(table: AlertsTable) -> AlertRules:
 
 
 def low_gas_wei(loaded: LoadedConfig) -> int | None:
-    """Native coin below which gas is low, in wei; None if neither alerts.low_gas nor limits.native_floor is set."""
+    """Return the low-gas threshold in wei; None if neither alerts.low_gas nor limits.native_floor
+    is set.
+    """
     text = loaded.config.alerts.low_gas or loaded.config.limits.native_floor
     return None if text is None else parse_raw(text, 18, "alerts.low_gas")
 
@@ -399,7 +403,9 @@ def alerts(agent: Agent) -> AlertsDocument:
 
 
 def try_targets(config: LoadedConfig | Path | str) -> dict[str, Any]:
-    """Send one test message to each target and wait for its result; no chain, no store. Raises ConfigError if there is none."""
+    """Send one test message to each target and wait for its result; uses neither chain nor store.
+    Raises ConfigError without targets.
+    """
     table = (config if isinstance(config, LoadedConfig) else load_config(config)).config.alerts
     if not table.targets:
         raise ConfigError("alerts.targets: there is none", "write [[alerts.targets]] with name and url_env; see docs/alerts.md")

@@ -100,11 +100,12 @@ SAMPLE = Path(__file__).parent.parent / "backtest" / "sample"
 
 @dataclass(frozen=True, slots=True)
 class MarketOptions:
-    """Options of the simulated market, as written.
+    """Options of the simulated market, as entered.
 
-    `cost` is the fee of every pool. `depth` (of each side of a pool) and `value` (of the initial wallet) are in whole coins of the
-    numeraire. `gas` is a price such as "20 gwei", or `gas_prices` a file of them. `flows` are such as 2021-03-01=+1000, `flow_file` has
-    more of them; `pool_states` are such as WBTC/WETH=FILE.
+    `cost` is the fee of every pool. `depth` (of each side of a pool) and `value` (of the initial
+    wallet) are in whole coins of the numeraire. `gas` is a price such as "20 gwei", `gas_prices` a
+    file of prices. `flows` are such as 2021-03-01=+1000, `flow_file` has more; `pool_states` are
+    such as WBTC/WETH=FILE.
     """
 
     cost: str = "10bps"
@@ -159,10 +160,10 @@ class MarketOptions:
 
 @dataclass(frozen=True, slots=True)
 class PortfolioOptions:
-    """Options of the simulated portfolio and its policy, as written: a config, or targets with a band, a schedule, or both.
-
-    `names` are SYMBOL=SYMBOL, of a file and of the portfolio. `native` is the asset whose price pays the gas, `decimals` those of tokens,
-    as SYMBOL=NUMBER. An empty `numeraire` is the target that the file lacks.
+    """Options of the simulated portfolio and its policy, as entered: a config, or targets with a
+    band, a schedule, or both. `names` are SYMBOL=SYMBOL, file to portfolio. `native` is the asset
+    whose price pays gas, `decimals` are SYMBOL=NUMBER. If `numeraire` is empty, it is the target
+    missing from the file.
     """
 
     config: Path | None = None
@@ -176,7 +177,7 @@ class PortfolioOptions:
     decimals: str = ""
 
     def renamed(self) -> dict[str, str]:
-        """Our symbols by those of a file."""
+        """Return config symbols by the file's symbols."""
         return parse_pairs(self.names, "--as") if self.names else {}
 
     def load_prices(self, prices: Path) -> PriceTable:
@@ -184,7 +185,9 @@ class PortfolioOptions:
         return rename_symbols(read_table(prices), self.renamed())
 
     def spec(self, table: PriceTable, pools: Sequence[tuple[str, str]] = ()) -> BacktestSpec:
-        """Backtest spec of the config; without one of the options, with every limit off. Raises ConfigError naming the option."""
+        """Return the backtest spec of the config, or of the options with every limit off. Raises
+        ConfigError naming the option.
+        """
         if self.config is None:
             return self._spec_without_config(table, pools)
         if self.target or self.band or self.every:
@@ -251,8 +254,9 @@ def backtest(
 ) -> SimulationResult:
     """Simulate the file's prices.
 
-    With `every_bar` no bar is skipped, which changes no trade. `funding` is a file of funding rates; the result then states the funding
-    that shorts of the holdings would have received. Raises ConfigError naming the option.
+    `every_bar` skips no bar, which changes no trade. `funding` is a file of funding rates; the
+    result then states the funding that shorts of the holdings would have received. Raises
+    ConfigError naming the option.
     """
     known_as, table = portfolio.renamed(), read_table(prices)
     rates = () if funding is None else read_funding(funding)
@@ -300,7 +304,9 @@ def _require_sound(policy: Policy) -> None:
 
 
 def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
-    """Targets in bps by symbol, and the numeraire: `numeraire`, else the target that the file lacks. Raises ConfigError."""
+    """Return targets in bps by symbol, and the numeraire: `numeraire`, or else the target missing
+    from the file. Raises ConfigError.
+    """
     if not target:
         raise ConfigError("--target or --config is needed", "write for example --target BTC=50,USD=50 --band 10%rel")
     targets = {symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()}
@@ -312,7 +318,7 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
 
 
 def rename_symbols(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
-    """Rename the table's symbols: `names` are ours by those of the file. Raises ConfigError naming --as."""
+    """Rename the table's symbols to the config's, by `names`. Raises ConfigError naming --as."""
     strange = [name for name in names if name not in table.symbols]
     if strange:
         raise ConfigError(f"--as: {strange[0]!r} is not in the file", f"its symbols are {', '.join(table.symbols)}")
@@ -353,7 +359,9 @@ def check_report_path(path: Path) -> None:
 
 
 def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
-    """Write the page, and its data as JSON beside it; return both paths. Raises ConfigError on failure."""
+    """Write the page and its data as JSON beside it; return both paths. Raises ConfigError on
+    failure.
+    """
     check_report_path(path)
     beside = path.with_suffix(".json")
     try:
@@ -387,7 +395,9 @@ LOST = "a process of the stress test died, perhaps for lack of memory"
 
 @dataclass(frozen=True, slots=True)
 class StressOptions:
-    """Options of a stress test, as written. `scenarios` "all" are those that apply to the portfolio; an empty `block` follows a rule."""
+    """Options of a stress test, as entered. `scenarios` "all" are those that apply to the
+    portfolio; an empty `block` follows a rule.
+    """
 
     paths: int = 2_000
     step_paths: int = 3
@@ -457,9 +467,10 @@ def prepare_stress(
 
 
 def run_stress(prepared: PreparedStressTest, progress: StressProgress | None = None, cores: int = 0) -> StressResult:
-    """Run the stress test on that many cores (0: all), which does not change the result; see agent/backtest/stress/run.py.
+    """Run the stress test on `cores` cores (0: all); the number does not change the result.
 
-    A test of a few seconds runs in this process. Raises ConfigError if the options do not fit the prices, Retryable if a process died.
+    See agent/backtest/stress/run.py. Short tests run in this process. Raises ConfigError if the
+    options do not fit the prices, Retryable if a process died.
     """
     many = cores or available_cores()
 
@@ -473,7 +484,9 @@ def run_stress(prepared: PreparedStressTest, progress: StressProgress | None = N
 
 
 def write_stress_report(found: StressResult, path: Path) -> tuple[Path, Path]:
-    """Write the page, and its data as JSON beside it; return both paths. Raises ConfigError on failure."""
+    """Write the page and its data as JSON beside it; return both paths. Raises ConfigError on
+    failure.
+    """
     return write_pages(stress_page(found), path)
 
 
@@ -564,9 +577,10 @@ def run_tune(
 ) -> TuneResult:
     """Run the search, or resume the one in `folder`.
 
-    `cores` 0 takes all; `scheduler` is the address of a Dask scheduler, which gets the runs of the full step. `confirm` is called if it
-    takes longer than five minutes; None continues without asking. Raises Refused if declined, Retryable if a scheduler or process is lost,
-    ConfigError for a folder of another search.
+    `cores` 0 uses all; `scheduler` is the address of a Dask scheduler for runs of the full step.
+    `confirm` is called for more than five minutes of work; None continues without asking. Raises
+    Refused if declined, Retryable if a scheduler or process is lost, ConfigError for a folder of
+    another search.
     """
     many = cores or available_cores()
     if scheduler:
@@ -592,5 +606,7 @@ def run_tune(
 
 
 def write_tune_report(tuned: TuneResult, path: Path) -> tuple[Path, Path]:
-    """Write the page, and its data as JSON beside it; return both paths. Raises ConfigError on failure."""
+    """Write the page and its data as JSON beside it; return both paths. Raises ConfigError on
+    failure.
+    """
     return write_pages(tune_page(tuned), path)

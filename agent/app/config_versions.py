@@ -24,11 +24,13 @@ Document = dict[str, Any]
 FIRST, CONFIRMED, BY_YES, EDITED, NOTICED = "first", "confirmed", "yes", "edit", "noticed"
 UNKNOWN = ("the version before was kept by its hash alone",)
 Ask = Callable[[tuple[str, ...]], bool]
-"""Shows what was changed by hand, nothing where nothing was, and asks."""
+"""Shows changes made by hand, if any, and asks for confirmation."""
 
 
 def unconfirmed_changes(loaded: LoadedConfig, configs: ConfigVersionStore) -> tuple[str, ...] | None:
-    """Lines that differ from the version confirmed last; None if there is no difference, or none was ever confirmed."""
+    """Return lines that differ from the last confirmed version; None without a difference or a
+    confirmed version.
+    """
     before = configs.confirmed()
     if before is None or before == loaded.digest:
         return None
@@ -37,16 +39,16 @@ def unconfirmed_changes(loaded: LoadedConfig, configs: ConfigVersionStore) -> tu
 
 
 def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) -> None:
-    """Record this version, unless it is already the newest with the same origin."""
+    """Record this version, unless it is already the newest with that origin."""
     newest = configs.newest(1)
     if not newest or (newest[0].digest, newest[0].how == NOTICED) != (loaded.digest, how == NOTICED):
         configs.confirm(loaded.digest, int(time.time()), loaded.text, how)
 
 
 def require_trusted_config(agent: Agent) -> bool:
-    """Check the config without asking (`--yes`): True if it is the confirmed one, the first, or that of a local chain.
-
-    On a live chain a config edited by hand is recorded as noticed, and Refused is raised with the changes.
+    """Check the config without asking (`--yes`): True if it is the confirmed version, the first, or
+    on a local chain. On a live chain, a config edited by hand is recorded, and Refused is raised
+    with the changes.
     """
     loaded, configs = agent.desk.loaded, agent.desk.store.configs
     lines = require_unchanged(loaded, configs)
@@ -106,7 +108,9 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
 
 
 def show_version(config: ConfigSource, number: int) -> Document:
-    """One version, and its changes against the one before, without secrets and comments. Raises ConfigError for an unknown number."""
+    """Return one version with its changes against the previous one, without secrets and comments.
+    Raises ConfigError for an unknown number.
+    """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         found = list(store.configs.newest(10_000))
     place = next((place for place, one in enumerate(found) if one.number == number), None)
@@ -128,18 +132,18 @@ def show_version(config: ConfigSource, number: int) -> Document:
 
 
 FIXED_WHILE_RUNNING = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
-"""Tables read once at the start of a process: endpoints, key, contracts, alert targets."""
+"""Tables that are read once at process start: endpoints, key, contracts, alert targets."""
 CONFIG_READ_ATTEMPTS = 3
-"""Reads of the file, a second apart: an edit writes it just before the store."""
+"""Reads of the file, a second apart: an edit writes the file just before the store."""
 
 
 def with_confirmed_config(
     context: wiring.AgentContext, wallet: wiring.WalletSession | None, edited: ConfigChanged
 ) -> tuple[wiring.AgentContext, wiring.WalletSession | None]:
-    """Context and wallet session for the config confirmed last, built while no other process has the wallet.
-
-    Raises `edited` if the file is a different version, or the run is on paper; ConfigChanged if a table of FIXED_WHILE_RUNNING
-    differs; LockHeld if another process keeps the wallet; Retryable from the endpoints.
+    """Context and wallet session of the last confirmed config, built while no other process has the
+    wallet. Raises `edited` if the file is a different version or the run is on paper; ConfigChanged
+    if a table of FIXED_WHILE_RUNNING differs; LockHeld if another process keeps the wallet;
+    Retryable from the endpoints.
     """
     if wallet is None:
         return _reopened(context, edited), None

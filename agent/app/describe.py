@@ -32,7 +32,7 @@ from agent.units import BPS, Value, decimal_text, price_text
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
 
-# --- Visibility of a transaction before it is mined, and the most that a sandwich could take.
+# --- Visibility of a transaction before it is mined, and its largest sandwich loss.
 
 
 PRIVATE, PUBLIC, EITHER = "private endpoint", "public mempool", "private endpoint, public mempool where it fails"
@@ -46,11 +46,13 @@ __all__ = ["Sandwich", "exposure", "plan_sandwich_loss", "sandwich", "submission
 
 @dataclass(frozen=True, slots=True)
 class Sandwich:
-    """Sandwich exposure of a plan. `public` is True if others may see the transaction before it is mined; never on a local chain.
+    """Sandwich exposure of a plan.
 
-    `at_most` of the plan's swaps, in numeraire base units, is exact for the plan (None: no plan, or a price is missing). `at_most_bps` is
-    its share of the plan's turnover, rounded up. `by_limits` is the most that the limits let any plan lose. `profit_at_most` bounds the
-    profit of a searcher who also receives the plan's fees, impact and skew.
+    `public` is True if others may see the transaction before it is mined; never on a local chain.
+    `at_most` is the exact bound for the plan's swaps, numeraire base units (None: no plan, or a
+    price is missing). `at_most_bps` is its share of the plan's turnover, rounded up. `by_limits` is
+    the bound by the limits for any plan. `profit_at_most` bounds the profit of a searcher who also
+    receives the plan's fees, impact and skew.
     """
 
     submission: str
@@ -91,7 +93,9 @@ def submission_text(config: Config) -> str:
 
 
 def target_shares(step: StepInput) -> dict[str, Fraction]:
-    """Target share of capital of each strategy; those of the config if the books have other strategies."""
+    """Return the target share of capital of each strategy; those of the config if the books have
+    other strategies.
+    """
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         return {}
@@ -274,10 +278,10 @@ def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
 
 
 def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
-    """The limit and the market's price, both ways round, in whole coins.
+    """Return limit and market price, both ways round, in whole coins.
 
-    `off_bps` is the distance of the limit from the market, above zero if it asks for more. The market's are None if a reference price is
-    missing.
+    `off_bps` is the distance of the limit from the market, positive if it asks for more. Market
+    prices are None if a reference price is missing.
     """
     sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
     known = reference_prices(step).prices

@@ -29,13 +29,15 @@ DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
 
 
 COOLDOWN = "10s"
-"""Of a served chain's config, so that the market can be moved and the agent seen to act."""
+"""Settings of a served chain's config, so that the agent reacts to market moves."""
 
 
 def serve_localchain(port: int, write_config: Path | None, tell: Callable[[LocalChainDocument], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `tell` is called once everything is ready and the config's contracts are pinned in its store.
+    """Serve until SIGINT or SIGTERM.
 
-    Raises ConfigError if the port is taken, or if a config or store exists that no served chain has written.
+    `tell` is called once everything is ready and the config's contracts are pinned in its store.
+    Raises ConfigError if the port is in use, or if a config or store exists that no served chain
+    has written.
     """
     if write_config is not None:
         _require_ours(write_config)
@@ -96,9 +98,8 @@ def unbalance(chain: LocalChain) -> None:
 
 
 def publish(chain: LocalChain, path: Path) -> None:
-    """Pin the chain's contracts in the store beside `path`, then write the config there.
-
-    A store of an earlier served chain is set aside: its nonces and blocks are not this chain's.
+    """Pin the chain's contracts in the store beside `path`, then write the config there. A store of
+    an earlier served chain is moved away: its nonces and blocks are not this chain's.
     """
     path.unlink(missing_ok=True)
     store = store_beside(path)
@@ -155,7 +156,7 @@ class DemoWorld:
 
 @contextmanager
 def demo_world() -> Iterator[DemoWorld]:
-    """Start everything, and remove all of it afterwards."""
+    """Start all parts of the demo, and remove them afterwards."""
     with open_eth_tester(SMALL_WORLD) as chain, tempfile.TemporaryDirectory(prefix="trimtab-demo-") as folder:
         for symbol, usd in START_USD.items():
             token = chain.tokens[symbol]

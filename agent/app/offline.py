@@ -96,7 +96,7 @@ def require_possible(step: StepInput) -> None:
 
 
 def _require_decimals(step: StepInput) -> None:
-    """Check decimals: powers of ten of them are computed exactly."""
+    """Validate decimals before computing powers of ten."""
     portfolio = step.portfolio
     tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
     for what, decimals in (*((one.address, one.decimals) for one in tokens), *((one.feed, one.decimals) for one in step.snapshot.feeds)):
@@ -116,20 +116,21 @@ def _require_possible_pools(step: StepInput) -> None:
 
 Document = dict[str, Any]
 MOST_BYTES = 64 * 1024 * 1024
-"""No step is larger by far; a file that is was not written here."""
+"""Maximum size of a step file; larger files are not steps."""
 MOST_SHOWN = 20
 """Most differences shown per step; the rest are counted."""
 SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
 DECIDED = tuple(kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp))
-"""Decisions that a step itself makes, where it does not say what asked for it; payouts and the like its owner made."""
+"""Decisions without an explicit request; payouts and similar ones are the owner's."""
 
 
 def replay(folder: Path) -> Document:
-    """Replay every step in the folder, in the order of the files' names. Raises ConfigError if there is none to read.
+    """Replay every step in a folder, by file name.
 
-    Each is proposed again by its original request: the agent's strategy, or the owner's command ("asked" names it). A file that is not a
-    step is named, and the rest continues. Guards that need live evidence are not run: the decision with its reason and the plan are
-    compared. "exit" is the exit code of the result.
+    Raises ConfigError without steps. Each step is proposed again by its original request: the
+    agent's strategy or the owner's command ("asked"). Files that are not steps are named and
+    skipped. Decision, reason and plan are compared; guards that need live evidence are not run.
+    "exit" is the exit code.
     """
     steps = [_replay_document(path) for path in _files(folder)]
     if not steps:
@@ -274,9 +275,8 @@ _NEW = History(None, None, Fraction(0), Fraction(0), 0, 0, None)
 
 @dataclass(frozen=True, slots=True)
 class AlertPrices:
-    """Prices at which an asset that moves alone leaves its band; None with the reason if no price does that.
-
-    Prices are multiples of the present price, unless one was given.
+    """Prices at which an asset that moves alone leaves its band; None with the reason if no price
+    does. Multiples of the present price, unless a price was given.
     """
 
     low: Price | None
@@ -288,10 +288,11 @@ class AlertPrices:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """The what-if result. `trades` are by symbol, in the unit of the values, empty while it holds; `to_target` are the trades to the
-    targets.
+    """Result of a what-if.
 
-    `drifts` are in units of 10^-18. `least` is the minimum total at which these settings work, at three gas prices.
+    `trades` are by symbol, in the unit of the values, empty for a hold; `to_target` are the trades
+    to the targets. `drifts` are in units of 10^-18. `least` is the minimum total at which these
+    settings work, at three gas prices.
     """
 
     drifts: tuple[AssetDrift, ...]
@@ -330,11 +331,12 @@ def what_if(  # noqa: PLR0913
     numeraire: str = "",
     native: str = "3000",
 ) -> WhatIf:
-    """Drift, trades and alert prices, by the functions that every step decides with. Raises ConfigError naming the option.
+    """Return drift, trades and alert prices, by the functions of a live step. Raises ConfigError
+    naming the option.
 
-    `target`, `value` and `price` are SYMBOL=NUMBER with commas between; a bare number in `target` is percent. `band` is "10%rel" or "5%abs"
-    for all, and SYMBOL=… for one. `numeraire` is the symbol that values are counted in, which `only` needs; `native` is the price of the
-    native coin, for gas.
+    `target`, `value` and `price` are comma-separated SYMBOL=NUMBER; a bare number in `target` is
+    percent. `band` is "10%rel" or "5%abs" for all assets, SYMBOL=… for one. `numeraire` is the
+    symbol of the unit, which `only` needs; `native` is the price of the native coin, for gas.
     """
     targets = {symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()}
     values = {symbol: parse_raw(text, PLACES, f"--value {symbol}") for symbol, text in parse_pairs(value, "--value").items()}
@@ -425,7 +427,7 @@ def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None
 
 
 def parse_bands(text: str, targets: Mapping[str, int]) -> tuple[Threshold | None, dict[str, Threshold]]:
-    """The band of all, with both widths if two are given, and those of single assets."""
+    """Return the default band, with both widths if two are given, and bands of single assets."""
     whole: Threshold | None = None
     own: dict[str, Threshold] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):

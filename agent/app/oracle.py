@@ -54,10 +54,10 @@ def raise_observations(
     confirm: Callable[[RaisedObservationsDocument], bool] = decline_document,
     progress: Progress = ignore_progress,
 ) -> RaisedObservationsDocument:
-    """Raise the observation capacity of a pinned pool to `to`: return the document, and after confirmation (`send`) send the transaction.
-
-    Raises ConfigError for a pool that is not traded, a number that is no increase or too much at once; Refused for a pool that is not
-    pinned, and by gas limits, kill switch and signer like every transaction.
+    """Raise the observation capacity of a pinned pool to `to`: return the document, and after
+    confirmation (`send`) send the transaction. Raises ConfigError for a pool that is not traded, or
+    an invalid increase; Refused for a pool that is not pinned, and by gas limits, kill switch and
+    signer like every transaction.
     """
     step = agent.step_input()
     pool = _named_pool(step, _address(address))

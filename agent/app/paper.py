@@ -27,10 +27,9 @@ NATIVE_DECIMALS, VALUE_DECIMALS = 18, 18
 
 @dataclass(frozen=True, slots=True)
 class PaperStart:
-    """Initial paper wallet, as written.
-
-    A `value` in whole coins of the numeraire, spread over the targets; or `amounts` as SYMBOL=NUMBER; or neither: the holdings of the real
-    wallet. `native` are coins for gas, beside the first two.
+    """Initial paper wallet, as entered: `value` in whole coins of the numeraire, spread over the
+    targets; `amounts` as SYMBOL=NUMBER; or neither, for the holdings of the real wallet. `native`
+    are coins for gas, in addition to the first two.
     """
 
     value: str = ""
@@ -44,11 +43,13 @@ class PaperStart:
 
 
 DEFAULT_START = PaperStart()
-"""With what the real wallet holds."""
+"""Options of a copy of the real wallet."""
 
 
 def on_paper(config: ConfigSource) -> LoadedConfig:
-    """The config with its paper store, to read from. Raises ConfigError if there is no paper store yet."""
+    """Return the config with its paper store, for reading. Raises ConfigError without a paper
+    store.
+    """
     loaded = replace(load_config(config), paper=True)
     if not wiring.store_file(loaded).is_file():
         raise ConfigError("there are no paper books yet", "trimtab paper begins them")
@@ -64,9 +65,8 @@ def open_paper(
     transports: Sequence[Transport] | None = None,
     record: Path | None = None,
 ) -> Iterator[Agent]:
-    """Open an agent that acts on paper. Its wallet is created at the first opening, from `begin`. No key is read.
-
-    Raises ConfigError for an invalid start, or one given after the first opening.
+    """Open an agent that trades on paper. Its wallet is created at the first opening, from `begin`.
+    No key is read. Raises ConfigError for an invalid start, or one given after the first opening.
     """
     loaded = replace(load_config(config), paper=True)
     if begin.value and begin.amounts:

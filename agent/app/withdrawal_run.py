@@ -40,10 +40,10 @@ MAX_SALES = 3
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalReport:
-    """State of a withdrawal: its payments, the sale that comes first (None: enough is there), its verdicts and transactions.
-
-    `state` is planned, declined, refused, reserved (set aside, not paid), part (more has to be raised), paid, waiting (for confirmations)
-    or failed. `request` is its number once it was confirmed.
+    """State of a withdrawal: payments, the preceding sale (None if the balance suffices), verdicts
+    and transactions. `state` is planned, declined, refused, reserved (set aside, not paid), part
+    (more has to be raised), paid, waiting (for confirmations) or failed. `request` is its number
+    once confirmed.
     """
 
     step_input: StepInput
@@ -89,7 +89,7 @@ class WithdrawalRun:
         self._sent: list[Intent] = []
 
     def looked(self, step: StepInput, sale: StepOutcome | None = None, state: str = "", reason: str = "") -> WithdrawalReport:
-        """Report of the withdrawal at this step, with the sale that it needs."""
+        """Return the report of the withdrawal at this step, with its sale."""
         step = self._claimed(step)
         short = self._short(step)
         if sale is None and short is not None:
@@ -169,7 +169,7 @@ class WithdrawalRun:
 
     @property
     def _whole(self) -> tuple[Payment, ...]:
-        """All its payments; `_payments` are those unpaid when this command began."""
+        """Return all its payments; `_payments` are those unpaid when this command began."""
         return self._payments if self.request is None else self.request.payments
 
     def _write(self, step: StepInput) -> None:
@@ -183,7 +183,9 @@ class WithdrawalRun:
             self._context.store.requests.redirect(self.request.id, self._to)
 
     def _not_sold(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
-        """Report of a sale without effect: a withdrawal begun with it that sold nothing is released; an earlier one stays set aside."""
+        """Return the report of a sale without effect: a new withdrawal that sold nothing is
+        released; an earlier one stays reserved.
+        """
         state = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}.get(sale.kind, "refused")
         fresh = self._sure and not self._of_before and not any(intent.succeeded and intent.kind.value == "swap" for intent in self._sent)
         if fresh and self._number is not None:
@@ -206,7 +208,7 @@ class WithdrawalRun:
         )
 
     def _short(self, step: StepInput) -> str | None:
-        """The token of this withdrawal that has a shortfall."""
+        """Return the withdrawal's token with a shortfall."""
         tokens = dict.fromkeys(payment.token for payment in self._payments)
         return next((token for token in tokens if withdrawals.shortfall_raw(step, token) > 0), None)
 
@@ -230,13 +232,13 @@ class WithdrawalRun:
         return min(max(0, claim.payment.raw - max(0, there)), native_coin.wrapped_raw(step))
 
 
-# --- Parts: the market takes no more at once.
+# --- Parts of a withdrawal, if the market does not take all at once.
 
 
 def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) -> None:
-    """Record the sale of a part before anything of it is sent; does nothing if the plan raises the whole shortfall.
-
-    A process that ends on the way then neither starts the next part at once nor leaves the rest to its owner.
+    """Record the sale of a part before it is sent; do nothing if the plan raises the whole
+    shortfall. After an interruption, the next part then neither starts at once nor is left to the
+    owner.
     """
     step, plan = sale.step_input, sale.plan
     if (every_s := step.limits.first_purchase_s) is None or plan is None or (short := proposals.shortfall_raw(step, plan, token)) <= 0:
@@ -267,7 +269,7 @@ def _record_part(store: Store, request: OwnerRequest, sale: StepOutcome, step: S
 
 
 def _done(step: StepInput, request: OwnerRequest, token: str) -> int:
-    """Number of parts raised, including one whose process ended before it was recorded."""
+    """Return the number of parts raised, including one interrupted before it was recorded."""
     return 0 if request.parts is None else withdrawals.counted(step, request.parts, token).done
 
 
@@ -289,7 +291,9 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
 
 
 def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
-    """Raise Refused while an earlier withdrawal in parts still needs one of these tokens: its part would be raised at once."""
+    """Raise Refused while an earlier withdrawal in parts needs one of these tokens: its part would
+    be raised at once.
+    """
     wanted = {*tokens}
     for claim in step.history.claims:
         if claim.parts is not None and claim.payment.token in wanted and withdrawals.shortfall_raw(step, claim.payment.token) > 0:
@@ -318,9 +322,9 @@ def is_next(request: OwnerRequest, step: StepInput) -> bool:
 
 
 def continue_withdrawal(context: AgentContext, actors: StepActors | None, found: StepOutcome) -> StepOutcome:
-    """Outcome of the cycle; if it does nothing and a withdrawal in parts is due, that of its next part or payment.
-
-    Its owner confirmed all of it with the first part. An exit has priority, and after its time the run leaves it to its owner.
+    """Return the outcome of the cycle; after a hold, that of the due part or payment of a
+    withdrawal in parts. The owner confirmed all parts with the first. Exits have priority; after
+    its deadline the run leaves the withdrawal to its owner.
     """
     if actors is None or found.kind is not OutcomeKind.HOLD:
         return found

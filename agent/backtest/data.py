@@ -56,7 +56,9 @@ class PriceTable:
         return found.hexdigest()
 
     def only(self, symbols: Sequence[str]) -> PriceTable:
-        """The table of these symbols from the first bar at which each has a price. Raises ConfigError if there is none."""
+        """Return the table of these symbols from the first bar at which each has a price. Raises
+        ConfigError if there is none.
+        """
         missing = [symbol for symbol in symbols if symbol not in self.symbols]
         if missing:
             raise ConfigError(f"--prices: has no {missing[0]}", f"its symbols are {', '.join(self.symbols)}")
@@ -135,9 +137,9 @@ def price_gap_notes(symbols: Sequence[str], times_s: NDArray[np.int64], closes: 
 
 
 HIGH_YEARLY_RATE = 1.0
-"""A usual rate that comes to more than the whole notional a year is more likely written in percent."""
+"""Funding rates above the whole notional per year are probably in percent."""
 GAP = 1.5
-"""Of the usual distance: times of venues miss it by moments."""
+"""Tolerance of the usual distance: venues' times deviate by moments."""
 Times = NDArray[np.int64]
 
 
@@ -159,10 +161,9 @@ class FundingRateSeries:
 
 @dataclass(frozen=True, slots=True)
 class FundingCarry:
-    """Funding that a short of the same size as the holding of `symbol` received (below zero: paid) at each of `times_s` in the simulation.
-
-    `payments` are numeraire base units, each rounded down, which is against the holder; `notionals` the holdings, rounded down too.
-    `lengths_s` is the duration of each rate.
+    """Funding that a short of the holding's size received (negative: paid), at each of `times_s` in
+    the simulation. `payments` are numeraire base units, each rounded down, against the holder;
+    `notionals` are the holdings, rounded down too. `lengths_s` is the duration of each rate.
     """
 
     symbol: str
@@ -216,7 +217,7 @@ def _yearly(carries: Sequence[FundingCarry]) -> float | None:
 
 
 def rename_funding_symbols(series: Sequence[FundingRateSeries], names: Mapping[str, str]) -> tuple[FundingRateSeries, ...]:
-    """Rename the series: `names` are ours by those of the file. Raises ConfigError if two become one."""
+    """Rename the series to the config's symbols, by `names`. Raises ConfigError if two become one."""
     found = tuple(replace(one, symbol=names.get(one.symbol, one.symbol)) for one in series)
     if len({one.symbol for one in found}) < len(found):
         raise ConfigError("--as: two symbols of the file of funding get one name", "give each of them a name of its own")
@@ -335,10 +336,10 @@ _LATEST_S = 4_102_444_800
 
 
 def read_table(path: Path) -> PriceTable:
-    """Read the file's prices. Times without a zone are taken as UTC.
+    """Read the file's prices; times without a zone are UTC.
 
-    Raises ConfigError for a missing package or column, mixed time zones, times that go back or repeat, closes that are zero, negative or
-    not a number, and a negative volume.
+    Raises ConfigError for a missing package or column, mixed time zones, times that go back or
+    repeat, closes that are not positive numbers, and a negative volume.
     """
     polars = _polars()
     frame = _frame(polars, path)
@@ -356,9 +357,9 @@ def read_table(path: Path) -> PriceTable:
 
 
 def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
-    """Gas price at each of these times, wei: the newest row of the file's `time` and `gas_price_wei` until then.
-
-    Raises ConfigError like read_table, and if the first row comes after the first time.
+    """Return the gas price at each time, wei: the newest row of the file's `time` and
+    `gas_price_wei` so far. Raises ConfigError like read_table, and if the first row comes after the
+    first time.
     """
     polars, option = _polars(), "--gas-prices"
     frame = _frame(polars, path, option)
@@ -505,7 +506,7 @@ def _parsed(times: Any, path: Path) -> Any:
 
 
 def _offset(zone: str) -> timedelta:
-    """UTC offset of that zone."""
+    """Return the UTC offset of that zone."""
     if zone in ("", "Z"):
         return timedelta(0)
     digits = zone[1:].replace(":", "")

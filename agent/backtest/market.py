@@ -17,7 +17,7 @@ from agent.model import Pool
 from agent.units import PIPS, Price, Token, floor_int
 from agent.units import Price as Ratio
 
-# --- Pools of stated depth around a recorded price, as arbitrage over a whole bar leaves them.
+# --- Pools of stated depth around a recorded price, after arbitrage over a whole bar.
 
 
 SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
@@ -26,10 +26,9 @@ UINT112_MAX = 2**112 - 1
 
 
 def make_pool(kind: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int) -> Pool:
-    """Pool in which one base unit of `token` costs `price` base units of `money`, with `depth_raw` of `money` on that side.
-
-    "v2" is a pair, "v3" a pool whose liquidity spans every tick; of that `depth_raw` is the virtual reserve. Raises ConfigError when the
-    amounts do not fit the contract.
+    """Return a pool in which one base unit of `token` costs `price` base units of `money`, with
+    `depth_raw` of `money`. "v2" is a pair, "v3" a pool with liquidity over every tick and
+    `depth_raw` as virtual reserve. Raises ConfigError if the amounts do not fit the contract.
     """
     other_raw = floor_int(depth_raw / price)
     if not 0 < other_raw <= UINT112_MAX or not 0 < depth_raw <= UINT112_MAX:
@@ -57,10 +56,9 @@ LARGEST_RAW = 2**255 - 1
 
 
 def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
-    """Read a JSON file with `scalars` (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and `tick_data` by tick: [gross, net, …].
-
-    Every initialised tick has to be there. Raises ConfigError for another format, and for ticks that do not add up to the stated liquidity,
-    or to zero at the end.
+    """Read a JSON file with `scalars` (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and
+    `tick_data` by tick: [gross, net, …]. It must list every initialised tick. Raises ConfigError
+    for another format, and for ticks that do not sum to the stated liquidity or to zero at the end.
     """
     try:
         made = _pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
@@ -106,9 +104,9 @@ def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
 
 
 def arbitrage_pool(pool: V3Pool, price: Ratio) -> V3Pool:
-    """The pool after a swap that ends where a base unit of token0 costs `price` of token1, over every tick in between.
-
-    Real arbitrage stops a fee short of that on either side. Raises ConfigError for a price that no pool can have.
+    """Return the pool after a swap to `price` of token1 per base unit of token0, over every tick in
+    between. Real arbitrage stops a fee short on either side. Raises ConfigError for a price outside
+    the pool's range.
     """
     wanted_x96 = isqrt(floor_int(price * 2**192))
     if not MIN_SQRT_RATIO < wanted_x96 < MAX_SQRT_RATIO:

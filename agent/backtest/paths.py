@@ -101,7 +101,7 @@ def premium_of_simulation(world: SimulatedWorld, paths: PortfolioPaths, done: Se
         taken[one.bar] += float((one.fees + one.impact + one.gas) / 10**world.money.decimals)
     if not (paths.equity > 0).all():
         return None
-    first = world.told[0].hold  # value before the first bar's trades: no transfer comes so early
+    first = world.told[0].hold  # value before the first bar's trades: transfers come later
     tokens = world.tokens[: paths.weights.shape[1]]
     bought = np.array([float(first[token.address]) / 10.0**token.decimals for token in tokens]) * paths.prices[0]
     return rebalancing_premium(paths.prices, paths.weights, taken / (paths.equity + taken), world.table.times_s, bought / bought.sum())

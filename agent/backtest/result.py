@@ -1,13 +1,15 @@
-"""Results of a simulation, and the rebalancing premium: the growth of the portfolio beyond one that was bought and held.
+"""Results of a simulation, and the rebalancing premium: portfolio growth beyond buy and hold.
 
-Returns are logarithms of growth, so that they add up over bars. Let x be the log return of each asset over all bars, w the weights at the
-start. Of one bar, with weights p that were held over it and growths r of the assets, ln(Σ p r) − Σ p ln r is the growth of a portfolio
-beyond the mean of its assets, never below zero (Jensen); in continuous time it is the excess growth rate of Fernholz & Shay (1982),
-"Stochastic portfolio theory and stock market equilibrium", and Fernholz (2002), "Stochastic Portfolio Theory", (1.1.20): ½ (Σ wᵢ σᵢᵢ − Σ wᵢ
-wⱼ σᵢⱼ). Holding has the same of its own kind over all bars at once, ln(Σ w eˣ) − Σ w x: winners gain weight. The excess return of
-rebalancing is therefore exactly
+Returns are logarithms of growth, so that they add up over bars. Let x be the log return of each
+asset over all bars, w the initial weights. For one bar, with weights p held over it and growths r
+of the assets, ln(Σ p r) − Σ p ln r is the growth of a portfolio beyond the mean of its assets,
+never negative (Jensen). In continuous time it is the excess growth rate of Fernholz & Shay (1982),
+"Stochastic portfolio theory and stock market equilibrium", and Fernholz (2002), "Stochastic
+Portfolio Theory", (1.1.20): ½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ). Buy and hold has the corresponding term
+over all bars at once, ln(Σ w eˣ) − Σ w x: winners gain weight. The excess return of rebalancing is
+therefore exactly
 
-    advantage = excess_growth + off_target − dispersion − costs
+advantage = excess_growth + off_target − dispersion − costs
 """
 
 from __future__ import annotations
@@ -24,17 +26,18 @@ from agent.units import YEAR_S, Price, Value
 
 Floats = NDArray[np.float64]
 WEIGHT_TOLERANCE = 1e-9
-"""By how much weights may miss one: what floats lose."""
+"""Tolerance of the sum of weights, for float errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class RebalancingPremium:
-    """Parts of the premium, as logarithms of growth over the whole time; the last two per year of 365 days.
+    """Parts of the premium, as log growth over the whole time; the last two per year of 365 days.
 
-    `advantage` is that of the rebalanced portfolio after costs less that of holding. `excess_growth` is the gain of trading winners into
-    losers, bar by bar; `off_target` the gain (or loss) of weights other than the initial ones; `dispersion` the gain of holding by letting
-    winners grow; `costs` the cost of trading. `excess_growth_yearly` is the second of these per year, `expected_yearly` the formula's value
-    for the initial weights and the covariance of the prices.
+    `advantage` is the growth after costs less that of holding. `excess_growth` is the gain from
+    rebalancing winners into losers, bar by bar; `off_target` the gain (or loss) from weights other
+    than the initial ones; `dispersion` the gain of holding as winners grow; `costs` the cost of
+    trading. `excess_growth_yearly` is `excess_growth` per year, `expected_yearly` the formula's
+    value for the initial weights and the covariance of the prices.
     """
 
     advantage: float
@@ -49,12 +52,12 @@ class RebalancingPremium:
 def rebalancing_premium(
     prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64], bought: Floats | None = None
 ) -> RebalancingPremium:
-    """Compute the premium from `prices[bar, asset]` in one unit and `weights[bar, asset]` held after the trades of each bar.
-
-    `cost_shares[bar]` are the costs of those trades as shares of the holdings before them; times are Unix seconds. `bought` are the weights
-    before the trades of the first bar, which holding keeps; None without such trades. Their costs are in `costs`. Transfers change none of
-    it. Raises ConfigError for tables that do not fit each other, prices not above zero, weights that do not sum to one, and costs not below
-    the whole.
+    """Compute the premium from `prices[bar, asset]` in one unit and `weights[bar, asset]` held
+    after the trades of each bar. `cost_shares[bar]` are the costs of those trades as shares of the
+    holdings before them; times are Unix seconds. `bought` are the weights before the trades of the
+    first bar, which holding keeps; None without such trades. Their costs are in `costs`. Transfers
+    have no effect. Raises ConfigError for mismatched tables, prices that are not positive, weights
+    that do not sum to one, and costs of the whole or more.
     """
     _check(prices, weights, cost_shares, times_s)
     if bought is not None and not (bought.shape == weights[0].shape and abs(bought.sum() - 1) <= WEIGHT_TOLERANCE):
@@ -127,9 +130,10 @@ class RebalanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class AppliedTransfer:
-    """A deposit (above zero) or withdrawal of the owner, at the prices of its bar. Values in numeraire base units.
+    """A deposit (positive) or withdrawal of the owner, at the prices of its bar.
 
-    `before` is the value of the portfolio just before, after all gas, `hold_before` that of holding.
+    Values in numeraire base units. `before` is the portfolio value just before, after all gas,
+    `hold_before` that of holding.
     """
 
     bar: int
@@ -149,10 +153,10 @@ class YearGain:
 
 @dataclass(frozen=True, slots=True)
 class DelistedHolding:
-    """A holding without a present price, base units of `decimals`; `price` is its last one, in numeraire base units per base unit, of
-    `time_s`.
+    """A holding without a present price, base units of `decimals`.
 
-    `share` is its part of the final value; None if that is zero.
+    `price` is its last, of `time_s`, in numeraire base units per base unit. `share` is its part of
+    the final value; None if that is zero.
     """
 
     symbol: str
@@ -170,19 +174,20 @@ def _no_path() -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class SimulationResult:
-    """Result of a simulation. Values in numeraire base units; paths are floats in whole coins, one for each bar.
+    """Result of a simulation. Values in numeraire base units; paths are floats in whole coins, one
+    per bar.
 
-    `equity` is after all gas; `hold` is the value of the holdings of the first bar, with the same deposits and withdrawals. `weights`,
-    `targets`, `bands` (lower and upper edge) are shares and `prices` closes of `symbols`; missing values are NaN. `turnover` is the sum,
-    over rebalances, of half of the traded value by the total value.
-
-    `looked` counts bars evaluated by a whole step, `halted` those with stale or contradictory data, `refused` by reason those with a
-    refused plan, `kept` by setting those at which a trade was due, or a weight was outside its band, and the step held all the same.
-    `ended` are delisted holdings at their last price, described in `notes`.
-
-    `twr` and `hold_twr` are time-weighted returns of the whole period, not per year. `taxes` are by lot rule `lots`. `harvest` is the
-    rebalancing premium; None if gas consumed everything. `policy` is canonical JSON of the spec. `funding` is the funding that shorts of
-    the holdings would have received, not part of any other figure; None without rates.
+    `equity` is after all gas; `hold` is the value of the first bar's holdings, with equal deposits
+    and withdrawals. `weights`, `targets`, `bands` (lower and upper edge) are shares and `prices`
+    closes of `symbols`; missing values are NaN. `turnover` is the sum, over rebalances, of half of
+    the traded value by the total value. `looked` counts bars evaluated by a whole step, `halted`
+    those with stale or contradictory data, `refused` those with a refused plan by reason. `kept`
+    counts, by setting, bars at which a trade was due or a weight outside its band, but the step
+    held. `ended` are delisted holdings at their last price, described in `notes`. `twr` and
+    `hold_twr` are time-weighted returns of the whole period, not annualised. `taxes` are by lot
+    rule `lots`. `harvest` is the rebalancing premium; None if gas consumed everything. `policy` is
+    canonical JSON of the spec. `funding` is the funding that shorts of the holdings would have
+    received, in no other figure; None without rates.
     """
 
     symbols: tuple[str, ...]

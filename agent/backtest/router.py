@@ -28,7 +28,7 @@ from agent.venues.swap_router_02 import ROUTER_ITSELF
 APPROVE_UNITS = 46_000
 """An approval of a plain ERC-20 token, as measured on the embedded chain."""
 UNWRAP_UNITS = 30_000
-"""WETH9 withdraw by the wallet itself, likewise."""
+"""Gas of WETH9.withdraw by the wallet."""
 CANCEL_UNITS = 21_000
 """A transfer of nothing."""
 FAILED_UNITS = 60_000
@@ -40,7 +40,7 @@ class TransactionReverted(Exception):
 
 
 class TicksExhausted(TransactionReverted):
-    """Raised when a swap goes beyond the ticks that were read: with more of them it may not revert."""
+    """Raised when a swap exceeds the known ticks; with more ticks it may not revert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,9 @@ SIMULATED_ADDRESSES = RouterAddresses(WALLET, ROUTER)
 
 @dataclass(slots=True)
 class TransactionEffects:
-    """Effects of a transaction, not applied yet: balances and allowances of the wallet, pools, and events.
-
-    `native_wei` is the wallet's native coin, without gas; `wrapped` are deposits and withdrawals of the wrapped coin; `met` has the pool
-    before each swap.
+    """Effects of a transaction, not applied yet: balances and allowances of the wallet, pools, and
+    events. `native_wei` is the wallet's native coin, before gas; `wrapped` are deposits and
+    withdrawals of the wrapped coin; `met` has the pool before each swap.
     """
 
     balances: dict[str, int]
@@ -291,7 +290,9 @@ def _native_leg(coin: str, token_in: str, token_out: str, raw: int, source: LegF
 
 
 def _gas(done: TransactionEffects, balances: Mapping[str, int], allowances: Mapping[str, int], pools: Mapping[str, Pool]) -> int:
-    """Gas by the model of plans; a pool writes an observation once in a transaction that moves its tick."""
+    """Return the gas by the planner's model; a pool writes an observation once in a transaction
+    that moves its tick.
+    """
     units, written = 0, set[str]()
     for before, one in done.met:
         moves = before.observed != one.after.observed

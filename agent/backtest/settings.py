@@ -65,10 +65,10 @@ def transfers_by_bar(flows: Sequence[OwnerTransfer], times_s: Sequence[int]) -> 
 def apply_transfer(
     balances: Mapping[str, int], prices: Mapping[str, Price], value: Value, way: str, money: str, assets: Collection[str]
 ) -> dict[str, int]:
-    """Balances after a transfer of that value (numeraire base units, with sign), each rounded against the wallet.
-
-    In the numeraire `money` comes and goes; a withdrawal's shortfall of it is taken from everything else in proportion. Pro rata all
-    `assets` change in proportion to the holdings. Raises ConfigError for a withdrawal of everything.
+    """Return balances after a transfer of that value (signed numeraire base units), each rounded
+    against the wallet. The numeraire `money` is transferred; a withdrawal takes a shortfall of it
+    from all other assets in proportion. Pro rata, all `assets` change in proportion to the
+    holdings. Raises ConfigError for a withdrawal of everything.
     """
     found = dict(balances)
     whole = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
@@ -90,7 +90,7 @@ DECIMALS = 18
 ROUTER_KIND = "swap_router_02"
 HALT, LEAVE = "halt", "leave"
 MAX_AGE_BARS = 2
-"""A feed that misses more bars than these is stale, where no config says when."""
+"""Default number of missed bars after which a feed is stale."""
 PERMISSIVE_LIMITS = Limits(
     price_impact_bps=5_000,
     slippage_bps=None,
@@ -116,7 +116,7 @@ PERMISSIVE_LIMITS = Limits(
 
 
 def simulated_address(name: str) -> str:
-    """A deterministic address for a name; no key for it exists."""
+    """Return a deterministic address for a name; no key for it exists."""
     return to_checksum_address(keccak(text=f"trimtab backtest {name}")[-20:])
 
 
@@ -134,10 +134,9 @@ class TaxRule:
 
 @dataclass(frozen=True, slots=True)
 class BacktestSpec:
-    """Portfolio, policy, limits and strategies; `symbols` are tokens of the portfolio with their columns in the table.
-
-    The numeraire may be missing in the table: then closes are in it. Without `gas_priced` the native coin is unknown, and gas cannot be
-    paid at its price.
+    """Portfolio, policy, limits and strategies; `symbols` are tokens of the portfolio with their
+    columns in the table. A numeraire missing from the table is the unit of the closes. Without
+    `gas_priced` the native coin has no price, and gas cannot be valued.
     """
 
     portfolio: Portfolio
@@ -160,14 +159,15 @@ class BacktestSpec:
 class SimulationSettings:
     """The simulated market, and the initial wallet. Money in whole coins of the numeraire.
 
-    Each asset has one pool with the numeraire: `pool` "v2", or "v3" with liquidity over the full range, `depth` on either side, fee
-    `fee_pips`. `gas_wei` is the gas price, one number or one for each bar. A swap is mined `latency_bars` after it was sent. With
-    `looks_at_all` every bar is evaluated by a whole step; without, only those at which a trade can be due.
-
-    From a bar to before another, `silent` are those without new feed answers, `thin` those at which pools have that part of `depth`.
-    `flows` are the owner's transfers, `flows_in` "numeraire" or "pro-rata". While an asset has had no price for so long that a feed would
-    be stale, the step halts as it does live; with `gone` "leave" it continues without that asset, which stays as it is. `recorded` are
-    pools as read from a chain, beside the others or in place of the one of their pair.
+    Each asset has one pool with the numeraire: `pool` "v2", or "v3" with liquidity over the full
+    range, `depth` on either side, fee `fee_pips`. `gas_wei` is the gas price, one number or one per
+    bar. A swap is mined `latency_bars` after it was sent. With `looks_at_all` every bar is
+    evaluated by a whole step, else only bars at which a trade can be due. From one bar to before
+    another, `silent` are feeds without new answers, `thin` pools with that fraction of `depth`.
+    `flows` are the owner's transfers, `flows_in` "numeraire" or "pro-rata". While an asset's price
+    is stale the step halts, as live; with `gone` "leave" it continues without that asset, whose
+    holding stays. `recorded` are pools as read from a chain, added, or in place of the pool of
+    their pair.
     """
 
     depth: Fraction
@@ -216,10 +216,10 @@ def make_spec(  # noqa: PLR0913
     decimals: Mapping[str, int] | None = None,
     pairs: Sequence[tuple[str, str]] = (),
 ) -> BacktestSpec:
-    """Build a spec without a config: `targets` in bps by symbol, with open limits by default, prices from simulated feeds.
-
-    `native` is the symbol whose price pays the gas (default the numeraire). A numeraire without a target is a hub. Tokens have 18 decimals
-    unless `decimals` says otherwise; of each of `pairs` the first has the lower address, as in a pool.
+    """Build a spec without a config: `targets` in bps by symbol, with limits off by default and
+    prices from simulated feeds. `native` is the symbol whose price pays the gas (default the
+    numeraire). A numeraire without a target is a hub. Tokens have 18 decimals unless `decimals`
+    says otherwise; of each of `pairs` the first has the lower address, as in a pool.
     """
     if sum(targets.values()) != BPS:
         whole = sum(targets.values())
@@ -259,9 +259,8 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
 
 
 def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
-    """The spec with simulated replacements of the chain: feeds, router, and the wrapped token for native coin.
-
-    Raises ConfigError for what is not simulated: liquidity.
+    """Return the spec with simulated parts of the chain: feeds, router, and the wrapped token for
+    native coin. Raises ConfigError for liquidity, which is not simulated.
     """
     portfolio = wanted.portfolio
     if portfolio.positions or portfolio.lp_targets:
@@ -276,7 +275,7 @@ def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
         portfolio=_replaced(portfolio, assets),
         policy=wanted.policy,
         reference=ReferenceConfig((PriceSource.FEED,), wanted.reference.twap_window_s, wanted.reference.feed_max_age_s, ages),
-        limits=replace(wanted.limits, native_top_up_wei=None),  # native coin is held beside the portfolio, and suffices
+        limits=replace(wanted.limits, native_top_up_wei=None),  # native coin is held outside the portfolio, and suffices
         execution=ExecutionConfig(
             ROUTER_KIND, ROUTER, wanted.execution.deadline_s, wanted.execution.expire_blocks, (ROUTER,), pace=wanted.execution.pace
         ),

@@ -80,7 +80,7 @@ from agent.store.prices import PriceStore
 from agent.units import BPS, Token, Value, decimal_text, price_text, value_text
 from agent.venues.composer import RouterComposer
 
-# --- Simulated steps: the engine, its journal and its booking are those of a live one.
+# --- Simulated steps: engine, journal and bookkeeping of a live run.
 
 
 class SimulatedIntents(IntentStore):
@@ -175,7 +175,7 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
     taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        if world.flowed and any(flow.is_open for flow in history.flows):  # the owner's transfers are classified at once
+        if world.flowed and any(flow.is_open for flow in history.flows):  # classify the owner's transfers at once
             store.balances.classify(None, None, snapshot.now_s)
             history = store.budgets.history(snapshot.head.timestamp_s)
         bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
@@ -201,7 +201,7 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
     return SimulationContext(world, store, readers, StepActors(executor, RouterComposer(chain, WALLET, world), lambda _: True))
 
 
-# --- Skipping of quiet bars: those at which a whole step would surely hold, by prices and times alone.
+# --- Skipping of quiet bars: those at which a step would certainly hold, by prices and times alone.
 
 
 BAND_MARGIN = 1e-6
@@ -210,11 +210,12 @@ AT_ONCE = 0
 
 
 class DueBarFinder:
-    """Finds the next bar at which a trade may be due, for policies of bands or of one schedule alone; for any other: every bar.
-
-    Under bands a bar is quiet while every weight is inside its band by more than SURE, under a schedule while no review is due: there
-    `decide` holds, and its stored state does not change. While a price is stale it halts; the first of those bars is evaluated, all of them
-    if it continues without the asset. Prices of a bar are compared with the present holdings, so no later bar counts.
+    """Finds the next bar at which a trade may be due, for policies of bands or of one schedule
+    alone; else every bar. Under bands a bar is quiet while every weight is inside its band by more
+    than SURE, under a schedule while no review is due: there `decide` holds, and its stored state
+    does not change. While a price is stale it halts; the first of those bars is evaluated, or all
+    if it continues without the asset. Prices of a bar are compared with the present holdings, so no
+    later bar counts.
     """
 
     def __init__(self, world: SimulatedWorld) -> None:
@@ -234,7 +235,7 @@ class DueBarFinder:
         self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
 
     def looked(self, outcome: StepOutcome | None) -> None:
-        """Record the schedule's next due time by the last cycle; at once if its review is not done."""
+        """Record the schedule's next due time after a cycle; at once if its review is not done."""
         if outcome is None or outcome.kind is OutcomeKind.HALT:
             return
         waits = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
@@ -242,7 +243,7 @@ class DueBarFinder:
         self._due_s = outcome.decided.next_s or AT_ONCE if done else AT_ONCE
 
     def next_bar(self, after: int) -> int:
-        """The first bar after `after` to evaluate; the number of bars if there is none."""
+        """Return the first bar after `after` to evaluate; the number of bars if there is none."""
         bars = self._world.table.bars
         if not self._fits or after + 1 >= bars:
             return after + 1
@@ -256,11 +257,13 @@ class DueBarFinder:
         return bars
 
     def halted(self, start: int, end: int) -> int:
-        """Number of bars from `start` to before `end`, none of them evaluated, with a stale price."""
+        """Return the number of unevaluated bars in [start, end) with a stale price."""
         return int(self._stale[start:end].sum()) if self._fits and not self._leaves else 0
 
     def count_waiting(self, start: int, end: int) -> int:
-        """Number of those with a weight outside its band while the schedule is not due; zero without a band."""
+        """Return the number of bars in the range with a weight outside its band while the schedule
+        is not due; zero without a band.
+        """
         banded = has_band(self._world.wanted.policy.trigger)
         if not (self._fits and self._by_time and banded) or end <= start:
             return 0
@@ -333,7 +336,9 @@ def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
 
 
 def funding_of_holdings(world: SimulatedWorld, series: Sequence[FundingRateSeries]) -> tuple[FundingSummary, tuple[str, ...]]:
-    """Carry of each series, in its order, and notes; symbols that the portfolio lacks count zero."""
+    """Return the carry of each series, in order, and notes; symbols outside the portfolio count
+    zero.
+    """
     tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
     told_from = np.array([one.bar for one in world.told])
     carries, notes = [], []
@@ -382,10 +387,12 @@ def simulate(
     progress: Progress | None = None,
     funding: Sequence[FundingRateSeries] = (),
 ) -> SimulationResult:
-    """Run a whole simulation. The wallet begins at its targets, at the first bar at which each of its symbols has a price.
+    """Run a whole simulation.
 
-    `funding` changes no trade; the funding that shorts of the holdings would have received is part of the result. Raises ConfigError for
-    symbols that the table lacks, and errors of a step other than refusals and network errors.
+    The wallet begins at its targets, at the first bar at which every symbol has a price. `funding`
+    changes no trade; the result includes the funding that shorts of the holdings would have
+    received. Raises ConfigError for symbols missing from the table, and errors of a step other than
+    refusals and network errors.
     """
     with open_run(wanted, table, settings) as going:
         require_prices(funding, table.symbols, going.world.table.times_s)
@@ -421,7 +428,7 @@ class SimulationRun:
         self._context.__exit__(None, None, None)
 
     def next(self) -> bool:
-        """Evaluate the next bar; False once there is none."""
+        """Evaluate the next bar; return False at the end."""
         world, every = self.world, self.world.settings.looks_at_all
         begun = self._looked > 0
         bar = world.bar if not begun else world.bar + 1 if every else min(self._quiet.next_bar(world.bar), world.next_transfer_bar())

@@ -20,7 +20,7 @@ R = TypeVar("R")
 C_contra = TypeVar("C_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 _AHEAD = 2
-"""Chunks that wait for each process, so that none is idle."""
+"""Chunks queued per process, so that none is idle."""
 _job: ChunkWorker[Any, Any] | None = None
 
 
@@ -36,7 +36,7 @@ def run_in_processes(job: ChunkWorker[C, R], chunks: Sequence[C], processes: int
 
     Raises the errors of a chunk; Retryable saying `lost` for a process that died.
     """
-    # Fresh processes: a fork would share this one's threads and open databases.
+    # Fresh processes: a fork would share this process's threads and open databases.
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (job,)) as pool:
         waiting: dict[Future[R], C] = {}
         rest = iter(chunks)

@@ -24,11 +24,11 @@ FAILURES = 3
 FIRST_REST_S, LONGEST_REST_S = 5.0, 300.0
 """A rest after failures; twice as long each time the trial after it fails too. Nor is a Retry-After believed beyond the longest."""
 SLOW_S = 1.0
-"""An endpoint that takes so long counts half as much as one that answers at once."""
+"""An endpoint with this response time scores half of an immediate one."""
 
 
 class Circuit(Enum):
-    """Circuit state of an endpoint, which decides if it is asked."""
+    """Circuit-breaker state of an endpoint, which decides if it is queried."""
 
     CLOSED = "in service"
     TRIAL = "on trial"
@@ -49,7 +49,7 @@ class EndpointState:
 
 
 class EndpointHealth:
-    """One endpoint's record. `now` is a clock that only goes forward, in seconds."""
+    """Record of one endpoint. `now` is a monotonic clock, in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -69,7 +69,7 @@ class EndpointHealth:
         self._in_a_row = self._rests = 0
 
     def failure(self, why: str, wait_s: float | None = None) -> None:
-        """Record a missing or malformed answer. `wait_s` is the pause that the endpoint asked for."""
+        """Record a missing or malformed answer. `wait_s` is the pause requested by the endpoint."""
         self._decay()
         self._bad += 1
         self._in_a_row += 1
@@ -82,18 +82,22 @@ class EndpointHealth:
             self._in_a_row = 0
 
     def blame(self, why: str) -> None:
-        """Record that it was outvoted. It is still asked, but after the others: it may be the honest one."""
+        """Record that it was outvoted. It is still queried, but after the others: it may be the
+        honest one.
+        """
         self._decay()
         self._bad += 1
         self._why = why
 
     def lags(self, why: str) -> None:
-        """Record a lag: its answers about blocks do not count, and only its height is asked, until it has caught up."""
+        """Record a lag: until it has caught up, only its height is queried, and its answers about
+        blocks do not count.
+        """
         self.blame(why)
         self.lagging = True
 
     def caught_up(self) -> None:
-        """Its newest block is as new as that of the others."""
+        """Record that its newest block is as new as the others'."""
         self.lagging = False
 
     @property
@@ -110,14 +114,16 @@ class EndpointHealth:
 
     @property
     def score(self) -> float:
-        """From 0 to 1: the share of good answers by decayed weight, less for slowness; one of which nothing is known has 1."""
+        """Return a score from 0 to 1: the share of good answers by decayed weight, less for
+        slowness; 1 without a record.
+        """
         self._decay()
         latency_s = self._latency_s
         return (self._good + 1) / (self._good + self._bad + 1) / (1 + (latency_s or 0.0) / SLOW_S)
 
     @property
     def standing(self) -> EndpointState:
-        """All of it at once."""
+        """Return a snapshot of the record."""
         score, now = self.score, self._now()
         return EndpointState(self.circuit, score, self._latency_s, max(0.0, self._wait_until - now, self._until - now), self._why)
 
@@ -134,15 +140,15 @@ class EndpointHealth:
 T = TypeVar("T")
 
 GRACE_S = 2.0
-"""Grace period for the other endpoints once enough have answered alike."""
+"""Grace period for the remaining endpoints once enough have agreed."""
 
 
 MAX_LAG_BLOCKS = 3
-"""Largest lag of an endpoint behind the others before it is left out (chain.max_lag_blocks)."""
+"""Largest lag of an endpoint in blocks before it is excluded (chain.max_lag_blocks)."""
 
 
 class EndpointResting(Retryable):
-    """The endpoint was not asked at all."""
+    """The endpoint was not queried."""
 
 
 class Endpoint:
@@ -198,14 +204,15 @@ class PollResult(Generic[T]):
 
     @property
     def operators(self) -> set[str]:
-        """Operators of whom at least one endpoint answered."""
+        """Return operators with at least one endpoint that answered."""
         return operators_of(self.answers)
 
 
 class EndpointPool:
-    """The endpoints of the config. `min_operators` different operators must give the same answer before money moves.
+    """The endpoints of the config.
 
-    An endpoint more than `max_lag_blocks` behind the others is named and left out; a smaller lag is tolerated.
+    `min_operators` different operators must agree before money moves. An endpoint more than
+    `max_lag_blocks` behind the others is named and excluded; a smaller lag is tolerated.
     """
 
     def __init__(
@@ -240,9 +247,8 @@ class EndpointPool:
         among: Iterable[Endpoint] | None = None,
         enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
     ) -> PollResult[T]:
-        """Ask all endpoints in service in parallel. Once `enough` is true, the rest have a short grace period.
-
-        Errors of endpoints are returned; any other error is raised.
+        """Query all endpoints in service in parallel. Once `enough` is true, the rest have a short
+        grace period. Errors of endpoints are returned; any other error is raised.
         """
         called = self.ranked if among is None else list(among)
         asked = self._in_service(called)
@@ -250,7 +256,7 @@ class EndpointPool:
         answers: dict[Endpoint, T] = {}
         results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]] = queue.SimpleQueue()
         for endpoint in asked[1:]:
-            # daemon threads: one that hangs holds back neither the step nor the end of the process
+            # daemon threads: a hanging thread blocks neither the step nor the exit of the process
             threading.Thread(target=_run, args=(question, endpoint, results), daemon=True).start()
         if len(asked) == 1:
             _run(question, asked[0], results)
@@ -287,13 +293,17 @@ class EndpointPool:
         raise kind(f"{len(poll.operators)} of {self.min_operators} operators answered: {message}", remedy)
 
     def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:
-        """Record an endpoint that differs from others, who `outvoted` it or are as few; `tell` reports it once."""
+        """Record an endpoint that differs from others, who `outvoted` it or are equally few; `tell`
+        reports it once.
+        """
         if endpoint.health.standing.why != why:
             self.tell(f"{endpoint.name} {why}; the others outvoted it" if outvoted else f"{endpoint.name} {why}")
         endpoint.health.blame(why)
 
     def lags(self, endpoint: Endpoint, why: str) -> None:
-        """Record an endpoint whose newest block is too old; `tell` reports it once until it has caught up."""
+        """Record an endpoint whose newest block is too old; `tell` reports it once until it has
+        caught up.
+        """
         if not endpoint.health.lagging:
             self.tell(f"{endpoint.name} {why}")
         endpoint.health.lags(why)
@@ -303,9 +313,8 @@ class EndpointPool:
         return [(endpoint.operator, endpoint.health.standing) for endpoint in self.endpoints]
 
     def _in_service(self, called: Sequence[Endpoint]) -> list[Endpoint]:
-        """Return the endpoints that are neither backing off nor busy; if they are of too few operators, the others too.
-
-        One that asked us to wait is never asked.
+        """Return endpoints neither backing off nor busy; the others too if these have too few
+        operators. An endpoint that requested a pause is never queried.
         """
         willing = [one for one in called if one.health.circuit is not Circuit.WAIT]
         fit = [one for one in willing if one.health.circuit is not Circuit.OPEN and not one.busy]
@@ -318,7 +327,7 @@ def operators_of(endpoints: Iterable[Endpoint]) -> set[str]:
 
 
 def failure_text(endpoint: Endpoint, failure: TrimtabError) -> str:
-    """A failure's message, with the endpoint's name once."""
+    """Return a failure's message, with the endpoint's name once."""
     return failure.message if endpoint.name in failure.message else f"{endpoint.name}: {failure.message}"
 
 

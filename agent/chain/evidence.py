@@ -15,10 +15,10 @@ from agent.ports import Clock
 class GatheredEvidence:
     """Implements ports.EvidenceSource.
 
-    `paused` reads the kill switch as (paused, reason); it is read last, and any failure to read it counts as paused (T14). `pins`
-    reads the (address, code hash) pairs of `trimtab trust`. `quoter` is None without a second source: the guard then refuses,
-    unless it is off. `min_operators` must have answered alike; endpoints of one operator count once (T2). `screen` tests the
-    transfers of the plan's tokens.
+    `paused` reads the kill switch as (paused, reason), last of all; a failed read counts as paused
+    (T14). `pins` reads the (address, code hash) pairs of `trimtab trust`. `quoter` is None without
+    a second source: its guard then refuses unless switched off. `min_operators` must agree;
+    endpoints of one operator count once (T2). `screen` tests the transfers of the plan's tokens.
     """
 
     paused: Callable[[], tuple[bool, str]]
@@ -45,7 +45,7 @@ class GatheredEvidence:
         )
 
     def _second_quotes(self, step: StepInput, plan: Plan) -> tuple[SecondQuote, ...]:
-        """None are asked for when their guard is off."""
+        """Return second quotes; none if their guard is off."""
         if step.limits.second_quote_deviation_bps is None:
             return ()
         if self.quoter is None:

@@ -19,17 +19,18 @@ class GasFees:
 
     @property
     def most_wei(self) -> int:
-        """The most that one unit of gas can cost."""
+        """Maximum price of one unit of gas, wei."""
         most = self.max_fee_wei if self.max_fee_wei is not None else self.gas_price_wei
         return most if most is not None else 0
 
 
 def gas_fees(head: Head, priority_fee_wei: int, gas_price_wei: int, *, limit_wei: int | None, priority_cap_wei: int) -> GasFees:
-    """Fees for a transaction sent now.
+    """Return fees for a transaction sent now.
 
-    With a base fee (EIP-1559): tip = the endpoint's `priority_fee_wei`, at most `priority_cap_wei`; max fee =
-    2 · base fee + tip, which outlasts six full blocks, at most `limit_wei`. Without: the endpoint's `gas_price_wei`.
-    `limit_wei` is limits.gas_price (None: off). Raises Refused if the present price is above it.
+    With a base fee (EIP-1559): tip = the endpoint's `priority_fee_wei`, at most `priority_cap_wei`;
+    max fee = 2 · base fee + tip, at most `limit_wei`, which outlasts six full blocks. Without: the
+    endpoint's `gas_price_wei`. `limit_wei` is limits.gas_price (None: off). Raises Refused if the
+    present price is above it.
     """
     if head.base_fee_wei is None:
         _within(gas_price_wei, limit_wei)

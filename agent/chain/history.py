@@ -42,9 +42,9 @@ class PastRound:
 
 
 def past_rounds(line: Transport, feed: str, head: Head, since_s: int) -> tuple[tuple[PastRound, ...], bool]:
-    """Return (rounds updated at or after `since_s` and the one before it; True if they reach back that far), oldest first.
-
-    Rounds without an answer are left out. If `line` asks several operators, only agreed answers count.
+    """Return (rounds updated at or after `since_s` and the one before it; True if they reach that
+    far), oldest first. Rounds without an answer are skipped. If `line` queries several operators,
+    only agreed answers count.
     """
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
     latest = _round(require_result(line.name, "eth_call of a feed", line.batch([_call(feed, LATEST_ROUND_DATA, at)])[0]))
@@ -123,9 +123,9 @@ _WORDS = 8
 
 
 def past_twaps(line: Transport, pools: Sequence[Pool], head: Head, ends_s: Sequence[int], window_s: int) -> Mapping[int, tuple[Pool, ...]]:
-    """Return the V3 pools by the end of each window, with mean tick and harmonic mean liquidity (UniswapV3Pool.observe).
-
-    `ends_s` are chain seconds, newest first; each window has `window_s`. A pool is not asked beyond its observations.
+    """Return the V3 pools by the end of each window, with mean tick and harmonic mean liquidity
+    (UniswapV3Pool.observe). `ends_s` are chain seconds, newest first; each window has `window_s`. A
+    pool is not queried beyond its observations.
     """
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
     found: dict[int, list[V3Pool]] = {}
@@ -152,7 +152,9 @@ def _twap_call(pool: str, ago_s: int, window_s: int, at: dict[str, object]) -> R
 
 
 def _twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
-    """OracleLibrary.consult over the window: the mean tick towards minus infinity, liquidity as harmonic mean."""
+    """Return OracleLibrary.consult over the window: mean tick rounded towards minus infinity,
+    liquidity as harmonic mean.
+    """
     if isinstance(answer, RpcFault):
         return None
     raw = parse_bytes(answer, "observations of a pool", 32 * _WORDS)
@@ -171,20 +173,21 @@ DAY_S = 86_400
 MOST_SENT = 128
 """Largest number of transactions of a day that are read; a wallet with more has no known day."""
 SCANNED = 256
-"""So few blocks are read whole where a node keeps no old states, by which the wallet's transactions are found else."""
+"""Up to this many blocks are read whole if a node keeps no old states, which otherwise locate the
+wallet's transactions.
+"""
 BATCH = 32
 PROBES = 15
 
 
 class HistoryUnavailable(Retryable):
-    """The chain does not say what happened: old states or blocks are missing, or there is too much."""
+    """The chain cannot provide the history: old states or blocks are missing, or there is too much."""
 
 
 @dataclass(frozen=True, slots=True)
 class MinedTx:
-    """A mined transaction of the wallet, and the time of its block.
-
-    `answers` are those of price feeds just before it, by feed; none if it moved no token, or the node does not keep that state.
+    """A mined transaction of the wallet, and the time of its block. `answers` are those of price
+    feeds just before it, by feed; empty if it moved no token or the node lacks that state.
     """
 
     nonce: int
@@ -197,7 +200,7 @@ class MinedTx:
 
 @dataclass(frozen=True, slots=True)
 class RecentTransactions:
-    """All of it, oldest first. `since_block` is the first block of the 24 hours."""
+    """Transactions, oldest first. `since_block` is the first block of the 24 hours."""
 
     since_block: int
     sent: tuple[MinedTx, ...]
@@ -239,7 +242,7 @@ def recent_transactions_from(line: Transport, owner: str, head: Head, nonce: int
 
 
 def _first_block(line: Transport, head: Head, since_s: int) -> int:
-    """The first block after `since_s`, found by its header's time."""
+    """Return the first block after `since_s`, by header time."""
     (genesis,) = _all(line, [("eth_getBlockByNumber", ["0x0", False])], "the header of block 0")
     if _time(genesis) > since_s:
         return 0
@@ -306,7 +309,7 @@ def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
 
 
 def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) -> tuple[MinedTx, ...]:
-    """The wallet's transactions in these blocks with what came of them, by nonce."""
+    """Return the wallet's transactions in these blocks with receipts, by nonce."""
     ours = [
         (tx, parse_quantity(block.get("timestamp"), "block timestamp"))
         for block in blocks
@@ -366,7 +369,7 @@ def _answer(reply: object) -> int | None:
 
 
 def _all(line: Transport, calls: Sequence[RpcCall], what: str) -> list[Any]:
-    """Answers of one batch. Raises HistoryUnavailable if the node refuses one of them."""
+    """Return the answers of one batch. Raises HistoryUnavailable if the node refuses one."""
     try:
         answers = line.batch(calls)
     except Retryable:

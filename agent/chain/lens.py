@@ -17,9 +17,9 @@ PAGE_BYTES = 24_576
 REQUEST_BYTES = 40_000
 """Request bytes per page: with the lens itself they stay below the 49,152 bytes of EIP-3860."""
 PAGE_GAS = 12_000_000
-"""Likely gas per page beside the price of returned bytes; nodes allow a call 25 million and more."""
+"""Target gas per page, in addition to returned bytes; nodes allow a call 25 million and more."""
 TOKEN_GAS = 200_000
-"""Cap of one call to a token or feed: proxies and rebasing tokens need up to half of it."""
+"""Gas cap of one call to a token or feed: proxies and rebasing tokens need up to half of it."""
 FORMAT = 1
 
 _CALL, _CODE, _V3, _VIA = 1, 2, 3, 4
@@ -64,7 +64,7 @@ class CallItem:
     likely_gas: int = 40_000
 
     def packed(self) -> bytes:
-        """As the contract reads it."""
+        """Encode the item for the contract."""
         return bytes([_CALL]) + _address(self.target) + self.packed_call()
 
     def packed_call(self) -> bytes:
@@ -79,7 +79,9 @@ class CallItem:
 
 @dataclass(frozen=True, slots=True)
 class ViaItem:
-    """A view call of the contract whose address `holder` gives by the function `named`; `call.target` is not looked at."""
+    """A view call of the contract that `holder` returns from the function `named`; `call.target` is
+    ignored.
+    """
 
     holder: str
     named: bytes
@@ -87,7 +89,7 @@ class ViaItem:
     likely_gas: int = 60_000
 
     def packed(self) -> bytes:
-        """As the contract reads it."""
+        """Encode the item for the contract."""
         return bytes([_VIA]) + _address(self.holder) + self.named + self.call.packed_call()
 
     def most_bytes(self) -> int:
@@ -103,7 +105,7 @@ class CodeItem:
     likely_gas: int = 5_000
 
     def packed(self) -> bytes:
-        """As the contract reads it."""
+        """Encode the item for the contract."""
         return bytes([_CODE]) + _address(self.target)
 
     def most_bytes(self) -> int:
@@ -128,12 +130,12 @@ class V3Item:
 
     @property
     def likely_gas(self) -> int:
-        """If every tick in the window is initialised."""
+        """Return the gas if every tick in the window is initialised."""
         words = 2 * self.window_ticks // (256 * self.tick_spacing) + 3
         return 30_000 + words * 5_000 + self.likely_ticks * 8_000 + (100_000 if self.twap_window_s else 0)
 
     def packed(self) -> bytes:
-        """As the contract reads it."""
+        """Encode the item for the contract."""
         bounds = self.tick_spacing.to_bytes(3, "big") + self.window_ticks.to_bytes(3, "big") + self.likely_ticks.to_bytes(2, "big")
         return bytes([_V3]) + _address(self.pool) + bounds + self.twap_window_s.to_bytes(4, "big")
 
@@ -147,9 +149,9 @@ LensItem = CallItem | CodeItem | V3Item | ViaItem
 
 @dataclass(frozen=True, slots=True)
 class V3Answer:
-    """A V3 pool as read; `twap` is (difference of tickCumulative, of secondsPerLiquidityCumulativeX128) over the window.
-
-    `observations` are how many price observations it keeps, and how many it will once it has written so many.
+    """A V3 pool as read; `twap` is (difference of tickCumulative, of
+    secondsPerLiquidityCumulativeX128) over the window. `observations` are the current number of
+    price observations, and the next.
     """
 
     sqrt_price_x96: int
@@ -163,7 +165,7 @@ class V3Answer:
 
 
 LensAnswer = bytes | V3Answer | CallStatus
-"""Data of a call, a code hash, a pool, or why there is none."""
+"""Data of a call, a code hash, a pool, or a failure."""
 
 
 def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> list[list[int]]:
@@ -220,7 +222,7 @@ def _decode_v3(read: _PageReader) -> LensAnswer:
     liquidity = read.uint(16)
     from_tick, to_tick = read.signed(3), read.signed(3)
     seen, tick_delta, seconds_delta = read.uint(1), read.signed(7), read.uint(20)
-    if seen > 1:  # one meaning has one form, so that alike means byte for byte (T2)
+    if seen > 1:  # one canonical encoding, so that equal answers are equal bytes (T2)
         raise Retryable("the endpoint's answer to the lens has an unknown mark")
     ticks = sorted((read.signed(3), read.signed(16)) for _ in range(read.uint(2)))
     indexes = [index for index, _ in ticks]
@@ -289,7 +291,9 @@ _SMALLER = 8
 
 
 def query_lens(transport: Transport, items: Sequence[LensItem], at: object = "latest") -> list[LensAnswer]:
-    """Answers to `items` at one block, in one request, two when the node gave too little gas. Raises Retryable."""
+    """Return answers to `items` at one block, in one request, or two if the node gave too little
+    gas. Raises Retryable.
+    """
     if not items:
         return []
     sized = split_into_pages(items)
@@ -307,9 +311,9 @@ def page_calls(items: Sequence[LensItem], sized: Sequence[Sequence[int]], at: ob
 def complete_answers(
     transport: Transport, items: Sequence[LensItem], sized: Sequence[Sequence[int]], answered: Sequence[object], at: object
 ) -> list[LensAnswer]:
-    """Return all answers in the order of `items`; an item without gas, or on a refused page, is asked once more.
-
-    Raises CallFailed if the node refuses smaller pages too. An item that still lacks gas is CallStatus.UNREAD.
+    """Return all answers in the order of `items`; an item without gas, or on a refused page, is
+    requested once more. Raises CallFailed if the node refuses smaller pages too. An item that still
+    lacks gas is CallStatus.UNREAD.
     """
     answers = _decoded(transport, items, sized, answered)
     unread = [i for i in range(len(items)) if answers.get(i, CallStatus.UNREAD) is CallStatus.UNREAD]
@@ -328,7 +332,7 @@ def complete_answers(
 def _decoded(
     transport: Transport, items: Sequence[LensItem], sized: Sequence[Sequence[int]], answered: Sequence[object]
 ) -> dict[int, LensAnswer]:
-    """Answers by index of item; pages that the node refused are left out."""
+    """Return answers by index of item, without pages that the node refused."""
     answers: dict[int, LensAnswer] = {}
     for page, answer in zip(sized, answered, strict=True):
         if not isinstance(answer, RpcFault):

@@ -26,14 +26,15 @@ from agent.model import ConfirmedPosition, Head, LpPositionChange, PastPrices, S
 from agent.model.liquidity import position_name
 from agent.signing.calldata import address_from_word
 
-# --- Reader that also watches the agent's own positions: they enter the snapshot once the store knows them.
+# --- Reader that also tracks the agent's own positions: they enter the snapshot once the store
+# knows them.
 
 
 class PositionReader:
-    """ports.Reader over a ChainReader, with the current positions: those of `found`, and those that `moves` opened.
-
-    `known` returns the positions that count, given the moves. The range of a position that the agent minted is known from its own
-    transaction; the snapshot then proves it, as for any other.
+    """ports.Reader over a ChainReader, with the current positions: those of `found`, and those
+    opened by `moves`. `known` returns the counted positions, given the moves. The range of a
+    position that the agent minted is known from its own transaction; the snapshot then verifies it,
+    as for any other.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ def _place(mint: LpPositionChange) -> PositionRange:
 
 
 MOST = 100
-"""Tokens of the position manager that are looked at: anyone can send thousands."""
+"""Most tokens of the position manager that are inspected: anyone can send thousands."""
 _ADDRESS = (1 << 160) - 1
 
 
@@ -107,9 +108,9 @@ class UnsolicitedPositions:
 def find_unsolicited_positions(
     transport: Transport, owner: str, manager: str | None, pools: Iterable[PoolRef], confirmed: Sequence[ConfirmedPosition], at: object
 ) -> UnsolicitedPositions:
-    """LP tokens of the known pairs and tokens of the manager that `owner` holds and did not confirm, at one block.
-
-    Takes up to three requests. Raises Retryable from the endpoint. LP tokens of pairs that are not in `pools` are not looked for.
+    """Return LP tokens of the known pairs and tokens of the manager that `owner` holds and has not
+    confirmed, at one block. Takes up to three requests. Raises Retryable from the endpoint. LP
+    tokens of pairs outside `pools` are not searched.
     """
     known = {one.name for one in confirmed}
     pairs = [pool for pool in pools if pool.kind is PoolKind.V2]

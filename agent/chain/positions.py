@@ -1,4 +1,4 @@
-"""Confirmed liquidity positions of a snapshot: their pools, the questions asked of each, and the decoded answers."""
+"""Confirmed liquidity positions of a snapshot: their pools, lens items, and decoded answers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class PositionRange:
 
 @dataclass(frozen=True, slots=True)
 class PositionRef:
-    """A confirmed position as found on the chain. `place` is None for V2, and for a V3 token that did not exist when asked."""
+    """A confirmed position as found on the chain. `place` is None for V2, and for a V3 token that
+    did not exist.
+    """
 
     confirmed: ConfirmedPosition
     factory: str
@@ -81,10 +83,11 @@ class _PositionUnreadable(Exception):
 def resolve_positions(
     transport: Transport, confirmed: Sequence[ConfirmedPosition], factories: Mapping[str, str]
 ) -> tuple[PositionRef, ...]:
-    """Find each position's pool, in two requests. `factories` by venue.
+    """Find each position's pool, in two requests.
 
-    Raises ConfigError if the config and the chain contradict each other: other tokens, a pair or a manager that the factory does
-    not know. A V3 token that does not exist is not an error: it may have been burned.
+    `factories` by venue. Raises ConfigError if config and chain contradict each other: other
+    tokens, a pair or a manager that the factory does not know. A V3 token that does not exist is
+    valid: it may have been burned.
     """
     answers = iter(query_lens(transport, [item for one in confirmed for item in _first_items(one, factories[one.venue])]))
     found = [

@@ -13,7 +13,7 @@ from agent.chain.wire import RpcCall, RpcFault, parse_head, parse_quantity, requ
 from agent.errors import Refused, Retryable
 from agent.model import Head, Verdict
 
-# --- Quorum on whole answers: endpoints are compared, and those that differ are named (threat T2).
+# --- Quorum on whole answers: endpoints are compared, and dissenters are named (T2).
 
 
 REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent meanwhile"
@@ -31,7 +31,9 @@ class EndpointAnswer:
 
     @property
     def says(self) -> tuple[object, ...]:
-        """Everything that has to be alike; the lens's bytes decode one to one, so alike means byte for byte."""
+        """Everything that must be equal; the lens's bytes decode one to one, so equal means byte
+        for byte.
+        """
         return (self.head, self.nonce, self.native_wei, self.items)
 
 
@@ -45,10 +47,10 @@ class QuorumAgreement:
 
 
 def find_quorum(answers: Sequence[EndpointAnswer], names: Sequence[str], min_operators: int) -> QuorumAgreement:
-    """The answer that most operators give, if at least `min_operators` do and no other has as many behind it.
-
-    Several endpoints of one operator count once; an operator whose own endpoints differ counts for neither answer.
-    `names` are the items' names, for the report. Raises Refused with a verdict that names who differs and in what.
+    """Return the answer that most operators give, if at least `min_operators` do and no other
+    answer has as many. Several endpoints of one operator count once; an operator whose own
+    endpoints differ counts for neither answer. `names` are the items' names, for the report. Raises
+    Refused with a verdict that names dissenters and differences.
     """
     groups: dict[tuple[object, ...], list[EndpointAnswer]] = {}
     for one in answers:
@@ -109,7 +111,9 @@ def quorum_size(operators: int, min_operators: int) -> int:
 
 
 def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: str) -> H:
-    """The one value that enough operators give. An operator that gives two counts for neither. Raises NoQuorum naming who differs."""
+    """Return the only value that enough operators give. An operator that gives two counts for
+    neither. Raises NoQuorum naming dissenters.
+    """
     enough = quorum_size(len({operator for operator, _ in votes}), min_operators)
     backing = operators_by_value(votes)
     ranked = sorted(backing, key=lambda value: len(backing[value]), reverse=True)
@@ -121,7 +125,7 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: st
 
 
 def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
-    """Operators behind each value; those that contradict themselves are behind none."""
+    """Return the operators behind each value; self-contradicting operators are behind none."""
     operators: dict[str, set[H]] = {}
     values: dict[H, set[str]] = {}
     for operator, value in votes:
@@ -134,10 +138,9 @@ def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
 
 
 def highest_confirmed(values: Mapping[str, int], enough: int) -> int:
-    """Return the highest value that `enough` operators confirm, if one who has seen n has seen all below: heights, used nonces.
-
-    Fewer than `enough` dishonest operators can neither raise it above the highest honest value, nor lower it while enough are
-    honest.
+    """Return the highest value that `enough` operators confirm, where seeing n implies all below:
+    heights, used nonces. Fewer than `enough` dishonest operators can neither raise it above the
+    highest honest value, nor lower it while enough are honest.
     """
     return sorted(values.values(), reverse=True)[enough - 1]
 
@@ -147,7 +150,8 @@ def lowest_sufficient(values: Mapping[str, int], enough: int) -> int:
     return sorted(values.values())[enough - 1]
 
 
-# --- Agreement on height: a block far from one of two operators is old or made up, and is not traded on (T19).
+# --- Agreement on height: a block far from one of two operators is old or false, and is not traded
+# on (T19).
 
 
 def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
@@ -157,10 +161,9 @@ def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
 
 
 def height_disagreement(endpoint_pool: EndpointPool, newest: Mapping[Endpoint, int], height: int) -> str:
-    """Return each operator's height if too few newest blocks are within chain.max_lag_blocks of `height`; else "".
-
-    The reason can be one of two that lags, or one of two that names a block from the future. Endpoint records show which lag or are
-    ahead.
+    """Return each operator's height if too few newest blocks are within chain.max_lag_blocks of
+    `height`; else "". The cause is one of two operators that lags or names a block from the future;
+    endpoint records show which.
     """
     most, heights = endpoint_pool.max_lag_blocks, _heights(newest)
     near = sum(abs(number - height) <= most for number in heights.values())
@@ -181,7 +184,7 @@ def height_disagreement(endpoint_pool: EndpointPool, newest: Mapping[Endpoint, i
 
 
 def _heights(newest: Mapping[Endpoint, int], *, alone: bool = False) -> dict[str, int]:
-    """Newest block by operator; where it is `alone`, the one that all its endpoints have."""
+    """Return the newest block by operator; with `alone`, the one that all its endpoints have."""
     found: dict[str, int] = {}
     for endpoint, number in newest.items():
         mine = found.get(endpoint.operator, number)
@@ -197,7 +200,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BlockAnswers(Generic[T]):
-    """Answers about one block, by endpoint. `height_disagreement` is why that block may be old or made up, "" if it is not."""
+    """Answers about one block, by endpoint. `height_disagreement` is why that block may be old or
+    false, or "".
+    """
 
     said: list[tuple[Endpoint, T]]
     height_disagreement: str
@@ -206,10 +211,10 @@ class BlockAnswers(Generic[T]):
 def ask_at_one_block(
     endpoint_pool: EndpointPool, question: Callable[[Endpoint, int | None], T], head_of: Callable[[T], Head]
 ) -> BlockAnswers[T]:
-    """Return the answers of a quorum that gives the same header; `question` gets a height, None for the newest.
-
-    It takes one round if the endpoints are level, else a second one about the highest block that enough of them have. Raises
-    NoQuorum if they do not agree on its header, or as EndpointPool.require. Those that differ are blamed.
+    """Return the answers of a quorum with an equal header; `question` gets a height, None for the
+    newest. Takes one round if the endpoints are level, else a second one about the highest block
+    that enough of them have. Raises NoQuorum if they disagree on its header, or as
+    EndpointPool.require. Dissenters are blamed.
     """
 
     def same(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:
@@ -268,7 +273,7 @@ class QuorumTransport:
         return require_result(self.name, method, self.batch([(method, params)])[0])
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """Send the batch as Transport. Raises NoQuorum if too few give the same answer to one of the calls."""
+        """Send the batch as Transport. Raises NoQuorum if too few agree on one of the calls."""
         if not calls or len(self._endpoint_pool.endpoints) == 1:
             return self._endpoint_pool.endpoints[0].batch(calls)
         if any("latest" in params for _, params in calls):
@@ -309,7 +314,9 @@ def _pinned(calls: Sequence[RpcCall], head: Head) -> list[RpcCall]:
 
 
 def _usual(alike: Sequence[Any]) -> Any:
-    """Return one of the equal answers; of errors one of the most frequent code, so that no single operator decides the reason."""
+    """Return one of the equal answers; of errors one with the most frequent code, so that no single
+    operator decides the reason.
+    """
     codes = [one.code for one in alike if isinstance(one, RpcFault)]
     return max(alike, key=lambda one: codes.count(one.code)) if codes else alike[0]
 

@@ -22,7 +22,9 @@ from agent.errors import ConfigError, OperatorNeeded, Retryable
 
 
 class Connection:
-    """Posts to one URL. What requests makes of the URL, headers, proxies and credentials is worked out once, not at every request."""
+    """Connection to one URL. Derived data of URL, headers, proxies and credentials is computed
+    once, not per request.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -47,7 +49,9 @@ class Connection:
 
 
 def _opened(url: str) -> requests.Session:
-    """Proxies, certificates and credentials that the environment has for this URL are read once: requests would at every request."""
+    """Read proxies, certificates and credentials of the environment once; requests would per
+    request.
+    """
     session = requests.Session()
     found = session.merge_environment_settings(url, {}, None, None, None)
     session.proxies, session.verify, session.auth = found["proxies"], found["verify"], requests.utils.get_netrc_auth(url)
@@ -59,7 +63,7 @@ def _opened(url: str) -> requests.Session:
 __all__ = ["CallFailed", "EndpointOverloaded", "EthTesterTransport", "HttpTransport", "RpcCall", "RpcFault", "Transport"]
 
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-"""Its debug lines, and its warning of bad headers, repeat the whole URL (T18); our own errors report failures."""
+"""Loggers that repeat the whole URL (T18); our own errors report failures."""
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _LONGEST_HEADER = 64
@@ -67,7 +71,7 @@ _DAY_S = 86_400.0
 _MOST_DEPTH = 64
 _NESTING = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _WAITED_FOR_S = 2.0
-"""A Retry-After of up to this is waited for; for a longer one the endpoint is left alone, and others are asked."""
+"""Longest Retry-After that is waited for; longer ones suspend the endpoint."""
 _BACKOFF = wait_random_exponential(multiplier=0.2, max=_WAITED_FOR_S)
 _HEEDED = frozenset({429, 503})
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
@@ -87,7 +91,7 @@ _READS = frozenset(
 
 
 class EndpointOverloaded(Retryable):
-    """The endpoint is rate limiting; `retry_after_s` is the pause it asks for, None if it names none."""
+    """The endpoint is rate limiting; `retry_after_s` is the requested pause, None if unspecified."""
 
     def __init__(self, message: str, remedy: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message, remedy)
@@ -95,7 +99,7 @@ class EndpointOverloaded(Retryable):
 
 
 class Transport(Protocol):
-    """One endpoint. `operator` names who runs it; `requests` counts the HTTP requests made so far."""
+    """One endpoint. `operator` is its provider; `requests` counts HTTP requests."""
 
     @property
     def operator(self) -> str:
@@ -139,7 +143,9 @@ class HttpTransport:
         sleep: Callable[[float], None] = time.sleep,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`timeout_s` bounds one request from connecting to its last byte; `attempts` counts the first one too."""
+        """Set the URL. `timeout_s` bounds one request from connecting to its last byte; `attempts`
+        includes the first.
+        """
         host = _host(url)
         self._url = url
         del url  # no frame of the error below, nor of any later one, holds it
@@ -277,9 +283,8 @@ class HttpTransport:
 
 
 def retry_after_s(header: str | None, now_s: float) -> float | None:
-    """Seconds that a Retry-After header asks for, at most a day: a number, or an HTTP date against `now_s` (RFC 9110, 10.2.3).
-
-    None for no header or one that makes no sense.
+    """Return the seconds of a Retry-After header, at most a day: a number, or an HTTP date against
+    `now_s` (RFC 9110, 10.2.3). None for a missing or invalid header.
     """
     if header is None or len(header) > _LONGEST_HEADER:
         return None
@@ -293,13 +298,13 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
 
 
 def _soon(error: BaseException) -> bool:
-    """True if the same endpoint is worth another try now."""
+    """True if the endpoint is worth another try now."""
     patience = error.retry_after_s if isinstance(error, EndpointOverloaded) else None
     return isinstance(error, Retryable) and (patience is None or patience <= _WAITED_FOR_S)
 
 
 def _pause(state: RetryCallState) -> float:
-    """Random and growing, and never shorter than what the endpoint asked for."""
+    """Pause for a random, growing time, at least as long as the endpoint requested."""
     error = state.outcome.exception() if state.outcome is not None else None
     asked_s = error.retry_after_s if isinstance(error, EndpointOverloaded) else None
     return max(_BACKOFF(state), asked_s or 0.0)

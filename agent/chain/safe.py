@@ -23,9 +23,13 @@ from agent.signing.rules import SignableNonces, SigningRules, require_signable, 
 from agent.units import NATIVE
 
 VERSIONS = ("1.3.0", "1.4.1")
-"""Versions whose domain has a chain id, and which revert a failed call (GS013): such a call leaves no trace."""
+"""Supported versions: their domain has a chain id, and they revert a failed call (GS013), which
+then leaves no trace.
+"""
 CALL = 0
-"""Operation: a plain call. The other one, a delegate call, would run foreign code as the Safe; it is never proposed."""
+"""Operation: a plain call. A delegate call would run foreign code as the Safe; it is never
+proposed.
+"""
 _FIELDS = (
     ("address", "to"),
     ("uint256", "value"),
@@ -118,7 +122,7 @@ class SafeContract:
         raw = parse_bytes(self.line.call("eth_call", [{"to": self.address, "data": data}, at]), signature)
         try:
             return tuple(abi_decode(answers, raw))
-        except Exception as error:  # eth-abi has many errors of its own
+        except Exception as error:  # eth-abi raises many error types
             raise Retryable(
                 f"{signature} of {self.address} is answered by what no Safe says ({type(error).__name__})",
                 "check wallet.address and the endpoint",
@@ -159,16 +163,16 @@ class SafeSender:
         return self.sender.simulate(replace(tx, gas=0), sender)
 
     def send(self, signed: SignedTx) -> None:
-        """Raise OperatorNeeded, always: a Safe sends nothing by itself."""
+        """Raise OperatorNeeded: a Safe sends nothing itself."""
         raise OperatorNeeded("a Safe sends no transactions by itself", "its owners sign what is proposed, and anybody executes it")
 
     def look(self, tx_hash: str) -> TransactionStatus:
-        """Return the status as ports.Sender; the receipt has the Safe's cost, which excludes gas."""
+        """Return the status as ports.Sender; the receipt has the Safe's cost, without gas."""
         seen = self.sender.look(tx_hash)
         return seen if seen.receipt is None else replace(seen, receipt=replace(seen.receipt, effective_gas_price_wei=0))
 
     def nonces(self, owner: str) -> tuple[int, int]:
-        """Return the Safe's own nonce, twice: a call that waits for it is in no mempool."""
+        """Return the Safe's own nonce twice: pending Safe calls are in no mempool."""
         nonce = self.safe.nonce()
         return nonce, nonce
 
@@ -244,7 +248,7 @@ class SafeOwners:
         self.safe.require_hash(tx)
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
-        """The SafeTx with its hash, and the typed data that gives it."""
+        """Return the SafeTx with its hash, and its typed data."""
         fields = {name: str(value) if name in ("value", "nonce") else value for name, value in safe_tx(tx).items()}
         digest = safe_tx_hash(self.address, tx)
         signed = {**typed_data(self.address, tx), "message": fields}  # as text: wallets read numbers of JSON to 53 bits only

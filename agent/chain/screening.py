@@ -1,7 +1,8 @@
-"""The token screen: simulate the transfer of every token of a plan, at its amounts, accounts and block.
+"""Token screen: simulate the transfer of every token of a plan, at its amounts, accounts and block.
 
-It needs only eth_call of a node: the pools themselves lend the tokens (TokenScreen), and single calls run as the wallet, a pool or
-the router, which eth_call allows for any sender. docs/tokens.md describes its reach and its limits.
+It needs only eth_call: the pools themselves lend the tokens (TokenScreen), and single calls run as
+the wallet, a pool or the router, which eth_call allows for any sender. docs/tokens.md describes its
+reach and limits.
 """
 
 from __future__ import annotations
@@ -38,9 +39,8 @@ from agent.units import BPS, NATIVE
 
 @dataclass(frozen=True, slots=True)
 class TokenMove:
-    """`raw` base units of a token that a pool pays to `payee`, or takes from the wallet by the hand of `spender`.
-
-    One of both is set; a sale of what an earlier leg left in the router has neither.
+    """`raw` base units of a token that a pool pays to `payee`, or that `spender` takes from the
+    wallet. One of both is set; a sale of a router balance from an earlier leg has neither.
     """
 
     token: str
@@ -51,7 +51,7 @@ class TokenMove:
 
     @property
     def kind(self) -> int:
-        """As TokenScreen reads it: bit 0 the token is token1, bit 1 the pool is V3."""
+        """Return flags for TokenScreen: bit 0 the token is token1, bit 1 the pool is V3."""
         return (self.token == self.pool.token1) + 2 * isinstance(self.pool, V3Pool)
 
 
@@ -81,7 +81,9 @@ def _provided(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
 
 
 def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
-    """A move of each token without a plan: all that the wallet holds, or a hundredth of its deepest pool, into and out of that."""
+    """Return a transfer of each token without a plan: the wallet's balance, or a hundredth of its
+    deepest pool, both ways.
+    """
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     found = []
     for token in (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs):
@@ -126,7 +128,9 @@ class TransferOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """One try of TokenScreen: base units lent, balances on the way (see contracts/src/TokenScreen.sol), hooks heard."""
+    """One trial of TokenScreen: base units lent, balances on the way (see
+    contracts/src/TokenScreen.sol), hooks called.
+    """
 
     status: int
     lent: int
@@ -214,7 +218,7 @@ def transfer_outcome(answer: object) -> TransferOutcome | None:
 
 
 def word_of(answer: object) -> int | None:
-    """Return the one word of an answer; None for any other answer."""
+    """Return the single word of an answer; None for any other answer."""
     try:
         return int.from_bytes(parse_bytes(answer, "a word", 32), "big")
     except Retryable:
@@ -241,7 +245,9 @@ _TRANSFER, _TRANSFER_FROM = bytes.fromhex("a9059cbb"), bytes.fromhex("23b872dd")
 
 @dataclass(frozen=True, slots=True)
 class FailedCall:
-    """A single call that did not go through: of which move, made for whom ("payee", "wallet", "spender"), and how it ended."""
+    """A single call that failed: its move, its party ("payee", "wallet", "spender"), and the
+    result.
+    """
 
     move: TokenMove
     who: str
@@ -251,7 +257,7 @@ class FailedCall:
 def explain_failure(
     line: Transport, step: StepInput, move: TokenMove, result: ScreenResult, suspects: Sequence[FailedCall], at: object
 ) -> ScreenResult:
-    """The finding for one token that could not be tried, or that some calls refused; asks in one request more."""
+    """Return the finding of one token whose trial or single calls failed, with one more request."""
     if result[0] is not TokenFinding.UNKNOWN and not result[0].accepted:
         return result
     if any(one.how in (TransferOutcome.FALSE, TransferOutcome.ODD) for one in suspects):
@@ -298,7 +304,9 @@ def _not_lent(move: TokenMove, result: ScreenResult, by_pool: TransferOutcome | 
 
 
 def _refused(result: ScreenResult, suspects: Sequence[FailedCall], by_nobody: TransferOutcome | None) -> ScreenResult:
-    """Return the finding of a token that moves between unrelated addresses but not for one of the plan's."""
+    """Return the finding of a token that moves between unrelated addresses but not for an address
+    of the plan.
+    """
     for one in suspects:
         if one.how is None:
             return TokenFinding.UNKNOWN, "the endpoint runs no call from there"
@@ -312,9 +320,9 @@ def _refused(result: ScreenResult, suspects: Sequence[FailedCall], by_nobody: Tr
 
 
 TRIES_PER_CALL = 1
-"""One token per call: a call keeps state between tokens, and a token can prevent its undoing."""
+"""One token per call: a call keeps state between tokens, and a token can prevent rollback."""
 BLOCKS_BACK = 64
-"""Over so many blocks a wallet's balance must have changed by its transfers alone; nodes keep 128 states."""
+"""Blocks over which a wallet's balance may change by transfers alone; nodes keep 128 states."""
 TRANSFER = bytes.fromhex("a9059cbb")
 TRANSFER_FROM = bytes.fromhex("23b872dd")
 TRANSFER_TOPIC = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
@@ -370,9 +378,9 @@ class TokenScreen:
         return tuple(screened)
 
     def _tried(self, chosen: Sequence[TokenMove], answers: Sequence[object], at: object) -> list[ScreenResult]:
-        """Return the result of each trial; one that the node refused is repeated alone, and UNKNOWN if refused again.
-
-        Raises Retryable if the node refuses all: that is no evidence about tokens, and no token may be excluded for it.
+        """Return the result of each trial; one that the node refused is repeated alone, and UNKNOWN
+        if refused again. Raises Retryable if the node refuses all: that says nothing about tokens,
+        and must exclude none.
         """
         results: list[ScreenResult | None] = []
         for start, answer in zip(range(0, len(chosen), TRIES_PER_CALL), answers, strict=True):
@@ -387,9 +395,9 @@ class TokenScreen:
         return [result or (TokenFinding.UNKNOWN, "the endpoint refuses the screen") for result in results]
 
     def _moved_alone(self, step: StepInput, token: str, then: int | None) -> ScreenResult | None:
-        """Return REBASING if the wallet's balance changed over the last blocks other than by transfers.
-
-        None if the node no longer has that state or the logs: this looks back, and is no reason to trust a token.
+        """Return REBASING if the wallet's balance changed over the last blocks other than by
+        transfers. None if the node lacks that state or the logs. Looking back can exclude a token
+        but never clear it.
         """
         now = next((held.raw for held in step.snapshot.holdings if held.token == token), None)
         if token == self.wrapped_native or now is None or then in (None, now):
@@ -437,7 +445,7 @@ def _read(answer: object, count: int) -> list[ScreenResult | None]:
 
 
 def _in_time(line: Transport, answer: object) -> object:
-    """Return the answer; raise Retryable for a rate limit, which is no evidence about a token."""
+    """Return the answer; raise Retryable for a rate limit, which says nothing about a token."""
     if isinstance(answer, RpcFault_of_rpc) and answer.code in _LIMITED:
         raise Retryable(f"{line.name} refuses a part of the token screen: {answer.message}", "ask less often, or use another endpoint")
     return answer

@@ -30,10 +30,10 @@ _CACHE = "web3.middleware.cache"
 
 @contextmanager
 def web3_6_names() -> Iterator[None]:
-    """While it lasts, web3 7 has the two names of web3 6 that uniswap-python imports; afterwards web3 is as it was.
+    """Give web3 7 the two names of web3 6 that uniswap-python imports, inside the context.
 
-    They are `web3.middleware.cache.construct_simple_cache_middleware`, called only with caching on, which is never so here, and
-    `web3.types.Middleware`, an annotation. Under web3 6 nothing is done.
+    They are `web3.middleware.cache.construct_simple_cache_middleware`, called only with caching on,
+    which is off here, and `web3.types.Middleware`, an annotation. Does nothing under web3 6.
     """
     import web3.types
 
@@ -74,7 +74,9 @@ class V2Contracts:
 
 @dataclass(frozen=True, slots=True)
 class V3Contracts:
-    """Addresses of one Uniswap V3 deployment; `quoter` is the first Quoter, which uniswap-python asks."""
+    """Addresses of one Uniswap V3 deployment; `quoter` is the first Quoter, which uniswap-python
+    queries.
+    """
 
     venue: str
     factory: str
@@ -95,13 +97,15 @@ class Quoter(Protocol):
 
 
 def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQuote, ...]:
-    """Return one second quote per swap, in order, all asked at the plan's block; wrapping has one price only.
+    """Return one second quote per swap, in order, all at the plan's block; wrapping has one price
+    only.
 
-    The library knows a pool only at its state at a block. The first leg in a pool is quoted as it is. A later leg in the same
-    direction is the quote for all input so far less the quote for the input before it: in V3 exact to some base units of either
-    token; in V2, where the first leg's fee stays in the reserves, off by less than fee · (input before / reserve) besides, 0.3 bps
-    if the earlier legs brought 1 % of the reserve. A leg against the direction of an earlier one has no counterpart at the
-    snapshot's state and gets an error.
+    The library knows a pool only at its state at a block. The first leg in a pool is quoted as is.
+    A later leg in that direction is the quote for all input so far less the quote for the input
+    before it: in V3 exact to some base units of either token; in V2, where the first leg's fee
+    stays in the reserves, off by less than fee · (input before / reserve) in addition, 0.3 bps if
+    the earlier legs brought 1 % of the reserve. A leg against the direction of an earlier one has
+    no counterpart at the snapshot's state and gets an error.
     """
     asked: dict[tuple[str, int], int] = {}
     direction: dict[str, str] = {}
@@ -132,10 +136,9 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
 
 
 class UniswapPythonQuoter:
-    """Quoter by uniswap-python over our transport, without key, one library object per venue; it can do nothing but `eth_call`.
-
-    The venue's factory confirms once for each pool that the library means the leg's pool: a factory's pools never change. The
-    library is imported on the first quote (0.75 s).
+    """Quoter by uniswap-python over our transport, without key, one library object per venue; it
+    can only `eth_call`. The venue's factory confirms once per pool that the library uses the leg's
+    pool: a factory's pools never change. The library is imported on the first quote (0.75 s).
     """
 
     @staticmethod
@@ -207,7 +210,9 @@ def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _Li
 
 
 def _web3_over(view: _View) -> Web3:
-    """A web3 without middleware, which would ask for the chain id before each call, and without CCIP-read."""
+    """Return a web3 without middleware, which would query the chain id before each call, and
+    without CCIP-read.
+    """
     from web3 import Web3
     from web3.providers import BaseProvider
     from web3.types import RPCEndpoint, RPCResponse
@@ -257,7 +262,7 @@ def _library(w3: Web3, version: int, factory: str | None = None, router: str | N
 
 
 def without_foreign_errors(ask: Callable[[], T]) -> T:
-    """Run `ask`; any failure in it becomes a NoSecondQuote without foreign text (T17)."""
+    """Run `ask`; any failure becomes a NoSecondQuote without foreign text (T17)."""
     try:
         return ask()
     except NoSecondQuote:
@@ -266,7 +271,7 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
         raise NoSecondQuote(f"the venue's quoter refused: {error.fault.message}") from None
     except TrimtabError as error:
         raise NoSecondQuote(f"no answer: {error.message}") from None
-    except Exception as error:  # uniswap-python raises plain Exception, web3's errors and ValueError alike
+    except Exception as error:  # uniswap-python raises plain Exception, web3's errors and ValueError
         raise NoSecondQuote(f"the library failed with {type(error).__name__}") from None
 
 
@@ -280,7 +285,7 @@ _AMOUNTS_OF_TWO = (32, 2)
 
 
 class ContractQuoter:
-    """Quoter that asks the venue's contracts themselves, over a transport whose answers enough operators give alike."""
+    """Quoter over the venue's contracts, on a transport whose answers enough operators agree on."""
 
     def __init__(self, transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> None:
         self._transport = transport

@@ -1,4 +1,6 @@
-"""The snapshot: everything that one step needs, at one block, in two requests per endpoint, agreed by a quorum."""
+"""The snapshot: all data of one step, at one block, in two requests per endpoint, agreed by a
+quorum.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +43,11 @@ PastAnswers = tuple[tuple[Head, tuple[LensAnswer, ...]], ...]
 def read_past_prices(
     endpoint_pool: EndpointPool, min_operators: int, watch: SnapshotScope, head: Head, blocks: int
 ) -> tuple[PastPrices, ...]:
-    """Return the prices of the preceding blocks, newest first; fewer on a younger chain. Two requests per endpoint.
+    """Return the prices of the preceding blocks, newest first; fewer on a younger chain.
 
-    Full nodes keep the state of the newest 128 blocks, so that no archive is needed. Raises NoQuorum if too few operators agree,
-    Retryable if too few answer or a reorg happened meanwhile.
+    Two requests per endpoint. Full nodes keep the state of the newest 128 blocks, so that no
+    archive is needed. Raises NoQuorum if too few operators agree, Retryable if too few answer or a
+    reorg happened.
     """
     heights = range(head.number - 1, max(-1, head.number - 1 - blocks), -1)
     if not heights:
@@ -106,7 +109,9 @@ class _HeadAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _BlockReading:
-    """Result of the second request: the agreement, the first answers of those behind it, and the failures of the others."""
+    """Result of the second request: the agreement, its first answers, and the failures of the other
+    endpoints.
+    """
 
     agreement: QuorumAgreement
     alike: dict[Endpoint, _HeadAnswer]
@@ -119,7 +124,9 @@ class ChainReader:
     def __init__(
         self, lines: Sequence[Transport] | EndpointPool, chain_id: int, watch: SnapshotScope, clock: Clock, min_operators: int
     ) -> None:
-        """`min_operators` different operators must agree; 1 is for those who allowed a single one by name. Raises ConfigError."""
+        """Set the sources; `min_operators` different operators must agree. Raises ConfigError. Only
+        configs that name a single operator allow 1.
+        """
         endpoint_pool = lines if isinstance(lines, EndpointPool) else EndpointPool(lines, min_operators)
         self._endpoint_pool = endpoint_pool
         self._chain_id = chain_id
@@ -128,11 +135,13 @@ class ChainReader:
         self.watch = watch
 
     def snapshot(self) -> Snapshot:
-        """Read as ports.Reader. Endpoints that failed, lag or differ while enough others agree are named in `quarantined`.
+        """Read as ports.Reader.
 
-        The block is the newest that enough operators have. If they disagree there, it is read once more at an older one, within
-        chain.max_lag_blocks, that slightly slower ones have too: they may outvote a dishonest one. Raises NoQuorum if too few
-        newest blocks are near it: it may be old, or made up (T19).
+        Endpoints that fail, lag or differ while enough others agree are named in `quarantined`. The
+        block is the newest that enough operators have. If they disagree there, an older block is
+        read once, within chain.max_lag_blocks, that slightly slower operators have too: they may
+        outvote a dishonest one. Raises NoQuorum if too few newest blocks are near it: it may be old
+        or false (T19).
         """
         before, watch, now_s = self._endpoint_pool.requests, self.watch, self._clock.now_s()
         firsts = self._firsts(watch.owner)
@@ -166,7 +175,9 @@ class ChainReader:
         return replace(snapshot, pools=read, requests=snapshot.requests + self._endpoint_pool.requests - before)
 
     def _firsts(self, owner: str) -> PollResult[_HeadAnswer]:
-        """Trip 1. One endpoint of another chain among others is left out; where it is as good as half of them it is the operator's."""
+        """Send the first request. A minority endpoint of another chain is excluded; half or more is
+        an error for the operator.
+        """
         wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
         poll = self._endpoint_pool.ask(lambda line: self._first(line, owner), enough=lambda answers: len(operators_of(answers)) >= wanted)
         wrong_chain = [failure for failure in poll.lost.values() if isinstance(failure, WrongChain)]
@@ -246,7 +257,9 @@ class ChainReader:
         return _HeadAnswer(head, count, suggested, gas_price)
 
     def _second(self, transport: Transport, head: Head, watch: SnapshotScope, items: Sequence[LensItem]) -> EndpointAnswer:
-        """Trip 2, all at the head's hash; a third one for what did not fit. Implementations of tokens come after the items."""
+        """Send the second request, at the head's hash, and a third for items that did not fit.
+        Token implementations follow the items.
+        """
         at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
         sized, further = split_into_pages(items), tokens.proxy_calls(watch.proxies, at)
         block, nonce, native, *answered = transport.batch(
@@ -313,7 +326,9 @@ class ChainReader:
 
 
 def _newest(firsts: Mapping[Endpoint, _HeadAnswer], min_operators: int) -> Head:
-    """The highest block that enough operators have; of several headers at that height the one that most give."""
+    """Return the highest block that enough operators have; of several headers at that height the
+    most frequent.
+    """
     height = common_height({line: first.head.number for line, first in firsts.items()}, min_operators)
     backing = operators_by_value((line.operator, first.head) for line, first in firsts.items() if first.head.number == height)
     return max(backing, key=lambda head: len(backing[head]))

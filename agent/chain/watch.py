@@ -1,4 +1,4 @@
-"""Scope of a snapshot: the lens items it asks, and their answers as parts of a Snapshot."""
+"""Scope of a snapshot: its lens items, and their answers as parts of a Snapshot."""
 
 from __future__ import annotations
 
@@ -96,13 +96,15 @@ def _bound(answer: LensAnswer) -> int | None:
 
 
 MOST_TICKS_PER_POOL = 256
-"""Initialised ticks read per pool, half of them on each side; beyond them the known window ends earlier (T9, T10)."""
+"""Initialised ticks read per pool, half on each side; beyond them the known window ends earlier
+(T9, T10).
+"""
 LEAST_WINDOW_BPS = 200
 """Depth of V3 pools counts liquidity within this distance (DEPTH_BPS of agent/amm/v3/pool.py)."""
 DEEP_TICKS = 1_280
 """Ticks read if more are requested: as many as one answer of the lens holds (EIP-170)."""
 DEEP_WORDS = 1_000
-"""Words of a pool's tick bitmap that such an answer goes through; with all its ticks they stay below 16 million gas."""
+"""Bitmap words covered by such an answer; with all its ticks they stay below 16 million gas."""
 MAX_TICK = 887_272
 _POOL_GAS = 100_000
 _UINT160_MAX = 2**160 - 1
@@ -117,7 +119,9 @@ class PoolKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PoolRef:
-    """A pool that discovery found: `venue` is the config's name; `tick_spacing` is 0 for V2. token0 sorts below token1."""
+    """A discovered pool: `venue` is the config's name; `tick_spacing` is 0 for V2. token0 sorts
+    below token1.
+    """
 
     address: str
     venue: str
@@ -130,13 +134,13 @@ class PoolRef:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotScope:
-    """Scope of a snapshot. `code` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP.
+    """Scope of a snapshot.
 
-    `lp_spender` may hold allowances of LP tokens: those of the V2 positions are read (None: no spender). `proxies` are proxy
-    tokens, whose implementation is read too. `supplies` are tokens whose total supply is read.
-
-    Ticks are read as far as a move of a pool's marginal price by `impact_bps`, either way, and at least as far as the depth of a
-    pool is measured.
+    `code` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. `lp_spender` is
+    the spender whose allowances of LP tokens of the V2 positions are read (None: no spender).
+    `proxies` are proxy tokens, whose implementation is read too. `supplies` are tokens whose total
+    supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps`, either
+    way, and at least for the depth of a pool.
     """
 
     owner: str
@@ -227,7 +231,9 @@ def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> LensItem:
 
 
 def deep_pool_item(pool: PoolRef) -> V3Item:
-    """As many ticks of a V3 pool as one answer holds; of all prices, but for pools of the least tick spacings."""
+    """Return the item with as many ticks of a V3 pool as one answer holds; all ticks unless the
+    spacing is minimal.
+    """
     return V3Item(pool.address, pool.tick_spacing, min(2 * MAX_TICK, DEEP_WORDS * 128 * pool.tick_spacing), DEEP_TICKS, 0)
 
 

@@ -42,7 +42,7 @@ class CallFailed(Retryable):
 
 
 def require_result(name: str, method: str, answer: object) -> object:
-    """The answer, unless it is a fault: then CallFailed."""
+    """Return the answer; raise CallFailed for a fault."""
     if isinstance(answer, RpcFault):
         raise CallFailed(f"{name} refused {method}: {answer.message}", answer)
     return answer
@@ -56,7 +56,9 @@ def parse_quantity(value: object, what: str) -> int:
 
 
 def parse_bytes(value: object, what: str, length: int | None = None) -> bytes:
-    """Bytes of JSON-RPC data, exactly `length` of them when given. Raises Retryable naming `what`."""
+    """Parse bytes of JSON-RPC data, exactly `length` of them if given. Raises Retryable naming
+    `what`.
+    """
     if isinstance(value, str) and _DATA.fullmatch(value):
         raw = bytes.fromhex(value[2:])
         if length is None or len(raw) == length:
@@ -65,7 +67,9 @@ def parse_bytes(value: object, what: str, length: int | None = None) -> bytes:
 
 
 def parse_recipient(value: object) -> str:
-    """Checksummed address that a transaction goes to; "" where it makes a contract. Raises Retryable on anything else."""
+    """Parse the checksummed recipient of a transaction; "" for a contract creation. Raises
+    Retryable on anything else.
+    """
     return "" if value is None or value == "" else str(to_checksum_address(parse_bytes(value, "a recipient", 20)))
 
 

@@ -1,7 +1,7 @@
-"""Cost of providing liquidity: impermanent loss at a price and on average, and loss versus rebalancing.
+"""Cost of liquidity: impermanent loss at a price and on average, and loss versus rebalancing.
 
-Everything is relative: prices to the present price, losses to the present value of the liquidity or of holding. Floats are used
-within and leave through `to_fraction` alone.
+All figures are relative: prices to the present price, losses to the present value of the liquidity
+or of holding. Floats are internal; results leave through `to_fraction` alone.
 """
 
 from __future__ import annotations

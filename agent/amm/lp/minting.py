@@ -1,17 +1,21 @@
-"""Provision and withdrawal of liquidity: amounts, and minimums from the reference price, never from a pool alone (T11).
+"""Provision and withdrawal of liquidity: amounts, and minimums from the reference price, never from
+a pool alone (T11).
 
-Within a band around the reference everything goes through; outside it, one of the two minimums fails and the contract reverts. The
-band is given by the distance of its ends from the reference: a price in [reference / (1 + d), reference · (1 + d)].
+Within a band around the reference every action succeeds; outside it, one of the two minimums fails
+and the contract reverts. The band is [reference / (1 + d), reference · (1 + d)].
 
-Withdrawal. The payout of a given liquidity at any price P, valued at the reference R, is the tangent in P of its concave value
-function, and so never below its value at R: an attacker who pushes the pool before a withdrawal pays the owner. The minimums only
-bound the mix: of each token the amount at the end of the band where the liquidity holds least.
+Withdrawal: the payout of a given liquidity at any price P, valued at the reference R, is the
+tangent in P of its concave value function, and so never below its value at R. An attacker who
+pushes the pool before a withdrawal pays the owner. The minimums only bound the mix: for each token,
+the amount at the end of the band where the liquidity holds least of it.
 
-Provision. The same tangent is now the cost: pushed to P, providing costs more than the liquidity is worth at R, and the attacker
-who pushes the pool back takes the difference, which is second order in the push: d²/8 of the value in a pair, about d²/(4·width) in
-a narrow range. `max_overpayment` computes it exactly and `widest_band_bps` keeps the band where it is at most the slippage limit:
-that is all that a push can gain. Of each token less is used the further the price goes to its side, so that the two minimums hold
-exactly within the band; if an end of the range is in the band, one of them is zero there, and the overpayment grows no more.
+Provision: the tangent is now the cost. At a pushed price P, provision costs more than the liquidity
+is worth at R; the attacker who pushes the pool back keeps the difference. It is second order in the
+push: d²/8 of the value in a pair, about d²/(4·width) in a narrow range. `max_overpayment` computes
+it exactly, and `widest_band_bps` keeps the band where it is at most the slippage limit. Less of
+each token is used the further the price moves to its side, so that the two minimums hold exactly
+within the band. If an end of the range is in the band, one minimum is zero there, and the
+overpayment stops growing.
 """
 
 from __future__ import annotations
@@ -81,9 +85,9 @@ def v2_mint_amounts(reserves: Amounts, desired: Amounts) -> Amounts:
 
 
 def provided_liquidity(pair: LpV2Position | None, at_x96: int, within: SqrtPriceRange | None, desired: Amounts) -> tuple[int, Amounts]:
-    """Liquidity and base units taken for `desired`: of a pair's account, or of a range at a pool's sqrt price (Q96).
-
-    Nothing where the contracts would revert: LiquidityAmounts holds liquidity in uint128, a pair its reserves in uint112.
+    """Return liquidity and base units taken for `desired`: of a pair's account, or of a range at a
+    pool's sqrt price (Q96). Zero where the contracts would revert: LiquidityAmounts holds liquidity
+    in uint128, a pair its reserves in uint112.
     """
     if within is not None:
         liquidity = liquidity_for_amounts(at_x96, within, desired)
@@ -99,9 +103,8 @@ def provided_liquidity(pair: LpV2Position | None, at_x96: int, within: SqrtPrice
 
 
 def v2_liquidity(position: LpV2Position, amounts: Amounts) -> int:
-    """Return the LP tokens that UniswapV2Pair.mint gives for `amounts`.
-
-    After the protocol's share, and with the pair's balance above its reserves, which goes to the next minter.
+    """Return the LP tokens that UniswapV2Pair.mint gives for `amounts`, after the protocol's share.
+    Counts the pair's excess balance above its reserves, which the next minter receives.
     """
     supply = position.total_supply + v2_protocol_mint(position)
     if min(position.reserves) <= 0 or supply <= 0:
@@ -136,11 +139,11 @@ V2_ADD_UNITS = 190_000
 V2_REMOVE_UNITS = 180_000
 """UniswapV2Router02.removeLiquidity; embedded chain."""
 APPROVE_UNITS = 46_000
-"""ERC20.approve from nothing, a transaction of its own; embedded chain."""
+"""ERC20.approve from zero, as a separate transaction; embedded chain."""
 
 
 REFERENCE_LIQUIDITY = 1 << 160
-"""Liquidity that relative figures are taken of: large, so that rounding does not show."""
+"""Liquidity unit of relative figures; large, so that rounding is negligible."""
 
 
 def price_band(ratio: Fraction, band_bps: int) -> tuple[Fraction, Fraction]:
@@ -161,7 +164,8 @@ def withdrawal_minimums(position: LpV2Position | LpV3Position, liquidity: int, r
     if isinstance(position, LpV2Position):
         if position.liquidity <= 0:
             return 0, 0
-        # √(a0·a1) of this part is what a pair keeps at any price; the product is that of all the wallet's LP tokens.
+        # √(a0·a1) of this part is what a pair keeps at any price; the product is that of all LP
+        # tokens of the wallet.
         part = Fraction(v2_product(position)) * Fraction(liquidity, position.liquidity) ** 2
         return isqrt(floor_int(part / high)), isqrt(floor_int(part * low))
     bottom, top = sqrt_price_range((position.tick_lower, position.tick_upper))
@@ -182,9 +186,10 @@ def provision_minimums(within: SqrtPriceRange | None, desired: Amounts, ratio: F
 
 
 def nonzero_minimums(least: Amounts, expected: Amounts) -> Amounts:
-    """Return minimums of which at least one is positive: a range inside the band could be all of either token at its ends.
+    """Return minimums of which at least one is positive.
 
-    Then one unit of each expected token, so that no transaction accepts nothing in return.
+    A range inside the band could hold either token alone at its ends. Then the minimum is one unit
+    of each expected token, so that no transaction accepts zero in return.
     """
     return least if max(least) > 0 else (min(1, expected[0]), min(1, expected[1]))
 

@@ -48,10 +48,10 @@ def principal(position: LpPosition, liquidity: int | None = None) -> Amounts:
 
 
 def uncollected_fees(position: LpPosition) -> Amounts:
-    """Return the base units of fees that NonfungiblePositionManager.collect would pay now; 0 for V2, whose fees are in the reserves.
-
-    The manager credits the growth of fees inside the range since its last update; the pool pays from one account for all tokens of
-    the same range, which its own rounding may have left some wei short.
+    """Return the base units of fees that NonfungiblePositionManager.collect would pay now; 0 for
+    V2, whose fees are in the reserves. The manager credits fee growth inside the range since its
+    last update. The pool pays from one account for all tokens of a range, which rounding may have
+    left some wei short.
     """
     if not isinstance(position, LpV3Position):
         return 0, 0
@@ -69,10 +69,10 @@ def redeemable_amounts(position: LpPosition) -> Amounts:
 
 
 def v2_burn(position: LpV2Position, liquidity: int | None = None) -> Amounts:
-    """Return the payout of UniswapV2Pair.burn for this many of the wallet's LP tokens (default: all).
+    """Return the payout of UniswapV2Pair.burn for LP tokens of the wallet (default: all).
 
-    The pair first mints its protocol's share, and pays from what it really holds. A burn that would pay nothing of one of the
-    tokens reverts, and so pays nothing.
+    The pair first mints the protocol's share, and pays from its actual balance. A burn that would
+    pay zero of one token reverts, and so pays nothing.
     """
     burned = position.liquidity if liquidity is None else liquidity
     supply = position.total_supply + v2_protocol_mint(position)
@@ -83,7 +83,9 @@ def v2_burn(position: LpV2Position, liquidity: int | None = None) -> Amounts:
 
 
 def v2_protocol_mint(position: LpV2Position) -> int:
-    """LP tokens that UniswapV2Pair._mintFee makes first: a sixth of the growth of √k since the last mint or burn."""
+    """Return the LP tokens that UniswapV2Pair._mintFee mints first: a sixth of the growth of √k
+    since the last mint or burn.
+    """
     if not position.protocol_fee or position.k_last == 0:
         return 0
     root_k, root_k_last = isqrt(position.reserves[0] * position.reserves[1]), isqrt(position.k_last)
@@ -106,8 +108,9 @@ def growth_inside_x128(position: LpV3Position) -> Amounts:
 def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> Amounts:
     """Return the base units of the liquidity at the reference price, for weights and budgets.
 
-    A pushed pool changes the payout of a withdrawal, not this (T3). V2: the same product of reserves, √(a0·a1) kept. Tokens sent to
-    a pair without providing them may be skimmed by anyone and do not count (T11). Raises Refused if a price is not positive.
+    A pushed pool changes the payout of a withdrawal, but not this (T3). V2: reserves with equal
+    product √(a0·a1). Tokens sent to a pair without a mint can be skimmed by anyone and do not count
+    (T11). Raises Refused if a price is not positive.
     """
     if price0 <= 0 or price1 <= 0:
         raise Refused(f"{position.name}: a reference price of its tokens is not positive", remedy="check the feeds")
@@ -123,7 +126,9 @@ def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> 
 
 
 def v2_product(position: LpV2Position) -> int:
-    """a0·a1 of what the burn pays, as far as the reserves back it: it does not change when the pool's price does."""
+    """Return a0·a1 of the burn's payout, as far as the reserves back it; independent of the pool's
+    price.
+    """
     counted = (min(position.balances[0], position.reserves[0]), min(position.balances[1], position.reserves[1]))
     supply = position.total_supply + v2_protocol_mint(position)
     if supply <= 0:
@@ -161,7 +166,9 @@ def pool_price(position: LpPosition) -> Fraction | None:
 
 
 def sqrt_price_x96(ratio: Fraction) -> int:
-    """√(token1 base units per token0 base unit) in Q96, rounded down, within what a pool can have."""
+    """Return √(token1 base units per token0 base unit) in Q96, rounded down, within the valid range
+    of a pool.
+    """
     return min(max(isqrt((ratio.numerator << 192) // ratio.denominator), MIN_SQRT_RATIO), MAX_SQRT_RATIO - 1)
 
 
@@ -196,7 +203,7 @@ UNMINTED_TOKEN_ID = 0
 
 
 def after_withdrawal(position: LpV2Position | LpV3Position, liquidity: int) -> LpV2Position | LpV3Position:
-    """After a burn of so many LP tokens, or decreaseLiquidity and a collect of everything."""
+    """Return the position after a burn of LP tokens, or after decreaseLiquidity and a full collect."""
     paid = principal(position, liquidity)
     if isinstance(position, LpV2Position):
         gone = (-paid[0], -paid[1])
@@ -206,7 +213,9 @@ def after_withdrawal(position: LpV2Position | LpV3Position, liquidity: int) -> L
 
 
 def after_collect(position: LpV3Position) -> LpV3Position:
-    """After a collect of everything: both accounts are up to date, and what was paid is in neither."""
+    """Return the position after a full collect: both accounts updated, the paid amounts removed
+    from both.
+    """
     paid = uncollected_fees(position)
     owed, core = position.owed, position.core_owed
     inside, core_inside = position.inside_last_x128, position.core_inside_last_x128
@@ -268,7 +277,9 @@ def new_position(target: LpTarget, at: TickState, ticks: Amounts, liquidity: int
 
 
 def _settled(position: LpV2Position, liquidity: int, minted_raw: int, moved: Amounts) -> LpV2Position:
-    """UniswapV2Pair._update after a mint or burn: the reserves are what is held, kLast their product while there is a feeTo."""
+    """Return the state after UniswapV2Pair._update of a mint or burn: reserves equal balances,
+    kLast their product while feeTo is set.
+    """
     held = (position.balances[0] + moved[0], position.balances[1] + moved[1])
     return replace(
         position,
@@ -284,9 +295,9 @@ def _settled(position: LpV2Position, liquidity: int, minted_raw: int, moved: Amo
 
 
 def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositionChange | None:
-    """Return the effect of a mined `action`; None if it changed no liquidity: a collect, or a transaction that reverted.
-
-    Raises OperatorNeeded if the receipt of a provision does not show it: an unknown position would be missing from every total.
+    """Return the effect of a mined `action`; None without a change of liquidity (a collect, or a
+    revert). Raises OperatorNeeded if the receipt of a provision does not show it: an unknown
+    position would be missing from every total.
     """
     if receipt.status != 1 or isinstance(action, Collect):
         return None
@@ -335,12 +346,14 @@ def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
 
 
 def imported_position(mint: LpPositionChange, amounts: tuple[int, int]) -> LpPositionChange:
-    """Return the mint of a position that the owner hands over, as if `amounts` had been put in."""
+    """Return the mint of a position that the owner hands over, as if `amounts` had been provided."""
     return replace(mint, amounts_raw=amounts)
 
 
 def expected_amounts(action: LpAction) -> tuple[int, int]:
-    """Base units of (token0, token1) that an action brings the wallet by its plan; negative where it gives."""
+    """Return base units of (token0, token1) that an action is planned to bring the wallet; negative
+    for payments.
+    """
     match action:
         case Withdraw():
             return action.amounts_raw[0] + action.fees_raw[0], action.amounts_raw[1] + action.fees_raw[1]
@@ -351,9 +364,8 @@ def expected_amounts(action: LpAction) -> tuple[int, int]:
 
 
 def is_position_open(moves: Sequence[LpPositionChange], name: str) -> bool:
-    """True if the agent has put liquidity into a position and has not withdrawn all of it.
-
-    A sum of its own changes is not enough: anyone may add to a position, and the addition counts.
+    """True if the agent provided liquidity to a position and has not withdrawn all of it. The sum
+    of its own changes is not enough: anyone may add to a position, and the addition counts.
     """
     done = [one.held + one.liquidity if one.liquidity < 0 else one.liquidity for one in moves if one.name == name]
     return any(one.liquidity > 0 for one in moves if one.name == name) and done[-1] > 0
@@ -371,10 +383,10 @@ def tracked_positions(
     volatility_bps: int,
     horizon_s: int,
 ) -> tuple[ConfirmedPosition, ...]:
-    """Every position that counts: those of the config, V2 pairs that are targets, and what the agent opened and did not close.
-
-    A config's entry is what its owner put in; what the agent put in is added, and of what it took out its share of all is
-    gone. `volatility_bps` and `horizon_s` are for positions that neither the config names nor a target's pool holds.
+    """Return every counted position: those of the config, V2 pairs that are targets, and those that
+    the agent opened and did not close. A config's entry is the owner's provision. The agent's
+    provisions are added, and its withdrawals reduce it in proportion. `volatility_bps` and
+    `horizon_s` apply to positions outside the config and the targets' pools.
     """
     found = {one.name: one for one in confirmed}
     risks = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}

@@ -1,4 +1,6 @@
-"""Uniswap V3 pools: their state as a pool, whole swaps, and the largest amounts before the price passes a bound, in closed form."""
+"""Uniswap V3 pools: state, whole swaps, and the largest amounts within a price bound, in closed
+form.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,12 @@ from agent.floats import log
 from agent.model import PriceCurve, SwapGas, SwapResult, TickState
 from agent.units import BPS, PIPS, floor_int, mul_div_up
 
-# --- The state of a pool, with everything that planning, guards and simulation ask of it.
+# --- State of a pool, with the pool functions of planning, guards and simulation.
 
 
 Q192 = Q96 * Q96
 DEPTH_BPS = 200
-"""Depth counts what the pool holds within this distance of its price."""
+"""Depth counts the pool's amounts within this distance of its price."""
 WIDEST_SPACING = 1700
 """Largest spacing for which a word of 256 ticks spans a price ratio below 2^64, so that the contract never leaves its precise formula.
 
@@ -103,7 +105,7 @@ class V3Pool:
 
     @property
     def observed(self) -> int:
-        """The tick: a swap that changes it writes an observation, once in a block."""
+        """Return the tick; a swap that changes it writes an observation, once per block."""
         return self.tick
 
     @property
@@ -271,12 +273,14 @@ INT256_MAX = 2**255 - 1
 
 
 class SwapState(NamedTuple):
-    """Result of a swap. Amounts in base units; `amount_remaining` keeps the sign of the specified amount.
+    """Result of a swap.
 
-    `amount_calculated` is the other side, without sign; `fee` is part of the input. `stops` counts the steps: each ends at a tick,
-    a word border, the price limit or inside a range. `tick` is that of the last stop; if the swap ended inside a range (`inside`),
-    the pool's tick follows from the price. `left_known_ticks` is true if the next step needs unknown ticks: the other fields are
-    those before it.
+    Amounts in base units; `amount_remaining` keeps the sign of the specified amount.
+    `amount_calculated` is the other side, unsigned; `fee` is part of the input. `stops` counts the
+    steps: each ends at a tick, a word border, the price limit or inside a range. `tick` is that of
+    the last stop; if the swap ended inside a range (`inside`), the pool's tick follows from the
+    price. `left_known_ticks` is true if the next step needs unknown ticks; the other fields are
+    then those before it.
     """
 
     amount_remaining: int
@@ -296,10 +300,10 @@ class SwapState(NamedTuple):
 
 
 def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_limit_x96: int) -> SwapState:
-    """UniswapV3Pool.swap: amount_specified > 0 is an exact input, < 0 an exact output; fills partially at the price limit.
-
-    Past its first stop it skips what the pool's table has summed, so that the loop runs three times at most, however many
-    ticks the swap crosses. Stops before a step that needs unknown ticks. Raises ContractRevert as the contract does.
+    """UniswapV3Pool.swap: amount_specified > 0 is an exact input, < 0 an exact output; fills in
+    part at the price limit. After the first stop it uses the pool's prefix sums, so that the loop
+    runs three times at most, however many ticks the swap crosses. Stops before a step that needs
+    unknown ticks. Raises ContractRevert as the contract does.
     """
     price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
     limit, remaining, exact_in = sqrt_price_limit_x96, amount_specified, amount_specified > 0
@@ -361,10 +365,9 @@ def _refusal(amount_specified: int) -> ContractRevert:
 
 
 class Range(NamedTuple):
-    """The range in which a swap meets a price, or the last one before it that can be had, and what it takes to come there.
-
-    `cost` base units in (with fee) and `out` are those of the whole steps up to `start_x96`. `end` says why there is nothing
-    beyond `end_x96`; None if there is.
+    """Range in which a swap meets a price, or the last reachable one before it, with the cost to
+    get there. `cost` base units in (with fee) and `out` are those of the whole steps up to
+    `start_x96`. `end` is why nothing lies beyond `end_x96`; None otherwise.
     """
 
     cost: int
@@ -396,19 +399,18 @@ def range_at(pool: V3Pool, zero_for_one: bool, price_x96: int) -> Range:
 
 
 def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
-    """Return the largest exact input, base units with fee, that keeps the sqrt price at or before the bound and within known ticks.
-
-    One unit more would pass the bound, leave the window, or fill only in part at the end of the price range. 0 if the pool is
-    already past the bound.
+    """Return the largest exact input, base units with fee, that keeps the sqrt price at or before
+    the bound and within known ticks. One more unit would pass the bound, leave the window, or fill
+    only in part at the end of the price range. 0 if the pool is already past the bound.
     """
     bound = _within_prices(zero_for_one, bound_x96)
     if pool.sqrt_price_x96 < bound if zero_for_one else pool.sqrt_price_x96 > bound:
         return 0
     cost, _, start, end_x96, liquidity, end = range_at(pool, zero_for_one, bound)
-    if end is End.PRICES and bound == end_x96:  # the swap stops there by itself and takes no more than what leads there
+    if end is End.PRICES and bound == end_x96:  # the swap stops there and takes no more than needed
         amount_in, _, fee = whole_step(start, end_x96, liquidity, pool.fee_pips)
         return min(cost + amount_in + fee, INT256_MAX)
-    if end in (End.KNOWLEDGE, End.REVERTS):  # the price must stay short of it: the contract reverts there, or its behaviour is unknown
+    if end in (End.KNOWLEDGE, End.REVERTS):  # the price must stop short: the contract reverts there, or its behaviour is unknown
         bound = max(bound, end_x96 + 1) if zero_for_one else min(bound, end_x96 - 1)
     if liquidity > 0 and (start >= bound if zero_for_one else start <= bound):
         less_fee = _largest_down(start, bound, liquidity) if zero_for_one else _largest_up(start, bound, liquidity)
@@ -417,11 +419,13 @@ def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
 
 
 def largest_out(pool: V3Pool, zero_for_one: bool) -> int:
-    """Largest exact output, base units, that the known ticks can quote, where a larger one would leave them."""
+    """Return the largest exact output, base units, that the known ticks can quote, if a larger one
+    would leave them.
+    """
     _, out, start, end_x96, liquidity, _ = range_at(pool, zero_for_one, price_limit(zero_for_one))
     _, past, _ = whole_step(start, end_x96, liquidity, pool.fee_pips)
     inside = 0
-    while past - inside > 1:  # the last range is left when the price comes to its end, which rounding may hasten
+    while past - inside > 1:  # the last range is left when the price reaches its end, which rounding may hasten
         middle = (inside + past) // 2
         if compute_swap_step(start, end_x96, liquidity, -middle, pool.fee_pips)[0] == end_x96:
             past = middle
@@ -431,7 +435,9 @@ def largest_out(pool: V3Pool, zero_for_one: bool) -> int:
 
 
 def amount_between(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
-    """Base units of the token that goes out while the sqrt price moves to the bound, as far as ticks are known, rounded down."""
+    """Return base units of the output token while the sqrt price moves to the bound, within known
+    ticks, rounded down.
+    """
     bound = _within_prices(zero_for_one, bound_x96)
     if pool.sqrt_price_x96 <= bound if zero_for_one else pool.sqrt_price_x96 >= bound:
         return 0
@@ -442,7 +448,7 @@ def amount_between(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
 
 
 def _within_prices(zero_for_one: bool, bound_x96: int) -> int:
-    """The bound, or the last price that a swap may reach when that comes first."""
+    """Return the bound, or the last price that a swap can reach before it."""
     last = price_limit(zero_for_one)
     return max(bound_x96, last) if zero_for_one else min(bound_x96, last)
 
@@ -459,10 +465,10 @@ def price_ceiling(numerator: int, denominator: int) -> int:
 
 
 def _largest_down(start: int, bound: int, liquidity: int) -> int:
-    """Largest token0 amount (fee taken off) that getNextSqrtPriceFromAmount0RoundingUp leads to `bound` or above.
-
-    ceil(N·s / (N + a·s)) >= b  ⇔  N·s > (b - 1)·(N + a·s), with N = L·2^96; where the sum needs more than 256 bits the
-    contract uses ceil(N / (N // s + a)), and so do we (only after a fall by a factor of 2^32 within one range).
+    """Return the largest token0 amount (after fee) for which getNextSqrtPriceFromAmount0RoundingUp
+    stays at or above `bound`. ceil(N·s / (N + a·s)) >= b ⇔ N·s > (b - 1)·(N + a·s), with N =
+    L·2^96. If the sum needs more than 256 bits, the contract uses ceil(N / (N // s + a)), as here
+    (only after a fall by a factor of 2^32 within one range).
     """
     numerator = liquidity << 96
     amount = mul_div_up(numerator, start - bound + 1, (bound - 1) * start) - 1
@@ -472,7 +478,9 @@ def _largest_down(start: int, bound: int, liquidity: int) -> int:
 
 
 def _largest_up(start: int, bound: int, liquidity: int) -> int:
-    """Largest token1 amount (fee taken off) that getNextSqrtPriceFromAmount1RoundingDown leads to `bound` or below."""
+    """Return the largest token1 amount (after fee) for which
+    getNextSqrtPriceFromAmount1RoundingDown stays at or below `bound`.
+    """
     return ((bound - start + 1) * liquidity - 1) >> 96
 
 
@@ -493,7 +501,9 @@ NOTHING: Known = (0, (), ())
 
 
 def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
-    """Base units out by base units in. `otherwise` answers what is not a whole exact input within the known ticks."""
+    """Return base units out by base units in. `otherwise` answers anything but a whole exact input
+    within the known ticks.
+    """
     price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
     last = price_limit(zero_for_one)
     if pool.tick_spacing > WIDEST_SPACING or (price <= last if zero_for_one else price >= last):

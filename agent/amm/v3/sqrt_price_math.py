@@ -33,7 +33,7 @@ def get_next_sqrt_price_from_amount0_rounding_up(sqrt_price_x96: int, liquidity:
     product = amount * sqrt_price_x96
     if add:
         denominator = numerator + product
-        if denominator >> 256:  # the contract leaves the precise formula as soon as 256 bits do not hold it
+        if denominator >> 256:  # the contract leaves the precise formula once it overflows 256 bits
             return -(-numerator // (numerator // sqrt_price_x96 + amount))
         return -(-numerator * sqrt_price_x96 // denominator)
     if product >> 256 or numerator <= product:
@@ -54,7 +54,9 @@ def get_next_sqrt_price_from_amount1_rounding_down(sqrt_price_x96: int, liquidit
 
 
 def get_next_sqrt_price_from_input(sqrt_price_x96: int, liquidity: int, amount_in: int, zero_for_one: bool) -> int:
-    """Price after amount_in (fee taken off) came in, never past what it pays for (SqrtPriceMath.getNextSqrtPriceFromInput)."""
+    """Return the price after amount_in (less fee), never past what it pays for
+    (SqrtPriceMath.getNextSqrtPriceFromInput).
+    """
     if sqrt_price_x96 <= 0 or liquidity <= 0:
         raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromInput", "")
     if zero_for_one:
@@ -63,7 +65,9 @@ def get_next_sqrt_price_from_input(sqrt_price_x96: int, liquidity: int, amount_i
 
 
 def get_next_sqrt_price_from_output(sqrt_price_x96: int, liquidity: int, amount_out: int, zero_for_one: bool) -> int:
-    """Price after amount_out went out, far enough to pay for it (SqrtPriceMath.getNextSqrtPriceFromOutput)."""
+    """Return the price after amount_out, far enough to pay for it
+    (SqrtPriceMath.getNextSqrtPriceFromOutput).
+    """
     if sqrt_price_x96 <= 0 or liquidity <= 0:
         raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromOutput", "")
     if zero_for_one:

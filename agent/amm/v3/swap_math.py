@@ -1,7 +1,8 @@
-"""One step of a V3 swap within one range of constant liquidity: SwapMath (v3-core).
+"""One step of a V3 swap within a range of constant liquidity: SwapMath (v3-core).
 
-The amounts are those of sqrt_price_math, written out here because this is the innermost loop of every quote; a property
-test holds the two together. Without liquidity a step costs nothing and reaches its target, so no price is divided by it.
+The amounts are those of sqrt_price_math, inlined here because this is the innermost loop of every
+quote; a property test compares the two. Without liquidity a step costs nothing and reaches its
+target, which avoids a division by zero.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from agent.units import PIPS
 def compute_swap_step(
     sqrt_ratio_current_x96: int, sqrt_ratio_target_x96: int, liquidity: int, amount_remaining: int, fee_pips: int
 ) -> tuple[int, int, int, int]:
-    """(next sqrt price, amount in, amount out, fee) of SwapMath.computeSwapStep; amount_remaining < 0 asks for an output.
-
-    Amounts in base units; the fee is in the token that comes in, on top of amount in. Raises ContractRevert as the contract does.
+    """Return (next sqrt price, amount in, amount out, fee) of SwapMath.computeSwapStep;
+    amount_remaining < 0 specifies an output. Amounts in base units; the fee is in the input token,
+    on top of amount in. Raises ContractRevert as the contract does.
     """
     current, target = sqrt_ratio_current_x96, sqrt_ratio_target_x96
     if amount_remaining < 0:
@@ -41,7 +42,7 @@ def compute_swap_step(
 
 
 def whole_step(current: int, target: int, liquidity: int, fee_pips: int) -> tuple[int, int, int]:
-    """(amount in, amount out, fee) of a step with more than enough left to reach its target."""
+    """Return (amount in, amount out, fee) of a step that reaches its target with input left."""
     if current >= target:
         amount_in = -((liquidity * (target - current) << 96) // current // target)
         amount_out = liquidity * (current - target) >> 96

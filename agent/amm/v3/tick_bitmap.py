@@ -1,7 +1,9 @@
-"""Stops of a V3 swap: initialised ticks and borders of bitmap words, with prefix sums of input and output for bisection.
+"""Stops of a V3 swap: initialised ticks and borders of bitmap words, with prefix sums for
+bisection.
 
-A swap stops, and rounds, at initialised ticks and at the borders of bitmap words, at any starting price. So the sums belong to the
-ticks and not to one price: every state of a pool between two changes of its positions shares them.
+A swap stops, and rounds, at initialised ticks and at borders of bitmap words, from any starting
+price. The sums therefore depend on the ticks and not on one price: every state of a pool between
+two changes of its positions shares them.
 """
 
 from __future__ import annotations
@@ -54,9 +56,11 @@ _tables: dict[int, tuple[tuple[TickLiquidity, ...], TickTable]] = {}
 
 
 def tick_table(ticks: tuple[TickLiquidity, ...]) -> TickTable:
-    """The table of this very tuple, built once: states before and after a swap share their ticks. Raises ValueError if unsorted."""
+    """Return the table of this exact tuple, built once: states before and after a swap share their
+    ticks. Raises ValueError if unsorted.
+    """
     known = _tables.get(id(ticks))
-    if known is not None and known[0] is ticks:  # the entry keeps the tuple alive, so its id is not given out again
+    if known is not None and known[0] is ticks:  # the entry keeps the tuple alive, so its id is not reused
         return known[1]
     table = TickTable(ticks)
     if len(_tables) >= _KEPT_TABLES:
@@ -66,9 +70,9 @@ def tick_table(ticks: tuple[TickLiquidity, ...]) -> TickTable:
 
 
 def next_initialized_tick_within_one_word(indices: tuple[int, ...], at: int, tick: int, tick_spacing: int, lte: bool) -> tuple[int, bool]:
-    """Next tick at which the contract stops and whether it is initialised (TickBitmap.nextInitializedTickWithinOneWord).
-
-    `at` is bisect_right(indices, tick): the number of initialised ticks not above `tick`, which a walk keeps by counting.
+    """Return the next tick at which the contract stops and whether it is initialised
+    (TickBitmap.nextInitializedTickWithinOneWord). `at` is bisect_right(indices, tick): the number
+    of initialised ticks not above `tick`, which a walk keeps by counting.
     """
     if lte:
         border = (tick // tick_spacing >> WORD_BITS << WORD_BITS) * tick_spacing
@@ -77,7 +81,8 @@ def next_initialized_tick_within_one_word(indices: tuple[int, ...], at: int, tic
     return (indices[at], True) if at < len(indices) and indices[at] <= border else (border, False)
 
 
-# --- Next stop of a V3 swap, and the state beyond: one iteration of UniswapV3Pool.swap's loop, before any amount.
+# --- Next stop of a V3 swap and the state beyond: one iteration of UniswapV3Pool.swap's loop,
+# without amounts.
 
 
 UINT128_BITS = 128
@@ -94,10 +99,10 @@ class End(Enum):
 def next_step(
     pool: V3Pool, ticks: TickTable, at: int, tick: int, price_x96: int, liquidity: int, zero_for_one: bool
 ) -> tuple[int, int, int, int, End | None]:
-    """Return (stop, sqrt price there, liquidity beyond it, `at` beyond it, reason of the end or None).
-
-    `at` counts the initialised ticks up to `tick`. If known ticks end, the price is that of the last known tick, or the present one
-    if that is already past it; if prices end, it is the last that a swap may reach.
+    """Return (stop, sqrt price there, liquidity beyond it, `at` beyond it, reason of the end or
+    None). `at` counts the initialised ticks up to `tick`. If known ticks end, the price is that of
+    the last known tick, or the present price if already past it. If prices end, it is the last that
+    a swap can reach.
     """
     if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
         return tick, price_x96, liquidity, at, End.KNOWLEDGE
@@ -124,7 +129,9 @@ def next_step(
 
 
 _GROWTH = 8
-"""A table grows to what is asked of it, and by one part in this many: a small swap pays for its own stops, many for few copies."""
+"""Divisor of a table's growth beyond the request: small swaps pay for their own stops, large ones
+for few copies.
+"""
 _TABLE_KEPT_TABLES = 16
 """Per tuple of ticks: two directions, and what pools that happen to share it need besides; the empty tuple is everybody's."""
 
@@ -132,11 +139,11 @@ Row = tuple[int, int, int, int, int]
 
 
 class Sums(NamedTuple):
-    """Sums from the first stop of a table to each further one, in base units, and the state beyond that stop.
-
-    `keys` are the ticks of the stops, negated for a falling price, so that they ascend. `costs` include fees. `rows` are (cost,
-    out, fee, sqrt price, liquidity beyond the stop). While `end` is None more stops can be added, and the last three fields are
-    those of the last one; else they belong to the end of the range beyond it.
+    """Sums from the first stop of a table to each later stop, in base units, and the state beyond
+    that stop. `keys` are the ticks of the stops, negated for a falling price, so that they ascend.
+    `costs` include fees. `rows` are (cost, out, fee, sqrt price, liquidity beyond the stop). While
+    `end` is None more stops can be added, and the last three fields are those of the last stop;
+    else they belong to the end of the range beyond it.
     """
 
     keys: tuple[int, ...]
@@ -150,7 +157,9 @@ class Sums(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Whole steps of a swap at once: base units in (with fee), out, and fee; their number; the state after them."""
+    """Whole steps of a swap at once: base units in (with fee), out, and fee; number of steps; state
+    after them.
+    """
 
     cost: int
     out: int
@@ -162,9 +171,10 @@ class Skipped(NamedTuple):
 
 
 class StopTable:
-    """The stops of a pool in one direction, from some stop on. `sums` are replaced, never changed: threads may share them.
+    """Stops of a pool in one direction from a first stop.
 
-    A caller that found a place in some sums must keep using those, since another thread may put back shorter ones.
+    `sums` are replaced, never changed, so threads may share them. A caller that found a place in
+    some sums must keep using those, since another thread may store shorter ones.
     """
 
     __slots__ = ("_pool", "sums", "zero_for_one")
@@ -176,14 +186,16 @@ class StopTable:
         self.sums = Sums((-stop if zero_for_one else stop,), (0,), (0,), ((0, 0, 0, price, liquidity),), None, price, 0, 0)
 
     def reach(self, sums: Sums, cost: int = -1, out: int = -1, tick: int | None = None) -> Sums:
-        """`sums`, of this table, or longer ones: to where more than this cost and out have flowed and past this tick, or to the end."""
+        """Return `sums` of this table, extended past this cost, output and tick, or to the end."""
         key = -MAX_TICK if tick is None else -tick if self.zero_for_one else tick
         while sums.end is None and (sums.end_cost <= cost or sums.end_out <= out or sums.keys[-1] <= key):
             sums = self.sums = _grown(self._pool, self.zero_for_one, sums, cost, out, key)
         return sums
 
     def find(self, stop: int, liquidity: int) -> tuple[Sums, int] | None:
-        """Return sums with a stop of this liquidity beyond it, and its place; None if it is before the first one or beyond the end."""
+        """Return sums with a stop of this liquidity beyond it, and its place; None if it is before
+        the first stop or beyond the end.
+        """
         key = -stop if self.zero_for_one else stop
         sums = self.sums
         if sums.keys[-1] < key:
@@ -192,7 +204,9 @@ class StopTable:
         return (sums, at) if at < len(sums.keys) and sums.keys[at] == key and sums.rows[at][4] == liquidity else None
 
     def within(self, sums: Sums, at: int, limit_x96: int) -> int:
-        """The last place up to `at` whose price is not past the limit, which the first one must not be."""
+        """Return the last place up to `at` whose price is not past the limit; the first must not
+        be.
+        """
         rows = sums.rows
         if self.zero_for_one:
             return at if rows[at][3] >= limit_x96 else bisect_right(rows, -limit_x96, 0, at, key=lambda row: -row[3]) - 1
@@ -208,7 +222,8 @@ class StopTable:
             goal = sums.outs[start] - remaining
             sums = self.reach(sums, out=goal)
             column = sums.outs
-        # The last step is always left to the swap itself: it ends where everything is used up, even if it could go on for nothing.
+        # The swap itself always runs the last step: it ends where everything is used up, even if it
+        # could go on at no cost.
         at = self.within(sums, bisect_left(column, goal, start) - 1, limit_x96)
         cost, out, fee, _, _ = sums.rows[start]
         end_cost, end_out, end_fee, price, liquidity = sums.rows[at]
@@ -217,10 +232,10 @@ class StopTable:
 
 
 def stop_table(pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int) -> tuple[StopTable, Sums, int]:
-    """A table with sums that hold this stop, with `liquidity` beyond it, at a place. All states with these ticks share it.
+    """Return a table whose sums hold this stop, with `liquidity` beyond it, and its place.
 
-    A table that starts too far on is made anew from this stop; so is one of other liquidity, which a pool has only when
-    its ticks do not explain it.
+    All states with these ticks share it. A table is rebuilt from this stop if it starts too far on,
+    or has other liquidity; a pool has that only when its ticks do not explain it.
     """
     tables = tick_table(pool.ticks).stops
     key = (zero_for_one, pool.fee_pips, pool.tick_spacing, pool.known_from_tick, pool.known_to_tick)
@@ -235,7 +250,7 @@ def stop_table(pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int) -> t
 
 
 def _grown(pool: V3Pool, zero_for_one: bool, sums: Sums, past_cost: int, past_out: int, past_key: int) -> Sums:
-    """The sums with more stops: past all that is asked for, a few at least, or up to the end."""
+    """Return the sums with more stops: past the request, by at least a few, or up to the end."""
     ticks, fee_pips = tick_table(pool.ticks), pool.fee_pips
     keys, costs, outs, rows = list(sums.keys), list(sums.costs), list(sums.outs), list(sums.rows)
     key, (cost, out, fee, price, liquidity) = keys[-1], rows[-1]

@@ -35,7 +35,7 @@ _LOG_BITS = 14
 
 
 def price_limit(zero_for_one: bool) -> int:
-    """The limit that routers set when none is given: one beside the end of the price range."""
+    """Return the default price limit of routers: one inside the end of the price range."""
     return MIN_SQRT_RATIO + 1 if zero_for_one else MAX_SQRT_RATIO - 1
 
 

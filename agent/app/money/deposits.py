@@ -1,4 +1,6 @@
-"""Deposits: recognise transfers into the wallet, invest them after confirmation, and classify transfers by hand."""
+"""Deposits: recognise transfers into the wallet, invest them after confirmation, and classify
+transfers by hand.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class InvestmentReport:
-    """New deposits, and the plan that invests them or its result. `outcome` is None without deposits.
+    """New deposits, and the plan that invests them or its result.
 
-    `left` are deposits that are not invested: portfolio.max_live_value has no room for them, or the owner named others. `told` is True once
-    the deposits are recorded as such. `rest` is the top-up with slices still to come, None once all is invested.
+    `outcome` is None without deposits. `left` are deposits not invested, for lack of room in
+    portfolio.max_live_value or because the owner named others. `told` is True once the deposits are
+    recorded. `rest` is the top-up with slices to come, None once all is invested.
     """
 
     step_input: StepInput
@@ -57,10 +60,12 @@ Confirm = Callable[[InvestmentReport], bool]
 def invest(
     agent: Agent, *, only: Collection[int] = (), send: bool = False, confirm: Confirm, progress: Progress = ignore_progress
 ) -> InvestmentReport:
-    """Find deposits since the last comparison of balances. With `send` and a confirmation they are recorded and invested.
+    """Find deposits since the last comparison of balances.
 
-    Losses stay for `trimtab flows`. If portfolio.max_live_value has no room for all deposits, the oldest that fit are invested and the rest
-    left alone; `only` names the transfers to invest instead. Raises Refused if none fits, ConfigError for a number that is not a deposit.
+    With `send` and a confirmation they are recorded and invested. Losses remain for `trimtab
+    flows`. If portfolio.max_live_value has no room for all deposits, the oldest that fit are
+    invested; `only` names the transfers to invest instead. Raises Refused if none fits, ConfigError
+    for a number that is not a deposit.
     """
     context = agent.desk
     if not send:
@@ -97,7 +102,7 @@ def _invest_request(found: InvestmentReport) -> Invest:
 
 
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None:
-    """The top-up with slices still to come; one that is complete is recorded as ended."""
+    """Return the top-up with slices to come; record a complete one as ended."""
     step = agent.desk.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
     under = purchase.active_purchase(step)
     if under is None:
@@ -130,16 +135,17 @@ def _raw(step: StepInput, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]
 
 
 def _confirm_deposits(agent: Agent, came: tuple[ExternalTransfer, ...]) -> None:
-    """Record the deposits before anything of them is spent."""
+    """Record the deposits before any of them is spent."""
     for flow in came:
         if flow.id:
             agent.desk.store.balances.classify(flow.id, ExternalTransferKind.DEPOSIT, agent.desk.clock.now_s())
 
 
 def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReaders:
-    """Readers that treat these transfers as deposits before the owner has classified them.
+    """Return readers that treat these transfers as deposits before the owner has classified them.
 
-    Other deposits are left alone at any value, so that they are neither invested nor hold the investment back; losses stay as they are.
+    Other deposits are ignored at any value, so that they are neither invested nor block the
+    investment; losses are unaffected.
     """
     known, came = {flow.id for flow in (*found.came, *found.left)}, Counter[str]()
     for flow in found.came:
@@ -167,7 +173,9 @@ NAMES = tuple(
 
 
 def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) -> TransfersDocument:
-    """Compare balances now, record unexplained changes, and list them; `everything` includes classified ones."""
+    """Compare balances now, record unexplained changes, and list them; `everything` includes
+    classified transfers.
+    """
     readers, store = agent.desk.readers, agent.desk.store
     snapshot = readers.reader.snapshot()
     present = partial(readers.step_input_at, snapshot)

@@ -23,7 +23,8 @@ from agent.store.files.locks import LockHeld
 from agent.store.files.private_files import require_private
 from agent.venues import composer
 
-# --- The hard pause: pauses at once, shows what it would cancel and revoke, and does so once confirmed (T14).
+# --- The hard pause: pauses at once, shows what it would cancel and revoke, and acts once confirmed
+# (T14).
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,10 @@ def pause_hard(
     confirm: Callable[[OpenExposure], bool],
     progress: Progress = ignore_progress,
 ) -> HardPauseReport:
-    """Pause softly first, so that nothing is sent while the chain is read and the owner decides; then pause hard.
-
-    When confirmed with `send` (`sure`: without asking, even before the chain is read) the switch goes to hard. Pending transactions are
-    then cancelled and allowances revoked: here, or by a run once it has the wallet.
+    """Pause softly, so that nothing is sent while the chain is read and the owner decides; then
+    pause hard. When confirmed with `send` (`sure`: without asking, even before the chain is read)
+    the switch goes to hard. Pending transactions are then cancelled and allowances revoked, here or
+    by a run once it holds the wallet.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config, guarded=False)
     with ExitStack() as stack:
@@ -104,9 +105,9 @@ def revoke(
     confirm: Callable[[RevocationReport], bool],
     progress: Progress = ignore_progress,
 ) -> RevocationReport:
-    """Read the allowances of routers, managers and Permit2 for each token; after confirmation (`send`) set them to zero, one by one.
-
-    `tokens` are symbols or addresses; all of the config by default. Raises ConfigError for a token that the config does not list.
+    """Read the allowances of routers, managers and Permit2 for each token; after confirmation
+    (`send`) reset them to zero, one by one. `tokens` are symbols or addresses, by default all of
+    the config. Raises ConfigError for a token that the config does not list.
     """
     wanted = [agent.token(name, "TOKEN").address for name in tokens] or list(agent.desk.tokens)
     found = _open_allowances(agent, wanted)
@@ -136,7 +137,7 @@ def revoke(
 
 
 def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance, ...]:
-    """Every allowance above zero, and every one that cannot be read."""
+    """Return every open allowance, and every unreadable one."""
     context, holders = agent.desk, _holders(agent)
     pairs = [(token, spender) for token in tokens for spender in holders]
     answers = read_allowances(context.line, context.config.wallet.address, pairs)

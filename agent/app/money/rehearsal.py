@@ -44,10 +44,11 @@ class RehearsalLeg:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """Result of the test trade. `state` is planned, declined, refused, done or failed.
+    """Result of the test trade.
 
-    `cost` is the total of both ways, gas of approvals included, against `predicted`, both in numeraire base units. The swaps count as made
-    by hand: they are not part of the strategy's performance.
+    `state` is planned, declined, refused, done or failed. `cost` is the total of both directions,
+    gas of approvals included, against `predicted`, both in numeraire base units. The swaps count as
+    manual and are excluded from the strategy's performance.
     """
 
     outcomes: tuple[StepOutcome, ...]
@@ -71,7 +72,9 @@ def rehearse_trade(
     confirm: Callable[[Rehearsal], bool],
     progress: Progress = ignore_progress,
 ) -> Rehearsal:
-    """Buy the least of one asset for the numeraire and sell it again; the other way round if the wallet has too little of it."""
+    """Buy the smallest tradable amount of an asset for the numeraire and sell it again; in reverse
+    if the wallet has too little numeraire.
+    """
     home, other, first, raw = _first(agent, agent.step_input(), token)
     if not send or first.kind is not OutcomeKind.PLANNED or first.plan is None:
         return _shown(first)
@@ -130,7 +133,7 @@ def _ended(outcomes: tuple[StepOutcome, ...], ways: tuple[RehearsalLeg, ...], st
 
 
 def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
-    """The asset to trade with: the one named, else the one with the largest target that may be traded."""
+    """Return the named asset, else the tradable asset with the largest target."""
     shut = {one.token for one in step.quarantine} | {agent.portfolio.numeraire.address}
     if name is not None:
         token = agent.token(name, "--token")
@@ -144,7 +147,9 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
 
 
 def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tuple[StepOutcome, int]:
-    """The smallest of increasing trades that every guard allows, with its amount; the last refusal if there is none."""
+    """Return the smallest trade that every guard allows, with its amount; the last refusal if there
+    is none.
+    """
     price = _price(step, sold)
     least = (step.limits.min_trade or Fraction(10**agent.portfolio.numeraire.decimals)) * ROOM
     most_raw = withdrawals.free_raw(step).get(sold.address, 0)

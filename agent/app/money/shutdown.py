@@ -38,18 +38,19 @@ from agent.units import NATIVE
 from agent.venues import composer
 
 MAX_SALES = 12
-"""Most consecutive plans of a full sale; what the limits leave after them stays, and is reported."""
+"""Maximum number of plans of a full sale; a remainder is reported."""
 PAYOUT_GAS = 60_000
-"""Gas units of one payout; a payment worth less than its gas is not sent."""
+"""Gas units of one payout; a payment below its gas cost is not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShutdownReport:
-    """Result or preview of a shutdown. `state` is planned, declined, refused, stopped, or unfinished with the `reason`.
+    """Result or preview of a shutdown.
 
-    `waiting` are the transactions to cancel, `allowed` the allowances to revoke, `sales` the plans that sell everything as of now, one
-    asset each, and `payments` the payments to the request's address. `left` names holdings that stay in the wallet though they were to be
-    sold or paid.
+    `state` is planned, declined, refused, stopped, or unfinished with the `reason`. `waiting` are
+    transactions to cancel, `allowed` allowances to revoke, `sales` the plans that sell everything
+    as of now, one asset each, and `payments` the payments to the request's address. `left` names
+    holdings that could not be sold or paid and stay in the wallet.
     """
 
     step_input: StepInput
@@ -103,7 +104,7 @@ def stop(
 
 
 def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerRequest | None:
-    """The shutdown under way. Raises ConfigError if it differs from the one requested."""
+    """Return the shutdown under way. Raises ConfigError if it differs from the requested one."""
     found = agent.desk.store.requests.stopping()
     if found is None or found.state is not RequestState.OPEN:
         return None
@@ -139,7 +140,7 @@ def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
 
 
 def _sale_refusal(first: StepOutcome) -> str:
-    """Why nothing can be sold now; empty if something can, or if there is nothing to sell."""
+    """Return why nothing can be sold now; empty if something can, or if there is nothing to sell."""
     if first.kind is OutcomeKind.REFUSED:
         return first.reason
     return _unsold(first) if first.plan is None else ""
@@ -155,7 +156,9 @@ class _ResumedDuringStop(Refused):
 
 
 class _Shutdown:
-    """Acts of a shutdown. Each finds its remaining work by itself, so that a process that ends anywhere can be resumed."""
+    """Actions of a shutdown. Each determines its own remaining work, so that an interrupted process
+    can be resumed at any point.
+    """
 
     def __init__(self, agent: Agent, actors: StepActors, request: OwnerRequest, shown: ShutdownReport) -> None:
         self._desk, self._actors, self._request, self._shown = agent.desk, actors, request, shown
@@ -186,7 +189,9 @@ class _Shutdown:
         return self._told(step, "stopped", "nothing waits and nobody may take anything; trimtab resume lets the bot go on")
 
     def _require_wanted(self) -> None:
-        """Raise _ResumedDuringStop once the owner has resumed the bot by another command: nothing more is sold or paid."""
+        """Raise _ResumedDuringStop if the owner has resumed the bot by another command: sales and
+        payments then stop.
+        """
         found = self._desk.store.requests.stopping()
         if found is None or found.id != self._request.id:
             raise _ResumedDuringStop("the bot was resumed meanwhile; what was not sold and paid by then stays as it is")
@@ -210,7 +215,7 @@ class _Shutdown:
             store.executions.end(one, "cancelled", why, now_s)
 
     def _sell(self) -> str:
-        """Sell until nothing is left to sell; return the reason for stopping early, else an empty text."""
+        """Sell everything; return the reason for stopping early, else an empty text."""
         for _ in range(MAX_SALES):
             self._require_wanted()
             done = engine.run_step(self._desk.readers, SellEverything(), self._desk.store, self._actors)
@@ -235,7 +240,7 @@ class _Shutdown:
             raise Refused("; ".join(troubles), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, to: str) -> None:
-        """Pay out all free holdings; later deposits are not part of it."""
+        """Pay out all free holdings, excluding later deposits."""
         for _ in range(4 * len(_free(current_step_input(self._desk.readers, self._desk.store))) + 1):
             payments = _free(current_step_input(self._desk.readers, self._desk.store))
             if not payments:
@@ -249,7 +254,9 @@ class _Shutdown:
 
 
 def _free(step: StepInput) -> tuple[Payment, ...]:
-    """Holdings beyond reserves, gas money and positions, both forms of the native coin apart; without dust worth less than its gas."""
+    """Return holdings beyond reserves, gas money and positions, with native and wrapped coin apart;
+    without dust below its gas cost.
+    """
     step = balance_changes.restore_excluded(step)
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     native_wei = step.snapshot.native_wei - native_coin.floor_wei(step) - native_coin.margin_wei(step)

@@ -15,7 +15,8 @@ from agent.model import IntentState, OwnerRequest, Payment, RequestKind, Request
 from agent.policy.cash_flows import withdrawals
 from agent.units import parse_raw
 
-# --- Payments of a withdrawal, parsed from the owner's input: one amount of one asset, or the same share of all.
+# --- Payments of a withdrawal, parsed from input: one amount of one asset, or an equal share of
+# all.
 
 
 def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:
@@ -36,7 +37,7 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
 
 
 def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
-    """The same share of every asset, `amount` whole numeraire coins in all."""
+    """Return an equal share of every asset, `amount` whole numeraire coins in total."""
     value = Fraction(_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT")))
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
     return tuple(Payment(token, raw, token in native) for token, raw in withdrawals.proportional_amounts(step, value).items())
@@ -63,10 +64,10 @@ def withdraw(  # noqa: PLR0913
     confirm: Confirm,
     progress: Progress = ignore_progress,
 ) -> WithdrawalReport:
-    """Pay `amount` whole coins of one token (default the numeraire), or with `pro_rata` that value of every asset.
-
-    A shortfall is raised by selling the most overweight assets first. Without `to` it stays in the wallet, set aside from the portfolio,
-    until it is paid or released. Raises Refused if there is less, ConfigError for invalid input.
+    """Pay `amount` whole coins of one token (default the numeraire), or with `pro_rata` that value
+    of every asset. A shortfall is raised by selling the most overweight assets first. Without `to`
+    the amount stays in the wallet as a reserve until paid or released. Raises Refused if the
+    balance is smaller, ConfigError for invalid input.
     """
     if pro_rata and token is not None:
         raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")
@@ -90,7 +91,9 @@ def withdraw(  # noqa: PLR0913
 def resume(
     agent: Agent, number: int, *, to: str | None = None, send: bool = False, confirm: Confirm, progress: Progress = ignore_progress
 ) -> WithdrawalReport:
-    """Resume an open withdrawal: raise its shortfall, pay its unpaid part; with `to` one that was only set aside."""
+    """Resume an open withdrawal: raise its shortfall, pay its unpaid part; `to` names the address
+    of a reserved one.
+    """
 
     def asking(step: StepInput) -> WithdrawalRun:
         request = _open_request(agent, number)
@@ -107,15 +110,14 @@ def resume(
     with wiring.open_actors(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
         actors.executor.reconcile()
         step = withdrawable_step(agent.desk)
-        asked = asking(step)  # another process may have paid or released it meanwhile
+        asked = asking(step)  # another process may have paid or released it
         withdrawal_run.require_due(asked.request, step)
         return asked.execute(actors, confirm)
 
 
 def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> OwnerRequest:
-    """Release a withdrawal: its unpaid part returns to the portfolio.
-
-    Raises Retryable while a payment of it is in flight, LockHeld while another process acts for the wallet: it may be paying.
+    """Release a withdrawal: its unpaid part returns to the portfolio. Raises Retryable while a
+    payment is pending, LockHeld while another process, possibly paying, holds the wallet.
     """
     _open_request(agent, number)
     store = agent.desk.store

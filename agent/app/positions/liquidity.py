@@ -1,4 +1,4 @@
-"""Liquidity positions: report them, and adopt or forget those that the store does not know or should not count."""
+"""Liquidity positions: report them; adopt or forget positions."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LiquidityReport:
 
 
 def liquidity(agent: Agent) -> LiquidityReport:
-    """Read the wallet's positions, confirmed and other ones. Nothing is written or sent."""
+    """Read the wallet's positions, confirmed or not; writes and sends nothing."""
     step = agent.step_input()
     prices = reference_prices(step).by_token
     venue = agent.desk.config.venues.uniswap_v3
@@ -101,9 +101,8 @@ Document = dict[str, Any]
 
 
 def take_position(agent: Agent, number: str) -> Document:
-    """Adopt the V3 position of that number: it counts like one that the agent opened.
-
-    Raises ConfigError for one that is not the wallet's, holds nothing, or counts already.
+    """Adopt a V3 position by number: it then counts like one opened by the agent. Raises
+    ConfigError if it is not the wallet's, is empty, or counts already.
     """
     if not number.isdecimal():
         raise ConfigError(
@@ -142,15 +141,14 @@ def take_position(agent: Agent, number: str) -> Document:
 
 
 def _holds(agent: Agent, name: str) -> tuple[int, int]:
-    """Its present principal, which counts as its cost."""
+    """Return the present principal, which counts as the cost."""
     position = next((one for one in agent.step_input().snapshot.positions if one.name == name), None)
     return (0, 0) if position is None else positions.principal(position)
 
 
 def forget_position(config: Path | str, which: str) -> Document:
-    """Stop counting a position: `which` is the number of a V3 position, or a pair's address.
-
-    Raises ConfigError for one that the store does not know.
+    """Stop counting a position: `which` is the number of a V3 position, or a pair's address. Raises
+    ConfigError if the store does not know it.
     """
     loaded = load_config(config)
     venue = loaded.config.venues.uniswap_v3

@@ -55,7 +55,7 @@ LARGEST = 30
 
 @dataclass(frozen=True, slots=True)
 class PriceSeries:
-    """Prices of one token in a file: one per hour, oldest first, the usual interval of its rows, and its gaps."""
+    """Prices of one token in a file: hourly, oldest first; usual interval of its rows, and gaps."""
 
     symbol: str
     points: tuple[PricePoint, ...]
@@ -75,11 +75,12 @@ class PriceFile:
 
 
 def read_prices(path: Path, portfolio: Portfolio, names: Mapping[str, str], bar_s: int, now_s: int) -> PriceFile:
-    """Read prices of the portfolio's tokens in its numeraire. `names` are symbols of the file with those of the config.
+    """Read prices of the portfolio's tokens in its numeraire.
 
-    A row's close is valid `bar_s` after its time. If the file has the numeraire's own closes, all others are divided by them; else they are
-    taken to be in the numeraire. Raises ConfigError for missing columns and packages, for times that go back or repeat, and for invalid
-    closes.
+    `names` maps symbols of the file to the config's. A row's close is valid `bar_s` after its time.
+    If the file has closes of the numeraire, all others are divided by them; otherwise closes are in
+    the numeraire. Raises ConfigError for missing columns and packages, times that go back or
+    repeat, and invalid closes.
     """
     ours = {asset.token.symbol: asset.token for asset in portfolio.assets} | {hub.symbol: hub for hub in portfolio.hubs}
     strange = [name for name in names.values() if name not in ours]
@@ -150,7 +151,7 @@ def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
 
 
 def _time(value: object, path: Path, number: int) -> int:
-    """Unix seconds of an ISO time (UTC unless it says another zone), a number of seconds, or a time of Parquet."""
+    """Return Unix seconds of an ISO time (UTC by default), a number of seconds, or a Parquet time."""
     found: float | None = None
     try:
         if isinstance(value, datetime):
@@ -188,7 +189,7 @@ _KINDS = {PriceSource.FEED: FEED, PriceSource.TWAP: POOLS}
 
 @dataclass(frozen=True, slots=True)
 class _FetchedPrices:
-    """Prices of one token from one source, and the reason why there are no more."""
+    """Prices of one token from one source, and the reason for the end of the series."""
 
     token: Token
     source: str
@@ -248,10 +249,10 @@ def import_prices(agent: Agent, path: Path, names: Sequence[str] = (), bar: str 
 
 
 def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> Document:
-    """Read prices at the end of each full hour of the last `back` from the chain, and record those of unknown hours.
-
-    From each token's feed, or the mean of its pinned pools, in the order of reference.kind, or from `source` alone. Answers need the
-    agreement of enough operators. Raises ConfigError for an invalid source or time.
+    """Read prices at each full hour of the last `back` from the chain, and record those of unknown
+    hours. Sources are each token's feed or the mean of its pinned pools, in the order of
+    reference.kind, or `source` alone. Enough operators must agree. Raises ConfigError for an
+    invalid source or time.
     """
     if source is not None and source not in SOURCES:
         raise ConfigError(f"--source: {source!r} is unknown", f"choose from {', '.join(SOURCES)}")
@@ -289,7 +290,9 @@ def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> 
 
 
 def forget_prices(agent: Agent, source: str) -> Document:
-    """Delete the prices of one source; those of the agent's own cycles are never deleted. Raises ConfigError."""
+    """Delete the prices of one source, but never those of the agent's own cycles. Raises
+    ConfigError.
+    """
     if source not in (FILE, *SOURCES):
         own = ": the agent's own looks stay" if source == AGENT_SOURCE else " is unknown"
         raise ConfigError(f"source: {source!r}{own}", f"choose from {', '.join((FILE, *SOURCES))}")
@@ -371,7 +374,7 @@ def _by_pool_twaps(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_
     return [_FetchedPrices(token, POOLS, tuple(points[token.address]), "" if points[token.address] else lack) for token in tokens]
 
 
-# --- Weights that the allocator would choose now, with data and reasons, beside those chosen last.
+# --- Weights that the allocator would choose now, with data and reasons, and the last choice.
 
 
 def weights(agent: Agent) -> WeightsDocument:
@@ -452,7 +455,7 @@ def _assets(
 
 
 def _correlations(step: StepInput, seen: Returns | None) -> dict[str, str]:
-    """Sample correlations by pair "A/B"; each pair once."""
+    """Return sample correlations by pair "A/B"; each pair once."""
     if seen is None:
         return {}
     names, table = [step.portfolio.token(token).label for token in seen.tokens], seen.correlation

@@ -56,14 +56,16 @@ class StepCosts:
         self._names = None if known is None else TokenNames({token.address: token for token in known.tokens}, known.numeraire)
 
     def cost(self, intents: Iterable[Intent]) -> CostsDocument | None:
-        """Fees, impact, gas and their sum of these transactions in the numeraire; None while none of them is final."""
+        """Return fees, impact, gas and their sum in the numeraire; None if no transaction is final."""
         found = self._store.ledger.entries_of(intent.id for intent in intents)
         if not found or self._names is None:
             return None
         return fill(CostsDocument, performance_costs(found), self._names)
 
     def values(self, limit: int) -> list[ValuationDocument]:
-        """The newest valuations, newest first: the value of the managed portfolio, and each token's share of it."""
+        """Return the newest valuations, newest first: value of the managed portfolio, and share of
+        each token.
+        """
         if self._names is None:
             return []
         names = self._names
@@ -160,9 +162,9 @@ def order_document(order: LimitOrder) -> LimitOrderDocument:
 
 
 def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
-    """The `--limit` argument, coins of `bought` for one of `sold`, from a price in either unit: bought/sold or sold/bought.
-
-    Rounded up, so that no sale is below the stated price. Raises ConfigError for another unit or an invalid price.
+    """Return the `--limit` argument, coins of `bought` per coin of `sold`, from a price in either
+    unit. Rounded up, so that no sale is below the stated price. Raises ConfigError for another unit
+    or an invalid price.
     """
     price = Fraction(parse_raw(amount, LIMIT_DIGITS, "--price"), 10**LIMIT_DIGITS)
     if price == 0:
@@ -260,7 +262,9 @@ def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
 
 
 def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
-    """Pause by the file beside a store that cannot be opened. Raises `error` if the file cannot be created either."""
+    """Pause by the file beside a store that cannot be opened. Raises `error` if the file cannot be
+    created either.
+    """
     file = pause_file(wiring.store_file(loaded))
     try:
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
@@ -270,7 +274,9 @@ def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
 
 
 def pause(config: Path | str, reason: str) -> PauseDocument:
-    """Stop everything that sends until `resume`. If the store cannot be opened the file beside it pauses, and `store` has the reason."""
+    """Pause everything that sends until `resume`. If the store cannot be opened, the file beside it
+    pauses, and `store` has the reason.
+    """
     loaded = load_config(config, guarded=False)
     with ExitStack() as stack:
         try:

@@ -25,7 +25,9 @@ def backup_store(config: Path | str, target: Path, force: bool = False) -> Docum
 
 
 def restore_store(config: Path | str, source: Path, force: bool = False) -> Document:
-    """Replace the store by a backup; nothing is sent from it before it is adopted. An earlier store is kept beside it."""
+    """Replace the store by a backup; nothing is sent before it is adopted. The earlier store is
+    kept beside it.
+    """
     loaded = load_config(config)
     chain, wallet = loaded.config.chain, loaded.config.wallet.address
     target = wiring.store_file(loaded)
@@ -35,7 +37,9 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Docu
 
 
 def check_store(config: Path | str) -> Document:
-    """Check every page of the store and its consistency. Raises OperatorNeeded with what is damaged."""
+    """Check every page of the store and its consistency. Raises OperatorNeeded with the damage
+    found.
+    """
     path = wiring.store_file(load_config(config))
     _require(path)
     found = backup.inspect_store_file(path)
@@ -51,7 +55,9 @@ def check_store(config: Path | str) -> Document:
 
 
 def upgrade_store(config: Path | str) -> Document:
-    """Migrate the store to the present version; a backup is kept beside it. Every command does so when it opens an older one."""
+    """Upgrade the store to the present version; a backup is kept beside it. Every command does so
+    automatically.
+    """
     loaded = load_config(config)
     _require(wiring.store_file(loaded))
     with _alone(loaded):

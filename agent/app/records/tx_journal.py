@@ -33,15 +33,16 @@ def transactions(config: LoadedConfig | Path | str, limit: int = 20, open_only: 
 
 
 def pending_transactions(config: LoadedConfig | Path | str) -> PendingDocument:
-    """Transactions that a cancel would take back: sent or signed, and in no block as far as the store knows."""
+    """Return transactions that `cancel` would cancel: signed or sent, and not known to be mined."""
     with wiring.open_store_offline(_loaded(config)) as (store, _):
         return {"transactions": [_line(intent) for intent in _unfinished(store)], **_journal_document(store)}
 
 
 def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_progress) -> SettledDocument:
-    """Reconcile the journal with the chain and book mined transactions. With `send` lost or late ones are resent or cancelled.
+    """Reconcile the journal with the chain and book mined transactions.
 
-    Raises Refused if it should send while paused, OperatorNeeded if the operator has to resolve something.
+    With `send`, lost or late transactions are resent or cancelled. Raises Refused if sending is
+    paused, OperatorNeeded if the operator has to resolve something.
     """
     if send:
         _require_running(agent)
@@ -53,9 +54,8 @@ def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_p
 
 
 def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocument:
-    """Cancel every pending transaction at its nonce, drop those signed and never sent, and wait for the end.
-
-    Raises Refused while paused or above the caps on gas money, OperatorNeeded for a cancel that the chain refuses.
+    """Cancel every pending transaction at its nonce, drop unsent signed ones, and wait for the end.
+    Raises Refused while paused or above the gas caps, OperatorNeeded if the chain refuses a cancel.
     """
     store = agent.desk.store
     before = {intent.tx.nonce for intent in _unfinished(store)}

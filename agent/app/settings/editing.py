@@ -56,10 +56,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NewTokens:
-    """Tokens that an edit adds. `told` are lines about each: its price with the source, and the result of its screen.
+    """Tokens that an edit adds.
 
-    `rows` are the contracts as `trimtab trust` shows them, pools with their `liquidity` in the numeraire; `backing` are implementations of
-    proxies.
+    `told` are lines about each: price with source, and screening result. `rows` are the contracts
+    as `trimtab trust` shows them, pools with their `liquidity` in the numeraire; `backing` are
+    implementations of proxies.
     """
 
     told: tuple[str, ...] = ()
@@ -68,7 +69,9 @@ class NewTokens:
 
     @property
     def new(self) -> tuple[ContractDocument, ...]:
-        """Contracts that the confirmation pins; one that was pinned with other code waits for `trimtab trust`."""
+        """Return contracts that the confirmation pins; one pinned with other code needs `trimtab
+        trust`.
+        """
         return tuple(row for row in self.rows if row["state"] == "new")
 
 
@@ -76,9 +79,9 @@ NO_NEW_TOKENS = NewTokens()
 
 
 def inspect_new_tokens(context: wiring.AgentContext, before: LoadedConfig | None) -> tuple[wiring.AgentContext, NewTokens]:
-    """Tokens that the edit adds to `before`, and the context with prices by their pools, as if confirmed.
-
-    Raises Refused for a token without price, one that fails the screen, and an address without code.
+    """Return tokens that the edit adds to `before`, and the context with prices by their pools, as
+    if confirmed. Raises Refused for a token without a price, a failed screen, or an address without
+    code.
     """
     known = {one.address for one in before.config.portfolio.listed} if before is not None else set(context.tokens)
     tokens = [address for address in context.tokens if address not in known]
@@ -145,14 +148,13 @@ def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: 
     return f"{value_text(value, numeraire.decimals, 0)} {numeraire.label}"
 
 
-# --- Holdings of assets that an edit removes: sold first if worth the gas, else named and left.
+# --- Holdings of removed assets: sold first if worth the gas, else named and kept.
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A holding of a removed asset. `amount` is in whole coins, "?" if the balance cannot be read.
-
-    It is `dust` if its sale costs more gas than it brings.
+    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. It is `dust` if
+    its sale costs more gas than it yields.
     """
 
     symbol: str
@@ -189,7 +191,9 @@ def find_leftovers(
 
 
 def leftover_lines(found: Sequence[Leftover], keep_holdings: bool) -> tuple[str, ...]:
-    """Lines for the holdings that stay in the wallet. Raises Refused for those worth selling, unless `keep_holdings`."""
+    """Return lines for holdings that stay in the wallet. Raises Refused for those worth selling,
+    unless `keep_holdings`.
+    """
     kept = [one for one in found if not one.dust]
     if kept and not keep_holdings:
         raise Refused(
@@ -209,10 +213,10 @@ FIXED = ("chain.chain_id", "wallet.address", "store.url")
 
 @dataclass(frozen=True, slots=True)
 class EditReport:
-    """An edit: the `changes` as lines, and the transition to its targets as one plan without limits of turnover.
-
-    `transition` is None if the targets stay. `first` is its first slice within those limits, if it goes in `rounds`. `state` is unchanged,
-    planned, declined, or written; `warnings` are for the owner, `following` the next steps.
+    """An edit: `changes` as lines, and the transition to its targets as one plan without turnover
+    limits. `transition` is None if the targets stay. `first` is its first slice within those
+    limits, if done `in_rounds`. `state` is unchanged, planned, declined, or written; `warnings` are
+    for the owner, `following` the next steps.
     """
 
     changes: tuple[str, ...]
@@ -224,9 +228,9 @@ class EditReport:
     state: str
     backup: str | None = None
     by_hand: tuple[str, ...] = ()
-    """Unconfirmed lines edited by hand before: confirming this edit confirms them too."""
+    """Earlier unconfirmed lines, which this confirmation covers too."""
     new_tokens: NewTokens = NO_NEW_TOKENS
-    """Tokens that come into the portfolio, with what the confirmation pins."""
+    """Tokens new to the portfolio, with the contracts that the confirmation pins."""
 
 
 Confirm = Callable[[EditReport, Agent], bool]
@@ -245,13 +249,14 @@ def edit(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> EditReport:
-    """Validate an edited text of the config and write it once `confirm` says yes; without a `confirm` only report.
+    """Validate an edited config text and write it once `confirm` returns yes; without `confirm`
+    only report.
 
-    `pins` also trusts the new contracts of added tokens; if nobody reviewed them (`unseen`), on local chains alone. If the wallet holds
-    more than dust of a removed asset, the text of `sell_first` is used instead, if there is one.
-
-    Raises ConfigError for a text that does not validate. Raises Refused for a transition that breaks a limit (with `in_rounds` only if its
-    first slice does), would halt the bot, or leaves a held token behind (unless `keep_holdings`). Then nothing is written.
+    `pins` also trusts the new contracts of added tokens; with `unseen`, on local chains alone. If
+    the wallet holds more than dust of a removed asset, the text `sell_first` is used instead, if
+    given. Raises ConfigError for an invalid text. Raises Refused for a transition that breaks a
+    limit (with `in_rounds` only if its first slice does), would halt the bot, or strands a held
+    token (unless `keep_holdings`). Nothing is written then.
     """
     file = Path(path)
     text = _read(file)
@@ -299,9 +304,8 @@ def edit(  # noqa: PLR0913
 
 
 def accept_edit(found: EditReport, agent: Agent) -> bool:
-    """Accept without asking (`--yes`). Raises Refused on a live chain if the file was edited by hand before.
-
-    The caller of the edit may never have seen those changes.
+    """Accept without asking (`--yes`). Raises Refused on a live chain if the file was edited by
+    hand: the caller may not have seen those changes.
     """
     if found.by_hand and not agent.desk.config.chain.local:
         raise config_versions.unconfirmed_error(found.by_hand)
@@ -448,7 +452,7 @@ def _dismiss_transfers(before: LoadedConfig | None, after: LoadedConfig, context
 
 
 def _write(file: Path, before: str, after: str) -> str:
-    """Replace the text atomically and keep the old one beside it; both owner-only."""
+    """Replace the text atomically and keep the old file beside it; both owner-only."""
     backup = file.with_name(f"{file.name}.bak")
     if _read(file) != before:
         raise Refused(f"{file} changed during the edit; nothing was written", remedy="check the file and edit again")
@@ -494,9 +498,8 @@ def remove(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> RemovalReport:
-    """Remove `changes.removes`. Held assets get a target of 0 % first; with `send` they are sold at once and removed.
-
-    Raises like an edit, and Refused while the bot is stopped.
+    """Remove `changes.removes`. Held assets get a target of 0 % first; with `send` they are sold at
+    once and removed. Raises like an edit, and Refused while the bot is stopped.
     """
 
     def change(changed: ConfigChanges, asked: Confirm | None) -> EditReport:

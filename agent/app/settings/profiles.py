@@ -36,7 +36,9 @@ from agent.model import LIMITS, LimitUnit
 
 Document = dict[str, Any]
 Confirm = Callable[[Document, EditReport, Agent | None], bool]
-"""Shows what the profile changes, with the transition and the agent that it was planned by, where there is one; and asks."""
+"""Shows the changes of a profile, with the transition and the agent that planned it, if any; asks
+for confirmation.
+"""
 COUNTED_ELSE = "counted in another numeraire"
 
 
@@ -71,11 +73,11 @@ def import_profile(  # noqa: PLR0913
     in_rounds: bool = False,
     transports: Sequence[Transport] | None = None,
 ) -> Document:
-    """Import a profile into the config: `confirm` sees the changes and the transition; without it nothing is written.
-
-    A config without any cycle yet is written without a transition if its chain cannot be read. Raises ConfigError for content that a
-    profile may not have, another chain, a token that is unknown, ambiguous or displayed like another, and if the new config is invalid;
-    Refused for a transition that is not allowed (agent/app/settings/editing.py).
+    """Import a profile into the config: `confirm` sees the changes and the transition; without it
+    nothing is written. A config without cycles is written without a transition if its chain cannot
+    be read. Raises ConfigError for content not allowed in a profile, another chain, a token that is
+    unknown, ambiguous or displayed like another, or an invalid new config; Refused for a transition
+    that is not allowed (agent/app/settings/editing.py).
     """
     loaded = load_config(config)
     chain_id = loaded.config.chain.chain_id
@@ -133,7 +135,7 @@ def import_profile(  # noqa: PLR0913
 
 
 def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> list[Document]:
-    """Every limit of the profile beside ours: taken if it is tighter and comparable."""
+    """Compare each limit of the profile with the config's; take it if tighter and comparable."""
     mine, theirs = loaded.config.limits, read_limits(profile.table.limits, loaded.config.limits)
     same = _same_numeraire(profile, loaded, tokens)
     rows = []
@@ -154,7 +156,9 @@ def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[Resolve
 
 
 def _assets(profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig, new: LoadedConfig) -> Document:
-    """Targets before and after, each with our address beside that of the profile; and assets no longer managed."""
+    """Return targets before and after, with the address of the config and of the profile; and
+    assets no longer managed.
+    """
     before = {_place(asset): asset for asset in loaded.config.portfolio.assets}
     sources = {token.symbol: (token.source, asset.address) for token, asset in zip(tokens, profile.table.assets, strict=True)}
     rows = []

@@ -40,13 +40,15 @@ if TYPE_CHECKING:
 
 
 CheckLine = tuple[str, str, str, str]
-"""(check, state, found, remedy)."""
+"""(check, state, finding, remedy)."""
 OK, NOTE, FAIL = "ok", "warn", "fail"
 _DESCRIPTION_BYTES = 160
 _DOLLAR = "USD"
 _UNKNOWN = "?"
 UNBOUNDED = 2**95 - 1
-"""From here on a largest answer bounds nothing: aggregators name the largest number of some type where they have no bound."""
+"""Lowest "largest answer" that bounds nothing: aggregators without a bound return the maximum of
+some type.
+"""
 
 
 def price_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
@@ -74,7 +76,7 @@ def _feeds(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]
     for (label, feed), answer in zip(named.items(), query_lens(context.line, items), strict=True):
         found = next((one for one in step.snapshot.feeds if one.feed == feed), None)
         if found is None:
-            continue  # a quarantined token has a row of its own
+            continue  # a quarantined token has its own row
         base, quote = _pair(symbol_text(answer))
         about = f"{base} / {quote}, {format_answer_bounds(found)}"
         unfit = rounds.feed_round_fault(step, found)
@@ -125,13 +127,12 @@ def _sequencer(step: StepInput) -> Iterator[CheckLine]:
     yield ("sequencer", FAIL, fault, "wait; nothing is traded meanwhile") if fault else ("sequencer", OK, "up", "")
 
 
-# --- Token screens without a plan, and the tokens that are left alone.
+# --- Screens of tokens without a plan, and quarantined tokens.
 
 
 def screen_tokens(context: wiring.AgentContext, step: StepInput) -> Iterator[tuple[str, ScreenedToken]]:
-    """Yield label and screening result of each asset and hub that a pool can lend; pin mismatches come first. Raises Retryable.
-
-    The amount is the wallet's holding, or a hundredth of the deepest pool.
+    """Yield label and screening result of each asset and hub that a pool can lend; pin mismatches
+    first. Raises Retryable. The amount is the wallet's holding, or a hundredth of the deepest pool.
     """
     shut = {one.token: one for one in step.quarantine}
     tried = context.screen.screen(step, initial_token_moves(step)) if context.limits.token_screen else ()
@@ -156,9 +157,10 @@ class CheckResult:
 def doctor(
     config: LoadedConfig | Path | str, transports: Sequence[Transport] | None = None, now_s: Callable[[], float] = time.time
 ) -> DoctorDocument:
-    """All checks as {check, state, found, remedy}; `exit` is that of the first one that fails, 0 when none does.
+    """Return all checks as {check, state, found, remedy}.
 
-    `endpoints` has the record of each. A failing endpoint does not fail the whole while enough others work.
+    `exit` is that of the first failure, 0 without one. `endpoints` has the record of each. A
+    failing endpoint is tolerated while enough others work.
     """
     seen: list[ProbedEndpointDocument] = []
     rows = list(_checks(config, transports, now_s, seen))

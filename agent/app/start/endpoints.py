@@ -1,4 +1,4 @@
-"""Endpoint health: probe each one for the doctor, and report their records for every command."""
+"""Endpoint health: probe endpoints for the doctor, and report their records for every command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EndpointProbe:
 
 
 def probe_endpoints(endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Callable[[], float]) -> list[EndpointProbe]:
-    """Read chain and head of each; mark those too far behind the others."""
+    """Read chain id and head of each endpoint; mark those too far behind."""
     found = [_one(endpoint, chain.chain_id, now_s) for endpoint in endpoints]
     newest = {one.endpoint: one.head for one in found if one.head is not None}
     if len(operators_of(newest)) < chain.min_operators:
@@ -45,13 +45,15 @@ def probe_endpoints(endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Cal
 
 
 def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) -> bool:
-    """True if enough operators have a working endpoint; one that lags counts among those to outvote."""
+    """True if enough operators have a working endpoint; a lagging endpoint counts among those to
+    outvote.
+    """
     answer = operators_of(one.endpoint for one in probes if one.head is not None or one.lags)
     return len(operators_of(one.endpoint for one in probes if one.head is not None)) >= quorum_size(len(answer), min_operators)
 
 
 def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
-    """State, score from 0 to 1, mean time and last problem of each endpoint in this process."""
+    """Return state, score from 0 to 1, mean time and last problem of each endpoint in this process."""
     return [fill(EndpointDocument, found, operator=operator) for operator, found in endpoint_pool.endpoint_states()]
 
 

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from agent.app.documents.status import LeastTotalDocument
 
 GAS_WEI = (GWEI // 20, GWEI, 30 * GWEI)
-"""Gas prices at which it is said where no chain is asked: 0.05, 1 and 30 gwei."""
+"""Gas prices of estimates without a chain: 0.05, 1 and 30 gwei."""
 NATIVE_USD = 3_000
-"""Dollars per native coin where no chain is asked."""
+"""Dollars per native coin in estimates without a chain."""
 PLACES = 6
-"""Decimals of a value in coins: a whole coin may be worth thousands."""
+"""Decimals of a value in coins: one coin may be worth thousands."""
 
 
 def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:

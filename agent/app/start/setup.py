@@ -51,9 +51,9 @@ _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 def usd_price(
     numeraire: TemplateAsset, price: str | None, rpc: Sequence[tuple[str, str]], now_s: Callable[[], float] = time.time
 ) -> Fraction:
-    """Dollars per coin of the numeraire: as given, 1 for a dollar, else by the token's feed at the configured endpoints.
-
-    `rpc` are (variable, operator) pairs. Raises ConfigError if there is no price, or endpoints contradict each other.
+    """Return dollars per coin of the numeraire: as given, 1 for a dollar token, else the token's
+    feed at the configured endpoints. `rpc` are (variable, operator) pairs. Raises ConfigError
+    without a price, or if endpoints disagree.
     """
     if price is not None:
         if not _PRICE.fullmatch(price) or Decimal(price) == 0:
@@ -103,11 +103,13 @@ def initialise(  # noqa: PLR0913
     stable: str | None = None,
     price: str | None = None,
 ) -> InitDocument:
-    """Write a commented config; `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs.
+    """Write a commented config.
 
-    Its caps have the same value in any numeraire; `price` is the dollar price of a coin of it, else its feed is read. A `template` of
-    agent/config/template.py may replace the targets, with `stable` as its share of stable tokens. Raises ConfigError when the file exists,
-    a symbol is unknown or ambiguous, or the shares do not sum to 100 %.
+    `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs. Caps have
+    equal value in any numeraire; `price` is the dollar price of a coin of it, by default from its
+    feed. A `template` of agent/config/template.py may replace the targets, with `stable` as its
+    share of stable tokens. Raises ConfigError if the file exists, a symbol is unknown or ambiguous,
+    or the shares do not sum to 100 %.
     """
     if network not in PRESETS:
         raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}, or write the config by hand")
@@ -178,10 +180,10 @@ def trust(
     *,
     unseen: bool = False,
 ) -> TrustDocument:
-    """Every contract of the config and the discovered pools with their code hashes; pins exactly these when `confirm` says yes.
-
-    `confirm` is not called if all are pinned as they are. `unseen` means that no user reviews them: then a config edited by hand pins
-    nothing on a live chain. Raises Refused if an address holds no code.
+    """Return every contract of the config and the discovered pools with code hashes; pin them if
+    `confirm` returns yes. `confirm` is not called if all are pinned already. With `unseen` no user
+    reviews them: a config edited by hand then pins nothing on a live chain. Raises Refused if an
+    address holds no code.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_context(loaded, transports, untrusted_pools=True) as context:
@@ -256,7 +258,7 @@ def _payouts(context: wiring.AgentContext) -> list[ContractDocument]:
 
 
 def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> TrustDocument:
-    """Pin everything as it stands: for chains that this process created."""
+    """Pin everything as is, for chains created by this process."""
     return trust(config, lambda _: True, transports)
 
 
@@ -270,7 +272,7 @@ def _names(context: wiring.AgentContext) -> dict[str, str]:
 
 
 def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset]:
-    """The wrapped native coin unless it is held: it prices gas, and most pools trade it."""
+    """Return the wrapped native coin unless held: it prices gas, and most pools trade it."""
     if {preset.wrapped_native, NATIVE} & {asset.address for asset in assets}:
         return []
     return [
@@ -296,7 +298,7 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
         address = parse_address(name, "--target")
         unlisted = TemplateAsset(f"T{address[2:8]}", address, target, feeds.get(address))
         return next((replace(token, target=target) for token in (*known, *listed) if token.address == address), unlisted)
-    # Our own entry comes first: it has the feed.
+    # The config's own entry comes first: it has the feed.
     found = {token.address: token for token in reversed((*known, *listed)) if token.symbol == name}
     refuse_look_alike(name, next(iter(found), None), known, listed)
     if not found:

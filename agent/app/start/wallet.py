@@ -20,7 +20,7 @@ from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_p
 
 Document = dict[str, Any]
 Ask = Callable[[str], str]
-"""Shows a prompt and returns what was typed, unseen."""
+"""Shows a prompt and returns the hidden input."""
 LONGEST_INPUT = 4096
 STANDARD_STREAMS = 2
 MOST_ACCOUNTS = 2**31
@@ -56,9 +56,8 @@ def create_wallet(file: Path | None, keyring: str | None, password: Password, as
 
 
 def import_wallet(file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0) -> Document:
-    """Import a key that is typed without echo, or read from standard input without a terminal; stored like `create_wallet`.
-
-    64 hex digits, or a recovery phrase, of which account `index` is taken.
+    """Import a key, typed without echo or read from stdin without a terminal; stored like
+    `create_wallet`. 64 hex digits, or a recovery phrase with account `index`.
     """
     disable_core_dumps()
     entry = _places(file, keyring, password)
@@ -187,7 +186,7 @@ def _known_password(path: Path, password: Password, ask: Ask | None) -> Secret:
 
 
 def _new_password(password: Password, ask: Ask | None) -> Secret:
-    """A password for encryption: typed twice, or given; a weak one is refused at once."""
+    """Return a password for encryption, typed twice or given; weak ones are refused at once."""
     found = _given(password)
     if found is None:
         if ask is None:

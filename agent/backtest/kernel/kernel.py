@@ -1,7 +1,8 @@
-"""The kernel: one run of fixed weights over a price table, as machine code. Everything that numba compiles is in this file.
+"""The kernel: one run of fixed weights over a price table, compiled by numba.
 
-The rules are those of agent/policy (drift, bands, schedules, goal) in floating point; agent/backtest/kernel/sweep.py describes them. A
-separate file, since numba's cache identifies a function by its file, and importing it takes a second.
+The rules are those of agent/policy (drift, bands, schedules, goal) in floating point;
+agent/backtest/kernel/sweep.py describes them. All numba code is in this file: numba's cache
+identifies a function by its file, and importing it takes a second.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SAME, CHANGED, CLOSED = 0, 1, 2
-"""State of a bar: the same assets trade as at the last one, others trade, none trades."""
+"""State of a bar: same tradable assets as at the last bar, others, or none."""
 TARGET, HALFWAY, BAND = 0, 1, 2
 FINAL, HOLD, TURNOVER, COSTS, STRANDED, REBALANCES = range(6)
-"""Columns of what a run gives."""
+"""Result columns of a run."""
 BAND_TOLERANCE = 1e-12
-"""Tolerance in shares: closer to an edge is on it, and a smaller correction is none, since floats are no more precise."""
+"""Tolerance in shares, the precision of floats: closer to an edge is on it, and smaller corrections
+count as zero.
+"""
 _DEEPEST, _ROUNDS = 1.0 - 1e-9, 200
 BLOCK = 256
 """Most bars checked side by side."""
@@ -36,10 +39,10 @@ def _compiled(function: Any) -> Any:
 
 @_compiled
 def set_bands(targets: Floats, absolute: float, relative: float, open_: Any, wanted: Floats, bands: Floats) -> bool:
-    """Write the scaled targets of the tradable assets into `wanted`; False if none of them has a target.
-
-    `bands` gets the edges of the bands, 0 and 1 for assets that do not trade, and those of the intervals in which a rebalance to the bands
-    may end: the band, less what the others cannot make up for. Of two widths the narrower counts; NaN is no width (agent/policy/drift.py).
+    """Write the scaled targets of the tradable assets into `wanted`; return False if none has a
+    target. `bands` receives the band edges (0 and 1 for assets that do not trade), and those of the
+    intervals in which a rebalance to the bands may end: the band, less what the others cannot
+    offset. Of two widths the narrower counts; NaN is no width (agent/policy/drift.py).
     """
     whole = 0.0
     for i in range(len(targets)):
@@ -67,10 +70,10 @@ def set_bands(targets: Floats, absolute: float, relative: float, open_: Any, wan
 
 @_compiled
 def destination_shares(destination: int, shares: Floats, wanted: Floats, bands: Floats, land: Floats) -> float:
-    """Write the shares to end at into `land`; return the largest correction for the goal, as a share (agent/policy/drift.py).
-
-    Target and halfway are points. For the bands each share goes to the nearest edge of its interval, which leaves a total above or below
-    one; the difference is spread in proportion to the room that each still has in its interval, so that turnover is least.
+    """Write the destination shares into `land`; return the largest correction, as a share
+    (agent/policy/drift.py). Target and halfway are points. For the bands each share moves to the
+    nearest edge of its interval, which leaves a total above or below one. The difference is spread
+    in proportion to the room left in each interval, so that turnover is minimal.
     """
     least, most = bands[2], bands[3]
     largest, left, room = 0.0, 1.0, 0.0
@@ -93,11 +96,12 @@ def destination_shares(destination: int, shares: Floats, wanted: Floats, bands: 
 
 @_compiled
 def value_after_costs(values: Floats, land: Floats, fee: Floats, shallow: Floats, total: float) -> float:
-    """Value left of `total` once every asset is at its share `land` of that value, after costs.
+    """Return the value left of `total` once every asset is at its share `land` of it, after costs.
 
-    Selling x into a pool of depth D brings n / (1 + n / D) with n = x (1 - fee), as UniswapV2Library.getAmountOut; `shallow` is 1 / D, zero
-    if size does not matter. Proceeds of sales less cost of purchases is concave and falls in the value left, so that Newton's steps from
-    above never pass the root.
+    Selling x into a pool of depth D yields n / (1 + n / D) with n = x (1 - fee), as
+    UniswapV2Library.getAmountOut; `shallow` is 1 / D, zero if size does not matter. Proceeds less
+    costs are concave and decreasing in the value left, so that Newton's steps from above never pass
+    the root.
     """
     left, costly = total, False
     for i in range(len(values)):
@@ -147,10 +151,10 @@ def _is_outside_band(units: Floats, prices: Floats, t: int, bands: Floats) -> bo
 
 @_compiled
 def first_bar_outside_band(units: Floats, prices: Floats, start: int, end: int, bands: Floats, whole: Floats) -> int:
-    """The first bar from `start` at which `_is_outside_band` is true, `end` if there is none before.
-
-    Holdings are constant between two trades, so blocks of bars are checked side by side, asset after asset; blocks grow, since a large
-    block is wasted if bands are left often. `whole` is room for the totals of one block.
+    """Return the first bar from `start` at which `_is_outside_band` is true; `end` if there is
+    none. Holdings are constant between trades, so blocks of bars are checked at once, asset by
+    asset. Blocks grow, since a large block is wasted if bands are left often. `whole` is a buffer
+    for the totals of one block.
     """
     size = 16
     while start < end:
@@ -198,11 +202,13 @@ def run(  # noqa: C901, PLR0913, PLR0915
     traded_at: NDArray[np.bool_],
     held_at: Floats,
 ) -> None:
-    """Run one setting over all bars; results go into `found`, the value at each bar of `marks` (rising) into `values_at`.
+    """Run one setting over all bars.
 
-    `traded` are prices by asset and bar, zero while an asset does not trade; `shown` the newest known ones, used for every value. `breaks`
-    are the bars that are not SAME, and the end. If they are as long as the table, `traded_at` gets the bars that traded and `held_at` the
-    holdings after the first buys and after each of them. A width of NaN is none, and so is an `every_s` of zero.
+    Results go into `found`, the value at each bar of `marks` (rising) into `values_at`. `traded`
+    are prices by asset and bar, zero while an asset does not trade; `shown` the newest known ones,
+    used for every value. `breaks` are the bars that are not SAME, and the end. If as long as the
+    table, `traded_at` receives the bars that traded and `held_at` the holdings after the first buys
+    and after each trade. A width of NaN is no width, an `every_s` of zero no interval.
     """
     count, bars = traded.shape
     units, first, values, shares = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)

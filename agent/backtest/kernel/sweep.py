@@ -22,18 +22,19 @@ from agent.units import BPS, PIPS
 
 Floats = NDArray[np.float64]
 SAME, CHANGED, CLOSED = 0, 1, 2
-"""As in agent/backtest/kernel/kernel.py, which is not imported before it is needed."""
+"""As in agent/backtest/kernel/kernel.py, which is imported on demand."""
 FEWEST_BARS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class KernelPrices:
-    """A price table, ready to run: a row of prices in one numeraire for each asset, with a column for each bar.
-
-    `traded` is zero while an asset has no price, `shown` the newest price so far (zero before the first). `state` marks bars that trade,
-    and `breaks` are those where that changes, and the end. An asset counts from its first price on. While one that had a price has none,
-    nothing trades at all, as the live agent halts on unknown prices; after `patience_bars` of that the others trade on without it, their
-    targets scaled to one, and it counts at its newest price until it has one again. `notes` describe missing prices.
+    """A price table, ready to run: one row of prices in one numeraire per asset, one column per
+    bar. `traded` is zero while an asset has no price, `shown` the newest price so far (zero before
+    the first). `state` marks bars that trade; `breaks` are the bars where that changes, and the
+    end. An asset counts from its first price on. While an asset lacks a price nothing trades, as
+    the live agent halts on unknown prices. After `patience_bars` the others trade on with targets
+    scaled to one, and it counts at its newest price until it has one again. `notes` describe
+    missing prices.
     """
 
     symbols: tuple[str, ...]
@@ -114,7 +115,9 @@ def _newest(traded: Floats, known: NDArray[np.bool_]) -> Floats:
 
 
 def _missing_for(known: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Number of bars, this one included, since each asset last had a price; zero if it has one, or never had."""
+    """Return the number of bars, including this one, since each asset last had a price; zero if it
+    has one, or never had.
+    """
     rows = np.arange(len(known))[:, None]
     last = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
     found: NDArray[np.int64] = np.where(last >= 0, rows - last, 0)
@@ -159,11 +162,11 @@ def _notes(symbols: Sequence[str], times: NDArray[np.int64], known: NDArray[np.b
     return tuple(notes)
 
 
-# --- Settings of the fast kernel: targets, trigger, destination, costs; many of them as rows.
+# --- Settings of the fast kernel, many of them as rows: targets, trigger, destination, costs.
 
 
 DESTINATION_CODES = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
-"""Their numbers in agent/backtest/kernel/kernel.py."""
+"""Numbers of destinations in agent/backtest/kernel/kernel.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +182,14 @@ class TradingCosts:
 
     @classmethod
     def proportional(cls, bps: float, assets: int, numeraire: int | None = None) -> TradingCosts:
-        """Costs of `bps` for every asset but the one at index `numeraire`, which the others trade against and which costs nothing."""
+        """Return costs of `bps` for every asset but the numeraire, at index `numeraire`, which
+        costs nothing.
+        """
         return cls.pools(bps, inf, assets, numeraire)
 
     @classmethod
     def pools(cls, fee_bps: float, depth: float, assets: int, numeraire: int | None = None) -> TradingCosts:
-        """Costs of a pool of that fee and depth for every asset but the numeraire."""
+        """Return costs of a pool with that fee and depth for every asset but the numeraire."""
         if numeraire is not None and not 0 <= numeraire < assets:
             raise ConfigError(f"costs.numeraire: {numeraire} is none of {assets} assets", "give the index of its column, or None")
         own = [i == numeraire for i in range(assets)]
@@ -231,7 +236,9 @@ class SettingArrays:
 
 
 def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArrays:
-    """Rows of settings for a table of that many assets. Raises ConfigError without settings, and for invalid ones."""
+    """Return rows of settings for a table of that many assets. Raises ConfigError without settings,
+    or for invalid ones.
+    """
     if not settings:
         raise ConfigError("settings: there are none", "give at least one")
     for setting in settings:
@@ -285,9 +292,9 @@ PARTS_PER_CORE = 4
 class SweepResult:
     """Results of settings, one number per setting, values in the numeraire.
 
-    `turnover` is half the sum of absolute changes of holdings, `costs` the cost of trading, `stranded` the part of `final_value` without a
-    price at the end, `hold_value` the final value of the first holdings. `values[setting, mark]` are those at the requested bars, after
-    trading.
+    `turnover` is half the sum of absolute changes of holdings, `costs` the cost of trading,
+    `stranded` the part of `final_value` without a price at the end, `hold_value` the final value of
+    the first holdings. `values[setting, mark]` are values at the requested bars, after trading.
     """
 
     final_value: Floats
@@ -336,9 +343,8 @@ def run_kernel(bars: KernelPrices, setting: KernelSetting, value: float, *, path
 def sweep(
     bars: KernelPrices, settings: Sequence[KernelSetting], value: float, *, marks: Sequence[int] = (), cores: int | None = None
 ) -> SweepResult:
-    """Run each setting on `cores` at once (default all that this process may use). `marks` are rising numbers of bars.
-
-    Raises ConfigError for invalid input, Refused without numba.
+    """Run all settings on `cores` cores (default: all available). `marks` are rising numbers of
+    bars. Raises ConfigError for invalid input, Refused without numba.
     """
     kernel, rows = _kernel(), setting_arrays(settings, len(bars.symbols))
     _check_value(value)

@@ -253,7 +253,7 @@ def total_costs(result: SimulationResult) -> Value:
 
 
 LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
-"""Colours of single assets, the largest sums first; the table has all of them."""
+"""Number of assets with their own colour, largest sums first; the table has all."""
 
 
 def funding_section(found: BacktestAnalysis) -> ReportSection | None:
@@ -300,7 +300,7 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
 
 
 def _so_far(one: FundingCarry, times_s: Indices, scale: float) -> Floats:
-    """Cumulated whole coins at each of these times."""
+    """Return cumulated whole coins at each of these times."""
     sums = np.concatenate([[0.0], np.cumsum(np.array(one.payments, dtype=np.float64) / scale)])
     found: Floats = sums[np.searchsorted(one.times_s, times_s, side="right")]
     return found
@@ -406,7 +406,9 @@ def _span(result: SimulationResult) -> str:
 
 
 def _chance(found: BacktestAnalysis) -> str:
-    """A 95 % interval of the mean yearly difference to holding, by the normal distribution of a mean of independent samples."""
+    """Return a 95 % interval of the mean yearly difference to holding (normal distribution,
+    independent samples).
+    """
     edge, error = found.risk.edge, found.risk.edge_error
     if len(found.course.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
         return "One history, and a short one: it says what was, not what will be."

@@ -32,17 +32,16 @@ if TYPE_CHECKING:
 
 
 Figure = Mapping[str, Any]
-"""A Plotly figure as plain data: `data` (traces of type scatter, bar or pie) and `layout`. Beside them, all optional: `title` (stands
-above the chart; `layout.title` will do), `says` (one sentence on what is to be seen, read out to whoever does not see it), `height`
-in pixels (320), `small` (true: several share a row).
+"""A Plotly figure as plain data: `data` (traces of type scatter, bar or pie) and `layout`. Optional
+keys: `title` (above the chart; `layout.title` works too), `says` (one sentence for screen readers),
+`height` in pixels (320), `small` (true: several share a row).
 
-Colours are named by role so that they fit the light and the dark page: "var(--c1)" to "var(--c8)" for series, "var(--ink)",
-"var(--soft)", "var(--grid)", "var(--good)", "var(--bad)"; "var(--c1)/0.2" is one with an opacity. What is not coloured takes c1, c2, …
-in turn. Fonts, grids, margins and hover boxes are the page's own where the layout leaves them open. Times are milliseconds since
-1970, UTC, on an axis of type "date".
-
-Every text is shown as it is. Only `hovertemplate` and `texttemplate` may hold <br>, <b> and <extra>: they are ours, and foreign text
-comes into them by %{text}, %{customdata} or %{fullData.name}.
+Colours are named by role, to fit the light and the dark page: "var(--c1)" to "var(--c8)" for
+series, "var(--ink)", "var(--soft)", "var(--grid)", "var(--good)", "var(--bad)"; "var(--c1)/0.2" has
+an opacity. Uncoloured series take c1, c2, … in turn. Fonts, grids, margins and hover boxes are the
+page's unless the layout sets them. Times are milliseconds since 1970, UTC, on an axis of type
+"date". Every text is shown literally. Only `hovertemplate` and `texttemplate` may contain <br>, <b>
+and <extra>; foreign text enters them by %{text}, %{customdata} or %{fullData.name}.
 """
 TEMPLATES = ("hovertemplate", "texttemplate")
 ALLOWED_TAGS = ("<br>", "<b>", "</b>", "<extra>", "</extra>")
@@ -52,7 +51,7 @@ NUMBER = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A
 NO_VALUE = ("", "—", "–", "none")
 HEIGHT_PX = 320
 WHOLE_FROM = 1e9
-"""Above it floats keep all of them: milliseconds are there."""
+"""Above this, floats keep all digits: they are milliseconds."""
 
 
 class ReportFact(NamedTuple):
@@ -171,11 +170,11 @@ def escape_for_plotly(value: Any, key: str = "") -> Any:
 
 
 LONG = 64
-"""Entries of a list from which it is written once and shared."""
+"""List length from which it is written once and shared."""
 
 
 class ChartFrame(NamedTuple):
-    """The place of a chart in the page; its data is beside it as JSON, under this number."""
+    """Place of a chart in the page; its data is JSON beside it, under this number."""
 
     number: int
     title: str
@@ -239,7 +238,9 @@ def _hash(script: str) -> str:
 
 
 def _data(figures: list[Figure]) -> str:
-    """JSON that cannot end a script element; a long list shared by several series is written once."""
+    """Return JSON that cannot close a script element; a long list shared by several series is
+    written once.
+    """
     lists: dict[str, int] = {}
 
     def once(value: Any) -> Any:
@@ -282,7 +283,7 @@ LONGEST_NAME = 24
 
 
 def short_name(symbol: str) -> str:
-    """Symbol as shown in charts and headings; tables have all of it."""
+    """Return the symbol as shown in charts and headings; tables have the full symbol."""
     return symbol if len(symbol) <= LONGEST_NAME else f"{symbol[: LONGEST_NAME - 1]}…"
 
 

@@ -49,7 +49,7 @@ NARROW = 0.001
 """A difference below it is drawn as none."""
 MOST_ALONE = 4
 MOST_MARKS = 400
-"""Of one asset: those that moved the most are shown."""
+"""Largest number of assets shown; those that moved most."""
 PANEL_PX = 210
 PANEL_POINTS = 1_000
 """A panel is half as wide as a chart, or less."""
@@ -66,7 +66,7 @@ class BacktestAnalysis:
 
     @property
     def largest(self) -> list[int]:
-        """Columns by their mean weight, the largest first."""
+        """Return columns by mean weight, largest first."""
         mean = np.nanmean(self.result.weights, axis=0)
         return sorted(range(len(self.result.symbols)), key=lambda column: (-float(mean[column]), column))
 

@@ -17,16 +17,16 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 DAY_S = 86_400
 MOST_POINTS = 2_400
-"""Of a chart some 800 pixels wide; each of its columns keeps where the line enters and leaves it, and both extremes."""
+"""Columns of a chart about 800 pixels wide; each keeps its first and last point and both extremes."""
 WINDOW_S = 90 * DAY_S
 FEWEST_SAMPLES = 20
-"""Of a rolling window."""
+"""Days of a rolling window."""
 
 
 def downsample_indices(columns: Sequence[Floats], most: int = MOST_POINTS) -> Indices:
-    """Rising indices, about `most` at most, at which to draw all columns: first, last, least and greatest value of each in equal buckets.
-
-    Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented Time Series Data Aggregation", VLDB 7(10).
+    """Return rising indices, about `most` in number, that draw every column: first, last, least and
+    greatest value of equal buckets. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A
+    Visualization-Oriented Time Series Data Aggregation", VLDB 7(10).
     """
     bars = len(columns[0])
     if bars <= most:
@@ -44,10 +44,10 @@ def downsample_indices(columns: Sequence[Floats], most: int = MOST_POINTS) -> In
 
 @dataclass(frozen=True, slots=True)
 class GrowthSeries:
-    """Growth of a unit of the portfolio, and of a held one, from 1 before the first bar's trades; transfers change neither.
-
-    `samples` are the last bars of each UTC day, or every bar if bars are longer; `per_year` is their number in a year of 365 days;
-    `returns` and `hold_returns` are from each to the next.
+    """Growth of a unit of the portfolio and of a held unit, from 1 before the first bar's trades,
+    net of transfers. `samples` are the last bars of each UTC day, or every bar if bars are longer;
+    `per_year` is their number in a year of 365 days; `returns` and `hold_returns` are between
+    samples.
     """
 
     index: Floats
@@ -64,7 +64,9 @@ class GrowthSeries:
 
     @property
     def window(self) -> int:
-        """Samples of a rolling window: ninety days, or a quarter of a shorter run; 0 if too few are left."""
+        """Return the samples of a rolling window: ninety days, or a quarter of a shorter run; 0 if
+        too few are left.
+        """
         found = min(round(WINDOW_S / YEAR_S * self.per_year), len(self.returns) // 4)
         return found if found >= FEWEST_SAMPLES else 0
 
@@ -85,9 +87,8 @@ def growth_series(result: SimulationResult) -> GrowthSeries:
 
 
 def _grown(path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float, start: float) -> Floats:
-    """Growth of a unit of `start`, so that the costs of the first bar's trades are included.
-
-    Time-weighted: a bar with a transfer grew from the last to just before it, and from just after it to its end.
+    """Return the growth of a unit of `start`, including the costs of the first bar's trades.
+    Time-weighted: a bar with a transfer is split at the transfer.
     """
     factors = path[1:] / path[:-1]
     for bar, before, value in flows:
@@ -127,10 +128,10 @@ def drawdown_series(index: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class RiskMetrics:
-    """Figures of the whole run by its samples, per year, NaN if unknown.
+    """Risk figures of the whole run by its samples, per year, NaN if unknown.
 
-    `edge` is the mean of log growth less that of holding, `edge_error` the standard error of that mean, for samples assumed independent.
-    Rolling figures end at each sample from the window on.
+    `edge` is the mean log growth less that of holding, `edge_error` its standard error for
+    independent samples. Rolling figures end at each sample from the first full window on.
     """
 
     sharpe: float

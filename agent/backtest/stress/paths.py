@@ -19,9 +19,9 @@ from agent.units import BPS
 
 Floats = NDArray[np.float64]
 FEWEST_RETURNS = 30
-"""Below so many returns neither blocks nor a covariance say anything."""
+"""Minimum number of returns for blocks and covariances."""
 JUMP_DEVIATIONS = 4.0
-"""A move of any asset beyond so many robust standard deviations counts as a jump."""
+"""Robust standard deviations beyond which a move of any asset is a jump."""
 MAD_TO_DEVIATION = 1.4826
 """Median absolute deviation to standard deviation, of normal numbers."""
 
@@ -63,9 +63,8 @@ class JumpDiffusion:
 
 
 def return_history(table: PriceTable, drift: bool = True) -> ReturnHistory:
-    """Log returns between neighbouring bars at which every asset has a price; without `drift` the mean growth of prices is removed.
-
-    Raises ConfigError for too few.
+    """Return log returns between neighbouring bars at which every asset has a price; without
+    `drift` the mean growth of prices is removed. Raises ConfigError for too few.
     """
     known: NDArray[np.bool_] = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
     usable = known[1:] & known[:-1]
@@ -105,10 +104,10 @@ def jump_diffusion_path(past: ReturnHistory, model: JumpDiffusion, bars: int, ch
 
 
 def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
-    """Fit the model to these returns: bars at which any asset moved further than JUMP_DEVIATIONS are jumps, all others the walk.
-
-    By threshold as Mancini (2009), "Non-parametric threshold estimation for models with stochastic diffusion coefficient and jumps", with
-    the median absolute deviation as scale, which jumps do not change.
+    """Fit the model: bars at which any asset moved further than JUMP_DEVIATIONS are jumps, all
+    others the diffusion. Threshold as in Mancini (2009), "Non-parametric threshold estimation for
+    models with stochastic diffusion coefficient and jumps", with the median absolute deviation as
+    scale, which jumps do not change.
     """
     returns = past.returns
     centre = np.median(returns, axis=0)
@@ -128,9 +127,9 @@ def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
 
 
 def mean_block_length(past: ReturnHistory) -> float:
-    """Mean block length by the rule of Politis & White (agent/backtest/tune/statistics.py), the longest of all assets.
-
-    Of absolute returns, since the size of moves clusters while their direction hardly depends on the past. No longer than the data.
+    """Return the mean block length by the rule of Politis & White
+    (agent/backtest/tune/statistics.py), the longest of all assets. Uses absolute returns, since
+    volatility clusters while direction hardly depends on the past. At most the length of the data.
     """
     asked = [block_length(np.abs(past.returns[:, column])) for column in range(past.returns.shape[1])]
     return min(max(asked), float(len(past.returns)))
@@ -262,7 +261,7 @@ def inapplicable_scenarios(
 
 
 def dollar_symbol(wanted: BacktestSpec) -> str:
-    """The first asset with a dollar symbol. Raises ConfigError if there is none."""
+    """Return the first asset with a dollar symbol. Raises ConfigError if there is none."""
     found = next((asset.token.symbol for asset in wanted.portfolio.assets if is_dollar(asset.token)), None)
     if found is None:
         raise ConfigError("depeg: no asset of this portfolio is a dollar by its symbol", "leave depeg out of --scenarios")

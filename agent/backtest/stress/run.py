@@ -43,20 +43,22 @@ Progress = Callable[[str, int, int], None]
 PieceRunner = Callable[[StressWork, Sequence[StressPiece]], Iterable[tuple[StressPiece, PieceResult]]]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 WORST = 0.05
-"""The share of worst paths that the expected shortfall is the mean of."""
+"""Fraction of worst paths averaged in the expected shortfall."""
 MOST_PATHS, MOST_BARS = 1_000_000, 1_000_000
 MOST_CELLS = 20_000_000_000
 """Bars of all paths together beyond which nothing is begun: days of work."""
 KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
-"""Seconds of a kernel path, of each of its prices, of an evaluated bar of the live step, and of one of a policy of bands alone."""
+"""Seconds per kernel path, per price of it, per evaluated bar of a live step, and per bar of a
+policy of bands alone.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StressSpec:
-    """Size of the test: `paths` of each method by the kernel, `step_paths` by the live step for each scenario, `bars` long.
-
-    `block` is the mean length of blocks, None by the rule of Politis & White. Without `drift` prices have no mean growth. With `named`
-    every scenario was requested by name; else inapplicable ones are skipped and reported.
+    """Size of the test: `paths` of each method by the kernel, `step_paths` by the live step for
+    each scenario, `bars` long. `block` is the mean block length, None by the rule of Politis &
+    White. Without `drift` prices have no mean growth. With `named` every scenario was requested by
+    name; else inapplicable ones are skipped and reported.
     """
 
     paths: int
@@ -137,8 +139,9 @@ def run_stress_test(
 ) -> StressResult:
     """Run the test on paths that begin at the newest prices of the table.
 
-    The same seed gives the same paths, for any number of them. `share` runs the pieces of work in any order: the result is the same to the
-    last bit. Raises ConfigError for too few prices, a block that does not fit, and a named scenario that does not apply.
+    Paths depend on the seed, and not on their number. `share` runs the pieces of work in any order,
+    with results identical to the last bit. Raises ConfigError for too few prices, a block that does
+    not fit, and a named scenario that does not apply.
     """
     table = select_spec_symbols(wanted, table)
     past = return_history(table, spec.drift)
@@ -217,9 +220,9 @@ def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | No
 
 
 def expected_shortfall(losses: NDArray[np.float64], worst: float = WORST) -> float:
-    """Mean of the worst share of losses; a path counts in part if that is not a whole number of them.
-
-    With so few that the share is less than one path, the worst. Acerbi & Tasche (2002), "On the coherence of expected shortfall", (4.1).
+    """Return the mean of the worst share of losses; a path counts in part if that is not a whole
+    number of paths. If the share is less than one path, the worst loss. Acerbi & Tasche (2002), "On
+    the coherence of expected shortfall", (4.1).
     """
     ordered = np.sort(losses)[::-1]
     weights = np.clip(max(worst * len(ordered), 1.0) - np.arange(len(ordered)), 0, 1)

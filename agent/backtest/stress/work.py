@@ -36,7 +36,7 @@ from agent.units import BPS
 
 Floats = NDArray[np.float64]
 WEIGHT_TOLERANCE = 1e-6
-"""A weight this close to the edge of its band is inside: what rounding and floats leave of a correction to just there."""
+"""Tolerance at a band's edge: a correction to the edge leaves rounding and float errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,9 @@ def kernel_setting_or_reason(wanted: BacktestSpec, settings: SimulationSettings)
 
 
 def band_edges(wanted: BacktestSpec) -> Floats | None:
-    """Lower and upper edge of each asset's band around its written target, as shares; None where no weight can leave a band."""
+    """Return the edges of each asset's band around its configured target, as shares; None if no
+    weight can leave a band.
+    """
     if not has_band(wanted.policy.trigger) or wanted.portfolio.weights is not None or wanted.split is not None:
         return None
     found = [band(wanted.policy.trigger, asset.target_bps, asset.band, asset.max_bps) for asset in wanted.portfolio.assets]
@@ -122,7 +124,7 @@ def share_outside_bands(weights: Floats, edges: Floats | None) -> float:
 
 
 def max_drawdown(worth: Floats) -> float:
-    """Largest fall from an earlier maximum, as a share of it."""
+    """Return the largest fall from an earlier maximum, as a share of it."""
     return float((1 - worth / np.maximum.accumulate(worth)).max())
 
 
@@ -172,9 +174,8 @@ class PieceResult:
 
 @dataclass(frozen=True, slots=True)
 class StressWork:
-    """Data that every path needs; `recorded` is the recorded one, as long as all others.
-
-    `setting` is the policy as a kernel setting, or the reason why there is none.
+    """Data that every path needs; `recorded` is the recorded path, as long as all others. `setting`
+    is the policy as a kernel setting, or the reason for its absence.
     """
 
     wanted: BacktestSpec
@@ -223,14 +224,14 @@ class StressWork:
         return PieceResult((_measured(self.wanted, stressed, found),), found.refused, (grown,), found.versions)
 
     def path(self, method: PathMethod, number: int) -> PriceTable:
-        """The path of that number, from its own random generator."""
+        """Return the path of that number, from its own random generator."""
         chance = np.random.default_rng([self.settings.seed, list(PathMethod).index(method), number])
         if method is PathMethod.BLOCKS:
             return bootstrap_path(self.past, self.recorded.bars, self.block, chance)
         return jump_diffusion_path(self.past, self.jumps, self.recorded.bars, chance)
 
     def calm(self, number: int) -> PriceTable:
-        """The recorded path for number 0, then resampled ones."""
+        """Return the recorded path for number 0, then resampled ones."""
         return self.path(PathMethod.BLOCKS, number - 1) if number else self.recorded
 
 

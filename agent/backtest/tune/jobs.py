@@ -52,10 +52,10 @@ class AllocatorSchedule:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Result of one run, in whole coins of the numeraire; `values` are its value at the job's marks, after trading.
-
-    All figures count from the first mark, as if the run had begun there with the market's initial wallet: trades at that bar or before,
-    while an allocator collected its prices, are in no figure.
+    """Result of one run, in whole coins of the numeraire; `values` are its value at the job's
+    marks, after trading. All figures count from the first mark, as if the run had begun there with
+    the market's initial wallet. Earlier trades, while an allocator collects its prices, are
+    excluded.
     """
 
     run: int
@@ -105,7 +105,7 @@ class TuneJob:
         return tuple(found)
 
     def do(self, chunk: TuneChunk, cores: int | None = 1) -> list[RunResult]:
-        """Run a chunk; the kernel takes `cores` at once. Raises the errors of a simulation."""
+        """Run a chunk; the kernel uses `cores` cores. Raises the errors of a simulation."""
         if chunk.engine is RunEngine.KERNEL:
             return self._by_kernel(chunk, cores)
         return [self._by_step(run) for run in range(chunk.start, chunk.end)]
@@ -167,9 +167,8 @@ def spec_for_choice(wanted: BacktestSpec, choice: PolicyChoice, terms: Allocator
 
 
 def _weights(wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int) -> AllocatorConfig:
-    """Allocator of the choice. Until its data suffice, targets count.
-
-    The numeraire keeps its target, so that all allocators divide the same rest.
+    """Return the allocator of the choice; targets apply until its data suffice. The numeraire keeps
+    its target, so that all allocators divide an equal remainder.
     """
     money = wanted.portfolio.numeraire.address
     free = [asset for asset in wanted.portfolio.assets if asset.token.address != money]
@@ -201,13 +200,15 @@ def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
 
 
 def slice_settings(settings: SimulationSettings, start: int, end: int) -> SimulationSettings:
-    """The same market for those bars alone."""
+    """Return the market restricted to those bars."""
     gas = settings.gas_wei
     return settings if isinstance(gas, int) else replace(settings, gas_wei=tuple(gas[start:end]))
 
 
 def buy_and_hold_values(wanted: BacktestSpec, settings: SimulationSettings, table: PriceTable, marks: Sequence[int]) -> Floats:
-    """Value at the marks of a wallet that begins at its targets, with its reserves, and never trades; whole coins."""
+    """Return values at the marks, in whole coins, of a wallet that begins at its targets with its
+    reserves and never trades.
+    """
     assets = wanted.portfolio.assets
     prices = numeraire_prices(wanted, table, forward_fill(table.closes), [asset.token for asset in assets])
     shares = np.array([asset.target_bps / BPS for asset in assets])
@@ -351,7 +352,7 @@ def _write(path: Path, content: Content) -> None:
 
 
 CONFIRM_ABOVE_S = 300
-"""A search that takes longer is asked for first."""
+"""Seconds of search above which confirmation is asked."""
 QUICK_RUNS = 2_000
 """Number of kernel runs too quick to measure."""
 KERNEL_SAMPLES, STEP_SAMPLES, SAMPLE_S = 8, 3, 2.0

@@ -58,7 +58,7 @@ ChunkRunner = Callable[[TuneJob, Sequence[TuneChunk]], Iterator[tuple[TuneChunk,
 Progress = Callable[[int, int], None]
 _Last = tuple[tuple[ExcessGrowth, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]]
 MOST_CELLS = 100_000_000
-"""Values that are kept at once, settings times periods: 0.8 GB."""
+"""Most values held at once, settings times periods: 0.8 GB."""
 FEWEST_PERIODS = 8
 FORMAT = "3"
 
@@ -83,11 +83,13 @@ class TuneSpec:
 class TuneResult:
     """Result of a search.
 
-    `score` is the objective of each choice per year, `excess` its log growth over hold per year, both over the first three quarters;
-    `period_s` the distance of two returns. `walk` has each fold with its choice and its excess log returns over hold and over the calendar
-    rule; `walk_claims` those of all folds. `claims` are those of the last quarter, in which `last` are the best and the calendar rule,
-    `last_hold` the value of holding at the same times, `hold_final` at its last bar, `looks` the number of settings of this folder judged
-    there. `engines` counts runs by engine, `resumed` those loaded, `stamp` identifies the search.
+    `score` is the yearly objective of each choice, `excess` its yearly log growth over holding,
+    both over the first three quarters; `period_s` is the distance of two returns. `walk` has each
+    fold with its choice and its excess log returns over holding and over the calendar rule;
+    `walk_claims` are those of all folds. `claims` are those of the last quarter, in which `last`
+    are the best and the calendar rule, `last_hold` the value of holding at those times,
+    `hold_final` at its last bar, `looks` the number of settings of this folder evaluated there.
+    `engines` counts runs by engine, `resumed` those loaded, `stamp` identifies the search.
     """
 
     search: TuneSpec
@@ -230,7 +232,9 @@ def _rivals(search: TuneSpec) -> tuple[str, str]:
 
 
 def _excesses(search: TuneSpec, job: TuneJob, one: FoldResult, calendar: Floats) -> tuple[Floats, Floats]:
-    """Excess over a hold that begins at the targets with the judged periods, and over the calendar rule."""
+    """Return excess over a hold that begins at the targets with the evaluated periods, and over the
+    calendar rule.
+    """
     start, end = one.fold.judged_from, one.fold.judged_to
     hold = log_returns(buy_and_hold_values(search.wanted, search.settings, job.table, job.marks[start : end + 1]))
     return one.returns - hold, one.returns - calendar[start:end]

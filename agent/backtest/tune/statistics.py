@@ -17,7 +17,7 @@ from agent.policy.text import format_duration
 Floats = NDArray[np.float64]
 EULER = 0.5772156649015329
 MOST_BLOCKS, FEWEST_BLOCKS, FEWEST_PER_BLOCK = 16, 4, 4
-"""16 blocks are those of the paper's examples: 12,870 ways to halve them."""
+"""16 blocks as in the paper's examples: 12,870 ways to halve them."""
 _AT_ONCE = 4_000_000
 """Most numbers processed at once: 32 MB."""
 
@@ -31,8 +31,8 @@ class Objective(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeflatedSharpe:
-    """Sharpe ratio per period of the best of `trials`, the one expected by luck alone, and the probability that the true one is above
-    that.
+    """Sharpe ratio per period of the best of `trials`, the ratio expected by luck alone, and the
+    probability that the true ratio exceeds it.
     """
 
     sharpe: float
@@ -68,9 +68,10 @@ def _scores(total: Floats, squares: Floats, count: int, objective: Objective) ->
 
 
 def expected_maximum(variance: float, trials: int) -> float:
-    """Expected best Sharpe ratio of that many trials without skill, whose Sharpe ratios have that variance.
+    """Return the expected best Sharpe ratio of that many trials without skill, with that variance.
 
-    Bailey & López de Prado 2014, "The Deflated Sharpe Ratio", equation 1: sqrt(V)·((1 - γ)·Z⁻¹(1 - 1/N) + γ·Z⁻¹(1 - 1/(N·e))).
+    Bailey & López de Prado 2014, "The Deflated Sharpe Ratio", equation 1: sqrt(V)·((1 - γ)·Z⁻¹(1 -
+    1/N) + γ·Z⁻¹(1 - 1/(N·e))).
     """
     from scipy.stats import norm
 
@@ -288,7 +289,7 @@ _AXES: tuple[tuple[str, Callable[[PolicyChoice], tuple[int, int] | str], Callabl
     ("allocator", lambda c: c.allocator.value, lambda c: c.allocator.value),
 )
 _ORDERED = 2
-"""The first two axes have an order; on the others every value is beside every other."""
+"""The first two axes are ordered; on the others all values are neighbours."""
 
 
 def _places(choices: Sequence[PolicyChoice]) -> tuple[NDArray[np.int64], list[GridAxis], list[list[object]]]:
@@ -305,7 +306,7 @@ def _places(choices: Sequence[PolicyChoice]) -> tuple[NDArray[np.int64], list[Gr
 
 
 def heat_map(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> HeatMap:
-    """Heat map over the two axes with most values, bands vertical if they are one of them."""
+    """Return the heat map over the two axes with most values; bands are vertical if present."""
     places, axes, _ = _places(choices)
     most = sorted(range(len(axes)), key=lambda axis: -len(axes[axis].labels))[:2]
     down, across = sorted(most)
@@ -344,9 +345,9 @@ def compare_neighbours(choices: Sequence[PolicyChoice], objective: Floats, best:
 
 
 LAST_SHARE = 4
-"""The last one of so many equal parts is never seen by the search."""
+"""The last of this many equal parts is hidden from the search."""
 ROLLING_PIECES = 2
-"""Of how many pieces a rolling window is made; an anchored one begins with as many."""
+"""Number of pieces of a rolling window; an anchored window begins with as many."""
 
 
 class WalkForwardMode(Enum):
@@ -358,7 +359,7 @@ class WalkForwardMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Periods to choose in, and later ones to be judged in, each from and to before."""
+    """Periods to choose in, and later periods to evaluate, as half-open ranges."""
 
     chosen_from: int
     judged_from: int
@@ -382,7 +383,7 @@ def last_quarter_start(bars: int) -> int:
 
 
 def make_folds(periods: int, count: int, walk: WalkForwardMode) -> tuple[Fold, ...]:
-    """That many folds over equal pieces; none if a piece would have fewer than two periods."""
+    """Return that many folds over equal pieces; none if a piece would have fewer than two periods."""
     pieces = count + ROLLING_PIECES
     if periods < 2 * pieces:
         return ()
@@ -411,7 +412,7 @@ def walk_forward(returns: Floats, objective: Objective, all_folds: tuple[Fold, .
 GROWTH_TOLERANCE = 1e-6
 """Log growth per year that counts as zero."""
 OVERFITTING_THRESHOLD = 0.5
-"""Probability from which the past's best is no better in the future than any other, and is not recommended."""
+"""Probability of overfitting from which the best setting is not recommended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,8 +458,8 @@ def judge_choice(
 ) -> TuneVerdict:
     """Recommend `best` if every claim holds and the probability of overfitting is below one half.
 
-    The probability is None if only one setting was tried, and none chosen. `looks` settings, this one among them, were judged in that
-    quarter by now.
+    The probability is None if only one setting was tried. `looks` counts the settings evaluated in
+    that quarter so far.
     """
     overfit = risk is not None and risk.probability >= OVERFITTING_THRESHOLD
     notes = [
