@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
+from tests.support.transactions import STORES
 from tests.support.worlds import Origin, checked_once, compiled_once, derived_once, missing, one_case, tester_world
 
 atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
@@ -136,3 +137,9 @@ def anvil_chain(anvil_worlds: _Worlds) -> Iterator[LocalChain]:
 def local_chain(request: pytest.FixtureRequest) -> LocalChain:
     """Each of the two chains in turn, for what must hold on both."""
     return request.getfixturevalue("tester_chain" if request.param == "eth-tester" else "anvil_chain")
+
+
+@pytest.fixture(params=STORES)
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of store: the contract of the repositories is the same for all."""
+    return str(request.param)

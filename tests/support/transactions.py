@@ -25,7 +25,7 @@ from agent.execution.submitter import Submitter
 from agent.model import Head, Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
 from agent.ports import Grant, Simulation, TransactionStatus
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
-from agent.store import Store, open_store
+from agent.store import Store, open_memory_store, open_store
 from agent.store.database import Database
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK
 
@@ -262,6 +262,16 @@ KILLS = ("after:signed", "before:send", "after:final", "before:signed", "after:m
 """Each leaves another state behind: signed, broadcast and not sent, ended before the others of its nonce, planned, mined."""
 DEEP = 3
 SETTINGS = SubmissionSettings(CONFIRMATIONS, 1, 1, 1, CEILING_WEI, bump_after_s=1, gas_per_day_wei=None)
+
+
+STORES = ("file", "memory")
+
+
+def new_store(kind: str, folder: Path, wallet: str = WALLET, coin: str = "", chain_id: int = CHAIN_ID) -> Store:
+    """A new store of that kind: the contract of its repositories is the same for both."""
+    if kind == "memory":
+        return open_memory_store(chain_id, wallet, coin)
+    return open_store(f"sqlite:///{folder}/trimtab.db", chain_id, wallet, coin)
 
 
 class Memory:

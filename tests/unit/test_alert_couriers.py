@@ -14,19 +14,18 @@ from agent.errors import ConfigError
 from agent.model import Alert, AlertKind, Delivery
 from agent.observe.alerts import sanitize_text
 from agent.observe.notify import MAX_QUEUED, UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send
-from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.support.alert_receivers import Box, mailbox, silent, webhook
 from tests.support.foreign_text import CORPUS, all_logs, found_in
+from tests.support.transactions import new_store
 from tests.unit.test_alert_rules import DONE, HALT, HOUR, KINDS, NOON, RULES
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 SECRET = "t0ken-canary-9f2"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, WALLET)
+def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
+    opened = new_store(store_kind, tmp_path)
     yield opened
     opened.close()
 
@@ -259,6 +258,7 @@ def test_mail_of_the_whole_corpus_holds_no_markup_of_ours(store: Store) -> None:
 
 
 # addresses are secrets
+@pytest.mark.parametrize("store_kind", ["file"])
 def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hook = Box(failing=1)
     with all_logs() as logs, webhook(hook, SECRET) as url, silent() as gone:

@@ -30,11 +30,11 @@ from agent.model import (  # fmt: skip
     Withdraw,
 )
 from agent.reference import reference_prices
-from agent.store import Store, open_store
+from agent.store import Store
 from tests.support import builders
 from tests.support import lp_worlds as lp_positions
 from tests.support.signing import grant_of
-from tests.support.transactions import CHAIN_ID, START_S, receipt, tx
+from tests.support.transactions import START_S, new_store, receipt, tx
 
 TOKEN0, TOKEN1 = lp_positions.TOKENS
 GAS_WEI = 50_000 * 2 * 10**9
@@ -64,8 +64,8 @@ def at_reference(step: StepInput, width: int = 6_000, liquidity: int = 10**15) -
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, builders.OWNER)
+def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
+    found = new_store(store_kind, tmp_path, builders.OWNER)
     yield found
     found.close()
 

@@ -18,11 +18,11 @@ from agent.planning.proposals import manual_swap, rebalance
 from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
 from agent.policy.triggers.schedules import schedule_status
-from agent.store import Store, open_store
+from agent.store import Store
 from tests.support.builders import NOW_S, history, step_input, token, with_limits
 from tests.support.plans import plan_of
 from tests.support.standing_orders import price_of
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt, tx
+from tests.support.transactions import START_S, grant, new_store, receipt, tx
 
 WETH, USDC = token("WETH"), token("USDC")
 DAY_S = 86_400
@@ -34,8 +34,8 @@ BESIDES = {
 
 
 @pytest.fixture
-def store(tmp_path: Path):
-    found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+def store(store_kind: str, tmp_path: Path):
+    found = new_store(store_kind, tmp_path)
     yield found
     found.close()
 
@@ -74,6 +74,7 @@ def test_a_swap_whose_plan_nobody_knows_counts_as_a_rebalance(store: Store) -> N
     assert store.budgets.last_rebalance() == START_S
 
 
+@pytest.mark.parametrize("store_kind", ["file"])
 def test_a_store_of_before_loads_and_its_swaps_count_as_they_did(store: Store, tmp_path: Path) -> None:
     swapped(store, 0, START_S, planned(exit=True))
     assert store.budgets.last_rebalance() is None

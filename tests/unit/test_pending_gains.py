@@ -15,20 +15,20 @@ from agent.config.load import load_config
 from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
 from agent.model import IntentKind, IntentState, StepInput, TaxState, Transfer
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.wiring.context import TaxRunCache
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.plans import sell_weth
-from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, tx
+from tests.support.transactions import OTHER, WALLET, grant, new_store, tx
 
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", CHAIN_ID, WALLET)
+def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
+    made = new_store(store_kind, tmp_path)
     yield made
     made.close()
 

@@ -9,16 +9,16 @@ import pytest
 
 from agent.guards.table import REMEDIES
 from agent.model import IntentKind, IntentState
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.store.files.kill_switch import KillSwitch
 from tests.support.builders import step_input
 from tests.support.plans import sell_weth, verdict
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt, tx
+from tests.support.transactions import START_S, grant, new_store, receipt, tx
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
+def store(store_kind: str, tmp_path: Path) -> Store:
+    return new_store(store_kind, tmp_path)
 
 
 def mined(store: Store, nonce: int, kind: IntentKind = IntentKind.SWAP, status: int = 1) -> None:

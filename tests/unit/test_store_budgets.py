@@ -17,15 +17,15 @@ from agent.store import Store, open_store
 from agent.store.budgets import MOST_REVIEWS
 from agent.store.records import Movement
 from agent.units import NATIVE
-from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, new_store, receipt, tx
 
 DAY_S = 86_400
 TOKEN_A, TOKEN_B = "0x" + "Aa" * 20, "0x" + "Bb" * 20
 
 
 @pytest.fixture
-def store(tmp_path: Path):
-    found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+def store(store_kind: str, tmp_path: Path):
+    found = new_store(store_kind, tmp_path)
     found.steps.begin("s", START_S, "{}")
     yield found
     found.close()
@@ -116,6 +116,7 @@ def test_reverts_in_a_row_end_with_a_success(store: Store) -> None:
     assert store.budgets.history(START_S).reverts_in_row == 0
 
 
+@pytest.mark.parametrize("store_kind", ["file"])
 def test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years(store: Store) -> None:
     """Eighty trades that succeeded, then one that did not: only a few of the newest are read, whatever lies before them."""
     for nonce in range(80):

@@ -30,6 +30,7 @@ from agent.ports import Grant
 from agent.store import Store, open_store
 from tests.support.builders import OWNER, address, token
 from tests.support.gradual_execution import PACE
+from tests.support.transactions import new_store
 
 WETH, USDC = token("WETH").address, token("USDC").address
 PRICE = Fraction(2_000 * 10**6, 10**18)
@@ -54,8 +55,8 @@ GRANT = Grant(IntentKind.SWAP, 1_000, 2_000, 10**16)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, OWNER, WETH)
+def store(store_kind: str, tmp_path: Path) -> Store:
+    return new_store(store_kind, tmp_path, OWNER, WETH)
 
 
 def swap(store: Store, step_id: str, nonce: int, weth_raw: int, usdc_raw: int, gas_used: int = 100_000, status: int = 1) -> str:
@@ -133,6 +134,7 @@ def test_a_reorganisation_takes_the_round_back(store: Store) -> None:
     assert (under(store).done, under(store).spent, under(store).next_s) == (0, 0, 1_000)
 
 
+@pytest.mark.parametrize("store_kind", ["file"])
 def test_a_store_that_is_opened_again_knows_all_of_it(store: Store, tmp_path: Path) -> None:
     made = store.executions.begin(CAMPAIGN)
     store.executions.begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))

@@ -12,18 +12,18 @@ from agent.execution import settlement
 from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.model import EntryKind, IntentState, StepInput, Transfer
 from agent.policy.decide import reconcile_ledger
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.units import NATIVE
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.text import mentions
-from tests.support.transactions import CHAIN_ID, OTHER, WALLET
+from tests.support.transactions import OTHER, WALLET, new_store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", CHAIN_ID, WALLET)
+def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
+    made = new_store(store_kind, tmp_path)
     yield made
     made.close()
 

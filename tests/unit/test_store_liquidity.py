@@ -15,7 +15,7 @@ from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdd
 from agent.store import Store, open_store
 from tests.support.signing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
 from tests.support.stores import taken_back
-from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, new_store, receipt, tx
 
 MINTED = LiquidityAdded(MANAGER, 42, 10**20, MINT.amounts_raw, WALLET)
 GROWN = replace(MINTED, minted_to=None, liquidity=10**19, amounts_raw=(10, 20))
@@ -27,8 +27,8 @@ def opened(folder: Path) -> Store:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    found = opened(tmp_path)
+def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
+    found = new_store(store_kind, tmp_path)
     found.steps.begin("s", START_S, "{}")
     yield found
     found.close()
@@ -59,6 +59,7 @@ def test_a_minted_position_is_known_with_its_receipt_and_exactly_once(store: Sto
     assert store.positions.changes() == (expected,)
 
 
+@pytest.mark.parametrize("store_kind", ["file"])
 def test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file(store: Store, tmp_path: Path) -> None:
     mined(store, MINT, told(MINTED))
     before = store.positions.changes()
@@ -115,6 +116,7 @@ def test_lp_tokens_that_came_and_what_went_for_them_are_known(store: Store) -> N
     assert (move.name, move.liquidity, move.amounts_raw, move.ticks) == (f"uniswap_v2 {PAIR}", 777, (10**18, 5), None)
 
 
+@pytest.mark.parametrize("store_kind", ["file"])
 def test_an_older_store_is_taken_over_with_all_that_it_holds(store: Store, tmp_path: Path) -> None:
     mined(store, MINT, told(MINTED))
     intents = store.journal.intents()
