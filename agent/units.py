@@ -66,6 +66,11 @@ class Token:
         """Symbol if it is harmless text, else the address (threat T17)."""
         return safe_label(self.symbol, self.address)
 
+    @property
+    def unit(self) -> int:
+        """Base units of one whole token."""
+        return int(10**self.decimals)
+
 
 @dataclass(frozen=True, slots=True)
 class Amount:

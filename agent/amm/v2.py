@@ -13,7 +13,7 @@ from agent.amm.errors import ContractRevert
 from agent.amm.pools import is_zero_for_one, last_that_fits, moved_back, without_mean
 from agent.floats import power
 from agent.model import PriceCurve, SwapGas, SwapResult
-from agent.units import BPS, PIPS, UINT256_MAX, mul_div_up
+from agent.units import BPS, PIPS, UINT256_MAX, Token, mul_div_up
 
 UINT112_MAX = 2**112 - 1
 """Largest reserve a pair can hold."""
@@ -115,6 +115,7 @@ class V2Pool:
     unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
 
     kind: ClassVar[str] = "uniswap_v2"
+    forms: ClassVar[tuple[str, ...]] = ("v2",)
     gas: ClassVar[SwapGas] = SwapGas({"swap_router_02": 65_600, "rebalancer": 54_700}, again=33_400, first_writes=2)
     paid_first: ClassVar[bool] = True
     label: ClassVar[str] = " V2"
@@ -124,6 +125,13 @@ class V2Pool:
     observations: ClassVar[None] = None
     mean_window_s: ClassVar[None] = None
     tick_state: ClassVar[None] = None
+
+    @classmethod
+    def simulated(
+        cls, form: str, address: str, tokens: tuple[Token, Token], price: Fraction, reserves: tuple[int, int], fee_pips: int
+    ) -> V2Pool:
+        """See Pool: the reserves alone make the price."""
+        return cls(address, cls.kind, tokens[0].address, tokens[1].address, *reserves, fee_pips)
 
     @property
     def is_empty(self) -> bool:

@@ -1,4 +1,4 @@
-"""Simulated Uniswap pools: pools of stated depth around a price, and recorded V3 pools traded to each bar's price exactly."""
+"""Simulated pools: pools of stated depth around a price, and recorded V3 pools traded to each bar's price exactly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from agent.amm.v2 import V2Pool
+from agent.amm.kinds import FORMS
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
@@ -20,15 +20,13 @@ from agent.units import Price as Ratio
 # --- Pools of stated depth around a recorded price, after arbitrage over a whole bar.
 
 
-SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
-"""Tick spacing by fee, as the factory enables them; other fees get that of 0.3 %."""
 UINT112_MAX = 2**112 - 1
 
 
-def make_pool(kind: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int) -> Pool:
+def make_pool(form: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int) -> Pool:
     """Return a pool in which one base unit of `token` costs `price` base units of `money`, with
-    `depth_raw` of `money`. "v2" is a pair, "v3" a pool with liquidity over every tick and
-    `depth_raw` as virtual reserve. Raises ConfigError if the amounts do not fit the contract.
+    `depth_raw` of `money`. `form` is a key of FORMS. Raises ConfigError if the amounts do not fit
+    the contract.
     """
     other_raw = floor_int(depth_raw / price)
     if not 0 < other_raw <= UINT112_MAX or not 0 < depth_raw <= UINT112_MAX:
@@ -37,19 +35,9 @@ def make_pool(kind: str, token: Token, money: Token, price: Price, depth_raw: in
             "choose another depth: both sides are 1 base unit or more, and below 2^112",
         )
     first = int(token.address, 16) < int(money.address, 16)
-    token0, token1 = (token.address, money.address) if first else (money.address, token.address)
-    reserve0, reserve1 = (other_raw, depth_raw) if first else (depth_raw, other_raw)
-    address = simulated_address(f"{kind} {token.address} {money.address}")
-    if kind == "v2":
-        return V2Pool(address, "uniswap_v2", token0, token1, reserve0, reserve1, fee_pips)
-    ratio = price if first else 1 / price
-    sqrt_x96 = isqrt(floor_int(ratio * 2**192))
-    liquidity = isqrt(reserve0 * reserve1)
-    spacing = SPACINGS.get(fee_pips, 60)
-    edge = MAX_TICK // spacing * spacing
-    ends = (TickLiquidity(-edge, liquidity), TickLiquidity(edge, -liquidity))
-    tick = get_tick_at_sqrt_ratio(sqrt_x96)
-    return V3Pool(address, "uniswap_v3", token0, token1, fee_pips, spacing, sqrt_x96, tick, liquidity, ends, -edge, edge)
+    tokens, reserves = ((token, money), (other_raw, depth_raw)) if first else ((money, token), (depth_raw, other_raw))
+    address = simulated_address(f"{form} {token.address} {money.address}")
+    return FORMS[form].simulated(form, address, tokens, price if first else 1 / price, reserves, fee_pips)
 
 
 LARGEST_RAW = 2**255 - 1

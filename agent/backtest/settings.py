@@ -12,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from agent.amm.kinds import FORMS
 from agent.amm.v3.pool import V3Pool
 from agent.errors import ConfigError
 from agent.model import Asset, Destination, ExecutionConfig, Limits, LotMethod, Policy, Portfolio, PriceSource, ReferenceConfig, Trigger
@@ -159,7 +160,7 @@ class BacktestSpec:
 class SimulationSettings:
     """The simulated market, and the initial wallet. Money in whole coins of the numeraire.
 
-    Each asset has one pool with the numeraire: `pool` "v2", or "v3" with liquidity over the full
+    Each asset has one pool with the numeraire: `pool`, a key of FORMS, over the full
     range, `depth` on either side, fee `fee_pips`. `gas_wei` is the gas price, one number or one per
     bar. A swap is mined `latency_bars` after it was sent. With `looks_at_all` every bar is
     evaluated by a whole step, else only bars at which a trade can be due. From one bar to before
@@ -187,8 +188,8 @@ class SimulationSettings:
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming an invalid setting."""
-        if self.pool not in ("v2", "v3"):
-            raise ConfigError(f"--pool: {self.pool!r}", "choose v2 or v3")
+        if self.pool not in FORMS:
+            raise ConfigError(f"--pool: {self.pool!r}", f"choose from {', '.join(FORMS)}")
         if not 0 <= self.fee_pips < PIPS // 2:
             raise ConfigError(f"--cost: {100 * self.fee_pips / PIPS:g}%", "a fee is at least 0 and below 50%, such as 30bps")
         for option, amount in (("--depth", self.depth), ("--value", self.start_value)):

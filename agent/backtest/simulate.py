@@ -39,6 +39,7 @@ from agent.backtest.world import (
     NullSigner,
     ReplayReader,
     SimulatedChain,
+    SimulatedComposer,
     SimulatedEvidence,
     SimulatedWallet,
     SimulatedWorld,
@@ -78,7 +79,6 @@ from agent.store.database import MemoryDatabase
 from agent.store.journal import IntentStore
 from agent.store.prices import PriceStore
 from agent.units import BPS, Token, Value, decimal_text, price_text, value_text
-from agent.venues.composer import RouterComposer
 
 # --- Simulated steps: engine, journal and bookkeeping of a live run.
 
@@ -198,7 +198,7 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
     signer = NullSigner(rules, partial(signable_nonces, store.journal))
     executor = JournaledExecutor(Submitter(store.journal, store.budgets, signer, chain, world, patience, lambda: False))
     readers = StepReaders(ReplayReader(world), assemble, store.budgets.history, SimulatedEvidence(world), world, chance)
-    return SimulationContext(world, store, readers, StepActors(executor, RouterComposer(chain, WALLET, world), lambda _: True))
+    return SimulationContext(world, store, readers, StepActors(executor, SimulatedComposer(chain, WALLET, world), lambda _: True))
 
 
 # --- Skipping of quiet bars: those at which a step would certainly hold, by prices and times alone.

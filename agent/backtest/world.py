@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from agent import codec
 from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.kinds import POOL_KINDS
+from agent.amm.v2 import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.backtest import router
 from agent.backtest.data import PriceTable, columns_by_token, forward_fill
@@ -30,6 +32,7 @@ from agent.model import (
     FeedRound,
     Head,
     Holding,
+    Leg,
     OrderKind,
     PastPrices,
     Plan,
@@ -44,9 +47,10 @@ from agent.model import (
 )
 from agent.model.market import TokenFinding
 from agent.model.strategies import Strategy
-from agent.ports import Grant, Simulation, TransactionStatus
+from agent.ports import Grant, PreparedTransaction, Simulation, TransactionStatus
 from agent.signing.rules import SignableNonces, SigningRules, require_signable
 from agent.units import BPS, Price, Token, floor_int
+from agent.venues.composer import RouterComposer
 
 CHAIN_ID = 31337
 FEED_DECIMALS = 18
@@ -437,6 +441,22 @@ def decode_unsigned(signed: SignedTx) -> UnsignedTx:
     Raises ConfigError for any other bytes.
     """
     return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
+
+
+class SimulatedComposer(RouterComposer):
+    """RouterComposer of a world whose router reaches every pool that is paid first by the call for a Uniswap V2 pair.
+
+    So a kind of pool can be back-tested before any router of ours reaches it.
+    """
+
+    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+        """See RouterComposer: legs of such pools are written, granted and signed as those of a pair."""
+        return super().swap(step, replace(plan, legs=tuple(map(_as_pair, plan.legs))))
+
+
+def _as_pair(leg: Leg) -> Leg:
+    known = POOL_KINDS.get(leg.venue)
+    return leg if known is None or not known.paid_first else replace(leg, venue=V2Pool.kind)
 
 
 # --- The simulated chain: a sender, and the effects of each transaction.

@@ -32,7 +32,7 @@ FIGURES = (("CAGR", "cagr"), ("volatility a year", "volatility"), ("Sharpe ratio
 Target = Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")]
 Cost = Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")]
 Depth = Annotated[str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")]
-Pool = Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")]
+Pool = Annotated[str, typer.Option("--pool", help="v2, v3 over the full range, or a Solidly pair: volatile, stable.")]
 Value = Annotated[str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")]
 GasPrices = Annotated[Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")]
 Native = Annotated[str, typer.Option("--native", help="The asset that pays for gas.")]

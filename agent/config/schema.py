@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.accounting.export import RateTable, parse_rates
+from agent.amm.kinds import POOL_KINDS
 from agent.config.alerts import AlertsTable
 from agent.config.fields import (
     Address,
@@ -149,6 +150,16 @@ class VenuesTable(ConfigTable):
 
     uniswap_v2: UniswapV2Table | None = None
     uniswap_v3: UniswapV3Table | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _live(cls, data: Any) -> Any:
+        """Refuse kinds of pools that are planned and back-tested only."""
+        simulated = sorted(POOL_KINDS.keys() - cls.model_fields.keys())
+        named = [kind for kind in simulated if isinstance(data, dict) and kind in data]
+        if named:
+            raise ValueError(f"{named[0]} cannot be traded: no reader, calldata or signer rule knows it, only back-tests do; remove it")
+        return data
 
     @model_validator(mode="after")
     def _some(self) -> VenuesTable:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from agent.model.liquidity import LpPosition
 from agent.model.weights import TokenSupply
-from agent.units import Price
+from agent.units import Price, Token
 
 # --- Findings of the token screen, with description and remedy.
 
@@ -117,7 +117,7 @@ class Allowance:
     raw: int
 
 
-# --- Pools: the contract that every kind keeps. The kinds are in agent/amm, listed in POOL_KINDS of agent/amm/pools.py.
+# --- Pools: the contract that every kind keeps. The kinds are in agent/amm, listed in agent/amm/kinds.py.
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +184,19 @@ class Pool(Protocol):
 
     kind: ClassVar[str]
     """Key in POOL_KINDS."""
+    forms: ClassVar[tuple[str, ...]]
+    """Names of its curves, by which a back-test chooses one."""
     gas: ClassVar[SwapGas]
     paid_first: ClassVar[bool]
     """True if the pool is paid before it pays, false if in its callback."""
     keeps_observations: ClassVar[bool]
     """True if the pool records its own prices, for a time-weighted mean."""
+
+    @classmethod
+    def simulated(
+        cls, form: str, address: str, tokens: tuple[Token, Token], price: Fraction, reserves: tuple[int, int], fee_pips: int
+    ) -> Self:
+        """Return a pool over all prices at `price` token1 per token0, with these reserves."""
 
     @property
     def address(self) -> str:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
+from agent.amm.kinds import FORMS
 from agent.amm.v2 import get_amount_out
 from agent.backtest import simulate
 from agent.backtest.settings import WALLET, OwnerTransfer, SimulationSettings, make_spec
@@ -177,9 +178,9 @@ def test_stored_steps_decide_anew_what_they_decided() -> None:
     seed=st.integers(0, 10**6),
     gas_gwei=st.sampled_from([0, 20]),
     depth=st.sampled_from([20_000, 10**7]),
-    pool=st.sampled_from(["v2", "v3"]),
+    pool=st.sampled_from(sorted(FORMS)),
 )
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(seed: int, gas_gwei: int, depth: int, pool: str) -> None:
     wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
     made = SimulationSettings(Fraction(depth), 3_000, Fraction(10_000), pool, gas_gwei * 10**9, looks_at_all=True)

@@ -31,7 +31,7 @@ from agent.amm.v3.tick_math import (
 )
 from agent.floats import log
 from agent.model import PriceCurve, SwapGas, SwapResult, TickState
-from agent.units import BPS, PIPS, floor_int, mul_div_up
+from agent.units import BPS, PIPS, Token, floor_int, mul_div_up
 
 # --- State of a pool, with the pool functions of planning, guards and simulation.
 
@@ -44,6 +44,8 @@ WIDEST_SPACING = 1700
 
 A step from √P down to √Q needs L·2^96·√P/√Q in 256 bits, with L below 2^128: √P/√Q below 2^32.
 """
+_SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
+"""Tick spacing by fee, as the factory enables them; other fees get that of 0.3 %."""
 ALL = 2**127
 """More than any pool takes: the bound of a trade that restores a price."""
 
@@ -78,6 +80,7 @@ class V3Pool:
     unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
 
     kind: ClassVar[str] = "uniswap_v3"
+    forms: ClassVar[tuple[str, ...]] = ("v3",)
     gas: ClassVar[SwapGas] = SwapGas(
         {"swap_router_02": 65_600, "rebalancer": 56_600}, again=25_400, first_writes=1, moved=8_800, tick=44_000, stop=7_400
     )
@@ -87,6 +90,18 @@ class V3Pool:
     paid_first: ClassVar[bool] = False
     label: ClassVar[str] = ""
     keeps_observations: ClassVar[bool] = True
+
+    @classmethod
+    def simulated(
+        cls, form: str, address: str, tokens: tuple[Token, Token], price: Fraction, reserves: tuple[int, int], fee_pips: int
+    ) -> V3Pool:
+        """See Pool: the liquidity spans every tick, and the reserves are virtual."""
+        sqrt_x96, liquidity = isqrt(floor_int(price * Q192)), isqrt(reserves[0] * reserves[1])
+        spacing = _SPACINGS.get(fee_pips, 60)
+        edge = MAX_TICK // spacing * spacing
+        ends = (TickLiquidity(-edge, liquidity), TickLiquidity(edge, -liquidity))
+        ranges = spacing, sqrt_x96, get_tick_at_sqrt_ratio(sqrt_x96), liquidity
+        return cls(address, cls.kind, tokens[0].address, tokens[1].address, fee_pips, *ranges, ends, -edge, edge)
 
     @property
     def fault(self) -> str:

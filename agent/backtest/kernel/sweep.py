@@ -196,8 +196,14 @@ class TradingCosts:
         return cls(tuple(0.0 if one else float(fee_bps) for one in own), tuple(inf if one else float(depth) for one in own))
 
 
+CONSTANT_PRODUCT = ("v2", "v3", "volatile")
+"""Curves of pools whose cost the kernel knows."""
+
+
 def simulated_costs(wanted: BacktestSpec, settings: SimulationSettings) -> TradingCosts:
-    """Costs of the simulated market: a pool with the numeraire for each asset."""
+    """Costs of the simulated market: a pool with the numeraire for each asset. Raises ConfigError for a curve it does not know."""
+    if settings.pool not in CONSTANT_PRODUCT:
+        raise ConfigError(f"--pool: the compiled kernel does not know {settings.pool!r}", f"choose from {', '.join(CONSTANT_PRODUCT)}")
     assets = [asset.token.address for asset in wanted.portfolio.assets]
     money = wanted.portfolio.numeraire.address
     own = assets.index(money) if money in assets else None

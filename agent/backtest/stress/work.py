@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, numeraire_prices
-from agent.backtest.kernel.sweep import DESTINATION_CODES, KernelResult, KernelSetting, prepare_prices, simulated_costs
+from agent.backtest.kernel.sweep import CONSTANT_PRODUCT, DESTINATION_CODES, KernelResult, KernelSetting, prepare_prices, simulated_costs
 from agent.backtest.kernel.sweep import run_kernel as run_fast
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import SimulationResult, simulate
@@ -72,6 +72,7 @@ def kernel_setting_or_reason(wanted: BacktestSpec, settings: SimulationSettings)
         (settings.latency_bars > 0, "latency"),
         (bool(settings.flows), "deposits and withdrawals"),
         (bool(settings.recorded), "recorded pools"),
+        (settings.pool not in CONSTANT_PRODUCT, "this curve of a pool"),
         (is_plain(trigger) and has_band(trigger) and band_and_interval(trigger) is None, "schedules by the calendar"),
     )
     for unknown, words in reasons:

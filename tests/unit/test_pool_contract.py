@@ -1,0 +1,196 @@
+"""The contract of a pool, held by every registered kind."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from agent import codec
+from agent.amm.errors import ContractRevert
+from agent.amm.kinds import FORMS, POOL_KINDS
+from agent.amm.pools import marginal_price, price_move_bps, token_out
+from agent.errors import ConfigError
+from agent.model import Pool
+from agent.planning.pool_curves import build_trade_curves
+from agent.units import PIPS, Token
+
+ADDRESS = f"0x{9:040x}"
+POINTS = 40
+forms = pytest.mark.parametrize("form", sorted(FORMS))
+sides = st.booleans()
+impacts = st.sampled_from([1, 30, 100, 1_000])
+
+
+@dataclass(frozen=True)
+class Drawn:
+    pool: Pool
+    token_in: str
+
+    @property
+    def token_out(self) -> str:
+        return token_out(self.pool, self.token_in)
+
+    def paid(self, amount: int) -> int:
+        """Output of an amount; nothing where the contract refuses so little."""
+        try:
+            return self.pool.swap(self.token_in, amount).amount_out_raw
+        except ContractRevert:
+            return 0
+
+
+@st.composite
+def drawn(draw: Callable[..., int], form: str) -> Drawn:
+    """A pool of the form with whole tokens of 6, 8 or 18 decimals, priced within 1:3, in one direction."""
+    decimals = draw(st.sampled_from([6, 8, 18])), draw(st.sampled_from([6, 8, 18]))
+    tokens = Token(f"0x{1:040x}", "A", decimals[0]), Token(f"0x{2:040x}", "B", decimals[1])
+    whole = draw(st.integers(10**4, 10**9))
+    price = Fraction(draw(st.integers(10**6, 3 * 10**6)), 10**6) ** draw(st.sampled_from([-1, 1]))
+    ratio = price * Fraction(10) ** (decimals[1] - decimals[0])
+    reserve0 = whole * 10 ** decimals[0]
+    reserves = reserve0, math.floor(reserve0 * ratio)
+    fee_pips = draw(st.sampled_from([100, 500, 3_000]))
+    pool = FORMS[form].simulated(form, ADDRESS, tokens, ratio, reserves, fee_pips)
+    return Drawn(pool, tokens[draw(st.integers(0, 1))].address)
+
+
+def part(found: Drawn, impact_bps: int, share: float) -> int:
+    return max(1, int(found.pool.max_in(found.token_in, impact_bps) * share))
+
+
+def test_every_kind_offers_a_form() -> None:
+    assert {kind.kind: kind for kind in FORMS.values()} == POOL_KINDS
+
+
+@forms
+@given(data=st.data(), impact=impacts, share=st.floats(0.001, 1))
+def test_quote_and_quoter_are_the_output_of_the_swap(form: str, data: st.DataObject, impact: int, share: float) -> None:
+    found = data.draw(drawn(form))
+    amount = part(found, impact, share)
+    done = found.pool.swap(found.token_in, amount)
+    assert found.pool.quote(found.token_in, amount) == found.pool.quoter(found.token_in)(amount) == done.amount_out_raw
+    assert done.amount_in_raw == amount
+    assert done.after.kind == found.pool.kind and done.after.address == found.pool.address
+
+
+@forms
+@given(data=st.data(), impact=impacts, share=st.floats(0.001, 1), less=st.floats(0.01, 0.99))
+def test_more_in_pays_more_and_never_above_the_marginal_price(
+    form: str, data: st.DataObject, impact: int, share: float, less: float
+) -> None:
+    found = data.draw(drawn(form))
+    amount = part(found, impact, share)
+    assert found.paid(max(1, int(amount * less))) <= found.paid(amount)
+    fee = found.pool.fee_pips
+    best = (amount - amount * fee // PIPS) * marginal_price(found.pool, found.token_in)
+    assert found.paid(amount) <= best
+    small = part(found, 1, 1)
+    assert (
+        found.paid(small) >= small * Fraction(PIPS - fee, PIPS) * marginal_price(found.pool, found.token_in) * Fraction(9_998, 10_000) - 2
+    )
+
+
+@forms
+@given(data=st.data(), impact=impacts, share=st.floats(0.001, 1))
+def test_swap_and_swap_back_never_gains(form: str, data: st.DataObject, impact: int, share: float) -> None:
+    found = data.draw(drawn(form))
+    amount = part(found, impact, share)
+    there = found.pool.swap(found.token_in, amount)
+    try:
+        back = there.after.swap(found.token_out, there.amount_out_raw)
+    except ContractRevert:
+        return
+    assert back.amount_out_raw < amount
+
+
+@forms
+@given(data=st.data(), impact=impacts, share=st.floats(0.01, 0.99), cut=st.floats(0.1, 0.9))
+def test_two_swaps_pay_no_more_than_one(form: str, data: st.DataObject, impact: int, share: float, cut: float) -> None:
+    found = data.draw(drawn(form))
+    amount = part(found, impact, share)
+    first = max(1, int(amount * cut))
+    assume(amount > first)
+    one = found.pool.swap(found.token_in, first)
+    try:
+        other = one.after.swap(found.token_in, amount - first).amount_out_raw
+    except ContractRevert:
+        other = 0
+    rounded_fees = 2 * marginal_price(found.pool, found.token_in)
+    assert one.amount_out_raw + other <= found.paid(amount) + rounded_fees + 2
+
+
+@forms
+@given(data=st.data(), impact=impacts)
+def test_max_in_is_the_last_that_keeps_to_the_impact(form: str, data: st.DataObject, impact: int) -> None:
+    found = data.draw(drawn(form))
+    most = found.pool.max_in(found.token_in, impact)
+    assert price_move_bps(found.pool, found.pool.swap(found.token_in, most).after, found.token_in) <= impact
+    further = most + max(2, most // 10**6)
+    assert price_move_bps(found.pool, found.pool.swap(found.token_in, further).after, found.token_in) > impact
+
+
+@forms
+@settings(max_examples=40)
+@given(data=st.data(), impact=impacts, off_bps=st.integers(-50, 300))
+def test_best_response_beats_every_other_amount(form: str, data: st.DataObject, impact: int, off_bps: int) -> None:
+    found = data.draw(drawn(form))
+    price = marginal_price(found.pool, found.token_in) * Fraction(10_000 - off_bps, 10_000)
+    best = found.pool.best_response(found.token_in, price, impact)
+    most = found.pool.max_in(found.token_in, impact)
+    assert 0 <= best <= most
+
+    def gain(amount: int) -> Fraction:
+        return found.paid(amount) - amount * price if amount else Fraction(0)
+
+    others = [most * point // POINTS for point in range(POINTS + 1)] + [best + step for step in (-2, -1, 1, 2) if 0 <= best + step <= most]
+    assert max(map(gain, others)) <= gain(best) + 2 + 2 * price
+
+
+@forms
+@given(data=st.data(), impact=impacts, share=st.floats(0.001, 1))
+def test_curve_is_concave_and_promises_no_less_than_the_pool_pays(form: str, data: st.DataObject, impact: int, share: float) -> None:
+    found = data.draw(drawn(form))
+    pool, token_in = found.pool, found.token_in
+    curve = pool.curve(token_in, impact)
+    assert curve is not None and len(curve.roots) == len(curve.depths) + 1
+    assert all(high >= low > 0 for high, low in zip(curve.roots, curve.roots[1:], strict=False))
+    assert all(depth >= 0 for depth in curve.depths)
+    price, most = marginal_price(pool, token_in), pool.max_in(token_in, impact)
+    scale = float(most)
+    offer = build_trade_curves(pool, token_in, Fraction(1), 1 / price, scale, impact)
+    assert offer is not None
+    amount = part(found, impact, share)
+    promised = offer.real.pays(amount / scale) * scale
+    assert promised * (1 + 1e-9) + 3 * float(1 / price) + 3 >= float(found.paid(amount) / price)
+    assert promised <= float(found.paid(amount) / price) * (1 + 1e-5) + 3 * float(1 / price) + 3
+
+
+@forms
+@given(data=st.data(), impact=impacts, share=st.floats(0.1, 1))
+def test_recovered_pool_is_back_at_its_price(form: str, data: st.DataObject, impact: int, share: float) -> None:
+    found = data.draw(drawn(form))
+    moved = found.pool.swap(found.token_in, part(found, impact, share)).after
+    assert found.pool.recovered(found.pool, Fraction(1, 2)) == found.pool
+    assert price_move_bps(found.pool, moved.recovered(found.pool, Fraction(0)), found.token_in) <= 1
+    half = moved.recovered(found.pool, Fraction(1, 2))
+    prices = [marginal_price(pool, found.token_in) for pool in (moved, half, found.pool)]
+    assert prices == sorted(prices)
+
+
+@forms
+@given(data=st.data())
+def test_state_survives_json_and_names_its_kind(form: str, data: st.DataObject) -> None:
+    pool = data.draw(drawn(form)).pool
+    assert codec.loads(Pool, codec.dumps(pool)) == pool
+    assert POOL_KINDS[pool.venue] is type(pool)
+    assert pool.has_price and not pool.is_empty and not pool.fault
+    assert set(pool.gas.swap) == {"swap_router_02", "rebalancer"}
+    for token in (pool.token0, pool.token1):
+        assert pool.depth(token) > 0 and pool.spot_depth(token) > 0
+    for ask in (pool.depth, pool.price_terms, partial(pool.quote, amount_in_raw=1), partial(pool.max_in, impact_bps=1)):
+        with pytest.raises(ConfigError, match="is not in pool"):
+            ask(ADDRESS)
