@@ -50,7 +50,7 @@ SHOWN = 0.00005
 
 @command(Heading.TEST, 10)
 @interruptible
-def backtest(  # noqa: PLR0913
+def backtest(
     prices: Annotated[
         Path | None, typer.Option("--prices", help="CSV or Parquet: time, symbol, close; or time and a column for each symbol.")
     ] = None,
@@ -304,7 +304,7 @@ STRESS_SHOWN = ("50%", "95%")
 
 @command(Heading.TEST, 30)
 @interruptible
-def stress(  # noqa: PLR0913
+def stress(
     prices: Annotated[
         Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest; paths start at its newest prices.")
     ] = None,
@@ -461,7 +461,7 @@ NUMBERED = 8
 
 @command(Heading.TEST, 20)
 @interruptible
-def tune(  # noqa: PLR0913
+def tune(
     prices: Annotated[Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest.")] = None,
     sample: Sample = False,
     config: Annotated[

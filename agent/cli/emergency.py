@@ -101,7 +101,7 @@ def _table(document: Document) -> FigureTable:
 
 
 @command(Heading.MONEY, 40)
-def stop(  # noqa: PLR0913
+def stop(
     keep: Annotated[bool, typer.Option("--keep", help="Keep all coins (default).")] = False,
     to_stable: Annotated[bool, typer.Option("--to-stable", help="Sell everything for the numeraire, after withdrawing liquidity.")] = False,
     send_to: Annotated[str | None, typer.Option("--send-to", help="Pay the remaining balances to this confirmed address.")] = None,

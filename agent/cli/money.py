@@ -95,7 +95,7 @@ def invest(
 
 
 @command(Heading.MONEY, 20)
-def withdraw(  # noqa: PLR0913
+def withdraw(
     amount: Annotated[str | None, typer.Argument(help="Amount in whole coins; without it, withdrawals are listed.")] = None,
     token: Annotated[str | None, typer.Option("--in", help="Asset to withdraw; default: the numeraire.")] = None,
     pro_rata: Annotated[bool, typer.Option("--pro-rata", help="Withdraw the same share of every asset, AMOUNT in value.")] = False,

@@ -79,6 +79,17 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show all guards,
 OnPaper = Annotated[bool, typer.Option("--paper", help="Use the paper-trading books instead of the live ones.")]
 Record = Annotated[Path | None, typer.Option("--record", help="Record each step in this folder for trimtab replay; overrides record.dir.")]
 DEFAULT_CONFIG = Path("trimtab.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class PrintStyle:
+    """Form of printed outcomes: as JSON or for people, with all details or the usual ones, one document a line."""
+
+    as_json: bool
+    verbose: bool = False
+    lines: bool = False
+
+
 D = TypeVar("D", bound=Mapping[str, Any])
 
 

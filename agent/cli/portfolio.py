@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.display.output import READING, Spinner, ask, ask_with_changes, cell, emit, err, note, out, require_answerable, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, OnPaper, Send, Verbose, Yes, command, mark_paper, paper_or_live
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    OnPaper,
+    PrintStyle,
+    Send,
+    Verbose,
+    Yes,
+    command,
+    mark_paper,
+    paper_or_live,
+)
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
@@ -80,7 +93,7 @@ def plan(
     if save_input is not None:
         _write(save_input, api.input_text(outcome.step_input))
     hint = "A plan from a file: guards that need the moment did not judge it." if input_file else "To send it: trimtab rebalance --send"
-    raise typer.Exit(show_outcome(outcome, as_json, about, sent=False, hint=hint, verbose=verbose))
+    raise typer.Exit(show_outcome(outcome, about, PrintStyle(as_json, verbose), sent=False, hint=hint))
 
 
 @command(Heading.TRADE, 10)
@@ -96,11 +109,11 @@ def rebalance(
         confirm = confirmer(agent, yes, wait, verbose=verbose)
         outcome = agent.rebalance(send=send, confirm=confirm, progress=wait.update)
         with wait.aside():
-            raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send, verbose=verbose))
+            raise typer.Exit(show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send))
 
 
 @command(Heading.TRADE, 30)
-def swap(  # noqa: PLR0913
+def swap(
     token_in: Annotated[str, typer.Option("--in", help="Token to sell.")],
     token_out: Annotated[str, typer.Option("--out", help="Token to buy.")],
     amount: Annotated[str, typer.Option("--amount", help="Amount to sell, in whole coins.")],
@@ -138,7 +151,7 @@ def swap(  # noqa: PLR0913
         by_hand = {"kind": "rebalance", "reason": f"manual swap of {amount} {token_in} for {token_out}", "outcome": outcome.kind.value}
         refused: dict[str, object] = {"decision": by_hand} if outcome.kind.value == "refused" else {}
         with wait.aside():
-            raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send, verbose=verbose, extra=refused))
+            raise typer.Exit(show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=refused))
 
 
 def confirmer(
@@ -166,15 +179,13 @@ def confirmer(
     return confirm
 
 
-def show_outcome(  # noqa: PLR0913
+def show_outcome(
     outcome: StepOutcome,
-    as_json: bool,
     agent: Agent | None,
+    style: PrintStyle,
     *,
     sent: bool,
     hint: str = "",
-    lines: bool = False,
-    verbose: bool = False,
     extra: dict[str, object] | None = None,
 ) -> int:
     """Print an outcome, with its transactions if sending was allowed; without an agent the plan is from a file."""
@@ -187,7 +198,7 @@ def show_outcome(  # noqa: PLR0913
     def show() -> None:
         kind = document["outcome"]
         if kind not in ("done", "failed", "declined"):
-            plan_tables.show_plan(out, document, decimals, verbose=verbose, more="--verbose")
+            plan_tables.show_plan(out, document, decimals, verbose=style.verbose, more="--verbose")
             _show_target_reasons(document)
         if document.get("transactions"):
             out.print(tables.transactions(document))
@@ -203,7 +214,7 @@ def show_outcome(  # noqa: PLR0913
                 )
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
-    emit(document, as_json, show, lines)
+    emit(document, style.as_json, show, style.lines)
     return EXPLAINED_EXITS.get(document["outcome"], 0)
 
 
@@ -269,7 +280,7 @@ def place_limit_order(config: Path, asked: LimitOrderRequest, *, send: bool, yes
         prices = api.limit_prices(order, outcome.step_input)
         with wait.aside():
             document: dict[str, object] = {"order": api.order_document(order), "prices": prices}
-            code = show_outcome(outcome, as_json, agent, sent=send, extra=document, verbose=verbose)
+            code = show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=document)
             if not as_json:
                 say(_words(prices))
                 say(f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip())

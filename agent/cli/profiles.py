@@ -74,7 +74,7 @@ def export_profile(
 
 
 @command(Heading.DATA, 30)
-def import_profile(  # noqa: PLR0913
+def import_profile(
     file: Annotated[Path, typer.Argument(help="A file that export-profile wrote.")],
     sha256: Annotated[str | None, typer.Option("--sha256", help="Expected SHA-256 of the file.")] = None,
     token_list: Annotated[Path | None, typer.Option("--token-list", help="Token list file for more symbols.")] = None,
@@ -146,7 +146,7 @@ def _show(console: Console, document: Document) -> None:
 
 
 @command(Heading.DATA, 10)
-def edit(  # noqa: PLR0913
+def edit(
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as policy.cooldown=2h.")] = None,
     targets: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, such as WETH=40%.")] = None,
     adds: Annotated[list[str] | None, typer.Option("--add", help="SYMBOL=ADDRESS:SHARE, a new asset.")] = None,

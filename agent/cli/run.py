@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ import typer
 
 from agent.cli.display.output import READING, Document, Spinner, cell, emit, fail, note, out, require_answerable, say, spinner
 from agent.cli.display.terminal import interruptible
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Record, Send, Verbose, Yes, command
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, PrintStyle, Record, Send, Verbose, Yes, command
 from agent.cli.portfolio import confirmer, show_outcome
 from agent.errors import EXPLAINED_EXITS, TrimtabError
 
@@ -34,7 +35,7 @@ LogLines = Annotated[LogFormat | None, typer.Option("--log-format", help="Log fo
 
 
 @command(Heading.TRADE, 20)
-def run(  # noqa: PLR0913
+def run(
     config: ConfigPath = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
     every: Annotated[str, typer.Option("--every", help="Interval between looks, such as 10m.")] = "10m",
@@ -61,32 +62,42 @@ def run(  # noqa: PLR0913
         return confirmer(agent, yes, wait, clock, verbose=verbose)
 
     opened = api.open_agent(config, clock=clock, record=record)
-    code = run_loop(opened, clock, confirming, send=send, every=every, once=once, as_json=as_json, log_format=log_format, verbose=verbose)
+    terms = RunTerms(send, every, once, log_format)
+    code = run_loop(opened, clock, confirming, terms, PrintStyle(as_json, verbose, lines=not once))
     raise typer.Exit(code)
 
 
-def run_loop(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class RunTerms:
+    """Options of a run, as typed."""
+
+    send: bool
+    every: str
+    once: bool
+    log_format: LogFormat | None = None
+
+    @property
+    def log_style(self) -> Format | None:
+        """Format of log lines; None is that of the config."""
+        return None if self.log_format is None else self.log_format.value
+
+
+def run_loop(
     opened: AbstractContextManager[Agent],
     clock: StoppableClock,
     confirming: Callable[[Agent, Spinner], Callable[[StepOutcome], bool]],
-    *,
-    send: bool,
-    every: str,
-    once: bool,
-    as_json: bool,
-    log_format: LogFormat | None,
-    verbose: bool = False,
+    terms: RunTerms,
+    style: PrintStyle,
 ) -> int:
     """Run cycles until stopped and report each one; return the exit code: 0 once stopped, else that of the last."""
     from agent import app as api
 
     code = 0
-    style: Format | None = None if log_format is None else log_format.value
     try:
         with (
             clock.listening(),
             opened as agent,
-            api.serve(agent, clock, every, once=once, log_format=style) as service,
+            api.serve(agent, clock, terms.every, once=terms.once, log_format=terms.log_style) as service,
             spinner(READING) as wait,
         ):
 
@@ -95,11 +106,11 @@ def run_loop(  # noqa: PLR0913
                 wait.update(stage)
 
             confirm = confirming(agent, wait)
-            with closing(agent.run(send=send, confirm=confirm, every=every, once=once, progress=progress)) as cycles:
+            with closing(agent.run(send=terms.send, confirm=confirm, every=terms.every, once=terms.once, progress=progress)) as cycles:
                 for found in cycles:
                     service.looked(found)
                     with wait.aside():
-                        code = _tell(found, agent, as_json, send, lines=not once, logged=service.logs, verbose=verbose)
+                        code = _tell(found, agent, style, terms.send, logged=service.logs)
                         if service.config_changes:
                             note(f"The edited config was taken up: {'; '.join(service.config_changes)}")
                             service.config_changes = ()
@@ -107,7 +118,7 @@ def run_loop(  # noqa: PLR0913
                             note(service.unwritten)
                             service.unwritten = ""
                     clock.check()
-        if not once:  # the cycles end by themselves for one reason only
+        if not terms.once:  # the cycles end by themselves for one reason only
             note("The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it again.")
             code = 0
     except api.StopRequested:
@@ -116,13 +127,13 @@ def run_loop(  # noqa: PLR0913
     return code
 
 
-def _tell(found: StepOutcome | TrimtabError, agent: Agent, as_json: bool, send: bool, *, lines: bool, logged: bool, verbose: bool) -> int:
+def _tell(found: StepOutcome | TrimtabError, agent: Agent, style: PrintStyle, send: bool, *, logged: bool) -> int:
     """Print a cycle, unless the log has it and documents were not requested; return its exit code."""
-    if logged and not as_json:
+    if logged and not style.as_json:
         return found.exit_code if isinstance(found, TrimtabError) else EXPLAINED_EXITS.get(found.kind.value, 0)
     if isinstance(found, TrimtabError):
-        return fail(found, as_json, lines=lines)
-    return show_outcome(found, as_json, agent, sent=send, lines=lines, verbose=verbose)
+        return fail(found, style.as_json, lines=style.lines)
+    return show_outcome(found, agent, style, sent=send)
 
 
 # --- `trimtab paper`: the live step on the live chain, with nothing signed and nothing sent.
@@ -132,7 +143,7 @@ BANNER = "PAPER: real prices and pools, simulated swaps. No key is read, nothing
 
 
 @command(Heading.TEST, 40)
-def paper(  # noqa: PLR0913
+def paper(
     config: ConfigPath = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
     every: Annotated[str, typer.Option("--every", help="Interval between looks, such as 10m.")] = "10m",
@@ -157,7 +168,8 @@ def paper(  # noqa: PLR0913
     def confirming(_agent: Agent, _wait: Spinner) -> Callable[[StepOutcome], bool]:
         return api.always_confirm
 
-    raise typer.Exit(run_loop(opened, clock, confirming, send=True, every=every, once=once, as_json=as_json, log_format=log_format))
+    terms = RunTerms(True, every, once, log_format)
+    raise typer.Exit(run_loop(opened, clock, confirming, terms, PrintStyle(as_json, lines=not once)))
 
 
 # --- `trimtab replay`: recorded steps, decided again.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @command(Heading.SET_UP, 10)
-def init(  # noqa: PLR0913
+def init(
     wallet: Annotated[str, typer.Option("--wallet", help="Address of the wallet.")],
     rpc: Annotated[list[str], typer.Option("--rpc", help="VARIABLE=OPERATOR, once per endpoint; the variable holds the URL.")],
     target: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, once per token: WETH=50%.")] = None,

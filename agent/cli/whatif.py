@@ -22,7 +22,7 @@ ALONE = "An alert price moves one asset alone; where several move at once bands 
 
 @command(Heading.TRY, 30)
 @interruptible
-def whatif(  # noqa: PLR0913
+def whatif(
     target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")],
     value: Annotated[str, typer.Option("--value", help="Current values in one unit: BTC=5800,ETH=2700,USD=1500.")],
     band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points; BTC=5%abs for one asset.")] = "",

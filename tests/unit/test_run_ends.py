@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from agent import app as api
-from agent.cli.run import run_loop
+from agent.cli.options import PrintStyle
+from agent.cli.run import RunTerms, run_loop
 from agent.errors import Retryable
 
 
@@ -31,6 +32,6 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     def never(_agent: Any, _wait: Any) -> Any:
         return lambda _found: False
 
-    ended = run_loop(opened(), clock, never, send=True, every="10m", once=once, as_json=True, log_format=None)
+    ended = run_loop(opened(), clock, never, RunTerms(True, "10m", once), PrintStyle(True, lines=not once))
     assert ended == code
     assert ("(trimtab stop)" in capsys.readouterr().err) is not once
