@@ -44,11 +44,11 @@ from agent.policy.orders.exits import RETRY_REMEDY, add_submission_refusal, excl
 from agent.ports import Approval, EvidenceSource, PreparedTransaction, StepStorage
 
 MAX_APPROVAL_ROUNDS = 4
-"""Evaluations of a step for one transaction: each round of approvals asks for another one."""
+"""Maximum evaluations per transaction of a step: each round of approvals needs another."""
 MILLION = 1_000_000
 REPLAN_REMEDY = "look again, and confirm that"
 MAX_ACTIONS = 8
-"""Liquidity actions of one step, each on a plan of its own; the rest waits for the next step."""
+"""Liquidity actions of one step, each on a separate plan; the rest waits for the next step."""
 
 # --- Evaluation: read, decide, plan and judge. Nothing is written or sent.
 
@@ -84,7 +84,7 @@ def evaluate_input_once(
     step_id: str = "",
     further: Callable[[StepInput], StepInput | None] | None = None,
 ) -> StepOutcome:
-    """Evaluate a step input as it is, with every exit. The journal stores step inputs of this kind."""
+    """Evaluate a step input, with every exit. The journal stores step inputs of this kind."""
     step_input, proposal, seen = propose_screened(step_input, propose, evidence, further)
     if isinstance(proposal, Refused):
         return _refused(step_id, step_input, decide(step_input), None, proposal)
@@ -105,12 +105,13 @@ def evaluate_input_once(
 
 @dataclass(slots=True)
 class StepRun:
-    """A step under way: what it reads through, and what it has confirmed, sent and skipped so far.
+    """A step under way: its sources, and what it has confirmed, sent and skipped so far.
 
-    `sent` has every transaction of the step; those of the present plan begin at `first_of_plan`. `spend_caps` are the base units by
-    token that were approved: its legs may take no more. `history_before` is what was remembered before the first liquidity action.
-    `exits` are the outcomes of exits that were sent, `skipped` the exits that the rest of the step leaves
-    out. `doubtful` has, by token, what was remembered of exits before simulation or signer refused them.
+    `sent` has every transaction of the step; those of the present plan begin at `first_of_plan`.
+    `spend_caps` are the approved base units by token, which legs may not exceed. `history_before`
+    is the memory before the first liquidity action. `exits` are the outcomes of sent exits,
+    `skipped` the exits that the rest of the step ignores. `doubtful` has, by token, the memory of
+    exits before simulation or signer refused them.
     """
 
     readers: StepReaders
@@ -130,7 +131,7 @@ class StepRun:
 
     @property
     def propose(self) -> Proposer:
-        """What proposes a plan for this request."""
+        """Return the proposer of this request."""
         return proposer(self.asked)
 
     @property
@@ -140,11 +141,13 @@ class StepRun:
         return tuple(dict.fromkeys([*sent, *(one.token for one in self.skipped)]))
 
     def exits_that(self, kind: OutcomeKind) -> list[StepOutcome]:
-        """The exits of this step that ended like this."""
+        """Return the exits of this step with this outcome."""
         return [one for one in self.exits if one.kind is kind]
 
     def with_progress(self, step_input: StepInput) -> StepInput:
-        """The step input with the caps and gas of this plan. Cooldowns ignore the step's own actions, which must not stop the next."""
+        """Return the step input with the caps and gas of this plan. Cooldowns ignore the step's own
+        actions, which must not block the next.
+        """
         gas_wei = gas_spent_wei(self.sent[self.first_of_plan :])
         step_input = replace(step_input, spend_caps=tuple(self.spend_caps.items()), spent_gas_wei=gas_wei)
         if (before := self.history_before) is None:
@@ -153,21 +156,23 @@ class StepRun:
         return replace(step_input, history=history, acted=True)
 
     def begin_plan(self) -> None:
-        """Start counting for the next plan of this step."""
+        """Reset the counters for the next plan of this step."""
         self.approval_rounds, self.spend_caps, self.first_of_plan = 0, {}, len(self.sent)
 
     def leave_exit(self, blocked: BlockedExit | None = None) -> None:
-        """Begin the plan after an exit, confirmed by itself; a `blocked` exit is left out from now on."""
+        """Begin the plan after a separately confirmed exit; a `blocked` exit is ignored from now
+        on.
+        """
         self.skipped += () if blocked is None else (blocked,)
         self.confirmed = None
         self.begin_plan()
 
 
 def run_step(readers: StepReaders, asked: PlanRequest, store: StepStorage, actors: StepActors | None) -> StepOutcome:
-    """Run one step from snapshot to settled receipt; without actors only evaluate and write down.
+    """Run one step from snapshot to settled receipt; without actors only evaluate and record.
 
-    Each exit is evaluated, confirmed and sent by itself, from a snapshot of its own; one that is refused is
-    skipped. What remains to be done follows, confirmed by itself too.
+    Each exit is evaluated, confirmed and sent separately, from a new snapshot; a refused exit is
+    skipped. The remainder follows, confirmed separately too.
     """
     if actors is None:
         return _close(store, record_evaluation(StepRun(readers, asked, store)))
@@ -186,7 +191,9 @@ def run_step(readers: StepReaders, asked: PlanRequest, store: StepStorage, actor
 
 
 def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
-    """Evaluate and carry out until the step ends. Approvals, actions and exits ask for another evaluation."""
+    """Evaluate and carry out until the step ends. Approvals, actions and exits require another
+    evaluation.
+    """
     while run.approval_rounds < MAX_APPROVAL_ROUNDS:
         evaluated = record_evaluation(run)
         try:
@@ -215,7 +222,9 @@ def record_evaluation(run: StepRun) -> StepOutcome:
 
 
 def _read_input(run: StepRun) -> StepInput:
-    """The step input at a new snapshot. Each line rests on what the lines before it wrote: settlements, the draw, anomalies."""
+    """Read the step input at a new snapshot. Order matters: each line uses what the lines before it
+    wrote (settlements, draw, anomalies).
+    """
     snapshot = run.readers.reader.snapshot()
     settle_mined(run.store, snapshot, lambda: run.readers.step_input_at(snapshot))
     step_input = run.with_progress(run.readers.step_input_at(snapshot))
@@ -227,7 +236,7 @@ def _read_input(run: StepRun) -> StepInput:
 
 
 def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
-    """Write down what the step input found: weights, balances, strategies, prices, and the input itself."""
+    """Record the step's input: weights, balances, strategies, prices, and the input itself."""
     record_allocation(step_input, run.store.allocations)
     update_ledger(run.store, step_input)
     record_strategies(run.store.strategies, run.store.allocations, step_input)
@@ -236,7 +245,7 @@ def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
 
 
 def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOutcome | None:
-    """Confirm, approve and send what is planned. None asks for another evaluation."""
+    """Confirm, approve and send the plan. None requests another evaluation."""
     step_records.record_execution_changes(run.store.executions, outcome)
     if run.confirmed is not None and run.swapped is None:
         exits.require_exit_possible(run.confirmed, outcome, REPLAN_REMEDY)
@@ -257,7 +266,9 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
 
 
 def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
-    """True if the step begins anew: for another exit than was confirmed, or beside the rest of one."""
+    """True if the step begins anew: for another exit than was confirmed, or for the rest after an
+    exit.
+    """
     token = outcome.decided.exit_token
     if token and token in run.tried:
         run.leave_exit(BlockedExit(token, exits.SOLD_IN_PART, exits.NOTHING_TO_DO))
@@ -279,7 +290,9 @@ def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
 
 
 def _finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """The end of a step with nothing more to send: its swap, exits or actions, or what was evaluated."""
+    """Return the outcome of a step with nothing more to send: its swap, exits or actions, or the
+    evaluation.
+    """
     if run.swapped is not None:
         _close(run.store, outcome)
         return replace(run.swapped, transactions=tuple(run.sent), after=outcome.step_input)
@@ -318,7 +331,7 @@ def _sold_exits(run: StepRun) -> list[str]:
 
 
 def _confirm(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
-    """The outcome, once confirmed while its plan is fresh; None where it is declined."""
+    """Confirm while the plan is fresh and return the outcome; None if declined."""
     if not actors.confirm(outcome):
         return None
     actors.composer.require_fresh(outcome.step_input, plan)
@@ -336,7 +349,7 @@ def _require_as_confirmed(confirmed: StepOutcome, outcome: StepOutcome, plan: Pl
 
 
 def _approve(run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval]) -> StepOutcome | None:
-    """Send the approvals. None asks for a plan that uses them; a failed one ends the step."""
+    """Send the approvals. None requests a plan that uses them; a failed approval ends the step."""
     approvals.approve(actors, outcome, needed, run.sent)
     run.spend_caps |= {approval.token: approval.raw for approval in needed}
     run.approval_rounds += 1
@@ -350,7 +363,9 @@ def _approve(run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Seq
 
 
 def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
-    """Send the plan's transaction. None asks for another plan, after an exit or while liquidity moves."""
+    """Send the plan's transaction. None requests another plan, after an exit or while liquidity
+    moves.
+    """
     if plan.actions:
         run.history_before = run.history_before or outcome.step_input.history
         prepared = actors.composer.liquidity(outcome.step_input, plan)
@@ -395,12 +410,13 @@ def _execute(
 
 
 def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
-    """Skip the exit that its token, the simulation or the signer refused; another refusal ends the step.
-
-    If nothing was sold and what follows the exits is refused like them, simulation and signer blame none:
-    the router or an endpoint may be at fault.
+    """Skip the exit refused by its token, the simulation or the signer; any other refusal ends the
+    step. If nothing was sold and the rest is refused too, no token is blamed: router or endpoint
+    may be at fault.
     """
-    reason = str(refusal) if outcome.plan is not None else f"{refusal}; {outcome.reason}"  # without a plan the reason says what was decided
+    reason = (
+        str(refusal) if outcome.plan is not None else f"{refusal}; {outcome.reason}"
+    )  # without a plan the reason describes the decision
     stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, transactions=tuple(run.sent), verdicts=refusal.verdicts)
     _close(run.store, stopped)
     if not exits.concerns_trade(refusal):

@@ -1,4 +1,4 @@
-"""Error families, sorted by what the operator should do; each has its exit code."""
+"""Error families by the operator's action, each with its exit code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ EXPLAINED_EXITS = {
     "waiting": EXIT_RETRYABLE,
     "unfinished": EXIT_RETRYABLE,
 }
-"""By how a step or request ended: everything else, a hold among it, is 0. What failed was sent and did not succeed."""
+"""Exit codes by outcome of a step or request; all others, such as hold, are 0. "Failed" means sent
+without success.
+"""
 
 
 LONGEST_WORD, LONGEST_TEXT = 300, 8_000

@@ -1,9 +1,11 @@
-"""Float arithmetic equal to the bit on every machine: sums, products, elimination, exponential and logarithm.
+"""Float arithmetic with identical bits on every machine: sums, products, elimination, exponential
+and logarithm.
 
-IEEE 754 rounds + − × ÷ and √ of two floats in one way. Functions built on them differ between machines if a library chooses the
-order or the formula: BLAS and LAPACK by processor and threads, NumPy's sums and transcendentals by SIMD level, glibc's exp, log and
-pow by FMA, sum() by Python version. Here the order is fixed: by index, or by `math.fsum`, whose result is the exact sum rounded
-once, in any order. tests/test_architecture.py keeps the other functions out of the packages that decide.
+IEEE 754 defines the rounding of + − × ÷ and √ of two floats. Functions built on them differ between
+machines if a library chooses the order or the formula: BLAS and LAPACK by processor and threads,
+NumPy's sums and transcendentals by SIMD level, glibc's exp, log and pow by FMA, sum() by Python
+version. Here the order is fixed: by index, or by `math.fsum`, which rounds the exact sum once, in
+any order. tests/test_architecture.py keeps the other functions out of the packages that decide.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 DECIMAL = Context(prec=40)
-"""libmpdec calculates in integers: exp and ln of this many digits are equal everywhere, and floats of them rounded once."""
+"""libmpdec calculates in integers: exp and ln to this many digits are equal everywhere, and rounded
+to floats once.
+"""
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
-"""ln 2 in two parts, the first of which has so few digits that its multiples are exact (Tang 1989)."""
+"""ln 2 in two parts; the first has so few digits that its multiples are exact (Tang 1989)."""
 _EXP_TERMS = tuple(1 / math.factorial(power) for power in range(13, -1, -1))
 
 
@@ -31,7 +35,7 @@ def fsum_array(values: FloatArray) -> float:
 
 
 def dot(one: FloatArray, other: FloatArray) -> float:
-    """Sum of products, each rounded, and their sum rounded once."""
+    """Return the sum of products, each rounded, and their sum rounded once."""
     return math.fsum((one * other).tolist())
 
 
@@ -49,18 +53,18 @@ def gram(rows: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def solve_positive_definite(rows: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
-    """The x with rows·x = right, for a symmetric positive definite matrix: Gaussian elimination in the order of the unknowns.
-
-    Such a matrix needs no pivoting (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, theorem 10.3). Only entries on
-    and above the diagonal are read. Raises ValueError if the matrix is not positive definite.
+    """Return the x with rows·x = right, for a symmetric positive definite matrix, by Gaussian
+    elimination in index order. Such a matrix needs no pivoting (Higham, "Accuracy and Stability of
+    Numerical Algorithms", 2002, theorem 10.3). Only entries on and above the diagonal are read.
+    Raises ValueError if the matrix is not positive definite.
     """
     return solve_packed([[value, *reversed(row[k:])] for k, (row, value) in enumerate(zip(rows, right, strict=True))])
 
 
 def solve_packed(upper: list[list[float]]) -> list[float]:
-    """Solve for rows of the right side, followed by the matrix entries from the last unknown to the diagonal; rows are consumed.
-
-    Two pivots at a time: each entry loses the first one's part, then the second's, as if they came one after another.
+    """Solve for rows of the right side, followed by the matrix entries from the last unknown to the
+    diagonal; rows are consumed. Eliminates two pivots at a time, with results as if one after
+    another.
     """
     size = len(upper)
     for k in range(0, size, 2):
@@ -87,7 +91,7 @@ def _pivot(row: Sequence[float]) -> float:
 
 
 def inverse(matrix: FloatArray) -> FloatArray:
-    """Of a symmetric positive definite matrix. Raises ValueError if it is not."""
+    """Return the inverse of a symmetric positive definite matrix. Raises ValueError otherwise."""
     rows = matrix.tolist()
     units = np.eye(len(rows)).tolist()
     return np.array([solve_positive_definite(rows, unit) for unit in units]).reshape(matrix.shape)
@@ -108,11 +112,11 @@ def exp(x: float) -> float:
 
 
 def log(x: float) -> float:
-    """Natural logarithm of x > 0, rounded once."""
+    """Return the natural logarithm of x > 0, rounded once."""
     return float(DECIMAL.ln(Decimal(x)))
 
 
 @lru_cache(maxsize=1024)
 def power(base: float, exponent: float) -> float:
-    """Base > 0 to any power, rounded once."""
+    """Return base > 0 to any power, rounded once."""
     return float(DECIMAL.exp(DECIMAL.multiply(DECIMAL.ln(Decimal(base)), Decimal(exponent))))

@@ -1,4 +1,4 @@
-"""From the config's tables to the model types, once the tokens' decimals were read from the chain."""
+"""Convert the config's tables to model types, with token decimals from the chain."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EXPIRE_BLOCKS = 25
 
 
 def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
-    """`tokens` are what the chain says, by address; the config's own symbols are what the owner sees."""
+    """Build the portfolio. `tokens` are read from the chain, by address; symbols are the config's."""
 
     def token(entry: AssetTable | HubTable) -> Token:
         if entry.address not in tokens:
@@ -80,7 +80,7 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
 
 
 def build_policy(config: Config) -> Policy:
-    """When to act and how far to go."""
+    """Build the policy: trigger, destination and cooldown."""
     policy = config.policy
     return Policy(
         trigger=build_policy_trigger(config),
@@ -93,7 +93,9 @@ def build_policy(config: Config) -> Policy:
 
 
 def build_reference(config: Config, pins: Iterable[tuple[str, str]] | None = None) -> ReferenceConfig:
-    """Sources of reference prices; `pins` are (address, code hash) of what the owner trusts: only means of such pools count."""
+    """Build the sources of reference prices. `pins` are (address, code hash) pairs trusted by the
+    owner: only TWAPs of such pools count.
+    """
     table = config.reference
     return ReferenceConfig(
         kinds=tuple(PriceSource(kind) for kind in table.kind),
@@ -112,13 +114,13 @@ def build_limits(config: Config, numeraire: Token) -> Limits:
 
 
 def starting_limits(numeraire: Token) -> Limits:
-    """The limits of the config that `trimtab init` writes, for those who have none yet; how much it may manage is left open."""
+    """Return the limits of a new config, without a cap on the managed value."""
     text = render(ETHEREUM, "", (), (), numeraire.symbol, (("RPC_URL", "any"),))
     return build_limits_from_table(LimitsTable.model_validate(tomllib.loads(text)["limits"]), None, numeraire)
 
 
 def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
-    """How plans are sent; `pinned` are the addresses whose code must be pinned."""
+    """Build the execution settings; `pinned` are the addresses whose code must be pinned."""
     table, venue = config.execution, config.venues.uniswap_v3
     if table.router == "rebalancer":
         if table.rebalancer is None:
@@ -131,11 +133,13 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
     return ExecutionConfig(table.router, venue.router, table.deadline, EXPIRE_BLOCKS, pinned, pace=build_pace(config))
 
 
-# --- Which liquidity positions count, those of the agent's own included, and which contracts they are reached through.
+# --- Counted liquidity positions, the agent's own included, and their contracts.
 
 
 def known_positions(config: Config, portfolio: Portfolio, moves: Sequence[LpPositionChange]) -> tuple[ConfirmedPosition, ...]:
-    """Every position that counts. Raises ConfigError when the agent has opened some, and the config no longer says how to judge them."""
+    """Return every counted position. Raises ConfigError if the config lacks settings for positions
+    opened by the agent.
+    """
     if config.lp is not None:
         venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
         for move in moves:
@@ -154,20 +158,20 @@ def known_positions(config: Config, portfolio: Portfolio, moves: Sequence[LpPosi
 
 
 def lp_venues(config: Config, moves: Sequence[LpPositionChange]) -> frozenset[str]:
-    """Venues in which liquidity is confirmed, wanted, or put by the agent itself."""
+    """Return venues of positions that are confirmed, targeted, or opened by the agent."""
     wanted = () if config.lp is None else config.lp.targets
     places = [place.kind for place in (*config.portfolio.positions, *wanted)]
     return frozenset(places) | {move.venue for move in moves if own.is_position_open(moves, move.name)}
 
 
 def liquidity_contracts(config: Config, moves: Sequence[LpPositionChange]) -> tuple[tuple[str, str], ...]:
-    """(venue, contract) through which liquidity is provided and taken out, of the venues that have any."""
+    """Return (venue, contract) that provides and withdraws liquidity, of venues that have any."""
     v2, v3, used = config.venues.uniswap_v2, config.venues.uniswap_v3, lp_venues(config, moves)
     through = {"uniswap_v2": v2.router if v2 else None, "uniswap_v3": v3.position_manager if v3 else None}
     return tuple((venue, contract) for venue, contract in through.items() if venue in used and contract is not None)
 
 
-# --- The contracts that the config names besides tokens and pools, by address and what they are.
+# --- Contracts of the config besides tokens and pools, by address, with their kind.
 
 
 def factories(config: Config) -> dict[str, str]:
@@ -177,10 +181,10 @@ def factories(config: Config) -> dict[str, str]:
 
 
 def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> dict[str, str]:
-    """Routers and factories, by address: the contracts that the config names besides tokens and pools.
+    """Return routers and factories by address: contracts of the config besides tokens and pools.
 
-    The position manager is one of them once a position of it counts or is wanted: weights go by what it says, and `moves` are
-    what the agent itself did there.
+    Includes the position manager once a position of it is counted or targeted: weights depend on
+    its answers. `moves` are the agent's own actions.
     """
     found: dict[str, str] = {}
     for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
@@ -193,11 +197,14 @@ def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> d
     return found
 
 
-# --- From [[strategies]] and [split] to the model: each strategy with the weights, trigger and health rule that hold for it.
+# --- From [[strategies]] and [split] to the model: strategies with their weights, trigger and
+# health rule.
 
 
 def build_split(config: Config) -> CapitalSplit | None:
-    """The strategies of the config; None where there are none. Raises ConfigError for a trigger that is none."""
+    """Build the strategies of the config; None without strategies. Raises ConfigError for an
+    invalid trigger.
+    """
     if not config.strategies or config.split is None:
         return None
     policy, assets = build_policy(config), config.portfolio.assets
@@ -218,7 +225,9 @@ def build_split(config: Config) -> CapitalSplit | None:
 
 
 def with_allocators(config: Config, split: CapitalSplit | None, portfolio: Portfolio, folder: Path) -> CapitalSplit | None:
-    """The same with each strategy's allocator by token address; files of supplies are relative to `folder`. Raises ConfigError."""
+    """Add each strategy's allocator by token address; files of supplies are relative to `folder`.
+    Raises ConfigError.
+    """
     if split is None:
         return None
     tables = {one.name: one for one in config.strategies}
@@ -230,13 +239,15 @@ def with_allocators(config: Config, split: CapitalSplit | None, portfolio: Portf
 
 
 def allocator_supply_tokens(portfolio: Portfolio, split: CapitalSplit | None) -> tuple[str, ...]:
-    """Tokens of which the chain has to say how many coins exist, for the portfolio's allocator or a strategy's."""
+    """Return tokens whose total supply is read from the chain, for the portfolio's allocator or a
+    strategy's.
+    """
     allocators = [portfolio.weights, *(one.allocator for one in (() if split is None else split.strategies))]
     return tuple(dict.fromkeys(token for weights in allocators for token in supply_tokens(replace(portfolio, weights=weights))))
 
 
 def _own_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
-    """What holds for one strategy, checked as that of a portfolio is."""
+    """Build the policy of one strategy, validated as that of a portfolio."""
     risky = {asset.symbol: asset.address for asset in config.portfolio.assets if asset.symbol != config.portfolio.numeraire}
     try:
         if is_zone(table.trigger):

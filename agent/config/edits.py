@@ -158,7 +158,7 @@ def _without_asset(text: str, symbol: str) -> str:
 
 
 def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
-    """The text with an asset after the last one."""
+    """Return the text with an asset after the last one."""
     before = _loaded(text)
     if safe_label(symbol, "") != symbol:
         raise ConfigError("--add: a symbol is up to 16 letters, digits, . _ -", "for example --add LINK=0x…:10%")
@@ -178,7 +178,9 @@ def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
 
 
 def _known(config: dict[str, Any], symbol: str, address: str) -> str | None:
-    """USD feed of a known token. Raises ConfigError for a symbol of another known token, or one that looks like it (T16)."""
+    """Return the USD feed of a known token. Raises ConfigError for a symbol of another known token,
+    or a look-alike (T16).
+    """
     chain_id = config.get("chain", {}).get("chain_id")
     tokens = next((preset.tokens for preset in PRESETS.values() if preset.chain_id == chain_id), ())
     for token in tokens:

@@ -76,7 +76,7 @@ def parse_keyring(value: object, field: str = "keyring") -> str:
 
 
 def _plain_decimal(value: object) -> str:
-    """A non-negative plain decimal kept as text until its token's decimals are known."""
+    """Validate a non-negative plain decimal, kept as text until its token's decimals are known."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     try:
         if isinstance(text, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip()) and Decimal(text) >= 0:
@@ -99,7 +99,7 @@ def to_value_error(error: ConfigError) -> ValueError:
 
 
 def _relay(parse: _Parser) -> _Parser:
-    """Make a pydantic validator from one of our parsers."""
+    """Make a pydantic validator from a parser of this module."""
 
     def validate(value: object) -> object:
         try:
@@ -120,7 +120,9 @@ def _or_off(parse: _Parser) -> _Parser:
 Address = Annotated[str, BeforeValidator(_relay(lambda v: parse_address(v, "value")))]
 AddressOrOff = Annotated[str | None, BeforeValidator(_or_off(_relay(lambda v: parse_address(v, "value"))))]
 Weight = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
-"""A target weight, which may be a bare fraction too (R1.1): weights have to sum to 100 %, so a wrong unit never passes."""
+"""A target weight, which may be a bare fraction (R1.1): weights have to sum to 100 %, so a wrong
+unit never passes.
+"""
 Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_share_bps(v, "value")))]
 """Any other share: with its unit."""
 Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "value")))]

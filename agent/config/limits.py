@@ -31,7 +31,9 @@ def _table(value: object) -> object:
 
 
 MaxWeight = Annotated[dict[str, Share] | None, BeforeValidator(_table)]
-"""Bps by symbol; "any" is for every asset without a line of its own but the numeraire, into which exits go."""
+"""Bps by symbol; "any" applies to assets without their own line, except the numeraire, into which
+exits sell.
+"""
 _KINDS: Mapping[LimitUnit, Any] = {
     LimitUnit.SHARE: ShareOrOff,
     LimitUnit.DURATION: DurationOrOff,
@@ -43,7 +45,7 @@ _KINDS: Mapping[LimitUnit, Any] = {
 if TYPE_CHECKING:
 
     class LimitsTable(ConfigTable):
-        """For mypy: the keys that code reads by name. The model itself, below, is made from LIMITS."""
+        """Keys that code reads by name, for mypy. The real model below is generated from LIMITS."""
 
         slippage: int | None
         plan_cost: int | None
@@ -93,7 +95,7 @@ def _exact(one: LimitSpec, value: Any, numeraire: Token) -> Any:
 
 CEILINGS = {
     one.key: one.ceiling_bps
-    for one in sorted(LIMITS.values(), key=lambda one: one.key != "slippage")  # the one most often accepted comes first
+    for one in sorted(LIMITS.values(), key=lambda one: one.key != "slippage")  # the most frequently accepted limit comes first
     if one.ceiling_bps is not None
 }
 """Bps above which a limit, or "off", has to be named in limits.i_accept (T21). A swap rarely needs 1 % of slippage or cost; a tenth
@@ -112,7 +114,7 @@ def limits_beyond_ceiling(limits: LimitsTable) -> dict[str, str]:
 
 
 def accepted_limits(limits: LimitsTable) -> list[str]:
-    """What limits.i_accept lets pass, in words."""
+    """Describe the limits accepted by limits.i_accept."""
     return [f"{words}, accepted by limits.i_accept" for key, words in limits_beyond_ceiling(limits).items() if key in limits.i_accept]
 
 
@@ -137,17 +139,19 @@ def _percent(bps: int) -> str:
     return f"{bps / 100:g}%"
 
 
-# --- limits.max_weight: the most that any single asset, or one by its name, may be of the portfolio.
+# --- limits.max_weight: maximum weight of any asset, or of one by name.
 
 
 def max_weight_bps(config: Config, symbol: str) -> int | None:
-    """The most that an asset may be of the portfolio; None without a limit."""
+    """Return an asset's maximum weight; None without a limit."""
     table = config.limits.max_weight or {}
     return table.get(symbol, None if symbol == config.portfolio.numeraire else table.get(ANY))
 
 
 def require_max_weight(config: Config) -> None:
-    """Raises ValueError naming asset, value and remedy where a target, or what an allocator may choose, is above its limit."""
+    """Raise ValueError naming asset, value and remedy if a target, or a possible choice of an
+    allocator, is above its limit.
+    """
     portfolio, table = config.portfolio, config.limits.max_weight or {}
     symbols = [asset.symbol for asset in portfolio.assets]
     strange = next((name for name in table if name != ANY and name not in symbols), None)
@@ -167,7 +171,7 @@ def require_max_weight(config: Config) -> None:
 
 
 def _wanted(config: Config, symbol: str) -> Iterator[tuple[str, int]]:
-    """The most that each part of the config may want of an asset, with the key that says so."""
+    """Return the highest weight that each part of the config may want of an asset, with its key."""
     table = config.portfolio
     if config.strategies:
         parts = [one.share * _of_strategy(one, symbol, len(table.assets)) for one in config.strategies]
@@ -184,7 +188,9 @@ def _of_strategy(one: StrategyTable, symbol: str, assets: int) -> int:
 
 
 def _of_allocator(weights: WeightsTable, symbol: str) -> int:
-    """The most that it may choose; nothing of what keeps its target."""
+    """Return the highest weight that the allocator may choose; zero for assets that keep their
+    target.
+    """
     return 0 if weights.method is AllocationMethod.FIXED or symbol in weights.fixed else weight_bounds(weights, symbol)[1]
 
 

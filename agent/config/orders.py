@@ -78,9 +78,11 @@ class OrderKeys(ExitKeys):
 
 
 class OrdersTable(ExitKeys):
-    """Orders of the whole portfolio, and common settings. `absent` says where the weight of an exited or waiting asset goes.
+    """Orders of the whole portfolio, and common settings.
 
-    `hysteresis` is the distance of a price from its level at which an order is armed, and below which a closed entry opens again.
+    `absent` is the destination of an exited or waiting asset's weight. `hysteresis` is the distance
+    of a price from its level at which an order is armed, and below which a closed entry opens
+    again.
     """
 
     absent: Literal["cash", "redistribute"] = "cash"
@@ -89,7 +91,9 @@ class OrdersTable(ExitKeys):
 
 
 def require_orders(portfolio: PortfolioTable) -> None:
-    """Raise ValueError naming field and remedy for orders that could never fire, or would fire at once at any price."""
+    """Raise ValueError naming field and remedy for orders that could never trigger, or would
+    trigger at once at any price.
+    """
     table = portfolio.orders or OrdersTable()
     if table.hysteresis > MOST_HYSTERESIS_BPS:
         raise ValueError('portfolio.orders.hysteresis: more than 20%; write less, such as "1%"')
@@ -177,7 +181,8 @@ def _require_order(asset: AssetTable) -> None:
             )
 
 
-# --- [execution] in time: at once, in slices, over a stated time, or at a price; each style requires all its keys.
+# --- [execution] over time: at once, in slices, over a given time, or at a price; each style
+# requires all its keys.
 
 
 ZONE = "zone"

@@ -1,4 +1,6 @@
-"""Profiles: weights, triggers and limits of a portfolio in one file, without addresses that money goes to (T16)."""
+"""Profiles: weights, triggers and limits of a portfolio in one file, without payout addresses
+(T16).
+"""
 
 from __future__ import annotations
 
@@ -52,9 +54,8 @@ class ProfileHeaderTable(ConfigTable):
 
 
 class ProfileAssetTable(ConfigTable):
-    """One target. `address` is the token's in the config that the profile comes from.
-
-    A symbol is checked when it is looked up, so that a look-alike is reported as such.
+    """One target. `address` is the token's in the source config. Symbols are checked at look-up, so
+    that a look-alike is reported as such.
     """
 
     symbol: str = Field(min_length=1, max_length=64)
@@ -94,7 +95,9 @@ class Profile:
 
 
 def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
-    """The profile of a config as TOML, and the names of omitted tables. Raises ConfigError if a value looks secret."""
+    """Return the profile of a config as TOML, and the names of omitted tables. Raises ConfigError
+    if a value looks secret.
+    """
     raw = tomllib.loads(loaded.path.read_text(encoding="utf-8"))
     portfolio = raw["portfolio"]
     found: dict[str, Any] = {
@@ -219,7 +222,9 @@ class ResolvedToken:
 
 
 def resolve_token(symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str) -> ResolvedToken:
-    """The token of that symbol. Raises ConfigError for one that is unknown, ambiguous, or looks like another known one."""
+    """Return the token of that symbol. Raises ConfigError if it is unknown, ambiguous, or resembles
+    another known symbol.
+    """
     own = [
         TemplateAsset(one.symbol, NATIVE if isinstance(one, AssetTable) and one.native else one.address, "", one.feed, one.decimals)
         for one in config.portfolio.listed
@@ -265,9 +270,9 @@ def merge_profile(
 ) -> str:
     """Merge the profile into the config's `text`, which parses as `config`.
 
-    `tokens` are those of its assets, in order; `limits` those to take. Assets that the profile lacks are removed, and their holdings left
-    alone; with `sell_others` they stay with a target of 0, and so does the numeraire in any case. Raises ConfigError if the wrapped native
-    coin would be lost.
+    `tokens` are those of its assets, in order; `limits` those to take. Assets missing from the
+    profile are removed, and their holdings kept; with `sell_others` they stay with a target of 0,
+    as the numeraire always does. Raises ConfigError if the wrapped native coin would be lost.
     """
     document: Any = tomlkit.parse(text)
     portfolio, wrapped = document["portfolio"], config.chain.wrapped_native
@@ -316,7 +321,9 @@ def _table(token: ResolvedToken, reserve: bool = True) -> Any:
 
 
 def _hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None:
-    """Remove hubs that are held now, and add the wrapped native coin if it is neither held nor a hub: it prices gas."""
+    """Remove hubs that are now held, and add the wrapped native coin if it is neither held nor a
+    hub: it prices gas.
+    """
     hubs = portfolio.get("hubs", [])
     for number in reversed(range(len(hubs))):
         if str(hubs[number]["address"]).lower() in held:

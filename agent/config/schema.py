@@ -77,11 +77,12 @@ class RpcTable(ConfigTable):
 
 
 class ChainTable(ConfigTable):
-    """Which chain. `single_operator` names the one operator that may decide alone; local chains need none.
+    """The chain.
 
-    `fork` says that the endpoint is a local copy of a live chain under that chain's id: only published test keys sign.
-    `quorum` asks for more operators than usual. Nothing is signed while the newest blocks of too few operators are within
-    `max_lag_blocks` of each other.
+    `single_operator` names the operator that may decide alone; local chains need none. `fork` marks
+    a local copy of a live chain under that chain's id: only published test keys sign. `quorum`
+    requires more operators than the default. Nothing is signed while the newest blocks of too few
+    operators are within `max_lag_blocks` of each other.
     """
 
     chain_id: int = Field(gt=0)
@@ -113,7 +114,9 @@ class ChainTable(ConfigTable):
 
     @property
     def min_operators(self) -> int:
-        """Operators that must agree before money moves: two, or one where that was allowed by name, or as many as `quorum` says."""
+        """Operators that must agree before money moves: two, or one if allowed by name, or
+        `quorum`.
+        """
         return max(self._least, self.quorum or 0)
 
     @property
@@ -134,7 +137,9 @@ class UniswapV2Table(ConfigTable):
 
 
 class UniswapV3Table(ConfigTable):
-    """Uniswap V3: `router` is SwapRouter02, `quoter` QuoterV2, `quoter_v1` what uniswap-python asks where it is installed."""
+    """Uniswap V3: `router` is SwapRouter02, `quoter` QuoterV2, `quoter_v1` the Quoter of
+    uniswap-python, if installed.
+    """
 
     factory: Address
     router: Address
@@ -146,7 +151,7 @@ class UniswapV3Table(ConfigTable):
 
 
 class VenuesTable(ConfigTable):
-    """Where to trade; at least one venue."""
+    """Venues to trade on; at least one."""
 
     uniswap_v2: UniswapV2Table | None = None
     uniswap_v3: UniswapV3Table | None = None
@@ -172,10 +177,11 @@ class VenuesTable(ConfigTable):
 
 
 class WalletTable(ConfigTable):
-    """Whose portfolio; a key source is needed only to send. `keyring` is service/name in the keyring of the operating system.
+    """Wallet of the portfolio; a key source is needed only to send.
 
-    In mode "propose" nothing is signed here: transactions are written into the folder `proposals` for somebody who signs
-    elsewhere. `safe` says that the address is that of a Safe, whose owners sign.
+    `keyring` is service/name in the keyring of the operating system. In mode "propose" nothing is
+    signed here: transactions are written into the folder `proposals` for an external signer. `safe`
+    marks the address as a Safe, whose owners sign.
     """
 
     address: Address
@@ -202,21 +208,21 @@ class WalletTable(ConfigTable):
         return self
 
 
-# --- The keys of [service]: what `trimtab run` tells of itself, to whom, and how long it keeps what it saw.
+# --- [service]: logs, health, heartbeat and retention of `trimtab run`.
 
 
 SHORTEST_HANG_S = 30
 """A request to an endpoint may take a minute with its retries; a bound below this would end sound runs."""
 LONGEST_WAIT_S = 3_600
-"""A look that waits longer for the wallet has told nobody for an hour that it cannot act."""
+"""A cycle that waits longer for the wallet would be silent for over an hour."""
 
 
 class ServiceTable(ConfigTable):
-    """`listen` serves metrics and health on loopback; an address beyond it has to be named once more in `listen_beyond_loopback`.
-
-    `heartbeat_url` is a secret and is asked after each good look. A look without a sign of life for `hang_after` ends the
-    process. `keep_steps` looks without a transaction are kept, the newest. Whoever wants to act waits up to `wallet_wait` for another
-    process that has the wallet.
+    """`listen` serves metrics and health on loopback; another address must be repeated in
+    `listen_beyond_loopback`. `heartbeat_url` is a secret and is requested after each good cycle. A
+    cycle without a sign of life for `hang_after` ends the process. The newest `keep_steps` cycles
+    without a transaction are kept. Commands wait up to `wallet_wait` for another process that holds
+    the wallet.
     """
 
     listen: str | None = None
@@ -288,16 +294,16 @@ def _parse(listen: str) -> tuple[str, int]:
     return found, int(port)
 
 
-# --- The keys of [record]: where each step is written down as a file, and how many files are kept.
+# --- [record]: folder of recorded steps, and their retention.
 
 
 FILES, MEGABYTES = 10_000, 1_000
-"""What is kept where nobody says otherwise: some months of looks every ten minutes."""
+"""Default retention: some months of cycles every ten minutes."""
 
 
 class RecordTable(ConfigTable):
-    """`dir` is relative to the config file. Of the files that trimtab wrote there the newest `keep_files` stay, of them as many as
-    fit into `keep_megabytes`.
+    """Recording of steps. `dir` is relative to the config file. The newest `keep_files` files are
+    kept, up to `keep_megabytes` in total.
     """
 
     dir: str = Field(min_length=1)
@@ -305,7 +311,7 @@ class RecordTable(ConfigTable):
     keep_megabytes: int = Field(default=MEGABYTES, ge=1, le=1_000_000)
 
 
-# --- The keys of [tax]: which lots a sale takes, in what it is reported, and how much gain a year may realise.
+# --- [tax]: lot rule, reporting currency, and yearly limit of realised gains.
 
 
 class TaxTable(ConfigTable):
@@ -326,7 +332,9 @@ class TaxTable(ConfigTable):
 
 
 def read_rates(loaded: LoadedConfig) -> RateTable | None:
-    """The rate table beside the config file; None where taxes are reported in the numeraire. Raises ConfigError."""
+    """Return the rate table beside the config file; None if taxes are reported in the numeraire.
+    Raises ConfigError.
+    """
     tax = loaded.config.tax
     if tax is None or tax.rates is None:
         return None
@@ -339,7 +347,7 @@ def read_rates(loaded: LoadedConfig) -> RateTable | None:
 
 
 def year_limit(text: str | None, decimals: int) -> Fraction | None:
-    """Reporting base units, those of the numeraire times the rate."""
+    """Yearly gain limit in reporting base units: numeraire base units times the rate."""
     return None if text is None else Fraction(Decimal(text)) * 10**decimals
 
 
@@ -350,9 +358,9 @@ NATIVE = "native"
 
 
 def resolve_native_asset(data: object) -> object:
-    """The file's tables with every asset of address "native" at the wrapped token's address, and marked.
-
-    Native coin and wrapped token are one asset: both at once are refused. Raises ValueError, as pydantic's validators expect.
+    """Return the tables with every asset of address "native" at the wrapped token's address, and
+    marked. Native coin and wrapped token are one asset: both at once are refused. Raises
+    ValueError, as pydantic's validators expect.
     """
     if not isinstance(data, dict):
         return data
@@ -399,7 +407,7 @@ def _same(address: object, wrapped: object) -> bool:
 
 
 MIN_TWAP_WINDOW_S = 1_800
-"""A mean price over less can be pushed within a few blocks (T3)."""
+"""Minimum TWAP window; a shorter mean can be manipulated within a few blocks (T3)."""
 LONGEST_DEADLINE_S = 1_800
 """A swap that stays valid for longer is a free option for whoever holds it back (T7)."""
 LONGEST_JUMP_WAIT_S = 30 * 86_400
@@ -426,7 +434,9 @@ def require_protection(config: Config) -> None:
 
 
 def _require_settled_prices(config: Config) -> None:
-    """A trigger that one block can fire, and a rollup whose sequencer nobody watches, are chosen by name or not at all (T3, T13)."""
+    """Require explicit consent for triggers that one block can fire, and for a rollup without a
+    sequencer feed (T3, T13).
+    """
     reference, known = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
     if config.policy.confirm_blocks is None and not config.chain.local:
         raise ValueError("policy.confirm_blocks: missing; write 3, or 0 to let the prices of a single block fire a trigger")
@@ -441,9 +451,8 @@ def _require_settled_prices(config: Config) -> None:
 
 
 class HubTable(ConfigTable):
-    """A token that routes may pass through without being held. `decimals`, if given, must be the chain's.
-
-    `feed_max_age` is that of its own feed, where its heartbeat is another than that of the rest.
+    """A token that routes may pass through without being held. `decimals`, if given, must be the
+    chain's. `feed_max_age` overrides the maximum age of its feed.
     """
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
@@ -454,11 +463,12 @@ class HubTable(ConfigTable):
 
 
 class AssetTable(HubTable, OrderKeys):
-    """One target. `reserve` is an amount in whole coins that is left alone, `rebasing` what the balance may change by in a day
-    without any transfer, as those of rebasing and interest-bearing tokens do. `band` is its own, in place of the trigger's.
+    """One target.
 
-    Its orders stand in agent/config/orders.py. `native` is never written: the file then has address = "native", and `address` here
-    is that of the wrapped token.
+    `reserve` is an amount in whole coins that is not managed. `rebasing` is the largest daily
+    change of the balance without a transfer, of rebasing and interest-bearing tokens. `band`
+    replaces the trigger's. Orders are in agent/config/orders.py. `native` is never written: the
+    file then has address = "native", and `address` here is the wrapped token's.
     """
 
     target: Weight
@@ -510,7 +520,7 @@ class PortfolioTable(ConfigTable):
 
 
 class ReferenceTable(ConfigTable):
-    """Where reference prices come from, in order; on a rollup, whose feed says that its sequencer is up."""
+    """Sources of reference prices, in order; on a rollup, also the sequencer's uptime feed."""
 
     kind: list[Literal["feed", "twap", "spot"]] = Field(min_length=1)
     twap_window: Duration
@@ -521,10 +531,10 @@ class ReferenceTable(ConfigTable):
 
 
 class PolicyTable(ConfigTable):
-    """When to act, how far to go, how long to rest; `risk` is what a zone is measured by.
+    """Trigger, destination and cooldown; `risk` is the measure of a zone.
 
-    Prices fire a trigger once those of `confirm_blocks` blocks before agree; a schedule is late by up to `jitter` of its interval.
-    With `only` one side of a rebalance is traded.
+    Price triggers fire once the prices of `confirm_blocks` earlier blocks agree; schedules are
+    delayed by up to `jitter` of their interval. With `only` one side of a rebalance is traded.
     """
 
     trigger: TriggerTable
@@ -537,9 +547,10 @@ class PolicyTable(ConfigTable):
 
 
 class ExecutionTable(PaceTable):
-    """How a plan is sent. `rebalancer` is the address of our own contract, needed when it is the router.
+    """Sending of plans.
 
-    With `submit_url` signed bytes go there alone; `submit_public_fallback` lets them go to the public endpoints where it fails.
+    `rebalancer` is the address of our own contract, needed if it is the router. With `submit_url`
+    signed bytes go only there; `submit_public_fallback` allows the public endpoints if it fails.
     """
 
     router: Literal["swap_router_02", "rebalancer"]
@@ -559,7 +570,7 @@ class ExecutionTable(PaceTable):
 
 
 class StoreTable(ConfigTable):
-    """Where the journal lives; relative SQLite paths are relative to the config file."""
+    """Location of the store; relative SQLite paths are relative to the config file."""
 
     url: str
 

@@ -142,9 +142,8 @@ def strategy_as_portfolio(table: PortfolioTable, one: StrategyTable) -> Portfoli
 
 
 def _require_alone(config: Config) -> None:
-    """Refuse settings that decide for the whole wallet together with strategies, each of which decides for its share.
-
-    Raises ValueError naming field, value and remedy.
+    """Reject settings that decide for the whole wallet together with strategies. Raises ValueError
+    naming field, value and remedy.
     """
     policy, portfolio, lp = config.policy, config.portfolio, config.lp
     for one in config.strategies:

@@ -257,7 +257,7 @@ def _allocators() -> str:
 
 
 def _sequencer(preset: Preset) -> str:
-    """The sequencer feed on a rollup; elsewhere there is none."""
+    """Return the sequencer feed of a rollup; empty elsewhere."""
     feed = SEQUENCER_FEEDS.get(preset.chain_id)
     if feed is None:
         return ""
@@ -320,10 +320,10 @@ ALLOCATOR_ANCHOR = "[reference]\n"
 
 @dataclass(frozen=True, slots=True)
 class PortfolioTemplate:
-    """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and `limits` in the config's notation.
-
-    `futures` is the largest notional of futures, times spot value. `adjustable` allows choosing the share of stable tokens. `weights` is an
-    allocator, which chooses weights from data in place of `shares`, and `todo` the preparation it needs.
+    """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and
+    `limits` in the config's notation. `futures` is the largest notional of futures, times spot
+    value. `adjustable` allows choosing the share of stable tokens. `weights` is an allocator in
+    place of `shares`, and `todo` the preparation it needs.
     """
 
     name: str
@@ -432,7 +432,7 @@ PORTFOLIO_TEMPLATES = {
 
 
 def find_template(name: str) -> PortfolioTemplate:
-    """The template of that name. Raises ConfigError listing all."""
+    """Return the template of that name. Raises ConfigError listing all names."""
     if name not in PORTFOLIO_TEMPLATES:
         raise ConfigError(
             f"--template: {name!r} is not known", f"choose from {', '.join(PORTFOLIO_TEMPLATES)}; trimtab templates shows them"
@@ -517,7 +517,8 @@ def _inline(values: Mapping[str, str]) -> Item:
     return tomlkit.value(f"{{ {pairs} }}")
 
 
-# --- Token lists in Uniswap's format, from a file whose hash can be pinned; look-alikes are refused.
+# --- Token lists in Uniswap's format, from a file whose hash can be pinned; look-alikes are
+# refused.
 
 
 _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
@@ -565,7 +566,9 @@ def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> Tok
 
 
 def confusable_skeleton(symbol: str) -> str:
-    """Canonical form of a symbol: look-alike letters are the same letter; case and separators do not count."""
+    """Return the canonical form of a symbol: look-alike letters are equal; case and separators are
+    ignored.
+    """
     plain = unicodedata.normalize("NFKD", symbol).casefold()
     kept = "".join(char for char in plain if unicodedata.category(char)[0] in "LNS" or char in "|!")
     return kept.translate(_CONFUSABLES).replace("rn", "m").replace("vv", "w")
@@ -574,9 +577,8 @@ def confusable_skeleton(symbol: str) -> str:
 def refuse_look_alike(
     name: str, address: str | None, known: Iterable[TemplateAsset], listed: Sequence[TemplateAsset], field: str = "--target"
 ) -> None:
-    """Raise ConfigError when `name` looks like another token's symbol: a known one, or another of the list.
-
-    A known token's own symbol is always accepted.
+    """Raise ConfigError if `name` looks like another token's symbol, known or in the list. A known
+    token's own symbol is always accepted.
     """
     known = tuple(known)
     if any(token.symbol == name for token in known):

@@ -177,7 +177,7 @@ _UNITS: Mapping[KeyUnit, Any] = {
 
 
 class AnyTriggerTable(ConfigTable):
-    """One trigger as it is written. The table of each kind is made from its row in NOTATIONS."""
+    """One trigger as written. The table of each kind is generated from its row in NOTATIONS."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -205,7 +205,7 @@ if TYPE_CHECKING:
 else:
     _ANY = Annotated[reduce(or_, map(_table, NOTATIONS.values())), Field(discriminator="kind")]
     TriggerTable = Annotated[Annotated[_ANY, Tag(SINGLE)] | Annotated[list[_ANY], Tag(SEVERAL)], Discriminator(_how_many)]
-"""One trigger, or a list of them, any of which fires."""
+"""One trigger, or a list of which any fires."""
 
 
 def is_zone(table: TriggerTable | None) -> bool:
@@ -235,7 +235,9 @@ Band = Annotated[Any, BeforeValidator(_band)]
 
 
 def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
-    """Build a trigger; a zone still lacks its risk. `tokens` are addresses by symbol, without the numeraire."""
+    """Build a trigger; a zone still lacks its risk. `tokens` are addresses by symbol, without the
+    numeraire.
+    """
     if isinstance(table, AnyTriggerTable):
         return _build(table, tokens)
     triggers = []

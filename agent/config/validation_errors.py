@@ -15,7 +15,7 @@ from agent.units import safe_label
 SECRETS = ("url", "key")
 """Parts of the names of keys whose values are never repeated in an error: secrets, or places where secrets are pasted by mistake."""
 NAMES = ("symbol", "name", "operator", "pool", "pair", "token_id")
-"""Keys that tell an entry of a list from the others."""
+"""Keys that identify an entry of a list."""
 LONGEST = 80
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KINDS = {

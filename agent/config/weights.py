@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HOUR_S, DAY_S = 3_600, 86_400
 MOST_INTERVALS = 1_000
-"""Of a window: every step in which a choice is due carries so many prices of each asset."""
+"""Maximum prices per asset in a window: every step with a due choice carries them."""
 LONGEST_WINDOW_S = 730 * DAY_S
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -48,7 +48,7 @@ class WeightLimitTable(ConfigTable):
 
 
 class WeightsTable(ConfigTable):
-    """An allocator. docs/weights.md lists the keys of each kind; those have no default."""
+    """An allocator. docs/weights.md lists the keys of each kind; they have no defaults."""
 
     kind: MethodName
     every: Duration | None = None
@@ -85,7 +85,9 @@ class WeightsTable(ConfigTable):
 
 
 def require_sampling(every: int | None, step: int | None, window: int | None, least: int | None, age: int | None) -> None:
-    """Raise ValueError if hourly recorded prices cannot be sampled or kept like that; all in seconds."""
+    """Raise ValueError if hourly recorded prices cannot be sampled or kept like this; all in
+    seconds.
+    """
     if every is not None and every < HOUR_S:
         raise ValueError(f"every: {every} s is shorter than an hour, and prices are recorded once an hour; write for example 7d")
     if step is None or window is None or least is None or age is None:

@@ -1,4 +1,6 @@
-"""Send the approvals of a step one by one, revoke leftover allowances, make single payments, and undo everything at a hard pause."""
+"""Send approvals one by one, revoke leftover allowances, make payments, and cancel everything at a
+hard pause.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,15 @@ from agent.store.journal import family
 from agent.venues import composer
 
 MAX_RESETS, RESET_LOOKBACK_NONCES = 3, 12
-"""Consecutive revocations of an allowance that the token still reports before it is left, and the number of newest nonces searched."""
+"""Maximum consecutive revocations of an allowance that the token still reports, and number of
+newest nonces searched.
+"""
 
 
 def approve(actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval], sent: list[Intent]) -> None:
-    """Send approvals until one fails; the gas money of each counts for the next. The plan has to be made anew afterwards."""
+    """Send approvals until one fails; the gas of each counts for the next. Afterwards the plan has
+    to be made anew.
+    """
     step_input = outcome.step_input
     for approval in needed:
         intent = execute_prepared(actors, outcome.step_id, actors.composer.approve(step_input, approval))
@@ -41,10 +47,11 @@ def execute_prepared(actors: StepActors, step_id: str, prepared: PreparedTransac
 
 
 def revoke_leftovers(readers: StepReaders, actors: StepActors, store: StepStorage, outcome: StepOutcome) -> StepOutcome:
-    """Set open allowances to zero, each by its own transaction, however the step ended. The limits of gas apply.
+    """Reset open allowances to zero, one transaction each, however the step ended.
 
-    Sends nothing while paused, with a transaction unfinished, or if nothing was confirmed. An allowance that cannot be revoked is reported
-    and tried again after the next step, unless it was set to zero many times and the token still reports it.
+    Gas limits apply. Sends nothing while paused, with a transaction open, or if nothing was
+    confirmed. A failed revocation is reported and retried after the next step, unless the allowance
+    was reset many times and the token still reports it.
     """
     if (outcome.kind is OutcomeKind.DECLINED and not outcome.transactions) or not actors.executor.ready():
         return outcome
@@ -78,7 +85,9 @@ def revoke_leftovers(readers: StepReaders, actors: StepActors, store: StepStorag
 
 
 def set_to_zero(actors: StepActors, step_id: str, step_input: StepInput, allowed: Sequence[Approval], sent: list[Intent]) -> list[str]:
-    """Revoke each of these approvals and report the reason for every failure; one token's refusal does not stop the others."""
+    """Revoke each of these approvals and report every failure; one token's refusal does not stop
+    the others.
+    """
     troubles: list[str] = []
     for approval in allowed:
         try:
@@ -171,10 +180,11 @@ def pending_intents(journal: Journal) -> tuple[Intent, ...]:
 
 
 def cancel_and_revoke(readers: StepReaders, store: StepStorage, actors: StepActors, why: str) -> StepOutcome:
-    """Cancel, then revoke, each through journal and signer. One token's refusal does not stop the others.
+    """Cancel, then revoke, each through journal and signer.
 
-    HALT if nothing was left to do, DONE if all is done, FAILED if something remains, with the reason. Raises Refused unless the switch is
-    at hard or off, Retryable and OperatorNeeded like a step.
+    One token's refusal does not stop the others. Returns HALT if there was nothing to do, DONE if
+    all is done, FAILED with the reason if something remains. Raises Refused unless the switch is at
+    hard or off, Retryable and OperatorNeeded like a step.
     """
     before = pending_intents(store.journal)
     actors.executor.cancel_pending(why)
@@ -200,7 +210,7 @@ def cancel_and_revoke(readers: StepReaders, store: StepStorage, actors: StepActo
 def revoke_allowances(
     actors: StepActors, step_id: str, step_input: StepInput, allowed: Sequence[Approval]
 ) -> tuple[list[Intent], list[str]]:
-    """Set each of these approvals to zero; return the transactions, and the reasons of failures."""
+    """Reset each of these approvals to zero; return the transactions, and the reasons of failures."""
     sent: list[Intent] = []
     if not actors.executor.ready(for_revoking=True):
         return sent, ["allowances wait for what waits"] if allowed else []
@@ -209,7 +219,7 @@ def revoke_allowances(
 
 
 def _cancels(journal: Journal, before: Sequence[Intent]) -> list[Intent]:
-    """The formerly pending transactions and their cancels as they stand now."""
+    """Return the formerly pending transactions and their cancels in their present state."""
     newest = {intent.tx.nonce: intent.id for intent in before}
     return [intent for nonce, known in newest.items() for intent in family(journal.intents_at(nonce), known)]
 

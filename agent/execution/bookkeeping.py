@@ -49,7 +49,7 @@ Principal = Callable[[str], Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class AuditedEntry:
-    """A transaction's recorded entry beside the one derived from its receipt and step."""
+    """A transaction's recorded entry, and the entry derived from its receipt and step."""
 
     intent: Intent
     entered: Entry | None
@@ -62,8 +62,8 @@ class AuditedEntry:
 
 
 def update_ledger(store: StepStorage, step: StepInput, force: bool = False) -> None:
-    """Enter final transactions, open new places, and record a valuation: at most once an hour, after each change of a balance other
-    than by the market, or with `force`.
+    """Post final transactions, open new books, and record a valuation: at most once an hour, after
+    each balance change other than by the market, or with `force`.
     """
     for intent in store.ledger.intents_without_entry():
         store.ledger.enter(intent, derive_entry(store, intent, step, store.ledger.counted(intent.id), store.ledger.principal))
@@ -79,7 +79,7 @@ def update_ledger(store: StepStorage, step: StepInput, force: bool = False) -> N
     opened: tuple[tuple[str, str], ...] = ()
     if not store.ledger.has_places(places):
         opened = store.ledger.open_places(step.snapshot, places)
-        if not store.ledger.has_places(places):  # a holding that is not in the ledger yet must not look like a profit
+        if not store.ledger.has_places(places):  # a holding missing from the ledger must not look like a profit
             return
     known, books = store.valuations.last_block(), store.balances.expected()
     moved = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
@@ -87,7 +87,7 @@ def update_ledger(store: StepStorage, step: StepInput, force: bool = False) -> N
 
 
 def audit_entries(store: StepStorage, ledger: AuditedLedger, present: StepInput) -> tuple[AuditedEntry, ...]:
-    """Every entry of the book beside the one derived from journal and receipts, in chain order."""
+    """Yield every recorded entry with the one derived from journal and receipts, in chain order."""
     written = {entry.id: entry for entry in ledger.entered()}
     found: list[AuditedEntry] = []
     before = [entry for entry in ledger.entries() if entry.kind is EntryKind.OPENING]
@@ -104,9 +104,8 @@ def audit_entries(store: StepStorage, ledger: AuditedLedger, present: StepInput)
 
 
 def derive_entry(store: StepStorage, intent: Intent, present: StepInput, counted: frozenset[str], principal: Principal) -> Entry:
-    """The entry of a final transaction at the reference prices of its own step, or of `present` if that cannot be read any more.
-
-    `principal` returns the net amount put into a position.
+    """Return the entry of a final transaction at the reference prices of its own step, or of
+    `present` if that is unreadable. `principal` returns the net amount provided to a position.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -149,8 +148,8 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
 
 
 def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
-    """Base units in the wallet that are not managed: reserves, and the native coin unless it is an asset. The reserve of the native
-    asset is first taken from native coin.
+    """Return base units in the wallet that are not managed: reserves, and native coin unless it is
+    an asset. The reserve of the native asset is taken from native coin first.
     """
     found = {asset.token.address: min(balances[asset.token.address], asset.reserve_raw) for asset in step.portfolio.assets}
     native = next((asset for asset in step.portfolio.assets if asset.native), None)
@@ -222,16 +221,17 @@ def entry_prices(step: StepInput) -> EntryPrices:
     return EntryPrices(reference_prices(step).by_token, step.portfolio.wrapped_native)
 
 
-# --- Transactions mined or in flight that the ledger lacks, as entries: so that a year's gain is not realised twice.
+# --- Unposted mined and pending transactions as entries, so that a year's gain is not realised
+# twice.
 
 
 _MINED = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
 
 
 def pending_entries(store: StepStorage, present: StepInput) -> tuple[Entry, ...]:
-    """One entry per unfinal nonce: by the receipt if there is one, else as planned and without gas, which would lower the gain.
-
-    Of replacements at a nonce the mined one counts, else the first. `present` replaces a step that cannot be read any more.
+    """Return one entry per unfinal nonce: by the receipt if there is one, else as planned and
+    without gas, which would lower the gain. Of replacements at a nonce the mined one counts, else
+    the first. `present` replaces an unreadable step.
     """
     by_nonce: dict[int, Intent] = {}
     for intent in store.ledger.unsettled():
@@ -269,10 +269,10 @@ def record_allocation(step: StepInput, allocations: AllocationJournal) -> None:
 
 
 def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceJournal) -> None:
-    """Record reference prices in the first cycle of each hour whose prices are confirmed.
+    """Record reference prices in the first cycle of each hour with confirmed prices.
 
-    If policy.confirm_blocks is set, the blocks before are read for it once an hour. If they cannot be read the next cycle tries again; a
-    cycle never fails for it.
+    If policy.confirm_blocks is set, the preceding blocks are read for it once an hour. If they are
+    unreadable the next cycle retries; a cycle never fails for it.
     """
     at_s, numeraire = review_time_s(step.snapshot), step.portfolio.numeraire.address
     if prices.has(numeraire, at_s):
@@ -297,15 +297,15 @@ REMEDY = "an endpoint that keeps old states can tell; or wait a day; or vouch fo
 def with_prior_day(
     step: StepInput, balances: BalanceJournal, budgets: BudgetJournal, endpoint_pool: EndpointPool, contract: bool = False
 ) -> StepInput:
-    """Return the step with a history that covers the last 24 h, read from the chain once.
+    """Return the step with a history of the last 24 h, read from the chain once.
 
-    If the chain cannot answer, the history says so. Daily limits then refuse until the store itself has seen a whole day or the owner
-    confirms it: no budget starts empty.
-
-    An exchange is valued at the reference prices just before it where feeds and the node still have them, else at present ones. Its gain
-    counts as zero and its loss as at least its gas. A transfer out, unless to the router, was the owner's own act: it costs its gas and
-    counts as paid out (limits.payout_per_day), as does the loss of an exchange elsewhere. The nonce of a wallet that is a `contract` does
-    not show transactions that others had it make.
+    If the chain cannot answer, the history says so. Daily limits then refuse until the store itself
+    covers a whole day or the owner confirms it: no budget starts empty. An exchange is valued at
+    the reference prices just before it if feeds and the node still have them, else at present ones.
+    Its gain counts as zero and its loss as at least its gas. A transfer out, unless to the router,
+    was the owner's own: it costs its gas and counts as paid out (limits.payout_per_day), as does
+    the loss of an exchange elsewhere. If the wallet is a `contract`, its nonce does not show
+    transactions sent by others.
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
@@ -330,9 +330,9 @@ def with_prior_day(
 
 
 def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalTransaction, ...]:
-    """Return each transaction's use of the daily limits, at the reference prices of its time if known, else present ones.
-
-    Raises HistoryUnavailable if one moved an asset that has neither price: it would be recorded without a loss for good.
+    """Return each transaction's use of the daily limits, at the reference prices of its time if
+    known, else present ones. Raises HistoryUnavailable if one moved an asset with neither price: it
+    would be recorded without a loss for good.
     """
     assets = {asset.token.address for asset in step.portfolio.assets} | {step.portfolio.wrapped_native}
     now = reference_prices(step).by_token
@@ -347,7 +347,7 @@ def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalT
 
 
 def _with_feeds_as_of(step: StepInput, sent: MinedTx) -> StepInput:
-    """Return the step with its feeds' answers at that time in place of the present ones."""
+    """Return the step with the feeds' answers of that time in place of the present ones."""
     then, now_s = dict(sent.answers), step.snapshot.head.timestamp_s
     feeds = tuple(
         replace(feed, answer=then[feed.feed], started_at_s=now_s, updated_at_s=now_s) if feed.feed in then else feed

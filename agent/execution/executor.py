@@ -20,25 +20,26 @@ class JournaledExecutor:
         self._reconciler = Reconciler(self._submitter, self._replacer)
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
-        """Resolve every open intent against the chain and return them as they stand then.
+        """Resolve every open intent against the chain and return them in their new state.
 
-        Sends nothing while the kill switch is on or with `may_send` False. Raises OperatorNeeded if something else has used a nonce or is
-        about to, Retryable if the endpoint cannot answer.
+        Sends nothing while the kill switch is on or with `may_send` False. Raises OperatorNeeded if
+        another sender has used a nonce or is about to, Retryable if the endpoint cannot answer.
         """
         return self._reconciler.run(may_send=may_send)
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Cancel every pending transaction, drop those never sent, and return them as they stand then.
+        """Cancel every pending transaction, drop unsent ones, and return them in their new state.
 
-        Sends only while the kill switch is at hard or off, else raises Refused. Raises OperatorNeeded if a cancel cannot be sent, Retryable
-        if the endpoint cannot answer.
+        Sends only while the kill switch is at hard or off, else raises Refused. Raises
+        OperatorNeeded if a cancel cannot be sent, Retryable if the endpoint cannot answer.
         """
         return self._reconciler.cancel_pending(why)
 
     def resync_nonce(self) -> int:
-        """Adopt the chain's present nonce on the operator's word, and return it.
+        """Adopt the chain's present nonce on the operator's command, and return it.
 
-        For a wallet that was used by hand, or a store restored from a backup. Raises Retryable while a transaction of ours is open.
+        For a wallet that was used by hand, or a store restored from a backup. Raises Retryable
+        while a transaction of the agent is open.
         """
         return self._reconciler.resync_nonce()
 
@@ -52,14 +53,13 @@ class JournaledExecutor:
         return allowed and not unfinished
 
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
-        """Carry one transaction from PLANNED to its end and return it: FINAL, REVERTED, or MINED while blocks are slow.
-
-        If it is pending too long it is replaced at a higher fee, and the returned intent is the one in a block; or it is cancelled and
-        returned as it stands then: CANCELLED once that is final.
-
-        `grant.deadline_s` is the chain time after which it must not be sent. Raises Refused before anything is sent (kill switch,
-        simulation, deadline, nonce, signing rules). Raises Retryable if it was sent and is not mined in time, or the result of the send is
-        unknown: the next `reconcile` follows it, and nothing new is planned until then.
+        """Carry one transaction from PLANNED to its end and return it: FINAL, REVERTED, or MINED
+        while blocks are slow. A transaction pending too long is replaced at a higher fee, and the
+        mined intent returned, or cancelled and returned as CANCELLED once that is final.
+        `grant.deadline_s` is the chain time after which it must not be sent. Raises Refused before
+        anything is sent (kill switch, simulation, deadline, nonce, signing rules). Raises Retryable
+        if it was sent and is not mined in time, or if the result of sending is unknown: the next
+        `reconcile` resolves it, and nothing new is planned until then.
         """
         submitter = self._submitter
         submitter.require_running(grant)

@@ -1,8 +1,8 @@
-"""Exits that are refused: by the guards for their market, or just before sending.
+"""Refused exits: by the guards for their market, or just before sending.
 
-Each goes by its own transaction and blocks itself alone. A token can pass its screen and still refuse
-the router, misreport its allowance, or burn the gas of a simulation. Nothing refused is sent, and a
-refusal that is not due to the exit's own trade refuses the whole step.
+Each exit is a separate transaction and blocks only itself. A token can pass its screen and still
+refuse the router, misreport its allowance, or burn the gas of a simulation. Nothing refused is
+sent, and a refusal unrelated to the exit's own trade refuses the whole step.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from agent.policy.orders import exits
 from agent.ports import Approval, BudgetJournal, Composer
 
 MAX_INEFFECTIVE_APPROVALS = 2
-"""Approvals that were mined and changed nothing, after which a token counts as one that refuses them."""
+"""Mined approvals without effect after which a token counts as refusing them."""
 TRADE_SIGNER_RULES = frozenset(
     f"signer.{rule}"
     for rule in ("tokens", "venue", "pool_fee", "amount_in", "floor", "min_out", "price", "bounds", "approval_amount", "contract")
 )
-"""Rules of the signer about what is traded; not about nonce, fees, chain, time, kind, recipient or spender."""
+"""Signer rules about the traded assets; not about nonce, fees, chain, time, kind, recipient or
+spender.
+"""
 NOTHING_TO_DO = "nothing has to be done"
 SOLD_IN_PART = "it was sold as far as the limits allow, and the rest is sold in the next cycle"
 REVERTED = "its transaction did not succeed, and it is tried again in the next cycle"
 
 
 class ExitRefused(Refused):
-    """A refusal just before sending for which the token of the exit alone is at fault."""
+    """A refusal just before sending for which only the exit's token is at fault."""
 
 
 def market_refusal(outcome: StepOutcome) -> BlockedExit | None:
@@ -53,9 +55,10 @@ def market_refusal(outcome: StepOutcome) -> BlockedExit | None:
 def missing_approvals(
     composer: Composer, outcome: StepOutcome, plan: Plan, sent: Sequence[Intent], last: bool = False
 ) -> Sequence[Approval]:
-    """Approvals that the plan lacks. Raises ExitRefused if an exit's token hides or drops its allowance.
+    """Return approvals that the plan lacks.
 
-    With `last` no later plan could use an approval: an exit that still lacks one is not sold in this step.
+    Raises ExitRefused if an exit's token hides or drops its allowance. With `last` no later plan
+    could use an approval: an exit that still lacks one is not sold in this step.
     """
     token = outcome.decided.exit_token
     try:
@@ -72,9 +75,8 @@ def missing_approvals(
 
 
 def require_exit_possible(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
-    """Raise ExitRefused if the exit that was confirmed cannot be done any more.
-
-    Its token may hide its balance, spoil its market or fail its screen once it is approved.
+    """Raise ExitRefused if the confirmed exit is no longer possible. Once approved, its token may
+    hide its balance, spoil its market or fail its screen.
     """
     step, token = now.step_input, confirmed.decided.exit_token
     if not token or token == now.decided.exit_token:
@@ -101,7 +103,9 @@ def require_no_new_exclusions(confirmed: StepOutcome, now: StepOutcome, remedy: 
 
 
 def concerns_trade(why: Refused) -> bool:
-    """True if the simulation, the token or a signer rule refused what is traded; not fees, time or wallet."""
+    """True if the simulation, the token or a signer rule refused the trade itself; not fees, time
+    or wallet.
+    """
     guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
     return isinstance(why, UnsendableTransaction | ExitRefused) or (bool(guards) and guards <= TRADE_SIGNER_RULES)
 
@@ -110,7 +114,7 @@ def without_doubtful(
     known: Sequence[SubmissionRefusal],
     doubtful: Mapping[str, SubmissionRefusal | None],
 ) -> tuple[SubmissionRefusal, ...]:
-    """Return the refusals with the entries of these tokens as they were before."""
+    """Return the refusals with the earlier entries of these tokens."""
     before = (one for one in doubtful.values() if one is not None)
     return (*(one for one in known if one.token not in doubtful), *before)
 

@@ -42,10 +42,10 @@ class RefusingSigner:
 
 
 class ProposingExecutor(JournaledExecutor):
-    """The engine's executor for an external signer: records and proposes transactions, and sends none.
-
-    Intents stay PLANNED until the chain has the proposed transaction; then they go through the journal's table like any other. The intent
-    is on disk before it is proposed, and the proposal is made from the journal alone.
+    """The engine's executor for an external signer: records and proposes transactions, and sends
+    none. Intents stay PLANNED until the chain has the proposed transaction, then follow the
+    journal's table. The intent is on disk before it is proposed, and the proposal is made from the
+    journal alone.
     """
 
     def __init__(self, submitter: Submitter, book: ProposalJournal, owner: ExternalSigner, outbox: Outbox) -> None:
@@ -54,10 +54,10 @@ class ProposingExecutor(JournaledExecutor):
         self._book, self._owner, self._outbox = book, owner, outbox
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
-        """Settle what was proposed: mined, expired, or still waiting.
+        """Settle proposals: mined, expired, or still waiting.
 
-        Raises AwaitingExternalSignature while one waits, OperatorNeeded if something else took its nonce or an expired one was sent after
-        all.
+        Raises AwaitingExternalSignature while one waits, OperatorNeeded if another transaction took
+        its nonce or an expired one was sent.
         """
         proposed, open_before = self._book.proposed(), self._journal.open_intents()
         for intent in open_before:
@@ -68,9 +68,10 @@ class ProposingExecutor(JournaledExecutor):
         return [self._now(intent) for intent in open_before]
 
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
-        """Record the transaction and propose it. Always raises: AwaitingExternalSignature once it waits for its signer.
+        """Record the transaction and propose it.
 
-        Raises Refused before it is proposed, by the kill switch, the simulation, the nonce, or the signing rules.
+        Always raises: AwaitingExternalSignature once it awaits its signer. Raises Refused before it
+        is proposed, by the kill switch, the simulation, the nonce, or the signing rules.
         """
         submitter = self._submitter
         submitter.require_running(grant)

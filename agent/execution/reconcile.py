@@ -69,7 +69,7 @@ class ReorgHandler:
                 raise self._too_deep(intent, depth)
 
     def _unchecked(self, ended: Sequence[Intent]) -> Sequence[Intent]:
-        """Transactions not yet found in the present chain by an earlier check, newest first."""
+        """Return transactions not yet found in the present chain by an earlier check, newest first."""
         anchor = self._anchor
         if not ended or anchor is None or self._submitter.sender.block_hash(anchor.number) != anchor.hash:
             return ended
@@ -107,9 +107,11 @@ def _block(intent: Intent) -> tuple[int, str]:
 
 
 MAX_GAS_MULTIPLE = 4
-"""Largest multiple of its first gas money that one transaction may cost after all bumps, cancels included."""
+"""Largest multiple of the initial gas cost that a transaction may cost after all bumps, cancels
+included.
+"""
 RESERVED_BUMPS = 2
-"""Steps of 12.5 % below the ceiling that bumps leave free, so that a cancel, and a bump of it, can still be paid."""
+"""Steps of 12.5 % below the ceiling that bumps leave free for a cancel and a bump of it."""
 _MIN_GAS = 21_000
 
 
@@ -133,7 +135,7 @@ class TxReplacer:
             newest = None if after_s is None else self._newest(nonce)
             if after_s is None or newest is None:
                 return
-            age_s = self._submitter.clock.now_s() - newest.created_s  # at first: what an earlier process left waits since then
+            age_s = self._submitter.clock.now_s() - newest.created_s  # initially: time that an earlier process left has passed since
             if (max(waited_s, age_s) if tried_s is None else waited_s - tried_s) < after_s:
                 return
             tried_s = waited_s
@@ -177,7 +179,7 @@ class TxReplacer:
             )
         tx = replace(tx, gas=max(_MIN_GAS, simulation.gas * 6 // 5))
         now_s, ceiling_wei = simulation.head.timestamp_s, settings.max_fee_wei
-        # a cancel that the first gas money cannot pay for may cost what the owner's ceiling allows
+        # a cancel that the initial gas budget cannot pay for may cost up to the owner's ceiling
         most_wei = max(MAX_GAS_MULTIPLE * self._first_gas_wei(waiting), 0 if ceiling_wei is None else tx.gas * ceiling_wei)
         self._require_gas_money(tx, waiting, most_wei, now_s)
         grant = _cancel_grant(now_s, max(self._journal.grant(waiting.id).deadline_s, now_s), most_wei)
@@ -198,10 +200,12 @@ class TxReplacer:
         self._launch(waiting, waiting.kind, tx, grant, waiting.note, waiting.deadline_s)
 
     def _launch(self, waiting: Intent, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, deadline_s: int | None) -> None:
-        """Record it in the place of `waiting`, and send it. A nonce used meanwhile is left for the next poll to find."""
+        """Record it in place of `waiting`, and send it. A nonce used meanwhile is found by the next
+        poll.
+        """
         submitter = self._submitter
         for intent in self._journal.intents_at(tx.nonce):
-            if intent.state in (IntentState.PLANNED, IntentState.SIGNED):  # left by a process that ended before it could send
+            if intent.state in (IntentState.PLANNED, IntentState.SIGNED):  # left by a process that ended before sending
                 submitter.drop(intent, "another of its nonce waits")
         intent = submitter.plan(waiting.step_id, kind, tx, grant, note, deadline_s, replaces=waiting.id)
         try:
@@ -210,12 +214,12 @@ class TxReplacer:
             submitter.tell(SubmissionEvent("not-taken", intent, error.message))
 
     def _newest(self, nonce: int) -> Intent | None:
-        """The newest intent at `nonce` whose bytes were sent; None if there is none, or one is in a block."""
+        """Return the newest sent intent at `nonce`; None if there is none, or one is mined."""
         flying = self._submitter.in_flight(nonce)
         return flying[0] if flying and all(intent.state is IntentState.BROADCAST for intent in flying) else None
 
     def _first_gas_wei(self, waiting: Intent) -> int:
-        """Gas money granted to the first transaction of this chain of replacements."""
+        """Return the gas granted to the first transaction of this chain of replacements."""
         place = {intent.id: intent.replaces for intent in self._journal.intents_at(waiting.tx.nonce)}
         first = waiting.id
         while (older := place.get(first)) is not None:
@@ -268,7 +272,9 @@ def cancel_transaction(original: UnsignedTx, wallet: str, head: Head, limit_wei:
 
 
 def _bump_ceiling_wei(ceiling_wei: int | None) -> int | None:
-    """Fee ceiling of bumps: far enough below the owner's ceiling for a cancel, and a bump of it."""
+    """Return the fee ceiling of bumps: below the owner's ceiling by the cost of a cancel and a bump
+    of it.
+    """
     return None if ceiling_wei is None else ceiling_wei * BUMP_DENOMINATOR**RESERVED_BUMPS // BUMP_NUMERATOR**RESERVED_BUMPS
 
 
@@ -286,7 +292,7 @@ _NONCE_CHECKS = 3
 
 
 class Reconciler:
-    """Resolves one nonce after the other, oldest first: a nonce is done only once one known hash is final."""
+    """Resolves nonces one by one, oldest first: a nonce is done only once one known hash is final."""
 
     def __init__(self, submitter: Submitter, replacer: TxReplacer) -> None:
         self._submitter = submitter
@@ -296,7 +302,9 @@ class Reconciler:
         self._sender = submitter.sender
 
     def run(self, *, may_send: bool) -> list[Intent]:
-        """Resolve every open intent, including those that a reorg opened again; return them as they stand then."""
+        """Resolve every open intent, including those reopened by a reorg; return them in their new
+        state.
+        """
         self._rewinder.run()
         open_before = self._journal.open_intents()
         for intent in open_before:
@@ -309,9 +317,8 @@ class Reconciler:
         return [self._now(intent) for intent in open_before]
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Take back all that is in no block: drop unsent intents, cancel pending ones; return them as they stand then.
-
-        For a kill switch at hard, which is read again before each cancel is sent.
+        """Drop unsent intents and cancel pending ones; return them in their new state. For a kill
+        switch at hard, which is read again before each cancel is sent.
         """
         open_before = self._journal.open_intents()
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
@@ -331,13 +338,13 @@ class Reconciler:
             self._replacer.cancel(flying[0], why)
 
     def require_known_nonce(self) -> int:
-        """Return the chain's next nonce if it is the one the journal expects; on first use the chain's is adopted.
-
-        Raises OperatorNeeded if something else used the wallet, Retryable if the endpoint is behind the journal.
+        """Return the chain's next nonce if it is the one the journal expects; on first use adopt
+        the chain's. Raises OperatorNeeded if another sender used the wallet, Retryable if the
+        endpoint is behind the journal.
         """
         latest, pending = self._nonces()
         expected = self._journal.expected_nonce()
-        if expected is not None and latest < expected:  # what is pending there may be ours
+        if expected is not None and latest < expected:  # pending transactions may be ours
             self._rewinder.require_possible(expected - 1)
             raise Retryable(
                 f"the endpoint's next nonce is {latest}, the journal's {expected}: it is behind our transaction of nonce {expected - 1}, "
@@ -435,7 +442,9 @@ class Reconciler:
         return mined is not None and self._submitter.await_final(mined).state is not IntentState.BROADCAST
 
     def _bring_back(self, alive: list[Intent]) -> None:
-        """Resend or cancel a transaction that no node knows: the newest goes out unchanged, at a higher fee, or as a cancel."""
+        """Resend or cancel a transaction that no node knows: unchanged, at a higher fee, or as a
+        cancel.
+        """
         for intent in reversed(alive):
             if intent.state is IntentState.BROADCAST and self._too_cheap(intent):
                 self._replacer.bump_or_cancel(intent.tx.nonce)
@@ -445,7 +454,7 @@ class Reconciler:
                 signed = self._submitter.sign_again(intent, simulation.head.timestamp_s)
                 self._submitter.require_running(self._journal.grant(intent.id))
             except Refused as error:
-                if intent.state is IntentState.SIGNED:  # BROADCAST is written before bytes leave: these never did
+                if intent.state is IntentState.SIGNED:  # BROADCAST is written before bytes leave: these never left
                     self._submitter.drop(intent, error.message)
                     continue
                 if (self._submitter.is_paused() is False or self._submitter.is_hard()) and self._still_unknown(alive):
@@ -469,7 +478,7 @@ class Reconciler:
         return base_fee_wei is not None and fees.most_wei < base_fee_wei
 
     def _still_unknown(self, alive: list[Intent]) -> bool:
-        """True if no node knows it yet: a simulation also fails for a transaction that was just mined."""
+        """True if no node knows it yet: a simulation also fails for a transaction mined just now."""
         return all(self._sender.look(str(intent.tx_hash)).state == "unknown" for intent in alive)
 
     def _cancel_late(self, nonce: int) -> None:

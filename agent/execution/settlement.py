@@ -57,9 +57,10 @@ class RealisedLeg:
 
 
 def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
-    """The plan's legs as executed. Pools that serve several legs are matched in the order of the legs.
+    """Return the plan's legs as executed.
 
-    An amount that goes from one pool straight into the next is output of one leg and input of the other.
+    Pools that serve several legs are matched in leg order. An amount that passes from one pool
+    directly into the next is output of one leg and input of the other.
     """
     outgoing, incoming = list(receipt.transfers), list(receipt.transfers)
 
@@ -99,9 +100,8 @@ def _turned(leg: Leg, raw: int | None) -> RealisedLeg:
 
 
 def native_delta(intent: Intent, wallet: str, coin: str) -> int:
-    """Change of the wallet's native coin by a mined intent, without gas, wei.
-
-    It is the wrapped native coin `coin` that the wallet or the contract it called unwrapped, less the value sent.
+    """Return the change of native coin by a mined intent, without gas, wei: wrapped native coin
+    `coin` unwrapped by the wallet or the called contract, less the value sent.
     """
     receipt = intent.receipt
     if receipt is None or receipt.status != 1:
@@ -110,10 +110,10 @@ def native_delta(intent: Intent, wallet: str, coin: str) -> int:
 
 
 def trade_loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapping[str, Fraction], gas_value: Fraction) -> Fraction:
-    """Numeraire base units lost (negative: gained): balances before minus after at the prices before the trade, plus gas.
-
-    Balances in base units per token; `prices` in numeraire base units per token base unit. A token without a price counts zero if it grew;
-    if it shrank its loss cannot be valued: OperatorNeeded.
+    """Return numeraire base units lost (negative: gained): balances before minus after at the
+    prices before the trade, plus gas. Balances in base units per token; `prices` in numeraire base
+    units per token base unit. A token without a price counts zero if it grew; if it shrank its loss
+    cannot be valued: OperatorNeeded.
     """
     total = gas_value
     for token in sorted({*before, *after}):
@@ -145,13 +145,16 @@ def book_intent(  # noqa: PLR0913
     payout: Payout | None = None,
     apart: Fraction = Fraction(0),
 ) -> Fraction:
-    """Book a mined intent, also a reverted or cancelling one, and return its loss; booking again changes nothing.
+    """Book a mined intent, also a reverted or cancelling one, and return its loss; booking is
+    idempotent.
 
-    `prices` are the reference prices before the trade, `native_price` that of one wei. `balances` are those before and after, if read: the
-    loss is the worse of balances and the receipt's events, so that neither false events nor a deposit in between hides one. `chain_s` is
-    the time of the block, or later. Only tokens in `prices` count. Without `gain_counts` the loss is at least the gas: prices of another
-    time prove no gain. Native coin counts as `coin`, its wrapped token, so that wrapping is no loss. A payout is an outflow and not a loss.
-    `apart` is the value of a purchase or of a withdrawal's sale, which limits of turnover do not count.
+    `prices` are the reference prices before the trade, `native_price` that of one wei. `balances`
+    are those before and after, if read: the loss is the worse of balances and receipt events, so
+    that neither false events nor a deposit in between hides a loss. `chain_s` is the time of the
+    block, or later. Only tokens in `prices` count. Without `gain_counts` the loss is at least the
+    gas: prices of another time prove no gain. Native coin counts as `coin`, its wrapped token, so
+    that wrapping is no loss. A payout is an outflow and not a loss. `apart` is the value of a
+    purchase or of a withdrawal's sale, which turnover limits do not count.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -196,11 +199,11 @@ def book_liquidity_action(
     native_price: Price,
     chain_s: int,
 ) -> Value:
-    """Book a mined liquidity action, also a reverted one, and return its loss in numeraire base units; its turnover is zero.
-
-    `basis` is the step that it was planned in (None: not readable any more, then only its gas counts as lost), `after` a snapshot read
-    right after it. The loss is the worse of the receipt and both snapshots: wallet payments and changed positions at reference prices. A
-    withdrawal that pays less than the liquidity's value is a loss, and so is liquidity bought too dear.
+    """Book a mined liquidity action, also a reverted one, and return its loss in numeraire base
+    units; its turnover is zero. `basis` is the step that planned it (None if unreadable: then only
+    its gas counts as lost), `after` a snapshot read right after it. The loss is the worse of the
+    receipt and both snapshots: wallet payments and changed positions at reference prices. A
+    withdrawal that pays less than the liquidity's value is a loss, as is overpaid liquidity.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -265,7 +268,7 @@ def _by_snapshots(
     had, has = ({position.name: position for position in read.positions} for read in (before, after))
     known = {*had, name}
     if isinstance(action, Withdraw) and action.liquidity == action.held and name not in has:
-        known.discard(name)  # it is empty, so it is no longer read
+        known.discard(name)  # an empty position is no longer read
     if not known <= set(has):
         return None
     return _total(before, list(had.values()), after, prices) - _total(after, [has[one] for one in known], before, prices)
@@ -287,15 +290,16 @@ def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
     return raw0 * price0 + raw1 * price1
 
 
-# --- Comparison of the wallet's balances with the expected ones before each step; differences become external transfers.
+# --- Comparison of the wallet's balances with expected ones before each step; differences become
+# external transfers.
 
 
 def record_balance_changes(balances: BalanceJournal, snapshot: Snapshot, present: Callable[[], StepInput]) -> tuple[ExternalTransfer, ...]:
     """Record unexplained balance changes, and the balances of `snapshot` as the new basis.
 
-    Returns what it wrote: new transfers, and older ones that now have a value or are accepted. `present` is called only if something
-    changed or may have. A snapshot that cannot be compared, or that another process was faster with, changes nothing: the next cycle
-    compares again.
+    Return what it wrote: new transfers, and older ones newly valued or accepted. `present` is
+    called only if something changed or may have. If the snapshot cannot be compared, or another
+    process was faster, nothing changes: the next cycle compares again.
     """
     books = balances.expected()
     if not balance_changes.is_comparable(snapshot, books):
@@ -303,7 +307,7 @@ def record_balance_changes(balances: BalanceJournal, snapshot: Snapshot, present
     found: tuple[ExternalTransfer, ...] = ()
     if balance_changes.differences(snapshot, books) or balance_changes.may_change(books):
         step = present()
-        books = balances.expected()  # transactions made elsewhere may have become known meanwhile
+        books = balances.expected()  # external transactions may have become known
         found = balance_changes.changes_to_record(step, books)
     return found if balances.record(snapshot, balance_changes.balances_of(snapshot), found, books.turn) else ()
 
@@ -313,13 +317,14 @@ MAX_CLOCK_LEAD_S = 30
 
 
 def settle_mined(store: StepStorage, snapshot: Snapshot, present: Callable[[], StepInput], before: Snapshot | None = None) -> None:
-    """Book every mined transaction that no budget contains yet, at the reference prices of its own step; then compare balances.
+    """Book every mined transaction missing from the budgets, at the reference prices of its own
+    step; then compare balances.
 
-    `present` is called only if that step cannot be read any more (another version wrote it): then present prices count, and no gain. While
-    a token that was spent has no price even now, the transaction waits unbooked: without that price nothing is planned either.
-
-    With the snapshot `before` the last trade, its loss is the worse of balances and events, unless every expected balance is known: then a
-    difference is an external transfer and counts there. Tokens that had no price, strangers' among them, count zero: a plan cannot spend
+    `present` is called only if that step is unreadable (written by another version): then present
+    prices count, and no gain. While a spent token has no price, the transaction waits unbooked, and
+    nothing is planned. With the snapshot `before` the last trade, its loss is the worse of balances
+    and events, unless every expected balance is known: then a difference is an external transfer
+    and counts there. Tokens without a price, foreign ones included, count zero: a plan cannot spend
     them, and events of unknown contracts prove nothing (T11).
     """
     kept = {opening.token for opening in store.balances.expected().openings}
@@ -379,12 +384,12 @@ def originating_step(steps: StepJournal, intent: Intent) -> StepInput | None:
 
 @lru_cache(maxsize=2)
 def _read(text: str) -> StepInput:
-    """Parse a recorded step. Cached, since the transactions of one step are booked and entered one by one."""
+    """Parse a recorded step; cached, since its transactions are booked and posted one by one."""
     return codec.loads(StepInput, text)
 
 
 def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> bool:
-    """True if the transaction spent one of our assets that has no price now."""
+    """True if the transaction spent an asset without a present price."""
     if intent.receipt is None:
         return False
     ours = {asset.token.address for asset in basis.portfolio.assets}
@@ -392,7 +397,7 @@ def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> 
 
 
 def _balances(before: Snapshot, after: Snapshot, prices: dict[str, Fraction]) -> tuple[dict[str, int], dict[str, int]]:
-    """Balances by token, of priced tokens read both times: one that could not be read has not become zero."""
+    """Return balances by token, of priced tokens read both times: unread is not zero."""
     had = {holding.token: holding.raw for holding in before.holdings}
     has = {holding.token: holding.raw for holding in after.holdings}
     both = had.keys() & has.keys() & prices.keys()
@@ -412,9 +417,10 @@ def _with_native(
 
 
 def _chain_s(snapshot: Snapshot, own: StepInput | None) -> int:
-    """Time to book at: no later than the clock, and no earlier than the trade's own step.
+    """Return the booking time: no later than the clock, and no earlier than the trade's own step.
 
-    So a header from the future neither halts the agent until that day, nor takes an entry out of the last 24 hours (T6).
+    A header from the future then neither halts the agent until that day, nor moves an entry out of
+    the last 24 hours (T6).
     """
     believed_s = max(snapshot.now_s + MAX_CLOCK_LEAD_S, 0 if own is None else own.snapshot.head.timestamp_s)
     return min(snapshot.head.timestamp_s, believed_s)

@@ -55,14 +55,16 @@ class CaughtUpReader:
 
 
 class TickExtender:
-    """Reads more ticks of all V3 pools of a step, once: a second time it could read no more."""
+    """Reads more ticks of all V3 pools of a step, once."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._done = False
 
     def __call__(self, step: StepInput) -> StepInput | None:
-        """Return the step with more ticks; None if they were read already, there are no more, or endpoints disagree."""
+        """Return the step with more ticks; None if already read, there are no more, or endpoints
+        disagree.
+        """
         if self._done:
             return None
         self._done = True
@@ -94,7 +96,9 @@ class StepReaders:
 
 
 def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
-    """Return the step with the blocks before it, if prices make it act and policy.confirm_blocks asks for them."""
+    """Return the step with the preceding blocks if it acts on prices and policy.confirm_blocks
+    requires them.
+    """
     moves_orders = lifecycle.needs_past_prices(step)
     if not moves_orders and not price_confirmation.needs_past_blocks(step, lambda other: decide(other).asks):
         return step
@@ -106,8 +110,8 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
 def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: StepInput) -> None:
     """Record depegged tokens, unread balances and deposits above the ceiling.
 
-    A depegged token must return within a narrower limit than it left. A balance unread for long is quarantined. An excluded deposit
-    stays excluded.
+    A depegged token must return within a narrower limit. A balance unread for long is quarantined.
+    An excluded deposit stays excluded.
     """
     if (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
         budgets.mark_depegged(off)
@@ -118,7 +122,9 @@ def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: Ste
 
 
 def record_order_stages(orders: OrderJournal, step: StepInput) -> None:
-    """Record the stage of every standing order before anything is done about it. Raise Retryable if orders changed meanwhile."""
+    """Record the stage of every order before acting on it. Raise Retryable if orders changed
+    meanwhile.
+    """
     history = step.history
     if not history.orders and history.unit_value is None and not step.portfolio.orders.terms:
         return
@@ -127,7 +133,9 @@ def record_order_stages(orders: OrderJournal, step: StepInput) -> None:
 
 
 def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> StepInput:
-    """Assemble the step from the same block with those before it: orders that they confirm move, and targets with them."""
+    """Reassemble the step with the preceding blocks: orders confirmed by them move, and targets
+    with them.
+    """
     found = readers.step_input_at(snapshot)
     before = step.history
     history = replace(found.history, last_rebalance_s=before.last_rebalance_s, last_liquidity_s=before.last_liquidity_s)
@@ -155,10 +163,11 @@ REVIEW_DONE_KINDS = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """Everything a step read, decided and did. `after` is the snapshot read once the swap was mined.
+    """Result of a step: inputs, decision and actions.
 
-    `verdicts` are those of a refusal outside a plan's guards; the guards' own are in the plan. `exits_tried` are tokens of exits that
-    this step has sold or skipped before: what follows them is confirmed by itself.
+    `after` is the snapshot read after the swap. `verdicts` are those of a refusal outside a plan's
+    guards; the guards' own are in the plan. `exits_tried` are tokens of exits already sold or
+    skipped: what follows them is confirmed separately.
     """
 
     step_id: str
@@ -180,9 +189,8 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True)
 class StepActors:
-    """Executor, composer and confirmation of a step; without them it only evaluates.
-
-    `confirm` is called before anything is sent, and again for each exit and for what follows the exits.
+    """Executor, composer and confirmation of a step; without them it only evaluates. `confirm` is
+    called before anything is sent, and again for each exit and for what follows the exits.
     """
 
     executor: Executor
@@ -194,16 +202,16 @@ class StepActors:
 
 
 ExtendTicks = Callable[[StepInput], StepInput | None]
-"""The same step with more ticks of its pools; None where there are none to be had."""
+"""Returns the step with more ticks of its pools; None if there are none."""
 
 
 def propose_screened(
     step: StepInput, propose: Proposer, evidence: EvidenceSource | None, further: ExtendTicks | None = None
 ) -> tuple[StepInput, Proposal | Refused, Evidence | None]:
-    """Return the step as decided from, its proposal, and the evidence for the plan; a refusal takes the proposal's place.
-
-    A proposal that reaches the end of the ticks read is made anew with more of them. Tokens that do not transfer exact amounts are
-    quarantined, and the step is proposed anew without them. Without an evidence source or a plan nothing is screened.
+    """Return the final step, its proposal, and the evidence for the plan; or the refusal in place
+    of the proposal. A proposal that reaches the end of the known ticks is repeated with more.
+    Tokens that do not transfer exact amounts are quarantined, and the step is proposed without
+    them. Without an evidence source or a plan nothing is screened.
     """
     while True:
         proposal = _proposed(step, propose)

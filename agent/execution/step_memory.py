@@ -1,4 +1,4 @@
-"""Read what the store remembers for a step: prices, ledger, strategies, and liquidity positions that it lacks."""
+"""Read a step's memory from the store: prices, ledger, strategies, and unknown liquidity positions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from agent.reference import reference_prices
 
 
 def read_memory(bare: StepInput, store: StepStorage, tax: TaxState | None = None, untradable: Iterable[ScreenedToken] = ()) -> StepMemory:
-    """Return what the store remembers at the block of `bare`, which has snapshot, config and budgets."""
+    """Return the store's memory at the block of `bare`, which has snapshot, config and budgets."""
     chosen, balances, ledger = store.allocations.newest(), store.balances.expected(), store.ledger.balances(bare.snapshot.head.number)
     strategies = read_strategies(bare, store)
     choices = {} if strategies is None else dict(strategies.choices)
@@ -37,7 +37,7 @@ def read_memory(bare: StepInput, store: StepStorage, tax: TaxState | None = None
 
 
 def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | None:
-    """Return what the store remembers of the strategies; None with a single strategy."""
+    """Return the store's memory of the strategies; None with a single strategy."""
     if step.split is None:
         return None
     ledger, head = store.strategies.ledger(), step.snapshot.head.number
@@ -49,9 +49,8 @@ def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | Non
 
 
 def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
-    """Return the step of a swap that carried out the strategies' own goal, else None.
-
-    None for swaps asked for by the owner or limits.max_weight alone, for exits, and for steps that cannot be read.
+    """Return the step of a swap for the strategies' own goal, else None. None for swaps requested
+    by the owner or limits.max_weight alone, for exits, and for unreadable steps.
     """
     if intent.kind is not IntentKind.SWAP:
         return None
@@ -71,7 +70,9 @@ def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
 def _recorded_prices(
     step: StepInput, recorded: PriceJournal, chosen: Allocation | None, choices: Mapping[str, Allocation]
 ) -> tuple[PricePoint, ...]:
-    """Recorded prices as far back as this config needs: all that triggers see, before that one per interval of each due allocation."""
+    """Return recorded prices as far back as this config needs: all within trigger windows, before
+    that one per interval of each due allocation.
+    """
     portfolio, split, now_s = step.portfolio, step.split, step.snapshot.head.timestamp_s
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
     back_s = rules.required_history_s(step.policy, split)
@@ -93,10 +94,10 @@ def _recorded_prices(
 def with_unknown_positions(
     step: StepInput, positions: PositionJournal, budgets: BudgetJournal, line: Transport, manager: str | None
 ) -> StepInput:
-    """Return the step with V3 positions of targeted pairs that the store does not know; scans the wallet once per new or adopted store.
-
-    A store restored from before a mint does not know that position, and its target would mint a second one. Positions that strangers send
-    later change nothing (T11). Raises Retryable if the chain cannot be read.
+    """Return the step with V3 positions of targeted pairs that the store does not know; scans the
+    wallet once per new or adopted store. A store restored from before a mint lacks that position,
+    and its target would mint a second one. Later unsolicited positions change nothing (T11). Raises
+    Retryable if the chain cannot be read.
     """
     pairs = {(target.token0, target.token1) for target in step.portfolio.lp_targets if target.tick_spacing is not None}
     if manager is None or not pairs or positions.scanned():

@@ -1,4 +1,4 @@
-"""Record what a step finds and begins beside the journal: strategy books and gradual execution."""
+"""Record a step's results besides the journal: strategy books and gradual execution."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ DAY_S = 86_400
 
 
 def record_strategies(strategies: StrategyJournal, allocations: AllocationJournal, step: StepInput) -> None:
-    """Record changes of the strategy books; once an hour also each strategy's NAV per share and health.
-
-    Nothing is written if another process wrote first: the next cycle finds the change again.
+    """Record changes of the strategy books; once an hour also each strategy's NAV per share and
+    health. If another process wrote first, nothing is written: the next cycle finds the change
+    again.
     """
     books = step.history.sleeves
     if step.split is None or books is None or (not books.sleeves and not books.pending):
@@ -73,7 +73,7 @@ def _with_health(
     return health.update_health(state, rule, health.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s)
 
 
-# --- Records of gradual execution: its start, each slice before anything of it is sent, its end.
+# --- Records of gradual execution: start, each slice before it is sent, end.
 
 
 RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
@@ -91,7 +91,7 @@ def with_slice_draw(readers: StepReaders, step: StepInput, executions: GradualEx
 
 
 def record_execution_changes(executions: GradualExecutionJournal, outcome: StepOutcome) -> None:
-    """Record gradual executions that a cycle ended, and those it began that only wait for their price."""
+    """Record gradual executions that a cycle ended, and new ones that wait for their price."""
     decided, under = outcome.decided, outcome.step_input.history.campaign
     if decided.ended and under is not None:
         executions.end(under.id, "ended", decided.ended, outcome.step_input.snapshot.head.timestamp_s)
@@ -100,9 +100,9 @@ def record_execution_changes(executions: GradualExecutionJournal, outcome: StepO
 
 
 def begin_slice(readers: StepReaders, executions: GradualExecutionJournal, outcome: StepOutcome) -> None:
-    """Record the slice that is about to be sent, with the draw for the one after it; a new execution before its first slice.
-
-    Does nothing if the plan is no slice. Another attempt at a slice is recorded beside the first.
+    """Record the slice about to be sent, with the draw for the next; a new execution before its
+    first slice. Do nothing if the plan is not a slice. Repeated attempts at a slice are recorded in
+    addition.
     """
     decided, under = outcome.decided, outcome.step_input.history.campaign
     at_s = outcome.step_input.snapshot.head.timestamp_s

@@ -36,8 +36,9 @@ class SubmissionSettings:
 class SubmissionEvent:
     """One moment of a transaction's life, for progress display and tests.
 
-    Names: `before:<state>` and `after:<state>` around each durable write, `before:send`, `after:send`, `fate-unknown`, `not-taken`,
-    `waiting`, `confirming`. `intent` is as it stood then, None before it was written.
+    Names: `before:<state>` and `after:<state>` around each durable write, `before:send`,
+    `after:send`, `fate-unknown`, `not-taken`, `waiting`, `confirming`. `intent` is its state then,
+    None before it was written.
     """
 
     name: str
@@ -88,8 +89,8 @@ class Submitter:
     def simulate(self, tx: UnsignedTx, deadline_s: int | None, grant: Grant) -> Simulation:
         """Simulate the exact transaction at the head.
 
-        Raises Refused if it fails, lacks gas, or is late by chain time. Raises NoQuorum if that head may be old or forged (T19), unless
-        `grant` only revokes or cancels.
+        Raises Refused if it fails, lacks gas, or is past its deadline by chain time. Raises
+        NoQuorum if that head may be old or forged (T19), unless `grant` only revokes or cancels.
         """
         simulation = self.sender.simulate(tx, self.signer.address)
         head = simulation.head
@@ -180,10 +181,10 @@ class Submitter:
 
     # waiting
     def await_mined(self, nonce: int, meanwhile: Callable[[float], None] = lambda _waited_s: None) -> Intent | None:
-        """Wait for the first of our transactions at `nonce` in a block, move it to MINED and return it; None after the timeout.
-
-        Retries network errors until the timeout. `meanwhile` is called after each poll without a result, with the seconds waited so far.
-        Raises Retryable at once if an earlier transaction lost its block: it has to be resolved first, before more blocks bury it.
+        """Wait for the first transaction of the agent at `nonce` in a block, move it to MINED and
+        return it; None after the timeout. Retries network errors until the timeout. `meanwhile` is
+        called after each poll without a result, with the seconds waited so far. Raises Retryable at
+        once if an earlier transaction lost its block: it must be resolved first.
         """
         waited, trouble, behind = 0.0, None, 0
         while True:
@@ -210,7 +211,9 @@ class Submitter:
             waited += self.settings.poll_s
 
     def find_mined(self, nonce: int) -> Intent | None:
-        """Check once whether a block holds one of our transactions at `nonce`, and move the others at it out of MINED."""
+        """Check once whether a block holds one of the agent's transactions at `nonce`, and move the
+        others at it out of MINED.
+        """
         flying = self.in_flight(nonce)
         mined = [intent for intent in flying if intent.state is IntentState.MINED]
         for intent in flying:
@@ -227,7 +230,9 @@ class Submitter:
             self.move(other, IntentState.BROADCAST, f"{by.tx_hash} is in a block in its place", event=IntentEvent.UNMINE)
 
     def unfinished(self) -> list[Intent]:
-        """Open transactions whose nonce is in no block; those that share a nonce with a mined one do not count."""
+        """Return open transactions whose nonce is in no block; those that share a nonce with a
+        mined one do not count.
+        """
         intents = self.journal.open_intents()
         mined = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
         return [intent for intent in intents if intent.tx.nonce not in mined]
@@ -300,7 +305,7 @@ def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
         raise guard_refusal("deadline", f"chain time {now_s}", f"before {deadline_s}", "the transaction's deadline is over", "plan again")
 
 
-# --- Totals of what a step has sent so far: gas money and open allowances.
+# --- Totals of a step so far: gas and open allowances.
 
 
 def gas_spent_wei(sent: Sequence[Intent]) -> int:
@@ -323,9 +328,9 @@ _OUT = (IntentState.SIGNED, IntentState.BROADCAST)
 
 
 def signable_nonces(journal: Journal) -> dict[int, int | None]:
-    """Return the next nonce and those of signed transactions in no block, each with the highest tip signed there.
-
-    An intent that is only planned does not count: its nonce is unverified. Empty while the journal knows no nonce.
+    """Return the next nonce and those of signed, unmined transactions, each with the highest tip
+    signed there. A planned intent does not count: its nonce is unverified. Empty while the journal
+    knows no nonce.
     """
     expected = journal.expected_nonce()
     found: dict[int, int | None] = {} if expected is None else {expected: None}

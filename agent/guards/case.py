@@ -1,4 +1,6 @@
-"""The guards' case: input, plan and evidence, with measurements that are recomputed once for all guards."""
+"""The guards' case: input, plan and evidence, with measurements that are recomputed once for all
+guards.
+"""
 
 from __future__ import annotations
 
@@ -69,13 +71,15 @@ class GuardCase:
         return price
 
     def runs(self) -> tuple[SimulatedSwap, ...]:
-        """The legs as simulated. Raises MissingData if one of them cannot run."""
+        """Return the simulated legs. Raises MissingData if one cannot run."""
         if self.replay.fault is not None:
             raise MissingData(self.replay.fault)
         return self.replay.runs
 
     def actions(self) -> tuple[SimulatedAction, ...]:
-        """The actions with liquidity as worked out anew; none for a plan of swaps. Raises MissingData if one of them cannot run."""
+        """Return the recomputed liquidity actions; none for a plan of swaps. Raises MissingData if
+        one cannot run.
+        """
         if not self.plan.actions:
             return ()
         if isinstance(self.lp, str):
@@ -99,7 +103,9 @@ class GuardCase:
             raise MissingData(why.message) from None
 
     def is_exit(self) -> bool:
-        """True if the plan only withdraws liquidity while a liquidity limit is exceeded: neither cost nor size blocks it."""
+        """True if the plan only withdraws liquidity while a liquidity limit is exceeded: neither
+        cost nor size blocks it.
+        """
         return self._only_out() and not self.loads()[0].within(liquidity_limits(self.step.limits))
 
     def is_risk_reducing(self) -> bool:
@@ -143,7 +149,9 @@ class GuardCase:
         return min(self._limited(), self.apart())
 
     def _limited(self) -> Fraction:
-        """Turnover, and of an exit only what it buys besides the numeraire. Raises MissingData."""
+        """Return the turnover that limits count; of an exit only purchases other than the
+        numeraire. Raises MissingData.
+        """
         if not self.plan.exits:
             return self.turnover()
         self.runs()
@@ -151,7 +159,9 @@ class GuardCase:
         return sum((raw * self.price(token) for token, raw in bought.items() if raw > 0), Fraction(0))
 
     def apart(self) -> Fraction:
-        """The most of a purchase, or of what is raised for a withdrawal, that limits of turnover leave alone. Raises MissingData."""
+        """Return the most of a purchase, or of a withdrawal's sales, that turnover limits exempt.
+        Raises MissingData.
+        """
         return self._raised() if self.plan.exits else self._purchase
 
     @cached_property
@@ -262,9 +272,9 @@ class GuardCase:
         return snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
 
     def worst_gas_wei(self) -> int:
-        """The most that the transactions may burn: their gas limits at two base fees and the priority fee, under the ceiling.
-
-        That is how they are sent: a gas limit is the estimate and a quarter, the fee cap never above limits.gas_price.
+        """Return the most gas money that the transactions may burn: gas limits at two base fees and
+        the priority fee, under the ceiling. They are sent like that: a gas limit is the estimate
+        plus a quarter, the fee cap never above limits.gas_price.
         """
         return ceil_int(self.gas_units() * GAS_MARGIN) * native_coin.worst_price_wei(self.step)
 

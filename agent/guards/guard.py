@@ -24,10 +24,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Guard(Generic[T]):
-    """`limit` reads the limit from the input (None: off), `words` formats it, `measure` holds the case against it.
-
-    `remedy` follows the words "do this:". A guard that `judges_market` judges the pools and tokens of a plan alone: its refusal
-    does not concern another exit.
+    """A guard: `limit` reads the limit from the input (None: off), `words` formats it, `measure`
+    compares the case with it. `remedy` follows the words "do this:". A guard that `judges_market`
+    checks only the pools and tokens of a plan: its refusal does not concern another exit.
     """
 
     name: str
@@ -38,7 +37,7 @@ class Guard(Generic[T]):
     judges_market: bool = False
 
     def judge(self, case: GuardCase) -> Verdict:
-        """One verdict; missing data refuses, a limit that is off passes."""
+        """Return the verdict; missing data refuse, a limit that is off passes."""
         limit = self.limit(case.step)
         if limit is None:
             return Verdict(self.name, "not measured", OFF, True)

@@ -31,11 +31,12 @@ from agent.units import BPS, NATIVE, Value, decimal_text, value_text
 
 
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Fees, impact, skew and gas, recomputed, per unit of value moved.
+    """Return fees, impact, skew and gas, recomputed, per unit of value moved.
 
-    A plan that moves nothing costs nothing, but it may refill gas money: limits.gas_price and limits.gas_per_day bound that.
-    Liquidity actions exchange nothing: their cost is the gas, and the overpayment of liquidity in a pool off the reference, per
-    unit of value provided, withdrawn or collected.
+    A plan that moves nothing costs nothing, but it may refill gas money, bounded by
+    limits.gas_price and limits.gas_per_day. Liquidity actions exchange nothing: their cost is the
+    gas, and the overpayment of liquidity in a pool off the reference, per unit of value provided,
+    withdrawn or collected.
     """
     if case.plan.actions:
         return _action_cost(case, limit_bps)
@@ -56,9 +57,8 @@ def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Turnover of the last 24 h of chain time plus this plan's, over the investable total.
-
-    An exit that buys only the numeraire passes at any earlier turnover, known or not.
+    """Return the turnover of the last 24 h of chain time plus this plan's, over the investable
+    total. An exit that buys only the numeraire passes at any earlier turnover, known or not.
     """
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits:
@@ -78,12 +78,14 @@ def _beside(case: GuardCase, measured: GuardMeasurement, limit_bps: int) -> Guar
 
 
 def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Loss of the last 24 h of chain time plus the worst case of this plan, over the investable total (T6, T21).
+    """Return the loss of the last 24 h of chain time plus the worst case of this plan, over the
+    investable total (T6, T21).
 
-    The worst case is the loss if every swap pays only its minimum, gas included. An exit counts its predicted cost, since it must
-    not wait for an improbable worst case, and answers only for losses by trades: not for decreases without a transaction of the
-    agent, nor for gas that exchanged nothing, which limits.gas_per_day bounds. A predicted gain makes no room for losses. Refuses
-    while the last 24 h are unknown.
+    The worst case is the loss if every swap pays only its minimum, gas included. An exit counts its
+    predicted cost, since it must not wait for an improbable worst case. It answers only for losses
+    by trades: not for decreases without a transaction of the agent, nor for gas that exchanged
+    nothing, which limits.gas_per_day bounds. A predicted gain does not offset losses. Refuses while
+    the last 24 h are unknown.
     """
     case.require_known_day()
     history, leaves = case.step.history, case.is_sell_only() or case.is_exit()
@@ -92,9 +94,8 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Loss since the store began plus this plan's cost, over the investable total: small daily losses add up.
-
-    An exit does not count decreases and the gas of reverts, as in daily_loss.
+    """Return the loss since the store began plus this plan's cost, over the investable total: small
+    daily losses add up. An exit does not count decreases and the gas of reverts, as in daily_loss.
     """
     history = case.step.history
     lost = _held_against(case, history.loss_total, history.fell_total, history.wasted_wei)
@@ -102,17 +103,20 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def _held_against(case: GuardCase, lost: Fraction, fell: Fraction, wasted_wei: int) -> Fraction:
-    """The part of a loss that this plan answers for: all of it, but of an exit what trades lost. Raises MissingData."""
+    """Return the part of a loss that this plan answers for: all of it, of an exit only trade
+    losses. Raises MissingData.
+    """
     if not case.is_risk_reducing():
         return lost
     return max(Fraction(0), lost - fell - wasted_wei * case.price(case.step.portfolio.wrapped_native))
 
 
 def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Unexplained balance changes of the last 24 h of chain time, over the investable total.
+    """Return unexplained balance changes of the last 24 h of chain time, over the investable total.
 
-    One that exceeded the limit when found refuses until the owner has explained it, or an increase is accepted. An increase without
-    a price counts once it has one: no plan relies on it. An exit is not held back.
+    A change above the limit when found refuses until the owner explains it, or an increase is
+    accepted. An increase without a price counts once priced: no plan relies on it. Exits always
+    pass.
     """
     if case.is_risk_reducing():
         return GuardMeasurement("an exit is not held back", True)
@@ -127,9 +131,9 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
-    """Smallest net trade: the plan's sale or purchase of one token, all legs together, in value at reference prices.
-
-    For liquidity actions it is the smallest action; one that a liquidity limit requires may be smaller.
+    """Return the smallest net trade: the plan's sale or purchase of one token, all legs together,
+    in value at reference prices. For liquidity actions it is the smallest action; one required by a
+    liquidity limit may be smaller.
     """
     if case.plan.actions:
         return _smallest_action(case, limit)
@@ -142,7 +146,9 @@ def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
 
 
 def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
-    """Value that the agent manages: all investable balances. An exit lowers what is at risk, and no gift may hold it back."""
+    """Return the value that the agent manages: all investable balances. An exit lowers the value at
+    risk, so no gift may block it.
+    """
     total = case.total()
     if case.is_risk_reducing():
         return GuardMeasurement(f"{format_money(total, case.numeraire)}, an exit", True)
@@ -184,16 +190,16 @@ def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
 
 
 def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
-    """Gas money of the last 24 h of chain time and the most that this plan may burn."""
+    """Return the gas money of the last 24 h of chain time plus the most that this plan may burn."""
     case.require_known_day()
     total = case.step.history.gas_24h_wei + case.worst_gas_wei()
     return GuardMeasurement(format_native(total), total <= limit_wei)
 
 
 def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
-    """Native coin that is left when this plan burns the most it may; what it wraps and unwraps counts.
-
-    A plan that only refills passes wherever its own gas is there and less than it unwraps, since below the floor nothing else can.
+    """Return the native coin left when this plan burns the most it may, net of wrapping and
+    unwrapping. A plan that only refills passes if it can pay its own gas and unwraps more than
+    that: below the floor nothing else can.
     """
     had_wei, gas_wei = case.step.snapshot.native_wei, case.worst_gas_wei()
     turned_wei = case.replay.moved.get(NATIVE, 0)
@@ -209,9 +215,9 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
 
 
 def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
-    """Taxable gain of this plan at its predicted amounts plus the year's realised gain, losses deducted.
-
-    A plan without a gain passes, and so do exits and manual requests. Gas counts as predicted.
+    """Return the taxable gain of this plan at its predicted amounts plus the year's realised gain,
+    net of losses. A plan without a gain passes, as do exits and manual requests. Gas counts as
+    predicted.
     """
     tax, plan, decision = case.step.history.tax, case.plan, case.plan.decision
     if tax is None or not plan.legs or not isinstance(decision, Rebalance):
@@ -235,7 +241,7 @@ def _money(case: GuardCase, value: Value) -> str:
 
 
 # --- Guards on liquidity positions: expected loss and weight after the plan.
-# A plan that only withdraws may leave a limit exceeded if it leaves less than before.
+# A plan that only withdraws may leave a limit exceeded if it reduces the excess.
 
 
 NONE = GuardMeasurement("no liquidity position", True)
@@ -278,7 +284,7 @@ def _liquidity_share(case: GuardCase, value: Fraction, limit_bps: int, what: str
 def _after(
     case: GuardCase, limit_bps: int, before: LiquidityExposure, after: LiquidityExposure, sums: tuple[Fraction, Fraction], what: str
 ) -> GuardMeasurement:
-    """The sum over what the actions leave; above the limit it passes only when the plan does nothing but lower it."""
+    """Return the sum after the actions; above the limit it passes only if the plan only lowers it."""
     if min(before.total, after.total) <= 0:
         return GuardMeasurement(f"{format_money(sums[1], case.numeraire)} {what} of nothing", sums[1] == 0)
     was, will = sums[0] / before.total, sums[1] / after.total
@@ -304,7 +310,7 @@ PAYOUT_REMEDIES = {
 def judge_payout_permission(
     step: StepInput, payouts: Sequence[Payout], confirmed: Sequence[str], paused: bool = False
 ) -> tuple[Verdict, ...]:
-    """Judge a group of payments before any is made; each one's balance is judged when it is made."""
+    """Judge a group of payments before the first; each balance is judged at its payment."""
     return (
         Verdict("kill_switch", "paused" if paused else "off", "not paused", not paused),
         _address(payouts, confirmed),
@@ -313,7 +319,9 @@ def judge_payout_permission(
 
 
 def judge_payout(step: StepInput, payout: Payout, confirmed: Sequence[str]) -> tuple[Verdict, ...]:
-    """The verdict of every guard on one payment, passed ones too. The kill switch is read once more where it is sent."""
+    """Return the verdict of every guard on one payment, passed ones too. The kill switch is read
+    again at sending.
+    """
     return (*judge_payout_permission(step, (payout,), confirmed), _balance(step, payout))
 
 
@@ -352,7 +360,9 @@ def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
 
 
 def _balance(step: StepInput, payout: Payout) -> Verdict:
-    """Judge the payment against the balance without gas floor and reserves; what was set aside for this request counts."""
+    """Judge the payment against the balance without gas floor and reserves; the reserve of this
+    request counts.
+    """
     token = step.portfolio.token(payout.token)
     if payout.token == NATIVE:
         there = step.snapshot.native_wei - native_coin.floor_wei(step)
@@ -369,10 +379,10 @@ def _balance(step: StepInput, payout: Payout) -> Verdict:
 
 
 def max_weight(case: GuardCase, most: Mapping[str, int]) -> GuardMeasurement:
-    """Largest weight after the plan of an asset it buys, in whole bps, against the limits `most` by token.
-
-    Assets that are sold, or rise by price alone, are not judged: selling is never held back. Nor is an exit, or the numeraire from
-    a manual swap. Liquidity actions exchange nothing.
+    """Return the largest weight after the plan of an asset it buys, in whole bps, against the
+    limits `most` by token. Assets sold, or raised by price alone, are not judged: selling is always
+    allowed. Nor is an exit, or the numeraire from a manual swap. Liquidity actions exchange
+    nothing.
     """
     if case.is_sell_only():
         return GuardMeasurement("an exit", True)
@@ -421,7 +431,7 @@ def _year_limit_text(limit: Fraction, step: StepInput) -> str:
 
 
 def _max_weights(step: StepInput) -> dict[str, int] | None:
-    """The most that each asset may be, bps by token; off where none has a limit."""
+    """Return the maximum weight of each asset, bps by token; off without any."""
     return {asset.token.address: asset.max_bps for asset in step.portfolio.assets if asset.max_bps is not None} or None
 
 

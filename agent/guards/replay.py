@@ -59,10 +59,10 @@ class LegFlow:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Replay of the whole plan: tokens given and received by the wallet over all legs, and any remainder in the router.
-
-    `runs` are the swaps, `flows` all legs. In `sold` and `bought` native coin counts as its wrapped token, and a conversion between
-    both not at all; `moved` keeps them apart. `fault` is why the replay ended early; the numbers are then meaningless.
+    """Replay of the whole plan: tokens given and received by the wallet over all legs, and any
+    remainder in the router. `runs` are the swaps, `flows` all legs. In `sold` and `bought` native
+    coin counts as its wrapped token, and conversions are ignored; `moved` keeps them apart. `fault`
+    is why the replay ended early; the numbers are then meaningless.
     """
 
     runs: tuple[SimulatedSwap, ...]
@@ -149,9 +149,8 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAction:
-    """One action as it really runs: liquidity and base units of (token0, token1), fees beside them, and the book around it.
-
-    `least` are the lowest minimums by reference prices. `price` is the pool's.
+    """One simulated action: liquidity and base units of (token0, token1), separate fees, and the
+    book after it. `least` are the lowest minimums by reference prices. `price` is the pool's.
     """
 
     number: int

@@ -26,16 +26,16 @@ def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
 
 
 def expiry(case: GuardCase) -> GuardMeasurement:
-    """The plan was made at this snapshot's block, and may be used now."""
+    """Require that the plan was made at this snapshot's block and has not expired."""
     head = case.step.snapshot.head.number
     current = case.plan.block == head <= case.plan.expires_block
     return GuardMeasurement(f"plan of block {case.plan.block}, valid to {case.plan.expires_block}, head {head}", current)
 
 
 def balance(case: GuardCase) -> GuardMeasurement:
-    """Every wallet-funded leg spends what is investable or was bought by the legs before it, and nothing stays in the router.
-
-    What is provided as liquidity is investable, or surely paid by the actions before.
+    """Require that every wallet-funded leg spends investable tokens or those bought by earlier
+    legs, and that nothing stays in the router. Liquidity provided must be investable, or surely
+    paid by earlier actions.
     """
     for action in case.actions():
         if isinstance(action.action, Provide):
@@ -145,9 +145,9 @@ SCREENED = "all move what they are told to"
 
 
 def allowlist(case: GuardCase) -> GuardMeasurement:
-    """Every pool, token, router, factory and position manager of the plan is pinned by address and by the code that the snapshot found.
-
-    Tokens must also belong to the portfolio, as asset or hub. The native coin has no code; what wraps it is such a token.
+    """Require that every pool, token, router, factory and position manager of the plan is pinned by
+    address and by the code in the snapshot. Tokens must also belong to the portfolio, as asset or
+    hub. The native coin has no code; its wrapper counts as such a token.
     """
     portfolio, execution = case.step.portfolio, case.step.execution
     known = {token.address for token in (*(a.token for a in portfolio.assets), *portfolio.hubs, portfolio.numeraire)}
@@ -175,9 +175,8 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
 
 
 def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
-    """Every token of the plan transferred the exact amount in a simulation, and none is in quarantine.
-
-    Liquidity withdrawals and unwrapping are not held back.
+    """Require that every token of the plan transferred the exact amount in a simulation, and none
+    is in quarantine. Liquidity withdrawals and unwrapping always pass.
     """
     moved = moved_tokens(case.plan)
     screens = case.evidence.screens
@@ -191,7 +190,9 @@ def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
 
 
 def moved_tokens(plan: Plan) -> tuple[str, ...]:
-    """Tokens that legs exchange or that are provided as liquidity, each once. Wrapping and unwrapping exchange nothing."""
+    """Return tokens that legs exchange or that are provided as liquidity, each once. Wrapping and
+    unwrapping exchange nothing.
+    """
     traded = [token for leg in plan.legs if NATIVE not in (leg.token_in, leg.token_out) for token in (leg.token_in, leg.token_out)]
     provided = [token for action in plan.actions if isinstance(action, Provide) for token in (action.token0, action.token1)]
     return tuple(dict.fromkeys((*traded, *provided)))

@@ -21,7 +21,7 @@ from agent.localchain.chain import FEED_DECIMALS, V3_POOL, LocalChain, LocalPool
 
 ANSWER_TIMEOUT_S = 120.0
 LEAST, MOST = Fraction(1, 20), Fraction(10)
-"""Of a price: what one move may leave of it, or make of it."""
+"""Bounds of one move, as factors of a price."""
 FIRST_OBSERVATION = 8
 """Storage slot of UniswapV3Pool.observations; each is one word: 32 bits of time, 56 of tickCumulative, then 168 that stay."""
 _MOVE = re.compile(r"([A-Za-z0-9._-]{1,16})=([+-][0-9]{1,3}(?:\.[0-9]{1,4})?)%")
@@ -40,7 +40,7 @@ def parse_moves(texts: list[str]) -> dict[str, Fraction]:
 
 
 def move_socket_path(port: int) -> Path:
-    """Path of the owner-only socket on which the served chain of that port listens for moves."""
+    """Return the owner-only socket on which the served chain of that port accepts moves."""
     return user_state_path("trimtab", ensure_exists=True) / f"localchain-{port}.sock"
 
 
@@ -78,7 +78,9 @@ class MarketMoveServer:
 
 
 def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
-    """Move the market of the chain served at that port; return the new prices in USD. Raises ConfigError if there is none."""
+    """Move the market of the chain served at that port; return the new prices in USD. Raises
+    ConfigError if no chain is served there.
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
             line.settimeout(ANSWER_TIMEOUT_S)
@@ -97,10 +99,9 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
 
 
 def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
-    """Move prices from the feeds' present ones, by trades of the whale in the pools; return the new USD prices.
-
-    The observations of V3 pools are rewritten as if the new price had always held, so that TWAPs follow at once and no block is in the
-    future.
+    """Move prices from the feeds' present ones, by trades of the whale in the pools; return the new
+    USD prices. The observations of V3 pools are rewritten as if the new price had always held, so
+    that TWAPs follow at once and no block is in the future.
     """
     if strange := sorted(set(factors) - set(chain.feeds)):
         raise ConfigError(f"{strange[0]!r} is no token of this chain: {', '.join(chain.feeds)}")

@@ -29,7 +29,8 @@ from agent.artifacts import anvil_binary
 from agent.errors import ConfigError, Retryable
 from agent.localchain.world import ACCOUNT_COUNT, HD_PATH, TEST_MNEMONIC, WHALE_INDEX, dev_accounts
 
-# --- web3 provider for a node on this machine: one kept connection per thread, without proxies, cookies and redirects.
+# --- web3 provider for a local node: one kept connection per thread, without proxies, cookies and
+# redirects.
 
 
 TIMEOUT_S = 60
@@ -37,9 +38,10 @@ _HEADERS = {"Content-Type": "application/json"}
 
 
 class LocalProvider(JSONBaseProvider):
-    """JSON-RPC on loopback. web3's own provider takes nine times the processor time for proxies, cookies and redirects.
+    """JSON-RPC on loopback.
 
-    A forked process opens a connection of its own. Raises OSError when the node is gone.
+    web3's own provider takes nine times the processor time for proxies, cookies and redirects. A
+    forked process opens its own connection. Raises OSError when the node is gone.
     """
 
     def __init__(self, url: str) -> None:
@@ -66,7 +68,7 @@ class LocalProvider(JSONBaseProvider):
             raise ConnectionError(f"the local node at {self.endpoint_uri} does not answer: {type(error).__name__}") from error
 
     def _line(self) -> HTTPConnection:
-        """Connection of the thread: a new one after the node has closed it or a fork."""
+        """Return the thread's connection, renewed after the node closed it or a fork."""
         pid, line = getattr(self._kept, "line", (0, None))
         if line is None or pid != os.getpid():
             at = urlsplit(self.endpoint_uri)
@@ -90,7 +92,7 @@ OTHERS_WEI = 10**4 * 10**18
 _MINED_S, _POLL_S = 120, 0.005
 """Longest wait for a transaction, and the polling interval, seconds."""
 _TRIES, _PAUSE_S = 50, 0.02
-"""Attempts, and the pause between them, at a block that anvil refuses because another is just being made."""
+"""Attempts, and the pause between them, while anvil refuses a block because another is being made."""
 
 
 class LocalNode(Protocol):
@@ -107,7 +109,9 @@ class LocalNode(Protocol):
         ...
 
     def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
-        """Results of JSON-RPC reads as on the wire, in their order, by one request. Raises RuntimeError with the node's message."""
+        """Return results of JSON-RPC reads as on the wire, in order, by one request. Raises
+        RuntimeError with the node's message.
+        """
         ...
 
     def transact(self, call: Any, fields: Mapping[str, Any]) -> tuple[HexStr, bool]:
@@ -147,7 +151,7 @@ def _plain_web3(provider: Any) -> Web3:
     """Web3 without extra requests: no chain id before each call, no names, no CCIP-read (facts.md)."""
     provider.global_ccip_read_enabled = False
     w3 = Web3(provider)
-    # Resolving names is called name_to_address in web3 6, ens_name_to_address in web3 7.
+    # web3 6 calls name resolution name_to_address, web3 7 ens_name_to_address.
     for name in ("validation", "name_to_address", "ens_name_to_address", "gas_price_strategy"):
         if name in w3.middleware_onion:
             w3.middleware_onion.remove(name)
@@ -249,7 +253,9 @@ def _least_gas(state: Any, transaction: Any) -> int:
     from eth.vm.spoof import SpoofTransaction
 
     def left(limit: int) -> int | None:
-        """Gas left over; None if it does not suffice. Raises the error of an execution under the highest limit."""
+        """Return the remaining gas; None if it does not suffice. Raises the error of an execution
+        under the highest limit.
+        """
         before = state.snapshot()
         try:
             computation = state.apply_transaction(SpoofTransaction(transaction, gas=limit, gas_price=0))
@@ -373,13 +379,15 @@ class TesterNode:
 CHAIN_ID = 31337
 READY_WITHIN_S = 30
 STATES_KEPT = 512
-"""Blocks whose state can still be read. Without a number anvil writes older ones, megabytes each, to the home folder for ever."""
-# The shell keeps anvil and waits for the end of our pipe, which comes even when this process is killed.
+"""Blocks whose state is readable. By default anvil writes older ones, megabytes each, to the home
+folder forever.
+"""
+# The shell keeps anvil alive until our pipe closes, which happens even if this process is killed.
 _KEEPER = '"$0" "$@" </dev/null & child=$!; exec >/dev/null 2>&1; trap "" INT HUP; cat; kill -KILL $child; wait $child'
 
 
 def free_port() -> int:
-    """A TCP port of this machine that is free right now."""
+    """Return a free TCP port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -387,14 +395,15 @@ def free_port() -> int:
 
 @contextmanager
 def run_anvil(port: int | None = None, flags: Sequence[str] = (), genesis_s: int | None = None) -> Iterator[str]:
-    """Run anvil with the test accounts; yield its URL. `flags` are passed on (such as --fork-url URL).
+    """Run anvil with the test accounts; yield its URL.
 
-    Ends with the context, and with this process however that ends. Raises ConfigError when the port is taken or a flag is wrong, Retryable
-    when it does not answer in time.
+    `flags` are passed on (such as --fork-url URL). Anvil ends with the context, and with this
+    process however that ends. Raises ConfigError if the port is taken or a flag is wrong, Retryable
+    if it does not answer in time.
     """
     chosen = free_port() if port is None else port
     url = f"http://127.0.0.1:{chosen}"
-    # A genesis date that no other anvil shares tells ours from one that already listens on this port.
+    # A unique genesis date distinguishes our anvil from one that already listens on this port.
     born_s = (int(time.time()) if genesis_s is None else genesis_s) - random.randrange(600)
     forks = "--fork-url" in flags
     command = [str(anvil_binary()), "--port", str(chosen), "--silent", "--mnemonic", TEST_MNEMONIC]
@@ -427,7 +436,7 @@ def _await_ready(keeper: subprocess.Popen[str], url: str, born_s: int | None) ->
         assert keeper.stdout is not None  # noqa: S101 it was opened as a pipe
         watch.register(keeper.stdout, selectors.EVENT_READ)
         while time.monotonic() < end:
-            # With --silent anvil writes nothing unless it ends with an error.
+            # With --silent anvil writes only errors.
             if watch.select(timeout=0.02):
                 output = keeper.stdout.read().strip()
                 raise ConfigError(f"anvil did not start on {url}: {output[-500:] or 'no message'}", "is the port taken? choose another one")

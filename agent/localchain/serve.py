@@ -15,7 +15,9 @@ from agent.localchain.chain import LocalChain
 from agent.localchain.market import MarketMoveServer
 
 HEARTBEAT_S = 10
-"""An idle chain gets a block this often: agents refuse to act on an old head. Not while automine is off: then its user says when."""
+"""Interval of blocks on an idle chain: agents refuse to act on an old head. Paused while automine
+is off.
+"""
 
 
 def serve(port: int, write_config: Path | None = None, on_ready: Callable[[LocalChain], None] | None = None) -> None:

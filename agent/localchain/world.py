@@ -39,10 +39,9 @@ class TokenSpec:
 
 @dataclass(frozen=True, slots=True)
 class LiquidityRange:
-    """Liquidity between two relative distances from the seeded price, in bps (None: to the end of the ticks).
-
-    `share_bps` is the part of the pool's value in this range. Ranges overlap, to have many ticks; a range that does not contain the price
-    is one-sided, like a limit order.
+    """Liquidity between two relative distances from the seeded price, in bps (None: to the end of
+    the ticks). `share_bps` is the part of the pool's value in this range. Ranges overlap, to create
+    many ticks; a range that does not contain the price is one-sided, like a limit order.
     """
 
     from_bps: int | None
@@ -269,7 +268,7 @@ def dev_accounts() -> tuple[DevAccount, ...]:
 
 
 IN_PROCESS_URL = "eth-tester://in-process"
-"""URL in the file without an HTTP address; the program that loads it brings the transport."""
+"""URL in the file without an HTTP address; the loading program provides the transport."""
 
 _ASSET = """[[portfolio.assets]]
 symbol = "{symbol}"
@@ -280,7 +279,7 @@ feed = "{feed}"
 """
 
 CONFIG_MARKER = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
-"""Mark that distinguishes our config from one of a real wallet."""
+"""Marker that distinguishes our config from one of a real wallet."""
 
 _TEMPLATE = """[chain]
 chain_id = {chain_id}

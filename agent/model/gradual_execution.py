@@ -22,8 +22,9 @@ class SliceDraw:
 class BudgetCarryover:
     """Budget that earlier gradual executions have used of a shared one.
 
-    It ends at chain time `until_s`, set by the first of them. `wish` is the largest value that one of them was to move and `spent`
-    their total loss, in numeraire base units. `arrival` are the prices that the next one is measured against too (empty: its own).
+    It ends at chain time `until_s`, set by the first of them. `wish` is the largest value that one
+    of them was to move and `spent` their total loss, in numeraire base units. `arrival` are the
+    prices that measure the next one too (empty: its own).
     """
 
     until_s: int
@@ -91,7 +92,9 @@ class ExecutionProgress:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSlice:
-    """One slice: its number, the `part` of the remainder that it trades, and the remainder `left`, numeraire base units."""
+    """One slice: number, `part` of the remainder to trade, and the remainder `left`, numeraire base
+    units.
+    """
 
     number: int
     part: Fraction

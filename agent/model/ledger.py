@@ -94,7 +94,7 @@ class ValuedHolding:
 
     @property
     def is_gas_money(self) -> bool:
-        """True for native coin of which no part is managed."""
+        """True for native coin without a managed part."""
         return self.token == NATIVE and self.lp_raw == 0 and self.reserved_raw == self.wallet_raw
 
 
@@ -133,7 +133,9 @@ class LedgerBalance:
 
 @dataclass(frozen=True, slots=True)
 class LedgerTokens:
-    """Tokens of the ledger, those that left the portfolio included; the numeraire; the wrapped native coin."""
+    """Tokens of the ledger, including those that left the portfolio; the numeraire; the wrapped
+    native coin.
+    """
 
     tokens: tuple[Token, ...]
     numeraire: Token
@@ -195,7 +197,7 @@ class ExternalTransferKind(Enum):
 
 
 NON_LOSS_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.UNDONE)
-"""Kinds of a decrease that are not a loss. Every other decrease counts as one, unexplained ones included."""
+"""Kinds of a decrease that are not a loss. Any other decrease is one, unexplained ones included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,9 @@ class ExternalTransfer:
 
     @property
     def is_loss(self) -> bool:
-        """True if it counts against limits.daily_loss: every decrease that the owner has not called a withdrawal."""
+        """True if it counts against limits.daily_loss: every decrease not confirmed as a
+        withdrawal.
+        """
         return self.delta_raw < 0 and self.kind not in NON_LOSS_KINDS
 
 
@@ -270,10 +274,10 @@ class ExpectedBalances:
 
 @dataclass(frozen=True, slots=True)
 class ExternalTransaction:
-    """A wallet transaction that the store did not send: its use of daily limits and its balance changes.
+    """A wallet transaction sent outside the store: its use of daily limits and its balance changes.
 
-    Values in numeraire base units, `changes` as (token, base units with sign), gas included. `outflow` is the value given away
-    without anything in return.
+    Values in numeraire base units, `changes` as (token, signed base units), gas included. `outflow`
+    is the value given away without return.
     """
 
     tx_hash: str

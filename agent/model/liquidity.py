@@ -1,4 +1,6 @@
-"""Liquidity positions: those the owner confirmed, their state at one block, and actions. Number pairs are (token0, token1)."""
+"""Liquidity positions: confirmed ones, their state at one block, and actions. Number pairs are
+(token0, token1).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,12 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedPosition:
-    """A position that the owner named in the config. Only these count; positions sent by others do not.
+    """A position named in the config.
 
-    `contract` is the V2 pair, or the position manager of V3 with `token_id`. `entry_raw` are the base units provided, `entry_block`
-    the block (None: not given). `volatility_bps` is the annual volatility of the pair's price, `horizon_s` the horizon of a
-    forecast.
+    Only these count; positions sent by others do not. `contract` is the V2 pair, or the position
+    manager of V3 with `token_id`. `entry_raw` are the base units provided, `entry_block` the block
+    (None: not given). `volatility_bps` is the annual volatility of the pair's price, `horizon_s`
+    the horizon of a forecast.
     """
 
     venue: str
@@ -33,10 +36,11 @@ class ConfirmedPosition:
 
 @dataclass(frozen=True, slots=True)
 class LpV2Position:
-    """LP tokens of the wallet in a Uniswap V2 pair, and what their burn depends on.
+    """LP tokens of the wallet in a Uniswap V2 pair, with the inputs of their burn.
 
-    `balances` are what the pair really holds, which anyone may raise above `reserves`. `protocol_fee` says that the factory
-    has a feeTo, for whom the pair then mints LP tokens first; `k_last` is the product of reserves it last did so at.
+    `balances` are the pair's real balances, which anyone may raise above `reserves`. `protocol_fee`
+    is true if the factory has a feeTo, for whom the pair first mints LP tokens; `k_last` is the
+    product of reserves at the last such mint.
     """
 
     venue: str
@@ -52,7 +56,7 @@ class LpV2Position:
 
     @property
     def name(self) -> str:
-        """As the owner's confirmation is called."""
+        """Name of the owner's confirmation."""
         return position_name(self.venue, self.pair, None)
 
 
@@ -88,7 +92,7 @@ class LpV3Position:
 
     @property
     def name(self) -> str:
-        """As the owner's confirmation is called."""
+        """Name of the owner's confirmation."""
         return position_name(self.venue, self.manager, self.token_id)
 
 
@@ -104,7 +108,7 @@ class LpMissingPosition:
 
     @property
     def name(self) -> str:
-        """As the owner's confirmation is called."""
+        """Name of the owner's confirmation."""
         return position_name(self.venue, self.manager, self.token_id)
 
 
@@ -134,7 +138,7 @@ class LpPositionChange:
 
     @property
     def name(self) -> str:
-        """As the position is called."""
+        """Name of the position."""
         return position_name(self.venue, self.contract, self.token_id)
 
 
@@ -195,7 +199,7 @@ class Withdraw:
 
     @property
     def name(self) -> str:
-        """As the owner's confirmation of the position is called."""
+        """Name of the owner's confirmation of the position."""
         return position_name(self.venue, self.contract, self.token_id)
 
 
@@ -215,7 +219,7 @@ class Collect:
 
     @property
     def name(self) -> str:
-        """As the owner's confirmation of the position is called."""
+        """Name of the owner's confirmation of the position."""
         return position_name(self.venue, self.contract, self.token_id)
 
 
@@ -244,7 +248,7 @@ class Provide:
 
     @property
     def name(self) -> str:
-        """The position, or the pool in which a new one opens."""
+        """Name of the position, or of the pool in which a new one opens."""
         minted = self.ticks is not None and self.token_id is None
         return f"{self.venue} {self.pool} (new)" if minted else position_name(self.venue, self.contract, self.token_id)
 

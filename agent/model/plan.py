@@ -51,10 +51,9 @@ class GoalWeight:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Target weights of all assets, in the portfolio's order; with a `risk`, as far towards them as trading pays.
-
-    No token in `unsold` is sold and none in `unbought` is bought, whatever remains undone. Of a token in `sell_at_most` at most
-    that many base units are sold.
+    """Target weights of all assets, in the portfolio's order; with a `risk`, as far towards them as
+    trading pays. Tokens in `unsold` are never sold and tokens in `unbought` never bought, whatever
+    remains undone. `sell_at_most` caps the base units sold of a token.
     """
 
     weights: tuple[GoalWeight, ...]
@@ -102,16 +101,17 @@ class Rebalance:
 
     @property
     def by_trigger(self) -> bool:
-        """True if the policy's trigger asked for it; only such a rebalance starts cooldown, schedules and events anew."""
+        """True if the policy's trigger fired; only such a rebalance restarts cooldown, schedules
+        and events.
+        """
         return not (self.exit or self.by_hand or self.by_owner)
 
 
 @dataclass(frozen=True, slots=True)
 class AdjustLiquidity:
-    """Withdraw, collect or provide liquidity, within budget and maximal weight; swaps follow in a later plan.
-
-    With `pools` only the targets in these are followed: an exit withdraws the liquidity that it sells and leaves the rest
-    unchanged.
+    """Withdraw, collect or provide liquidity, within budget and maximum weight; swaps follow in a
+    later plan. With `pools` only the targets in these are followed: an exit withdraws the liquidity
+    that it sells and leaves the rest unchanged.
     """
 
     reason: str
@@ -120,7 +120,7 @@ class AdjustLiquidity:
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
-    """Too little native coin is left for gas: the wallet unwraps `raw` of its wrapped coin, in a transaction of its own."""
+    """Refill of gas money: the wallet unwraps `raw` of its wrapped coin, in a separate transaction."""
 
     reason: str
     raw: int
@@ -190,9 +190,8 @@ class PlanCost:
 
 @dataclass(frozen=True, slots=True)
 class SkippedItem:
-    """An item that the plan left undone, and why: the impact bound, dust, a missing route.
-
-    `kept_by` names the limit of cost or size if the move is possible and not worth it; empty otherwise.
+    """An item not carried out, and why: impact bound, dust, no route. `kept_by` names the limit of
+    cost or size if the move is possible but not worth it; empty otherwise.
     """
 
     what: str
