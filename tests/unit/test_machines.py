@@ -19,7 +19,7 @@ from tests.unit.test_blocked_exits import MARKET, OFF, fired
 
 PLANS = 200
 UNIT = ROOT / "tests" / "unit"
-BROKE = ("test_blocked_exits", "test_standing_rules", "test_standing_tables", "test_slices_of_refused_exits")
+BROKE = ("test_blocked_exits", "test_standing_rules", "test_standing_tables", "test_exits_of_a_step")
 """Orders whose exits once hung on the last bits of a solve."""
 
 
