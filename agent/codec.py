@@ -63,7 +63,7 @@ def from_jsonable(cls: Any, data: object) -> Any:
     except Exception as error:
         complaints = transform_error(error, format_exception=_complaint)
         more = f" and {len(complaints) - 1} more" if len(complaints) > 1 else ""
-        raise ConfigError(f"{complaints[0]}{more}", "write the file anew with this version, for example by plan --save-input") from None
+        raise ConfigError(f"{complaints[0]}{more}", "write the file with this version, for example by plan --save-input") from None
 
 
 def dumps(obj: object) -> str:
@@ -80,7 +80,7 @@ def loads(cls: Any, text: str) -> Any:
     try:
         data = read_json(text)
     except ValueError as error:
-        raise ConfigError(f"not readable as JSON: {error}", "hand in a file that trimtab wrote") from None
+        raise ConfigError(f"not readable as JSON: {error}", "use a file written by trimtab") from None
     return from_jsonable(cls, data)
 
 

@@ -46,7 +46,7 @@ from agent.ports import Approval, EvidenceSource, PreparedTransaction, StepStora
 MAX_APPROVAL_ROUNDS = 4
 """Maximum evaluations per transaction of a step: each round of approvals needs another."""
 MILLION = 1_000_000
-REPLAN_REMEDY = "look again, and confirm that"
+REPLAN_REMEDY = "run it again and confirm the new plan"
 MAX_ACTIONS = 8
 """Liquidity actions of one step, each on a separate plan; the rest waits for the next step."""
 
@@ -206,7 +206,7 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
         if ended is not None:
             return ended
     raise OperatorNeeded(
-        f"after {MAX_APPROVAL_ROUNDS} rounds an approval still lacks", "look at the token's approve function; it may ignore approvals"
+        f"an approval is still missing after {MAX_APPROVAL_ROUNDS} attempts", "check the token's approve function; it may ignore approvals"
     )
 
 
@@ -343,9 +343,9 @@ def _require_as_confirmed(confirmed: StepOutcome, outcome: StepOutcome, plan: Pl
     """Raise Refused for a plan of another kind than the confirmed one: new exclusions, liquidity first, another order."""
     exits.require_no_new_exclusions(confirmed, outcome, REPLAN_REMEDY)
     if plan.actions and confirmed.plan is not None and not confirmed.plan.actions:
-        raise Refused("liquidity has to move before the swaps that were confirmed", remedy=REPLAN_REMEDY)
+        raise Refused("liquidity must be moved before the confirmed swaps", remedy=REPLAN_REMEDY)
     if outcome.decided.order != confirmed.decided.order:
-        raise Refused("an order at a price came or went, which is not what was confirmed", remedy=REPLAN_REMEDY)
+        raise Refused("a limit order was added or removed after the confirmation", remedy=REPLAN_REMEDY)
 
 
 def _approve(run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval]) -> StepOutcome | None:
@@ -428,7 +428,7 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
         return _after_exits(run, stopped)
     if not isinstance(refusal, exits.ExitRefused):
         run.doubtful[token] = refusals.get(token)
-    blocked = BlockedExit(token, f"refused when it was about to be sent: {refusal.message}", RETRY_REMEDY)
+    blocked = BlockedExit(token, f"refused at submission: {refusal.message}", RETRY_REMEDY)
     run.store.budgets.mark_submission_refusals(add_submission_refusal(outcome.step_input, blocked))
     run.leave_exit(blocked)
     return None

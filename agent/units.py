@@ -107,7 +107,7 @@ def parse_raw(text: str, decimals: int, field: str) -> int:
     scaled = Fraction(Decimal(text.strip())) * Fraction(10) ** decimals
     if scaled.denominator != 1:
         raise ConfigError(
-            f"{field}: {text!r} has more than {decimals} decimal places, the smallest unit of this token", "round it to as many places"
+            f"{field}: {text!r} has more than {decimals} decimal places, the smallest unit of this token", "round it to that many places"
         )
     if scaled.numerator > UINT256_MAX:
         raise ConfigError(f"{field}: {text!r} is larger than any token amount can be (2^256 - 1 base units)", "write a smaller one")

@@ -33,7 +33,7 @@ def main() -> int:
         parser.add_argument(name, action="store_true")
     args = parser.parse_args()
     if args.send and not (args.yes or sys.stdin.isatty()):
-        parser.error("nobody can be asked here: add --yes")
+        parser.error("a confirmation is needed, and there is no terminal to ask: add --yes")
 
     def confirm(outcome: StepOutcome) -> bool:
         describe(outcome)

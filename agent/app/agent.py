@@ -125,7 +125,7 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
     while (under := _open_execution(context, outcome)) is not None and outcome.kind in CONTINUE_KINDS:
         rounds += outcome.kind is OutcomeKind.DONE
         now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
-        wallet.progress(f"round {under.done + 1} of about {under.campaign.rounds} is due in {max(0, under.next_s - now_s)} s")
+        wallet.progress(f"slice {under.done + 1} of about {under.campaign.rounds} is due in {max(0, under.next_s - now_s)} s")
         interruptible_sleep(max(1, under.next_s - now_s), context.clock, lambda: False)
         try:
             with wallet.held() as actors:
@@ -447,7 +447,7 @@ class AgentRun:
         except (Retryable, Refused) as error:
             return error
         finally:
-            self._progress(f"next look in {self._every}")
+            self._progress(f"next cycle in {self._every}")
 
     def ends_pause(self) -> bool:
         """True if a pause should end early: there is work, or the run is over."""

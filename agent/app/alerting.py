@@ -105,12 +105,12 @@ def drift_alerts(found: StepOutcome) -> Iterator[Alert]:
     portfolio = found.step_input.portfolio
     left = drift_causes(asset_bands(found.decided.drifts), portfolio.numeraire.address)
     trades = format_trades(found.plan, portfolio)
-    planned = f" Would {trades}. trimtab rebalance --send does it." if trades else ""
+    planned = f" It would {trades}; run: trimtab rebalance --send" if trades else ""
     if left:
         named = "; ".join(_format_band(one, portfolio) for one in left[:MOST_NAMED])
         more = "" if len(left) <= MOST_NAMED else f"; and {len(left) - MOST_NAMED} more"
         key = ",".join(f"{one.drift.token}:{one.side}" for one in sorted(left[:MOST_NAMED], key=lambda one: one.drift.token))
-        yield Alert(AlertKind.PRICE, f"price:{key}", f"{named}{more}.{planned or ' trimtab plan shows what would be traded.'}", True)
+        yield Alert(AlertKind.PRICE, f"price:{key}", f"{named}{more}.{planned or ' See trimtab plan.'}", True)
     elif found.kind is OutcomeKind.PLANNED:
         yield Alert(AlertKind.REVIEW, "planned", f"A rebalance is due: {found.reason}.{planned}", True)
     elif over := bands.overweight_assets(found.decided.drifts):
@@ -229,7 +229,7 @@ def _orders(step: StepInput) -> Iterator[Alert]:
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
             continue
         at = "" if order.at is None else f" at {levels.format_order_price(step.portfolio, order.token, order.at)}"
-        then = "trimtab orders shows it, and arms it anew" if order.is_exit else "it may be bought"
+        then = "trimtab orders shows it and re-arms it" if order.is_exit else "it may be bought"
         what = levels.order_name(step.portfolio, order.terms)
         yield Alert(AlertKind.ORDER, f"order:{order.token}:{order.kind.value}", f"Fired: {what}{at}; {then}.", True)
 
@@ -238,8 +238,7 @@ def _blocked_exit_alert(step: StepInput, one: BlockedExit) -> Alert:
     """Return the alert for a blocked exit, active until the exit is done or cancelled."""
     label = levels.order_subject(step.portfolio, one.token)
     text = (
-        f"{label} is to be sold by an order and cannot be sold now; everything else goes on. trimtab orders says why; "
-        f"{disarm_command(step, one)}"
+        f"{label} cannot be sold although its order fired; everything else continues. trimtab orders shows why; {disarm_command(step, one)}"
     )
     return Alert(AlertKind.ORDER, f"stuck:{one.token}", text, True)
 
@@ -250,7 +249,7 @@ def _unexplained(found: StepOutcome) -> Iterator[Alert]:
     if found.kind is not OutcomeKind.HALT and (held := balance_changes.halt_reason(step)):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {held}", True)
     for flow in step.history.accepted:
-        text = f"{balance_changes.format_change(step, flow)}: accepted as a deposit, since nobody explained it. trimtab flows --all"
+        text = f"{balance_changes.format_change(step, flow)}: accepted as a deposit, since it was never explained. trimtab flows --all"
         yield Alert(AlertKind.HALT, f"accepted:{flow.id}", text, True)
 
 
@@ -258,7 +257,7 @@ def _strategies(step: StepInput) -> Iterator[Alert]:
     """Yield strategies cut by the health rule; each lasts until it is restored."""
     for one in step.history.sleeves.sleeves if step.history.sleeves is not None else ():
         if one.state.health is StrategyHealth.PAUSED:
-            text = f"Strategy {one.name} is paused and waits in {step.portfolio.numeraire.label}: {one.state.reason}. trimtab strategies"
+            text = f"Strategy {one.name} is paused and held in {step.portfolio.numeraire.label}: {one.state.reason}. trimtab strategies"
             yield Alert(AlertKind.ORDER, f"strategy:{one.name}", text, True)
 
 
@@ -283,7 +282,7 @@ def _done(found: StepOutcome, step: str) -> Iterator[Alert]:
     moved = [intent for intent in found.transactions if intent.kind in MOVING and intent.succeeded]
     if not moved:
         return
-    what = "A rebalance is done" if any(intent.kind is IntentKind.SWAP for intent in moved) else "What was asked for is done"
+    what = "A rebalance is done" if any(intent.kind is IntentKind.SWAP for intent in moved) else "The request is done"
     blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
     at = f", last at block {max(blocks)}" if blocks else ""
     sent = len(found.transactions)
@@ -301,7 +300,9 @@ def _refusal(failing: list[Verdict], step: str) -> Alert:
         fields[name] = f"{name} ({figures[0]}, limit {figures[1]})" if all(map(_FIGURE.fullmatch, figures)) else name
     why = f"by {', '.join(fields.values())}" if fields else "before anything was sent"
     row = (
-        " Transactions failed in a row: rebalances stop until trimtab resume, exits go on with growing waits." if FAILURES in fields else ""
+        " Too many transactions failed in a row: rebalances stop until trimtab resume; exits are retried at growing intervals."
+        if FAILURES in fields
+        else ""
     )
     return Alert(AlertKind.REFUSAL, f"refusal:{','.join(fields)}"[:LONGEST_KEY], f"A plan was refused {why}.{row} {step}", True)
 
@@ -309,7 +310,7 @@ def _refusal(failing: list[Verdict], step: str) -> Alert:
 def _gas(step: StepInput, low_wei: int | None) -> Iterator[Alert]:
     found = step.snapshot.native_wei
     if low_wei is not None and found < low_wei:
-        text = f"The wallet has {_coins(found)} of native coin for gas, less than {_coins(low_wei)}."
+        text = f"The wallet has {_coins(found)} of native coin for gas, below {_coins(low_wei)}."
         yield Alert(AlertKind.LOW_GAS, "low_gas", text, True)
 
 
@@ -323,13 +324,13 @@ def _failed(error: TrimtabError) -> Iterator[Alert]:
 
 def run_ended_alert(error: TrimtabError) -> Alert:
     """Alert for a run that ends by an error. Its message may quote a node, so it stays in the log."""
-    who = "a person is needed" if error.exit_code == EXIT_OPERATOR else f"exit code {error.exit_code}"
-    return Alert(AlertKind.ERROR, "error", f"The run has ended: {who}. The log and trimtab doctor say why.")
+    who = "an operator is needed" if error.exit_code == EXIT_OPERATOR else f"exit code {error.exit_code}"
+    return Alert(AlertKind.ERROR, "error", f"The run has ended: {who}. See the log and trimtab doctor.")
 
 
 def run_hung_alert() -> Alert:
     """Alert for a cycle without a sign of life."""
-    return Alert(AlertKind.ERROR, "hung", "A look hung and the run has ended itself with exit code 13, to be started anew.")
+    return Alert(AlertKind.ERROR, "hung", "A cycle hung and the run ended with exit code 13; restart it.")
 
 
 def _coins(wei: int) -> str:

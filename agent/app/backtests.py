@@ -147,7 +147,7 @@ class MarketOptions:
         """Add gas prices for each bar, and pools of the portfolio's tokens. Raises ConfigError."""
         if self.gas_prices is not None:
             if settings.gas_wei:
-                raise ConfigError("--gas-prices: --gas says another price", "give one of the two")
+                raise ConfigError("--gas-prices: --gas sets another price", "give one of the two")
             settings = replace(settings, gas_wei=read_gas(self.gas_prices, table.times_s))
         tokens = {token.symbol: token for token in wanted.tokens}
         pools = []
@@ -191,7 +191,7 @@ class PortfolioOptions:
         if self.config is None:
             return self._spec_without_config(table, pools)
         if self.target or self.band or self.every:
-            raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
+            raise ConfigError("--config: it already sets targets and triggers", "leave --target, --band and --every away")
         return spec_from_config(load_config(self.config))
 
     def _spec_without_config(self, table: PriceTable, pools: Sequence[tuple[str, str]]) -> BacktestSpec:
@@ -347,7 +347,9 @@ SUFFIXES = (".html", ".htm")
 def check_report_path(path: Path) -> None:
     """Raise ConfigError, before any work is done, if the report could not be written."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--html: {path.name} is no name of a page", "let it end with .html; the same as JSON is written beside it")
+        raise ConfigError(
+            f"--html: {path.name} is not the name of a page", "let the name end with .html; the report as JSON is written beside it"
+        )
     for one in (path, path.with_suffix(".json")):
         if not path.parent.is_dir() or one.is_dir():
             raise ConfigError(f"--html: {one} cannot be written", "name a file in a folder that is there")
@@ -549,7 +551,7 @@ def prepare_tune(prices: Path, market: MarketOptions, grids: TuneOptions, portfo
     if portfolio.config is None:
         wanted = replace(portfolio, band="", every=grids.calendar, destination="target").spec(table)
     elif portfolio.target:
-        raise ConfigError("--config: says targets itself", "leave --target away")
+        raise ConfigError("--config: it already sets targets", "leave --target away")
     else:
         wanted = portfolio.spec(table)
         if wanted.split is not None:
@@ -591,7 +593,7 @@ def run_tune(
             return
         estimate = estimate_work(job, rest, many)
         if estimate.wall_s > CONFIRM_ABOVE_S and not confirm(estimate):
-            raise Refused(f"not begun: {estimate.words}", remedy="begin it with --yes, or take a smaller grid or fewer bars")
+            raise Refused(f"not started: {estimate.words}", remedy="start it with --yes, or use a smaller grid or fewer bars")
 
     def work(job: TuneJob, rest: Sequence[TuneChunk]) -> Iterator[tuple[TuneChunk, list[RunResult]]]:
         if not scheduler:

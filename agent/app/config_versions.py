@@ -68,7 +68,7 @@ def require_unchanged(loaded: LoadedConfig, configs: ConfigVersionStore) -> tupl
 def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
     """Refusal that lists unconfirmed config changes."""
     verdict = Verdict("config", "; ".join(lines[:5]), "the version that its owner has confirmed", False)
-    return Refused("the config was changed by hand and nobody has confirmed it", (verdict,), "trimtab edit --confirm shows it, and asks")
+    return Refused("the config was edited and the edit is not confirmed", (verdict,), "trimtab edit --confirm shows it, and asks")
 
 
 def confirm_changes(agent: Agent, ask: Ask) -> bool:
@@ -158,7 +158,7 @@ def _reopened(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.Age
         raise edited
     changed = [f"[{name}]" for name in FIXED_WHILE_RUNNING if getattr(loaded.config, name) != getattr(context.config, name)]
     if changed:
-        verdict = Verdict("config", ", ".join(changed), "as it was when the run began", False)
+        verdict = Verdict("config", ", ".join(changed), "unchanged since the run started", False)
         raise ConfigChanged(
             f"the config was edited in {', '.join(changed)}, which a run reads when it begins", (verdict,), "start it again"
         )

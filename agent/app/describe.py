@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PRIVATE, PUBLIC, EITHER = "private endpoint", "public mempool", "private endpoint, public mempool where it fails"
 
-APPROVAL_LEAK = "an approval in public tells which token is sold, and how much of it, before the swap is sent"
+APPROVAL_LEAK = "a public approval reveals which token is sold, and how much, before the swap is sent"
 """Part of the warning before public submission (T15)."""
 
 

@@ -76,7 +76,7 @@ def store_beside(config: Path) -> Path:
 def _require_ours(config: Path) -> None:
     """Raise unless a served chain wrote the files: the config or journal of a real wallet is never overwritten."""
     if not config.parent.is_dir():
-        raise ConfigError(f"--write-config {config}: {config.parent} is no folder", "make it first")
+        raise ConfigError(f"--write-config {config}: {config.parent} does not exist", "make it first")
     if config.exists():
         try:
             ours = config.read_text(encoding="utf-8").startswith(CONFIG_MARKER)

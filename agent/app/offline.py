@@ -86,7 +86,7 @@ def plan_from(step_input: StepInput) -> StepOutcome:
         return engine.evaluate_input(step_input, proposals.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # The file is well-formed, but its parts contradict each other, as no snapshot's do.
-        raise ConfigError(f"the input does not hang together: {error!r}", "hand in a file as plan --save-input wrote it") from None
+        raise ConfigError(f"the input does not hang together: {error!r}", "use a file written by plan --save-input") from None
 
 
 def require_possible(step: StepInput) -> None:
@@ -101,14 +101,14 @@ def _require_decimals(step: StepInput) -> None:
     tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
     for what, decimals in (*((one.address, one.decimals) for one in tokens), *((one.feed, one.decimals) for one in step.snapshot.feeds)):
         if not 0 <= decimals <= MOST_DECIMALS:
-            raise ConfigError(f"the input says that {what} has {decimals} decimals", "hand in a file as plan --save-input wrote it")
+            raise ConfigError(f"the input gives {what} {decimals} decimals", "use a file written by plan --save-input")
 
 
 def _require_possible_pools(step: StepInput) -> None:
     """Check pools for what no contract has."""
     for pool in step.snapshot.pools:
         if pool.fault:
-            raise ConfigError(f"the input says that pool {pool.address} has {pool.fault}", "hand in a file as plan --save-input wrote it")
+            raise ConfigError(f"the input says that pool {pool.address} has {pool.fault}", "use a file written by plan --save-input")
 
 
 # --- Replay of recorded steps with the present code, and their differences. Reads files, and nothing else.
@@ -261,7 +261,7 @@ def _utc(seconds: int) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (OverflowError, OSError, ValueError):
-        raise ConfigError(f"{seconds} is no time") from None
+        raise ConfigError(f"{seconds} is not a time") from None
 
 
 PLACES = 18

@@ -92,7 +92,7 @@ def _carry_out(
         if confirm():
             sent.append(actors.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note))
             ended = "done" if sent[0].succeeded else "failed"
-        store.steps.end(step_id, DECISION, done if ended == "done" else f"{ended}: it stays as it is", None, ended)
+        store.steps.end(step_id, DECISION, done if ended == "done" else f"{ended}: nothing changed", None, ended)
     except TrimtabError as error:
         store.steps.end(step_id, DECISION, str(error), None, "refused" if isinstance(error, Refused) else "error")
         raise
@@ -108,7 +108,8 @@ def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocumen
         raise ConfigError(f"--to: {to} is not within 1 and {prices.MAX_OBSERVATIONS}", f"{_enough(step)} are enough for the window")
     if rises > MOST_AT_ONCE:
         raise ConfigError(
-            f"--to: from {coming} to {to} at once is more than a transaction's gas", f"go on in steps: --to {coming + MOST_AT_ONCE}"
+            f"--to: from {coming} to {to} at once takes more gas than a transaction may use",
+            f"go on in steps: --to {coming + MOST_AT_ONCE}",
         )
     gas = CALL_GAS + SLOT_GAS * rises if rises else 0
     head = step.snapshot.head
@@ -139,7 +140,7 @@ def _address(given: str) -> str:
 def _named_pool(step: StepInput, address: str) -> Pool:
     found = next((pool for pool in step.snapshot.pools if pool.keeps_observations and pool.address == address), None)
     if found is None:
-        raise ConfigError(f"POOL: {address} is no V3 pool of this portfolio", "trimtab oracle lists them")
+        raise ConfigError(f"POOL: {address} is not a V3 pool of this portfolio", "trimtab oracle lists them")
     return found
 
 

@@ -70,7 +70,7 @@ def open_paper(
     """
     loaded = replace(load_config(config), paper=True)
     if begin.value and begin.amounts:
-        raise ConfigError("--value, --start: one of the two", "--start says what there is of each token, --value what all is worth")
+        raise ConfigError("--value, --start: one of the two", "--start gives the balance of each token, --value the total value")
     with open_agent(loaded, clock=clock, transports=transports, record=record) as agent:
         store = agent.desk.store
         if store.paper.wallet() is None:
@@ -80,8 +80,8 @@ def open_paper(
             store.paper.begin(begun)
         elif begin.told:
             raise ConfigError(
-                "paper trading has begun already; --value and --start come too late",
-                f"leave them away; to begin anew remove {wiring.store_file(loaded)}",
+                "paper trading has already started; --value and --start apply to its first run only",
+                f"omit them; to start over, remove {wiring.store_file(loaded)}",
             )
         config_versions.record_version(loaded, store.configs, config_versions.BY_YES)
         yield agent

@@ -156,7 +156,7 @@ class WithdrawalRun:
         ends = [intent.state for intent, _ in self._context.store.requests.paid(number) if intent.succeeded]
         step = withdrawable_step(self._context)
         if not any(one.id == number for one in self._context.store.requests.newest(1_000, open_only=True)):
-            message = f"withdrawal {number} was taken back meanwhile; {len(ends)} of its {len(self._whole)} payments were made"
+            message = f"withdrawal {number} was released in the meantime; {len(ends)} of its {len(self._whole)} payments were made"
             return self.looked(step, sale, "failed", message)
         if any(state is not IntentState.FINAL for state in ends):
             return self.looked(step, sale, "waiting", f"paid; confirmations are awaited: trimtab withdraw --resume {number}")
@@ -264,7 +264,7 @@ def _record_part(store: Store, request: OwnerRequest, sale: StepOutcome, step: S
     return (
         f"part {done} of about {count} is raised for withdrawal {request.id}; next at {text.format_time(parts.next_s)}: "
         "trimtab run --send "
-        f"goes on with it and pays when all is there, or trimtab withdraw --resume {request.id} --send"
+        f"continues and pays once all of it is raised, or trimtab withdraw --resume {request.id} --send"
     )
 
 
@@ -286,7 +286,7 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
         return
     raise Refused(
         f"withdrawal {request.id}: {format_parts(withdrawals.counted(step, request.parts, token))}",
-        remedy="wait until then: parts follow each other limits.first_purchase apart",
+        remedy="wait until then: parts are limits.first_purchase apart",
     )
 
 
@@ -300,7 +300,7 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
             raised = format_parts(withdrawals.counted(step, claim.parts, claim.payment.token))
             raise Refused(
                 f"withdrawal {claim.request}: {raised}; another one of the same asset follows it",
-                remedy=f"wait until it is paid, or take it back: trimtab withdraw --release {claim.request}",
+                remedy=f"wait until it is paid, or release it: trimtab withdraw --release {claim.request}",
             )
 
 

@@ -86,7 +86,7 @@ def validate_prices(table: PriceTable) -> PriceTable:
         raise ConfigError(what, f"give {FEWEST_BARS} bars or more, and the prices of a symbol at least")
     for symbol in table.symbols:
         if safe_label(symbol, "") != symbol:
-            raise ConfigError("--prices: a symbol is no plain name", "use letters, digits and ._- alone, at most 16")
+            raise ConfigError("--prices: a symbol is not a plain name", "use letters, digits and ._- alone, at most 16")
     steps = np.diff(table.times_s)
     if (steps <= 0).any():
         row = int(np.argmax(steps <= 0))
@@ -118,9 +118,9 @@ def price_gap_notes(symbols: Sequence[str], times_s: NDArray[np.int64], closes: 
         rows = np.nonzero(known[:, column])[0]
         start, end = int(rows[0]), int(rows[-1])
         if start > 0:
-            notes.append(f"{symbol} starts {start} bars after the data do")
+            notes.append(f"{symbol} starts {start} bars after the data")
         if end < len(closes) - 1:
-            notes.append(f"{symbol} ends {len(closes) - 1 - end} bars before the data do, at {int(times_s[end])}")
+            notes.append(f"{symbol} ends {len(closes) - 1 - end} bars before the data, at {int(times_s[end])}")
         holes = end - start + 1 - len(rows)
         if holes:
             notes.append(f"{symbol} lacks {holes} prices in between, at most {int(np.diff(rows).max()) - 1} in a row")
@@ -262,7 +262,7 @@ def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
     if times_s[0] - bars_s[0] > usual:
         found.append(f"{name} starts at {_when(times_s[0])}, after the simulation does")
     if bars_s[-1] - times_s[-1] > usual:
-        found.append(f"{name} ends at {_when(times_s[-1])}, before the simulation does")
+        found.append(f"{name} ends at {_when(times_s[-1])}, before the simulation")
     if outside := int((~inside).sum()):
         found.append(f"{name} has {outside} rates outside the simulation, they do not count")
     steps = np.diff(times_s)
@@ -310,11 +310,11 @@ def why_unreadable(path: Path) -> str:
     if not data.strip():
         return "is empty"
     if path.suffix.lower() in (".parquet", ".pq"):
-        return "is damaged" if data.startswith(PARQUET) and data.endswith(PARQUET) else "is no Parquet file"
+        return "is damaged" if data.startswith(PARQUET) and data.endswith(PARQUET) else "is not a Parquet file"
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return f"is no UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}"
+        return f"is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}"
     try:
         rows = csv.reader(text.splitlines())
         header = next(rows, [])
@@ -322,7 +322,7 @@ def why_unreadable(path: Path) -> str:
             if len(row) > len(header):
                 return f"has {len(row)} cells in row {number} and {len(header)} columns"
     except csv.Error:
-        return "is no table of values between commas"
+        return "is not comma-separated"
     return "has rows that do not fit its header"
 
 
@@ -369,7 +369,7 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
         )
     kind = frame["gas_price_wei"].dtype
     if not kind.is_integer() or frame["gas_price_wei"].null_count() or frame["gas_price_wei"].min() < 0:
-        raise ConfigError(f"{option}: a gas price of {path.name} is no whole number of wei, 0 or more", "write for example 20000000000")
+        raise ConfigError(f"{option}: a gas price of {path.name} is not a whole number of wei, 0 or more", "write for example 20000000000")
     rows, prices = _seconds(polars, frame["time"], path).to_numpy(), frame["gas_price_wei"].to_list()
     if (np.diff(rows) <= 0).any():
         row = int(np.argmax(np.diff(rows) <= 0)) + 2
@@ -388,7 +388,7 @@ def read_owner_transfers(path: Path) -> tuple[OwnerTransfer, ...]:
         raise ConfigError(f"{option}: {path.name} needs columns time and amount; it has {', '.join(frame.columns)[:200]}", FORMAT_HINT)
     amounts = frame["amount"]
     if not amounts.dtype.is_numeric() or amounts.null_count() or not np.isfinite(amounts.to_numpy()).all() or (amounts == 0).any():
-        raise ConfigError(f"{option}: an amount of {path.name} is no number, or zero", "write plain decimals such as -250.5")
+        raise ConfigError(f"{option}: an amount of {path.name} is zero or not a number", "write plain decimals such as -250.5")
     times = _seconds(polars, frame["time"], path).to_list()
     return tuple(OwnerTransfer(int(at_s), Fraction(str(amount))) for at_s, amount in zip(times, amounts.to_list(), strict=True))
 
@@ -433,7 +433,7 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
 
 def _require_rates(polars: Any, frame: Any, where: str) -> None:
     if any(safe_label(symbol, "") != symbol for symbol in frame["symbol"].unique().to_list()):
-        raise ConfigError(f"{where}: a symbol is no plain name", "use letters, digits and ._- alone, at most 16")
+        raise ConfigError(f"{where}: a symbol is not a plain name", "use letters, digits and ._- alone, at most 16")
     bad = frame.filter(~(polars.col("rate").abs() <= 1))  # NaN is neither
     if bad.height:
         found = bad["rate"][0]
@@ -446,7 +446,7 @@ def _require_rates(polars: Any, frame: Any, where: str) -> None:
 def _require_unix(times: Any, path: Path) -> None:
     low, high = times.min(), times.max()
     if low is not None and not _EPOCH_S <= int(low) <= int(high) <= _LATEST_S:
-        raise ConfigError(f"{path.name}: times from {low} to {high} are no Unix seconds", "write times such as 2021-04-04T21:00:00Z")
+        raise ConfigError(f"{path.name}: times from {low} to {high} are not Unix seconds", "write times such as 2021-04-04T21:00:00Z")
 
 
 def _polars() -> Any:
@@ -458,7 +458,7 @@ def _polars() -> Any:
 
 def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     if not path.is_file():
-        raise ConfigError(f"{option}: {str(path)!r} is no file", "name a .csv or .parquet file that is there")
+        raise ConfigError(f"{option}: {str(path)!r} is not a file", "name a .csv or .parquet file that is there")
     reader = {".csv": polars.read_csv, ".parquet": polars.read_parquet}.get(path.suffix.lower())
     if reader is None:
         raise ConfigError(f"{option}: {path.name} is neither .csv nor .parquet", "write it as one of them, and name it so")

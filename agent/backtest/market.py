@@ -53,8 +53,8 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     except OSError as error:
         raise ConfigError(f"--pool-state: {path} cannot be read: {error.strerror}", "name a JSON file that you may read") from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        why = f"--pool-state: {path.name} is no pool: {type(error).__name__} {error}"[:160]
-        raise ConfigError(why, "give scalars and tick_data as docs/backtest.md says") from None
+        why = f"--pool-state: {path.name} is not a pool: {type(error).__name__} {error}"[:160]
+        raise ConfigError(why, "give scalars and tick_data, see docs/backtest.md") from None
     inside = sum(one.liquidity_net for one in made.ticks if one.index <= made.tick)
     if inside != made.liquidity or sum(one.liquidity_net for one in made.ticks) != 0:
         raise ConfigError(f"--pool-state: the ticks of {path.name} do not add up to its liquidity", "give every initialised tick")

@@ -57,7 +57,7 @@ def transfers_by_bar(flows: Sequence[OwnerTransfer], times_s: Sequence[int]) -> 
     for flow in sorted(flows, key=lambda one: one.time_s):
         if not times_s[0] < flow.time_s <= times_s[-1]:
             when = datetime.fromtimestamp(flow.time_s, UTC).isoformat(sep=" ")
-            raise ConfigError(f"--flow: {when} is not within the simulation", "what is there from the first bar on is said by --value")
+            raise ConfigError(f"--flow: {when} is not within the simulation", "--value sets the initial balance")
         bar = next(number for number, at_s in enumerate(times_s) if at_s >= flow.time_s)
         found.append((bar, flow.amount))
     return tuple(found)

@@ -327,7 +327,7 @@ def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
     day = datetime.fromtimestamp(one.time_s, UTC).strftime("%Y-%m-%d %H:%M")
     share = "" if one.share is None else f", {float(100 * one.share):.2f} % of the final value"
     return (
-        f"{decimal_text(one.raw, one.decimals)} {one.symbol} have no price after {day} UTC: at that of then, "
+        f"{decimal_text(one.raw, one.decimals)} {one.symbol} have no price after {day} UTC: valued at the last price, "
         f"{price_text(one.price, one.decimals, decimals, 6)} {money}, they are {value_text(one.value, decimals, SHOWN)} {money}{share}"
     )
 
@@ -349,7 +349,7 @@ def funding_of_holdings(world: SimulatedWorld, series: Sequence[FundingRateSerie
         if token is None:
             notes.append(f"funding: {one.symbol} is not held, its rates count zero")
         elif (stood := _count_missing_prices(world, one)) > 0:
-            notes.append(f"funding: at {stood} times {one.symbol} had no price, the last one stood in")
+            notes.append(f"funding: at {stood} times {one.symbol} had no price; the last price was used")
     with_rates = {one.symbol for one in series} | {world.money.symbol}
     without = [asset.token.symbol for asset in world.wanted.portfolio.assets if asset.token.symbol not in with_rates]
     if without:
@@ -558,7 +558,7 @@ def _world(wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings
             raise ConfigError(f"gas prices for {len(settings.gas_wei)} bars, and the table has {table.bars}")
         settings = replace(settings, gas_wei=tuple(settings.gas_wei)[table.bars - used.bars :])
     if settings.flows and settings.flows_in == IN_NUMERAIRE and all(asset.token != money for asset in wanted.portfolio.assets):
-        raise ConfigError(f"--flow: {money.symbol} is no asset of the portfolio", "let it come and go pro rata: --flows-in pro-rata")
+        raise ConfigError(f"--flow: {money.symbol} is not an asset of the portfolio", "let it come and go pro rata: --flows-in pro-rata")
     world = SimulatedWorld(wanted, used, settings, SimulatedWallet({}, {}))
     world.advance_to(0)
     world.wallet.balances = balances_at_targets(world)

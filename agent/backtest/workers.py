@@ -93,5 +93,5 @@ def _leave() -> None:
 
 def _do(chunk: Any) -> Any:
     if _job is None:
-        raise RuntimeError("a process of the pool was not begun")
+        raise RuntimeError("a worker process did not start")
     return _job.do(chunk)

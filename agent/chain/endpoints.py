@@ -34,7 +34,7 @@ class Circuit(Enum):
     TRIAL = "on trial"
     OPEN = "resting"
     LAGGING = "lagging"
-    WAIT = "asked us to wait"
+    WAIT = "is rate limiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class Endpoint:
         with self._lock:
             found = self.health.standing
             if found.circuit is Circuit.WAIT:
-                raise EndpointResting(f"{self.name} asked us to wait, {found.rest_s:.0f} s more: {found.why}")
+                raise EndpointResting(f"{self.name} is rate limiting, {found.rest_s:.0f} s more: {found.why}")
             started = self._now()
             try:
                 answers = self._line.batch(calls)

@@ -218,7 +218,7 @@ def recent_transactions(endpoint_pool: EndpointPool, owner: str, head: Head, non
         reasons = [day for day in poll.answers.values() if isinstance(day, str)] + [lost.message for lost in poll.lost.values()]
         raise HistoryUnavailable(reasons[0] if reasons else "no endpoint answers")
     if len({operator for operator, _ in days}) < endpoint_pool.min_operators:
-        raise HistoryUnavailable("too few operators can tell what the wallet did in the last 24 h")
+        raise HistoryUnavailable("too few operators can report the wallet's last 24 h")
     return confirmed_value(days, endpoint_pool.min_operators, "what the wallet did in the last 24 h")
 
 
@@ -275,7 +275,7 @@ def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) ->
     """Blocks after which the wallet's nonce is another than before them, by bisection over old states."""
     before = 0 if since == 0 else _nonces(line, owner, [since - 1])[0]
     if nonce - before > MOST_SENT:
-        raise HistoryUnavailable(f"the wallet sent {nonce - before} transactions in the last 24 h, more than {MOST_SENT} are not looked at")
+        raise HistoryUnavailable(f"the wallet sent {nonce - before} transactions in the last 24 h; at most {MOST_SENT} are read")
     spans = [(max(since - 1, 0), head.number, before, nonce)] if nonce > before else []
     found: list[int] = []
     while spans:
@@ -317,7 +317,7 @@ def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) 
         if isinstance(tx, Mapping) and str(tx.get("from", "")).lower() == owner.lower()
     ]
     if len(ours) > MOST_SENT:
-        raise HistoryUnavailable(f"the wallet sent {len(ours)} transactions in the last 24 h, more than {MOST_SENT} are not looked at")
+        raise HistoryUnavailable(f"the wallet sent {len(ours)} transactions in the last 24 h; at most {MOST_SENT} are read")
     hashes = [hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32)) for tx, _ in ours]
     raw: list[Any] = []
     for at in range(0, len(hashes), BATCH):
@@ -375,10 +375,10 @@ def _all(line: Transport, calls: Sequence[RpcCall], what: str) -> list[Any]:
     except Retryable:
         raise
     except TrimtabError as error:
-        raise HistoryUnavailable(f"the endpoint does not tell {what}: {error.message}") from None
+        raise HistoryUnavailable(f"the endpoint cannot report {what}: {error.message}") from None
     refused = next((answer for answer in answers if isinstance(answer, RpcFault_of_rpc)), None)
     if refused is not None:
-        raise HistoryUnavailable(f"{line.name} does not tell {what}: {refused.message}")
+        raise HistoryUnavailable(f"{line.name} cannot report {what}: {refused.message}")
     return answers
 
 

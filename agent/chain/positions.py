@@ -126,7 +126,7 @@ def _v3_shape(one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer
     # Routers have a factory too; only a position manager also has a token supply.
     if isinstance(known, CallStatus) or isinstance(supply, CallStatus) or address_from_word(known) != factory:
         raise ConfigError(
-            f"venues.{one.venue}.position_manager {one.contract}: is no position manager of the factory {factory}", "check both addresses"
+            f"venues.{one.venue}.position_manager {one.contract}: is not a position manager of factory {factory}", "check both addresses"
         )
     if answers[2] is CallStatus.FAILED:
         return PositionRef(one, factory), None

@@ -16,7 +16,7 @@ from agent.model import Head, Verdict
 # --- Quorum on whole answers: endpoints are compared, and dissenters are named (T2).
 
 
-REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent meanwhile"
+REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent until then"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def difference(one: EndpointAnswer, other: EndpointAnswer, names: Sequence[str])
 def _refusal(answers: Sequence[EndpointAnswer], backing: Sequence[str], dissent: Sequence[tuple[str, str]]) -> str:
     block = answers[0].head.number
     if not dissent:
-        return f"only {', '.join(backing) or 'nobody'} vouches for block {block}"
+        return f"only {', '.join(backing) or 'no operator'} confirms block {block}"
     message = "; ".join(f"{operator} differs in {what}" for operator, what in dissent)
     return f"endpoints disagree on block {block}: {message} (against {', '.join(backing) or 'an operator that contradicts itself'})"
 
@@ -98,7 +98,7 @@ def _verdict(backing: Sequence[str], dissent: Sequence[tuple[str, str]], min_ope
 
 H = TypeVar("H", bound=Hashable)
 
-NO_MAJORITY_REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent meanwhile"
+NO_MAJORITY_REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent until then"
 
 
 class NoQuorum(Retryable):
@@ -180,7 +180,7 @@ def height_disagreement(endpoint_pool: EndpointPool, newest: Mapping[Endpoint, i
         return ""
     message = ", ".join(f"{operator} is at block {number}" for operator, number in sorted(heights.items(), key=lambda one: one[1]))
     apart = max(abs(number - height) for number in heights.values())
-    return f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {most}: {message}; one lags, or names a block that nobody else has"
+    return f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {most}: {message}; one lags, or reports a block that no other has"
 
 
 def _heights(newest: Mapping[Endpoint, int], *, alone: bool = False) -> dict[str, int]:

@@ -203,7 +203,7 @@ def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block:
                 parse_quantity(tx.get("value"), "value"),
                 hex_data(parse_bytes(tx.get("input"), "calldata")),
             )
-    raise Retryable(f"{line.name} says that block {high} used nonce {nonce}, and does not show how")
+    raise Retryable(f"{line.name} says that block {high} used nonce {nonce}, without the transaction")
 
 
 def _executed(line: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int) -> SafeExecution | None:
@@ -214,7 +214,7 @@ def _executed(line: Transport, safe: str, safe_tx_hash: str, since_block: int, h
         asked = {"address": safe, "fromBlock": hex(start), "toBlock": hex(end), "topics": [EXECUTION_SUCCESS]}
         logs = line.call("eth_getLogs", [asked])
         if not isinstance(logs, list):
-            raise Retryable(f"{line.name} sent events that are no list")
+            raise Retryable(f"{line.name} returned events that are not a list")
         for log in logs:
             if isinstance(log, Mapping) and _names(log, safe, safe_tx_hash):
                 tx_hash = hex_data(parse_bytes(log.get("transactionHash"), "transaction hash", 32))

@@ -233,9 +233,7 @@ class HttpTransport:
             return
         after_s = retry_after_s(patience, self._wall()) if status in _HEEDED else None
         if status == requests.codes.too_many_requests:
-            raise EndpointOverloaded(
-                f"{self.name} says too many requests (HTTP 429)", "ask less often or use a plan with more requests", after_s
-            )
+            raise EndpointOverloaded(f"{self.name} is rate limiting (HTTP 429)", "ask less often or use a plan with more requests", after_s)
         if status in _RETRY_STATUS:
             raise EndpointOverloaded(
                 f"{self.name} failed (HTTP {status})", "it may be overloaded; try again, or configure a second endpoint", after_s

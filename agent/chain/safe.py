@@ -97,7 +97,7 @@ class SafeContract:
             version = ""
         if version not in VERSIONS:
             raise ConfigError(
-                f"wallet.safe: {self.address} is no Safe of version {' or '.join(VERSIONS)}",
+                f"wallet.safe: {self.address} is not a Safe of version {' or '.join(VERSIONS)}",
                 "correct wallet.address, or leave wallet.safe out for a wallet with a key",
             )
 
@@ -124,7 +124,7 @@ class SafeContract:
             return tuple(abi_decode(answers, raw))
         except Exception as error:  # eth-abi raises many error types
             raise Retryable(
-                f"{signature} of {self.address} is answered by what no Safe says ({type(error).__name__})",
+                f"{signature} of {self.address} got an answer that no Safe gives ({type(error).__name__})",
                 "check wallet.address and the endpoint",
             ) from None
 

@@ -186,7 +186,7 @@ def judge_trial(record: TrialRecord) -> ScreenResult:
         if answer is TransferOutcome.FAILED:
             return TokenFinding.HONEYPOT, f"{name} of {record.lent} base units that a pool had paid reverts"
     if record.hooks:
-        return TokenFinding.CALLBACK, "whoever sends or receives is called"
+        return TokenFinding.CALLBACK, "sender and recipient are called on transfer"
     return _balanced(record, TransferOutcome.SILENT in answers.values())
 
 
@@ -279,7 +279,7 @@ def explain_failure(
     by_pool, by_wallet, by_nobody = (transfer_outcome(answer) for answer in replies[:3])
     errors = [answer_uint(answer) for answer in complete_answers(line, items, sized, replies[3:], at)]
     if errors[0] == 1:
-        return TokenFinding.PAUSED, "paused() says so"
+        return TokenFinding.PAUSED, "paused() returns true"
     for number, place in enumerate(places.values()):
         if 1 in errors[1 + number * len(_LISTS) : 1 + (number + 1) * len(_LISTS)]:
             return TokenFinding.BLOCKLISTED, f"{place} is on its list"

@@ -124,7 +124,7 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
         if leg.venue == NATIVE_VENUE:
             continue
         if direction.setdefault(leg.pool, leg.token_in) != leg.token_in:
-            quotes.append(SecondQuote(number, None, "the pool was used in the other direction before; a quote at the block says nothing"))
+            quotes.append(SecondQuote(number, None, "the pool was used in the other direction before; a quote at the block proves nothing"))
             continue
         before = spent.get(leg.pool, 0)
         spent[leg.pool] = before + leg.amount_in_raw

@@ -55,7 +55,7 @@ REVERT_MESSAGES = {
     "SA": "a token refused an approval",
     "STE": "the native coin could not be sent on",
     "AS": "the amount to swap is zero",
-    "IIA": "the pool was not paid: the token takes a fee on transfer, or transfers less than it says",
+    "IIA": "the pool was not paid: the token takes a fee on transfer, or transfers less than its amount",
     "LOK": "the pool is locked: it is being called from inside itself, or was never initialised",
     "UniswapV2: LOCKED": "the pool is locked: it is being called from inside itself",
     "SPL": "the price limit lies on the wrong side of the pool's price",
@@ -92,7 +92,7 @@ _REBALANCER = {
     "Expired()": "the deadline has passed",
     "Reentered()": "the Rebalancer was called from inside itself: a token or pool of the plan runs foreign code",
     "Malformed()": "the program is not one that the Rebalancer understands",
-    "NotAwaited()": "somebody asked the Rebalancer for payment who is not the pool of the running swap",
+    "NotAwaited()": "a caller other than the pool of the running swap asked the Rebalancer for payment",
     "TooMuchAsked()": "a pool asked for more than its swap pays",
     "NoSuchPool(uint256)": "swap {}: the venue's factory made no such pool",
     "TooLittleOut(uint256)": f"swap {{}}: {_TOO_LITTLE}",
@@ -272,9 +272,9 @@ class NodeSender:
             _refused(signed.hash, error.fault)
             return
         except Retryable as error:
-            raise Retryable(f"{unknown}: {error.message}", "look for its hash before sending anything else") from None
+            raise Retryable(f"{unknown}: {error.message}", "check its hash before sending anything else") from None
         if not isinstance(answer, str) or answer.lower() != signed.hash:
-            raise Retryable(f"{unknown}: the node answers another hash", "look for its hash before sending anything else")
+            raise Retryable(f"{unknown}: the node answers another hash", "check its hash before sending anything else")
 
     def look(self, tx_hash: str) -> TransactionStatus:
         """Return the status of the hash: unknown, pending or mined (with its receipt). Raises Retryable if the node cannot say."""
@@ -316,7 +316,7 @@ def _refused(tx_hash: str, fault: RpcFault_of_rpc) -> None:
             "something else sends from this wallet; find out what before going on",
         )
     if meaning is None:
-        raise Retryable(f"whether transaction {tx_hash} was taken is unknown: {fault.message}", "look for its hash")
+        raise Retryable(f"whether transaction {tx_hash} was taken is unknown: {fault.message}", "check its hash")
     verdict = Verdict(f"send.{meaning.value}", fault.message, "taken by the node", False)
     raise SendRefused(f"the node did not take transaction {tx_hash}: {fault.message}", (verdict,), _REMEDIES[meaning])
 
@@ -341,7 +341,7 @@ def _most_wei(tx: UnsignedTx) -> int:
 
 def _result(answer: object, what: str) -> object:
     if isinstance(answer, RpcFault_of_rpc):
-        raise Retryable(f"the endpoint cannot tell {what}: {answer.message}")
+        raise Retryable(f"the endpoint cannot report {what}: {answer.message}")
     return answer
 
 
@@ -486,7 +486,7 @@ class QuorumSender:
         if unknown or not refusals:
             message = "; ".join(failure.message for failure in lost)
             raise Retryable(
-                f"whether transaction {signed.hash} was taken is unknown: {message}", "look for its hash before sending anything else"
+                f"whether transaction {signed.hash} was taken is unknown: {message}", "check its hash before sending anything else"
             )
         refused = next((refusal for refusal in refusals if isinstance(refusal, SendRefused)), None)
         if refused is not None:

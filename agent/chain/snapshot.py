@@ -59,7 +59,7 @@ def read_past_prices(
     def tell(line: Endpoint) -> PastAnswers:
         now, *before = _headers(line, head, heights)
         if now.hash != head.hash:
-            raise Retryable(f"{line.name} no longer has block {head.number} as it was a moment ago", "a reorganisation; look again")
+            raise Retryable(f"{line.name} no longer has block {head.number} as it was a moment ago", "a reorg happened; try again")
         places = [{"blockHash": one.hash, "requireCanonical": True} for one in before]
         answered = line.batch([call for at in places for call in page_calls(items, sized, at)])
         return tuple(
@@ -89,7 +89,7 @@ def _headers(line: Endpoint, head: Head, heights: range) -> list[Head]:
     answers = line.batch(calls)
     found = [parse_head(require_result(line.name, "eth_getBlockByNumber", answer), head.chain_id) for answer in answers]
     if [one.number for one in found] != [head.number, *heights]:
-        raise Retryable(f"{line.name} gives other blocks than those it was asked for")
+        raise Retryable(f"{line.name} returned other blocks than requested")
     return found
 
 
@@ -274,7 +274,7 @@ class ChainReader:
         extra, answered = answered[: len(further)], answered[len(further) :]
         canonical = parse_head(require_result(transport.name, "eth_getBlockByNumber", block), self._chain_id)
         if canonical.hash != head.hash:
-            raise Retryable(f"{transport.name} no longer has block {head.number} as it was a moment ago", "a reorganisation; look again")
+            raise Retryable(f"{transport.name} no longer has block {head.number} as it was a moment ago", "a reorg happened; try again")
         return EndpointAnswer(
             transport.operator,
             canonical,

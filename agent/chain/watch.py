@@ -246,7 +246,7 @@ def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
     if not (answer.known_from_tick <= pool.known_from_tick and pool.known_to_tick <= answer.known_to_tick):
         return pool
     if (answer.sqrt_price_x96, answer.tick, answer.liquidity, near) != (pool.sqrt_price_x96, pool.tick, pool.liquidity, pool.ticks):
-        raise Retryable(f"pool {pool.address} is another at its own block when more of its ticks are read", "look again")
+        raise Retryable(f"pool {pool.address} is another at its own block when more of its ticks are read", "run it again")
     return replace(pool, ticks=ticks, known_from_tick=answer.known_from_tick, known_to_tick=answer.known_to_tick)
 
 

@@ -36,7 +36,7 @@ def alerts(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
         else:
             say("No alert targets configured: add [[alerts.targets]] (docs/alerts.md).")
         for item in document["open"]:
-            out.print(cell(f"{item['since'] or 'before'}: {item['text']}{' (waits to be told)' if item['waits'] else ''}"))
+            out.print(cell(f"{item['since'] or 'before'}: {item['text']}{' (not sent yet)' if item['waits'] else ''}"))
 
     emit(document, as_json, show)
 

@@ -70,7 +70,7 @@ def backtest(
     flow: Annotated[list[str] | None, typer.Option("--flow", help="A deposit or withdrawal: 2021-03-01=+1000; repeatable.")] = None,
     flows: Annotated[Path | None, typer.Option("--flows", help="CSV or Parquet of deposits and withdrawals: time, amount.")] = None,
     flows_in: Annotated[str, typer.Option("--flows-in", help="Pay deposits and withdrawals in the numeraire, or pro-rata.")] = "numeraire",
-    gone: Annotated[str, typer.Option("--gone", help="When prices of an asset end: halt, or leave it alone and continue.")] = "halt",
+    gone: Annotated[str, typer.Option("--gone", help="When prices of an asset end: halt, or hold it and continue.")] = "halt",
     pool_state: Annotated[
         list[str] | None, typer.Option("--pool-state", help="A real V3 pool by token0/token1: WBTC/WETH=pool.json; repeatable.")
     ] = None,
@@ -223,7 +223,7 @@ def format_premium(earned: Document, twr: float, hold_twr: float) -> str:
     advantage = float(earned["advantage"])
     ahead = math.log((1 + twr) / (1 + hold_twr)) if min(twr, hold_twr) > -1 else advantage
     beside = ahead - advantage
-    rest = f", and {100 * beside:+.3f}% from gas money and flows, which are beside the portfolio" if abs(beside) >= SHOWN else ""
+    rest = f", and {100 * beside:+.3f}% from gas money and flows, which are outside the portfolio" if abs(beside) >= SHOWN else ""
     return (
         f"log return against holding {100 * (ahead if rest else advantage):+.3f}%: {part['excess_growth']} from rebalancing itself,"
         f" {part['off_target']} from weights off target, less {part['dispersion']} that holding has from winners growing,"
@@ -437,7 +437,7 @@ def _stress_show(made: Document) -> None:
         if notes:
             say(f"{case['name']}: {', '.join(notes)}")
     for name, why in made["left_out"].items():
-        say(f"left out: {name}: {why}")
+        say(f"skipped: {name}: {why}")
     for told_of in made["notes"]:
         say(told_of)
     if "report" in made:
@@ -588,7 +588,7 @@ def _show_map(stable: Document, growth: bool) -> None:
     near = stable["neighbours"]
     if near is not None:
         drop, most = (f"{100 * float(near[key]):.2f} points" if growth else near[key] for key in ("mean_fall", "largest_fall"))
-        say(f"One step beside the best it falls by {drop} on the mean, {most} at most, among {near['count']} neighbours")
+        say(f"One grid step from the best it falls by {drop} on the mean, {most} at most, among {near['count']} neighbours")
 
 
 def _tune_percent(text: str) -> str:

@@ -36,7 +36,7 @@ def pause(
 ) -> None:
     """Stops all sending at once, until resume. Sent transactions are still watched.
 
-    With --hard it also shows what waits for a block and what contracts may still take, and with --send takes both back; a
+    With --hard it also shows pending transactions and open allowances, and with --send takes both back; a
     trimtab that runs does it instead of this command.
     """
     from agent import app as api
@@ -49,7 +49,7 @@ def pause(
         paused = api.pause(config, reason)
         emit(paused, as_json, lambda: say(f"Paused: {paused['reason']}. Nothing is sent until: trimtab resume"))
         if "store" in paused:
-            note(f"Only the file says so: {paused['store']}")
+            note(f"Only the file pauses it: {paused['store']}")
         return
     if send:
         require_answerable(yes)
@@ -141,7 +141,7 @@ def stop(
 
 @command(Heading.TROUBLE, 70)
 def revoke(
-    tokens: Annotated[list[str] | None, typer.Argument(help="Symbols or addresses; every token of the config unless said.")] = None,
+    tokens: Annotated[list[str] | None, typer.Argument(help="Symbols or addresses; every token of the config by default.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,

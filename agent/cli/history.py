@@ -138,7 +138,7 @@ def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = F
             raise typer.Exit(EXIT_REFUSED)
     with api.open_agent(config) as agent, spinner("Cancelling") as wait:
         document = api.cancel(agent, progress=wait.update)
-    emit(document, as_json, lambda: _shown(document, "Some still wait: trimtab cancel --send once more, or trimtab reconcile"))
+    emit(document, as_json, lambda: _shown(document, "Some are still pending: repeat trimtab cancel --send, or trimtab reconcile"))
     raise typer.Exit(EXIT_RETRYABLE if document["waiting"] else 0)
 
 
@@ -173,7 +173,7 @@ def _shown(document: Document, hint: str) -> None:
     if document["waiting"]:
         note(hint)
     else:
-        say("Nothing waits.")
+        say("No pending transactions.")
 
 
 def _show(document: Document, which: str = "written down") -> None:
@@ -251,7 +251,7 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     from agent import app as api
 
     document = api.check_store(config)
-    copy = "" if document["copy"] is None else f", a copy ({document['copy']}) that nobody has adopted"
+    copy = "" if document["copy"] is None else f", a copy ({document['copy']}) that is not adopted"
     text = f"{document['store']} is sound: version {document['version']}, wallet {document['wallet']}, chain {document['chain_id']}{copy}."
     emit(document, as_json, lambda: say(text))
 
@@ -287,7 +287,7 @@ def adopt(
 
     if not yes:
         require_answerable(yes)
-        note("Whatever else uses this wallet must have stopped: two at once could trade twice.")
+        note("Everything else that uses this wallet must be stopped: two senders could trade twice.")
         if not ask("Go on from the chain's present nonce?"):
             emit({"nonce": None}, as_json, lambda: say("Nothing was adopted."))
             raise typer.Exit(EXIT_REFUSED)

@@ -107,11 +107,11 @@ def open_books(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Restarts the ledger at the balances of the next look. Earlier entries are kept but no longer compared."""
+    """Restarts the ledger at the balances of the next cycle. Earlier entries are kept but no longer compared."""
     from agent import app as api
 
     document = api.open_books(config, note)
-    emit(document, as_json, lambda: say(f"Book {document['number']} is open; it begins at the balances of the next look."))
+    emit(document, as_json, lambda: say(f"Book {document['number']} is open; it starts at the balances of the next cycle."))
 
 
 APART = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
@@ -136,15 +136,15 @@ def show_pnl(console: Console, document: Document) -> None:
     if rows:
         console.print(figures(title, ("from", *before, "rebalances", *after), rows))
     else:
-        say(f"No profit or loss yet: {document['why_empty']}. Look again later: trimtab pnl --now, or trimtab run.")
+        say(f"No profit or loss yet: {document['why_empty']}. Try again later: trimtab pnl --now, or trimtab run.")
     beside = [f"{money(document[name])} {unit} {words}" for name, words in APART if document[name] != "0"]
     if beside:
-        say(f"Not in these figures: {' and '.join(beside)}.")
+        say(f"Not included: {' and '.join(beside)}.")
     say(f"Unrealised by {document['method']}, gas money and reserves included: {money(document['unrealised'])} {unit}.")
     for one in document["periods"]:
         if one["by_hand"]["swaps"]:
             by_hand = one["by_hand"]
-            say(f"{one['from'][:10]}: {by_hand['swaps']} swaps by hand changed {money(by_hand['effect'])}, no part of the above.")
+            say(f"{one['from'][:10]}: {by_hand['swaps']} manual swaps changed {money(by_hand['effect'])}, not included above.")
         if one["hint"]:
             console.print(cell(f"{one['from'][:10]}: {one['hint']}", "yellow"))
         if (known := one["statistics"]) is not None:
@@ -166,7 +166,7 @@ def show_values(console: Console, document: Document) -> None:
     """Print the costs of past steps, and weights over time; nothing while the ledger is empty."""
     spent = [(row["step"], row["cost"]) for row in document["steps"] if row["cost"] is not None]
     if spent:
-        made = table("What they cost", ("step",), ("fees", "impact", "gas", "total"))
+        made = table("Costs", ("step",), ("fees", "impact", "gas", "total"))
         for step, cost in spent:
             made.add_row(step, *(brief(cost[name]) for name in ("fees", "impact", "gas", "total")))
         console.print(made)
@@ -208,16 +208,16 @@ def show_check(document: Document) -> None:
     if document["unbalanced"]:
         say(f"Entries that do not balance: {', '.join(document['unbalanced'])}.")
     if document["differing"]:
-        done = "written anew" if document["rebuilt"] else "trimtab books check --rebuild writes them anew"
+        done = "rewritten" if document["rebuilt"] else "trimtab books check --rebuild rewrites them"
         say(f"Entries that differ from their receipts: {', '.join(document['differing'])}; {done}.")
     for what in document["misstated"]:
-        say(f"Sums that looks go by: {what}; {'summed up anew' if document['rebuilt'] else 'trimtab books check --rebuild sums up anew'}.")
+        say(f"Running sums: {what}; {'recomputed' if document['rebuilt'] else 'trimtab books check --rebuild recomputes them'}.")
     for symbol, raw in document["missing_lots"].items():
         say(f"{raw} base units of {symbol} went before they were known to have come; they count without a gain.")
     if document["chain"] is not None and document["chain"]["disagreement"]:
         say(document["chain"]["disagreement"])
     if document["sound"]:
-        against = "" if document["chain"] is None else f", and the chain says the same at block {document['chain']['block']}"
+        against = "" if document["chain"] is None else f", and the chain agrees at block {document['chain']['block']}"
         say(f"{document['entries']} entries balance and are what their transactions say{against}.")
 
 

@@ -100,7 +100,7 @@ def _targets(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     order = ("pool", "share", "has", "value", "fees", "now")
-    made = tables.table("Wanted in pools", ("pool", "now"), order[1:-1], order=order)
+    made = tables.table("Liquidity targets", ("pool", "now"), order[1:-1], order=order)
     for item in document["targets"]:
         has = "unknown" if item["weight_bps"] is None else f"{float(item['weight_bps']) / 100:.2f} %"
         now = "; ".join((*item["asks"], *(f"left: {why}" for why in item["leaves"]))) or "at its share"

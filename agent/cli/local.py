@@ -111,7 +111,7 @@ def run_demo(console: Console) -> DemoDocument:
         drifted = status(agent.status())
         console.print(tables.holdings(drifted), tables.decision(drifted), sep="\n")
 
-        _chapter(console, 3, "The plan: swaps over V2 and V3 pools, what they cost, what every guard says")
+        _chapter(console, 3, "The plan: swaps over V2 and V3 pools, their cost and every guard's verdict")
         planned = plans.plan(agent.plan())
         plan_tables.show_plan(console, planned, decimals, with_decision=False, verbose=True)
 
@@ -122,7 +122,7 @@ def run_demo(console: Console) -> DemoDocument:
             done["weights_after_bps"] = agent.weights(outcome.after)
         console.print(tables.transactions(done), tables.realised(done, decimals), sep="\n")
 
-        _chapter(console, 5, "Balanced again; the next look holds, and says why")
+        _chapter(console, 5, "Balanced again; the next cycle holds and says why")
         after = status(agent.status())
         held = plans.plan(agent.plan())
         console.print(tables.holdings(after), tables.decision(held), sep="\n")

@@ -173,7 +173,7 @@ def _show_requests(document: Document) -> None:
     from agent.cli.display import tables
 
     if not document["withdrawals"]:
-        say("No withdrawal was ever asked for. To ask: trimtab withdraw AMOUNT --to ADDRESS")
+        say("No withdrawals yet. To request one: trimtab withdraw AMOUNT --to ADDRESS")
         return
     made = tables.table("Withdrawals", ("no.", "state", "what", "to"))
     for one in document["withdrawals"]:
@@ -192,7 +192,7 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
             console.print(cell(document["sale"]["reason"]))
     made = tables.table("Pays" if document["to"] else "Sets aside", ("asset", "to"), ("amount",), order=("asset", "amount", "to"))
     for one in document["payments"]:
-        made.add_row(cell(one["symbol"]), one["amount"], cell(document["to"] or "nobody: it stays in the wallet"))
+        made.add_row(cell(one["symbol"]), one["amount"], cell(document["to"] or "the wallet: not paid out"))
     if document["payments"]:
         console.print(made)
     show_sent(console, document)
@@ -214,7 +214,7 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
             cell(f"To invest, send tokens of the portfolio to {document['wallet']} on chain {document['chain_id']}, then run this.")
         )
         return
-    for title, rows in (("Came to the wallet", document["came"]), ("Left alone", document["left"])):
+    for title, rows in (("Came to the wallet", document["came"]), ("Excluded", document["left"])):
         made = tables.table(title, ("no.", "what"))
         for one in rows:
             made.add_row(str(one["id"] or ""), cell(one["words"]))
@@ -226,7 +226,7 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
         show_sale(console, document["plan"], agent, verbose=verbose)
     show_sent(console, document)
     if (rest := document["purchase"]) is not None:
-        console.print(cell(f"{plan_tables.format_execution(rest, agent.portfolio.numeraire.label)}. trimtab run --send goes on with it."))
+        console.print(cell(f"{plan_tables.format_execution(rest, agent.portfolio.numeraire.label)}. trimtab run --send continues it."))
     elif document["outcome"] not in ("planned", "refused"):
         console.print(cell(f"{document['outcome']}: {document['reason']}"))
     if hint and console is out:
@@ -260,7 +260,7 @@ def flows(
 def confirm(
     number: Annotated[str, typer.Argument(help="Number of the change from trimtab flows, or all.")],
     kind: Annotated[
-        str | None, typer.Option("--as", help="deposit or gift for a rise, withdrawal or loss for a fall.", show_default=False)
+        str | None, typer.Option("--as", help="deposit or gift for an increase, withdrawal or loss for a decrease.", show_default=False)
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,

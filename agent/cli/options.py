@@ -27,10 +27,10 @@ class Heading(Enum):
     SET_UP = "Set up"
     LOOK = "Look"
     TRADE = "Trade: nothing is sent without --send"
-    MONEY = "Money in, money out, the end"
+    MONEY = "Deposits, withdrawals, shutdown"
     TROUBLE = "When something is wrong"
     TEST = "On recorded prices, and on paper"
-    DATA = "Settings, data, books"
+    DATA = "Settings, data, accounting"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,9 @@ def set_(
         for kind, (before, after) in document["changes"].items():
             say(f"{kind} of {subject}: {before or 'off'} -> {after or 'off'}")
         if not document["changes"]:
-            say("The config says so already.")
+            say("The config has this value already.")
         else:
-            note("A run that goes on takes it up before it acts again.")
+            note("A running trimtab run applies it before it acts again.")
 
     emit(document, as_json, message)
 
@@ -83,7 +83,7 @@ def _change_orders(verb: str, subject: str, config: ConfigPath, yes: bool, as_js
 
     names = [kind.value for kind in OrderKind]
     if strange := [kind for kind in kinds if kind not in names]:
-        raise ConfigError(f"--only: {strange[0]!r} is no kind of order", f"choose from {', '.join(names)}")
+        raise ConfigError(f"--only: {strange[0]!r} is not a kind of order", f"choose from {', '.join(names)}")
     require_answerable(yes)
     with spinner(READING) as wait, api.open_agent(config) as agent:
         with wait.aside():
@@ -101,7 +101,7 @@ def _change_orders(verb: str, subject: str, config: ConfigPath, yes: bool, as_js
 def _show_change(document: Document) -> None:
     armed = "armed" in document
     for item in document["armed" if armed else "disarmed"]:
-        state = "is armed at the next look" if armed else "is out of force"
+        state = "is armed at the next cycle" if armed else "is out of force"
         say(f"{item['kind']} of {item['subject']} {state}")
     for subject in document["back_in"]:
         say(f"{subject} comes back in by the next rebalance")

@@ -209,8 +209,8 @@ def show_outcome(
             if (exposed := document.get("sandwich")) is not None and exposed["public"]:
                 unit = document["numeraire"]
                 note(
-                    f"{exposed['submission']}: a sandwich may take up to {exposed['at_most']} {unit} of this plan, and nobody earns "
-                    f"more of it than {exposed['profit_at_most']} {unit}, its fees and impact included."
+                    f"{exposed['submission']}: a sandwich may take up to {exposed['at_most']} {unit} of this plan, and no one gains "
+                    f"more from it than {exposed['profit_at_most']} {unit}, its fees and impact included."
                 )
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
@@ -258,7 +258,7 @@ def limit(
 
     if cancel is not None:
         done = api.cancel_waiting(config, cancel)
-        emit(done, as_json, lambda: say(f"Ended: {cancel}. What was sent already is not taken back."))
+        emit(done, as_json, lambda: say(f"Ended: {cancel}. Sent transactions are not reverted."))
         return
     document = api.waiting_orders(config)
     emit(document, as_json, lambda: _show(document))
@@ -312,7 +312,7 @@ def _show(document: WaitingDocument) -> None:
     if not document["orders"] and not document["corrections"]:
         say("No limit orders and no corrections under way. To place an order: trimtab swap --price, or --limit")
         return
-    made = tables.table("Orders that wait for their price", ("id", "order", "until", "state"))
+    made = tables.table("Open limit orders", ("id", "order", "until", "state"))
     for item in document["orders"]:
         made.add_row(cell(item["id"]), cell(item["what"]), item["until"], cell(f"{item['state']} {item['why']}".rstrip()))
     out.print(made)

@@ -66,9 +66,9 @@ def export_profile(
 
     def show() -> None:
         say(f"Written: {document['profile']}")
-        say(f"SHA-256: {document['sha256']}; whoever takes it over can pin it by --sha256")
+        say(f"SHA-256: {document['sha256']}; importers can pin it with --sha256")
         if document["left_out"]:
-            say(f"Not part of a profile, and left out: {', '.join(document['left_out'])}")
+            say(f"Not part of a profile, skipped: {', '.join(document['left_out'])}")
 
     emit(document, as_json, show)
 
@@ -80,7 +80,7 @@ def import_profile(
     token_list: Annotated[Path | None, typer.Option("--token-list", help="Token list file for more symbols.")] = None,
     token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="Expected SHA-256 of the token list.")] = None,
     sell_others: Annotated[bool, typer.Option("--sell-others", help="Sell assets that are not in the profile.")] = False,
-    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="Allow a transition in parts, each within the limits.")] = False,
+    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="Allow a transition in slices, each within the limits.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -133,7 +133,7 @@ def _show(console: Console, document: Document) -> None:
             made.add_row("", cell(f"the profile says {item['profile_address']}", "bold red"), "not used", "", "")
     console.print(made)
     for item in document["left_alone"]:
-        console.print(cell(f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed: what is held of it stays as it is."))
+        console.print(cell(f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed: its balance stays untouched."))
     for note in document["notes"]:
         console.print(cell(f"note: {note}", "yellow"))
     made = tables.table("Trigger and limits", ("key", "yours", "profile", "what becomes of it"))
@@ -152,7 +152,7 @@ def edit(
     adds: Annotated[list[str] | None, typer.Option("--add", help="SYMBOL=ADDRESS:SHARE, a new asset.")] = None,
     removes: Annotated[list[str] | None, typer.Option("--remove", help="SYMBOL; its target is set to 0 % while it is held.")] = None,
     confirm: Annotated[bool, typer.Option("--confirm", help="Confirm the file after a manual change.")] = False,
-    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="Allow a transition in parts, each within the limits.")] = False,
+    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="Allow a transition in slices, each within the limits.")] = False,
     keep_holdings: Annotated[bool, typer.Option("--keep-holdings", help="Keep the balance of a removed asset in the wallet.")] = False,
     send: Annotated[bool, typer.Option("--send", help="With --remove: sell the balance, then remove the asset.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -162,7 +162,7 @@ def edit(
 ) -> None:
     """Changes tokens, weights and parameters: shows the transition, asks, and writes the whole config. Without options it opens $EDITOR.
 
-    Nothing is sent without --send; a run uses the new config at its next look. Without a terminal it only shows the change, unless --yes.
+    Nothing is sent without --send; a run uses the new config at its next cycle. Without a terminal it only shows the change, unless --yes.
     """
     from agent.app.documents import owner, plans
     from agent.app.settings import editing
@@ -176,7 +176,7 @@ def edit(
         raise ConfigError("no change given, and no terminal for an editor", "use --set, --target, --add, --remove or --confirm")
 
     if send and not changes.removes:
-        raise ConfigError("--send needs --remove", "omit --send; a run uses the edited config at its next look")
+        raise ConfigError("--send needs --remove", "omit --send; a run uses the edited config in its next cycle")
     if send:
         require_answerable(yes)
 
@@ -251,7 +251,7 @@ def _show_changes(console: Console, document: Document) -> None:
     """Print changed lines, new tokens and their contracts."""
     from agent.cli.display import tables
 
-    for title, lines in (("Changed by hand before, and confirmed with this:", document["by_hand"]), ("Changes:", document["changes"])):
+    for title, lines in (("Earlier edits, confirmed with this one:", document["by_hand"]), ("Changes:", document["changes"])):
         if lines:
             console.print(title)
         for line in lines:
@@ -286,7 +286,7 @@ def _show_state(console: Console, document: Document) -> None:
         console.print(cell(document["reason"], "yellow"))
     elif document["state"] in ("written", "removed"):
         kept = "" if document["backup"] is None else f"; the file before is {document['backup']}"
-        console.print(cell(f"Written{kept}. A run that goes on takes it up before it acts again."))
+        console.print(cell(f"Written{kept}. A running trimtab run applies it before it acts again."))
         for line in document["next"]:
             console.print(cell(f"Next: {line}"))
     elif console is out:

@@ -38,7 +38,7 @@ LogLines = Annotated[LogFormat | None, typer.Option("--log-format", help="Log fo
 def run(
     config: ConfigPath = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
-    every: Annotated[str, typer.Option("--every", help="Interval between looks, such as 10m.")] = "10m",
+    every: Annotated[str, typer.Option("--every", help="Interval between cycles, such as 10m.")] = "10m",
     send: Send = False,
     yes: Yes = False,
     verbose: Verbose = False,
@@ -48,9 +48,9 @@ def run(
 ) -> None:
     """Runs until stopped. Retries transient errors; stops when an operator is needed.
 
-    With --json each look prints one document on one line; with log lines and without --json nothing else is printed. SIGTERM and
-    Ctrl-C end the run with exit code 0 at a safe point: between two looks, or while a recorded transaction is pending. Exit code 13:
-    a look hung for longer than service.hang_after; start the run again.
+    With --json each cycle prints one document on one line; with log lines and without --json nothing else is printed. SIGTERM and
+    Ctrl-C end the run with exit code 0 at a safe point: between two cycles, or while a recorded transaction is pending. Exit code 13:
+    a cycle hung for longer than service.hang_after; start the run again.
     """
     from agent import app as api
 
@@ -112,7 +112,7 @@ def run_loop(
                     with wait.aside():
                         code = _tell(found, agent, style, terms.send, logged=service.logs)
                         if service.config_changes:
-                            note(f"The edited config was taken up: {'; '.join(service.config_changes)}")
+                            note(f"Now running the edited config: {'; '.join(service.config_changes)}")
                             service.config_changes = ()
                         if service.unwritten:
                             note(service.unwritten)
@@ -146,7 +146,7 @@ BANNER = "PAPER: real prices and pools, simulated swaps. No key is read, nothing
 def paper(
     config: ConfigPath = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
-    every: Annotated[str, typer.Option("--every", help="Interval between looks, such as 10m.")] = "10m",
+    every: Annotated[str, typer.Option("--every", help="Interval between cycles, such as 10m.")] = "10m",
     value: Annotated[str, typer.Option("--value", help="Start with this value in the numeraire, spread over the targets.")] = "",
     start: Annotated[str, typer.Option("--start", help="Start with these balances: BTC=0.5,USDC=1000.")] = "",
     native: Annotated[str, typer.Option("--native", help="Native coins for gas, with --value or --start.")] = "1",

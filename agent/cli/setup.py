@@ -106,7 +106,7 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
         document = api.trust(config, confirm, unseen=yes)
     emit(document, as_json, lambda: out.print(_contracts(document)))
     if not document["pinned"]:
-        note("Nothing was pinned. To pin these: trimtab trust --yes")
+        note("Nothing pinned. To pin these: trimtab trust --yes")
         raise typer.Exit(EXIT_REFUSED)
     note(f"{len(document['contracts'])} contracts are pinned.")
 

@@ -44,7 +44,7 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
             with wait.aside():
                 err.print(cell(document["why"]))
                 show(err, document)
-                return ask("Let the books stand like this?")
+                return ask("Adopt these books?")
 
         document = api.take_over_strategies(agent, sure)
     emit(document, as_json, lambda: _applied(document))
@@ -126,10 +126,10 @@ def netting_lines(found: Document | None, unit: str) -> list[str]:
     if found is None:
         return []
     lines = [f"{name}: {reason}" for name, reason in found["reasons"].items()]
-    lines += [f"Inside: {one['from']} gives {one['to']} {one['value']} {unit} of its capital" for one in found["capital_moved"]]
+    lines += [f"Internal: {one['from']} gives {one['to']} {one['value']} {unit} of its capital" for one in found["capital_moved"]]
     lines += [
-        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered; {one['crossed']} is exchanged inside, "
-        f"{one['net']} is left for the market"
+        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered; {one['crossed']} netted internally, "
+        f"{one['net']} left for the market"
         for one in found["netted"]
     ]
     saved = found["saved_fees"]
@@ -138,7 +138,7 @@ def netting_lines(found: Document | None, unit: str) -> list[str]:
 
 def _applied(document: Document) -> None:
     show(out, document)
-    say("The books stand like this." if document["applied"] else "Nothing was changed.")
+    say("The books are adopted." if document["applied"] else "Nothing was changed.")
 
 
 def _share(value_bps: int | None) -> str:

@@ -81,7 +81,7 @@ def fetch(
 def forget(
     source: Annotated[str, typer.Argument(help="import, feed or pools.")], config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
-    """Removes the prices of one source, except those of the agent's own looks."""
+    """Removes the prices of one source, except the agent's own records."""
     from agent import app as api
 
     with spinner("Reading the chain"), api.open_agent(config) as agent:
@@ -107,7 +107,7 @@ def _show_weights(document: Document) -> None:
         say(f"Chosen {_utc(standing['at_s'])} from {standing['data']}{_span(standing)}: {standing['why']}.")
         say(f"The next choice is due {'now' if document['due'] else _utc(document['next_s'])}.")
     else:
-        say("Nothing was chosen yet: the next look of trimtab run or rebalance chooses.")
+        say("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
     if (now := document["now"]) is not None:
         say(f"Now, from {now['data']}{_span(now)}: {now['why']}.")
     if document["turnover_bps"]:
@@ -140,7 +140,8 @@ def _show_prices(document: Document) -> None:
         out.print(made)
     if document["missing"]:
         say(
-            f"No prices of {', '.join(document['missing'])}: the agent's looks record them, or trimtab prices import, trimtab prices fetch."
+            f"No prices of {', '.join(document['missing'])}: the agent's cycles record them, or trimtab "
+            "prices import, trimtab prices fetch."
         )
 
 
@@ -157,7 +158,7 @@ def _show_import(document: Document) -> None:
         made.add_row(item["symbol"], *numbers, _utc(item["from_s"]), _utc(item["until_s"]), f"{item['interval_s'] / 3600:g} h", gaps)
     out.print(made)
     if document["skipped"]:
-        say(f"Left out, since they are none of the config's tokens: {', '.join(document['skipped'])}.")
+        say(f"Skipped, not tokens of the config: {', '.join(document['skipped'])}.")
     if document["checked_only"]:
         say("Nothing was written: --check.")
 
@@ -258,4 +259,4 @@ def _show(document: Document, sent: bool) -> None:
     if document["outcome"] == "done":
         say("Its mean counts once its observations, one for each block with a trade, cover the window.")
     elif sent:
-        note(f"{document['outcome']}: it stays as it is")
+        note(f"{document['outcome']}: nothing changed")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agent.app.offline import AlertPrices, WhatIf
 
 
-ALONE = "An alert price moves one asset alone; where several move at once bands are left at other prices."
+ALONE = "An alert price assumes that only its asset moves; when several move, bands are left at other prices."
 
 
 @command(Heading.TRY, 30)

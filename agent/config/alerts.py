@@ -84,7 +84,7 @@ class AlertsTable(ConfigTable):
     def _sound(self) -> AlertsTable:
         if self.quiet is not None:
             if (found := _QUIET.fullmatch(self.quiet)) is None or found[1] + found[2] == found[3] + found[4]:
-                raise ValueError(f'quiet: {self.quiet!r} is no span of a day; write for example "22:00-07:00"')
+                raise ValueError(f'quiet: {self.quiet!r} is not a time span of a day; write for example "22:00-07:00"')
             if self.timezone is None:
                 raise ValueError("timezone: quiet hours are those of a time zone; write for example Europe/Berlin")
         elif self.timezone is not None or self.urgent:
@@ -96,7 +96,7 @@ class AlertsTable(ConfigTable):
             raise ValueError(f"targets: {twice[0]!r} is given twice; each target has a name of its own")
         for target in self.targets:
             if deaf := [event for event in target.events or () if event not in self.events]:
-                raise ValueError(f"targets: {target.name} asks for {deaf[0]!r}, which alerts.events leaves out; add it there, or remove it")
+                raise ValueError(f"targets: {target.name} wants {deaf[0]!r}, which alerts.events lacks; add it there, or remove it")
         return self
 
     def quiet_minutes(self) -> tuple[int, int] | None:

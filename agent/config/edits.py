@@ -74,7 +74,7 @@ def apply_changes(text: str, changes: ConfigChanges) -> str:
     try:
         document = tomlkit.parse(text)
     except TOMLKitError as error:
-        raise ConfigError(f"the config is no TOML: {error}", "mend it in an editor: trimtab edit") from None
+        raise ConfigError(f"the config is not TOML: {error}", "mend it in an editor: trimtab edit") from None
     for symbol, share in changes.targets:
         parse_bps(share, f"--target {symbol}")
         _asset(document, symbol)["target"] = share
@@ -109,7 +109,7 @@ def _asset(document: Any, symbol: str) -> Any:
         if asset.get("symbol") == symbol:
             return asset
     known = ", ".join(str(asset.get("symbol")) for asset in _assets(document))
-    raise ConfigError(f"{symbol!r} is no asset of the portfolio", f"choose from {known}, or --add it")
+    raise ConfigError(f"{symbol!r} is not an asset of the portfolio", f"choose from {known}, or --add it")
 
 
 def _set(document: Any, key: str, value: str) -> None:
@@ -119,7 +119,7 @@ def _set(document: Any, key: str, value: str) -> None:
     for part in tables:
         place = _inside(place, part, key)
     if not hasattr(place, "__setitem__") or isinstance(place, AoT | Array | str):
-        raise ConfigError(f"--set {key}: there is no such place", "see the config for its keys")
+        raise ConfigError(f"--set {key}: there is no such key", "see the config for its keys")
     place[name] = value if isinstance(place.get(name), str) else _toml(value)
 
 
@@ -130,7 +130,9 @@ def _inside(place: Any, part: str, key: str) -> Any:
                 return inner
     elif hasattr(place, "get") and part in place:
         return place[part]
-    raise ConfigError(f"--set {key}: there is no {part!r} in the config", "see the config for its tables; trimtab edit adds one by hand")
+    raise ConfigError(
+        f"--set {key}: there is no {part!r} in the config", "see the config for its tables; trimtab edit opens it in an editor"
+    )
 
 
 def _toml(value: str) -> Any:
@@ -149,7 +151,7 @@ def _without_asset(text: str, symbol: str) -> str:
     before = _loaded(text)
     place = next((n for n, asset in enumerate(_list(before)) if asset.get("symbol") == symbol), None)
     if place is None:
-        raise ConfigError(f"--remove {symbol}: it is no asset of the portfolio", "trimtab status lists them")
+        raise ConfigError(f"--remove {symbol}: it is not an asset of the portfolio", "trimtab status lists them")
     lines = text.splitlines(keepends=True)
     first, end = _block(lines, place)
     after = "".join(lines[:first] + lines[end:])
@@ -205,7 +207,7 @@ def _loaded(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the config is no TOML: {error}", "mend it in an editor: trimtab edit") from None
+        raise ConfigError(f"the config is not TOML: {error}", "mend it in an editor: trimtab edit") from None
 
 
 def _list(config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -270,5 +272,5 @@ def _table(document: Any, subject: str) -> Any:
     found = next((asset for asset in assets if asset.get("symbol") == subject), None)
     if found is None:
         known = ", ".join(str(asset.get("symbol")) for asset in assets)
-        raise ConfigError(f"orders: {subject!r} is no asset of {PORTFOLIO}", f"choose from {known}, {PORTFOLIO}")
+        raise ConfigError(f"orders: {subject!r} is not an asset of {PORTFOLIO}", f"choose from {known}, {PORTFOLIO}")
     return found

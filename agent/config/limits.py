@@ -128,7 +128,7 @@ def require_accepted(config: Config) -> None:
     limits = config.limits
     strange = next((name for name in limits.i_accept if name not in CEILINGS), None)
     if strange is not None:
-        raise ValueError(f"limits.i_accept: {strange!r} is no limit with a ceiling; choose from {', '.join(CEILINGS)}")
+        raise ValueError(f"limits.i_accept: {strange!r} is not a limit with a ceiling; choose from {', '.join(CEILINGS)}")
     refused = {key: words for key, words in limits_beyond_ceiling(limits).items() if key not in limits.i_accept}
     if refused:
         names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *refused))

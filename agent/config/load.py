@@ -180,7 +180,7 @@ class LoadedConfig:
             return url
         live = Path(url.removeprefix(prefix))
         if live.name == PAPER_FILE:
-            raise ConfigError(f"store.url: {PAPER_FILE} is the name of paper books", "name it otherwise, such as trimtab.db")
+            raise ConfigError(f"store.url: {PAPER_FILE} is reserved for paper books", "name it otherwise, such as trimtab.db")
         return prefix + str(live.with_name(PAPER_FILE)) if self.paper else url
 
     @property

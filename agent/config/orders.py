@@ -46,7 +46,7 @@ def parse_level(value: object) -> OrderLevel:
         return OrderLevel(Fraction(Decimal(repr(value))), None)
     match = _LEVEL.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f'{value!r} is no level; write a price in the numeraire such as "1500", or a distance such as "10%"')
+        raise ValueError(f'{value!r} is not a level; write a price in the numeraire such as "1500", or a distance such as "10%"')
     number = Fraction(Decimal(match[1]))
     if number == 0:
         raise ValueError(f'{value!r}: at zero it can never act; write a price above zero, or a distance such as "10%"')
@@ -100,7 +100,7 @@ def require_orders(portfolio: PortfolioTable) -> None:
     for kind, level in _levels(table):
         where = f"portfolio.orders.{kind.value}"
         if level.share_bps is None:
-            raise ValueError(f'{where}: a price says nothing of the whole, which deposits change; write a share such as "20%"')
+            raise ValueError(f'{where}: a price does not fit the portfolio, whose total deposits change; write a share such as "20%"')
         _require(where, kind, level, table.hysteresis)
     for asset in portfolio.assets:
         for kind, level in _levels(asset):
@@ -136,7 +136,7 @@ def require_strategy_orders(config: Config) -> None:
             f"portfolio.assets.{entered}.entry: strategies buy each by its own wish, which no entry holds back; leave either out"
         )
     if portfolio.orders is not None and portfolio.orders.absent != "cash":
-        raise ValueError('portfolio.orders.absent: with strategies the weight of what is out waits in the numeraire; write "cash"')
+        raise ValueError('portfolio.orders.absent: with strategies the weight of a sold asset stays in the numeraire; write "cash"')
 
 
 def build_orders(portfolio: PortfolioTable, assets: Iterable[Asset], numeraire: Token) -> OrdersConfig:
@@ -226,7 +226,9 @@ def _hourly(value: object) -> Fraction | str:
     if found is None and (percent := _number(plain, "%")) is not None:
         found = percent * 100
     if found is None or found < 0:
-        raise ValueError(f'{value!r} is not a cost an hour; write what an hour of waiting costs of what waits, such as 0.5bps, or "zone"')
+        raise ValueError(
+            f'{value!r} is not a cost per hour; write the cost of one hour as a share of the remainder, such as 0.5bps, or "zone"'
+        )
     return found
 
 
@@ -246,7 +248,7 @@ SignedBps = Annotated[int, BeforeValidator(_signed_bps)]
 
 
 class PaceTable(ConfigTable):
-    """Keys of an execution style; `budget`, `size_jitter` and `time_jitter` may be "off". See docs/rounds.md."""
+    """Keys of an execution style; `budget`, `size_jitter` and `time_jitter` may be "off". See docs/gradual-execution.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -275,9 +277,9 @@ def require_pace(config: Config) -> None:
             raise ValueError(f"execution.{key}: {seconds} s is not between {SHORTEST_S}s and 28d; write for example {EXAMPLES[key]}")
     for key, most in (("size_jitter", MOST_SIZE_BPS), ("time_jitter", MOST_TIME_BPS)):
         if (getattr(table, key) or 0) > most:
-            raise ValueError(f"execution.{key}: more than {most // 100}% would make rounds of nothing; write for example {EXAMPLES[key]}")
+            raise ValueError(f"execution.{key}: more than {most // 100}% would make empty slices; write for example {EXAMPLES[key]}")
     if table.over is not None and table.max_rounds is not None and table.over < table.max_rounds * SHORTEST_S:
-        raise ValueError(f"execution.over: too short for {table.max_rounds} rounds; write at least {table.max_rounds * SHORTEST_S}s")
+        raise ValueError(f"execution.over: too short for {table.max_rounds} slices; write at least {table.max_rounds * SHORTEST_S}s")
     if table.limit is not None and abs(table.limit) > MOST_OFF_BPS:
         raise ValueError(f"execution.limit: beyond {MOST_OFF_BPS // 100}% of the price at the start; write for example {EXAMPLES['limit']}")
     if table.waiting_cost == ZONE and not is_zone(config.policy.trigger):

@@ -128,7 +128,7 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
     try:
         data = path.read_bytes()
         if len(data) > LARGEST:
-            raise ConfigError(f"{path}: larger than {LARGEST} bytes, which no profile is", "ask for another file")
+            raise ConfigError(f"{path}: larger than {LARGEST} bytes, which no profile is", "use another file")
         raw = tomllib.loads(data.decode())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a profile: {error}", "give a file that trimtab export-profile wrote") from None
@@ -173,7 +173,7 @@ def _refuse_foreign(raw: Mapping[str, Any], origin: str) -> None:
     if found:
         raise ConfigError(
             f"{origin}: a profile may not carry {', '.join(found[:50])}",
-            "take them out: it has weights, triggers and limits, and nothing that says where money goes",
+            "remove them: a profile has weights, triggers and limits, and nothing that decides where money goes",
         )
 
 

@@ -242,15 +242,15 @@ class ServiceTable(ConfigTable):
         if self.heartbeat_url is not None:
             _require_http(self.heartbeat_url.get_secret_value(), "heartbeat_url")
         if self.hang_after < SHORTEST_HANG_S:
-            raise ValueError(f"hang_after: {self.hang_after}s would end sound looks; write 30s or more, such as 10m")
+            raise ValueError(f"hang_after: {self.hang_after}s would end healthy cycles; write 30s or more, such as 10m")
         if not 1 <= self.wallet_wait <= LONGEST_WAIT_S:
             raise ValueError(f"wallet_wait: {self.wallet_wait}s is not between a second and an hour; write for example 2m")
         if self.listen is not None:
             host, _ = _parse(self.listen)
             if not ipaddress.ip_address(host).is_loopback and self.listen_beyond_loopback != host:
                 raise ValueError(
-                    f"listen: {host} can be reached from other machines, and tells what the wallet holds; write 127.0.0.1, or name it "
-                    f'once more in listen_beyond_loopback = "{host}"'
+                    f"listen: {host} is reachable from other machines and shows the wallet's balances; write 127.0.0.1, or repeat it "
+                    f'in listen_beyond_loopback = "{host}"'
                 )
         elif self.listen_beyond_loopback is not None:
             raise ValueError("listen_beyond_loopback: without listen it allows nothing; set listen, or remove it")

@@ -100,7 +100,7 @@ class SplitTable(ConfigTable):
         if self.absolute is None and self.relative is None:
             raise ValueError('a split needs absolute or relative, for example relative = "20%"')
         if 0 in (self.absolute, self.relative):
-            raise ValueError('a band of 0% would move capital at every look; write for example relative = "20%"')
+            raise ValueError('a band of 0% would move capital in every cycle; write for example relative = "20%"')
         return self
 
 
@@ -119,7 +119,7 @@ def require_strategies(config: Config) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"strategies: the name {twice[0]} is given twice; each once")
     if "all" in names:
-        raise ValueError("strategies: all is no name, since it stands for every strategy; choose another")
+        raise ValueError("strategies: 'all' is reserved for every strategy; choose another name")
     if (total := sum(one.share for one in found)) != BPS:
         raise ValueError(f"strategies: shares sum to {total / 100:g}%, not 100%")
     symbols = [asset.symbol for asset in config.portfolio.assets]
@@ -161,17 +161,17 @@ def _require_alone(config: Config) -> None:
             "give it to a strategy as its allocator",
         ),
         (
-            f"portfolio.positions: {len(portfolio.positions)} of them, which no strategy's books count",
+            f"portfolio.positions: {len(portfolio.positions)} of them, which strategies do not account for",
             bool(portfolio.positions),
             "take [[portfolio.positions]] away",
         ),
         (
-            f"lp.targets: {len(lp.targets) if lp else 0} of them, which no strategy's books count",
+            f"lp.targets: {len(lp.targets) if lp else 0} of them, which strategies do not account for",
             lp is not None and bool(lp.targets),
             "take [[lp.targets]] away",
         ),
         (
-            f"execution.style: {config.execution.style}, whose rounds no strategy's wishes are kept for",
+            f"execution.style: {config.execution.style}, whose slices do not keep the strategies' targets",
             config.execution.style != "market",
             'write style = "market" and take its other keys away',
         ),

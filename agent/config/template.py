@@ -89,41 +89,41 @@ confirmations = 2                  # blocks until a transaction counts as final
 wrapped_native = "{preset.wrapped_native}"
 # Money moves only when two endpoints of different operators agree. To trust one alone, name it:
 # single_operator = "{rpc_envs[0][1]}"
-# To want more of them to agree than two: quorum = 3
-max_lag_blocks = 3                 # trades only while operators are this near each other
+# To require agreement of more than two: quorum = 3
+max_lag_blocks = 3                 # largest distance in blocks between operators while trading
 {rpc}
 
 [wallet]
 address = "{wallet}"               # enough for status and plan
 keystore = "wallet.json"           # by trimtab wallet create; or keyring = "trimtab/main", or key_env = "TRIMTAB_KEY", or prompt = true
-# To have somebody else sign, a wallet's owner or those of a Safe, in place of a key: mode = "propose" (docs/keys.md)
-payout_addresses = []             # where trimtab withdraw may pay to, once trimtab trust has confirmed them
+# To sign elsewhere, by the wallet's owner or the owners of a Safe, without a key here: mode = "propose" (docs/keys.md)
+payout_addresses = []             # allowed recipients of trimtab withdraw, after trimtab trust has confirmed them
 
 [portfolio]
 numeraire = "{numeraire}"
 {coins.at_most("max_live_value", 1_000)}: the agent manages no more than this; "off" to lift
 {_assets(assets)}{_hubs(hubs)}
-# What keeps an asset out of the market (docs/orders.md): at an asset entry, stop_loss, take_profit, trailing_stop; for the whole:
+# Conditional orders (docs/orders.md): entry, stop_loss, take_profit, trailing_stop of an asset; for the whole portfolio:
 # [portfolio.orders]
-# stop_loss = "20%"                # of what a unit of the portfolio was worth; take_profit and trailing_stop likewise
-# absent = "cash"                  # where the weight of what is out waits; or "redistribute" over the others
-# hysteresis = "1%"                # how far from its level a price must be for an order to be armed
-# Targets that are chosen from data, those in fixed excepted (docs/weights.md; what would be chosen: trimtab weights):
+# stop_loss = "20%"                # of the NAV per share; take_profit and trailing_stop likewise
+# absent = "cash"                  # holds the weight of a sold asset; or "redistribute" over the others
+# hysteresis = "1%"                # distance from its level at which an order can be armed
+# Targets chosen from data, except those in fixed (docs/weights.md; preview: trimtab weights):
 # [portfolio.weights]
 # kind = "risk_parity"             # or {_allocators()}
-# every = "7d"                     # how often they are chosen anew
+# every = "7d"                     # interval between choices
 # window = "90d"                   # of prices, one per step; at least min_history of them, the newest no older than max_age
 # step = "1d"
 # min_history = "30d"
 # max_age = "2d"
-# keep = "14d"                     # how long the last choice stands where none can be made; then nothing is traded
-# churn = "1%"                     # a choice that moves no weight by more changes nothing
+# keep = "14d"                     # how long the last choice is valid if no new one can be made; then nothing is traded
+# churn = "1%"                     # a choice that changes no weight by more is not applied
 # until_chosen = "wait"            # before the first choice nothing is traded; or "targets": those above
 # fixed = ["{numeraire}"]          # keeps its target
 # cap = "60%"                      # of any asset; limits = {{ WETH = {{ min = "10%", max = "50%" }} }} for single ones
 
 [reference]
-kind = ["feed", "twap"]            # what a token is worth: price feed, else a time-weighted pool price
+kind = ["feed", "twap"]            # price of a token: its feed, else a time-weighted pool price
 twap_window = "30m"
 feed_max_age = "25h"               # Chainlink's slowest heartbeat is a day; an asset may have its own feed_max_age
 {_sequencer(preset)}
@@ -133,66 +133,66 @@ router = "{preset.v2_router}"
 [venues.uniswap_v3]
 factory = "{preset.v3_factory}"
 router = "{preset.v3_router}"      # SwapRouter02
-quoter = "{preset.v3_quoter}"      # QuoterV2, which the second quote asks
-quoter_v1 = "{preset.v3_quoter_v1}"   # Quoter, which uniswap-python asks where it is installed
+quoter = "{preset.v3_quoter}"      # QuoterV2, for the second quote
+quoter_v1 = "{preset.v3_quoter_v1}"   # Quoter, for uniswap-python if installed
 position_manager = "{preset.v3_position_manager}"
 fee_tiers = [100, 500, 3000, 10000]
 
 [policy]
 {_triggers()}
 # zone: only when the risk saved exceeds the cost, and only as far as it does (docs/zone.md); destination = "zone" goes with it:
-# trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # what 1 % of tracking error is worth a year
+# trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # cost of 1 % of tracking error a year
 # risk = {{ volatilities = {{ WETH = "80%", USDC = "0.5%" }}, correlation = "0%" }}   # correlations = {{ "WETH/WBTC" = "80%" }}
 # risk = {{ estimate = {{ window = "90d", step = "1d", min_history = "30d", max_age = "2d" }} }}   # or from recorded prices
 trigger = {{ kind = "threshold", relative = "10%" }}
 destination = "target"             # or "band" (the nearer edge), or "halfway"
 cooldown = "1h"
-# only = "sell"                    # one side alone: sell, buy, winners or losers (docs/triggers.md)
-confirm_blocks = 3                 # what prices fire must hold in so many blocks before, too; 0 acts on a single block
-jitter = "10%"                     # a schedule is late at random by up to so much of its interval; "off" is predictable
+# only = "sell"                    # one side only: sell, buy, winners or losers (docs/triggers.md)
+confirm_blocks = 3                 # previous blocks whose prices must confirm a trigger; 0 acts on a single block
+jitter = "10%"                     # random delay of a schedule, as a share of its interval; "off" is predictable
 
-[limits]                           # each may be "off"; a limit that is on and lacks its data refuses; shares have a unit: %, bps or x
-# i_accept = ["slippage"]          # what is off, or above its ceiling, on purpose: {_ceilings()}
+[limits]                           # each may be "off"; a limit without its data refuses; shares have a unit: %, bps or x
+# i_accept = ["slippage"]          # limits that are off or above their ceiling on purpose: {_ceilings()}
 {_limits(preset, assets, coins)}
 
 [execution]
-router = "swap_router_02"          # or "rebalancer", our own contract: rebalancer = "0x…" where it was deployed
+router = "swap_router_02"          # or "rebalancer", our own contract: rebalancer = "0x…" is its address
 deadline = "90s"
 submit_url = ""                    # private submission endpoint; empty: public mempool
-submit_public_fallback = false     # true: to the public mempool where the private endpoint fails
-style = "market"                   # at once; or over time, each key of a style written down (docs/rounds.md):
-# style = "rounds"                 # as many rounds, of random size and at random times, as are cheaper than impact
+submit_public_fallback = false     # true: use the public mempool if the private endpoint fails
+style = "market"                   # one trade; or gradual execution, with every key of its style (docs/gradual-execution.md):
+# style = "rounds"                 # slices of random size at random times, as many as cost less than impact
 # style = "twap"                   # over = "6h" in place of interval, recovery and waiting_cost
 # max_rounds = 6
-# interval = "10m"                 # mean time between two rounds
-# recovery = "10m"                 # half-life of a pool's way back after a trade: an assumption, yours
-# waiting_cost = "0.5bps"          # what an hour of waiting costs of what waits; "zone" takes the risk of a zone
-# size_jitter = "30%"              # by so much a round differs from a fair share; "off" is predictable
-# time_jitter = "50%"              # the same for times
-# budget = "0.5%"                  # of what is to be moved: the most that all rounds may lose against the prices at the start
-# style = "limit"                  # all at once, but no worse than the prices at the start less limit, within patience
+# interval = "10m"                 # mean time between two slices
+# recovery = "10m"                 # half-life of a pool's recovery after a trade: your assumption
+# waiting_cost = "0.5bps"          # cost of waiting an hour, as a share of the remainder; "zone" uses the risk of a zone
+# size_jitter = "30%"              # random deviation of a slice from an equal share; "off" is predictable
+# time_jitter = "50%"              # likewise for times
+# budget = "0.5%"                  # largest loss of all slices against arrival prices, as a share of the order
+# style = "limit"                  # one trade, no worse than arrival prices less limit, within patience
 # limit = "0.2%"
 # patience = "4h"
 
-[lp]                               # by what liquidity positions are judged
+[lp]                               # parameters for judging liquidity positions
 volatility = "60%"                 # of a pair's price, a year; a position may have its own
-horizon = "30d"                    # how far ahead a loss is expected
-# Only positions that are confirmed here count, with what was put into them:
+horizon = "30d"                    # horizon of the expected loss
+# Only positions confirmed here are counted, with the amounts deposited:
 # [[portfolio.positions]]
 # kind = "uniswap_v3"              # or "uniswap_v2" with pair = "0x…"
 # token_id = 123456
 # entry = {{ WETH = "1.5", USDC = "4500" }}
-# Liquidity that is wanted, provided and moved within the limits above (docs/liquidity.md):
+# Liquidity targets, provided and moved within the limits above (docs/liquidity.md):
 # [[lp.targets]]
 # kind = "uniswap_v3"              # or "uniswap_v2" with pair = "0x…" and share alone
 # pool = "0x…"
-# share = "10%"                    # of the portfolio; "0%" takes everything out
+# share = "10%"                    # of the portfolio; "0%" withdraws everything
 # width = "20%"                    # from reference price / 1.2 to reference price * 1.2
-# compound_above = "25"            # fees above this in the numeraire are put back; "off" leaves them
+# compound_above = "25"            # fees above this in the numeraire are reinvested; "off" leaves them
 
-[tax]                              # which lots a sale takes, and what a year may gain (docs/ledger.md)
+[tax]                              # tax lots of a sale, and the gain allowed per year (docs/ledger.md)
 method = "fifo"                    # or "lifo", "hifo", "average"
-year_limit = "off"                 # realised gain of a year in the numeraire: sales beyond it are trimmed, or wait; exits do not
+year_limit = "off"                 # realised gain of a year in the numeraire: sales beyond it are reduced or deferred, except exits
 # currency = "EUR"                 # to report in another currency: rates is a CSV file of time,rate, units per numeraire coin
 # rates = "eur.csv"
 
@@ -200,26 +200,26 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # [[strategies]]
 # name = "trend"
 # share = "60%"                    # of the capital; all sum to 100%
-# floor = "10%"                    # of the capital: what the health rule leaves it
+# floor = "10%"                    # of the capital: its minimum under the health rule
 # weights = {{ WETH = "70%", USDC = "30%" }}   # of its own capital; or allocator = "equal"
 # health = {{ sharpe = 0.5, recover = 0.8, window = "30d", period = "30d", recover_period = "30d" }}   # or "off"
 # [split]
-# relative = "20%"                 # of a share: beyond it the split of capital is restored
+# relative = "20%"                 # of a share: drift at which the split of capital is restored
 
 [store]
 url = "sqlite:///trimtab.db"
 
-[service]                          # what trimtab run tells of itself (docs/service.md)
+[service]                          # monitoring of trimtab run (docs/service.md)
 # listen = "127.0.0.1:9464"        # /metrics, /health, /ready; loopback only
-# heartbeat_url_env = "HEARTBEAT"  # asked after each good look: a dead man's switch
+# heartbeat_url_env = "HEARTBEAT"  # requested after each successful cycle: a dead man's switch
 # log_format = "json"              # or "text": log lines on stderr
-hang_after = "10m"                 # a look without a sign of life for so long ends the process, for systemd to start it anew
-wallet_wait = "2m"                 # how long whoever acts waits for another process that has the wallet, a run for a command too
-keep_steps = 2000                  # looks without a transaction that are kept, the newest
+hang_after = "10m"                 # a cycle that makes no progress for so long ends the process; systemd restarts it
+wallet_wait = "2m"                 # how long a process waits for another one that has the wallet
+keep_steps = 2000                  # newest cycles without a transaction to keep
 
-[alerts]                           # what the owner is told when he does not look (docs/alerts.md)
-cooldown = "6h"                    # the same thing is not told again within it
-# quiet = "22:00-07:00"            # with timezone = "Europe/Berlin"; urgent = ["error"] is told then, too
+[alerts]                           # notifications to the owner (docs/alerts.md)
+cooldown = "6h"                    # minimum time between two alerts of one cause
+# quiet = "22:00-07:00"            # with timezone = "Europe/Berlin"; urgent = ["error"] is sent then too
 # [[alerts.targets]]
 # name = "mail"
 # url_env = "TRIMTAB_MAIL"         # an address in apprise's form, a secret: mailtos://…, tgram://…, jsons://…
@@ -261,7 +261,7 @@ def _sequencer(preset: Preset) -> str:
     feed = SEQUENCER_FEEDS.get(preset.chain_id)
     if feed is None:
         return ""
-    grace = f'sequencer_grace = "{SEQUENCER_GRACE}"             # nothing is traded until it has been up for so long'
+    grace = f'sequencer_grace = "{SEQUENCER_GRACE}"             # uptime required before trading'
     return f'sequencer_feed = "{feed}"   # whether the rollup\'s sequencer is up; or "off"\n{grace}\n'
 
 
@@ -284,7 +284,7 @@ def _limits(preset: Preset, assets: Sequence[TemplateAsset], coins: _DollarCaps)
 def _assets(assets: Sequence[TemplateAsset]) -> str:
     return "\n".join(
         f"[[portfolio.assets]]\n{_token(asset)}"
-        f'target = "{asset.target}"\nreserve = "0"                      # whole coins to leave alone\n'
+        f'target = "{asset.target}"\nreserve = "0"                      # whole coins that are never traded\n'
         f'# band = "5%abs"                 # its own, in place of the trigger\'s; or "10%rel"\n{_feed(asset)}'
         for asset in assets
     )
@@ -295,7 +295,7 @@ def _hubs(hubs: Sequence[TemplateAsset]) -> str:
 
 
 def _token(asset: TemplateAsset) -> str:
-    decimals = "" if asset.decimals is None else f"decimals = {asset.decimals}                      # must be what the chain says\n"
+    decimals = "" if asset.decimals is None else f"decimals = {asset.decimals}                      # must match the chain\n"
     return f'symbol = "{asset.symbol}"\naddress = "{asset.address}"\n{decimals}'
 
 
@@ -393,7 +393,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "equal",
-            "the same of each, whatever its price did",
+            "equal weights",
             {CORE: 4_000, HIGH_BETA: 4_000, STABLE: 2_000},
             {"trigger": _threshold(relative="20%"), "destination": "target", "cooldown": "1d"},
             {"turnover": "30%", "daily_turnover": "30%"},
@@ -401,7 +401,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "market-cap",
-            "by what all coins of a kind are worth, none above 40 %, beside a tenth in stable coins",
+            "by market capitalisation, at most 40 % each, with 10 % in stablecoins",
             {CORE: 6_000, HIGH_BETA: 3_000, STABLE: 1_000},
             {"trigger": _threshold(relative="15%"), "destination": "target", "cooldown": "1d"},
             {"turnover": "20%", "daily_turnover": "20%"},
@@ -417,11 +417,11 @@ PORTFOLIO_TEMPLATES = {
                 "supplies": SUPPLIES,
             },
             todo=f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for {', '.join(CLASSES[1][CORE])}: "
-            "on this chain only wrapped coins can be counted",
+            "on this chain only wrapped coins are known",
         ),
         PortfolioTemplate(
             "stable-reserve",
-            "large coins beside a stable reserve that is filled from gains and spent in falls; --stable sets its size",
+            "large coins with a stable reserve, filled from gains and spent in drawdowns; --stable sets its size",
             {CORE: 8_000, STABLE: 2_000},
             {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "6h"},
             {"turnover": "30%", "daily_turnover": "60%"},
@@ -487,7 +487,7 @@ def apply_template(text: str, one: PortfolioTemplate) -> str:
 def _allocator(one: PortfolioTemplate) -> str:
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in one.weights.items())
     todo = f"# Before anything is traded: {one.todo}.\n" if one.todo else ""
-    about = "# Targets are chosen anew from data; those above are only where it begins (docs/weights.md)."
+    about = "# Targets are chosen from data; those above are the starting values (docs/weights.md)."
     return f"{about}\n{todo}[portfolio.weights]\n{lines}\n"
 
 
@@ -505,7 +505,7 @@ def _table(document: TOMLDocument, name: str) -> Table:
 
     found = document[name]
     if not isinstance(found, Table):
-        raise ConfigError(f"[{name}] is no table of the new config", "this is a defect; report it")
+        raise ConfigError(f"[{name}] is not a table of the new config", "this is a defect; report it")
     return found
 
 

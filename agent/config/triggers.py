@@ -34,7 +34,7 @@ def _cost(value: object) -> Fraction:
     except InvalidOperation:
         number = None
     if number is None or not number.is_finite():
-        raise ValueError(f"{value!r} is not a cost a year; write what 1 % of tracking error is worth, such as 0.5bps")
+        raise ValueError(f"{value!r} is not a cost per year; write the cost of 1 % of tracking error, such as 0.5bps")
     return Fraction(number) * (100 if unit == "%" else 1)
 
 
@@ -111,7 +111,7 @@ def require_zone(config: Config) -> None:
 def _require_estimate(table: RiskTable, estimate: EstimateTable, labels: dict[str, str]) -> dict[str, str]:
     """Assets with a given volatility, by address. Raises ValueError if prices cannot supply the rest."""
     if table.correlation is not None:
-        raise ValueError("policy.risk.correlation: prices tell correlations where there is estimate; name those of pairs that they do not")
+        raise ValueError("policy.risk.correlation: with estimate, prices give the correlations; name only those of pairs without prices")
     far = [name for name, bps in table.correlations.items() if abs(bps) > risk.MOST_CORRELATION_BPS]
     if far:
         raise ValueError(f'policy.risk.correlations: {far[0]} is beyond 99%; write "99%" for tokens that move as one')
@@ -127,7 +127,7 @@ def _require_estimate(table: RiskTable, estimate: EstimateTable, labels: dict[st
 def _pair(name: str, symbols: list[str]) -> frozenset[str]:
     pair = name.split("/")
     if len(pair) != 2 or len({*pair}) != 2 or not {*pair} <= {*symbols}:
-        raise ValueError(f'policy.risk.correlations: {name!r} is no pair of assets; write for example "{symbols[0]}/{symbols[1]}"')
+        raise ValueError(f'policy.risk.correlations: {name!r} is not a pair of assets; write for example "{symbols[0]}/{symbols[1]}"')
     return frozenset(pair)
 
 
@@ -272,6 +272,6 @@ def _addresses(symbols: list[str], tokens: Mapping[str, str]) -> tuple[str, ...]
     strange = [symbol for symbol in symbols if symbol not in tokens]
     if strange:
         raise ConfigError(
-            f"policy.trigger.assets: {strange[0]!r} is none of the assets beside the numeraire", f"choose from {', '.join(tokens)}"
+            f"policy.trigger.assets: {strange[0]!r} is not an asset other than the numeraire", f"choose from {', '.join(tokens)}"
         )
     return tuple(tokens[symbol] for symbol in symbols or tokens)

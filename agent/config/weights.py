@@ -133,7 +133,7 @@ def require_weights(table: PortfolioTable) -> None:
     low, high = zip(*(weight_bounds(weights, symbol) for symbol in free), strict=True)
     if not sum(low) <= rest <= sum(high):
         raise ValueError(
-            f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in all, and {rest / 100:g}% is left to choose; "
+            f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in all, and {rest / 100:g}% remains to allocate; "
             "widen them, or cap"
         )
 
@@ -220,7 +220,7 @@ def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
         if symbol in found:
             raise ConfigError(f"{field}, line {number}: {symbol} is there twice", "keep one of them")
         if not _NUMBER.fullmatch(text):
-            raise ConfigError(f"{field}, line {number}: {text!r} is no number of coins", "write a plain decimal such as 19850000.5")
+            raise ConfigError(f"{field}, line {number}: {text!r} is not a number of coins", "write a plain decimal such as 19850000.5")
         as_of = (line.get("as_of") or "").strip()
         origin = f"{safe_label(path.name, 'a file')}{f' of {as_of}' if _DATE.fullmatch(as_of) else ''}"
         token = tokens[symbol]

@@ -63,7 +63,7 @@ def revoke_leftovers(readers: StepReaders, actors: StepActors, store: StepStorag
         open_still = [approval for approval in open_still if approval not in vain]
         if vain:
             message = (
-                f"{format_open_allowances(vain)}, though it was set to zero {MAX_RESETS} times; find out what its token "
+                f"{format_open_allowances(vain)}, although it was set to zero {MAX_RESETS} times; check what its token "
                 "does, or trimtab revoke"
             )
             outcome = replace(outcome, reason=f"{outcome.reason}; {message}")
@@ -78,9 +78,9 @@ def revoke_leftovers(readers: StepReaders, actors: StepActors, store: StepStorag
         if not troubles:
             after = None if outcome.after is None else readers.step_input_at(snapshot)
             return replace(outcome, transactions=tuple(sent), after=after)
-        message = f"left-over allowances stay: {'; '.join(troubles)}"
+        message = f"open allowances remain: {'; '.join(troubles)}"
     except TrimtabError as error:
-        message = f"left-over allowances stay: {error.message}"
+        message = f"open allowances remain: {error.message}"
     return replace(outcome, transactions=tuple(sent), reason=f"{outcome.reason}; {message}")
 
 
@@ -199,7 +199,7 @@ def cancel_and_revoke(readers: StepReaders, store: StepStorage, actors: StepActo
     after = readers.step_input_at(readers.reader.snapshot()) if sent else step_input
     if left := composer.revocations(after):
         troubles.append(format_open_allowances(left))
-    troubles += [f"«{note}» still waits" for note in dict.fromkeys(intent.note for intent in pending_intents(store.journal))]
+    troubles += [f"«{note}» is still pending" for note in dict.fromkeys(intent.note for intent in pending_intents(store.journal))]
     cancels = _cancels(store.journal, before)
     reason = _cancel_summary(why, before, cancels, sent, troubles)
     kind = OutcomeKind.FAILED if troubles else OutcomeKind.DONE if before or sent else OutcomeKind.HALT
@@ -213,7 +213,7 @@ def revoke_allowances(
     """Reset each of these approvals to zero; return the transactions, and the reasons of failures."""
     sent: list[Intent] = []
     if not actors.executor.ready(for_revoking=True):
-        return sent, ["allowances wait for what waits"] if allowed else []
+        return sent, ["allowances are revoked once nothing is pending"] if allowed else []
     troubles = set_to_zero(actors, step_id, step_input, allowed, sent)
     return sent, troubles
 
@@ -226,10 +226,10 @@ def _cancels(journal: Journal, before: Sequence[Intent]) -> list[Intent]:
 
 def _cancel_summary(why: str, before: Sequence[Intent], cancels: Sequence[Intent], sent: Sequence[Intent], troubles: Sequence[str]) -> str:
     if not before and not sent and not troubles:
-        return f"hard pause ({why}): nothing waits, and nothing may be taken"
+        return f"hard pause ({why}): no pending transactions, no open allowances"
     won = [intent for intent in cancels if intent.succeeded and intent.kind is not IntentKind.CANCEL]
     nonces = len({intent.tx.nonce for intent in before})
-    parts = [f"{nonces - len(won)} of {nonces} waiting transactions taken back"] if before else []
-    parts += [f"«{intent.note}» was mined all the same" for intent in won]
+    parts = [f"{nonces - len(won)} of {nonces} pending transactions cancelled"] if before else []
+    parts += [f"«{intent.note}» was mined before it could be cancelled" for intent in won]
     parts += [f"{sum(intent.succeeded for intent in sent)} of {len(sent)} allowances set to zero"] if sent else []
     return f"hard pause ({why}): {'; '.join([*parts, *troubles])}"

@@ -291,7 +291,7 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceJou
 # --- Daily limits of a new or adopted store: earlier transactions of the wallet are read from the chain (T6).
 
 
-REMEDY = "an endpoint that keeps old states can tell; or wait a day; or vouch for it with trimtab db adopt --nothing-lost"
+REMEDY = "use an endpoint with archive state, wait a day, or confirm it with trimtab db adopt --nothing-lost"
 
 
 def with_prior_day(
@@ -313,7 +313,7 @@ def with_prior_day(
         return step
     try:
         if contract and snapshot.nonce_latest:
-            raise HistoryUnavailable("what its owners had the Safe do before is not looked for")
+            raise HistoryUnavailable("earlier transactions of the Safe's owners are not read")
         feeds = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
         found = (
             recent_transactions(endpoint_pool, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds)
@@ -323,7 +323,7 @@ def with_prior_day(
         usage = prior_day_usage(step, found)
     except TrimtabError as error:
         balances.mark_day_asked(now_s)
-        why = f"what the wallet did in the last 24 h is not known ({error.message}); {REMEDY}"
+        why = f"the wallet's last 24 h are not known ({error.message}); {REMEDY}"
         return replace(step, history=replace(step.history, unknown=step.history.unknown or why))
     balances.record_prior_day(usage, snapshot.nonce_latest)
     return replace(step, history=budgets.history(now_s))

@@ -88,7 +88,7 @@ class JournaledExecutor:
             done = journal.grant(intent.id).action
             if isinstance(done, Provide) and done.token_id is None and done.contract == action.contract:
                 raise Retryable(
-                    f"the mint of {intent.tx_hash} is not final: a reorganisation may still give its position another number",
+                    f"the mint of {intent.tx_hash} is not final: a reorg may still give its position another number",
                     "run the command again once it has its confirmations",
                 )
 

@@ -48,7 +48,7 @@ def market_refusal(outcome: StepOutcome) -> BlockedExit | None:
     if not failing or not {one.guard for one in failing} <= MARKET_GUARDS:
         return None
     why = "; ".join(f"{one.guard} measured {one.measured}, limit {one.limit}" for one in failing)
-    remedies = dict.fromkeys(REMEDIES.get(one.guard, "plan anew") for one in failing)
+    remedies = dict.fromkeys(REMEDIES.get(one.guard, "plan again") for one in failing)
     return BlockedExit(token, f"refused by {why}", "; ".join(remedies))
 
 
@@ -70,7 +70,7 @@ def missing_approvals(
     tried = [one for one in sent if one.succeeded and one.kind is IntentKind.APPROVE and one.tx.to == token]
     for approval in found:
         if approval.token == token and (last or len(tried) > MAX_INEFFECTIVE_APPROVALS):
-            raise ExitRefused(f"{approval.label} was approved and may not be taken all the same")
+            raise ExitRefused(f"{approval.label} was approved, but its allowance is still too small")
     return found
 
 
@@ -81,19 +81,19 @@ def require_exit_possible(confirmed: StepOutcome, now: StepOutcome, remedy: str)
     step, token = now.step_input, confirmed.decided.exit_token
     if not token or token == now.decided.exit_token:
         return
-    label, unknown = step.portfolio.token(token).label, "which the plan that was confirmed did not know"
+    label, unknown = step.portfolio.token(token).label, "which was not part of the confirmed plan"
     why = [quarantine.format_quarantine(step, {token})]
     why += [f"{label} cannot be sold now: {one.why}" for one in step.stuck if one.token == token]
     if reasons := [f"{reason}, {unknown}" for reason in why if reason]:
         raise ExitRefused("; ".join(reasons), remedy=remedy)
     had, has = (native_coin.held_balances(one.step_input).get(token, 0) for one in (confirmed, now))
     if has < had:
-        raise ExitRefused(f"{label} was to be sold and is not there any more", remedy=remedy)
+        raise ExitRefused(f"{label} was to be sold and is not in the wallet any more", remedy=remedy)
 
 
 def require_no_new_exclusions(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
     """Raise Refused for tokens excluded since the plan was confirmed; no exit waits for another token."""
-    step, unknown = now.step_input, "which the plan that was confirmed did not know"
+    step, unknown = now.step_input, "which was not part of the confirmed plan"
     if now.decided.exit_token:
         return
     if shut := {one.token for one in step.quarantine} - {one.token for one in confirmed.step_input.quarantine}:

@@ -104,7 +104,7 @@ class ProposingExecutor(JournaledExecutor):
         if self._on_its_way(intent, since_block):
             return
         if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
-            self._give_up(intent, f"the proposal {intent.id} expired at {_time(intent.deadline_s)} and nobody sent it")
+            self._give_up(intent, f"the proposal {intent.id} expired at {_time(intent.deadline_s)} unsent")
             return
         raise self._waiting(intent)
 
@@ -120,7 +120,7 @@ class ProposingExecutor(JournaledExecutor):
             by = "something that was not proposed" if found is None else f"{found.tx_hash}, which does something else"
             raise OperatorNeeded(
                 f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in the place of {intent.id} («{intent.note}»)",
-                "find out who signed it; check the balances, then trimtab adopt",
+                "find out who signed it and check the balances, then trimtab adopt",
             )
         return False
 
@@ -129,8 +129,8 @@ class ProposingExecutor(JournaledExecutor):
         place = self._outbox.put(intent.id, json.dumps(document, indent=2) + "\n")
         until = "" if intent.deadline_s is None else f" until {_time(intent.deadline_s)}"
         return AwaitingExternalSignature(
-            f"«{intent.note}» is proposed and waits for its signature{until}: {place}",
-            "have it signed and sent, then run the command again: it settles it from the chain and goes on",
+            f"«{intent.note}» is proposed and awaits its signature{until}: {place}",
+            "have it signed and sent, then run the command again: it settles it from the chain and continues",
             document,
             place,
         )
@@ -183,7 +183,7 @@ def require_no_open_proposals(journal: Journal, book: ProposalJournal) -> None:
     for intent in journal.open_intents():
         if intent.state is IntentState.PLANNED and intent.id in proposed:
             raise OperatorNeeded(
-                f"the proposal {intent.id} («{intent.note}») waits for a signer elsewhere",
+                f"the proposal {intent.id} («{intent.note}») awaits an external signature",
                 'run once more with wallet.mode = "propose" when it was sent, or when it has expired',
             )
 

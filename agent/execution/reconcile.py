@@ -84,7 +84,7 @@ class ReorgHandler:
     def _move_back(self, intent: Intent) -> None:
         seen = self._submitter.sender.look(str(intent.tx_hash))
         if seen.receipt is None:
-            self._submitter.move(intent, IntentState.BROADCAST, "its block is no longer part of the chain", event=IntentEvent.UNMINE)
+            self._submitter.move(intent, IntentState.BROADCAST, "its block is not in the chain any more", event=IntentEvent.UNMINE)
         elif seen.receipt != intent.receipt:
             self._submitter.move(intent, IntentState.MINED, "moved to another block", receipt=seen.receipt)
 
@@ -92,8 +92,8 @@ class ReorgHandler:
         number, block_hash = _block(intent)
         return OperatorNeeded(
             f"transaction {intent.tx_hash} ({intent.note}) was {intent.state.value} in block {number} ({block_hash}), {depth} deep, "
-            f"and the chain has another block there: a reorganisation of more than {REORG_WATCH_BLOCKS} blocks, or another chain",
-            "check the endpoints and the balances; to go on from the chain as it is now: trimtab adopt",
+            f"and the chain has another block there: a reorg of more than {REORG_WATCH_BLOCKS} blocks, or another chain",
+            "check the endpoints and the balances; to continue from the present chain: trimtab adopt",
         )
 
 
@@ -206,7 +206,7 @@ class TxReplacer:
         submitter = self._submitter
         for intent in self._journal.intents_at(tx.nonce):
             if intent.state in (IntentState.PLANNED, IntentState.SIGNED):  # left by a process that ended before sending
-                submitter.drop(intent, "another of its nonce waits")
+                submitter.drop(intent, "another one of its nonce is pending")
         intent = submitter.plan(waiting.step_id, kind, tx, grant, note, deadline_s, replaces=waiting.id)
         try:
             submitter.launch(intent, grant, deadline_s)
@@ -231,14 +231,14 @@ class TxReplacer:
         worst_wei, day_wei = _worst_wei(tx), self._submitter.settings.gas_per_day_wei
         if worst_wei > most_wei:
             raise guard_refusal(
-                "gas_cost", f"{worst_wei} wei", f"{most_wei} wei", "sent again it would cost more gas money than one may", "wait"
+                "gas_cost", f"{worst_wei} wei", f"{most_wei} wei", "a resend would exceed the gas allowed for one transaction", "wait"
             )
         if day_wei is None or worst_wei <= max(_worst_wei(intent.tx) for intent in self._submitter.in_flight(waiting.tx.nonce)):
             return
         unbooked_wei = sum(intent.receipt.gas_cost_wei for intent in self._journal.unbooked() if intent.receipt is not None)
         total_wei = self._submitter.budgets.history(now_s).gas_24h_wei + unbooked_wei + worst_wei
         if total_wei > day_wei:
-            message = "sent again it could burn more gas money than a day may"
+            message = "a resend could exceed limits.gas_per_day"
             raise guard_refusal("gas_per_day", f"{total_wei} wei", f"{day_wei} wei", message, "wait, or raise limits.gas_per_day")
 
 
@@ -257,7 +257,7 @@ def with_bumped_fees(paid: UnsignedTx, head: Head, limit_wei: int | None, aim_we
             "gas_price",
             f"{max(more.most_wei, head.base_fee_wei or 0)} wei",
             f"{limit_wei} wei",
-            "what replaces it must pay more than the limit",
+            "its replacement must pay more than the limit",
             "raise limits.gas_price, or wait",
         )
     return replace(paid, max_fee_wei=more.max_fee_wei, max_priority_fee_wei=more.max_priority_fee_wei, gas_price_wei=more.gas_price_wei)
@@ -309,7 +309,7 @@ class Reconciler:
         open_before = self._journal.open_intents()
         for intent in open_before:
             if intent.state is IntentState.PLANNED:
-                self._submitter.drop(intent, "the process ended before it was signed")
+                self._submitter.drop(intent, "the process ended before signing")
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
             self._resolve(nonce, may_send)
         if not self._submitter.unfinished():
@@ -347,15 +347,16 @@ class Reconciler:
         if expected is not None and latest < expected:  # pending transactions may be ours
             self._rewinder.require_possible(expected - 1)
             raise Retryable(
-                f"the endpoint's next nonce is {latest}, the journal's {expected}: it is behind our transaction of nonce {expected - 1}, "
-                "or the chain was started anew",
-                "try again; a local chain started anew needs a new file in store.url, one that took blocks back: trimtab adopt",
+                f"the endpoint's next nonce is {latest}, the journal's {expected}: it lags behind our transaction of nonce {expected - 1}, "
+                "or the chain was restarted",
+                "try again; a restarted local chain needs a new file in store.url, one that dropped blocks: trimtab adopt",
             )
         if pending > latest:
             raise OperatorNeeded(
                 f"nonce {latest} of {self._submitter.signer.address} carries a pending transaction that this store does not know"
                 f"{self._named(latest)}",
-                "something else uses this wallet, or this is a restored store: stop the other, wait until it is mined, then trimtab adopt",
+                "something else uses this wallet, or this is a restored store: stop the other sender, "
+                "wait until it is mined, then trimtab adopt",
             )
         if expected is None:
             self._journal.set_expected_nonce(latest, self._submitter.clock.now_s())
@@ -432,7 +433,7 @@ class Reconciler:
         if latest > nonce:
             raise self._foreign(nonce, latest)
         if latest < nonce:
-            raise Retryable(f"the endpoint's next nonce is {latest}, a transaction of ours has {nonce}: it is behind", "try again")
+            raise Retryable(f"the endpoint's next nonce is {latest}, a transaction of ours has {nonce}: it lags behind", "try again")
         return "unknown"
 
     def _follow(self, nonce: int, may_send: bool) -> bool:
@@ -497,7 +498,8 @@ class Reconciler:
         return OperatorNeeded(
             f"nonce {nonce} of {self._submitter.signer.address} was used by a transaction that this store does not know"
             f"{self._named(nonce)} (the chain's next is {latest}; {hashes})",
-            "something else uses this wallet, or this store is a restored copy: stop the other, check the balances, then trimtab adopt",
+            "something else uses this wallet, or this store is a restored copy: stop the other sender, "
+            "check the balances, then trimtab adopt",
         )
 
     def _named(self, nonce: int) -> str:

@@ -121,7 +121,7 @@ def trade_loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapp
         price = prices.get(token)
         if price is None and delta < 0:
             raise OperatorNeeded(
-                f"{-delta} base units of {token} went and have no reference price", "check the receipt, then add a feed for it"
+                f"{-delta} base units of {token} left the wallet without a reference price", "check the receipt, then add a feed for it"
             )
         total -= delta * (price or 0)
     return total

@@ -129,7 +129,7 @@ def record_order_stages(orders: OrderJournal, step: StepInput) -> None:
     if not history.orders and history.unit_value is None and not step.portfolio.orders.terms:
         return
     if not orders.update(history.orders, history.unit_value, history.orders_turn):
-        raise Retryable("orders were changed while the chain was read", "look again")
+        raise Retryable("orders were changed while the chain was read", "run it again")
 
 
 def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> StepInput:

@@ -198,7 +198,7 @@ class Submitter:
                 return found
             if behind >= _SURE:
                 raise Retryable(
-                    f"nonce {nonce} waits for one before it that is in no block any more: a reorganisation took it",
+                    f"nonce {nonce} needs an earlier one that a reorg removed from its block",
                     "run the command again: it sends the earlier one first",
                 )
             if waited >= self.settings.mined_timeout_s:
@@ -275,7 +275,7 @@ class Submitter:
             return intent, False
         if seen.receipt is not None:
             return self.move(intent, IntentState.MINED, "moved to another block", receipt=seen.receipt), False
-        return self.move(intent, IntentState.BROADCAST, "its block is no longer part of the chain", event=IntentEvent.UNMINE), False
+        return self.move(intent, IntentState.BROADCAST, "its block is not in the chain any more", event=IntentEvent.UNMINE), False
 
     def close(self, winner: Intent) -> Intent:
         """End `winner`, then everything else at its nonce."""
@@ -318,7 +318,7 @@ def format_open_allowances(allowed: Sequence[Approval]) -> str:
     labels: dict[str, list[str]] = {}
     for approval in allowed:
         labels.setdefault(approval.holder, []).append(approval.label)
-    return " and ".join(f"the {holder} may still take {', '.join(tokens)}" for holder, tokens in labels.items())
+    return " and ".join(f"the {holder} can still spend {', '.join(tokens)}" for holder, tokens in labels.items())
 
 
 # --- Nonces that the signer may use: from the journal, never from the transaction.

@@ -44,7 +44,7 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     for run in case.runs():
         floor, out = run.leg.min_out_raw, run.amount_out_raw
         if floor > out:
-            return GuardMeasurement(f"leg {run.number} asks for {floor} where the pool pays {out}", False)
+            return GuardMeasurement(f"leg {run.number} has a minimum of {floor}, the pool pays {out}", False)
         if floor <= 0:
             return GuardMeasurement(f"leg {run.number} has no minimum output", False)
         worst = max(worst, BPS * (out - floor - 1) // out + 1)
@@ -59,7 +59,7 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
     for action in case.actions():
         for least, given in zip(action.least, _minimums(action.action), strict=True):
             if given < least:
-                return GuardMeasurement(f"action {action.number} accepts {given} where the reference asks for {least}", False)
+                return GuardMeasurement(f"action {action.number} has a minimum of {given}, the reference requires {least}", False)
     if case.plan.actions:
         return GuardMeasurement("every action at or above it", True)
     if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
@@ -67,7 +67,7 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
     for run in case.runs():
         least = _least_out(case, run)
         if run.leg.min_out_raw < least:
-            return GuardMeasurement(f"leg {run.number} accepts {run.leg.min_out_raw} where the reference asks for {least}", False)
+            return GuardMeasurement(f"leg {run.number} has a minimum of {run.leg.min_out_raw}, the reference requires {least}", False)
     return GuardMeasurement("every leg at or above it", True)
 
 
@@ -119,7 +119,7 @@ def _overpaid(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     for run in case.actions():
         action = run.action
         if not isinstance(action, Collect) and any(given > real for given, real in zip(action.min_raw, run.amounts, strict=True)):
-            return GuardMeasurement(f"action {run.number} asks for {action.min_raw} where the contracts move {run.amounts}", False)
+            return GuardMeasurement(f"action {run.number} has a minimum of {action.min_raw}, the contracts move {run.amounts}", False)
         worst = max(worst, worst_overpayment_share(run, case.step.limits))
     return GuardMeasurement(format_ratio(worst), worst * BPS <= limit_bps)
 
@@ -133,17 +133,17 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
         "price_impact",
         lambda limits: limits.price_impact_bps,
         price_impact,
-        "trade less at once, add deeper pools, or raise limits.price_impact",
+        "trade less per slice, add deeper pools, or raise limits.price_impact",
         judges_market=True,
     ),
     limited(
-        "slippage", lambda limits: limits.slippage_bps, slippage, "plan anew at a fresh block, or raise limits.slippage", judges_market=True
+        "slippage", lambda limits: limits.slippage_bps, slippage, "plan again at a new block, or raise limits.slippage", judges_market=True
     ),
     always(
         "fair_floor",
         "reference less fee, impact and slippage limits",
         fair_floor_kept,
-        "a pool is off the reference price or the floor is too low; plan anew later, and keep slippage or price_impact on",
+        "a pool is off the reference price or the minimum is too low; plan again later, and keep slippage or price_impact on",
         judges_market=True,
     ),
     limited(
@@ -227,7 +227,7 @@ def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
             continue
         spot = case.spots.get(asset.token.address)
         if spot is None:
-            raise MissingData(f"no pool tells the spot price of {asset.token.label}")
+            raise MissingData(f"no pool has a spot price of {asset.token.label}")
         yield _distance(spot, case.price(asset.token.address)), f"spot of {asset.token.label}"
 
 
@@ -287,7 +287,7 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
         "oracle_deviation",
         lambda limits: limits.oracle_deviation_bps,
         oracle_deviation,
-        "pools and reference disagree: wait, and check feeds and pools with trimtab doctor",
+        "pools and reference disagree: wait, or check feeds and pools with trimtab doctor",
         judges_market=True,
     ),
     Guard(
@@ -311,9 +311,7 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
         "check addresses and endpoint with trimtab doctor, or limits.second_quote_deviation = 'off'",
         judges_market=True,
     ),
-    limited(
-        "depeg", lambda limits: limits.depeg_bps, depeg, "a dollar token is off its peg: decide by hand what to hold, or raise limits.depeg"
-    ),
+    limited("depeg", lambda limits: limits.depeg_bps, depeg, "a stablecoin is off its peg: decide what to hold, or raise limits.depeg"),
 )
 """Guards on prices, in the order of their verdicts."""
 

@@ -169,7 +169,7 @@ def _smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     smallest, name = min((run.value, run.action.name) for run in case.actions())
     message = f"{format_money(smallest, case.numeraire)} of {name}"
     if case.is_exit():
-        return GuardMeasurement(f"{message}: liquidity above its limit goes whatever its size", True)
+        return GuardMeasurement(f"{message}: not applied to liquidity above its limit", True)
     return GuardMeasurement(message, smallest >= limit)
 
 
@@ -301,8 +301,8 @@ def _after(
 PAYOUT_REMEDIES = {
     "kill_switch": "trimtab resume, once you know why it was paused",
     "payout_address": "add it to wallet.payout_addresses (trimtab edit), then confirm it: trimtab trust",
-    "payout_per_day": "pay less, wait until what was paid is a day old, or raise limits.payout_per_day",
-    "balance": "ask for less: trimtab status shows what there is",
+    "payout_per_day": "pay less, wait until earlier payouts are 24 h old, or raise limits.payout_per_day",
+    "balance": "withdraw less: trimtab status shows the balances",
 }
 """Remedy for the owner by guard."""
 
@@ -451,7 +451,7 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         "turnover",
         lambda limits: limits.turnover_bps,
         turnover,
-        "let it go in rounds with destination = 'halfway', or raise limits.turnover",
+        "trade in slices with destination = 'halfway', or raise limits.turnover",
     ),
     limited(
         "daily_turnover",
@@ -478,7 +478,11 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         "say what came or went: trimtab flows, then trimtab flows confirm; a rise is accepted after limits.balance_jump_wait",
     ),
     Guard(
-        "year_limit", _year_limit, _year_limit_text, year_limit, "sell less of what gains, wait for the new year, or raise tax.year_limit"
+        "year_limit",
+        _year_limit,
+        _year_limit_text,
+        year_limit,
+        "sell less of the assets with gains, wait for the new year, or raise tax.year_limit",
     ),
     Guard("max_weight", _max_weights, _max_weights_text, max_weight, "buy less of it, or raise limits.max_weight"),
     limited("min_trade", lambda limits: limits.min_trade, min_trade, "wait for more drift, or lower limits.min_trade", judges_market=True),

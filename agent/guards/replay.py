@@ -268,7 +268,7 @@ def _own(book: PositionBook, action: LpAction) -> tuple[ConfirmedPosition, LpV2P
             if (one.venue, one.contract, one.token0, one.token1, pool) != (*_identity(action), action.pool):
                 break
             return one, position
-    raise Refused(f"{action.name} is no confirmed position in {action.pool}")
+    raise Refused(f"{action.name} is not a confirmed position in {action.pool}")
 
 
 def _identity(of: LpAction | LpTarget) -> tuple[str, str, str, str]:

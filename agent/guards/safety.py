@@ -51,7 +51,7 @@ def balance(case: GuardCase) -> GuardMeasurement:
             return GuardMeasurement(f"leg {flow.number} spends {short} base units of {case.label(flow.leg.token_in)} too much", False)
     if case.replay.stranded:
         left = "; ".join(f"{raw} base units of {case.label(token)}" for token, raw in case.replay.stranded.items())
-        return GuardMeasurement(f"{left} stay in the router", False)
+        return GuardMeasurement(f"{left} remain in the router", False)
     return GuardMeasurement("every leg is funded", True)
 
 
@@ -141,7 +141,7 @@ def _said(action: LpAction) -> tuple[int, tuple[int, int], tuple[int, int]]:
 
 
 NO_CODE = "0x" + "0" * 64
-SCREENED = "all move what they are told to"
+SCREENED = "all tokens transfer the exact amount"
 
 
 def allowlist(case: GuardCase) -> GuardMeasurement:
@@ -160,7 +160,7 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
     code = {entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes}
     trusted = {(address.lower(), pinned.lower()) for address, pinned in case.evidence.trusted}
     pinned_addresses = {address for address, _ in trusted}
-    complaints = [f"{token} is no token of the portfolio" for token in tokens if token not in known]
+    complaints = [f"{token} is not a token of the portfolio" for token in tokens if token not in known]
     for address in needed:
         found = code.get(address.lower())
         if found is None:
@@ -186,7 +186,7 @@ def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
     complaints = [f"{case.label(token)} was not tried out" for token in moved if token not in found]
     refused = [found[token] for token in moved if token in found and not found[token].finding.accepted]
     complaints += [f"{case.label(one.token)} {one.why}" for one in refused]
-    return GuardMeasurement("; ".join(complaints) or f"{len(moved)} of {len(moved)} move what they are told to", not complaints)
+    return GuardMeasurement("; ".join(complaints) or f"{len(moved)} of {len(moved)} tokens transfer the exact amount", not complaints)
 
 
 def moved_tokens(plan: Plan) -> tuple[str, ...]:
@@ -237,7 +237,7 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
 GUARDS: tuple[Guard[Any], ...] = (
     always("kill_switch", "not paused", kill_switch, "trimtab resume, once you know why it was paused"),
     always("quorum", "as many as configured", quorum, "add a second operator's endpoint, or name the single one in chain.single_operator"),
-    always("allowlist", "all pinned", allowlist, "look at the contracts named, then pin them with trimtab trust", judges_market=True),
+    always("allowlist", "all pinned", allowlist, "check the contracts named, then pin them with trimtab trust", judges_market=True),
     Guard(
         "token_screen",
         lambda s: s.limits.token_screen,
@@ -250,11 +250,11 @@ GUARDS: tuple[Guard[Any], ...] = (
         "reverts_in_row",
         f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}",
         reverts_in_row,
-        "look why they failed (trimtab history); trimtab resume then counts anew; exits go on by themselves",
+        "find out why they failed (trimtab history), then reset the count with trimtab resume; exits continue without it",
     ),
     limited("head_age", lambda limits: limits.head_age_s, head_age, "check the endpoint and this machine's clock"),
-    always("expiry", "made at the head, not expired", expiry, "plan anew at a fresh block"),
-    always("balance", "investable balance", balance, "plan anew at a fresh block"),
-    always("prediction", "equal to the simulation", prediction, "plan anew at a fresh block", judges_market=True),
+    always("expiry", "made at the head, not expired", expiry, "plan again at a new block"),
+    always("balance", "investable balance", balance, "plan again at a new block"),
+    always("prediction", "equal to the simulation", prediction, "plan again at a new block", judges_market=True),
 )
 """In the order of their verdicts, before all others."""

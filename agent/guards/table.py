@@ -47,6 +47,6 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
         raise Refused(f"not judged by {', '.join(missing)}", verdicts, "judge the plan before it is used")
     if refusing:
         message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
-        remedies = "; ".join(f"{v.guard}: {REMEDIES.get(v.guard, 'plan anew')}" for v in refusing)
+        remedies = "; ".join(f"{v.guard}: {REMEDIES.get(v.guard, 'plan again')}" for v in refusing)
         raise Refused(f"refused by {message}", verdicts, remedies)
     return replace(plan, verdicts=tuple(verdicts))

@@ -94,7 +94,7 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
     except (OSError, ValueError):
         raise Retryable(f"--move: the local chain on port {port} gave no answer", "try again") from None
     if "prices_usd" not in answer:
-        raise ConfigError(f"--move: {answer.get('error', 'the chain ended meanwhile')}", "trimtab status shows the symbols")
+        raise ConfigError(f"--move: {answer.get('error', 'the chain has ended')}", "trimtab status shows the symbols")
     return dict(answer["prices_usd"])
 
 
@@ -104,7 +104,7 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
     that TWAPs follow at once and no block is in the future.
     """
     if strange := sorted(set(factors) - set(chain.feeds)):
-        raise ConfigError(f"{strange[0]!r} is no token of this chain: {', '.join(chain.feeds)}")
+        raise ConfigError(f"{strange[0]!r} is not a token of this chain: {', '.join(chain.feeds)}")
     prices = {name: Fraction(chain.feed_contract(name).functions.latestRoundData().call()[1], 10**FEED_DECIMALS) for name in chain.feeds}
     wanted = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
     chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, **prices})

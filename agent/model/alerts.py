@@ -23,7 +23,7 @@ class AlertKind(Enum):
     REBALANCE = "rebalance", "rebalanced"
     REFUSAL = "refusal", "refused"
     HALT = "halt", "halted"
-    ERROR = "error", "needs a person"
+    ERROR = "error", "operator needed"
     LOW_GAS = "low_gas", "low gas"
     ORDER = "order", "an order fired"
     PAUSED = "paused", "paused"

@@ -126,7 +126,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _SHARE,
                 _LESS,
                 "10%",
-                "the same since the store began: at it a person looks, and raises it if he wants",
+                "loss since the store was created; at the limit everything stops until it is raised",
                 missing="off",
             ),
             LimitSpec("oracle_deviation", _SHARE, _LESS, "1.5%", "pools against reference prices"),
@@ -154,14 +154,14 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 "balance_jump", _SHARE, _LESS, "2%", "an unexplained change of balances beyond it holds back purchases, never an exit"
             ),
             LimitSpec(
-                "balance_jump_wait", _DURATION, _MORE, "24h", "a rise that nobody has explained by then counts as a deposit", missing="24h"
+                "balance_jump_wait", _DURATION, _MORE, "24h", "an increase that is unexplained by then counts as a deposit", missing="24h"
             ),
             LimitSpec(
                 "first_purchase",
                 _DURATION,
                 TighterDirection.MORE_OR_OFF,
                 "10m",
-                'the first purchase and each invest are no drift: beside turnover; parts so far apart; "off": within it',
+                'first purchases and invest are not counted as turnover; time between their parts; "off": counted',
                 missing="off",
             ),
             LimitSpec(

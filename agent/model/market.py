@@ -48,19 +48,19 @@ class TokenFinding(Enum):
         return _WORDS[self][1]
 
 
-_OUT = "take it out of the portfolio; what the wallet holds of it stays untouched"
+_OUT = "remove it from the portfolio; its balance stays untouched"
 _WAIT = "nothing; it is tried again before each plan, and traded when it moves again"
 _WORDS = {
-    TokenFinding.CLEAN: ("moves what it is told to", ""),
-    TokenFinding.NO_RETURN_VALUE: ("moves what it is told to and returns nothing", ""),
+    TokenFinding.CLEAN: ("transfers the exact amount", ""),
+    TokenFinding.NO_RETURN_VALUE: ("transfers the exact amount and returns nothing", ""),
     TokenFinding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _OUT),
     TokenFinding.REBASING: ("its balances change by themselves", f"{_OUT}; many such tokens have a wrapped form that does not"),
     TokenFinding.FALSE_RETURNING: ("answers a transfer with false or with nonsense", _OUT),
-    TokenFinding.PAUSED: ("moves for nobody now", _WAIT),
-    TokenFinding.BLOCKLISTED: ("shuts somebody out who has to move it", "ask its issuer; it is tried again before each plan"),
+    TokenFinding.PAUSED: ("transfers are blocked", _WAIT),
+    TokenFinding.BLOCKLISTED: ("blocks an address that must transfer it", "ask its issuer; it is tried again before each plan"),
     TokenFinding.CALLBACK: ("calls others in the middle of a transfer", _OUT),
     TokenFinding.HONEYPOT: ("can be bought and not sold", _OUT),
-    TokenFinding.UNREADABLE: ("does not tell its balances", _OUT),
+    TokenFinding.UNREADABLE: ("does not return its balances", _OUT),
     TokenFinding.CODE_CHANGED: ("its code is another than trimtab trust pinned", "find out why, then: trimtab trust"),
     TokenFinding.IMPLEMENTATION_CHANGED: ("its implementation is another than trimtab trust pinned", "find out why, then: trimtab trust"),
     TokenFinding.UNKNOWN: ("could not be tried", 'ask another endpoint, or switch the screen off by limits.token_screen = "off"'),

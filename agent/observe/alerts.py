@@ -132,4 +132,4 @@ def _happened(state: AlertState, alert: Alert, now_s: int) -> AlertState:
 
 
 def _counted(state: AlertState) -> str:
-    return state.text if state.untold == 1 else f"{state.text} ({state.untold} times since told last)"
+    return state.text if state.untold == 1 else f"{state.text} ({state.untold} times since the last message)"

@@ -82,14 +82,14 @@ class RunHealth:
         state = self.state
         since_s = self._now() - (state.started_at if state.good_at is None else state.good_at)
         late_s = MAX_MISSED_CYCLES * self._interval_s + 60
-        return f"no good look for {since_s:.0f} s, longer than {late_s:.0f} s" if since_s > late_s else ""
+        return f"no successful cycle for {since_s:.0f} s, longer than {late_s:.0f} s" if since_s > late_s else ""
 
     def not_ready_reason(self) -> list[str]:
         """Reasons why no trade would happen now, as far as known before a plan: unhealthy, paused, stopping, or no cycle yet."""
         state = self.state
         found = self.unhealthy_reason()
         if state.good_at is None:
-            found.append("no good look yet")
+            found.append("no successful cycle yet")
         if state.paused:
             found.append(f"paused: {state.paused}")
         if state.stopping:
@@ -226,7 +226,7 @@ class Watchdog:
         while not self._ended.wait(self._period_s):
             found = self.hangs()
             if found is not None:
-                hung(f"{found}; it stands at {self._place()}")
+                hung(f"{found}; it is at {self._place()}")
                 return
             alive()
 
@@ -234,7 +234,7 @@ class Watchdog:
         """Position of the watched thread: functions and lines, no values."""
         frame = sys._current_frames().get(self._watched or 0)
         if frame is None:
-            return "no place that can be told"
+            return "an unknown place"
         lines = traceback.extract_stack(frame)
         ours = [line for line in lines if "/agent/" in line.filename]
         return " > ".join(

@@ -51,14 +51,14 @@ class Metrics:
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
         self.registry = CollectorRegistry()
         self._now_s = now_s
-        self._looks = self._counter("trimtab_looks_total", "Looks at the chain, by how they ended", "outcome")
+        self._looks = self._counter("trimtab_looks_total", "Cycles by outcome", "outcome")
         for outcome in OUTCOMES:
             self._looks.labels(outcome)
-        self._transactions = self._counter("trimtab_transactions_total", "Transactions as a look left them", "kind", "state")
-        self._gas = self._gauge("trimtab_gas_spent_24h_wei", "Gas money of the last 24 h of chain time by the books, wei")
+        self._transactions = self._counter("trimtab_transactions_total", "Transactions by state after the last cycle", "kind", "state")
+        self._gas = self._gauge("trimtab_gas_spent_24h_wei", "Gas spent in the last 24 h of chain time, wei")
         self._failures = self._counter("trimtab_heartbeat_failures_total", "Heartbeats that did not arrive")
-        self._took = self._gauge("trimtab_look_seconds", "How long the last look took")
-        self._last = self._gauge("trimtab_last_look_timestamp_seconds", "When the last look ended, Unix seconds")
+        self._took = self._gauge("trimtab_look_seconds", "Duration of the last cycle")
+        self._last = self._gauge("trimtab_last_look_timestamp_seconds", "End of the last cycle, Unix seconds")
         self._value = self._gauge("trimtab_portfolio_value", "Value of the portfolio, whole coins of the numeraire")
         self._drift = self._gauge("trimtab_drift_bps", "Weight less target of each asset, bps", "symbol")
         self._worst = self._gauge("trimtab_worst_drift_bps", "Largest distance of a weight from its target, bps")

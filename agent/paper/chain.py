@@ -119,7 +119,7 @@ class PaperChain:
         if any(one.hash == signed.hash for one in state.waiting) or any(one.tx_hash == signed.hash for one in state.receipts):
             return
         if tx.nonce < state.nonce:
-            raise OperatorNeeded(f"nonce {tx.nonce} of the paper wallet is used", "remove the paper store to begin anew")
+            raise OperatorNeeded(f"nonce {tx.nonce} of the paper wallet is used", "remove the paper store to start over")
         sent_block = max(self._heads().number, 0 if self._seen is None else self._seen.head.number)
         others = tuple(one for one in state.waiting if one.tx.nonce != tx.nonce)
         waiting = tuple(sorted((*others, PaperTx(signed.hash, tx, sent_block)), key=lambda one: one.tx.nonce))

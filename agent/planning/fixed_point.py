@@ -92,7 +92,7 @@ def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
     raised = [] if budget is None else ["raise limits.turnover or limits.daily_turnover"]
     lowered = [] if min_trade is None else ["lower limits.min_trade"]
     limits = [*("its limit of turnover" for _ in raised), *("limits.min_trade" for _ in lowered)] or ["the floors of its legs"]
-    remedy = " or ".join((*raised, *lowered)) or "wait for the next look, or leave out tokens of which one base unit is worth much"
+    remedy = " or ".join((*raised, *lowered)) or "wait for the next cycle, or remove tokens whose base unit is of high value"
     return Refused(f"no plan was found that keeps to {' and '.join(limits)}", remedy=remedy)
 
 

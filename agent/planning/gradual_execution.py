@@ -196,15 +196,15 @@ def _why(step: StepInput, one: SlicingCost, chosen: SlicingCost, options: tuple[
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
     if len(options) == 1:
-        return "what is to be moved is too small for more than one round"
+        return "the amount is too small for more than one slice"
     if chosen.rounds == 1:
         best = min(options[1:], key=lambda option: option.total)
-        return f"all at once costs {money(one.total)}, {best.rounds} rounds would cost {money(best.total)}"
+        return f"one trade costs {money(one.total)}, {best.rounds} slices would cost {money(best.total)}"
     swaps = (one.fees + one.impact + one.skew + one.rest) - (chosen.fees + chosen.impact + chosen.skew + chosen.rest)
     more = (chosen.gas + chosen.waiting) - (one.gas + one.waiting)
     return (
-        f"{chosen.rounds} rounds cost {money(chosen.total)}, all at once {money(one.total)}: the pools take {money(swaps)} less, "
-        f"gas and waiting {money(more)} more"
+        f"{chosen.rounds} slices cost {money(chosen.total)}, one trade {money(one.total)}: {money(swaps)} less for pools, "
+        f"{money(more)} more for gas and waiting"
     )
 
 
@@ -301,8 +301,8 @@ def partial_plan_reason(step: StepInput, worst: Value) -> str:
     limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
     wanted_bps = ceil_int((max(step.history.loss_24h, Fraction(0)) + worst) * BPS / whole / SHOWN_BPS) * SHOWN_BPS if whole else 0
     return (
-        f"the worst case of all of it is more than {DAILY_LOSS} of {limit_bps / 100:g}% leaves; the rest follows as the losses of the day "
-        f'get 24 h old, and {DAILY_LOSS} = "{wanted_bps / 100:g}%" would do it at once'
+        f"the worst case of the whole exceeds what {DAILY_LOSS} of {limit_bps / 100:g}% leaves; the rest follows as the day's losses "
+        f'age, and {DAILY_LOSS} = "{wanted_bps / 100:g}%" would allow it in one trade'
     )
 
 
@@ -310,7 +310,7 @@ def daily_loss_wait_reason(step: StepInput) -> str:
     """Return why no part goes now."""
     numeraire, lost = step.portfolio.numeraire, step.history.loss_24h
     amounts = (value_text(value, numeraire.decimals, 2) for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost))
-    return f"waits for {DAILY_LOSS}: {' of '.join(amounts)} {numeraire.label} were lost in 24 h; the next part follows as that gets older"
+    return f"waits for {DAILY_LOSS}: {' of '.join(amounts)} {numeraire.label} were lost in 24 h; the next part follows as those losses age"
 
 
 def value_sold(found: Plan, prices: Mapping[str, Price]) -> Value:
@@ -419,11 +419,15 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
     if begun.budget is None or under.spent + worst <= begun.budget:
         return decided, plan
     why = (
-        f"round {under.done + 1} may cost {_money(step, worst)} at worst; {_money(step, under.spent)} of its budget of "
-        f"{format_budget(step, begun)} are spent"
+        f"slice {under.done + 1} may cost {_money(step, worst)} at worst; {_money(step, under.spent)} of its budget of "
+        f"{format_budget(step, begun)} is spent"
     )
     return replace(
-        decided, decision=Hold(balance_changes.append_excluded(step, f"the correction is over: {why}")), round=None, ended=why, begins=None
+        decided,
+        decision=Hold(balance_changes.append_excluded(step, f"the gradual execution is over: {why}")),
+        round=None,
+        ended=why,
+        begins=None,
     ), None
 
 
@@ -434,7 +438,7 @@ def _at_price(step: StepInput, decided: DecisionResult, plan: Plan, execution: G
     if limit_reached(plan, prices, least):
         return decided, with_raised_minimums(plan, prices, least)
     why = (
-        f"{decided.decision.reason}; waits for its price: it would bring {_money(step, _brings(plan, prices))} and wants "
+        f"{decided.decision.reason}; waits for its price: it would yield {_money(step, _brings(plan, prices))} and needs "
         f"{_money(step, least)}, at the prices of {text.format_time(execution.began_s)}, until "
         f"{text.format_time(execution.expires_s)}"
     )

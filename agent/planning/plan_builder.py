@@ -77,7 +77,7 @@ def skipped_items(
         others = [int(i) for i in np.flatnonzero((below if above[token] > 0 else above) > WORTH_SAYING * total)]
         if above[token] > 0 and objective.locked[token] > objective.high[token] * total:
             found.append(
-                SkippedItem(node.label, f"{_money(step, rest)} above its goal stay in liquidity positions, which swaps do not spend")
+                SkippedItem(node.label, f"{_money(step, rest)} above its target are in liquidity positions, which swaps do not spend")
             )
             continue
         kept_by, bounded = "", settled.bounded if stays is None else bool(stays[token] < rest * LIFTED)
@@ -138,7 +138,7 @@ def _why(  # noqa: C901
     parts = []
     ended = pools_out_of_ticks(problem.pools, settled.draft.legs, problem.impact_bps)
     if ended and set(full) & set(ended):
-        parts.append(f"the ticks read end in {', '.join(ended)}")
+        parts.append(f"the ticks read end at {', '.join(ended)}")
     elif full and problem.impact_bps != UNBOUNDED_BPS:
         parts.append(f"{', '.join(full)} take no more within limits.price_impact of {problem.impact_bps} bps and above the floor")
     elif full:

@@ -332,9 +332,9 @@ def _nothing(
     if bound is not None:
         left = f"{value_text(bound[1], numeraire.decimals, 2)} {numeraire.label}"
         return NothingPlanned(
-            f"nothing to trade of a drift of {amount}: {bound[0]} leaves {left}, too little to be worth a trade; {reasons}",
+            f"nothing to trade of a drift of {amount}: {bound[0]} leaves {left}, too little for a trade; {reasons}",
             (Verdict(bound[0].removeprefix("limits."), f"{amount} to move", left, False),),
-            f"raise {bound[0]}, or wait until the trades of the last day are older than 24 hours",
+            f"raise {bound[0]}, or wait until the last day's trades are 24 h old",
             drift=Fraction(round(drift)),
         )
     return NothingPlanned(

@@ -19,7 +19,7 @@ SURE = 1e-12
 DEAR = "gas costs more than it saves"
 OVER_COST = "with its gas the plan would exceed limits.plan_cost"
 DUST = "its part would be below limits.min_trade"
-REST = "its share is below limits.min_trade once pools that are not worth their gas are left out"
+REST = "its share is below limits.min_trade without the pools that cost more gas than they save"
 COSTLY = (DEAR, OVER_COST, DUST, REST)
 """Reasons of a pool that costs more than it saves and is otherwise sound, by their first words."""
 EdgeKey = tuple[str, int]

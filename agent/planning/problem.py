@@ -203,7 +203,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
             raise Refused(
                 f"the balance of {token.label} is unknown: {faults.get(token.address, 'it was not read')}",
                 (Verdict("balance", f"{token.label} unknown", "the balance of every asset", False),),
-                "unknown is not zero: wait for the next snapshot, or take the asset out of the portfolio",
+                "wait for the next snapshot, or remove the asset from the portfolio",
             )
         investable_raw, cap_raw = max(0, held[token.address] - native_coin.reserved_raw(step, asset)), caps.get(token.address)
         if coin is not None and token.address == coin.token:
@@ -510,7 +510,7 @@ def turnover_left(step: StepInput, total: Value, apart: Value = Fraction(0)) -> 
             raise Refused(
                 "the turnover of the last 24 hours has used up limits.daily_turnover",
                 (Verdict("daily_turnover", f"{float(step.history.turnover_24h / total):.2%}", f"{float(day / total):.2%}", False),),
-                "wait until the trades of the last day are older than 24 hours",
+                "wait until the last day's trades are 24 h old",
             )
         found.append((max(Fraction(0), left), "limits.daily_turnover"))
     least, name = min(found, default=(None, ""), key=lambda item: item[0])

@@ -532,7 +532,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
                 plan = gradual_execution.plan_within_daily_loss(step, wanted)
             except planner.NothingPlanned as nothing:
                 return _by_owner(
-                    step, Hold(balance_changes.append_excluded(step, f"what came stays as it is for now: {nothing.message}")), None
+                    step, Hold(balance_changes.append_excluded(step, f"the deposit stays uninvested for now: {nothing.message}")), None
                 )
             return _by_owner(step, plan.decision, plan)
         under = purchase.active_purchase(step)
@@ -546,7 +546,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
             decided, made = plan_purchase(step, decided, wanted, PurchaseKind.TOP_UP)
         except planner.NothingPlanned as nothing:
             return _by_owner(
-                step, Hold(balance_changes.append_excluded(step, f"what came stays as it is for now: {nothing.message}")), None
+                step, Hold(balance_changes.append_excluded(step, f"the deposit stays uninvested for now: {nothing.message}")), None
             )
         return Proposal(decided, made, step)
 
@@ -689,9 +689,9 @@ def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
         amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
         left = "; ".join(f"{item.what}: {item.why}" for item in plan.skipped) or "the limits leave no more"
         raise Refused(
-            f"{amount} less than asked for can be raised now: {left}",
+            f"{amount} less than requested can be raised now: {left}",
             (Verdict("withdrawal", f"{amount} short", "all of it in one plan", False),),
-            "ask for less, or set limits.first_purchase, which lets parts follow each other",
+            "withdraw less, or set limits.first_purchase, which raises it in parts",
         )
 
 

@@ -122,7 +122,7 @@ class RouteSimulator:
         its pool.
         """
         draft, problem = self.draft, self.problem
-        draft.barred[leg.pool] = f"pays {leg.amount_out_raw} base units where the reference price asks for at least {leg.min_out_raw}"
+        draft.barred[leg.pool] = f"pays {leg.amount_out_raw} base units, and the reference price requires at least {leg.min_out_raw}"
         tokens = [source.hops[0][1] for source in route.sources]
         lost = sum((trial.amounts[at] * problem.price(tokens[at]) for at in sources), Fraction(0))
         draft.unfair[leg.pool] = draft.unfair.get(leg.pool, Fraction(0)) + lost

@@ -107,7 +107,7 @@ def _require_free(step: StepInput, *tokens: str) -> None:
     for one in step.quarantine:
         if one.token in tokens:
             label = step.portfolio.token(one.token).label
-            verdict = Verdict("token_screen", f"{label}: {one.finding.value}", "a token that moves what it is told to", False)
+            verdict = Verdict("token_screen", f"{label}: {one.finding.value}", "a token that transfers the exact amount", False)
             raise Refused(f"{label} is in quarantine: {one.why}", (verdict,), one.finding.remedy)
 
 
@@ -192,7 +192,7 @@ def _require_whole(step: StepInput, problem: Problem, split: _Split, token_in: s
         raise Refused(
             f"only {fits} of {asked} {token.label} can be sold above the floors: {reasons}",
             (Verdict("fair_floor", f"{fits} {token.label}", f"{asked} {token.label}", False),),
-            "a pool off the reference price may be skewed: wait, or look at limits.price_impact and limits.slippage",
+            "a pool off the reference price may be manipulated: wait, or check limits.price_impact and limits.slippage",
         )
     if not draft.full:
         raise Refused(

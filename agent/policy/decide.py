@@ -85,7 +85,7 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[str]:
         step.quarantine
         and len(assets) - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets}) < minimum.MIN_ASSETS
     ):
-        faults.append(f"fewer than {minimum.MIN_ASSETS} assets are left that may be traded")
+        faults.append(f"fewer than {minimum.MIN_ASSETS} tradable assets are left")
     weights_bps = sum(asset.target_bps for asset in assets)
     if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
         faults.append(f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative")
@@ -354,11 +354,11 @@ def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance
 
 
 def _unconfirmed_hold(reason: str, not_yet: str) -> Hold:
-    return Hold(f"{reason}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks")
+    return Hold(f"{reason}; but {not_yet}; checked again at the next tick", kept_by="policy.confirm_blocks")
 
 
 def _hold(answer: TriggerResult) -> Hold:
-    when = "looks again at the next tick" if answer.next_s is None else f"next review {text.format_time(answer.next_s)}"
+    when = "checked again at the next tick" if answer.next_s is None else f"next review {text.format_time(answer.next_s)}"
     return Hold(answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s)
 
 
@@ -367,12 +367,12 @@ def _forecast(step: StepInput, drifts: tuple[AssetDrift, ...], answer: TriggerRe
     if answer.waits_s is None:
         return answer
     found = [
-        f"{'sell' if value < 0 else 'buy'} {drift.symbol} worth {format_money(step, abs(value))}"
+        f"{'sell' if value < 0 else 'buy'} {format_money(step, abs(value))} of {drift.symbol}"
         for drift, value in zip(drifts, corrections(drifts, _wanted(step, drifts)).values(), strict=True)
         if drift.token != step.portfolio.numeraire.address and abs(value) >= max(Fraction(1), step.limits.min_trade or Fraction(1))
     ]
-    message = f"a rebalance would {', '.join(found)}" if found else "nothing would be worth a trade"
-    return replace(answer, reason=f"{answer.reason}; {message}; executed from {text.format_time(answer.waits_s)} on, at the prices of then")
+    message = f"a rebalance would {', '.join(found)}" if found else "nothing large enough for a trade"
+    return replace(answer, reason=f"{answer.reason}; {message}; executed from {text.format_time(answer.waits_s)} on, at the prices then")
 
 
 def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
@@ -408,7 +408,7 @@ def liquidity_or_hold(step: StepInput, prices: Mapping[str, Price], hold: Hold) 
     try:
         wanted = lp_wish.target_adjustment(step, prices)
     except Refused as unknown:
-        return replace(hold, reason=f"{hold.reason}; liquidity stays as it is: {unknown.message}")
+        return replace(hold, reason=f"{hold.reason}; liquidity is unchanged: {unknown.message}")
     left = "".join(f"; {item.what}: {item.why}" for item in wanted.skipped)
     if not wanted.moves:
         return replace(hold, reason=hold.reason + left)
@@ -479,7 +479,7 @@ def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] |
 # --- Whether the ledger and the chain agree on every balance; where they do not, which balance, and by how much.
 
 
-REMEDY = "see which entry with trimtab books check, or begin anew at the chain's balances with trimtab books open"
+REMEDY = "find the entry with trimtab books check, or restart from the chain's balances with trimtab books open"
 
 
 def reconcile_ledger(step: StepInput, books: ExpectedBalances, stands: Iterable[LedgerBalance]) -> StepInput:

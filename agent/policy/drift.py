@@ -144,7 +144,7 @@ def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Return a message for each asset above limits.max_weight."""
     return tuple(
         f"{drift.symbol} is {text.format_percent(drift.share)} of the portfolio, above limits.max_weight of {drift.max_bps / 100:g} %: "
-        "nothing more of it is bought, and it is brought down where that is worth its cost"
+        "no more of it is bought, and it is reduced where that pays its cost"
         for drift in drifts
         if drift.max_bps is not None and drift.share * BPS > drift.max_bps
     )

@@ -88,7 +88,7 @@ SAME_BPS = 25
 """Largest target change that is ignored: allocators and strategies move targets a little every
 cycle.
 """
-TARGETS_CHANGED = "what is wanted of the portfolio changed"
+TARGETS_CHANGED = "the portfolio's targets changed"
 """Reason of an execution ended by changed targets: the next continues with its prices and budget."""
 REVERSAL_DIVISOR = 10
 """Divisor of a mean slice: a larger overshoot counts as a price reversal, a smaller one as rounding
@@ -154,16 +154,16 @@ def decide_slice(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[
         return _purchase(step, drifts, under)
     left = _left(drifts, begun)
     if why := _over(step, drifts, under, left):
-        return SliceDecision(Hold(f"the correction from {text.format_time(begun.began_s)} is over: {why}"), ended=why)
+        return SliceDecision(Hold(f"the gradual execution from {text.format_time(begun.began_s)} is over: {why}"), ended=why)
     message = (
-        f"round {under.done + 1} of about {begun.rounds}" if begun.pace.style is not ExecutionStyle.LIMIT else "the correction at a price"
+        f"slice {under.done + 1} of about {begun.rounds}" if begun.pace.style is not ExecutionStyle.LIMIT else "the correction at a price"
     )
     message = f"{message} from {text.format_time(begun.began_s)}, {_money(step, left)} to move"
     if now_s < under.next_s:
         return SliceDecision(Hold(f"{message}: due {text.format_time(under.next_s)}", under.next_s, "execution.style"))
     found = ExecutionSlice(under.done + 1, _part(under, left, now_s), left)
     if not_yet := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
-        return SliceDecision(Hold(f"{message}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks"))
+        return SliceDecision(Hold(f"{message}; but {not_yet}; checked again at the next tick", kept_by="policy.confirm_blocks"))
     return SliceDecision(Rebalance(message, partial_goal(drifts, begun.goal, found.part)), found)
 
 
@@ -180,7 +180,7 @@ def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionPro
     if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
         why = f"done in {parts}"
     elif now_s >= begun.expires_s:
-        why = f"its time ended {text.format_time(begun.expires_s)} after {parts}; {_money(step, left)} are left, and count as drift"
+        why = f"its time ended {text.format_time(begun.expires_s)} after {parts}; {_money(step, left)} remain, and count as drift"
     elif now_s < under.next_s:
         message = f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at {text.format_time(under.next_s)}"
         return SliceDecision(Hold(message, under.next_s, "limits.first_purchase"))
@@ -253,9 +253,7 @@ def budget_left(pace: ExecutionPace, intended_value: Value, before: BudgetCarryo
 def format_budget(step: StepInput, begun: GradualExecution) -> str:
     """Format an execution's budget, and mark the remainder of a shared one."""
     shown = _money(step, begun.budget or Fraction(0))
-    return (
-        shown if begun.before is None else f"{shown}, the rest of one that corrections share until {text.format_time(begun.before.until_s)}"
-    )
+    return shown if begun.before is None else f"{shown}, what is left of a budget shared until {text.format_time(begun.before.until_s)}"
 
 
 def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
@@ -272,15 +270,15 @@ def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
 def _over(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress, left: Value) -> str:
     """Return why there is no further slice; empty while there may be one."""
     begun, least = under.campaign, step.limits.min_trade or Fraction(0)
-    rounds = "1 round" if under.done == 1 else f"{under.done} rounds"
+    rounds = "1 slice" if under.done == 1 else f"{under.done} slices"
     if begun.pace.style is ExecutionStyle.LIMIT and under.done:
         return "done at its price"
     if turned := _turned(drifts, begun, max(least, mean_slice_value(begun) / REVERSAL_DIVISOR)):
-        return f"after {rounds} prices have turned: {turned}"
+        return f"prices turned after {rounds}: {turned}"
     if left == 0 or left < least:
         return f"done in {rounds}" if under.done else "the drift is gone"
     if step.snapshot.head.timestamp_s >= begun.expires_s:
-        return f"its time ended {text.format_time(begun.expires_s)} after {rounds}; {_money(step, left)} are left"
+        return f"its time ended {text.format_time(begun.expires_s)} after {rounds}; {_money(step, left)} remain"
     if begun.budget is not None and under.spent >= begun.budget:
         lost = f"it has lost {_money(step, under.spent)} against the prices at its start"
         return f"after {rounds} {lost}, its budget is {format_budget(step, begun)}"

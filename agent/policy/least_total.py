@@ -85,7 +85,7 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     room, fee = _room(terms), Fraction(terms.fee_pips, PIPS)
     wanted = [one for one in terms.assets if one.target_bps > 0]
     if room <= 0 or not wanted:
-        why = f"a pool fee of {_percent(fee)} is not below limits.plan_cost" if wanted else "nothing but the numeraire is wanted"
+        why = f"a pool fee of {_percent(fee)} is not below limits.plan_cost" if wanted else "the numeraire is the only target"
         return MinimumTotal(None, why, gas, Fraction(0), Fraction(0), Fraction(0))
     first, low = min(wanted, key=lambda one: (one.drift, one.symbol)), min(wanted, key=lambda one: (one.target_bps, one.symbol))
     smallest_bps = min(low.target_bps, terms.numeraire_bps or low.target_bps)
@@ -125,7 +125,7 @@ def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ..
     need_bps = ceil_int((fee + found.gas / (total * first.drift)) * BPS)
     if terms.plan_cost_bps < need_bps <= MOST_COST_BPS and first.drift * total >= terms.min_trade:
         ways.append(f'limits.plan_cost = "{need_bps}bps", which costs more each time')
-    ways.append("a zone as trigger, which waits until a correction pays")
+    ways.append("a zone as trigger, which trades only when it pays")
     if found.total is not None and "gas" in found.binding_limit:
         below = Fraction(terms.gas_price_wei, GWEI) * total / found.total
         ways.append(f"a chain, or an hour, with gas below {_short(below)} gwei")

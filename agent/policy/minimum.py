@@ -54,15 +54,15 @@ def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     value = investable_total(drifts)
     if value == 0:
         held = any(drift.raw > 0 for drift in drifts)
-        return "all balances are reserved, nothing is left to invest" if held else "the wallet holds none of the portfolio's assets"
+        return "all balances are reserved; nothing can be invested" if held else "the wallet holds none of the portfolio's assets"
     if step.limits.min_trade is None:
         return ""
     least = smallest_total(step.portfolio, step.limits.min_trade)
     if value >= least:
         return ""
     return (
-        f"the investable total of {format_money(step, value)} makes the smallest target worth less than min_trade "
-        f"{format_money(step, step.limits.min_trade)}; at least {format_money(step, least)} would work"
+        f"the investable total of {format_money(step, value)} makes the smallest target smaller than min_trade "
+        f"{format_money(step, step.limits.min_trade)}; at least {format_money(step, least)} is needed"
     )
 
 
@@ -79,18 +79,18 @@ def gas_too_high_reason(step: StepInput, drifts: Sequence[AssetDrift], reference
     if investable_total(drifts) >= least:
         return ""
     needs = f"which needs a total of {format_money(step, least)}"
-    return f"gas is too dear now: {GAS_MULTIPLE} times that of a swap is {format_money(step, leg)}, {needs}"
+    return f"gas is too expensive now: {GAS_MULTIPLE} times that of a swap is {format_money(step, leg)}, {needs}"
 
 
 def not_worth_reason(step: StepInput, references: ReferencePrices, moved: Value) -> str:
     """Return why a correction of this value is not worth trading: its cost in numbers, and the limit that decides."""
     limit, native = step.limits.plan_cost_bps, references.prices.get(step.portfolio.wrapped_native)
     if limit is None or native is None:
-        return f"not worth a trade: {format_money(step, moved)} to move, limits.min_trade is {format_money(step, step.limits.min_trade)}"
+        return f"too small to trade: {format_money(step, moved)} to move, limits.min_trade is {format_money(step, step.limits.min_trade)}"
     gas, most = leg_gas_value(step.snapshot, native.price), moved * Fraction(limit, BPS)
     return (
         f"not worth its cost: moving {format_money(step, moved)} may cost {format_money(step, most)} (limits.plan_cost, {limit} bps); "
-        f"the gas of one swap is about {format_money(step, gas)}, and pool fees come on top"
+        f"one swap costs about {format_money(step, gas)} of gas, plus pool fees"
     )
 
 

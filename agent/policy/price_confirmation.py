@@ -62,13 +62,13 @@ def unconfirmed_reason(step: StepInput, prices: Prices, signals: SignalSource, e
     before = step.snapshot.past[:wanted]
     head = step.snapshot.head.number
     if [past.head.number for past in before] != list(range(head - 1, head - 1 - wanted, -1)):
-        return f"the prices of the {wanted} blocks before are not known, which policy.confirm_blocks asks for"
+        return f"the prices of the {wanted} previous blocks are not known, which policy.confirm_blocks requires"
     kept = now = signals(step, prices)
     for past in before:
         then, why = _then(step, past, signals)
         kept &= then
         if why or not kept or (every and kept != now):
-            return f"{why or 'the prices did not ask for it'} at block {past.head.number}, and policy.confirm_blocks is {wanted}"
+            return f"{why or 'the prices did not confirm it'} at block {past.head.number}, and policy.confirm_blocks is {wanted}"
     return ""
 
 

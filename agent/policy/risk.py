@@ -77,7 +77,7 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
     """(what is wrong with which key, remedy); nothing when the risk can be worked with. `labels` are all assets by address."""
     if not 0 < risk.cost_bps <= MOST_COST_BPS:
         shown = f"{float(risk.cost_bps):g} bps is not above 0 and at most {MOST_COST_BPS} bps a year"
-        yield f"policy.trigger.tracking_error_cost: {shown}", 'write what 1 % of tracking error is worth a year, such as "0.5bps"'
+        yield f"policy.trigger.tracking_error_cost: {shown}", 'write the cost of 1 % of tracking error a year, such as "0.5bps"'
     if not SHORTEST_HORIZON_S <= risk.horizon_s <= LONGEST_HORIZON_S:
         yield (
             f"policy.trigger.horizon: {risk.horizon_s} s is not between 1h and 365d",
@@ -203,7 +203,7 @@ def _matrix(pairs: Mapping[tuple[str, str], int], tokens: list[str]) -> Matrix:
 def _words(risk: TrackingRisk, names: Mapping[str, str], found: RiskEstimate | None) -> str:
     """Format the measured values and their sample."""
     if found is None or risk.measuring is None:
-        return "volatilities as told"
+        return "volatilities as configured"
     spread, own = dict(risk.volatilities_bps), [token for token, _ in found.volatilities_bps]
     listed = [f"{names[token]} {spread[token] / 100:g} %" for token in own]
     listed += [f"{names[one]}/{names[other]} {bps / 100:g} %" for one, other, bps in risk.correlations_bps if one in own and other in own]

@@ -82,9 +82,9 @@ def _with(step: StepInput, chosen: Allocation, why: str) -> StepInput:
 def _without(step: StepInput, weights: AllocatorConfig, last: Allocation | None, why: str) -> StepInput:
     """Fall back to the last allocation while it is valid, after a choice failed."""
     if last is not None and trusted_time_s(step.snapshot) <= last.at_s + weights.every_s + weights.keep_s:
-        return _with(step, last, f"{choose.format_allocation(last)}; they stay, since no others could be chosen: {why}")
+        return _with(step, last, f"{choose.format_allocation(last)}; kept, since no new ones could be chosen: {why}")
     if last is None and weights.until_chosen is InitialWeights.TARGETS:
         reason = f"targets of the config, until weights by {weights.method.value} can be chosen: {why}"
         return replace(step, history=replace(step.history, allocation=None), wishes=(*step.wishes, reason))
-    stood = "" if last is None else "; the last ones are older than portfolio.weights.keep lets them stand"
+    stood = "" if last is None else "; the last ones are older than portfolio.weights.keep"
     return replace(step, history=replace(step.history, allocation=None, unchosen=f"{weights.method.value}: {why}{stood}"))

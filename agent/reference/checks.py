@@ -36,9 +36,9 @@ def sequencer_fault(step: StepInput) -> str:
     if since_s < 0:
         return f"the sequencer's uptime feed is dated {-since_s} s after the block"
     if feed_round.answer == 1:
-        return f"the sequencer is down, since {since_s} s"
+        return f"the sequencer is down since {since_s} s"
     if since_s < step.reference.sequencer_grace_s:
-        return f"the sequencer is up again since {since_s} s only, reference.sequencer_grace is {step.reference.sequencer_grace_s} s"
+        return f"the sequencer is up again for only {since_s} s, reference.sequencer_grace is {step.reference.sequencer_grace_s} s"
     return ""
 
 
@@ -190,9 +190,9 @@ def depeg_fault(step: StepInput, references: ReferencePrices) -> str:
         found = [peg for peg in dollar_pegs(step, references, limit_bps) if peg.off]
     except PegUnknown as why:
         names = ", ".join(step.portfolio.token(token).label for token in off)
-        return f"{names} left the peg to the dollar, and it is not known whether it is back: {why}"
-    back = f"limits.depeg is {limit_bps} bps, and it counts as back within {float(limit_bps * REPEG_SHARE):g} bps"
-    return "; ".join(f"{peg.token.label} has left its peg: {float(peg.usd):.4f} USD, {back}" for peg in found)
+        return f"{names} lost the dollar peg, and it is not known whether it has recovered: {why}"
+    back = f"limits.depeg is {limit_bps} bps, recovered within {float(limit_bps * REPEG_SHARE):g} bps"
+    return "; ".join(f"{peg.token.label} has lost its peg: {float(peg.usd):.4f} USD, {back}" for peg in found)
 
 
 def is_dollar(token: Token) -> bool:

@@ -39,7 +39,7 @@ def pin_rejection(step: StepInput, pool: Pool) -> str:
     if pinned is None:
         return "it is not pinned: trimtab trust"
     found = next((code.hash for code in step.snapshot.code_hashes if code.address == pool.address), None)
-    return "" if found == pinned else "its code is not the one that was pinned: find out why before trimtab trust"
+    return "" if found == pinned else "its code differs from the pinned code: find out why before trimtab trust"
 
 
 def required_observations(chain_id: int, window_s: int) -> int:
@@ -53,7 +53,7 @@ def _kept(step: StepInput, pool: Pool) -> str:
     kept, coming = pool.observations
     enough = required_observations(step.snapshot.head.chain_id, step.reference.twap_window_s)
     if coming >= enough:
-        return f", though it is to keep {coming}: they fill with its next trades"
+        return f", it will keep {coming}: they fill with its next trades"
     soon = f", soon {coming}" if coming > kept else ""
     return f", it keeps {kept}{soon}: trimtab oracle {pool.address} --to {enough}"
 
@@ -68,7 +68,7 @@ def feed_round_fault(step: StepInput, answer: FeedRound) -> str:
     if unfit:
         return unfit
     age_s, most_s = now_s - answer.updated_at_s, step.reference.max_age_s(answer.feed)
-    return f"is {age_s} s old, at most {most_s} s count" if age_s > most_s else ""
+    return f"is {age_s} s old, the limit is {most_s} s" if age_s > most_s else ""
 
 
 def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
@@ -86,9 +86,9 @@ def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
 def answer_bound_fault(answer: FeedRound) -> str:
     """Return why an answer is at its aggregator's bound, where it is clipped and not a price; empty if it is not."""
     if answer.min_answer is not None and answer.answer <= answer.min_answer:
-        return f"answers {answer.answer}, its least answer is {answer.min_answer}: the price may be any below"
+        return f"answers {answer.answer}, its least answer is {answer.min_answer}: the real price may be lower"
     if answer.max_answer is not None and answer.answer >= answer.max_answer:
-        return f"answers {answer.answer}, its largest answer is {answer.max_answer}: the price may be any above"
+        return f"answers {answer.answer}, its largest answer is {answer.max_answer}: the real price may be higher"
     return ""
 
 

@@ -151,7 +151,7 @@ def _to(to: str, payout: Payout, rules: SigningRules) -> None:
         refuse("recipient", to, "a payout address that its owner has confirmed")
     ours = (rules.wallet, *rules.tokens, *rules.routers, *rules.rebalancers, *rules.managers, *rules.v2_routers, *rules.pairs)
     if to in (*ours, *rules.oracles) or int(to, 16) == 0:
-        refuse("recipient", to, "somebody who is paid: neither the wallet, nor a token or contract that it trades with")
+        refuse("recipient", to, "a recipient: neither the wallet, nor a token or contract that it trades with")
 
 
 def _amount(raw: int, payout: Payout) -> None:

@@ -387,7 +387,7 @@ def _multicall(words: CalldataReader) -> Multicall:
         length = words.count(1 << 16, "bytes in a call")
         call = _decode(words.padded(length), _INNER)
         if not isinstance(call, MulticallItem):
-            raise UndecodableCalldata("calldata: only swaps and payments may stand inside a multicall")
+            raise UndecodableCalldata("calldata: only swaps and payments may be inside a multicall")
         calls.append(call)
         expected += WORD + length + -length % WORD
     return Multicall(deadline_s, tuple(calls))

@@ -155,7 +155,7 @@ def _read_key(source: SuppliedKey | KeystoreFile | KeyEnv | KeyringEntry | KeyPr
             return keystore.load_from_keyring((service, name))
         case KeyPrompt():
             if ask is None:
-                raise ConfigError("the key must be typed and nobody can be asked", "run in a terminal, or set wallet.keystore")
+                raise ConfigError("the key must be typed, and there is no terminal", "run in a terminal, or set wallet.keystore")
             return parse_private_key(Secret(ask("Private key: ")), "the typed key")
 
 
@@ -170,7 +170,7 @@ def _password(path: Path, password_env: str, ask: SecretPrompt | None) -> Secret
         return Secret(os.environ[password_env])
     if ask is None:
         remedy = f"export {password_env} with its password" if password_env else "run in a terminal and type its password"
-        raise ConfigError(f"wallet.keystore: {path} is locked and nobody can be asked for its password", remedy)
+        raise ConfigError(f"wallet.keystore: {path} is locked, and there is no terminal to ask for its password", remedy)
     return Secret(ask(f"Password of {path}: "))
 
 

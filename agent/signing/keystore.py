@@ -72,7 +72,7 @@ def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | Conf
 def require_strong(password: Secret) -> None:
     """Raise ConfigError for a password that is empty or easy to guess; the message does not repeat it."""
     text = password.reveal()
-    remedy = f"take at least {MIN_PASSWORD_LENGTH} characters that nobody guesses: four random words, or one of a password manager"
+    remedy = f"take at least {MIN_PASSWORD_LENGTH} characters that are hard to guess: four random words, or one of a password manager"
     if not text.strip():
         raise ConfigError("the password is empty", remedy)
     if len(text) < MIN_PASSWORD_LENGTH:

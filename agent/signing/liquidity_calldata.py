@@ -158,7 +158,7 @@ def _inner(words: CalldataReader, length: int, wanted: bytes, decoder: Callable[
     words.exactly(length, "the length of a call")
     data = words.padded(length)
     if data[:4] != wanted:
-        raise UndecodableCalldata("calldata: only decreaseLiquidity and then collect may stand inside the manager's multicall")
+        raise UndecodableCalldata("calldata: only decreaseLiquidity and then collect may be inside the manager's multicall")
     return _whole(data[4:], decoder)
 
 

@@ -64,7 +64,7 @@ class RemoteKey:
             return recover_vrs(der, digest, self.address)
         except InvalidSignature as error:
             raise OperatorNeeded(
-                f"the key service's answer is no signature of {self.address}: {error}", "check that it is this key"
+                f"the key service's answer is not a signature of {self.address}: {error}", "check that it is this key"
             ) from None
 
 

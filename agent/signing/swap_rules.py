@@ -142,7 +142,7 @@ def _pair(where: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
             if swap.fee_pips != leg.fee_pips:
                 refuse("pool_fee", f"{where}{swap.fee_pips}", leg.fee_pips)
             if swap.sqrt_price_limit_x96 != 0:
-                refuse("price_limit", f"{where}{swap.sqrt_price_limit_x96}", "0: a partial swap would leave tokens behind")
+                refuse("price_limit", f"{where}{swap.sqrt_price_limit_x96}", "0: a partial swap would leave tokens in the router")
             return swap.token_in, swap.token_out
         case SwapExactTokens():
             if leg.venue != V2_VENUE:
@@ -183,7 +183,7 @@ def _router_emptied(calls: Sequence[MulticallItem], legs: Sequence[Leg], value_w
                 if path[0] == wrapped and waiting_wei > 0:
                     if call.amount_in_raw != due_wei:
                         refuse(
-                            "native", f"a swap of {wrapped} while {waiting_wei} wei wait in the router", "swaps paid in native coin first"
+                            "native", f"a swap of {wrapped} while {waiting_wei} wei are in the router", "swaps paid in native coin first"
                         )
                     waiting_wei, due_wei = waiting_wei - due_wei, next(paid, 0)
                 elif call.amount_in_raw == 0:
@@ -200,7 +200,7 @@ def _router_emptied(calls: Sequence[MulticallItem], legs: Sequence[Leg], value_w
 
 def _require_not_held(token: str, held: set[str]) -> None:
     if token in held:
-        refuse("router_balance", f"{token} on top of what waits in the router", "one amount at a time")
+        refuse("router_balance", f"{token} on top of the router's balance", "one amount at a time")
 
 
 # --- The signer's rule for the Rebalancer: its program is the granted plan, leg by leg, and its conditions hold nothing back.
@@ -269,7 +269,9 @@ def _require_nothing_left(call: RebalanceCall) -> None:
         if leg.venue is Venue.V2:
             waiting = pairs.pop(own, None)
             if waiting != (leg.token_in if leg.source is FundsLocation.PAIR else None):
-                refuse("router_balance", f"{where} trades in a pair where {waiting} waits", "the leg that it waits for, paid by it")
+                refuse(
+                    "router_balance", f"{where} trades in a pair while {waiting} is in the router", "the leg that it waits for, paid by it"
+                )
         elif leg.source is FundsLocation.PAIR:
             refuse("router_balance", f"{where} is paid in its pool", "a V2 pair")
         if leg.sink is FundsLocation.HERE:

@@ -65,12 +65,12 @@ class AlertStore:
 
     def pending(self) -> tuple[AlertMessage, ...]:
         """Messages neither delivered nor dropped, oldest first."""
-        with self.db.read("read what waits to be told") as db:
+        with self.db.read("read pending alerts") as db:
             return tuple(_message(row) for row in all_rows(db, _select_messages(), AlertMessageRow))
 
     def record_deliveries(self, found: Iterable[Delivery]) -> None:
         """Record the results of deliveries; these messages are no longer pending."""
-        with self.db.write("write what was told") as db:
+        with self.db.write("write sent alerts") as db:
             for one in found:
                 db.execute(_settled(), {"of": one.letter.id})
                 kept = _target(db, one.letter.target)
@@ -80,12 +80,12 @@ class AlertStore:
 
     def drop(self, targets: Iterable[str]) -> None:
         """Drop pending messages of targets that no longer exist."""
-        with self.db.write("write what was told") as db:
+        with self.db.write("write sent alerts") as db:
             db.execute(delete(AlertMessageRow).where(AlertMessageRow.target.in_(list(targets))))
 
     def targets(self) -> dict[str, AlertTargetState]:
         """Delivery record of each target, by its name."""
-        with self.db.read("read what was told") as db:
+        with self.db.read("read sent alerts") as db:
             waiting = dict(db.execute(select(AlertMessageRow.target, func.count()).group_by(AlertMessageRow.target)).all())
             rows = {row.name: row for row in all_rows(db, select(AlertTargetRow), AlertTargetRow)}
             return {name: _target_state(name, rows.get(name), waiting.get(name, 0)) for name in sorted({*rows, *waiting})}

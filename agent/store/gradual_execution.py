@@ -72,7 +72,7 @@ class GradualExecutionStore:
 
         Raises OperatorNeeded while another is open, unless a purchase replaces it: the rest of an earlier purchase is part of it.
         """
-        with self.db.write("write a campaign down") as db:
+        with self.db.write("record a gradual execution") as db:
             if execution.purchase is not None:
                 for row in _open(db, EXECUTION):
                     _end(db, row, "ended", f"a {execution.purchase.value} goes first", execution.began_s)
@@ -86,9 +86,9 @@ class GradualExecutionStore:
 
         `at_s` is the chain time it is planned at. Raises Refused if the execution or order is not open: it was ended meanwhile.
         """
-        with self.db.write("write a round down") as db:
+        with self.db.write("record a slice") as db:
             if campaign_id not in [row.id for row in _open(db)]:
-                raise Refused("what was to be carried out was ended meanwhile", remedy="look again; see trimtab limit")
+                raise Refused("the gradual execution ended in the meantime", remedy="try again; see trimtab limit")
             before = first_row(db, _tries(), ExecutionSliceRow, of=campaign_id, number=number)
             used = draw if before is None else SliceDraw(before.size_ppm, before.wait_ppm)
             row = {"campaign_id": campaign_id, "number": number, "step_id": step_id, "at_s": at_s}
@@ -96,7 +96,7 @@ class GradualExecutionStore:
 
     def end(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
         """End an execution or an order; False if none of that id is open."""
-        with self.db.write("write the end of a campaign") as db:
+        with self.db.write("record the end of a gradual execution") as db:
             rows = [row for row in _open(db) if row.id == campaign_id]
             for row in rows:
                 _end(db, row, state, why, chain_s)
@@ -112,7 +112,7 @@ class GradualExecutionStore:
 
     def slice_of_step(self, step_id: str) -> tuple[str, int] | None:
         """Execution or order, and number, of the slice that a step attempted; None if it attempted none."""
-        with self.db.read("read the rounds") as db:
+        with self.db.read("read the slices") as db:
             row = first_row(db, _by_step(), ExecutionSliceRow, of=step_id)
             return None if row is None else (row.campaign_id, row.number)
 

@@ -36,14 +36,14 @@ class PaperStore:
         """Record the initial paper wallet. Raises ConfigError if there is one already."""
         with self.db.write("begin the paper wallet") as db:
             if database.find_fact(db, STATE) is not None:
-                raise ConfigError("paper trading has begun already", "leave --value and --start away; to begin anew remove the paper store")
+                raise ConfigError("paper trading has already started", "omit --value and --start; to start over, remove the paper store")
             database.write_facts(db, {STATE: codec.dumps(begun)})
 
     def save(self, state: PaperWallet) -> None:
         """Save the paper wallet as a whole. Raises OperatorNeeded if there is none."""
         with self.db.write("write the paper wallet") as db:
             if database.find_fact(db, STATE) is None:
-                raise OperatorNeeded("the paper wallet never began", "trimtab paper begins one")
+                raise OperatorNeeded("the paper wallet has not started", "trimtab paper begins one")
             database.write_facts(db, {STATE: codec.dumps(state)})
 
     def copy_pins(self, live: Path) -> None:

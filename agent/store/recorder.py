@@ -51,7 +51,7 @@ def load_recorded_step(text: str) -> RecordedStep:
     """Parse a recorded step. Raises ConfigError with the reason if it is not one."""
     found = codec.loads(RecordedStep, text)
     if found.format != FORMAT:
-        raise ConfigError("it is no recorded step", "name a folder written by trimtab run --record")
+        raise ConfigError("it is not a recorded step", "name a folder written by trimtab run --record")
     return found
 
 

@@ -31,7 +31,7 @@ class RequestStore:
         with self.db.write("write a request") as db:
             before = active_stop(db) if kind is RequestKind.STOP else None
             if before is not None and before.state is RequestState.OPEN:
-                raise ConfigError("the bot is being stopped already", "trimtab stop goes on with it, trimtab resume ends it")
+                raise ConfigError("the bot is being stopped already", "trimtab stop continues it, trimtab resume ends it")
             text = codec.dumps(asked)
             number = insert_returning_id(db, RequestRow, kind=kind.value, state=asked.state.value, request_json=text, asked_s=asked_s)
             return replace(asked, id=number)
@@ -109,7 +109,7 @@ def stop_reason(db: Connection) -> str:
     return (
         "the bot was stopped by its owner (trimtab resume lets it go on)"
         if found.state is RequestState.DONE
-        else "the bot is being stopped by its owner: trimtab stop goes on with it, trimtab resume lets it trade again"
+        else "the bot is being stopped by its owner: trimtab stop continues, trimtab resume restarts trading"
     )
 
 

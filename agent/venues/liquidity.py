@@ -62,7 +62,7 @@ def _require(something: bool, action: LpAction) -> None:
     if not something:
         raise Refused(
             f"{action.name}: an amount of nothing, or a minimum of nothing for both tokens",
-            remedy="raise limits.min_trade so that dust stays",
+            remedy="raise limits.min_trade to skip dust",
         )
 
 

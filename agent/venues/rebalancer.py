@@ -92,7 +92,7 @@ def _leg(leg: Leg, source: FundsLocation, sink: FundsLocation, after: str | None
     if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
         raise Refused(
             f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out {leg.min_out_raw} must be above zero",
-            remedy="raise limits.min_trade so that dust is left alone",
+            remedy="raise limits.min_trade to skip dust",
         )
     venue = _VENUES[leg.venue]
     amount_raw = leg.amount_in_raw if source is FundsLocation.WALLET else 0
@@ -124,7 +124,7 @@ def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str
         if leg.sink is LegFunding.ROUTER:
             waiting.setdefault(leg.token_out, []).append(number)
     if waiting:
-        raise Refused(f"the plan leaves {', '.join(sorted(waiting))} in the router, where anybody may take it")
+        raise Refused(f"the plan leaves {', '.join(sorted(waiting))} in the router, where anyone could take it")
     direct = {spender for spender in spenders.values() if _direct(legs, spender, [f for f, s in spenders.items() if s == spender])}
     places: list[tuple[FundsLocation, FundsLocation, str | None]] = []
     for number, leg in enumerate(legs):

@@ -67,7 +67,7 @@ def _require_amounts(leg: Leg) -> None:
     if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
         raise Refused(
             f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out {leg.min_out_raw} must be above zero",
-            remedy="raise limits.min_trade so that dust is left alone",
+            remedy="raise limits.min_trade to skip dust",
         )
 
 
@@ -103,11 +103,11 @@ def _check_flow(legs: Sequence[Leg]) -> None:
                 raise Refused(f"leg {number} spends {leg.token_in} from the router, where no leg before it left any")
             held.discard(leg.token_in)
         elif leg.venue == NATIVE_VENUE and held & {leg.token_in, leg.token_out}:
-            raise Refused(f"leg {number} would mix with what waits in the router")
+            raise Refused(f"leg {number} would mix with the router's balance")
         if leg.sink is LegFunding.ROUTER:
             held.add(leg.token_out)
     if held:
-        raise Refused(f"the plan leaves {', '.join(sorted(held))} in the router, where anybody may take it")
+        raise Refused(f"the plan leaves {', '.join(sorted(held))} in the router, where anyone could take it")
 
 
 def _check_native(legs: Sequence[Leg]) -> None:

@@ -161,10 +161,10 @@ def _solved(made: Any, covariance: Floats) -> Floats:
             made.fit(np.zeros((2, len(covariance))))
     except Exception as error:  # any solver error means: no weights
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Refused(f"the optimiser found no weights: {message[:200]}", remedy="look at portfolio.weights.limits") from None
+        raise Refused(f"the optimiser found no weights: {message[:200]}", remedy="check portfolio.weights.limits") from None
     found = np.asarray(made.weights_, dtype=np.float64)
     if not np.isfinite(found).all():
-        raise Refused("the optimiser found no weights: they are not numbers", remedy="look at portfolio.weights.limits")
+        raise Refused("the optimiser found no weights: they are not numbers", remedy="check portfolio.weights.limits")
     return found
 
 
@@ -267,7 +267,7 @@ def market_cap(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorD
         if supply is None:
             raise Refused(f"the supply of {name} could not be read from its contract", remedy=_SUPPLIES)
         if supply.raw <= 0:
-            raise Refused(f"the market cap of {name} is zero: {supply.source or 'its contract'} says that no coin exists", remedy=_SUPPLIES)
+            raise Refused(f"the market cap of {name} is zero: {supply.source or 'its contract'} gives a supply of zero", remedy=_SUPPLIES)
         price, at_s = _price(weights, facts, token)
         caps.append(supply.raw * price)
         times.append(at_s)
@@ -334,7 +334,7 @@ def _optimised(
 
 
 def _from_returns(shares: tuple[Fraction, ...], why: str, seen: Returns) -> UnroundedWeights:
-    gaps = f", {seen.gaps} intervals left out for missing prices" if seen.gaps else ""
+    gaps = f", {seen.gaps} intervals skipped for missing prices" if seen.gaps else ""
     return UnroundedWeights(shares, why, f"{len(seen.moves)} returns of each{gaps}", seen, seen.from_s, seen.until_s)
 
 
@@ -343,7 +343,7 @@ def _bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]:
     exact = [Fraction(round(max(float(share), 0.0) * GRID), GRID) for share in shares]
     whole = sum(exact, Fraction(0))
     if whole <= 0 or abs(whole - 1) > Fraction(1, BPS):
-        raise Refused(f"the optimiser found no weights: they sum to {float(whole):.6f}", remedy="look at portfolio.weights.limits")
+        raise Refused(f"the optimiser found no weights: they sum to {float(whole):.6f}", remedy="check portfolio.weights.limits")
     return tuple(share * bounds.total / whole for share in exact)
 
 
@@ -359,7 +359,7 @@ def _price(weights: AllocatorConfig, facts: AllocatorData, token: str) -> tuple[
     if facts.current is not None and token in facts.current:
         return facts.current[token], facts.now_s
     age = "none is recorded" if found is None else f"the newest is {(facts.now_s - found.at_s) / 3_600:.1f} h old"
-    raise Refused(f"no price of {facts.names[token]} within max_age: {age}", remedy="the agent's next looks record it")
+    raise Refused(f"no price of {facts.names[token]} within max_age: {age}", remedy="the agent's next cycles record it")
 
 
 _SUPPLIES = "give it in the file of portfolio.weights.supplies, or name the token in portfolio.weights.fixed"

@@ -30,7 +30,7 @@ def proportional_shares(wanted: Sequence[Fraction], low: Sequence[int], high: Se
         found = _clipped(wanted, low, high, scale)
         if sum(found) == total:
             return found
-    raise ValueError("too little is wanted of what the bounds leave room for")
+    raise ValueError("the bounds leave more room than there is weight to allocate")
 
 
 def to_bps(shares: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int) -> list[int]:

@@ -55,7 +55,7 @@ def choose_allocation(weights: AllocatorConfig, assets: Sequence[Asset], facts: 
     try:
         chosen = to_bps(found.shares, bounds.low, bounds.high, bounds.total)
     except ValueError as error:
-        raise Refused(f"{weights.method.value}: {error}", remedy="look at portfolio.weights.limits") from None
+        raise Refused(f"{weights.method.value}: {error}", remedy="check portfolio.weights.limits") from None
     free = dict(zip(bounds.tokens, chosen, strict=True))
     weights_bps = {asset.token.address: free.get(asset.token.address, asset.target_bps) for asset in assets}
     why, last = found.why, valid_allocation(weights, assets, last)
@@ -63,7 +63,7 @@ def choose_allocation(weights: AllocatorConfig, assets: Sequence[Asset], facts: 
         before = {token: last.bps(token) for token in weights_bps}
         most = max(abs(weights_bps[token] - before[token]) for token in weights_bps)
         if 0 < most <= weights.churn_bps:
-            weights_bps, why = before, f"{why}; no weight would move by more than {most / 100:g} %, so those of before stay"
+            weights_bps, why = before, f"{why}; no weight would move by more than {most / 100:g} %, so the current ones stay"
     return Allocation(
         at_s=facts.now_s,
         method=weights.method,

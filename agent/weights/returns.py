@@ -89,7 +89,7 @@ def compute_returns(
     if len(pairs) < least:
         fewest = min(tokens, key=lambda token: (len(series[token]), token))
         raise Refused(
-            f"{len(pairs)} returns of {_days(weights.step_s)} that all have, min_history asks for {least}; "
+            f"{len(pairs)} returns of {_days(weights.step_s)} common to all, min_history requires {least}; "
             f"{names[fewest]} has {len(series[fewest])} prices",
             remedy=_REMEDY,
         )
@@ -182,7 +182,7 @@ def _days(seconds: int) -> str:
     return f"{seconds} s"
 
 
-_REMEDY = "wait for the agent's own looks, or trimtab prices import, trimtab prices fetch"
+_REMEDY = "wait for the agent's own records, or trimtab prices import, trimtab prices fetch"
 
 
 # --- Volatilities and correlations of recorded prices in whole basis points, by the returns and the shrinkage that allocators use.

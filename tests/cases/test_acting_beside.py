@@ -76,7 +76,7 @@ def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_
 
         found = withdrawals.resume(agent, number, to=HOME, send=True, confirm=released)
         assert (found.state, found.transactions) == ("failed", ())
-        assert mentions(found.reason, "meanwhile", "0 of")
+        assert mentions(found.reason, "released", "0 of")
         assert chain.balance("USDC", HOME) == 0
         assert agent.desk.store.requests.newest()[-1].state is RequestState.RELEASED
 

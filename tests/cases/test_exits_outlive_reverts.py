@@ -64,7 +64,7 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
         held = agent.rebalance(send=True, confirm=yes)
         assert waits(held) and "tried again" in failed(held)[0].measured
         (told,) = [one.text for one in alerts(held, RunFacts(False, "", None)) if one.kind is AlertKind.REFUSAL]
-        assert "exits go" in told
+        assert "exits are" in told
     for wait_s in (60, 120):
         since_s = chain.now_s()
         with again(chain, loaded) as agent:

@@ -193,14 +193,14 @@ def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: 
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
         quiet = looked(agent)
-        assert quiet.kind is OutcomeKind.HOLD and mentions(quiet.reason, "1100 USDC", "alone"), quiet.reason
+        assert quiet.kind is OutcomeKind.HOLD and mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * 2})
         above = looked(agent)
         assert [one.guard for one in above.verdicts if not one.passed] == ["max_live_value"], "prices are no gift"
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(4, 10)})
         done = looked(agent)
         plan, _, _ = swap_of(done)
-        assert mentions(done.reason, "1100 USDC", "alone")
+        assert mentions(done.reason, "1100 USDC", "excluded")
         assert all(one.passed for one in plan.verdicts)
         again_decided = rebalance(codec.loads(StepInput, agent.desk.store.steps.input_json(done.step_id) or ""))
         assert again_decided.decided.decision.reason == done.decided.decision.reason, "a replay says the same"
@@ -225,7 +225,7 @@ def test_a_small_gift_over_the_cap_stops_no_rebalance(anvil_chain: LocalChain, t
         assert looked(agent).kind is OutcomeKind.HOLD
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(14, 10)})
         done = looked(agent)
-        assert mentions(done.reason, "100 USDC", "alone"), done.reason
+        assert mentions(done.reason, "100 USDC", "excluded"), done.reason
         assert swap_of(done)[0].legs
 
 
@@ -237,7 +237,7 @@ def test_a_gift_left_alone_goes_with_an_exit(anvil_chain: LocalChain, tmp_path: 
     with agent_on(chain, tmp_path, changes, TWO) as agent:
         assert looked(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 2_600)
-        assert mentions(looked(agent).reason, "WETH", "alone")
+        assert mentions(looked(agent).reason, "WETH", "excluded")
         settled(chain, 2_400)
         assert swap_of(looked(agent))[0].exits
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "the gift too"
@@ -256,7 +256,7 @@ def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain:
         looked(agent)
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
-        assert mentions(looked(agent).reason, "WETH", "alone")
+        assert mentions(looked(agent).reason, "WETH", "excluded")
         gift = dict(agent.step_input().history.rises)[chain.tokens["WETH"].address]
         settled(chain, 2_400)
         assert swap_of(looked(agent))[0].exits
@@ -264,6 +264,6 @@ def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain:
         chain.mine(BLOCKS + 1)
         done = looked(agent)
         assert done.kind is OutcomeKind.DONE, done.reason
-        assert swap_of(done)[0].legs and mentions(done.reason, "USDC", "alone"), done.reason
+        assert swap_of(done)[0].legs and mentions(done.reason, "USDC", "excluded"), done.reason
         kept = dict(done.step_input.aside_raw)[chain.tokens["USDC"].address]
         assert abs(kept - gift * 2_400 // 10**12) < 10 * USD, "what was sold of it"

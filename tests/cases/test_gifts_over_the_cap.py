@@ -45,7 +45,7 @@ def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceili
         looked(agent)
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
-        assert mentions(looked(agent).reason, f"{usd} USDC", "alone")
+        assert mentions(looked(agent).reason, f"{usd} USDC", "excluded")
         yield agent
 
 
@@ -57,7 +57,7 @@ def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalCha
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(9, 10)})
         done = looked(agent)
         plan, _, _ = swap_of(done)
-        assert plan.legs and mentions(done.reason, "1100 USDC", "alone")
+        assert plan.legs and mentions(done.reason, "1100 USDC", "excluded")
         assert all(one.passed for one in plan.verdicts)
         total = sum(drift.value for drift in done.decided.drifts)
         assert total <= 10_050 * USD, "no more is managed than may be"
@@ -73,7 +73,7 @@ def test_an_order_at_its_price_is_filled_beside_a_gift_above_the_cap(anvil_chain
         weth = chain.balance("WETH")
         order, outcome = place(agent, "2900")
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        assert mentions(outcome.reason, "1100 USDC", "alone")
+        assert mentions(outcome.reason, "1100 USDC", "excluded")
         assert weth - chain.balance("WETH") == 5 * 10**16
         (kept,) = agent.desk.store.executions.limit_orders()
         assert kept.id == order.id and kept.state == "filled"
@@ -83,9 +83,9 @@ def test_a_swap_by_hand_goes_on_beside_a_gift_above_the_cap_and_spends_none_of_i
     chain = anvil_chain
     with gifted(chain, tmp_path, {}) as agent:
         done = agent.swap("WETH", "USDC", "0.05", send=True, confirm=lambda _: True)
-        assert done.kind is OutcomeKind.DONE and mentions(done.reason, "1100 USDC", "alone"), done.reason
+        assert done.kind is OutcomeKind.DONE and mentions(done.reason, "1100 USDC", "excluded"), done.reason
         beyond = agent.swap("USDC", "WETH", "5500")
-        assert beyond.kind is OutcomeKind.REFUSED and "left alone" in beyond.reason, "the gift is nobody's to spend"
+        assert beyond.kind is OutcomeKind.REFUSED and "excluded" in beyond.reason, "the gift is nobody's to spend"
 
 
 def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_cha
         for percent in (98, 102, 98):
             chain.move_market({"WETH": price * Fraction(percent, 100)})
             quiet = looked(agent)
-            assert quiet.kind is OutcomeKind.HOLD and mentions(quiet.reason, "1100 USDC", "alone"), quiet.reason
-            assert mentions(agent.status().decided.decision.reason, "1100 USDC", "alone")
+            assert quiet.kind is OutcomeKind.HOLD and mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
+            assert mentions(agent.status().decided.decision.reason, "1100 USDC", "excluded")
         chain.move_market({"WETH": price * Fraction(98, 100)})
         agent.desk.store.balances.classify(1, None, chain.now_s())
         assert looked(agent).kind is OutcomeKind.DONE, "what its owner confirmed is managed below the ceiling"
@@ -112,7 +112,7 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
         found = agent.status()
         (left,) = status(found)["left_alone"]
         assert (left["symbol"], left["amount"]) == ("USDC", "1100") and "max_live_value" in left["why"]
-        assert mentions(found.decided.decision.reason, "1100 USDC", "alone")
+        assert mentions(found.decided.decision.reason, "1100 USDC", "excluded")
         return type(found.decided.decision).__name__
 
     with again(chain, loaded) as agent:
@@ -129,7 +129,7 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
         assert told(agent) == "Rebalance"
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * 3})
         refused = agent.plan()
-        assert refused.kind is OutcomeKind.REFUSED and mentions(plans.plan(refused)["decision"]["reason"], "1100 USDC", "alone")
+        assert refused.kind is OutcomeKind.REFUSED and mentions(plans.plan(refused)["decision"]["reason"], "1100 USDC", "excluded")
         assert told(agent) == "Rebalance"
 
 
@@ -140,7 +140,7 @@ def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, t
         path = agent.desk.loaded.path
     shown = editing.edit(path, changed, confirm=None, transports=[chain.transport], clock=chain.clock)
     assert shown.transition is not None and shown.transition.kind is OutcomeKind.PLANNED, shown.transition
-    assert mentions(shown.transition.reason, "1100 USDC", "alone")
+    assert mentions(shown.transition.reason, "1100 USDC", "excluded")
 
 
 def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: Local
         assert [flow.delta_raw for flow in asked[0].left] == [1_100 * USD], "its owner saw what is left alone"
         kinds = {flow.delta_raw: flow.kind for flow in agent.desk.store.balances.transfers()}
         assert kinds == {600 * USD: ExternalTransferKind.DEPOSIT, 1_100 * USD: None}
-        assert mentions(done.outcome.reason, "1100 USDC", "alone")
+        assert mentions(done.outcome.reason, "1100 USDC", "excluded")
         assert looked(agent).kind is OutcomeKind.HOLD
 
 

@@ -84,7 +84,7 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
         assert purse(chain).raw == before.raw
         again_told = agent.cancel_and_revoke("stop it all")
         assert again_told.kind is OutcomeKind.HALT
-        assert "nothing waits, and nothing may be taken" in again_told.reason
+        assert "no open" in again_told.reason
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
         assert purse(chain).nonce == before.nonce + 3
         agent.desk.switch.resume("seen", 1)
@@ -100,7 +100,7 @@ def test_a_soft_or_unreadable_switch_takes_nothing_back(anvil_chain: LocalChain,
         agent.desk.switch.pause("lunch", 1)
         outcome = agent.cancel_and_revoke("lunch")
         assert outcome.kind is OutcomeKind.FAILED
-        assert "allowances wait" in outcome.reason
+        assert "allowances are" in outcome.reason
         assert purse(chain) == before
 
 

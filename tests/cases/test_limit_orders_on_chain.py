@@ -1,4 +1,4 @@
-"""Orders that wait for their price on a real chain: filled once the pools pay it, through a restart; expired, and cancelled by name."""
+"""Open limit orders on a real chain: filled once the pools pay it, through a restart; expired, and cancelled by name."""
 
 from __future__ import annotations
 

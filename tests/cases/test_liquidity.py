@@ -251,9 +251,9 @@ def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: 
         ({**pair, "pair": chain.tokens["USDC"].address}, {}, "is it a Uniswap V2 pair"),
         ({**pair, "pair": chain.wallet.address}, {}, "no contract"),
         ({**pair, "pair": trap}, {}, "was not made by the factory"),
-        (token, {manager: chain.addresses.swap_router_02}, "is no position manager"),
-        (token, {manager: chain.tokens["USDC"].address}, "is no position manager"),
-        (token, {manager: chain.wallet.address}, "is no position manager"),
+        (token, {manager: chain.addresses.swap_router_02}, "not a position manager"),
+        (token, {manager: chain.tokens["USDC"].address}, "not a position manager"),
+        (token, {manager: chain.wallet.address}, "not a position manager"),
     ]
     for position, changes, said in wrong:
         loaded = agents.agent_config(chain, tmp_path, {"portfolio.positions": [position], "limits.lp_max_weight": "90%", **changes})

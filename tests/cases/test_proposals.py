@@ -241,7 +241,7 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
     signing = config(chain, tmp_path, ROOMY | {"execution.deadline": "30m"}, TWO)
     with again(chain, signing) as agent:
         for act in (lambda: agent.rebalance(send=True, confirm=yes), lambda: tx_journal.reconcile(agent), lambda: tx_journal.cancel(agent)):
-            with pytest.raises(OperatorNeeded, match="signer elsewhere") as caught:
+            with pytest.raises(OperatorNeeded, match="external signature") as caught:
                 act()
             assert shown["id"] in str(caught.value)
         assert [intent.state for intent in agent.desk.store.journal.intents()] == [IntentState.PLANNED]

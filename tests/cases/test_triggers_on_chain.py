@@ -48,7 +48,7 @@ def test_reviews_report_and_executions_act_whoever_was_restarted_meanwhile(anvil
     review = look(chain, loaded)
     assert review.kind is OutcomeKind.HOLD
     assert "review due" in review.reason
-    assert mentions(review.reason, "sell WETH", "3")
+    assert mentions(review.reason, "sell 3", "of WETH")
     assert "executed from" in review.reason
     between = look(chain, loaded)
     assert "would" not in between.reason

@@ -102,7 +102,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         chain.warp(7 * DAY_S + 60)
         stays = agent.rebalance(send=True, confirm=yes)
         assert stays.kind is OutcomeKind.HOLD
-        assert "they stay" in stays.step_input.wishes[0]
+        assert "new ones" in stays.step_input.wishes[0]
         assert chosen_bps(agent) == chosen
         chain.warp(2 * DAY_S)
         ended = agent.rebalance(send=True, confirm=yes)
@@ -149,7 +149,7 @@ def test_a_market_cap_of_zero_halts_by_name_and_nothing_is_traded(anvil_chain: L
         assert outcome.kind is OutcomeKind.HALT
         assert mentions(outcome.reason, "market_cap", "LINK", "supplies.csv")
         assert outcome.transactions == ()
-        assert "LINK is zero" in api.weights(agent)["fault"]
+        assert mentions(api.weights(agent)["fault"], "LINK", "zero")
 
 
 def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlations(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ def test_a_new_store_has_sent_nothing_and_nothing_waits(desk: Desk) -> None:
     found = desk.ask("txs")
     assert (found["transactions"], found["waiting"]) == ([], 0)
     desk.ask("cancel", "--send", "--yes")
-    assert "Nothing waits." in desk.run("cancel").out
+    assert "No pending" in desk.run("cancel").out
     settled = desk.ask("reconcile")
     assert (settled["waiting"], settled["booked"], settled["next_nonce"]) == (0, 0, nonce(desk))
 

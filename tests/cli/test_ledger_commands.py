@@ -27,11 +27,11 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     (row,) = found["periods"]
     assert (row["rebalances"], row["by_hand"]["swaps"], found["benchmark"]) == (1, 1, "WETH")
     assert float(row["costs"]["gas"]) > 0 and sum(row["weights_bps"].values()) == 10_000
-    assert "1 swaps" in desk.run("pnl").out
+    assert "1 manual" in desk.run("pnl").out
 
     checked = desk.ask("books", "check")
     assert checked["sound"] and checked["chain"]["disagreement"] == "" and checked["entries"] > 2
-    assert "says the same" in " ".join(desk.run("books", "check").out.split())
+    assert "chain agrees" in " ".join(desk.run("books", "check").out.split())
     entries = desk.ask("books", "journal")["entries"]
     assert [entry["by_hand"] for entry in entries if entry["kind"] == "trade"] == [True, False]
     assert "assets:wallet:USDC" in desk.run("books", "journal").out

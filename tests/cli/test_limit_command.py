@@ -28,11 +28,11 @@ def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
     assert "1 of about" in plan["decision"]["reason"]
     words = run("plan", "--verbose").out
     assert "in USDC" in words
-    assert "at once" in words
+    assert "one trade" in words
     step = run("rebalance", "--json").json["step"]
     told = run("explain", step).out
-    assert "Rounds" in told
-    assert "left undone" in told
+    assert "Slices" in told
+    assert "not executed" in told
 
 
 def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:

@@ -84,7 +84,7 @@ def test_a_moved_market_makes_the_agent_act(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("move", "part"), [("WBTC=30", "--move: 'WBTC=30'"), ("DOGE=+5%", "'DOGE' is no token of this chain"), ("WETH=-99%", "WETH=-99%")]
+    ("move", "part"), [("WBTC=30", "--move: 'WBTC=30'"), ("DOGE=+5%", "'DOGE' is not a token of this chain"), ("WETH=-99%", "WETH=-99%")]
 )
 def test_a_move_that_is_none_is_named(desk: Desk, move: str, part: str) -> None:
     said = desk.run(*moving(desk, move), "--json")
@@ -110,7 +110,7 @@ def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[
     assert (tmp_path / "other.db").read_bytes() == b"a journal"
     said = bare("localchain", "--port", str(free_port()), "--write-config", str(tmp_path / "none" / "x.toml"), "--json")
     assert said.code == 2
-    assert "no folder" in said.error["message"]
+    assert "not exist" in said.error["message"]
 
 
 def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Callable[..., Said], tmp_path: Path) -> None:

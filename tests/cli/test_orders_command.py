@@ -46,12 +46,12 @@ def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
         (("set", "USDC", "--stop-loss", "10%"), "USDC is the numeraire"),
         (("set", "WETH", "--entry", "0"), "at zero it can never act"),
         (("set", "WETH"), "no level is given"),
-        (("set", "DOGE", "--entry", "5%"), "'DOGE' is no asset"),
-        (("arm", "DOGE", "--yes"), "'DOGE' is no asset"),
+        (("set", "DOGE", "--entry", "5%"), "'DOGE' is not an asset"),
+        (("arm", "DOGE", "--yes"), "'DOGE' is not an asset"),
         (("arm", "WETH", "--yes"), "WETH has none"),
         (("disarm", "WETH", "--yes"), "WETH has none of that kind"),
-        (("disarm", "WETH", "--only", "stops", "--yes"), "'stops' is no kind of order"),
-        (("arm", "WETH"), "nobody can be asked"),
+        (("disarm", "WETH", "--only", "stops", "--yes"), "'stops' is not a kind of order"),
+        (("arm", "WETH"), "confirmation"),
     ):
         error = desk.ask("orders", *args, want=2)["error"]
         assert said in error["message"], error

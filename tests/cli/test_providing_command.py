@@ -35,7 +35,7 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
     assert dry.json["legs"] == []
     assert dry.json["decision"]["kind"] == "adjustliquidity"
     words = run("plan").out
-    for word in ("Liquidity, one transaction each", "provide", "at least", "plans anew", "gas"):
+    for word in ("Liquidity, one transaction each", "provide", "at least", "plans again", "gas"):
         assert word.lower() in words.lower()
 
     done = run("rebalance", "--send", "--yes", "--json").json

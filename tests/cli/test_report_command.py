@@ -34,7 +34,7 @@ def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path)
     facts = {one["name"]: one["value"] for one in told["facts"]}
     assert facts["Final value, USD"] == shown
     assert facts["Rebalances"] == str(said.json["rebalances"])
-    earned = next(one for one in told["sections"] if one["title"] == "What rebalancing earned")
+    earned = next(one for one in told["sections"] if one["title"] == "Return attribution")
     assert "gas money" not in [row[0] for row in earned["tables"][0]["rows"]]  # no gas: the parts alone add up
     assert "absolute_bps" in next(one["value"] for one in told["origin"] if one["name"] == "policy")
     spoken = bare(*RUN, "--html", str(path))

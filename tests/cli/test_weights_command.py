@@ -70,11 +70,11 @@ def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Pa
     ("args", "said"),
     [
         (("prices", "import", "nowhere.csv"), "no such file"),
-        (("prices", "import", "closes.csv", "--as", "BTC"), "--as: 'BTC' is no pair of symbols"),
+        (("prices", "import", "closes.csv", "--as", "BTC"), "--as: 'BTC' is not a pair of symbols"),
         (("prices", "import", "closes.csv", "--bar", "soon"), "--bar"),
         (("prices", "fetch", "--source", "rumour"), "--source: 'rumour' is unknown"),
         (("prices", "fetch", "--back", "3000d"), "--back: '3000d' is not between"),
-        (("prices", "forget", "look"), "the agent's own looks stay"),
+        (("prices", "forget", "look"), "the agent's own records stay"),
         (("prices", "forget", "rumour"), "source: 'rumour' is unknown"),
     ],
 )

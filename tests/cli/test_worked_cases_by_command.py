@@ -157,7 +157,7 @@ def test_half_way_and_one_side_alone_are_told_too(bare: Bare) -> None:
 def test_what_people_see_names_the_total_the_trades_and_the_alert_prices(bare: Bare) -> None:
     said = bare("whatif", "--target", written(W2), "--value", written(W2_NOW), "--band", "10%rel", "--price", "BTC=58000")
     assert said.code == 0
-    for shown in ("Total 10,000.00", "-800.00", "+300.00", "+500.00", "45-55", "34,363.63", "-40.75 %", "moves one asset alone"):
+    for shown in ("Total 10,000.00", "-800.00", "+300.00", "+500.00", "45-55", "34,363.63", "-40.75 %", "only its asset"):
         assert shown in said.out
 
 

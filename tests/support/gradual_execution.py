@@ -80,7 +80,7 @@ PACE = ExecutionPace(
 
 
 def paced(step: StepInput, pace: ExecutionPace | None = None, **changes: object) -> StepInput:
-    """The step under this pace, PACE with `changes` unless said."""
+    """The step under this pace, PACE with `changes` by default."""
     wanted = replace(pace or PACE, **changes)  # type: ignore[arg-type]  # fields by name
     return replace(step, execution=replace(step.execution, pace=wanted))
 

@@ -195,7 +195,7 @@ def wide(step: StepInput, **limits: object) -> StepInput:
 
 
 def two(weth: int, usdc: int, pools: list[Pool] | None = None, **limits: object) -> StepInput:
-    """WETH and USDC at half and half, over one deep V2 pair unless said."""
+    """WETH and USDC at half and half, over one deep V2 pair by default."""
     return with_limits(step_input(None, {"WETH": weth, "USDC": usdc}, pools=pools, depth=DEEP), **limits)
 
 

@@ -123,8 +123,8 @@ def test_a_due_rebalance_says_what_it_would_trade_what_it_costs_and_how() -> Non
     assert found.plan is not None
     (alert,) = prices(found)
     sold = sum(leg.amount_in_raw for leg in found.plan.legs)
-    assert f"Would sell {decimal_text(sold // 10**12, 6)} WETH; cost " in alert.text
-    assert alert.text.endswith("bps). trimtab rebalance --send does it.")
+    assert mentions(alert.text, f"would sell {decimal_text(sold // 10**12, 6)} WETH", "cost", "bps")
+    assert alert.text.endswith("trimtab rebalance --send")
 
 
 def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:
@@ -150,13 +150,13 @@ def test_a_rebalance_that_time_asks_for_is_told_while_it_is_due() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000}, trigger=Every(3_600))
     (alert,) = prices(replace(planned(), step_input=step, decided=decide(step)))
     assert (alert.kind, alert.key, alert.lasting) == (AlertKind.REVIEW, "planned", True)
-    assert "Would sell" in alert.text
+    assert "would sell" in alert.text
 
 
 # ends of steps
 def test_a_rebalance_is_told_with_its_transactions_block_and_step() -> None:
     found = told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE), sent(IntentKind.SWAP, block=9))))
-    assert found[AlertKind.REBALANCE].text == f"A rebalance is done: 2 transactions, last at block 9. trimtab explain {STEP}"
+    assert mentions(found[AlertKind.REBALANCE].text, "2 transactions", "block 9", f"trimtab explain {STEP}")
     assert not found[AlertKind.REBALANCE].lasting
 
 
@@ -187,7 +187,7 @@ def test_a_refusal_names_its_guards_with_plain_figures_and_no_other_words() -> N
         Verdict("slippage", "10 bps", "30 bps", True),
     )
     found = told(outcome(step_input(), OutcomeKind.REFUSED, verdicts=verdicts))[AlertKind.REFUSAL]
-    assert found.text == f"A plan was refused by price_impact (143 bps, limit 100 bps), token_screen. trimtab explain {STEP}"
+    assert found.text.endswith(f"price_impact (143 bps, limit 100 bps), token_screen. trimtab explain {STEP}")
     assert found.key == "refusal:price_impact,token_screen"
     assert found.lasting
 
@@ -241,7 +241,10 @@ def test_an_error_that_ends_the_run_is_told_without_its_words(error: TrimtabErro
 
 def test_a_refusal_that_was_raised_names_its_guards() -> None:
     error = Refused("EVIL", [Verdict("allowlist", "EVIL", "EVIL", False)])
-    assert told(error)[AlertKind.REFUSAL].text == "A plan was refused by allowlist. See the log and trimtab doctor."
+    assert (
+        mentions(told(error)[AlertKind.REFUSAL].text, "by allowlist", "trimtab doctor")
+        and "EVIL" not in told(error)[AlertKind.REFUSAL].text
+    )
     assert AlertKind.REFUSAL in covered_kinds(error)
 
 

@@ -109,9 +109,9 @@ def test_flows_are_read_from_files_and_from_words(tmp_path: Path) -> None:
     assert parse_owner_transfer("2021-01-03T12:00+02:00=1").time_s == parse_owner_transfer("2021-01-03T10:00=1").time_s
     for text, said in (
         ("when,amount\n2021-01-02,1\n", "needs columns time and amount"),
-        ("time,amount\n2021-01-02,0\n", "is no number, or zero"),
-        ("time,amount\n2021-01-02,much\n", "is no number, or zero"),
-        ("time,amount\n2021-01-02,\n", "is no number, or zero"),
+        ("time,amount\n2021-01-02,0\n", "is zero or not a number"),
+        ("time,amount\n2021-01-02,much\n", "is zero or not a number"),
+        ("time,amount\n2021-01-02,\n", "is zero or not a number"),
         ("time,amount\nsoon,5\n", "its time is none"),
     ):
         path.write_text(text)

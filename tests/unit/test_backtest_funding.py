@@ -172,7 +172,7 @@ def test_the_sum_is_that_of_the_assets_and_a_year_is_weighed_by_what_was_held_ho
     [
         (range(20), 0.00001, []),
         (range(3, 20), 0.00001, ["starts at 2023-11-15 01:00, after the simulation does"]),
-        (range(18), 0.00001, ["ends at 2023-11-15 15:00, before the simulation does"]),
+        (range(18), 0.00001, ["ends at 2023-11-15 15:00, before the simulation"]),
         (
             (*range(9), 14, *range(15, 20)),
             0.00001,
@@ -267,8 +267,8 @@ def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
         (("2021-01-01T00:00:00Z,A,0.1", "2021-01-02T00:00:00+02:00,A,0.1"), "times of several zones", "UTC"),
         (("2021-01-01,A,0.1", "soon,A,0.1"), "row 2: its time is none", "write times"),
         (("2021-01-01,A,0.1", ",A,0.1"), "1 rows have no time", ""),
-        (("1609459200000,A,0.1",), "no Unix seconds", "write times"),
-        (("2021-01-01,A B,0.1",), "a symbol is no plain name", "letters, digits"),
+        (("1609459200000,A,0.1",), "not Unix seconds", "write times"),
+        (("2021-01-01,A B,0.1",), "a symbol is not a plain name", "letters, digits"),
         ((), "--funding: funding.csv ", ""),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: data["scalars"].pop("fee"), "is no pool: KeyError"),
+        (lambda data: data["scalars"].pop("fee"), "is not a pool: KeyError"),
         (lambda data: data["scalars"].update(tick=5), "its tick is not that of its price"),
         (lambda data: data["scalars"].update(liquidity=5), "do not add up"),
         (lambda data: data["tick_data"].pop("0"), "do not add up"),
@@ -121,8 +121,8 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
     for text, said in (
         ("time,gas_price_wei\n2021-01-02,5\n", "begins at 1609545600, after the prices do"),
         ("time,gas_price_wei\n2021-01-01,5\n2021-01-01,6\n", "row 2: its time is not later"),
-        ("time,gas_price_wei\n2021-01-01,-5\n", "no whole number of wei"),
-        ("time,gas_price_wei\n2021-01-01,5.5\n", "no whole number of wei"),
+        ("time,gas_price_wei\n2021-01-01,-5\n", "not a whole number of wei"),
+        ("time,gas_price_wei\n2021-01-01,5.5\n", "not a whole number of wei"),
         ("time,gas\n2021-01-01,5\n", "needs columns time and gas_price_wei"),
         ("time,gas_price_wei\n2021-01-01T00:00Z,5\n2021-01-02T00:00+02:00,5\n", "times of several zones"),
     ):

@@ -76,7 +76,7 @@ def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: 
         (rows("2021-01-01,A,10", "yesterday,A,11"), "row 2: its time is none"),
         (rows("2021-01-01,A,10", "2021-01-02,A,ten"), "holds no numbers"),
         (rows("2021-01-01,A,10"), "1 bars"),
-        (rows("1609459200000,A,10", "1609459200001,A,11"), "no Unix seconds"),
+        (rows("1609459200000,A,10", "1609459200001,A,11"), "not Unix seconds"),
         ("time,symbol,close,volume\n2021-01-01,A,10,1\n2021-01-02,A,10,-1\n", "row 2: a volume below zero"),
         ("when,symbol,close\n1,A,10\n", "no column time"),
         ("time,symbol,price\n2021-01-01,A,10\n", "has symbol and no close"),
@@ -84,7 +84,7 @@ def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: 
         ("time,A\n2021-01-01,10\n2021-01-01,11\n", "comes twice"),
         ("time,A\n2021-01-02,10\n2021-01-01,11\n", "comes after a later one"),
         ("time,A\n2021-01-01,10\n2021-01-02,0\n", "row 2: 'A' has a close of 0.0"),
-        ("time,A B\n2021-01-01,10\n2021-01-02,11\n", "no plain name"),
+        ("time,A B\n2021-01-01,10\n2021-01-02,11\n", "not a plain name"),
         ("time,symbol,close\n", "is empty"),
     ],
 )
@@ -94,7 +94,11 @@ def test_a_mistake_in_a_file_is_named(tmp_path: Path, text: str, said: str) -> N
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
-    for name, said in (("prices.csv", "is no file"), ("prices.txt", "neither .csv nor .parquet"), ("bad.parquet", "is no Parquet file")):
+    for name, said in (
+        ("prices.csv", "is not a file"),
+        ("prices.txt", "neither .csv nor .parquet"),
+        ("bad.parquet", "is not a Parquet file"),
+    ):
         if name != "prices.csv":
             written(tmp_path, "nothing", name)
         with pytest.raises(ConfigError, match=said):
@@ -105,7 +109,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     ("name", "data", "said"),
     [
         ("a.csv", b"time,A\n2021-01-01,1,2\n", "a.csv has 3 cells in row 1 and 2 columns"),
-        ("b.csv", b"time,A\n2021-01-01,\xff\n", "b.csv is no UTF-8 text: byte 18 is 0xff"),
+        ("b.csv", b"time,A\n2021-01-01,\xff\n", "b.csv is not UTF-8 text: byte 18 is 0xff"),
         ("c.csv", b" \n", "c.csv is empty"),
         ("d.parquet", b"PAR1....PAR1", "d.parquet is damaged"),
         ("e.csv", b"time,A\n1.5,1\n", "its times are neither text nor whole seconds"),
@@ -127,9 +131,9 @@ def test_what_is_missing_is_told_and_the_newest_price_before_stands_in() -> None
     assert table.closes[0].tolist() == [1, 1]
     assert np.isnan(table.closes[1, 0])
     assert table.notes == (
-        "A starts 1 bars after the data do",
+        "A starts 1 bars after the data",
         "A lacks 1 prices in between, at most 1 in a row",
-        "B ends 2 bars before the data do, at 30",
+        "B ends 2 bars before the data, at 30",
         "B lacks 1 prices in between, at most 1 in a row",
         "the simulation begins at bar 1, the first at which every asset has a price",
         "1 times follow later than usual, at most 20 s",

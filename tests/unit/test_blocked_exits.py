@@ -68,7 +68,7 @@ class Sees:
 
 
 def fired(*symbols: str, values: Mapping[str, Number] | None = None, pools: tuple[Pool, ...] = MARKET) -> StepInput:
-    """Stops of these have fired; values in USDC, on target unless said."""
+    """Stops of these have fired; values in USDC, on target by default."""
     step = with_limits(step_input(TARGETS, values, PRICES, pools=pools), turnover_bps=None, daily_turnover_bps=None)
     wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)
     orders = tuple(ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of("LINK", 20), None, price_of("LINK", 10)) for one in wished)

@@ -37,7 +37,7 @@ def test_a_busy_day_takes_no_more_than_eighty_requests() -> None:
     node = Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MOST_SENT)})
     assert len(told(node).sent) == MOST_SENT
     assert node.requests <= 80
-    with pytest.raises(HistoryUnavailable, match=f"more than {MOST_SENT}"):
+    with pytest.raises(HistoryUnavailable, match=f"at most {MOST_SENT}"):
         told(Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MOST_SENT + 1)}))
 
 

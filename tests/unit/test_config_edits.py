@@ -71,9 +71,9 @@ def test_what_does_not_validate_is_refused_whole() -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"targets": ["DOGE=10%"]}, "no asset"),
+        ({"targets": ["DOGE=10%"]}, "not an asset"),
         ({"targets": ["WETH=forty"]}, "WETH"),
-        ({"removes": ["DOGE"]}, "no asset"),
+        ({"removes": ["DOGE"]}, "not an asset"),
         ({"adds": [f"LINK={LINK.address}"]}, "share is missing"),
         ({"adds": ["LINK=0x12:10%"]}, "not an address"),
         ({"adds": [f"WETH={LINK.address}:10%"]}, "asset already"),

@@ -78,7 +78,7 @@ def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change
 
 def test_a_pool_is_told_by_its_address() -> None:
     target = f'[[lp.targets]]\nkind = "uniswap_v3"\npool = "{POOL}"\nshare = "ten"\nwidth = "20%"\ncompound_above = "off"\n'
-    assert mentions(error(("# Only positions that", f"{target}# Only positions that")), f"lp.targets.{POOL}.share", "'ten'")
+    assert mentions(error(("# Only positions", f"{target}# Only positions")), f"lp.targets.{POOL}.share", "'ten'")
 
 
 @settings(max_examples=100)

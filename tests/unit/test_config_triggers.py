@@ -126,7 +126,7 @@ SCHEDULE = '{{ kind = "time", {} }}'
         ('{ kind = "drawdown", fall = "20%", within = "59m" }', "policy.trigger.within: 3540 s"),
         ('{ kind = "drawdown", fall = "20%", within = "29d" }', "policy.trigger.within: 2505600 s"),
         ('{ kind = "drawdown", fall = "20%" }', "policy.trigger.within: missing"),
-        ('{ kind = "drawdown", fall = "20%", within = "1d", assets = ["USDC"] }', "'USDC' is none of the assets beside the numeraire"),
+        ('{ kind = "drawdown", fall = "20%", within = "1d", assets = ["USDC"] }', "'USDC' is not an asset other than the numeraire"),
         ('{ kind = "volatility_jump", short = "5h", long = "7d", jump = "200%" }', "policy.trigger: short 18000 s against long 604800 s"),
         ('{ kind = "volatility_jump", short = "5d", long = "7d", jump = "200%" }', "a long one of at least twice that"),
         ('{ kind = "volatility_jump", short = "1d", long = "7d", jump = "100%" }', "policy.trigger.jump: 10000 bps is not above 100 %"),

@@ -121,7 +121,7 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         (RETURNS, [("fixed", '["USDC", "WBTC"]')], "leaves 1 assets to choose weights for"),
         (RETURNS, [("limits", '{ LINK = { max = "10%" } }')], "weights.limits: 'LINK' is none of the assets"),
         (RETURNS, [("limits", '{ USDC = { max = "10%" } }')], "weights.limits: USDC is fixed at its target"),
-        (RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in all, and 80% is left to choose"),
+        (RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in all, and 80%"),
         (RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%"),
     ],
 )
@@ -151,9 +151,9 @@ def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_ask
     [
         ("symbol,supply\nBTC,1\n", "line 2: 'BTC' is none of the assets"),
         ("symbol,supply\nWBTC,1\nWBTC,2\n", "line 3: WBTC is there twice"),
-        ("symbol,supply\nWBTC,-1\n", "line 2: '-1' is no number of coins"),
-        ("symbol,supply\nWBTC,nan\n", "line 2: 'nan' is no number of coins"),
-        ("symbol,supply\nWBTC,1e9\n", "line 2: '1e9' is no number of coins"),
+        ("symbol,supply\nWBTC,-1\n", "line 2: '-1' is not a number of coins"),
+        ("symbol,supply\nWBTC,nan\n", "line 2: 'nan' is not a number of coins"),
+        ("symbol,supply\nWBTC,1e9\n", "line 2: '1e9' is not a number of coins"),
         ("symbol,supply\n", "holds no supplies"),
         (None, "cannot be read"),
     ],

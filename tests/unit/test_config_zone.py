@@ -116,9 +116,9 @@ def test_what_tracking_error_is_worth_and_how_long_it_lasts_make_sense(written: 
         (RISK.replace('"0%"', "0.5"), "policy.risk.correlation: 0.5 is not a correlation"),
         (
             RISK + 'correlations = { "WETH" = "5%" }',
-            "policy.risk.correlations: 'WETH' is no pair of assets; write for example \"WETH/USDC\"",
+            "policy.risk.correlations: 'WETH' is not a pair of assets; write for example \"WETH/USDC\"",
         ),
-        (RISK + 'correlations = { "WETH/WETH" = "5%" }', "policy.risk.correlations: 'WETH/WETH' is no pair of assets"),
+        (RISK + 'correlations = { "WETH/WETH" = "5%" }', "policy.risk.correlations: 'WETH/WETH' is not a pair of assets"),
         (RISK + 'correlations = { "WETH/USDC" = "5%", "USDC/WETH" = "5%" }', "WETH/USDC and USDC/WETH are the same pair; keep one"),
     ],
 )

@@ -16,7 +16,7 @@ WETH, USDC = token("WETH"), token("USDC")
 
 
 def after(step: StepInput, *weth_usd: int, pools: tuple[Pool, ...] | None = None) -> StepInput:
-    """The step with so many blocks before it to confirm, in which WETH cost so much; their pools as now unless said."""
+    """The step with so many blocks before it to confirm, in which WETH cost so much; their pools as now by default."""
     past = []
     for back, usd in enumerate(weth_usd, 1):
         head = replace(step.snapshot.head, number=step.snapshot.head.number - back, timestamp_s=NOW_S - 12 * back)

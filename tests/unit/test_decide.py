@@ -55,7 +55,7 @@ def test_within_the_bands_it_holds_and_says_what_is_closest_and_when_it_looks_ag
     decided = decide(step_input(values={"WETH": 5_300, "USDC": 4_700}))
     assert decided.decision == Hold(
         "all within their bands; closest is WETH at 53 %, 2 points from the upper edge of 45-55 %, "
-        "left when its price alone rises by more than 8.39 %; looks again at the next tick"
+        "left when its price alone rises by more than 8.39 %; checked again at the next tick"
     )
     assert not decided.reviewed
 
@@ -213,7 +213,7 @@ def test_while_gas_is_too_dear_for_the_smallest_leg_it_holds_and_the_review_stay
 def test_without_eip_1559_the_nodes_gas_price_counts() -> None:
     step = step_input(values={"WETH": 600, "USDC": 400})
     legacy = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=None), gas_price_wei=100 * GWEI)
-    assert "too dear" in _reason(legacy, Hold)
+    assert "too expensive" in _reason(legacy, Hold)
 
 
 def test_where_native_coin_has_no_price_gas_is_left_to_the_guards() -> None:

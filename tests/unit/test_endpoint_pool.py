@@ -108,10 +108,10 @@ def test_one_that_asked_us_to_wait_is_left_alone_even_where_it_is_needed() -> No
 
 
 def test_too_few_answers_are_raised_with_every_reason_and_a_remedy() -> None:
-    panel = EndpointPool([node("a"), node("b", Retryable("b is down", "look at it")), node("c", OperatorNeeded("c refuses"))], 2)
+    panel = EndpointPool([node("a"), node("b", Retryable("b is down", "check it")), node("c", OperatorNeeded("c refuses"))], 2)
     with pytest.raises(Retryable, match=r"1 of 2.*operators.*b is down.*c refuses") as caught:
         panel.require(panel.ask(price))
-    assert caught.value.remedy == "look at it"
+    assert caught.value.remedy == "check it"
     refusing = EndpointPool([node("b", OperatorNeeded("b refuses")), node("c", OperatorNeeded("c refuses"))], 2)
     with pytest.raises(OperatorNeeded, match="0 of 2"):
         refusing.require(refusing.ask(price))

@@ -61,7 +61,7 @@ def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_
     when_sent(made, 3, lambda: made.chain.mine(made.chain.sent[2]))
     assert made.run(1).state is S.CANCELLED
     cancel, original = made.store.journal.intents()[:2]
-    assert "gas money" in cancel.note  # 1 burnt, and 11.25 more
+    assert "limits.gas_per_day" in cancel.note  # 1 burnt, and 11.25 more
     assert cancel.tx.gas * cancel.tx.max_fee_wei < original.tx.gas * original.tx.max_fee_wei
 
 

@@ -229,7 +229,7 @@ def test_what_waits_for_a_nonce_whose_block_went_is_not_waited_for_until_it_lies
 
     made.on_event = gone
     made.chain.automine = False
-    with pytest.raises(Retryable, match=r"nonce 1.*no block"):
+    with pytest.raises(Retryable, match=r"nonce 1.*reorg"):
         made.run(1)
     assert len(made.chain.blocks) < REORG_WATCH_BLOCKS
     made.on_event, made.chain.automine = None, True

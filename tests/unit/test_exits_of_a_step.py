@@ -195,11 +195,8 @@ def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_onl
         world.store.journal.intend("s", kind, tx(nonce), grant(kind), "", 0, None)
         for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.LIQUIDITY))
     )
-    assert [engine._nothing(sent) for sent in ([], [approval], [approval, action])] == [
-        "nothing was",
-        "only approvals were",
-        "nothing more was",
-    ]
+    none, approved, moved = (engine._nothing(sent) for sent in ([], [approval], [approval, action]))
+    assert "approvals" in approved and "approvals" not in none + moved and none != moved
 
 
 def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(worlds: Worlds) -> None:
@@ -259,7 +256,7 @@ def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confir
 
     world.approved = vanishes
     done = world.rounds()
-    assert done.exits_tried == (LINK.address,) and mentions(done.reason, "LINK", "not there")
+    assert done.exits_tried == (LINK.address,) and mentions(done.reason, "LINK", "wallet any")
     if watched:
         assert done.kind is OutcomeKind.HALT and mentions(done.reason, "LINK", "200") and len(world.asked) == 1 and not world.sold
         return

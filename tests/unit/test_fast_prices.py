@@ -26,7 +26,7 @@ def hours(count: int) -> list[int]:
         ([0, 3_600], [[1.0], [float("-inf")]], "A is infinite"),
         ([0, 3_600], [[NAN], [NAN]], "A has none"),
         ([0], [[1.0]], "1 bars"),
-        ([0.5, 1.5], [[1.0], [1.0]], "no unix seconds"),
+        ([0.5, 1.5], [[1.0], [1.0]], "not unix seconds"),
         ([0, 3_600], [[1.0, 2.0]] * 2, "a table of"),
         ([0, 3_600], [1.0, 1.0], "a table of"),
     ],

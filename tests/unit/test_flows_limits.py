@@ -258,7 +258,7 @@ def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
         with pytest.raises(ConfigError, match="the store"):
             store.balances.classify(number, None, 5)
     assert {flow.kind for flow in store.balances.classify(None, None, 5)} == {ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.DEPOSIT}
-    with pytest.raises(ConfigError, match="told already"):
+    with pytest.raises(ConfigError, match="already confirmed"):
         store.balances.classify(rose.id, None, 5)
 
 

@@ -151,7 +151,7 @@ def test_prices_of_one_block_fire_no_round() -> None:
     step = replace(step, policy=replace(step.policy, confirm_blocks=2))
     head = step.snapshot.head
     unknown = decide(step)
-    assert mentions(unknown.decision.reason, "2 blocks", "not known")
+    assert mentions(unknown.decision.reason, "2 previous", "not known")
     same = tuple(PastPrices(replace(head, number=head.number - back), step.snapshot.feeds, step.snapshot.pools) for back in (1, 2))
     assert decide(with_snapshot(step, past=same)).round is not None
     turned = replace(same[1], feeds=moved_to(step, 600).snapshot.feeds)

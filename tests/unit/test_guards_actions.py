@@ -65,7 +65,7 @@ def test_a_figure_that_is_off_by_one_is_refused(kind: str, field: str, guard: st
     changed = with_action(plan, **{field: less(figure) if isinstance(figure, tuple) else figure - 1})
     assert guard in refusing(step, changed)
     if guard == "fair_floor":
-        assert "reference asks" in verdict(guard, step, changed).measured
+        assert "reference requires" in verdict(guard, step, changed).measured
 
 
 @pytest.mark.parametrize("kind", [PROVIDE, WITHDRAW])

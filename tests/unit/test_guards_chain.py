@@ -94,7 +94,7 @@ def test_nothing_may_stay_in_the_router() -> None:
     step = chained()
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WBTC.address, raw(Fraction(1, 100), WBTC), sink=R)])
     found = verdict("balance", step, plan)
-    assert (found.passed, "WETH stay" in found.measured) == (False, True)
+    assert (found.passed, "WETH remain" in found.measured) == (False, True)
 
 
 def test_a_router_leg_spends_what_is_there_and_a_wrong_prediction_is_refused() -> None:

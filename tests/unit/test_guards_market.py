@@ -91,7 +91,7 @@ def test_slippage_is_measured_against_the_simulation_not_the_plan_s_prediction()
     assert not verdict("slippage", step, lied).passed
 
 
-@pytest.mark.parametrize(("floor", "says"), [(0, "no minimum output"), (-5, "no minimum output"), (10**18, "where the pool pays")])
+@pytest.mark.parametrize(("floor", "says"), [(0, "no minimum output"), (-5, "no minimum output"), (10**18, "the pool pays")])
 def test_a_floor_of_nothing_or_above_the_output_is_refused(floor: int, says: str) -> None:
     step = two_pools()
     found = verdict("slippage", step, with_leg(sold(step, (0, 1)), 0, min_out_raw=floor))
@@ -109,7 +109,7 @@ def test_the_fair_floor_does_not_follow_a_skewed_pool() -> None:
     low = with_leg(plan, 0, min_out_raw=plan.legs[0].amount_out_raw * 9_970 // BPS)
     assert verdict("slippage", step, low).passed
     assert not verdict("fair_floor", step, low).passed
-    assert "reference asks" in verdict("fair_floor", step, low).measured
+    assert "reference requires" in verdict("fair_floor", step, low).measured
 
 
 def test_a_minimum_exactly_at_the_fair_floor_passes_and_one_base_unit_lower_fails() -> None:

@@ -87,7 +87,7 @@ def test_health_is_red_with_its_reasons_and_green_again() -> None:
     health.looked("", "lunch")
     assert (health.unhealthy_reason(), health.not_ready_reason()) == ([], ["paused: lunch"])
     time.now = MAX_MISSED_CYCLES * 600 + 61
-    assert health.unhealthy_reason() == [f"no good look for {time.now:.0f} s, longer than {time.now - 1:.0f} s"]
+    assert mentions(health.unhealthy_reason(), f"{time.now:.0f} s", f"{time.now - 1:.0f} s")
     health.hangs("the disk")
     assert mentions(health.unhealthy_reason()[0], "disk")
     health.stops()

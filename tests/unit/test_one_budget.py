@@ -113,7 +113,7 @@ def test_a_falling_market_stops_a_correction_that_is_re_aimed_at_every_look_too(
     assert re_aimed and all(one.arrival == one.before.arrival for one in re_aimed if one.before is not None)
     assert re_aimed[0].arrival == done.begun[0].arrival, "it goes on counting from the first prices"
     assert 0 < done.lost <= largest(done)
-    assert any("corrections share" in said for said in done.said), "it is said"
+    assert any("shared until" in said for said in done.said), "it is said"
 
 
 def test_targets_that_go_to_and_fro_spend_one_budget_and_stop() -> None:
@@ -163,7 +163,7 @@ def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: Executi
     spent = BudgetCarryover(2 * 10**9, Fraction(200_000 * USD), Fraction(1_199 * USD))
     shared = replace(least, history=replace(least.history, spent=spent))
     found = proposals.rebalance(shared)
-    assert found.plan is None and "corrections share" in found.decided.decision.reason
+    assert found.plan is None and "shared until" in found.decided.decision.reason
 
 
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
@@ -175,7 +175,7 @@ def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_
     approved = replace(aimed(step, 4_900), spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
     found = proposals.rebalance(replace(approved, history=replace(step.history, campaign=nearly)))
     assert found.decided.ended == TARGETS_CHANGED
-    assert found.plan is None and "corrections share" in found.decided.decision.reason
+    assert found.plan is None and "shared until" in found.decided.decision.reason
 
 
 def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> None:

@@ -23,7 +23,7 @@ DEEP = 50_000_000
 
 
 def world(pools: list[Pool] | None = None, **limits: object) -> StepInput:
-    """100 WETH and 200,000 USDC over one V2 pair and two V3 pools, unless said."""
+    """100 WETH and 200,000 USDC over one V2 pair and two V3 pools, by default."""
     found = [v2_pool(WETH, USDC, 2_000, 4_000_000), v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, 3_000)]
     return with_limits(step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, pools=pools or found), **limits)
 

@@ -21,7 +21,7 @@ from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.text import mentions
 
 WETH, USDC = token("WETH").address, token("USDC").address
-PAUSED = ScreenedToken(WETH, TokenFinding.PAUSED, "paused() says so")
+PAUSED = ScreenedToken(WETH, TokenFinding.PAUSED, "paused() returns true")
 
 
 SHARES = {"WETH": 4_000, "WBTC": 2_500, "USDC": 2_000, "LINK": 1_001, "USDT": 499}

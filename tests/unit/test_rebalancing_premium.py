@@ -1,4 +1,4 @@
-"""What rebalancing earned: by closed forms, by random walks of known covariance, and as a part of whole simulations."""
+"""Return attribution: by closed forms, by random walks of known covariance, and as a part of whole simulations."""
 
 from __future__ import annotations
 

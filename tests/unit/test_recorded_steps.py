@@ -114,7 +114,7 @@ def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_
     leg = json.loads(rebalance.read_text())["plan"]["legs"][0]
     legs = [{**leg, "amount_in_raw": 12_345, "min_out_raw": 1}]
     changed(rebalance, plan__legs=legs)
-    changed(halt, reason="for no reason")
+    changed(halt, reason="no reason")
     found = replay(place)
     assert (found["exit"], found["different"]) == (14, 3)
     (place / "zzz.json").write_text("{}")
@@ -123,7 +123,7 @@ def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_
     differs = [[(one["what"], one["recorded"]) for one in step["differs"]] for step in found["steps"]]
     assert differs[0] == [("decision", "rebalance")]
     assert differs[1] == [("plan.legs[0].amount_in_raw", 12_345), ("plan.legs[0].min_out_raw", 1)]
-    assert differs[2] == [("reason", "for no reason")]
+    assert differs[2] == [("reason", "no reason")]
 
 
 def test_what_was_decided_once_and_cannot_be_any_more_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def spoil(folder: Path) -> dict[str, str]:
         "deep.json": ("[" * 100_000, "nested"),
         "foreign.json": ('{"hello": "world"}', "field"),
         "newer.json": (whole.replace('"format"', '"from_the_future":1,"format"', 1), "from_the_future"),
-        "other.json": (whole.replace("trimtab step", "something else", 1), "no recorded step"),
+        "other.json": (whole.replace("trimtab step", "something else", 1), "not a recorded step"),
         "twice.json": (whole.replace('"format"', '"books":"live","format"', 1), "twice"),
         "huge.json": (whole.replace('"now_s":', '"now_s":' + "9" * 4_000 + ",", 1), ""),
         "far.json": (json.dumps({**json.loads(whole), "now_s": "9" * 30}), "time"),

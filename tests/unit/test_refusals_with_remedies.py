@@ -154,7 +154,7 @@ def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path
             api.check_report_path(page)
         assert caught.value.remedy
     for address in ("moon", "ftp://host:1", "tcp://host", "tcp://user:word@host:1"):
-        with pytest.raises(ConfigError, match=r"--scheduler.*no address") as caught:
+        with pytest.raises(ConfigError, match=r"--scheduler.*an address") as caught:
             check_address(address)
         assert caught.value.remedy
     check_address("tcp://127.0.0.1:8786")

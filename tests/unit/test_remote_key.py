@@ -155,7 +155,7 @@ def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repea
 
 
 def test_a_service_with_another_key_is_no_signer_of_this_wallet(service: KeyService) -> None:
-    with pytest.raises(ConfigError, match="address of the key"):
+    with pytest.raises(ConfigError, match="the key"):
         LocalSigner(RemoteKey(address_from_public_key(service.public_key()), service.sign), RULES, lambda: NONCES)
 
 

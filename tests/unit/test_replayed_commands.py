@@ -57,7 +57,7 @@ CASES: Mapping[str, tuple[PlanRequest, StepInput, str, OutcomeKind]] = {
     "swap": (Swap(WETH.address, USDC.address, raw(1, WETH)), THREE, "swap", OutcomeKind.PLANNED),
     "swap of too much": (Swap(WETH.address, USDC.address, raw(100, WETH)), THREE, "swap", OutcomeKind.REFUSED),
     "order that fills": (SwapAtPrice(CHEAP), THREE, "swap --limit", OutcomeKind.PLANNED),
-    "order that waits": (SwapAtPrice(DEAR), THREE, "swap --limit", OutcomeKind.HOLD),
+    "open limit order": (SwapAtPrice(DEAR), THREE, "swap --limit", OutcomeKind.HOLD),
     "order that expires": (SwapAtPrice(replace(CHEAP, until_s=NOW_S + 1)), THREE, "swap --limit", OutcomeKind.HOLD),
     "invest": (Invest(((USDC.address, raw(1_000, USDC)),)), CASH, "invest", OutcomeKind.PLANNED),
     "invest dust": (Invest(((USDC.address, 1),)), THREE, "invest", OutcomeKind.HOLD),
@@ -151,5 +151,5 @@ def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> No
         world.rounds()
     told = replay(tmp_path / "steps")
     (refused,) = [one for one in told["steps"] if one["outcome"] == "refused"]
-    assert refused["decision"] == "hold" and "not there" in refused["reason"]
+    assert refused["decision"] == "hold" and "wallet any" in refused["reason"]
     assert (told["different"], told["unreadable"]) == (0, 0), [one for one in told["steps"] if one["result"] != "same"]

@@ -149,13 +149,13 @@ def test_the_summary_names_the_gain_and_its_interval() -> None:
     found = result_of(bars=24 * 90, every=24, cost=0.0, volatility=0.02, seed=3)
     ahead = growth_series(found).index[-1] / growth_series(found).hold_index[-1] - 1
     told = backtest_page(found).summary
-    assert (f"{ahead * 100:.1f}% ahead of holding" if ahead > 0 else f"{-ahead * 100:.1f}% behind holding") in told[0]
+    assert (f"{ahead * 100:.1f}% above" if ahead > 0 else f"{-ahead * 100:.1f}% below") in told[0]
     assert re.search(r"95% interval of that mean reaches from [−+][\d.]+% to [−+][\d.]+%: (chance|more)", told[2])
 
 
 def test_a_gain_beside_flows_is_time_weighted_and_says_so() -> None:
     bare, moved = (result_of(bars=24 * 90, every=24, seed=3, flows=flows) for flows in ((), ((500, 20_000.0),)))
-    said = re.search(r"[\d.]+% (ahead of|behind) holding", backtest_page(bare).summary[0])
+    said = re.search(r"[\d.]+% (above|below)", backtest_page(bare).summary[0])
     assert said is not None
     assert said.group() in backtest_page(moved).summary[0]
     assert any("time-weighted" in one for one in backtest_page(moved).summary)
@@ -172,14 +172,14 @@ def test_flows_stand_one_by_one_where_the_run_came_from() -> None:
 
 def test_what_rebalancing_earned_adds_up_to_what_it_was_ahead_by() -> None:
     found = result_of(bars=24 * 30, every=24, cost=0.002)
-    section = next(one for one in backtest_page(found).sections if one.title == "What rebalancing earned")
+    section = next(one for one in backtest_page(found).sections if one.title == "Return attribution")
     rows = {name: float(value.replace("−", "-").rstrip("%")) for name, value, _ in section.tables[0].rows}
     assert "gas money" not in rows
     ahead = math.log(growth_series(found).index[-1] / growth_series(found).hold_index[-1]) * 100
-    assert rows["ahead of holding"] == pytest.approx(ahead, abs=0.006)
-    assert sum(value for name, value in rows.items() if name != "ahead of holding") == pytest.approx(ahead, abs=0.03)
+    assert rows["excess return"] == pytest.approx(ahead, abs=0.006)
+    assert sum(value for name, value in rows.items() if name != "excess return") == pytest.approx(ahead, abs=0.03)
     paid = replace(found, gas=exact(50.0), equity=found.equity - np.linspace(0, 50, found.bars))
-    section = next(one for one in backtest_page(paid).sections if one.title == "What rebalancing earned")
+    section = next(one for one in backtest_page(paid).sections if one.title == "Return attribution")
     assert "gas money" in [row[0] for row in section.tables[0].rows]
 
 
@@ -189,7 +189,7 @@ def test_what_flows_did_to_the_difference_is_not_called_gas_money() -> None:
     held[600:] *= 0.98  # what was held met the market at weights of its own
     moved = replace(found, hold=held, gas=exact(0.0))
     for gas, name in ((exact(0.0), "flows"), (exact(5.0), "flows and gas money")):
-        section = next(one for one in backtest_page(replace(moved, gas=gas)).sections if one.title == "What rebalancing earned")
+        section = next(one for one in backtest_page(replace(moved, gas=gas)).sections if one.title == "Return attribution")
         assert section.tables[0].rows[4][0] == name
 
 
@@ -199,7 +199,7 @@ def test_costs_and_years_are_those_of_the_run() -> None:
     assert tables["Costs"][0].rows[0][:2] == ("fees", format_money(found.fees, DECIMALS))
     assert tables["Costs"][0].rows[0][4] == "100.0 bps"
     assert tables["Taxable gains"][0].rows == (("2021", "12.50"), ("2022", "−3.25"), ("all", "9.25"))
-    assert ("price_impact", "2") in tables["How it went"][0].rows
+    assert ("price_impact", "2") in tables["Run log"][0].rows
 
 
 def test_a_run_can_be_repeated_by_what_stands_at_its_end() -> None:
@@ -250,7 +250,7 @@ def test_the_document_beside_it_holds_the_same_texts_figures_and_tables(tmp_path
     path, beside = write_report(replace(result_of(bars=50, every=20), notes=(HOSTILE,)), tmp_path / "report.html")
     told = json.loads(beside.read_text())
     assert told["title"] == "BTC, ETH and USD"
-    assert [one["title"] for one in told["sections"]][:2] == ["Worth", "What rebalancing earned"]
+    assert [one["title"] for one in told["sections"]][:2] == ["Value", "Return attribution"]
     assert told["sections"][0]["figures"][0]["data"][-1]["y"][0] == START
     assert HOSTILE in json.dumps(told, ensure_ascii=False).replace('\\"', '"')
     assert HOSTILE not in path.read_text()

@@ -170,7 +170,7 @@ def test_an_endpoint_that_is_overloaded_is_worth_another_try(status: int) -> Non
         lambda answers: "0x1",
         lambda answers: {"result": "0x1"},
     ],
-    ids=["missing", "twice", "foreign", "text", "bool", "extra", "no result", "no objects", "a string", "no list"],
+    ids=["missing", "twice", "foreign", "text", "bool", "extra", "no result", "no objects", "a string", "not a list"],
 )
 def test_answers_that_do_not_fit_the_questions_are_not_used(change: Any) -> None:
     error = failure(lambda asked: Reply(json.dumps(change(answered(asked, lambda method, params: "0x1"))).encode()))

@@ -26,7 +26,7 @@ def test_a_nonce_that_is_none_is_an_error_of_ours(answer: object) -> None:
         SafeContract(Script(eth_call=answer), WALLET).nonce()
     with pytest.raises(Retryable):
         SafeContract(Script(eth_call=answer), WALLET).require_hash(tx(WALLET, "0x"))
-    with pytest.raises(ConfigError, match="no Safe"):
+    with pytest.raises(ConfigError, match="not a Safe"):
         SafeContract(Script(eth_call=answer), WALLET).require_known()
 
 

@@ -54,7 +54,7 @@ def reserves(step: StepInput) -> dict[str, int]:
 def test_a_gift_above_the_ceiling_is_a_reserve_and_named() -> None:
     left = exclude_unexplained_rises(gifted(1_500))
     assert reserves(left) == {"WETH": 0, "WBTC": 0, "USDC": raw(1_500, USDC)}
-    assert mentions(left.aside, "1500 USDC", "alone", "portfolio.max_live_value")
+    assert mentions(left.aside, "1500 USDC", "excluded", "portfolio.max_live_value")
     assert investable_total(decide(left).drifts) == raw(10_000, USDC) and left.aside in decide(left).decision.reason
 
 
@@ -118,7 +118,7 @@ def test_no_strategy_holds_what_is_left_alone() -> None:
     assert sums_to_the_wallet(step)
     assert sum(one.raw(USDC.address) for one in books_of(step).sleeves) == raw(2_000, USDC)
     assert investable_total(decide(step).drifts) == raw(10_000, USDC)
-    assert mentions(decide(step).decision.reason, "1500 USDC", "alone")
+    assert mentions(decide(step).decision.reason, "1500 USDC", "excluded")
 
 
 def test_an_exit_takes_it_and_what_is_sealed_stays_sealed() -> None:
@@ -160,10 +160,10 @@ def test_all_that_is_no_part_of_the_portfolio_is_told_with_its_reason() -> None:
     step = exclude_unexplained_rises(withdrawals.reserve_claims(step, (PendingPayment(4, Payment(USDC.address, raw(100, USDC))),)))
     assert [(token, amount, why.split(",")[0]) for token, amount, why in excluded_amounts(step)] == [
         (USDC.address, raw(100, USDC), "withdrawal 4"),
-        (USDC.address, raw(1_500, USDC), "it came unexplained"),
-        (USDC.address, raw(300, USDC), "reserve of the config"),
+        (USDC.address, raw(1_500, USDC), "unexplained"),
+        (USDC.address, raw(300, USDC), "configured reserve"),
     ]
-    assert [why for _, _, why in excluded_amounts(restore_excluded(step))] == ["withdrawal 4", "reserve of the config"]
+    assert [why for _, _, why in excluded_amounts(restore_excluded(step))] == ["withdrawal 4", "configured reserve"]
     assert excluded_amounts(gifted(1_000)) == ()
     shut = quarantine_tokens(step, [ScreenedToken(USDC.address, TokenFinding.PAUSED, "")])
     assert excluded_amounts(shut) == (), "told as quarantine"

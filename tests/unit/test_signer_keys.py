@@ -140,7 +140,7 @@ def test_a_file_that_is_no_keystore_is_refused(tmp_path: Path, text: str) -> Non
 
 
 def test_a_missing_keystore_and_a_folder_are_refused(tmp_path: Path) -> None:
-    assert "No such file" in str(refusal(lambda: load_key(KeystoreFile(tmp_path / "none.json"), MAINNET, ask=None)))
+    assert "such file" in str(refusal(lambda: load_key(KeystoreFile(tmp_path / "none.json"), MAINNET, ask=None)))
     assert "be read" in str(refusal(lambda: load_key(KeystoreFile(tmp_path), MAINNET, ask=None)))
 
 

@@ -137,7 +137,7 @@ def test_armed_anew_it_comes_back_and_watches_from_the_price_of_then() -> None:
     ("order", "said"),
     [
         (terms("WETH", STOP, 2_000), "stop_loss of WETH contradicts the price of 2000 USDC: its level is not below the price"),
-        (terms("WETH", STOP, 2_500), "its level is not below the price (lower it, or sell by hand"),
+        (terms("WETH", STOP, 2_500), "its level is not below the price (lower it, or sell manually"),
         (terms("WETH", STOP, 1_990), "its level is within the hysteresis of 1 % of the price"),
         (terms("WETH", PROFIT, 1_900), "take_profit of WETH contradicts the price of 2000 USDC: its level is not above the price"),
         (terms("WETH", PROFIT, 2_010), "its level is within the hysteresis"),
@@ -160,7 +160,7 @@ def test_an_entry_above_the_price_is_told_or_refused_as_chosen() -> None:
     assert mentions(bot.step.wishes, "entry", "WETH", "2500 USDC")
     strict = two(terms("WETH", ENTRY, 2_500), weth=0, usdc=10_000, refuse_filled=True)
     halted = strict.look({"WETH": 2_000})
-    assert isinstance(halted, Halt) and "at once" in halted.reason
+    assert isinstance(halted, Halt) and "immediately" in halted.reason
     assert strict.coins["WETH"] == 0
 
 

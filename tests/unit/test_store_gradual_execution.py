@@ -155,7 +155,7 @@ def test_an_order_is_open_until_its_swap_is_in_a_block_or_it_is_ended_by_name(st
     assert [order.state for order in store.executions.limit_orders()] == ["filled", "open"]
     assert store.executions.end(second.id, "cancelled", "by its owner", 1_200)
     assert [order.state for order in store.executions.limit_orders()] == ["filled", "cancelled"]
-    with pytest.raises(Refused, match="ended meanwhile"):
+    with pytest.raises(Refused, match="the meantime"):
         store.executions.begin_slice(second.id, 1, "s2", 1_300, SliceDraw(0, 0))
 
 

@@ -173,7 +173,7 @@ def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: Stres
     told = str(report_document(stress_page(three)))
     assert mentions(told, "crash", "3 paths") and "15 minutes" in told  # no mean of so few
     titles = [section["title"] for section in made["sections"]]
-    assert titles == ["Prices that could have been", "Markets that break"]
+    assert titles == ["Simulated paths", "Stress scenarios"]
     shares = made["sections"][0]["figures"][0]["data"]
     assert [sum(one["y"]) for one in shares] == pytest.approx([1, 1])
 
@@ -220,7 +220,7 @@ def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
     assert found.cases[2].measured[0].halted == 0
     assert found.kernel_off is not None
     assert any("50 bars" in note for note in found.notes)
-    assert any("50 moves" in note for note in found.notes)
+    assert any("50 returns" in note for note in found.notes)
     with pytest.raises(ConfigError, match="--bars: 151 of 150"):
         run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=151))
 

@@ -131,7 +131,7 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     assert (LINK.address in moved(found.plan)) is (rests_s == 0)
     if rests_s:
         assert mentions(found.decided.decision.reason, "be sold", f"{times} times", "until")
-        assert "trimtab resume" in found.decided.decision.reason and "at each look" not in found.decided.decision.reason
+        assert "trimtab resume" in found.decided.decision.reason and "each cycle" not in found.decided.decision.reason
     assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in orders_document(step)["stuck"]] == [True]
     ahead = replace(step, history=replace(step.history, late=(replace(refused, at_s=now_s + 9 * 86_400),)))
     assert proposals.rebalance(ahead).decided.stuck == (), "a header from the future makes nothing rest until that day"

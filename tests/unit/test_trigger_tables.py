@@ -154,7 +154,7 @@ def test_a_hybrid_reviews_monthly_in_its_time_zone_and_acts_beyond_its_band() ->
 
 
 def test_review_monthly_execute_quarterly() -> None:
-    would = "a rebalance would sell WETH worth 1000 USDC; executed from 2026-04-01 07:00:00 UTC on, at the prices of then"
+    would = "a rebalance would sell 1000 USDC of WETH; executed from 2026-04-01 07:00:00 UTC on"
     walk(
         StagedTrigger(MONTHLY, QUARTERLY),
         [
@@ -164,7 +164,7 @@ def test_review_monthly_execute_quarterly() -> None:
             ("2026-02-01T07:59:59", 60, Hold, "next review 2026-02-01 08:00:00 UTC, in 1 s; next execution 2026-04-01 07:00:00 UTC"),
             ("2026-02-01T08:00:00", 60, Hold, would),
             ("2026-02-01T08:10:00", 60, Hold, "next review 2026-03-01 08:00:00 UTC"),
-            ("2026-03-01T08:00:00", 50, Hold, "nothing would be worth a trade; executed from 2026-04-01 07:00:00 UTC on"),
+            ("2026-03-01T08:00:00", 50, Hold, "nothing large enough for a trade; executed from 2026-04-01 07:00:00 UTC on"),
             ("2026-04-01T06:59:59", 70, Hold, "next execution 2026-04-01 07:00:00 UTC, in 1 s"),
             ("2026-04-01T07:00:00", 70, Rebalance, "execution due since 2026-04-01 07:00:00 UTC, last one 2026-01-01 08:00:00 UTC"),
             ("2026-10-01T07:00:00", 55, Rebalance, "execution due since 2026-07-01 07:00:00 UTC, last one 2026-04-01 07:00:00 UTC"),
@@ -180,7 +180,7 @@ def test_an_execution_within_the_band_is_over_and_waits_for_the_next() -> None:
         [
             ("2026-01-01T00:00:00", 52, Hold, "first execution; all within their bands"),
             ("2026-01-02T00:00:00", 60, Hold, "next execution 2026-01-29 00:00:00 UTC"),
-            ("2026-01-08T00:00:00", 60, Hold, "a rebalance would sell WETH worth 1000 USDC; executed from 2026-01-29 00:00:00 UTC on"),
+            ("2026-01-08T00:00:00", 60, Hold, "a rebalance would sell 1000 USDC of WETH; executed from 2026-01-29 00:00:00 UTC on"),
             ("2026-01-15T00:00:00", 53, Hold, "closest is WETH at 53 %"),
             ("2026-01-28T23:59:59", 60, Hold, "next execution 2026-01-29 00:00:00 UTC, in 1 s"),
             ("2026-01-29T00:00:00", 60, Rebalance, "WETH at 60 % is 5 points above its band 45-55 %"),
@@ -207,7 +207,7 @@ def test_whichever_comes_first_a_schedule_or_a_band_over_the_change_to_summer_ti
             ("2026-03-26T12:00:00", 56, Rebalance, "WETH at 56 % is 1 point above its band 45-55 %"),
             ("2026-03-30T06:59:59", 51, Hold, "next review 2026-03-30 07:00:00 UTC, in 1 s"),
             ("2026-03-30T07:00:00", 51, Rebalance, "review due since 2026-03-30 07:00:00 UTC, last one 2026-03-26 12:00:00 UTC"),
-            ("2026-03-30T08:00:00", 51, Hold, "looks again at the next tick"),
+            ("2026-03-30T08:00:00", 51, Hold, "checked again at the next tick"),
         ],
     )
 
@@ -274,7 +274,7 @@ def test_of_several_triggers_a_schedule_needs_no_block_to_confirm_it_and_a_band_
     both = AnyOf((FIVE, Every(7 * DAY_S)))
     for past, kind, words in (
         (history(), Rebalance, "first review"),
-        (history(last_review_s=NOW_S - DAY_S), Hold, "which policy.confirm_blocks asks for"),
+        (history(last_review_s=NOW_S - DAY_S), Hold, "policy.confirm_blocks"),
     ):
         step = step_input(values={"WETH": 6_000, "USDC": 4_000}, trigger=both, past=past)
         decision = decide(replace(step, policy=replace(step.policy, confirm_blocks=3))).decision

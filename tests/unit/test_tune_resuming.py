@@ -129,8 +129,8 @@ def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: Tu
     ("harm", "named"),
     [
         (lambda folder: next(folder.glob("runs-*.parquet")).write_bytes(b"PAR1"), "is damaged"),
-        (lambda folder: (folder / STAMP).write_text("{"), "says nothing that can be read"),
-        (lambda folder: (folder / STAMP).unlink(), "no search of this kind"),
+        (lambda folder: (folder / STAMP).write_text("{"), "cannot be parsed"),
+        (lambda folder: (folder / STAMP).unlink(), "this kind of search"),
         (lambda folder: next(folder.glob("runs-*.parquet")).rename(folder / "runs-0000003-0000006.parquet"), "do not fit"),
     ],
 )

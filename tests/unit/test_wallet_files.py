@@ -248,7 +248,7 @@ def test_a_password_comes_from_a_named_variable_or_a_descriptor(tmp_path: Path, 
         (api.Password(fd=0), "standard stream"),
         (api.Password(fd=-1), "standard stream"),
         (api.Password(fd=9999), "cannot be read"),
-        (api.Password(), "nobody can be asked"),
+        (api.Password(), "no terminal"),
     ],
 )
 def test_a_password_that_cannot_be_had_is_told_by_its_option(tmp_path: Path, password: api.Password, why: str) -> None:

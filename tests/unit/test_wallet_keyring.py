@@ -24,7 +24,7 @@ def test_a_key_in_the_keyring_signs_for_its_wallet() -> None:
     with using(InMemory()):
         made = api.create_wallet(None, "trimtab/main", NONE, None)
         assert load_key(KeyringEntry("trimtab", "main"), 1, ask=None).address == made["address"]
-        assert "nowhere else" in made["warnings"][0]
+        assert "this keyring" in made["warnings"][0]
         assert api.wallet_address(None, "trimtab/main", None, NONE, None, False)["address"] == made["address"]
 
 

@@ -100,7 +100,7 @@ def test_the_zone_narrows_where_prices_moved_more() -> None:
     ("past", "why"),
     [
         ((), "no prices of WETH, WBTC, LINK within 90 d"),
-        (recorded(moves(THREE, 20), THREE), "20 returns of 1 d that all have, min_history asks for 30"),
+        (recorded(moves(THREE, 20), THREE), "20 returns of 1 d"),
         (recorded(moves(THREE, 90), THREE, until_s=NOW_S - 5 * DAY_S), "the newest prices that all have are 5 d old, max_age is 2 d"),
         (recorded(moves(("WETH", "WBTC"), 90), ("WETH", "WBTC")), "no prices of LINK within 90 d"),
         (recorded(moves(THREE, 90) * [1, 1, 0], THREE), "the price of LINK does not move"),
@@ -174,7 +174,7 @@ def test_the_config_takes_estimates_and_names_what_does_not_go_together() -> Non
         (ESTIMATE.replace('step = "1d"', 'step = "10m"'), "step: 600 s is shorter than an hour"),
         (ESTIMATE.replace('min_history = "30d"', 'min_history = "2d"'), "2 assets need at least 3 steps"),
         (ESTIMATE.replace('max_age = "2d"', 'max_age = "1h"'), "max_age: shorter than a step"),
-        (ESTIMATE + 'correlation = "0%"\n', "policy.risk.correlation: prices tell correlations"),
+        (ESTIMATE + 'correlation = "0%"\n', "policy.risk.correlation: with estimate"),
         (ESTIMATE + 'correlations = { "WETH/USDC" = "100%" }\n', "WETH/USDC is beyond 99%"),
         (ESTIMATE + 'volatilities = { USDC = "0%" }\n', "USDC = 0% is not between 0.1% and 1000%"),
         (ESTIMATE + 'volatilities = { DOGE = "50%" }\n', "'DOGE' is none of the assets"),

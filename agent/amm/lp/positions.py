@@ -340,7 +340,7 @@ def _provided(action: Provide, token_id: int | None, liquidity: int, amounts: tu
 
 def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
     return OperatorNeeded(
-        f"the receipt of {receipt.tx_hash} does not tell of the liquidity that it added to {action.name}",
+        f"the receipt of {receipt.tx_hash} does not show the liquidity that it added to {action.name}",
         "ask another endpoint; nothing is planned before it is known what the wallet has",
     )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agent.app.money.rehearsal import Rehearsal
     from agent.app.settings.editing import EditReport, RemovalReport
 
-HANDED_OVER = "a run takes them back once it has the wallet; where none goes on, nobody does: do this again when the wallet is free"
+HANDED_OVER = "a running trimtab run cancels and revokes them next; without a run, repeat this once the wallet is free"
 """The holder of the wallet may also be another command, which only ends."""
 
 PartsDocument = TypedDict("PartsDocument", {"count": int, "done": int, "next_s": int, "until_s": int, "words": str})
@@ -121,9 +121,9 @@ def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocumen
     elif halted.held and not clear:
         outcome, message = "handed over", f"{halted.held}; {HANDED_OVER}"
     elif clear:
-        outcome, message = "clear", "nothing waits, and nothing may be taken"
+        outcome, message = "clear", "no pending transactions, no open allowances"
     elif send:
-        outcome, message = "declined", "not confirmed; paused all the same"
+        outcome, message = "declined", "not confirmed, but paused"
     else:
         outcome, message = "planned", "paused; to take this back: trimtab pause --hard --send"
     sent = () if halted.outcome is None else halted.outcome.transactions

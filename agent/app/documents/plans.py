@@ -93,7 +93,7 @@ SliceDocument = TypedDict("SliceDocument", {
 
 class EndpointDocument(TypedDict):
     operator: str
-    state: Annotated[str, one_of("in service", "on trial", "resting", "asked us to wait"), Of("circuit")]
+    state: Annotated[str, one_of("in service", "on trial", "resting", "is rate limiting"), Of("circuit")]
     score: Annotated[float, ConvertedBy(lambda score, _: round(score, 4))]
     latency_ms: Annotated[float | None, ConvertedBy(lambda seconds, _: round(seconds * 1000, 1)), Of("latency_s")]
     rest_s: Annotated[float, ConvertedBy(lambda seconds, _: round(seconds, 1))]

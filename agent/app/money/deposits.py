@@ -194,7 +194,7 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
 def confirm_transfers(config: Path | str, number: str, kind: str | None = None) -> ConfirmedTransfersDocument:
     """Record the owner's classification of open transfers; `number` is an id or "all". Raises ConfigError if it does not fit."""
     if number != "all" and not number.isdecimal():
-        raise ConfigError(f"flow: {number!r} is no number of a flow", "see trimtab flows, or write all")
+        raise ConfigError(f"flow: {number!r} is not the number of a flow", "see trimtab flows, or write all")
     if kind is not None and kind not in NAMES:
         raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(NAMES)}")
     with wiring.open_store_offline(load_config(config)) as (store, _):

@@ -142,7 +142,7 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
         return token
     found = [asset for asset in step.portfolio.assets if asset.token.address not in shut]
     if not found:
-        raise Refused("there is no asset beside the numeraire that may be traded", remedy="trimtab status tells why")
+        raise Refused("no asset but the numeraire can be traded", remedy="see trimtab status")
     return max(found, key=lambda asset: asset.target_bps).token
 
 
@@ -201,7 +201,7 @@ def _gas_value(outcome: StepOutcome) -> Value:
 def _price(step: StepInput, token: Token) -> Fraction:
     found = reference_prices(step).prices.get(token.address)
     if found is None:
-        raise Refused(f"{token.label} has no reference price", remedy="trimtab doctor tells why")
+        raise Refused(f"{token.label} has no reference price", remedy="see trimtab doctor")
     return found.price
 
 

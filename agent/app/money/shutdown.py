@@ -186,7 +186,7 @@ class _Shutdown:
         if any(intent.state is not IntentState.FINAL for intent in self._sent if intent.succeeded):
             return self._unfinished("confirmations are awaited")
         context.store.requests.end(request.id, RequestState.DONE, context.clock.now_s())
-        return self._told(step, "stopped", "nothing waits and nobody may take anything; trimtab resume lets the bot go on")
+        return self._told(step, "stopped", "no pending transactions and no open allowances; trimtab resume restarts trading")
 
     def _require_wanted(self) -> None:
         """Raise _ResumedDuringStop if the owner has resumed the bot by another command: sales and
@@ -194,11 +194,11 @@ class _Shutdown:
         """
         found = self._desk.store.requests.stopping()
         if found is None or found.id != self._request.id:
-            raise _ResumedDuringStop("the bot was resumed meanwhile; what was not sold and paid by then stays as it is")
+            raise _ResumedDuringStop("the bot was resumed in the meantime; assets that were not sold or paid by then stay in the wallet")
 
     def _unfinished(self, why: str) -> ShutdownReport:
         step = current_step_input(self._desk.readers, self._desk.store)
-        return self._told(step, "unfinished", f"{why}; trading is stopped all the same; trimtab stop --send goes on")
+        return self._told(step, "unfinished", f"{why}; trading stays stopped; trimtab stop --send continues")
 
     def _told(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
         home = step.portfolio.numeraire.address

@@ -106,7 +106,7 @@ def take_position(agent: Agent, number: str) -> Document:
     """
     if not number.isdecimal():
         raise ConfigError(
-            f"position: {number!r} is no number of a V3 position", "see trimtab lp; a pair is confirmed in portfolio.positions"
+            f"position: {number!r} is not the number of a V3 position", "see trimtab lp; a pair is confirmed in portfolio.positions"
         )
     context, store = agent.desk, agent.desk.store
     venue, lp = context.config.venues.uniswap_v3, context.config.lp
@@ -125,7 +125,7 @@ def take_position(agent: Agent, number: str) -> Document:
     one = ConfirmedPosition("uniswap_v3", venue.position_manager, int(number), *position.tokens, (0, 0), None, lp.volatility, lp.horizon)
     assets = {asset.token.address for asset in step.portfolio.assets}
     if not set(position.tokens) <= assets:
-        raise ConfigError(f"position {name} holds tokens that are no assets of the portfolio", "leave it: trimtab lp forget")
+        raise ConfigError(f"position {name} holds tokens outside the portfolio", "leave it: trimtab lp forget")
     (ref,) = resolve_positions(context.line, (one,), factories(context.config))
     if ref.place is None:
         raise ConfigError(f"position {name} does not exist", "see trimtab lp")

@@ -130,9 +130,7 @@ def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> dict[str,
 def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTerms]) -> None:
     price = _price(step, terms.token)
     if price is None:
-        raise Refused(
-            f"{order_levels.order_name(step.portfolio, terms)}: there is no reference price now", remedy="trimtab status says why"
-        )
+        raise Refused(f"{order_levels.order_name(step.portfolio, terms)}: there is no reference price now", remedy="see trimtab status")
     book, label = step.portfolio.orders, order_levels.order_name(step.portfolio, terms)
     entry = next((one for one in chosen if one.token == terms.token and one.kind is OrderKind.ENTRY), None)
     try:
@@ -158,7 +156,7 @@ def _write(agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[Con
     found, turn = store.orders.standing()
     others = [order for order in found if order.key not in keys]
     if not store.orders.update((*others, *changed), None, turn):
-        raise Retryable("the orders were changed by a look that ran meanwhile", "try again")
+        raise Retryable("a cycle changed the orders in the meantime", "try again")
 
 
 def _tokens(step: StepInput, subject: str) -> set[str]:
@@ -169,7 +167,7 @@ def _tokens(step: StepInput, subject: str) -> set[str]:
     found = {asset.token.address for asset in step.portfolio.assets if subject in (asset.token.symbol, asset.token.address)}
     if not found:
         known = ", ".join(asset.token.label for asset in step.portfolio.assets)
-        raise ConfigError(f"orders: {subject!r} is no asset", f"choose from {known}, portfolio, all")
+        raise ConfigError(f"orders: {subject!r} is not an asset", f"choose from {known}, portfolio, all")
     return found
 
 

@@ -56,7 +56,7 @@ def take_over_strategies(agent: Agent, sure: Callable[[StrategiesDocument], bool
     if not before.fault:
         raise ConfigError("strategies: books, wallet and config agree; there is nothing to take over", "see trimtab strategies")
     if step.quarantine:
-        raise Refused("a token is in quarantine", remedy="wait until it is not: what it is worth cannot be told")
+        raise Refused("a token is in quarantine", remedy="wait until it is not: its value is unknown")
     found = add_strategy_books(step, read_strategies(step, context.store), context.store.balances.expected(), owner_agrees=True)
     books = found.history.sleeves
     if books is None or books.fault:
@@ -66,7 +66,7 @@ def take_over_strategies(agent: Agent, sure: Callable[[StrategiesDocument], bool
     if not sure(document):
         return document
     if not context.store.strategies.record_bookings(books.pending, books.turn):
-        raise OperatorNeeded("the books were changed while you read", "look again")
+        raise OperatorNeeded("the books were changed while you read", "run it again")
     context.store.strategies.forget([state.name for state in context.store.strategies.ledger().states if state.name not in books.named])
     document["applied"] = True
     return document

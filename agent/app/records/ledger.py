@@ -129,7 +129,7 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
     with wiring.open_store_offline(loaded) as (store, _):
         known = store.ledger.token_names()
         if known is None:
-            raise ConfigError("the books are empty: nothing was looked at yet", "run trimtab pnl --now, or trimtab run, first")
+            raise ConfigError("the books are empty: no cycle has run yet", "run trimtab pnl --now, or trimtab run, first")
         names = TokenNames({token.address: token for token in known.tokens}, known.numeraire)
         yield LedgerData(loaded, store, known.numeraire, known.coin, store.ledger.entries(), store.valuations.between(), names)
 
@@ -257,7 +257,7 @@ def _period(found: LedgerData, one: Performance, span: tuple[int, int], taxed: T
 def _why_empty(valuations: Sequence[Valuation]) -> str:
     """Return why there is no period; each needs two valuations."""
     if len(valuations) == 1:
-        return f"the books hold one value so far, of {format_utc(valuations[0].chain_s)}; profit and loss lie between two"
+        return f"the books hold one value so far, of {format_utc(valuations[0].chain_s)}; profit and loss need two"
     return "no period holds two values"
 
 

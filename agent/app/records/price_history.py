@@ -85,7 +85,7 @@ def read_prices(path: Path, portfolio: Portfolio, names: Mapping[str, str], bar_
     ours = {asset.token.symbol: asset.token for asset in portfolio.assets} | {hub.symbol: hub for hub in portfolio.hubs}
     strange = [name for name in names.values() if name not in ours]
     if strange:
-        raise ConfigError(f"--as: {strange[0]!r} is no token of the config", f"choose from {', '.join(ours)}")
+        raise ConfigError(f"--as: {strange[0]!r} is not a token of the config", f"choose from {', '.join(ours)}")
     closes: dict[str, dict[int, tuple[int, Fraction]]] = {}
     skipped: dict[str, None] = {}
     for number, (when, time_text, close) in enumerate(_rows(path), 1):
@@ -165,7 +165,7 @@ def _time(value: object, path: Path, number: int) -> int:
     except ValueError:
         found = None
     if found is None or not _EPOCH_S <= found < 10 * _EPOCH_S:
-        raise ConfigError(f"{path.name}, row {number}: {str(value)[:40]!r} is no time", "write 2026-11-01T00:00:00Z, or unix seconds")
+        raise ConfigError(f"{path.name}, row {number}: {str(value)[:40]!r} is not a time", "write 2026-11-01T00:00:00Z, or unix seconds")
     return int(found)
 
 
@@ -177,7 +177,7 @@ def _close(value: object, path: Path, number: int) -> Fraction:
     except InvalidOperation:
         found = None
     if found is None or not found.is_finite() or found <= 0 or abs(found.adjusted()) > LARGEST:
-        raise ConfigError(f"{path.name}, row {number}: {str(value)[:40]!r} is no price", "remove the row: a price is above zero")
+        raise ConfigError(f"{path.name}, row {number}: {str(value)[:40]!r} is not a price", "remove the row: a price is above zero")
     return Fraction(found)
 
 
@@ -225,7 +225,7 @@ def import_prices(agent: Agent, path: Path, names: Sequence[str] = (), bar: str 
     for name in names:
         theirs, equals, ours = name.partition("=")
         if not equals or not theirs or not ours:
-            raise ConfigError(f"--as: {name!r} is no pair of symbols", "write the file's and the config's: --as BTC=WBTC")
+            raise ConfigError(f"--as: {name!r} is not a pair of symbols", "write the file's and the config's: --as BTC=WBTC")
         imported[theirs] = ours
     now_s, numeraire = agent.desk.clock.now_s(), agent.portfolio.numeraire.address
     found = read_prices(path, agent.portfolio, imported, parse_duration_s(bar, "--bar"), now_s)
@@ -294,7 +294,7 @@ def forget_prices(agent: Agent, source: str) -> Document:
     ConfigError.
     """
     if source not in (FILE, *SOURCES):
-        own = ": the agent's own looks stay" if source == AGENT_SOURCE else " is unknown"
+        own = ": the agent's own records stay" if source == AGENT_SOURCE else " is unknown"
         raise ConfigError(f"source: {source!r}{own}", f"choose from {', '.join((FILE, *SOURCES))}")
     return {"source": source, "removed": agent.desk.store.prices.forget(agent.portfolio.numeraire.address, source)}
 
@@ -335,7 +335,7 @@ def _rounds(agent: Agent, step: StepInput, token: Token, since_s: int) -> tuple[
     usd = tuple(
         (one.at_s, Fraction(one.answer, 10**latest.decimals)) for one in answers if not rounds.answer_bound_fault(_as_round(latest, one))
     )
-    return usd, "" if whole else f"the feed of {token.label} tells no earlier rounds, or more than are asked for"
+    return usd, "" if whole else f"the feed of {token.label} returns no earlier rounds, or more than requested"
 
 
 def _as_round(latest: FeedRound, past: PastRound) -> FeedRound:

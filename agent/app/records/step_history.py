@@ -97,7 +97,7 @@ def cancel_waiting(config: Path | str, wanted: str) -> CancelledDocument:
     """End a limit order or gradual execution by its id; sent transactions are not undone. Raises ConfigError."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if not store.executions.end(wanted, "cancelled", "by its owner", int(time.time())):
-            raise ConfigError(f"--cancel: {wanted!r} is no order that waits and no correction under way", "see trimtab limit")
+            raise ConfigError(f"--cancel: {wanted!r} is neither an open limit order nor a running gradual execution", "see trimtab limit")
     return {"cancelled": wanted}
 
 
@@ -115,14 +115,14 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     if (under := step.history.campaign) is not None:
         budget = "without a budget" if under.campaign.budget is None else f"of a budget of {money(under.campaign.budget)}"
         words.append(
-            f"A correction was under way since {utc(under.campaign.began_s)}: {under.done} of about {under.campaign.rounds} rounds done, "
+            f"A gradual execution ran since {utc(under.campaign.began_s)}: {under.done} of about {under.campaign.rounds} slices done, "
             f"{money(under.moved)} of {money(under.campaign.wish)} moved, {money(under.spent)} lost {budget}."
         )
     if plan is not None and plan.pacing is not None:
-        words.append(f"Rounds against one: {plan.pacing.why}.")
+        words.append(f"Slices against one trade: {plan.pacing.why}.")
         words += [
-            f"  {one.rounds}: {money(one.total)} in all, fees {money(one.fees)}, impact {money(one.impact + one.skew)}, gas "
-            f"{money(one.gas)}, waiting {money(one.waiting)}, left undone {money(one.rest)}."
+            f"  {one.rounds}: {money(one.total)} in total: fees {money(one.fees)}, impact {money(one.impact + one.skew)}, gas "
+            f"{money(one.gas)}, waiting {money(one.waiting)}, not executed {money(one.rest)}."
             for one in plan.pacing.options
         ]
     return words
@@ -135,9 +135,9 @@ def _netting_sentences(found: NettingResult | None, step: StepInput) -> list[str
         return []
     unit = step.portfolio.numeraire.label
     words = [f"Strategy {one.name} {'acted' if one.acts else 'waited'}: {one.reason}." for one in found.wishes]
-    words += [f"Capital worth {one['value']} {unit} went from {one['from']} to {one['to']}, inside." for one in document["capital_moved"]]
+    words += [f"Capital of {one['value']} {unit} moved from {one['from']} to {one['to']} internally." for one in document["capital_moved"]]
     words += [
-        f"{one['symbol']}: {one['bought']} {unit} were wanted and {one['sold']} offered, {one['crossed']} exchanged inside, "
+        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered, {one['crossed']} netted internally, "
         f"{one['net']} left for the market."
         for one in document["netted"]
     ]
@@ -152,7 +152,7 @@ def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     limit = "" if found["year_limit"] is None else f" of at most {found['year_limit']}"
     unit = found["currency"]
     return [
-        f"By {found['method']} it would realise {found['gain']} {unit}; {found['realised_this_year']} {unit}{limit} stood realised then."
+        f"By {found['method']} it would realise {found['gain']} {unit}; {found['realised_this_year']} {unit}{limit} was realised by then."
     ]
 
 
@@ -172,7 +172,7 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
     units = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
     found = units.get(unit.lower())
     if found is None:
-        raise ConfigError(f"--price: {unit!r} is no price of this swap", f"write its unit as {bought}/{sold} or {sold}/{bought}")
+        raise ConfigError(f"--price: {unit!r} is not a price of this swap", f"write its unit as {bought}/{sold} or {sold}/{bought}")
     return decimal_text(ceil_int(found * 10**LIMIT_DIGITS), LIMIT_DIGITS)
 
 
@@ -231,7 +231,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     by_hand = plan is not None and not plan.decision.reason.startswith(decided.decision.reason)
     match decided.decision:
         case _ if record.line.decision == "payout":
-            words.append("By its owner: a payment that a withdrawal or a stop asked for.")
+            words.append("By the owner: a payment of a withdrawal or a stop.")
         case _ if by_hand and plan is not None:
             words.append(f"By hand: {plan.decision.reason}.")
         case Hold(reason):

@@ -197,12 +197,12 @@ def leftover_lines(found: Sequence[Leftover], keep_holdings: bool) -> tuple[str,
     kept = [one for one in found if not one.dust]
     if kept and not keep_holdings:
         raise Refused(
-            f"the wallet holds {', '.join(one.named for one in kept)}, which would be left behind",
+            f"the wallet holds {', '.join(one.named for one in kept)}, which would be unmanaged",
             tuple(Verdict("holdings", one.named, "none", False) for one in kept),
             f"first --target {kept[0].symbol}=0% and a rebalance, then --remove; or --keep-holdings leaves it in the wallet",
         )
-    why = {True: ", worth less than the gas of its sale,", False: ""}
-    return tuple(f"{one.named}{why[one.dust]} stay in the wallet and are no part of the portfolio any more" for one in found)
+    why = {True: ", less than the gas of its sale,", False: ""}
+    return tuple(f"{one.named}{why[one.dust]} stay in the wallet and leave the portfolio" for one in found)
 
 
 ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
@@ -392,13 +392,13 @@ def _planned_edit(agent: Agent, before: LoadedConfig | None, in_rounds: bool, sa
             raise Refused(
                 f"the transition breaks a limit: {message}",
                 broken,
-                "change less at a time, raise the limit, or wait" + ("" if in_rounds else "; --in-rounds lets it go in parts"),
+                "change less at a time, raise the limit, or wait" + ("" if in_rounds else "; --in-rounds does it in slices"),
             )
     pins = {pin.address for pin in context.store.trust.pins()}
     unpinned = [pool for pool in (*context.execution.pinned, *(pool.address for pool in context.pools)) if pool not in pins]
     unpaid = set(loaded.config.wallet.payout_addresses) - set(context.store.requests.payout_addresses())
     waiting = unpaid or not set(unpinned) <= set(coming)
-    following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if waiting else ()
+    following = ("trimtab trust: contracts or payout addresses are unconfirmed",) if waiting else ()
     known = {} if before is None else price_level_notes(before.config.portfolio)
     warnings = tuple(f"{key}: {words}" for key, words in price_level_notes(loaded.config.portfolio).items() if known.get(key) != words)
     names = pool_names(transition.step_input)
@@ -527,7 +527,7 @@ def remove(  # noqa: PLR0913
     last = change(ConfigChanges(removes=tuple(symbols)), lambda _edit, _agent: True) if sold else first
     if {one.symbol for one in load_config(path).config.portfolio.assets} & set(symbols):
         again = " ".join(f"--remove {one}" for one in symbols)
-        message = f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {again} --send goes on"
+        message = f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {again} --send continues"
         return RemovalReport(first, "unfinished", message, tuple(sent))
     joined = replace(last, changes=first.changes + last.changes, warnings=tuple(dict.fromkeys(last.warnings)))
     return RemovalReport(joined, "removed", "", tuple(sent))

@@ -82,7 +82,7 @@ def import_profile(  # noqa: PLR0913
     loaded = load_config(config)
     chain_id = loaded.config.chain.chain_id
     if token_list_sha256 is not None and token_list is None:
-        raise ConfigError("--token-list-sha256: there is no list to compare it with", "give the file by --token-list")
+        raise ConfigError("--token-list-sha256: no token list is given to compare with", "give the file by --token-list")
     listed = () if token_list is None else read_token_list(token_list, chain_id, token_list_sha256).tokens
     profile = read_profile(source, loaded, sha256)
     tokens = [resolve_token(asset.symbol, loaded.config, listed, profile.origin) for asset in profile.table.assets]

@@ -66,7 +66,7 @@ def _unguarded(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckL
     if step.policy.confirm_blocks == 0:
         yield "triggers", NOTE, "the prices of a single block fire them", "policy.confirm_blocks = 3"
     if step.policy.jitter_bps == 0 and schedules_of(step.policy.trigger):
-        yield "schedule", NOTE, "whoever knows it knows when the agent trades", 'policy.jitter = "10%"'
+        yield "schedule", NOTE, "anyone who knows it knows when the agent trades", 'policy.jitter = "10%"'
 
 
 def _feeds(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
@@ -124,7 +124,7 @@ def _sequencer(step: StepInput) -> Iterator[CheckLine]:
     if step.reference.sequencer_feed is None:
         return
     fault = sequencer_fault(step)
-    yield ("sequencer", FAIL, fault, "wait; nothing is traded meanwhile") if fault else ("sequencer", OK, "up", "")
+    yield ("sequencer", FAIL, fault, "wait; nothing is traded until then") if fault else ("sequencer", OK, "up", "")
 
 
 # --- Screens of tokens without a plan, and quarantined tokens.

@@ -77,7 +77,7 @@ def _one(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> Endpo
     except TrimtabError as error:
         return EndpointProbe(endpoint, None, error.message, error.remedy or "check the URL and the network", error.exit_code)
     except (TypeError, ValueError, KeyError):
-        return EndpointProbe(endpoint, None, "answers with what no node says", "check its URL", EXIT_OPERATOR)
+        return EndpointProbe(endpoint, None, "answers unlike a node", "check its URL", EXIT_OPERATOR)
     if found != chain_id:
         why = f"chain {found}, the config says {chain_id}"
         return EndpointProbe(endpoint, None, why, "correct chain.chain_id or the endpoint", EXIT_OPERATOR)

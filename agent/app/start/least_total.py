@@ -79,7 +79,7 @@ def above_ceiling_lines(rows: Sequence[LeastTotalDocument], ceiling: str | None)
         return []
     at = " and ".join(f"at {row['gas_gwei']} gwei ({row['total']} {row['unit']})" for row in dear)
     below = f"portfolio.max_live_value of {ceiling} {dear[0]['unit']} is below the least total {at}"
-    return [f"{below}: corrections are held there, and more may not be managed. Raise max_live_value, or change a setting named below."]
+    return [f"{below}: corrections are held back there, and the cap allows no more. Raise max_live_value, or change a setting named below."]
 
 
 def least_totals_of_values(

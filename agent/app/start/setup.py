@@ -112,10 +112,10 @@ def initialise(  # noqa: PLR0913
     or the shares do not sum to 100 %.
     """
     if network not in PRESETS:
-        raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}, or write the config by hand")
+        raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}, or write the config yourself")
     preset = PRESETS[network]
     if token_list_sha256 is not None and token_list is None:
-        raise ConfigError("--token-list-sha256: there is no list to compare it with", "give the file by --token-list")
+        raise ConfigError("--token-list-sha256: no token list is given to compare with", "give the file by --token-list")
     read = None if token_list is None else read_token_list(token_list, preset.chain_id, token_list_sha256)
     ready = _ready(template, stable, targets)
     targets = targets if ready is None else starters.template_targets(ready, preset, stable)

@@ -156,7 +156,9 @@ def _keep(key: PrivateKey, file: Path | None, entry: tuple[str, str] | None, pas
     warnings = []
     if file is not None and password is not None:
         keystore.write_keystore(file, key, password)
-        warnings.append(f"whoever has {file} and its password has the money; without them nobody has it: keep a copy of both, apart")
+        warnings.append(
+            f"anyone with {file} and its password controls the funds; without them the funds are lost: keep a copy of each, apart"
+        )
     if entry is not None:
         try:
             keystore.save_to_keyring(entry, key)
@@ -164,9 +166,9 @@ def _keep(key: PrivateKey, file: Path | None, entry: tuple[str, str] | None, pas
             kept = "" if file is None else f"; the keystore {file} is written"
             raise ConfigError(error.message + kept, error.remedy) from None
         if file is None:
-            warnings.append("the key is in this keyring and nowhere else: --keystore FILE beside --keyring writes a copy to keep")
+            warnings.append("the key exists only in this keyring: add --keystore FILE to write a copy")
     if keys.is_published(key.address):
-        warnings.append("this key is published: on a live chain whoever sends it money loses it, and trimtab refuses it there")
+        warnings.append("this key is published: funds sent to it on a live chain are lost, and trimtab refuses it there")
     return {
         "address": key.address,
         "keystore": None if file is None else str(file),
@@ -181,7 +183,9 @@ def _known_password(path: Path, password: Password, ask: Ask | None) -> Secret:
     if given is not None:
         return given
     if ask is None:
-        raise ConfigError(f"{path} is locked and nobody can be asked for its password", f"{password.env_option} NAME, or run in a terminal")
+        raise ConfigError(
+            f"{path} is locked, and there is no terminal to ask for its password", f"{password.env_option} NAME, or run in a terminal"
+        )
     return Secret(ask(f"Password of {path}: "))
 
 
@@ -191,7 +195,7 @@ def _new_password(password: Password, ask: Ask | None) -> Secret:
     if found is None:
         if ask is None:
             remedy = f"{password.env_option} NAME with the name of an environment variable, or run in a terminal"
-            raise ConfigError("a password is needed and nobody can be asked", remedy)
+            raise ConfigError("a password is needed, and there is no terminal to ask for it", remedy)
         found = Secret(ask("New password: "))
         keystore.require_strong(found)
         if Secret(ask("Again: ")).reveal() != found.reveal():

@@ -58,7 +58,7 @@ def prepare_prices(
     """
     times, table = _shaped(symbols, times_s, prices)
     if patience_bars is not None and patience_bars < 0:
-        raise ConfigError(f"patience_bars: {patience_bars} is negative", "write how many bars to wait for a price, or None")
+        raise ConfigError(f"patience_bars: {patience_bars} is negative", "give the number of bars to wait for a price, or None")
     _check_times(times)
     _check_prices(symbols, times, table)
     known = ~np.isnan(table)
@@ -73,7 +73,7 @@ def prepare_prices(
 def _shaped(symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
     given: NDArray[Any] = np.asarray(times_s)
     if given.dtype.kind not in "iu":
-        raise ConfigError(f"times: {given.dtype} are no unix seconds", "give whole seconds, UTC")
+        raise ConfigError(f"times: {given.dtype} are not unix seconds", "give whole seconds, UTC")
     table = np.array(prices, dtype=np.float64, order="C")
     if table.ndim != 2 or table.shape != (len(given), len(symbols)):
         raise ConfigError(f"prices: a table of {table.shape} for {len(given)} times and {len(symbols)} assets", "one row per time")
@@ -398,5 +398,5 @@ def _check_value(value: float) -> None:
 def _marked(marks: Sequence[int], bars: int) -> NDArray[np.int64]:
     at = np.asarray(marks, dtype=np.int64)
     if len(at) and not (at[0] >= 0 and at[-1] < bars and (np.diff(at) > 0).all()):
-        raise ConfigError("marks: these are no rising numbers of bars", f"bars are numbered from 0 to {bars - 1}")
+        raise ConfigError("marks: the bar numbers do not rise", f"bars are numbered from 0 to {bars - 1}")
     return at

@@ -50,7 +50,7 @@ def costs_section(found: BacktestAnalysis) -> ReportSection:
     result = found.result
     scale, done = 10.0**result.decimals, result.rebalances
     if not done:
-        return ReportSection("Costs", ("Nothing was traded, so nothing was paid.",))
+        return ReportSection("Costs", ("Nothing was traded: no costs.",))
     rows = np.unique(np.linspace(0, len(done) - 1, min(len(done), MOST_STEPS)).astype(np.int64))
     x = [int(result.times_s[0]) * 1_000, *(done[row].time_s * 1_000 for row in rows.tolist()), int(result.times_s[-1]) * 1_000]
     traces: list[Trace] = []
@@ -120,7 +120,7 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
     }
     whole = float(result.turnover)
     words = (
-        "Half of all that was bought and sold, by what the portfolio was worth.",
+        "Half of all purchases and sales over the portfolio's value.",
         f"In all {format_percent(whole)} of it, {format_percent(whole / max(found.course.years, 1e-9))} a year.",
     )
     return ReportSection("Turnover", words, (chart,))
@@ -157,7 +157,7 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
         ("dispersion", -premium.dispersion, "what holding gained by letting winners grow"),
         ("costs", -premium.costs, "fees, impact and gas"),
         *(aside if abs(beside) >= SHOWN else []),
-        ("ahead of holding", ahead, "the sum of all above"),
+        ("excess return", ahead, "the sum of all above"),
     )
     names, values = [name for name, _, _ in parts][::-1], [float(f"{value:.6g}") for _, value, _ in parts][::-1]
     colours = ["var(--ink)", *("var(--c1)" if value >= 0 else "var(--c2)" for value in values[1:])]
@@ -176,7 +176,7 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
             "hovermode": False,
             "bargap": 0.35,
         },
-        "title": "Where the difference to holding comes from",
+        "title": "Attribution of the excess return",
         "says": "Bars that add up to the last one, in logarithms of growth",
         "height": 260,
     }
@@ -187,12 +187,12 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
         f"{format_percent(premium.expected_yearly, 2)} of the first weights and the covariance of these prices.",
     )
     rows = tuple((name, format_percent(value, 2, signed=True), says) for name, value, says in parts)
-    return ReportSection("What rebalancing earned", words, (chart,), (ReportTable(("part", "log growth", "what it is"), rows),))
+    return ReportSection("Return attribution", words, (chart,), (ReportTable(("part", "log growth", "what it is"), rows),))
 
 
 def _aside(result: SimulationResult, beside: float) -> tuple[str, float, str]:
     """The part outside the premium: gas, and transfers, which reach the held portfolio at its own weights."""
-    gas = "gas is paid beside the portfolio: it did not share in its gains and losses"
+    gas = "gas is paid from outside the portfolio and does not share its gains and losses"
     flows = "deposits and withdrawals changed the weights of what was held"
     if not result.flows:
         return ("gas money", beside, gas)
@@ -217,7 +217,7 @@ def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
 def run_log_section(found: BacktestAnalysis) -> ReportSection:
     """Number of bars evaluated, and reasons why the agent did not act."""
     result = found.result
-    words = [f"{pluralize(result.bars, 'bar')}; a whole step looked at {result.looked:,} of them, the others were surely quiet."]
+    words = [f"{pluralize(result.bars, 'bar')}; {result.looked:,} of them ran a full step; no trigger could fire at the others."]
     words.append(
         f"{pluralize(result.halted, 'bar')} without a decision, since something was stale or contradictory."
         if result.halted
@@ -233,7 +233,7 @@ def run_log_section(found: BacktestAnalysis) -> ReportSection:
     notes = tuple((one,) for one in result.notes)
     if notes:
         tables.append(ReportTable(("about the data",), notes, "Notes"))
-    return ReportSection("How it went", tuple(words), (), tuple(one for one in tables if one is not None))
+    return ReportSection("Run log", tuple(words), (), tuple(one for one in tables if one is not None))
 
 
 def _counts(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable | None:
@@ -274,14 +274,14 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
     ]
     chart = time_chart(traces, result.numeraire) | {
         "title": f"Funding so far, in {result.numeraire}",
-        "says": f"Lines of what funding adds up to over time; all of it ends at {format_money(result.funding.total, result.decimals)}",
+        "says": f"Cumulative funding over time; the total ends at {format_money(result.funding.total, result.decimals)}",
         "height": 280,
     }
     words = (
-        "What a short perpetual as large as each holding would have got as funding, had it stood beside the portfolio all the time: at "
-        "each time of the rates the holding after the newest bar, at that bar's price, times the rate. Below zero is paid.",
-        "It is arithmetic beside the simulation: no position, margin, liquidation, fee or basis is simulated, and nothing of it is in the "
-        "worth of the portfolio.",
+        "Funding that a short perpetual of the size of each holding would have received: at each funding time, the holding's value "
+        "at the newest bar times the rate. Below zero is paid.",
+        "This is arithmetic beside the simulation: no position, margin, liquidation, fee or basis is simulated, and none of it is "
+        "in the portfolio's value.",
     )
     rows = tuple(
         (
@@ -370,30 +370,27 @@ def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
     done = sum(one.succeeded for one in result.rebalances)
     end, hold = (f"{format_money(value, result.decimals)} {unit}" for value in (result.final_value, result.hold_value))
     if not done:
-        kept = "what kept it from that is told below" if result.refused or result.halted or result.kept else "nothing called for it"
-        first = f"In {_span(result)} it never rebalanced: {kept}. It ended at {end}, holding at {hold}."
+        kept = "the reasons are listed below" if result.refused or result.halted or result.kept else "nothing called for it"
+        first = f"In {_span(result)} it never rebalanced: {kept}. It ended at {end}, buy and hold at {hold}."
     elif not math.isfinite(ahead):
-        first = f"It ended at {end}; what holding would have brought is not known."
+        first = f"It ended at {end}; the result of buy and hold is not known."
     elif abs(ahead) < NO_DIFFERENCE:
-        first = f"Rebalancing made no difference here: it ended at {end}, holding the same start at {hold}."
+        first = f"Rebalancing made no difference here: it ended at {end}, buy and hold of the same start at {hold}."
     elif ahead > 0:
-        first = (
-            f"Rebalancing ended {format_percent(ahead, _places(ahead))} ahead of holding: at {end}, against {hold}, with every cost paid."
-        )
+        first = f"Rebalancing ended {format_percent(ahead, _places(ahead))} above buy and hold: at {end} against {hold}, net of all costs."
     else:
         first = (
-            f"Rebalancing did not pay here: it ended at {end}, {format_percent(-ahead, _places(ahead))} behind holding, "
-            f"which came to {hold}."
+            f"Rebalancing did not pay here: it ended at {end}, {format_percent(-ahead, _places(ahead))} below buy and hold, "
+            f"which ended at {hold}."
         )
     spent, gas = total_costs(result), "" if result.gas_counted else ", gas not counted"
     second = (
         f"In {_span(result)} it traded {pluralize(done, 'time')}, moved {format_ratio(float(result.turnover))} times the "
         "portfolio and paid "
-        f"{format_money(spent, result.decimals)} {unit} for it{gas}. At its lowest it stood "
-        f"{format_percent(-_max_drawdown(found))} below its highest before; "
-        f"holding stood {format_percent(-_max_drawdown(found, held=True))} below."
+        f"{format_money(spent, result.decimals)} {unit} for it{gas}. Its maximum drawdown was "
+        f"{format_percent(-_max_drawdown(found))}, that of buy and hold {format_percent(-_max_drawdown(found, held=True))}."
     )
-    moved = "Deposits and withdrawals enter both; what it was ahead or behind by is time-weighted." if result.flows else ""
+    moved = "Deposits and withdrawals enter both; the excess return is time-weighted." if result.flows else ""
     return tuple(one for one in (first, second if done else "", moved, _chance(found) if done else "") if one)
 
 
@@ -411,12 +408,13 @@ def _chance(found: BacktestAnalysis) -> str:
     """
     edge, error = found.risk.edge, found.risk.edge_error
     if len(found.course.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
-        return "One history, and a short one: it says what was, not what will be."
+        return "One short history: it describes the past and predicts nothing."
     low, high = (format_percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1))
     judged = "chance alone could do that" if abs(edge) <= NORMAL_95 * error else "more than chance alone would do, in this one history"
     return (
-        f"Per year it grew {format_percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than holding. The 95% interval of that mean "
-        f"reaches from {low} to {high}: {judged}. It takes days for independent, and says what was, not what will be."
+        f"Per year it grew {format_percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than buy "
+        "and hold. The 95% interval of that mean "
+        f"reaches from {low} to {high}: {judged}. It assumes independent days, describes the past and predicts nothing."
     )
 
 
@@ -432,8 +430,8 @@ def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
     started = f"{format_percent(grown, signed=True)} from {format_money(result.start_value, result.decimals)}"
     return (
         ReportFact(f"Final value, {result.numeraire}", format_money(result.final_value, result.decimals), started),
-        ReportFact("Ahead of holding", format_percent(ahead, 2, signed=True), f"held: {format_money(result.hold_value, result.decimals)}"),
-        ReportFact("Deepest fall", format_percent(_max_drawdown(found)), f"held: {format_percent(_max_drawdown(found, held=True))}"),
+        ReportFact("Excess return", format_percent(ahead, 2, signed=True), f"held: {format_money(result.hold_value, result.decimals)}"),
+        ReportFact("Maximum drawdown", format_percent(_max_drawdown(found)), f"held: {format_percent(_max_drawdown(found, held=True))}"),
         ReportFact("Sharpe ratio", format_ratio(found.risk.sharpe), f"held: {format_ratio(found.risk.hold_sharpe)}"),
         ReportFact("Rebalances", f"{done:,}", f"{format_ratio(float(result.turnover))} times the portfolio"),
         ReportFact(

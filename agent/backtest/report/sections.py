@@ -89,17 +89,18 @@ def value_section(found: BacktestAnalysis) -> ReportSection:
         line_trace(x, values_at(result.hold, kept), "held", "--c8", dash="dash", form=form) | {"legendrank": 20},
     ]
     equity = time_chart(lines, result.numeraire) | {
-        "title": f"Worth, in {result.numeraire}",
-        "says": "Lines of what the rebalanced portfolio, the held one and the benchmarks were worth over time",
+        "title": f"Value, in {result.numeraire}",
+        "says": "Value of the rebalanced portfolio, of buy and hold and of the benchmarks over time",
         "height": 400,
     }
     ahead = index / hold - 1
     near = downsample_indices([ahead])
     lead = time_chart(
-        [line_trace(to_milliseconds(result.times_s, near), values_at(ahead, near), "ahead of holding", "--c1", form="+.2%")], "", "+.1%"
+        [line_trace(to_milliseconds(result.times_s, near), values_at(ahead, near), "excess return", "--c1", form="+.2%")], "", "+.1%"
     ) | {
-        "title": "Ahead of holding",
-        "says": f"A line that ends at {format_percent(float(ahead[-1]), 2, signed=True)}; above zero rebalancing is ahead",
+        "title": "Excess return",
+        "says": "Excess return over time; it ends at "
+        f"{format_percent(float(ahead[-1]), 2, signed=True)}, above zero rebalancing did better",
         "height": 220,
     }
     lead["layout"]["yaxis"] |= {"zeroline": True}
@@ -107,13 +108,13 @@ def value_section(found: BacktestAnalysis) -> ReportSection:
         lead["layout"]["yaxis"]["range"] = [-NARROW, NARROW]
     lead["layout"]["showlegend"] = False
     words: tuple[str, ...] = (
-        "Held is the first bar's holdings, left alone. Rebalanced has every cost taken off, "
-        f"{'gas included' if result.gas_counted else 'gas excepted: it had no price'}.",
+        "Held keeps the first bar's holdings. Rebalanced is net of all costs, "
+        f"{'gas included' if result.gas_counted else 'except gas, which had no price'}.",
         f"The dotted line is brought to the first targets every {CALENDAR_S // DAY_S} days and pays nothing for it: no real rule does.",
     )
     if result.flows:
-        words = (*words, "Deposits and withdrawals enter every line alike; Ahead of holding leaves them out.")
-    return ReportSection("Worth", words, (equity, lead))
+        words = (*words, "Deposits and withdrawals enter every line; excess return leaves them out.")
+    return ReportSection("Value", words, (equity, lead))
 
 
 def weights_section(found: BacktestAnalysis) -> ReportSection:
@@ -145,7 +146,7 @@ def weights_section(found: BacktestAnalysis) -> ReportSection:
                 "height": PANEL_PX,
             }
         )
-    words: tuple[str, ...] = ("Share of the portfolio. The shaded band is where it may drift; the dotted line is the target.",)
+    words: tuple[str, ...] = ("Share of the portfolio. The shaded area is the band, the dotted line the target.",)
     left = len(result.symbols) - len(shown)
     if left:
         words = (*words, f"The {len(shown)} largest are drawn; {left} smaller ones are in the table.")
@@ -166,7 +167,7 @@ def drawdown_section(found: BacktestAnalysis) -> ReportSection:
     below = line_trace(x, values_at(own, kept, 4), "rebalanced", "--c1", form=PERCENT) | {"fill": "tozeroy", "fillcolor": "var(--c1)/0.14"}
     chart = time_chart([below, line_trace(x, values_at(hold, kept, 4), "held", "--c8", dash="dash", form=PERCENT)], "", ".0%") | {
         "title": "Below its highest so far",
-        "says": f"Zero is a new high; at the deepest {format_percent(float(own.min()))}, held {format_percent(float(hold.min()))}",
+        "says": f"Zero is a new high; the maximum is {format_percent(float(own.min()))}, held {format_percent(float(hold.min()))}",
         "height": 260,
     }
     rows = tuple(
@@ -175,7 +176,7 @@ def drawdown_section(found: BacktestAnalysis) -> ReportSection:
     )
     return ReportSection(
         "Falls",
-        ("How far below its highest value it stood, and how long it took to get back.",),
+        ("Distance below the highest value so far, and time to recover.",),
         (chart,),
         (ReportTable(("portfolio", "deepest", "on", "longest below"), rows),),
     )
@@ -281,7 +282,7 @@ def risk_section(found: BacktestAnalysis) -> ReportSection:
         words = ("Of returns from bar to bar, per year of 365 days, with a risk-free rate of zero.",)
     words = (
         *words,
-        f"Windows are {span} long and know nothing after their end." if figures else "The run is too short for rolling windows.",
+        f"Windows are {span} long and use no data after their end." if figures else "The run is too short for rolling windows.",
     )
     rows = (
         ("Sharpe ratio", format_ratio(risk.sharpe), format_ratio(risk.hold_sharpe)),

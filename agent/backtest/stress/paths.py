@@ -198,11 +198,11 @@ class Severity:
         """Raise ConfigError naming the option that is invalid."""
         for name, share in (("--crash", self.crash_bps), ("--depeg", self.depeg_bps)):
             if not 0 < share < BPS:
-                raise ConfigError(f"{name}: {share / 100:g}%", "a fall is above 0 and below 100%")
+                raise ConfigError(f"{name}: {share / 100:g}%", "write a fall above 0 and below 100%")
         if self.crash_bars < 1:
-            raise ConfigError(f"--crash-bars: {self.crash_bars}", "a fall takes 1 bar or more")
+            raise ConfigError(f"--crash-bars: {self.crash_bars}", "write a duration of 1 bar or more")
         if not 0 < self.depth_part <= 1:
-            raise ConfigError(f"--thin: {float(self.depth_part):g}", "write what is left of the depth, above 0 and at most 1")
+            raise ConfigError(f"--thin: {float(self.depth_part):g}", "write the remaining share of the depth, above 0 and at most 1")
         if self.gas_wei <= 0:
             raise ConfigError(f"--gas-spike: {self.gas_wei} wei", "a price of gas is above 0, such as 500 gwei")
 

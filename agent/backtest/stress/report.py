@@ -13,7 +13,7 @@ from agent.backtest.stress.work import NAMES as CALM_NAMES
 BINS = 60
 NAMES = ("loss", "drawdown", "behind_hold", "turnover", "outside_bands")
 FIELDS = dict(zip(NAMES, ("loss", "drawdown", "behind", "turnover", "outside"), strict=True))
-TITLES = dict(zip(NAMES, ("Loss", "Worst fall", "Behind holding", "Turnover", "Time outside the bands"), strict=True))
+TITLES = dict(zip(NAMES, ("Loss", "Worst drawdown", "Loss against hold", "Turnover", "Time outside the bands"), strict=True))
 
 
 def figures(case: StressCase) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
     )
     meant = f"Expected shortfall is the mean of the worst {WORST:.0%} of paths, of too few for that the worst. A loss below zero is a gain."
     first = ReportSection(
-        "Prices that could have been",
+        "Simulated paths",
         (made, meant, *_off(found)),
         tuple(_distribution(many, name) for name in ("loss", "turnover")),
         tuple(_table(many, name) for name in NAMES if any(quantiles(case.values(FIELDS[name])) for case in many)),
@@ -51,10 +51,10 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
     words = (
         "The live step, with its limits, over the recorded prices and resampled ones; in the middle third of a path the market is as bad as"
         " it gets, and after a crash nothing comes back. Gas, limits, minimums and halts are in these.",
-        *(f"Left out: {name}: {why}." for name, why in found.skipped),
+        *(f"Skipped: {name}: {why}." for name, why in found.skipped),
     )
     second = ReportSection(
-        "Markets that break", words, (_bars(broken),), (_what_happened(broken), *(_table(broken, name) for name in NAMES[:3]))
+        "Stress scenarios", words, (_bars(broken),), (_what_happened(broken), *(_table(broken, name) for name in NAMES[:3]))
     )
     return first, second
 
@@ -87,8 +87,8 @@ def _off(found: StressResult) -> tuple[str, ...]:
     if found.kernel_off is None:
         return ()
     return (
-        "These paths went through the fast kernel, which knows neither gas nor limits: on the calm paths below, its final worth is off that"
-        f" of the live step by {found.kernel_off:.1e} at most.",
+        "These paths ran in the fast kernel, without gas and limits: on the calm paths below, its final value differs from that of "
+        f"the live step by at most {found.kernel_off:.1e}.",
     )
 
 

@@ -240,7 +240,7 @@ def _recorded(table: PriceTable, bars: int) -> PriceTable:
     """The last recorded bars up to the newest at which every asset has a price. Raises ConfigError if there are fewer."""
     end = _complete(table)
     if end < bars:
-        raise ConfigError(f"--bars: {bars} of {end} that the file has", f"ask for {end} or fewer")
+        raise ConfigError(f"--bars: {bars} of {end} that the file has", f"use {end} or fewer")
     here = slice(end - bars, end)
     closes = table.closes[here].copy()
     closes[0] = forward_fill(table.closes)[end - bars]
@@ -255,12 +255,8 @@ def _complete(table: PriceTable) -> int:
 
 def _left_out(table: PriceTable, past: ReturnHistory) -> list[str]:
     incomplete = table.bars - _complete(table)
-    notes = [f"{past.left_out} moves at which a price is missing are left out"] if past.left_out else []
-    return (
-        [*notes, f"the recorded path ends {incomplete} bars before the data do, where an asset has no price any more"]
-        if incomplete
-        else notes
-    )
+    notes = [f"{past.left_out} returns with a missing price are skipped"] if past.left_out else []
+    return [*notes, f"the recorded path ends {incomplete} bars before the data, where an asset has no price"] if incomplete else notes
 
 
 def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:

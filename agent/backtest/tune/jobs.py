@@ -178,7 +178,7 @@ def _weights(wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSch
     if not HOUR_S <= terms.every_s <= LONGEST_WINDOW_S:
         raise ConfigError(f"--rechoose: {terms.every_s} s", "write a time from 1h to 730d: live, prices are recorded once an hour")
     if terms.window_s > LONGEST_WINDOW_S:
-        raise ConfigError(f"--window: {terms.window_s // DAY_S} d, more than a live allocator may look back", "write 730d or less")
+        raise ConfigError(f"--window: {terms.window_s // DAY_S} d, more than a live allocator's longest window", "write 730d or less")
     least = max(2, len(free) + 1)
     if terms.window_s < least * step_s:
         raise ConfigError(
@@ -270,7 +270,7 @@ class ResultStore:
         path, files = folder / STAMP, sorted(folder.glob("*.parquet"))
         if not path.is_file():
             if files:
-                raise ConfigError(f"--out: {folder} holds files that are no search of this kind", "name an empty folder")
+                raise ConfigError(f"--out: {folder} holds files of something else than this kind of search", "name an empty folder")
             _write(path, json.dumps(self._stamp, indent=1).encode())
             return
         _require_same(path, self._stamp)
@@ -311,7 +311,7 @@ def _read_results(path: Path) -> list[RunResult]:
         frame = _polars().read_parquet(path)
         return [_parse_result(row) for row in frame.iter_rows(named=True)]
     except Exception:  # any error that a broken file causes in the library
-        raise ConfigError(f"--out: {path} is damaged", "remove that file; its runs are done anew") from None
+        raise ConfigError(f"--out: {path} is damaged", "remove that file; its runs are repeated") from None
 
 
 def _parse_result(row: Mapping[str, Any]) -> RunResult:
@@ -325,17 +325,17 @@ def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
     except ValueError:
         before = None
     if not isinstance(before, dict):
-        raise ConfigError(f"--out: {path} says nothing that can be read", "name an empty folder")
+        raise ConfigError(f"--out: {path} cannot be parsed", "name an empty folder")
     others = [words for name, words in NAMES.items() if before.get(name) != stamp[name]]
     if others:
         raise ConfigError(
-            f"--out: {path.parent} holds another search: {', '.join(others)} differ", "name another folder, or repeat the command of then"
+            f"--out: {path.parent} holds another search: {', '.join(others)} differ", "name another folder, or repeat the original command"
         )
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
-        f"--out: {path} cannot be written: {error.strerror or error}", "name a folder that you may write, or make room; what is done stays"
+        f"--out: {path} cannot be written: {error.strerror or error}", "name a writable folder, or free some space; finished runs are kept"
     )
 
 

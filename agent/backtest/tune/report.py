@@ -221,7 +221,7 @@ def _last(tuned: TuneResult) -> ReportSection:
         "data": [{"type": "scatter", "mode": "lines", "x": times, "y": values / values[0] - 1, "name": name} for name, values in paths],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%"}},
     }
-    return ReportSection("The last quarter", ("The search never saw it. Whatever is claimed, is claimed from here.",), (figure,))
+    return ReportSection("The last quarter", ("The search never used it. All claims rest on it.",), (figure,))
 
 
 def _ranked(tuned: TuneResult) -> ReportSection:
@@ -238,7 +238,7 @@ def _ranked(tuned: TuneResult) -> ReportSection:
         for i in order
     )
     header = ("setting", f"{tuned.search.objective.value} a year", "over hold a year", "turnover", "costs", "rebalances")
-    words = ("The first three quarters of the data, in which the setting was chosen. The best of many looks better here than it is.",)
+    words = ("The first three quarters of the data, used to choose the setting. The best of many is overstated here.",)
     return ReportSection("Settings tried", words, (), (ReportTable(header, rows, f"The best {len(rows)} of {len(tuned.choices):,}"),))
 
 
@@ -247,9 +247,10 @@ def _stability(tuned: TuneResult) -> ReportSection:
     words = []
     if near is not None:
         words.append(
-            f"One step beside the best, on {near.count} settings, the objective falls by {_fall(tuned, near.mean_decline)} on "
+            f"One grid step from the best, over {near.count} settings, the objective falls by {_fall(tuned, near.mean_decline)} on "
             "the mean and by "
-            f"{_fall(tuned, near.largest_decline)} at most; from the best to the median of all it falls by {_fall(tuned, near.spread)}."
+            f"{_fall(tuned, near.largest_decline)} at most; from the best to the median of all settings "
+            f"it falls by {_fall(tuned, near.spread)}."
         )
     words.append("All that is not on the axes is as in the best setting, which is ringed.")
     return ReportSection("Stability of the optimum", tuple(words), (heat_figure(found, tuned.search.objective),))
@@ -340,7 +341,7 @@ def _shown_date(milliseconds: int) -> str:
 def _confidence_section(tuned: TuneResult) -> ReportSection:
     words = [
         f"Intervals are those of the mean of excess log returns per period of {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the "
-        "stationary bootstrap (Politis & Romano 1994), widened for short series as docs/tune.md says. They know no market but this one."
+        "stationary bootstrap (Politis & Romano 1994), widened for short series as docs/tune.md says. They describe this market only."
     ]
     if tuned.deflated is not None:
         one = tuned.deflated
@@ -355,4 +356,4 @@ def _confidence_section(tuned: TuneResult) -> ReportSection:
             f"In {risk.probability:.0%} of {risk.ways:,} ways to halve the data, the best of one half was below the median in the other "
             "(probability of back-test over-fitting, Bailey, Borwein, López de Prado & Zhu 2017)."
         )
-    return ReportSection("How sure this is", tuple(words))
+    return ReportSection("Confidence", tuple(words))

@@ -467,19 +467,16 @@ def judge_choice(
     ]
     if settings_judged > 1:
         notes.append(
-            f"{settings_judged} settings of this search were judged in that quarter by now: the best of several looks better "
-            "there than it is."
+            f"{settings_judged} settings of this search were judged in that quarter by now: the best of several is overstated there."
         )
-    default = f"{calendar.label}, which keeps weights near their targets with few trades; that it earns more is not said"
+    default = f"{calendar.label}, which keeps weights near their targets with few trades; higher returns are not claimed"
     if all(claim.holds for claim in claims) and not overfit:
-        notes.append(
-            "Recommended. No more is claimed than the lower ends of these intervals, and only for markets like the one of the data."
-        )
+        notes.append("Recommended. The claim is the lower ends of these intervals, for markets like this one.")
         return TuneVerdict(True, tuple(notes), default)
     if overfit and risk is not None:
         notes.append(
             f"The best of one half of the data was below the median in the other in {risk.probability:.0%} of {risk.ways:,} ways to halve "
-            "it: what was best here says nothing about what will be."
+            "it: the best setting here predicts nothing."
         )
     failing = [claim.rival for claim in claims if not claim.holds]
     over = f" over {' and '.join(failing)}" if failing else ""

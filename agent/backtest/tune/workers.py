@@ -43,7 +43,7 @@ RESULTS_KEPT_HINT = "what was done before is kept where --out names a folder"
 def check_address(address: str) -> None:
     """Raise ConfigError for an invalid scheduler address."""
     if _ADDRESS.fullmatch(address) is None:
-        raise ConfigError(f"--scheduler: {printable_text(address)[:80]!r} is no address", "write it as dask prints it: tcp://HOST:8786")
+        raise ConfigError(f"--scheduler: {printable_text(address)[:80]!r} is not an address", "write it as dask prints it: tcp://HOST:8786")
 
 
 def run_on_cluster(job: TuneJob, chunks: Sequence[TuneChunk], address: str) -> Iterator[ChunkResult]:
@@ -61,7 +61,7 @@ def run_on_cluster(job: TuneJob, chunks: Sequence[TuneChunk], address: str) -> I
     except (OSError, TimeoutError, distributed.CancelledError, distributed.comm.CommClosedError) as error:
         raise Retryable(
             f"--scheduler: {address} was lost ({type(error).__name__}); {RESULTS_KEPT_HINT}",
-            "start it anew, then run the same command again",
+            "restart it, then run the same command again",
         ) from None
     finally:
         client.close(timeout=1)
@@ -121,4 +121,4 @@ def _failed(error: BaseException) -> TrimtabError:
     """
     if isinstance(error, TrimtabError):
         return error
-    return Refused(f"--scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}", remedy="its log says more")
+    return Refused(f"--scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}", remedy="see its log")

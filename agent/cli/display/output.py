@@ -115,7 +115,7 @@ def interactive() -> bool:
 def require_answerable(yes: bool) -> None:
     """Raise ConfigError before any work if a confirmation will be needed and no user can give it."""
     if not yes and not interactive():
-        raise ConfigError("this needs a confirmation and nobody can be asked here", "add --yes, or run it in a terminal")
+        raise ConfigError("a confirmation is needed, and there is no terminal to ask", "add --yes, or run it in a terminal")
 
 
 def ask(question: str) -> bool:

@@ -36,7 +36,7 @@ def show_plan(
             console.print(cell(f"and {len(document['legs']) - most} more swaps"))
     if document["actions"]:
         console.print(actions_table(document["actions"], decimals))
-        console.print(cell("After each of them the agent plans anew; what follows is sent too, within the same limits."))
+        console.print(cell("The agent plans again after each of them and sends what follows, within the same limits."))
     if verbose:
         _details(console, document)
     else:
@@ -216,7 +216,7 @@ def show_execution(console: Console, document: Document) -> None:
 
 def slices_table(found: Document, numeraire: str) -> FigureTable:
     """Comparison of slices, a row for each number of them."""
-    made = table(f"Rounds against one, in {numeraire}: {found['why']}", (), ("rounds", *SLICE_PARTS))
+    made = table(f"Slices against one trade, in {numeraire}: {found['why']}", (), ("rounds", *SLICE_PARTS))
     for option in found["options"]:
         chosen = option["rounds"] == found["chosen"]
         figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_PARTS)]
@@ -241,7 +241,7 @@ def format_execution(found: Document, numeraire: str) -> str:
         return f"{found['purchase'].capitalize()}: {found['rounds_done']} of {parts} parts done, {bought}; next at {found['next']} UTC"
     budget = "no budget" if found["budget"] is None else f"a budget of {found['budget']}"
     return (
-        f"Under way since {found['began']}: {found['style']}, {found['rounds_done']} of about {found['rounds_about']} rounds done, "
-        f"{found['moved']} of {found['wish']} {numeraire} moved, {found['spent']} lost against the prices at its start of {budget}; "
+        f"Under way since {found['began']}: {found['style']}, {found['rounds_done']} of about {found['rounds_about']} slices done, "
+        f"{found['moved']} of {found['wish']} {numeraire} moved, {found['spent']} lost to the arrival prices of {budget}; "
         f"next {found['next']}, over {found['expires']}"
     )

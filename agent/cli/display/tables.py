@@ -205,7 +205,7 @@ def show_status(console: Console, document: Document) -> None:
             f"{coins(item['lp_raw'], item['decimals'])} {item['symbol']}" for item in document["holdings"] if item["lp_raw"] != "0"
         ]
         if in_positions:
-            console.print(cell(f"Values and weights count what lies in liquidity positions too: {', '.join(in_positions)} (trimtab lp)"))
+            console.print(cell(f"Values and weights include liquidity positions: {', '.join(in_positions)} (trimtab lp)"))
     console.print(cell(native(document["native"])))
     console.print(cell(format_trigger(document["trigger"])))
     if (least := document["least_total"]) is not None:
@@ -274,7 +274,7 @@ def coins(raw: str, decimals: int) -> str:
 def zone(found: Document, numeraire: str) -> FigureTable:
     """Table of the zone: no-trade interval and trigger edges of each asset, cost of risk, and the plan's trade-off."""
     risk = f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
-    made = table(f"Zone: standing off the targets costs {risk}", ("token",), ("brought back to", "moved beyond"))
+    made = table(f"Zone: being off the targets costs {risk}", ("token",), ("brought back to", "moved beyond"))
     for item in found["assets"]:
         edges = (item["no_trade_bps"], item["trigger_bps"])
         made.add_row(cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges))
@@ -304,7 +304,7 @@ def format_trigger(found: Document) -> str:
 
 def excluded_table(found: Sequence[Document]) -> FigureTable:
     """Table of excluded holdings."""
-    made = table("Left alone", ("asset", "why"), ("amount",), order=("asset", "amount", "why"))
+    made = table("Excluded", ("asset", "why"), ("amount",), order=("asset", "amount", "why"))
     for item in found:
         made.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
     return made
@@ -312,8 +312,8 @@ def excluded_table(found: Sequence[Document]) -> FigureTable:
 
 def transfers_table(found: Sequence[Document]) -> FigureTable:
     """Table of transfers, newest first."""
-    made = table("Changes that the books do not explain", ("id", "what", "told"))
+    made = table("Unexplained balance changes", ("id", "what", "told"))
     for item in found:
-        message = item["told"] or ("counts as loss until told" if item["counts_as_loss"] else "not told")
+        message = item["told"] or ("counted as a loss until confirmed" if item["counts_as_loss"] else "unconfirmed")
         made.add_row(str(item["id"] or ""), cell(item["words"], "bold red" if item["halts"] else ""), cell(message))
     return made

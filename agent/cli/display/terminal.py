@@ -86,7 +86,7 @@ PATIENCE_S = 3.0
 """Seconds from Ctrl-C until a sending command is killed; the journal has everything."""
 RUN_PATIENCE_S = 5.0
 """Seconds from the second Ctrl-C in a long run; the first requests a graceful stop."""
-MESSAGE = "ended by Ctrl-C; nothing was sent"
+MESSAGE = "interrupted; nothing was sent"
 SETTLED_LATER = "interrupted. Sent transactions are in the journal; the next run settles them"
 OFFLINE: set[str] = set()
 """Names of interruptible commands."""

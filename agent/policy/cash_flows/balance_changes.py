@@ -244,7 +244,7 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
 
 def unpriced_loss_reason(flow: ExternalTransfer) -> str:
     """Return why the losses of a day are unknown while a decrease has no price."""
-    return f"flow {flow.id}, a fall of {flow.token}, has no price: say what it was (trimtab flows)"
+    return f"flow {flow.id}, a decrease of {flow.token}, has no price: confirm what it was (trimtab flows)"
 
 
 def _lost(flows: Iterable[ExternalTransfer]) -> Value:
@@ -266,7 +266,7 @@ def halt_reason(step: StepInput) -> str:
         until += f", or accepted as deposits at {text.format_time(last_s)}"
     return (
         f"unexplained balance changes{beyond}: {message}{more}; nothing is bought or rebalanced {until}: trimtab flows confirm; "
-        "exits, withdrawals and stop go on"
+        "exits, withdrawals and stop continue"
     )
 
 
@@ -274,7 +274,7 @@ def format_accepted_deposits(step: StepInput) -> str:
     """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
     texts = [format_change(step, flow) for flow in step.history.accepted]
     more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return f"accepted as a deposit, since nobody explained it: {'; '.join(texts[:SHOWN])}{more}" if texts else ""
+    return f"accepted as a deposit, since it was never explained: {'; '.join(texts[:SHOWN])}{more}" if texts else ""
 
 
 def format_change(step: StepInput, flow: ExternalTransfer) -> str:
@@ -309,8 +309,8 @@ def token_label(step: StepInput, token: str) -> str:
 # --- Unexplained increases above portfolio.max_live_value: they are excluded, and trading continues with the rest.
 
 
-ABOVE_MAX_LIVE_VALUE = "it came unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise that"
-NOT_REQUESTED = "it came unexplained and is no part of this investment; trimtab invest or trimtab flows confirm later"
+ABOVE_MAX_LIVE_VALUE = "unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise that"
+NOT_REQUESTED = "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm later"
 
 
 def exclude_unexplained_rises(step: StepInput) -> StepInput:
@@ -352,7 +352,7 @@ def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepI
         f"{decimal_text(raw, portfolio.token(token).decimals)} {portfolio.token(token).label}" for token, raw in left.items() if raw
     )
     kept = tuple((token, raw) for token, raw in left.items() if raw)
-    return replace(step, portfolio=replace(portfolio, assets=assets), aside=f"{message} left alone: {why}", aside_raw=kept)
+    return replace(step, portfolio=replace(portfolio, assets=assets), aside=f"{message} excluded: {why}", aside_raw=kept)
 
 
 def restore_excluded(step: StepInput) -> StepInput:
@@ -408,7 +408,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         free = held.get(token, 0)
         out = lifecycle.fired_exit_order(step.history.orders, token) or lifecycle.fired_exit_order(step.history.orders, PORTFOLIO)
         rest = asset.reserve_raw - rises.get(token, 0) - sum(claim.payment.raw for claim in claimed)
-        why = "dust that an order leaves, and the reserve" if out is not None and asset.target_bps == 0 else "reserve of the config"
+        why = "dust of an order, and the reserve" if out is not None and asset.target_bps == 0 else "configured reserve"
         reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claimed]
         reasons += [
             (rises.get(token, 0), ABOVE_MAX_LIVE_VALUE),
@@ -452,7 +452,7 @@ def investable_deposits(step: StepInput, came: Sequence[ExternalTransfer]) -> tu
         smallest = min(_value(whole, flow, prices) for flow in came)
         came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
         raise Refused(
-            f"{came_words} invested on top of {managed} would be above portfolio.max_live_value of {most}",
+            f"{came_words} invested on top of {managed} would exceed portfolio.max_live_value of {most}",
             (Verdict("max_live_value", f"{managed} and {came_words} more", f"at most {most}", False),),
             "raise it by trimtab edit --set portfolio.max_live_value=AMOUNT, or send less",
         )

@@ -93,17 +93,17 @@ def open_withdrawal_reason(step: StepInput) -> str:
     for claim in step.history.claims:
         short, label = shortfall_raw(step, claim.payment.token), step.portfolio.token(claim.payment.token).label
         if (parts := claim.parts) is not None and is_auto_resumed(step, parts):
-            lacks = f"{format_payment(step, Payment(claim.payment.token, short))} {label} lack" if short else "all is there, to be paid"
+            lacks = f"{format_payment(step, Payment(claim.payment.token, short))} {label} lack" if short else "fully raised, ready to pay"
             number = counted(step, parts, claim.payment.token).done + 1
             message = f"part {number} of about {max(parts.count, number)} next at {text.format_time(parts.next_s)} by"
             return (
-                f"withdrawal {claim.request}: {lacks}; {message if short else 'the next look of'} trimtab run --send; "
-                f"trimtab withdraw --release {claim.request} takes it back"
+                f"withdrawal {claim.request}: {lacks}; {message if short else 'the next cycle of'} trimtab run --send; "
+                f"trimtab withdraw --release {claim.request} cancels it"
             )
         if short > 0:
             return (
                 f"withdrawal {claim.request} lacks {format_payment(step, Payment(claim.payment.token, short))} {label}: "
-                f"trimtab withdraw --resume {claim.request} goes on with it, --release {claim.request} takes it back"
+                f"trimtab withdraw --resume {claim.request} continues it, --release {claim.request} cancels it"
             )
     return ""
 
@@ -210,11 +210,11 @@ def insufficient_balance(step: StepInput, asked: Value, there: Value) -> Refused
     numeraire = step.portfolio.numeraire
     wanted, found, short = (f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}" for value in (asked, there, asked - there))
     return Refused(
-        f"insufficient balance: short by {short}; what is free for it is worth {found}",
+        f"insufficient balance: short by {short}; the value available for it is {found}",
         (Verdict("holdings", wanted, found, False),),
         (
-            "ask for less; reserves, gas money and liquidity positions are left "
-            f"alone{'; ' * bool(held := balance_changes.halt_reason(step))}{held}"
+            "withdraw less; reserves, gas money and liquidity positions are not "
+            f"sold{'; ' * bool(held := balance_changes.halt_reason(step))}{held}"
         ),
     )
 
@@ -263,5 +263,5 @@ def _drifts(step: StepInput) -> tuple[AssetDrift, ...]:
     prices = reference_prices(step).by_token
     lacking = [asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices]
     if lacking:
-        raise Refused(f"{', '.join(lacking)}: no reference price", remedy="trimtab doctor tells why")
+        raise Refused(f"{', '.join(lacking)}: no reference price", remedy="see trimtab doctor")
     return compute_drifts(step, prices)

@@ -340,7 +340,7 @@ def _unsafe(book: PositionBook, target: LpTarget, pool: Pool, within: minting.Sq
         return f"the pool is beyond the {band} bps around the reference within which limits.slippage bounds what liquidity costs"
     at = pool.tick_state
     if within is not None and at is not None and not within[0] < at.sqrt_price_x96 < within[1]:
-        return "the pool's price is beside the range"
+        return "the pool's price is outside the range"
     least = book.step.limits.pool_min_value
     if least is not None:
         depth = sum((pool.depth(token) * book.prices[token] for token in (pool.token0, pool.token1)), Fraction(0))
@@ -407,7 +407,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     recentred = _leave(builder, target, left, wanted)
     lacks = wanted - has + recentred
     if target.share_bps == 0 and stay:
-        _reduce(builder, target, stay, has - recentred, f"no liquidity is wanted in {target.pool}")
+        _reduce(builder, target, stay, has - recentred, f"no liquidity is targeted in {target.pool}")
     elif recentred > 0 and lacks > 0:
         add_liquidity(builder, target, pool, stay, lacks, f"a new range around the reference price in {target.pool}")
     elif -lacks > BAND * wanted:
@@ -453,7 +453,7 @@ def _leave(builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wa
         units, approvals = (minting.V3_WITHDRAW_UNITS + minting.V3_MINT_UNITS, APPROVALS) if wanted > 0 else (minting.V3_WITHDRAW_UNITS, 0)
         why_not = builder.worth_it(value, units, approvals)
         if why_not:
-            builder.skip(target, f"{one.name} stays beside the price: {why_not}")
+            builder.skip(target, f"{one.name} stays out of range: {why_not}")
             continue
         reason = f"the reference price has left the range of {one.name}: {builder.money(value)} taken out"
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:  # empty, so no minimum applies
@@ -500,7 +500,7 @@ def _compound(builder: AdjustmentBuilder, target: LpTarget, pool: Pool, stay: He
             continue
         why_not = builder.worth_it(earned, minting.V3_COLLECT_UNITS + minting.V3_INCREASE_UNITS, APPROVALS)
         if why_not:
-            builder.skip(target, f"fees of {one.name} stay: {why_not}")
+            builder.skip(target, f"fees of {one.name} are not collected: {why_not}")
             continue
         message = f"{one.name} has earned {builder.money(earned)}, above compound_above {builder.money(target.compound_above)}: collected"
         builder.moves.append(CollectMove(one, position, message))
@@ -508,5 +508,5 @@ def _compound(builder: AdjustmentBuilder, target: LpTarget, pool: Pool, stay: He
         builder.book = builder.book.collected(one)
         lacks += earned
         if lacks > 0:
-            add_liquidity(builder, target, pool, [(one, position)], lacks, "fees put back as far as the share lacks them")
+            add_liquidity(builder, target, pool, [(one, position)], lacks, "fees reinvested up to the target share")
             lacks = min(lacks, Fraction(0))

@@ -268,10 +268,10 @@ def _unconfirmed_words(step: StepInput) -> list[str]:
 # Like a quarantined asset, theirs counts neither in the total nor in weights and is not traded; each cycle tries the exit again.
 
 
-REMEDY = "wait for deeper pools, take in others by trimtab trust, or widen limits.price_impact or limits.plan_cost"
+REMEDY = "wait for deeper pools, pin others with trimtab trust, or raise limits.price_impact or limits.plan_cost"
 
 
-RETRY_REMEDY = "find out why its token refuses; trimtab resume has it tried at the next look"
+RETRY_REMEDY = "find out why its token refuses; trimtab resume retries it in the next cycle"
 FREE_RETRIES = 3
 """Refusals in a row of an exit at submission after which it is still retried in the next cycle: markets move."""
 BACKOFF_S, MAX_BACKOFF_S = 600, 3_600
@@ -318,7 +318,7 @@ def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
     again = [one for one in step.history.late if one.token not in known and {one.token, PORTFOLIO} & sold]
     return [
         f"{order_subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at {text.format_time(one.at_s)}; "
-        f"it is tried at the next look; {RETRY_REMEDY}, or {disarm_command(step, BlockedExit(one.token, '', ''))}"
+        f"it is retried in the next cycle; {RETRY_REMEDY}, or {disarm_command(step, BlockedExit(one.token, '', ''))}"
         for one in again
     ]
 
@@ -385,7 +385,7 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
 def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
     """Format one blocked exit: the order, the reason, and the remedy."""
     label, back = order_subject(step.portfolio, one.token), disarm_command(step, one)
-    again = "stays as it is until then" if backing_off(step, one.token) else "stays as it is and is tried at each look"
+    again = "is kept until then" if backing_off(step, one.token) else "is kept and retried in each cycle"
     return f"{label} is out and cannot be sold now: {one.why}; it {again}; {one.remedy}, or {back}"
 
 

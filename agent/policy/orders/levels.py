@@ -59,15 +59,15 @@ def require_valid_level(order: ConditionalOrder, price: Price, book: OrdersConfi
     match order.kind:
         case OrderKind.ENTRY:
             if at >= price and book.refuse_filled:
-                raise Refused("its level is at or above the price, so that it is bought at once", remedy="lower it, or remove it")
+                raise Refused("its level is at or above the price, so it is bought immediately", remedy="lower it, or remove it")
         case OrderKind.TAKE_PROFIT:
             if at <= price:
-                raise Refused("its level is not above the price", remedy="raise it, or sell by hand")
+                raise Refused("its level is not above the price", remedy="raise it, or sell manually")
             if at < price * (1 + room):
                 raise Refused(f"its level is within the hysteresis of {text.format_percent(room)} of the price", remedy="raise it")
         case OrderKind.STOP_LOSS | OrderKind.TRAILING_STOP:
             if at >= price:
-                raise Refused("its level is not below the price", remedy="lower it, or sell by hand")
+                raise Refused("its level is not below the price", remedy="lower it, or sell manually")
             if at > price * (1 - room):
                 raise Refused(f"its level is within the hysteresis of {text.format_percent(room)} of the price", remedy="lower it")
     return order
@@ -132,7 +132,7 @@ def format_orders(portfolio: Portfolio) -> str:
         format_order_price(portfolio, one.token, one.price) if one.share_bps is None else f"{one.share_bps / 100:g}%" for one in book.terms
     )
     texts = [f"{order_name(portfolio, one)} {level}" for one, level in zip(book.terms, levels, strict=True)]
-    filled = "refused" if book.refuse_filled else "bought at once"
+    filled = "refused" if book.refuse_filled else "bought immediately"
     return (
         f"{', '.join(texts)}; absent: {book.absent.value}, hysteresis {book.hysteresis_bps / 100:g}%, an entry above the price is {filled}"
     )

@@ -564,7 +564,7 @@ def _mismatch(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
             named = update.step.portfolio.token(token)
             texts = (decimal_text(raw, named.decimals) for raw in (booked, balances[token]))
             wrong.append(f"{named.label}: {' against '.join(texts)} in the wallet")
-    return f"the books of the strategies do not come to the wallet's balances ({'; '.join(wrong)}); {REMEDY}" if wrong else ""
+    return f"the books of the strategies do not match the wallet's balances ({'; '.join(wrong)}); {REMEDY}" if wrong else ""
 
 
 def _other_names(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
@@ -573,7 +573,7 @@ def _other_names(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
         return ""
     gone, new = ", ".join(sorted(set(update.held) - names)), ", ".join(sorted(names - set(update.held)))
     what = [f"{gone} is to be closed"] * bool(gone) + [f"{new} is to be opened"] * bool(new)
-    return f"the strategies of the config are others than those of the books ({'; '.join(what)}); {REMEDY}"
+    return f"the strategies of the config differ from those of the books ({'; '.join(what)}); {REMEDY}"
 
 
 def _set_aside(update: StrategyBooksUpdate, wanted: Mapping[str, int], turn: int) -> None:

@@ -125,7 +125,7 @@ def strategy_adjustment(
     answer, buying = _answer(step, strategy, book, drifts), _buying(step, book)
     acts, reason, next_s = answer.fired, answer.reason, answer.next_s
     if buying and book.state.health is not StrategyHealth.PAUSED and investable_total(drifts) > 0:
-        strategy, acts, reason, next_s = replace(strategy, destination=Destination.TARGET), True, "its first purchase goes on", None
+        strategy, acts, reason, next_s = replace(strategy, destination=Destination.TARGET), True, "its first purchase continues", None
     elif acts and book.state.health is not StrategyHealth.PAUSED:
         rested_s = None if book.last_rebalance_s is None else book.last_rebalance_s + strategy.cooldown_s
         if rested_s is not None and step.snapshot.head.timestamp_s < rested_s:
@@ -182,7 +182,7 @@ def _answer(step: StepInput, strategy: Strategy, book: StrategyBook, drifts: tup
         return TriggerResult(False, "it has no capital", None)
     if book.state.health is StrategyHealth.PAUSED:
         away = any(drift.value > 0 and drift.target_bps == 0 for drift in drifts)
-        return TriggerResult(away, f"paused: it waits in {step.portfolio.numeraire.label}", None)
+        return TriggerResult(away, f"paused: held in {step.portfolio.numeraire.label}", None)
     if isinstance(strategy.trigger, NoTradeZone):
         raise ConfigError(f"strategies.{strategy.name}.trigger: a zone is for a whole portfolio", "use another trigger")
     prefix = f"{strategy.name}: "
@@ -238,9 +238,9 @@ def strategies_fault(step: StepInput) -> str:
     if step.split is None:
         return ""
     if step.portfolio.positions or step.portfolio.lp_targets:
-        return "the books of strategies do not count liquidity positions; leave either out"
+        return "the books of strategies do not count liquidity positions; remove one of them"
     books = step.history.sleeves
-    return "the books of the strategies are not there" if books is None else books.fault or books.unchosen
+    return "the books of the strategies are missing" if books is None else books.fault or books.unchosen
 
 
 def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResult:

@@ -69,14 +69,14 @@ def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> Trigg
     over = [one for one in progress if one.fired]
     known = [one for one in progress if not one.unknown]
     texts = [one.words for one in over] or [max(known, key=lambda one: one.reach).words for _ in known[:1]]
-    texts += [f"nothing is said of {one.symbol}: {one.unknown}" for one in progress if one.unknown]
+    texts += [f"{one.symbol} is not judged: {one.unknown}" for one in progress if one.unknown]
     texts = texts or ["none of those that count is in the portfolio"]
     reason = f"{limit}: {'; '.join(texts)}" if over else f"no asset has {limit}: {'; '.join(texts)}"
     return TriggerResult(bool(over), reason, None, signals=tuple(sorted((signal, one.token) for one in over)))
 
 
 def _evaluate_drawdown(event: Drawdown, inputs: TriggerInput) -> TriggerResult:
-    limit = f"a fall of more than {text.format_percent(Fraction(event.fall_bps, BPS))}"
+    limit = f"a drawdown of more than {text.format_percent(Fraction(event.fall_bps, BPS))}"
     return _result(limit, "fall", [_fall(event, *one, inputs) for one in _counted(event.tokens, inputs)])
 
 
@@ -161,7 +161,7 @@ MOST_JUMP_BPS = 100 * BPS
 
 def _validate_drawdown(event: Drawdown) -> None:
     if not 0 < event.fall_bps < BPS:
-        raise ConfigError(f"policy.trigger.fall: {event.fall_bps} bps is not between 0 and 100 %", 'write a fall such as "20%"')
+        raise ConfigError(f"policy.trigger.fall: {event.fall_bps} bps is not between 0 and 100 %", 'write a drawdown such as "20%"')
     if not SHORTEST_FALL_S <= event.within_s <= LONGEST_S:
         raise ConfigError(f"policy.trigger.within: {event.within_s} s", "write a time from 1h to 28d")
 

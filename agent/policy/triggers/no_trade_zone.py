@@ -156,7 +156,7 @@ def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
 
 def unmeasured_result(risk: TrackingRisk) -> TriggerResult:
     """The answer of a zone whose risk is not known: it holds."""
-    remedy = "wait for the agent's own looks, or trimtab prices import, trimtab prices fetch, or tell volatilities in [policy.risk]"
+    remedy = "wait for the agent's own records, or trimtab prices import, trimtab prices fetch, or set volatilities in [policy.risk]"
     return TriggerResult(False, f"the zone cannot weigh anything yet: {risk.unmeasured}; {remedy}", None)
 
 
@@ -171,7 +171,7 @@ def uneconomic_plan_reason(reason: str, saving: RiskCostTradeoff, step: StepInpu
     listed = ", ".join(f"{name} {money(getattr(saving, name))}" for name in parts)
     return (
         f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within {text.format_duration(horizon_s)} and cost "
-        f"{money(saving.cost)} ({listed}); looks again at the next tick"
+        f"{money(saving.cost)} ({listed}); checked again at the next tick"
     )
 
 
@@ -180,7 +180,7 @@ def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> s
     decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
     risk, gas = (value_text(value, decimals, 4) for value in (found.risk, found.gas))
     most = f"all of the risk within {text.format_duration(found.horizon_s)} is {risk} {label}, a swap with its approval costs {gas} of gas"
-    return f"{reason}; but {most}; {why}; looks again at the next tick"
+    return f"{reason}; but {most}; {why}; checked again at the next tick"
 
 
 def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:

@@ -155,7 +155,7 @@ def _zone_goes_with_zone(policy: Policy) -> None:
 
 
 ONLY = {
-    TradeSide.SELL: "sells what is above its goal, and what it is paid waits in the numeraire",
+    TradeSide.SELL: "sells assets above their targets and keeps the proceeds in the numeraire",
     TradeSide.BUY: "buys what is below its goal, with what the numeraire has above its target",
     TradeSide.WINNERS: "sells only what is above its band",
     TradeSide.LOSERS: "buys only what is below its band",

@@ -76,7 +76,7 @@ def _parse(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
         except (CronSimError, ValueError):
             valid = False
         if not valid:
-            raise ConfigError(f"policy.trigger.cron: {expression!r}: {written.lower()!r} is no {name}", _EXAMPLE)
+            raise ConfigError(f"policy.trigger.cron: {expression!r}: {written.lower()!r} is not a {name}", _EXAMPLE)
     return " ".join(fields), zone, fields[1].startswith("*")
 
 

@@ -420,7 +420,7 @@ class BalanceStore:
             classified = []
             for row in rows:
                 if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
-                    raise ConfigError(f"flow {flow_id} was told already: {row.kind}", "see trimtab flows --all")
+                    raise ConfigError(f"flow {flow_id} is already confirmed as {row.kind}", "see trimtab flows --all")
                 fitting = RISES if int(row.delta_raw) > 0 else FALLS
                 if kind is not None and kind not in fitting:
                     names = " or ".join(one.value for one in fitting)

@@ -336,7 +336,7 @@ class LedgerStore:
 
     def rebuild_sums(self) -> None:
         """Rebuild the stored sums from the entries."""
-        with self.db.write("sum the ledger up anew") as db:
+        with self.db.write("recompute the ledger's sums") as db:
             if (book := current_book(db, self.db.book_kind)) is not None:
                 ledger_sums.rebuild_sums(db, book.number)
 
@@ -378,7 +378,7 @@ class LedgerStore:
 
     def rewrite(self, entries: Sequence[tuple[Intent, Entry]]) -> None:
         """Replace entries; all of them or none."""
-        with self.db.write("write the ledger anew") as db:
+        with self.db.write("rewrite the ledger") as db:
             for intent, entry in entries:
                 row = first_row(db, select_entry(), EntryRow, of=intent.id)
                 if row is not None:
@@ -410,10 +410,10 @@ class ValuationStore:
 
     def record(self, found: Valuation, forced: bool) -> bool:
         """Record a valuation; at most once an hour unless `forced`. False if nothing was written."""
-        with self.db.read("read what all was worth") as db:
+        with self.db.read("read the valuations") as db:
             if not _due(db, current_book(db, self.db.book_kind), found, forced):
                 return False
-        with self.db.write("write what all is worth") as db:
+        with self.db.write("write the valuation") as db:
             book = current_book(db, self.db.book_kind)
             if book is None or not _due(db, book, found, forced):
                 return False
@@ -424,19 +424,19 @@ class ValuationStore:
 
     def between(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
         """Valuations of the book with from_s <= chain time <= until_s, oldest first."""
-        with self.db.read("read what all was worth") as db:
+        with self.db.read("read the valuations") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else valuations(db, book, from_s, until_s)
 
     def newest(self, limit: int) -> tuple[Valuation, ...]:
         """The newest valuations of the book, newest first."""
-        with self.db.read("read what all was worth") as db:
+        with self.db.read("read the valuations") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else tuple(reversed(valuations(db, book, 0, None, limit)))
 
     def last_block(self) -> int:
         """Block of the newest valuation of the book; -1 without one."""
-        with self.db.read("read what all was worth") as db:
+        with self.db.read("read the valuations") as db:
             book = current_book(db, self.db.book_kind)
             block: int | None = None if book is None else db.scalar(_valued(), {"of": book.number})
             return -1 if block is None else block

@@ -168,7 +168,7 @@ def find_misstatements(db: Connection, book: int) -> tuple[str, ...]:
     if (grains := _losses(db)) != database.fact_number(db, LOSS_TOTAL):
         wrong.append(f"losses: {database.fact_number(db, LOSS_TOTAL)} grains are kept, budgets come to {grains}")
     if settled_to(db) > _settled(db, 0, book):
-        wrong.append(f"settled: up to transaction {settled_to(db)} is kept, one before it waits")
+        wrong.append(f"settled: up to transaction {settled_to(db)} is kept, an earlier one is open")
     return tuple(wrong)
 
 

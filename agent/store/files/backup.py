@@ -44,7 +44,7 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
     if target.exists() and source.samefile(target):
         raise ConfigError(f"{target} is the store itself", "name another file")
     if any(target.with_name(target.name + side).exists() for side in _SIDES):
-        raise ConfigError(f"{target} looks like a store in use: its log lies beside it", "name another file")
+        raise ConfigError(f"{target} looks like a store in use: it has a write-ahead log", "name another file")
     with database_errors("make the backup"), _beside(target) as part:
         _copied(source, part)
         with closing(sqlite3.connect(part, isolation_level=None)) as copy:
@@ -72,7 +72,7 @@ def restore(source: Path, target: Path, wallet: str, chain_id: int, known: tuple
             "name a backup of this wallet and chain",
         )
     if found.books != "live":
-        raise OperatorNeeded(f"backup {source}: holds {found.books} books, nothing live goes on from them", "name one of the live store")
+        raise OperatorNeeded(f"backup {source}: holds {found.books} books, which cannot become live ones", "name one of the live store")
     if found.version not in known:
         raise OperatorNeeded(
             f"backup {source}: written by a newer trimtab (store version {found.version}, this program knows up to {known[-1]})",

@@ -116,7 +116,7 @@ class KillSwitch:
         try:
             self.file.unlink(missing_ok=True)
         except OSError as error:
-            raise OperatorNeeded(f"cannot remove {self.file}: {error}", "remove it by hand; while it exists nothing is sent") from error
+            raise OperatorNeeded(f"cannot remove {self.file}: {error}", "remove it; nothing is sent while it exists") from error
 
 
 def _present(file: Path) -> bool:

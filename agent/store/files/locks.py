@@ -75,7 +75,7 @@ def wait_for_lock(
             except LockHeld as other:
                 if waited_s >= patience_s:
                     raise LockHeld(f"{other.message}; waited {patience_s:.0f} s for it", other.remedy) from None
-                tell(f"Waiting for the wallet: {_who(path, beside)} acts for it")
+                tell(f"Waiting for the wallet: {_who(path, beside)} is acting for it")
             sleep(POLL_S)
             waited_s += POLL_S
         yield
@@ -89,7 +89,7 @@ def service_lock(path: Path, chain_id: int, wallet: str, beside: Path | None = N
         pid_file = place.with_suffix(".pid")
         return LockHeld(
             f"another run (process {_holder(pid_file)}) already serves {wallet} on chain {chain_id}; see {pid_file}",
-            "stop that run first: its service manager, or its process; commands beside it need not wait for that",
+            "stop that run first: its service manager, or its process; other commands can run beside it",
         )
 
     with _all(service_lock_path(path), None if beside is None else service_lock_path(beside), taken):
@@ -128,9 +128,9 @@ def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
 
 def _in_use(path: Path, chain_id: int, wallet: str) -> LockHeld:
     pid_file = path.with_suffix(".pid")
-    remedy = "wait until it is done, answer its question, or end it; two at once could trade twice"
+    remedy = "wait until it is done, answer its question, or end it; two at a time could trade twice"
     if _serves(path):
-        remedy = "it is the run, in the middle of a look: try again when that is over; its log says what it waits for"
+        remedy = "it is the run, in the middle of a cycle: try again after it; its log shows its state"
     return LockHeld(f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain {chain_id}; see {pid_file}", remedy)
 
 
