@@ -111,7 +111,7 @@ def test_a_token_that_ignores_its_approval_is_blocked_and_one_that_no_exit_sells
     assert [one.token for one in late.missing_approvals(lacks, outcome, outcome.plan, sent(late.MAX_INEFFECTIVE_APPROVALS))] == [
         LINK.address
     ]
-    with pytest.raises(late.ExitRefused, match="may not"):
+    with pytest.raises(late.ExitRefused, match="allowance is"):
         late.missing_approvals(lacks, outcome, outcome.plan, sent(late.MAX_INEFFECTIVE_APPROVALS + 1))
     with pytest.raises(late.ExitRefused, match="may not"):
         late.missing_approvals(lacks, outcome, outcome.plan, (), last=True)
