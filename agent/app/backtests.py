@@ -140,7 +140,7 @@ class MarketOptions:
         )
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Symbols of token0 and token1 of each recorded pool."""
+        """Return the symbols of token0 and token1 of each recorded pool."""
         return tuple(pair for pair, _ in map(_pool_state, self.pool_states))
 
     def for_table(self, settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable) -> SimulationSettings:
@@ -333,7 +333,7 @@ def _twice(names: Sequence[str]) -> str:
 
 
 def require_priced_gas(settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable) -> None:
-    """Raise ConfigError if gas has a cost and no asset's price to count it in."""
+    """Raise ConfigError if gas has a cost but no asset to price it in."""
     if settings.gas_wei and not has_gas_price(wanted, table):
         raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
 
@@ -516,10 +516,10 @@ FEWEST_FOLDS, MOST_FOLDS = 1, 50
 
 @dataclass(frozen=True, slots=True)
 class TuneOptions:
-    """Options of a parameter search: the grid, and how settings are judged, as written.
+    """Options of a parameter search, as entered: the grid, and how settings are evaluated.
 
-    `calendar` is the interval of the baseline rule. An allocator chooses anew every `rechoose` from the prices of `window`. `full` disables
-    the fast kernel.
+    `calendar` is the interval of the baseline rule. An allocator chooses anew every `rechoose` from
+    the prices of `window`. `full` disables the fast kernel.
     """
 
     band: str = ""

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from agent.app.documents.positions import ObservationsDocument, PoolObservationsDocument, RaisedObservationsDocument
 
 SLOT_GAS, CALL_GAS = 22_350, 45_000
-"""Gas units per observation that a pool is given room for (a storage word from zero, UniswapV3Pool), and of the call besides."""
+"""Gas units per added observation (a storage word from zero, UniswapV3Pool), and of the call
+itself.
+"""
 MOST_AT_ONCE = 500
-"""Observations per transaction: with a margin still below the 2^24 gas of a transaction (EIP-7825)."""
+"""Observations per transaction; with a margin below the 2^24 gas of a transaction (EIP-7825)."""
 DECISION = "oracle"
 
 
 def decline_document(_: RaisedObservationsDocument) -> bool:
-    """Confirm nothing."""
+    """Decline to send; the default confirmation."""
     return False
 
 

@@ -13,11 +13,15 @@ _POOL = re.compile("(?:pool )?(0x[0-9a-fA-F]{40})")
 
 
 def pool_names(step: StepInput) -> dict[str, str]:
-    """Unique names of the pools that were read, by address: WETH/USDC 0.05 %, or V2 after the pair for a V2 pool."""
+    """Return unique names of the pools read, by address: WETH/USDC 0.05 %, or V2 after the pair for
+    a V2 pool.
+    """
     portfolio = step.portfolio
 
     def quoted(token: str) -> int:
-        """Rank in a pair, later is higher: other tokens, the wrapped native coin, dollars, the numeraire."""
+        """Return the rank of a token in a pair, from first to last: other tokens, wrapped native
+        coin, dollars, numeraire.
+        """
         money = token == portfolio.numeraire.address, any(unit in portfolio.token(token).label for unit in ("USD", "DAI"))
         return 3 if money[0] else 2 if money[1] else int(token == portfolio.wrapped_native)
 
@@ -30,7 +34,7 @@ def pool_names(step: StepInput) -> dict[str, str]:
 
 
 def replace_pool_addresses(text: str, names: Mapping[str, str], *, addresses: bool = False) -> str:
-    """Replace the addresses of pools in the text by their names, or by both."""
+    """Replace pool addresses in the text by their names, or by both."""
 
     def name(found: re.Match[str]) -> str:
         known = names.get(found[1])

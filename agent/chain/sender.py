@@ -1,4 +1,6 @@
-"""Transactions on nodes: simulation, a single send, status by hash, revert reasons. No send is repeated here."""
+"""Transactions on nodes: simulation, a single send, status by hash, revert reasons. Nothing here
+resends.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +141,7 @@ def _from_data(data: bytes) -> str:
     if head == _ERROR:
         try:
             return revert_message(str(abi_decode(["string"], body)[0]))
-        except Exception:  # eth_abi raises many kinds on malformed bytes, all of which mean this
+        except Exception:  # eth_abi raises many error types on malformed bytes
             return "reverted with a reason that cannot be read"
     if head == _PANIC and len(body) == 32:
         code = int.from_bytes(body, "big")
@@ -152,7 +154,7 @@ def _from_data(data: bytes) -> str:
 
 
 def _error_argument(kind: str, body: bytes) -> str:
-    """Return the single value that one of the Rebalancer's errors carries."""
+    """Return the single value carried by a Rebalancer error."""
     word = body[:32]
     if len(word) != 32:
         return "?"
@@ -165,7 +167,7 @@ _REVERTED_CODE = 3
 
 
 class NonceUsed(OperatorNeeded):
-    """The chain has another transaction at this nonce: something else uses the wallet."""
+    """The chain has another transaction at this nonce: another sender uses the wallet."""
 
 
 class SendRefused(Refused):
@@ -220,17 +222,19 @@ _REMEDIES = {
 
 
 class NodeSender:
-    """ports.Sender over one endpoint; with `submit` signed bytes go there alone (a private endpoint)."""
+    """ports.Sender over one endpoint; with `submit` signed bytes go only there (a private
+    endpoint).
+    """
 
     def __init__(self, transport: Transport, submit: Transport | None = None) -> None:
         self._transport = transport
         self._submit = transport if submit is None else submit
 
     def simulate(self, tx: UnsignedTx, sender: str, height: int | None = None) -> Simulation:
-        """Simulate the exact transaction at the head, or after the block of that height; return its result and gas.
-
-        Raises Retryable if the node cannot simulate. With a `gas` of 0 the node chooses the amount, and the wallet's funds are not
-        checked: a node would ask for the price of a whole block.
+        """Simulate the exact transaction at the head, or after the block of that height; return its
+        result and gas. Raises Retryable if the node cannot simulate. With a `gas` of 0 the node
+        chooses the amount, and the wallet's funds are not checked: a node would require the price
+        of a whole block.
         """
         request, at = _request(tx, sender), _tag(height)
         chain_id, block, answer, gas = self._transport.batch(
@@ -252,10 +256,10 @@ class NodeSender:
         return Simulation(True, "", parse_quantity(gas, "the gas estimate"), head)
 
     def send(self, signed: SignedTx) -> None:
-        """Send the signed bytes to the node, once; a transaction that the node already has is success.
+        """Send the signed bytes to the node, once; a known transaction is success.
 
-        Raises NonceUsed if another transaction has the nonce, SendRefused if the node surely did not take it, and Retryable if its
-        fate is unknown: check the status of its hash.
+        Raises NonceUsed if another transaction has the nonce, SendRefused if the node certainly did
+        not take it, and Retryable if the outcome is unknown: check the status of its hash.
         """
         try:
             self.offer(signed)
@@ -264,7 +268,9 @@ class NodeSender:
                 raise
 
     def offer(self, signed: SignedTx) -> None:
-        """Send as `send`, but NonceUsed may also mean that the transaction itself is mined: the caller must check its hash."""
+        """Send as `send`, but NonceUsed may also mean that the transaction itself is mined: the
+        caller must check its hash.
+        """
         unknown = f"whether transaction {signed.hash} was taken is unknown"
         try:
             answer = self._submit.call("eth_sendRawTransaction", [hex_data(signed.raw)])
@@ -335,7 +341,7 @@ def _request(tx: UnsignedTx, sender: str) -> dict[str, str]:
 
 
 def _most_wei(tx: UnsignedTx) -> int:
-    """The most per gas that the transaction pays."""
+    """Return the most per gas that the transaction pays."""
     return (tx.gas_price_wei if tx.max_fee_wei is None else tx.max_fee_wei) or 0
 
 
@@ -346,7 +352,9 @@ def _result(answer: object, what: str) -> object:
 
 
 def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
-    """Return an object, or None if the node answers that it has none. An error never counts as none."""
+    """Return an object, or None if the node reports that it has none; an error never counts as
+    none.
+    """
     found = _result(answer, what)
     if found is None or isinstance(found, Mapping):
         return found
@@ -359,7 +367,7 @@ def _meaning(fault: RpcFault_of_rpc) -> _RefusalKind | None:
 
 
 def _failure(fault: RpcFault_of_rpc) -> str:
-    """Return the reason of a simulation that failed by itself; raise Retryable if the node failed."""
+    """Return the reason of a reverted simulation; raise Retryable if the node failed."""
     if _reverts(fault):
         return revert_reason(fault)
     meaning = _meaning(fault)
@@ -374,9 +382,8 @@ def _reverts(fault: RpcFault_of_rpc) -> bool:
 
 
 def _by_contracts(fault: RpcFault_of_rpc, tx: UnsignedTx) -> bool:
-    """True if contracts refused, or burned all the gas.
-
-    "gas required exceeds" may also mean a wallet that cannot pay, but only if gas or price was named.
+    """True if contracts refused, or burned all the gas. "gas required exceeds" may also mean a
+    wallet that cannot pay, but only if gas or price was named.
     """
     burned = tx.gas == 0 and _meaning(fault) is _RefusalKind.BAD_GAS
     return _reverts(fault) or burned or "out of gas" in fault.message.lower()
@@ -387,7 +394,8 @@ def _not_true(returned: bytes) -> bool:
     return len(returned) > 0 and int.from_bytes(returned, "big") != 1
 
 
-# --- The transaction that has a nonce of the wallet, mined or pending: for messages to the operator, never for decisions.
+# --- The mined or pending transaction at a nonce of the wallet: for messages to the operator, never
+# for decisions.
 
 
 def find_conflicting_tx(endpoint_pool: EndpointPool, owner: str, nonce: int, head_block: int) -> str | None:
@@ -430,22 +438,27 @@ Refusal = NonceUsed | SendRefused
 class QuorumSender:
     """Implements ports.Sender over an endpoint pool; with one endpoint its answer counts.
 
-    Receipts, headers and block hashes must be alike from enough operators (a majority of those who answer, and the config's
-    minimum). A used nonce and a height need enough operators that have seen as much; gas needed and nonces pending are the least
-    that enough operators call sufficient. A simulation is made at one block and decided by majority: a single dishonest operator
-    neither stops the agent nor makes it send, and a wrong simulation can only cost gas, since minimums and deadline are in the
-    transaction itself.
+    Receipts, headers and block hashes must be equal from enough operators (a majority of those who
+    answer, and the config's minimum). A used nonce and a height need enough operators that have
+    seen as much; gas needed and pending nonces are the least that enough operators call sufficient.
+    A simulation is made at one block and decided by majority. A single dishonest operator can
+    neither stop the agent nor make it send, and a wrong simulation can only cost gas, since
+    minimums and deadline are in the transaction itself.
     """
 
     def __init__(self, endpoint_pool: EndpointPool, chain_id: int, submit: Endpoint | None = None, public_fallback: bool = False) -> None:
-        """With `submit` signed bytes go there alone; with `public_fallback` also to the panel where `submit` does not take them."""
+        """Set the endpoints. With `submit` signed bytes go only there; with `public_fallback` also
+        to the panel if `submit` refuses.
+        """
         self._endpoint_pool = endpoint_pool
         self._chain_id = chain_id
         self._submit = submit
         self._public_fallback = public_fallback
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
-        """See ports.Sender; all at the newest block that enough operators have. Gas is that of the operators who say it succeeds."""
+        """Simulate as ports.Sender, at the newest block that enough operators have. Gas is from
+        operators whose simulation succeeds.
+        """
         asked = ask_at_one_block(
             self._endpoint_pool, lambda one, height: self._here(NodeSender(one).simulate(tx, sender, height)), lambda found: found.head
         )
@@ -471,11 +484,10 @@ class QuorumSender:
         return Simulation(False, f"endpoints disagree ({message}; it succeeds for {succeeded})", 0, results[0][1].head)
 
     def send(self, signed: SignedTx) -> None:
-        """Send as ports.Sender: the same bytes to every public endpoint at once, or to the private one alone.
-
-        That is still one sending: a nonce is used once, and an endpoint that withholds the bytes has no effect. Accepted by one is
-        accepted. An unknown fate at one is unknown, unless another accepted. A refusal must come from all; a used nonce is checked
-        before it is believed.
+        """Send as ports.Sender: the bytes go to every public endpoint at once, or to the private
+        one alone. This is still one send: a nonce is used once, and an endpoint that withholds the
+        bytes has no effect. One acceptance suffices. An unknown outcome at one endpoint is unknown,
+        unless another accepted. A refusal must come from all; a used nonce is verified first.
         """
         taken, refusals, lost = self._offer_all(signed)
         if taken:
@@ -507,7 +519,9 @@ class QuorumSender:
         return found
 
     def nonces(self, owner: str) -> tuple[int, int]:
-        """Return the nonces as ports.Sender. A used nonce confirms all below it; a pending one that a single mempool holds is outvoted."""
+        """Return the nonces as ports.Sender. A used nonce confirms all below it; a pending nonce in
+        a single mempool is outvoted.
+        """
         poll = self._hear(lambda node: node.nonces(owner), lambda answers: True)
         latest: dict[str, int] = {}
         pending: dict[str, int] = {}
@@ -520,7 +534,7 @@ class QuorumSender:
         return common, max(common, lowest_sufficient(pending, enough))
 
     def head(self) -> Head:
-        """See ports.Sender: the newest header that enough operators have alike."""
+        """Return the newest header that enough operators agree on (ports.Sender)."""
         return ask_at_one_block(
             self._endpoint_pool, lambda one, height: self._on_chain(NodeSender(one).head(height)), lambda head: head
         ).said[0][1]
@@ -542,7 +556,9 @@ class QuorumSender:
         return find_conflicting_tx(self._endpoint_pool, owner, nonce, self.head().number)
 
     def _hear(self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]) -> dict[Endpoint, T]:
-        """Return answers of at least a quorum of operators; once `settled` is true, the rest are not awaited."""
+        """Return answers of at least a quorum of operators; once `settled` is true, the rest are
+        ignored.
+        """
         wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._endpoint_pool.min_operators)
         poll = self._endpoint_pool.ask(
             lambda endpoint: question(NodeSender(endpoint)),
@@ -561,7 +577,9 @@ class QuorumSender:
         return TransactionStatus("pending" if known else "unknown", None)
 
     def _offer_all(self, signed: SignedTx) -> tuple[bool, list[Refusal], list[Retryable | OperatorNeeded]]:
-        """Offer to each target; return True if one accepted, the refusals, and the failures that leave its fate unknown."""
+        """Offer to each target; return True if one accepted, the refusals, and the failures with
+        unknown outcome.
+        """
         refusals: list[Refusal] = []
         lost: list[Retryable | OperatorNeeded] = []
         targets = [EndpointPool([self._submit], 1)] if self._submit is not None else []
@@ -591,7 +609,9 @@ class QuorumSender:
 
 
 def _offer(endpoint: Endpoint, signed: SignedTx) -> Refusal | None:
-    """Return None if the endpoint now has the transaction, else its refusal. Raises if its fate is unknown."""
+    """Return None if the endpoint now has the transaction, else its refusal. Raises if the outcome
+    is unknown.
+    """
     try:
         NodeSender(endpoint).offer(signed)
     except (NonceUsed, SendRefused) as refusal:

@@ -236,7 +236,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class SecondQuote:
-    """Output of one leg's pool by an independent library; `error` if it gave none."""
+    """Output of one leg's pool by an independent library; `error` if there is none."""
 
     leg: int
     amount_out_raw: int | None

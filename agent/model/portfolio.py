@@ -16,7 +16,9 @@ from agent.units import NATIVE, Price, Token
 
 
 PORTFOLIO = "portfolio"
-"""In place of a token's address: the order is for the whole, by what a unit of it is worth."""
+"""Subject of an order on the whole portfolio, in place of a token's address; its price is the NAV
+per share.
+"""
 
 
 class OrderKind(Enum):
@@ -127,7 +129,9 @@ class NavPerShare:
 
 @dataclass(frozen=True, slots=True)
 class BlockedExit:
-    """An asset that an order sells and that cannot be sold now, `why`, and what its owner can do about it. It keeps what it has."""
+    """An asset that an order sells but that cannot be sold now: `why`, and the owner's remedy. Its
+    holdings stay.
+    """
 
     token: str
     why: str
@@ -152,11 +156,11 @@ class SubmissionRefusal:
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One target: weight in bps of the investable total, `reserve_raw` base units left alone, `feed` its USD price feed.
-
-    With `native` the token is the wrapped native coin, and the wallet's native coin counts with it. `rebasing_bps` is what its
-    balance may change by in a day without any transfer, as those of rebasing and interest-bearing tokens do. `band` is its own, in
-    place of that of the trigger. Above `max_bps` of the portfolio nothing more of it is bought.
+    """One target: weight in bps of the investable total, `reserve_raw` base units outside the
+    portfolio, `feed` its USD price feed. With `native` the token is the wrapped native coin, and
+    the wallet's native coin counts with it. `rebasing_bps` is the largest daily change of its
+    balance without a transfer, of rebasing and interest-bearing tokens. `band` replaces the
+    trigger's. Above `max_bps` of the portfolio it is not bought.
     """
 
     token: Token
@@ -208,7 +212,9 @@ class Portfolio:
 
 
 class Destination(Enum):
-    """End point of a triggered rebalance: the target, the nearer edge of the band, half of the way, or as far as it pays."""
+    """Destination of a triggered rebalance: target, nearer edge of the band, halfway, or as far as
+    it pays.
+    """
 
     TARGET = "target"
     BAND = "band"
@@ -227,11 +233,11 @@ class TradeSide(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Trigger, destination and restraints of rebalancing.
+    """Trigger, destination and constraints of rebalancing.
 
-    BAND needs a trigger with a band; ZONE and the no-trade zone require each other. A price trigger must also fire on the prices of
-    the `confirm_blocks` blocks before. A schedule is due up to `jitter_bps` of its interval late, at random. With `only` one side
-    alone is traded.
+    BAND needs a trigger with a band; ZONE and the no-trade zone require each other. A price trigger
+    must also fire on the prices of the `confirm_blocks` preceding blocks. A schedule is delayed by
+    up to `jitter_bps` of its interval, at random. With `only` a single side is traded.
     """
 
     trigger: Trigger
@@ -297,7 +303,7 @@ class SlicingCost:
 
     @property
     def total(self) -> Fraction:
-        """Everything that is compared."""
+        """Total of all compared costs."""
         return self.fees + self.impact + self.skew + self.gas + self.waiting + self.rest
 
 
@@ -323,11 +329,11 @@ class PriceSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceConfig:
-    """Sources of the reference price in order of preference; a feed older than `feed_max_age_s` does not count.
-
-    `feed_ages` are other ages by feed, in seconds. `mean_pools` are the pools whose means count, with the code that was pinned;
-    None lets every pool of the snapshot count. While the sequencer of a rollup is down by `sequencer_feed`, and until it has
-    been up again for `sequencer_grace_s`, nothing is traded.
+    """Sources of the reference price in order of preference; a feed older than `feed_max_age_s`
+    does not count. `feed_ages` overrides this age by feed, in seconds. `mean_pools` are the pools
+    whose TWAPs count, with their pinned code; None allows every pool of the snapshot. Nothing is
+    traded while `sequencer_feed` reports a rollup's sequencer down, and until it has been up for
+    `sequencer_grace_s`.
     """
 
     kinds: tuple[PriceSource, ...]
@@ -340,11 +346,11 @@ class ReferenceConfig:
 
     @property
     def uptime(self) -> tuple[str, ...]:
-        """The sequencer's feed, where there is one."""
+        """The sequencer's feed, if any."""
         return () if self.sequencer_feed is None else (self.sequencer_feed,)
 
     def max_age_s(self, feed: str) -> int:
-        """Greatest age of that feed's round, in seconds."""
+        """Maximum age of that feed's round, in seconds."""
         return dict(self.feed_ages).get(feed, self.feed_max_age_s)
 
 

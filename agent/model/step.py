@@ -1,4 +1,4 @@
-"""StepInput, everything that one step decides from, and History, the store's part of it."""
+"""StepInput, all inputs of one step, and History, the store's part of it."""
 
 from __future__ import annotations
 

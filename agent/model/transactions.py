@@ -34,7 +34,9 @@ class IntentState(Enum):
 
 
 class IntentEvent(Enum):
-    """Event that changes the state of a stored intent; `agent.store.transitions` has the permitted ones by state."""
+    """Event that changes the state of a stored intent; `agent.store.transitions` lists those
+    permitted in each state.
+    """
 
     SIGN = "sign"
     DROP = "drop"
@@ -83,9 +85,8 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class LiquidityAdded:
-    """An IncreaseLiquidity event of a position manager: base units taken of (token0, token1), and whom the token was minted to.
-
-    `minted_to` is None if the token existed before.
+    """An IncreaseLiquidity event of a position manager: base units taken of (token0, token1), and
+    the recipient of the minted token, `minted_to`; None if the token existed before.
     """
 
     manager: str
@@ -130,7 +131,7 @@ class Receipt:
         return deltas
 
     def unwrapped(self, token: str, *holders: str) -> int:
-        """Base units of `token` that one of `holders` turned into native coin."""
+        """Return base units of `token` that one of `holders` unwrapped."""
         return sum(one.raw for one in self.wrapped if (one.token, one.recipient) == (token, NATIVE) and one.sender in holders)
 
 
@@ -177,12 +178,12 @@ class Intent:
         """Return the change of the wallet's native coin without gas, wei."""
         if self.receipt is None or self.receipt.status != 1:
             return 0
-        if self.kind is IntentKind.PAYOUT:  # the recipient may unwrap coins of its own in the same transaction
+        if self.kind is IntentKind.PAYOUT:  # the recipient may unwrap its own coins in that transaction
             return -self.tx.value_wei
         return self.receipt.unwrapped(coin, wallet, self.tx.to) - (self.tx.value_wei if self.tx.to != wallet else 0)
 
 
-# --- Requests of the owner beside trading: withdrawals, reservations, and shutdown.
+# --- Requests of the owner: withdrawals, reservations, and shutdown.
 
 
 class RequestKind(Enum):
@@ -193,7 +194,7 @@ class RequestKind(Enum):
 
 
 class RequestState(Enum):
-    """OPEN until everything of it is done; RELEASED where its owner took it back."""
+    """OPEN until completed; RELEASED if the owner withdrew it."""
 
     OPEN = "open"
     DONE = "done"
@@ -226,10 +227,12 @@ class WithdrawalProgress:
 
 @dataclass(frozen=True, slots=True)
 class OwnerRequest:
-    """One request. `to` is the confirmed payout address (None: nothing is paid). `to_stable`: everything is sold for the numeraire.
+    """One request.
 
-    `payments` of a withdrawal are fixed when it is asked for; a stop pays what there is in the end. `asked_s` is chain time.
-    `parts` is the progress of a withdrawal in parts (None: it is raised in one plan).
+    `to` is the confirmed payout address (None: no payment). With `to_stable` everything is sold for
+    the numeraire. `payments` of a withdrawal are fixed at the request; a stop pays the final
+    balance. `asked_s` is chain time. `parts` is the progress of a withdrawal in parts (None: raised
+    in one plan).
     """
 
     id: int

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-# --- Risk of deviating from the targets: the owner's aversion, volatilities and correlations; and a plan's saving of it.
+# --- Risk of deviating from the targets: risk aversion, volatilities, correlations; and a plan's
+# saving of it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class TrackingRisk:
 
 @dataclass(frozen=True, slots=True)
 class NoTradeZone:
-    """Acts when a plan saves more risk than it costs, and goes as far as its last unit does."""
+    """Fires when a plan saves more risk than it costs; the plan goes as far as its last unit pays."""
 
     risk: TrackingRisk
 
@@ -161,7 +162,7 @@ SingleTrigger = Threshold | Every | Cron | HybridTrigger | StagedTrigger | Drawd
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Acts when any of several triggers does, each by its own band and its own schedule."""
+    """Fires when any of several triggers does, each with its own band and schedule."""
 
     triggers: tuple[SingleTrigger, ...]
 

@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class AllocationNeeds(Enum):
-    """Data that weights are chosen from, beside the assets and their bounds."""
+    """Data for choosing weights, besides the assets and their bounds."""
 
     NOTHING = "nothing"
     SUPPLIES = "supplies"
@@ -24,7 +24,7 @@ class AllocationMethod(Enum):
     needs: AllocationNeeds
 
     def __new__(cls, name: str, needs: AllocationNeeds = AllocationNeeds.NOTHING) -> AllocationMethod:
-        """Return the method of that name in the config and in stores."""
+        """Create a method by its name in config and stores."""
         method = object.__new__(cls)
         method._value_, method.needs = name, needs
         return method
@@ -114,5 +114,5 @@ class Allocation:
     returns: int = 0
 
     def bps(self, token: str) -> int:
-        """Weight of one token; 0 for one that has none."""
+        """Return the weight of a token; 0 if it has none."""
         return dict(self.weights_bps).get(token, 0)

@@ -126,7 +126,7 @@ class Heartbeat:
         return "Heartbeat(hidden)"
 
     def beat(self) -> None:
-        """Send one, unless the last one is still being sent: that one then counts as failed."""
+        """Send a heartbeat, unless the last is still being sent; that one then counts as failed."""
         if not self._busy.acquire(blocking=False):
             self._failed("the last heartbeat is still on its way")
             return
@@ -134,7 +134,7 @@ class Heartbeat:
         self._thread.start()
 
     def settle(self, within_s: float = TIMEOUT_S) -> None:
-        """Wait until the last one was sent or failed."""
+        """Wait until the last heartbeat was sent or failed."""
         if self._thread is not None:
             self._thread.join(within_s)
 
@@ -195,7 +195,7 @@ class Watchdog:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Allow any silence while inside: a user is being asked."""
+        """Allow any silence inside the context: a user is being asked."""
         self._asking = True
         try:
             yield
@@ -212,7 +212,9 @@ class Watchdog:
 
     @contextmanager
     def watching(self, hung: Callable[[str], None], alive: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Run the thread while inside. It calls `alive` at each check, and `hung` once, with the description of a hang."""
+        """Run the thread inside the context. It calls `alive` at each check, and `hung` once, with
+        the description of a hang.
+        """
         self._watched = threading.current_thread().ident
         thread = threading.Thread(target=self._run, args=(hung, alive), name="trimtab watch", daemon=True)
         thread.start()

@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "trimtab"
     sys_version = ""
-    wbufsize = 2**16  # headers and body leave in one write: apart, the body waits 40 ms (Nagle, delayed acknowledgements)
+    wbufsize = 2**16  # headers and body are sent in one write; separately, the body waits 40 ms (Nagle, delayed acknowledgements)
 
     def do_GET(self) -> None:
         """Answer a GET."""

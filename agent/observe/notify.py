@@ -1,4 +1,6 @@
-"""Alert delivery: one thread per channel, so that a slow one delays no other; and the notifier that feeds them."""
+"""Alert delivery: one thread per channel, so that a slow channel delays no other; and the notifier
+that feeds them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ SendMessage = Callable[[str, str], str]
 """Takes title and text, returns why it failed, empty where it arrived."""
 MAX_QUEUED = 100
 UNANSWERED = "no answer in time"
-"""Why a channel has failed that did not answer before its timeout."""
+"""Failure reason of a channel that did not answer before its timeout."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 
 
@@ -69,7 +71,7 @@ class AlertChannel:
         return found
 
     def close(self, within_s: float) -> None:
-        """Wait that long for pending messages, then give up; undelivered ones do not count as failed."""
+        """Wait for pending messages, then give up; undelivered messages do not count as failed."""
         end = time.monotonic() + within_s
         while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < end:
             time.sleep(0.02)
@@ -133,7 +135,9 @@ def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[De
 
 
 CLOSING_S = 5.0
-"""Seconds that the end of a run waits for pending messages; the rest is sent when the run begins again."""
+"""Seconds for which the end of a run waits for pending messages; the rest is sent at the next
+start.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,9 @@ class AlertNotifier:
         self._settle(drain_channels((listener.channel for listener in self._listeners.values()), within_s))
 
     def send_now(self, alert: Alert, now_s: int, within_s: float = CLOSING_S) -> None:
-        """Send one alert at once and wait for it, when the process is about to end and its store may be what hangs."""
+        """Send one alert at once and wait for it: the process is about to end, and its store may be
+        hanging.
+        """
         for name, listener in self._listeners.items():
             if alert.kind in listener.kinds and alert.kind in self._rules.kinds:
                 listener.channel.put(AlertMessage(0, name, alert.kind, alert.text, now_s))

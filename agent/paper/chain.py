@@ -49,10 +49,12 @@ class PaperWalletStore(Protocol):
 
 
 class PaperChain:
-    """ports.Sender. A transaction is executed at the pools of the first snapshot of a later block than the one it was sent at.
+    """ports.Sender.
 
-    So no fill happens at a price that was seen before sending. Its effect on pools lasts for its block alone: the next snapshot has the
-    real ones. Gas follows the planner's model at the header's fees. Its own blocks are never reorganised.
+    A transaction is executed at the pools of the first snapshot of a later block, so that no fill
+    uses a price seen before sending. Its effect on pools lasts for its block alone: the next
+    snapshot has the real ones. Gas follows the planner's model at the header's fees. Its own blocks
+    are never reorganised.
     """
 
     def __init__(self, book: PaperWalletStore, reader: Reader, heads: Callable[[], Head], place: RouterAddresses) -> None:
@@ -77,7 +79,7 @@ class PaperChain:
         return self._seen
 
     def real(self, block_hash: str) -> Snapshot | None:
-        """The newest real snapshot, if it is of that block."""
+        """Return the newest real snapshot, if it is of that block."""
         return self._seen if self._seen is not None and self._seen.head.hash == block_hash else None
 
     # ports.Sender
@@ -307,9 +309,9 @@ def paper_from_amounts(snapshot: Snapshot, raw: Mapping[str, int], native_wei: i
 
 
 def paper_from_value(step: StepInput, value: Fraction, native_wei: int) -> PaperWallet:
-    """Paper wallet of `value` whole coins of the numeraire, spread over the targets at reference prices and rounded down.
-
-    Reserves come on top. Raises ConfigError for an asset that has no price now.
+    """Return a paper wallet of `value` whole coins of the numeraire, spread over the targets at
+    reference prices and rounded down, plus reserves. Raises ConfigError for an asset without a
+    price.
     """
     portfolio, found = step.portfolio, reference_prices(step)
     whole = value * 10**portfolio.numeraire.decimals

@@ -17,10 +17,8 @@ from agent.units import Value
 
 @dataclass(slots=True)
 class PlanDraft:
-    """Legs so far with their effects.
-
-    `barred` are the pools of legs below their fair floor, with the reason, and `unfair` the value that was not traded because of
-    it: that of the routes with such a leg.
+    """Legs so far with their effects. `barred` are the pools of legs below their fair floor, with
+    the reason, and `unfair` the value not traded because of them.
     """
 
     legs: list[Leg] = field(default_factory=list)
@@ -41,7 +39,7 @@ class PlanDraft:
         return plan_gas_units(problem.gas, with_payment_legs(problem.coin, self.legs), sum(self.leg_gas))
 
     def chains(self) -> list[list[int]]:
-        """Positions of the legs of each chain, in order: up to the one that pays the wallet."""
+        """Return positions of the legs of each chain, in order: up to the leg that pays the wallet."""
         ends = [number + 1 for number, leg in enumerate(self.legs) if leg.sink is LegFunding.WALLET]
         return [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
 
@@ -60,18 +58,24 @@ class PlanDraft:
 
 
 FULL = Fraction(999, 1_000)
-"""Part of what the ticks read take from which on a leg came to their end: the solve stops a little before a bound."""
+"""Fraction of the known ticks from which a leg counts as reaching their end: the solve stops
+slightly before a bound.
+"""
 
 
 def plan_pools_out_of_ticks(step: StepInput, legs: Iterable[Leg]) -> tuple[str, ...]:
-    """Pools in which the legs of a plan for this step come to the end of the ticks read, before limits.price_impact binds."""
+    """Return pools in which a plan's legs reach the end of the known ticks before
+    limits.price_impact binds.
+    """
     limit_bps = step.limits.price_impact_bps
     bound_bps = UNBOUNDED_BPS if limit_bps is None else min(limit_bps, UNBOUNDED_BPS)
     return pools_out_of_ticks({pool.address: pool for pool in step.snapshot.pools}, legs, bound_bps)
 
 
 def pools_out_of_ticks(pools: Mapping[str, Pool], legs: Iterable[Leg], impact_bps: int) -> tuple[str, ...]:
-    """Pools in which the legs come to the end of the ticks read, before they have moved the price by `impact_bps`."""
+    """Return pools in which the legs reach the end of the known ticks before moving the price by
+    `impact_bps`.
+    """
     sold: Counter[tuple[str, str]] = Counter()
     for leg in legs:
         if leg.pool in pools:

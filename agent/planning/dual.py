@@ -23,7 +23,7 @@ from agent.planning.pool_curves import CurveStack
 
 
 ROUNDS = 6
-"""Bounds taken up or let go one by one, per unknown."""
+"""Maximum number of bounds activated or released one by one, per unknown."""
 RIDGE = 2e-9
 """Curvature added to each unknown, once it is scaled to one, per unknown that there is: flat directions have an end then.
 
@@ -138,7 +138,7 @@ STEPS = 60
 TRIES = 40
 """Most tries of one step's length."""
 ENOUGH = 0.3
-"""Part of the slope along a step that may be left at its end."""
+"""Fraction of the slope along a step that may remain at its end."""
 STRAIGHT = 0.9
 """Part of the slope along a step that remains if nothing bends: such a step continues."""
 NOISE = 1e-15
@@ -146,7 +146,7 @@ NOISE = 1e-15
 LEAST_PRICE = 1e-3
 """Least value of a pool's output unit, which can only loosen the bound."""
 LEAST_RATE = 1e-12
-"""Least rate asked for: any lower rate sells everything."""
+"""Least rate: any lower rate sells everything."""
 SNAP = 1e-15
 """Distance from an end of its range at which a multiplier counts as there."""
 BALANCED = 1e-9
@@ -226,7 +226,7 @@ def _solved(program: Program, stack: CurveStack, near: Solution | None, below: f
 
 
 def _polished(program: Program, stack: CurveStack, here: _Point, sides: list[int]) -> _Point:
-    """A few whole Newton steps more, each taken where it halves the imbalance."""
+    """Return the point after a few more full Newton steps, each kept if it halves the imbalance."""
     for _ in range(POLISH):
         slack = here.slack(program)
         if not EXACT < slack <= BALANCED:
@@ -269,7 +269,7 @@ class PoolResponses:
 
 
 class _Point(PoolResponses):
-    """The dual at one z: value, slope, and what the pools answer."""
+    """The dual at one z: value, slope, and the pools' responses."""
 
     __slots__ = ("above", "slope", "value", "z")
 
@@ -294,9 +294,8 @@ class _Point(PoolResponses):
         return float(np.abs(self.slope[free]).max(initial=0.0))
 
     def curvature(self, program: Program, stack: CurveStack, felt: FloatArray) -> FloatArray:
-        """Second derivatives of the dual in z; a pool adds one direction, the price pair that it answers.
-
-        `felt` is how steeply each pool was found to answer along the last steps, where that is steeper than here.
+        """Return second derivatives of the dual in z; each pool adds one direction, its price pair.
+        `felt` is the observed steepness of each pool along the last steps, if steeper than here.
         """
         root = self.root
         steep = np.maximum(self.depth / (2 * stack.keep * stack.keep * root * root * root), felt) / self.into
@@ -315,7 +314,7 @@ class _Point(PoolResponses):
 
 
 def _within(program: Program, z: FloatArray) -> FloatArray:
-    """Clip z to its ranges, and snap it to an end that only rounding keeps it from."""
+    """Clip z to its ranges, and snap it to an end within rounding error."""
     z = np.where(z - program.low <= SNAP, program.low, z)
     return np.asarray(np.where(program.high - z <= SNAP, program.high, z))
 

@@ -30,16 +30,18 @@ LEAST_PRICE = 1e-6
 SLACK = Fraction(10**7 - 1, 10**7)
 """Taken off a turnover that has to shrink, so that it does not end above its limit again."""
 WORTH_A_ROUTE = 1e-6
-"""Part of the scale above which a cut chain is worth another way."""
+"""Fraction of the scale above which a cut chain justifies another route."""
 FULL = 1 - 1e-6
-"""Part of what a pool takes within its bounds from which on it counts as full."""
+"""Fraction of a pool's capacity from which it counts as full."""
 USED_UP = 1 - 1e-4
 """Part of the limit of turnover from which on it is what bounds a plan: within bands flows end a little below it."""
 DUST = "less than limits.min_trade"
 HAIR = Fraction(1, 100_000)
-"""Part of the portfolio, a tenth of a basis point, below which what a pool's floor forbids is dust: the route alone is left out."""
+"""Fraction of the portfolio (a tenth of a basis point) below which value blocked by a pool's floor
+is dust: only the route is dropped.
+"""
 UNFAIR = Fraction(1, 2)
-"""Part of what a pool trades beside it, up to which that holds too."""
+"""Limit on that dust as a fraction of the pool's other trade."""
 UNMOVED = 1e-8
 """Part of the scale below which a token counts as where it was."""
 
@@ -138,7 +140,9 @@ class _FixedPointIteration:
         return choice is not None and routes is not None and self._drafted(choice, routes)
 
     def _chosen(self, search: FlowOptimizer, rows: IndexArray) -> PoolSelection | None:
-        """Return the best flows through pools worth their gas; None after a token that moves too little was set to stay."""
+        """Return the best flows through pools worth their gas; None after a token that moves too
+        little was fixed.
+        """
         market, state = self.market, self.state
         least = 0.0 if self.min_trade is None else float(self.min_trade) / market.scale
         if not self.pruned:
@@ -159,7 +163,9 @@ class _FixedPointIteration:
         return choice
 
     def _set_still(self, moves: FloatArray, least: float) -> bool:
-        """Set the token that moves least to stay, if it moves less than is worth a trade; True if one was set."""
+        """Fix the token that moves least, if it moves less than a trade; return True if a token was
+        fixed.
+        """
         unmoved = self.state.unmoved
         small = [(abs(move), token) for token, move in enumerate(moves.tolist()) if UNMOVED < abs(move) < least and token not in unmoved]
         if small:
@@ -253,10 +259,10 @@ def _given(market: PoolGraph, draft: PlanDraft, moves: FloatArray) -> FloatArray
 
 
 def _broken(market: PoolGraph, state: FixedPoint, budget: Value | None, min_trade: Value | None, settled: bool) -> bool:
-    """Return True if a draft breaks a limit, and record in `state` what to leave out.
+    """Return True if a draft breaks a limit, and record in `state` what to exclude.
 
-    The limits: turnover (reduced only once the iteration has settled), a token that moves less than min_trade, and more than dust
-    through a pool below its floor.
+    The limits: turnover (reduced only once the iteration has settled), a token that moves less than
+    min_trade, and more than dust through a pool below its floor.
     """
     problem, draft, broken = market.problem, state.draft, False
     for pool, why in draft.barred.items():
@@ -285,15 +291,14 @@ def _broken(market: PoolGraph, state: FixedPoint, budget: Value | None, min_trad
 ANY_PRICE = 0.9
 """Range of the dual price of the token sold: any proceeds are accepted, within impact bounds and floors."""
 SOLD = 1 - 1e-7
-"""Part of a token from which on a solve sells all of it."""
+"""Fraction of a token above which a solve sells all of it."""
 TRIES = 4
 """Most times that it is tried anew without pools that pay less than their floor."""
 
 
 def sell_exits_whole(market: PoolGraph, settled: FixedPoint, into: int, min_trade: Value | None) -> FixedPoint:
-    """Replace the legs by ones that sell leaving tokens whole, if the settled ones do not and these keep to all limits.
-
-    Tokens in `unmoved`, and those worth less than `min_trade`, still stay.
+    """Replace the legs by legs that sell leaving tokens whole, if these keep all limits. Tokens in
+    `unmoved`, and those worth less than `min_trade`, stay.
     """
     problem = market.problem
     exiting = [i for i in range(len(problem.nodes)) if i != into and _may_go(problem, settled, i, min_trade or Fraction(0))]
@@ -315,7 +320,7 @@ def sell_exits_whole(market: PoolGraph, settled: FixedPoint, into: int, min_trad
 
 
 def _may_go(problem: Problem, settled: FixedPoint, token: int, least: Value) -> bool:
-    """True if all of a token is to be sold, and it is worth a trade."""
+    """True if all of a token is to be sold and it is worth a trade."""
     node = problem.nodes[token]
     known = node.address in problem.leaving and settled.unmoved.get(token, DUST) == DUST
     return known and node.spendable_raw > 0 and node.spendable_raw * node.price >= least
@@ -328,7 +333,9 @@ def _left(problem: Problem, draft: PlanDraft, token: int) -> int:
 
 
 def _drafted(market: PoolGraph, exiting: list[int], into: int, dropped: dict[str, str]) -> tuple[PlanDraft, list[int]]:
-    """Legs that sell those of these tokens that pools take whole, for the most, gas counted; and which those are."""
+    """Return the best legs that sell whole those of these tokens that pools take whole, net of gas;
+    and these tokens.
+    """
     nodes, rows = market.problem.nodes, market.rows(dropped)
     stack, sold = market.real.rows(rows), list(exiting)
     while sold:
@@ -344,7 +351,7 @@ def _drafted(market: PoolGraph, exiting: list[int], into: int, dropped: dict[str
         return PlanDraft(), []
 
     def solve_flows(part: CurveStack, near: Solution | None) -> Solution:
-        """Return the best flows; worthless if they leave a part unsold."""
+        """Return the best flows, with bound −∞ if they leave a part unsold."""
         found = solve_dual(program, part, near)
         gone = found.moved(part)
         return found if all(-gone[i] >= SOLD * start[i] for i in sold) else replace(found, bound=-np.inf)

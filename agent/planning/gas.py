@@ -39,7 +39,9 @@ class WrappedNative:
 
     @property
     def cap_raw(self) -> int | None:
-        """The most that legs may sell where native coin counts; None if it does not and nothing was approved yet."""
+        """Return the most that legs may sell if native coin counts; None if not and nothing is
+        approved.
+        """
         if not self.counts:
             return None if self.approved_raw is None else max(0, self.approved_raw - self.refill_raw)
         most_raw = self.wrapped_raw - self.refill_raw + self.free_wei
@@ -130,7 +132,7 @@ def _refilled_from(legs: Sequence[Leg], chain: int) -> tuple[Leg, ...]:
 TOKEN_UNITS = 2_500
 """First call of a token's contract in a transaction: cold less warm account."""
 SLOT_UNITS = 4_900
-"""First write of a slot that holds something: cold read and write, less what a later write costs."""
+"""First write of a non-zero slot: cold read and write, less the cost of a later write."""
 FIRST_WRITE_UNITS = 17_100
 """Extra gas of the first write of a slot that was zero: 20,000 instead of 2,900."""
 CLEARED_UNITS = 4_800
@@ -138,7 +140,7 @@ CLEARED_UNITS = 4_800
 PASSING_UNITS, PASSED_UNITS = 22_100, 19_900
 """A router balance from zero and back within the transaction: its cost, and its refund."""
 REFUNDED = 5
-"""At most one part in so many of the gas is refunded (EIP-3529)."""
+"""Divisor of gas that bounds refunds (EIP-3529)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ ROUTER_GAS = {
     "swap_router_02": RouterGas("swap_router_02", 24_000, 0, False, 0, 7_700, 18_300, 27_200, 18_300),
     "rebalancer": RouterGas("rebalancer", 27_000, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300),
 }
-"""By name of execution.router."""
+"""Router gas by name of execution.router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,19 +182,23 @@ class GasInputs:
 def leg_gas_units(
     pool: Pool, ticks_crossed: int, steps: int = 1, router: RouterGas = ROUTER_GAS["swap_router_02"], moved: bool = True
 ) -> int:
-    """Return the gas units of one swap in `pool` without its tokens; `moved` is true if it changes what the pool observes."""
+    """Return the gas units of one swap in `pool` without its tokens; `moved` is true if it writes
+    an observation.
+    """
     gas = pool.gas
     stops = gas.tick * ticks_crossed + gas.stop * max(0, steps - 1 - ticks_crossed)
     return gas.swap[router.name] + stops + (gas.moved if moved or ticks_crossed else 0)
 
 
 def repeat_leg_gas_units(pool: Pool, router: RouterGas) -> int:
-    """Return the gas units of a further swap through a pool in the same direction; its observation is written once."""
+    """Return the gas units of a further swap through a pool in that direction; the observation is
+    written once.
+    """
     return pool.gas.swap[router.name] - pool.gas.again
 
 
 def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
-    """Return the gas of these legs' transaction, given the gas of their swaps alone; 0 without legs."""
+    """Return the gas of a transaction of these legs, given the gas of their swaps; 0 without legs."""
     if not legs:
         return 0
     router = facts.router

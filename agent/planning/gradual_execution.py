@@ -57,7 +57,7 @@ from agent.units import BPS, NATIVE, Price, Value, ceil_int, price_text, value_t
 
 HOUR_S = 3_600
 PRECISION = 10**12
-"""Precision of remaining impact, rounded up: a pool never recovers further than assumed."""
+"""Precision of the remaining impact, rounded up: a pool never recovers more than assumed."""
 
 
 def compare_slice_counts(step: StepInput, decision: Rebalance, goal: Goal, whole: Plan, references: ReferencePrices) -> SlicingComparison:
@@ -77,20 +77,24 @@ def compare_slice_counts(step: StepInput, decision: Rebalance, goal: Goal, whole
 
 
 def value_to_move(step: StepInput, goal: Goal, prices: Mapping[str, Price]) -> Value:
-    """Value to sell, or to buy where that is more, until the goal is reached."""
+    """Return the value to sell, or to buy if that is more, until the goal is reached."""
     lacks = corrections(compute_drifts(step, prices), goal).values()
     return max(sum((-lack for lack in lacks if lack < 0), Fraction(0)), sum((lack for lack in lacks if lack > 0), Fraction(0)))
 
 
 def max_slices(step: StepInput, intended_value: Value) -> int:
-    """As many as the config allows, and as leave the smallest of them above limits.min_trade; at least one."""
+    """Return the largest slice count within the config that keeps slices above limits.min_trade; at
+    least one.
+    """
     pace, least = step.execution.pace, step.limits.min_trade
     smallest = 1 - Fraction(pace.size_jitter_bps, BPS)
     return pace.max_rounds if not least else max(1, min(pace.max_rounds, int(intended_value * smallest / least)))
 
 
 def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
-    """Part of a move that is left after so long: 2^(-seconds / half-life), rounded up."""
+    """Return the fraction of a price move left after this time: 2^(-seconds / half-life), rounded
+    up.
+    """
     share = DECIMAL.power(2, DECIMAL.divide(-seconds, half_life_s))
     return Fraction(min(PRECISION, int(share * PRECISION) + 1), PRECISION)
 
@@ -130,7 +134,7 @@ class _SliceSimulation:
         goal = partial_goal(compute_drifts(self.step, self.prices), self.goal, part)
         try:
             return planner.plan(self.step, replace(self.decision, goal=goal), self.references)
-        except Refused:  # the remainder then counts as rest
+        except Refused:  # the remainder counts as rest
             return None
 
     def _sold(self, plan: Plan) -> Value:
@@ -179,7 +183,9 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
 
 
 def _dearest(step: StepInput, costs: list[SlicingCost]) -> Fraction:
-    """Return the price of a unit that stays unmoved: limits.plan_cost, else the highest unit cost of all counts."""
+    """Return the price of an unmoved unit: limits.plan_cost, else the highest unit cost of all
+    counts.
+    """
     if step.limits.plan_cost_bps is not None:
         return Fraction(step.limits.plan_cost_bps, BPS)
     return max((_paid(cost) / cost.moved for cost in costs if cost.moved > 0), default=Fraction(0))
@@ -208,23 +214,24 @@ def _why(step: StepInput, one: SlicingCost, chosen: SlicingCost, options: tuple[
     )
 
 
-# --- Plans within the remainder of limits.daily_loss: if the worst case of the whole exceeds it, a part goes now.
+# --- Plans within the remainder of limits.daily_loss: if the worst case of the whole exceeds it,
+# plan a part.
 
 
 DAILY_LOSS = "limits.daily_loss"
 TRIES = 8
-"""Plans in search of one that fits."""
+"""Maximum number of plans tried."""
 MARGIN = Fraction(99, 100)
-"""Part of what seems to fit that is asked for: fees and impact of a smaller plan differ a little per unit."""
+"""Fraction of the estimate requested: unit costs of a smaller plan differ slightly."""
 SHOWN_BPS = 10
-"""A setting that would do it at once is rounded up to a tenth of a percent."""
+"""Rounding of a suggested setting: up to a tenth of a percent."""
 
 
 def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | None = None) -> Plan:
-    """Return a plan whose worst case fits the remainder of limits.daily_loss: the whole one, or a part, cheapest moves first.
-
-    An exit is never held back. If no part is worth a trade, the whole plan is returned, which the guard refuses. `whole` is the
-    result of planner.plan_after_tax if it is known. Raises Refused like it.
+    """Return a plan whose worst case fits the remainder of limits.daily_loss: the whole plan, or a
+    part with the cheapest moves first. Exits are never reduced. If no part is worth a trade, the
+    whole plan is returned, which the guard refuses. `whole` is the result of planner.plan_after_tax
+    if known. Raises Refused like it.
     """
     whole = whole or planner.plan_after_tax(step, decision)
     if decision.exit or (room := daily_loss_left(step)) is None:
@@ -246,13 +253,15 @@ def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | N
 
 
 def fits_daily_loss(step: StepInput, found: Plan) -> bool:
-    """True if its worst case fits the remainder of limits.daily_loss; for an exit its predicted cost, as in the guard."""
+    """True if the plan's worst case fits the remainder of limits.daily_loss; for an exit its
+    predicted cost, as in the guard.
+    """
     room = daily_loss_left_for_exits(step) if found.exits else daily_loss_left(step)
     return room is None or max(found.cost.total if found.exits else worst_case_loss(step, found), Fraction(0)) <= room
 
 
 def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
-    """Mark the plan as a part if limits.daily_loss is the reason for one; this step's approvals are not a reason."""
+    """Mark the plan as a part if limits.daily_loss is the reason; this step's approvals are not."""
     whole = plan_before_approvals(step, decision, whole)
     if fits_daily_loss(step, whole) or not found.turnover:
         return found
@@ -262,7 +271,7 @@ def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Pl
 
 
 def plan_before_approvals(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
-    """`whole`, the step's own plan, as it would be had nothing been approved yet."""
+    """Return `whole`, the step's plan, as it would be without approvals."""
     return planner.plan_after_tax(replace(step, spend_caps=()), decision) if step.spend_caps else whole
 
 
@@ -273,16 +282,17 @@ def daily_loss_left(step: StepInput) -> Value | None:
 
 
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:
-    """Return that remainder for an exit, which answers only for losses by trades."""
+    """Return the remainder of limits.daily_loss for an exit, which answers only for losses by
+    trades.
+    """
     history, room = step.history, daily_loss_left(step)
     lost = history.fell_24h + history.wasted_24h_wei * reference_prices(step).by_token.get(step.portfolio.wrapped_native, Fraction(0))
     return None if room is None else room + min(lost, max(Fraction(0), history.loss_24h))
 
 
 def worst_case_loss(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:
-    """The most that a plan may lose: every leg at its minimum, gas and approvals at their highest price.
-
-    Against present reference prices, unless others are given; numeraire base units.
+    """Return the largest possible loss of a plan: every leg at its minimum, gas and approvals at
+    their highest price. Valued at present reference prices by default; numeraire base units.
     """
     known = with_native(step, reference_prices(step).by_token if prices is None else prices)
     got = (leg.min_out_raw * known.get(leg.token_out, Fraction(0)) for leg in swap_legs(found) if leg.sink is LegFunding.WALLET)
@@ -290,14 +300,16 @@ def worst_case_loss(step: StepInput, found: Plan, prices: Mapping[str, Price] | 
 
 
 def worst_case_gas(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:
-    """The part of it that is gas."""
+    """Return the gas part of the worst case."""
     known = with_native(step, reference_prices(step).by_token if prices is None else prices)
     units = ceil_int((found.gas_units + approvals.gas_units(step, found)) * native_coin.GAS_MARGIN)
     return units * native_coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
 
 
 def partial_plan_reason(step: StepInput, worst: Value) -> str:
-    """Return why a part goes now, when the rest follows, and the setting that would do it all at once."""
+    """Return why only a part is traded now, when the rest follows, and the setting that would allow
+    all at once.
+    """
     limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
     wanted_bps = ceil_int((max(step.history.loss_24h, Fraction(0)) + worst) * BPS / whole / SHOWN_BPS) * SHOWN_BPS if whole else 0
     return (
@@ -307,7 +319,7 @@ def partial_plan_reason(step: StepInput, worst: Value) -> str:
 
 
 def daily_loss_wait_reason(step: StepInput) -> str:
-    """Return why no part goes now."""
+    """Return why no part is traded now."""
     numeraire, lost = step.portfolio.numeraire, step.history.loss_24h
     amounts = (value_text(value, numeraire.decimals, 2) for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost))
     return f"waits for {DAILY_LOSS}: {' of '.join(amounts)} {numeraire.label} were lost in 24 h; the next part follows as those losses age"
@@ -320,12 +332,14 @@ def value_sold(found: Plan, prices: Mapping[str, Price]) -> Value:
 
 
 def swap_legs(found: Plan) -> list[Leg]:
-    """Its legs but for what only turns the wallet's native coin into its wrapped form, or back."""
+    """Return the legs that exchange tokens, without wrapping and unwrapping of the wallet's native
+    coin.
+    """
     return [leg for leg in found.legs if leg.venue != NATIVE_VENUE or leg.source is not leg.sink]
 
 
 def with_native(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Price]:
-    """The prices with that of the native coin, its wrapped token's."""
+    """Return the prices with the native coin at its wrapped token's price."""
     return {**prices, NATIVE: prices.get(step.portfolio.wrapped_native, Fraction(0))}
 
 
@@ -344,8 +358,8 @@ ScheduledPlan = tuple[DecisionResult, Plan | None]
 def schedule_plan(step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan) -> ScheduledPlan:
     """Return the decision and its plan by execution.style.
 
-    Exits, manual trades and amounts that this step has approved are never spread over time. The latter still keep to the limit
-    price and to a shared budget.
+    Exits, manual trades and amounts already approved in this step are never spread over time.
+    Approved amounts still obey the limit price and a shared budget.
     """
     pace = step.execution.pace
     if decided.round is not None:
@@ -375,10 +389,10 @@ def limit_reached(plan: Plan, prices: Mapping[str, Price], least: Value) -> bool
 
 
 def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
-    """Return the plan with minimums raised to a total of `least` at these prices, so that the chain enforces the limit too.
-
-    Each minimum rises to the same fraction of its leg's predicted output, never above the output and never below its old value. A
-    leg paid out in native coin keeps its minimum.
+    """Return the plan with minimums raised to a total of `least` at these prices, so that the chain
+    enforces the limit too. Each minimum rises to an equal fraction of its leg's predicted output,
+    never above the output and never below its old value. A leg paid out in native coin keeps its
+    minimum.
     """
     brings = _brings(plan, prices)
     if brings <= 0:
@@ -395,7 +409,7 @@ def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) 
 def _begin_gradual_execution(
     step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan, execution: GradualExecution
 ) -> ScheduledPlan:
-    """Return the first slice of a gradual execution, decided like each later one."""
+    """Return the first slice of a gradual execution, decided like each later slice."""
     under = ExecutionProgress("", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first)
     begun = replace(step, history=replace(step.history, campaign=under))
     found = decide_slice(begun, decided.drifts, _paced_prices(decided))
@@ -432,7 +446,7 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
 
 
 def _at_price(step: StepInput, decided: DecisionResult, plan: Plan, execution: GradualExecution) -> ScheduledPlan:
-    """The plan where it brings enough at the prices of the start; else it waits."""
+    """Return the plan if it pays enough at the initial prices; else wait."""
     prices = with_native(step, dict(execution.arrival))
     least = value_sold(plan, prices) * Fraction(BPS - execution.pace.limit_bps, BPS)
     if limit_reached(plan, prices, least):
@@ -471,7 +485,9 @@ def _new_gradual_execution(step: StepInput, decided: DecisionResult, goal: Goal,
 
 
 def _reached(goal: Goal, whole: Plan) -> Goal:
-    """Return the goal of a gradual execution; for a zone, the weights that its plan reaches, since going further does not pay."""
+    """Return the goal of a gradual execution; for a zone, the weights of its plan, since going
+    further does not pay.
+    """
     if goal.risk is None:
         return goal
     return Goal(tuple(GoalWeight(token, Fraction(bps, BPS), Fraction(bps, BPS)) for token, bps in whole.weights_after_bps))

@@ -1,4 +1,6 @@
-"""From liquidity moves to exact actions: amounts to the wei of the contracts, minimums from the reference price, cost."""
+"""Convert liquidity moves to exact actions: amounts to the wei, minimums from the reference price,
+cost.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,9 @@ ZERO = Fraction(0)
 
 
 def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
-    """The actions that return liquidity to its limits, else those that its targets ask for; one transaction each, in order.
-
-    What stays is named in `skipped`. Raises Refused if nothing can be done now, with the reasons.
+    """Return the actions that restore liquidity limits, else those of its targets; one transaction
+    each, in order. `skipped` names the rest. Raises Refused with the reasons if nothing can be done
+    now.
     """
     prices = reference_prices(step).by_token
     wanted = next_adjustment(restrict_to_pools(step, decision.pools), prices)
@@ -190,7 +192,9 @@ def least_amounts(step: StepInput, action: LpAction) -> Amounts:
 
 
 def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
-    """Return the minimum amounts of an action, given the book. A collect pays what was earned at any price, so that it has none."""
+    """Return the minimum amounts of an action, given the book. A collect has none: it pays earned
+    fees at any price.
+    """
     ratio, limits = book.prices[action.token0] / book.prices[action.token1], book.step.limits
     band = band_bps(limits)
     if band is None:

@@ -23,13 +23,13 @@ LIFTED = 0.999
 """Part of a token's deviation above which its remainder counts as equal without the limit of turnover."""
 Free = tuple[PoolGraph, FixedPoint]
 WORTH_SAYING = 1e-5
-"""Part of the total (a tenth of a basis point) below which a rest is rounding, not something left undone."""
+"""Fraction of the total (a tenth of a basis point) below which a remainder is rounding error."""
 
 
 def assemble_plan(
     step: StepInput, problem: Problem, decision: Rebalance, draft: PlanDraft, skipped: Sequence[SkippedItem], gap_bps: Fraction | None
 ) -> Plan:
-    """A plan of these legs with its certificate. Guards have not judged it yet."""
+    """Return a plan of these legs with its certificate, not judged by guards yet."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     legs = with_payment_legs(problem.coin, draft.legs)
     moved = balance_deltas(legs)
@@ -153,14 +153,14 @@ def _why(  # noqa: C901
 
 
 def _off(problem: Problem, objective: PlanObjective, draft: PlanDraft) -> tuple[float, FloatArray, FloatArray]:
-    """The total after a draft, and by position how far each token is below what it should be then, and above it."""
+    """Return the total after a draft, and each token's shortfall and excess against its goal."""
     ends = [has + float(draft.delta.get(node.address, 0) * node.price) for has, node in zip(objective.held, problem.nodes, strict=True)]
     total = math.fsum(ends)
     return total, objective.low * total - ends, ends - objective.high * total
 
 
 def _connected(market: PoolGraph, token: int, sells: bool, others: frozenset[int]) -> bool:
-    """True when a chain that is not too long joins the token with one that is to move the other way."""
+    """True if a chain within the length limit joins the token with one that moves the other way."""
     reached = {token}
     for _ in range(MAX_LEGS):
         reached |= {
@@ -189,7 +189,7 @@ def _money(step: StepInput, value: float) -> str:
 
 
 FLOAT_ERROR = Fraction(1, 10**12)
-"""Relative error of the bound's floating-point sums, taken off the plan's side."""
+"""Relative error of the bound's floating-point sums, charged to the plan."""
 DIGITS = 10**6
 """A gap is rounded up to a millionth of a basis point."""
 

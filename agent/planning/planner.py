@@ -1,4 +1,4 @@
-"""From a goal to a plan: its swaps, pools, order, cost and floors."""
+"""Plan a goal: its swaps, pools, order, cost and floors."""
 
 from __future__ import annotations
 
@@ -115,9 +115,11 @@ def _penalty(problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str,
 
 
 HAIR = Fraction(1, 100_000)
-"""Part of the portfolio, a tenth of a basis point: float error of a goal, beside a base unit for each end of a leg."""
+"""Fraction of the portfolio (a tenth of a basis point): float error of a goal, plus a base unit per
+end of a leg.
+"""
 CHURN = Fraction(105, 100)
-"""Turnover per unit of drift corrected and of money found on the way."""
+"""Turnover allowed per unit of drift corrected and of gain."""
 
 
 def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraft) -> str:
@@ -149,7 +151,7 @@ def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraf
 
 
 def _off(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fraction]) -> Value:
-    """Value that has to move: beyond the goals on the side that has more of it."""
+    """Return the value that has to move: beyond the goals, on the side with more."""
     total = sum(values, Fraction(0))
     above = sum((max(Fraction(0), value - most * total) for value, most in zip(values, high, strict=True)), Fraction(0))
     below = sum((max(Fraction(0), least * total - value) for value, least in zip(values, low, strict=True)), Fraction(0))
@@ -157,7 +159,9 @@ def _off(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fracti
 
 
 def best_paying(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[str, str]:
-    """The pool of the leg that pays most per unit at reference prices, and why it is done without: with it the plan goes `too_far`."""
+    """Return the pool of the best paying leg at reference prices, and why it is excluded: with it
+    the plan goes `too_far`.
+    """
 
     def rate(leg: Leg) -> Fraction:
         return leg.amount_out_raw * problem.price(leg.token_out) / (leg.amount_in_raw * problem.price(leg.token_in))
@@ -174,7 +178,7 @@ NOT_TRADABLE = "policy.only leaves it as it is"
 
 
 def untradable_tokens(problem: Problem, goal: Goal) -> dict[int, str]:
-    """Tokens of which nothing is sold nor bought, by position, with the reason."""
+    """Return tokens that are neither sold nor bought, by position, with the reason."""
     kept = set(goal.unsold) & set(goal.unbought)
     return {position: NOT_TRADABLE for position, node in enumerate(problem.nodes) if node.address in kept}
 
@@ -193,7 +197,7 @@ __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "plan_top_up", "quote
 
 
 TIGHTER = 6
-"""Times that a zone's bound on what a swap's unit costs is tightened."""
+"""Times that a zone's bound on a swap's unit cost is tightened."""
 SHRINK = Fraction(19, 20)
 """Least by how much."""
 NEARLY = Fraction(5, 4)
@@ -201,10 +205,10 @@ NEARLY = Fraction(5, 4)
 
 
 class NothingPlanned(Refused):
-    """No move is worth its cost within the limits, or possible at all.
+    """No move is possible or worth its cost within the limits.
 
-    `kept_by` names the limit of cost or size if that is the only obstacle: then it is not a refusal. Empty otherwise. `drift` is
-    the value that would have to move, numeraire base units.
+    `kept_by` names the limit of cost or size if that is the only obstacle: then it is not a
+    refusal. Empty otherwise. `drift` is the value that would have to move, numeraire base units.
     """
 
     def __init__(
@@ -231,7 +235,7 @@ def plan(step: StepInput, decision: Rebalance, references: ReferencePrices | Non
     if decision.exit:
         objective = objective_for_exit(objective, into)
     budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
-    asks = budget is not None and not step.spend_caps  # what is approved was sized by that limit
+    asks = budget is not None and not step.spend_caps  # approved amounts were sized by that limit
     if most is not None and (budget is None or most[0] < budget):
         budget, turnover_limit, asks = *most, False
     at_rest = _at_rest(step, problem, objective) if decision.exit else untradable_tokens(problem, decision.goal)
@@ -240,7 +244,7 @@ def plan(step: StepInput, decision: Rebalance, references: ReferencePrices | Non
         settled = sell_exits_whole(market, settled, into, step.limits.min_trade)
     free = None
     if asks and (settled.bounded or not settled.draft.legs or DUST in settled.unmoved.values()):
-        with suppress(Refused):  # it only tells which bound binds
+        with suppress(Refused):  # only shows which bound binds
             free = _within_plan_cost(problem, objective, decision.goal, None, step.limits.min_trade, at_rest)
     skipped = skipped_items(step, market, objective, settled, turnover_limit, free)
     if not settled.draft.legs:
@@ -249,7 +253,7 @@ def plan(step: StepInput, decision: Rebalance, references: ReferencePrices | Non
     if decision.exit and not {one.what for one in skipped} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
-        skipped = [one for one in skipped if one.what != step.portfolio.numeraire.label]  # the numeraire lacks only the cost of the exit
+        skipped = [one for one in skipped if one.what != step.portfolio.numeraire.label]  # the numeraire lacks only the exit's cost
     found = assemble_plan(step, problem, decision, settled.draft, skipped, gap_bps(market, objective, settled, budget))
     risk = decision.goal.risk
     return found if risk is None else replace(found, saving=zone_saving(problem, decision.goal, risk, found, settled.draft.delta))
@@ -303,7 +307,9 @@ def _within_plan_cost(
 
 
 def _dearest(problem: Problem, draft: PlanDraft) -> str:
-    """The pool of the chain that costs most per unit moved, gas included; of its pools the one that carries the least besides."""
+    """Return the pool of the chain with the highest cost per unit moved, gas included; of its pools
+    the one with the least other flow.
+    """
 
     def per_unit(chain: list[int]) -> Fraction:
         first, last = draft.legs[chain[0]], draft.legs[chain[-1]]
@@ -347,7 +353,9 @@ def _nothing(
 
 
 def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> str:
-    """The limit of cost or size that alone keeps back every asset that is off; empty if anything else does."""
+    """Return the limit of cost or size that alone blocks every asset off target; empty if anything
+    else does.
+    """
     kept = {item.what: item.kept_by for item in skipped}
     found = {node: kept[node.label] for node in problem.assets if node.label in kept}
     large = [node.address for node, why in found.items() if why != MIN_TRADE]
@@ -359,7 +367,9 @@ def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> 
 
 
 def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
-    """True if gas and pool fees almost exceed limits.plan_cost alone, so that no market would make it worth its cost."""
+    """True if gas and pool fees alone almost exceed limits.plan_cost, so that no market price would
+    justify the trade.
+    """
     if problem.plan_cost_bps is None:
         return False
     fees = [min((pool.fee_pips for pool in problem.pools.values() if one in (pool.token0, pool.token1)), default=0) for one in off]
@@ -372,7 +382,9 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
 
 ROUNDS = 4
 MARGIN = Fraction(999, 1_000)
-"""Part of the sellable amount that is asked for: pool outputs differ a little from the reference of the bound."""
+"""Fraction of the sellable amount requested: pool outputs differ slightly from the bound's
+reference.
+"""
 
 
 def plan_after_tax(step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None) -> Plan:

@@ -60,7 +60,7 @@ class PoolCurve:
         return float(self.net_in[-1] / self.keep)
 
     def pays(self, taken: float) -> float:
-        """Value out for a value in, gross of fee; what goes beyond the capacity brings nothing."""
+        """Return value out for a value in, gross of fee; input beyond the capacity pays nothing."""
         net = taken * self.keep
         k = int(np.searchsorted(self.net_in, net, side="right")) - 1
         depth, root, rest = float(self.depths[k]), float(self.roots[k]), net - float(self.net_in[k])
@@ -84,7 +84,9 @@ class PoolCurve:
 
 @dataclass(frozen=True, slots=True)
 class TradeCurves:
-    """One direction of one pool as it is and as it counts: equal if no unit pays more than the reference."""
+    """One direction of a pool: true and counted curve; equal if no unit pays more than the
+    reference.
+    """
 
     real: PoolCurve
     counted: PoolCurve
@@ -150,7 +152,7 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
         return curve
     above = int(np.count_nonzero(curve.rates > -SHADE))
     rates, depths = curve.rates, curve.depths[:-1]
-    if above < len(rates):  # the range that passes the line is split there
+    if above < len(rates):  # the range that crosses the reference is split there
         rates, depths = np.insert(rates, above, -SHADE), np.insert(depths, above, depths[above - 1])
     roots = np.sqrt((1 + rates) / curve.keep)
     parts = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
@@ -194,7 +196,7 @@ class CurveStack:
 
 
 def stack_curves(pool_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStack:
-    """Curves with the positions of the tokens that go in and come out."""
+    """Stack curves with the positions of their input and output tokens."""
     width = max((len(curve.roots) for _, _, curve in pool_edges), default=1) + 1
     parts = np.zeros((6, len(pool_edges), width))
     parts[0], parts[1, :, 0] = -np.inf, 1.0

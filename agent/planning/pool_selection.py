@@ -13,7 +13,7 @@ from agent.planning.pool_curves import TINY, CurveStack
 from agent.planning.problem import EdgeFlow, IndexArray, PoolGraph, first_leg_gas, repeat_leg_gas
 
 HOPES = 8
-"""Most pools that were dropped and are tried again, the most promising ones first."""
+"""Maximum number of dropped pools to retry, most promising first."""
 SURE = 1e-12
 """Relative gain that is more than float noise."""
 DEAR = "gas costs more than it saves"
@@ -107,7 +107,9 @@ class PoolSelector:
         return best
 
     def _pruned(self, best: PoolSelection, shared: bool) -> PoolSelection:
-        """Drop pools as long as it pays; first together those beside a larger one of the same pair, which costs little."""
+        """Drop pools as long as it pays; first, at once, those with a larger pool of their pair,
+        which costs little.
+        """
         needed: set[str] = set()
         while True:
             dust = _dust(best.flows, self.least)
@@ -151,7 +153,9 @@ class PoolSelector:
         return None
 
     def _beside(self, choice: PoolSelection, kept: set[str]) -> PoolSelection:
-        """The flows through some pools alone; those that others take in their place are dropped too."""
+        """Return the flows through some pools alone; replacements not worth their gas are dropped
+        too.
+        """
         while others := {flow.pool_edge.pool for flow in choice.flows} - kept:
             choice = self._without(choice, others, DEAR)
         return choice

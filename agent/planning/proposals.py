@@ -67,15 +67,16 @@ TRIES = 8
 WHOLE = Fraction(97, 100)
 """Part of an asset's shortfall that counts as filled, since fees and impact take the rest."""
 USEFUL = Fraction(1, 4)
-"""Of limits.daily_loss: with less of it left a part waits for the next day, unless it is the last."""
+"""Fraction of limits.daily_loss below which a part waits for the next day, unless it is the last."""
 EVEN = SliceDraw(MILLION // 2, MILLION // 2)
 PurchasePlan = tuple[DecisionResult, Plan | None]
 
 
 def plan_purchase(step: StepInput, decided: DecisionResult, decision: Rebalance, kind: PurchaseKind) -> PurchasePlan:
-    """The purchase in one plan, or its next part; `begins` where it is the first of several. Raises Refused like the planner.
+    """Return the purchase in one plan, or its next part; `begins` for the first of several.
 
-    No plan, and a hold, while what limits.daily_loss has left is too little for a part that follows.
+    Returns no plan, and a hold, while the remainder of limits.daily_loss is too little for a
+    further part. Raises Refused like the planner.
     """
     intended_value = _moves(decided, decision.goal)
     whole = planner.plan_after_tax(step, decision)
@@ -104,9 +105,8 @@ def plan_purchase(step: StepInput, decided: DecisionResult, decision: Rebalance,
 
 
 def plan_proportional_part(step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan) -> tuple[Plan, Fraction]:
-    """The plan, and which part of the goal it reaches: 1 where it is `whole`, or where an asset cannot move at all.
-
-    One that does not fit in what limits.daily_loss has left, where none does.
+    """Return the plan, and the fraction of the goal it reaches: 1 if `whole`, or if an asset cannot
+    move at all. If no fraction fits the remainder of limits.daily_loss, the plan may exceed it.
     """
     lacks = {token: value for token, value in corrections(decided.drifts, decision.goal).items() if abs(value) >= _least(step)}
     reached, fits = min(_reached(step, decided, whole, lacks).values(), default=Fraction(1)), _part_that_fits(step, whole)
@@ -236,7 +236,7 @@ class Proposal:
 
 
 class RefusedWithBlockedExits(Refused):
-    """Refusal of the plan beside blocked exits; `step` is the one it was decided from."""
+    """Refusal of the plan made with blocked exits; `step` is its step."""
 
     def __init__(self, step: StepInput, why: Refused) -> None:
         super().__init__(
@@ -246,7 +246,7 @@ class RefusedWithBlockedExits(Refused):
 
 
 NOT_WORTH_IT_LIMITS = (PLAN_COST, MIN_TRADE)
-"""Limits whose hold means: not worth a trade."""
+"""Limits whose hold means that a trade is not worth it."""
 Proposer = Callable[[StepInput], Proposal]
 
 
@@ -406,7 +406,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     def propose(step_input: StepInput) -> Proposal:
         step = balance_changes.exclude_unexplained_rises(step_input)
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
-        found = decide(step)  # a due slice stays due, and a fired exit is not part of this
+        found = decide(step)  # a due slice stays due, and a triggered exit is not included
         return Proposal(
             replace(found, decision=plan.decision, reviewed=False, round=None, ended="", is_netting_only=False, exit_token=""), plan, step
         )
@@ -415,10 +415,9 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
 
 
 def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
-    """A strategy that fills the first of `orders` whose price is there, and else rebalances.
-
-    Where anything is unknown, stale or contradictory no order is filled either. What an exit can sell now goes first, and what is
-    out of the market is bought by none.
+    """Return a strategy that fills the first of `orders` whose price is reached, and else
+    rebalances. No order is filled on unknown, stale or contradictory data. Exits go first, and no
+    order buys a token that its own orders keep out.
     """
 
     def propose(step_input: StepInput) -> Proposal:
@@ -435,7 +434,9 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
 
 
 def _filled(step_input: StepInput, decided: DecisionResult, orders: Sequence[LimitOrder]) -> tuple[Proposal | None, str, bool]:
-    """The first order whose price is there; where it is for none, why the last one waits, and whether more ticks might give one."""
+    """Return the first order whose price is reached; else why the last one waits, and whether more
+    ticks might reach it.
+    """
     why, ended, step_input = "", False, balance_changes.exclude_unexplained_rises(step_input)
     for order in orders:
         if (
@@ -457,7 +458,9 @@ def _filled(step_input: StepInput, decided: DecisionResult, orders: Sequence[Lim
 
 
 def _out(step_input: StepInput, order: LimitOrder) -> str:
-    """Return why the order's purchase is blocked: a standing order keeps that token out and would sell it again. Empty if it is not."""
+    """Return why the order's purchase is blocked: an order keeps that token out and would sell it
+    again. Empty otherwise.
+    """
     known, portfolio = step_input.history.orders, step_input.portfolio
     if order.token_out == portfolio.numeraire.address:
         return ""
@@ -518,9 +521,9 @@ def raise_money(token: str) -> Proposer:
 
 
 def invest(came: Mapping[str, int], before: str = "") -> Proposer:
-    """Spreads what came over what is below its target; holds where that is less than a trade.
-
-    Together with what is left of the purchase `before` (its id), if one is under way; any other under way is this one by now.
+    """Return the proposer that spreads deposits over underweight assets; holds for less than a
+    trade. Includes the remainder of the purchase `before` (its id), if under way; any other
+    purchase under way is this one, already begun.
     """
 
     def propose(step: StepInput) -> Proposal:
@@ -554,9 +557,9 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
 
 def sell_everything(step: StepInput) -> Proposal:
-    """Sell everything for the numeraire, liquidity first, then one asset per plan; hold once nothing more can be sold.
-
-    What came or went unexplained holds it back no more than any exit, and is sold too.
+    """Sell everything for the numeraire, liquidity first, then one asset per plan; hold once
+    nothing more can be sold. Unexplained changes do not block it, as for any exit, and are sold
+    too.
     """
     return replace(_everything_sold(given := balance_changes.restore_excluded(step)), step=given)
 
@@ -666,7 +669,7 @@ def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
 
 
 def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
-    """Return a manual proposal: it neither does nor ends a due slice, and carries out no price signal."""
+    """Return a manual proposal: it neither fills nor ends a due slice, and follows no price signal."""
     found = decide(step)
     return Proposal(
         replace(found, decision=decision, reviewed=False, zone=None, round=None, ended="", is_netting_only=False, exit_token=""), plan
@@ -695,7 +698,7 @@ def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
         )
 
 
-# --- Proposer and requester of a stored request, so that a recorded step is proposed again alike.
+# --- Proposer and requester of a stored request, so that a recorded step replays identically.
 
 
 OWN_STRATEGY = "agent"
@@ -703,7 +706,7 @@ OWN_STRATEGY = "agent"
 
 
 def proposer(asked: PlanRequest) -> Proposer:
-    """Return the proposer of a request, pure: the same StepInput gives the same proposal."""
+    """Return the proposer of a request; pure: equal inputs give equal proposals."""
     match asked:
         case AgentCycle():
             return waiting_orders(asked.orders) if asked.orders else rebalance

@@ -17,7 +17,7 @@ DUST_FLOW = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class FlowPath:
-    """Flows to run one after another, and the value that enters the first of them, in units of the scale."""
+    """Consecutive flows, and the value that enters the first, in units of the scale."""
 
     flows: tuple[EdgeFlow, ...]
     taken: float
@@ -101,7 +101,7 @@ def decompose_flows(
 
 
 def _take(lots: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_Parcel]]:
-    """Split lots, in their order, into those that make up `amount` and the remainder."""
+    """Split lots, in order, into those that make up `amount` and the remainder."""
     taken, rest = [], []
     for lot in lots:
         if amount <= DUST_FLOW:
@@ -159,14 +159,15 @@ class Route:
 
     @property
     def sources(self) -> tuple[Route, ...]:
-        """The routes that begin at the wallet, in the order in which they run."""
+        """Return the routes that begin at the wallet, in execution order."""
         return tuple(source for feed in self.feeds for source in feed.sources) if self.feeds else (self,)
 
 
 def merge_routes(routes: Sequence[Route]) -> list[Route]:
-    """Merge single routes, in their order, into fewer legs: routes with the same last hops share them.
+    """Merge single routes, in order, into fewer legs: routes with common last hops share them.
 
-    A leg is paid by the wallet or by the router's whole balance, never by both: a route that begins at a hub stays separate.
+    A leg is paid by the wallet or by the router's whole balance, never by both: a route that begins
+    at a hub stays separate.
     """
     groups: dict[Hop, list[Route]] = {}
     for route in routes:

@@ -28,7 +28,7 @@ from agent.reference import reference_prices, spot_prices
 from agent.units import Value, decimal_text
 
 SOLD = 1 - 1e-9
-"""Part of what all pools together take that has to be sold through fewer of them."""
+"""Fraction of the total pool capacity that fewer pools have to absorb."""
 ANY_PRICE = 0.9
 """Range of the dual price of the token sold: a manual swap accepts any proceeds, within impact bounds and floors."""
 
@@ -174,7 +174,7 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
 
 
 def _selling(program: Program, source: int, least: float, stack: CurveStack, near: Solution | None) -> Solution:
-    """Return the best flows; worthless if they sell less than `least`, since gas is no reason to leave a part unsold."""
+    """Return the best flows, with bound −∞ below `least`: gas is no reason to leave a part unsold."""
     found = solve_dual(program, stack, near)
     return found if -float(found.moved(stack)[source]) >= least else replace(found, bound=-np.inf)
 
@@ -219,13 +219,13 @@ def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
 
 
 def _known_prices(step: StepInput) -> dict[str, Fraction]:
-    """Reference prices, and spot prices where there is none: a quote decides nothing."""
+    """Return reference prices, or spot prices without one: a quote decides nothing."""
     found = {token: price for token, price in spot_prices(step).items() if price > 0}
     return found | {token: price for token, price in reference_prices(step).by_token.items() if price > 0}
 
 
 def _quote_problem(step: StepInput, prices: dict[str, Fraction], token_in: str, amount_in_raw: int) -> Problem:
-    """Every priced token of the portfolio, with just the amount to sell, and no bound on impact."""
+    """Return a problem of every priced token with just the amount to sell, and no impact bound."""
     portfolio = step.portfolio
     tokens = {token.address: token for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs, portfolio.numeraire)}
     nodes = tuple(

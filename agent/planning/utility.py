@@ -24,7 +24,9 @@ from agent.planning.pool_curves import CurveStack
 
 IndexArray = NDArray[np.intp]
 WIDE = 0.9
-"""The largest P, and P where the plan cost limit is off. At 1, losing what is to be sold whole would cost nothing."""
+"""Maximum P, and P if the plan cost limit is off. At 1, losing everything that must be sold would
+cost nothing.
+"""
 UNMOVED = 1e-7
 """Change per unit of scale below which a token counts as where it was."""
 SURE = 0.6
@@ -50,7 +52,7 @@ class DeviationRisk:
 
     @property
     def tokens(self) -> IndexArray:
-        """Tokens whose deviation counts: all but hubs, those that do not move among them."""
+        """Return tokens whose deviation counts: all but hubs, including unmoved tokens."""
         return np.flatnonzero(self.volatility)
 
     def cap(self, most: float) -> FloatArray:
@@ -180,7 +182,7 @@ class FlowOptimizer:
         return [int(i) for i in self.worth.goals if np.isfinite(self.most[i])]
 
     def pressed(self, found: Solution) -> list[int]:
-        """Tokens of which more would be sold than may be."""
+        """Return tokens of which more would be sold than allowed."""
         worth = self.worth
         first = sum(1 if worth.low[i] == worth.high[i] else 2 for i in worth.goals) if worth.risk is None else len(worth.risk.tokens)
         return [i for number, i in enumerate(self._bottoms) if found.multipliers[first + number] > PRESSED * worth.price]

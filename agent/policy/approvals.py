@@ -31,7 +31,9 @@ def action_spend(action: LpAction) -> dict[str, int]:
 
 
 def count(amounts: Mapping[str, int], allowed: Mapping[str, int]) -> int:
-    """Approvals until these amounts may be taken: one for an allowance of zero, two for one that is too small, which is reset first."""
+    """Return the number of approvals for these amounts: one from an allowance of zero, two from one
+    that is too small and reset first.
+    """
     short = [allowed.get(token, 0) for token, raw in amounts.items() if allowed.get(token, 0) < raw]
     return sum(2 if raw > 0 else 1 for raw in short)
 

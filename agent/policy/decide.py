@@ -140,9 +140,10 @@ class DecisionResult:
 
 
 def decide(step: StepInput) -> DecisionResult:
-    """Decides from the snapshot alone; the same input gives the same decision. Raises ConfigError for a schedule that is none.
+    """Decide from the snapshot alone; equal inputs give equal decisions.
 
-    Whatever it is, the reason names the tokens in quarantine, the exits that are stuck, and rises accepted as deposits.
+    Raises ConfigError for an invalid schedule. The reason always names tokens in quarantine,
+    blocked exits, and increases accepted as deposits.
     """
     found = replace(_first_result(step), stuck=step.stuck)
     if renounced := gradual_execution.invalidation_reason(step):
@@ -176,23 +177,25 @@ class DecisionContext:
 
     @cached_property
     def stop_reason(self) -> str:
-        """Why nothing at all may be traded; empty where something may."""
+        """Return why nothing may be traded; empty otherwise."""
         history = self.step.history
         return history.stopped or history.books or valuation.undecided_positions_reason(self.step)
 
     @cached_property
     def hold_back_reason(self) -> str:
-        """Why only exits and withdrawals of liquidity are allowed; empty where rebalances are too."""
+        """Return why only exits and withdrawals of liquidity are allowed; empty if rebalances are
+        allowed too.
+        """
         reasons = (withdrawals.open_withdrawal_reason(self.step), balance_changes.halt_reason(self.step))
         return "; ".join(reason for reason in reasons if reason)
 
     def result(self, decision: Decision) -> DecisionResult:
-        """The decision with what it rests on and nothing else."""
+        """Return the decision with its inputs."""
         return DecisionResult(decision, self.drifts, self.references)
 
 
 Decider = Callable[[DecisionContext], DecisionResult | None]
-"""Decides a step, or leaves it to the next decider with None."""
+"""Decides a step, or returns None to leave it to the next decider."""
 
 
 def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
@@ -202,7 +205,7 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
 
 
 def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
-    """Sell what a triggered order takes out of the portfolio, one asset at a time."""
+    """Sell what triggered orders take out of the portfolio, one asset at a time."""
     if context.stop_reason:
         return None
     step, drifts = context.step, context.drifts
@@ -250,7 +253,7 @@ def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
 
 
 def _continue_gradual_execution(context: DecisionContext) -> DecisionResult | None:
-    """Trade the slice that is due of a gradual execution, or wait for it."""
+    """Trade the due slice of a gradual execution, or wait for it."""
     step, prices = context.step, context.prices
     if (slice_decision := gradual_execution.decide_slice(step, context.drifts, prices)) is None:
         return None
@@ -264,7 +267,9 @@ def _continue_gradual_execution(context: DecisionContext) -> DecisionResult | No
 
 
 def _rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
-    """Rebalance each strategy by its own trigger and cooldown, all towards one goal; internal netting leaves what must be worth a trade."""
+    """Rebalance each strategy by its own trigger and cooldown, all towards one goal; the remainder
+    after internal netting must be worth a trade.
+    """
     step, drifts, prices = context.step, context.drifts, context.prices
     if step.split is None:
         return None
@@ -326,8 +331,9 @@ DECIDERS: tuple[Decider, ...] = (
     _rebalance_strategies,
     _rebalance_on_trigger,
 )
-"""All deciders in order; the first result stands. Only faults and stops hold back an exit. Liquidity above its limits is withdrawn before
-any rebalance, also while an open withdrawal holds rebalances back."""
+"""All deciders in order; the first result counts. Only faults and stops block an exit. Liquidity
+above its limits is withdrawn before any rebalance, even while an open withdrawal blocks rebalances.
+"""
 
 
 def _first_result(step: StepInput) -> DecisionResult:
@@ -348,7 +354,9 @@ def halt_for(step: StepInput, reason: str) -> DecisionResult:
 
 
 def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool) -> tuple[Decision, bool]:
-    """The rebalance, where the blocks before ask for it too, or no price was asked; else a hold whose review stays due."""
+    """Return the rebalance if the preceding blocks confirm it, or no price caused it; else a hold
+    whose review stays due.
+    """
     not_yet = "" if by_time else price_confirmation.unconfirmed_reason(step, prices, price_confirmation.trigger_signals)
     return (_unconfirmed_hold(decision.reason, not_yet), False) if not_yet else (decision, reviewed)
 
@@ -363,7 +371,7 @@ def _hold(answer: TriggerResult) -> Hold:
 
 
 def _forecast(step: StepInput, drifts: tuple[AssetDrift, ...], answer: TriggerResult) -> TriggerResult:
-    """A review whose execution is later says what would be done if it were now."""
+    """Describe what a review with later execution would do now."""
     if answer.waits_s is None:
         return answer
     found = [
@@ -376,7 +384,7 @@ def _forecast(step: StepInput, drifts: tuple[AssetDrift, ...], answer: TriggerRe
 
 
 def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
-    """Where a rebalance would go now."""
+    """Return the goal of a rebalance now."""
     trigger, policy = step.policy.trigger, step.policy
     if isinstance(trigger, NoTradeZone):
         if bands.must_reduce_weight(step, drifts):
@@ -387,9 +395,10 @@ def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
 
 
 def _withdraw_liquidity_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity | Hold | None:
-    """Liquidity that its targets want out, before swaps: they could not spend it. What they want in waits until no swap is asked for.
+    """Return withdrawals for liquidity targets, before swaps, which could not spend that liquidity.
 
-    While liquidity rests after an action none of it goes: prices that go to and fro would move it at every look.
+    Provisions wait until no swap is due. During the cooldown after an action none is withdrawn:
+    oscillating prices would move liquidity in every cycle.
     """
     if _cooldown(step, liquidity_too=True) or failures.is_stopped(step.history):
         return None
@@ -404,7 +413,9 @@ def _withdraw_liquidity_first(step: StepInput, prices: Mapping[str, Price]) -> A
 
 
 def liquidity_or_hold(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Hold | AdjustLiquidity:
-    """No swap is asked for: what the liquidity targets ask for, unless it is too soon; else the hold, with what they leave and why."""
+    """Return the moves of the liquidity targets, unless within the cooldown; else the hold, with
+    skipped moves and reasons.
+    """
     try:
         wanted = lp_wish.target_adjustment(step, prices)
     except Refused as unknown:
@@ -424,8 +435,10 @@ def liquidity_or_hold(step: StepInput, prices: Mapping[str, Price], hold: Hold) 
 def _act(
     step: StepInput, drifts: tuple[AssetDrift, ...], references: ReferencePrices, answer: TriggerResult, together: Goal | None = None
 ) -> tuple[Decision, bool]:
-    """A trigger fired: rebalance, unless it is too soon, gas is too dear, or nothing is worth a trade. And: is the review done?"""
-    resting = _cooldown(step) if together is None else None  # strategies rest each by itself
+    """Return the rebalance of a fired trigger, unless within the cooldown, gas is too expensive, or
+    nothing is worth a trade; and whether the review is done.
+    """
+    resting = _cooldown(step) if together is None else None  # each strategy has its own cooldown
     if resting:
         return Hold(f"{answer.reason}; {resting[0]}", resting[1], "policy.cooldown"), False
     dear = minimum.gas_too_high_reason(step, drifts, references)
@@ -457,7 +470,7 @@ def _largest(drifts: tuple[AssetDrift, ...], wanted: Goal) -> Value:
 
 
 def _worth_it(step: StepInput, largest: Value) -> bool:
-    """Whether the largest correction is worth a trade."""
+    """True if the largest correction is worth a trade."""
     return largest > 0 and largest >= (step.limits.min_trade or 0)
 
 
@@ -483,8 +496,10 @@ REMEDY = "find the entry with trimtab books check, or restart from the chain's b
 
 
 def reconcile_ledger(step: StepInput, books: ExpectedBalances, stands: Iterable[LedgerBalance]) -> StepInput:
-    """The step with what disagrees in its history. Changes that nobody made and that are not written down yet are no disagreement:
-    they are flows. A snapshot that cannot be compared with the books is not compared with the ledger either.
+    """Return the step with ledger differences in its history.
+
+    Unexplained, unrecorded changes are flows and not differences. A snapshot not comparable with
+    expected balances is not compared with the ledger either.
     """
     if not balance_changes.is_comparable(step.snapshot, books):
         return step

@@ -210,7 +210,9 @@ def _points(drifts: Sequence[AssetDrift], shares: Sequence[Fraction]) -> Goal:
 
 
 def _bands(drifts: Sequence[AssetDrift]) -> Goal:
-    """The bands, less what the others cannot make up for: a share of 55 % needs others that together may be as low as 45 %."""
+    """Return the bands, less what the others cannot offset: a share of 55 % needs others that
+    together may be as low as 45 %.
+    """
     lows = [drift.band_low_bps / BPS for drift in drifts]
     highs = [drift.band_high_bps / BPS for drift in drifts]
     weights = []
@@ -228,7 +230,7 @@ def _bands(drifts: Sequence[AssetDrift]) -> Goal:
 
 
 ShareChanges = dict[str, Fraction]
-"""Changes of shares by token; what is not in it is not moved."""
+"""Changes of shares by token; missing tokens are not moved."""
 
 
 def restrict_to_side(drifts: Sequence[AssetDrift], goal: Goal, only: TradeSide | None, numeraire: str) -> Goal:

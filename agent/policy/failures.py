@@ -1,19 +1,23 @@
-"""Limits on failures in a row, and the back-off of an exit after them, which outlasts an attacker who makes it revert (T6, T20)."""
+"""Limits on consecutive failures, and the back-off of a failing exit, which outlasts an attacker
+who makes it revert (T6, T20).
+"""
 
 from __future__ import annotations
 
 from agent.model import History
 
 MAX_REVERTS_IN_ROW = 3
-"""Reverts in a row after which the operator must act: each burns gas, and three are no accident."""
+"""Consecutive reverts after which the operator must act: each burns gas, and three are no accident."""
 MAX_APPROVALS_IN_ROW = 8
 """Steps of approvals without a swap after which the operator must act: each approves and revokes, at the price of gas."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
-"""Chain time that an exit waits once that many failed, doubled with each failure more, and at most."""
+"""Number of failures before an exit waits, its first wait in chain seconds, doubled per failure,
+and the longest.
+"""
 
 
 def too_many(reverts: int, approvals: int) -> bool:
-    """True if so many failures in a row stop the agent until the owner resumes it."""
+    """True if consecutive failures stop the agent until the owner resumes it."""
     return reverts >= MAX_REVERTS_IN_ROW or approvals >= MAX_APPROVALS_IN_ROW
 
 

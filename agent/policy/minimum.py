@@ -24,7 +24,9 @@ GAS_MULTIPLE = 20
 
 
 def smallest_total(portfolio: Portfolio, leg_value: Value) -> Value:
-    """Return the least investable total at which every asset's target is worth `leg_value`, numeraire base units."""
+    """Return the smallest investable total at which every asset's target is worth `leg_value`,
+    numeraire base units.
+    """
     smallest_bps = min(asset.target_bps for asset in portfolio.assets if asset.target_bps > 0)
     return leg_value * BPS / smallest_bps
 

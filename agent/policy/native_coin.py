@@ -9,20 +9,22 @@ from agent.model import AdjustLiquidity, Asset, Decision, Halt, Hold, Portfolio,
 from agent.units import UINT256_MAX, ceil_int, decimal_text
 
 STEP_GAS = 2_000_000
-"""Gas units that one step's transactions may need: that much at the worst price is kept beside limits.native_floor."""
+"""Gas units that one step's transactions may need; their cost at the worst price is kept above
+limits.native_floor.
+"""
 UNWRAP_GAS = 36_000
 """Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,116 on the embedded chain."""
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit of a transaction over the estimate."""
 MIN_UNWRAP_GAS_MULTIPLE = 4
-"""Wrapped coin worth less than so many times the gas of unwrapping it stays wrapped."""
+"""Multiple of the unwrapping gas below which wrapped coin stays wrapped."""
 
 
 @dataclass(frozen=True, slots=True)
 class NativeView:
-    """The native coin beside its wrapped token: whether it counts in the portfolio, what is kept of it, to what it is refilled.
-
-    `wrapped_raw` is None if the wrapped token's balance was not read, `symbol` where the portfolio does not hold it.
+    """Native coin and its wrapped token: whether it counts in the portfolio, its reserve, and its
+    refill level. `wrapped_raw` is None if the wrapped token's balance was not read, `symbol` if the
+    portfolio does not hold it.
     """
 
     symbol: str | None
@@ -57,9 +59,10 @@ def has_native_asset(portfolio: Portfolio) -> bool:
 
 
 def held_balances(step: StepInput) -> dict[str, int]:
-    """Base units of each asset by token: the balance, and of the native asset the wallet's native coin with it.
+    """Return base units of each asset by token: the balance, plus native coin for the native asset.
 
-    What this step has paid for approvals still counts, so that the plan made after them is the one that they were for.
+    The cost of this step's approvals still counts, so that the plan after them matches the plan
+    they were for.
     """
     found = {holding.token: holding.raw for holding in step.snapshot.holdings}
     for asset in step.portfolio.assets:
@@ -88,7 +91,9 @@ def floor_wei(step: StepInput) -> int:
 
 
 def worst_price_wei(step: StepInput) -> int:
-    """The most that a unit of gas may cost in this step: two base fees and the priority fee, never above limits.gas_price."""
+    """Return the highest price of a unit of gas in this step: two base fees and the priority fee,
+    at most limits.gas_price.
+    """
     snapshot, ceiling = step.snapshot, step.limits.gas_price_wei
     base = snapshot.head.base_fee_wei
     price = snapshot.gas_price_wei if base is None else 2 * base + snapshot.priority_fee_wei
@@ -113,9 +118,9 @@ def free_wei(step: StepInput) -> int:
 
 
 def refill_raw(step: StepInput) -> int:
-    """Wrapped coin that a plan made now should unwrap for gas; zero while floor and margin are there, or top-up is off.
-
-    Up to limits.native_top_up, and at least to floor and margin, so that the plan itself can be sent.
+    """Return wrapped coin that a plan made now should unwrap for gas; zero while floor and margin
+    are held, or top-up is off. Up to limits.native_top_up, and at least to floor and margin, so
+    that the plan itself can be sent.
     """
     target, least = step.limits.native_top_up_wei, floor_wei(step) + margin_wei(step)
     native = step.snapshot.native_wei + step.spent_gas_wei
@@ -134,7 +139,7 @@ def wrapped_raw(step: StepInput) -> int:
 
 
 def unwrap_cost_wei(step: StepInput) -> int:
-    """The most that unwrapping in a transaction of its own may burn, wei."""
+    """Return the most that a separate unwrapping may burn, wei."""
     return ceil_int(UNWRAP_GAS * GAS_MARGIN) * worst_price_wei(step)
 
 

@@ -19,7 +19,9 @@ SILENT_S = 3_600
 
 
 def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
-    """The step with these tokens in quarantine too; what is accepted, or there already, changes nothing."""
+    """Return the step with these tokens in quarantine too; accepted or already quarantined tokens
+    change nothing.
+    """
     known = {holding.token for holding in step.snapshot.holdings}
     already = {one.token for one in step.quarantine}
     new = {one.token: one for one in found if not one.finding.accepted and one.token not in already}
@@ -45,7 +47,9 @@ def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepIn
 
 
 def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
-    """(token, chain time since when) of assets whose balance is not known at this block, by what the store remembers."""
+    """Return (token, chain time of the first failure) of assets with an unreadable balance, by the
+    store's memory.
+    """
     known, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
     read = {holding.token for holding in step.snapshot.holdings}
     wanted = [asset.token.address for asset in step.portfolio.assets] + [one.token for one in step.quarantine]
@@ -104,6 +108,6 @@ def _other(now: Sequence[str], pinned: tuple[str, str] | None, code: Mapping[str
 
 
 def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> str:
-    """Every token in quarantine, or of those `only` some, with its reason; empty if there is none."""
+    """Format the tokens in quarantine, all or of `only`, with reasons; empty without any."""
     shown = [one for one in step.quarantine if only is None or one.token in only]
     return "; ".join(f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in shown)

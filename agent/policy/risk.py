@@ -25,9 +25,9 @@ MOST_CORRELATION_BPS = 9_900
 SHORTEST_HORIZON_S = 3_600
 LONGEST_HORIZON_S = YEAR_S
 MOST_COST_BPS = 100
-"""At more, 1 % of tracking error would be worth more than 1 % a year."""
+"""Upper bound: above it, 1 % of tracking error would cost more than 1 % a year."""
 OWN_RISK = Fraction(1, 1000)
-"""Least eigenvalue of the correlations: every mix of tokens keeps some risk of its own."""
+"""Least eigenvalue of the correlations: every mix of tokens keeps some risk."""
 
 Matrix = list[list[Fraction]]
 
@@ -74,7 +74,9 @@ def penalty(risk: TrackingRisk, tokens: Sequence[str], targets: Sequence[Fractio
 
 
 def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """(what is wrong with which key, remedy); nothing when the risk can be worked with. `labels` are all assets by address."""
+    """Return (fault with its key, remedy); empty for a usable risk. `labels` are all assets by
+    address.
+    """
     if not 0 < risk.cost_bps <= MOST_COST_BPS:
         shown = f"{float(risk.cost_bps):g} bps is not above 0 and at most {MOST_COST_BPS} bps a year"
         yield f"policy.trigger.tracking_error_cost: {shown}", 'write the cost of 1 % of tracking error a year, such as "0.5bps"'
@@ -118,9 +120,9 @@ def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
 
 
 def first_contradiction(related: Matrix) -> int | None:
-    """Row at which a matrix of correlations stops being positive, its least eigenvalue below OWN_RISK; None if it never does.
-
-    Pivots of Gaussian elimination, exact: all are positive if and only if the matrix is positive definite (Sylvester).
+    """Return the row at which a correlation matrix stops being positive definite, its least
+    eigenvalue below OWN_RISK; None if it never does. Exact pivots of Gaussian elimination: all are
+    positive if and only if the matrix is positive definite (Sylvester).
     """
     rows = [[entry - (OWN_RISK if i == j else 0) for j, entry in enumerate(row)] for i, row in enumerate(related)]
     for number, row in enumerate(rows):
@@ -132,12 +134,12 @@ def first_contradiction(related: Matrix) -> int | None:
     return None
 
 
-# --- Covariances of a zone from recorded prices, for those that the owner has not given.
+# --- Covariances of a zone from recorded prices, for values that the owner has not given.
 
 
 Pairs = Mapping[frozenset[str], int]
 TOWARDS_NONE = Fraction(99, 100)
-"""By how much correlations are drawn together at a time, until every mix of tokens keeps some risk of its own."""
+"""Step by which correlations are shrunk until every mix of tokens keeps some risk."""
 
 
 def price_history_needed(policy: Policy) -> tuple[int, int]:

@@ -1,4 +1,6 @@
-"""Build the step input from a snapshot, the config and the store's memory: the same steps live, on paper and in a backtest."""
+"""Build the step input from snapshot, config and the store's memory, identically live, on paper and
+in a backtest.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class StrategyMemory:
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """The store's memory at a step's block, beside the budgets in its history. `untradable` are tokens to quarantine."""
+    """The store's memory at a step's block, besides the budgets in its history. `untradable` are
+    tokens to quarantine.
+    """
 
     prices: tuple[PricePoint, ...]
     allocation: Allocation | None
@@ -64,10 +68,10 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         partial(decide.reconcile_ledger, books=memory.balances, stands=memory.ledger),
         partial(balance_changes.apply_balance_changes, books=memory.balances),
         withdrawals.reserve_withdrawals,
-        balance_changes.exclude_unexplained_rises,  # before strategies: none of them holds an unexplained rise
+        balance_changes.exclude_unexplained_rises,  # before strategies: no strategy owns an unexplained increase
         partial(add_strategy_books, memory=memory.strategies, balances=memory.balances),
         apply_effective_targets,
-        quarantine.quarantine_silent_assets,  # after targets: no target falls to a token that must not be traded
+        quarantine.quarantine_silent_assets,  # after targets: weight never moves to a token that must not be traded
         partial(quarantine.quarantine_tokens, found=memory.untradable),
     )
 
@@ -81,14 +85,13 @@ def assemble_input(bare: StepInput, memory: StepMemory) -> StepInput:
 
 
 def add_memory(step: StepInput, memory: StepMemory) -> StepInput:
-    """Return the step with recorded prices, the newest chosen weights and the year's tax."""
+    """Return the step with recorded prices, the last chosen weights and the year's tax."""
     return replace(step, history=replace(step.history, prices=memory.prices, allocation=memory.allocation, tax=memory.tax))
 
 
 def add_strategy_books(step: StepInput, memory: StrategyMemory | None, balances: ExpectedBalances, owner_agrees: bool = False) -> StepInput:
-    """Return the step with the strategy books at its block, before any quarantine; unchanged with a single strategy.
-
-    With `owner_agrees`, books that differ from the wallet or the config are made to agree.
+    """Return the step with the strategy books at its block, before any quarantine; unchanged with a
+    single strategy. With `owner_agrees`, books that differ from wallet or config are reconciled.
     """
     if step.split is None or memory is None:
         return step

@@ -22,7 +22,7 @@ def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> S
 
 
 AHEAD_S = 30
-"""Seconds by which a block's time may be ahead of the agent's clock; a later one is not trusted."""
+"""Seconds by which a block's time may be ahead of the agent's clock; later times are not trusted."""
 
 
 def apply_allocation(step: StepInput) -> StepInput:
@@ -57,7 +57,9 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
 
 
 def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: int) -> int:
-    """Seconds of recorded prices that a choice needs, one per `step_s`; 0 while none is due, so that few steps carry them."""
+    """Return seconds of recorded prices that a choice needs, one per `step_s`; 0 while none is due,
+    so that few steps carry them.
+    """
     weights = portfolio.weights
     if weights is None or not choose.is_allocation_due(weights, portfolio.assets, last, now_s):
         return 0

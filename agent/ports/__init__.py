@@ -42,7 +42,7 @@ from agent.ports.storage import (
 
 
 class Clock(Protocol):
-    """Wall clock of the agent; a replay passes its own."""
+    """Clock of the agent; a replay passes its own."""
 
     def now_s(self) -> int:
         """Unix seconds."""
@@ -58,7 +58,9 @@ class Reader(Protocol):
         """Everything a step needs, agreed by the configured quorum. Raises Retryable, Refused, OperatorNeeded."""
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """Prices of so many blocks before `head`, newest first, of the chain that `head` is the end of, agreed likewise."""
+        """Return prices of that many blocks before `head`, newest first, on the chain of `head`,
+        with the quorum of the snapshot.
+        """
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """Return the snapshot with more ticks of these V3 pools, read at its block in one more request, with the same quorum.

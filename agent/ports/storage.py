@@ -93,10 +93,12 @@ class Journal(Protocol):
         """Intents that are not at an end, oldest first."""
 
     def intents_at(self, nonce: int) -> Sequence[Intent]:
-        """Every intent of that nonce, ended ones too, oldest first."""
+        """Return every intent of that nonce, including ended ones, oldest first."""
 
     def undecided_at(self, nonce: int) -> Sequence[Intent]:
-        """Ended intents of that nonce that may be mined after all, since what ended them lost its block."""
+        """Return ended intents of that nonce that may still be mined, since the transaction that
+        ended them lost its block.
+        """
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
         """The newest intents that ended final or reverted since the operator last adopted a nonce, newest first."""
@@ -118,7 +120,9 @@ class ProposalJournal(Protocol):
         """Store that an intent is shown from that block on."""
 
     def proposed(self) -> dict[str, int]:
-        """Since which block each was shown, by the id of its intent; those that were given up too."""
+        """Return the block since which each proposal was shown, by the id of its intent; dropped
+        proposals included.
+        """
 
 
 class BudgetJournal(Protocol):
@@ -194,7 +198,7 @@ class LedgerJournal(Protocol):
         """Tokens whose movements by that intent belong into the book."""
 
     def principal(self, position: str) -> dict[str, int]:
-        """Return the amounts put into a liquidity position and not taken out, base units by token."""
+        """Return the net amounts provided to a liquidity position, base units by token."""
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
         """Store the entry of a final intent; False if it has one, or another receipt by now."""
@@ -203,7 +207,7 @@ class LedgerJournal(Protocol):
         """Open new (place, token) with (base units, value) in the ledger, once no own transaction is pending; return them."""
 
     def has_places(self, places: Iterable[tuple[str, str]]) -> bool:
-        """True if all of these are in the ledger, or are positions that the agent opened."""
+        """True if all of these are in the ledger, or are positions opened by the agent."""
 
     def balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
         """Return the wallet's balances at that block by the ledger."""
@@ -219,7 +223,7 @@ class AuditedLedger(Protocol):
         """All final and reverted intents since the book opened, in the order of the chain, whether they are in it or not."""
 
     def entered(self) -> tuple[Entry, ...]:
-        """Entries of intents, as they were written."""
+        """Return entries of intents, as stored."""
 
     def entries(self) -> tuple[Entry, ...]:
         """Every entry of the book, in the order of the chain."""

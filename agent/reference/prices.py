@@ -16,7 +16,9 @@ from agent.units import Price, Token, floor_int, safe_label
 MAX_OBSERVATIONS = 65_535
 """Most observations that a pool can keep (uint16)."""
 _SECONDS_PER_BLOCK = {1: 12, 10: 2, 137: 2, 8453: 2}
-"""A pool writes at most one observation a block, and at most one a second. Chains that are not listed may write each second."""
+"""Minimum seconds per observation: a pool writes at most one per block, and at most one per second.
+Unlisted chains may write each second.
+"""
 
 
 def twap_rejection(step: StepInput, pool: Pool) -> str:
@@ -101,7 +103,9 @@ def round_regression_fault(snapshot: Snapshot, answer: FeedRound) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ReferencePrice:
-    """Value of one token: numeraire base units per token base unit, where it comes from, and the figures behind it."""
+    """Reference price of a token: numeraire base units per token base unit, source, and underlying
+    figures.
+    """
 
     token: str
     price: Price
@@ -141,7 +145,7 @@ class _Market:
 
 
 _Measure = Callable[[Pool, str], _Market | None]
-"""Measurement of one of a pool's tokens in terms of the other; None if there is none."""
+"""Price of one of a pool's tokens in terms of the other; None if unknown."""
 
 
 class _NoPrice(Exception):
@@ -199,7 +203,7 @@ def _tokens_to_price(step: StepInput) -> list[tuple[str, str]]:
 
 
 def _first(step: StepInput, address: str) -> tuple[ReferencePrice | None, str]:
-    """The price by the first source that has one, or the reasons of all of them."""
+    """Return the price by the first source that has one, or the reasons of all sources."""
     reasons = []
     for kind in step.reference.kinds:
         try:

@@ -96,7 +96,7 @@ def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
 
 
 def encode_observations(slots: int) -> str:
-    """0x-hex calldata that lets a pool keep so many observations."""
+    """Return 0x-hex calldata that raises a pool's observation capacity."""
     return "0x" + (INCREASE_OBSERVATIONS + slots.to_bytes(32, "big")).hex()
 
 

@@ -107,7 +107,9 @@ class Venue(Enum):
 
 
 class FundsLocation(Enum):
-    """From where a leg is paid and where it pays to: the caller, the Rebalancer (all it has), or the next leg's V2 pair."""
+    """Payer or recipient of a leg: the caller, the Rebalancer (its whole balance), or the next
+    leg's V2 pair.
+    """
 
     WALLET = 0
     HERE = 1
@@ -116,9 +118,9 @@ class FundsLocation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WatchedBalance:
-    """A token whose balance in the wallet is checked: it changes by `bound_raw` or more, and counts at its price.
-
-    `price_x128` is numeraire base units per token base unit, times 2^128. A negative bound is the most that is spent.
+    """A watched token balance of the wallet: it changes by at least `bound_raw`, and is valued at
+    its price. `price_x128` is numeraire base units per token base unit, times 2^128. A negative
+    bound is the most that may be spent.
     """
 
     token: str
@@ -128,9 +130,10 @@ class WatchedBalance:
 
 @dataclass(frozen=True, slots=True)
 class ProgramLeg:
-    """One swap, amounts in base units. `amount_raw` is 0 unless the wallet pays; `pair_with` is set if the sink is a pair.
+    """One swap, amounts in base units.
 
-    The pool is the one that the venue's factory made for both tokens and the fee, regardless of any address in a plan.
+    `amount_raw` is 0 unless the wallet pays; `pair_with` is set if the recipient is a pair. The
+    pool is the factory's pool of both tokens and the fee, regardless of any address in a plan.
     """
 
     venue: Venue
@@ -181,7 +184,7 @@ class _ProgramReader:
 
 
 def decode_program(data: bytes) -> RebalanceCall:
-    """The program in `data`. Raises ValueError naming what is wrong."""
+    """Decode the program in `data`. Raises ValueError naming the error."""
     source = _ProgramReader(data)
     deadline_s, watched_count, count = source.take(5), source.take(1), source.take(1)
     floor_raw = source.take(16, signed=True)
@@ -258,14 +261,16 @@ RouterSwap = ExactInputSingle | SwapExactTokens
 
 @dataclass(frozen=True, slots=True)
 class WrapEth:
-    """SwapRouter02 wrapETH: wraps so much of the native coin that was sent along; the router keeps it."""
+    """SwapRouter02 wrapETH: wrap this much of the attached native coin; the router keeps it."""
 
     value_wei: int
 
 
 @dataclass(frozen=True, slots=True)
 class SweepToken:
-    """SwapRouter02 sweepToken: all that the router has of a token goes to `recipient`, at least `min_raw` base units."""
+    """SwapRouter02 sweepToken: send the router's whole balance of a token to `recipient`, at least
+    `min_raw` base units.
+    """
 
     token: str
     min_raw: int
@@ -282,7 +287,9 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class UnwrapWeth9:
-    """SwapRouter02 unwrapWETH9: all wrapped coin of the router goes to `recipient` as native coin, at least `min_raw`."""
+    """SwapRouter02 unwrapWETH9: unwrap the router's wrapped coin to `recipient`, at least
+    `min_raw`.
+    """
 
     min_raw: int
     recipient: str
@@ -335,7 +342,7 @@ def data_bytes(data: str) -> bytes:
 
 
 def decode(data: str | bytes) -> Call:
-    """The call that `data` (bytes or 0x-hex) encodes. Raises UndecodableCalldata naming what is wrong."""
+    """Decode the call in `data` (bytes or 0x-hex). Raises UndecodableCalldata naming the error."""
     raw = data_bytes(data) if isinstance(data, str) else bytes(data)
     return _decode(raw, _DECODERS)
 

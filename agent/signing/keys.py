@@ -32,9 +32,9 @@ __all__ = [
 ]
 
 LOCAL_CHAIN_IDS = (31337, 131277322940537)
-"""anvil's and eth-tester's."""
+"""Chain ids of anvil and eth-tester."""
 TEST_MNEMONIC = "test test test test test test test test test test test junk"
-"""The published mnemonic of anvil and hardhat: money sent to its accounts is stolen within seconds."""
+"""Published mnemonic of anvil and hardhat: money sent to its accounts is stolen within seconds."""
 TEST_ACCOUNT_COUNT = 20
 _PUBLISHED = """
     0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC
@@ -53,7 +53,9 @@ _PUBLISHED = """
     0x4bd1280852Cadb002734647305AFC1db7ddD6Acb 0x811da72aCA31e56F770Fc33DF0e45fD08720E157
 """
 PUBLISHED_ADDRESSES = frozenset(_PUBLISHED.split())
-"""Addresses of keys that everybody knows: the first accounts of the test mnemonic, then the numbers from 1 as keys (eth-tester's)."""
+"""Addresses of published keys: the first accounts of the test mnemonic, and the numbers from 1 as
+keys (eth-tester).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class KeyringEntry:
 
 @dataclass(frozen=True, slots=True)
 class SuppliedKey:
-    """A key that the calling program has, such as one in a key service."""
+    """A key held by the calling program, such as one in a key service."""
 
     key: SigningKey
 
@@ -103,15 +105,16 @@ class SuppliedKey:
 KeySource = KeystoreFile | KeyEnv | KeyPrompt | KeyringEntry | TestAccountKey | SuppliedKey
 
 SecretPrompt = Callable[[str], str]
-"""Shows a prompt and returns what was typed, unseen (getpass.getpass)."""
+"""Shows a prompt and returns the hidden input (getpass.getpass)."""
 
 
 def load_key(source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork: bool = False) -> SigningKey:
-    """Return the key that `source` names, checked against its chain.
+    """Return the key of `source`, checked against its chain.
 
-    `ask` is None if no prompt is possible. With `fork` (a copy of a live chain, under its chain id) only published test keys are
-    accepted; elsewhere they are accepted on local chain ids only. Raises ConfigError naming the field and the remedy; no message,
-    traceback or local variable of it holds the key.
+    `ask` is None if no prompt is possible. With `fork` (a copy of a live chain, under its chain id)
+    only published test keys are accepted; elsewhere they are accepted on local chain ids only.
+    Raises ConfigError naming the field and the remedy; no message, traceback or local variable of
+    it holds the key.
     """
     disable_core_dumps()
     live = chain_id not in LOCAL_CHAIN_IDS and not fork
@@ -143,7 +146,9 @@ def _published_account(index: int, chain_id: int, live: bool) -> SigningKey:
 
 
 def _read_key(source: SuppliedKey | KeystoreFile | KeyEnv | KeyringEntry | KeyPrompt, ask: SecretPrompt | None) -> SigningKey | ConfigError:
-    """Return the key, or the error of one that was read: raised from here its traceback would hold the frames that read it."""
+    """Return the key, or the error of reading it: raised here, its traceback would hold the frames
+    that read the key.
+    """
     match source:
         case SuppliedKey(key):
             return key
@@ -175,13 +180,17 @@ def _password(path: Path, password_env: str, ask: SecretPrompt | None) -> Secret
 
 
 def is_published(address: str) -> bool:
-    """True if the key of `address` is published: one of the test mnemonic's, or of eth-tester's (the numbers from 1)."""
+    """True if the key of `address` is published: one of the test mnemonic's, or of eth-tester's
+    (the numbers from 1).
+    """
     return address in PUBLISHED_ADDRESSES
 
 
 @cache
 def _test_account(index: int) -> PrivateKey:
-    """Worked out once: the path of a mnemonic's account takes milliseconds of elliptic curve."""
+    """Return a test account; cached, since deriving one takes milliseconds of elliptic curve
+    arithmetic.
+    """
     return _account(_test_key(index))
 
 

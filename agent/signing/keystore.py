@@ -20,13 +20,15 @@ SCRYPT_N = 2**18
 """Work factor of scrypt (with r = 8, p = 1 it takes 256 MB and about a second to try one password): that of geth."""
 MIN_PASSWORD_LENGTH = 12
 MIN_DISTINCT_CHARACTERS = 6
-"""Least number of different characters in a password: one repeated letter is long and easily guessed."""
+"""Minimum number of different characters in a password: a repeated letter is long but easily
+guessed.
+"""
 _COMMON = ("password", "passwort", "qwertyuiop", "1234567890", "abcdefghij", "letmein", "iloveyou", "changeme", "trimtab")
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def read_private_file(path: Path) -> bytes:
-    """The file's bytes, if only its owner may read it. What is open is what is checked."""
+    """Return the file's bytes if only its owner may read it. The check applies to the opened file."""
     try:
         with path.open("rb") as file:
             state = os.fstat(file.fileno())
@@ -95,9 +97,8 @@ def require_free_path(path: Path) -> None:
 
 
 def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
-    """A new keystore at `path`, mode 0600, whole or not at all, never over a file that is there. It was opened once before it counts.
-
-    Raises ConfigError naming what is wrong.
+    """Write a new keystore at `path`, mode 0600, atomically, never over an existing file. It is
+    verified by decrypting once. Raises ConfigError naming the error.
     """
     require_strong(password)
     require_free_path(path)
@@ -115,9 +116,9 @@ def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
 
 
 def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
-    """Locks the keystore at `path` with another password: the old file until the new one is whole, read back and in its place.
-
-    Returns its key. Raises ConfigError naming what is wrong; the old file is then as it was.
+    """Re-encrypt the keystore at `path`: the old file stays until the new one is complete, verified
+    and in place. Return its key. Raises ConfigError naming the error; the old file is then
+    unchanged.
     """
     found = open_keystore(read_private_file(path), old, path)
     if isinstance(found, ConfigError):
@@ -139,7 +140,7 @@ def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
 
 
 def _draft(path: Path, key: PrivateKey, password: Secret) -> Path:
-    """A file beside `path` with the locked key in it, on the disk, and opened once with the password."""
+    """Write an encrypted draft beside `path`, sync it, and verify it by decrypting once."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     sealed = _encrypted_key(key, password)
     if isinstance(sealed, ConfigError):
@@ -225,7 +226,7 @@ def save_to_keyring(entry: tuple[str, str], key: PrivateKey) -> None:
 
 
 def require_keyring() -> str:
-    """Name of the keyring that would be used. Raises ConfigError if there is none that keeps secrets."""
+    """Return the name of the active keyring. Raises ConfigError if none stores secrets."""
     import keyring
     from keyring.backends import fail
 
@@ -249,7 +250,7 @@ def _read(entry: tuple[str, str]) -> Secret | None:
     require_keyring()
     try:
         text = keyring.get_password(*entry)
-    except Exception as error:  # a locked keyring, a missing service, a refused prompt: each backend has errors of its own
+    except Exception as error:  # a locked keyring, a missing service, a refused prompt: each backend raises its own errors
         failed = _failed("read", entry, error)
     else:
         return None if text is None else Secret(text)

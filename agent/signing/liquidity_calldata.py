@@ -99,7 +99,7 @@ LiquidityCall = DecreaseAndCollect | CollectOwed | IncreaseLiquidity | MintPosit
 
 
 def decode(data: bytes) -> LiquidityCall:
-    """The call that `data` encodes. Raises UndecodableCalldata naming what is wrong."""
+    """Decode the call in `data`. Raises UndecodableCalldata naming the error."""
     decoder = _DECODERS.get(data[:4])
     if decoder is None:
         raise UndecodableCalldata(f"calldata: unknown function 0x{data[:4].hex()}")

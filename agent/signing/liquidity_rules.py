@@ -69,7 +69,7 @@ def require_approval(token: str, spender: str, raw: int, action: LpAction, rules
 
 
 def _counterparts(action: LpAction, rules: SigningRules) -> tuple[str, ...]:
-    """Contracts that may be called, or may spend, for this action."""
+    """Return contracts that may be called, or may spend, for this action."""
     if action.venue == V2_VENUE:
         return rules.v2_routers
     return tuple(manager for manager in rules.managers if manager == action.contract)

@@ -26,17 +26,18 @@ _SEQUENCE, _INTEGER = 0x30, 0x02
 
 
 class InvalidSignature(ValueError):
-    """The service's answer is not a DER signature by this key of this hash."""
+    """The service's answer is not a DER signature of this hash by this key."""
 
 
 class RemoteKey:
-    """ports.SigningKey over a service that signs digests. It need not give the same signature twice.
-
-    A signature is accepted only once it recovers to `address`.
+    """ports.SigningKey over a service that signs digests. Signatures need not be deterministic. A
+    signature is accepted only if it recovers to `address`.
     """
 
     def __init__(self, address: str, sign_digest: Callable[[bytes], bytes]) -> None:
-        """`sign_digest` takes 32 bytes and gives the DER signature; what it raises counts as a service out of reach."""
+        """Set the service. `sign_digest` takes 32 bytes and returns the DER signature; its errors
+        mean that the service is unavailable.
+        """
         self.address = address
         self._sign_digest = sign_digest
 
@@ -55,7 +56,7 @@ class RemoteKey:
             der = self._sign_digest(digest)
         except TrimtabError:
             raise
-        except Exception as error:  # each service has errors of its own
+        except Exception as error:  # each service raises its own errors
             raise Retryable(
                 f"the key service did not sign ({type(error).__name__})",
                 "nothing was sent; check the service and its permissions, try again",
@@ -69,9 +70,9 @@ class RemoteKey:
 
 
 def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
-    """Recovery bit, r and s of a DER signature over `digest`, s in the lower half of the order (EIP-2).
-
-    The signature has no recovery bit: it is the one whose public key belongs to `address`. Raises InvalidSignature.
+    """Return recovery bit, r and s of a DER signature over `digest`, s in the lower half of the
+    order (EIP-2). DER has no recovery bit: it is the one that recovers to `address`. Raises
+    InvalidSignature.
     """
     r, s = _integers(der)
     if not (0 < r < CURVE_ORDER and 0 < s < CURVE_ORDER):
@@ -88,14 +89,16 @@ def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
 
 
 def address_from_public_key(public_key_der: bytes) -> str:
-    """Checksummed address of a public key as services give it (SubjectPublicKeyInfo, RFC 5480). Raises InvalidSignature."""
+    """Return the checksummed address of a public key in SubjectPublicKeyInfo (RFC 5480). Raises
+    InvalidSignature.
+    """
     if len(public_key_der) != len(_SPKI) + 64 or not public_key_der.startswith(_SPKI):
         raise InvalidSignature("the public key is not an uncompressed one on secp256k1")
     return PublicKey(public_key_der[len(_SPKI) :]).to_checksum_address()
 
 
 def _integers(der: bytes) -> tuple[int, int]:
-    """Both numbers of ECDSA-Sig-Value (RFC 3279, 2.2.3) in the one DER encoding they have."""
+    """Return both numbers of ECDSA-Sig-Value (RFC 3279, 2.2.3) in its unique DER encoding."""
     if len(der) < 2 or der[0] != _SEQUENCE or der[1] != len(der) - 2 or der[1] >= 0x80:
         raise InvalidSignature("not one DER sequence")
     r, rest = _integer(der[2:])

@@ -1,7 +1,7 @@
-"""The table of what may be signed: selector, then decoder, then rule; everything else is refused by name (threat T4).
+"""Table of what may be signed: selector, decoder, rule; everything else is refused by name (T4).
 
-The transaction is decoded here and compared with the grant; no field of it is believed. A new feature adds a row, its rule and its
-mutation tests.
+The transaction is decoded here and compared with the grant; no field of it is trusted. A new
+feature adds a row, its rule and its mutation tests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def require_signable(tx: UnsignedTx, grant: Grant, rules: SigningRules, nonces: 
         refuse("nonce", tx.nonce, ", ".join(map(str, sorted(nonces))) or "none: the journal knows no next nonce")
     _fees(tx, grant, rules, nonces[tx.nonce])
     data = _data(tx)
-    pays_coin = not data and grant.kind is IntentKind.PAYOUT  # without data a cancel and a payment of native coin are alike
+    pays_coin = not data and grant.kind is IntentKind.PAYOUT  # without data a cancel and a native payment look alike
     if tx.value_wei != 0 and data[:4] not in PAYABLE_CALLS and not pays_coin:
         refuse("value", f"{tx.value_wei} wei", "0 wei")
     row = NATIVE_PAYOUT_RULE if pays_coin else SIGNING_TABLE.get(data[:4])
@@ -104,9 +104,9 @@ def _cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> N
 
 
 def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """An approval is the granted one to the unit, for a pinned token and spender; setting to zero needs no pinned spender.
-
-    LP tokens of a pair, the position manager and the V2 router come in only through the action of a grant.
+    """Require the granted approval, to the base unit, for a pinned token and spender; a reset to
+    zero needs no pinned spender. LP tokens of a pair, the position manager and the V2 router are
+    allowed only by the action of a grant.
     """
     call = _decoded(data)
     if not isinstance(call, Approve) or grant.approve is None:
@@ -151,7 +151,7 @@ def _rebalance(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -
 
 
 def _withdraw(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Unwrapping by the wallet itself: exactly what the granted plan unwraps, and nothing else in the plan."""
+    """Require exactly the unwrapping of the granted plan, with nothing else in the plan."""
     call = _decoded(data)
     if not isinstance(call, WithdrawWeth9):
         refuse("call", "another call", "a withdrawal of wrapped coin")
@@ -192,10 +192,14 @@ PAYABLE_CALLS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
 
 
 class LocalSigner:
-    """ports.Signer: the single gate before a key. With a key in memory the same transaction gives the same bytes (RFC 6979)."""
+    """ports.Signer: the only gate before a key. With a local key, signatures are deterministic (RFC
+    6979).
+    """
 
     def __init__(self, key: SigningKey, rules: SigningRules, nonces: Callable[[], SignableNonces]) -> None:
-        """`nonces` asks the journal, at each signature. Raises ConfigError if the key is of another wallet."""
+        """Set key and rules; `nonces` reads the journal at each signature. Raises ConfigError if
+        the key is of another wallet.
+        """
         if key.address != rules.wallet:
             raise ConfigError(f"wallet.address {rules.wallet} is not the address of the key, {key.address}", "correct one of the two")
         self._key = key
@@ -216,7 +220,7 @@ class LocalSigner:
         return self._key.sign_transaction(tx)
 
     def sign_typed(self, typed_data: Mapping[str, object], grant: Grant) -> NoReturn:
-        """Raise Refused, always: typed data passes the same gate, whose table for it is empty."""
+        """Raise Refused: typed data passes this gate too, whose table for it is empty."""
         refuse_typed_data(typed_data)
 
 
@@ -258,7 +262,9 @@ class _DelegatedKey:
 
 
 def sign_with(tx: UnsignedTx, sign: Callable[[bytes], Vrs]) -> SignedTx:
-    """The transaction with the signature that `sign` gives for its 32-byte hash (keccak256 of EIP-1559's or EIP-155's payload)."""
+    """Return the transaction with the signature that `sign` gives for its 32-byte hash (keccak256
+    of EIP-1559's or EIP-155's payload).
+    """
     from eth_account._utils.signing import sign_transaction_dict
 
     elsewhere = cast(Any, _DelegatedKey(sign))

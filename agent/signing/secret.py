@@ -66,10 +66,12 @@ class PrivateKey:
         return bytes(self.__account.key)
 
     def _try(self, fields: Mapping[str, Any]) -> SignedTx | str:
-        """An error is returned, not raised: its traceback would hold the library's frames, and those hold the key."""
+        """Return errors instead of raising: a traceback would hold the library's frames, and those
+        hold the key.
+        """
         try:
             raw, digest, *_ = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
-        except Exception as error:  # any error, which must not leave this frame
+        except Exception as error:  # any error; none must leave this frame
             return type(error).__name__
         return SignedTx(bytes(raw), "0x" + bytes(digest).hex())
 

@@ -1,4 +1,6 @@
-"""The signer's rules for SwapRouter02 and the Rebalancer: the granted plan, leg by leg, paid to the wallet, nothing left behind."""
+"""The signer's rules for SwapRouter02 and the Rebalancer: the granted plan, leg by leg, paid to the
+wallet, without remainder.
+"""
 
 from __future__ import annotations
 
@@ -58,9 +60,8 @@ def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: Signin
 
 
 def _groups(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
-    """For every leg the calls that it is made of, each with what it is: a swap, or a kind of payment.
-
-    A leg that the router pays with native coin sent along is one call together with the wrap leg before it.
+    """Return the calls of each leg, each with its kind: a swap, or a kind of payment. A leg that
+    the router pays with attached native coin is one call together with the wrap leg before it.
     """
     groups: list[list[tuple[int, Leg, str]]] = []
     paid_wei: int | None = None
@@ -85,7 +86,9 @@ def _groups(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
 
 
 def _pinned(where: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
-    """The leg exchanges pinned tokens, of the native coin only for its wrapped token and one for one, at or above its floor."""
+    """Require that the leg exchanges pinned tokens at or above its floor; native coin only for its
+    wrapped token, one for one.
+    """
     ends = {leg.token_in, leg.token_out}
     if leg.venue == NATIVE_VENUE:
         if ends != {NATIVE, rules.wrapped_native}:
@@ -103,7 +106,7 @@ def _pinned(where: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
 
 
 def _call(where: str, call: MulticallItem, leg: Leg, form: str, rules: SigningRules) -> None:
-    """One call of the multicall is what its leg asks for."""
+    """Require that a call of the multicall matches its leg."""
     if form in ("swap", "paid"):
         if not isinstance(call, ExactInputSingle | SwapExactTokens):
             refuse("call", f"{where}{type(call).__name__}", "a swap")
@@ -134,7 +137,7 @@ def _swap(where: str, swap: RouterSwap, leg: Leg, amount_in_raw: int, rules: Sig
 
 
 def _pair(where: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
-    """Tokens of a swap, once it is seen to use the kind of pool that the plan names."""
+    """Return the tokens of a swap, after checking that it uses the plan's kind of pool."""
     match swap:
         case ExactInputSingle():
             if leg.venue != V3_VENUE:
@@ -153,10 +156,10 @@ def _pair(where: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
 
 
 def _router_emptied(calls: Sequence[MulticallItem], legs: Sequence[Leg], value_wei: int, rules: SigningRules) -> None:  # noqa: C901
-    """Require every amount left in the router to be spent by a later call; anyone can take a remainder.
-
-    PeripheryPayments.pay uses native coin for any payment in wrapped coin while there is enough of it: while some waits, only the
-    swaps that it was sent for may spend wrapped coin.
+    """Require every amount left in the router to be spent by a later call; anyone can take a
+    remainder. PeripheryPayments.pay uses native coin for any payment in wrapped coin while it has
+    enough. While attached native coin remains, only the swaps it was sent for may spend wrapped
+    coin.
     """
     held: set[str] = set()
     waiting_wei = value_wei
@@ -203,7 +206,8 @@ def _require_not_held(token: str, held: set[str]) -> None:
         refuse("router_balance", f"{token} on top of the router's balance", "one amount at a time")
 
 
-# --- The signer's rule for the Rebalancer: its program is the granted plan, leg by leg, and its conditions hold nothing back.
+# --- The signer's rule for the Rebalancer: its program is the granted plan, leg by leg, with
+# conditions on every changed balance.
 
 
 VENUES = {Venue.V2: "uniswap_v2", Venue.V3: "uniswap_v3", Venue.NATIVE: "wrapped_native"}
@@ -257,7 +261,9 @@ def _leg(where: str, swap: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningR
 
 
 def _require_nothing_left(call: RebalanceCall) -> None:
-    """Require every amount left in the contract or sent to a pair to be spent by a later leg, with no other leg before its pair's."""
+    """Require every amount left in the contract or sent to a pair to be spent by a later leg, with
+    no other leg before its pair's.
+    """
     here: set[str] = set()
     pairs: dict[frozenset[str], str] = {}
     for number, leg in enumerate(call.legs, 1):
@@ -285,7 +291,9 @@ def _require_nothing_left(call: RebalanceCall) -> None:
 
 
 def _conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> None:
-    """Every balance that the plan changes is watched, at the granted price, and may lose no more than the plan's minimums allow."""
+    """Require that every balance that the plan changes is watched, at the granted price, and may
+    lose no more than the plan's minimums allow.
+    """
     prices = dict(grant.prices)
     expected: dict[str, int] = {}
     for leg in legs:
@@ -308,7 +316,9 @@ def _conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> Non
 
 
 def _least_value(legs: tuple[Leg, ...], floors_raw: tuple[int, ...], prices: Mapping[str, Fraction]) -> int:
-    """Change of the wallet's value when every leg brings its floor and no more, less one base unit for the rounding of prices."""
+    """Return the change of the wallet's value if every leg pays only its floor, less one base unit
+    for the rounding of prices.
+    """
     value = Fraction(0)
     for leg, floor in zip(legs, floors_raw, strict=True):
         if leg.source is LegFunding.WALLET:

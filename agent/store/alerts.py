@@ -22,12 +22,14 @@ RETENTION_S = 90 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class AlertStore:
-    """Alerts of this wallet; each method is a transaction of its own. Times are Unix seconds of this machine."""
+    """Alerts of this wallet; each method is one transaction. Times are Unix seconds of this
+    machine.
+    """
 
     db: Database
 
     def states(self) -> tuple[AlertState, ...]:
-        """Every stored alert, oldest first."""
+        """Return every stored alert, oldest first."""
         with self.db.read("read the alerts") as db:
             return tuple(_state(row) for row in all_rows(db, _alerts(), AlertRow))
 
@@ -64,7 +66,7 @@ class AlertStore:
             return tuple(made)
 
     def pending(self) -> tuple[AlertMessage, ...]:
-        """Messages neither delivered nor dropped, oldest first."""
+        """Return messages neither delivered nor dropped, oldest first."""
         with self.db.read("read pending alerts") as db:
             return tuple(_message(row) for row in all_rows(db, _select_messages(), AlertMessageRow))
 
@@ -84,7 +86,7 @@ class AlertStore:
             db.execute(delete(AlertMessageRow).where(AlertMessageRow.target.in_(list(targets))))
 
     def targets(self) -> dict[str, AlertTargetState]:
-        """Delivery record of each target, by its name."""
+        """Return the delivery record of each target, by name."""
         with self.db.read("read sent alerts") as db:
             waiting = dict(db.execute(select(AlertMessageRow.target, func.count()).group_by(AlertMessageRow.target)).all())
             rows = {row.name: row for row in all_rows(db, select(AlertTargetRow), AlertTargetRow)}
@@ -106,7 +108,7 @@ def _trim(db: Connection, target: str) -> None:
 
 
 def _target(db: Connection, name: str) -> dict[str, Any]:
-    """Columns of a target; initial values if it is new."""
+    """Return the columns of a target; initial values if new."""
     row = first_row(db, _by_name(), AlertTargetRow, of=name)
     if row is None:
         return {"name": name, "delivered_s": None, "failed_s": None, "failures": 0, "why": "", "lost": 0}

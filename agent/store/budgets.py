@@ -28,11 +28,11 @@ from agent.units import NATIVE
 
 
 FEW = 20
-"""Transactions that are read at once from the newest on, where only the newest are wanted."""
+"""Number of transactions read at once, newest first."""
 RESUMED_AFTER = "resumed_after"
 """Key of the newest intent's number when the owner last resumed: failures up to it are cleared."""
 STOP = "failures_stop"
-"""Key that says that too many failed in a row since the owner resumed; empty where not."""
+"""Key of the reason why consecutive failures stop the agent; empty otherwise."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
 _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
 """Kinds that trade; all others, approvals above all, serve them."""

@@ -50,7 +50,7 @@ def database_errors(what: str) -> Iterator[None]:
     """Turn every database and file error inside into OperatorNeeded with a remedy; `what` names the action."""
     try:
         yield
-    except DBAPIError as error:  # the error's own text repeats the statement with all parameters
+    except DBAPIError as error:  # the driver's message repeats the statement with all parameters
         raise OperatorNeeded(f"store: cannot {what}: {error.orig}", remedy(str(error.orig))) from error
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise OperatorNeeded(f"store: cannot {what}: {error}", remedy(str(error))) from error
@@ -65,7 +65,7 @@ WRITE = "trimtab_write"
 
 @contextmanager
 def write_transaction(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection in a transaction that has SQLite's write lock from its first moment."""
+    """Yield a connection in a transaction that holds SQLite's write lock from the start."""
     with engine.connect() as db:
         marks = db.info
         marks[WRITE] = True
@@ -81,10 +81,11 @@ LIVE = "live"
 
 
 class Database:
-    """Transactions on the database of one wallet: each read and each write is one.
+    """Transactions on the database of one wallet, one per read and write.
 
-    `coin` is the wrapped native coin: only its Withdrawal events are native coin. `book_kind` is the kind of the ledger: a store whose
-    newest book is of another kind opens a new one at the chain's balances.
+    `coin` is the wrapped native coin: only its Withdrawal events are native coin. `book_kind` is
+    the kind of the ledger: a store whose newest book is of another kind opens a new one at the
+    chain's balances.
     """
 
     def __init__(self, engine: Engine, wallet: str, coin: str = "", book_kind: str = LIVE) -> None:
@@ -102,23 +103,29 @@ class Database:
 
     @contextmanager
     def write(self, what: str, keeps_answers: bool = False) -> Iterator[Connection]:
-        """Yield a connection in a transaction that writes, on disk when it ends. `keeps_answers`: it changes no answer of `query`."""
+        """Yield a connection in a write transaction, durable at its end. `keeps_answers` leaves the
+        cache of `query` valid.
+        """
         with database_errors(what), write_transaction(self.engine) as db:
             yield db
 
     def query(self, what: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
-        """Return `ask(connection, *args)`, whose answer only a write can change that does not keep answers."""
+        """Return `ask(connection, *args)`; cached until a write without `keeps_answers`."""
         with self.read(what) as db:
             return ask(db, *args)
 
     def query_until(self, what: str, ask: Callable[[Connection, int, *Args], tuple[T, float]], at: int, *args: *Args) -> T:
-        """Return the answer of `ask` at that time or block, which stays the same until the one that comes with it, or a write."""
+        """Return the answer of `ask` at a time or block; cached until the returned expiry, or a
+        write.
+        """
         with self.read(what) as db:
             return ask(db, at, *args)[0]
 
 
 class MemoryDatabase(Database):
-    """A database in memory with a single user: one connection serves all, and answers are kept until a write changes them."""
+    """An in-memory database with a single user: one connection serves all, and answers are cached
+    until a write changes them.
+    """
 
     def __init__(self, engine: Engine, wallet: str, coin: str = "", book_kind: str = LIVE) -> None:
         super().__init__(engine, wallet, coin, book_kind)
@@ -126,7 +133,7 @@ class MemoryDatabase(Database):
         self._db = engine.connect()
 
     def close(self) -> None:
-        """Forget all."""
+        """Close the connection and drop the cache."""
         self._db.close()
         super().close()
 
@@ -138,14 +145,14 @@ class MemoryDatabase(Database):
 
     @contextmanager
     def write(self, what: str, keeps_answers: bool = False) -> Iterator[Connection]:
-        """Yield the connection in a transaction; its end forgets the answers."""
+        """Yield the connection in a transaction; its end clears the cache."""
         with self.read(what) as db:
             yield db
         if not keeps_answers:
             self.answers.clear()
 
     def query(self, what: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
-        """Return `ask(connection, *args)`, asked once."""
+        """Return `ask(connection, *args)`, cached."""
         if (ask, args) not in self.answers:
             with self.read(what) as db:
                 self.answers[ask, args] = ask(db, *args)
@@ -153,7 +160,7 @@ class MemoryDatabase(Database):
         return found
 
     def query_until(self, what: str, ask: Callable[[Connection, int, *Args], tuple[T, float]], at: int, *args: *Args) -> T:
-        """Return the answer of `ask` at that time or block, asked again where it may be another."""
+        """Return the answer of `ask` at a time or block, cached while valid."""
         known: tuple[int, T, float] | None = self.answers.get((ask, args))
         if known is None or not known[0] <= at < known[2]:
             with self.read(what) as db:
@@ -162,12 +169,12 @@ class MemoryDatabase(Database):
 
 
 def all_rows(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> Sequence[T]:
-    """All rows of a select of the model `kind`."""
+    """Return all rows of a select of the model `kind`."""
     return cast("Sequence[T]", db.execute(query, given).all())
 
 
 def first_row(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> T | None:
-    """The first row of a select of the model `kind`; None where there is none."""
+    """Return the first row of a select of the model `kind`; None without rows."""
     return cast("T | None", db.execute(query, given).first())
 
 
@@ -177,7 +184,7 @@ def column_values(db: Connection, query: Select[Any], /, **given: object) -> Seq
 
 
 def max_value(db: Connection, column: InstrumentedAttribute[int]) -> int:
-    """The largest number in a column; 0 where there is no row."""
+    """Return the largest number in a column; 0 without rows."""
     found: int | None = db.scalar(_highest(column))
     return found or 0
 
@@ -226,45 +233,47 @@ def upsert(kind: type[Base], names: frozenset[str], dialect: str) -> Insert:
 
 @cache
 def insert_new(kind: type[Base], dialect: str) -> Insert:
-    """Build an insert that keeps an existing row and reports the number written, which PostgreSQL's drivers else do not."""
+    """Build an insert that keeps an existing row and reports the number written, which PostgreSQL's
+    drivers otherwise omit.
+    """
     return _inserting(kind, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
-    """Return the dialect's own insert, since each has its own syntax for conflicts."""
+    """Return the dialect's own insert; the conflict syntax differs."""
     if dialect == "sqlite":
         return sqlite.insert(kind)
-    from sqlalchemy.dialects import postgresql  # not loaded for SQLite
+    from sqlalchemy.dialects import postgresql  # loaded only for PostgreSQL
 
     return postgresql.insert(kind)
 
 
-# --- Facts of the store by key: several read at a time, written in one statement.
+# --- Facts of the store by key: several read at once, written in one statement.
 
 
 def read_facts(db: Connection, *keys: str) -> dict[str, str]:
-    """Values of the keys that exist."""
+    """Return the values of existing keys."""
     return dict(db.execute(_several(len(keys)), {f"key{place}": key for place, key in enumerate(keys)}).all())
 
 
 def facts_with_prefix(db: Connection, prefix: str) -> Iterable[tuple[str, str]]:
-    """Keys with that prefix, with their values."""
+    """Return keys with that prefix, with their values."""
     return db.execute(select(MetaRow.key, MetaRow.value).where(MetaRow.key.startswith(prefix)))
 
 
 def fact_text(db: Connection, key: str) -> str:
-    """The value of a key; "" if it is missing."""
+    """Return the value of a key; "" if missing."""
     return find_fact(db, key) or ""
 
 
 def find_fact(db: Connection, key: str) -> str | None:
-    """The value of a key; None if it is missing."""
+    """Return the value of a key; None if missing."""
     found: str | None = db.scalar(_one(), {"key": key})
     return found
 
 
 def fact_number(db: Connection, key: str) -> int:
-    """The whole number of a key; 0 if it is missing. Raises OperatorNeeded if it is not a number."""
+    """Return the whole number of a key; 0 if missing. Raises OperatorNeeded if it is not a number."""
     return parse_fact_number(key, find_fact(db, key))
 
 

@@ -23,12 +23,14 @@ from agent.store.transitions import CONSUMED, OPEN
 
 STRATEGIES_VERSION = "sleeves_turn"
 BOOKED_TO_INTENT = "sleeves_after"
-"""Key of the newest transaction that can have no part in the books any more: it and all before it had ended when they were opened."""
+"""Key of the newest transaction settled when the books were opened; it and all before it are in the
+opening balances.
+"""
 BOOKED_TO_TRANSFER = "sleeves_flow_after"
 TRANSFERS_STRATEGY = "sleeves_flows_to"
 HOUR_S = 3_600
 FOLD_AT = 500
-"""Number of transfer bookings, deep in the chain, that are merged into one."""
+"""Number of final transfer bookings that are merged into one."""
 _NAMED = "folded flows"
 _FOLDING = ("flow ", "aside ", _NAMED)
 _CONSUMED = tuple(state.value for state in CONSUMED)
@@ -37,12 +39,12 @@ _OPEN = tuple(state.value for state in OPEN)
 
 @dataclass(frozen=True, slots=True)
 class StrategyStore:
-    """Implements ports.StrategyJournal; each method is a transaction of its own."""
+    """Implements ports.StrategyJournal; each method is one transaction."""
 
     db: Database
 
     def ledger(self) -> StrategyLedger:
-        """The books of strategies, and the wallet's changes that are not booked yet."""
+        """Return the books of strategies, and the wallet's unbooked changes."""
         with self.db.read("read the books of strategies") as db:
             facts = database.read_facts(db, TRANSFERS_STRATEGY, STRATEGIES_VERSION, BOOKED_TO_INTENT, BOOKED_TO_TRANSFER)
             bookings = tuple(map(_booking, column_values(db, _bookings())))
@@ -58,7 +60,9 @@ class StrategyStore:
             )
 
     def record_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
-        """Record bookings; False, and nothing written, if another process wrote since `at_version`."""
+        """Record bookings; return False without writing if another process wrote since
+        `at_version`.
+        """
         with self.db.write("write the books of strategies") as db:
             if database.fact_number(db, STRATEGIES_VERSION) != at_version:
                 return False
@@ -71,7 +75,9 @@ class StrategyStore:
             return True
 
     def record_states(self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]) -> None:
-        """Record states and NAV per share of strategies, the first of each hour for good."""
+        """Record states and NAV per share of strategies; the first of each hour is kept
+        permanently.
+        """
         with self.db.write("write the unit values of strategies") as db:
             upsert_rows(db, StrategyRow, [{"name": state.name, "state_json": codec.dumps(state)} for state in states])
             rows = [
@@ -105,7 +111,7 @@ def _booking(text: str) -> StrategyBooking:
 
 
 def _opened(db: Connection) -> None:
-    """Mark everything that ended before as contained in the opening balances."""
+    """Mark all earlier transactions as contained in the opening balances."""
     first_open = db.scalar(select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN)))
     after = max_value(db, IntentRow.seq) if first_open is None else first_open - 1
     database.write_facts(db, {BOOKED_TO_INTENT: after, BOOKED_TO_TRANSFER: max_value(db, ExternalTransferRow.seq)})

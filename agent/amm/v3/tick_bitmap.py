@@ -133,7 +133,9 @@ _GROWTH = 8
 for few copies.
 """
 _TABLE_KEPT_TABLES = 16
-"""Per tuple of ticks: two directions, and what pools that happen to share it need besides; the empty tuple is everybody's."""
+"""Tables per tuple of ticks: two directions, with a margin for pools that share it; all empty pools
+share the empty tuple.
+"""
 
 Row = tuple[int, int, int, int, int]
 

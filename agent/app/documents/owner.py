@@ -1,4 +1,4 @@
-"""Documents of what an owner asks for: invest, withdraw, edit, stop, revoke, rehearse, pause --hard."""
+"""Documents of owner requests: invest, withdraw, edit, stop, revoke, rehearse, pause --hard."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agent.app.settings.editing import EditReport, RemovalReport
 
 HANDED_OVER = "a running trimtab run cancels and revokes them next; without a run, repeat this once the wallet is free"
-"""The holder of the wallet may also be another command, which only ends."""
+"""The wallet may also be held by another command, which ends soon."""
 
 PartsDocument = TypedDict("PartsDocument", {"count": int, "done": int, "next_s": int, "until_s": int, "words": str})
 """Progress of a withdrawal in parts; times in chain seconds."""
@@ -103,7 +103,9 @@ class ExposedDocument(TypedDict):
 PauseDocument = TypedDict("PauseDocument", {
     "paused": bool, "hard": bool, "reason": str, "store": NotRequired[str],
 })  # fmt: skip
-"""The kill switch; `store` is why the store could not be opened, so that a file beside it pauses."""
+"""The kill switch; `store` is why the store could not be opened, in which case a file beside it
+pauses.
+"""
 HardPauseDocument = TypedDict("HardPauseDocument", {
     "paused": bool, "hard": bool, "reason": str, "outcome": str, "told": str,
     "cancel": list[SentDocument], "revoke": list[AllowanceDocument],
@@ -140,7 +142,7 @@ ShutdownDocument = TypedDict("ShutdownDocument", {
     "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
     "transactions": list[SentDocument], "left": list[str], "block": Block,
 })  # fmt: skip
-"""A shutdown; `sale` is the first of `sales`, `left` are holdings that stay in the wallet though they were to be sold or paid."""
+"""A shutdown; `sale` is the first of `sales`, `left` are holdings that could not be sold or paid."""
 
 
 class RehearsalLegDocument(TypedDict):

@@ -152,7 +152,7 @@ class LimitOrderDocument(TypedDict):
 
 
 class StepDocument(TypedDict):
-    """What a step decided by; `pools` are names by address."""
+    """Inputs of a step's decision; `pools` are names by address."""
 
     step: Annotated[str | None, ConvertedBy(lambda step_id, _: step_id or None), Of("step_id")]
     outcome: Annotated[str, Of("kind")]
@@ -172,7 +172,7 @@ class StepDocument(TypedDict):
 
 
 class PlanDocument(StepDocument):
-    """A plan; with nothing to do its legs are empty and the weights stay."""
+    """A plan; for a hold its legs are empty and the weights unchanged."""
 
     legs: list[LegDocument]
     actions: list[Annotated[ActionDocument, ConvertedBy(action_document)]]
@@ -246,7 +246,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
         }
         return cast(PlanDocument, {**head, **held})
     short = describe.plan_sandwich_loss(step, found)
-    # A later refusal follows passed guards; then both are reported.
+    # a later refusal follows passed guards; both are reported
     later = [item for item in outcome.verdicts if item not in found.verdicts]
     return fill(
         PlanDocument,

@@ -43,7 +43,7 @@ class ForecastDocument(TypedDict):
 
 
 class PositionDocument(TypedDict):
-    """A liquidity position, against holding its tokens; amounts by symbol."""
+    """A liquidity position compared with holding its tokens; amounts by symbol."""
 
     position: Annotated[str, Of("confirmed.name")]
     venue: Annotated[Venue, Of("confirmed.venue")]
@@ -209,7 +209,7 @@ StrategiesDocument = TypedDict("StrategiesDocument", {
     "together": NettingDocument | None, "sharpe_basis": str, "why": NotRequired[str],
     "applied": NotRequired[bool],
 })  # fmt: skip
-"""Strategies over one wallet; `why` and `applied` when their books are taken over."""
+"""Strategies over one wallet; `why` and `applied` are set when their books are reconciled."""
 ObservationsDocument = TypedDict("ObservationsDocument", {
     "pool": Address, "tokens": list[str], "fee_pips": int, "observations": int,
     "observations_next": int, "counts": bool, "why": str,

@@ -1,4 +1,6 @@
-"""Documents of what a step decides by: zone, execution under way, quarantine, transfers, tax, netting, decision."""
+"""Documents of a step's decision: zone, current execution, quarantine, transfers, tax, netting,
+decision.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,7 @@ ExcludedDocument = TypedDict("ExcludedDocument", {
 
 
 def excluded_holdings(step: StepInput) -> list[ExcludedDocument]:
-    """Documents of the holdings that are not part of the portfolio now."""
+    """Documents of the holdings excluded from the portfolio now."""
     found: list[ExcludedDocument] = []
     for address, raw, why in balance_changes.excluded_amounts(step):
         token = step.portfolio.token(address)
@@ -117,7 +119,7 @@ TransferDocument = TypedDict("TransferDocument", {
     "halts": Annotated[bool, Of("holds")], "counts_as_loss": Annotated[bool, Of("is_loss")],
     "told": Annotated[str | None, Of("kind")], "words": str,
 })  # fmt: skip
-"""An external transfer; `id` is None while it is not recorded, `told` (its kind) while it is not classified."""
+"""An external transfer; `id` is None if not recorded, `told` (its kind) if not classified."""
 
 
 def transfer_document(step: StepInput, flow: ExternalTransfer) -> TransferDocument:
@@ -198,7 +200,7 @@ def decision(decided: DecisionResult) -> DecisionDocument:
     return {"kind": type(decided.decision).__name__.lower(), "reason": decided.decision.reason}
 
 
-# Fields of every document that shows a step; the object that it is filled from has `step_input` and `decided`.
+# Fields of every document that shows a step; filled from an object with `step_input` and `decided`.
 Block = Annotated[int, Of("step_input.snapshot.head.number")]
 Numeraire = Annotated[str, Of("step_input.portfolio.numeraire.label")]
 Screened = Annotated[list[ScreenedDocument], Of("step_input.quarantine")]

@@ -31,7 +31,7 @@ from agent.units import BPS, Value
 
 @dataclass(frozen=True, slots=True)
 class LimitedSum:
-    """A sum over all positions against its limit, in shares of the portfolio; None if unknown or off."""
+    """A sum over all positions and its limit, in shares of the portfolio; None if unknown or off."""
 
     value: Value | None
     share: Fraction | None
@@ -39,7 +39,7 @@ class LimitedSum:
 
     @property
     def within(self) -> bool | None:
-        """True if it is within its limit; None if that is unknown."""
+        """True if the sum is within its limit; None if unknown."""
         if self.limit_bps is None:
             return True
         return None if self.share is None else self.share * BPS <= self.limit_bps

@@ -41,7 +41,7 @@ from agent.units import YEAR_S, Value
 KINDS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))
 MOST_STEPS = 2_000
 SHOWN = 0.00005
-"""Less would be written as zero."""
+"""Smallest displayed value; smaller ones would print as zero."""
 PERIODS = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
 
 
@@ -191,7 +191,9 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
 
 
 def _aside(result: SimulationResult, beside: float) -> tuple[str, float, str]:
-    """The part outside the premium: gas, and transfers, which reach the held portfolio at its own weights."""
+    """Return the part outside the premium: gas, and transfers, which enter the held portfolio at
+    its own weights.
+    """
     gas = "gas is paid from outside the portfolio and does not share its gains and losses"
     flows = "deposits and withdrawals changed the weights of what was held"
     if not result.flows:
@@ -318,7 +320,7 @@ def _share(yearly: float | None) -> str:
 
 
 NO_DIFFERENCE = 0.0005
-"""Smallest difference that is reported: a twentieth of a percent."""
+"""Smallest reported difference: a twentieth of a percent."""
 MOST_FLOWS = 24
 MOST_NAMES = 6
 OMITTED_VALUES = ("", "None", "()", "False")

@@ -21,15 +21,17 @@ from rich.text import Text
 from agent.errors import ConfigError, Refused, TrimtabError
 
 Document = Mapping[str, Any]
-"""A document of agent/app/documents, as it is shown to people."""
+"""A document of agent/app/documents."""
 PIPED_COLUMNS = 100_000
-"""Width of what is piped, unless COLUMNS says another: a line breaks where its text does, a table is as wide as it likes."""
+"""Width of piped output, unless COLUMNS is set; lines and tables are never wrapped to it."""
 
 READING = "Reading the chain"
 
 
 class Output(Console):
-    """Console that leaves the wrapping of free text to the terminal: paths and figures stay whole when copied or piped."""
+    """Console that leaves wrapping of free text to the terminal, so that paths and figures stay
+    whole when copied or piped.
+    """
 
     @property  # type: ignore[misc]  # nobody sets it
     def size(self) -> ConsoleDimensions:
@@ -50,7 +52,7 @@ err = Output(stderr=True, highlight=False)
 out = Output(highlight=False)
 
 PATIENCE_S = 300.0
-"""Seconds to wait for an answer: the process may hold the wallet, and a run beside it cannot act meanwhile."""
+"""Seconds to wait for an answer: the process may hold the wallet and block a run meanwhile."""
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 """Control codes, and marks that reorder or hide text: an attacker's text must not control the owner's terminal (T17)."""
 
@@ -89,7 +91,7 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
     body: dict[str, Any] = {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy, "exit": error.exit_code}
     if isinstance(error, Refused):
         body["verdicts"] = [{"guard": v.guard, "measured": v.measured, "limit": v.limit, "passed": v.passed} for v in error.verdicts]
-    if (place := getattr(error, "place", None)) is not None:  # a proposal that waits for its signer
+    if (place := getattr(error, "place", None)) is not None:  # a proposal awaiting its signer
         body["proposal"] = {"file": place, **getattr(error, "document", {})}
     return {"error": body}
 
@@ -108,21 +110,23 @@ HEADS = {2: "Wrong input", 10: "Refused", 11: "Try again later", 12: "Operator n
 
 
 def interactive() -> bool:
-    """True if a user can be asked: the question goes to stderr, the answer comes from stdin."""
+    """True if a user can answer: the question goes to stderr, the answer comes from stdin."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def require_answerable(yes: bool) -> None:
-    """Raise ConfigError before any work if a confirmation will be needed and no user can give it."""
+    """Raise ConfigError before any work if a confirmation is needed and no user can answer."""
     if not yes and not interactive():
         raise ConfigError("a confirmation is needed, and there is no terminal to ask", "add --yes, or run it in a terminal")
 
 
 def ask(question: str) -> bool:
-    """Ask on the terminal: only "y" or "yes" is a yes; the end of the input is a no, and so is no answer within PATIENCE_S."""
+    """Ask on the terminal; return True only for "y" or "yes". End of input and PATIENCE_S without
+    an answer decline.
+    """
     until = time.monotonic() + PATIENCE_S
     err.print(cell(f"{question} [y/N]: "), end="")
-    # A signal just before the blocking read would be handled only after the answer.
+    # a signal just before the blocking read would be handled only after the answer
     while not select.select([sys.stdin], [], [], 0.2)[0]:
         if time.monotonic() >= until:
             note(f"\nNo answer within {PATIENCE_S:.0f} s: that is a no.")
@@ -131,7 +135,7 @@ def ask(question: str) -> bool:
 
 
 def ask_with_changes(lines: tuple[str, ...], question: str) -> bool:
-    """Ask like `ask`, after printing the config changes since it was last confirmed."""
+    """Ask like `ask`, after printing unconfirmed config changes."""
     if lines:
         note("The config was changed since it was last confirmed:")
         for line in lines:
@@ -167,7 +171,7 @@ class Spinner:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Hide the spinner while something else is shown or asked."""
+        """Hide the spinner during other output or a question."""
         if self._status is None:
             yield
             return
@@ -180,7 +184,7 @@ class Spinner:
 
 @contextmanager
 def spinner(text: str) -> Iterator[Spinner]:
-    """Show a spinner on stderr while something takes its time, if that is a terminal."""
+    """Show a spinner on stderr during a long operation, on terminals only."""
     if not err.is_terminal:
         yield Spinner(None)
         return
@@ -188,7 +192,7 @@ def spinner(text: str) -> Iterator[Spinner]:
         yield Spinner(status)
 
 
-# --- A weight beside its target as a bar of the available width.
+# --- A weight and its target as a bar of the available width.
 
 
 BAR_CELLS, FEWEST_CELLS = 24, 5
@@ -196,7 +200,9 @@ BAR_CELLS, FEWEST_CELLS = 24, 5
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A weight as a bar of the available width, `full_bps` the whole of it; excess and shortfall stand out."""
+    """A weight as a bar of the available width, with `full_bps` as full width; excess and shortfall
+    are highlighted.
+    """
 
     weight_bps: int
     target_bps: int

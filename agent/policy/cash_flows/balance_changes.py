@@ -20,7 +20,7 @@ ACCEPTANCE_WINDOW_S = 30 * DAY_S
 """Chain time in which all increases together may block purchases for limits.balance_jump_wait, which is never longer."""
 SHOWN = 5
 FRESH_S, LOST_BLOCKS = 60, 1_000
-"""No chain makes so many blocks in so many seconds, and none takes so many back."""
+"""More blocks than any chain produces in that many seconds, or reorganises."""
 
 
 def is_comparable(snapshot: Snapshot, books: ExpectedBalances) -> bool:
@@ -73,10 +73,11 @@ def unexplained(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTrans
 
 
 def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
-    """Return every transfer to store in this cycle: new ones, and changed open ones by their id.
+    """Return every transfer to store in this cycle: new ones, and changed open ones by id.
 
-    A transfer without a price gets its value once there is one. An increase that blocked purchases for limits.balance_jump_wait is
-    accepted as a deposit; while portfolio.max_live_value is exceeded it stays unexplained and blocks nothing.
+    A transfer without a price is valued once there is one. An increase that blocked purchases for
+    limits.balance_jump_wait is accepted as a deposit; while portfolio.max_live_value is exceeded it
+    stays unexplained and blocks nothing.
     """
     moved = differences(step.snapshot, books)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
@@ -113,7 +114,9 @@ def _valued(step: StepInput, prices: dict[str, Price], flow: ExternalTransfer) -
 
 
 def _aged(step: StepInput, flow: ExternalTransfer, capped: bool) -> ExternalTransfer:
-    """A rise that holds something back, once it has done so for long enough; a header from the future makes it wait no longer."""
+    """Return the increase as accepted after blocking for long enough; a header from the future
+    cannot extend the wait.
+    """
     if not flow.holds or flow.delta_raw < 0:
         return flow
     now_s = min(step.snapshot.head.timestamp_s, step.snapshot.now_s + FRESH_S)
@@ -142,7 +145,7 @@ def _undone(token: str, delta: int, before: Iterable[ExternalTransfer]) -> tuple
     for flow in reversed([one for one in before if one.token == token]):
         if flow.is_open and flow.delta_raw < 0 < rest:
             ids.append(flow.id)
-        elif flow.kind is not ExternalTransferKind.GAS_MONEY:  # a part of it may have come as gas money, while an endpoint was still wrong
+        elif flow.kind is not ExternalTransferKind.GAS_MONEY:  # a part may have come as gas money while an endpoint was still wrong
             break
         rest += flow.delta_raw
         if ids and rest == 0:
@@ -169,10 +172,10 @@ def _by_itself(
 def _judged(
     step: StepInput, prices: dict[str, Price], found: tuple[ExternalTransfer, ...], before: Iterable[ExternalTransfer], now_s: int
 ) -> tuple[ExternalTransfer, ...]:
-    """The flows with `halts` set where they go beyond limits.balance_jump of the portfolio, before or after, whichever is smaller.
-
-    A rise counts with all that is open since a day ago, a fall with all falls of that: no stranger makes a small fall a large one.
-    A fall without a price is beyond any limit, a rise without one is judged when it has one.
+    """Return flows with `halts` set if beyond limits.balance_jump of the portfolio, before or
+    after, whichever is smaller. An increase counts with all flows open within a day, a decrease
+    with that day's decreases: deposits by others never make a small decrease a large one. A
+    decrease without a price exceeds any limit; an increase without one is judged once priced.
     """
     limit_bps, worth = step.limits.balance_jump_bps, _worth(step, prices)
     base = min(worth, worth - sum((flow.value for flow in found if flow.value is not None), Fraction(0)))
@@ -209,7 +212,9 @@ def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
 
 
 def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput:
-    """The step with every open flow in its history as it is now, those that are not written down yet too, and falls in the losses."""
+    """Return the step with every open flow in its present state, including unrecorded ones, and
+    decreases in the losses.
+    """
     found = changes_to_record(step, books)
     if not found:
         return step
@@ -368,7 +373,7 @@ def restore_excluded(step: StepInput) -> StepInput:
 
 
 def append_excluded(step: StepInput, reason: str) -> str:
-    """The reason, with what is left alone."""
+    """Append the excluded amounts to the reason."""
     return f"{reason}; {step.aside}" if step.aside else reason
 
 
@@ -435,7 +440,7 @@ def investable_deposits(step: StepInput, came: Sequence[ExternalTransfer]) -> tu
     try:
         standing = compute_drifts(whole, prices)
     except Refused:
-        return tuple(came)  # unknown: planning says why it refuses
+        return tuple(came)  # unknown: planning reports the refusal
     free = {one.token: one.investable_raw for one in standing}
     risen = _with_sold(whole, unexplained_rises(whole), prices)
     rose = sum((min(free.get(token, 0), max(0, raw)) * prices[token] for token, raw in risen.items() if token in free), Fraction(0))

@@ -82,7 +82,7 @@ def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
 
 
 def pace(step: StepInput, parts: int) -> ExecutionPace:
-    """So many parts, limits.first_purchase apart."""
+    """Return the pace of parts, limits.first_purchase apart."""
     return ExecutionPace(ExecutionStyle.ROUNDS, parts, step.limits.first_purchase_s or 1)
 
 

@@ -14,7 +14,7 @@ from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, UINT256_MAX, Price, Value, decimal_text, floor_int, value_text
 
-# --- Remainder of limits.payout_per_day, and reserves for what the owner has set aside.
+# --- Remainder of limits.payout_per_day, and reserves for open claims.
 
 
 def token_price(step: StepInput, token: str) -> Price | None:
@@ -43,7 +43,7 @@ def reserve_withdrawals(step: StepInput) -> StepInput:
 
 
 def reserve_claims(step: StepInput, more: tuple[PendingPayment, ...]) -> StepInput:
-    """Return the step with claims that are not stored yet reserved too; those of the history already are."""
+    """Return the step with unstored claims reserved too; those of the history already are."""
     history = replace(step.history, claims=(*step.history.claims, *more))
     return _reserved(replace(step, history=history), more)
 
@@ -206,7 +206,7 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
 
 
 def insufficient_balance(step: StepInput, asked: Value, there: Value) -> Refused:
-    """More is asked for than there is, in numbers; what came unexplained is held back, and is named."""
+    """Return the refusal with the shortfall in numbers and withheld unexplained deposits."""
     numeraire = step.portfolio.numeraire
     wanted, found, short = (f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}" for value in (asked, there, asked - there))
     return Refused(

@@ -49,7 +49,9 @@ class CollectMove:
 
 @dataclass(frozen=True, slots=True)
 class ProvideMove:
-    """Provides at most `desired` base units: to the position `one`, or where that is None to a new one of `ticks` (V2 has none)."""
+    """Provides at most `desired` base units: to the position `one`, or if None to a new one of
+    `ticks` (none for V2).
+    """
 
     target: LpTarget
     one: ConfirmedPosition | None
@@ -115,7 +117,9 @@ Amounts = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class PositionBook:
-    """`held` are the wallet's base units by token, `unsure` what of them is predicted and may come out less, `pairs` the positions."""
+    """Book of positions: `held` are the wallet's base units by token, `unsure` their predicted part
+    that may come out lower, `pairs` the positions.
+    """
 
     step: StepInput
     prices: Mapping[str, Price]
@@ -161,7 +165,7 @@ class PositionBook:
         return self._with(one, positions.after_collect(position))._moved(one, positions.uncollected_fees(position), (0, 0))
 
     def put(self, one: ConfirmedPosition, liquidity_in: int, amounts: Amounts) -> PositionBook:
-        """After liquidity was added to a position."""
+        """Return the book after liquidity was added to a position."""
         position = self.at(one)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
@@ -189,7 +193,7 @@ class PositionBook:
         return self.value(one, positions.amounts_at_reference(position, self.prices[one.token0], self.prices[one.token1]))
 
     def worth(self, one: ConfirmedPosition, position: LpPosition) -> Value:
-        """Value of a position, uncollected fees included."""
+        """Return the value of a position, uncollected fees included."""
         return self.value_without_fees(one, position) + self.value(one, positions.uncollected_fees(position))
 
     def overpayment(self, action: LpTarget | LpAction, amounts: Amounts, after: PositionBook) -> Value:
@@ -209,7 +213,7 @@ class PositionBook:
 
 
 def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> PositionBook:
-    """As the snapshot has it. Raises Refused if a position is unknown."""
+    """Return the book of the snapshot. Raises Refused if a position is unknown."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     return PositionBook(step, prices, held, {}, valuation.confirmed_positions(step))
 

@@ -41,13 +41,13 @@ def target_adjustment(step: StepInput, prices: Mapping[str, Price]) -> Liquidity
 
 
 def next_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:
-    """The one or the other."""
+    """Return the required withdrawals, else the moves towards the targets."""
     first = limit_adjustment(step, prices)
     return first if first.over else target_adjustment(step, prices)
 
 
 def restrict_to_pools(step: StepInput, pools: Collection[str]) -> StepInput:
-    """The step with the targets in these pools alone; all of them where none is named."""
+    """Return the step with targets only in these pools; with all targets if none is named."""
     if not pools:
         return step
     kept = tuple(target for target in step.portfolio.lp_targets if target.pool in pools)

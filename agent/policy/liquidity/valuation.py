@@ -94,7 +94,9 @@ def undecided_positions_reason(step: StepInput) -> str:
 
 
 def confirmed_positions(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPosition], ...]:
-    """Every confirmed position with what was read of it; what was read beside them does not count (T11). Raises Refused."""
+    """Return every confirmed position with its data; unconfirmed positions do not count (T11).
+    Raises Refused.
+    """
     wrong = faults(step)
     if wrong:
         raise Refused("; ".join(wrong), remedy=REMEDY)

@@ -49,12 +49,14 @@ WIDER = Fraction(10, 9)
 
 
 def apply_orders(step: StepInput) -> StepInput:
-    """The step with every order moved on by this block, and what they leave of the targets."""
+    """Return the step with every order updated by this block, and the targets that orders leave."""
     return apply_order_targets(advance_orders(step))
 
 
 def apply_order_targets(step: StepInput) -> StepInput:
-    """The step with the targets that orders leave: none for what is out, no more than is held for what waits for its entry."""
+    """Return the step with targets after orders: zero for exited assets, at most the present share
+    for assets awaiting entry.
+    """
     orders = step.history.orders
     if not orders:
         return step
@@ -192,7 +194,7 @@ def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
 
 
 def _shared_out(portfolio: Portfolio, fixed: Mapping[str, int]) -> dict[str, int]:
-    """Targets in bps by token: those of `fixed`, and what they leave as the owner has chosen."""
+    """Return targets in bps by token: those of `fixed`, and the remainder as the owner has chosen."""
     numeraire, targets = portfolio.numeraire.address, {asset.token.address: asset.target_bps for asset in portfolio.assets}
     free = BPS - sum(fixed.values())
     others = {token: bps for token, bps in targets.items() if token not in fixed}
@@ -215,7 +217,7 @@ def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
     try:
         return compute_drifts(step, prices)
-    except Refused:  # nothing is decided then; an asset awaiting its entry keeps no target
+    except Refused:  # no decision is made then; an asset awaiting its entry keeps no target
         return ()
 
 
@@ -332,7 +334,9 @@ def _often(one: SubmissionRefusal) -> str:
 
 
 def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> StepInput:
-    """The step in which these assets keep what they have; one that is stuck already changes nothing."""
+    """Return the step in which these assets keep their holdings; already blocked exits change
+    nothing.
+    """
     already = {one.token for one in step.stuck}
     new = {one.token: one for one in found if one.token not in already}
     if not new:
@@ -372,12 +376,14 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
 
 
 def excluded_tokens(step: StepInput) -> set[str]:
-    """Tokens that are left as they are, in quarantine or stuck."""
+    """Return excluded tokens: in quarantine, or with a blocked exit."""
     return {one.token for one in step.quarantine} | {one.token for one in step.stuck}
 
 
 def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> str:
-    """Every exit that is stuck, or of the tokens `only` some, with the reason and the remedies; empty if there is none."""
+    """Format blocked exits, of all tokens or of `only`, with reason and remedies; empty without
+    any.
+    """
     blocked = step.stuck if only is None else [one for one in step.stuck if one.token in {*only}]
     return "; ".join(format_blocked_exit(step, one) for one in blocked)
 

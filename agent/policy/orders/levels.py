@@ -28,7 +28,9 @@ FIGURES = 7
 
 
 def trigger_price(order: ConditionalOrder) -> Price | None:
-    """The price at which it acts, numeraire base units per token base unit; None while what it counts from is not fixed."""
+    """Return the price at which the order triggers, numeraire base units per token base unit; None
+    while its basis is not fixed.
+    """
     terms, sign = order.terms, 1 if order.kind is OrderKind.TAKE_PROFIT else -1
     if order.kind is OrderKind.TRAILING_STOP:
         if order.mark is None:
@@ -90,7 +92,9 @@ def was_filled_when_armed(order: ConditionalOrder) -> bool:
 
 
 def distance_to_trigger(order: ConditionalOrder, price: Price) -> Fraction | None:
-    """By which part of itself the price has to move until the order acts, with sign; None while its level is not fixed."""
+    """Return the relative price move until the order triggers, signed; None while its level is not
+    fixed.
+    """
     at = trigger_price(order)
     return None if at is None or price <= 0 else at / price - 1
 
@@ -124,7 +128,9 @@ def format_order_price(portfolio: Portfolio, token: str, price: Price | None) ->
 
 
 def format_orders(portfolio: Portfolio) -> str:
-    """All orders as their owner set them, and where the weight of what is out goes; empty without orders."""
+    """Format all orders as set by their owner, and the destination of exited weight; empty without
+    orders.
+    """
     book = portfolio.orders
     if not book.terms:
         return ""
@@ -139,7 +145,7 @@ def format_orders(portfolio: Portfolio) -> str:
 
 
 def orders_by_key(orders: tuple[ConditionalOrder, ...]) -> Mapping[tuple[str, OrderKind], ConditionalOrder]:
-    """Orders by what there is one of."""
+    """Return orders by their unique key."""
     return {order.key: order for order in orders}
 
 
@@ -166,7 +172,9 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
 
 
 UNIT_VALUE_FIGURES = 10**12
-"""Parts of a unit to which its worth is kept, rounded down: products of exact fractions would grow without end."""
+"""Parts of a unit that its value is rounded down to: products of exact fractions would grow without
+bound.
+"""
 MOVED = Fraction(1, 1_000)
 """Part of the portfolio by which holdings must change to begin a new span, so that dust writes nothing."""
 

@@ -18,9 +18,11 @@ from agent.reference import depeg_fault, reference_prices, reference_prices_at, 
 from agent.units import BPS, Price, Value
 
 HIGHER = Fraction(1, 1_000)
-"""Least rise above the highest price of a trailing stop that is written down: a market that climbs makes few writes."""
+"""Smallest recorded rise above the highest price of a trailing stop: limits writes in a rising
+market.
+"""
 DUST_SHARE = Fraction(1, BPS)
-"""Part of the portfolio that may be left of what was sold, where limits.min_trade is off or less."""
+"""Fraction of the portfolio that may remain of a sold asset, if limits.min_trade is off or less."""
 ORDER = {kind: number for number, kind in enumerate(OrderKind)}
 EXITED_STAGES = (OrderStage.FIRED, OrderStage.DONE)
 
@@ -78,7 +80,9 @@ def unconfirmed_orders(step: StepInput) -> tuple[ConditionalOrder, ...]:
 
 
 def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
-    """The order that keeps `token` out of the market: an exit that fired, its own or the portfolio's; None if none does."""
+    """Return the order that keeps `token` out of the market: a triggered exit of it or of the
+    portfolio; None otherwise.
+    """
     return next((order for order in orders if order.token == token and order.is_exit and order.stage in EXITED_STAGES), None)
 
 
@@ -89,12 +93,12 @@ def is_entry_pending(step: StepInput, token: str) -> bool:
 
 
 def dust_value(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
-    """Worth below which what is left of an asset counts as sold, numeraire base units."""
+    """Return the value below which the remainder of an asset counts as sold, numeraire base units."""
     return max(step.limits.min_trade or Fraction(0), investable_total(drifts) * DUST_SHARE)
 
 
 def is_in_targeted_pool(step: StepInput, token: str) -> bool:
-    """True if a pool with a liquidity target holds some of it, so that it is withdrawn."""
+    """True if a pool with a liquidity target holds the token, and is withdrawn first."""
     pools = {target.pool for target in step.portfolio.lp_targets if token in (target.token0, target.token1)}
     found = {getattr(one, "pair", None) or getattr(one, "pool", None) for one in step.snapshot.positions if getattr(one, "liquidity", 0)}
     return bool(pools & found)

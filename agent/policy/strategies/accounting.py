@@ -73,7 +73,7 @@ def strategy_capital(held: Mapping[str, Mapping[str, int]], prices: Prices) -> d
 
 
 def split_pro_rata(raw: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
-    """`raw` base units given out in proportion to `shares`, none of which is negative; equally where all are zero."""
+    """Distribute `raw` base units in proportion to non-negative `shares`; equally if all are zero."""
     names = list(shares)
     if not names:
         raise ValueError("nobody to share with")
@@ -216,7 +216,9 @@ def settle_trade(
 
 
 def _take(books: StrategyHoldings, token: str, raw: int, asked: Mapping[str, Fraction]) -> None:
-    """Take from the strategies that asked to sell as far as they hold it, the remainder pro rata from all holders; in place."""
+    """Take from the strategies that asked to sell, up to their holdings, and the remainder pro rata
+    from all holders; in place.
+    """
     if sum(asked.values()) > 0:
         for name, part in split_pro_rata(raw, asked).items():
             gone = min(part, books[name].get(token, 0))
@@ -252,7 +254,7 @@ def apply_transfer(
     lost = whole - sum(strategy_capital(books, prices).values(), Fraction(0))
     due = {name: max(before[name] - value * part[name], Fraction(0)) for name in held}
     short = lost - sum((before[name] - due[name] for name in held), Fraction(0))
-    if short > 0:  # the strategy has less than went: the others bear the remainder
+    if short > 0:  # the strategy has less than the decrease: the others bear the remainder
         others = {name: amount for name, amount in due.items() if amount > 0}
         rest = sum(others.values(), Fraction(0))
         due |= {name: amount - short * amount / rest for name, amount in others.items()}
@@ -266,7 +268,7 @@ def apply_transfer(
 SCALE = 10**6
 """Units that a new strategy gets for one numeraire base unit."""
 ONE = 10**12
-"""A unit value of one, as it is at the opening."""
+"""Unit value of one, at the opening."""
 
 
 @dataclass
@@ -577,7 +579,7 @@ def _other_names(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
 
 
 def _set_aside(update: StrategyBooksUpdate, wanted: Mapping[str, int], turn: int) -> None:
-    """Fill reserves and the gas floor first: a shortfall comes from all strategies, an excess goes to all."""
+    """Fill reserves and the gas floor first: all strategies pay a shortfall and share an excess."""
     after, moved = copy_holdings(update.held), {}
     for token in update.tokens:
         if raw := wanted[token] - update.aside.get(token, 0):

@@ -86,10 +86,10 @@ def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> 
 
 
 def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) -> dict[str, int]:
-    """Weights of a strategy that count now, bps by token: all in the numeraire while it is paused.
+    """Return present weights of a strategy, bps by token: all in the numeraire while it is paused.
 
-    What orders keep out of the market waits in the numeraire; what is in quarantine, or cannot be sold, is left to the others in
-    proportion.
+    Weights excluded by orders wait in the numeraire; weights of tokens in quarantine or unsellable
+    go to the others in proportion.
     """
     numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
     weights = {numeraire: BPS} if state.health is StrategyHealth.PAUSED else dict(strategy.weights_bps)
@@ -105,7 +105,9 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
 
 
 def tokens_excluded_by_orders(step: StepInput) -> set[str]:
-    """Assets that strategies want and orders keep out: their target was taken to nothing after the strategies'."""
+    """Return assets that strategies want but orders exclude: their target became zero after the
+    strategies'.
+    """
     if step.split is None:
         return set()
     numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
@@ -153,7 +155,9 @@ def _buying(step: StepInput, book: StrategyBook) -> bool:
 def strategy_drifts(
     step: StepInput, strategy: Strategy, state: StrategyState, held: Mapping[str, int], prices: Prices
 ) -> tuple[AssetDrift, ...]:
-    """Each asset of one strategy against its weights, by the band of its own trigger."""
+    """Return the drift of each asset of one strategy from its weights, by the band of its own
+    trigger.
+    """
     weights, shut = strategy_weights(step, strategy, state), exits.excluded_tokens(step)
     weights = _no_more_than_held(step, weights, held, prices)
     assets = [
@@ -229,7 +233,7 @@ class NettingResult:
 
     @property
     def crossed(self) -> Value:
-        """Value netted internally, each exchange counted once: half of all that is crossed."""
+        """Value netted internally, each exchange counted once."""
         return sum((one.crossed for one in self.netted), Fraction(0)) / 2
 
 
@@ -374,7 +378,9 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
 def strategy_history_needed(
     split: CapitalSplit | None, last: Mapping[str, Allocation], portfolio: Portfolio, now_s: int
 ) -> tuple[tuple[int, int], ...]:
-    """(seconds, step in seconds) of recorded prices that choices which are due need; `last` are those before by strategy."""
+    """Return (seconds, step in seconds) of recorded prices that due choices need; `last` are the
+    earlier choices by strategy.
+    """
     found = []
     for one in () if split is None else split.strategies:
         if one.allocator is not None:

@@ -141,7 +141,9 @@ BUYS = (TradeSide.BUY, TradeSide.LOSERS)
 
 
 def overweight_assets(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
-    """Assets above their limit. One whose target is its limit is left to the trigger: any rise would ask."""
+    """Return assets above their limit. An asset with its target at the limit is left to the
+    trigger: any rise would exceed it.
+    """
     return tuple(one for one in drifts if one.max_bps is not None and one.target_bps < one.max_bps < one.share * BPS)
 
 

@@ -34,7 +34,9 @@ MARGIN_S = DAY_S
 UNIT = 10**12
 """Returns are rounded to the nearest 1/UNIT, half to even."""
 CALM_BPS = 100
-"""The long window counts as at least 1 % a year: beside a price that does not move at all, anything would be a jump."""
+"""Minimum volatility of the long window, 1 % a year: against a constant price any move would be a
+jump.
+"""
 FEWEST_SHORT, FEWEST_LONG = 6, 24
 """Returns that the windows need."""
 COVERED = Fraction(3, 4)
@@ -86,7 +88,9 @@ def _evaluate_jump(event: VolatilityJump, inputs: TriggerInput) -> TriggerResult
 
 
 def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput) -> EventProgress:
-    """From every recorded high in the window at once: a shorter record can only miss a higher one."""
+    """Return the fall from the highest recorded price in the window; a shorter record can only miss
+    a higher one.
+    """
     now_s, rebalanced_s = inputs.now_s, inputs.history.last_rebalance_s
     if not points:
         return _unknown(drift, "no price of it is recorded yet")

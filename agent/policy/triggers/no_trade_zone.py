@@ -176,7 +176,7 @@ def uneconomic_plan_reason(reason: str, saving: RiskCostTradeoff, step: StepInpu
 
 
 def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> str:
-    """Return why no plan was made, with the most that it could have saved."""
+    """Return why no plan was made, with its highest possible saving."""
     decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
     risk, gas = (value_text(value, decimals, 4) for value in (found.risk, found.gas))
     most = f"all of the risk within {text.format_duration(found.horizon_s)} is {risk} {label}, a swap with its approval costs {gas} of gas"
@@ -184,7 +184,9 @@ def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> s
 
 
 def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:
-    """Change of all shares when one rises by one: the others give way in proportion to their targets."""
+    """Return the change of all shares when one rises by one: the others fall in proportion to their
+    targets.
+    """
     rest = 1 - targets[number]
     shares = [-target / rest if rest else Fraction(-1, len(targets) - 1) for target in targets]
     shares[number] = Fraction(1)
@@ -234,7 +236,9 @@ def _costs(step: StepInput, tokens: Sequence[str], prices: Mapping[str, Price]) 
 
 
 def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
-    """Value out per value in of a first unit, fee off, in units of 1/ONE; what a pool pays above the reference does not count."""
+    """Return value out per value in of a first unit, after fee, in units of 1/ONE; gains above the
+    reference do not count.
+    """
     fair = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
     return ceil_int(fair * ONE * (PIPS - pool.fee_pips) / PIPS)
 
@@ -275,7 +279,7 @@ def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
 
 
 RULES = {NoTradeZone: TriggerRules(lambda _: None, _evaluate, _describe)}
-"""Nothing to validate by itself: agent/policy/risk.py judges the risk of the assets."""
+"""Nothing to validate here: agent/policy/risk.py validates the risk of the assets."""
 NOTATIONS = (
     TriggerNotation(
         "zone",

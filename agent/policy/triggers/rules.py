@@ -36,7 +36,7 @@ RULES: Mapping[type[Any], TriggerRules] = {
     **market_events.RULES,
     **no_trade_zone.RULES,
 }
-"""By class. AnyOf has no row: it asks the rows of its triggers."""
+"""Rules by class. AnyOf has none: it uses those of its triggers."""
 NOTATIONS: Mapping[str, TriggerNotation] = {
     one.kind: one
     for one in (
@@ -46,7 +46,7 @@ NOTATIONS: Mapping[str, TriggerNotation] = {
         *no_trade_zone.NOTATIONS,
     )
 }
-"""By kind, in the order of the config's errors."""
+"""Notations by kind, in the order of the config's errors."""
 MOST_TRIGGERS = 8
 
 
@@ -105,7 +105,7 @@ def band_and_interval(trigger: Trigger) -> tuple[Threshold | None, int | None] |
     return next(iter(thresholds_of(trigger)), None), review_interval_s(trigger)
 
 
-# --- Validation: each trigger, and what goes together in a policy.
+# --- Validation of each trigger, and of combinations in a policy.
 
 
 def validate_trigger(trigger: Trigger) -> None:

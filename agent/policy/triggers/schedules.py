@@ -82,7 +82,7 @@ def _parse(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
 
 MILLION = 1_000_000
 LATEST_S = 3_600
-"""The most that a schedule is late at random."""
+"""Longest random delay of a schedule."""
 REVIEW, EXECUTION = "review", "execution"
 
 
@@ -114,10 +114,11 @@ def last_evaluation_s(history: History) -> int | None:
 
 
 def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int | None:
-    """Since when a schedule counts. A rebalance is as good as a review; an execution follows an execution alone.
+    """Return the start of a schedule's interval.
 
-    One that the store does not know yet, as after an edit, counts from the last rebalance: reviews by others do not put it off.
-    A store from before schedules had names knows one time for all.
+    A rebalance counts as a review; an execution follows only an execution. A schedule unknown to
+    the store, as after an edit, counts from the last rebalance: reviews of others do not delay it.
+    A store older than named schedules knows one time for all.
     """
     own_s = dict(history.reviews).get(schedule_name(schedule, what))
     if own_s is None:
@@ -152,7 +153,7 @@ def jitter_delay_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
 
 
 def next_time(schedule: Schedule, after_s: int) -> int | None:
-    """The first time of a schedule after `after_s`, unix seconds; None if there is none."""
+    """Return the first time of a schedule after `after_s`, Unix seconds; None if there is none."""
     match schedule:
         case Every(every_s):
             return after_s + every_s
@@ -161,7 +162,7 @@ def next_time(schedule: Schedule, after_s: int) -> int | None:
 
 
 def earliest(*times_s: int | None) -> int | None:
-    """The first of several times; None if none is known."""
+    """Return the first of several times; None if none is known."""
     return min((at_s for at_s in times_s if at_s is not None), default=None)
 
 
@@ -169,7 +170,7 @@ def _latest(*times_s: int | None) -> int | None:
     return max((at_s for at_s in times_s if at_s is not None), default=None)
 
 
-# --- Triggers by schedules: alone, with a band, or with an execution of its own.
+# --- Triggers by schedules: alone, with a band, or with a separate execution.
 
 
 SHORTEST_S = 1_800

@@ -77,10 +77,10 @@ class KeyUnit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TriggerNotation:
-    """One kind of trigger as the config writes it.
+    """Notation of one kind of trigger in the config.
 
-    `build` takes the values of `keys` in their order; a key that is not `required` may be None. `hint`
-    explains the kind in a new config; one without it is only named there.
+    `build` takes the values of `keys` in order; a key that is not `required` may be None. `hint`
+    explains the kind in a new config; without it the kind is only named there.
     """
 
     kind: str

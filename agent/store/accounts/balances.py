@@ -31,12 +31,15 @@ from agent.store.database import Database, all_rows, column_values, first_row, i
 from agent.store.tables import ExternalTransactionRow, ExternalTransferRow, FoundPositionRow, IntentRow, LiquidityRow, OpeningRow
 from agent.store.transitions import CONSUMED, OPEN
 
-# --- Transactions from before this store was made, or while another held the wallet: read from the chain.
+# --- Transactions from before this store, or while another store held the wallet: read from the
+# chain.
 
 
 DAY_S = 86_400
 ASKED = "day_asked_s"
-"""Chain time when it was first asked what the wallet did before: what comes after it, the store knows by itself."""
+"""Chain time of the first query for the wallet's earlier transactions; the store knows later ones
+itself.
+"""
 KNOWN = "day_known"
 
 
@@ -79,12 +82,16 @@ ACCEPTED = "accepted_flows"
 """Key of the rises that were accepted last, each as number:chain time when."""
 RISE_SINCE = "rose_s"
 LEFT_ALONE = "left_alone"
-"""The newest flow when rises were last left alone above portfolio.max_live_value: those up to it stay so."""
+"""Newest flow when increases were last excluded above portfolio.max_live_value; those up to it stay
+excluded.
+"""
 """Key of the chain time since which unexplained deposits have continuously held something back."""
 FOLD_DEPTH_BLOCKS = 256
 """Depth in blocks from which a final transaction is part of the opening: four times the deepest reorg that is followed."""
 RECENT = 1_000
-"""Number of newest transfers searched for those of the last 24 h; a number, since a header from the future would hide others by time."""
+"""Number of newest transfers searched for those of the last 24 h; by count, since a header from the
+future would hide others by time.
+"""
 MOST = 2**63 - 1
 """The largest number that SQLite takes; no flow has it."""
 SHOWN = 50
@@ -93,9 +100,9 @@ _CONSUMED = frozenset(state.value for state in CONSUMED)
 _OPEN = frozenset(state.value for state in OPEN)
 RISES = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
 FALLS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
-"""Kinds that an owner may give to a positive change, and to a negative one; the first is the default."""
+"""Kinds that an owner may assign to an increase, and to a decrease; the first is the default."""
 FELL = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
-"""Word for word what the index of falls says, or SQLite does not use it."""
+"""Must equal the index condition of decreases, or SQLite does not use it."""
 
 
 def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalances:
@@ -139,7 +146,7 @@ def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None
 
 
 def _began(db: Connection, at_s: int) -> None:
-    """Record the start of a wait: a deposit is held back since then, or since an earlier one."""
+    """Record the start of a wait: a deposit has been blocked since then, or since an earlier one."""
     known = rise_since_s(database.read_facts(db, RISE_SINCE))
     if known is None or not known <= at_s < known + ACCEPTANCE_WINDOW_S:
         database.write_facts(db, {RISE_SINCE: at_s})
@@ -151,7 +158,7 @@ def rise_since_s(facts: Mapping[str, str]) -> int | None:
 
 
 def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    """Deposits that are left alone, by the fact LEFT_ALONE, base units by token."""
+    """Return excluded deposits, by the fact LEFT_ALONE, base units by token."""
     until = database.parse_fact_number(LEFT_ALONE, facts.get(LEFT_ALONE))
     return unexplained_rises(db, until) if until else ()
 
@@ -165,7 +172,7 @@ def unexplained_rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int
 
 
 def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
-    """Update the value of an open transfer and its acceptance; one explained meanwhile stays so."""
+    """Update the value and acceptance of an open transfer; one classified meanwhile stays so."""
     row = first_row(db, _by_number(), ExternalTransferRow, of=flow.id)
     if row is None or row.kind is not None:
         return
@@ -199,12 +206,12 @@ def _merged(found: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
 
 
 def newest_transfers(db: Connection, limit: int) -> tuple[ExternalTransfer, ...]:
-    """The newest `limit` transfers, explained ones too, oldest first."""
+    """Return the newest `limit` transfers, classified ones included, oldest first."""
     return _found(db, _newest(), limit)
 
 
 def transfers_after(db: Connection, flow_id: int) -> tuple[ExternalTransfer, ...]:
-    """Transfers recorded after that one, explained ones too, oldest first."""
+    """Return transfers recorded after that id, classified ones included, oldest first."""
     return tuple(_transfer(row) for row in all_rows(db, _after(), ExternalTransferRow, of=flow_id))
 
 
@@ -299,7 +306,7 @@ _rises = cache(
 
 UNDECIDED, TAKEN, FORGOTTEN = "undecided", "taken", "forgotten"
 POSITIONS_SCANNED = "positions_looked"
-"""Key set once the wallet was scanned since the store was new, or adopted."""
+"""Key set once the wallet was scanned after creation or adoption of the store."""
 
 
 def positions_moved_since(db: Connection, after: int | None) -> set[str]:
@@ -347,7 +354,7 @@ def _own_beyond() -> Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class BalanceStore:
-    """Balances, transfers, and transactions from before this store; each method is a transaction of its own."""
+    """Balances, transfers, and transactions from before this store; each method is one transaction."""
 
     db: Database
 
@@ -387,7 +394,7 @@ class BalanceStore:
                 break
             folded = row.seq
             for change in _own(row, self.db.wallet, self.db.coin):
-                if change.token in changed:  # a balance that was not read now keeps its opening, which has to contain this too
+                if change.token in changed:  # an unread balance keeps its opening, which has to include this too
                     raw, block = changed[change.token]
                     changed[change.token] = (raw + change.delta_raw, block)
         own: dict[str, int] = {}
@@ -482,7 +489,7 @@ class BalanceStore:
             database.write_facts(db, {KNOWN: nonce})
 
     def mark_left_alone(self) -> None:
-        """Record that every unexplained deposit is left alone until it is explained."""
+        """Record that every unexplained deposit is excluded until classified."""
         with self.db.write("write what is left alone") as db:
             database.write_facts(db, {LEFT_ALONE: max_value(db, ExternalTransferRow.seq)})
 

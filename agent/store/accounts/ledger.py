@@ -50,7 +50,7 @@ class LedgerBook:
 
 
 def current_book(db: Connection, kind: str) -> LedgerBook | None:
-    """The newest book if it is of that kind, else None."""
+    """Return the newest book if it is of that kind, else None."""
     row = first_row(db, _newest_book(), BookRow)
     return None if row is None or row.kind != kind else LedgerBook(row.seq, row.kind, row.opened_s, row.note)
 
@@ -132,7 +132,9 @@ def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
 
 
 def _outside(db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningRow]) -> list[tuple[tuple[int, int, int], Entry]]:
-    """Transactions that other stores sent, at the prices of the valuation before them, or of the first one."""
+    """Return transactions sent by other stores, at the prices of the valuation before them, or of
+    the first.
+    """
     found: list[tuple[tuple[int, int, int], Entry]] = []
     valued: tuple[Valuation, ...] | None = None
     for number, row in enumerate(all_rows(db, _outside_blocks(), ExternalTransactionRow)):
@@ -275,7 +277,9 @@ class LedgerStore:
             return frozenset(row.token for row in openings(db, book) if row.place == "" and row.after_intent < seq)
 
     def principal(self, position: str) -> dict[str, int]:
-        """Net amount put into a liquidity position by the ledger, base units by token."""
+        """Return the net amount provided to a liquidity position by the ledger, base units by
+        token.
+        """
         account = f"{rules.LP}:{position}"
         return {token: raw for (name, token), raw in rules.account_balances(self.entries()).items() if name == account}
 
@@ -320,7 +324,7 @@ class LedgerStore:
             return taken
 
     def has_places(self, places: Iterable[Place]) -> bool:
-        """True if all of these are in the book, or are positions that the agent minted."""
+        """True if all of these are in the book, or are positions minted by the agent."""
         return self.db.query("read the ledger", _has_places, self.db.book_kind, frozenset(places))
 
     def balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
@@ -360,13 +364,13 @@ class LedgerStore:
             return (ledger_sums.entries_version(db), *found)
 
     def entered(self) -> tuple[Entry, ...]:
-        """Entries of intents alone, as they were written."""
+        """Return entries of intents alone, as stored."""
         with self.db.read("read the ledger") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else tuple(entry for _, entry in entries(db, book))
 
     def entries_of(self, intent_ids: Iterable[str]) -> tuple[Entry, ...]:
-        """Entries of these intents, as far as they are in the book."""
+        """Return entries of these intents, if in the book."""
         with self.db.read("read the ledger") as db:
             book = current_book(db, self.db.book_kind)
             if book is None:
@@ -490,7 +494,7 @@ def _since(states: tuple[str, ...]) -> Select[Any]:
 
 @cache
 def _lacking(states: tuple[str, ...]) -> Select[Any]:
-    """Select those of them without an entry."""
+    """Select intents without an entry."""
     return _since(states).where(~exists().where(EntryRow.intent_id == IntentRow.id))
 
 

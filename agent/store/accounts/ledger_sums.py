@@ -36,7 +36,7 @@ _RESERVED = _HELD | {"reserved_raw"}
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Pause the garbage collector, which would scan thousands of new objects again and again though all of them stay."""
+    """Pause the garbage collector, which would repeatedly scan thousands of new long-lived objects."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -126,7 +126,9 @@ def _fraction(value: str) -> Fraction:
 SETTLED_TO = "settled_to"
 """Key of the newest intent up to which every one has ended, is booked, and is entered in the ledger or older than its book."""
 LOSS_TOTAL = "loss_total"
-"""Key of what all booked intents lost, in the grain of accounting/entries.py; what gained makes no room."""
+"""Key of the total loss of booked intents, on the grid of accounting/entries.py; gains do not
+offset it.
+"""
 ENTRIES_VERSION = "entries_turn"
 """Key of the number of writes of entries and transfers."""
 _OPEN, _CONSUMED, _ENDED = (tuple(state.value for state in states) for states in (OPEN, CONSUMED, ENDED_IN_BLOCK))
@@ -236,7 +238,7 @@ def advance_settled(db: Connection) -> None:
 def _settled(db: Connection, known: int, book: int) -> int:
     """Number of the last settled intent, starting at `known`. Intents before the book's first opening need no entry."""
     newest = max_value(db, IntentRow.seq)
-    if newest == known:  # all of them are
+    if newest == known:  # all intents are settled
         return known
     first = db.scalar(_first_opening(), {"of": book})
     next_one = db.scalar(_next_one(), {"known": known, "first": newest if first is None else first})

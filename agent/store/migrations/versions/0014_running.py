@@ -1,4 +1,4 @@
-"""Sums beside the rows that they sum: balances by book, all losses, how far all is settled; indexes that looks at old books need."""
+"""Stored sums: balances by book, all losses, settled height; indexes for checks of old books."""
 
 import json
 from fractions import Fraction
@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 
 def _balances(connection: sa.Connection) -> None:
-    """What the wallet opened with, all entries of the book, and all flows since, token by token."""
+    """Return opening balances, all entries of the book, and all flows since, by token."""
     sums: dict[tuple[int, str], int] = {}
     after: dict[tuple[int, str], int] = {}
     for book, token, raw, flow in connection.execute(sa.text("SELECT book, token, raw, after_flow FROM book_openings WHERE place = ''")):
@@ -51,7 +51,7 @@ def _balances(connection: sa.Connection) -> None:
 
 
 def _losses(connection: sa.Connection) -> None:
-    """Each rounded up to the grain of the books."""
+    """Return losses, each rounded up to the grid of the books."""
     total = 0
     for (loss,) in connection.execute(sa.text("SELECT loss FROM budgets WHERE loss <> '0'")):
         total += max(0, -(-(Fraction(loss) * GRAIN) // 1))

@@ -1,6 +1,5 @@
-"""What transactions from before a store paid away: it counts in limits.payout_per_day.
-
-Of those already written down it is not known: the chain is asked once more (store/earlier.py).
+"""Payments by transactions from before a store; they count in limits.payout_per_day. Unknown for
+recorded ones: the chain is queried once more (store/earlier.py).
 """
 
 import sqlalchemy as sa
