@@ -79,7 +79,7 @@ def measured(loaded: LoadedConfig) -> dict[str, Any]:
     def status(store: Store, *, taxed: bool) -> StepInput:
         keeper = TaxRunCache(loaded, step.portfolio)
         bare = replace(step, history=store.budgets.history(at_s))
-        return assemble_input(bare, read_memory(bare, store, keeper.standing(store, bare, at_s) if taxed else None))
+        return assemble_input(bare, read_memory(bare, store, keeper.state(store, bare, at_s) if taxed else None))
 
     look: dict[str, Callable[[Store], object]] = {
         "stands": lambda store: store.ledger.balances(at_block),

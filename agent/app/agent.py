@@ -120,7 +120,7 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
     separate step, decided anew. It was confirmed with the first slice. The outcome is that of the
     last slice, with the transactions of all.
     """
-    context = wallet.desk
+    context = wallet.context
     outcome, last, sent, rounds = first, first, list(first.transactions), 0
     while (under := _open_execution(context, outcome)) is not None and outcome.kind in CONTINUE_KINDS:
         rounds += outcome.kind is OutcomeKind.DONE
@@ -215,31 +215,31 @@ class Agent:
     """
 
     def __init__(self, context: wiring.AgentContext) -> None:
-        self.desk = context
+        self.context = context
 
     @property
     def portfolio(self) -> Portfolio:
         """Tokens and targets."""
-        return self.desk.portfolio
+        return self.context.portfolio
 
     @property
     def on_paper(self) -> bool:
         """True if the agent trades on paper only."""
-        return self.desk.loaded.paper
+        return self.context.loaded.paper
 
     def step_input(self) -> StepInput:
         """A fresh snapshot with the owner's targets and the stored history."""
-        readers = self.desk.readers
+        readers = self.context.readers
         found = readers.reader.snapshot()
         return confirm_prices(readers, readers.step_input_at(found))
 
     def status(self) -> PortfolioStatus:
         """Status of the portfolio and the present decision."""
         step_input = self.step_input()
-        stopped = self.desk.switch.read()
+        stopped = self.context.switch.read()
         decided, paused = proposals.decision_at(step_input), stopped.paused is not False
         notes = (*minimum.warnings(self.portfolio), *overweight_messages(decided.drifts), *valuation.warnings(step_input))
-        warnings = (*notes, *accepted_limits(self.desk.config.limits))
+        warnings = (*notes, *accepted_limits(self.context.config.limits))
         return PortfolioStatus(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
@@ -251,22 +251,22 @@ class Agent:
         try:
             return step_input, planner.quote(step_input, sold.address, bought.address, raw, chosen)
         except KnownTicksExceeded:
-            deeper = TickExtender(self.desk.readers.reader)(step_input)
+            deeper = TickExtender(self.context.readers.reader)(step_input)
             if deeper is None:
                 raise
         return deeper, planner.quote(deeper, sold.address, bought.address, raw, chosen)
 
     def plan(self) -> StepOutcome:
         """Plan a rebalance now, judged by every guard; writes nothing."""
-        return engine.evaluate(self.desk.readers, proposals.rebalance)
+        return engine.evaluate(self.context.readers, proposals.rebalance)
 
     def rebalance(self, *, send: bool = False, confirm: Confirm = never_confirm, progress: Progress = ignore_progress) -> StepOutcome:
         """Run one step; with a gradual style also the slices that follow, until the execution is done."""
         if not send:
-            return engine.run_step(self.desk.readers, AgentCycle(), self.desk.store, None)
-        wallet = wiring.open_wallet_session(self.desk, confirm_once(confirm), progress)
+            return engine.run_step(self.context.readers, AgentCycle(), self.context.store, None)
+        wallet = wiring.open_wallet_session(self.context, confirm_once(confirm), progress)
         with wallet.held() as actors:
-            first = engine.run_step(self.desk.readers, AgentCycle(), self.desk.store, actors)
+            first = engine.run_step(self.context.readers, AgentCycle(), self.context.store, actors)
         return continue_execution(wallet, first)
 
     def swap(
@@ -311,7 +311,7 @@ class Agent:
             self.require_not_stopped()
         with self._serving(send, confirm, progress, once) as wallet:
             run = AgentRun(self, wallet, every, once, progress)
-            for found in run_periodically(run.cycle, interval_s, self.desk.clock, self.desk.readers.chance, run.ends_pause):
+            for found in run_periodically(run.cycle, interval_s, self.context.clock, self.context.readers.chance, run.ends_pause):
                 if found is None:
                     return
                 yield found
@@ -324,42 +324,42 @@ class Agent:
         if not send:
             return nullcontext()
         if once:
-            return nullcontext(wiring.open_wallet_session(self.desk, confirm, progress))
-        return wiring.open_service(self.desk, confirm, progress)
+            return nullcontext(wiring.open_wallet_session(self.context, confirm, progress))
+        return wiring.open_service(self.context, confirm, progress)
 
     def require_not_stopped(self) -> None:
         """Raise Refused while the bot is stopped or stopping: then only its owner's own commands act."""
-        if (request := self.desk.store.requests.stopping()) is not None:
+        if (request := self.context.store.requests.stopping()) is not None:
             verdict = Verdict("stopped", f"by its owner, at {request.asked_s} of chain time", "running", False)
             raise Refused("the bot was stopped by its owner", (verdict,), "trimtab resume lets it go on")
 
     def takes_back(self) -> OpenExposure:
         """Transactions that a hard pause would cancel and allowances it would revoke now."""
-        return open_exposure(self.desk.readers, self.desk.store)
+        return open_exposure(self.context.readers, self.context.store)
 
     def cancel_and_revoke(self, why: str, progress: Progress = ignore_progress) -> StepOutcome:
         """Cancel pending transactions and revoke allowances, while the kill switch is at hard."""
-        with wiring.open_wallet_session(self.desk, never_confirm, progress).held(takes_back=True) as actors:
-            return cancel_and_revoke(self.desk.readers, self.desk.store, actors, why)
+        with wiring.open_wallet_session(self.context, never_confirm, progress).held(takes_back=True) as actors:
+            return cancel_and_revoke(self.context.readers, self.context.store, actors, why)
 
     def resync_nonce(self, *, nothing_lost: bool = False) -> int:
         """Adopt the chain's present nonce and return it, after other use of the wallet or a
         restored backup. Raises Retryable while a transaction is pending or open. The next cycle
         reads the wallet's other transactions from the chain, unless `nothing_lost`.
         """
-        with wiring.open_actors(self.desk, never_confirm, ignore_progress) as actors:
+        with wiring.open_actors(self.context, never_confirm, ignore_progress) as actors:
             nonce = actors.executor.resync_nonce()
-            self.desk.store.adopt_copy()
+            self.context.store.adopt_copy()
             if nothing_lost:
-                self.desk.store.balances.record_prior_day((), nonce)
+                self.context.store.balances.record_prior_day((), nonce)
             return nonce
 
     def _step(self, asked: PlanRequest, send: bool, confirm: Confirm, progress: Progress) -> StepOutcome:
         with self._actors(send, confirm, progress) as actors:
-            return engine.run_step(self.desk.readers, asked, self.desk.store, actors)
+            return engine.run_step(self.context.readers, asked, self.context.store, actors)
 
     def _actors(self, send: bool, confirm: Confirm, progress: Progress) -> AbstractContextManager[StepActors | None]:
-        return wiring.open_actors(self.desk, confirm, progress) if send else nullcontext()
+        return wiring.open_actors(self.context, confirm, progress) if send else nullcontext()
 
     def token(self, name: str, field: str) -> Token:
         """The configured token with that symbol or address. Raises ConfigError with the configured tokens."""
@@ -402,22 +402,22 @@ class Agent:
 
     def _planned_changes(self, intent: Intent) -> dict[str, int]:
         """Balance changes by token that an intent was granted for, base units."""
-        grant = self.desk.store.journal.grant(intent.id)
+        grant = self.context.store.journal.grant(intent.id)
         if grant.action is not None:
             return dict(zip((grant.action.token0, grant.action.token1), positions.expected_amounts(grant.action), strict=True))
         return {} if grant.plan is None else planned_changes(grant.plan)
 
     def endpoints(self) -> tuple[EndpointDocument, ...]:
         """Record of each endpoint: operator, state, score, latency, last problem."""
-        return tuple(endpoint_records(self.desk.panel))
+        return tuple(endpoint_records(self.context.endpoints))
 
     def sandwich(self, outcome: StepOutcome) -> Sandwich:
         """Visibility of the plan's transaction, and the largest possible sandwich loss."""
-        return sandwich(self.desk.config, outcome)
+        return sandwich(self.context.config, outcome)
 
     def parameters(self) -> dict[str, str]:
         """All parameters that bind the transaction, for the owner to confirm."""
-        return parameters(self.desk.config, self.desk.counted, self.desk.execution.router)
+        return parameters(self.context.config, self.context.counted, self.context.execution.router)
 
 
 # --- The run: cycle after cycle by the config confirmed last, until its owner stops the bot.
@@ -428,8 +428,8 @@ class AgentRun:
 
     def __init__(self, agent: Agent, wallet: wiring.WalletSession | None, every: str, once: bool, progress: Progress) -> None:
         self._agent, self._wallet, self._every, self._once, self._progress = agent, wallet, every, once, progress
-        self._was_hard = agent.desk.switch.is_hard()
-        self._known_config = agent.desk.store.configs.confirmed()
+        self._was_hard = agent.context.switch.is_hard()
+        self._known_config = agent.context.store.configs.confirmed()
         self._config_waits = False
         """True while a new config waits for an endpoint that did not answer, or for the wallet."""
 
@@ -452,13 +452,13 @@ class AgentRun:
     def ends_pause(self) -> bool:
         """True if a pause should end early: there is work, or the run is over."""
         try:
-            return self._over() or (self._wallet is not None and self._agent.desk.switch.is_hard() and not self._was_hard)
+            return self._over() or (self._wallet is not None and self._agent.context.switch.is_hard() and not self._was_hard)
         except ConfigChanged:
             return not self._config_waits
 
     def _over(self) -> bool:
         """True if its owner has stopped the bot. Raises ConfigChanged if another config was confirmed."""
-        context = self._agent.desk
+        context = self._agent.context
         context.store.configs.require_present(context.loaded.digest, self._known_config)
         return self._wallet is not None and context.store.requests.stopping() is not None
 
@@ -469,8 +469,8 @@ class AgentRun:
             if self._once:
                 raise
             self._config_waits = True
-            self._agent.desk, self._wallet = config_versions.with_confirmed_config(self._agent.desk, self._wallet, edited)
-            self._known_config, self._config_waits = self._agent.desk.confirmed, False
+            self._agent.context, self._wallet = config_versions.with_confirmed_config(self._agent.context, self._wallet, edited)
+            self._known_config, self._config_waits = self._agent.context.confirmed, False
         return self._act()
 
     def _act(self) -> StepOutcome | None:
@@ -479,7 +479,7 @@ class AgentRun:
 
     def _act_once(self, actors: StepActors | None) -> StepOutcome:
         """Run one cycle while the wallet is held: a step, or at a hard pause what takes everything back."""
-        context = self._agent.desk
+        context = self._agent.context
         self._was_hard = context.switch.is_hard()
         context.store.steps.prune(context.config.service.keep_steps)
         if self._was_hard and actors is not None:

@@ -386,7 +386,7 @@ def low_gas_wei(loaded: LoadedConfig) -> int | None:
 def alerts(agent: Agent) -> AlertsDocument:
     """Present alert prices of each asset, the active alerts, and the delivery record of each target."""
     standing = agent.status()
-    table, store = agent.desk.config.alerts, agent.desk.store
+    table, store = agent.context.config.alerts, agent.context.store
     states, targets = store.alerts.states(), store.alerts.targets()
     names = {target.name for target in table.targets}
     sent = [state for state in states if state.told_s is not None]
@@ -413,7 +413,7 @@ def try_targets(config: LoadedConfig | Path | str) -> dict[str, Any]:
     channels = [_open_channel(table, target) for target in table.targets]
     for number, channel in enumerate(channels):
         channel.put(AlertMessage(number, channel.name, AlertKind.TEST, TEST, int(time.time())))
-    found = {one.letter.target: one.why for one in drain_channels(channels, table.timeout * table.attempts + SLACK_S)}
+    found = {one.message.target: one.why for one in drain_channels(channels, table.timeout * table.attempts + SLACK_S)}
     results = [(channel.name, found.get(channel.name, UNANSWERED)) for channel in channels]
     return {"reached": not any(why for _, why in results), "targets": [{"name": n, "delivered": not why, "why": why} for n, why in results]}
 

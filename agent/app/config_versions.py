@@ -50,7 +50,7 @@ def require_trusted_config(agent: Agent) -> bool:
     on a local chain. On a live chain, a config edited by hand is recorded, and Refused is raised
     with the changes.
     """
-    loaded, configs = agent.desk.loaded, agent.desk.store.configs
+    loaded, configs = agent.context.loaded, agent.context.store.configs
     lines = require_unchanged(loaded, configs)
     record_version(loaded, configs, FIRST if configs.confirmed() is None else BY_YES if lines is not None else CONFIRMED)
     return True
@@ -76,7 +76,7 @@ def confirm_changes(agent: Agent, ask: Ask) -> bool:
 
     Raises ConfigChanged if another version was confirmed during the question: the yes applied to neither.
     """
-    loaded, configs = agent.desk.loaded, agent.desk.store.configs
+    loaded, configs = agent.context.loaded, agent.context.store.configs
     known, lines = configs.confirmed(), unconfirmed_changes(loaded, configs) or ()
     if lines:
         record_version(loaded, configs, NOTICED)
@@ -149,7 +149,7 @@ def with_confirmed_config(
         return _reopened(context, edited), None
     with wallet.locked():
         found = _reopened(context, edited)
-    return found, replace(wallet, desk=found)
+    return found, replace(wallet, context=found)
 
 
 def _reopened(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentContext:

@@ -69,7 +69,7 @@ def raise_observations(
     unpinned = prices.pin_rejection(step, pool)
     if unpinned:
         raise Refused(f"{pool.address}: {unpinned}", (Verdict("allowlist", unpinned, "all pinned", False),), "trimtab trust")
-    with wiring.open_actors(agent.desk, never_confirm, progress) as actors:
+    with wiring.open_actors(agent.context, never_confirm, progress) as actors:
         actors.executor.reconcile()
         step = agent.step_input()
         document = _document(step, _named_pool(step, pool.address), to)
@@ -81,7 +81,7 @@ def _carry_out(
     agent: Agent, actors: StepActors, step: StepInput, document: RaisedObservationsDocument, confirm: Callable[[], bool]
 ) -> None:
     """Send the transaction through journal, signer and executor, like any other."""
-    store, readers, step_id = agent.desk.store, agent.desk.readers, uuid.uuid4().hex[:12]
+    store, readers, step_id = agent.context.store, agent.context.readers, uuid.uuid4().hex[:12]
     if document["rises"] == 0:
         return
     store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("oracle")))

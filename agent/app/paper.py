@@ -37,7 +37,7 @@ class PaperStart:
     native: str = "1"
 
     @property
-    def told(self) -> bool:
+    def given(self) -> bool:
         """True if an option was given."""
         return bool(self.value or self.amounts)
 
@@ -72,13 +72,13 @@ def open_paper(
     if begin.value and begin.amounts:
         raise ConfigError("--value, --start: one of the two", "--start gives the balance of each token, --value the total value")
     with open_agent(loaded, clock=clock, transports=transports, record=record) as agent:
-        store = agent.desk.store
+        store = agent.context.store
         if store.paper.wallet() is None:
             begun = _begun(agent, begin)
             store.balances.record_prior_day((), begun.nonce)  # this wallet did nothing before
             store.paper.copy_prices(live_store_file(loaded))
             store.paper.begin(begun)
-        elif begin.told:
+        elif begin.given:
             raise ConfigError(
                 "paper trading has already started; --value and --start apply to its first run only",
                 f"omit them; to start over, remove {wiring.store_file(loaded)}",
@@ -93,9 +93,9 @@ def always_confirm(_: StepOutcome) -> bool:
 
 
 def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
-    context = agent.desk
+    context = agent.context
     snapshot = context.reader.snapshot()
-    if not begin.told:
+    if not begin.given:
         return chain.paper_from_wallet(snapshot, context.tokens)
     native_wei = parse_raw(begin.native, NATIVE_DECIMALS, "--native")
     if begin.amounts:

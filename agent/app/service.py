@@ -57,7 +57,7 @@ def cycle_trouble(found: StepOutcome | TrimtabError, paused: bool) -> str:
 def cycle_figures(agent: Agent, found: StepOutcome | TrimtabError, took_s: float, paused: bool) -> CycleFigures:
     """Prometheus figures of the cycle."""
     endpoints = [(str(one["operator"]), float(one["score"])) for one in agent.endpoints()]
-    waiting = len(agent.desk.store.journal.open_intents())
+    waiting = len(agent.context.store.journal.open_intents())
     if isinstance(found, TrimtabError):
         return CycleFigures("retryable" if isinstance(found, Retryable) else "error", took_s, paused, waiting, endpoints=endpoints)
     step = found.after or found.step_input
@@ -124,9 +124,9 @@ def failure(error: TrimtabError) -> Fields:
 
 def agent_fields(agent: Agent) -> Fields:
     """Log fields that identify the agent."""
-    config = agent.desk.config
+    config = agent.context.config
     return {
-        **({"books": "paper"} if agent.desk.loaded.paper else {}),
+        **({"books": "paper"} if agent.context.loaded.paper else {}),
         "version": version("trimtab"),
         "chain": config.chain.chain_id,
         "wallet": config.wallet.address,
@@ -250,15 +250,15 @@ class Service:
     """Changed lines of a newly adopted config, until reported."""
 
     def __post_init__(self) -> None:
-        self._loaded = self.agent.desk.loaded
+        self._loaded = self.agent.context.loaded
 
-    def heard(self, stage: str) -> None:
+    def on_stage(self, stage: str) -> None:
         """Handle a progress event: the next stage of the run."""
         if stage == READING_STAGE:
             self.began = time.monotonic()
         self.watch.beat(stage)
 
-    def looked(self, found: StepOutcome | TrimtabError) -> None:
+    def on_cycle(self, found: StepOutcome | TrimtabError) -> None:
         """Handle the end of a cycle.
 
         Reporting errors are logged and never end the run; a failing store does.
@@ -274,15 +274,15 @@ class Service:
     def _tell(self, found: StepOutcome | TrimtabError) -> None:
         took_s = time.monotonic() - self.began
         self.watch.beat("telling of the last look")
-        if (loaded := self.agent.desk.loaded) != self._loaded:
+        if (loaded := self.agent.context.loaded) != self._loaded:
             self.config_changes = load.config_diff(self._loaded.text, loaded.text) or ("comments alone",)
             self.log.info("config taken up", digest=loaded.digest, changes=self.config_changes)
             self._loaded = loaded
-        stopped = self.agent.desk.switch.read()
+        stopped = self.agent.context.switch.read()
         paused = stopped.paused is not False
         trouble = cycle_trouble(found, paused)
-        self.health.looked(trouble, stopped.reason or "by its file" if paused else "")
-        self.metrics.looked(cycle_figures(self.agent, found, took_s, paused))
+        self.health.on_cycle(trouble, stopped.reason or "by its file" if paused else "")
+        self.metrics.on_cycle(cycle_figures(self.agent, found, took_s, paused))
         if paused is not self.paused:
             self.log.warning("paused" if paused else "resumed", **nonempty_fields(reason=stopped.reason, hard=stopped.hard or None))
             self.paused = paused
@@ -302,9 +302,9 @@ class Service:
         silent = self.health.silence()
         if not silent and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
             silent = f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
-        facts = alerting.RunFacts(self.paused, silent, alerting.low_gas_wei(self.agent.desk.loaded))
-        now_s = self.agent.desk.clock.now_s()
-        for state in self.alert_notifier.looked(alerting.cycle_alerts(found, facts), alerting.covered_kinds(found), now_s):
+        facts = alerting.RunFacts(self.paused, silent, alerting.low_gas_wei(self.agent.context.loaded))
+        now_s = self.agent.context.clock.now_s()
+        for state in self.alert_notifier.on_cycle(alerting.cycle_alerts(found, facts), alerting.covered_kinds(found), now_s):
             self.log.info("alert", about=state.kind.value, text=state.text)
 
     def ended(self, error: TrimtabError) -> None:
@@ -313,9 +313,9 @@ class Service:
         if self.alert_notifier is None:
             return
         with suppress(Exception):  # if the store failed, send the alert without recording it
-            self.alert_notifier.looked((alerting.run_ended_alert(error),), frozenset(), self.agent.desk.clock.now_s(), last=True)
+            self.alert_notifier.on_cycle((alerting.run_ended_alert(error),), frozenset(), self.agent.context.clock.now_s(), last=True)
             return
-        self.alert_notifier.send_now(alerting.run_ended_alert(error), self.agent.desk.clock.now_s())
+        self.alert_notifier.send_now(alerting.run_ended_alert(error), self.agent.context.clock.now_s())
 
     def unrecorded(self, why: str) -> None:
         """Report that a step could not be written to its file; the run continues."""
@@ -344,8 +344,8 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
     `log_format` overrides the config; with `once` no port is opened. Paper trading writes only log
     lines: alerts, heartbeat and endpoints describe the live agent.
     """
-    table, paper = agent.desk.config.service, agent.desk.loaded.paper
-    secrets = secrets_of(agent.desk.loaded)
+    table, paper = agent.context.config.service, agent.context.loaded.paper
+    secrets = secrets_of(agent.context.loaded)
     style = log_format or table.log_format
     log = configure(style, secrets)
     metrics, notifier = Metrics(), SystemdNotifier()
@@ -358,16 +358,16 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
         log.warning("heartbeat failed", why=why)
 
     def given_up(found: Delivery) -> None:
-        log.warning("alert failed", target=found.letter.target, why=found.why, about=found.letter.kind.value)
+        log.warning("alert failed", target=found.message.target, why=found.why, about=found.message.kind.value)
 
     url = None if paper else table.heartbeat()  # a heartbeat would signal that the live agent is healthy
     heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
     watch = Watchdog(table.hang_after, period_s=notifier.watchdog_s)
-    alert_notifier = None if paper else alerting.open_notifier(agent.desk.config.alerts, agent.desk.store.alerts, given_up)
+    alert_notifier = None if paper else alerting.open_notifier(agent.context.config.alerts, agent.context.store.alerts, given_up)
     service = Service(agent, log, metrics, health, watch, notifier, heartbeat, style is not None, alert_notifier)
     clock.watched(watch)
-    if agent.desk.recorder is not None:
-        agent.desk.recorder.tell = service.unrecorded
+    if agent.context.recorder is not None:
+        agent.context.recorder.tell = service.unrecorded
     with ExitStack() as stack:
         if table.address is not None and not once and not paper:
             service.port = stack.enter_context(serving(*table.address, metrics, health))

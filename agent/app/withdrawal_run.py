@@ -88,7 +88,7 @@ class WithdrawalRun:
         self._sure = sure
         self._sent: list[Intent] = []
 
-    def looked(self, step: StepInput, sale: StepOutcome | None = None, state: str = "", reason: str = "") -> WithdrawalReport:
+    def report(self, step: StepInput, sale: StepOutcome | None = None, state: str = "", reason: str = "") -> WithdrawalReport:
         """Return the report of the withdrawal at this step, with its sale."""
         step = self._claimed(step)
         short = self._short(step)
@@ -106,7 +106,7 @@ class WithdrawalRun:
     def confirmed(self, outcome: StepOutcome, confirm: Confirm) -> bool:
         """The owner's answer to a sale; the confirmation, and the sale of a part, are recorded before anything is sent."""
         if not self._sure:
-            if outcome.kind is not OutcomeKind.PLANNED or not confirm(self.looked(outcome.step_input, outcome)):
+            if outcome.kind is not OutcomeKind.PLANNED or not confirm(self.report(outcome.step_input, outcome)):
                 return False
             self._write(outcome.step_input)
         if self.request is not None and (short := self._short(outcome.step_input)) is not None:
@@ -128,10 +128,10 @@ class WithdrawalRun:
                 return self._not_sold(step, sale)
             step = self._claimed(withdrawable_step(self._context))
             if self.request is not None and (message := _record_part(self._context.store, self.request, sale, step, short)):
-                return self.looked(step, sale, "part", message)
+                return self.report(step, sale, "part", message)
         if not self._sure:
-            if not confirm(self.looked(step)):
-                return self.looked(step, state="declined", reason="not confirmed; nothing was sent")
+            if not confirm(self.report(step)):
+                return self.report(step, state="declined", reason="not confirmed; nothing was sent")
             self._write(step)
         return self._pay(actors, sale)
 
@@ -141,27 +141,27 @@ class WithdrawalRun:
             self._context.store.requests.record_parts(number, None)
             step = withdrawable_step(self._context)
             message = f"set aside as withdrawal {number}; to pay it: trimtab withdraw --resume {number} --to ADDRESS"
-            return self.looked(step, sale, "reserved", message)
+            return self.report(step, sale, "reserved", message)
         while (claim := self._next()) is not None:
             if claim.payment.native and (missing := self._to_unwrap(claim)) > 0:
                 done = engine.run_step(self._context.readers, Unwrap(missing), self._context.store, replace(actors, confirm=lambda _: True))
                 self._sent += done.transactions
                 if done.kind is not OutcomeKind.DONE:
-                    return self.looked(withdrawable_step(self._context), sale, "failed", done.reason)
+                    return self.report(withdrawable_step(self._context), sale, "failed", done.reason)
             intent = pay(self._context.readers, self._context.store, actors, self._payout(claim.payment), self._context.payouts)
             self._sent.append(intent)
             if not intent.succeeded:
                 why = f"«{intent.note}» ended {intent.state.value}; trimtab withdraw --resume {number} tries again"
-                return self.looked(withdrawable_step(self._context), sale, "failed", why)
+                return self.report(withdrawable_step(self._context), sale, "failed", why)
         ends = [intent.state for intent, _ in self._context.store.requests.paid(number) if intent.succeeded]
         step = withdrawable_step(self._context)
         if not any(one.id == number for one in self._context.store.requests.newest(1_000, open_only=True)):
             message = f"withdrawal {number} was released in the meantime; {len(ends)} of its {len(self._whole)} payments were made"
-            return self.looked(step, sale, "failed", message)
+            return self.report(step, sale, "failed", message)
         if any(state is not IntentState.FINAL for state in ends):
-            return self.looked(step, sale, "waiting", f"paid; confirmations are awaited: trimtab withdraw --resume {number}")
+            return self.report(step, sale, "waiting", f"paid; confirmations are awaited: trimtab withdraw --resume {number}")
         self._context.store.requests.end(number, RequestState.DONE, self._context.clock.now_s())
-        return self.looked(step, sale, "paid", f"paid to {self._to}")
+        return self.report(step, sale, "paid", f"paid to {self._to}")
 
     @property
     def _number(self) -> int | None:
@@ -192,7 +192,7 @@ class WithdrawalRun:
             self._context.store.requests.end(self._number, RequestState.RELEASED, self._context.clock.now_s())
         elif self._sure and self.request is not None:  # the part that was begun sold nothing
             self._context.store.requests.record_parts(self.request.id, self.request.parts)
-        return self.looked(step, sale, state, sale.reason)
+        return self.report(step, sale, state, sale.reason)
 
     def _claimed(self, step: StepInput) -> StepInput:
         """The step with this withdrawal set aside, recorded or not."""

@@ -53,7 +53,7 @@ class PortfolioPaths:
 
 def portfolio_paths(world: SimulatedWorld, aims: Sequence[TargetBands]) -> PortfolioPaths:
     """Build the paths from the records of bars with changes."""
-    table, records = world.table, world.told
+    table, records = world.table, world.records
     tokens, assets = world.tokens, [asset.token.address for asset in world.wanted.portfolio.assets]
     prices = numeraire_prices(world.wanted, table, world.closes, tokens)
     coins = np.array([10.0**token.decimals for token in tokens])
@@ -84,7 +84,7 @@ def time_weighted_return(start: Fraction, end: Fraction, flows: Sequence[tuple[F
 
 def time_weighted_returns(world: SimulatedWorld, start: Fraction, flows: Sequence[AppliedTransfer]) -> tuple[float, float]:
     """Time-weighted returns of the rebalanced portfolio, after gas, and of the held one."""
-    last = world.told[-1]
+    last = world.records[-1]
     end, held = world.value(last.balances) - last.gas, world.value(last.hold)
     return (
         time_weighted_return(start, end, [(one.before, one.value) for one in flows]),
@@ -101,7 +101,7 @@ def premium_of_simulation(world: SimulatedWorld, paths: PortfolioPaths, done: Se
         taken[one.bar] += float((one.fees + one.impact + one.gas) / 10**world.money.decimals)
     if not (paths.equity > 0).all():
         return None
-    first = world.told[0].hold  # value before the first bar's trades: transfers come later
+    first = world.records[0].hold  # value before the first bar's trades: transfers come later
     tokens = world.tokens[: paths.weights.shape[1]]
     bought = np.array([float(first[token.address]) / 10.0**token.decimals for token in tokens]) * paths.prices[0]
     return rebalancing_premium(paths.prices, paths.weights, taken / (paths.equity + taken), world.table.times_s, bought / bought.sum())
@@ -118,7 +118,7 @@ class TaxLotLedger:
         self._mark: tuple[int, ...] | None = None
         self._found: TaxLotRun | None = None
 
-    def standing(self, now_s: int) -> TaxState | None:
+    def state(self, now_s: int) -> TaxState | None:
         """Tax state that a plan's gain is calculated from; None if no limit depends on it."""
         if self._rule.year_limit is None:
             return None

@@ -207,7 +207,7 @@ class SimulationResult:
     gas: Value
     balances: tuple[tuple[str, int], ...]
     bars: int
-    looked: int
+    evaluated: int
     halted: int
     refused: tuple[tuple[str, int], ...]
     notes: tuple[str, ...]
@@ -226,7 +226,7 @@ class SimulationResult:
     taxes: tuple[YearGain, ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()
     policy: str = ""
-    harvest: RebalancingPremium | None = None
+    premium: RebalancingPremium | None = None
     ended: tuple[DelistedHolding, ...] = ()
     funding: FundingSummary | None = None
 

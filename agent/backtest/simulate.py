@@ -180,7 +180,7 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
             history = store.budgets.history(snapshot.head.timestamp_s)
         bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
         left = [ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more") for token in sorted(world.gone)]
-        return assemble_input(bare, read_memory(bare, store, taxes.standing(snapshot.head.timestamp_s), left))
+        return assemble_input(bare, read_memory(bare, store, taxes.state(snapshot.head.timestamp_s), left))
 
     chain = SimulatedChain(world)
     chance = random.Random(world.settings.seed).random
@@ -234,7 +234,7 @@ class DueBarFinder:
         used = [world.columns[one] for one in named if one in world.columns]
         self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
 
-    def looked(self, outcome: StepOutcome | None) -> None:
+    def evaluated(self, outcome: StepOutcome | None) -> None:
         """Record the schedule's next due time after a cycle; at once if its review is not done."""
         if outcome is None or outcome.kind is OutcomeKind.HALT:
             return
@@ -340,7 +340,7 @@ def funding_of_holdings(world: SimulatedWorld, series: Sequence[FundingRateSerie
     zero.
     """
     tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
-    told_from = np.array([one.bar for one in world.told])
+    told_from = np.array([one.bar for one in world.records])
     carries, notes = [], []
     for one in series:
         token = tokens.get(one.symbol)
@@ -362,7 +362,7 @@ def _held_value(world: SimulatedWorld, token: Token | None, told_from: NDArray[n
     if token is None:
         return Fraction(0)
     newest = int(np.searchsorted(told_from, bar, side="right")) - 1
-    return world.told[newest].balances.get(token.address, 0) * world.price(token, bar)
+    return world.records[newest].balances.get(token.address, 0) * world.price(token, bar)
 
 
 def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> int:
@@ -414,14 +414,14 @@ class SimulationRun:
         self.outcome: StepOutcome | None = None
         self._context = open_simulation(self.world)
         self._aims: list[TargetBands] = []
-        self._looked = self._halted = 0
+        self._evaluated = self._halted = 0
         self._refused: dict[str, int] = {}
         self._kept: dict[str, int] = {}
         self._ended: tuple[str, ...] = ()
         self._quiet = DueBarFinder(self.world)
 
     def __enter__(self) -> SimulationRun:
-        self.desk: SimulationContext = self._context.__enter__()
+        self.context: SimulationContext = self._context.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -430,7 +430,7 @@ class SimulationRun:
     def next(self) -> bool:
         """Evaluate the next bar; return False at the end."""
         world, every = self.world, self.world.settings.looks_at_all
-        begun = self._looked > 0
+        begun = self._evaluated > 0
         bar = world.bar if not begun else world.bar + 1 if every else min(self._quiet.next_bar(world.bar), world.next_transfer_bar())
         if begun and not every:
             self._halted += self._quiet.halted(world.bar + 1, bar)
@@ -440,21 +440,21 @@ class SimulationRun:
         try:
             if begun:
                 world.advance_to(bar)
-            self._look()
+            self._evaluate()
         except EndOfPrices:
             self._ended = (f"{len(world.pending)} transaction was on its way when the data ended",)
             return False
         return True
 
-    def _look(self) -> None:
-        self._looked += 1
+    def _evaluate(self) -> None:
+        self._evaluated += 1
         self.outcome = None
         try:
-            self.outcome = outcome = self.desk.step()
+            self.outcome = outcome = self.context.step()
         except (Retryable, Refused) as error:
             _count(self._refused, error.message)
             return
-        self._quiet.looked(outcome)
+        self._quiet.evaluated(outcome)
         drifts, wanted = outcome.decided.drifts, self.world.wanted
         banded = has_band(wanted.policy.trigger) and wanted.split is None
         if drifts:
@@ -484,7 +484,7 @@ class SimulationRun:
         twr, hold_twr = time_weighted_returns(world, start, flows)
         final = world.value(world.wallet.balances) - world.gas_paid
         gone = delisted_holdings(world, final)
-        books = TaxLotLedger(self.desk.store, wanted.portfolio, wanted.tax)
+        books = TaxLotLedger(self.context.store, wanted.portfolio, wanted.tax)
         return SimulationResult(
             symbols=tuple(asset.token.symbol for asset in wanted.portfolio.assets),
             numeraire=money.symbol,
@@ -503,7 +503,7 @@ class SimulationRun:
             gas=world.gas_paid,
             balances=tuple(world.wallet.balances.items()),
             bars=world.table.bars,
-            looked=self._looked,
+            evaluated=self._evaluated,
             halted=self._halted,
             refused=tuple(sorted(self._refused.items())),
             notes=(*world.table.notes, *self._ended, *(format_delisted(one, money.symbol, money.decimals) for one in gone)),
@@ -522,7 +522,7 @@ class SimulationRun:
             taxes=books.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
             parameters=parameter_texts(world.settings),
             policy=codec.dumps(wanted.policy),
-            harvest=premium_of_simulation(world, paths, rebalances),
+            premium=premium_of_simulation(world, paths, rebalances),
             ended=gone,
         )
 

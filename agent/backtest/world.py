@@ -118,7 +118,7 @@ class SimulatedWorld:
     flows: tuple[tuple[int, Fraction], ...] = ()
     flowed: list[AppliedTransfer] = field(default_factory=list)
     gas_paid: Fraction = Fraction(0)
-    told: list[HoldingsRecord] = field(default_factory=list)
+    records: list[HoldingsRecord] = field(default_factory=list)
     columns: dict[str, int] = field(init=False)
     closes: NDArray[np.float64] = field(init=False)
     newest: NDArray[np.int64] = field(init=False)
@@ -198,9 +198,9 @@ class SimulatedWorld:
     def tell(self) -> None:
         """Record the holdings after this bar if they changed."""
         now = HoldingsRecord(self.bar, self.wallet.balances, self.hold, self.gas_paid)
-        last = self.told[-1] if self.told else None
+        last = self.records[-1] if self.records else None
         if self.wallet.balances and (last is None or (last.balances, last.hold, last.gas) != (now.balances, now.hold, now.gas)):
-            self.told.append(replace(now, balances=dict(now.balances), hold=dict(now.hold)))
+            self.records.append(replace(now, balances=dict(now.balances), hold=dict(now.hold)))
 
     def next_transfer_bar(self) -> int:
         """Return the bar of the owner's next transfer; the number of bars if there is none."""
@@ -501,7 +501,7 @@ class SimulatedChain:
         self._world.pending.append((self._world.bar + (self._world.settings.latency_bars if swap else 0), signed.hash, tx))
         self._mine()
 
-    def look(self, tx_hash: str) -> TransactionStatus:
+    def status_of(self, tx_hash: str) -> TransactionStatus:
         """See ports.Sender."""
         self._mine()
         if (receipt := self._world.receipts.get(tx_hash)) is not None:

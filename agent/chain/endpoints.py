@@ -122,7 +122,7 @@ class EndpointHealth:
         return (self._good + 1) / (self._good + self._bad + 1) / (1 + (latency_s or 0.0) / SLOW_S)
 
     @property
-    def standing(self) -> EndpointState:
+    def state(self) -> EndpointState:
         """Return a snapshot of the record."""
         score, now = self.score, self._now()
         return EndpointState(self.circuit, score, self._latency_s, max(0.0, self._wait_until - now, self._until - now), self._why)
@@ -182,7 +182,7 @@ class Endpoint:
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Raises EndpointResting while the endpoint has asked to be left alone."""
         with self._lock:
-            found = self.health.standing
+            found = self.health.state
             if found.circuit is Circuit.WAIT:
                 raise EndpointResting(f"{self.name} is rate limiting, {found.rest_s:.0f} s more: {found.why}")
             started = self._now()
@@ -296,7 +296,7 @@ class EndpointPool:
         """Record an endpoint that differs from others, who `outvoted` it or are equally few; `tell`
         reports it once.
         """
-        if endpoint.health.standing.why != why:
+        if endpoint.health.state.why != why:
             self.tell(f"{endpoint.name} {why}; the others outvoted it" if outvoted else f"{endpoint.name} {why}")
         endpoint.health.blame(why)
 
@@ -310,7 +310,7 @@ class EndpointPool:
 
     def endpoint_states(self) -> list[tuple[str, EndpointState]]:
         """Operator and record of each endpoint, in the order of the config."""
-        return [(endpoint.operator, endpoint.health.standing) for endpoint in self.endpoints]
+        return [(endpoint.operator, endpoint.health.state) for endpoint in self.endpoints]
 
     def _in_service(self, called: Sequence[Endpoint]) -> list[Endpoint]:
         """Return endpoints neither backing off nor busy; the others too if these have too few
@@ -332,7 +332,7 @@ def failure_text(endpoint: Endpoint, failure: TrimtabError) -> str:
 
 
 def _resting(endpoint: Endpoint) -> EndpointResting:
-    found = endpoint.health.standing
+    found = endpoint.health.state
     if found.rest_s > 0:
         return EndpointResting(f"{endpoint.name} {found.circuit.value}, {found.rest_s:.0f} s more: {found.why}")
     return EndpointResting(f"{endpoint.name} still works on an earlier question")

@@ -204,7 +204,7 @@ class BlockAnswers(Generic[T]):
     false, or "".
     """
 
-    said: list[tuple[Endpoint, T]]
+    answers: list[tuple[Endpoint, T]]
     height_disagreement: str
 
 
@@ -305,7 +305,7 @@ class QuorumTransport:
         found = ask_at_one_block(self._endpoint_pool, newest, lambda head: head)
         if found.height_disagreement:
             raise NoQuorum(found.height_disagreement, NO_MAJORITY_REMEDY)
-        return found.said[0][1]
+        return found.answers[0][1]
 
 
 def _pinned(calls: Sequence[RpcCall], head: Head) -> list[RpcCall]:

@@ -166,9 +166,9 @@ class SafeSender:
         """Raise OperatorNeeded: a Safe sends nothing itself."""
         raise OperatorNeeded("a Safe sends no transactions by itself", "its owners sign what is proposed, and anybody executes it")
 
-    def look(self, tx_hash: str) -> TransactionStatus:
+    def status_of(self, tx_hash: str) -> TransactionStatus:
         """Return the status as ports.Sender; the receipt has the Safe's cost, without gas."""
-        seen = self.sender.look(tx_hash)
+        seen = self.sender.status_of(tx_hash)
         return seen if seen.receipt is None else replace(seen, receipt=replace(seen.receipt, effective_gas_price_wei=0))
 
     def nonces(self, owner: str) -> tuple[int, int]:
@@ -197,7 +197,7 @@ class WalletOwner:
 
     rules: SigningRules
     nonces: Callable[[], SignableNonces]
-    panel: EndpointPool
+    endpoints: EndpointPool
     sender: Sender
 
     @property
@@ -220,7 +220,7 @@ class WalletOwner:
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ExternalSigner."""
         head = self.sender.head().number
-        found = find_tx_by_nonce(self.panel, self.address, tx.nonce, since_block, head)
+        found = find_tx_by_nonce(self.endpoints, self.address, tx.nonce, since_block, head)
         if found is None:
             return None
         same = (found.to, found.value_wei, found.data) == (tx.to, tx.value_wei, tx.data.lower())
@@ -233,7 +233,7 @@ class SafeOwners:
 
     rules: SigningRules
     nonces: Callable[[], SignableNonces]
-    panel: EndpointPool
+    endpoints: EndpointPool
     sender: Sender
     safe: SafeContract
 
@@ -256,7 +256,7 @@ class SafeOwners:
 
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """Return the executed call as ports.ExternalSigner; another call at the same nonce of the Safe has a hash unknown here."""
-        found = find_safe_execution(self.panel, self.address, safe_tx_hash(self.address, tx), since_block, self.sender.head().number)
+        found = find_safe_execution(self.endpoints, self.address, safe_tx_hash(self.address, tx), since_block, self.sender.head().number)
         return None if found is None else MinedTransaction(found.tx_hash, found.block, True)
 
 

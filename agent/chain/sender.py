@@ -264,7 +264,7 @@ class NodeSender:
         try:
             self.offer(signed)
         except NonceUsed:
-            if self.look(signed.hash).state == "unknown":
+            if self.status_of(signed.hash).state == "unknown":
                 raise
 
     def offer(self, signed: SignedTx) -> None:
@@ -282,7 +282,7 @@ class NodeSender:
         if not isinstance(answer, str) or answer.lower() != signed.hash:
             raise Retryable(f"{unknown}: the node answers another hash", "check its hash before sending anything else")
 
-    def look(self, tx_hash: str) -> TransactionStatus:
+    def status_of(self, tx_hash: str) -> TransactionStatus:
         """Return the status of the hash: unknown, pending or mined (with its receipt). Raises Retryable if the node cannot say."""
         found, known = self._transport.batch([("eth_getTransactionReceipt", [tx_hash]), ("eth_getTransactionByHash", [tx_hash])])
         receipt, body = _maybe(found, "the receipt"), _maybe(known, "the transaction")
@@ -462,7 +462,7 @@ class QuorumSender:
         asked = ask_at_one_block(
             self._endpoint_pool, lambda one, height: self._here(NodeSender(one).simulate(tx, sender, height)), lambda found: found.head
         )
-        return replace(self._verdict(asked.said), height_disagreement=asked.height_disagreement)
+        return replace(self._verdict(asked.answers), height_disagreement=asked.height_disagreement)
 
     def _verdict(self, results: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
         enough = quorum_size(len({endpoint.operator for endpoint, _ in results}), self._endpoint_pool.min_operators)
@@ -503,15 +503,15 @@ class QuorumSender:
         refused = next((refusal for refusal in refusals if isinstance(refusal, SendRefused)), None)
         if refused is not None:
             raise refused
-        if self.look(signed.hash).state == "unknown":
+        if self.status_of(signed.hash).state == "unknown":
             raise refusals[0]
 
-    def look(self, tx_hash: str) -> TransactionStatus:
+    def status_of(self, tx_hash: str) -> TransactionStatus:
         """Return the status as ports.Sender.
 
         It is mined if enough operators show the same receipt, and unknown only if no operator knows the hash.
         """
-        poll = self._hear(lambda node: node.look(tx_hash), lambda answers: self._seen(answers).state != "unknown")
+        poll = self._hear(lambda node: node.status_of(tx_hash), lambda answers: self._seen(answers).state != "unknown")
         found = self._seen(poll)
         if found.receipt is not None:
             mined = [(endpoint, status) for endpoint, status in poll.items() if status.receipt is not None]
@@ -537,7 +537,7 @@ class QuorumSender:
         """Return the newest header that enough operators agree on (ports.Sender)."""
         return ask_at_one_block(
             self._endpoint_pool, lambda one, height: self._on_chain(NodeSender(one).head(height)), lambda head: head
-        ).said[0][1]
+        ).answers[0][1]
 
     def block_hash(self, number: int) -> str | None:
         """See ports.Sender."""

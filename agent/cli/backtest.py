@@ -152,12 +152,12 @@ def document(found: SimulationResult) -> dict[str, Any]:
             name: {key: None if math.isnan(number) else f"{number:.6f}" for key, number in asdict(one).items()}
             for name, one in zip(("rebalanced", "held"), api.backtest_figures(found), strict=True)
         },
-        "harvest": None if found.harvest is None else {name: f"{number:.6f}" for name, number in asdict(found.harvest).items()},
+        "harvest": None if found.premium is None else {name: f"{number:.6f}" for name, number in asdict(found.premium).items()},
         "funding": None if found.funding is None else _funding(found.funding, money),
         "from": int(found.times_s[0]),
         "until": int(found.times_s[-1]),
         "bars": found.bars,
-        "looked": found.looked,
+        "looked": found.evaluated,
         "halted": found.halted,
         "refused": dict(found.refused),
         "kept": dict(found.kept),

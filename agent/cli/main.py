@@ -142,4 +142,4 @@ def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
 
 
 def _interrupted(as_json: bool, ending: terminal.ProcessExit) -> int:
-    return fail(ending.error, as_json) if ending.told() else ending.error.exit_code
+    return fail(ending.error, as_json) if ending.claim_report() else ending.error.exit_code

@@ -125,7 +125,7 @@ def withdraw(
         if amount is None and resume is None:
             if release is not None:
                 withdrawals.release(agent, release, wait.update)
-            asked = [one for one in agent.desk.store.requests.newest() if one.payments]
+            asked = [one for one in agent.context.store.requests.newest() if one.payments]
             listed: Document = {"withdrawals": [fill(owner.RequestDocument, one, agent.portfolio) for one in asked]}
             emit(listed, as_json, lambda: _show_requests(listed))
             raise typer.Exit

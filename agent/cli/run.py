@@ -102,13 +102,13 @@ def run_loop(
         ):
 
             def progress(stage: str) -> None:
-                service.heard(stage)
+                service.on_stage(stage)
                 wait.update(stage)
 
             confirm = confirming(agent, wait)
             with closing(agent.run(send=terms.send, confirm=confirm, every=terms.every, once=terms.once, progress=progress)) as cycles:
                 for found in cycles:
-                    service.looked(found)
+                    service.on_cycle(found)
                     with wait.aside():
                         code = _tell(found, agent, style, terms.send, logged=service.logs)
                         if service.config_changes:

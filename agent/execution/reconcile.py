@@ -82,7 +82,7 @@ class ReorgHandler:
         return None if found is None else found == block_hash
 
     def _move_back(self, intent: Intent) -> None:
-        seen = self._submitter.sender.look(str(intent.tx_hash))
+        seen = self._submitter.sender.status_of(str(intent.tx_hash))
         if seen.receipt is None:
             self._submitter.move(intent, IntentState.BROADCAST, "its block is not in the chain any more", event=IntentEvent.UNMINE)
         elif seen.receipt != intent.receipt:
@@ -375,7 +375,7 @@ class Reconciler:
             raise Retryable(f"a transaction at nonce {latest} is pending", "wait until it is mined, then trimtab adopt")
         unfinished = [intent for intent in self._journal.open_intents() if intent.state is not IntentState.MINED]
         for intent in unfinished:
-            known = intent.tx_hash is not None and self._sender.look(intent.tx_hash).state != "unknown"
+            known = intent.tx_hash is not None and self._sender.status_of(intent.tx_hash).state != "unknown"
             if known or intent.tx.nonce >= latest:
                 raise Retryable(f"{intent.note} ({intent.tx_hash}) is open", "run the command that resolves it first, then adopt")
         self._journal.set_expected_nonce(latest, self._submitter.clock.now_s())  # first, since only then may a stranger's have won
@@ -420,7 +420,7 @@ class Reconciler:
             if attempt:
                 self._submitter.clock.sleep(self._submitter.settings.poll_s)
             latest, _ = self._nonces()
-            states = {intent.id: self._sender.look(str(intent.tx_hash)).state for intent in alive}
+            states = {intent.id: self._sender.status_of(str(intent.tx_hash)).state for intent in alive}
             for intent in alive:
                 if states[intent.id] != "unknown" and intent.state is IntentState.SIGNED:  # sent by a copy of this store
                     self._submitter.move(intent, IntentState.BROADCAST, "found on the chain")
@@ -480,7 +480,7 @@ class Reconciler:
 
     def _still_unknown(self, alive: list[Intent]) -> bool:
         """True if no node knows it yet: a simulation also fails for a transaction mined just now."""
-        return all(self._sender.look(str(intent.tx_hash)).state == "unknown" for intent in alive)
+        return all(self._sender.status_of(str(intent.tx_hash)).state == "unknown" for intent in alive)
 
     def _cancel_late(self, nonce: int) -> None:
         """Cancel a pending transaction past its deadline: it would only burn gas."""

@@ -219,7 +219,7 @@ class Submitter:
         for intent in flying:
             if intent.state is IntentState.MINED:
                 continue
-            seen = self.sender.look(str(intent.tx_hash))
+            seen = self.sender.status_of(str(intent.tx_hash))
             if seen.receipt is not None:
                 self._unmine(mined, intent)
                 return self.move(intent, IntentState.MINED, receipt=seen.receipt)
@@ -267,7 +267,7 @@ class Submitter:
             height = self.sender.head().number
             if self.sender.block_hash(receipt.block_number) == receipt.block_hash:
                 return intent, height - receipt.block_number + 1 >= self.settings.confirmations
-            seen = self.sender.look(receipt.tx_hash)
+            seen = self.sender.status_of(receipt.tx_hash)
         except Retryable as error:
             self.tell(SubmissionEvent("confirming", intent, error.message))
             return intent, False

@@ -78,7 +78,7 @@ class AlertMessage:
 class Delivery:
     """Result of sending one message. `why` is empty on success."""
 
-    letter: AlertMessage
+    message: AlertMessage
     why: str
     at_s: int
 

@@ -85,7 +85,7 @@ class AlertDecision:
     """
 
     changed: tuple[AlertState, ...]
-    told: tuple[AlertState, ...]
+    to_send: tuple[AlertState, ...]
 
 
 def decide_alerts(

@@ -53,7 +53,7 @@ class RunHealth:
         with self._lock:
             return self._state
 
-    def looked(self, trouble: str, paused: str) -> None:
+    def on_cycle(self, trouble: str, paused: str) -> None:
         """Record the end of a cycle: good if `trouble` is empty; `paused` is the kill switch's reason, empty if it is off."""
         with self._lock:
             good_at = self._state.good_at if trouble else self._now()

@@ -71,7 +71,7 @@ class Metrics:
         head_age = self._gauge("trimtab_head_age_seconds", "Age of the head of the last snapshot; NaN before the first")
         head_age.set_function(lambda: float("nan") if self._head_s is None else self._now_s() - self._head_s)
 
-    def looked(self, cycle: CycleFigures) -> None:
+    def on_cycle(self, cycle: CycleFigures) -> None:
         """Set the figures of one cycle."""
         self._looks.labels(cycle.outcome).inc()
         self._took.set(cycle.took_s)

@@ -170,7 +170,7 @@ class AlertNotifier:
             self._store.drop(gone)
         self._hand_over(message for message in messages if message.target not in gone)
 
-    def looked(self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False) -> tuple[AlertState, ...]:
+    def on_cycle(self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False) -> tuple[AlertState, ...]:
         """Process one cycle's alerts, at Unix seconds; return those that are sent now.
 
         `judged` as in alerts.decide_alerts. The `last` alerts of a run ignore quiet hours, since no process would send them later.
@@ -178,10 +178,10 @@ class AlertNotifier:
         self._settle([one for listener in self._listeners.values() for one in listener.channel.collected()])
         rules = replace(self._rules, quiet=None) if last else self._rules
         found = decide_alerts(self._store.states(), alerts, judged, now_s, rules)
-        messages = [(name, state) for state in found.told for name, listener in self._listeners.items() if state.kind in listener.kinds]
+        messages = [(name, state) for state in found.to_send for name, listener in self._listeners.items() if state.kind in listener.kinds]
         if found.changed or messages:
             self._hand_over(self._store.record(found.changed, messages, now_s))
-        return found.told
+        return found.to_send
 
     def close(self, within_s: float = CLOSING_S) -> None:
         """Wait that long for pending messages."""

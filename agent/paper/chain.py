@@ -127,7 +127,7 @@ class PaperChain:
         waiting = tuple(sorted((*others, PaperTx(signed.hash, tx, sent_block)), key=lambda one: one.tx.nonce))
         self._book.save(replace(state, waiting=waiting))
 
-    def look(self, tx_hash: str) -> TransactionStatus:
+    def status_of(self, tx_hash: str) -> TransactionStatus:
         """See ports.Sender."""
         self._catch_up(None)
         state = self.state()

@@ -60,7 +60,7 @@ class FixedPoint:
     part: Fraction = Fraction(1)
     bounded: bool = False
     held_back: bool = False
-    course: TokenOrder | None = None
+    token_order: TokenOrder | None = None
     unmoved: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     banned: set[tuple[str, int]] = field(default_factory=set)
@@ -132,9 +132,9 @@ class _FixedPointIteration:
         )
         rows = self.market.rows(state.dropped, state.banned)
         if self.market.has_gains and not self.pruned:
-            state.course, self.near = order_tokens(self.market, rows, search), None
-        if state.course is not None:
-            rows, search = state.course.rows(self.market.real, rows), state.course.search(search)
+            state.token_order, self.near = order_tokens(self.market, rows, search), None
+        if state.token_order is not None:
+            rows, search = state.token_order.rows(self.market.real, rows), state.token_order.search(search)
         choice = self._chosen(search, rows)
         routes = None if choice is None else self._routed(choice)
         return choice is not None and routes is not None and self._drafted(choice, routes)
@@ -177,7 +177,9 @@ class _FixedPointIteration:
         moves = choice.solution.moved(self.market.real.rows(choice.rows))
         sold_tokens = frozenset(np.flatnonzero((moves < -UNMOVED) & (self.objective.held > 0)).tolist())
         bought_tokens = frozenset(np.flatnonzero((moves > UNMOVED) & (self.objective.high > 0)).tolist())
-        order = np.argsort(choice.solution.prices, kind="stable").tolist() if self.state.course is None else self.state.course.order
+        order = (
+            np.argsort(choice.solution.prices, kind="stable").tolist() if self.state.token_order is None else self.state.token_order.order
+        )
         return decompose_flows(choice.flows, order, sold_tokens, bought_tokens)
 
     def _legs(self, choice: PoolSelection) -> Mapping[tuple[str, int], int]:
@@ -316,7 +318,7 @@ def sell_exits_whole(market: PoolGraph, settled: FixedPoint, into: int, min_trad
     less = any(_left(problem, settled.draft, i) > 0 for i in sold)
     none = all(problem.nodes[i].address not in settled.draft.sold for i in exiting if i not in sold)
     cheap = limit_bps is None or draft.cost(problem).total * BPS <= limit_bps * draft.turnover(problem)
-    return replace(settled, draft=draft, course=None, bounded=False) if whole and less and none and cheap else settled
+    return replace(settled, draft=draft, token_order=None, bounded=False) if whole and less and none and cheap else settled
 
 
 def _may_go(problem: Problem, settled: FixedPoint, token: int, least: Value) -> bool:

@@ -202,9 +202,9 @@ def gap_bps(market: PoolGraph, objective: PlanObjective, settled: FixedPoint, bu
     ends = [has + (move if node.is_asset else min(move, Fraction(0))) for has, move, node in zip(held, moved, problem.nodes, strict=True)]
     search = objective.search(market.scale, np.zeros(len(held)), {}, None if budget is None else float(budget))
     bound = search.solve(market.counted).bound
-    if settled.course is not None:
-        rows = settled.course.rows(market.real, market.rows())
-        bound = max(bound, settled.course.search(search).solve(market.real.rows(rows)).bound)
+    if settled.token_order is not None:
+        rows = settled.token_order.rows(market.real, market.rows())
+        bound = max(bound, settled.token_order.search(search).solve(market.real.rows(rows)).bound)
     total = sum(held, Fraction(0))
     basis = max(draft.turnover(problem) / scale, total / BPS)
     return rounded_gap(Fraction(bound) - search.worth.exactly(ends) + FLOAT_ERROR * total, basis)

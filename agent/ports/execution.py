@@ -240,7 +240,7 @@ class Sender(Protocol):
         "already known" is success. Raises Retryable if the outcome is unknown.
         """
 
-    def look(self, tx_hash: str) -> TransactionStatus:
+    def status_of(self, tx_hash: str) -> TransactionStatus:
         """Return the present status of the hash."""
 
     def nonces(self, owner: str) -> tuple[int, int]:

@@ -74,8 +74,8 @@ class AlertStore:
         """Record the results of deliveries; these messages are no longer pending."""
         with self.db.write("write sent alerts") as db:
             for one in found:
-                db.execute(_settled(), {"of": one.letter.id})
-                kept = _target(db, one.letter.target)
+                db.execute(_settled(), {"of": one.message.id})
+                kept = _target(db, one.message.target)
                 values = {"delivered_s": one.at_s, "failures": 0, "why": ""}
                 failed = {"failed_s": one.at_s, "failures": kept["failures"] + 1, "why": one.why}
                 upsert_rows(db, AlertTargetRow, [kept | (failed if one.why else values)])

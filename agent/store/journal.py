@@ -36,11 +36,11 @@ _ENDED = tuple(state.value for state in ENDED_IN_BLOCK)
 class StepStore:
     """Steps with their input and result; each method is a transaction of its own.
 
-    `heard` is called with each finished step, and its errors are raised.
+    `on_step_recorded` is called with each finished step, and its errors are raised.
     """
 
     db: Database
-    heard: Callable[[StepRecord], None] | None = None
+    on_step_recorded: Callable[[StepRecord], None] | None = None
 
     def begin(self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None) -> None:
         """Record the input of a step and its request; again, when a token was excluded meanwhile."""
@@ -56,8 +56,8 @@ class StepStore:
             ended = {"of": step_id, "decision": decision, "reason": reason, "outcome": outcome, "plan_z": plan_z}
             if db.execute(_decided(), ended).rowcount == 0:
                 raise KeyError(step_id)
-        if self.heard is not None and (found := self.get(step_id)) is not None:
-            self.heard(found)
+        if self.on_step_recorded is not None and (found := self.get(step_id)) is not None:
+            self.on_step_recorded(found)
 
     def newest(self, limit: int) -> tuple[StepSummary, ...]:
         """The newest steps, newest first."""

@@ -58,7 +58,7 @@ def signing_rules(
 class WalletSession:
     """Signer, key and settings of a process, built once. It holds no lock of its own."""
 
-    desk: AgentContext
+    context: AgentContext
     confirm: Callable[[StepOutcome], bool]
     progress: Callable[[str], None]
     key: SigningKey | None
@@ -74,27 +74,27 @@ class WalletSession:
         """
         with self.locked():
             if not takes_back:
-                self.desk.store.configs.require_present(self.desk.loaded.digest, self.desk.confirmed)
+                self.context.store.configs.require_present(self.context.loaded.digest, self.context.confirmed)
             yield self._actors()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the wallet's lock without signing: no other process acts for the wallet. Raises LockHeld if waiting takes too long."""
-        context, wait_s = self.desk, self.desk.config.service.wallet_wait
+        context, wait_s = self.context, self.context.config.service.wallet_wait
         with wait_for_lock(*lock_locations(context.loaded), patience_s=wait_s, sleep=context.clock.sleep, tell=self.progress):
             yield
 
     def _actors(self) -> StepActors:
-        context, config = self.desk, self.desk.config
+        context, config = self.context, self.context.config
         rules = signing_rules(config, context.limits, context.execution, context.tokens, context.pools, context.payouts)
         nonces = partial(signable_nonces, context.store.journal)
-        context.panel.tell = self.progress
+        context.endpoints.tell = self.progress
         if context.paper is not None:
             return paper_actors(context, rules, submission_settings(config, context.limits), self.confirm, self.progress)
-        sender: Sender = QuorumSender(context.panel, config.chain.chain_id, self.submit, config.execution.submit_public_fallback)
+        sender: Sender = QuorumSender(context.endpoints, config.chain.chain_id, self.submit, config.execution.submit_public_fallback)
         proposes, key = config.wallet.mode == "propose", self.key
         if proposes:
-            owner, sender = foreign_signer(rules, nonces, context.panel, sender, context.line, safe=config.wallet.safe)
+            owner, sender = foreign_signer(rules, nonces, context.endpoints, sender, context.line, safe=config.wallet.safe)
         else:
             require_no_open_proposals(context.store.journal, context.store.proposals)
         submitter = Submitter(

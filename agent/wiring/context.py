@@ -100,7 +100,7 @@ class TaxRunCache:
         self._mark: tuple[int, ...] | None = None
         self._found: TaxLotRun | None = None
 
-    def standing(self, store: Store, present: StepInput, now_s: int) -> TaxState | None:
+    def state(self, store: Store, present: StepInput, now_s: int) -> TaxState | None:
         """Tax state of the year at `now_s`; None without [tax], or if the rate table ends early and no limit depends on it.
 
         Mined and pending transactions count with their gains, and their losses make no room: a reorg may remove them. Raises ConfigError if
@@ -206,7 +206,7 @@ class AgentContext:
     """Everything needed to read and evaluate, and to build the actors. `line` answers with the quorum of `panel`."""
 
     loaded: LoadedConfig
-    panel: EndpointPool
+    endpoints: EndpointPool
     line: Transport
     portfolio: Portfolio
     pools: tuple[PoolRef, ...]
@@ -247,12 +247,12 @@ class AgentContext:
         """Build the step input from a snapshot, the config and the store's memory; reads from the chain what the store lacks."""
         venue = self.config.venues.uniswap_v3
         bare = with_prior_day(
-            self.bare_input(snapshot, history), self.store.balances, self.store.budgets, self.panel, self.config.wallet.safe
+            self.bare_input(snapshot, history), self.store.balances, self.store.budgets, self.endpoints, self.config.wallet.safe
         )
         bare = with_unknown_positions(
             bare, self.store.positions, self.store.budgets, self.line, None if venue is None else venue.position_manager
         )
-        tax = None if self.tax is None else self.tax.standing(self.store, bare, snapshot.head.timestamp_s)
+        tax = None if self.tax is None else self.tax.state(self.store, bare, snapshot.head.timestamp_s)
         pins = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
         changed = quarantine.changed_tokens(snapshot, self.tokens, pins, self.store.trust.implementations())
         return assemble_input(bare, read_memory(bare, self.store, tax, changed))
@@ -363,7 +363,7 @@ def open_context(
         if loaded.paper:
             prepare_paper_store(loaded, store)
         if (recorder := open_recorder(loaded, record)) is not None:
-            store.steps.heard = recorder.write_step
+            store.steps.on_step_recorded = recorder.write_step
         made = _build_context(
             loaded, portfolio, split, endpoint_pool, store, switch, clock or SystemClock(), untrusted_pools=untrusted_pools
         )
@@ -374,8 +374,8 @@ def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
     """Return the context for a newer confirmed version of its config, over the same endpoints, store, clock and key."""
     made = _build_context(
         loaded,
-        *_target_portfolio(loaded, context.panel),
-        context.panel,
+        *_target_portfolio(loaded, context.endpoints),
+        context.endpoints,
         context.store,
         context.switch,
         context.clock,

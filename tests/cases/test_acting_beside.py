@@ -52,10 +52,10 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
     with bot(chain, tmp_path) as (loaded, agent), ExitStack() as held:
         number = withdrawals.withdraw(agent, "100", to=None, send=True, confirm=sure).request
         assert number is not None
-        held.enter_context(wiring.open_actors(agent.desk, yes, lambda _: None))
+        held.enter_context(wiring.open_actors(agent.context, yes, lambda _: None))
 
         def released() -> None:
-            agent.desk.store.requests.end(number, RequestState.RELEASED, chain.now_s())
+            agent.context.store.requests.end(number, RequestState.RELEASED, chain.now_s())
             held.close()
 
         before = purse(chain)
@@ -71,14 +71,14 @@ def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_
         assert number is not None
 
         def released(_: object) -> bool:
-            agent.desk.store.requests.end(number, RequestState.RELEASED, chain.now_s())
+            agent.context.store.requests.end(number, RequestState.RELEASED, chain.now_s())
             return True
 
         found = withdrawals.resume(agent, number, to=HOME, send=True, confirm=released)
         assert (found.state, found.transactions) == ("failed", ())
         assert mentions(found.reason, "released", "0 of")
         assert chain.balance("USDC", HOME) == 0
-        assert agent.desk.store.requests.newest()[-1].state is RequestState.RELEASED
+        assert agent.context.store.requests.newest()[-1].state is RequestState.RELEASED
 
 
 def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalCh
         number = withdrawals.withdraw(agent, "100", to=None, send=True, confirm=sure).request
         assert number is not None
         told: list[str] = []
-        held, other = wiring.open_actors(agent.desk, yes, lambda _: None), again(chain, loaded)
+        held, other = wiring.open_actors(agent.context, yes, lambda _: None), again(chain, loaded)
         with held, other as waits, pytest.raises(LockHeld, match="waited 2 s"):
             withdrawals.release(waits, number, told.append)
         assert len(set(told)) == 1 and mentions(told[0], "wallet", f"process {os.getpid()}")
@@ -105,7 +105,7 @@ def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: Lo
 
         found = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True, progress=resumed)
         assert found.state == "unfinished" and "resumed" in found.reason
-        assert agent.desk.store.requests.stopping() is None and chain.balance("USDC", HOME) == 0
+        assert agent.context.store.requests.stopping() is None and chain.balance("USDC", HOME) == 0
         assert purse(chain).nonce > before.nonce, "what had begun came to its end"
         assert not any(allowances(chain).values())
 
@@ -129,7 +129,7 @@ def test_a_look_of_a_run_that_cannot_have_the_wallet_is_told_and_the_next_one_tr
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent), again(chain, loaded) as other:
         looks = agent.run(send=True, confirm=yes, every="10s")
-        with wiring.open_actors(other.desk, yes, lambda _: None):
+        with wiring.open_actors(other.context, yes, lambda _: None):
             busy = next(looks)
             assert isinstance(busy, Retryable) and "already acts" in busy.message
             with pytest.raises(LockHeld, match="already acts"):

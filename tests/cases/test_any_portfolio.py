@@ -92,7 +92,7 @@ def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, b
     """To the wei as planned; no dearer, no larger, and no pool further than allowed, all measured on the chain."""
     require_exact(chain, outcome, before)
     plan, _, receipt = swap_of(outcome)
-    limits = agent.desk.limits
+    limits = agent.context.limits
     assert limits.plan_cost_bps is not None
     traded = lost(chain, before, chain.books.prices_usd, gas=False) * USD
     assert traded == plan.cost.total - plan.cost.gas

@@ -144,7 +144,7 @@ def test_liquidity_of_two_blocks_gives_a_pinned_pool_no_weight_in_the_mean(anvil
             chain.warp(12)
             assert abs(share_of_weth(agent) - before) < Fraction(1, 10_000)
             assert isinstance(agent.status().decided.decision, Hold)
-        spot = agent.desk.reader.snapshot()
+        spot = agent.context.reader.snapshot()
         deep = next(pool for pool in spot.pools if pool.address == flash.address)
         true = next(pool for pool in spot.pools if pool.address == chain.pools[POOL])
         assert isinstance(deep, V3Pool)

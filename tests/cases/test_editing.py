@@ -122,15 +122,15 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
     with again(chain, bot.loaded) as agent:
         assert (
             config_versions.require_trusted_config(agent)
-            and config_versions.unconfirmed_changes(bot.loaded, agent.desk.store.configs) is None
+            and config_versions.unconfirmed_changes(bot.loaded, agent.context.store.configs) is None
         )
     bot.file.write_text(bot.text.replace('slippage = "0.3%"', 'slippage = "3%"'))
     loaded = load_config(bot.file)
     lines = ('- limits.slippage = "0.3%"', '+ limits.slippage = "3%"')
     with again(chain, loaded) as agent:
-        assert config_versions.unconfirmed_changes(loaded, agent.desk.store.configs) == lines
+        assert config_versions.unconfirmed_changes(loaded, agent.context.store.configs) == lines
         live = Agent(
-            replace(agent.desk, loaded=replace(loaded, config=loaded.config.model_copy(update={"chain": _live(loaded.config.chain)})))
+            replace(agent.context, loaded=replace(loaded, config=loaded.config.model_copy(update={"chain": _live(loaded.config.chain)})))
         )
         with pytest.raises(Refused, match="confirmed") as refused:
             config_versions.require_trusted_config(live)
@@ -141,7 +141,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
         with pytest.raises(Refused):
             config_versions.require_trusted_config(live)
         assert config_versions.confirm_changes(live, lambda told: told == lines) and config_versions.require_trusted_config(live)
-        assert [one.how for one in agent.desk.store.configs.newest()] == ["confirmed", "noticed", "first"]
+        assert [one.how for one in agent.context.store.configs.newest()] == ["confirmed", "noticed", "first"]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -157,9 +157,9 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
 
     def machine(found: EditReport, agent: Agent) -> bool:
         shown.append(found)
-        config = agent.desk.loaded.config
-        live = replace(agent.desk.loaded, config=config.model_copy(update={"chain": _live(config.chain)}))
-        return editing.accept_edit(found, Agent(replace(agent.desk, loaded=live)))
+        config = agent.context.loaded.config
+        live = replace(agent.context.loaded, config=config.model_copy(update={"chain": _live(config.chain)}))
+        return editing.accept_edit(found, Agent(replace(agent.context, loaded=live)))
 
     def edit(confirm: Confirm) -> EditReport:
         return editing.edit(
@@ -222,8 +222,8 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
         found = next(looks)
         assert found.kind is OutcomeKind.DONE, found  # type: ignore[union-attr]  # an outcome
         assert chain.clock.now_s() - began_s < 600, "its rest of 28 days has ended"
-        assert chain.balance("LINK") > 0 and agent.desk.config.policy.cooldown == 0
-        assert agent.desk.loaded.digest == load_config(bot.file).digest == agent.desk.store.configs.confirmed()
+        assert chain.balance("LINK") > 0 and agent.context.config.policy.cooldown == 0
+        assert agent.context.loaded.digest == load_config(bot.file).digest == agent.context.store.configs.confirmed()
 
 
 def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -234,11 +234,11 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         bot.file.write_text(apply_changes(bot.text, weights(WETH="30%", WBTC="40%")).replace('slippage = "0.3%"', 'slippage = "1%"'))
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
-        assert agent.desk.loaded == bot.loaded
-        agent.desk.store.configs.confirm("another", 0, how="edit")  # a confirmed version that the file is not
+        assert agent.context.loaded == bot.loaded
+        agent.context.store.configs.confirm("another", 0, how="edit")  # a confirmed version that the file is not
         with pytest.raises(Refused, match=r"edited.*version"):
             next(looks)
-        assert agent.desk.loaded == bot.loaded
+        assert agent.context.loaded == bot.loaded
 
 
 def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -262,6 +262,6 @@ def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
         with monkeypatch.context() as patch:
             patch.setattr(wiring, "reopen_context", lambda *_: (_ for _ in ()).throw(Retryable("away")))
             for _ in range(2):
-                assert isinstance(next(looks), Retryable) and agent.desk.loaded == bot.loaded
+                assert isinstance(next(looks), Retryable) and agent.context.loaded == bot.loaded
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
-        assert agent.desk.loaded.digest == load_config(bot.file).digest
+        assert agent.context.loaded.digest == load_config(bot.file).digest

@@ -46,7 +46,7 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         looked = shutdown.stop(agent, confirm=sure)
         assert (looked.state, [one.label for one in looked.allowed], looked.payments) == ("planned", ["WETH"], ())
         assert shutdown.stop(agent, send=True, confirm=lambda _: False).state == "declined"
-        assert agent.desk.store.requests.stopping() is None and allowances(chain)["WETH"] == 10**18
+        assert agent.context.store.requests.stopping() is None and allowances(chain)["WETH"] == 10**18
         done = shutdown.stop(agent, send=True, confirm=sure)
         assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.APPROVE}), done.reason
         assert set(allowances(chain).values()) == {0} and purse(chain).raw == before.raw
@@ -62,15 +62,15 @@ def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: L
     with bot(anvil_chain, tmp_path) as agent:
         looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         assert next(looks).kind is OutcomeKind.DECLINED  # type: ignore[union-attr]  # an outcome
-        agent.desk.store.configs.confirm("another", 0, how="edit")
+        agent.context.store.configs.confirm("another", 0, how="edit")
         with pytest.raises(Refused, match="edited"):
             next(looks)
         with pytest.raises(Refused, match="edited"):  # nor does another one of the same program
             next(agent.run(send=True, confirm=lambda _: False, every="28d"))
-        agent.desk.store.configs.confirm(agent.desk.loaded.digest, 0, how="edit")  # taken back
+        agent.context.store.configs.confirm(agent.context.loaded.digest, 0, how="edit")  # taken back
         again_looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         next(again_looks)
-        agent.desk.store.requests.ask(RequestKind.STOP, (), None, False, 0)
+        agent.context.store.requests.ask(RequestKind.STOP, (), None, False, 0)
         with pytest.raises(StopIteration):
             next(again_looks)
 
@@ -109,7 +109,7 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
             nonlocal moments
             progress(event)
             moments += event == "before:send"
-            if agent.desk.store.requests.stopping() is not None and purse(chain).raw["WETH"] == 0:
+            if agent.context.store.requests.stopping() is not None and purse(chain).raw["WETH"] == 0:
                 raise Killed
 
         with pytest.raises(Killed):
@@ -123,7 +123,7 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
         assert (done.state, done.to, done.to_stable) == ("stopped", HOME, True), done.reason
         paid = chain.balance("USDC", HOME)
         assert paid > 9_900 * USD and purse(chain).raw["USDC"] == 0
-        assert len([one for one in agent.desk.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]) == 1
+        assert len([one for one in agent.context.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]) == 1
         assert shutdown.stop(agent, send=True, confirm=sure).transactions == () and chain.balance("USDC", HOME) == paid
 
 
@@ -132,7 +132,7 @@ def test_coins_are_paid_out_as_they_are_and_more_than_a_day_may_pay_is_refused_f
     fund(chain, HELD)
     with agent_on(chain, tmp_path, {**OPEN, "limits.payout_per_day": "9000"}, TARGETS) as agent:
         refused = shutdown.stop(agent, send_to=HOME, send=True, confirm=sure)
-        assert refused.state == "refused" and "payout_per_day" in refused.reason and agent.desk.store.requests.stopping() is None
+        assert refused.state == "refused" and "payout_per_day" in refused.reason and agent.context.store.requests.stopping() is None
     with agent_on(chain, tmp_path / "b", OPEN, TARGETS) as agent:
         before = purse(chain)
         done = shutdown.stop(agent, send_to=HOME, send=True, confirm=sure)
@@ -156,13 +156,13 @@ def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_ex
     with again(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):
         withdrawals.withdraw(agent, "500", to=HOME, send=True, confirm=lambda _: True, progress=progress)
     with again(chain, loaded) as agent:
-        for request in agent.desk.store.requests.newest(open_only=True):
+        for request in agent.context.store.requests.newest(open_only=True):
             done = withdrawals.resume(agent, request.id, send=True, confirm=lambda _: True)
             assert done.state == "paid", done.reason
-        asked = agent.desk.store.requests.newest()
+        asked = agent.context.store.requests.newest()
         assert chain.balance("USDC", HOME) == (500 * USD if asked else 0)
         assert [one.state for one in asked] in ([], [RequestState.DONE])
-        assert len([one for one in agent.desk.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]) == len(
-            asked
-        )
-        assert agent.step_input().history.claims == () and agent.desk.store.journal.open_intents() == ()
+        assert len(
+            [one for one in agent.context.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]
+        ) == len(asked)
+        assert agent.step_input().history.claims == () and agent.context.store.journal.open_intents() == ()

@@ -32,9 +32,9 @@ def test_a_stop_waits_for_a_run_that_holds_the_wallet(anvil_chain: LocalChain, t
     fund(anvil_chain, {"WETH": 500, "USDC": 500})
     loaded = trusted(anvil_chain, tmp_path, targets=TARGETS)
     with ExitStack() as held, again(anvil_chain, loaded) as runs:
-        held.enter_context(wiring.open_actors(runs.desk, yes, lambda _: None))
+        held.enter_context(wiring.open_actors(runs.context, yes, lambda _: None))
         clock = Letting(anvil_chain, held)
         with again(anvil_chain, loaded, clock=clock) as agent:
-            done = shutdown.stop(agent, send=True, confirm=lambda _: runs.desk.store.requests.stopping() is None)
+            done = shutdown.stop(agent, send=True, confirm=lambda _: runs.context.store.requests.stopping() is None)
         assert (done.state, clock.seen >= 1) == ("stopped", True), done.reason
-        assert runs.desk.store.requests.stopping() is not None
+        assert runs.context.store.requests.stopping() is not None

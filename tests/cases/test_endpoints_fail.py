@@ -244,7 +244,7 @@ def test_while_the_private_endpoint_is_down_nothing_goes_public_and_afterwards_e
             down = False
             outcome = agent.rebalance(send=True, confirm=yes)
             assert outcome.kind is OutcomeKind.DONE, outcome.reason
-            mined = [intent.tx.nonce for intent in agent.desk.store.journal.intents() if intent.receipt is not None]
+            mined = [intent.tx.nonce for intent in agent.context.store.journal.intents() if intent.receipt is not None]
     assert sorted(mined) == list(range(before.nonce, purse(drifted).nonce))
     assert not any(SEND in methods(asked) for server in public for asked in server.seen)
 

@@ -23,5 +23,5 @@ def test_an_answer_after_the_plans_expiry_sends_not_even_an_approval(anvil_chain
         assert outcome.kind is OutcomeKind.REFUSED
         assert [verdict.guard for verdict in outcome.verdicts] == ["expiry"]
         assert purse(chain) == before
-        assert not agent.desk.store.journal.intents()
+        assert not agent.context.store.journal.intents()
         swap_of(agent.rebalance(send=True, confirm=yes))

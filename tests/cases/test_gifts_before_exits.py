@@ -104,10 +104,10 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
         swap_of(done)
         assert mentions(done.reason, "accepted", "deposit")
         assert mentions(halts(done)[0], "accepted", "deposit")
-        assert [flow.kind for flow in agent.desk.store.balances.transfers()] == [ExternalTransferKind.ACCEPTED]
+        assert [flow.kind for flow in agent.context.store.balances.transfers()] == [ExternalTransferKind.ACCEPTED]
         assert [item["told"] for item in api.list_transfers(agent, everything=True)["flows"]] == ["accepted"]
         assert abs(weights(chain, TWO)["WETH"] - 5_000) < 20
-        renamed = agent.desk.store.balances.classify(1, ExternalTransferKind.GIFT, chain.now_s())
+        renamed = agent.context.store.balances.classify(1, ExternalTransferKind.GIFT, chain.now_s())
         assert [flow.kind for flow in renamed] == [ExternalTransferKind.GIFT], "its owner may still say what it was"
 
 
@@ -128,7 +128,7 @@ def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_i
         settled(chain, 2_400)
         fired = looked(agent)
         assert swap_of(fired)[0].exits
-        assert [flow.value is None for flow in agent.desk.store.balances.transfers()] == [False], "valued once the price is back"
+        assert [flow.value is None for flow in agent.context.store.balances.transfers()] == [False], "valued once the price is back"
 
 
 def test_a_gift_stops_no_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -202,14 +202,14 @@ def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: 
         plan, _, _ = swap_of(done)
         assert mentions(done.reason, "1100 USDC", "excluded")
         assert all(one.passed for one in plan.verdicts)
-        again_decided = rebalance(codec.loads(StepInput, agent.desk.store.steps.input_json(done.step_id) or ""))
+        again_decided = rebalance(codec.loads(StepInput, agent.context.store.steps.input_json(done.step_id) or ""))
         assert again_decided.decided.decision.reason == done.decided.decision.reason, "a replay says the same"
         assert again_decided.plan is not None and again_decided.plan.legs == plan.legs
         managed = chain.balance("USDC") - 1_100 * USD
         assert abs(managed - chain.balance("WETH") * int(chain.books.prices_usd["WETH"]) // 10**12) < 40 * USD
         assert looked(agent).kind is OutcomeKind.HOLD
         assert [flow["halts"] for flow in api.list_transfers(agent)["flows"]] == [False], "it waits for its owner and holds nothing back"
-        agent.desk.store.balances.classify(1, None, chain.now_s())
+        agent.context.store.balances.classify(1, None, chain.now_s())
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * 2})
         confirmed = looked(agent)
         assert [one.guard for one in confirmed.verdicts if not one.passed] == ["max_live_value"], "what its owner confirmed counts"

@@ -62,7 +62,7 @@ def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalCha
         total = sum(drift.value for drift in done.decided.drifts)
         assert total <= 10_050 * USD, "no more is managed than may be"
         assert not books(agent).fault
-        agent.desk.store.balances.classify(1, None, chain.now_s())
+        agent.context.store.balances.classify(1, None, chain.now_s())
         own = {symbol: sum(one.raw(chain.tokens[symbol].address) for one in books(agent).sleeves) for symbol in TWO}
         assert own["USDC"] == chain.balance("USDC"), "what its owner confirmed is theirs"
 
@@ -75,7 +75,7 @@ def test_an_order_at_its_price_is_filled_beside_a_gift_above_the_cap(anvil_chain
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert mentions(outcome.reason, "1100 USDC", "excluded")
         assert weth - chain.balance("WETH") == 5 * 10**16
-        (kept,) = agent.desk.store.executions.limit_orders()
+        (kept,) = agent.context.store.executions.limit_orders()
         assert kept.id == order.id and kept.state == "filled"
 
 
@@ -99,7 +99,7 @@ def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_cha
             assert quiet.kind is OutcomeKind.HOLD and mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
             assert mentions(agent.status().decided.decision.reason, "1100 USDC", "excluded")
         chain.move_market({"WETH": price * Fraction(98, 100)})
-        agent.desk.store.balances.classify(1, None, chain.now_s())
+        agent.context.store.balances.classify(1, None, chain.now_s())
         assert looked(agent).kind is OutcomeKind.DONE, "what its owner confirmed is managed below the ceiling"
 
 
@@ -137,7 +137,7 @@ def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, t
     chain = anvil_chain
     with gifted(chain, tmp_path, {}) as agent:
         changed = partial(apply_changes, changes=ConfigChanges(targets=(("WETH", "30%"), ("USDC", "70%"))))
-        path = agent.desk.loaded.path
+        path = agent.context.loaded.path
     shown = editing.edit(path, changed, confirm=None, transports=[chain.transport], clock=chain.clock)
     assert shown.transition is not None and shown.transition.kind is OutcomeKind.PLANNED, shown.transition
     assert mentions(shown.transition.reason, "1100 USDC", "excluded")
@@ -152,7 +152,7 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: Local
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.came] == [600 * USD], "what fits below the ceiling"
         assert [flow.delta_raw for flow in asked[0].left] == [1_100 * USD], "its owner saw what is left alone"
-        kinds = {flow.delta_raw: flow.kind for flow in agent.desk.store.balances.transfers()}
+        kinds = {flow.delta_raw: flow.kind for flow in agent.context.store.balances.transfers()}
         assert kinds == {600 * USD: ExternalTransferKind.DEPOSIT, 1_100 * USD: None}
         assert mentions(done.outcome.reason, "1100 USDC", "excluded")
         assert looked(agent).kind is OutcomeKind.HOLD
@@ -200,7 +200,7 @@ def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(a
             with pytest.raises(Refused, match=r"portfolio\.max_live_value") as refused:
                 deposits.invest(agent, send=send, confirm=sure)
             assert "trimtab edit --set portfolio.max_live_value" in refused.value.remedy
-        assert [flow.kind for flow in agent.desk.store.balances.transfers()] == [None], "nothing is taken for a deposit"
+        assert [flow.kind for flow in agent.context.store.balances.transfers()] == [None], "nothing is taken for a deposit"
 
 
 def test_the_end_and_a_withdrawal_take_the_gift_too(anvil_chain: LocalChain, tmp_path: Path) -> None:

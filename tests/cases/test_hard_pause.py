@@ -60,11 +60,11 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
         try:
             with pytest.raises(Retryable, match="not mined"):
                 agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: node.rpc("evm_setAutomine", False)))
-            swaps = agent.desk.store.journal.intents()
+            swaps = agent.context.store.journal.intents()
             assert {(intent.kind, intent.state, intent.tx.nonce) for intent in swaps} == {
                 (IntentKind.SWAP, IntentState.BROADCAST, before.nonce)
             }
-            agent.desk.switch.pause("stop it all", 1, hard=True)
+            agent.context.switch.pause("stop it all", 1, hard=True)
             clock.mining = True
             found = agent.takes_back()
             assert {intent.id for intent in found.waiting} == {intent.id for intent in swaps}
@@ -87,7 +87,7 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
         assert "no open" in again_told.reason
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
         assert purse(chain).nonce == before.nonce + 3
-        agent.desk.switch.resume("seen", 1)
+        agent.context.switch.resume("seen", 1)
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
@@ -97,7 +97,7 @@ def test_a_soft_or_unreadable_switch_takes_nothing_back(anvil_chain: LocalChain,
     allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)
-        agent.desk.switch.pause("lunch", 1)
+        agent.context.switch.pause("lunch", 1)
         outcome = agent.cancel_and_revoke("lunch")
         assert outcome.kind is OutcomeKind.FAILED
         assert "allowances are" in outcome.reason
@@ -109,7 +109,7 @@ def test_report_of_a_hard_pause_decides_nothing(anvil_chain: LocalChain, tmp_pat
     fund(chain, HELD)
     allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        agent.desk.switch.pause("stop", 1, hard=True)
+        agent.context.switch.pause("stop", 1, hard=True)
         monkeypatch.setattr(decide, "DECIDERS", (no_decider,))
         outcome = agent.cancel_and_revoke("stop")
         assert outcome.kind is OutcomeKind.DONE
@@ -122,7 +122,7 @@ def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path
     fund(chain, HELD)
     allow(chain, "WETH", "USDC")
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        agent.desk.switch.pause("stop", 1, hard=True)
+        agent.context.switch.pause("stop", 1, hard=True)
         frozen(chain, "WETH")
         outcome = agent.cancel_and_revoke("stop")
         assert outcome.kind is OutcomeKind.FAILED
@@ -137,10 +137,10 @@ def test_a_run_that_is_paused_hard_takes_back_at_once_and_trades_nothing(anvil_c
     fund(chain, HELD)
     with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
         allow(chain, "WETH")
-        agent.desk.switch.pause("lunch", 1)
+        agent.context.switch.pause("lunch", 1)
         looks = agent.run(send=True, confirm=yes, every="1h")
         kinds = [next(looks).kind]  # type: ignore[union-attr]  # an outcome
-        agent.desk.switch.pause("stop", 1, hard=True)
+        agent.context.switch.pause("stop", 1, hard=True)
         clock.slept = 0.0
         kinds.append(next(looks).kind)  # type: ignore[union-attr]  # an outcome
         assert clock.slept < 60, "an hour's rest ends at once"

@@ -38,7 +38,7 @@ def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: Loca
         shares = {one.symbol: one.drift_bps for one in agent.status().decided.drifts}
         assert all(abs(off) <= 250 for off in shares.values()), shares
         assert abs(after.raw["USDC"] - 3_600 * USD) < 20 * USD
-        assert [flow.kind for flow in agent.desk.store.balances.transfers()] == [ExternalTransferKind.DEPOSIT]
+        assert [flow.kind for flow in agent.context.store.balances.transfers()] == [ExternalTransferKind.DEPOSIT]
         assert agent.plan().kind is OutcomeKind.HOLD
 
 
@@ -57,4 +57,4 @@ def test_in_kind_what_is_above_its_own_target_is_sold_and_dust_is_a_deposit_that
         chain.set_balance("USDC", purse(chain).raw["USDC"] + USD)
         dust = deposits.invest(agent, send=True, confirm=sure)
         assert dust.told and dust.outcome is not None and dust.outcome.kind is OutcomeKind.HOLD and dust.outcome.transactions == ()
-        assert {flow.kind for flow in agent.desk.store.balances.transfers()} == {ExternalTransferKind.DEPOSIT}
+        assert {flow.kind for flow in agent.context.store.balances.transfers()} == {ExternalTransferKind.DEPOSIT}

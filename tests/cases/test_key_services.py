@@ -69,7 +69,7 @@ def test_a_killed_process_whose_signature_cannot_be_repeated_trades_once(
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert max(off_target(chain, TWO).values()) < 50
-        intents = agent.desk.store.journal.intents()
+        intents = agent.context.store.journal.intents()
         final = [intent for intent in intents if intent.state is IntentState.FINAL]
         assert sorted(intent.tx.nonce for intent in final) == list(range(nonce, purse(chain).nonce)), "each nonce once"
         cancels = [intent for intent in final if intent.kind is IntentKind.CANCEL]

@@ -49,13 +49,13 @@ class Life:
             happens(agent)
             api.refresh_ledger(agent)
             self.require_equal(agent)
-            return agent.desk.store.ledger.entries()
+            return agent.context.store.ledger.entries()
 
     def require_equal(self, agent: Agent) -> None:
         """The sums of all postings are the balances, asked of the contracts; everything in it is final and balances."""
         chain, now = self.chain, purse(self.chain)
-        entries = agent.desk.store.ledger.entries()
-        assert agent.desk.store.ledger.intents_without_entry() == ()
+        entries = agent.context.store.ledger.entries()
+        assert agent.context.store.ledger.intents_without_entry() == ()
         assert [one.id for one in entries if book.unbalanced_tokens(one)] == []
         sums = book.account_balances(entries)
         assert {s: sums.get((book.WALLET, chain.tokens[s].address), 0) for s in EVEN} == {s: now.raw[s] for s in EVEN}
@@ -71,7 +71,7 @@ class Life:
             self.chain.set_balance(symbol, self.chain.balance(symbol) + raw)
             api.list_transfers(agent)
             if kind is not None:
-                agent.desk.store.balances.classify(None, kind, self.chain.now_s())
+                agent.context.store.balances.classify(None, kind, self.chain.now_s())
 
         return happens
 
@@ -101,7 +101,7 @@ def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> 
     assert kinds(life.step()) == []
     assert kinds(life.step(trade)) == ["gas", "trade"]
     assert kinds(life.step(life.paid_in("USDC", 3_000 * USD)))[-1] == "unexplained"
-    assert kinds(life.step(lambda agent: agent.desk.store.balances.classify(None, None, 1)))[-1] == "deposit"
+    assert kinds(life.step(lambda agent: agent.context.store.balances.classify(None, None, 1)))[-1] == "deposit"
     assert kinds(life.step(trade))[-2:] == ["gas", "trade"]
     hand = life.step(lambda agent: agent.swap("USDC", "WETH", "500", send=True, confirm=yes))
     assert [(one.kind.value, one.by_hand) for one in hand[-2:]] == [("gas", True), ("trade", True)]
@@ -134,7 +134,7 @@ def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(li
     chain.transport.call("evm_setNextBlockTimestamp", [late_s + 5])
     with agents.again(chain, life.loaded) as agent:
         reconcile(agent)
-        assert "trade" not in kinds(agent.desk.store.ledger.entries())
+        assert "trade" not in kinds(agent.context.store.ledger.entries())
         step = agent.step_input()
         assert step.history.books == ""
     back = life.step(lambda agent: agent.rebalance(send=True, confirm=yes))
@@ -182,7 +182,7 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
 def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: Life) -> None:
     life.step()
     life.step(trade)
-    with agents.again(life.chain, life.loaded) as agent, agent.desk.store.db.write("tamper") as db:
+    with agents.again(life.chain, life.loaded) as agent, agent.context.store.db.write("tamper") as db:
         for column in ("wallet_json", "entry_json"):
             db.exec_driver_sql(f"UPDATE entries SET {column} = replace({column}, '\"-', '\"-1')")
     found = api.check_books(life.loaded.path)
@@ -196,7 +196,7 @@ def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it
     life.step()
     life.step(trade)
     with agents.again(life.chain, life.loaded) as agent:
-        store = agent.desk.store
+        store = agent.context.store
         with store.db.write("tamper") as db:
             db.exec_driver_sql("UPDATE running SET raw = raw || '1'")
         decided = agent.status().decided.decision

@@ -41,7 +41,7 @@ def looks(agent: Agent, count: int) -> list[StepOutcome]:
 
 
 def order_of(agent: Agent) -> LimitOrder:
-    (order,) = agent.desk.store.executions.limit_orders()
+    (order,) = agent.context.store.executions.limit_orders()
     return order
 
 
@@ -64,7 +64,7 @@ def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_i
         assert order_of(agent).state == "filled"
         after = purse(chain)
         later = looks(agent, 1)[0]
-        done = [one for one in agent.desk.store.journal.intents() if one.kind is IntentKind.SWAP and one.succeeded]
+        done = [one for one in agent.context.store.journal.intents() if one.kind is IntentKind.SWAP and one.succeeded]
     assert before.raw["WETH"] - after.raw["WETH"] == 5 * 10**16
     assert after.raw["USDC"] - before.raw["USDC"] >= 155 * 10**6, "3,100 for each, fee and impact included"
     assert len(done) == 1
@@ -88,7 +88,7 @@ def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expir
         before = purse(chain)
         shown, looked = place(agent, "2990", send=False)
         assert (shown.id, looked.kind) == ("", OutcomeKind.PLANNED)
-        assert agent.desk.store.executions.limit_orders() == ()
+        assert agent.context.store.executions.limit_orders() == ()
         order, outcome = place(agent, "2990")
         assert (order.state, outcome.kind) == ("filled", OutcomeKind.DONE)
         assert purse(chain).raw["USDC"] - before.raw["USDC"] >= Fraction(14_950, 100) * 10**6
@@ -105,14 +105,14 @@ def test_while_paused_no_order_is_filled_and_an_old_one_is_never_filled_late(anv
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         place(agent, "3100", until="2h")
-        agent.desk.switch.pause("looking away", chain.now_s())
+        agent.context.switch.pause("looking away", chain.now_s())
         chain.move_market({"WETH": Fraction(3_130)})
         before = purse(chain)
         refused = looks(agent, 1)[0]
         assert refused.kind is OutcomeKind.REFUSED
         assert refused.decided.order != ""
         chain.warp(7_200)
-        agent.desk.switch.resume("back", chain.now_s())
+        agent.context.switch.resume("back", chain.now_s())
         assert looks(agent, 1)[0].transactions == ()
         assert order_of(agent).state == "expired"
         assert purse(chain) == before
@@ -154,10 +154,10 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
         waits = agent.rebalance(send=True, confirm=yes)
         assert waits.kind is OutcomeKind.HOLD
         assert "its price" in waits.reason
-        (campaign,) = agent.desk.store.executions.newest()
+        (campaign,) = agent.context.store.executions.newest()
         assert campaign.state == "open"
         with pytest.raises(OperatorNeeded, match="under way"):
-            agent.desk.store.executions.begin(campaign.underway.campaign)
+            agent.context.store.executions.begin(campaign.underway.campaign)
         assert "its price" in agent.rebalance(send=True, confirm=yes).reason
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)
         before = purse(chain)
@@ -165,7 +165,7 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
         assert done.kind is OutcomeKind.DONE, done.reason
         after = purse(chain)
         ended = agent.rebalance(send=True, confirm=yes)
-        (campaign,) = agent.desk.store.executions.newest()
+        (campaign,) = agent.context.store.executions.newest()
     assert mentions(campaign.why, "done at")
     assert ended.kind is OutcomeKind.HOLD
     sold = before.raw["WETH"] - after.raw["WETH"]
@@ -182,7 +182,7 @@ def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_
         return outcome.decided.order != ""
 
     with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS)) as agent:
-        order = agent.desk.store.executions.add_limit_order(
+        order = agent.context.store.executions.add_limit_order(
             LimitOrder(
                 "",
                 chain.tokens["WETH"].address,
@@ -195,6 +195,6 @@ def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_
         )
         fallen = at_send(1, lambda: chain.move_market({"WETH": Fraction(2_930)}))
         (outcome,) = agent.run(send=True, confirm=only_the_order, once=True, progress=fallen)
-        swapped = [one for one in agent.desk.store.journal.intents() if one.kind is IntentKind.SWAP]
+        swapped = [one for one in agent.context.store.journal.intents() if one.kind is IntentKind.SWAP]
         assert asked[0] == order.id and swapped == [], outcome
         assert set(allowances(chain).values()) == {0}

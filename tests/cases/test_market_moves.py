@@ -208,7 +208,7 @@ def before_a_swap(agent: Agent, happens: Callable[[], object]) -> Callable[[str]
     """Something happens just before the bytes of a swap leave; approvals go through."""
 
     def progress(event: str) -> None:
-        if event == "before:send" and agent.desk.store.journal.open_intents()[-1].kind is IntentKind.SWAP:
+        if event == "before:send" and agent.context.store.journal.open_intents()[-1].kind is IntentKind.SWAP:
             happens()
 
     return progress

@@ -92,8 +92,8 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
         assert before.raw["WETH"] == purse(chain).raw["WETH"] == 0
         assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
         # Wrapping is no loss: the books say what the wallet lost, gas included.
-        assert abs(booked(agent.desk.store, chain) - lost(chain, before, chain.books.prices_usd)) < Fraction(1, 1000)
-        assert plan.turnover == agent.desk.store.budgets.history(chain.now_s()).turnover_24h
+        assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.books.prices_usd)) < Fraction(1, 1000)
+        assert plan.turnover == agent.context.store.budgets.history(chain.now_s()).turnover_24h
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -141,7 +141,7 @@ def test_a_rebalance_refills_gas_money_in_the_same_transaction(
         assert purse(chain).native_wei == ETHER // 10 - gas_wei
         own = native_coin.floor_wei(outcome.step_input) if changes is COIN else purse(chain).native_wei
         assert max(off_target(chain, own).values()) <= NEAR_BPS
-        assert abs(booked(agent.desk.store, chain) - lost(chain, before, chain.books.prices_usd)) < Fraction(1, 1000)
+        assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.books.prices_usd)) < Fraction(1, 1000)
 
 
 @both_routers
@@ -180,9 +180,9 @@ def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_ow
         assert now.native_wei == outcome.plan.native_after_wei - gas_wei >= FLOOR
         assert before.raw["WETH"] - now.raw["WETH"] == decided.raw
         assert unwrapped.receipt.gas_used <= outcome.plan.gas_units <= unwrapped.receipt.gas_used * Fraction(11, 10)
-        history = agent.desk.store.budgets.history(chain.now_s())
+        history = agent.context.store.budgets.history(chain.now_s())
         assert history.turnover_24h == 0 and history.last_rebalance_s is None
-        assert abs(booked(agent.desk.store, chain) - gas_wei * chain.books.prices_usd["WETH"] / ETHER) < Fraction(1, 1000)
+        assert abs(booked(agent.context.store, chain) - gas_wei * chain.books.prices_usd["WETH"] / ETHER) < Fraction(1, 1000)
         after = agent.rebalance(send=True, confirm=yes)
         assert after.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), after.reason
 

@@ -55,7 +55,7 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         (row,) = observations(agent)["pools"]
         assert (row["observations"], row["counts"]) == (1, False)
 
-        gas_before_wei = agent.desk.store.budgets.history(chain.now_s()).gas_24h_wei
+        gas_before_wei = agent.context.store.budgets.history(chain.now_s()).gas_24h_wei
         shown = raise_observations(agent, at, ENOUGH)
         assert (shown["outcome"], shown["rises"], shown["transactions"]) == ("planned", ENOUGH - 1, [])
         assert purse(chain) == before
@@ -66,8 +66,8 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         assert abs(sent["gas_used"] - shown["gas_units"]) < shown["gas_units"] // 5
         paid = before.native_wei - purse(chain).native_wei
         assert paid == sent["gas_used"] * int(sent["gas_price_wei"])
-        assert agent.desk.store.budgets.history(chain.now_s()).gas_24h_wei - gas_before_wei == paid
-        assert agent.desk.store.budgets.history(chain.now_s()).approvals_in_row == 0
+        assert agent.context.store.budgets.history(chain.now_s()).gas_24h_wei - gas_before_wei == paid
+        assert agent.context.store.budgets.history(chain.now_s()).approvals_in_row == 0
         assert chain.contract(at, npm_artifact(V3_POOL)).functions.slot0().call()[4] == ENOUGH
         assert f"keep {ENOUGH}" in agent.rebalance().reason
 
@@ -93,11 +93,11 @@ def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chai
                 raise_observations(agent, at, wrong)
         with pytest.raises(ConfigError, match="V3 pool"):
             raise_observations(agent, chain.pools["v2 WETH/USDC"], 100)
-        agent.desk.switch.pause("looking", chain.now_s())
+        agent.context.switch.pause("looking", chain.now_s())
         with pytest.raises(Refused, match="paused"):
             raise_observations(agent, at, 100, send=True, confirm=agreed)
-        agent.desk.switch.resume("looked", chain.now_s())
-        agent.desk.store.trust.unpin(at)
+        agent.context.switch.resume("looked", chain.now_s())
+        agent.context.store.trust.unpin(at)
     with again(chain, loaded) as agent, pytest.raises(ConfigError, match="V3 pool"):
         raise_observations(agent, at, 100, send=True, confirm=agreed)
     assert purse(chain) == before

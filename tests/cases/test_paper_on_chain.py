@@ -58,7 +58,7 @@ def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalC
         look(agent)
         explained(agent)
         look(agent)
-        taken = [(line.id, line.decision, line.reason) for line in reversed(agent.desk.store.steps.newest(100))]
+        taken = [(line.id, line.decision, line.reason) for line in reversed(agent.context.store.steps.newest(100))]
     assert len(taken) >= 10 and {OutcomeKind.DONE, OutcomeKind.HOLD, OutcomeKind.HALT} <= set(kinds)
     found = api.replay(tmp_path / "steps")
     assert [(step["step"], step["decision"], step["reason"]) for step in found["steps"]] == taken
@@ -120,7 +120,7 @@ def test_a_killed_paper_process_fills_what_it_sent_once(anvil_chain: LocalChain,
         paper.rebalance(send=True, confirm=api.always_confirm, progress=dies)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
         assert paper.rebalance(send=True, confirm=api.always_confirm).kind is OutcomeKind.HOLD
-        swaps = [intent for intent in paper.desk.store.journal.intents() if intent.kind is IntentKind.SWAP]
+        swaps = [intent for intent in paper.context.store.journal.intents() if intent.kind is IntentKind.SWAP]
         assert [intent.state for intent in swaps] == [IntentState.FINAL]
         assert {drift: abs(bps) <= 10 for drift, bps in paper.drifts(paper.step_input()).items()} == dict.fromkeys(halves, True)
         assert paper.step_input().history.books == "", "ledger and paper wallet agree"

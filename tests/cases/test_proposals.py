@@ -74,13 +74,13 @@ def rounds(agent: Agent, signs: Signs) -> list[dict[str, Any]]:
 
 def require_settled(agent: Agent, made: list[dict[str, Any]], folder: Path) -> None:
     """Each proposal is final in the journal, by its receipt, and its file is gone."""
-    intents = {intent.id: intent for intent in agent.desk.store.journal.intents()}
+    intents = {intent.id: intent for intent in agent.context.store.journal.intents()}
     assert [one["purpose"] for one in made] == ["approve", "swap"]
     for one in made:
         intent = intents[one["id"]]
         assert intent.state is IntentState.FINAL and intent.receipt is not None and intent.receipt.status == 1
     assert not list((folder / "proposals").glob("*"))
-    assert agent.desk.store.budgets.history(agent.desk.clock.now_s()).turnover_24h > 0
+    assert agent.context.store.budgets.history(agent.context.clock.now_s()).turnover_24h > 0
 
 
 def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_c
         require_settled(agent, made, tmp_path)
         assert max(off_target(chain, TWO).values()) < 50
         assert made[1]["plan"]["legs"] and made[1]["from"] == OWNER.address
-        gas = agent.desk.store.budgets.history(agent.desk.clock.now_s()).gas_24h_wei
+        gas = agent.context.store.budgets.history(agent.context.clock.now_s()).gas_24h_wei
         assert gas > 0, "the wallet paid the gas of what was sent for it"
 
 
@@ -105,7 +105,7 @@ def test_the_owners_of_a_safe_sign_and_anybody_executes(anvil_chain: LocalChain,
         assert safe.nonce() == 2
         held = [chain.balance(symbol, safe.address) for symbol in TWO]
         assert all(held) and chain.balance("USDC") == 0 == chain.balance("WETH")
-        assert agent.desk.store.budgets.history(agent.desk.clock.now_s()).gas_24h_wei == 0, "others paid"
+        assert agent.context.store.budgets.history(agent.context.clock.now_s()).gas_24h_wei == 0, "others paid"
         router = chain.addresses.swap_router_02
         assert chain.token_contract("WETH").functions.allowance(safe.address, router).call() == 0, "approvals are exact"
 
@@ -152,9 +152,9 @@ def test_a_proposal_waits_until_it_expires_and_is_then_given_up_by_name(anvil_ch
         second = proposal(agent)
         assert second["id"] != first["id"] and second["transaction"]["nonce"] == first["transaction"]["nonce"]
         assert not path.exists()
-        (given_up,) = [intent for intent in agent.desk.store.journal.intents() if intent.id == first["id"]]
+        (given_up,) = [intent for intent in agent.context.store.journal.intents() if intent.id == first["id"]]
         assert given_up.state is IntentState.CANCELLED
-        note = agent.desk.store.journal.transitions(first["id"])[-1].note
+        note = agent.context.store.journal.transitions(first["id"])[-1].note
         assert first["id"] in note and "expired" in note and "sent it" in note
 
 
@@ -162,11 +162,11 @@ def test_an_expired_approval_that_was_sent_after_all_is_named(anvil_chain: Local
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
-        late, store = proposal(agent), agent.desk.store
+        late, store = proposal(agent), agent.context.store
         chain.warp(1_801)
-        store.pause_switch.pause("so that nothing is proposed in its place", agent.desk.clock.now_s())
+        store.pause_switch.pause("so that nothing is proposed in its place", agent.context.clock.now_s())
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
-        store.pause_switch.resume("", agent.desk.clock.now_s())
+        store.pause_switch.resume("", agent.context.clock.now_s())
         by_hash = by_owner(chain)(late)
         with pytest.raises(OperatorNeeded, match="sent") as caught:
             agent.rebalance(send=True, confirm=yes)
@@ -207,7 +207,7 @@ def test_a_safe_with_a_past_trades_once_its_owner_vouches_for_its_day(anvil_chai
     with again(chain, loaded) as agent:
         refused = agent.rebalance(send=True, confirm=yes)
         assert refused.kind in (OutcomeKind.REFUSED, OutcomeKind.HALT) and "before" in refused.reason
-        agent.desk.store.balances.record_prior_day((), 1)
+        agent.context.store.balances.record_prior_day((), 1)
         assert proposal(agent)["safe_tx"]["nonce"] == "1"
 
 
@@ -220,7 +220,7 @@ def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain,
         monkeypatch.setattr(composer.tokens, "encode_approve", lambda spender, raw: real(accounts()[8].address, raw))
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED and outcome.verdicts[0].guard == "signer.spender"
-        assert agent.desk.store.journal.intents() == () and not (tmp_path / "proposals").exists()
+        assert agent.context.store.journal.intents() == () and not (tmp_path / "proposals").exists()
 
 
 def test_nothing_is_proposed_without_send_or_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -228,9 +228,9 @@ def test_nothing_is_proposed_without_send_or_while_paused(anvil_chain: LocalChai
     fund(chain, {"WETH": 10_000})
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
         assert agent.rebalance().kind is OutcomeKind.PLANNED
-        agent.desk.store.pause_switch.pause("test", agent.desk.clock.now_s())
+        agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
-        assert agent.desk.store.journal.intents() == () and not (tmp_path / "proposals").exists()
+        assert agent.context.store.journal.intents() == () and not (tmp_path / "proposals").exists()
 
 
 def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
             with pytest.raises(OperatorNeeded, match="external signature") as caught:
                 act()
             assert shown["id"] in str(caught.value)
-        assert [intent.state for intent in agent.desk.store.journal.intents()] == [IntentState.PLANNED]
+        assert [intent.state for intent in agent.context.store.journal.intents()] == [IntentState.PLANNED]
 
 
 def dying(number: int) -> Callable[[str], None]:
@@ -276,7 +276,7 @@ def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journ
             agent.rebalance(send=True, confirm=yes, progress=dying(number))
     with again(chain, loaded) as agent:
         made = rounds(agent, by_owner(chain))
-        done = [intent for intent in agent.desk.store.journal.intents() if intent.state is IntentState.FINAL]
+        done = [intent for intent in agent.context.store.journal.intents() if intent.state is IntentState.FINAL]
         assert sorted(intent.kind.value for intent in done) == ["approve", "swap"] and [one["purpose"] for one in made] == ["swap"]
         assert max(off_target(chain, TWO).values()) < 50
 
@@ -289,13 +289,13 @@ def test_what_is_proposed_is_taken_back_on_request(anvil_chain: LocalChain, tmp_
         for take_back in (lambda: tx_journal.cancel(agent), lambda: abandoned(agent)):
             shown = proposal(agent)
             take_back()
-            (given_up,) = [intent for intent in agent.desk.store.journal.intents() if intent.id == shown["id"]]
+            (given_up,) = [intent for intent in agent.context.store.journal.intents() if intent.id == shown["id"]]
             assert given_up.state is IntentState.CANCELLED
             assert not list((tmp_path / "proposals").iterdir())
 
 
 def abandoned(agent: Agent) -> None:
     """What a hard pause does with what waits."""
-    agent.desk.store.pause_switch.pause("test", agent.desk.clock.now_s(), hard=True)
-    with wiring.open_actors(agent.desk, yes, ignore_progress) as actors:
+    agent.context.store.pause_switch.pause("test", agent.context.clock.now_s(), hard=True)
+    with wiring.open_actors(agent.context, yes, ignore_progress) as actors:
         assert len(actors.executor.cancel_pending("the owner took it back")) == 1

@@ -37,7 +37,7 @@ def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil
         assert all(abs(bps - 5_000) <= 5 for bps in agent.weights(outcome.after).values())
         found = liquidity(agent)
         assert found.weight.within
-        history = agent.desk.store.budgets.history(chain.now_s())
+        history = agent.context.store.budgets.history(chain.now_s())
         # Fees of one swap and gas: the withdrawals themselves lost nothing.
         assert 0 < history.loss_24h / USD < before * Fraction(3, 1_000)
         assert abs(before - worth(agent)) < before * Fraction(3, 1_000)
@@ -68,11 +68,11 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
         assert kinds(outcome) == ["approve", "approve", "liquidity"], "what was approved is used up: nothing has to be taken back"
         [(verb, _)] = exactly(chain, agent, outcome)
         assert verb == "Provide"
-        [move] = agent.desk.store.positions.changes()
+        [move] = agent.context.store.positions.changes()
         assert move.token_id is not None
         assert lp.manager(chain).ownerOf(move.token_id).call() == chain.wallet.address
         assert liquidity_of(chain, move.token_id) == move.liquidity
-        history = agent.desk.store.budgets.history(chain.now_s())
+        history = agent.context.store.budgets.history(chain.now_s())
         assert history.turnover_24h == 0
         assert 0 < history.loss_24h / USD < before / 1_000
     with agents.again(chain, loaded) as agent:
@@ -99,7 +99,7 @@ def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_pat
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Provide"]
-        [move] = agent.desk.store.positions.changes()
+        [move] = agent.context.store.positions.changes()
         assert move.liquidity == lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
@@ -109,7 +109,7 @@ def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_pat
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw"]
         assert kinds(outcome)[:2] == ["approve", "liquidity"]
         assert lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call() == 0
-        assert agent.desk.store.budgets.history(chain.now_s()).loss_24h / USD < before / 1_000
+        assert agent.context.store.budgets.history(chain.now_s()).loss_24h / USD < before / 1_000
 
 
 def test_a_range_narrower_than_the_band_is_minted_and_taken_out_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -119,15 +119,15 @@ def test_a_range_narrower_than_the_band_is_minted_and_taken_out_again(anvil_chai
     with agents.agent_on(chain, tmp_path, wanting(chain, V3, width="0.5%"), EVEN) as agent:
         before = worth(agent)
         assert send(agent, chain).kind is OutcomeKind.DONE
-        [move] = agent.desk.store.positions.changes()
+        [move] = agent.context.store.positions.changes()
     with agents.again(chain, agents.agent_config(chain, tmp_path, wanting(chain, V3, width="0.5%", share="0%"), EVEN)) as agent:
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         [intent] = [intent for intent in outcome.transactions if intent.kind is IntentKind.LIQUIDITY]
-        action = agent.desk.store.journal.grant(intent.id).action
+        action = agent.context.store.journal.grant(intent.id).action
         assert isinstance(action, Withdraw)
         assert (action.liquidity, action.min_raw) == (move.liquidity, (1, 1))
-        assert agent.desk.store.journal.grant(intent.id).floors_raw == (0, 0)
+        assert agent.context.store.journal.grant(intent.id).floors_raw == (0, 0)
         assert exactly(chain, agent, outcome) == [("Withdraw", move.name)]
         assert positions(agent) == {}
         assert worth(agent) == pytest.approx(before, rel=1e-3)
@@ -157,14 +157,14 @@ def test_a_range_that_the_price_left_is_re_centred(anvil_chain: LocalChain, tmp_
     with agents.again(chain, loaded) as agent:
         first = send(agent, chain)
         assert first.kind is OutcomeKind.DONE, first.reason
-        [old] = agent.desk.store.positions.changes()
+        [old] = agent.context.store.positions.changes()
     chain.move_market({"WETH": 3_300})
     with agents.again(chain, loaded) as agent:
         before = worth(agent)
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw", "Provide"]
-        moves = agent.desk.store.positions.changes()
+        moves = agent.context.store.positions.changes()
         assert [move.liquidity for move in moves[:2]] == [old.liquidity, -old.liquidity]
         assert moves[2].token_id != old.token_id
         assert set(positions(agent)) == {moves[2].name}
@@ -211,7 +211,7 @@ def test_a_position_below_its_share_grows(anvil_chain: LocalChain, tmp_path: Pat
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert exactly(chain, agent, outcome) == [("Provide", own.name)]
-        [move] = agent.desk.store.positions.changes()
+        [move] = agent.context.store.positions.changes()
         entry = positions(agent)[own.name].entry_raw
         assert entry == (own.entry_raw[0] + move.amounts_raw[0], own.entry_raw[1] + move.amounts_raw[1])
 
@@ -226,7 +226,7 @@ def test_a_dry_run_shows_the_actions_and_sends_nothing(anvil_chain: LocalChain, 
             assert [type(action) for action in outcome.plan.actions] == [Provide]
             assert outcome.transactions == ()
         assert agents.purse(chain) == before
-        assert agent.desk.store.positions.changes() == ()
+        assert agent.context.store.positions.changes() == ()
 
 
 def test_nothing_moves_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_nothing_moves_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> 
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
         before = agents.purse(chain)
-        agent.desk.switch.pause("test", 1)
+        agent.context.switch.pause("test", 1)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.REFUSED
         assert [verdict.guard for verdict in agents.failed(outcome)] == ["kill_switch"]
@@ -251,13 +251,13 @@ def test_a_price_pushed_before_the_transaction_leaves_loses_nothing_but_gas(anvi
         push = agents.at_send(number, lambda: chain.swap(V3, "USDC", 6_000_000 * USD))
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=push)
         assert outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.HOLD), outcome.reason
-        assert agent.desk.store.positions.changes() == ()
+        assert agent.context.store.positions.changes() == ()
         assert agents.lost(chain, before, prices, gas=False) == 0
         assert allowances(chain) == {0}
         if number == 3:
             assert outcome.kind is OutcomeKind.FAILED
             assert "no liquidity" in outcome.reason
-            assert agent.desk.store.budgets.history(chain.now_s()).reverts_in_row == 1
+            assert agent.context.store.budgets.history(chain.now_s()).reverts_in_row == 1
 
 
 def test_a_withdrawal_at_a_pushed_price_is_not_begun(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_the_owner_may_take_a_position_out_by_hand(anvil_chain: LocalChain, tmp_
     with agents.again(chain, loaded) as agent:
         before = worth(agent)
         assert send(agent, chain).kind is OutcomeKind.DONE
-        [move] = agent.desk.store.positions.changes()
+        [move] = agent.context.store.positions.changes()
         [own] = positions(agent).values()
     lp.take_out(chain, own)
     chain.send(lp.manager(chain).burn(move.token_id), chain.wallet.address)

@@ -30,14 +30,14 @@ def planned(agent: Agent) -> tuple[StepInput, Plan]:
 
 def require_refused(agent: Agent, step: StepInput, plan: Plan, rule: str) -> None:
     """Composed and rehearsed like any other, and then not signed; nothing of it is left open."""
-    with wiring.open_actors(agent.desk, never_confirm, ignore_progress) as actors:
+    with wiring.open_actors(agent.context, never_confirm, ignore_progress) as actors:
         actors.executor.reconcile()
         prepared: PreparedTransaction = actors.composer.liquidity(step, plan)
-        agent.desk.store.steps.begin("s", 1, "{}")
+        agent.context.store.steps.begin("s", 1, "{}")
         with pytest.raises(Refused) as caught:
             actors.executor.run("s", prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
         assert caught.value.verdicts[0].guard == f"signer.{rule}"
-        assert agent.desk.store.journal.open_intents() == ()
+        assert agent.context.store.journal.open_intents() == ()
 
 
 @pytest.mark.parametrize("minimums", [(1, 1), (0, 1)])

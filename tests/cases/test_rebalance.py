@@ -73,7 +73,7 @@ def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(anvil_c
         require_near(chain, plan)
         assert mentions(swap.note, f"{len(plan.legs)} swaps")
         assert all(verdict.passed for verdict in plan.verdicts)
-        assert lost(chain, before, chain.books.prices_usd) * USD * BPS <= agent.desk.limits.plan_cost_bps * plan.turnover
+        assert lost(chain, before, chain.books.prices_usd) * USD * BPS <= agent.context.limits.plan_cost_bps * plan.turnover
         held = agent.rebalance(send=True, confirm=yes)
         assert held.kind is OutcomeKind.HOLD
         assert held.transactions == ()

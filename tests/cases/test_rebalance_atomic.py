@@ -64,7 +64,7 @@ def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(an
             t for t, raw in actual.items() if raw
         }
         lost = plan.cost.total - plan.cost.gas
-        assert lost <= -call.floor_raw <= plan.turnover * (agent.desk.limits.plan_cost_bps or 0) / BPS + lost + 2
+        assert lost <= -call.floor_raw <= plan.turnover * (agent.context.limits.plan_cost_bps or 0) / BPS + lost + 2
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -98,7 +98,7 @@ def test_an_unpinned_rebalancer_refuses_by_name(anvil_chain: LocalChain, tmp_pat
     chain = anvil_chain
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ROOMY) as agent:
-        assert chain.addresses.rebalancer not in {pin.address for pin in agent.desk.store.trust.pins()}
+        assert chain.addresses.rebalancer not in {pin.address for pin in agent.context.store.trust.pins()}
     loaded = config(chain, tmp_path, ATOMIC)
     with again(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)

@@ -26,7 +26,7 @@ def recorded(agent: Agent) -> list[Fraction]:
     """Stored prices of WETH in dollars, oldest first."""
     portfolio = agent.portfolio
     weth = portfolio.assets[0].token
-    found = agent.desk.store.prices.between(portfolio.numeraire.address, 0, 2**40)
+    found = agent.context.store.prices.between(portfolio.numeraire.address, 0, 2**40)
     return [point.price * 10**12 for point in found if point.token == weth.address]
 
 
@@ -70,7 +70,7 @@ def test_while_the_blocks_before_cannot_be_read_nothing_is_written_and_nothing_f
     with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
         fund(chain, {"WETH": 5_000, "USDC": 5_000})
         chain.mine(3)
-        step, readers = agent.step_input(), agent.desk.readers
+        step, readers = agent.step_input(), agent.context.readers
 
         class Poor:
             """A reader that says too little of the past."""
@@ -84,7 +84,7 @@ def test_while_the_blocks_before_cannot_be_read_nothing_is_written_and_nothing_f
                 return readers.reader.past(head, blocks)[:1]
 
         poor: StepReaders = replace(readers, reader=Poor())
-        record_hourly_prices(poor, step, agent.desk.store.prices)
+        record_hourly_prices(poor, step, agent.context.store.prices)
         assert recorded(agent) == []
-        record_hourly_prices(readers, step, agent.desk.store.prices)
+        record_hourly_prices(readers, step, agent.context.store.prices)
         assert len(recorded(agent)) == 1

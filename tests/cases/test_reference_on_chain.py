@@ -101,22 +101,22 @@ def test_a_dollar_that_leaves_its_peg_stops_trading_until_it_is_well_back(anvil_
     with again(chain, loaded) as agent:
         assert agent.status().decided.decision.reason.startswith("WETH at")
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-        assert agent.desk.store.budgets.history(chain.now_s()).depegged == ()
+        assert agent.context.store.budgets.history(chain.now_s()).depegged == ()
 
 
 def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 40_000, "USDC": 40_000})
     timed = {**ROOMY, "policy.trigger": {"kind": "time", "every": "2h"}, "policy.jitter": "50%"}
-    with agent_on(chain, tmp_path, timed, TWO) as agent, wiring.open_actors(agent.desk, yes, ignore_progress) as actors:
+    with agent_on(chain, tmp_path, timed, TWO) as agent, wiring.open_actors(agent.context, yes, ignore_progress) as actors:
 
         def step(chance: float) -> StepOutcome:
-            return engine.run_step(replace(agent.desk.readers, chance=lambda: chance), AgentCycle(), agent.desk.store, actors)
+            return engine.run_step(replace(agent.context.readers, chance=lambda: chance), AgentCycle(), agent.context.store, actors)
 
         first = step(0.75)
         assert first.decided.reviewed, first.reason
         seen_s = first.step_input.snapshot.head.timestamp_s
-        assert agent.desk.store.budgets.history(seen_s).delay_ppm == 750_000
+        assert agent.context.store.budgets.history(seen_s).delay_ppm == 750_000
         due_s = seen_s + 7_200 + 2_700  # three quarters of the hour that half of two hours comes to
         for at_s, due in ((seen_s + 7_200, False), (due_s - 60, False), (due_s + 60, True)):
             chain.warp(at_s - chain.now_s())

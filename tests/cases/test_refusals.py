@@ -29,7 +29,7 @@ def require_refused(chain: LocalChain, agent: Agent, guard: str) -> Verdict:
     assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
     assert purse(chain) == before
     assert outcome.transactions == ()
-    assert agent.desk.store.journal.intents() == ()
+    assert agent.context.store.journal.intents() == ()
     (verdict,) = failed(outcome)
     assert verdict.guard == guard
     assert guard in outcome.reason
@@ -88,12 +88,12 @@ def test_a_paused_agent_sends_nothing_until_it_is_resumed(anvil_chain: LocalChai
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        agent.desk.switch.pause("the owner is away", 1)
-        assert "is away" in require_refused(chain, agent, "kill_switch").measured or agent.desk.switch.file.exists()
-        agent.desk.switch.resume("", 2)
-        agent.desk.switch.file.touch()
-        assert str(agent.desk.switch.file) in require_refused(chain, agent, "kill_switch").measured
-        agent.desk.switch.file.unlink()
+        agent.context.switch.pause("the owner is away", 1)
+        assert "is away" in require_refused(chain, agent, "kill_switch").measured or agent.context.switch.file.exists()
+        agent.context.switch.resume("", 2)
+        agent.context.switch.file.touch()
+        assert str(agent.context.switch.file) in require_refused(chain, agent, "kill_switch").measured
+        agent.context.switch.file.unlink()
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
@@ -105,15 +105,15 @@ def test_a_pause_that_comes_after_every_check_still_stops_the_send(anvil_chain: 
 
         def progress(event: str) -> None:
             if event == "before:signed":
-                agent.desk.switch.pause("now", 1)
+                agent.context.switch.pause("now", 1)
 
         outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
         assert outcome.kind is OutcomeKind.REFUSED
         assert "kill switch" in outcome.reason
         assert purse(chain) == before
-        (intent,) = agent.desk.store.journal.intents()
+        (intent,) = agent.context.store.journal.intents()
         assert intent.state is IntentState.CANCELLED
-        assert "never sent" in agent.desk.store.journal.transitions(intent.id)[-1].note
+        assert "never sent" in agent.context.store.journal.transitions(intent.id)[-1].note
 
 
 def test_nothing_is_sent_before_contracts_are_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_contract_that_is_trusted_no_more_is_named(anvil_chain: LocalChain, tm
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        agent.desk.store.trust.unpin(chain.tokens["USDC"].address)
+        agent.context.store.trust.unpin(chain.tokens["USDC"].address)
         verdict = require_refused(chain, agent, "allowlist")
         assert mentions(verdict.measured, f"{chain.tokens['USDC'].address}", "not pinned")
 

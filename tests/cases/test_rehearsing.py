@@ -39,7 +39,9 @@ def test_the_smallest_trade_goes_there_and_back_as_predicted_and_is_by_hand(anvi
         assert after.raw["WETH"] == before.raw["WETH"] and before.raw["USDC"] - after.raw["USDC"] == there.in_raw - back.got_raw > 0
         assert 10 * USD <= there.in_raw < 10_000 * USD and 0 < done.cost < done.predicted * 3
         assert all(0 < way.gas_used < way.gas_predicted * 2 for way in done.ways)
-        plans = [agent.desk.store.journal.grant(i.id).plan for i in agent.desk.store.journal.intents(limit=50) if i.kind is IntentKind.SWAP]
+        plans = [
+            agent.context.store.journal.grant(i.id).plan for i in agent.context.store.journal.intents(limit=50) if i.kind is IntentKind.SWAP
+        ]
         assert len(plans) == 2 and all(plan is not None and plan.decision.by_hand for plan in plans)  # type: ignore[union-attr]  # swaps
         assert set(allowances(chain).values()) == {0}
         with pytest.raises(ConfigError, match="numeraire"):
@@ -55,7 +57,7 @@ def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chai
         allow(chain, "WETH", raw=7)
         for spender in (PERMIT2, at.v2_router, at.position_manager):
             chain.send(chain.token_contract("USDC").functions.approve(spender, 2**256 - 1), chain.wallet.address, gas=100_000)
-        agent.desk.store.journal.set_expected_nonce(purse(chain).nonce, 0)
+        agent.context.store.journal.set_expected_nonce(purse(chain).nonce, 0)
         found = emergency.revoke(agent, confirm=sure)
         shown = {(one.label, one.holder): one.raw for one in found.found}
         most = 2**256 - 1

@@ -50,7 +50,7 @@ def test_one_command_sells_to_the_last_base_unit_and_takes_away(anvil_chain: Loc
     assert (found.state, found.reason, symbols(bot)) == ("removed", "", ["WETH", "USDC"])
     assert chain.balance("WBTC") == 0 and [one.succeeded for one in found.transactions] == [True] * len(found.transactions)
     with again(chain, load_config(bot.file)) as agent:
-        assert agent.desk.store.configs.confirmed() == load_config(bot.file).digest, "a run takes it up"
+        assert agent.context.store.configs.confirmed() == load_config(bot.file).digest, "a run takes it up"
         assert agent.plan().kind is not OutcomeKind.HALT
 
 
@@ -98,4 +98,4 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
     found = remove(bot, ConfigChanges(removes=("WBTC",)))
     assert found.state == "removed" and any(mentions(one, "0.00000003 WBTC", "gas") for one in found.edited.warnings)
     with again(chain, load_config(bot.file)) as agent:
-        assert agent.step_input().history.flows == () and not [one for one in agent.desk.store.balances.transfers() if one.is_open]
+        assert agent.step_input().history.flows == () and not [one for one in agent.context.store.balances.transfers() if one.is_open]

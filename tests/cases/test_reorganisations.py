@@ -34,7 +34,7 @@ class Done:
     def bury(self, depth: int) -> int:
         """The swap lies so many blocks deep, its own counted; a block more for each look that came before it was mined."""
         with again(self.chain, self.loaded) as agent:
-            (swap,) = [intent for intent in agent.desk.store.journal.intents() if intent.kind is IntentKind.SWAP]
+            (swap,) = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP]
         assert swap.receipt is not None
         lies = self.chain.w3.eth.block_number - swap.receipt.block_number + 1
         if lies < depth:
@@ -51,12 +51,12 @@ class Done:
         """One swap is in the chain and final, the wallet has what its receipt says; limits and movements say the same."""
         chain, now = self.chain, purse(self.chain)
         with again(chain, self.loaded) as agent:
-            store = agent.desk.store
+            store = agent.context.store
             assert store.journal.open_intents() == ()
             assert store.journal.unbooked() == ()
             mined = [intent for intent in store.journal.intents() if intent.receipt is not None]
             for intent in mined:
-                seen = agent.desk.line.call("eth_getTransactionReceipt", [intent.tx_hash])
+                seen = agent.context.line.call("eth_getTransactionReceipt", [intent.tx_hash])
                 assert seen["blockHash"] == intent.receipt.block_hash  # type: ignore[union-attr]  # asked for above
             (swap,) = [intent for intent in mined if intent.kind is IntentKind.SWAP]
             history = store.budgets.history(chain.now_s())
@@ -82,8 +82,10 @@ def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Done]:
     before = purse(anvil_chain)
     with again(anvil_chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-        spent_wei = sum(intent.receipt.gas_cost_wei for intent in agent.desk.store.journal.intents() if intent.receipt is not None)
-        earlier_wei = agent.desk.store.budgets.history(anvil_chain.now_s()).gas_24h_wei - spent_wei  # of the wallet's day before this store
+        spent_wei = sum(intent.receipt.gas_cost_wei for intent in agent.context.store.journal.intents() if intent.receipt is not None)
+        earlier_wei = (
+            agent.context.store.budgets.history(anvil_chain.now_s()).gas_24h_wei - spent_wei
+        )  # of the wallet's day before this store
     yield Done(anvil_chain, loaded, before, earlier_wei)
 
 
@@ -93,7 +95,7 @@ def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: Done
     assert purse(done.chain).raw == done.before.raw
     with again(done.chain, done.loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
-        hashes = {intent.tx_hash for intent in agent.desk.store.journal.intents() if intent.state is IntentState.FINAL}
+        hashes = {intent.tx_hash for intent in agent.context.store.journal.intents() if intent.state is IntentState.FINAL}
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert len(hashes) == 2
     done.require_once()
@@ -105,7 +107,7 @@ def test_one_that_is_late_by_then_is_cancelled_and_done_anew(done: Done, depth: 
     done.chain.warp(200)
     with again(done.chain, done.loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
-        kinds = [(intent.kind, intent.state) for intent in agent.desk.store.journal.intents()]
+        kinds = [(intent.kind, intent.state) for intent in agent.context.store.journal.intents()]
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     assert (IntentKind.SWAP, IntentState.CANCELLED) in kinds
     assert (IntentKind.CANCEL, IntentState.FINAL) in kinds
@@ -117,7 +119,7 @@ def test_a_look_finds_it_corrects_the_books_and_sends_nothing(done: Done) -> Non
     with again(done.chain, done.loaded) as agent:
         nonce = purse(done.chain).nonce
         found = reconcile(agent)
-        history = agent.desk.store.budgets.history(done.chain.now_s())
+        history = agent.context.store.budgets.history(done.chain.now_s())
         assert purse(done.chain).nonce == nonce
     assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("swap", "broadcast")]
     assert (found["waiting"], found["booked"]) == (1, 0)
@@ -129,10 +131,10 @@ def test_beyond_64_blocks_a_person_is_asked_and_nothing_is_sent_or_changed(done:
     done.bury(REORG_WATCH_BLOCKS + 1)
     done.reorganise(REORG_WATCH_BLOCKS + 1)
     with again(done.chain, done.loaded) as agent:
-        swap = next(intent for intent in agent.desk.store.journal.intents() if intent.kind is IntentKind.SWAP)
+        swap = next(intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP)
         with pytest.raises(OperatorNeeded, match=rf"{swap.tx_hash}.*64 blocks"):
             agent.rebalance(send=True, confirm=yes)
-        assert agent.desk.store.journal.intents(limit=1)[0].state is IntentState.FINAL
+        assert agent.context.store.journal.intents(limit=1)[0].state is IntentState.FINAL
         assert purse(done.chain).nonce == done.before.nonce + 1
         agent.resync_nonce()
     with again(done.chain, done.loaded) as agent:

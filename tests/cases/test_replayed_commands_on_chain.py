@@ -120,7 +120,7 @@ def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: Loca
     with again(chain, recording(with_stops(chain, tmp_path, address))) as agent:
         agent.rebalance(send=True, confirm=yes)
         chain.move_market(FALL)
-        chain.send(chain.contract(address, attack("BlocklistToken")).functions.setBlacklisted(agent.desk.execution.router, True))
+        chain.send(chain.contract(address, attack("BlocklistToken")).functions.setBlacklisted(agent.context.execution.router, True))
         assert address in agent.rebalance(send=True, confirm=yes).exits_tried
         agent.rebalance(send=True, confirm=yes)
         assert shutdown.stop(agent, to_stable=True, send=True, confirm=sure).state == "unfinished"

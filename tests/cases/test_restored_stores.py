@@ -128,7 +128,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
         agent.step_input()
         api.backup_store(loaded.path, tmp_path / "backup.db")
         assert send(agent, chain).kind is OutcomeKind.DONE
-        (mint,) = agent.desk.store.positions.changes()
+        (mint,) = agent.context.store.positions.changes()
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
     with again(chain, loaded) as agent:
         agent.resync_nonce()
@@ -141,7 +141,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
         told = api.take_position(agent, str(mint.token_id))
         assert told["position"] == mint.name
     with again(chain, loaded) as agent:
-        (taken,) = agent.desk.store.positions.changes()
+        (taken,) = agent.context.store.positions.changes()
         assert (taken.token_id, taken.liquidity, taken.ticks, taken.pool) == (mint.token_id, mint.liquidity, mint.ticks, mint.pool)
         assert taken.amounts_raw == pytest.approx(mint.amounts_raw, rel=1e-6)
         explained(agent)
@@ -157,7 +157,7 @@ def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(a
     loaded = trusted(chain, tmp_path, wanting(chain, V3), EVEN)
     with again(chain, loaded) as agent:
         assert send(agent, chain).kind is OutcomeKind.DONE
-        (mint,) = agent.desk.store.positions.changes()
+        (mint,) = agent.context.store.positions.changes()
         chain.send(lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, mint.token_id), chain.wallet.address)
         agent.resync_nonce()
         assert isinstance(agent.status().decided.decision, Halt)
@@ -165,7 +165,7 @@ def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(a
         api.forget_position(loaded.path, "987654")
     assert api.forget_position(loaded.path, str(mint.token_id))["position"] == mint.name
     with again(chain, loaded) as agent:
-        assert not positions.is_position_open(agent.desk.store.positions.changes(), mint.name)
+        assert not positions.is_position_open(agent.context.store.positions.changes(), mint.name)
         assert not isinstance(agent.status().decided.decision, Halt)
     with pytest.raises(ConfigError, match="not know"):
         api.forget_position(loaded.path, str(mint.token_id))

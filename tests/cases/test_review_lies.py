@@ -46,7 +46,7 @@ def test_fees_follow_the_header_that_the_quorum_agreed_on(anvil_chain: LocalChai
     liar = Liar(chain.transport, newest(baseFeePerGas=lambda wei: wei * 20 + 10**9))
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | {"limits.gas_price": "off"}, transports=[liar]) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
-        for intent in agent.desk.store.journal.intents():
+        for intent in agent.context.store.journal.intents():
             agreed = outcome.step_input.snapshot
             assert agreed.head.base_fee_wei is not None
             assert intent.tx.max_fee_wei is not None
@@ -73,7 +73,7 @@ def test_a_quorum_that_has_not_seen_our_last_transaction_is_waited_for(anvil_cha
     slow = Slow(chain.transport, lag=1)
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[chain.transport, slow]) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-        assert [intent.kind for intent in agent.desk.store.journal.intents()] == [IntentKind.SWAP, IntentKind.APPROVE]
+        assert [intent.kind for intent in agent.context.store.journal.intents()] == [IntentKind.SWAP, IntentKind.APPROVE]
 
 
 def test_a_quorum_that_stays_behind_our_last_transaction_sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:

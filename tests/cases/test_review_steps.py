@@ -62,7 +62,7 @@ def test_a_refused_plan_does_not_use_up_the_review(anvil_chain: LocalChain, tmp_
         chain, tmp_path, targets=TWO, changes=ROOMY | DAILY | {"limits.plan_cost": "off", "limits.native_floor": "1000000"}
     ) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
-        assert agent.desk.store.budgets.history(agent.step_input().snapshot.head.timestamp_s).last_review_s is None
+        assert agent.context.store.budgets.history(agent.step_input().snapshot.head.timestamp_s).last_review_s is None
 
 
 def test_a_swap_by_hand_is_no_review_of_the_schedule(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_swap_by_hand_is_no_review_of_the_schedule(anvil_chain: LocalChain, tm
     drifted(chain)
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | DAILY) as agent:
         assert agent.swap("WETH", "USDC", "1", send=True, confirm=lambda _: False).kind is OutcomeKind.DECLINED
-        assert agent.desk.store.budgets.history(agent.step_input().snapshot.head.timestamp_s).last_review_s is None
+        assert agent.context.store.budgets.history(agent.step_input().snapshot.head.timestamp_s).last_review_s is None
 
 
 def test_an_approval_whose_swap_was_refused_is_taken_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_an_allowance_found_at_rest_is_taken_back_and_never_while_paused(anvil_c
     router = chain.addresses.swap_router_02
     chain.token_contract("WETH").functions.approve(router, 10**18).transact({"from": chain.wallet.address})
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY) as agent:
-        agent.desk.switch.pause("test", 1)
+        agent.context.switch.pause("test", 1)
         assert agent.rebalance(send=True, confirm=yes).transactions == ()
         assert allowances(chain)["WETH"] == 10**18
-        agent.desk.switch.resume("test", 2)
+        agent.context.switch.resume("test", 2)
         assert agent.rebalance().transactions == ()
         assert agent.rebalance(send=True).transactions == ()
         assert allowances(chain)["WETH"] == 10**18

@@ -46,7 +46,7 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
         with again(chain, loaded, clock=Recovering(chain)) as agent:
             told: list[str] = []
             outcome = agent.rebalance(send=True, confirm=yes, progress=told.append)
-            campaigns = agent.desk.store.executions.newest()
+            campaigns = agent.context.store.executions.newest()
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         losses[name] = lost(chain, before, prices)
         assert max(off_target(chain, TARGETS).values()) <= 10
@@ -93,13 +93,13 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     loaded = trusted(chain, tmp_path, ROUNDS, TARGETS)
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
-        (before,) = agent.desk.store.executions.newest()
+        (before,) = agent.context.store.executions.newest()
         shown = status(agent.status())["campaign"]
     assert before.state == "open"
     assert (shown["id"], shown["rounds_done"]) == (before.underway.id, before.underway.done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
     with again(chain, loaded) as agent:
-        store = agent.desk.store
+        store = agent.context.store
         (campaign,) = store.executions.newest()
         done = [one for one in store.journal.intents() if one.kind is IntentKind.SWAP and one.succeeded]
         assert store.journal.open_intents() == ()
@@ -125,7 +125,7 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
             found.append(outcome)
             if outcome.decided.ended:
                 break
-        (campaign,) = agent.desk.store.executions.newest()
+        (campaign,) = agent.context.store.executions.newest()
         standing = agent.status()
     traded = [one for one in found if swaps(one)]
     assert all(len(swaps(one)) == 1 for one in traded)
@@ -160,7 +160,7 @@ def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: L
     fund(chain, OFF)
     with again(chain, trusted(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=Recovering(chain)) as agent:
         outcome = falling(agent, chain)
-        (campaign,) = agent.desk.store.executions.newest()
+        (campaign,) = agent.context.store.executions.newest()
         resting = agent.rebalance(send=True, confirm=yes)
     under = campaign.underway
     assert campaign.state == "ended"
@@ -182,7 +182,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
     other = trusted(chain, tmp_path / "one", ROUNDS | {"execution.style": "market"}, {"WETH": "60%", "USDC": "40%"})
     with again(chain, other) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
-        (campaign,) = agent.desk.store.executions.newest()
+        (campaign,) = agent.context.store.executions.newest()
     assert campaign.state == "ended"
     assert mentions(campaign.why, "changed")
     assert outcome.kind is OutcomeKind.HOLD

@@ -28,9 +28,9 @@ def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain,
 
 def test_a_defect_in_what_is_told_ends_no_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with running(anvil_chain, tmp_path, traced=False) as (agent, service):
-        rounds = agent.run(every="1s", progress=service.heard)
-        service.looked(next(rounds))
-        service.metrics.looked = None  # type: ignore[assignment,method-assign]  # stands for any defect
-        service.looked(next(rounds))
+        rounds = agent.run(every="1s", progress=service.on_stage)
+        service.on_cycle(next(rounds))
+        service.metrics.on_cycle = None  # type: ignore[assignment,method-assign]  # stands for any defect
+        service.on_cycle(next(rounds))
         assert service.health.state.looks == 2
         rounds.close()

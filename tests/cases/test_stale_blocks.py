@@ -48,7 +48,7 @@ def moves_on(chain: LocalChain, blocks: int) -> None:
 
 
 def require_nothing_signed(agent: Agent) -> None:
-    assert all(intent.tx_hash is None for intent in agent.desk.store.journal.intents())
+    assert all(intent.tx_hash is None for intent in agent.context.store.journal.intents())
 
 
 @wallets

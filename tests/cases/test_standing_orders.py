@@ -190,15 +190,15 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         assert mentions(" ".join(api.explain(loaded.path, done.step_id)["words"]), "LINK", "be sold")
         again_held = agent.rebalance(send=True, confirm=yes)
         assert again_held.kind is OutcomeKind.HOLD and [one.token for one in again_held.decided.stuck] == [chain.tokens["LINK"].address]
-        assert agent.desk.store.budgets.history(chain.clock.now_s()).last_rebalance_s is not None
+        assert agent.context.store.budgets.history(chain.clock.now_s()).last_rebalance_s is not None
     loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
     with again(chain, loaded) as agent:
-        last = agent.desk.store.budgets.last_rebalance()
+        last = agent.context.store.budgets.last_rebalance()
         sold = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(sold)
         assert plan.exits and "be sold" not in sold.reason
         assert chain.balance("LINK") < before.raw["LINK"] // 100
-        assert agent.desk.store.budgets.last_rebalance() == last, "an exit is no rebalance of the policy"
+        assert agent.context.store.budgets.last_rebalance() == last, "an exit is no rebalance of the policy"
 
 
 def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_place(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def planned(_: LocalChain, agent: Agent) -> StepOutcome:
 
 
 def refused(_: LocalChain, agent: Agent) -> StepOutcome:
-    agent.desk.switch.pause("test", 1)
+    agent.context.switch.pause("test", 1)
     return agent.rebalance(send=True, confirm=yes)
 
 
@@ -73,7 +73,7 @@ WAYS: dict[OutcomeKind, Callable[[LocalChain, Agent], StepOutcome]] = {
 def remembered(loaded: LoadedConfig, chain: LocalChain, step_id: str) -> tuple[StepInput, Plan | None, str | None]:
     """Input, plan and outcome of a step as the store has them."""
     with again(chain, loaded) as agent:
-        record = agent.desk.store.steps.get(step_id)
+        record = agent.context.store.steps.get(step_id)
     assert record is not None
     plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
     return codec.loads(StepInput, record.input_json), plan, record.line.outcome
@@ -109,7 +109,7 @@ def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain
     with again(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         sent, _, _ = swap_of(outcome)
-        steps = agent.desk.store.steps.newest(10)
+        steps = agent.context.store.steps.newest(10)
     assert len(steps) == 2
     assert {step.outcome for step in steps} == {"planned", "done"}
     plans = []
@@ -134,13 +134,13 @@ def test_every_move_of_a_transaction_is_on_record_in_order(anvil_chain: LocalCha
     with again(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         for intent in outcome.transactions:
-            moves = [move.after for move in agent.desk.store.journal.transitions(intent.id)]
+            moves = [move.after for move in agent.context.store.journal.transitions(intent.id)]
             assert moves == [
                 IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED, IntentState.FINAL,
             ]  # fmt: skip
-        assert agent.desk.store.journal.unbooked() == ()
+        assert agent.context.store.journal.unbooked() == ()
         deltas: dict[str, int] = {}
-        for movement in agent.desk.store.budgets.movements():
+        for movement in agent.context.store.budgets.movements():
             deltas[movement.token] = deltas.get(movement.token, 0) + movement.delta_raw
         _, _, receipt = swap_of(outcome)
         assert all(deltas[token] == raw for token, raw in receipt.net(chain.wallet.address).items() if raw)
@@ -166,12 +166,12 @@ def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_f
     with again(chain, loaded, [Through(chain.transport, "local", before=unplug)]) as agent:
         with pytest.raises(Retryable):
             agent.rebalance(send=True, confirm=yes, progress=progress)
-        (swap,) = agent.desk.store.journal.intents()
+        (swap,) = agent.context.store.journal.intents()
         assert swap.state is IntentState.BROADCAST
     assert {step["outcome"] for step in step_history.history(loaded.path)["steps"]} == {"error"}
     with again(chain, loaded) as agent:
         held = agent.rebalance(send=True, confirm=yes)
         assert held.kind is OutcomeKind.HOLD
-        swaps = [intent for intent in agent.desk.store.journal.intents() if intent.kind is IntentKind.SWAP]
+        swaps = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP]
         assert [intent.state for intent in swaps] == [IntentState.FINAL]
         assert held.step_input.history.turnover_24h > 0

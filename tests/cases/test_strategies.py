@@ -104,7 +104,7 @@ def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_st
     loaded = trusted(chain, tmp_path, {**strategies("70%", "30%"), "policy.confirm_blocks": 2}, TWO)
 
     def dies(event: str) -> None:
-        swaps = [one for one in agent.desk.store.journal.open_intents() if one.kind is IntentKind.SWAP]
+        swaps = [one for one in agent.context.store.journal.open_intents() if one.kind is IntentKind.SWAP]
         if event == "after:send" and swaps:
             chain.w3.eth.wait_for_transaction_receipt(HexStr(swaps[0].tx_hash or ""))
             raise Killed
@@ -132,12 +132,12 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
     assert isinstance(parts, list)
     loaded = trusted(chain, tmp_path, {**changes, "strategies": [parts[0], {**parts[1], "allocator": equal}]}, TWO)
     with again(chain, loaded) as agent:
-        assert agent.desk.store.allocations.newest("down") is None
+        assert agent.context.store.allocations.newest("down") is None
         outcome = agent.rebalance()
         assert outcome.decided.sleeves is not None, outcome.reason
-        chosen = agent.desk.store.allocations.newest("down")
+        chosen = agent.context.store.allocations.newest("down")
         assert chosen is not None and dict(chosen.weights_bps) == {chain.tokens[symbol].address: 5_000 for symbol in TWO}
-        assert agent.desk.store.allocations.newest("up") is None
+        assert agent.context.store.allocations.newest("up") is None
         wished = {one.name: one.acts for one in outcome.decided.sleeves.wishes}
         assert wished == {"up": True, "down": False}, "30 % was wanted of it before it chose"
 

@@ -47,7 +47,7 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
     with again(chain, with_stops(chain, tmp_path, address)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is not OutcomeKind.REFUSED
         chain.move_market(FALL)
-        token, router = chain.contract(address, attack("BlocklistToken")), agent.desk.execution.router
+        token, router = chain.contract(address, attack("BlocklistToken")), agent.context.execution.router
         chain.send(token.functions.setBlacklisted(router, True))
         before = purse(chain)
         asked.clear()
@@ -59,7 +59,7 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         after = purse(chain)
         assert after.raw["GUEST"] == before.raw["GUEST"] and after.raw["WETH"] * 2_100 < 10 * 10**18
         assert set(allowances(chain).values()) == {0}, "nobody may take anything of what was refused either"
-        store = agent.desk.store
+        store = agent.context.store
         (known,) = store.budgets.history(chain.clock.now_s()).late
         assert (known.token, known.times) == (address, 1)
         held = agent.rebalance(send=True, confirm=yes)

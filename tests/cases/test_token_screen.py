@@ -45,7 +45,7 @@ def shut_out(agent: Agent, outcome: StepOutcome, finding: TokenFinding) -> None:
     assert mentions(outcome.reason, "GUEST", "quarantine", f"{finding.words}")
     assert finding.remedy
     assert guest.address not in {token for leg in legs_of(outcome) for token in (leg.token_in, leg.token_out)}
-    record = agent.desk.store.steps.get(outcome.step_id)
+    record = agent.context.store.steps.get(outcome.step_id)
     assert record is not None
     assert codec.loads(StepInput, record.input_json).quarantine == (found,)
 

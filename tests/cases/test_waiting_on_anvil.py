@@ -35,17 +35,17 @@ def trade(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Trade]:
 
 
 def call(trade: Trade, method: str, *params: object) -> object:
-    return HttpTransport(trade.desk.chain.url or "", "local", 30).call(method, list(params))
+    return HttpTransport(trade.context.chain.url or "", "local", 30).call(method, list(params))
 
 
 def executor(
     trade: Trade, store: Store, on_sleep: Callable[[], None] = lambda: None, settings: SubmissionSettings = PATIENT
 ) -> JournaledExecutor:
-    panel = EndpointPool([HttpTransport(trade.desk.chain.url or "", "local", 30)], 1)
-    sender = QuorumSender(panel, trade.desk.chain.chain_id)
+    panel = EndpointPool([HttpTransport(trade.context.chain.url or "", "local", 30)], 1)
+    sender = QuorumSender(panel, trade.context.chain.chain_id)
     return JournaledExecutor(
         Submitter(
-            store.journal, store.budgets, trade.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False
+            store.journal, store.budgets, trade.context.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False
         )
     )
 
@@ -80,31 +80,31 @@ def late(trade: Trade) -> None:
     call(trade, "anvil_dropAllTransactions")
     call(trade, "evm_increaseTime", 200)
     call(trade, "evm_mine")
-    trade.desk.sender.send(trade.desk.signer.sign(trade.tx, trade.grant))
+    trade.context.sender.send(trade.context.signer.sign(trade.tx, trade.grant))
 
 
 def test_a_swap_that_waits_is_sent_again_for_more_and_the_node_mines_that_one(trade: Trade) -> None:
-    before, nonce, store = trade.desk.balances(), trade.desk.sender.nonces(trade.desk.wallet)[0], trade.store()
+    before, nonce, store = trade.context.balances(), trade.context.sender.nonces(trade.context.wallet)[0], trade.store()
     ended = run(trade, store, once_sent(store, 2, lambda: mine(trade)))
     original, bump = reversed(store.journal.intents())
     assert states(store) == [("swap", "replaced"), ("swap", "final")]
     assert ended == bump
-    assert trade.desk.sender.look(str(original.tx_hash)).state == "unknown"  # the node keeps the dearer one
+    assert trade.context.sender.status_of(str(original.tx_hash)).state == "unknown"  # the node keeps the dearer one
     assert bump.tx.max_fee_wei * 8 >= original.tx.max_fee_wei * 9
-    assert trade.desk.sender.nonces(trade.desk.wallet) == (nonce + 1, nonce + 1)
+    assert trade.context.sender.nonces(trade.context.wallet) == (nonce + 1, nonce + 1)
     assert ended.receipt is not None
     for leg in settlement.realised_legs(trade.plan, ended.receipt):
         assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
-    assert trade.desk.balances() != before
+    assert trade.context.balances() != before
     store.close()
 
 
 def test_the_original_wins_where_its_miner_never_heard_of_the_bump(trade: Trade) -> None:
-    store, signed = trade.store(), trade.desk.signer.sign(trade.tx, trade.grant)
+    store, signed = trade.store(), trade.context.signer.sign(trade.tx, trade.grant)
 
     def the_first_one() -> None:
         call(trade, "anvil_dropAllTransactions")
-        trade.desk.sender.send(signed)
+        trade.context.sender.send(signed)
         mine(trade)
 
     ended = run(trade, store, once_sent(store, 2, the_first_one))
@@ -114,26 +114,26 @@ def test_the_original_wins_where_its_miner_never_heard_of_the_bump(trade: Trade)
 
 
 def test_a_swap_that_waits_past_its_deadline_is_cancelled_and_moves_nothing(trade: Trade) -> None:
-    before, store = trade.desk.balances(), trade.store()
+    before, store = trade.context.balances(), trade.store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     ended = run(trade, store, lambda: [act() for act in acts] and None)
     assert (ended.kind, ended.state) == (IntentKind.SWAP, S.CANCELLED)
     assert states(store) == [("swap", "cancelled"), ("cancel", "final")]
-    assert trade.desk.balances() == before
+    assert trade.context.balances() == before
     assert [intent.kind for intent in store.journal.unbooked()] == [IntentKind.CANCEL]
     store.close()
 
 
 def test_a_swap_whose_floor_no_longer_holds_is_cancelled_though_its_deadline_is_not_over(trade: Trade) -> None:
     """Sent again as it is, it would be a free option: mined only once the market has come back beyond its floor."""
-    store, chain = trade.store(), trade.desk.chain
+    store, chain = trade.store(), trade.context.chain
 
     def market_falls() -> None:
         call(trade, "anvil_dropAllTransactions")
         call(trade, "evm_setAutomine", True)
         chain.swap("v3 WETH/USDC 500", "WETH", 50 * 10**18)
         call(trade, "evm_setAutomine", False)
-        trade.desk.sender.send(trade.desk.signer.sign(trade.tx, trade.grant))
+        trade.context.sender.send(trade.context.signer.sign(trade.tx, trade.grant))
 
     acts = [once_sent(store, 1, market_falls), once_sent(store, 2, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
@@ -166,7 +166,7 @@ def test_a_bump_that_a_dropping_node_forgets_is_found_missing_and_sent_again(tra
 
 @pytest.mark.parametrize("mined", [True, False])
 def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: bool) -> None:
-    store, desk = trade.store(), trade.desk
+    store, desk = trade.store(), trade.context
     with pytest.raises(Retryable):
         store.steps.begin("s", 0, "{}")
         executor(trade, store, settings=replace(PATIENT, mined_timeout_s=1)).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
@@ -191,17 +191,17 @@ def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: 
 
 
 def test_a_cancelled_swap_that_is_mined_after_all_once_a_reorganisation_took_its_cancel_is_seen(trade: Trade) -> None:
-    before, store = trade.desk.balances(), trade.store()
+    before, store = trade.context.balances(), trade.store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
     (cancel,) = store.journal.unbooked()
     store.budgets.book(cancel, Fraction(0), Fraction(1), 1, 0)
     call(trade, "anvil_reorg", 1, [])
-    trade.desk.sender.send(trade.desk.signer.sign(trade.tx, trade.grant))  # somebody kept its bytes
+    trade.context.sender.send(trade.context.signer.sign(trade.tx, trade.grant))  # somebody kept its bytes
     mine(trade)
     executor(trade, store).reconcile()
     assert states(store) == [("swap", "reverted"), ("cancel", "replaced")]  # its deadline is over: it costs its gas and no more
     assert [intent.kind for intent in store.journal.unbooked()] == [IntentKind.SWAP]
-    assert store.budgets.history(trade.desk.sender.head().timestamp_s).loss_24h == 0
-    assert trade.desk.balances() == before
+    assert store.budgets.history(trade.context.sender.head().timestamp_s).loss_24h == 0
+    assert trade.context.balances() == before
     store.close()

@@ -59,7 +59,7 @@ def held(chain: LocalChain) -> dict[str, float]:
 
 
 def chosen_bps(agent: Agent) -> dict[str, int]:
-    found = agent.desk.store.allocations.newest()
+    found = agent.context.store.allocations.newest()
     assert found is not None
     return {agent.portfolio.token(token).label: bps for token, bps in found.weights_bps}
 
@@ -73,8 +73,8 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         first = agent.rebalance(send=True, confirm=yes)
         assert first.kind is OutcomeKind.HOLD, "before any prices the targets of the config count"
         assert mentions(first.step_input.wishes[0], "inverse_volatility", "no prices")
-        assert agent.desk.store.allocations.newest() is None
-        assert {span.source for span in agent.desk.store.prices.spans(agent.portfolio.numeraire.address)} == {"look"}
+        assert agent.context.store.allocations.newest() is None
+        assert {span.source for span in agent.context.store.prices.spans(agent.portfolio.numeraire.address)} == {"look"}
 
         told = api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
         assert {item["symbol"]: item["new"] for item in told["prices"]} == dict.fromkeys(VOLATILE, 60), "the hour of now is known"
@@ -92,7 +92,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         told_words = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
         assert mentions(told_words, "Targets", "inverse_volatility", "chosen")
         assert "volatilities" in told_words
-        agent.desk.store.prices.forget(agent.portfolio.numeraire.address, "import")
+        agent.context.store.prices.forget(agent.portfolio.numeraire.address, "import")
 
     with again(chain, load_config(tmp_path / "trimtab.toml")) as agent:
         kept = agent.rebalance(send=True, confirm=yes)
@@ -109,7 +109,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         assert isinstance(ended.decision, Halt)
         assert mentions(ended.decision.reason, "no weights", "inverse_volatility")
         assert "portfolio.weights.keep" in ended.decision.reason
-        assert len(agent.desk.store.allocations.past()) == 1
+        assert len(agent.context.store.allocations.past()) == 1
 
 
 def capped(folder: Path, supplies: str) -> dict[str, object]:
@@ -139,7 +139,7 @@ def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(anvil
         rest = caps["WETH"] + caps["LINK"]
         assert abs(found["WETH"] - 3_000 * caps["WETH"] / rest) < 1
         assert mentions(step.wishes[0], "WBTC", "supplies.csv", "2026-11-01")
-        assert agent.desk.store.allocations.newest() is None, "a plan writes nothing"
+        assert agent.context.store.allocations.newest() is None, "a plan writes nothing"
 
 
 def test_a_market_cap_of_zero_halts_by_name_and_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path) -> None:

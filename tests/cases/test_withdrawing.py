@@ -35,7 +35,7 @@ def bot(chain: LocalChain, folder: Path, **changes: object) -> Iterator[Agent]:
 
 
 def ended(agent: Agent, number: int | None) -> RequestState:
-    return next(one.state for one in agent.desk.store.requests.newest() if one.id == number)
+    return next(one.state for one in agent.context.store.requests.newest() if one.id == number)
 
 
 def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil
         history = agent.step_input().history
         assert history.outflow_24h == 1_234_567_891 and history.turnover_24h == 0 and history.flows == () and history.claims == ()
         assert 0 < history.loss_24h < USD, "only its gas"
-        assert [m.kind for m in agent.desk.store.budgets.movements() if m.delta_raw == -1_234_567_891] == ["payout"]
+        assert [m.kind for m in agent.context.store.budgets.movements() if m.delta_raw == -1_234_567_891] == ["payout"]
 
 
 def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_that_is_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain
             assert [v.guard for v in refused.value.verdicts] == ["holdings"]
         with pytest.raises(ConfigError, match="AMOUNT"):
             withdrawals.withdraw(agent, "0", to=HOME, send=True, confirm=sure)
-        assert agent.desk.store.requests.newest() == ()
+        assert agent.context.store.requests.newest() == ()
 
 
 def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refused_before_anything_is_sold(
@@ -150,11 +150,11 @@ def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refuse
             assert looked.state == "refused" and [v.guard for v in looked.verdicts if not v.passed] == [guard]
             with pytest.raises(Refused, match=guard):
                 withdrawals.withdraw(agent, amount, to=to, send=True, confirm=sure)
-        assert purse(chain) == before and agent.desk.store.requests.newest() == ()
+        assert purse(chain) == before and agent.context.store.requests.newest() == ()
         assert withdrawals.withdraw(agent, "1500", to=HOME, send=True, confirm=sure).state == "paid"
         with pytest.raises(Refused, match="payout_per_day"):
             withdrawals.withdraw(agent, "0.000001", to=HOME, send=True, confirm=sure)
-        agent.desk.store.requests.confirm_payout_address(stranger, 0)
+        agent.context.store.requests.confirm_payout_address(stranger, 0)
         with pytest.raises(Refused, match="payout_address"):
             withdrawals.withdraw(agent, "1", to=stranger, send=True, confirm=sure)
 
@@ -165,10 +165,10 @@ def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) 
         before = purse(chain)
         for amount in ("100", "3500"):
             assert withdrawals.withdraw(agent, amount, to=HOME, send=True, confirm=lambda _: False).state == "declined"
-        agent.desk.switch.pause("holiday", 0)
+        agent.context.switch.pause("holiday", 0)
         with pytest.raises(Refused, match="kill_switch"):
             withdrawals.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
-        assert purse(chain) == before and agent.desk.store.requests.newest() == ()
+        assert purse(chain) == before and agent.context.store.requests.newest() == ()
 
 
 def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -176,10 +176,10 @@ def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         wanted = (Payment(chain.tokens["USDC"].address, 3_500 * USD),)
-        number = agent.desk.store.requests.ask(RequestKind.WITHDRAW, wanted, None, False, 0).id
+        number = agent.context.store.requests.ask(RequestKind.WITHDRAW, wanted, None, False, 0).id
 
         def yes_and_pause(_: WithdrawalReport) -> bool:
-            agent.desk.switch.pause("second thoughts", 0)
+            agent.context.switch.pause("second thoughts", 0)
             return True
 
         found = withdrawals.resume(agent, number, to=HOME, send=True, confirm=yes_and_pause)

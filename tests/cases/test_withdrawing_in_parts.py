@@ -191,7 +191,7 @@ def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_
         before = {one: chain.balance(one) for one in LARGE}
         assert withdrawing.withdraw(agent, "2500000", to=HOME, send=True, confirm=sure).state == "refused"
         assert {one: chain.balance(one) for one in LARGE} == before
-        assert agent.desk.store.requests.newest(10, open_only=True) == ()
+        assert agent.context.store.requests.newest(10, open_only=True) == ()
 
 
 def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with rich(chain, loaded) as agent:
         assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
-        store = agent.desk.store
+        store = agent.context.store
         (old,) = store.requests.newest(10, open_only=True)
         assert old.parts is not None
         raised = replace(old.parts, until_s=agent.step_input().snapshot.head.timestamp_s)
@@ -238,6 +238,6 @@ def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tm
             withdrawing.resume(agent, 1, send=True, confirm=sure)
         give(chain, "USDC", lacks // USD + 1)
         deposits.list_transfers(agent)
-        agent.desk.store.balances.classify(None, None, agent.desk.clock.now_s())
+        agent.context.store.balances.classify(None, None, agent.context.clock.now_s())
         assert withdrawing.resume(agent, 1, send=True, confirm=sure).state in ("paid", "waiting")
         assert chain.balance("USDC", HOME) == 3_000_000 * USD

@@ -26,7 +26,7 @@ def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment
     """Raises the next part by this command, in a process that a SIGKILL ends at that moment of it."""
     del chain.__dict__["transport"]  # a connection of its own
     with again(chain, loaded) as agent:
-        store = agent.desk.store
+        store = agent.context.store
         before = len([one for one in store.journal.intents(limit=100) if one.kind is IntentKind.SWAP])
 
         def hear(passed: str) -> None:
@@ -96,12 +96,12 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
     with again(chain, loaded) as agent:
         assert withdrawals.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
         back(chain, TEN_MINUTES)
-        before = agent.desk.store.requests.newest()
+        before = agent.context.store.requests.newest()
 
         def paused(_: WithdrawalReport) -> bool:
-            agent.desk.switch.pause("while it is asked for", 0)
+            agent.context.switch.pause("while it is asked for", 0)
             return True
 
         found = withdrawals.resume(agent, 1, send=True, confirm=paused)
         assert found.state == "refused" and "kill switch" in found.reason, found.reason
-        assert agent.desk.store.requests.newest() == before
+        assert agent.context.store.requests.newest() == before

@@ -37,7 +37,7 @@ def recorded(agent: Agent, symbol: str) -> dict[int, Fraction]:
     portfolio = agent.portfolio
     token = next(asset.token for asset in portfolio.assets if asset.token.symbol == symbol)
     scale = Fraction(10) ** (token.decimals - portfolio.numeraire.decimals)
-    found = agent.desk.store.prices.between(portfolio.numeraire.address, 0, 2**40)
+    found = agent.context.store.prices.between(portfolio.numeraire.address, 0, 2**40)
     return {point.at_s: point.price * scale for point in found if point.token == token.address}
 
 
@@ -46,10 +46,10 @@ def test_rounds_are_those_that_were_written_and_the_one_before(anvil_chain: Loca
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05"])
         head = agent.step_input().snapshot.head
-        told, whole = past_rounds(agent.desk.line, chain.feeds["WETH"], head, written[2].at_s)
+        told, whole = past_rounds(agent.context.line, chain.feeds["WETH"], head, written[2].at_s)
         assert whole
         assert list(told) == written[1:]
-        every, whole = past_rounds(agent.desk.line, chain.feeds["WETH"], head, 0)
+        every, whole = past_rounds(agent.context.line, chain.feeds["WETH"], head, 0)
         assert not whole, "the first round of all is later than that"
         assert list(every)[-5:] == written
 
@@ -91,7 +91,7 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
         head = step.snapshot.head
         pool = next(one for one in step.snapshot.pools if isinstance(one, V3Pool) and one.address == info.address)
         ends = [end - 1 for end in range(head.timestamp_s // HOUR_S * HOUR_S, head.timestamp_s - 400 * HOUR_S, -HOUR_S)]
-        told = past_twaps(agent.desk.line, [pool], head, ends, HOUR_S)
+        told = past_twaps(agent.context.line, [pool], head, ends, HOUR_S)
         remembered = [end_s for end_s in ends if told.get(end_s)]
         assert len(remembered) >= 3
         assert len(remembered) < len(ends), "no pool remembers for ever"

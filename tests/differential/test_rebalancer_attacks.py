@@ -26,7 +26,7 @@ NEW_POOL_GAS = 4_000_000
 def test_nobody_makes_an_idle_rebalancer_pay(anvil_chain: LocalChain) -> None:
     """Forged callback, stolen allowance: the victim's allowance is open, and only his own call spends it."""
     stage = Stage(anvil_chain)
-    before, pool = stage.desk.balances(), anvil_chain.pools["v3 WETH/USDC 500"]
+    before, pool = stage.context.balances(), anvil_chain.pools["v3 WETH/USDC 500"]
     forged = [callback(stage.victim, stage.at(symbol), 10**6, 10**6) for symbol in ("WETH", "USDC", "USDT")]
     forged += [callback(stage.victim, stage.at("WETH"), 0, 0), callback(stage.rebalancer, stage.at("WETH"), 1, 1)]
     forged += [forged[0][:-64], forged[0] + "00" * 32, "0x" + forged[0][2:10]]
@@ -36,20 +36,20 @@ def test_nobody_makes_an_idle_rebalancer_pay(anvil_chain: LocalChain) -> None:
     assert (tried, succeeded) == (len(forged), 0)
     assert errors[:5] == [NOT_AWAITED] * 5
     for sender in (stage.thief, stage.victim, pool, stage.rebalancer):
-        assert "NotAwaited" in stage.desk.would(forged[0], sender).reason
-    assert stage.desk.balances() == before
+        assert "NotAwaited" in stage.context.would(forged[0], sender).reason
+    assert stage.context.balances() == before
 
 
 def test_another_accounts_allowance_is_not_spent_by_the_victims_own_calldata(anvil_chain: LocalChain) -> None:
     stage = Stage(anvil_chain)
-    data = stage.desk.swap_tx(plan_of(stage.desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))).data
-    assert stage.desk.would(data).ok, "the same call is good when the victim sends it"
+    data = stage.context.swap_tx(plan_of(stage.context.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))).data
+    assert stage.context.would(data).ok, "the same call is good when the victim sends it"
     for venue, pool in ((V3, "v3 WETH/USDC 500"), (V2, "v2 WETH/USDC")):
         tokens = [stage.at("WETH"), stage.at("USDC")]
         fee = anvil_chain.books.pool_info[pool].fee_pips
         own_words = raw_program(tokens, [raw_leg(tokens, venue, *tokens, fee=fee, raw=ETHER // 10)])
         for stolen in (data, own_words):
-            simulated = stage.desk.would(stolen, stage.thief)
+            simulated = stage.context.would(stolen, stage.thief)
             assert not simulated.ok and "TokenRefused" in simulated.reason
 
 
@@ -59,14 +59,14 @@ def test_a_thief_who_buys_in_a_genuine_pool_does_not_pay_with_the_victims_allowa
     sells = info.token0
     loot = (stage.rebalancer, stage.victim, sells.address)
     steal = stage.calldata(thief, "steal", info.address, True, 10**6, LOWEST, loot)
-    assert "NotAwaited" in stage.desk.would(steal, stage.thief, to=thief.address).reason
+    assert "NotAwaited" in stage.context.would(steal, stage.thief, to=thief.address).reason
 
 
 @pytest.mark.parametrize("sells_evil", [True, False])
 def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(anvil_chain: LocalChain, sells_evil: bool) -> None:
     """Bought, the token runs while the pool is awaited; sold, just after it was served. It sends the very data that is awaited."""
     stage = Stage(anvil_chain, evil=True)
-    desk, name = stage.desk, "v3 EVIL/WETH 3000"
+    desk, name = stage.context, "v3 EVIL/WETH 3000"
     sold, _, raw = ("EVIL", "WETH", 100 * ETHER) if sells_evil else ("WETH", "EVIL", ETHER // 10)
     plan = plan_of(desk.leg(name, sold, raw), desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))
     amounts = (raw, -1) if anvil_chain.books.pool_info[name].token0.symbol == sold else (-1, raw)
@@ -96,7 +96,7 @@ def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(
 def test_a_malicious_token_cannot_grab_what_waits_in_a_pair_for_the_next_leg(anvil_chain: LocalChain, grab: str) -> None:
     """The genuine pool has sent WETH ahead into the pair and is being paid with EVIL: now the pair is skimmed."""
     stage = Stage(anvil_chain, evil=True)
-    desk = stage.desk
+    desk = stage.context
     first = desk.leg("v3 EVIL/WETH 3000", "EVIL", 100 * ETHER, sink=R)
     plan = plan_of(first, desk.leg("v2 WETH/USDC", "WETH", first.amount_out_raw, source=R))
     pair = anvil_chain.contract(anvil_chain.pools["v2 WETH/USDC"], npm_artifact(V2_PAIR))
@@ -115,7 +115,7 @@ def test_a_malicious_token_that_refuses_lies_or_answers_a_megabyte_costs_only_it
     mega = anvil_chain.deploy(own_artifact("MegabyteToken"))
     tokens = [stage.at("WETH"), mega]
     data = raw_program(tokens, [raw_leg(tokens, V2, *tokens, raw=10**15)], watched=[(Fraction(1), -ETHER), (Fraction(0), 0)])
-    assert not stage.desk.would(data).ok
+    assert not stage.context.would(data).ok
     kept = add_foreign(anvil_chain, "FEE", own_artifact("FeeOnTransfer"), 100)
     anvil_chain.add_v2_pool("FEE", "USDC", 1_000_000)
     anvil_chain.set_balance("FEE", 1_000 * ETHER)
@@ -149,13 +149,13 @@ def test_a_fork_with_other_init_code_is_never_reached_and_never_served(anvil_cha
         weth, usdc = stage.at("WETH"), stage.at("USDC")
         data = raw_program(tokens, [raw_leg(tokens, V3, weth, usdc, fee=fee, raw=ETHER // 10)])
         demand = stage.calldata(pool, "demand", stage.rebalancer, 1, -1, bytes.fromhex(callback(stage.victim, weth, 1, 1)[-192:]))
-        assert "NotAwaited" in stage.desk.would(demand, stage.thief, to=pool.address).reason
+        assert "NotAwaited" in stage.context.would(demand, stage.thief, to=pool.address).reason
         if fee == 777:
-            assert "NoSuchPool" in stage.desk.would(data).reason, "only the fork has this tier"
+            assert "NoSuchPool" in stage.context.would(data).reason, "only the fork has this tier"
             continue
         genuine = anvil_chain.contract(anvil_chain.pools["v3 WETH/USDC 500"], npm_artifact(V3_POOL))
         price = genuine.functions.slot0().call()[0]
-        tx = stage.desk.tx(stage.rebalancer, data, gas=1_000_000)
+        tx = stage.context.tx(stage.rebalancer, data, gas=1_000_000)
         anvil_chain.w3.eth.wait_for_transaction_receipt(
             anvil_chain.w3.eth.send_transaction({"from": stage.victim, "to": tx.to, "data": tx.data, "gas": tx.gas})
         )
@@ -190,13 +190,13 @@ def test_a_rebalancer_made_for_the_fork_itself_is_asked_once_for_no_more_and_rob
     anvil_chain.send(pool.functions.pretend(asks, extra % 2**256, claims))
     weth, usdc, raw = stage.at("WETH"), stage.at("USDC"), ETHER // 10
     listed = [weth, usdc]
-    prices = stage.desk.prices
+    prices = stage.context.prices
     data = raw_program(
         listed,
         [raw_leg(listed, V3, weth, usdc, fee=500, raw=raw, least=299 * 10**6)],
         watched=[(prices[weth], -raw), (Fraction(1), 299 * 10**6)],
     )
-    simulated = stage.desk.would(data, to=made_for_it)
+    simulated = stage.context.would(data, to=made_for_it)
     assert not simulated.ok and words in simulated.reason
 
 
@@ -204,11 +204,11 @@ def test_tokens_sent_to_where_no_leg_waits_or_by_a_wrong_way_are_refused(anvil_c
     stage = Stage(anvil_chain)
     weth, usdc, usdt = (stage.at(symbol) for symbol in ("WETH", "USDC", "USDT"))
     listed = [weth, usdc, usdt]
-    paid = [(stage.desk.prices[weth], -(10**16)), (Fraction(1), 29 * 10**6)]
+    paid = [(stage.context.prices[weth], -(10**16)), (Fraction(1), 29 * 10**6)]
     astray = raw_leg(listed, V2, weth, usdc, sink=PAIR, pair_with=usdt, raw=10**16)
-    assert "BelowBound" in stage.desk.would(raw_program(listed, [astray], paid)).reason
-    assert "Malformed" in stage.desk.would(raw_program(listed, [raw_leg(listed, V3, weth, usdc, fee=500, source=PAIR)])).reason
+    assert "BelowBound" in stage.context.would(raw_program(listed, [astray], paid)).reason
+    assert "Malformed" in stage.context.would(raw_program(listed, [raw_leg(listed, V3, weth, usdc, fee=500, source=PAIR)])).reason
     nothing = raw_leg(listed, V2, weth, usdc, source=PAIR)
-    assert "TooLittleOut" in stage.desk.would(raw_program(listed, [nothing])).reason, "nobody sent anything ahead"
+    assert "TooLittleOut" in stage.context.would(raw_program(listed, [nothing])).reason, "nobody sent anything ahead"
     empty = raw_leg(listed, V2, weth, usdc, source=HERE)
-    assert "TooLittleOut" in stage.desk.would(raw_program(listed, [empty])).reason
+    assert "TooLittleOut" in stage.context.would(raw_program(listed, [empty])).reason

@@ -31,7 +31,7 @@ def robbed_in_between(stage: Stage, deposit: int) -> tuple[list[str], dict[str, 
 
     Returns tokens, the legs by the least that the last one asks for ("plan", "any"), and what the plan brings.
     """
-    chain, desk = stage.chain, stage.desk
+    chain, desk = stage.chain, stage.context
     pair = chain.contract(chain.pools["v2 EVIL/USDC"], npm_artifact(V2_PAIR))
     first = desk.leg("v3 EVIL/WETH 3000", "WETH", ETHER // 10, sink=R)
     brought = desk.leg("v2 EVIL/USDC", "EVIL", first.amount_out_raw, source=R).amount_out_raw
@@ -56,32 +56,32 @@ def test_a_deposit_in_mid_flight_hides_no_loss(anvil_chain: LocalChain) -> None:
     """What others owe the wallet is paid out in the middle, so that its balance grows as the plan wants: the leg still says no."""
     stage = Stage(anvil_chain, evil=True)
     tokens, legs, brought = robbed_in_between(stage, deposit=300 * USD)
-    prices = stage.desk.prices
+    prices = stage.context.prices
     paid = [(prices[tokens[0]], -ETHER // 10), (Fraction(1), brought * 99 // 100)]
     floor_raw = -5 * USD
-    refused = stage.desk.would(raw_program(tokens, [legs["plan"]], paid, floor_raw))
+    refused = stage.context.would(raw_program(tokens, [legs["plan"]], paid, floor_raw))
     assert not refused.ok and "swap 2" in refused.reason and "TooLittleOut" in refused.reason
     # The control: by balances and value alone nothing would have been noticed, and the thief has the money.
     careless = raw_program(tokens, [legs["any"]], paid, floor_raw)
-    before = stage.desk.balances()
+    before = stage.context.balances()
     stage.chain.w3.eth.wait_for_transaction_receipt(
         stage.chain.w3.eth.send_transaction({"from": stage.victim, "to": stage.rebalancer, "data": careless, "gas": 2_000_000})
     )
     assert stage.outcome()[:2] == (3, 3)
     assert stage.loot()["USDC"] == brought - USD
-    assert stage.desk.balances()["USDC"] - before["USDC"] < 300 * USD + 2 * USD
+    assert stage.context.balances()["USDC"] - before["USDC"] < 300 * USD + 2 * USD
 
 
 def test_without_a_deposit_the_balances_tell_of_the_same_robbery(anvil_chain: LocalChain) -> None:
     stage = Stage(anvil_chain, evil=True)
     tokens, legs, brought = robbed_in_between(stage, deposit=0)
-    price = stage.desk.prices[tokens[0]]
+    price = stage.context.prices[tokens[0]]
     bound = [(price, -ETHER // 10), (Fraction(1), brought * 99 // 100)]
-    assert "BelowBound" in stage.desk.would(raw_program(tokens, [legs["any"]], bound)).reason
+    assert "BelowBound" in stage.context.would(raw_program(tokens, [legs["any"]], bound)).reason
     loose = [(price, -ETHER // 10), (Fraction(1), 0)]
-    refused = stage.desk.would(raw_program(tokens, [legs["any"]], loose, -5 * USD))
+    refused = stage.context.would(raw_program(tokens, [legs["any"]], loose, -5 * USD))
     assert not refused.ok and "BelowFloor" in refused.reason and "by -29" in refused.reason
-    assert stage.desk.would(raw_program(tokens, [legs["any"]], loose, -400 * USD)).ok
+    assert stage.context.would(raw_program(tokens, [legs["any"]], loose, -400 * USD)).ok
 
 
 def test_the_value_floor_believes_no_pool_that_is_skewed_in_mid_flight(anvil_chain: LocalChain) -> None:
@@ -95,10 +95,10 @@ def test_the_value_floor_believes_no_pool_that_is_skewed_in_mid_flight(anvil_cha
     pump = stage.calldata(pair, "swap", *v2_out(chain, "v2 EVIL/USDC", "EVIL", 160_000 * ETHER), stage.thief, b"")
     pay = stage.calldata(router, "transfer", pair.address, 250_000 * USD)
     stage.prepare([(router.address, pay), (pair.address, pump)])
-    tokens, prices = [weth, evil], stage.desk.prices
+    tokens, prices = [weth, evil], stage.context.prices
     data = [raw_leg(tokens, V2, weth, evil, raw=ETHER // 10)]
     watched = [(prices[weth], -ETHER // 10), (prices[evil], 0)]
-    refused = stage.desk.would(raw_program(tokens, data, watched, -10 * USD))
+    refused = stage.context.would(raw_program(tokens, data, watched, -10 * USD))
     assert not refused.ok and "BelowFloor" in refused.reason
     chain.w3.eth.wait_for_transaction_receipt(
         chain.w3.eth.send_transaction(
@@ -120,7 +120,7 @@ def test_reserves_that_are_stale_in_a_flash_swap_buy_nothing(anvil_chain: LocalC
     )
     amounts = v2_out(anvil_chain, "v2 WETH/USDC", "USDC", 10 * USD)
     data = stage.calldata(caller, "borrow", pair, *amounts, stage.rebalancer, tokens[0], program[:length])
-    assert "LOCKED" in stage.desk.would(data, stage.thief, to=caller.address).reason
+    assert "LOCKED" in stage.context.would(data, stage.thief, to=caller.address).reason
 
 
 def test_there_is_no_state_to_read_but_what_it_was_made_for(anvil_chain: LocalChain) -> None:
@@ -131,7 +131,7 @@ def test_there_is_no_state_to_read_but_what_it_was_made_for(anvil_chain: LocalCh
     assert [functions[name]().call() for name in ("WRAPPED_NATIVE", "V2_FACTORY", "V3_FACTORY")] == [at.weth, at.v2_factory, at.v3_factory]
     writers = {e["name"] for e in own_artifact("Rebalancer").abi if e["type"] == "function"} - set(views)
     assert writers == {"rebalance", "uniswapV3SwapCallback"}
-    assert stage.desk.swap(plan_of(stage.desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))).status == 1
+    assert stage.context.swap(plan_of(stage.context.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))).status == 1
     slots = [anvil_chain.w3.eth.get_storage_at(stage.rebalancer, number) for number in range(3)]
     assert [int.from_bytes(slot, "big") for slot in slots] == [1, 0, 0]
 
@@ -146,7 +146,7 @@ def force_coin(chain: LocalChain, target: str, wei: int) -> None:
 
 def test_native_coin_never_stays_and_forced_coin_stops_nobody(anvil_chain: LocalChain) -> None:
     stage = Stage(anvil_chain)
-    desk, weth, usdc = stage.desk, stage.at("WETH"), stage.at("USDC")
+    desk, weth, usdc = stage.context, stage.at("WETH"), stage.at("USDC")
     assert "NativeRefused" in desk.would("0x", stage.thief, value_wei=1).reason
     tokens = [NATIVE, weth, usdc]
     swap = raw_leg(tokens, V3, weth, usdc, fee=500, raw=ETHER // 10)
@@ -173,12 +173,12 @@ def test_a_wallet_that_takes_no_native_coin_gets_everything_back(anvil_chain: Lo
     tokens = [weth, NATIVE]
     program = bytes.fromhex(raw_program(tokens, [raw_leg(tokens, COIN, weth, NATIVE, raw=ETHER)])[2 + 8 + 128 :])[: 23 + 40 + 39]
     data = stage.calldata(refuser, "run", weth, stage.rebalancer, program)
-    assert "NativeRefused" in stage.desk.would(data, stage.thief, to=refuser.address).reason
+    assert "NativeRefused" in stage.context.would(data, stage.thief, to=refuser.address).reason
 
 
 def test_native_coin_is_wrapped_traded_and_unwrapped_in_one_transaction(anvil_chain: LocalChain) -> None:
     stage = Stage(anvil_chain)
-    desk, weth = stage.desk, stage.at("WETH")
+    desk, weth = stage.context, stage.at("WETH")
     sold = desk.leg("v2 WETH/USDC", "WETH", ETHER // 10, source=R)
     bought = desk.leg("v3 WETH/USDT 500", "USDT", 300 * USD, sink=R)
     plan = plan_of(
@@ -201,7 +201,7 @@ def test_native_coin_is_wrapped_traded_and_unwrapped_in_one_transaction(anvil_ch
 
 def test_tokens_never_stay_and_given_ones_go_to_the_next_caller(anvil_chain: LocalChain) -> None:
     stage = Stage(anvil_chain)
-    desk, weth, usdc = stage.desk, stage.at("WETH"), stage.at("USDC")
+    desk, weth, usdc = stage.context, stage.at("WETH"), stage.at("USDC")
     tokens = [weth, usdc]
     kept = raw_program(tokens, [raw_leg(tokens, V3, weth, usdc, fee=500, sink=HERE, raw=ETHER // 10)])
     assert mentions(desk.would(kept).reason, f"{usdc}", "left behind")
@@ -217,7 +217,7 @@ def test_tokens_never_stay_and_given_ones_go_to_the_next_caller(anvil_chain: Loc
 @pytest.mark.parametrize("hub", [False, True])
 def test_a_pool_that_takes_only_a_part_is_refused_so_that_no_rest_stays(anvil_chain: LocalChain, hub: bool) -> None:
     stage = Stage(anvil_chain)
-    desk = stage.desk
+    desk = stage.context
     pool = anvil_chain.add_v3_pool("LINK", "USDT", 3_000)
     nearest = anvil_chain.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()[1] // 60 * 60
     anvil_chain.mint_position(pool.name, nearest - 60, nearest + 120, 10**12)
@@ -235,12 +235,12 @@ def test_a_program_is_not_run_after_its_deadline_nor_when_it_is_torn(anvil_chain
     weth, usdc = stage.at("WETH"), stage.at("USDC")
     tokens, now_s = [weth, usdc], anvil_chain.now_s()
     leg = raw_leg(tokens, V3, weth, usdc, fee=500, raw=ETHER // 10)
-    assert "Expired" in stage.desk.would(raw_program(tokens, [leg], deadline_s=now_s - 1)).reason
-    assert stage.desk.would(raw_program(tokens, [leg], deadline_s=now_s + 600)).ok
+    assert "Expired" in stage.context.would(raw_program(tokens, [leg], deadline_s=now_s - 1)).reason
+    assert stage.context.would(raw_program(tokens, [leg], deadline_s=now_s + 600)).ok
     torn = [leg[:-1], leg + b"\x00", b"", b"\xff" + leg[1:], leg[:1] + b"\x02" + leg[2:], leg[:2] + b"\xff" + leg[3:]]
     for one in torn:
-        assert "Malformed" in stage.desk.would(raw_program(tokens, [one])).reason
-    plan = plan_of(stage.desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))
-    late = replace(stage.desk.swap_tx(plan), gas=0)
+        assert "Malformed" in stage.context.would(raw_program(tokens, [one])).reason
+    plan = plan_of(stage.context.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))
+    late = replace(stage.context.swap_tx(plan), gas=0)
     anvil_chain.warp(200)
-    assert "Expired" in stage.desk.simulate(late).reason
+    assert "Expired" in stage.context.simulate(late).reason

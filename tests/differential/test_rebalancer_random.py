@@ -34,7 +34,7 @@ class Builder:
     """
 
     def __init__(self, desk: AtomicDesk, states: dict[str, Pool] | None = None) -> None:
-        self.desk, self.chain = desk, desk.chain
+        self.context, self.chain = desk, desk.chain
         self.states = {} if states is None else states
         self.router: Counter[str] = Counter()
         self.legs: list[Leg] = []
@@ -64,13 +64,13 @@ class Builder:
         return True
 
     def wrap(self, raw: int, sink: LegFunding) -> None:
-        weth = self.desk.at("WETH")
+        weth = self.context.at("WETH")
         self.legs.append(native_leg(NATIVE, weth, raw, sink=sink))
         if sink is R:
             self.router[weth] += raw
 
     def unwrap(self, source: LegFunding, raw: int) -> None:
-        weth = self.desk.at("WETH")
+        weth = self.context.at("WETH")
         if source is R:
             raw = self.router.pop(weth)
         self.legs.append(native_leg(weth, NATIVE, raw, source=source))
@@ -79,7 +79,7 @@ class Builder:
         return [name for name, info in self.chain.books.pool_info.items() if token in (info.token0.address, info.token1.address)]
 
     def raw_worth(self, token: str, usd: int) -> int:
-        return max(1, int(Fraction(usd * 10**6, 100) / self.desk.prices[token]))
+        return max(1, int(Fraction(usd * 10**6, 100) / self.context.prices[token]))
 
 
 def build(desk: AtomicDesk, states: dict[str, Pool], data: st.DataObject) -> Plan:

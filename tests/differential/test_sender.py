@@ -51,7 +51,7 @@ def test_the_head_is_the_chains_newest_block(local_chain: LocalChain) -> None:
 
 
 def test_a_hash_that_nobody_knows_is_unknown(local_chain: LocalChain) -> None:
-    seen = Desk(local_chain).sender.look(UNKNOWN)
+    seen = Desk(local_chain).sender.status_of(UNKNOWN)
     assert (seen.state, seen.receipt) == ("unknown", None)
 
 
@@ -63,7 +63,7 @@ def test_sending_the_same_bytes_again_is_success_and_sends_nothing_more(local_ch
     nonces = desk.sender.nonces(desk.wallet)
     desk.sender.send(once)
     assert desk.sender.nonces(desk.wallet) == nonces
-    assert desk.sender.look(once.hash).state == "mined"
+    assert desk.sender.status_of(once.hash).state == "mined"
 
 
 def test_a_nonce_that_another_transaction_used_needs_the_operator(local_chain: LocalChain) -> None:
@@ -75,7 +75,7 @@ def test_a_nonce_that_another_transaction_used_needs_the_operator(local_chain: L
     other = signed(desk, replace(tx, max_fee_wei=LIMIT_WEI))
     with pytest.raises(NonceUsed, match="another transaction"):
         desk.sender.send(other)
-    assert desk.sender.look(other.hash).state == "unknown"
+    assert desk.sender.status_of(other.hash).state == "unknown"
 
 
 def test_a_wallet_without_gas_money_is_told_before_and_at_sending(local_chain: LocalChain) -> None:
@@ -129,7 +129,7 @@ def test_a_pending_transaction_is_pending_until_it_is_mined(anvil_chain: LocalCh
     node.rpc("evm_setAutomine", False)
     try:
         desk.sender.send(sent)
-        assert desk.sender.look(sent.hash).state == "pending"
+        assert desk.sender.status_of(sent.hash).state == "pending"
         assert desk.sender.nonces(desk.wallet) == (nonce, nonce + 1)
         desk.sender.send(sent)
         cheap = signed(desk, cancel(desk, nonce=nonce, gas=30_000))
@@ -139,7 +139,7 @@ def test_a_pending_transaction_is_pending_until_it_is_mined(anvil_chain: LocalCh
     finally:
         node.rpc("evm_setAutomine", True)
     node.mine(1)
-    assert desk.sender.look(sent.hash).state == "mined"
+    assert desk.sender.status_of(sent.hash).state == "mined"
 
 
 def test_signed_bytes_go_to_the_private_endpoint_alone(anvil_chain: LocalChain, tester_chain: LocalChain) -> None:
@@ -147,4 +147,4 @@ def test_signed_bytes_go_to_the_private_endpoint_alone(anvil_chain: LocalChain, 
     sent = signed(desk, cancel(desk))
     NodeSender(tester_chain.transport, submit=anvil_chain.transport).send(sent)
     assert desk.mined(sent.hash).status == 1
-    assert reading.look(sent.hash).state == "unknown"
+    assert reading.status_of(sent.hash).state == "unknown"

@@ -23,9 +23,9 @@ def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local
     chain = local_chain
     fund(chain, dict.fromkeys(FIVE, 0))
     with agent_on(chain, tmp_path, ROOMY, FIVE) as agent:
-        step, line = agent.step_input(), agent.desk.line
+        step, line = agent.step_input(), agent.context.line
         before = line.requests
-        found = {one.token: one.finding for one in agent.desk.screen.screen(step, initial_token_moves(step))}
+        found = {one.token: one.finding for one in agent.context.screen.screen(step, initial_token_moves(step))}
         assert line.requests == before + 1
     clean = dict.fromkeys((token.address for token in chain.tokens.values()), TokenFinding.CLEAN)
     assert found == clean | {chain.tokens["USDT"].address: TokenFinding.NO_RETURN_VALUE}
@@ -42,7 +42,7 @@ def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_c
     pin_all(loaded, [chain.transport])
     with again(chain, loaded) as agent:
         step = agent.step_input()
-        found = {one.token: one for one in agent.desk.screen.screen(step, initial_token_moves(step))}
+        found = {one.token: one for one in agent.context.screen.screen(step, initial_token_moves(step))}
         assert not found.pop(address).finding.accepted
         assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
         assert len(found) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
@@ -58,7 +58,7 @@ def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: Lo
     with again(chain, loaded) as agent:
         step = agent.step_input()
         first = tuple(sorted(initial_token_moves(step), key=lambda move: move.token != address))
-        found = {one.token: one for one in agent.desk.screen.screen(step, first)}
+        found = {one.token: one for one in agent.context.screen.screen(step, first)}
         assert not found.pop(address).finding.accepted
         assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
 
@@ -79,9 +79,9 @@ def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(an
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         step = agent.step_input()
         moves = initial_token_moves(step)
-        by_three = TokenScreen(QuorumTransport(EndpointPool([line, liar, other], 2)), agent.desk.config.chain.wrapped_native)
+        by_three = TokenScreen(QuorumTransport(EndpointPool([line, liar, other], 2)), agent.context.config.chain.wrapped_native)
         found = {one.token: one.finding for one in by_three.screen(step, moves)}
         assert found.pop(address) is TokenFinding.PAUSED
         assert all(finding.accepted for finding in found.values())
         with pytest.raises(NoQuorum):
-            TokenScreen(QuorumTransport(EndpointPool([line, liar], 2)), agent.desk.config.chain.wrapped_native).screen(step, moves)
+            TokenScreen(QuorumTransport(EndpointPool([line, liar], 2)), agent.context.config.chain.wrapped_native).screen(step, moves)

@@ -54,33 +54,33 @@ class Trade:
     grant: Grant
 
     def store(self) -> Store:
-        return open_store(f"sqlite:///{self.store_file}", self.desk.chain.chain_id, self.desk.wallet)
+        return open_store(f"sqlite:///{self.store_file}", self.context.chain.chain_id, self.context.wallet)
 
     def executor(
         self, store: Store, hook: Hook, paused: bool | None = False, on_sleep: Callable[[], None] = lambda: None
     ) -> JournaledExecutor:
         """The real executor with connections of its own; `hook` hears every event."""
-        sender = NodeSender(HttpTransport(self.desk.chain.url or "", "local", 30))
+        sender = NodeSender(HttpTransport(self.context.chain.url or "", "local", 30))
         settings = SubmissionSettings(confirmations=1, poll_s=1, mined_timeout_s=40, final_timeout_s=40, max_fee_wei=None)
 
         def tell(event: SubmissionEvent) -> None:
             hook(event.name)
 
-        signer = self.desk.signer_of(store, settings)
+        signer = self.context.signer_of(store, settings)
         return JournaledExecutor(
             Submitter(store.journal, store.budgets, signer, sender, QuickClock(on_sleep), settings, lambda: paused, tell)
         )
 
     def fresh(self) -> Trade:
         """The same trade with the nonce and deadline of now, as the next step would make it."""
-        return prepared(self.desk, self.store_file, self.plan)
+        return prepared(self.context, self.store_file, self.plan)
 
     def attempt(self, hook: Hook) -> Intent:
         """What one process does: lock, open, reconcile, and send the trade if the journal does not hold it already.
 
         `hook` hears every event, and "commit N" when the N-th write is about to be committed.
         """
-        with wallet_lock(self.store_file.with_suffix(".lock"), self.desk.chain.chain_id, self.desk.wallet):
+        with wallet_lock(self.store_file.with_suffix(".lock"), self.context.chain.chain_id, self.context.wallet):
             store = self.store()
             counted = 0
 

@@ -33,7 +33,7 @@ def trade(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Trade]:
 
 
 def call(trade: Trade, method: str, *params: object) -> object:
-    return HttpTransport(trade.desk.chain.url or "", "local", 30).call(method, list(params))
+    return HttpTransport(trade.context.chain.url or "", "local", 30).call(method, list(params))
 
 
 class Before:
@@ -41,12 +41,12 @@ class Before:
 
     def __init__(self, trade: Trade) -> None:
         self.trade = trade
-        self.balances = trade.desk.balances()
-        self.nonce = trade.desk.sender.nonces(trade.desk.wallet)[0]
+        self.balances = trade.context.balances()
+        self.nonce = trade.context.sender.nonces(trade.context.wallet)[0]
 
     def require_exactly_one_swap(self) -> None:
         """One nonce used, by the swap, with the plan's amounts to the wei; nothing open; the journal tells the same."""
-        desk = self.trade.desk
+        desk = self.trade.context
         assert desk.sender.nonces(desk.wallet) == (self.nonce + 1, self.nonce + 1)
         store = self.trade.store()
         intents = store.journal.intents()
@@ -65,7 +65,7 @@ class Before:
 
 def require_no_signed_bytes(trade: Trade) -> None:
     """Neither database nor log holds what was, or would have been, signed (T8)."""
-    signed = trade.desk.signer.sign(trade.tx, trade.grant).raw
+    signed = trade.context.signer.sign(trade.tx, trade.grant).raw
     signature = signed[-64:]
     for path in trade.store_file.parent.iterdir():
         data = path.read_bytes()
@@ -78,13 +78,13 @@ def test_a_process_killed_between_journal_states_trades_exactly_once(trade: Trad
     before = Before(trade)
     killed_at(trade, at)
     require_no_signed_bytes(trade)
-    sent = before.nonce != trade.desk.sender.nonces(trade.desk.wallet)[0]
+    sent = before.nonce != trade.context.sender.nonces(trade.context.wallet)[0]
     assert sent == (at in ("after:send", "before:mined", "after:mined", "before:final", "after:final"))
     finished(trade)
     before.require_exactly_one_swap()
     require_no_signed_bytes(trade)
     if at not in NEVER_SIGNED:
-        assert trade.desk.sender.look(trade.desk.signer.sign(trade.tx, trade.grant).hash).state == "mined"
+        assert trade.context.sender.status_of(trade.context.signer.sign(trade.tx, trade.grant).hash).state == "mined"
 
 
 @pytest.mark.parametrize("at", COMMITS)
@@ -121,7 +121,7 @@ def test_a_transaction_left_in_the_mempool_is_waited_for(trade: Trade) -> None:
     before = Before(trade)
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "waiting")
-    assert trade.desk.sender.nonces(trade.desk.wallet) == (before.nonce, before.nonce + 1)
+    assert trade.context.sender.nonces(trade.context.wallet) == (before.nonce, before.nonce + 1)
     store = trade.store()
     (swap,) = trade.executor(store, lambda _name: None, on_sleep=lambda: call(trade, "evm_mine")).reconcile()
     store.close()
@@ -137,7 +137,7 @@ def test_a_transaction_that_the_mempool_forgot_is_sent_again_with_the_same_hash(
     call(trade, "evm_setAutomine", True)
     finished(trade)
     before.require_exactly_one_swap()
-    assert trade.desk.sender.look(trade.desk.signer.sign(trade.tx, trade.grant).hash).state == "mined"
+    assert trade.context.sender.status_of(trade.context.signer.sign(trade.tx, trade.grant).hash).state == "mined"
 
 
 def test_a_pending_transaction_past_its_deadline_loses_to_its_cancel(trade: Trade) -> None:
@@ -158,8 +158,8 @@ def test_a_pending_transaction_past_its_deadline_loses_to_its_cancel(trade: Trad
     swap, cancel = reversed(store.journal.intents())
     assert (swap.state, cancel.state, cancel.kind) == (IntentState.CANCELLED, IntentState.FINAL, IntentKind.CANCEL)
     assert cancel.tx.max_fee_wei * 8 >= swap.tx.max_fee_wei * 9
-    assert trade.desk.balances() == before.balances
-    assert trade.desk.sender.nonces(trade.desk.wallet)[0] == before.nonce + 1
+    assert trade.context.balances() == before.balances
+    assert trade.context.sender.nonces(trade.context.wallet)[0] == before.nonce + 1
     store.close()
 
 
@@ -176,10 +176,10 @@ def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(t
     executor = trade.executor(store, lambda _name: None, on_sleep=lambda: late_by(trade, 200))
     intent = executor.run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
     assert intent.state is IntentState.REVERTED
-    assert trade.desk.balances() == before.balances
-    lost = settlement.book_intent(store.budgets, intent, trade.desk.wallet, {}, 1, trade.desk.sender.head().timestamp_s)
+    assert trade.context.balances() == before.balances
+    lost = settlement.book_intent(store.budgets, intent, trade.context.wallet, {}, 1, trade.context.sender.head().timestamp_s)
     assert lost == intent.receipt.gas_cost_wei > 0
-    assert store.budgets.history(trade.desk.sender.head().timestamp_s).reverts_in_row == 1
+    assert store.budgets.history(trade.context.sender.head().timestamp_s).reverts_in_row == 1
     store.close()
 
 
@@ -192,24 +192,24 @@ def test_a_recovery_sends_nothing_while_paused(trade: Trade, at: str, paused: bo
     trade.executor(store, lambda _name: None, paused=paused).reconcile()
     assert len(store.journal.open_intents()) == 1
     store.close()
-    assert trade.desk.sender.nonces(trade.desk.wallet) == (before.nonce, before.nonce)
+    assert trade.context.sender.nonces(trade.context.wallet) == (before.nonce, before.nonce)
     finished(trade)
     before.require_exactly_one_swap()
 
 
 def test_a_nonce_that_another_program_took_needs_the_operator(trade: Trade) -> None:
     killed_at(trade, "after:broadcast")
-    desk = trade.desk
+    desk = trade.context
     desk.approve(desk.at("WETH"), 1)
     store = trade.store()
-    with pytest.raises(OperatorNeeded, match=trade.desk.signer.sign(trade.tx, trade.grant).hash):
+    with pytest.raises(OperatorNeeded, match=trade.context.signer.sign(trade.tx, trade.grant).hash):
         trade.executor(store, lambda _name: None).reconcile()
     store.close()
 
 
 def test_a_second_process_is_locked_out_while_the_first_trades(trade: Trade) -> None:
     path = trade.store_file.with_suffix(".lock")
-    with wallet_lock(path, trade.desk.chain.chain_id, trade.desk.wallet):
+    with wallet_lock(path, trade.context.chain.chain_id, trade.context.wallet):
         assert in_child(lambda: locked_out(trade)) == 0
     finished(trade)
 

@@ -45,7 +45,7 @@ def require_exactly_one_position(world: World) -> None:
     assert manager.balanceOf(wallet).call() == 1
     token_id = manager.tokenOfOwnerByIndex(wallet, 0).call()
     with again(chain, world.loaded) as agent:
-        store = agent.desk.store
+        store = agent.context.store
         assert store.journal.open_intents() == ()
         assert store.journal.unbooked() == ()
         intents = store.journal.intents()

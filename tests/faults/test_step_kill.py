@@ -78,8 +78,8 @@ def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> OutcomeKind:
 
     chain.__dict__.pop("transport", None)  # a connection of its own
     with again(chain, loaded) as agent:
-        database_event.listen(agent.desk.store.db.engine, "before_cursor_execute", executed)
-        database_event.listen(agent.desk.store.db.engine, "commit", committed)
+        database_event.listen(agent.context.store.db.engine, "before_cursor_execute", executed)
+        database_event.listen(agent.context.store.db.engine, "commit", committed)
         outcome = agent.rebalance(send=True, confirm=yes, progress=passed)
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
         return outcome.kind
@@ -105,7 +105,7 @@ def require_exactly_once(world: World) -> None:
     """One swap, as its own plan says to the wei; every intent at an end, every transaction known and booked, nothing approved."""
     chain, before, after = world.chain, world.before, purse(world.chain)
     with again(chain, world.loaded) as agent:
-        store = agent.desk.store
+        store = agent.context.store
         assert store.journal.open_intents() == ()
         assert store.journal.unbooked() == ()
         intents = store.journal.intents()

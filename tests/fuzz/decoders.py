@@ -165,7 +165,7 @@ QUESTIONS: dict[str, Question] = {
     "head": lambda line, at: _sender(line, at).head(),
     "nonces": lambda line, at: _sender(line, at).nonces(at.owner),
     "block_hash": lambda line, at: _sender(line, at).block_hash(at.head.number),
-    "look": lambda line, at: _sender(line, at).look(at.mined),
+    "look": lambda line, at: _sender(line, at).status_of(at.mined),
     "simulate": lambda line, at: _sender(line, at).simulate(at.tx, at.owner),
     "send": lambda line, at: _sender(line, at).send(SignedTx(b"\x02", at.mined)),
 }

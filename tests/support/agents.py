@@ -207,7 +207,7 @@ def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
 def explained(agent: Agent) -> None:
     """The owner says of everything that came or went that it was he."""
     api.list_transfers(agent)
-    agent.desk.store.balances.classify(None, None, agent.desk.clock.now_s())
+    agent.context.store.balances.classify(None, None, agent.context.clock.now_s())
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ class Stage:
             chain.add_v2_pool("EVIL", "WETH", 1_000_000)
             chain.provide_liquidity(chain.add_v3_pool("EVIL", "WETH", 3_000), 1_000_000, (LiquidityRange(None, None, 10_000),))
             chain.set_balance("EVIL", LOOT_USD * 10**18)
-        self.desk = AtomicDesk(chain)
-        self.rebalancer, self.victim = self.desk.router, self.desk.wallet
+        self.context = AtomicDesk(chain)
+        self.rebalancer, self.victim = self.context.router, self.context.wallet
         for symbol in chain.tokens:
             approve = chain.token_contract(symbol).functions.approve(self.rebalancer, 2**200)
             chain.send(approve, self.victim, gas=200_000)

@@ -215,7 +215,7 @@ def result_of(
         gas=Fraction(0),
         balances=(),
         bars=bars,
-        looked=len(done) + 1,
+        evaluated=len(done) + 1,
         halted=0,
         refused=(("price_impact", 2),) if done else (),
         notes=(),
@@ -229,7 +229,7 @@ def result_of(
         bands=np.stack([targets * 0.9, targets * 1.1], axis=2),
         taxes=(YearGain(2021, exact(12.5)), YearGain(2022, exact(-3.25))),
         parameters=(("depth", "1000000"), ("seed", str(seed))),
-        harvest=rebalancing_premium(prices, weights, shares, times_s),
+        premium=rebalancing_premium(prices, weights, shares, times_s),
     )
 
 

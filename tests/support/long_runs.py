@@ -115,7 +115,7 @@ class Year:
         """What the ledger says the wallet holds is what the contracts say."""
         api.refresh_ledger(agent)
         now = purse(self.chain)
-        sums = entries.account_balances(agent.desk.store.ledger.entries())
+        sums = entries.account_balances(agent.context.store.ledger.entries())
         assert {s: sums.get((entries.WALLET, self.chain.tokens[s].address), 0) for s in HELD_USD} == {s: now.raw[s] for s in HELD_USD}
         assert sums.get((entries.WALLET, NATIVE), 0) == now.native_wei
 
@@ -247,15 +247,15 @@ def soak(
     marks: list[Mark] = []
     outcomes: Counter[str] = Counter()
     with running(chain, folder, traced) as (agent, service):
-        rounds = agent.run(send=True, confirm=yes, every="1s", progress=service.heard)
+        rounds = agent.run(send=True, confirm=yes, every="1s", progress=service.on_stage)
         for number in range(1, looks + 1):
             if number % trade_every == 0:
-                agent.desk.switch.pause("soaking", chain.now_s())
+                agent.context.switch.pause("soaking", chain.now_s())
                 chain.move_market({"WETH": chain.books.prices_usd["WETH"] * PRICES[number // trade_every % 2]})
             elif number % trade_every == trade_every // PAUSED_PART:
-                agent.desk.switch.resume("soaked", chain.now_s())
+                agent.context.switch.resume("soaked", chain.now_s())
             found = next(rounds)
-            service.looked(found)
+            service.on_cycle(found)
             service.metrics.text()
             outcomes["error" if isinstance(found, TrimtabError) else found.kind.value] += 1
             if number % every == 0:
@@ -291,5 +291,5 @@ def mark(looks: int, store: Path, agent: Agent) -> Mark:
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     held = sum(path.stat().st_size for path in store.parent.glob(store.name + "*") if path.is_file())
     return Mark(
-        looks, tracemalloc.get_traced_memory()[0], resident, len(gc.get_objects()), held, len(agent.desk.store.steps.newest(1_000_000))
+        looks, tracemalloc.get_traced_memory()[0], resident, len(gc.get_objects()), held, len(agent.context.store.steps.newest(1_000_000))
     )

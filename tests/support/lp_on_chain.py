@@ -268,8 +268,8 @@ def stepping(agent: Agent, chain: LocalChain) -> Iterator[list[StepOutcome]]:
     assert after.nonce - before.nonce == len(mined)
     assert before.native_wei - after.native_wei == sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
     assert {intent.state for intent in mined} <= {IntentState.FINAL, IntentState.REVERTED}
-    assert agent.desk.store.journal.open_intents() == ()
-    assert agent.desk.store.journal.unbooked() == ()
+    assert agent.context.store.journal.open_intents() == ()
+    assert agent.context.store.journal.unbooked() == ()
     assert allowances(chain) == {0}
 
 
@@ -285,7 +285,7 @@ def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple
     for intent in outcome.transactions:
         if intent.kind is not IntentKind.LIQUIDITY:
             continue
-        action = agent.desk.store.journal.grant(intent.id).action
+        action = agent.context.store.journal.grant(intent.id).action
         assert action is not None
         assert intent.receipt is not None
         net = intent.receipt.net(chain.wallet.address)

@@ -151,7 +151,7 @@ class Searcher:
 
     def at_swap(self, happens: Callable[[Plan], None]) -> Callable[[str], None]:
         """A progress listener: the swap that is sent stays in the mempool until `happens` has ordered the block."""
-        store = self.agent.desk.store
+        store = self.agent.context.store
 
         def progress(event: str) -> None:
             if event not in ("before:send", "after:send") or store.journal.open_intents()[-1].kind is not IntentKind.SWAP:

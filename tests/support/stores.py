@@ -35,7 +35,7 @@ def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderL
     """The folder of files that these steps left, each under an id of its own; told again it goes on there."""
     store = open_store(f"sqlite:///{folder}/trimtab.db", 31_337, builders.OWNER)
     place = folder / "steps"
-    store.steps.heard = StepRecorder(place, DIGEST, "live", bounds).write_step
+    store.steps.on_step_recorded = StepRecorder(place, DIGEST, "live", bounds).write_step
     known = len(store.steps.newest(1_000))
     for number, step in enumerate(steps, known):
         name, found = f"{number:012x}", plan_from(step)
@@ -117,7 +117,7 @@ class Clock:
 @contextmanager
 def dying(agent: Agent, die_at: int | None) -> Iterator[Callable[[str], None]]:
     """A progress listener inside which the process ends at a moment, if one is named."""
-    engine = agent.desk.store.db.engine
+    engine = agent.context.store.db.engine
     moments, writing = count(1), False
 
     def passed() -> None:

@@ -151,7 +151,7 @@ class ScriptedChain:
             error, self.send_error = self.send_error, None
             raise error
 
-    def look(self, tx_hash: str) -> TransactionStatus:
+    def status_of(self, tx_hash: str) -> TransactionStatus:
         self._online()
         for number, block in enumerate(self.blocks):
             if tx_hash in block:

@@ -109,7 +109,7 @@ class Desk:
     def mined(self, tx_hash: str) -> Receipt:
         """The receipt; anvil mines at once, but after it has answered."""
         for _ in range(500):
-            seen = self.sender.look(tx_hash)
+            seen = self.sender.status_of(tx_hash)
             if seen.receipt is not None:
                 return seen.receipt
             time.sleep(0.01)

@@ -73,8 +73,8 @@ def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) 
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
         telling = announcer(store, channel(apprise_send(hook_url, "H", 15)), channel(apprise_send(mail_url, "M", 15), "mail"))
         for number in range(5):
-            telling.looked([happened(number)], KINDS, NOON + number)
-        telling.looked([HALT], KINDS, NOON + 9)
+            telling.on_cycle([happened(number)], KINDS, NOON + number)
+        telling.on_cycle([HALT], KINDS, NOON + 9)
         settled(store, telling)
     assert hook.texts == [*(f"event {number}" for number in range(5)), "halted"]
     assert [item["title"] for item in hook.items] == ["trimtab: rebalanced"] * 5 + ["trimtab: halted"]
@@ -93,7 +93,7 @@ def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> 
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
         carriers = channel(apprise_send(hook_url, "H", 15)), channel(apprise_send(mail_url, "M", 15), "mail")
         telling = announcer(store, *carriers, failed=failures.append)
-        telling.looked([happened(1), happened(2)], KINDS, NOON)
+        telling.on_cycle([happened(1), happened(2)], KINDS, NOON)
         settled(store, telling)
     assert hook.texts == ["event 1", "event 2"], "order is kept while the first is tried again"
     assert (hook.tries, mail.tries, len(mail.items)) == (4, 4, 2)
@@ -104,12 +104,12 @@ def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried
     hook, failures = Box(failing=3), list[Delivery]()
     with webhook(hook) as url:
         telling = announcer(store, channel(apprise_send(url, "H", 15), attempts=3), failed=failures.append)
-        telling.looked([happened(1)], KINDS, NOON)
+        telling.on_cycle([happened(1)], KINDS, NOON)
         hook.until(3, tries=True)
-        telling.looked([happened(2)], KINDS, NOON + 1)
+        telling.on_cycle([happened(2)], KINDS, NOON + 1)
         settled(store, telling)
     assert hook.texts == ["event 2"]
-    assert [(one.letter.text, one.why) for one in failures] == [("event 1", "not taken")]
+    assert [(one.message.text, one.why) for one in failures] == [("event 1", "not taken")]
     (target,) = store.alerts.targets().values()
     assert (target.failures, target.waiting) == (0, 0)
     assert target.failed_s is not None
@@ -119,7 +119,7 @@ def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Sto
     with silent() as gone:
         pass
     telling = announcer(store, channel(apprise_send(gone, "G", 5), attempts=2))
-    telling.looked([happened(1), happened(2)], KINDS, NOON)
+    telling.on_cycle([happened(1), happened(2)], KINDS, NOON)
     settled(store, telling)
     (target,) = store.alerts.targets().values()
     assert (target.failures, target.why, target.delivered_s) == (2, "not taken", None)
@@ -136,10 +136,10 @@ def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: S
 
     with webhook(hook) as url:
         telling = announcer(store, channel(never, "silent"), channel(apprise_send(url, "H", 15)))
-        telling.looked([happened(0)], KINDS, NOON)
+        telling.on_cycle([happened(0)], KINDS, NOON)
         assert entered.wait(60)
         for number in range(1, 20):
-            telling.looked([happened(number)], KINDS, NOON + number)
+            telling.on_cycle([happened(number)], KINDS, NOON + number)
         hook.until(20)
         assert not over.is_set()
         telling.close(within_s=0)
@@ -150,7 +150,7 @@ def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: S
 def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(store: Store) -> None:
     with silent() as url:
         telling = announcer(store, channel(apprise_send(url, "S", 0.2), attempts=2))
-        telling.looked([happened(1)], KINDS, NOON)
+        telling.on_cycle([happened(1)], KINDS, NOON)
         settled(store, telling)
     (target,) = store.alerts.targets().values()
     assert (target.failures, target.why) == (1, UNANSWERED)
@@ -160,16 +160,16 @@ def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) 
     hook, over = Box(), threading.Event()
     with webhook(hook) as url:
         first = announcer(store, channel(apprise_send(url, "H", 15)), channel(stuck(over), "slow"))
-        first.looked([HALT, happened(1)], KINDS, NOON)
+        first.on_cycle([HALT, happened(1)], KINDS, NOON)
         hook.until(2)
-        first.looked([HALT], KINDS, NOON + 1)
+        first.on_cycle([HALT], KINDS, NOON + 1)
         while store.alerts.targets()["hook"].waiting:  # what arrived is written down by a look
             time.sleep(0.02)
-            first.looked([HALT], KINDS, NOON + 1)
+            first.on_cycle([HALT], KINDS, NOON + 1)
         slow = Box()
         second = announcer(store, channel(apprise_send(url, "H", 15)), channel(into(slow), "slow"))
         second.begin()
-        second.looked([HALT], KINDS, NOON + HOUR)
+        second.on_cycle([HALT], KINDS, NOON + HOUR)
         settled(store, second)
     over.set()
     assert hook.texts == ["halted", "event 1"]
@@ -179,7 +179,7 @@ def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) 
 def test_what_waits_for_a_target_that_is_no_more_is_dropped(store: Store) -> None:
     over = threading.Event()
     telling = announcer(store, channel(stuck(over), "old"))
-    telling.looked([happened(1)], KINDS, NOON)
+    telling.on_cycle([happened(1)], KINDS, NOON)
     announcer(store, channel(lambda *_: "", "new")).begin()
     assert store.alerts.pending() == ()
     over.set()
@@ -194,9 +194,9 @@ def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> N
         return ""
 
     telling = announcer(store, channel(slow))
-    telling.looked([happened(-1)], KINDS, NOON)
+    telling.on_cycle([happened(-1)], KINDS, NOON)
     assert entered.wait(60)
-    telling.looked([happened(number) for number in range(MAX_QUEUED + 20)], KINDS, NOON + 1)
+    telling.on_cycle([happened(number) for number in range(MAX_QUEUED + 20)], KINDS, NOON + 1)
     (target,) = store.alerts.targets().values()
     assert (target.waiting, target.lost) == (MAX_QUEUED, 21)
     assert [letter.text for letter in store.alerts.pending()][:: MAX_QUEUED - 1] == ["event 20", f"event {MAX_QUEUED + 19}"]
@@ -215,7 +215,7 @@ def test_a_target_hears_only_what_it_asked_for(store: Store) -> None:
         RULES,
         lambda _: None,
     )
-    telling.looked([DONE, HALT], KINDS, NOON)
+    telling.on_cycle([DONE, HALT], KINDS, NOON)
     settled(store, telling)
     assert (all_of_it.texts, halts.texts) == (["done", "halted"], ["halted"])
 
@@ -225,7 +225,7 @@ def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> No
         raise requests.ConnectionError(f"https://{SECRET}.example")
 
     telling = announcer(store, channel(broken))
-    telling.looked([DONE], KINDS, NOON)
+    telling.on_cycle([DONE], KINDS, NOON)
     settled(store, telling)
     assert store.alerts.targets()["hook"].why == "ConnectionError"
 
@@ -265,7 +265,7 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
         telling = announcer(
             store, channel(apprise_send(url, "H", 15)), channel(apprise_send(gone.replace("never", SECRET), "G", 0.2), "gone", 1)
         )
-        telling.looked([DONE], KINDS, NOON)
+        telling.on_cycle([DONE], KINDS, NOON)
         settled(store, telling)
         with pytest.raises(ConfigError, match=r"WRONG.*no address") as refused:
             apprise_send(f"nonsense://{SECRET}", "WRONG", 15)

@@ -33,7 +33,7 @@ class Told:
     def look(self, at_s: int, *alerts: Alert, judged: frozenset[AlertKind] = KINDS) -> list[str]:
         found = decide_alerts(tuple(self.states.values()), alerts, judged, at_s, self.rules)
         self.states |= {state.key: state for state in found.changed}
-        return [state.text for state in found.told]
+        return [state.text for state in found.to_send]
 
 
 def test_what_lasts_is_told_once_when_it_begins() -> None:

@@ -71,7 +71,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
         while going.next():
             pass
         found = going.result()
-        store = going.desk.store
+        store = going.context.store
         assert [(flow.kind, flow.delta_raw) for flow in store.balances.transfers()] == [
             (ExternalTransferKind.DEPOSIT, 4_000 * COIN),
             (ExternalTransferKind.WITHDRAWAL, -6_000 * COIN),
@@ -87,7 +87,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
 def test_bars_with_flows_are_looked_at_and_the_others_change_nothing() -> None:
     table, flows = random_table(4, 40), (at(7, 3_000), at(19, -2_000), at(20, -100))
     quick, whole = simulated(table, flows=flows), simulated(table, flows=flows, looks_at_all=True)
-    assert quick.looked < whole.looked == 40
+    assert quick.evaluated < whole.evaluated == 40
     assert quick.rebalances == whole.rebalances
     assert quick.config_hash == whole.config_hash
     assert np.array_equal(quick.equity, whole.equity)

@@ -41,7 +41,7 @@ def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and
     assert 0 < len(found.rebalances) == sum(one.succeeded for one in found.rebalances)
     assert max(one.time_s for one in found.rebalances) < USDC_ENDS_S
     assert found.gas > 0
-    assert found.looked < 100
+    assert found.evaluated < 100
     assert np.isfinite(found.equity).all()
     assert [one.year for one in found.taxes] == [2021, 2022]
 

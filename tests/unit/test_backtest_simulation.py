@@ -83,7 +83,7 @@ def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
     assert same(quick, whole)
     assert len(quick.rebalances) >= 2
     assert quick.halted == 4 + 2  # prices are fresh until they are three bars old
-    assert quick.looked < whole.looked == 40
+    assert quick.evaluated < whole.evaluated == 40
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
     assert same(quick, whole)
     assert quick.kept == whole.kept
     assert len(quick.rebalances) >= 2
-    assert quick.looked <= 15 < whole.looked == 20
+    assert quick.evaluated <= 15 < whole.evaluated == 20
 
 
 def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is_always_asked_does(
@@ -116,7 +116,7 @@ def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is
             while going.next():
                 pass
             assert len(going.result().rebalances) >= 2
-            store = going.desk.store
+            store = going.context.store
             return [store.steps.input_json(line.id) or "" for line in store.steps.newest(200)]
 
     quick = steps()
@@ -162,7 +162,7 @@ def test_stored_steps_decide_anew_what_they_decided() -> None:
     with open_run(halves(), hourly(BTC=CROSSING), replace(DEEP, looks_at_all=True)) as going:
         while going.next():
             pass
-        store = going.desk.store
+        store = going.context.store
         decided = 0
         for line in store.steps.newest(100):
             text = store.steps.input_json(line.id)
@@ -185,7 +185,7 @@ def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(s
     wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
     made = SimulationSettings(Fraction(depth), 3_000, Fraction(10_000), pool, gas_gwei * 10**9, looks_at_all=True)
     with open_run(wanted, random_table(seed, 8, volatility=0.1), made) as going:
-        world, store = going.world, going.desk.store
+        world, store = going.world, going.context.store
         before = dict(world.wallet.balances)
         while going.next():
             here = [fill for fill in world.fills if fill.bar == world.bar]
@@ -215,8 +215,8 @@ def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
         while going.next():
             if going.outcome is not None and going.outcome.transactions:
                 break
-        swap = next(intent for intent in going.desk.store.journal.intents(limit=100) if intent.kind is IntentKind.SWAP)
-        plan = going.desk.store.journal.grant(swap.id).plan
+        swap = next(intent for intent in going.context.store.journal.intents(limit=100) if intent.kind is IntentKind.SWAP)
+        plan = going.context.store.journal.grant(swap.id).plan
         assert plan is not None
         predicted = plan.legs[0].amount_out_raw
         assert swap.receipt is not None

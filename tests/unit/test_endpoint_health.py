@@ -24,7 +24,7 @@ def clock() -> Hands:
 
 def test_an_endpoint_of_which_nothing_is_known_is_thought_well_of(clock: Hands) -> None:
     health = EndpointHealth(clock)
-    assert (health.score, health.circuit, health.standing.latency_s) == (1.0, Circuit.CLOSED, None)
+    assert (health.score, health.circuit, health.state.latency_s) == (1.0, Circuit.CLOSED, None)
 
 
 def test_failures_lower_the_score_and_time_forgets_them_by_halves(clock: Hands) -> None:
@@ -44,7 +44,7 @@ def test_of_two_that_always_answer_the_faster_scores_more(clock: Hands) -> None:
         fast.success(0.05)
         slow.success(2.0)
     assert fast.score > 2 * slow.score
-    assert slow.standing.latency_s == pytest.approx(2.0)
+    assert slow.state.latency_s == pytest.approx(2.0)
 
 
 def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: Hands) -> None:
@@ -53,7 +53,7 @@ def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: Hand
         health.failure("down")
     assert health.circuit is Circuit.CLOSED
     health.failure("down")
-    assert (health.circuit, health.standing.rest_s, health.standing.why) == (Circuit.OPEN, FIRST_REST_S, "down")
+    assert (health.circuit, health.state.rest_s, health.state.why) == (Circuit.OPEN, FIRST_REST_S, "down")
     clock.now_s += FIRST_REST_S
     assert health.circuit is Circuit.TRIAL
     health.success(0.1)
@@ -68,8 +68,8 @@ def test_each_failed_trial_doubles_the_rest_up_to_a_bound(clock: Hands) -> None:
         health.failure("down")
     rests = []
     for _ in range(12):
-        rests.append(health.standing.rest_s)
-        clock.now_s += health.standing.rest_s
+        rests.append(health.state.rest_s)
+        clock.now_s += health.state.rest_s
         assert health.circuit is Circuit.TRIAL
         health.failure("still down")
     assert rests[:4] == [FIRST_REST_S * 2**n for n in range(4)]
@@ -88,7 +88,7 @@ def test_successes_in_between_keep_it_in_service(clock: Hands) -> None:
 def test_a_wait_that_was_asked_for_is_kept_within_reason(clock: Hands, asked_s: float, kept_s: float) -> None:
     health = EndpointHealth(clock)
     health.failure("too many requests", asked_s)
-    assert health.standing.rest_s == kept_s
+    assert health.state.rest_s == kept_s
     assert health.circuit is (Circuit.WAIT if kept_s else Circuit.CLOSED)
     clock.now_s += kept_s
     assert health.circuit is Circuit.CLOSED
@@ -108,4 +108,4 @@ def test_one_that_was_outvoted_comes_last_and_is_asked_all_the_same(clock: Hands
     for _ in range(10):
         liar.blame("lied")
     assert liar.score < honest.score
-    assert (liar.circuit, liar.standing.why) == (Circuit.CLOSED, "lied")
+    assert (liar.circuit, liar.state.why) == (Circuit.CLOSED, "lied")

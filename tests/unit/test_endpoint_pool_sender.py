@@ -176,7 +176,7 @@ def test_of_two_estimates_the_higher_counts() -> None:
 )
 def test_one_liar_falsifies_no_receipt(lie: dict[str, str]) -> None:
     lying, panel = against(eth_getTransactionReceipt=RECEIPT | lie)
-    receipt = lying.look(HASH).receipt
+    receipt = lying.status_of(HASH).receipt
     assert receipt is not None
     assert (receipt.status, receipt.block_number, receipt.gas_used) == (1, 0x10, 0x5208)
     assert mentions(why(panel), "a receipt")
@@ -184,18 +184,18 @@ def test_one_liar_falsifies_no_receipt(lie: dict[str, str]) -> None:
 
 def test_a_receipt_that_one_alone_shows_is_a_transaction_on_its_way() -> None:
     alone = sender(node("liar"), *(node(n, eth_getTransactionReceipt=None, eth_getTransactionByHash=None) for n in "ab"))
-    assert (alone.look(HASH).state, alone.look(HASH).receipt) == ("pending", None)
+    assert (alone.status_of(HASH).state, alone.status_of(HASH).receipt) == ("pending", None)
 
 
 def test_a_hash_is_unknown_only_when_nobody_knows_it() -> None:
     blank: dict[str, object] = {"eth_getTransactionReceipt": None, "eth_getTransactionByHash": None}
-    assert sender(node("a", **blank), node("b", **blank)).look(HASH).state == "unknown"
+    assert sender(node("a", **blank), node("b", **blank)).status_of(HASH).state == "unknown"
     assert (
-        sender(node("a", **blank), node("b", **blank), node("c", **(blank | {"eth_getTransactionByHash": {}}))).look(HASH).state
+        sender(node("a", **blank), node("b", **blank), node("c", **(blank | {"eth_getTransactionByHash": {}}))).status_of(HASH).state
         == "pending"
     )
     with pytest.raises(Retryable, match="1 of 2"):
-        sender(node("a", **blank), node("b", **(blank | {"eth_getTransactionReceipt": DOWN}))).look(HASH)
+        sender(node("a", **blank), node("b", **(blank | {"eth_getTransactionReceipt": DOWN}))).status_of(HASH)
 
 
 # sending

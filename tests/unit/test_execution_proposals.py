@@ -40,7 +40,7 @@ class Owner:
         self.made.chain.mine(HASH)
 
     def carried(self, _unsigned: UnsignedTx, _since_block: int) -> MinedTransaction | None:
-        seen = self.made.chain.look(HASH)
+        seen = self.made.chain.status_of(HASH)
         return None if seen.receipt is None else MinedTransaction(HASH, seen.receipt.block_number, self.same)
 
 

@@ -164,9 +164,9 @@ def test_nothing_is_adopted_while_a_stranger_is_pending(tmp_path: Path) -> None:
 def test_a_late_answer_of_a_slow_endpoint_is_not_taken_for_a_stranger(tmp_path: Path) -> None:
     made = bench(tmp_path)
     killed_at(made, "after:send")
-    look = made.chain.look
+    look = made.chain.status_of
     answers = iter(["unknown", "unknown"])
-    made.chain.look = lambda h: replace(look(h), state="unknown", receipt=None) if next(answers, None) else look(h)
+    made.chain.status_of = lambda h: replace(look(h), state="unknown", receipt=None) if next(answers, None) else look(h)
     (intent,) = made.executor().reconcile()
     assert intent.state is S.FINAL
     assert len(made.chain.sent) == 1

@@ -87,13 +87,13 @@ def test_turnover_is_half_of_all_changes() -> None:
 
 def swapped(folder: Path, *transfers: Transfer):
     made = bench(folder)
-    look = made.chain.look
+    look = made.chain.status_of
 
     def with_transfers(tx_hash: str):
         seen = look(tx_hash)
         return replace(seen, receipt=replace(seen.receipt, transfers=transfers)) if seen.receipt else seen
 
-    made.chain.look = with_transfers
+    made.chain.status_of = with_transfers
     return made, made.run()
 
 

@@ -35,7 +35,7 @@ def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
 
 def test_a_look_sets_every_figure() -> None:
     metrics = Metrics(now_s=lambda: 1_012.0)
-    metrics.looked(LOOK)
+    metrics.on_cycle(LOOK)
     found = values(metrics)
     assert found[("trimtab_looks_total", "done")] == 1
     assert found[("trimtab_transactions_total", "swap", "final")] == 1
@@ -48,7 +48,7 @@ def test_a_look_sets_every_figure() -> None:
     assert found[("trimtab_endpoint_score", "a")] == 0.5
     assert found[("trimtab_open_intents",)] == 1
     assert found[("trimtab_paused",)] == 0
-    metrics.looked(CycleFigures("retryable", 0.1, True, 0))
+    metrics.on_cycle(CycleFigures("retryable", 0.1, True, 0))
     found = values(metrics)
     assert found[("trimtab_portfolio_value",)] == 1000.5, "what a failed look does not know stays"
     assert found[("trimtab_paused",)] == 1
@@ -71,9 +71,9 @@ def test_health_ready_and_metrics_are_answered_and_nothing_else() -> None:
     with serving("127.0.0.1", 0, metrics, health) as port:
         assert asked(port, "/health").status_code == 200
         assert asked(port, "/ready").status_code == 503
-        health.looked("", "")
+        health.on_cycle("", "")
         assert asked(port, "/ready").status_code == 200
-        health.looked("halt: a token is quarantined", "")
+        health.on_cycle("halt: a token is quarantined", "")
         red = asked(port, "/health?verbose")
         assert (red.status_code, red.json()["reasons"]) == (503, ["halt: a token is quarantined"])
         assert "trimtab_healthy 0.0" in asked(port, "/metrics").text

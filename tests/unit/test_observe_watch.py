@@ -80,11 +80,11 @@ def test_health_is_red_with_its_reasons_and_green_again() -> None:
     health = RunHealth(600, time)
     assert health.unhealthy_reason() == []
     assert len(health.not_ready_reason()) == 1
-    health.looked("", "")
+    health.on_cycle("", "")
     assert health.not_ready_reason() == []
-    health.looked("endpoint 'a' is away", "")
+    health.on_cycle("endpoint 'a' is away", "")
     assert health.unhealthy_reason() == ["endpoint 'a' is away"]
-    health.looked("", "lunch")
+    health.on_cycle("", "lunch")
     assert (health.unhealthy_reason(), health.not_ready_reason()) == ([], ["paused: lunch"])
     time.now = MAX_MISSED_CYCLES * 600 + 61
     assert mentions(health.unhealthy_reason(), f"{time.now:.0f} s", f"{time.now - 1:.0f} s")

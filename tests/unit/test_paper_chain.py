@@ -130,11 +130,11 @@ def test_a_swap_is_filled_at_the_pools_of_the_block_after_and_not_at_those_it_wa
     seen = world.blocks.next()
     sent = world.send(builders.ROUTER, sale(seen), 8)
     for _ in range(3):
-        assert world.chain.look(sent).state == "pending"
+        assert world.chain.status_of(sent).state == "pending"
         assert world.held("USDC") == 0
     moved = replace(seen, reserve1=seen.reserve1 * 9 // 10)
     world.blocks.next(moved)
-    receipt = world.chain.look(sent).receipt
+    receipt = world.chain.status_of(sent).receipt
     paid = moved.swap(WETH.address, SOLD).amount_out_raw
     assert paid != seen.swap(WETH.address, SOLD).amount_out_raw
     assert receipt is not None and receipt.status == 1
@@ -151,7 +151,7 @@ def test_gas_is_paid_at_the_headers_fees_and_what_reverts_pays_too(world: World)
     pool = world.blocks.next()
     sent = world.send(builders.ROUTER, sale(pool, least_raw=10**12), 8)
     world.blocks.next()
-    receipt = world.chain.look(sent).receipt
+    receipt = world.chain.status_of(sent).receipt
     assert receipt is not None and (receipt.status, receipt.transfers) == (0, ())
     assert world.chain.state().native_wei == native_wei - receipt.gas_cost_wei
     assert (world.held("WETH"), world.chain.state().nonce) == (5 * SOLD, 9)
@@ -163,7 +163,7 @@ def test_two_swaps_of_one_block_meet_each_other_and_one_sent_at_that_block_waits
     sent = [world.send(builders.ROUTER, sale(pool), nonce) for nonce in (8, 9)]
     world.blocks.next()
     late = world.send(builders.ROUTER, sale(pool), 10)
-    assert [world.chain.look(one).state for one in (*sent, late)] == ["mined", "mined", "pending"]
+    assert [world.chain.status_of(one).state for one in (*sent, late)] == ["mined", "mined", "pending"]
     first = pool.swap(WETH.address, SOLD)
     second = first.after.swap(WETH.address, SOLD)
     assert second.amount_out_raw < first.amount_out_raw
@@ -179,7 +179,7 @@ def test_a_swap_without_enough_gas_or_coin_for_it_changes_nothing_and_pays_what_
     native_wei = world.chain.state().native_wei
     sent = world.send(builders.ROUTER, sale(pool), 8, gas=50_000 if short == "gas" else 300_000)
     world.blocks.next()
-    receipt = world.chain.look(sent).receipt
+    receipt = world.chain.status_of(sent).receipt
     assert receipt is not None and (receipt.status, receipt.gas_used) == (0, 50_000 if short == "gas" else 300_000)
     assert (world.held("WETH"), world.held("USDC")) == (5 * SOLD, 0)
     assert world.chain.state().native_wei == max(0, native_wei - receipt.gas_cost_wei)
@@ -188,12 +188,12 @@ def test_a_swap_without_enough_gas_or_coin_for_it_changes_nothing_and_pays_what_
 def test_what_pays_too_little_for_the_block_waits_and_makes_way_for_another_at_its_nonce(world: World) -> None:
     first = world.send(WETH.address, encode_approve(builders.ROUTER, 1), max_fee_wei=2 * GWEI)
     world.blocks.next(base_fee_wei=5 * GWEI)
-    assert world.chain.look(first).state == "pending"
+    assert world.chain.status_of(first).state == "pending"
     assert world.chain.nonces(builders.OWNER) == (7, 8)
     second = world.send(builders.OWNER, "0x", max_fee_wei=6 * GWEI)
-    assert world.chain.look(first).state == "unknown"
+    assert world.chain.status_of(first).state == "unknown"
     world.blocks.next(base_fee_wei=5 * GWEI)
-    receipt = world.chain.look(second).receipt
+    receipt = world.chain.status_of(second).receipt
     assert receipt is not None and receipt.gas_used == 21_000
     assert world.chain.state().allowances == ()
 
@@ -215,14 +215,14 @@ def test_after_a_restart_what_waits_still_waits_and_what_was_filled_stays_filled
     sent = world.send(builders.ROUTER, sale(pool), 8)
     store = open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, WETH.address, "paper")
     again = PaperChain(store.paper, world.blocks, world.blocks.head, PLACE)
-    assert again.look(sent).state == "pending"
+    assert again.status_of(sent).state == "pending"
     world.blocks.next()
-    assert again.look(sent).state == "mined"
+    assert again.status_of(sent).state == "mined"
     held = world.held("USDC")
     assert held > 0
     world.send(builders.ROUTER, sale(pool), 8)
     world.blocks.next()
-    assert world.chain.look(sent).state == "mined"
+    assert world.chain.status_of(sent).state == "mined"
     assert world.held("USDC") == held, "the same bytes a second time do nothing"
     store.close()
 

@@ -120,26 +120,26 @@ def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
     for wanted in (make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD"), halves(Every(6 * HOUR_S))):
         found = simulated(table, wanted)
         assert len(found.rebalances) >= 2
-        assert found.harvest is not None
-        assert found.harvest.advantage == pytest.approx(log(found.final_value / found.hold_value), rel=1e-9)
+        assert found.premium is not None
+        assert found.premium.advantage == pytest.approx(log(found.final_value / found.hold_value), rel=1e-9)
         paid = float(found.fees + found.impact) / float(found.start_value)
-        assert found.harvest.costs == pytest.approx(paid, rel=0.5)
-        assert found.harvest.excess_growth > 0
+        assert found.premium.costs == pytest.approx(paid, rel=0.5)
+        assert found.premium.excess_growth > 0
 
 
 def test_gas_counts_among_costs_and_a_numeraire_with_prices_divides() -> None:
     coin = [100.0, 100, 130, 130, 104]
     wanted = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
     free, paid = simulated(hourly(ETH=coin), wanted), simulated(hourly(ETH=coin), wanted, gas_wei=20 * 10**9)
-    assert free.harvest is not None
-    assert paid.harvest is not None
-    assert paid.harvest.costs - free.harvest.costs == pytest.approx(float(paid.gas / paid.start_value), rel=0.2)
-    assert paid.harvest.advantage == pytest.approx(log(paid.final_value / paid.hold_value), rel=0.05)
+    assert free.premium is not None
+    assert paid.premium is not None
+    assert paid.premium.costs - free.premium.costs == pytest.approx(float(paid.gas / paid.start_value), rel=0.2)
+    assert paid.premium.advantage == pytest.approx(log(paid.final_value / paid.hold_value), rel=0.05)
     divided = simulated(
         hourly(ETH=[close * price for close, price in zip(coin, [1, 2, 3, 2, 1], strict=True)], USD=[1, 2, 3, 2, 1]), wanted
     )
-    assert divided.harvest is not None
-    assert divided.harvest.excess_growth == pytest.approx(free.harvest.excess_growth, rel=1e-9)
+    assert divided.premium is not None
+    assert divided.premium.excess_growth == pytest.approx(free.premium.excess_growth, rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: P
     store_folder.mkdir()
     recorded(store_folder)
     store = open_store(f"sqlite:///{store_folder}/trimtab.db", 31_337, builders.OWNER)
-    store.steps.heard = recorder.write_step
+    store.steps.on_step_recorded = recorder.write_step
     store.steps.end("0" * 12, "hold", "again", None, "hold")
     assert store.steps.newest(10)[-1].reason == "again"
     assert len(heard) == 1 and "be recorded" in heard[0]

@@ -80,7 +80,7 @@ def kept(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | None]]) 
     """The folder of files of these steps, written as the engine writes them."""
     place = folder / "steps"
     with closing(open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, OWNER)) as store:
-        store.steps.heard = StepRecorder(place, DIGEST, "live", ROOMY).write_step
+        store.steps.on_step_recorded = StepRecorder(place, DIGEST, "live", ROOMY).write_step
         for number, (found, asked) in enumerate(steps):
             name, word = f"{number:012x}", type(found.decision).__name__.lower()
             store.steps.begin(name, NOW_S, codec.dumps(found.step_input), None if asked is None else codec.dumps(asked))
@@ -140,7 +140,7 @@ def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> No
         for link, usdc in ((2_000, 2_000), (0, 4_000))
     )
     with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER, had.portfolio.wrapped_native)) as store:
-        store.steps.heard = StepRecorder(tmp_path / "steps", DIGEST, "live", ROOMY).write_step
+        store.steps.on_step_recorded = StepRecorder(tmp_path / "steps", DIGEST, "live", ROOMY).write_step
         world = World(store, had, lambda _: False, lacks=(LINK.address,))
 
         def vanishes(to: str, _: int) -> None:

@@ -101,7 +101,7 @@ def receipt_json(**changes: object) -> dict[str, object]:
 
 
 def test_a_receipt_tells_the_erc20_transfers_and_no_other_event() -> None:
-    seen = sending(None, receipt_json(), {"hash": HASH})[0].look(HASH)
+    seen = sending(None, receipt_json(), {"hash": HASH})[0].status_of(HASH)
     assert seen.state == "mined" and seen.receipt is not None
     assert seen.receipt.transfers == (Transfer("0x" + "11" * 20, WALLET, ROUTER, 5),)
     assert (seen.receipt.block_number, seen.receipt.gas_used, seen.receipt.effective_gas_price_wei) == (16, 21_000, GWEI)
@@ -114,7 +114,7 @@ def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
     data = "0x" + "".join(f"{number:064x}" for number in (10**20, 5, 6))
     grown = [{"address": manager, "topics": [INCREASE_LIQUIDITY, f"0x{number:064x}"], "data": data} for number in (7, 8)]
     odd = {"address": manager, "topics": [INCREASE_LIQUIDITY, f"0x{9:064x}"], "data": "0x"}
-    seen = sending(None, receipt_json(logs=[minted, moved, *grown, odd]), {"hash": HASH})[0].look(HASH)
+    seen = sending(None, receipt_json(logs=[minted, moved, *grown, odd]), {"hash": HASH})[0].status_of(HASH)
     assert seen.receipt is not None
     assert seen.receipt.added == (
         LiquidityAdded(manager, 7, 10**20, (5, 6), WALLET),
@@ -123,7 +123,7 @@ def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
 
 
 def test_a_receipt_without_block_is_not_mined_yet() -> None:
-    assert sending(None, receipt_json(blockHash=None), {"hash": HASH})[0].look(HASH).state == "pending"
+    assert sending(None, receipt_json(blockHash=None), {"hash": HASH})[0].status_of(HASH).state == "pending"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_receipt_without_block_is_not_mined_yet() -> None:
 )
 def test_a_receipt_that_makes_no_sense_is_an_error_and_not_an_answer(receipt: object) -> None:
     with pytest.raises(Retryable):
-        sending(None, receipt, {"hash": HASH})[0].look(HASH)
+        sending(None, receipt, {"hash": HASH})[0].status_of(HASH)
 
 
 def simulating(call: object, gas: object, **changes: object) -> NodeSender:

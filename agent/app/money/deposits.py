@@ -67,7 +67,7 @@ def invest(
     invested; `only` names the transfers to invest instead. Raises Refused if none fits, ConfigError
     for a number that is not a deposit.
     """
-    context = agent.desk
+    context = agent.context
     if not send:
         found = _find_deposits(current_step_input(context.readers, context.store), only)
         return (
@@ -103,7 +103,7 @@ def _invest_request(found: InvestmentReport) -> Invest:
 
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None:
     """Return the top-up with slices to come; record a complete one as ended."""
-    step = agent.desk.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
+    step = agent.context.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
     under = purchase.active_purchase(step)
     if under is None:
         return None
@@ -111,7 +111,7 @@ def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None
     stands = gradual_execution.decide_slice(step, compute_drifts(step, prices), prices)
     if stands is None or not stands.ended:
         return under
-    agent.desk.store.executions.end(under.id, "ended", stands.ended, step.snapshot.head.timestamp_s)
+    agent.context.store.executions.end(under.id, "ended", stands.ended, step.snapshot.head.timestamp_s)
     return None
 
 
@@ -138,7 +138,7 @@ def _confirm_deposits(agent: Agent, came: tuple[ExternalTransfer, ...]) -> None:
     """Record the deposits before any of them is spent."""
     for flow in came:
         if flow.id:
-            agent.desk.store.balances.classify(flow.id, ExternalTransferKind.DEPOSIT, agent.desk.clock.now_s())
+            agent.context.store.balances.classify(flow.id, ExternalTransferKind.DEPOSIT, agent.context.clock.now_s())
 
 
 def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReaders:
@@ -176,7 +176,7 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
     """Compare balances now, record unexplained changes, and list them; `everything` includes
     classified transfers.
     """
-    readers, store = agent.desk.readers, agent.desk.store
+    readers, store = agent.context.readers, agent.context.store
     snapshot = readers.reader.snapshot()
     present = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, present)

@@ -68,8 +68,8 @@ def pause_hard(
     with open_agent(loaded) as agent:
         found = agent.takes_back()
         if not send or not (sure or confirm(found)):
-            return HardPauseReport(reason, agent.desk.switch.is_hard(), found)
-        agent.desk.switch.pause(reason, int(time.time()), hard=True)
+            return HardPauseReport(reason, agent.context.switch.is_hard(), found)
+        agent.context.switch.pause(reason, int(time.time()), hard=True)
         try:
             return HardPauseReport(reason, True, found, agent.cancel_and_revoke(reason, progress))
         except LockHeld as held:
@@ -109,7 +109,7 @@ def revoke(
     (`send`) reset them to zero, one by one. `tokens` are symbols or addresses, by default all of
     the config. Raises ConfigError for a token that the config does not list.
     """
-    wanted = [agent.token(name, "TOKEN").address for name in tokens] or list(agent.desk.tokens)
+    wanted = [agent.token(name, "TOKEN").address for name in tokens] or list(agent.context.tokens)
     found = _open_allowances(agent, wanted)
     unread = ", ".join(f"{one.label} for the {one.holder}" for one in found if one.raw is None)
     shown = RevocationReport(found, "planned" if any(one.raw for one in found) else "clear", f"cannot be read: {unread}" if unread else "")
@@ -117,7 +117,7 @@ def revoke(
         return shown
     if not confirm(shown):
         return replace(shown, state="declined", reason="not confirmed; nothing was sent")
-    context = agent.desk
+    context = agent.context
     with wiring.open_actors(context, never_confirm, progress) as actors:
         actors.executor.reconcile()
         step, step_id = current_step_input(context.readers, context.store), uuid.uuid4().hex[:12]
@@ -138,7 +138,7 @@ def revoke(
 
 def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance, ...]:
     """Return every open allowance, and every unreadable one."""
-    context, holders = agent.desk, _holders(agent)
+    context, holders = agent.context, _holders(agent)
     pairs = [(token, spender) for token in tokens for spender in holders]
     answers = read_allowances(context.line, context.config.wallet.address, pairs)
     named = ((token, spender, raw) for (token, spender), raw in zip(pairs, answers, strict=True) if raw != 0)
@@ -149,7 +149,7 @@ def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance
 
 def _holders(agent: Agent) -> dict[str, str]:
     """Contracts that may ever have received an allowance, by address, with their role."""
-    config = agent.desk.config
+    config = agent.context.config
     v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
     found = {PERMIT2: "Permit2"}
     if v3 is not None:
@@ -158,4 +158,4 @@ def _holders(agent: Agent) -> dict[str, str]:
         found[v2.router] = "V2 router"
     if config.execution.rebalancer is not None:
         found[config.execution.rebalancer] = "rebalancer"
-    return found | composer.allowed_spenders(agent.desk.execution)
+    return found | composer.allowed_spenders(agent.context.execution)

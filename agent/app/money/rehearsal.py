@@ -84,17 +84,17 @@ def rehearse_trade(
         asked.append(asked[0] if asked else confirm(_shown(outcome)))
         return asked[0]
 
-    with wiring.open_actors(agent.desk, once, progress) as actors:
+    with wiring.open_actors(agent.context, once, progress) as actors:
         actors.executor.reconcile()
-        step = current_step_input(agent.desk.readers, agent.desk.store)
+        step = current_step_input(agent.context.readers, agent.context.store)
         home, other, first, raw = _first(agent, step, token)  # time may have passed while waiting for the wallet
         if first.kind is not OutcomeKind.PLANNED:
             return _shown(first)
-        there = engine.run_step(agent.desk.readers, Swap(home.address, other.address, raw), agent.desk.store, actors)
+        there = engine.run_step(agent.context.readers, Swap(home.address, other.address, raw), agent.context.store, actors)
         if there.kind is not OutcomeKind.DONE:
             return _ended((there,), (), "declined" if there.kind is OutcomeKind.DECLINED else "failed", there.reason)
         one = _completed_leg(agent, there, home, other, raw)
-        again = engine.run_step(agent.desk.readers, Swap(other.address, home.address, one.got_raw), agent.desk.store, actors)
+        again = engine.run_step(agent.context.readers, Swap(other.address, home.address, one.got_raw), agent.context.store, actors)
         if again.kind is not OutcomeKind.DONE:
             return _ended((there, again), (one,), "failed", f"the way back: {again.reason}")
         ways = (one, _completed_leg(agent, again, other, home, one.got_raw))
@@ -158,7 +158,7 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
         if doubled < DOUBLINGS - 1 and raw < most_raw and _exceeds_plan_cost(step, sold, bought, raw):
             raw = min(2 * raw, most_raw)
             continue
-        outcome = engine.evaluate_input(step, proposals.manual_swap(sold.address, bought.address, raw), agent.desk.readers.evidence)
+        outcome = engine.evaluate_input(step, proposals.manual_swap(sold.address, bought.address, raw), agent.context.readers.evidence)
         verdicts = outcome.verdicts or (() if outcome.plan is None else outcome.plan.verdicts)
         failing = {verdict.guard for verdict in verdicts if not verdict.passed}
         enough = outcome.kind is OutcomeKind.PLANNED or not failing or not failing <= SIZE_GUARDS

@@ -89,7 +89,7 @@ def stop(
     From its first durable write on, `run` and `rebalance` refuse until the owner resumes. Raises ConfigError if a different shutdown is
     under way.
     """
-    context, address = agent.desk, None if send_to is None else parse_address(send_to, "--send-to")
+    context, address = agent.context, None if send_to is None else parse_address(send_to, "--send-to")
     request = _open_stop(agent, to_stable, address)
     to_stable, address = (request.to_stable, request.to) if request is not None else (to_stable, address)
     shown = _planned_shutdown(agent, to_stable, address)
@@ -105,7 +105,7 @@ def stop(
 
 def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerRequest | None:
     """Return the shutdown under way. Raises ConfigError if it differs from the requested one."""
-    found = agent.desk.store.requests.stopping()
+    found = agent.context.store.requests.stopping()
     if found is None or found.state is not RequestState.OPEN:
         return None
     if (to_stable or address is not None) and (found.to_stable, found.to) != (to_stable, address):
@@ -117,7 +117,7 @@ def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerReque
 
 
 def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
-    context = agent.desk
+    context = agent.context
     taken = open_exposure(context.readers, context.store)
     step, sales = taken.step_input, _planned_sales(context.readers) if to_stable else ()
     payments = () if address is None else _free(_sold(step, sales))
@@ -161,7 +161,7 @@ class _Shutdown:
     """
 
     def __init__(self, agent: Agent, actors: StepActors, request: OwnerRequest, shown: ShutdownReport) -> None:
-        self._desk, self._actors, self._request, self._shown = agent.desk, actors, request, shown
+        self._desk, self._actors, self._request, self._shown = agent.context, actors, request, shown
         self._sent: list[Intent] = []
 
     def execute(self) -> ShutdownReport:

@@ -76,15 +76,15 @@ def withdraw(  # noqa: PLR0913
     def asking(step: StepInput) -> WithdrawalRun:
         payments = pro_rata_payments(agent, step, amount) if pro_rata else (single_payment(agent, step, amount, token),)
         withdrawal_run.require_alone(step, (one.token for one in payments))
-        return WithdrawalRun(agent.desk, payments, address)
+        return WithdrawalRun(agent.context, payments, address)
 
     step = withdrawals.reserve_pending_deposits(agent.step_input())
     if not send:
-        return asking(step).looked(step)
+        return asking(step).report(step)
     asking(step)  # an impossible withdrawal is refused before waiting for the wallet
-    with wiring.open_actors(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
+    with wiring.open_actors(agent.context, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
         actors.executor.reconcile()
-        asked = asking(withdrawable_step(agent.desk))
+        asked = asking(withdrawable_step(agent.context))
         return asked.execute(actors, confirm)
 
 
@@ -101,15 +101,15 @@ def resume(
             if request.to is not None and request.to != parse_address(to, "--to"):
                 raise ConfigError(f"--to: withdrawal {number} goes to {request.to}", "release it and start a new withdrawal")
             request = replace(request, to=parse_address(to, "--to"))
-        return WithdrawalRun(agent.desk, _unpaid(step, number), request.to, request)
+        return WithdrawalRun(agent.context, _unpaid(step, number), request.to, request)
 
     step = withdrawals.reserve_pending_deposits(agent.step_input())
     asked = asking(step)
     if not send:
-        return asked.looked(step)
-    with wiring.open_actors(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
+        return asked.report(step)
+    with wiring.open_actors(agent.context, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
         actors.executor.reconcile()
-        step = withdrawable_step(agent.desk)
+        step = withdrawable_step(agent.context)
         asked = asking(step)  # another process may have paid or released it
         withdrawal_run.require_due(asked.request, step)
         return asked.execute(actors, confirm)
@@ -120,13 +120,13 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
     payment is pending, LockHeld while another process, possibly paying, holds the wallet.
     """
     _open_request(agent, number)
-    store = agent.desk.store
-    with wiring.open_actors(agent.desk, never_confirm, progress, signs=False):
+    store = agent.context.store
+    with wiring.open_actors(agent.context, never_confirm, progress, signs=False):
         request = _open_request(agent, number)
         under_way = [intent for intent, _ in store.requests.paid(number) if intent.state in UNMINED_STATES]
         if under_way:
             raise Retryable(f"«{under_way[0].note}» is on its way", "trimtab reconcile, then release what was not paid")
-        store.requests.end(number, RequestState.RELEASED, agent.desk.clock.now_s())
+        store.requests.end(number, RequestState.RELEASED, agent.context.clock.now_s())
     return replace(request, state=RequestState.RELEASED)
 
 
@@ -135,7 +135,7 @@ def _unpaid(step: StepInput, number: int) -> tuple[Payment, ...]:
 
 
 def _open_request(agent: Agent, number: int) -> OwnerRequest:
-    for request in agent.desk.store.requests.newest(1_000, open_only=True):
+    for request in agent.context.store.requests.newest(1_000, open_only=True):
         if request.id == number and request.kind is RequestKind.WITHDRAW:
             return request
     raise ConfigError(f"withdrawal {number} is not open", "trimtab withdraw lists open withdrawals")

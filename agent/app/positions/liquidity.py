@@ -67,10 +67,12 @@ def liquidity(agent: Agent) -> LiquidityReport:
     """Read the wallet's positions, confirmed or not; writes and sends nothing."""
     step = agent.step_input()
     prices = reference_prices(step).by_token
-    venue = agent.desk.config.venues.uniswap_v3
+    venue = agent.context.config.venues.uniswap_v3
     head = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
     manager = None if venue is None else venue.position_manager
-    ignored = find_unsolicited_positions(agent.desk.line, step.snapshot.owner, manager, agent.desk.pools, step.portfolio.positions, head)
+    ignored = find_unsolicited_positions(
+        agent.context.line, step.snapshot.owner, manager, agent.context.pools, step.portfolio.positions, head
+    )
     try:
         whole: Value | None = investable_total(compute_drifts(step, prices))
         lost: Value | None = valuation.expected_loss(step, prices)
@@ -108,7 +110,7 @@ def take_position(agent: Agent, number: str) -> Document:
         raise ConfigError(
             f"position: {number!r} is not the number of a V3 position", "see trimtab lp; a pair is confirmed in portfolio.positions"
         )
-    context, store = agent.desk, agent.desk.store
+    context, store = agent.context, agent.context.store
     venue, lp = context.config.venues.uniswap_v3, context.config.lp
     if venue is None or lp is None:
         raise ConfigError("position: the config has no [venues.uniswap_v3] or no [lp]", "add them: they say how positions are judged")

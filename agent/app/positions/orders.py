@@ -50,7 +50,7 @@ def standing_orders(agent: Agent) -> OrdersDocument:
     selling = any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders)
     document = orders_document(agent.plan().step_input if selling else step)  # plans alone show refusals by guards
     limits: list[OpenLimitOrderDocument] = [
-        {**order_document(one), **limit_prices(one, step)} for one in agent.desk.store.executions.limit_orders() if one.state == "open"
+        {**order_document(one), **limit_prices(one, step)} for one in agent.context.store.executions.limit_orders() if one.state == "open"
     ]
     return {**document, "limit_orders": limits}
 
@@ -152,7 +152,7 @@ def _write(agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[Con
 
     Raises Retryable if a running agent wrote first.
     """
-    store = agent.desk.store
+    store = agent.context.store
     found, turn = store.orders.standing()
     others = [order for order in found if order.key not in keys]
     if not store.orders.update((*others, *changed), None, turn):
@@ -278,7 +278,7 @@ def swap_at_limit(
     continues it. `sure` receives the limit and the market price (describe.limit_prices). Raises
     ConfigError for an invalid price or time.
     """
-    context = agent.desk
+    context = agent.context
     made = _order(agent, asked)
     shown = engine.evaluate(context.readers, proposals.single_order(made))
     if not send:
@@ -314,7 +314,7 @@ def _order(agent: Agent, asked: LimitOrderRequest) -> LimitOrder:
     exact = Fraction(parse_raw(asked.price, 36, "--limit"), 10**36) * Fraction(10) ** (bought.decimals - sold.decimals)
     if exact == 0:
         raise ConfigError("--limit must be above 0", "give the minimum --out per --in, or omit --limit")
-    head_s = agent.desk.readers.reader.snapshot().head.timestamp_s
+    head_s = agent.context.readers.reader.snapshot().head.timestamp_s
     until_s = _until(asked.until, head_s)
     least = f"{price_text(exact, sold.decimals, bought.decimals)} {bought.label}"
     note = f"sell {decimal_text(raw, sold.decimals)} {sold.label} at {least} or better"

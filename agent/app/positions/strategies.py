@@ -45,7 +45,7 @@ def take_over_strategies(agent: Agent, sure: Callable[[StrategiesDocument], bool
     holdings are shared by capital. Raises ConfigError if there is nothing to do, Refused while a
     token is in quarantine.
     """
-    context, readers = agent.desk, agent.desk.readers
+    context, readers = agent.context, agent.context.readers
     snapshot = readers.reader.snapshot()
     present = partial(readers.step_input_at, snapshot)
     settle_mined(context.store, snapshot, present)

@@ -144,7 +144,7 @@ def newest_step_input(store: Store) -> StepInput | None:
 
 def refresh_ledger(agent: Agent) -> None:
     """Read the chain and bring the ledger up to date; sends nothing."""
-    readers, store = agent.desk.readers, agent.desk.store
+    readers, store = agent.context.readers, agent.context.store
     snapshot = readers.reader.snapshot()
     present = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, present)
@@ -209,7 +209,7 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
     """Compare each balance of the ledger with the chain, at one block."""
     step = agent.step_input()
     held = {holding.token: holding.raw for holding in step.snapshot.holdings} | {NATIVE: step.snapshot.native_wei}
-    stands = agent.desk.store.ledger.balances(step.snapshot.head.number)
+    stands = agent.context.store.ledger.balances(step.snapshot.head.number)
     names = TokenNames({asset.token.address: asset.token for asset in step.portfolio.assets}, step.portfolio.numeraire)
     rows: list[LedgerBalanceDocument] = [
         {"symbol": names.label(one.token), "ledger_raw": str(one.raw), "chain_raw": str(held[one.token]) if one.token in held else None}

@@ -199,7 +199,7 @@ class _FetchedPrices:
 
 def prices(agent: Agent) -> Document:
     """Recorded prices of each token, by source."""
-    portfolio, spans = agent.portfolio, agent.desk.store.prices.spans(agent.portfolio.numeraire.address)
+    portfolio, spans = agent.portfolio, agent.context.store.prices.spans(agent.portfolio.numeraire.address)
     tokens, priced = {token.address: token.label for token in _tokens(agent)}, {span.token for span in spans}
     return {
         "numeraire": portfolio.numeraire.label,
@@ -227,11 +227,11 @@ def import_prices(agent: Agent, path: Path, names: Sequence[str] = (), bar: str 
         if not equals or not theirs or not ours:
             raise ConfigError(f"--as: {name!r} is not a pair of symbols", "write the file's and the config's: --as BTC=WBTC")
         imported[theirs] = ours
-    now_s, numeraire = agent.desk.clock.now_s(), agent.portfolio.numeraire.address
+    now_s, numeraire = agent.context.clock.now_s(), agent.portfolio.numeraire.address
     found = read_prices(path, agent.portfolio, imported, parse_duration_s(bar, "--bar"), now_s)
     document: Document = {"file": str(path), "unit": found.unit, "checked_only": check, "skipped": list(found.skipped), "prices": []}
     for series in found.series:
-        new = 0 if check else agent.desk.store.prices.record(numeraire, series.points, FILE)
+        new = 0 if check else agent.context.store.prices.record(numeraire, series.points, FILE)
         document["prices"].append(
             {
                 "symbol": series.symbol,
@@ -279,7 +279,7 @@ def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> 
                 "symbol": item.token.label,
                 "source": item.source,
                 "hours": len(item.points),
-                "new": agent.desk.store.prices.record(numeraire, item.points, item.source) if item.points else 0,
+                "new": agent.context.store.prices.record(numeraire, item.points, item.source) if item.points else 0,
                 "from_s": item.points[0].at_s if item.points else None,
                 "until_s": item.points[-1].at_s if item.points else None,
                 "why": item.why,
@@ -296,7 +296,7 @@ def forget_prices(agent: Agent, source: str) -> Document:
     if source not in (FILE, *SOURCES):
         own = ": the agent's own records stay" if source == AGENT_SOURCE else " is unknown"
         raise ConfigError(f"source: {source!r}{own}", f"choose from {', '.join((FILE, *SOURCES))}")
-    return {"source": source, "removed": agent.desk.store.prices.forget(agent.portfolio.numeraire.address, source)}
+    return {"source": source, "removed": agent.context.store.prices.forget(agent.portfolio.numeraire.address, source)}
 
 
 def _tokens(agent: Agent) -> list[Token]:
@@ -329,7 +329,7 @@ def _rounds(agent: Agent, step: StepInput, token: Token, since_s: int) -> tuple[
     if feed is None or latest is None:
         return (), f"{token.label} has no feed" if feed is None else f"the feed of {token.label} was not read"
     try:
-        answers, whole = past_rounds(agent.desk.line, feed, step.snapshot.head, since_s)
+        answers, whole = past_rounds(agent.context.line, feed, step.snapshot.head, since_s)
     except TrimtabError as error:
         return (), error.message
     usd = tuple(
@@ -360,7 +360,7 @@ def _by_pool_twaps(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_
     twaps: Mapping[int, tuple[Pool, ...]] = {}
     why = "" if pools else "no V3 pool is pinned"
     try:
-        twaps = past_twaps(agent.desk.line, pools, step.snapshot.head, ends_s, HOUR_S)
+        twaps = past_twaps(agent.context.line, pools, step.snapshot.head, ends_s, HOUR_S)
     except TrimtabError as error:
         why = error.message
     reference = replace(step.reference, kinds=(PriceSource.TWAP,), twap_window_s=HOUR_S)
@@ -383,7 +383,7 @@ def weights(agent: Agent) -> WeightsDocument:
     if settings is None or settings.method is AllocationMethod.FIXED:
         raise ConfigError("portfolio.weights: the config has no allocator; targets are fixed", "see docs/weights.md")
     step = agent.step_input()
-    now_s, store, assets = targets.trusted_time_s(step.snapshot), agent.desk.store, agent.portfolio.assets
+    now_s, store, assets = targets.trusted_time_s(step.snapshot), agent.context.store, agent.portfolio.assets
     since_s = now_s - settings.window_s - max(settings.step_s, settings.max_age_s)
     recorded = store.prices.between(agent.portfolio.numeraire.address, since_s, now_s, settings.step_s)
     facts = targets.allocator_inputs(replace(step, history=replace(step.history, prices=recorded)))

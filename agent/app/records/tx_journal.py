@@ -46,8 +46,8 @@ def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_p
     """
     if send:
         _require_running(agent)
-    store = agent.desk.store
-    with wiring.open_actors(agent.desk, never_confirm, progress, signs=send) as actors:
+    store = agent.context.store
+    with wiring.open_actors(agent.context, never_confirm, progress, signs=send) as actors:
         touched = actors.executor.reconcile(may_send=send)
         booked = _book(agent)
     return {"transactions": [_line(intent) for intent in touched], "booked": booked, **_journal_document(store)}
@@ -57,9 +57,9 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocu
     """Cancel every pending transaction at its nonce, drop unsent signed ones, and wait for the end.
     Raises Refused while paused or above the gas caps, OperatorNeeded if the chain refuses a cancel.
     """
-    store = agent.desk.store
+    store = agent.context.store
     before = {intent.tx.nonce for intent in _unfinished(store)}
-    with wiring.open_actors(agent.desk, never_confirm, progress) as actors:
+    with wiring.open_actors(agent.context, never_confirm, progress) as actors:
         actors.executor.cancel_pending(WHY)
         booked = _book(agent)
     after = [intent for nonce in sorted(before) for intent in store.journal.intents_at(nonce)]
@@ -68,7 +68,7 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocu
 
 def _book(agent: Agent) -> int:
     """Book mined transactions that are in no budget yet; return how many."""
-    context = agent.desk
+    context = agent.context
     unbooked = context.store.journal.unbooked()
     if not unbooked:
         return 0
@@ -79,7 +79,7 @@ def _book(agent: Agent) -> int:
 
 
 def _require_running(agent: Agent) -> None:
-    stopped = agent.desk.switch.read()
+    stopped = agent.context.switch.read()
     if stopped.paused is not False:
         verdict = Verdict("kill_switch", "paused" if stopped.paused else "cannot be read", "off", False)
         raise Refused(f"the kill switch is on ({stopped.reason}); nothing is sent", (verdict,), "trimtab resume, or leave --send away")

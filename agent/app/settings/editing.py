@@ -307,7 +307,7 @@ def accept_edit(found: EditReport, agent: Agent) -> bool:
     """Accept without asking (`--yes`). Raises Refused on a live chain if the file was edited by
     hand: the caller may not have seen those changes.
     """
-    if found.by_hand and not agent.desk.config.chain.local:
+    if found.by_hand and not agent.context.config.chain.local:
         raise config_versions.unconfirmed_error(found.by_hand)
     return True
 
@@ -369,7 +369,7 @@ def _value(loaded: LoadedConfig, key: str) -> object:
 
 def _planned_edit(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, coming: Collection[str]) -> EditReport:
     """Plan the edit's changes and transition; the confirmation pins the `coming` tokens. Raises Refused if it is not allowed."""
-    loaded, context = agent.desk.loaded, agent.desk
+    loaded, context = agent.context.loaded, agent.context
     changes = (
         (config_versions.unconfirmed_changes(loaded, context.store.configs) or ())
         if same
@@ -546,7 +546,7 @@ def _sold_out(
     message = ""
     with open_agent(path, transports=transports, clock=clock) as agent:
         agent.require_not_stopped()
-        context = agent.desk
+        context = agent.context
         with wiring.open_actors(context, lambda outcome: confirm(agent, outcome), progress) as actors:
             for symbol in symbols:
                 token = agent.token(symbol, "--remove").address

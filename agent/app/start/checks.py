@@ -213,7 +213,7 @@ def _checks(
         with wiring.open_context(loaded, known, untrusted_pools=True) as context:
             yield CheckResult("store", CHECKUP_OK, str(wiring.store_file(loaded)))
             snapshot = context.reader.snapshot()
-            seen[:] = [{**old, **new} for old, new in zip(seen, endpoints.endpoint_records(context.panel), strict=True)]
+            seen[:] = [{**old, **new} for old, new in zip(seen, endpoints.endpoint_records(context.endpoints), strict=True)]
             for operator, why in endpoints.outvoted_endpoints(snapshot):
                 yield CheckResult(f"endpoint {operator}", CHECKUP_NOTE, why, "the others go on without it; ask its operator, or replace it")
             step = context.readers.step_input_at(snapshot)

@@ -90,5 +90,5 @@ def _one(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> Endpo
 def _behind(one: EndpointProbe) -> EndpointProbe:
     if one.head is None or not one.endpoint.health.lagging:
         return one
-    why = one.endpoint.health.standing.why
+    why = one.endpoint.health.state.why
     return EndpointProbe(one.endpoint, None, f"{one.found}: {why}", "ask its operator, or replace it", EXIT_RETRYABLE, lags=True)

@@ -82,7 +82,7 @@ def _stacked(x: list[int], y: list[float], name: str, colour: str) -> Trace:
 
 
 def _cost_table(found: BacktestAnalysis) -> ReportTable:
-    result, years = found.result, max(found.course.years, 1e-9)
+    result, years = found.result, max(found.growth.years, 1e-9)
     moved = sum((one.turnover for one in result.rebalances), Fraction(0))
     sums: tuple[tuple[str, Value], ...] = (("fees", result.fees), ("impact", result.impact), ("gas", result.gas))
     sums = (*sums, ("all", sum((value for _, value in sums), Fraction(0))))
@@ -121,7 +121,7 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
     whole = float(result.turnover)
     words = (
         "Half of all purchases and sales over the portfolio's value.",
-        f"In all {format_percent(whole)} of it, {format_percent(whole / max(found.course.years, 1e-9))} a year.",
+        f"In all {format_percent(whole)} of it, {format_percent(whole / max(found.growth.years, 1e-9))} a year.",
     )
     return ReportSection("Turnover", words, (chart,))
 
@@ -145,10 +145,10 @@ def _periods(result: SimulationResult) -> tuple[list[int], str]:
 
 def premium_section(found: BacktestAnalysis) -> ReportSection | None:
     """The rebalancing premium: the parts that add up to the excess return against holding."""
-    premium = found.result.harvest
+    premium = found.result.premium
     if premium is None or not any(one.succeeded for one in found.result.rebalances):
         return None
-    ahead = math.log(float(found.course.index[-1] / found.course.hold_index[-1]))
+    ahead = math.log(float(found.growth.index[-1] / found.growth.hold_index[-1]))
     beside = ahead - premium.advantage
     aside = [_aside(found.result, beside)]
     parts: tuple[tuple[str, float, str], ...] = (
@@ -219,7 +219,7 @@ def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
 def run_log_section(found: BacktestAnalysis) -> ReportSection:
     """Number of bars evaluated, and reasons why the agent did not act."""
     result = found.result
-    words = [f"{pluralize(result.bars, 'bar')}; {result.looked:,} of them ran a full step; no trigger could fire at the others."]
+    words = [f"{pluralize(result.bars, 'bar')}; {result.evaluated:,} of them ran a full step; no trigger could fire at the others."]
     words.append(
         f"{pluralize(result.halted, 'bar')} without a decision, since something was stale or contradictory."
         if result.halted
@@ -364,7 +364,7 @@ def _names(result: SimulationResult) -> str:
 
 def excess_return(found: BacktestAnalysis) -> float:
     """Growth of the rebalanced portfolio over that of the held one, less one; transfers do not change it."""
-    return float(found.course.index[-1] / found.course.hold_index[-1]) - 1
+    return float(found.growth.index[-1] / found.growth.hold_index[-1]) - 1
 
 
 def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
@@ -409,7 +409,7 @@ def _chance(found: BacktestAnalysis) -> str:
     independent samples).
     """
     edge, error = found.risk.edge, found.risk.edge_error
-    if len(found.course.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
+    if len(found.growth.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
         return "One short history: it describes the past and predicts nothing."
     low, high = (format_percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1))
     judged = "chance alone could do that" if abs(edge) <= NORMAL_95 * error else "more than chance alone would do, in this one history"
@@ -421,13 +421,13 @@ def _chance(found: BacktestAnalysis) -> str:
 
 
 def _max_drawdown(found: BacktestAnalysis, held: bool = False) -> float:
-    return float(drawdown_series(found.course.hold_index if held else found.course.index).min())
+    return float(drawdown_series(found.growth.hold_index if held else found.growth.index).min())
 
 
 def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
     result, ahead = found.result, excess_return(found)
     done, spent = sum(one.succeeded for one in result.rebalances), total_costs(result)
-    grown, gas = float(found.course.index[-1]) - 1, "" if result.gas_counted else ", without gas"
+    grown, gas = float(found.growth.index[-1]) - 1, "" if result.gas_counted else ", without gas"
     share = float(spent / result.start_value) if result.start_value else math.nan
     started = f"{format_percent(grown, signed=True)} from {format_money(result.start_value, result.decimals)}"
     return (

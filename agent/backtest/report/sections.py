@@ -61,7 +61,7 @@ class BacktestAnalysis:
     """A simulation with the data that every section needs."""
 
     result: SimulationResult
-    course: GrowthSeries
+    growth: GrowthSeries
     risk: RiskMetrics
 
     @property
@@ -73,7 +73,7 @@ class BacktestAnalysis:
 
 def value_section(found: BacktestAnalysis) -> ReportSection:
     """Value against holding, the calendar rule and single assets; and the excess return against holding."""
-    result, index, hold = found.result, found.course.index, found.course.hold_index
+    result, index, hold = found.result, found.growth.index, found.growth.hold_index
     shares, alone = _first_targets(result), [column for column in found.largest if _moves(result, column)][:MOST_ALONE]
     months = with_owner_transfers(calendar_benchmark(result.prices, shares, result.times_s, CALENDAR_S), result)
     singles = [with_owner_transfers(result.prices[:, column] / result.prices[0, column], result) for column in alone]
@@ -161,7 +161,7 @@ def _weight_row(result: SimulationResult, column: int) -> tuple[str, ...]:
 
 def drawdown_section(found: BacktestAnalysis) -> ReportSection:
     """Drawdown of both portfolios."""
-    result, own, hold = found.result, drawdown_series(found.course.index), drawdown_series(found.course.hold_index)
+    result, own, hold = found.result, drawdown_series(found.growth.index), drawdown_series(found.growth.hold_index)
     kept = downsample_indices([own, hold])
     x = to_milliseconds(result.times_s, kept)
     below = line_trace(x, values_at(own, kept, 4), "rebalanced", "--c1", form=PERCENT) | {"fill": "tozeroy", "fillcolor": "var(--c1)/0.14"}
@@ -250,10 +250,10 @@ def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[ReportTab
 
 def risk_section(found: BacktestAnalysis) -> ReportSection:
     """Rolling Sharpe ratio and tracking error, and the figures of the whole run."""
-    result, risk, window = found.result, found.risk, found.course.window
+    result, risk, window = found.result, found.risk, found.growth.window
     figures: list[Trace] = []
-    span = format_duration(window / found.course.per_year * 365 * DAY_S)
-    ends = found.course.samples[window:]
+    span = format_duration(window / found.growth.per_year * 365 * DAY_S)
+    ends = found.growth.samples[window:]
     if window and len(ends) and np.isfinite(risk.rolling_sharpe).any():
         x = to_milliseconds(result.times_s, ends)
         every: Indices = np.arange(len(ends))
@@ -278,7 +278,7 @@ def risk_section(found: BacktestAnalysis) -> ReportSection:
             | {"title": f"Tracking error against holding, of the last {span}", "says": "Spread of the difference, per year", "height": 200}
         )
     words: tuple[str, ...] = ("Of returns from day to day, per year of 365 days, with a risk-free rate of zero.",)
-    if found.course.per_year < 200:
+    if found.growth.per_year < 200:
         words = ("Of returns from bar to bar, per year of 365 days, with a risk-free rate of zero.",)
     words = (
         *words,

@@ -124,7 +124,7 @@ class ProcessExit:
             atexit._run_exitfuncs()
         os._exit(self.error.exit_code)
 
-    def told(self) -> bool:
+    def claim_report(self) -> bool:
         """Return True if the command still has to report its end itself; block if this object
         already reports it.
         """

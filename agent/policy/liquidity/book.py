@@ -192,7 +192,7 @@ class PositionBook:
         """Return the value of a position's liquidity without its fees."""
         return self.value(one, positions.amounts_at_reference(position, self.prices[one.token0], self.prices[one.token1]))
 
-    def worth(self, one: ConfirmedPosition, position: LpPosition) -> Value:
+    def value_of(self, one: ConfirmedPosition, position: LpPosition) -> Value:
         """Return the value of a position, uncollected fees included."""
         return self.value_without_fees(one, position) + self.value(one, positions.uncollected_fees(position))
 

@@ -102,7 +102,7 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     found = []
     for target in step.portfolio.lp_targets:
         own = target_positions(book, target)
-        value = sum((book.worth(one, position) for one, position in own), Fraction(0))
+        value = sum((book.value_of(one, position) for one, position in own), Fraction(0))
         fees = sum((book.value(one, positions.uncollected_fees(position)) for one, position in own), Fraction(0))
         price = pool_price(pools[target.pool]) if target.pool in pools else None
         names = {one.name for one, _ in own}

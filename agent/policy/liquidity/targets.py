@@ -398,7 +398,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     own = target_positions(book, target)
     total, share = book.load().total, Fraction(target.share_bps, BPS)
     wanted = total * share
-    has = sum((book.worth(one, position) for one, position in own), Fraction(0))
+    has = sum((book.value_of(one, position) for one, position in own), Fraction(0))
     left = [pair for pair in own if is_out_of_range(pair[1], ratio)]
     stay = [pair for pair in own if pair not in left]
     where = (
@@ -449,7 +449,7 @@ def _leave(builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wa
     moved = Fraction(0)
     for one, position in left:
         book = builder.book
-        value = book.worth(one, position)
+        value = book.value_of(one, position)
         units, approvals = (minting.V3_WITHDRAW_UNITS + minting.V3_MINT_UNITS, APPROVALS) if wanted > 0 else (minting.V3_WITHDRAW_UNITS, 0)
         why_not = builder.worth_it(value, units, approvals)
         if why_not:
