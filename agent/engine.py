@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution import approvals, exits, step_records
+from agent.execution import approvals, exits
+from agent.execution import step_memory as step_records
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.settlement import review_time_s, settle_mined
 from agent.execution.step_context import (
@@ -24,7 +25,7 @@ from agent.execution.step_context import (
     record_anomalies,
     record_order_stages,
 )
-from agent.execution.step_records import book_internal_netting, record_strategies
+from agent.execution.step_memory import book_internal_netting, record_strategies
 from agent.execution.submitter import gas_spent_wei
 from agent.model import (
     BlockedExit,

@@ -27,7 +27,7 @@ from agent.backtest.kernel.sweep import available_cores
 from agent.backtest.settings import SimulationSettings, make_spec
 from agent.backtest.tune.grid import parse_grid
 from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
-from agent.backtest.tune.workers import run_locally, run_on_cluster
+from agent.backtest.workers import run_locally, run_on_cluster
 from agent.localchain.nodes import free_port
 from agent.model import Every
 

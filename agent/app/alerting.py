@@ -33,8 +33,17 @@ from agent.model import (
     Verdict,
 )
 from agent.model.strategies import StrategyHealth
-from agent.observe.alerts import AlertRules, QuietHours, sanitize_text
-from agent.observe.notify import UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send, drain_channels
+from agent.observe.notify import (
+    UNANSWERED,
+    AlertChannel,
+    AlertNotifier,
+    AlertRules,
+    ChannelSubscription,
+    QuietHours,
+    apprise_send,
+    drain_channels,
+    sanitize_text,
+)
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
 from agent.policy.orders import levels

@@ -61,8 +61,7 @@ from agent.backtest.tune.report import tune_page
 from agent.backtest.tune.search import Progress as TuneProgress
 from agent.backtest.tune.search import TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective, WalkForwardMode
-from agent.backtest.tune.workers import check_address, run_locally, run_on_cluster
-from agent.backtest.workers import run_in_processes
+from agent.backtest.workers import check_address, run_in_processes, run_locally, run_on_cluster
 from agent.config import build_limits, build_policy, build_portfolio, build_reference
 from agent.config.build import build_split, starting_limits, with_allocators
 from agent.config.fields import parse_duration_s, parse_gas_price_wei

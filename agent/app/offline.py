@@ -49,7 +49,7 @@ from agent.policy.drift import (
     restrict_to_side,
     unreachable_reasons,
 )
-from agent.policy.least_total import correction_drift
+from agent.policy.minimum import correction_drift
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import SHORTEST_S

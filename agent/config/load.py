@@ -20,7 +20,7 @@ from agent.config.validation_errors import describe_errors
 from agent.errors import ConfigError
 from agent.policy.triggers import rules
 from agent.signing import keys, keystore
-from agent.store.files.private_files import require_private
+from agent.store.files.locks import require_private
 
 # --- Storable text of a config: values in canonical form, without comments and secrets.
 

@@ -1,30 +1,141 @@
-"""Read a step's memory from the store: prices, ledger, strategies, and unknown liquidity positions."""
+"""Record a step's results besides the journal: strategy books and gradual execution."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from agent import codec
 from agent.chain.own_positions import find_unsolicited_positions
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError, OperatorNeeded, Refused
-from agent.model import (
-    Allocation,
-    Intent,
-    IntentKind,
-    PricePoint,
-    Rebalance,
-    ScreenedToken,
-    StepInput,
-    TaxState,
-)
+from agent.execution.settlement import review_time_s
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.model import Allocation, ExecutionStyle, Intent, IntentKind, PricePoint, Rebalance, ScreenedToken, SliceDraw, StepInput, TaxState
+from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategyState
 from agent.policy import risk, targets
+from agent.policy.gradual_execution import MILLION
 from agent.policy.step_input import StepMemory, StrategyMemory
-from agent.policy.strategies import netting
+from agent.policy.strategies import accounting, health, netting
 from agent.policy.triggers import rules
-from agent.ports import BudgetJournal, PositionJournal, PriceJournal, StepStorage
+from agent.ports import (
+    AllocationJournal,
+    BudgetJournal,
+    GradualExecutionJournal,
+    PositionJournal,
+    PriceJournal,
+    StepStorage,
+    StrategyJournal,
+)
 from agent.reference import reference_prices
+
+HOUR_S = 3_600
+DAY_S = 86_400
+
+
+def record_strategies(strategies: StrategyJournal, allocations: AllocationJournal, step: StepInput) -> None:
+    """Record changes of the strategy books; once an hour also each strategy's NAV per share and
+    health. If another process wrote first, nothing is written: the next cycle finds the change
+    again.
+    """
+    books = step.history.sleeves
+    if step.split is None or books is None or (not books.sleeves and not books.pending):
+        return
+    if any(booking.source.startswith(accounting.UNRECORDED_TRANSFER) for booking in books.pending):
+        return
+    if books.pending and not strategies.record_bookings(books.pending, books.turn):
+        return
+    for name, chosen in books.choices:
+        if chosen != allocations.newest(name):
+            allocations.record(chosen, name)
+    if not books.fault:
+        _record_strategy_states(strategies, step, books)
+
+
+def book_internal_netting(strategies: StrategyJournal, outcome: StepOutcome) -> None:
+    """Book the internal netting between strategies of a step that has nothing to trade on the market."""
+    books = outcome.step_input.history.sleeves
+    if outcome.kind is not OutcomeKind.HOLD or not outcome.decided.is_netting_only or books is None:
+        return
+    booking = accounting.netting_booking(outcome.step_input, outcome.step_id, netting.strategy_adjustments)
+    if booking is not None:  # of exactly this version: if another process wrote since, the next cycle does it
+        strategies.record_bookings((booking,), books.turn + bool(books.pending))
+
+
+def _record_strategy_states(journal: StrategyJournal, step: StepInput, books: StrategyBooks) -> None:
+    now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
+    strategies = {one.name: one for one in step.split.strategies} if step.split is not None else {}
+    states, points = [], {}
+    for book in books.sleeves:
+        if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
+            continue
+        unit = accounting.unit_value(accounting.holdings_value(dict(book.holdings), prices), book.units)
+        noted = health.update_unit_index(book.state, strategies[book.name], unit, prices, now_s)
+        point = NavPoint(now_s, noted.unit, noted.index)
+        states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
+        points[book.name] = point
+    if states:
+        journal.record_states(states, points)
+
+
+def _with_health(
+    state: StrategyState, strategy: Strategy, point: NavPoint, points: Callable[[str, int], tuple[NavPoint, ...]]
+) -> StrategyState:
+    rule = strategy.health
+    if rule is None:
+        return state
+    past = points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
+    return health.update_health(state, rule, health.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s)
+
+
+# --- Records of gradual execution: start, each slice before it is sent, end.
+
+
+RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
+"""Styles whose rounds are of random size."""
+
+
+def with_slice_draw(readers: StepReaders, step: StepInput, executions: GradualExecutionJournal) -> StepInput:
+    """Return the step with the draw for a first slice stored, so that a restart plans the same."""
+    history = step.history
+    if step.execution.pace.style not in RANDOM_SLICE_STYLES or history.campaign is not None or history.draw is not None:
+        return step
+    draw = _draw(readers)
+    executions.store_next_draw(draw)
+    return replace(step, history=replace(history, draw=draw))
+
+
+def record_execution_changes(executions: GradualExecutionJournal, outcome: StepOutcome) -> None:
+    """Record gradual executions that a cycle ended, and new ones that wait for their price."""
+    decided, under = outcome.decided, outcome.step_input.history.campaign
+    if decided.ended and under is not None:
+        executions.end(under.id, "ended", decided.ended, outcome.step_input.snapshot.head.timestamp_s)
+    if decided.begins is not None and outcome.kind is OutcomeKind.HOLD:
+        executions.begin(decided.begins)
+
+
+def begin_slice(readers: StepReaders, executions: GradualExecutionJournal, outcome: StepOutcome) -> None:
+    """Record the slice about to be sent, with the draw for the next; a new execution before its
+    first slice. Do nothing if the plan is not a slice. Repeated attempts at a slice are recorded in
+    addition.
+    """
+    decided, under = outcome.decided, outcome.step_input.history.campaign
+    at_s = outcome.step_input.snapshot.head.timestamp_s
+    if decided.order:
+        executions.begin_slice(decided.order, 1, outcome.step_id, at_s, _draw(readers))
+        return
+    if decided.begins is not None:
+        number = 1 if decided.round is None else decided.round.number
+        executions.begin_slice(executions.begin(decided.begins), number, outcome.step_id, at_s, _draw(readers))
+    elif decided.round is not None and under is not None:
+        executions.begin_slice(under.id, decided.round.number, outcome.step_id, at_s, _draw(readers))
+
+
+def _draw(readers: StepReaders) -> SliceDraw:
+    return SliceDraw(int(readers.chance() * MILLION), int(readers.chance() * MILLION))
+
+
+# --- Read a step's memory from the store: prices, ledger, strategies, and unknown liquidity positions.
 
 
 def read_memory(bare: StepInput, store: StepStorage, tax: TaxState | None = None, untradable: Iterable[ScreenedToken] = ()) -> StepMemory:

@@ -9,8 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from agent.amm import pools
-from agent.guards.case import GuardCase, GuardMeasurement, MissingData, format_money, format_ratio, format_seconds
-from agent.guards.guard import Guard, always, limited
+from agent.guards.case import Guard, GuardCase, GuardMeasurement, MissingData, always, format_money, format_ratio, format_seconds, limited
 from agent.guards.replay import SimulatedSwap, worst_overpayment_share
 from agent.model import Asset, Collect, FeedRound, LegFunding, LpAction, Plan, Pool, PriceSource, Provide, StepInput
 from agent.planning.problem import fair_floor

@@ -11,6 +11,7 @@ from agent.accounting.tax_lots import planned_gains
 from agent.errors import Refused
 from agent.guards.case import (
     OFF,
+    Guard,
     GuardCase,
     GuardMeasurement,
     MissingData,
@@ -19,8 +20,8 @@ from agent.guards.case import (
     format_money,
     format_native,
     format_ratio,
+    limited,
 )
-from agent.guards.guard import Guard, limited
 from agent.model import Payout, Provide, Rebalance, StepInput, TopUp, Verdict
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchase, withdrawals

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.guards.case import GuardCase, GuardMeasurement, MissingData, format_seconds
-from agent.guards.guard import Guard, always, limited
+from agent.guards.case import Guard, GuardCase, GuardMeasurement, MissingData, always, format_seconds, limited
 from agent.guards.replay import LegFlow
 from agent.model import Collect, LegFunding, LpAction, Plan, Provide, Withdraw
 from agent.policy import failures

@@ -11,8 +11,7 @@ from typing import Any
 
 from agent.errors import Refused
 from agent.guards import market, portfolio, safety
-from agent.guards.case import build_guard_case
-from agent.guards.guard import Guard
+from agent.guards.case import Guard, build_guard_case
 from agent.model import Evidence, Plan, StepInput, Verdict
 
 GUARDS: tuple[Guard[Any], ...] = (

@@ -75,7 +75,6 @@ from agent.model.market import (
     TickState,
     TokenFinding,
 )
-from agent.model.paper import PaperTx, PaperWallet
 from agent.model.plan import (
     AdjustLiquidity,
     AssetDrift,
@@ -127,6 +126,8 @@ from agent.model.transactions import (
     IntentState,
     LiquidityAdded,
     OwnerRequest,
+    PaperTx,
+    PaperWallet,
     Payment,
     Payout,
     PendingPayment,

@@ -1,14 +1,26 @@
-"""Minimum portfolio size, so that every leg is worth its trade (R1.5), and number of assets (R1.1)."""
+"""Minimum total at which targets, bands, pools and gas can work, its annual cost, and the setting to change.
+
+A correction of the share b of the portfolio V moves b·V and costs gas G and the pool fee f of the moved value, so that it stays
+within limits.plan_cost c from V = G / (b·(c - f)) on. The purchase of everything but the numeraire is the same with b = 1 - its
+target. Impact is neglected: it is small at the minimum. Frequency of corrections: a weight w with annual volatility s against the
+rest moves by w·(1 - w)·s a year, and leaves ±b after (b / (w·(1 - w)·s))² years on average (mean exit time of a driftless Brownian
+motion).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
-from agent.model import AssetDrift, Portfolio, Snapshot, StepInput
-from agent.policy.drift import investable_total
+from agent.model import AssetDrift, Pool, Portfolio, Snapshot, StepInput, Trigger, review_interval_s
+from agent.policy.drift import band, investable_total
 from agent.reference import ReferencePrices
-from agent.units import BPS, Price, Value, value_text
+from agent.units import BPS, PIPS, Price, Value, ceil_int, value_text
+
+# --- Minimum portfolio size, so that every leg is worth its trade (R1.5), and number of assets (R1.1).
+
 
 MIN_ASSETS = 2
 MOST = 12
@@ -100,3 +112,208 @@ def format_money(step: StepInput, value: Value | None) -> str:
     """A value in whole coins of the numeraire."""
     numeraire = step.portfolio.numeraire
     return f"{value_text(value or Fraction(0), numeraire.decimals, 2)} {numeraire.label}"
+
+
+VOLATILITY = Fraction(60, 100)
+"""Assumed of each asset against the rest of the portfolio, a year."""
+UNBANDED = Fraction(10, 100)
+"""Drift that is assumed where the trigger has no band, as a part of the target: less is held until it pays."""
+USUAL_PIPS = 3_000
+"""Pool fee that is assumed where no pool is known."""
+YEAR_S = 365 * 86_400
+MOST_COST_BPS, WIDEST = 500, Fraction(1, 2)
+"""Largest settings still suggested: a plan_cost of 5 %, a band of half of the target."""
+GWEI = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class AssetThreshold:
+    """One asset: its label, target in bps, and how far it is from the target when a correction is due, as a share of the portfolio."""
+
+    symbol: str
+    target_bps: int
+    drift: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class MinimumTotalInputs:
+    """Inputs of the minimum total: assets without the numeraire, its target, limits, fee, and gas price.
+
+    `gas_price_wei` is in wei, `wei_value` the value of a wei in numeraire base units. `interval_s` is the shortest time between two
+    reviews (None: every cycle). `bought` is true once the first purchase is done.
+    """
+
+    assets: tuple[AssetThreshold, ...]
+    numeraire_bps: int
+    plan_cost_bps: int
+    min_trade: Value
+    fee_pips: int
+    gas_price_wei: int
+    wei_value: Fraction
+    interval_s: int | None = None
+    bought: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MinimumTotal:
+    """Minimum total in numeraire base units, rounded up; None if no total works because the fee alone exceeds plan_cost.
+
+    `binding_limit` names the limit that decides it. `purchase` is the minimum of the first purchase alone (None: done). `a_year` is
+    the expected number of corrections a year, `cost` the cost of one at the minimum total, `year_cost` that of a year.
+    """
+
+    total: Value | None
+    binding_limit: str
+    gas: Value
+    a_year: Fraction
+    cost: Value
+    year_cost: Value
+    purchase: Value | None = None
+
+
+def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
+    """The least total by these terms."""
+    units = max(1, len(terms.assets)) * LEG_GAS + APPROVAL_GAS
+    gas = units * terms.gas_price_wei * terms.wei_value
+    leg = LEG_GAS * terms.gas_price_wei * terms.wei_value
+    room, fee = _room(terms), Fraction(terms.fee_pips, PIPS)
+    wanted = [one for one in terms.assets if one.target_bps > 0]
+    if room <= 0 or not wanted:
+        why = f"a pool fee of {_percent(fee)} is not below limits.plan_cost" if wanted else "the numeraire is the only target"
+        return MinimumTotal(None, why, gas, Fraction(0), Fraction(0), Fraction(0))
+    first, low = min(wanted, key=lambda one: (one.drift, one.symbol)), min(wanted, key=lambda one: (one.target_bps, one.symbol))
+    smallest_bps = min(low.target_bps, terms.numeraire_bps or low.target_bps)
+    needs = {
+        f"the gas of a correction of {first.symbol} at its band": gas / (first.drift * room),
+        "the gas of the first purchase": gas / (Fraction(BPS - terms.numeraire_bps, BPS) * room),
+        f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": leg * GAS_MULTIPLE * BPS / smallest_bps,
+        f"limits.min_trade for a correction of {first.symbol} at its band": terms.min_trade / first.drift,
+        "limits.min_trade for the smallest target": terms.min_trade * BPS / smallest_bps,
+    }
+    if terms.bought:
+        del needs["the gas of the first purchase"]
+    bought = ("the gas of the first purchase", *(name for name in needs if "smallest target" in name))
+    binds = max(needs, key=lambda name: needs[name])
+    total = Fraction(ceil_int(needs[binds]))
+    a_year = max(_a_year(one) for one in wanted)
+    if terms.interval_s is not None:
+        a_year = min(a_year, Fraction(YEAR_S, terms.interval_s))
+    cost = gas + first.drift * total * fee
+    purchase = None if terms.bought else Fraction(ceil_int(max(needs[name] for name in bought)))
+    return MinimumTotal(total, binds, gas, a_year, cost, a_year * cost, purchase)
+
+
+def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
+    """Return the settings that would each make this total work; none if it works already."""
+    found, room, fee = compute_minimum_total(terms), _room(terms), Fraction(terms.fee_pips, PIPS)
+    if found.total is not None and total >= found.total:
+        return ()
+    wanted = [one for one in terms.assets if one.target_bps > 0]
+    if not wanted or total <= 0:
+        return ()
+    first, ways = min(wanted, key=lambda one: (one.drift, one.symbol)), []
+    if room > 0:
+        wide = max(found.gas / (total * room), terms.min_trade / total) * BPS / first.target_bps
+        if first.drift * BPS / first.target_bps < wide <= WIDEST:
+            ways.append(f"a band of {ceil_int(wide * 100)}% of the target")
+    need_bps = ceil_int((fee + found.gas / (total * first.drift)) * BPS)
+    if terms.plan_cost_bps < need_bps <= MOST_COST_BPS and first.drift * total >= terms.min_trade:
+        ways.append(f'limits.plan_cost = "{need_bps}bps", which costs more each time')
+    ways.append("a zone as trigger, which trades only when it pays")
+    if found.total is not None and "gas" in found.binding_limit:
+        below = Fraction(terms.gas_price_wei, GWEI) * total / found.total
+        ways.append(f"a chain, or an hour, with gas below {_short(below)} gwei")
+    return tuple(ways)
+
+
+def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> MinimumTotalInputs | None:
+    """Return the inputs of a running agent; None if plan_cost is off or gas has no price."""
+    native = references.prices.get(step.portfolio.wrapped_native)
+    if step.limits.plan_cost_bps is None or native is None:
+        return None
+    snapshot, home = step.snapshot, step.portfolio.numeraire.address
+    base_wei = snapshot.head.base_fee_wei
+    price_wei = snapshot.gas_price_wei if base_wei is None else base_wei + snapshot.priority_fee_wei
+    weighed = tuple(
+        AssetThreshold(
+            one.token.label,
+            one.target_bps,
+            correction_drift(step.policy.trigger, one.target_bps, band(step.policy.trigger, one.target_bps, one.band)),
+        )
+        for one in step.portfolio.assets
+        if one.token.address != home
+    )
+    fees = [_cheapest(snapshot.pools, one.token.address) for one in step.portfolio.assets if one.token.address != home and one.target_bps]
+    return MinimumTotalInputs(
+        weighed,
+        next((one.target_bps for one in step.portfolio.assets if one.token.address == home), 0),
+        step.limits.plan_cost_bps,
+        step.limits.min_trade or Fraction(0),
+        max((fee for fee in fees if fee is not None), default=USUAL_PIPS),
+        price_wei,
+        native.price,
+        review_interval_s(step.policy.trigger),
+        step.history.last_rebalance_s is not None,
+    )
+
+
+def correction_drift(trigger: Trigger | None, target_bps: int, edges: tuple[Fraction, Fraction]) -> Fraction:
+    """Return an asset's distance from target when a correction is due, as a share of the portfolio."""
+    width = min(target_bps - edges[0], edges[1] - target_bps)
+    banded = trigger is not None and width > 0 and edges != (Fraction(0), Fraction(BPS))
+    return width / BPS if banded else UNBANDED * target_bps / BPS
+
+
+def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:
+    """Format the minimum total, its annual cost, and the effect of a lower total; `suggested_settings` has the remedies."""
+    found, gwei = compute_minimum_total(terms), _short(Fraction(terms.gas_price_wei, GWEI))
+    if found.total is None:
+        return f"No total works: {found.binding_limit} of {terms.plan_cost_bps} bps. Raise limits.plan_cost, or add a cheaper pool."
+
+    def money(value: Value) -> str:
+        return f"{format_coins(value, decimals)} {unit}"
+
+    often = (
+        f"About {_short(found.a_year)} corrections a year (assumed volatility {_percent(VOLATILITY)}) then cost {money(found.year_cost)}"
+    )
+    whole = f"Least total at {gwei} gwei: {money(found.total)}, for {found.binding_limit}. {often}"
+    if total >= found.total:
+        return f"{whole}."
+    if found.purchase is None:
+        held = "corrections are"
+    elif total >= found.purchase:
+        held = "the first purchase pays, and corrections are"
+    else:
+        held = f"the first purchase pays from {money(found.purchase)} on, and it and corrections are"
+    return f"{whole}. {money(total)} is less: {held} held until they pay."
+
+
+def format_coins(value: Value, decimals: int) -> str:
+    """A value in base units as coins for reading: whole from 100 on, two places below it, and more where two figures need them."""
+    whole, places = value / 10**decimals, 0
+    if whole < 100:
+        places = 2
+        while 0 < whole * 10**places < 10 and places < decimals:
+            places += 1
+    return f"{Decimal(value_text(value, decimals, places)):,f}"
+
+
+def _room(terms: MinimumTotalInputs) -> Fraction:
+    return Fraction(terms.plan_cost_bps, BPS) - Fraction(terms.fee_pips, PIPS)
+
+
+def _a_year(one: AssetThreshold) -> Fraction:
+    weight = Fraction(one.target_bps, BPS)
+    return (weight * (1 - weight) * VOLATILITY / one.drift) ** 2 if one.drift else Fraction(0)
+
+
+def _cheapest(pools: Sequence[Pool], token: str) -> int | None:
+    return min((pool.fee_pips for pool in pools if token in (pool.token0, pool.token1)), default=None)
+
+
+def _percent(share: Fraction) -> str:
+    return f"{value_text(share * 100, 0, 2)} %"
+
+
+def _short(number: Fraction) -> str:
+    return value_text(number, 0, 0 if number >= 20 else 1 if number >= 1 else 3)

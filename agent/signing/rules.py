@@ -16,7 +16,9 @@ from eth_utils.crypto import keccak
 from agent.errors import ConfigError
 from agent.model import IntentKind, Leg, LegFunding, SignedTx, UnsignedTx
 from agent.ports import Grant, SigningKey
-from agent.signing import base, calldata, liquidity_calldata, liquidity_rules, swap_rules
+from agent.signing import base, calldata, swap_rules
+from agent.signing import liquidity as liquidity_calldata
+from agent.signing import liquidity as liquidity_rules
 from agent.signing.base import PRIORITY_CAP_WEI, SignableNonces, SigningRules, refuse, replacement_fee_wei
 from agent.signing.calldata import Approve, Call, Multicall, RebalanceCall, UndecodableCalldata, WithdrawWeth9
 from agent.units import NATIVE, UINT256_MAX

@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateIndex
 from agent.errors import ConfigError, OperatorNeeded
 from agent.store.database import LIVE, WRITE, Database, MemoryDatabase, database_errors, write_transaction
 from agent.store.files import backup
-from agent.store.files.private_files import require_private
+from agent.store.files.locks import require_private
 from agent.store.store import Store
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014", "0015", "0016")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.chain.lens import abi_encode
 from agent.errors import Refused
 from agent.model import Collect, LpAction, Provide, Withdraw
-from agent.signing.liquidity_calldata import ADD, COLLECT, DECREASE, INCREASE, MANAGER_MULTICALL, MINT, REMOVE, UINT128_MAX
+from agent.signing.liquidity import ADD, COLLECT, DECREASE, INCREASE, MANAGER_MULTICALL, MINT, REMOVE, UINT128_MAX
 
 V2_VENUE = "uniswap_v2"
 V3_VENUE = "uniswap_v3"

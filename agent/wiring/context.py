@@ -56,7 +56,7 @@ from agent.policy.step_input import assemble_input
 from agent.ports import Clock, Reader
 from agent.signing import keys
 from agent.signing.rules import SigningRules
-from agent.store.files.kill_switch import KillSwitch, pause_file
+from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.opening import open_store
 from agent.store.recorder import RecorderLimits, StepRecorder
 from agent.store.store import Store

@@ -18,7 +18,7 @@ import pytest
 from agent import app as api
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import AllocatorSchedule, RunEngine, TuneJob, WorkEstimate, estimate_work, spec_for_choice
-from agent.backtest.tune.workers import run_on_cluster
+from agent.backtest.workers import run_on_cluster
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError, Retryable
@@ -243,7 +243,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
 def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel", full=True), PORTFOLIO)
-    monkeypatch.setattr("agent.backtest.tune.workers.PATIENCE_S", 1)
+    monkeypatch.setattr("agent.backtest.workers.PATIENCE_S", 1)
     with pytest.raises(Retryable, match="not answer"):
         api.run_tune(asked, scheduler=f"tcp://127.0.0.1:{free_port()}")
     monkeypatch.setitem(sys.modules, "distributed", None)

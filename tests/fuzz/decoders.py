@@ -31,7 +31,8 @@ from agent.errors import Retryable, TrimtabError
 from agent.model import ConfirmedPosition, Head, Plan, SignedTx, StepInput, UnsignedTx
 from agent.ports import Grant
 from agent.signing import calldata as calls
-from agent.signing import liquidity_calldata, rules
+from agent.signing import liquidity as liquidity_calldata
+from agent.signing import rules
 from agent.signing.remote_key import RemoteKey
 from agent.units import Token
 from agent.venues.discovery import discover_pools

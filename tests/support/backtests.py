@@ -22,7 +22,7 @@ from agent.backtest.stress.run import StressSpec
 from agent.backtest.tune.grid import parse_grid
 from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
 from agent.backtest.tune.search import ChunkRunner, TuneResult, TuneSpec, tune
-from agent.backtest.tune.workers import run_locally
+from agent.backtest.workers import run_locally
 from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
 
 # --- Tables, wishes and markets of simulations, so that tests say only what differs.

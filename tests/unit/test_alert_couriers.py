@@ -12,8 +12,7 @@ import requests
 
 from agent.errors import ConfigError
 from agent.model import Alert, AlertKind, Delivery
-from agent.observe.alerts import sanitize_text
-from agent.observe.notify import MAX_QUEUED, UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send
+from agent.observe.notify import MAX_QUEUED, UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send, sanitize_text
 from agent.store.store import Store
 from tests.support.alert_receivers import Box, mailbox, silent, webhook
 from tests.support.foreign_text import CORPUS, all_logs, found_in

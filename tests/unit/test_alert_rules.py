@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import Alert, AlertKind, AlertState
-from agent.observe.alerts import LONGEST_TEXT, AlertRules, QuietHours, decide_alerts, sanitize_text
+from agent.observe.notify import LONGEST_TEXT, AlertRules, QuietHours, decide_alerts, sanitize_text
 from tests.support.foreign_text import CORPUS
 from tests.support.text import mentions
 

@@ -12,7 +12,7 @@ from agent import engine
 from agent.execution.step_context import OutcomeKind
 from agent.model import Threshold
 from agent.planning import proposals
-from agent.policy.least_total import (
+from agent.policy.minimum import (
     GWEI,
     AssetThreshold,
     MinimumTotalInputs,

@@ -10,7 +10,7 @@ import pytest
 from agent.errors import Refused
 from agent.model import StepInput
 from agent.planning.proposals import rebalance
-from agent.policy.least_total import GWEI, compute_minimum_total, minimum_total_inputs
+from agent.policy.minimum import GWEI, compute_minimum_total, minimum_total_inputs
 from agent.reference import reference_prices
 from tests.support.builders import PRICES, history, step_input, token, v3_pool, with_limits, with_snapshot
 

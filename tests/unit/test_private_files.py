@@ -13,7 +13,7 @@ import pytest
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.store import open_store
-from agent.store.files.private_files import require_private
+from agent.store.files.locks import require_private
 
 WALLET = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 

@@ -13,7 +13,7 @@ from agent import app as api
 from agent.backtest.data import read_table
 from agent.backtest.stress import run
 from agent.backtest.tune.jobs import ResultStore
-from agent.backtest.tune.workers import check_address
+from agent.backtest.workers import check_address
 from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.load import load_config, parse_config
 from agent.config.triggers import parse_band

@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 
 from agent.execution.step_context import StepOutcome, StepReaders
-from agent.execution.step_records import begin_slice
+from agent.execution.step_memory import begin_slice
 from agent.model import Destination, ExecutionProgress, ExecutionSlice, Goal, GradualExecution, SliceDraw
 from agent.policy.gradual_execution import mean_interval_s, mean_slice_value, slice_value, slice_wait_s
 from agent.ports import Journal

@@ -11,7 +11,7 @@ from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import IntentKind, LpAction, UnsignedTx
 from agent.ports import Grant
-from agent.signing import liquidity_calldata
+from agent.signing import liquidity as liquidity_calldata
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.liquidity import encode

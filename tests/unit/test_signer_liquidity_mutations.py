@@ -14,7 +14,7 @@ from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import Provide, UnsignedTx
 from agent.signing.calldata import UndecodableCalldata
-from agent.signing.liquidity_calldata import CollectOwed, DecreaseAndCollect, LiquidityCall, decode
+from agent.signing.liquidity import CollectOwed, DecreaseAndCollect, LiquidityCall, decode
 from agent.units import NATIVE, UINT256_MAX
 from tests.support import signing
 from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes

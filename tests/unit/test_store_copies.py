@@ -13,7 +13,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentKind
 from agent.store import Store, open_store
 from agent.store.files.backup import backup, inspect_store_file, restore
-from agent.store.files.kill_switch import KillSwitch, pause_file
+from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.opening import REVISIONS, upgrade
 from tests.support.stores import taken_back
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx

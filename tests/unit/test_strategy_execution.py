@@ -8,8 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.execution.step_memory import read_strategies
-from agent.execution.step_records import record_strategies
+from agent.execution.step_memory import read_strategies, record_strategies
 from agent.model import ExpectedBalances, Rebalance, StepInput
 from agent.model.strategies import StrategyHealth
 from agent.policy.decide import decide

@@ -17,7 +17,7 @@ from agent.backtest.tune.jobs import STAMP, AllocatorSchedule, RunResult, TuneCh
 from agent.backtest.tune.report import document
 from agent.backtest.tune.search import TuneSpec
 from agent.backtest.tune.statistics import Objective
-from agent.backtest.tune.workers import run_locally
+from agent.backtest.workers import run_locally
 from agent.errors import ConfigError, OperatorNeeded
 from tests.support.backtests import DAY_S, search, tuned, walks
 from tests.support.text import mentions

@@ -19,8 +19,7 @@ from agent.execution.approvals import OpenExposure, current_step_input, revoke_a
 from agent.execution.step_context import StepOutcome
 from agent.model import Intent, ManualAction
 from agent.ports import Approval
-from agent.store.files.locks import LockHeld
-from agent.store.files.private_files import require_private
+from agent.store.files.locks import LockHeld, require_private
 from agent.venues import composer
 
 # --- The hard pause: pauses at once, shows what it would cancel and revoke, and acts once confirmed

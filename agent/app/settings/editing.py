@@ -45,7 +45,7 @@ from agent.ports import Clock
 from agent.reference import ReferencePrices, reference_prices
 from agent.reference import prices as means
 from agent.reference.checks import is_dollar
-from agent.store.files.private_files import require_private
+from agent.store.files.locks import require_private
 from agent.units import BPS, Token, ceil_int, decimal_text, value_text
 
 # --- Tokens that an edit adds: pools with liquidity and code, screen results, and price sources.

@@ -10,7 +10,7 @@ from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.model import StepInput, review_interval_s
 from agent.policy.drift import band
-from agent.policy.least_total import (
+from agent.policy.minimum import (
     GWEI,
     USUAL_PIPS,
     AssetThreshold,

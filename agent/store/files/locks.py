@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
+import shlex
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from platformdirs import user_state_path
 
-from agent.errors import OperatorNeeded
+from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 
 POLL_S = 0.25
 """Interval between attempts to get a lock: much shorter than the pause between two cycles of a run."""
@@ -162,3 +168,189 @@ def _holder(pid_file: Path) -> str:
     except (OSError, UnicodeDecodeError):
         return UNKNOWN
     return text if text.isdecimal() else UNKNOWN
+
+
+# --- Permission checks: files that decide over money, and their folders, must be writable by their owner alone.
+
+
+_COMPANIONS = ("-wal", "-shm", "-journal")
+"""Suffixes of the files that SQLite reads beside its own."""
+
+
+def require_private(path: Path, what: str, *, companions: bool = False) -> None:
+    """Raise ConfigError, with the chmod that repairs it, if others may write `path` or its folder. `what` names it in the message.
+
+    Like StrictModes of sshd: a file belongs to this user or root and is writable by its owner alone; so is its folder. A folder may be
+    writable by a group that is the user's own and has no other members, since a umask of 002 creates such folders, and by everybody if it
+    is sticky, like /tmp: there only owners remove files. With `companions` SQLite's own files beside it are checked too. A missing file
+    passes.
+    """
+    names = (path, *(path.with_name(path.name + end) for end in _COMPANIONS if companions))
+    for file in names:
+        if (state := _state(file)) is not None:
+            _require_owner(state, file, what)
+            if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise _writable(what, file, state)
+    for folder in dict.fromkeys((path.absolute().parent, path.resolve().parent)):
+        if (state := _state(folder)) is not None:
+            _require_owner(state, folder, f"the folder of {what}")
+            if not _folder_is_ours(state):
+                raise _writable(f"the folder of {what}", folder, state)
+
+
+def _folder_is_ours(state: os.stat_result) -> bool:
+    if state.st_mode & stat.S_ISVTX:
+        return True
+    if state.st_mode & stat.S_IWOTH:
+        return False
+    return not state.st_mode & stat.S_IWGRP or _alone_in(state.st_gid)
+
+
+def _alone_in(gid: int) -> bool:
+    """True if this user's own group has that number and no other members."""
+    try:
+        me, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    others = [one.pw_name for one in pwd.getpwall() if one.pw_gid == gid and one.pw_uid != me.pw_uid]
+    return me.pw_gid == gid and not others and set(group.gr_mem) <= {me.pw_name}
+
+
+def _state(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:  # the reader reports the error
+        return None
+
+
+def _require_owner(state: os.stat_result, path: Path, what: str) -> None:
+    if state.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(
+            f"{what}: {path} belongs to another user (uid {state.st_uid}), who can change it",
+            "run as that user, or make a copy of your own",
+        )
+
+
+def _writable(what: str, path: Path, state: os.stat_result) -> ConfigError:
+    mode = stat.S_IMODE(state.st_mode)
+    return ConfigError(f"{what}: others than its owner may write {path} (mode {mode:04o})", f"run: chmod go-w {shlex.quote(str(path))}")
+
+
+# --- The kill switch: a file beside the store, or the switch inside it; an unreadable switch counts as paused (T14).
+
+
+class PauseStore(Protocol):
+    """Part of a store that the kill switch uses; `paused()` has `.paused` and `.reason`."""
+
+    def paused(self) -> PauseRecord:
+        """Present state of the switch in the store."""
+        ...
+
+    def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
+        """Turn the switch on; one at hard stays there until `resume`."""
+        ...
+
+    def resume(self, reason: str, now_s: int) -> None:
+        """Turn the switch off."""
+        ...
+
+
+class PauseRecord(Protocol):
+    """State of the switch in the store."""
+
+    @property
+    def paused(self) -> bool:
+        """True if the switch is on."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Reason for the last change."""
+        ...
+
+    @property
+    def hard(self) -> bool:
+        """True if pending transactions are cancelled and allowances revoked as well."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KillSwitchState:
+    """State of both switches; `paused` is None if they could not be read: treat None as True.
+
+    `hard` asks to cancel pending transactions and to revoke allowances: those transactions alone may be sent.
+    """
+
+    paused: bool | None
+    reason: str
+    hard: bool = False
+
+
+def pause_file(store_file: Path) -> Path:
+    """Path of the file whose presence pauses the agent: `touch trimtab.db.paused` needs no program and no free disk."""
+    return store_file.with_name(store_file.name + ".paused")
+
+
+class KillSwitch:
+    """Kill switch: paused if either the file or the store says so, or if either cannot be read."""
+
+    def __init__(self, file: Path, store: PauseStore) -> None:
+        self.file = file
+        self._store = store
+
+    def read(self) -> KillSwitchState:
+        """Read the present state of both switches."""
+        try:
+            present = _present(self.file)
+            position = self._store.paused()
+        except (OSError, TrimtabError) as error:
+            return KillSwitchState(None, f"the kill switch cannot be read: {error}")
+        if present:
+            return KillSwitchState(True, position.reason if position.paused else f"{self.file} exists", position.paused and position.hard)
+        return KillSwitchState(position.paused, position.reason, position.paused and position.hard)
+
+    def is_paused(self) -> bool | None:
+        """True when paused, None when unreadable; only False lets anything be sent."""
+        return self.read().paused
+
+    def is_hard(self) -> bool:
+        """True if the switch was read and is at hard; an unreadable switch lets nothing be sent, not even cancels."""
+        stopped = self.read()
+        return stopped.paused is True and stopped.hard
+
+    def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
+        """Pause by both switches; one is enough if the other cannot be written. Raises OperatorNeeded if neither can.
+
+        Hard needs the store, where cancels are recorded: without it OperatorNeeded is raised, and the agent is paused all the same.
+        """
+        failures = []
+        try:
+            os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o600))
+        except OSError as error:
+            failures.append(str(error))
+        try:
+            self._store.pause(reason, now_s, hard)
+        except TrimtabError as error:
+            failures.append(error.message)
+            if hard and len(failures) == 1:
+                raise OperatorNeeded(
+                    f"paused by {self.file}, but not hard: {error.message}", "free the store's disk, then trimtab pause --hard again"
+                ) from error
+        if len(failures) > 1:
+            raise OperatorNeeded(f"cannot pause: {'; '.join(failures)}", "stop the process itself (SIGTERM)")
+
+    def resume(self, reason: str, now_s: int) -> None:
+        """Resume by both switches: the store first, so that a failure leaves the file and with it the pause."""
+        self._store.resume(reason, now_s)
+        try:
+            self.file.unlink(missing_ok=True)
+        except OSError as error:
+            raise OperatorNeeded(f"cannot remove {self.file}: {error}", "remove it; nothing is sent while it exists") from error
+
+
+def _present(file: Path) -> bool:
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        return False
+    return True
