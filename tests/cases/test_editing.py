@@ -90,7 +90,7 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
 def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path)
     kept = bot.refused(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)))
-    assert "left behind" in kept.message and "WBTC=0%" in kept.remedy
+    assert "unmanaged" in kept.message and "WBTC=0%" in kept.remedy
     assert (
         "halt"
         in bot.refused(ConfigChanges(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message

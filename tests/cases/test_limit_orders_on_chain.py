@@ -124,7 +124,7 @@ def test_an_order_is_cancelled_by_name_and_only_once(anvil_chain: LocalChain, tm
     with again(anvil_chain, loaded) as agent:
         order, _ = place(agent, "4000")
     assert api.cancel_waiting(loaded.path, order.id) == {"cancelled": order.id}
-    with pytest.raises(ConfigError, match="no order"):
+    with pytest.raises(ConfigError, match="neither an open limit order nor"):
         api.cancel_waiting(loaded.path, order.id)
     with again(anvil_chain, loaded) as agent:
         assert order_of(agent).state == "cancelled"

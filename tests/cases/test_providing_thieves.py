@@ -89,7 +89,7 @@ def test_a_position_that_is_not_ours_is_neither_grown_nor_taken_out(anvil_chain:
             (10**6, 10**6), (1, 1), 1, "test",
         )  # fmt: skip
         for fooled in (replace(out, token_id=theirs.token_id), grow):
-            with pytest.raises(Refused, match="no position"):
+            with pytest.raises(Refused, match="not a position of the wallet"):
                 least_amounts(step, fooled)
 
 

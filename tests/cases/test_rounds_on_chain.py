@@ -76,7 +76,7 @@ def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int |
 
     def progress(text: str) -> None:
         nonlocal rounds
-        rounds += text.startswith("round ")
+        rounds += text.startswith("slice ")
         if die_after_rounds is not None and rounds == die_after_rounds and (text == die_at or not die_at):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -148,7 +148,7 @@ def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
         return True
 
     def progress(text: str) -> None:
-        if text.startswith("round "):
+        if text.startswith("slice "):
             price = chain.books.prices_usd["WETH"] * Fraction(985, 1_000)
             chain.move_market({"WETH": price}, twap_follows=False)
 

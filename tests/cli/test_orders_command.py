@@ -33,7 +33,7 @@ def test_a_stop_above_the_price_halts_and_cannot_be_armed_and_is_named(desk: Des
     desk.ask("orders", "set", "WETH", "--stop-loss", "9000")
     refused = desk.ask("orders", "arm", "WETH", "--yes", want=10)
     assert mentions(refused["error"]["message"], "stop_loss", "WETH", "armed")
-    assert "not below" in refused["error"]["message"] and mentions(refused["error"]["remedy"], "lower", "by hand")
+    assert "not below" in refused["error"]["message"] and mentions(refused["error"]["remedy"], "lower", "sell manually")
     listed = desk.ask("orders")
     assert mentions(listed["contradictions"][0], "stop_loss", "WETH", "contradicts")
     halted = desk.ask("plan", want=10)

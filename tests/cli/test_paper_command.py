@@ -116,7 +116,7 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
     status = keyless.ask("status", "--paper")
     assert abs(float(status["total_value"]) - 5_000) < 1
     assert all(abs(item["drift_bps"]) <= 1 for item in status["holdings"])
-    assert "too late" in keyless.ask("paper", "--once", "--value", "6000", want=2)["error"]["message"]
+    assert "apply to its first run only" in keyless.ask("paper", "--once", "--value", "6000", want=2)["error"]["message"]
     for path in keyless.config.parent.glob("paper.db*"):
         path.unlink()
     assert "NOSUCH" in keyless.ask("paper", "--once", "--start", "NOSUCH=1", want=2)["error"]["message"]

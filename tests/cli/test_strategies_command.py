@@ -44,7 +44,7 @@ def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
     assert "up" in shown and "active" in shown and "60.0" in shown and "not known" in shown
     step = next(item for item in run("history", "--json").json["steps"] if item["outcome"] == "done")
     words = "\n".join(run("explain", step["step"], "--json").json["words"])
-    assert mentions(words, "up", "acted") and "exchanged inside" in words and "pool fees" in words
+    assert mentions(words, "up", "acted") and "exchanged between strategies, never in the market" in words and "pool fees" in words
 
 
 def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over(

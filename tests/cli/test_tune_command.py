@@ -79,7 +79,7 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
         "In the last quarter of the data",
     ):
         assert word in said.out
-    assert "[" in said.out and "One step" in said.out
+    assert "[" in said.out and "One grid step from the best" in said.out
 
 
 @pytest.mark.parametrize(

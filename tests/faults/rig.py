@@ -47,7 +47,7 @@ class QuickClock:
 class Trade:
     """One swap of three legs over V3, V2 and a hub, approved and ready to be sent again and again by new processes."""
 
-    desk: Desk
+    context: Desk
     store_file: Path
     plan: Plan
     tx: UnsignedTx

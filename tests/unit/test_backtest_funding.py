@@ -113,7 +113,7 @@ def test_funding_changes_nothing_else() -> None:
     table = hourly(BTC=CROSSING[:4])
     bare, beside = run(table), run(table, series("BTC", {1: 0.5, 3: -0.5}))
     assert bare.funding is None
-    for name in ("final_value", "hold_value", "fees", "balances", "rebalances", "config_hash", "data_hash", "parameters", "twr", "harvest"):
+    for name in ("final_value", "hold_value", "fees", "balances", "rebalances", "config_hash", "data_hash", "parameters", "twr", "premium"):
         assert getattr(bare, name) == getattr(beside, name), name
     assert np.array_equal(bare.equity, beside.equity)
 

@@ -59,7 +59,7 @@ def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(de
 
 
 def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk: Any) -> None:
-    agent: Any = SimpleNamespace(desk=desk)
+    agent: Any = SimpleNamespace(context=desk)
 
     def edited_meanwhile(_: tuple[str, ...]) -> bool:
         desk.store.configs.confirm(OTHER, 2)

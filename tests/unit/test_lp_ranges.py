@@ -68,7 +68,7 @@ def test_a_range_that_is_left_and_not_wanted_any_more_is_only_taken_out() -> Non
 
 def test_a_range_that_was_left_stays_where_it_is_not_worth_its_gas() -> None:
     step = world([ranged(30, 2_200, 2_600)], [wanted(30)])
-    held(step, "uniswap_v3 #42 stays beside the price", "limits.plan_cost")
+    held(step, "uniswap_v3 #42 stays out of range", "limits.plan_cost")
 
 
 def test_without_a_target_in_its_pool_a_range_that_was_left_is_the_owners_business() -> None:
@@ -124,7 +124,7 @@ def test_fees_stay_below_their_threshold_or_where_that_is_off_or_gas_is_dear() -
     held(earning(1_770, above=120))
     held(earning(1_770, above=None))
     dear = earning(1_770)
-    held(with_limits(dear, plan_cost_bps=50), "fees of uniswap_v3 #42 stay: gas of")
+    held(with_limits(dear, plan_cost_bps=50), "fees of uniswap_v3 #42 are not collected: gas of")
 
 
 # strangers
