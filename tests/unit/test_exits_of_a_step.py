@@ -15,6 +15,7 @@ from agent import codec, engine
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ConditionalOrder, IntentKind, OrdersConfig, StepInput, SubmissionRefusal
+from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, PreparedTransaction
 from agent.store import open_store
@@ -262,3 +263,14 @@ def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confir
         return
     assert [one.plan is not None and one.plan.exits for one in world.asked] == [True, False]
     assert world.sold == [{WETH.address, WBTC.address}]
+
+
+def test_each_revert_moves_on_to_an_exit_that_was_refused_before() -> None:
+    """LINK was refused at submission an hour ago and is sound again; WBTC reverts every time: LINK has its turn."""
+    step = fired("LINK", "WBTC", pools=ALL)
+    refused = (SubmissionRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
+    begun = []
+    for reverts in range(4):
+        history = replace(step.history, reverts_in_row=reverts, late=refused)
+        begun.append(decide(replace(step, history=history)).exit_token)
+    assert begun == [WBTC.address, LINK.address, WBTC.address, LINK.address]

@@ -137,12 +137,13 @@ def in_turn(step: StepInput, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
     """Sort assets that are sold out, each by its own transaction.
 
     Exits refused least often at submission go first, then in the portfolio's order. Each transaction that
-    reverted since the last success moves the first place on by one, so that an exit that is made to revert
-    does not hold up the next.
+    reverted since the last success moves the first place on by one, past refusals too: an exit that is made
+    to revert holds up neither the next nor one that was refused before.
     """
     first = step.history.reverts_in_row % max(1, len(leaving))
     refusals = {one.token: one.times for one in step.history.late}
-    return sorted((*leaving[first:], *leaving[:first]), key=lambda one: refusals.get(one.token, 0))
+    ordered = sorted(leaving, key=lambda one: refusals.get(one.token, 0))
+    return [*ordered[first:], *ordered[:first]]
 
 
 def _followers(step: StepInput, leaving: Sequence[str]) -> str:
