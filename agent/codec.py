@@ -35,7 +35,8 @@ _TAGS = {
     "RaiseForWithdrawal": "RaiseMoney",
     "SellEntireBalance": "SellOut",
 }
-"""Stored "type" of a class if it is not its name: stores and recorded inputs keep their original tags."""
+"""Stored "type" of a class if it is not its name: stores and recorded inputs keep their original
+tags."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
@@ -46,8 +47,9 @@ _SHOWN = 60
 def to_jsonable(obj: object) -> Any:
     """Return dicts, lists, strings, booleans and integers that represent `obj`.
 
-    Fractions become "a/b", integers from 2^53 on decimal strings, enums their value; a class that shares a union has its tag under
-    "type". Raises TypeError on bytes and floats: signed bytes are never written (T8), amounts are exact.
+    Fractions become "a/b", integers from 2^53 on decimal strings, enums their value; a class that
+    shares a union has its tag under "type". Raises TypeError on bytes and floats: signed bytes are
+    never written (T8), amounts are exact.
     """
     return _converter.unstructure(obj)
 
@@ -57,13 +59,18 @@ def from_jsonable(cls: type[T], data: object) -> T: ...
 @overload
 def from_jsonable(cls: Any, data: object) -> Any: ...
 def from_jsonable(cls: Any, data: object) -> Any:
-    """Return the value of type `cls`, a class or a union of the model, from `data`. Raises ConfigError naming the path."""
+    """Return the value of type `cls`, a class or a union of the model, from `data`. Raises
+    ConfigError naming the path.
+    """
     try:
         return _converter.structure(data, cls)
     except Exception as error:
         complaints = transform_error(error, format_exception=_complaint)
         more = f" and {len(complaints) - 1} more" if len(complaints) > 1 else ""
-        raise ConfigError(f"{complaints[0]}{more}", "write the file with this version, for example by plan --save-input") from None
+        raise ConfigError(
+            f"{complaints[0]}{more}",
+            "write the file with this version, for example by plan --save-input",
+        ) from None
 
 
 def dumps(obj: object) -> str:
@@ -76,22 +83,30 @@ def loads(cls: type[T], text: str) -> T: ...
 @overload
 def loads(cls: Any, text: str) -> Any: ...
 def loads(cls: Any, text: str) -> Any:
-    """Read the output of `dumps`. Raises ConfigError on broken JSON, repeated keys, and anything that does not fit `cls`."""
+    """Read the output of `dumps`. Raises ConfigError on broken JSON, repeated keys, and anything
+    that does not fit `cls`.
+    """
     try:
         data = read_json(text)
     except ValueError as error:
-        raise ConfigError(f"not readable as JSON: {error}", "use a file written by trimtab") from None
+        raise ConfigError(
+            f"not readable as JSON: {error}", "use a file written by trimtab"
+        ) from None
     return from_jsonable(cls, data)
 
 
 def read_json(text: str) -> Any:
-    """JSON of a file that anyone may have written. Raises ValueError if it is broken, too deep, or repeats a key."""
+    """JSON of a file that anyone may have written. Raises ValueError if it is broken, too deep, or
+    repeats a key.
+    """
     _require_flat(text)
     return json.loads(text, object_pairs_hook=_without_repeats)
 
 
 def _require_flat(text: str) -> None:
-    """Raise ValueError for deep nesting, which can crash the interpreter after py-evm has raised its recursion limit."""
+    """Raise ValueError for deep nesting, which can crash the interpreter after py-evm has raised
+    its recursion limit.
+    """
     if text.count("[") + text.count("{") <= _DEEPEST:
         return
     depth = 0
@@ -173,27 +188,41 @@ def _is_tuple(cls: Any) -> bool:
 
 def _is_tagged_union(cls: Any) -> bool:
     members = [one for one in get_args(cls) if one is not types.NoneType]
-    return get_origin(cls) in (Union, types.UnionType) and bool(members) and all(map(_is_member, members))
+    return (
+        get_origin(cls) in (Union, types.UnionType)
+        and bool(members)
+        and all(map(_is_member, members))
+    )
 
 
 def _build() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_unstructure_hook(int, _write_int)
     converter.register_unstructure_hook(bool, lambda value: value)
-    converter.register_unstructure_hook(Fraction, lambda value: f"{value.numerator}/{value.denominator}")
+    converter.register_unstructure_hook(
+        Fraction, lambda value: f"{value.numerator}/{value.denominator}"
+    )
     converter.register_unstructure_hook(bytes, _no_loss)
     converter.register_unstructure_hook(float, _no_loss)
     converter.register_structure_hook(int, _read_int)
     converter.register_structure_hook(bool, _read_bool)
     converter.register_structure_hook(str, _read_str)
     converter.register_structure_hook(Fraction, _read_fraction)
-    converter.register_unstructure_hook_factory(lambda cls: cls is Pool, lambda _: converter.unstructure)
+    converter.register_unstructure_hook_factory(
+        lambda cls: cls is Pool, lambda _: converter.unstructure
+    )
     converter.register_unstructure_hook_factory(_is_member, lambda cls: _tagging(cls, converter))
     converter.register_structure_hook_factory(_is_tuple, lambda cls: _list_reader(cls, converter))
-    converter.register_structure_hook_factory(_is_plain_dataclass, lambda cls: _object_reader(cls, converter))
-    converter.register_structure_hook_factory(lambda cls: cls is Pool, lambda _: _one_of(tuple(POOL_KINDS.values()), converter))
+    converter.register_structure_hook_factory(
+        _is_plain_dataclass, lambda cls: _object_reader(cls, converter)
+    )
+    converter.register_structure_hook_factory(
+        lambda cls: cls is Pool, lambda _: _one_of(tuple(POOL_KINDS.values()), converter)
+    )
     converter.register_structure_hook_factory(_is_member, lambda cls: _one_of((cls,), converter))
-    converter.register_structure_hook_factory(_is_tagged_union, lambda union: _one_of(get_args(union), converter))
+    converter.register_structure_hook_factory(
+        _is_tagged_union, lambda union: _one_of(get_args(union), converter)
+    )
     return converter
 
 
@@ -243,7 +272,11 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
 
 
 def _one_of(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
-    readers = {_tag(cls): (_object_reader(cls, converter), cls) for cls in members if cls is not types.NoneType}
+    readers = {
+        _tag(cls): (_object_reader(cls, converter), cls)
+        for cls in members
+        if cls is not types.NoneType
+    }
 
     def read(data: Any, _target: Any) -> Any:
         if data is None and types.NoneType in members:

@@ -1,4 +1,6 @@
-"""One step of the agent: read, decide, plan, judge, journal, send, settle. The same for live, paper, fork and replay."""
+"""One step of the agent: read, decide, plan, judge, journal, send, settle. The same for live,
+paper, fork and replay.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ MAX_ACTIONS = 8
 def evaluate(readers: StepReaders, propose: Proposer) -> StepOutcome:
     """Evaluate a new snapshot. A refusal is an outcome with its verdicts."""
     step_input = confirm_prices(readers, readers.step_input_at(readers.reader.snapshot()))
-    return evaluate_input(step_input, propose, readers.evidence, further=TickExtender(readers.reader))
+    return evaluate_input(
+        step_input, propose, readers.evidence, further=TickExtender(readers.reader)
+    )
 
 
 def evaluate_input(
@@ -67,9 +71,11 @@ def evaluate_input(
     step_id: str = "",
     further: Callable[[StepInput], StepInput | None] | None = None,
 ) -> StepOutcome:
-    """Evaluate a step input. Without an evidence source the verdicts stay empty. `further` reads more ticks.
+    """Evaluate a step input. Without an evidence source the verdicts stay empty. `further` reads
+    more ticks.
 
-    If guards refuse an exit for its market, the next one or the remaining work is planned and judged.
+    If guards refuse an exit for its market, the next one or the remaining work is planned and
+    judged.
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     while (blocked := exits.market_refusal(outcome)) is not None:
@@ -91,14 +97,18 @@ def evaluate_input_once(
         return _refused(step_id, step_input, decide(step_input), None, proposal)
     if (plan := proposal.plan) is None:
         kind = OutcomeKind.HALT if isinstance(proposal.decided.decision, Halt) else OutcomeKind.HOLD
-        return StepOutcome(step_id, kind, proposal.decided.decision.reason, step_input, proposal.decided, None)
+        return StepOutcome(
+            step_id, kind, proposal.decided.decision.reason, step_input, proposal.decided, None
+        )
     if seen is not None:
         plan = replace(plan, verdicts=guards.judge(step_input, plan, seen))
         try:
             guards.require(plan, plan.verdicts)
         except Refused as refusal:
             return _refused(step_id, step_input, proposal.decided, plan, refusal)
-    return StepOutcome(step_id, OutcomeKind.PLANNED, plan.decision.reason, step_input, proposal.decided, plan)
+    return StepOutcome(
+        step_id, OutcomeKind.PLANNED, plan.decision.reason, step_input, proposal.decided, plan
+    )
 
 
 # --- One step: evaluate, confirm, approve, send, settle. Every end is written in the journal.
@@ -150,10 +160,16 @@ class StepRun:
         actions, which must not block the next.
         """
         gas_wei = gas_spent_wei(self.sent[self.first_of_plan :])
-        step_input = replace(step_input, spend_caps=tuple(self.spend_caps.items()), spent_gas_wei=gas_wei)
+        step_input = replace(
+            step_input, spend_caps=tuple(self.spend_caps.items()), spent_gas_wei=gas_wei
+        )
         if (before := self.history_before) is None:
             return step_input
-        history = replace(step_input.history, last_rebalance_s=before.last_rebalance_s, last_liquidity_s=before.last_liquidity_s)
+        history = replace(
+            step_input.history,
+            last_rebalance_s=before.last_rebalance_s,
+            last_liquidity_s=before.last_liquidity_s,
+        )
         return replace(step_input, history=history, acted=True)
 
     def begin_plan(self) -> None:
@@ -169,7 +185,9 @@ class StepRun:
         self.begin_plan()
 
 
-def run_step(readers: StepReaders, asked: PlanRequest, store: StepStorage, actors: StepActors | None) -> StepOutcome:
+def run_step(
+    readers: StepReaders, asked: PlanRequest, store: StepStorage, actors: StepActors | None
+) -> StepOutcome:
     """Run one step from snapshot to settled receipt; without actors only evaluate and record.
 
     Each exit is evaluated, confirmed and sent separately, from a new snapshot; a refused exit is
@@ -182,11 +200,17 @@ def run_step(readers: StepReaders, asked: PlanRequest, store: StepStorage, actor
     run = StepRun(readers, asked, store)
     outcome = _run_until_done(run, actors)
     if outcome.decided.reviewed and outcome.kind in REVIEW_DONE_KINDS:
-        store.budgets.mark_review(review_time_s(outcome.step_input.snapshot), int(readers.chance() * MILLION), outcome.decided.reviews)
+        store.budgets.mark_review(
+            review_time_s(outcome.step_input.snapshot),
+            int(readers.chance() * MILLION),
+            outcome.decided.reviews,
+        )
     if actors.executor.ready():
         book_internal_netting(store.strategies, outcome)
     outcome = approvals.revoke_leftovers(readers, actors, store, outcome)
-    if run.skipped:  # approvals of refused exits, and their revocations, count in no row of failures
+    if (
+        run.skipped
+    ):  # approvals of refused exits, and their revocations, count in no row of failures
         store.budgets.mark_submission_refusals(readers.history(readers.clock.now_s()).late)
     return outcome
 
@@ -202,12 +226,19 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
         except Refused as refusal:
             ended = _skip_refused_exit(run, evaluated, refusal)
         except TrimtabError as error:
-            run.store.steps.end(evaluated.step_id, _word(evaluated.decision), str(error), _plan_json(evaluated.plan), "error")
+            run.store.steps.end(
+                evaluated.step_id,
+                _word(evaluated.decision),
+                str(error),
+                _plan_json(evaluated.plan),
+                "error",
+            )
             raise
         if ended is not None:
             return ended
     raise OperatorNeeded(
-        f"an approval is still missing after {MAX_APPROVAL_ROUNDS} attempts", "check the token's approve function; it may ignore approvals"
+        f"an approval is still missing after {MAX_APPROVAL_ROUNDS} attempts",
+        "check the token's approve function; it may ignore approvals",
     )
 
 
@@ -216,7 +247,9 @@ def record_evaluation(run: StepRun) -> StepOutcome:
     step_id = uuid.uuid4().hex[:12]
     step_input = _read_input(run)
     _record_input(run, step_id, step_input)
-    outcome = evaluate_input(step_input, run.propose, run.readers.evidence, step_id, TickExtender(run.readers.reader))
+    outcome = evaluate_input(
+        step_input, run.propose, run.readers.evidence, step_id, TickExtender(run.readers.reader)
+    )
     if outcome.step_input is not step_input:
         run.store.steps.begin(step_id, run.readers.clock.now_s(), codec.dumps(outcome.step_input))
     return replace(outcome, transactions=tuple(run.sent), exits_tried=run.tried)
@@ -242,7 +275,9 @@ def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
     update_ledger(run.store, step_input)
     record_strategies(run.store.strategies, run.store.allocations, step_input)
     record_hourly_prices(run.readers, step_input, run.store.prices)
-    run.store.steps.begin(step_id, run.readers.clock.now_s(), codec.dumps(step_input), codec.dumps(run.asked))
+    run.store.steps.begin(
+        step_id, run.readers.clock.now_s(), codec.dumps(step_input), codec.dumps(run.asked)
+    )
 
 
 def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOutcome | None:
@@ -256,7 +291,14 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
         _close(run.store, outcome)
         return None
     if (confirmed := run.confirmed or _confirm(run, actors, outcome, plan)) is None:
-        return _close(run.store, replace(outcome, kind=OutcomeKind.DECLINED, reason=f"not confirmed; {_nothing(run.sent)} sent"))
+        return _close(
+            run.store,
+            replace(
+                outcome,
+                kind=OutcomeKind.DECLINED,
+                reason=f"not confirmed; {_nothing(run.sent)} sent",
+            ),
+        )
     _require_as_confirmed(confirmed, outcome, plan)
     if not plan.actions:
         step_records.begin_slice(run.readers, run.store.executions, outcome)
@@ -281,7 +323,9 @@ def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
 
 
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
-    """The plan, if any. Only liquidity actions may follow a swap, and only exits an exit that failed."""
+    """The plan, if any. Only liquidity actions may follow a swap, and only exits an exit that
+    failed.
+    """
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (run.swapped is not None and not plan.actions):
         return None
@@ -301,11 +345,15 @@ def _finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
         return _after_exits(run, _close(run.store, outcome))
     did = "1 action" if run.actions == 1 else f"{run.actions} actions"
     reason = f"{did} with liquidity done; {outcome.reason}"
-    return _close(run.store, replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input))
+    return _close(
+        run.store, replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input)
+    )
 
 
 def _after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """The outcome of a step that ends with `outcome`: that of its last exit, or of the last that failed."""
+    """The outcome of a step that ends with `outcome`: that of its last exit, or of the last that
+    failed.
+    """
     if not run.exits:
         return outcome
     shown = (run.exits_that(OutcomeKind.FAILED) or run.exits)[-1]
@@ -331,7 +379,9 @@ def _sold_exits(run: StepRun) -> list[str]:
     return [f"exits sold, each by its own transaction: {', '.join(labels)}"] if labels else []
 
 
-def _confirm(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
+def _confirm(
+    run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan
+) -> StepOutcome | None:
     """Confirm while the plan is fresh and return the outcome; None if declined."""
     if not actors.confirm(outcome):
         return None
@@ -341,15 +391,21 @@ def _confirm(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan)
 
 
 def _require_as_confirmed(confirmed: StepOutcome, outcome: StepOutcome, plan: Plan) -> None:
-    """Raise Refused for a plan of another kind than the confirmed one: new exclusions, liquidity first, another order."""
+    """Raise Refused for a plan of another kind than the confirmed one: new exclusions, liquidity
+    first, another order.
+    """
     exits.require_no_new_exclusions(confirmed, outcome, REPLAN_REMEDY)
     if plan.actions and confirmed.plan is not None and not confirmed.plan.actions:
         raise Refused("liquidity must be moved before the confirmed swaps", remedy=REPLAN_REMEDY)
     if outcome.decided.order != confirmed.decided.order:
-        raise Refused("a limit order was added or removed after the confirmation", remedy=REPLAN_REMEDY)
+        raise Refused(
+            "a limit order was added or removed after the confirmation", remedy=REPLAN_REMEDY
+        )
 
 
-def _approve(run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval]) -> StepOutcome | None:
+def _approve(
+    run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval]
+) -> StepOutcome | None:
     """Send the approvals. None requests a plan that uses them; a failed approval ends the step."""
     approvals.approve(actors, outcome, needed, run.sent)
     run.spend_caps |= {approval.token: approval.raw for approval in needed}
@@ -360,7 +416,10 @@ def _approve(run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Seq
         return None
     if newest.receipt is not None and newest.tx.to == outcome.decided.exit_token:
         raise exits.ExitRefused(f"«{newest.note}» reverted")
-    return _close(run.store, replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{newest.note}» did not succeed"))
+    return _close(
+        run.store,
+        replace(outcome, kind=OutcomeKind.FAILED, reason=f"«{newest.note}» did not succeed"),
+    )
 
 
 def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
@@ -370,17 +429,28 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
     if plan.actions:
         run.history_before = run.history_before or outcome.step_input.history
         prepared = actors.composer.liquidity(outcome.step_input, plan)
-        outcome = _close(run.store, _execute(run, actors, outcome, prepared, f"«{prepared.note}»", "no liquidity was moved"))
+        outcome = _close(
+            run.store,
+            _execute(
+                run, actors, outcome, prepared, f"«{prepared.note}»", "no liquidity was moved"
+            ),
+        )
         run.actions += 1
     else:
         prepared = actors.composer.swap(outcome.step_input, plan)
-        outcome = _close(run.store, _execute(run, actors, outcome, prepared, "the swap", "nothing was exchanged"))
+        outcome = _close(
+            run.store, _execute(run, actors, outcome, prepared, "the swap", "nothing was exchanged")
+        )
         if token := outcome.decided.exit_token:
             run.exits.append(outcome)
             failed = outcome.kind is OutcomeKind.FAILED
-            run.leave_exit(BlockedExit(token, exits.REVERTED, exits.NOTHING_TO_DO) if failed else None)
+            run.leave_exit(
+                BlockedExit(token, exits.REVERTED, exits.NOTHING_TO_DO) if failed else None
+            )
             return None
-        run.swapped = outcome = replace(outcome, reason="; ".join([outcome.reason, *_sold_exits(run)]))
+        run.swapped = outcome = replace(
+            outcome, reason="; ".join([outcome.reason, *_sold_exits(run)])
+        )
     if outcome.kind is OutcomeKind.FAILED or run.actions in (0, MAX_ACTIONS):
         return outcome
     run.begin_plan()
@@ -388,7 +458,12 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
 
 
 def _execute(
-    run: StepRun, actors: StepActors, outcome: StepOutcome, prepared: PreparedTransaction, what: str, otherwise: str
+    run: StepRun,
+    actors: StepActors,
+    outcome: StepOutcome,
+    prepared: PreparedTransaction,
+    what: str,
+    otherwise: str,
 ) -> StepOutcome:
     """Send one transaction, then read again and book it."""
     intent = approvals.execute_prepared(actors, outcome.step_id, prepared)
@@ -396,14 +471,21 @@ def _execute(
     outcome = replace(outcome, transactions=tuple(run.sent))
     if not intent.succeeded:
         state = "reverted" if intent.receipt is not None else intent.state.value
-        return replace(outcome, kind=OutcomeKind.FAILED, reason=f"{what} ended {state}; {otherwise}")
+        return replace(
+            outcome, kind=OutcomeKind.FAILED, reason=f"{what} ended {state}; {otherwise}"
+        )
     outcome = replace(outcome, kind=OutcomeKind.DONE)
     exits.clear_submission_refusals(run.store.budgets, outcome)
     try:
         snapshot = run.readers.reader.snapshot()
     except (Retryable, Refused):  # the transaction is mined all the same; the next step books it
         return outcome
-    settle_mined(run.store, snapshot, lambda: run.readers.step_input_at(snapshot), before=outcome.step_input.snapshot)
+    settle_mined(
+        run.store,
+        snapshot,
+        lambda: run.readers.step_input_at(snapshot),
+        before=outcome.step_input.snapshot,
+    )
     after = run.readers.step_input_at(snapshot)
     update_ledger(run.store, after)
     record_strategies(run.store.strategies, run.store.allocations, after)
@@ -418,14 +500,22 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
     reason = (
         str(refusal) if outcome.plan is not None else f"{refusal}; {outcome.reason}"
     )  # without a plan the reason describes the decision
-    stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, transactions=tuple(run.sent), verdicts=refusal.verdicts)
+    stopped = replace(
+        outcome,
+        kind=OutcomeKind.REFUSED,
+        reason=reason,
+        transactions=tuple(run.sent),
+        verdicts=refusal.verdicts,
+    )
     _close(run.store, stopped)
     if not exits.concerns_trade(refusal):
         return _after_exits(run, stopped)
     refusals = {one.token: one for one in outcome.step_input.history.late}
     if run.confirmed is None or not (token := run.confirmed.decided.exit_token):
         if run.doubtful and not run.exits_that(OutcomeKind.DONE):
-            run.store.budgets.mark_submission_refusals(exits.without_doubtful(tuple(refusals.values()), run.doubtful))
+            run.store.budgets.mark_submission_refusals(
+                exits.without_doubtful(tuple(refusals.values()), run.doubtful)
+            )
         return _after_exits(run, stopped)
     if not isinstance(refusal, exits.ExitRefused):
         run.doubtful[token] = refusals.get(token)
@@ -435,8 +525,22 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
     return None
 
 
-def _refused(step_id: str, step_input: StepInput, decided: DecisionResult, plan: Plan | None, refusal: Refused) -> StepOutcome:
-    return StepOutcome(step_id, OutcomeKind.REFUSED, str(refusal), step_input, decided, plan, verdicts=refusal.verdicts)
+def _refused(
+    step_id: str,
+    step_input: StepInput,
+    decided: DecisionResult,
+    plan: Plan | None,
+    refusal: Refused,
+) -> StepOutcome:
+    return StepOutcome(
+        step_id,
+        OutcomeKind.REFUSED,
+        str(refusal),
+        step_input,
+        decided,
+        plan,
+        verdicts=refusal.verdicts,
+    )
 
 
 def _nothing(sent: Sequence[Intent]) -> str:
@@ -446,7 +550,13 @@ def _nothing(sent: Sequence[Intent]) -> str:
 
 
 def _close(store: StepStorage, outcome: StepOutcome) -> StepOutcome:
-    store.steps.end(outcome.step_id, _word(outcome.decision), outcome.reason, _plan_json(outcome.plan), outcome.kind.value)
+    store.steps.end(
+        outcome.step_id,
+        _word(outcome.decision),
+        outcome.reason,
+        _plan_json(outcome.plan),
+        outcome.kind.value,
+    )
     return outcome
 
 

@@ -40,17 +40,27 @@ LONGEST_WORD, LONGEST_TEXT = 300, 8_000
 
 
 def printable_text(text: str) -> str:
-    """Return the text with characters escaped that could steer a terminal or reverse a line, and long words cut (T17)."""
+    """Return the text with characters escaped that could steer a terminal or reverse a line, and
+    long words cut (T17).
+    """
     shown = text
     if not text.isprintable():
-        shown = "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text)
+        shown = "".join(
+            char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+            for char in text
+        )
     if len(shown) > LONGEST_WORD:
-        shown = " ".join(word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 1]}…" for word in shown.split(" "))
+        shown = " ".join(
+            word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 1]}…"
+            for word in shown.split(" ")
+        )
     return shown if len(shown) <= LONGEST_TEXT else f"{shown[: LONGEST_TEXT - 1]}…"
 
 
 class TrimtabError(Exception):
-    """Base of every error that the agent raises on purpose. `remedy` is the operator's next step."""
+    """Base of every error that the agent raises on purpose. `remedy` is the operator's next
+    step.
+    """
 
     exit_code = 1
 
@@ -80,7 +90,8 @@ class Refused(TrimtabError):
 
 
 class UnsendableTransaction(Refused):
-    """The transaction itself is refused, by its legs or its token: it would revert, or it cannot be encoded.
+    """The transaction itself is refused, by its legs or its token: it would revert, or it cannot be
+    encoded.
 
     The cause is never its time, its nonce, its fee, the endpoints, or a stop of all sending.
     """
@@ -93,7 +104,9 @@ class Retryable(TrimtabError):
 
 
 class OperatorNeeded(TrimtabError):
-    """A state that only the operator can resolve: foreign nonce, wrong chain, corrupt store, second process."""
+    """A state that only the operator can resolve: foreign nonce, wrong chain, corrupt store, second
+    process.
+    """
 
     exit_code = EXIT_OPERATOR
 

@@ -45,7 +45,9 @@ def matvec(matrix: FloatArray, vector: FloatArray) -> FloatArray:
 
 
 def gram(rows: FloatArray, weights: FloatArray) -> FloatArray:
-    """Sum of weight · row·rowᵀ by index: positive semidefinite but for rounding, for weights above zero."""
+    """Sum of weight · row·rowᵀ by index: positive semidefinite but for rounding, for weights above
+    zero.
+    """
     if not len(rows):
         return np.zeros((rows.shape[1], rows.shape[1]))
     parts = (rows * weights[:, None])[:, :, None] * rows[:, None, :]
@@ -58,7 +60,12 @@ def solve_positive_definite(rows: Sequence[Sequence[float]], right: Sequence[flo
     Numerical Algorithms", 2002, theorem 10.3). Only entries on and above the diagonal are read.
     Raises ValueError if the matrix is not positive definite.
     """
-    return solve_packed([[value, *reversed(row[k:])] for k, (row, value) in enumerate(zip(rows, right, strict=True))])
+    return solve_packed(
+        [
+            [value, *reversed(row[k:])]
+            for k, (row, value) in enumerate(zip(rows, right, strict=True))
+        ]
+    )
 
 
 def solve_packed(upper: list[list[float]]) -> list[float]:
@@ -77,7 +84,10 @@ def solve_packed(upper: list[list[float]]) -> list[float]:
         second = _pivot(below)
         for ahead in range(2, size - k):
             part, other = top[-1 - ahead] / first, below[-ahead] / second
-            upper[k + ahead] = [a - part * b - other * c for a, b, c in zip(upper[k + ahead], top, below, strict=False)]
+            upper[k + ahead] = [
+                a - part * b - other * c
+                for a, b, c in zip(upper[k + ahead], top, below, strict=False)
+            ]
     found: list[float] = []  # from the last unknown to the first
     for right, *row, pivot in reversed(upper):
         found.append((right - math.fsum(map(mul, row, found))) / pivot)
@@ -98,7 +108,9 @@ def inverse(matrix: FloatArray) -> FloatArray:
 
 
 def exp(x: float) -> float:
-    """Exponential of x, within two units of the last digit; 0 below −745, and OverflowError above 709."""
+    """Exponential of x, within two units of the last digit; 0 below −745, and OverflowError above
+    709.
+    """
     if x < -745:
         return 0.0
     if not x <= 709:

@@ -1,4 +1,6 @@
-"""Vocabulary of exact quantities: tokens, amounts in base units, prices as fractions, weights in basis points."""
+"""Vocabulary of exact quantities: tokens, amounts in base units, prices as fractions, weights in
+basis points.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def mul_div_down(a: int, b: int, denominator: int) -> int:
 
 
 def mul_div_up(a: int, b: int, denominator: int) -> int:
-    """ceil(a · b / denominator); FullMath.mulDivRoundingUp of Uniswap V3 without its 256-bit bound."""
+    """ceil(a · b / denominator); FullMath.mulDivRoundingUp of Uniswap V3 without its 256-bit
+    bound.
+    """
     return -(-a * b // denominator)
 
 
@@ -55,7 +59,9 @@ def ceil_int(value: Fraction) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An ERC-20 token. `address` is checksummed; `decimals` was read from the chain or checked against it."""
+    """An ERC-20 token. `address` is checksummed; `decimals` was read from the chain or checked
+    against it.
+    """
 
     address: str
     symbol: str
@@ -96,21 +102,32 @@ class Amount:
 
 
 def safe_label(symbol: str, address: str) -> str:
-    """`symbol` when every character of it may be shown, else `address`: no foreign text reaches a sink (T17)."""
+    """`symbol` when every character of it may be shown, else `address`: no foreign text reaches a
+    sink (T17).
+    """
     return symbol if _SAFE_SYMBOL.fullmatch(symbol) else address
 
 
 def parse_raw(text: str, decimals: int, field: str) -> int:
-    """Base units of a plain decimal such as "1.5"; more places than `decimals`, signs and exponents are refused."""
+    """Base units of a plain decimal such as "1.5"; more places than `decimals`, signs and exponents
+    are refused.
+    """
     if not _PLAIN_NUMBER.fullmatch(text.strip()):
-        raise ConfigError(f"{field}: {text!r} is not an amount", "write a plain decimal such as 1.5")
+        raise ConfigError(
+            f"{field}: {text!r} is not an amount", "write a plain decimal such as 1.5"
+        )
     scaled = Fraction(Decimal(text.strip())) * Fraction(10) ** decimals
     if scaled.denominator != 1:
         raise ConfigError(
-            f"{field}: {text!r} has more than {decimals} decimal places, the smallest unit of this token", "round it to that many places"
+            f"{field}: {text!r} has more than {decimals} decimal places, the smallest unit of this"
+            " token",
+            "round it to that many places",
         )
     if scaled.numerator > UINT256_MAX:
-        raise ConfigError(f"{field}: {text!r} is larger than any token amount can be (2^256 - 1 base units)", "write a smaller one")
+        raise ConfigError(
+            f"{field}: {text!r} is larger than any token amount can be (2^256 - 1 base units)",
+            "write a smaller one",
+        )
     return scaled.numerator
 
 
@@ -122,12 +139,16 @@ def decimal_text(raw: int, decimals: int) -> str:
 
 
 def value_text(value: Fraction, decimals: int, places: int | None = None) -> str:
-    """A numeraire value in base units as a decimal of whole coins, half-even at `places` (default: its decimals)."""
+    """A numeraire value in base units as a decimal of whole coins, half-even at `places` (default:
+    its decimals).
+    """
     shown = decimals if places is None else places
     return decimal_text(round(value * Fraction(10) ** (shown - decimals)), shown)
 
 
-def price_text(price: Price, token_decimals: int, numeraire_decimals: int, significant: int = 12) -> str:
+def price_text(
+    price: Price, token_decimals: int, numeraire_decimals: int, significant: int = 12
+) -> str:
     """Numeraire coins per whole token as a plain decimal of `significant` figures."""
     whole = price * Fraction(10) ** (token_decimals - numeraire_decimals)
     if whole == 0:
@@ -138,7 +159,9 @@ def price_text(price: Price, token_decimals: int, numeraire_decimals: int, signi
 
 
 def parse_bps(text: object, field: str) -> int:
-    """Basis points of "50%", "5000bps" or a number in (0, 1]; a bare number above 1 is refused (requirement R1.1)."""
+    """Basis points of "50%", "5000bps" or a number in (0, 1]; a bare number above 1 is refused
+    (requirement R1.1).
+    """
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise ConfigError(f"{field}: {text!r} is not a share", "write 40%, 4000bps or 0.4")
     plain = str(text).strip().replace(" ", "")
@@ -150,31 +173,49 @@ def parse_bps(text: object, field: str) -> int:
         else:
             scaled = Fraction(Decimal(plain)) * BPS
             if scaled > BPS:
-                raise ConfigError(f"{field}: {text!r} is above 1 and has no unit", f"write {plain}% or {plain}bps")
+                raise ConfigError(
+                    f"{field}: {text!r} is above 1 and has no unit", f"write {plain}% or {plain}bps"
+                )
     except (InvalidOperation, ValueError, OverflowError):
-        raise ConfigError(f"{field}: {text!r} is not a share", "write 40%, 4000bps or 0.4") from None
+        raise ConfigError(
+            f"{field}: {text!r} is not a share", "write 40%, 4000bps or 0.4"
+        ) from None
     if scaled < 0:
         raise ConfigError(f"{field}: {text!r} is negative", "write 0 or more")
     if scaled.denominator != 1:
-        raise ConfigError(f"{field}: {text!r} is finer than one basis point (0.01%)", "round it to 0.01%")
+        raise ConfigError(
+            f"{field}: {text!r} is finer than one basis point (0.01%)", "round it to 0.01%"
+        )
     return scaled.numerator
 
 
 def parse_share_bps(value: object, field: str) -> int:
-    """Basis points of "0.5%", "50bps" or "1.5x". Raises ConfigError without a unit: 0.5 may mean a half or half a percent (T21)."""
+    """Basis points of "0.5%", "50bps" or "1.5x". Raises ConfigError without a unit: 0.5 may mean a
+    half or half a percent (T21).
+    """
     match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         text = str(value).strip()
-        why = "is negative" if text.startswith("-") else "has no unit" if _BARE.fullmatch(text) else "is not a share"
+        why = (
+            "is negative"
+            if text.startswith("-")
+            else "has no unit"
+            if _BARE.fullmatch(text)
+            else "is not a share"
+        )
         raise ConfigError(f"{field}: {value!r} {why}", f"write {_as_percent(text)}")
     bps = Fraction(Decimal(match[1])) * _BPS_OF_UNIT[match[2]]
     if bps.denominator != 1:
-        raise ConfigError(f"{field}: {value!r} is finer than one basis point (0.01%)", "round it to 0.01%")
+        raise ConfigError(
+            f"{field}: {value!r} is finer than one basis point (0.01%)", "round it to 0.01%"
+        )
     return bps.numerator
 
 
 def _as_percent(text: str) -> str:
-    """Return the number in percent and in basis points, for the remedy; an example if the text has none."""
+    """Return the number in percent and in basis points, for the remedy; an example if the text has
+    none.
+    """
     match = _LEADING_NUMBER.match(text.removeprefix("-").replace(",", "."))
     number = Decimal(match[0]) if match else Decimal("0.5")
     bps = number * 100 if number * 100 % 1 == 0 else number * BPS
@@ -184,7 +225,9 @@ def _as_percent(text: str) -> str:
 
 
 def largest_remainder(shares: Sequence[Fraction], total: int = BPS) -> list[int]:
-    """Integers that sum to `total`, proportional to `shares`; ties go to the earlier entry (Hamilton's method)."""
+    """Integers that sum to `total`, proportional to `shares`; ties go to the earlier entry
+    (Hamilton's method).
+    """
     whole = sum(shares, Fraction(0))
     if whole <= 0:
         raise ValueError("shares must have a positive sum")

@@ -1,7 +1,9 @@
-"""One rule over one price table in other libraries: a band around equal weights, a fee on all that is traded. For bench_backtest.py.
+"""One rule over one price table in other libraries: a band around equal weights, a fee on all that
+is traded. For bench_backtest.py.
 
-Runs in an environment of its own: `python backtest_peers.py bt|bt-told|vectorbt|cvxportfolio prices.npz`, and writes one JSON line. All
-begin on target at no cost and trade at the bar's price once a weight is further from its target than the band.
+Runs in an environment of its own: `python backtest_peers.py bt|bt-told|vectorbt|cvxportfolio
+prices.npz`, and writes one JSON line. All begin on target at no cost and trade at the bar's price
+once a weight is further from its target than the band.
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ def frame(given: Given) -> Any:
     import pandas as pd
 
     index = pd.to_datetime(given["times_s"], unit="s")
-    return pd.DataFrame(given["prices"], index=index, columns=[f"A{i}" for i in range(given["prices"].shape[1])])
+    return pd.DataFrame(
+        given["prices"], index=index, columns=[f"A{i}" for i in range(given["prices"].shape[1])]
+    )
 
 
 def _bt(given: Given, told: bool) -> Found:
-    """bt: RunIfOutOfBounds takes a relative band, which with equal weights is one in points times their number. `told`: it is given the
-    bars at which ours traded, and looks at nothing in between. The fee is its commission, left out at the first bar, which buys.
+    """bt: RunIfOutOfBounds takes a relative band, which with equal weights is one in points times
+    their number. `told`: it is given the bars at which ours traded, and looks at nothing in
+    between. The fee is its commission, left out at the first bar, which buys.
     """
     import bt as library
 
@@ -56,11 +61,18 @@ def _bt(given: Given, told: bool) -> Found:
     def commission(quantity: float, price: float) -> float:
         return abs(quantity) * price * fee if state["begun"] else 0.0
 
-    own = library.algos.Or([library.algos.RunOnce(), library.algos.RunIfOutOfBounds(float(given["band"]) * count)])
-    weigh = [library.algos.SelectAll(), library.algos.WeighSpecified(**dict.fromkeys(prices.columns, 1.0 / count))]
+    own = library.algos.Or(
+        [library.algos.RunOnce(), library.algos.RunIfOutOfBounds(float(given["band"]) * count)]
+    )
+    weigh = [
+        library.algos.SelectAll(),
+        library.algos.WeighSpecified(**dict.fromkeys(prices.columns, 1.0 / count)),
+    ]
     first = [Told(), *weigh] if told else [*weigh, own]
     strategy = library.Strategy("band", [*first, library.algos.Rebalance(), Begun()])
-    test = library.Backtest(strategy, prices, initial_capital=VALUE, commissions=commission, integer_positions=False)
+    test = library.Backtest(
+        strategy, prices, initial_capital=VALUE, commissions=commission, integer_positions=False
+    )
     began, spent = perf_counter(), process_time()
     test.run()
     return perf_counter() - began, process_time() - spent, float(test.strategy.value)
@@ -77,7 +89,9 @@ def bt_told(given: Given) -> Found:
 
 
 def vectorbt(given: Given) -> Found:
-    """vectorbt: told the bars at which ours traded and the weights to order there, since bands are not among its rules."""
+    """vectorbt: told the bars at which ours traded and the weights to order there, since bands are
+    not among its rules.
+    """
     import vectorbt as library
 
     prices = frame(given)
@@ -102,7 +116,9 @@ def vectorbt(given: Given) -> Found:
 
 
 def cvxportfolio(given: Given) -> Found:
-    """cvxportfolio: a policy that returns to equal weights beyond the band, with its transaction cost at half a spread of the fee."""
+    """cvxportfolio: a policy that returns to equal weights beyond the band, with its transaction
+    cost at half a spread of the fee.
+    """
     import cvxportfolio as library
     import pandas as pd
 
@@ -125,11 +141,18 @@ def cvxportfolio(given: Given) -> Found:
         round_trades=False, min_history=pd.Timedelta("0s"),
     )  # fmt: skip
     began, spent = perf_counter(), process_time()
-    found = simulator.backtest(Band(), start_time=returns.index[0], end_time=returns.index[-1], h=target * VALUE)
+    found = simulator.backtest(
+        Band(), start_time=returns.index[0], end_time=returns.index[-1], h=target * VALUE
+    )
     return perf_counter() - began, process_time() - spent, float(found.v.iloc[-1])
 
 
-PEERS: dict[str, Callable[[Given], Found]] = {"bt": bt, "bt-told": bt_told, "vectorbt": vectorbt, "cvxportfolio": cvxportfolio}
+PEERS: dict[str, Callable[[Given], Found]] = {
+    "bt": bt,
+    "bt-told": bt_told,
+    "vectorbt": vectorbt,
+    "cvxportfolio": cvxportfolio,
+}
 
 
 def main() -> None:

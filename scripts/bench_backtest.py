@@ -1,10 +1,13 @@
-"""How fast back-tests are: the kernel once, a sweep of a thousand settings on all cores, the whole live step; and what others take.
+"""How fast back-tests are: the kernel once, a sweep of a thousand settings on all cores, the whole
+live step; and what others take.
 
-Eight assets that wander by seed over 43,800 hourly bars, equal weights, a band of 5 points, 10 bps on all that is traded. A NumPy loop
-written from the rules alone must come to the same value within 1e-9, and the live step within 1e-5 of the kernel with its pools.
-`--peers` runs bt, vectorbt and cvxportfolio on the same prices in an environment that is made and thrown away, or in that of
-`--peers-python`; `off_its_own_loop` is how far each is off a loop that pays fees as it does. Prints JSON with `--json`.
-Times are those of the clock, compiling not counted; processor times stand beside them, which others on the machine change less.
+Eight assets that wander by seed over 43,800 hourly bars, equal weights, a band of 5 points, 10 bps
+on all that is traded. A NumPy loop written from the rules alone must come to the same value within
+1e-9, and the live step within 1e-5 of the kernel with its pools. `--peers` runs bt, vectorbt and
+cvxportfolio on the same prices in an environment that is made and thrown away, or in that of
+`--peers-python`; `off_its_own_loop` is how far each is off a loop that pays fees as it does. Prints
+JSON with `--json`. Times are those of the clock, compiling not counted; processor times stand
+beside them, which others on the machine change less.
 """
 
 from __future__ import annotations
@@ -28,7 +31,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.backtest.data import PriceTable
-from agent.backtest.kernel.sweep import KernelPrices, KernelResult, KernelSetting, TradingCosts, prepare_prices, run_kernel, sweep
+from agent.backtest.kernel.sweep import (
+    KernelPrices,
+    KernelResult,
+    KernelSetting,
+    TradingCosts,
+    prepare_prices,
+    run_kernel,
+    sweep,
+)
 from agent.backtest.settings import SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.model import Destination, Threshold
@@ -67,25 +78,38 @@ def prices(bars: int) -> tuple[Floats, Floats]:
 def band(bps: int, depth: float = float("inf")) -> KernelSetting:
     """Equal weights in a band of so many points."""
     return KernelSetting(
-        (10_000 // ASSETS,) * ASSETS, Threshold(bps, None), Destination.TARGET, TradingCosts.pools(COST_BPS, depth, ASSETS)
+        (10_000 // ASSETS,) * ASSETS,
+        Threshold(bps, None),
+        Destination.TARGET,
+        TradingCosts.pools(COST_BPS, depth, ASSETS),
     )
 
 
-def by_loop(table: Floats, pays: Pays, told: Sequence[int] | None = None) -> tuple[float, list[int]]:
-    """The rule bar by bar: what it ends with, and when it traded; or the trades at the bars `told`. `pays` makes the trades."""
+def by_loop(
+    table: Floats, pays: Pays, told: Sequence[int] | None = None
+) -> tuple[float, list[int]]:
+    """The rule bar by bar: what it ends with, and when it traded; or the trades at the bars `told`.
+    `pays` makes the trades.
+    """
     values, cash, traded = np.full(ASSETS, VALUE / ASSETS), 0.0, []
     at = None if told is None else set(told)
     for bar in range(1, len(table)):
         values = values * table[bar] / table[bar - 1]
         total = values.sum() + cash
-        if bar in at if at is not None else bool((np.abs(values / total - 1 / ASSETS) > BAND_BPS / 1e4).any()):
+        if (
+            bar in at
+            if at is not None
+            else bool((np.abs(values / total - 1 / ASSETS) > BAND_BPS / 1e4).any())
+        ):
             traded.append(bar)
             values, cash = pays(values, total / ASSETS, cash)
     return float(values.sum() + cash), traded
 
 
 def together(values: Floats, _share: float, _cash: float) -> tuple[Floats, float]:
-    """As ours: all that is sold pays for all that is bought and both fees, so that all end at equal weights. By bisection."""
+    """As ours: all that is sold pays for all that is bought and both fees, so that all end at equal
+    weights. By bisection.
+    """
     high = values.sum()
     low = 0.9 * high
     for _ in range(80):
@@ -103,7 +127,9 @@ def each_its_own(values: Floats, share: float, _cash: float) -> tuple[Floats, fl
 
 
 def last_gets_less(values: Floats, share: float, cash: float) -> tuple[Floats, float]:
-    """As vectorbt: sales first, then purchases from the smallest to the largest, until the cash is spent."""
+    """As vectorbt: sales first, then purchases from the smallest to the largest, until the cash is
+    spent.
+    """
     gap, after = share - values, values.copy()
     for asset in np.argsort(gap, kind="stable"):
         bought = gap[asset] if gap[asset] < 0 else min(gap[asset], cash / (1 + FEE))
@@ -113,13 +139,19 @@ def last_gets_less(values: Floats, share: float, cash: float) -> tuple[Floats, f
 
 
 def on_credit(values: Floats, share: float, cash: float) -> tuple[Floats, float]:
-    """As cvxportfolio: each asset gets its share of what there was before, and the fees are owed until the next time."""
+    """As cvxportfolio: each asset gets its share of what there was before, and the fees are owed
+    until the next time.
+    """
     gap = share - values
     return np.full(ASSETS, share), cash - gap.sum() - FEE * np.abs(gap).sum()
 
 
-def measure_kernel(ready: KernelPrices, table: Floats, count: int) -> tuple[dict[str, Any], KernelResult]:
-    """The kernel once and over many settings. Raises AssertionError where the loop comes to something else."""
+def measure_kernel(
+    ready: KernelPrices, table: Floats, count: int
+) -> tuple[dict[str, Any], KernelResult]:
+    """The kernel once and over many settings. Raises AssertionError where the loop comes to
+    something else.
+    """
     one = band(BAND_BPS)
     found = run_kernel(ready, one, VALUE, path=True)
     value, traded = by_loop(table, together)
@@ -143,7 +175,9 @@ def measure_kernel(ready: KernelPrices, table: Floats, count: int) -> tuple[dict
 
 
 def measure_step(times: Floats, table: Floats, ready: KernelPrices) -> dict[str, Any]:
-    """One run of the live step over all bars. Raises AssertionError where the kernel with its pools comes to something else."""
+    """One run of the live step over all bars. Raises AssertionError where the kernel with its pools
+    comes to something else.
+    """
     wanted = make_spec(dict.fromkeys(SYMBOLS, 10_000 // ASSETS), Threshold(BAND_BPS, None), "USD")
     made = SimulationSettings(Fraction(DEPTH), int(COST_BPS * 100), Fraction(int(VALUE)))
     began, spent = perf_counter(), process_time()
@@ -152,8 +186,16 @@ def measure_step(times: Floats, table: Floats, ready: KernelPrices) -> dict[str,
     kernel = run_kernel(ready, band(BAND_BPS, DEPTH), VALUE)
     off = abs(kernel.final_value / float(found.final_value / 10**18) - 1)
     if off > 1e-5 or kernel.rebalances != len(found.rebalances):
-        raise AssertionError(f"the live step comes to {float(found.final_value / 10**18)}, the kernel to {kernel.final_value}")
-    return {"step_s": round(clock, 3), "step_processor_s": round(busy, 3), "step_looked": found.evaluated, "kernel_off_the_step": off}
+        raise AssertionError(
+            f"the live step comes to {float(found.final_value / 10**18)}, the kernel to"
+            f" {kernel.final_value}"
+        )
+    return {
+        "step_s": round(clock, 3),
+        "step_processor_s": round(busy, 3),
+        "step_looked": found.evaluated,
+        "kernel_off_the_step": off,
+    }
 
 
 def timed(work: Any, times: int) -> Timed:
@@ -168,7 +210,9 @@ def timed(work: Any, times: int) -> Timed:
     return Timed(round(float(np.median(clock)), 4), round(float(np.median(busy)), 4))
 
 
-def measure_peers(names: Sequence[str], python: Path | None, times: Floats, table: Floats, found: KernelResult) -> dict[str, Any]:
+def measure_peers(
+    names: Sequence[str], python: Path | None, times: Floats, table: Floats, found: KernelResult
+) -> dict[str, Any]:
     """What each takes and comes to; `missing` with the reason for one that cannot be had."""
     made: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as scratch:
@@ -178,7 +222,14 @@ def measure_peers(names: Sequence[str], python: Path | None, times: Floats, tabl
         except Missing as why:
             return {name: {"missing": str(why)} for name in names}
         given = folder / "prices.npz"
-        np.savez(given, times_s=times, prices=table, fee=FEE, band=BAND_BPS / 1e4, rebalanced=found.rebalanced)
+        np.savez(
+            given,
+            times_s=times,
+            prices=table,
+            fee=FEE,
+            band=BAND_BPS / 1e4,
+            rebalanced=found.rebalanced,
+        )
         for name in names:
             try:
                 answer = ask(python, name, given)
@@ -201,7 +252,20 @@ def environment(folder: Path) -> Path:
     home = folder / "environment"
     install([sys.executable, "-m", "venv", str(home)], folder)
     python = home / "bin" / "python"
-    install([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", *PEERS], folder)
+    install(
+        [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+            *PEERS,
+        ],
+        folder,
+    )
     return python
 
 
@@ -209,7 +273,13 @@ def ask(python: Path, name: str, given: Path) -> dict[str, float]:
     """What one library says. Raises Missing with its last words."""
     script = Path(__file__).resolve().parent / "backtest_peers.py"
     try:
-        done = subprocess.run([python, script, name, given], capture_output=True, text=True, timeout=LONGEST_S, check=False)
+        done = subprocess.run(
+            [python, script, name, given],
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise Missing(f"it took longer than {LONGEST_S} s") from None
     if done.returncode != 0:
@@ -220,17 +290,29 @@ def ask(python: Path, name: str, given: Path) -> dict[str, float]:
 
 def ratios(ours: dict[str, Any], peers: dict[str, Any]) -> dict[str, float]:
     """How many times as long each takes as one run of the kernel, by processor time."""
-    return {name: round(one["processor_s"] * 1e3 / ours["run_processor_ms"], 1) for name, one in peers.items() if "processor_s" in one}
+    return {
+        name: round(one["processor_s"] * 1e3 / ours["run_processor_ms"], 1)
+        for name, one in peers.items()
+        if "processor_s" in one
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--bars", type=int, default=43_800)
     parser.add_argument("--settings", type=int, default=1_000)
     parser.add_argument("--no-step", action="store_true", help="leave the live step out")
-    parser.add_argument("--peers", nargs="*", choices=NAMES, help="measure these too, all where none is named")
-    parser.add_argument("--peers-python", type=Path, help="an interpreter that has them, in place of an environment made for it")
+    parser.add_argument(
+        "--peers", nargs="*", choices=NAMES, help="measure these too, all where none is named"
+    )
+    parser.add_argument(
+        "--peers-python",
+        type=Path,
+        help="an interpreter that has them, in place of an environment made for it",
+    )
     options = parser.parse_args()
     times, table = prices(max(2, options.bars))
     ready = prepare_prices(SYMBOLS, times, table)
@@ -240,7 +322,12 @@ def main() -> None:
     peers: dict[str, Any] = {}
     if options.peers is not None:
         peers = measure_peers(options.peers or NAMES, options.peers_python, times, table, found)
-    machine = {"python": platform.python_version(), "system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+    machine = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+    }
     document = {"machine": machine, "ours": ours, "peers": peers, "ratios": ratios(ours, peers)}
     if options.json:
         print(json.dumps(document))

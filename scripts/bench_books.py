@@ -1,8 +1,10 @@
-"""How long books of many entries take: what each look reads of them, `pnl`, `history`, and what `status` reads of the store.
+"""How long books of many entries take: what each look reads of them, `pnl`, `history`, and what
+`status` reads of the store.
 
-Builds a store of `--entries` settled trades (WETH for USDC and back, ten to a step) with a valuation per hour, in a folder that is
-thrown away or in `--keep`, where a second run finds it. Times each reading on a store that was just opened, and prints JSON: wall
-and processor seconds, since other programs on the machine slow the first.
+Builds a store of `--entries` settled trades (WETH for USDC and back, ten to a step) with a
+valuation per hour, in a folder that is thrown away or in `--keep`, where a second run finds it.
+Times each reading on a store that was just opened, and prints JSON: wall and processor seconds,
+since other programs on the machine slow the first.
 """
 
 from __future__ import annotations
@@ -33,7 +35,16 @@ from agent.config.load import LoadedConfig, load_config
 from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
 from agent.execution.step_memory import read_memory
-from agent.model import Entry, Holding, IntentKind, IntentState, Receipt, StepInput, Transfer, ValuedHolding
+from agent.model import (
+    Entry,
+    Holding,
+    IntentKind,
+    IntentState,
+    Receipt,
+    StepInput,
+    Transfer,
+    ValuedHolding,
+)
 from agent.policy.step_input import assemble_input
 from agent.store import Store, records
 from agent.store.accounts import ledger, ledger_sums
@@ -55,15 +66,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=50_000)
     parser.add_argument("--days", type=int, default=365)
-    parser.add_argument("--keep", type=Path, default=None, help="a folder to build the store in; what is there already is used")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=None,
+        help="a folder to build the store in; what is there already is used",
+    )
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as thrown_away:
         loaded = config(wanted.keep or Path(thrown_away))
         with wiring.open_store_offline(loaded) as (store, _):
             if store.ledger.current_book() is None:
                 build(store, wanted.entries, wanted.days)
-        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-        print(json.dumps({"entries": wanted.entries, "machine": machine, **measured(loaded)}, indent=1))
+        machine = {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        }
+        print(
+            json.dumps(
+                {"entries": wanted.entries, "machine": machine, **measured(loaded)}, indent=1
+            )
+        )
 
 
 def measured(loaded: LoadedConfig) -> dict[str, Any]:
@@ -79,7 +103,9 @@ def measured(loaded: LoadedConfig) -> dict[str, Any]:
     def status(store: Store, *, taxed: bool) -> StepInput:
         keeper = TaxRunCache(loaded, step.portfolio)
         bare = replace(step, history=store.budgets.history(at_s))
-        return assemble_input(bare, read_memory(bare, store, keeper.state(store, bare, at_s) if taxed else None))
+        return assemble_input(
+            bare, read_memory(bare, store, keeper.state(store, bare, at_s) if taxed else None)
+        )
 
     look: dict[str, Callable[[Store], object]] = {
         "stands": lambda store: store.ledger.balances(at_block),
@@ -108,7 +134,10 @@ def timed(act: Callable[[], object]) -> dict[str, float]:
     """Wall and processor seconds."""
     wall, processor = perf_counter(), process_time()
     act()
-    return {"wall_s": round(perf_counter() - wall, 4), "cpu_s": round(process_time() - processor, 4)}
+    return {
+        "wall_s": round(perf_counter() - wall, 4),
+        "cpu_s": round(process_time() - processor, 4),
+    }
 
 
 def config(folder: Path) -> LoadedConfig:
@@ -122,7 +151,9 @@ def config(folder: Path) -> LoadedConfig:
 
 
 def build(store: Store, count: int, days: int) -> None:
-    """One WETH sold and bought back, over and over: final, booked and entered, in the rows that the store itself writes."""
+    """One WETH sold and bought back, over and over: final, booked and entered, in the rows that the
+    store itself writes.
+    """
     start = ledgers.at()
     begun_s, every_s = start.snapshot.head.timestamp_s, days * 86_400 // count
     store.journal.set_expected_nonce(0, 1)
@@ -132,22 +163,39 @@ def build(store: Store, count: int, days: int) -> None:
     known = store.ledger.current_book()
     if known is None:
         raise RuntimeError("no book is open")
-    step_z, grant_z = records.compress_text(codec.dumps(start)), records.compress_text(codec.dumps(grant()))
+    step_z, grant_z = (
+        records.compress_text(codec.dumps(start)),
+        records.compress_text(codec.dumps(grant())),
+    )
     for first in range(0, count, AT_ONCE):
         numbers = range(first, min(count, first + AT_ONCE))
         with store.db.write("build") as session:
             steps = sorted({number // A_STEP for number in numbers})
             session.execute(
-                insert(StepRow), [{"id": f"s{one}", "now_s": begun_s + one, "input_z": step_z, "outcome": "done"} for one in steps]
+                insert(StepRow),
+                [
+                    {"id": f"s{one}", "now_s": begun_s + one, "input_z": step_z, "outcome": "done"}
+                    for one in steps
+                ],
             )
-            session.execute(insert(IntentRow), [{**_intent(number), "grant_z": grant_z} for number in numbers])
+            session.execute(
+                insert(IntentRow), [{**_intent(number), "grant_z": grant_z} for number in numbers]
+            )
             session.execute(insert(TransitionRow), [_moved(number) for number in numbers])
-            session.execute(insert(BudgetRow), [_budget(number, begun_s + number * every_s) for number in numbers])
+            session.execute(
+                insert(BudgetRow),
+                [_budget(number, begun_s + number * every_s) for number in numbers],
+            )
             for number in numbers:
-                ledger.add_entry(session, known, number + 1, _entry(number, begun_s + number * every_s))
+                ledger.add_entry(
+                    session, known, number + 1, _entry(number, begun_s + number * every_s)
+                )
     blocks_an_hour = count // (days * 24) or 1
     with store.db.write("build") as session:
-        worth = [_worth(known.number, hour, FIRST_BLOCK + hour * blocks_an_hour, begun_s + hour * HOUR_S) for hour in range(1, days * 24)]
+        worth = [
+            _worth(known.number, hour, FIRST_BLOCK + hour * blocks_an_hour, begun_s + hour * HOUR_S)
+            for hour in range(1, days * 24)
+        ]
         session.execute(insert(ValuationRow), worth)
         ledger_sums.advance_settled(session)
     now = _later(store)
@@ -159,7 +207,9 @@ def _later(store: Store) -> StepInput:
     step = ledgers.at(FIRST_BLOCK + 10_000_000, later_s=400 * 86_400)
     held = {one.token: one.raw for one in store.ledger.balances(step.snapshot.head.number)}
     holdings = tuple(Holding(token, held[token]) for token in (WETH.address, USDC.address))
-    return replace(step, snapshot=replace(step.snapshot, holdings=holdings, native_wei=held[NATIVE]))
+    return replace(
+        step, snapshot=replace(step.snapshot, holdings=holdings, native_wei=held[NATIVE])
+    )
 
 
 def _price(number: int) -> Fraction:
@@ -169,7 +219,11 @@ def _price(number: int) -> Fraction:
 
 def _moves(number: int) -> dict[str, int]:
     paid = int(COIN // 100 * _price(number))
-    return {WETH.address: -COIN // 100, USDC.address: paid} if number % 2 == 0 else {WETH.address: COIN // 100, USDC.address: -paid}
+    return (
+        {WETH.address: -COIN // 100, USDC.address: paid}
+        if number % 2 == 0
+        else {WETH.address: COIN // 100, USDC.address: -paid}
+    )
 
 
 def _hash(number: int) -> str:
@@ -177,8 +231,13 @@ def _hash(number: int) -> str:
 
 
 def _intent(number: int) -> dict[str, object]:
-    transfers = [Transfer(token, *((WALLET, OTHER) if raw < 0 else (OTHER, WALLET)), abs(raw)) for token, raw in _moves(number).items()]
-    receipt = Receipt(_hash(number), 1, FIRST_BLOCK + number, _hash(number), GAS, GAS_PRICE_WEI, tuple(transfers))
+    transfers = [
+        Transfer(token, *((WALLET, OTHER) if raw < 0 else (OTHER, WALLET)), abs(raw))
+        for token, raw in _moves(number).items()
+    ]
+    receipt = Receipt(
+        _hash(number), 1, FIRST_BLOCK + number, _hash(number), GAS, GAS_PRICE_WEI, tuple(transfers)
+    )
     return {
         "id": f"i{number}", "step_id": f"s{number // A_STEP}", "kind": IntentKind.SWAP.value, "state": IntentState.FINAL.value,
         "nonce": number, "tx_json": codec.dumps(tx(number)), "note": "swap", "created_s": number, "deadline_s": None,
@@ -187,7 +246,14 @@ def _intent(number: int) -> dict[str, object]:
 
 
 def _moved(number: int) -> dict[str, object]:
-    return {"intent_id": f"i{number}", "before": "mined", "after": "final", "at_s": number, "tx_hash": _hash(number), "note": ""}
+    return {
+        "intent_id": f"i{number}",
+        "before": "mined",
+        "after": "final",
+        "at_s": number,
+        "tx_hash": _hash(number),
+        "note": "",
+    }
 
 
 def _budget(number: int, at_s: int) -> dict[str, object]:
@@ -201,13 +267,18 @@ def _entry(number: int, at_s: int) -> Entry:
     prices = EntryPrices({WETH.address: _price(number), USDC.address: Fraction(1)}, WETH.address)
     moved = _moves(number)
     fee = {token: -raw * FEE_PIPS // 10**6 for token, raw in moved.items() if raw < 0}
-    change = SettledTransaction(f"i{number}", FIRST_BLOCK + number, at_s, _hash(number), "swap", moved, GAS * GAS_PRICE_WEI)
+    change = SettledTransaction(
+        f"i{number}", FIRST_BLOCK + number, at_s, _hash(number), "swap", moved, GAS * GAS_PRICE_WEI
+    )
     return entries.trade_entry(change, prices, {*moved, NATIVE}, fee)
 
 
 def _worth(number: int, hour: int, block: int, at_s: int) -> dict[str, object]:
     price = _price(hour)
-    held = [ValuedHolding(WETH.address, 10 * COIN, 0, price, 5_000), ValuedHolding(USDC.address, 20_000 * DOLLAR, 0, Fraction(1), 5_000)]
+    held = [
+        ValuedHolding(WETH.address, 10 * COIN, 0, price, 5_000),
+        ValuedHolding(USDC.address, 20_000 * DOLLAR, 0, Fraction(1), 5_000),
+    ]
     value = 10 * COIN * price + 20_000 * DOLLAR
     return {
         "book": number, "block_number": block, "chain_s": at_s, "value": str(value), "held_z": records.compress_text(codec.dumps(held)),

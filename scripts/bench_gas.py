@@ -1,8 +1,10 @@
-"""Gas of one rebalance of four swaps: by our Rebalancer, by one SwapRouter02 multicall, and by one transaction per swap. And gas of
-three exits in one transaction against one each, as the agent sends them (docs/decisions/0011-one-transaction-per-exit.md).
+"""Gas of one rebalance of four swaps: by our Rebalancer, by one SwapRouter02 multicall, and by one
+transaction per swap. And gas of three exits in one transaction against one each, as the agent sends
+them (docs/decisions/0011-one-transaction-per-exit.md).
 
-Approvals are left out: all three need the same. Pools have traded before, as any pool in use has: the first swap in a new
-pair pays for storage that no later one does. Gas is counted by the chain, so that one run is exact.
+Approvals are left out: all three need the same. Pools have traded before, as any pool in use has:
+the first swap in a new pair pays for storage that no later one does. Gas is counted by the chain,
+so that one run is exact.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ EXITS = [
 ]
 """Three tokens sold for the numeraire."""
 SINCE_S = 12
-"""Since each pool was last traded in. A V2 pair stores two sums of prices at the first trade of a second: 10,416 gas more than the next."""
+"""Since each pool was last traded in. A V2 pair stores two sums of prices at the first trade of a
+second: 10,416 gas more than the next."""
 
 
 def quoted(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
@@ -87,21 +90,42 @@ def quoted(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
     sold = chain.tokens[token_in].address
     bought = info.token1.address if info.token0.address == sold else info.token0.address
     if info.version == 2:
-        return int(chain.contract(chain.addresses.v2_router, npm_artifact(ROUTER)).functions.getAmountsOut(raw, [sold, bought]).call()[-1])
+        return int(
+            chain.contract(chain.addresses.v2_router, npm_artifact(ROUTER))
+            .functions.getAmountsOut(raw, [sold, bought])
+            .call()[-1]
+        )
     quoter = chain.contract(chain.addresses.quoter_v2, npm_artifact(QUOTER))
-    return int(quoter.functions.quoteExactInputSingle((sold, bought, raw, info.fee_pips, 0)).call()[0])
+    return int(
+        quoter.functions.quoteExactInputSingle((sold, bought, raw, info.fee_pips, 0)).call()[0]
+    )
 
 
-def legs_of(chain: LocalChain, swaps: list[tuple[str, str, Fraction, LegFunding, LegFunding]]) -> Iterator[Leg]:
+def legs_of(
+    chain: LocalChain, swaps: list[tuple[str, str, Fraction, LegFunding, LegFunding]]
+) -> Iterator[Leg]:
     """The legs of one rebalance; no two use the same pool, so that each quote holds."""
     left = 0
     for pool, token_in, coins, source, sink in swaps:
         info, token = chain.books.pool_info[pool], chain.tokens[token_in]
         raw = int(coins * 10**token.decimals) if coins else left
         left = quoted(chain, pool, token_in, raw)
-        bought = info.token1.address if info.token0.address == token.address else info.token0.address
+        bought = (
+            info.token1.address if info.token0.address == token.address else info.token0.address
+        )
         yield Leg(
-            info.address, f"uniswap_v{info.version}", token.address, bought, info.fee_pips, raw, left, left * 99 // 100, 0, 0, source, sink
+            info.address,
+            f"uniswap_v{info.version}",
+            token.address,
+            bought,
+            info.fee_pips,
+            raw,
+            left,
+            left * 99 // 100,
+            0,
+            0,
+            source,
+            sink,
         )
 
 
@@ -109,22 +133,45 @@ def plan_of(legs: tuple[Leg, ...]) -> Plan:
     """A plan of these legs; what else it predicts costs no gas."""
     zero = Fraction(0)
     goal = Rebalance("benchmark", Goal(()))
-    return Plan(0, goal, legs, (), (), PlanCost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 0)
+    return Plan(
+        0, goal, legs, (), (), PlanCost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 0
+    )
 
 
 def single(leg: Leg, wallet: str) -> str:
     """One swap as a transaction of its own, straight to SwapRouter02."""
     if leg.venue == "uniswap_v3":
-        order = (leg.token_in, leg.token_out, leg.fee_pips, wallet, leg.amount_in_raw, leg.min_out_raw, 0)
-        return "0x" + (EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [order])).hex()
+        order = (
+            leg.token_in,
+            leg.token_out,
+            leg.fee_pips,
+            wallet,
+            leg.amount_in_raw,
+            leg.min_out_raw,
+            0,
+        )
+        return (
+            "0x"
+            + (
+                EXACT_INPUT_SINGLE
+                + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [order])
+            ).hex()
+        )
     words = [leg.amount_in_raw, leg.min_out_raw, [leg.token_in, leg.token_out], wallet]
-    return "0x" + (SWAP_EXACT_TOKENS + abi_encode(["uint256", "uint256", "address[]", "address"], words)).hex()
+    return (
+        "0x"
+        + (
+            SWAP_EXACT_TOKENS + abi_encode(["uint256", "uint256", "address[]", "address"], words)
+        ).hex()
+    )
 
 
 def send(chain: LocalChain, to: str, data: str) -> int:
     """Gas of a transaction of the wallet."""
     fees = {"gas": 3_000_000, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9}
-    sent = chain.w3.eth.send_transaction({"from": chain.wallet.address, "to": to, "data": data, **fees})
+    sent = chain.w3.eth.send_transaction(
+        {"from": chain.wallet.address, "to": to, "data": data, **fees}
+    )
     receipt = chain.w3.eth.wait_for_transaction_receipt(sent, poll_latency=0.005)
     if receipt["status"] != 1:
         raise RuntimeError(f"a transaction to {to} reverted")
@@ -136,12 +183,21 @@ def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
     legs = tuple(legs_of(chain, SWAPS[name]))
     wallet, at, deadline_s = chain.wallet.address, chain.addresses, chain.now_s() + 3_600
     usd = chain.books.prices_usd
-    prices = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in chain.tokens.items()}
+    prices = {
+        token.address: usd[symbol] * 10**6 / 10**token.decimals
+        for symbol, token in chain.tokens.items()
+    }
     plan = plan_of(legs)
     ways = {
-        "rebalancer": (at.rebalancer, [rebalancer.encode(plan, deadline_s, rebalancer.RebalancerTerms(prices, -(10**9)))]),
+        "rebalancer": (
+            at.rebalancer,
+            [rebalancer.encode(plan, deadline_s, rebalancer.RebalancerTerms(prices, -(10**9)))],
+        ),
         "multicall": (at.swap_router_02, [swap_router_02.encode(plan, wallet, deadline_s)]),
-        "transactions": (at.swap_router_02, [single(replace(leg, source=W, sink=W), wallet) for leg in legs]),
+        "transactions": (
+            at.swap_router_02,
+            [single(replace(leg, source=W, sink=W), wallet) for leg in legs],
+        ),
     }
     gas: dict[str, int] = {}
     ends = set()
@@ -162,19 +218,31 @@ def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
 
 
 def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
-    """Gas of EXITS in one transaction and in one each, by either router, from the same state; approvals are the same."""
+    """Gas of EXITS in one transaction and in one each, by either router, from the same state;
+    approvals are the same.
+    """
     legs, deadline_s, found = tuple(legs_of(chain, EXITS)), chain.now_s() + 3_600, {}
     usd = chain.books.prices_usd
-    prices = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in chain.tokens.items()}
-    for router, to in (("rebalancer", chain.addresses.rebalancer), ("multicall", chain.addresses.swap_router_02)):
+    prices = {
+        token.address: usd[symbol] * 10**6 / 10**token.decimals
+        for symbol, token in chain.tokens.items()
+    }
+    for router, to in (
+        ("rebalancer", chain.addresses.rebalancer),
+        ("multicall", chain.addresses.swap_router_02),
+    ):
         for way, plans in (("together", [legs]), ("one each", [(leg,) for leg in legs])):
             mark = chain.snapshot()
             for leg in legs:
                 send(chain, leg.token_in, encode_approve(to, leg.amount_in_raw))
             calls = [
-                rebalancer.encode(plan_of(one), deadline_s, rebalancer.RebalancerTerms(prices, -(10**9)))
-                if router == "rebalancer"
-                else swap_router_02.encode(plan_of(one), chain.wallet.address, deadline_s)
+                (
+                    rebalancer.encode(
+                        plan_of(one), deadline_s, rebalancer.RebalancerTerms(prices, -(10**9))
+                    )
+                    if router == "rebalancer"
+                    else swap_router_02.encode(plan_of(one), chain.wallet.address, deadline_s)
+                )
                 for one in plans
             ]
             found.setdefault(router, {})[way] = sum(send(chain, to, data) for data in calls)
@@ -192,7 +260,11 @@ def measure() -> dict[str, Any]:
         found = {name: measure_one(chain, name) for name in SWAPS}
         exits = measure_exits(chain)
     return {
-        "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
+        "machine": {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+        },
         "exits": exits,
         "ours": {name: gas["rebalancer"] for name, gas in found.items()},
         "peers": {
@@ -200,10 +272,16 @@ def measure() -> dict[str, Any]:
             "one transaction per swap": {name: gas["transactions"] for name, gas in found.items()},
         },
         "ratios": {
-            "to multicall": {name: round(gas["rebalancer"] / gas["multicall"], 3) for name, gas in found.items()},
-            "to one transaction per swap": {name: round(gas["rebalancer"] / gas["transactions"], 3) for name, gas in found.items()},
+            "to multicall": {
+                name: round(gas["rebalancer"] / gas["multicall"], 3) for name, gas in found.items()
+            },
+            "to one transaction per swap": {
+                name: round(gas["rebalancer"] / gas["transactions"], 3)
+                for name, gas in found.items()
+            },
             "multicall to one transaction per swap": {
-                name: round(gas["multicall"] / gas["transactions"], 3) for name, gas in found.items()
+                name: round(gas["multicall"] / gas["transactions"], 3)
+                for name, gas in found.items()
             },
         },
     }
@@ -212,18 +290,31 @@ def measure() -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.add_argument("--peers", action="store_true", help="as in the other benchmarks; the peers are contracts, and always measured")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="as in the other benchmarks; the peers are contracts, and always measured",
+    )
     options = parser.parse_args()
     result = measure()
     if options.json:
         print(json.dumps(result))
         return 0
-    print(f"{'gas of four swaps':24} {'rebalancer':>10} {'multicall':>10} {'one by one':>10}  to multicall  to one by one")
+    print(
+        f"{'gas of four swaps':24} {'rebalancer':>10} {'multicall':>10} {'one by one':>10}  to"
+        " multicall  to one by one"
+    )
     multicall, singles = result["peers"].values()
     for name, gas in result["ours"].items():
-        print(f"{name:24} {gas:10} {multicall[name]:10} {singles[name]:10} {gas / multicall[name]:13.3f} {gas / singles[name]:14.3f}")
+        print(
+            f"{name:24} {gas:10} {multicall[name]:10} {singles[name]:10}"
+            f" {gas / multicall[name]:13.3f} {gas / singles[name]:14.3f}"
+        )
     for router, gas in result["exits"].items():
-        print(f"three exits by {router}: {gas['together']} together, {gas['one each']} one each ({gas['one each'] / gas['together']:.3f})")
+        print(
+            f"three exits by {router}: {gas['together']} together, {gas['one each']} one each"
+            f" ({gas['one each'] / gas['together']:.3f})"
+        )
     return 0
 
 

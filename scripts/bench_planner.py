@@ -1,10 +1,13 @@
-"""How good and how fast plans are: gaps to the proven bound, times, and what others make of the same problems.
+"""How good and how fast plans are: gaps to the proven bound, times, and what others make of the
+same problems.
 
-Random problems of 2 to 12 tokens and 3 to 50 pools (tests/support/planning_worlds.py, by seed) are planned to exact legs, and given to what
-others do under the same bounds: swaps one after another, and a router's grid of 5 % slices; once without gas, and once with gas at
-0.1 to 50 gwei, which then counts against each. Times are of 8 tokens and 20 pools:
-one continuous solve, and the whole plan at a usual price of gas. `--peers` gives the continuous problem to SLSQP and to cvxpy with
-Clarabel, which pip installs into a folder that is thrown away. Times are processor time, so that others on the machine count little.
+Random problems of 2 to 12 tokens and 3 to 50 pools (tests/support/planning_worlds.py, by seed) are
+planned to exact legs, and given to what others do under the same bounds: swaps one after another,
+and a router's grid of 5 % slices; once without gas, and once with gas at 0.1 to 50 gwei, which then
+counts against each. Times are of 8 tokens and 20 pools: one continuous solve, and the whole plan at
+a usual price of gas. `--peers` gives the continuous problem to SLSQP and to cvxpy with Clarabel,
+which pip installs into a folder that is thrown away. Times are processor time, so that others on
+the machine count little.
 """
 
 from __future__ import annotations
@@ -39,14 +42,19 @@ from tests.support.builders import with_limits
 from tests.support.planning_peers import grid, objective, sequential
 from tests.support.planning_worlds import any_problem, any_problem_with_gas, goal, random_step
 
-OTHERS: dict[str, Callable[[StepInput, Rebalance], PlanDraft]] = {"sequential swaps": sequential, "grid of 5 %": grid}
+OTHERS: dict[str, Callable[[StepInput, Rebalance], PlanDraft]] = {
+    "sequential swaps": sequential,
+    "grid of 5 %": grid,
+}
 TIMED_AT_MOST = 300
 CVXPY = " and ".join(planner_peers.CVXPY).replace("==", " ")
 
 
 @dataclass
 class Quality:
-    """Gaps in bps, how many problems were not worth a trade, and by peer what ours is worth more, in bps of our turnover."""
+    """Gaps in bps, how many problems were not worth a trade, and by peer what ours is worth more,
+    in bps of our turnover.
+    """
 
     gaps: list[float] = field(default_factory=list)
     refused: int = 0
@@ -55,7 +63,9 @@ class Quality:
 
 
 def quality(problems: Iterable[StepInput]) -> Quality:
-    """Plans of random problems, held against the others'. More than a base unit per leg has to be missed to be worse."""
+    """Plans of random problems, held against the others'. More than a base unit per leg has to be
+    missed to be worse.
+    """
     found = Quality()
     for step in problems:
         decision = goal(step)
@@ -64,21 +74,33 @@ def quality(problems: Iterable[StepInput]) -> Quality:
             found.refused += 1
         else:
             held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-            delta, turnover, legs = {at: raw - held[at] for at, raw in made.holdings_after}, made.turnover, len(made.legs)
+            delta, turnover, legs = (
+                {at: raw - held[at] for at, raw in made.holdings_after},
+                made.turnover,
+                len(made.legs),
+            )
             gas = made.cost.gas
             found.gaps.append(float(made.gap_bps or 0))
-        ours, priced = objective(step, decision, delta) - gas, build_problem(step, reference_prices(step))
+        ours, priced = (
+            objective(step, decision, delta) - gas,
+            build_problem(step, reference_prices(step)),
+        )
         for name, other in OTHERS.items():
             draft = other(step, decision)
             more = ours - objective(step, decision, draft.delta) + draft.cost(priced).gas
-            found.better[name].append(float(more / max(turnover, Fraction(1)) * BPS) if turnover else 0.0)
+            found.better[name].append(
+                float(more / max(turnover, Fraction(1)) * BPS) if turnover else 0.0
+            )
             found.worse[name] += more < -legs
     return found
 
 
 def against(found: Quality, name: str) -> dict[str, Any]:
     """How ours stands against one of the others."""
-    return {"ours_is_worth_more_bps": spread(found.better[name]), "ours_is_worse": found.worse[name]}
+    return {
+        "ours_is_worth_more_bps": spread(found.better[name]),
+        "ours_is_worse": found.worse[name],
+    }
 
 
 def _planned(step: StepInput, decision: Rebalance) -> Plan | None:
@@ -89,10 +111,17 @@ def _planned(step: StepInput, decision: Rebalance) -> Plan | None:
 
 
 def whole_plans(count: int) -> list[float]:
-    """Milliseconds of each plan of 8 tokens and 20 pools, gas, floors, integers and certificate included."""
+    """Milliseconds of each plan of 8 tokens and 20 pools, gas, floors, integers and certificate
+    included.
+    """
     times = []
     for seed in range(count + 1):
-        step = with_limits(random_step(seed, TOKENS, POOLS), turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
+        step = with_limits(
+            random_step(seed, TOKENS, POOLS),
+            turnover_bps=None,
+            daily_turnover_bps=None,
+            pool_min_value=None,
+        )
         decision = goal(step)
         begin = process_time()
         _planned(step, decision)
@@ -107,7 +136,9 @@ def solves(problems: Sequence[Continuous]) -> list[Timed]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, percentiles and maximum; a percentile is the least value that so many do not exceed."""
+    """Median, percentiles and maximum; a percentile is the least value that so many do not
+    exceed.
+    """
     ordered = sorted(values)
 
     def at(part: float) -> float:
@@ -121,7 +152,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def solvers(problems: Sequence[Continuous], mine: Sequence[Timed]) -> tuple[dict[str, Any], dict[str, float]]:
+def solvers(
+    problems: Sequence[Continuous], mine: Sequence[Timed]
+) -> tuple[dict[str, Any], dict[str, float]]:
     """What SLSQP and cvxpy make of the continuous problems, and how much longer they take."""
     made: dict[str, list[Timed]] = {SLSQP: [planner_peers.slsqp(problem) for problem in problems]}
     missing: dict[str, Any] = {}
@@ -133,11 +166,16 @@ def solvers(problems: Sequence[Continuous], mine: Sequence[Timed]) -> tuple[dict
     peers = {
         name: {
             "continuous_ms": spread([one.ms for one in times]),
-            "ours_is_worth_more_bps": spread([(a.worth - b.worth) * BPS for a, b in zip(mine, times, strict=True)]),
+            "ours_is_worth_more_bps": spread(
+                [(a.worth - b.worth) * BPS for a, b in zip(mine, times, strict=True)]
+            ),
         }
         for name, times in made.items()
     }
-    ratios = {name: round(statistics.median(b.ms / a.ms for a, b in zip(mine, times, strict=True)), 1) for name, times in made.items()}
+    ratios = {
+        name: round(statistics.median(b.ms / a.ms for a, b in zip(mine, times, strict=True)), 1)
+        for name, times in made.items()
+    }
     return peers | missing, ratios
 
 
@@ -147,8 +185,13 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
     problems = [planner_peers.continuous(seed) for seed in range(timed)]
     mine = solves(problems)
     plans = whole_plans(timed)
-    found, with_gas = quality(map(any_problem, range(count))), quality(map(any_problem_with_gas, range(count)))
-    peers: dict[str, Any] = {name: against(found, name) | {"with_gas": against(with_gas, name)} for name in OTHERS}
+    found, with_gas = (
+        quality(map(any_problem, range(count))),
+        quality(map(any_problem_with_gas, range(count))),
+    )
+    peers: dict[str, Any] = {
+        name: against(found, name) | {"with_gas": against(with_gas, name)} for name in OTHERS
+    }
     ratios: dict[str, float] = {}
     if with_solvers:
         more, ratios = solvers(problems[:50], mine[:50])
@@ -165,7 +208,12 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
 
 def machine() -> dict[str, str | int | None]:
     """What the figures were measured on."""
-    return {"python": platform.python_version(), "system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+    }
 
 
 def lines(document: dict[str, Any]) -> list[str]:
@@ -173,24 +221,52 @@ def lines(document: dict[str, Any]) -> list[str]:
     ours = document["ours"]
     shown = [f"{ours['problems']} problems, {ours['not_worth_a_trade']} not worth a trade"]
     for name, unit in (("gap_bps", "bps"), ("continuous_ms", "ms"), ("plan_ms", "ms")):
-        shown.append(f"{name:<16}" + "   ".join(f"{part} {value:.4g} {unit}" for part, value in ours[name].items()))
+        shown.append(
+            f"{name:<16}"
+            + "   ".join(f"{part} {value:.4g} {unit}" for part, value in ours[name].items())
+        )
     for name, peer in document["peers"].items():
         if "missing" in peer:
             shown.append(f"{name} is missing: {peer['missing']}")
             continue
         more = peer["ours_is_worth_more_bps"]
-        words = [f"ours is worth more by {more['median']:.4g} bps (median), {more['max']:.4g} at most"]
-        words += [f"worse in {peer['ours_is_worse']}, with gas in {peer['with_gas']['ours_is_worse']}"] if "with_gas" in peer else []
-        words += [f"{peer['continuous_ms']['median']:.4g} ms, {document['ratios'][name]}x"] if "continuous_ms" in peer else []
+        words = [
+            f"ours is worth more by {more['median']:.4g} bps (median), {more['max']:.4g} at most"
+        ]
+        words += (
+            [f"worse in {peer['ours_is_worse']}, with gas in {peer['with_gas']['ours_is_worse']}"]
+            if "with_gas" in peer
+            else []
+        )
+        words += (
+            [f"{peer['continuous_ms']['median']:.4g} ms, {document['ratios'][name]}x"]
+            if "continuous_ms" in peer
+            else []
+        )
         shown.append(f"{name}: {', '.join(words)}")
     return shown
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON document: machine, ours, peers with figures or why they are missing")
-    parser.add_argument("--peers", action="store_true", help="other solvers too; cvxpy needs the network, or says so")
-    parser.add_argument("--problems", type=int, default=100, help="how many random problems; the figures in docs are of 1,000")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON document: machine, ours, peers with figures or why they are missing",
+    )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="other solvers too; cvxpy needs the network, or says so",
+    )
+    parser.add_argument(
+        "--problems",
+        type=int,
+        default=100,
+        help="how many random problems; the figures in docs are of 1,000",
+    )
     options = parser.parse_args()
     document = measure(max(1, options.problems), options.peers)
     print(json.dumps(document) if options.json else "\n".join(lines(document)))

@@ -1,8 +1,9 @@
 """How many exact quotes a second: V2, and V3 within one tick, over 5 and over 50 ticks.
 
-`--peers` measures degenbot and the Uniswap SDKs beside ours, each installed by pip or npm into a folder that is thrown away.
-All quote the same amounts in the same pools, and must answer alike. They take turns in short rounds, so that a machine that
-slows down slows them all: the median of the rounds counts, and the median of the ratios within a round.
+`--peers` measures degenbot and the Uniswap SDKs beside ours, each installed by pip or npm into a
+folder that is thrown away. All quote the same amounts in the same pools, and must answer alike.
+They take turns in short rounds, so that a machine that slows down slows them all: the median of the
+rounds counts, and the median of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -37,19 +38,41 @@ FIRST = "trimtab, first quote of a state"
 
 
 def v3_pool() -> V3Pool:
-    """A 0.3 % pool with a change of liquidity at each of 400 ticks, its price between two of them."""
-    ticks = tuple(TickLiquidity(i * SPACING, 10**15 * (1 if i < 0 else -1)) for i in range(-200, 200))
+    """A 0.3 % pool with a change of liquidity at each of 400 ticks, its price between two of
+    them.
+    """
+    ticks = tuple(
+        TickLiquidity(i * SPACING, 10**15 * (1 if i < 0 else -1)) for i in range(-200, 200)
+    )
     liquidity = sum(tick.liquidity_net for tick in ticks if tick.index <= 5)
     price = get_sqrt_ratio_at_tick(5) + 12_345_678
-    return V3Pool(POOL, "uniswap_v3", TOKEN0, TOKEN1, 3000, SPACING, price, 5, liquidity, ticks, MIN_TICK, MAX_TICK)
+    return V3Pool(
+        POOL,
+        "uniswap_v3",
+        TOKEN0,
+        TOKEN1,
+        3000,
+        SPACING,
+        price,
+        5,
+        liquidity,
+        ticks,
+        MIN_TICK,
+        MAX_TICK,
+    )
 
 
 def workload() -> dict[str, tuple[Pool, int]]:
-    """Pool and base units of token0 by case; the V3 amounts over ticks end half a range beyond the last tick crossed."""
+    """Pool and base units of token0 by case; the V3 amounts over ticks end half a range beyond the
+    last tick crossed.
+    """
     v2 = V2Pool(POOL, "uniswap_v2", TOKEN0, TOKEN1, 5_000 * 10**18, 15_000_000 * 10**6)
     v3 = v3_pool()
     # The tick at 0 is the first one downwards: the fifth lies at -4 spacings.
-    amounts = {count: pool.largest_in(v3, True, get_sqrt_ratio_at_tick(SPACING // 2 - count * SPACING)) for count in (5, 50)}
+    amounts = {
+        count: pool.largest_in(v3, True, get_sqrt_ratio_at_tick(SPACING // 2 - count * SPACING))
+        for count in (5, 50)
+    }
     return {
         "v2": (v2, 10**18),
         "v3_within_one_tick": (v3, 10**12),
@@ -60,13 +83,22 @@ def workload() -> dict[str, tuple[Pool, int]]:
 
 def expected() -> dict[str, list[int]]:
     """What the contract pays for every amount of every case."""
-    return {case: [state.swap(TOKEN0, amount - i).amount_out_raw for i in range(AMOUNTS)] for case, (state, amount) in workload().items()}
+    return {
+        case: [state.swap(TOKEN0, amount - i).amount_out_raw for i in range(AMOUNTS)]
+        for case, (state, amount) in workload().items()
+    }
 
 
-def measure(workers: Mapping[str, Worker], rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
-    """Quotes a second by worker, case and round; in every round all workers, each time another one first."""
+def measure(
+    workers: Mapping[str, Worker], rounds: int, seconds: float
+) -> dict[str, dict[str, list[float]]]:
+    """Quotes a second by worker, case and round; in every round all workers, each time another one
+    first.
+    """
     names = list(workers)
-    rates: dict[str, dict[str, list[float]]] = {name: {case: [] for case in workload()} for name in names}
+    rates: dict[str, dict[str, list[float]]] = {
+        name: {case: [] for case in workload()} for name in names
+    }
     for turn in range(rounds):
         for case in workload():
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
@@ -75,7 +107,9 @@ def measure(workers: Mapping[str, Worker], rounds: int, seconds: float) -> dict[
 
 
 def report(
-    rates: Mapping[str, Mapping[str, Sequence[float]]], wrong: Mapping[str, Mapping[str, int]], missing: Mapping[str, str]
+    rates: Mapping[str, Mapping[str, Sequence[float]]],
+    wrong: Mapping[str, Mapping[str, int]],
+    missing: Mapping[str, str],
 ) -> dict[str, Any]:
     """One document of what was measured."""
     ours = rates["trimtab"]
@@ -83,14 +117,26 @@ def report(
     for name in rates:
         if name in ("trimtab", FIRST):
             continue
-        paired = {case: [a / b for a, b in zip(ours[case], rates[name][case], strict=True)] for case in ours}
+        paired = {
+            case: [a / b for a, b in zip(ours[case], rates[name][case], strict=True)]
+            for case in ours
+        }
         peers[name] = {
             "quotes_per_second": medians(rates[name]),
             "ratio": {case: round(statistics.median(values), 1) for case, values in paired.items()},
-            "ratio_range": {case: [round(min(values), 1), round(max(values), 1)] for case, values in paired.items()},
+            "ratio_range": {
+                case: [round(min(values), 1), round(max(values), 1)]
+                for case, values in paired.items()
+            },
             "answers_unlike_the_contract": wrong[name],
         }
-    return {"machine": machine(), "amounts": AMOUNTS, "ours": medians(ours), "ours_first_quote": medians(rates[FIRST]), "peers": peers}
+    return {
+        "machine": machine(),
+        "amounts": AMOUNTS,
+        "ours": medians(ours),
+        "ours_first_quote": medians(rates[FIRST]),
+        "peers": peers,
+    }
 
 
 def medians(by_case: Mapping[str, Sequence[float]]) -> dict[str, int]:
@@ -100,12 +146,24 @@ def medians(by_case: Mapping[str, Sequence[float]]) -> dict[str, int]:
 
 def machine() -> dict[str, str | int | None]:
     """What the figures were measured on."""
-    return {"python": platform.python_version(), "system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+    }
 
 
 def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any]:
-    """Starts everybody, holds their answers against the contract's, and measures them. Raises ValueError when we are wrong."""
-    setup = json.dumps({case: {"pool": as_json(state), "amount": str(amount)} for case, (state, amount) in workload().items()})
+    """Starts everybody, holds their answers against the contract's, and measures them. Raises
+    ValueError when we are wrong.
+    """
+    setup = json.dumps(
+        {
+            case: {"pool": as_json(state), "amount": str(amount)}
+            for case, (state, amount) in workload().items()
+        }
+    )
     missing: dict[str, str] = {}
     with contextlib.ExitStack() as open_things:
 
@@ -116,14 +174,19 @@ def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any
 
         workers = {"trimtab": begin(our_worker("trimtab")), FIRST: begin(our_worker("first"))}
         for peer in peers:
-            folder = Path(open_things.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-bench-")))
+            folder = Path(
+                open_things.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-bench-"))
+            )
             try:
                 workers[peer.name] = begin(peer.start(folder))
             except Missing as why:
                 missing[peer.name] = str(why)
         right = expected()
         wrong = {
-            name: {case: sum(a != b for a, b in zip(worker.answers(case), right[case], strict=True)) for case in right}
+            name: {
+                case: sum(a != b for a, b in zip(worker.answers(case), right[case], strict=True))
+                for case in right
+            }
             for name, worker in workers.items()
         }
         if any(wrong["trimtab"].values()) or any(wrong[FIRST].values()):
@@ -135,23 +198,42 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     """The document for people."""
     shown = []
     for case, figure in document["ours"].items():
-        compared = [f"{case:<20}{figure:>10,} quotes/s   first {document['ours_first_quote'][case]:>9,}"]
+        compared = [
+            f"{case:<20}{figure:>10,} quotes/s   first {document['ours_first_quote'][case]:>9,}"
+        ]
         for name, peer in document["peers"].items():
             if "missing" not in peer:
                 unlike = peer["answers_unlike_the_contract"][case]
                 compared.append(
-                    f"{name} {peer['quotes_per_second'][case]:,} ({peer['ratio'][case]}x{f', {unlike} answers differ' if unlike else ''})"
+                    f"{name} {peer['quotes_per_second'][case]:,}"
+                    f" ({peer['ratio'][case]}x{f', {unlike} answers differ' if unlike else ''})"
                 )
         shown.append("   ".join(compared))
-    return shown + [f"{name} is missing: {peer['missing']}" for name, peer in document["peers"].items() if "missing" in peer]
+    return shown + [
+        f"{name} is missing: {peer['missing']}"
+        for name, peer in document["peers"].items()
+        if "missing" in peer
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON document: machine, ours, peers with ratios or why they are missing")
-    parser.add_argument("--peers", action="store_true", help="install and measure other libraries too; needs the network, or says so")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON document: machine, ours, peers with ratios or why they are missing",
+    )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="install and measure other libraries too; needs the network, or says so",
+    )
     parser.add_argument("--rounds", type=int, default=15, help="how often each case is measured")
-    parser.add_argument("--seconds", type=float, default=0.1, help="how long each case runs in a round")
+    parser.add_argument(
+        "--seconds", type=float, default=0.1, help="how long each case runs in a round"
+    )
     options = parser.parse_args()
     document = compare(PEERS if options.peers else (), options.rounds, options.seconds)
     print(json.dumps(document) if options.json else "\n".join(lines(document)))

@@ -1,9 +1,11 @@
-"""How large the report of a three-year hourly backtest is, and how long it takes to write and to open in Chromium.
+"""How large the report of a three-year hourly backtest is, and how long it takes to write and to
+open in Chromium.
 
-The simulation is made up from random walks of `--assets` over `--bars` hours with a rebalance every `--every`; the report of it is the
-real one. Each opening is a browser page of its own, from a file; timed is from the asking for the page until the charts
-in the window and until all are drawn, by the browser's clock, and what its main thread worked, which other programs on the machine
-change little. Prints JSON.
+The simulation is made up from random walks of `--assets` over `--bars` hours with a rebalance every
+`--every`; the report of it is the real one. Each opening is a browser page of its own, from a file;
+timed is from the asking for the page until the charts in the window and until all are drawn, by the
+browser's clock, and what its main thread worked, which other programs on the machine change little.
+Prints JSON.
 """
 
 from __future__ import annotations
@@ -33,22 +35,47 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=200)
     parser.add_argument("--openings", type=int, default=7)
     wanted = parser.parse_args()
-    found = result_of([f"T{number}" for number in range(wanted.assets - 1)] + ["USD"], wanted.bars, every=wanted.every, volatility=0.005)
+    found = result_of(
+        [f"T{number}" for number in range(wanted.assets - 1)] + ["USD"],
+        wanted.bars,
+        every=wanted.every,
+        volatility=0.005,
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
         write_report(found, path)  # loads what is loaded once
         started, worked = perf_counter(), process_time()
         write_report(found, path)
-        written = {"wall_s": round(perf_counter() - started, 2), "processor_s": round(process_time() - worked, 2)}
-        told = {"html_bytes": path.stat().st_size, "json_bytes": path.with_suffix(".json").stat().st_size, "written": written}
-        print(json.dumps(told | {"rebalances": len(found.rebalances), "opened_ms": opened(path, wanted.openings)}, indent=1))
+        written = {
+            "wall_s": round(perf_counter() - started, 2),
+            "processor_s": round(process_time() - worked, 2),
+        }
+        told = {
+            "html_bytes": path.stat().st_size,
+            "json_bytes": path.with_suffix(".json").stat().st_size,
+            "written": written,
+        }
+        print(
+            json.dumps(
+                told
+                | {
+                    "rebalances": len(found.rebalances),
+                    "opened_ms": opened(path, wanted.openings),
+                },
+                indent=1,
+            )
+        )
 
 
 def opened(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]]:
-    """Milliseconds until what the window shows is drawn, until all is, and of the main thread's work, for a desk and for a phone."""
+    """Milliseconds until what the window shows is drawn, until all is, and of the main thread's
+    work, for a desk and for a phone.
+    """
     found: dict[str, dict[str, dict[str, int]]] = {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program(), args=list(OPTIONS), timeout=PATIENCE_MS)
+        browser = playwright.chromium.launch(
+            executable_path=program(), args=list(OPTIONS), timeout=PATIENCE_MS
+        )
         for name, (width, height) in (("desk", WIDE), ("phone", PHONE)):
             seen, drawn, worked = [], [], []
             for _ in range(times):
@@ -61,7 +88,10 @@ def opened(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]]:
                 told = page.evaluate("({...document.documentElement.dataset})")
                 seen.append(int(told["seenMs"]))
                 drawn.append(int(told["drawnMs"]))
-                metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+                metrics = {
+                    one["name"]: one["value"]
+                    for one in session.send("Performance.getMetrics")["metrics"]
+                }
                 worked.append(round(metrics["TaskDuration"] * 1_000))
                 context.close()
             found[name] = {"seen": spread(seen), "drawn": spread(drawn), "worked": spread(worked)}

@@ -1,4 +1,6 @@
-"""Requests and time of one snapshot, against the same reads one call at a time with plain web3; on a local anvil."""
+"""Requests and time of one snapshot, against the same reads one call at a time with plain web3; on
+a local anvil.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from agent.localchain import LocalChain, open_anvil
 from agent.model import Snapshot
 from agent.venues.discovery import discover_pools
 
-V3_POOL = npm_artifact("@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json").abi
+V3_POOL = npm_artifact(
+    "@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json"
+).abi
 V2_PAIR = npm_artifact("@uniswap/v2-core/build/UniswapV2Pair.json").abi
 
 
@@ -65,7 +69,14 @@ def whole_watch(chain: LocalChain, line: HttpTransport) -> SnapshotScope:
     tokens = read_tokens(line, [token.address for token in chain.tokens.values()])
     pools = discover_pools(line, Venues(Factory(at.v2_factory), Factory(at.v3_factory)), tokens, ())
     return SnapshotScope(
-        chain.wallet.address, tokens, (at.swap_router_02,), pools, tuple(chain.feeds.values()), (at.swap_router_02,), 1_800, 100
+        chain.wallet.address,
+        tokens,
+        (at.swap_router_02,),
+        pools,
+        tuple(chain.feeds.values()),
+        (at.swap_router_02,),
+        1_800,
+        100,
     )
 
 
@@ -73,7 +84,9 @@ def one_by_one(w3: Web3, watch: SnapshotScope) -> dict[str, Any]:
     """What the snapshot holds, the way most scripts read it."""
     eth, token_abi = w3.eth, own_artifact("TestToken").abi
     seen: dict[str, Any] = {"head": eth.get_block("latest")["number"], "chain_id": eth.chain_id}
-    seen["nonces"] = [eth.get_transaction_count(watch.owner, block) for block in ("latest", "pending")]
+    seen["nonces"] = [
+        eth.get_transaction_count(watch.owner, block) for block in ("latest", "pending")
+    ]
     seen["fees"] = [eth.max_priority_fee, eth.gas_price]
     seen["native"] = eth.get_balance(watch.owner)
     for token in watch.tokens:
@@ -102,20 +115,36 @@ def pool_one_by_one(w3: Web3, watch: SnapshotScope, pool: PoolRef) -> Any:
     functions.observe([watch.twap_window_s, 0]).call()
     window = window_ticks(max(watch.impact_bps, LEAST_WINDOW_BPS))
     ticks = []
-    for word in range((tick - window) // pool.tick_spacing >> 8, ((tick + window) // pool.tick_spacing >> 8) + 1):
+    for word in range(
+        (tick - window) // pool.tick_spacing >> 8, ((tick + window) // pool.tick_spacing >> 8) + 1
+    ):
         bitmap = functions.tickBitmap(word).call()
-        indexes = [((word << 8) + bit) * pool.tick_spacing for bit in range(256) if bitmap >> bit & 1]
-        ticks += [[index, functions.ticks(index).call()[1]] for index in indexes if tick - window <= index <= tick + window]
+        indexes = [
+            ((word << 8) + bit) * pool.tick_spacing for bit in range(256) if bitmap >> bit & 1
+        ]
+        ticks += [
+            [index, functions.ticks(index).call()[1]]
+            for index in indexes
+            if tick - window <= index <= tick + window
+        ]
     return ticks
 
 
 def require_alike(snapshot: Snapshot, read: dict[str, Any]) -> None:
     """Both ways must have read the same, or the comparison is of different things."""
     pools = {
-        pool.address: [[t.index, t.liquidity_net] for t in pool.ticks] if isinstance(pool, V3Pool) else [pool.reserve0, pool.reserve1]
+        pool.address: (
+            [[t.index, t.liquidity_net] for t in pool.ticks]
+            if isinstance(pool, V3Pool)
+            else [pool.reserve0, pool.reserve1]
+        )
         for pool in snapshot.pools
     }
-    ours = {"native": snapshot.native_wei, **{holding.token: holding.raw for holding in snapshot.holdings}, **pools}
+    ours = {
+        "native": snapshot.native_wei,
+        **{holding.token: holding.raw for holding in snapshot.holdings},
+        **pools,
+    }
     different = [what for what, value in ours.items() if read[what] != value]
     if different:
         raise RuntimeError(f"the two ways read different things: {different}")
@@ -141,10 +170,18 @@ def measure(rounds: int) -> dict[str, Any]:
         require_alike(snapshot, one_by_one(w3, watch))
         peer_requests = provider.requests
         ours = {"requests": snapshot.requests, "median_ms": median_ms(reader.snapshot, rounds)}
-        peer = {"requests": peer_requests, "median_ms": median_ms(lambda: one_by_one(w3, watch), max(1, rounds // 10))}
+        peer = {
+            "requests": peer_requests,
+            "median_ms": median_ms(lambda: one_by_one(w3, watch), max(1, rounds // 10)),
+        }
         size = {"tokens": len(watch.tokens), "pools": len(watch.pools), "feeds": len(watch.feeds)}
     return {
-        "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), "rounds": rounds},
+        "machine": {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "rounds": rounds,
+        },
         "ours": {"snapshot": {**ours, **size}},
         "peers": {"web3, one call at a time": peer},
         "ratios": {
@@ -157,7 +194,11 @@ def measure(rounds: int) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.add_argument("--peers", action="store_true", help="as in the other benchmarks; web3 is always at hand and always measured")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="as in the other benchmarks; web3 is always at hand and always measured",
+    )
     parser.add_argument("--rounds", type=int, default=30, help="snapshots to take the median of")
     options = parser.parse_args()
     result = measure(options.rounds)
@@ -165,7 +206,10 @@ def main() -> int:
         print(json.dumps(result))
         return 0
     ours, peer = result["ours"]["snapshot"], result["peers"]["web3, one call at a time"]
-    print(f"one snapshot of {ours['tokens']} tokens, {ours['pools']} pools and {ours['feeds']} feeds (median of {options.rounds})")
+    print(
+        f"one snapshot of {ours['tokens']} tokens, {ours['pools']} pools and {ours['feeds']} feeds"
+        f" (median of {options.rounds})"
+    )
     print(f"  trimtab                  {ours['requests']:5d} requests {ours['median_ms']:9.1f} ms")
     print(f"  web3, one call at a time {peer['requests']:5d} requests {peer['median_ms']:9.1f} ms")
     return 0

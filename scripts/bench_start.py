@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""How long `trimtab status` takes on a local chain, with the bytecode kept and without, and how much of it is imports. Prints JSON.
+"""How long `trimtab status` takes on a local chain, with the bytecode kept and without, and how
+much of it is imports. Prints JSON.
 
-Processor seconds count: other programs on the machine slow the clock. Imports are what the outermost import statements take.
-Without bytecode means a cache folder that is empty and stays so, as where nothing may be written.
+Processor seconds count: other programs on the machine slow the clock. Imports are what the
+outermost import statements take. Without bytecode means a cache folder that is empty and stays so,
+as where nothing may be written.
 """
 
 from __future__ import annotations
@@ -51,9 +53,15 @@ def measured(config: Path, program: list[str], **environment: str) -> tuple[floa
     """(seconds by the clock, seconds of the processor, stderr) of one `status`."""
     command = [sys.executable, *program, "status", "--config", str(config)]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.perf_counter() - started, spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime, done.stderr
+    return (
+        time.perf_counter() - started,
+        spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime,
+        done.stderr,
+    )
 
 
 def imports(stderr: str) -> tuple[int, float]:
@@ -68,7 +76,15 @@ def main() -> None:
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
         config, empty = Path(folder) / "local.toml", Path(folder) / "empty"
-        serve = [sys.executable, *TRIMTAB, "localchain", "--port", str(free_port()), "--write-config", str(config)]
+        serve = [
+            sys.executable,
+            *TRIMTAB,
+            "localchain",
+            "--port",
+            str(free_port()),
+            "--write-config",
+            str(config),
+        ]
         chain = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             while not config.is_file():

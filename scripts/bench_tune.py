@@ -1,8 +1,10 @@
-"""How a search by the full step gains from a second worker: the same runs on a Dask cluster of one worker and of two, as JSON.
+"""How a search by the full step gains from a second worker: the same runs on a Dask cluster of one
+worker and of two, as JSON.
 
-Each worker is a process with one thread, on this machine, and does some runs before the clock starts; each is a session of its own,
-since a busy machine may share its cores out by sessions. Both clusters take turns, and what else runs here only ever slows them down:
-`load` says how much that was, and on a machine that is not quiet the figures say little.
+Each worker is a process with one thread, on this machine, and does some runs before the clock
+starts; each is a session of its own, since a busy machine may share its cores out by sessions. Both
+clusters take turns, and what else runs here only ever slows them down: `load` says how much that
+was, and on a machine that is not quiet the figures say little.
 """
 
 from __future__ import annotations
@@ -37,12 +39,27 @@ WARM = 4
 
 def job_of(settings: int, bars: int) -> TuneJob:
     """Bands over two random walks, day by day; all take about as long."""
-    paths = np.round(100 * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 0.03, (bars, 2)), axis=0)), 6)
-    table = make_price_table([1_600_000_000 + DAY_S * bar for bar in range(bars)], {"A": paths[:, 0].tolist(), "B": paths[:, 1].tolist()})
-    wanted = make_spec({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(28 * DAY_S), "USD", interval_s=DAY_S)
+    paths = np.round(
+        100 * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 0.03, (bars, 2)), axis=0)), 6
+    )
+    table = make_price_table(
+        [1_600_000_000 + DAY_S * bar for bar in range(bars)],
+        {"A": paths[:, 0].tolist(), "B": paths[:, 1].tolist()},
+    )
+    wanted = make_spec(
+        {"A": 4_000, "B": 3_000, "USD": 3_000}, Every(28 * DAY_S), "USD", interval_s=DAY_S
+    )
     grid = parse_grid(f"8%rel..12%rel:{settings}", "", "target", "")
     market = SimulationSettings(Fraction(10**8), 1_000, Fraction(10_000))
-    return TuneJob(table, wanted, market, grid.choices(), (0, bars - 1), AllocatorSchedule(7 * DAY_S, 60 * DAY_S), full=True)
+    return TuneJob(
+        table,
+        wanted,
+        market,
+        grid.choices(),
+        (0, bars - 1),
+        AllocatorSchedule(7 * DAY_S, 60 * DAY_S),
+        full=True,
+    )
 
 
 def timed(work: Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]], job: TuneJob) -> float:
@@ -57,13 +74,17 @@ def timed(work: Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]], job:
 def started(module: str, *args: str, stack: ExitStack) -> None:
     """A scheduler or worker until the stack is left."""
     process = subprocess.Popen(
-        [sys.executable, "-m", f"distributed.cli.{module}", *args, "--no-dashboard"], stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-m", f"distributed.cli.{module}", *args, "--no-dashboard"],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     stack.callback(process.wait)
     stack.callback(process.kill)
 
 
-def ready(workers: int, job: TuneJob, stack: ExitStack) -> Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]]:
+def ready(
+    workers: int, job: TuneJob, stack: ExitStack
+) -> Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]]:
     """Work for a cluster of so many workers that have done something like it before."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
@@ -73,7 +94,9 @@ def ready(workers: int, job: TuneJob, stack: ExitStack) -> Callable[[TuneJob, Se
     with Client(address, timeout=120, set_as_default=False) as client:
         client.wait_for_workers(workers, timeout=120)
     work = partial(run_on_cluster, address=address)
-    list(work(job, [TuneChunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(WARM * workers)]))
+    list(
+        work(job, [TuneChunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(WARM * workers)])
+    )
     return work
 
 
@@ -82,7 +105,11 @@ def main() -> None:
     parser.add_argument("--settings", type=int, default=16)
     parser.add_argument("--bars", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--processes", action="store_true", help="the same by this machine's own processes, their start included")
+    parser.add_argument(
+        "--processes",
+        action="store_true",
+        help="the same by this machine's own processes, their start included",
+    )
     asked = parser.parse_args()
     job = job_of(asked.settings, asked.bars)
     load: list[float] = []
@@ -104,7 +131,9 @@ def main() -> None:
         "load": [round(one, 1) for one in load],
     }
     if asked.processes:
-        result["processes_s"] = {str(cores): round(timed(partial(run_locally, cores=cores), job), 2) for cores in (1, 2)}
+        result["processes_s"] = {
+            str(cores): round(timed(partial(run_locally, cores=cores), job), 2) for cores in (1, 2)
+        }
     print(json.dumps(result, indent=1))
 
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Whether trimtab installs without a compiler, for each Python: prints JSON, exits 1 where it does not.
+"""Whether trimtab installs without a compiler, for each Python: prints JSON, exits 1 where it does
+not.
 
-Interpreters that are here (on the path, of pyenv or uv) get an environment and the whole lock, with a compiler that always fails.
-For the others uv resolves the lock from wheels alone, which asks the index and installs nothing. Sources of pure Python count as built.
+Interpreters that are here (on the path, of pyenv or uv) get an environment and the whole lock, with
+a compiler that always fails. For the others uv resolves the lock from wheels alone, which asks the
+index and installs nothing. Sources of pure Python count as built.
 """
 
 from __future__ import annotations
@@ -21,16 +23,24 @@ REPO = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LOCKS = ("requirements-run.lock", "requirements-demo.lock", "requirements.lock")
 SOURCES_ONLY = ("peewee",)
-"""Packages of the lock without any wheel, which build without a compiler too: `peewee` leaves its C part out then."""
+"""Packages of the lock without any wheel, which build without a compiler too: `peewee` leaves its C
+part out then."""
 
 
 def interpreter(version: str) -> str | None:
     """A program that is this Python, tried by running it; None where there is none."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    tried = [*sorted(str(one) for one in pyenv.glob(f"{version}.*/bin/python")), shutil.which(f"python{version}"), sys.executable]
+    tried = [
+        *sorted(str(one) for one in pyenv.glob(f"{version}.*/bin/python")),
+        shutil.which(f"python{version}"),
+        sys.executable,
+    ]
     for program in filter(None, tried):
         done = subprocess.run(
-            [program, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=False
+            [program, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.stdout.strip() == version:
             return program
@@ -42,41 +52,87 @@ def installed(program: str, lock: str) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         python = f"{scratch}/bin/python"
         no_compiler = {**os.environ, "CC": "/bin/false", "CXX": "/bin/false"}
-        uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, "--no-deps", "--require-hashes"]
+        uv = [
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            python,
+            "--no-deps",
+            "--require-hashes",
+        ]
         steps = [
             [program, "-m", "venv", "--without-pip", scratch],
             [*uv, "-r", str(REPO / lock)],
-            [python, "-c", "import agent.wiring.context, web3, eth_account; assert web3.__version__ >= '7'"],
+            [
+                python,
+                "-c",
+                "import agent.wiring.context, web3, eth_account; assert web3.__version__ >= '7'",
+            ],
         ]
         for step in steps:
-            done = subprocess.run(step, capture_output=True, text=True, check=False, cwd=REPO, env=no_compiler)
+            done = subprocess.run(
+                step, capture_output=True, text=True, check=False, cwd=REPO, env=no_compiler
+            )
             if done.returncode != 0:
-                return done.stderr.strip().splitlines()[-1][:300] if done.stderr.strip() else f"exit {done.returncode}"
+                return (
+                    done.stderr.strip().splitlines()[-1][:300]
+                    if done.stderr.strip()
+                    else f"exit {done.returncode}"
+                )
     return ""
 
 
 def wheels_only(version: str, lock: str) -> str:
     """The reason of uv; "" when every pin of the lock that this Python needs has a wheel."""
-    options = ["--only-binary", ":all:", "--python-version", version, "--no-deps", "--quiet", "--no-header"]
+    options = [
+        "--only-binary",
+        ":all:",
+        "--python-version",
+        version,
+        "--no-deps",
+        "--quiet",
+        "--no-header",
+    ]
     pins = re.sub(r" *\\\n +--hash=\S+", "", (REPO / lock).read_text())
     wanted = "\n".join(line for line in pins.splitlines() if not line.startswith(SOURCES_ONLY))
     done = subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "compile", "-", *options], input=wanted, capture_output=True, text=True, check=False, cwd=REPO
+        [sys.executable, "-m", "uv", "pip", "compile", "-", *options],
+        input=wanted,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPO,
     )
     return "" if done.returncode == 0 else done.stderr.strip()[-300:]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", action="append", choices=PYTHONS, help="this Python only; may be repeated")
-    parser.add_argument("--lock", action="append", choices=LOCKS, help="this lock only; may be repeated")
+    parser.add_argument(
+        "--python", action="append", choices=PYTHONS, help="this Python only; may be repeated"
+    )
+    parser.add_argument(
+        "--lock", action="append", choices=LOCKS, help="this lock only; may be repeated"
+    )
     options = parser.parse_args()
     found = []
     for version in options.python or PYTHONS:
         program = interpreter(version)
         for lock in options.lock or LOCKS:
             why = wheels_only(version, lock) if program is None else installed(program, lock)
-            found.append({"python": version, "lock": lock, "by": "wheels" if program is None else "installing", "ok": not why, "why": why})
+            found.append(
+                {
+                    "python": version,
+                    "lock": lock,
+                    "by": "wheels" if program is None else "installing",
+                    "ok": not why,
+                    "why": why,
+                }
+            )
     print(json.dumps(found, indent=1))
     return 0 if all(one["ok"] for one in found) else 1
 

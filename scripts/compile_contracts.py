@@ -12,7 +12,10 @@ sys.path.insert(0, str(REPO))
 
 from agent.artifacts import npm_root, run_node  # noqa: E402 the checkout, also when trimtab is not installed
 
-SOURCES = {REPO / "contracts" / "src": REPO / "abis", REPO / "contracts" / "test": REPO / "tests" / "abis"}
+SOURCES = {
+    REPO / "contracts" / "src": REPO / "abis",
+    REPO / "contracts" / "test": REPO / "tests" / "abis",
+}
 """Where contracts are and where their artifacts go: attack contracts stay out of the wheel."""
 SETTINGS = {
     "optimizer": {"enabled": True, "runs": 200},
@@ -59,8 +62,15 @@ LIFTOFF = "--liftoff-only"
 def compile_all(sources: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
     """(artifact text by contract name, problems) of contracts in their folders. A file Name.sol must hold a contract Name."""
     settings = {name: SETTINGS | OWN_SETTINGS.get(name, {}) for name in sources}
-    jobs = [{"name": name, "folder": str(folder), "settings": settings[name]} for name, folder in sources.items()]
-    request = {"folders": [str(folder) for folder in SOURCES], "jobs": jobs, "modules": str(npm_root())}
+    jobs = [
+        {"name": name, "folder": str(folder), "settings": settings[name]}
+        for name, folder in sources.items()
+    ]
+    request = {
+        "folders": [str(folder) for folder in SOURCES],
+        "jobs": jobs,
+        "modules": str(npm_root()),
+    }
     answer = json.loads(run_node([LIFTOFF, "-e", DRIVER], REPO, stdin=json.dumps(request)))
     texts, problems = {}, []
     for name, result in answer["results"].items():
@@ -95,7 +105,9 @@ def find_sources(only: list[str] | None) -> dict[str, Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with abis/ and write nothing")
-    parser.add_argument("--only", action="append", metavar="NAME", help="this contract only; may be repeated")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="this contract only; may be repeated"
+    )
     options = parser.parse_args()
     sources = find_sources(options.only)
     texts, problems = compile_all(sources)

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Imports what commands import, and tests where pytest is installed, so that Python keeps the bytecode: a tenth of what is installed.
+"""Imports what commands import, and tests where pytest is installed, so that Python keeps the
+bytecode: a tenth of what is installed.
 
-Whatever the shell's settings say. Tests are compiled once here; else every process of `make test` would do it, at the same time.
+Whatever the shell's settings say. Tests are compiled once here; else every process of `make test`
+would do it, at the same time.
 """
 
 from __future__ import annotations
@@ -13,13 +15,27 @@ import sys
 from contextlib import redirect_stdout, suppress
 
 sys.dont_write_bytecode = False
-LATER = ("web3", "uniswap", "eth_tester", "eth.vm.forks", "keyring", "apprise", "alembic.command", "prometheus_client", "pip")
+LATER = (
+    "web3",
+    "uniswap",
+    "eth_tester",
+    "eth.vm.forks",
+    "keyring",
+    "apprise",
+    "alembic.command",
+    "prometheus_client",
+    "pip",
+)
 """Loaded by functions, when they run."""
 
 import agent  # noqa: E402 after the setting above
 
 if __name__ == "__main__":
-    inside = [found.name for found in pkgutil.walk_packages(agent.__path__, "agent.") if "migrations" not in found.name]
+    inside = [
+        found.name
+        for found in pkgutil.walk_packages(agent.__path__, "agent.")
+        if "migrations" not in found.name
+    ]
     for name in (*LATER, *inside):
         with suppress(ImportError):  # of an extra that is not installed
             if name == "uniswap":
@@ -29,7 +45,10 @@ if __name__ == "__main__":
                     import uniswap  # noqa: F401
             elif not name.endswith("__main__"):
                 importlib.import_module(name)
-    with suppress(ImportError), redirect_stdout(io.StringIO()):  # what is wrong with a test the tests themselves say
+    with (
+        suppress(ImportError),
+        redirect_stdout(io.StringIO()),
+    ):  # what is wrong with a test the tests themselves say
         import pytest
 
         pytest.main(["--collect-only"])

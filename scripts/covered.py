@@ -1,4 +1,5 @@
-"""How much of the package a run of tests covered, lines and branches together. Exit code 1 below the share that is asked for.
+"""How much of the package a run of tests covered, lines and branches together. Exit code 1 below
+the share that is asked for.
 
 python scripts/covered.py build/coverage.json --least 95 --only 'agent/amm/*,agent/units.py'
 """
@@ -16,14 +17,23 @@ SHOWN = 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("measured", type=Path, help="what pytest -p tests.support.coverage wrote")
     parser.add_argument("--least", type=float, required=True, help="percent that must be covered")
     parser.add_argument("--only", default="*", help="patterns of files, with commas between them")
     options = parser.parse_args()
     counts = [
-        (summary["missing_lines"] + summary["missing_branches"], summary["covered_lines"] + summary["covered_branches"], name)
-        for name, summary in ((name, found["summary"]) for name, found in json.loads(options.measured.read_text())["files"].items())
+        (
+            summary["missing_lines"] + summary["missing_branches"],
+            summary["covered_lines"] + summary["covered_branches"],
+            name,
+        )
+        for name, summary in (
+            (name, found["summary"])
+            for name, found in json.loads(options.measured.read_text())["files"].items()
+        )
         if any(fnmatch(name, pattern) for pattern in options.only.split(","))
     ]
     covered, missing = (sum(one[at] for one in counts) for at in (1, 0))

@@ -1,6 +1,8 @@
-"""The faults suites at full length, on anvil processes of their own: prints and writes what was injected and what was violated.
+"""The faults suites at full length, on anvil processes of their own: prints and writes what was
+injected and what was violated.
 
-Every case has a name, SUITE/SEED/FAULT/WHERE; `--replay NAME` runs that one again. Exit code 1 where anything was violated.
+Every case has a name, SUITE/SEED/FAULT/WHERE; `--replay NAME` runs that one again. Exit code 1
+where anything was violated.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ FORK = multiprocessing.get_context("fork")
 
 
 CASES_PER_CHAIN = 150
-"""A chain forgets old blocks in time, and gathers what it was told: after so many cases comes a fresh one."""
+"""A chain forgets old blocks in time, and gathers what it was told: after so many cases comes a
+fresh one."""
 
 
 def cases(chain: LocalChain, suite: str, seed: int, wanted: Only) -> Iterator[Result]:
@@ -48,7 +51,11 @@ def cases(chain: LocalChain, suite: str, seed: int, wanted: Only) -> Iterator[Re
                 last = result.case
                 yield result
         except Exception:
-            yield Result(last, {}, [f"the suite itself broke after this case: {traceback.format_exc(limit=-4)}"])
+            yield Result(
+                last,
+                {},
+                [f"the suite itself broke after this case: {traceback.format_exc(limit=-4)}"],
+            )
 
 
 def work(tasks: Any, results: Any, one_of: int) -> None:
@@ -59,15 +66,21 @@ def work(tasks: Any, results: Any, one_of: int) -> None:
             done = 0
             while task is not None and done < CASES_PER_CHAIN:
                 suite, seed = task
-                for result in cases(chain, suite, seed, every if one_of == 1 else sample(seed, one_of)):
+                for result in cases(
+                    chain, suite, seed, every if one_of == 1 else sample(seed, one_of)
+                ):
                     results.put(result)
                     done += 1
                 results.put(task)
                 task = tasks.get()
 
 
-def spread(wanted: list[tuple[str, int]], jobs: int, one_of: int, minutes: float) -> Iterator[Result]:
-    """All results of these seeds, from so many workers; after so many minutes no further seed is begun."""
+def spread(
+    wanted: list[tuple[str, int]], jobs: int, one_of: int, minutes: float
+) -> Iterator[Result]:
+    """All results of these seeds, from so many workers; after so many minutes no further seed is
+    begun.
+    """
     tasks, results = FORK.Queue(), FORK.Queue()
     workers = [FORK.Process(target=work, args=(tasks, results, one_of)) for _ in range(jobs)]
     left, under_way, until = list(wanted), 0, time.monotonic() + minutes * 60
@@ -98,18 +111,38 @@ def _hand_out(tasks: Any, left: list[tuple[str, int]]) -> int:
 def order(suites: list[str], seeds: int | None, first: int) -> list[tuple[str, int]]:
     """Every suite's seeds, the suites taking turns, so that a run cut short has some of all."""
     counts = {name: SUITES[name][1] if seeds is None else seeds for name in suites}
-    return [(name, first + turn) for turn in range(max(counts.values())) for name in suites if turn < counts[name]]
+    return [
+        (name, first + turn)
+        for turn in range(max(counts.values()))
+        for name in suites
+        if turn < counts[name]
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", action="append", choices=sorted(SUITES), help="only this suite; may be given several times")
-    parser.add_argument("--seeds", type=int, help="so many seeds of each suite, instead of its own number")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--suite",
+        action="append",
+        choices=sorted(SUITES),
+        help="only this suite; may be given several times",
+    )
+    parser.add_argument(
+        "--seeds", type=int, help="so many seeds of each suite, instead of its own number"
+    )
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--one-of", type=int, default=1, help="a seeded sample: about one case of so many")
+    parser.add_argument(
+        "--one-of", type=int, default=1, help="a seeded sample: about one case of so many"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--minutes", type=float, default=60, help="begin no further seed after so long")
-    parser.add_argument("--least", type=int, default=0, help="fail where fewer faults than this were injected")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="begin no further seed after so long"
+    )
+    parser.add_argument(
+        "--least", type=int, default=0, help="fail where fewer faults than this were injected"
+    )
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     parser.add_argument("--replay", metavar="NAME", help="run one case again, by its name")
     options = parser.parse_args()
@@ -117,7 +150,14 @@ def main() -> None:
     if options.replay:
         case = parsed(options.replay)
         with open_anvil() as chain:
-            found = list(cases(chain, case.suite, case.seed, lambda fault, where: (fault, where) == (case.fault, case.where)))
+            found = list(
+                cases(
+                    chain,
+                    case.suite,
+                    case.seed,
+                    lambda fault, where: (fault, where) == (case.fault, case.where),
+                )
+            )
         for result in found:
             print(result)
     else:
@@ -126,15 +166,27 @@ def main() -> None:
         for result in spread(wanted, options.jobs, options.one_of, options.minutes):
             found.append(result)
             if result.violations:
-                print(f"VIOLATION {result.case}\n  {result.violations}\n  after {result.ends}", file=sys.stderr, flush=True)
+                print(
+                    f"VIOLATION {result.case}\n  {result.violations}\n  after {result.ends}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             elif len(found) % 25 == 0:
-                print(f"{len(found)} cases in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+                print(
+                    f"{len(found)} cases in {time.monotonic() - began:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     document = figures(found, time.monotonic() - began)
     text = json.dumps(document, indent=1)
     print(text)
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
-    sys.exit(1 if document["violations"] or not found or document["faults_injected"] < options.least else 0)
+    sys.exit(
+        1
+        if document["violations"] or not found or document["faults_injected"] < options.least
+        else 0
+    )
 
 
 def figures(found: list[Result], seconds: float) -> dict[str, Any]:
@@ -149,7 +201,11 @@ def figures(found: list[Result], seconds: float) -> dict[str, Any]:
         "cases_by_suite": dict(Counter(result.case.suite for result in found)),
         "faults_injected": sum(kinds.values()),
         "faults_by_kind": dict(sorted(kinds.items())),
-        "violations": [{"case": str(result.case), "what": result.violations} for result in found if result.violations],
+        "violations": [
+            {"case": str(result.case), "what": result.violations}
+            for result in found
+            if result.violations
+        ],
         "duration_s": round(seconds),
     }
 

@@ -3,9 +3,10 @@
 
     RPC_URL=https://… .venv/bin/python scripts/fork_run.py trimtab.toml --native 10 [--json]
 
-Starts an anvil that forks RPC_URL, gives a published test account native coin, wraps --native of it, pins the contracts
-of the config as they stand on the fork, and runs one step towards the config's targets with --send. The config's own
-wallet, endpoints and store are left alone. Limits of size (turnover, lifetime cap) are the config's.
+Starts an anvil that forks RPC_URL, gives a published test account native coin, wraps --native of
+it, pins the contracts of the config as they stand on the fork, and runs one step towards the
+config's targets with --send. The config's own wallet, endpoints and store are left alone. Limits of
+size (turnover, lifetime cap) are the config's.
 """
 
 import argparse
@@ -41,13 +42,18 @@ DEPOSIT = "0xd0e30db0"
 
 
 def fork_config(path: Path, url: str, folder: Path) -> Path:
-    """The config with the fork as its only endpoint, a test account as its wallet, and a store of its own."""
+    """The config with the fork as its only endpoint, a test account as its wallet, and a store of
+    its own.
+    """
     document = tomlkit.parse(path.read_text())
     chain = document["chain"]
     chain["fork"] = True
     chain["confirmations"] = 1
     chain["rpc"] = [{"url": url, "operator": "fork"}]
-    document["wallet"] = {"address": dev_accounts()[WALLET_INDEX].address, "test_account": WALLET_INDEX}
+    document["wallet"] = {
+        "address": dev_accounts()[WALLET_INDEX].address,
+        "test_account": WALLET_INDEX,
+    }
     document["store"] = {"url": "sqlite:///trimtab.db"}
     document["execution"]["submit_url"] = ""
     target = folder / "trimtab.toml"
@@ -60,21 +66,34 @@ def fund(node: AnvilNode, wrapped_native: str, wei: int) -> None:
     wallet = dev_accounts()[WALLET_INDEX].address
     node.set_native(wallet, 2 * wei + 10**18)
     node.rpc("anvil_impersonateAccount", wallet)
-    node.rpc("eth_sendTransaction", {"from": wallet, "to": wrapped_native, "value": hex(wei), "data": DEPOSIT, "gas": hex(200_000)})
+    node.rpc(
+        "eth_sendTransaction",
+        {
+            "from": wallet,
+            "to": wrapped_native,
+            "value": hex(wei),
+            "data": DEPOSIT,
+            "gas": hex(200_000),
+        },
+    )
     node.rpc("anvil_stopImpersonatingAccount", wallet)
     node.mine(1)
 
 
 @contextmanager
 def relay(upstream: str) -> Iterator[str]:
-    """A local address that passes requests on to `upstream`: its URL is a secret, and anvil shows its arguments to everyone."""
+    """A local address that passes requests on to `upstream`: its URL is a secret, and anvil shows
+    its arguments to everyone.
+    """
     session = requests.Session()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             try:
-                answer = session.post(upstream, data=body, headers={"Content-Type": "application/json"}, timeout=60)
+                answer = session.post(
+                    upstream, data=body, headers={"Content-Type": "application/json"}, timeout=60
+                )
                 status, text = answer.status_code, answer.content
             except requests.RequestException:
                 status, text = 502, b""
@@ -101,18 +120,27 @@ def run(config: Path, upstream: str, native: str) -> dict:
     chain_id = load_config(config).config.chain.chain_id
     found = int(HttpTransport(upstream, "upstream").call("eth_chainId", []), 16)
     if found != chain_id:
-        raise ConfigError(f"RPC_URL is on chain {found}, the config on {chain_id}", "name an endpoint of the config's chain")
+        raise ConfigError(
+            f"RPC_URL is on chain {found}, the config on {chain_id}",
+            "name an endpoint of the config's chain",
+        )
     with (
         tempfile.TemporaryDirectory(prefix="trimtab-fork-") as folder,
         relay(upstream) as near,
         run_anvil(flags=["--fork-url", near, "--no-storage-caching"]) as url,
     ):
         loaded = load_config(fork_config(config, url, Path(folder)))
-        fund(AnvilNode(url), parse_address(loaded.config.chain.wrapped_native), parse_raw(native, 18, "--native"))
+        fund(
+            AnvilNode(url),
+            parse_address(loaded.config.chain.wrapped_native),
+            parse_raw(native, 18, "--native"),
+        )
         pin_all(loaded)
         with api.open_agent(loaded) as agent:
             before = status(agent.status())
-            outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda stage: note(format_stage(stage)))
+            outcome = agent.rebalance(
+                send=True, confirm=lambda _: True, progress=lambda stage: note(format_stage(stage))
+            )
             done = plans.rebalance(outcome, agent.realised(outcome))
             after = status(agent.status())
     return {"before": before, "rebalance": done, "after": after}
@@ -127,7 +155,9 @@ def main() -> int:
     try:
         upstream = os.environ.get("RPC_URL")
         if not upstream:
-            raise ConfigError("RPC_URL is not set", "export RPC_URL with an archive or full node's address")
+            raise ConfigError(
+                "RPC_URL is not set", "export RPC_URL with an archive or full node's address"
+            )
         found = run(args.config, upstream, args.native)
     except TrimtabError as error:
         print(error, file=sys.stderr)
@@ -136,7 +166,9 @@ def main() -> int:
         print(json.dumps(found, indent=2))
         return 0
     for name in ("before", "after"):
-        held = ", ".join(f"{h['symbol']} {h['weight_bps'] / 100:.2f} %" for h in found[name]["holdings"])
+        held = ", ".join(
+            f"{h['symbol']} {h['weight_bps'] / 100:.2f} %" for h in found[name]["holdings"]
+        )
         print(f"{name}: {found[name]['total_value']} {found[name]['numeraire']}: {held}")
     for sent in found["rebalance"]["transactions"]:
         print(f"{sent['kind']}: {sent['status']}, {sent['gas_used']} gas, {sent['hash']}")

@@ -1,11 +1,14 @@
-"""Golden masters: what every command prints, and what recorded steps decide. A change that means to change nothing changes none.
+"""Golden masters: what every command prints, and what recorded steps decide. A change that means to
+change nothing changes none.
 
     .venv/bin/python scripts/golden.py            compares with tests/golden, names each difference, exits with 1 where there is one
     .venv/bin/python scripts/golden.py --write    writes tests/golden anew
 
-tests/golden/help holds `--help` of every command; tests/golden/json the documents of the commands in scene.txt, one after another on
-a local chain, with ANY where runs differ (times, hashes of blocks); tests/golden/steps.tar.xz recorded steps that `trimtab replay`
-decides again; tests/golden/plans.txt plans of 500 seeded problems. The store's tables are in agent/store/migrations/head.sql.
+tests/golden/help holds `--help` of every command; tests/golden/json the documents of the commands
+in scene.txt, one after another on a local chain, with ANY where runs differ (times, hashes of
+blocks); tests/golden/steps.tar.xz recorded steps that `trimtab replay` decides again;
+tests/golden/plans.txt plans of 500 seeded problems. The store's tables are in
+agent/store/migrations/head.sql.
 """
 
 from __future__ import annotations
@@ -45,11 +48,18 @@ from tests.support.planning_worlds import any_problem, any_problem_with_gas, goa
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 TRIMTAB = [sys.executable, "-c", "from agent.cli.main import main; main()"]
-ENVIRONMENT = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+ENVIRONMENT = {
+    "COLUMNS": "100",
+    "NO_COLOR": "1",
+    "TERM": "dumb",
+    "PYTHONPATH": str(ROOT),
+    "PYTHONHASHSEED": "0",
+}
 ANY = "ANY"
 PROBLEMS = 500
 WAITS_S = (0, 3, 7)
-"""Each run of the scene begins so much later: numbers of blocks, and last digits that hang on the second of one, differ."""
+"""Each run of the scene begins so much later: numbers of blocks, and last digits that hang on the
+second of one, differ."""
 WITHOUT_CONFIG = {"whatif", "templates", "backtest", "tune", "stress", "init", "nonsense"}
 
 
@@ -80,14 +90,30 @@ def helps() -> dict[str, str]:
     every = list(commands(typer.main.get_command(app)))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(lambda words: asked((*words, "--help"), ROOT).stdout, every)
-    return {f"{'-'.join(words) or 'trimtab'}.txt": re.sub(r" +$", "", text, flags=re.M) for words, text in zip(every, found, strict=True)}
+    return {
+        f"{'-'.join(words) or 'trimtab'}.txt": re.sub(r" +$", "", text, flags=re.M)
+        for words, text in zip(every, found, strict=True)
+    }
 
 
 @contextmanager
 def chain(folder: Path) -> Iterator[None]:
     """`trimtab localchain` with its config trimtab.toml in the folder."""
-    arguments = ["localchain", "--port", str(free_port()), "--write-config", "trimtab.toml", "--json"]
-    process = subprocess.Popen([*TRIMTAB, *arguments], cwd=folder, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    arguments = [
+        "localchain",
+        "--port",
+        str(free_port()),
+        "--write-config",
+        "trimtab.toml",
+        "--json",
+    ]
+    process = subprocess.Popen(
+        [*TRIMTAB, *arguments],
+        cwd=folder,
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         while process.stdout is not None and process.stdout.readline() not in ("}\n", ""):
             pass
@@ -104,11 +130,22 @@ def scene(wait_s: int = 0) -> dict[str, Any]:
         time.sleep(wait_s)
         for number, line in enumerate((GOLDEN / "scene.txt").read_text().splitlines()):
             words = tuple(shlex.split(line.replace("STEP", step)))
-            said = asked((*words, *(() if words[0] in WITHOUT_CONFIG else ("--config", "trimtab.toml")), "--json"), Path(name))
+            said = asked(
+                (
+                    *words,
+                    *(() if words[0] in WITHOUT_CONFIG else ("--config", "trimtab.toml")),
+                    "--json",
+                ),
+                Path(name),
+            )
             text = said.stdout.replace(name, "FOLDER")
             document = json.loads(text) if text.startswith("{") else text
             step = document.get("step") or step if isinstance(document, dict) else step
-            found[f"{number:02}-{words[0]}.json"] = {"command": line, "exit": said.returncode, "document": document}
+            found[f"{number:02}-{words[0]}.json"] = {
+                "command": line,
+                "exit": said.returncode,
+                "document": document,
+            }
     return found
 
 
@@ -143,7 +180,9 @@ def digest(text: str) -> str:
 
 
 def planned(seed: int) -> str:
-    """A line: the problem's number, a digest of the problem, a digest of its plan. Problems are drawn with floats of this machine."""
+    """A line: the problem's number, a digest of the problem, a digest of its plan. Problems are
+    drawn with floats of this machine.
+    """
     step = (any_problem, any_problem_with_gas)[seed % 2](seed)
     try:
         found = codec.dumps(plan(step, goal(step)))
@@ -168,7 +207,10 @@ def unequal_plans(golden: list[str], found: list[str]) -> Iterator[str]:
             if now.split()[2] != answer:
                 yield f"plan {number}"
     if same < PROBLEMS // 2:
-        yield f"only {same} of {PROBLEMS} problems are drawn as they were: compare on the machine that wrote them"
+        yield (
+            f"only {same} of {PROBLEMS} problems are drawn as they were: compare on the machine"
+            " that wrote them"
+        )
 
 
 def replayed() -> Iterator[str]:
@@ -177,7 +219,9 @@ def replayed() -> Iterator[str]:
         with tarfile.open(GOLDEN / "steps.tar.xz") as archive:
             archive.extractall(name, filter="data")
         found = json.loads(asked(("replay", name, "--json"), Path(name)).stdout)
-        yield from (f"step {one['file']}: {one}" for one in found["steps"] if one["result"] != "same")
+        yield from (
+            f"step {one['file']}: {one}" for one in found["steps"] if one["result"] != "same"
+        )
         if found["same"] < 200:
             yield f"only {found['same']} steps were decided again"
 
@@ -201,7 +245,10 @@ def compare() -> list[str]:
     found: list[str] = []
     for folder, now in (("help", helps()), ("json", scene())):
         golden = {path.name: path.read_text() for path in (GOLDEN / folder).iterdir()}
-        found += [f"{folder}/{name} is {'new' if name in now else 'gone'}" for name in sorted(golden.keys() ^ now.keys())]
+        found += [
+            f"{folder}/{name} is {'new' if name in now else 'gone'}"
+            for name in sorted(golden.keys() ^ now.keys())
+        ]
         for name in sorted(golden.keys() & now.keys()):
             was = json.loads(golden[name]) if folder == "json" else golden[name].splitlines()
             its = now[name] if folder == "json" else now[name].splitlines()
@@ -211,7 +258,9 @@ def compare() -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="write tests/golden anew")
     if parser.parse_args().write:
         write()

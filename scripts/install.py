@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Installs locks into the Python that runs this, then trimtab from this checkout; with --npm also the locked npm packages, meanwhile.
+"""Installs locks into the Python that runs this, then trimtab from this checkout; with --npm also
+the locked npm packages, meanwhile.
 
-uv fetches many packages at a time, in seconds where pip takes most of a minute; it comes from requirements-build.lock, into a folder that
-is thrown away. Where uv cannot be had or cannot reach the index, pip does the same. Dependencies of the packages are not looked at: a lock
-names them all, and uniswap-python's wish for web3 6 is overridden in it.
+uv fetches many packages at a time, in seconds where pip takes most of a minute; it comes from
+requirements-build.lock, into a folder that is thrown away. Where uv cannot be had or cannot reach
+the index, pip does the same. Dependencies of the packages are not looked at: a lock names them all,
+and uniswap-python's wish for web3 6 is overridden in it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ import time
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-PIP = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--no-compile"]
+PIP = [
+    sys.executable,
+    "-m",
+    "pip",
+    "install",
+    "--disable-pip-version-check",
+    "--no-deps",
+    "--no-compile",
+]
 HASHED = "--require-hashes"
 
 
@@ -28,7 +38,10 @@ def say(text: str) -> None:
 
 def done(command: list[str], **environment: str) -> bool:
     """Whether it went well; its own words are shown."""
-    return subprocess.run(command, cwd=REPO, env={**os.environ, **environment}, check=False).returncode == 0
+    return (
+        subprocess.run(command, cwd=REPO, env={**os.environ, **environment}, check=False).returncode
+        == 0
+    )
 
 
 def install(locks: list[str]) -> bool:
@@ -37,7 +50,16 @@ def install(locks: list[str]) -> bool:
     with tempfile.TemporaryDirectory() as tools:
         if not done([*PIP, "--quiet", HASHED, "--target", tools, "-r", "requirements-build.lock"]):
             return False
-        uv = [f"{tools}/bin/uv", "pip", "install", "--python", sys.executable, "--no-deps", HASHED, *files]
+        uv = [
+            f"{tools}/bin/uv",
+            "pip",
+            "install",
+            "--python",
+            sys.executable,
+            "--no-deps",
+            HASHED,
+            *files,
+        ]
         index = {"UV_HTTP_RETRIES": "1"}  # an index out of reach is told at once
         if "PIP_INDEX_URL" in os.environ:
             index["UV_DEFAULT_INDEX"] = os.environ["PIP_INDEX_URL"]
@@ -51,10 +73,16 @@ def install(locks: list[str]) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("locks", nargs="+", metavar="LOCK")
-    parser.add_argument("--npm", choices=("users", "developers"), help="whose npm packages; none without this")
+    parser.add_argument(
+        "--npm", choices=("users", "developers"), help="whose npm packages; none without this"
+    )
     wanted = parser.parse_args()
     started = time.monotonic()
-    npm = [sys.executable, "scripts/npm_install.py", *(["--dev"] if wanted.npm == "developers" else [])]
+    npm = [
+        sys.executable,
+        "scripts/npm_install.py",
+        *(["--dev"] if wanted.npm == "developers" else []),
+    ]
     early = None
     if wanted.npm and shutil.which("npm"):  # else it waits for the node that is among the packages
         early = subprocess.Popen(npm, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)})

@@ -1,8 +1,10 @@
-"""SIGKILL at random moments of live rebalances on anvil: each rebalance ends done exactly once. Prints the figures, also as JSON.
+"""SIGKILL at random moments of live rebalances on anvil: each rebalance ends done exactly once.
+Prints the figures, also as JSON.
 
-A process rebalances as `trimtab rebalance` does while blocks come by themselves; after a random time it is killed, sometimes the
-restarts too. Times are drawn from a seed, so that a case is replayed with the same times, if not to the same machine instruction;
-the exact moments are those of `scripts/faults.py --suite kill`. Exit code 1 where a rebalance was not done exactly once.
+A process rebalances as `trimtab rebalance` does while blocks come by themselves; after a random
+time it is killed, sometimes the restarts too. Times are drawn from a seed, so that a case is
+replayed with the same times, if not to the same machine instruction; the exact moments are those of
+`scripts/faults.py --suite kill`. Exit code 1 where a rebalance was not done exactly once.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ PER_CHAIN = 60
 MOST_KILLS = 4
 """Of one rebalance: its first process, and restarts."""
 ACTING = 0.5
-"""Share of the kills whose time counts from the first intent on: most of a step is reading and planning, where a kill proves little."""
+"""Share of the kills whose time counts from the first intent on: most of a step is reading and
+planning, where a kill proves little."""
 BLOCK_S = 0.05
 """Blocks that do not come with each transaction come so often."""
 
@@ -56,7 +59,9 @@ class LiveClock:
 
 @dataclass
 class Rebalance:
-    """One of them: kills that struck, the last durable step before each, and what is wrong with how it ended."""
+    """One of them: kills that struck, the last durable step before each, and what is wrong with how
+    it ended.
+    """
 
     seed: int
     kills: int = 0
@@ -66,7 +71,9 @@ class Rebalance:
 
 def mining(url: str) -> None:
     """Mines block after block, until this process is ended."""
-    node = AnvilNode(url)  # with connections of its own: those of the process that was forked stay there
+    node = AnvilNode(
+        url
+    )  # with connections of its own: those of the process that was forked stay there
     while True:
         node.mine(1)
         time.sleep(BLOCK_S)
@@ -76,7 +83,11 @@ def rebalance(chain: LocalChain, folder: Path, seed: int) -> Rebalance:
     """One rebalance, killed again and again, then left in peace."""
     done, draw = Rebalance(seed), random.Random(f"kills {seed}")
     with scene(chain, folder, seed) as made:
-        miner = None if made.drawn.automine else FORK.Process(target=mining, args=(chain.url,), daemon=True)
+        miner = (
+            None
+            if made.drawn.automine
+            else FORK.Process(target=mining, args=(chain.url,), daemon=True)
+        )
         if miner is not None:
             miner.start()
         try:
@@ -94,7 +105,8 @@ def rebalance(chain: LocalChain, folder: Path, seed: int) -> Rebalance:
 
 
 _TOOK: list[float] = []
-"""How long processes took that were not killed, seconds: kills are spread over that and half as much; one that comes too late is none."""
+"""How long processes took that were not killed, seconds: kills are spread over that and half as
+much; one that comes too late is none."""
 
 
 def calibrate(chain: LocalChain, folder: Path, seed: int) -> None:
@@ -108,7 +120,9 @@ def calibrate(chain: LocalChain, folder: Path, seed: int) -> None:
 
 
 def strike(made: Scene, after_s: float, done: Rebalance, acts: bool) -> None:
-    """Starts a process and kills it after that time, unless it is through by then; where it `acts` first, from its first intent on."""
+    """Starts a process and kills it after that time, unless it is through by then; where it `acts`
+    first, from its first intent on.
+    """
     began, acting = time.monotonic(), FORK.Event()
 
     def hear(moment: str) -> None:
@@ -138,7 +152,9 @@ def reached(made: Scene) -> str:
     store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
     try:
         newest = store.journal.intents(limit=1)
-        return f"{newest[0].kind.value} {newest[0].state.value}" if newest else "nothing written down"
+        return (
+            f"{newest[0].kind.value} {newest[0].state.value}" if newest else "nothing written down"
+        )
     finally:
         store.close()
 
@@ -186,7 +202,9 @@ def spread(kills: int, jobs: int, first: int) -> Iterator[Rebalance]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=500, help="how many kills have to strike")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -196,13 +214,21 @@ def main() -> None:
     for one in spread(options.kills, options.jobs, options.first):
         found.append(one)
         if one.violations:
-            print(f"VIOLATION seed {one.seed}: {one.violations} after {one.reached}", file=sys.stderr, flush=True)
+            print(
+                f"VIOLATION seed {one.seed}: {one.violations} after {one.reached}",
+                file=sys.stderr,
+                flush=True,
+            )
     document = {
         "rebalances": len(found),
         "kills": sum(one.kills for one in found),
         "rebalances_killed": sum(one.kills > 0 for one in found),
-        "killed_when_the_newest_transaction_was": dict(Counter(where for one in found for where in one.reached).most_common()),
-        "violations": [{"seed": one.seed, "what": one.violations} for one in found if one.violations],
+        "killed_when_the_newest_transaction_was": dict(
+            Counter(where for one in found for where in one.reached).most_common()
+        ),
+        "violations": [
+            {"seed": one.seed, "what": one.violations} for one in found if one.violations
+        ],
         "duration_s": round(time.monotonic() - began),
     }
     text = json.dumps(document, indent=1)

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the locks: exact versions with hashes, for all systems and Pythons, without index addresses. Pins stay where they still fit.
+"""Writes the locks: exact versions with hashes, for all systems and Pythons, without index
+addresses. Pins stay where they still fit.
 
-`--upgrade NAME` (or `all`) takes the newest version that fits. Every lock but that of web3 6 has the versions of requirements.lock.
+`--upgrade NAME` (or `all`) takes the newest version that fits. Every lock but that of web3 6 has
+the versions of requirements.lock.
 """
 
 from __future__ import annotations
@@ -15,14 +17,33 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 PLAIN = ("--generate-hashes", "--no-emit-index-url", "--no-header", "--python-version", "3.11")
-# uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/second_quote.py). A lock can say so, a package cannot.
+# uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/second_quote.py). A lock
+# can say so, a package cannot.
 OVERRIDE = "web3>=7,<8"
-WEB3_6 = ("web3==6.20.4", "eth-account==0.11.3", "eth-tester==0.11.0b2", "py-evm==0.10.1b1", "hexbytes==0.3.1")
+WEB3_6 = (
+    "web3==6.20.4",
+    "eth-account==0.11.3",
+    "eth-tester==0.11.0b2",
+    "py-evm==0.10.1b1",
+    "hexbytes==0.3.1",
+)
 
 
 def compiled(out: str, source: str, *options: str, given: str = "") -> None:
     """One lock; `given` is what the source "-" reads."""
-    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", source, *PLAIN, *options, "--output-file", out]
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        source,
+        *PLAIN,
+        *options,
+        "--output-file",
+        out,
+    ]
     subprocess.run(command, cwd=REPO, input=given, text=True, check=True)
 
 
@@ -32,7 +53,11 @@ def extras(*names: str) -> list[str]:
 
 def write_all(upgrade: list[str]) -> None:
     known = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    newer = [word for name in upgrade for word in (["--upgrade"] if name == "all" else ["--upgrade-package", name])]
+    newer = [
+        word
+        for name in upgrade
+        for word in (["--upgrade"] if name == "all" else ["--upgrade-package", name])
+    ]
     same = ("--universal", "--no-annotate", "--constraint", "requirements.lock")
     every = extras("uniswap-python", "local", "analysis", "cluster", "build", "test", "dev")
     with tempfile.TemporaryDirectory() as scratch:
@@ -41,13 +66,22 @@ def write_all(upgrade: list[str]) -> None:
         overridden = ("--override", str(override))
         compiled("requirements.lock", "pyproject.toml", *every, *overridden, "--universal", *newer)
         lock = REPO / "requirements.lock"
-        lock.write_text(lock.read_text().replace(f"{scratch}/", ""))  # where the override lay on this machine
-        compiled("requirements-run.lock", "pyproject.toml", *extras("uniswap-python"), *overridden, *same)
+        lock.write_text(
+            lock.read_text().replace(f"{scratch}/", "")
+        )  # where the override lay on this machine
+        compiled(
+            "requirements-run.lock", "pyproject.toml", *extras("uniswap-python"), *overridden, *same
+        )
         compiled("requirements-demo.lock", "pyproject.toml", *extras("local"), *same)
         older = Path(scratch) / "web3-6.txt"
         older.write_text("\n".join(WEB3_6) + "\n")
         old = ("--constraint", str(older), "--universal", "--no-annotate", *newer)
-        compiled("requirements-web3-6.lock", "pyproject.toml", *extras("uniswap-python", "local", "build", "test"), *old)
+        compiled(
+            "requirements-web3-6.lock",
+            "pyproject.toml",
+            *extras("uniswap-python", "local", "build", "test"),
+            *old,
+        )
     tools = [*known["build"], *(item for item in known["dev"] if item.startswith("uv"))]
     compiled("requirements-build.lock", "-", *same, given="\n".join(tools))
     compiled("requirements-fuzz.lock", "-", "--no-annotate", given="\n".join(known["fuzz"]))

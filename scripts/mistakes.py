@@ -1,4 +1,6 @@
-"""Small mistakes in a file of Python: what could stand at each place of its syntax tree by a slip of the pen."""
+"""Small mistakes in a file of Python: what could stand at each place of its syntax tree by a slip
+of the pen.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,15 @@ def others(node: ast.AST) -> list[ast.AST]:
     """What could stand here by mistake."""
     match node:
         case ast.Compare(ops=ops):
-            return [_with(node, ops=[*ops[:i], new(), *ops[i + 1 :]]) for i, op in enumerate(ops) for new in OTHERS[type(op)]]
-        case ast.BinOp(left=ast.Constant(value=str()) | ast.JoinedStr()) | ast.BinOp(right=ast.Constant(value=str()) | ast.JoinedStr()):
+            return [
+                _with(node, ops=[*ops[:i], new(), *ops[i + 1 :]])
+                for i, op in enumerate(ops)
+                for new in OTHERS[type(op)]
+            ]
+        case (
+            ast.BinOp(left=ast.Constant(value=str()) | ast.JoinedStr())
+            | ast.BinOp(right=ast.Constant(value=str()) | ast.JoinedStr())
+        ):
             return []
         case ast.BinOp(op=ast.FloorDiv()):
             up = ast.UnaryOp(ast.USub(), _with(node, left=ast.UnaryOp(ast.USub(), node.left)))
@@ -68,7 +77,9 @@ def others(node: ast.AST) -> list[ast.AST]:
             return [_with(node, test=ast.UnaryOp(ast.Not(), test))]
         case ast.Call(func=ast.Name(id=name)) if name in CALLS:
             return [_with(node, func=ast.Name(CALLS[name], ast.Load()))]
-        case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):
+        case ast.Return(value=ast.expr() as value) if not (
+            isinstance(value, ast.Constant) and value.value is None
+        ):
             return [ast.Return(ast.Constant(None))]
         case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Continue() | ast.Break():
             return [ast.Pass()]
@@ -76,7 +87,9 @@ def others(node: ast.AST) -> list[ast.AST]:
 
 
 def places(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node that runs, in a fixed order: no annotations, and nothing that only type checkers read."""
+    """Every node that runs, in a fixed order: no annotations, and nothing that only type checkers
+    read.
+    """
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return
     yield node
@@ -116,6 +129,11 @@ def made(root: Path, file: str, index: int, variant: int) -> Mutant:
     tree = ast.parse((root / file).read_text())
     node = list(places(tree))[index]
     new = others(node)[variant]
-    said = " -> ".join(ast.unparse(ast.fix_missing_locations(copy.deepcopy(each))).splitlines()[0] for each in (node, new))
+    said = " -> ".join(
+        ast.unparse(ast.fix_missing_locations(copy.deepcopy(each))).splitlines()[0]
+        for each in (node, new)
+    )
     line = (node.test if isinstance(node, ast.If) else node).lineno  # type: ignore[attr-defined]  # no code runs on the line of `if (`
-    return Mutant(file, line, said, ast.unparse(ast.fix_missing_locations(_Instead(node, new).visit(tree))))
+    return Mutant(
+        file, line, said, ast.unparse(ast.fix_missing_locations(_Instead(node, new).visit(tree)))
+    )

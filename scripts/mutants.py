@@ -1,9 +1,11 @@
 """How many small mistakes in the pure core do the unit tests notice?
 
-Mutants are drawn by a seed from all places of the syntax trees: a comparison, sign, rounding, constant, condition or returned value is
-another one, or a statement is gone. Each runs in a copy of the tree, against the tests that cover its line (coverage's contexts,
-collected once and kept in --cache), fastest first, until one fails. A test that hangs has noticed it too (`timeout`). `unfinished`
-ran out of --seconds with every test passed so far, `uncovered` lies on a line that no test runs; both count as not noticed.
+Mutants are drawn by a seed from all places of the syntax trees: a comparison, sign, rounding,
+constant, condition or returned value is another one, or a statement is gone. Each runs in a copy of
+the tree, against the tests that cover its line (coverage's contexts, collected once and kept in
+--cache), fastest first, until one fails. A test that hangs has noticed it too (`timeout`).
+`unfinished` ran out of --seconds with every test passed so far, `uncovered` lies on a line that no
+test runs; both count as not noticed.
 """
 
 from __future__ import annotations
@@ -36,11 +38,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.mistakes import Mutant, made, places_in
 
 ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = (".git", ".venv*", "node_modules", "build", "__pycache__", ".*_cache", ".hypothesis", ".coverage*")
+LEFT_OUT = (
+    ".git",
+    ".venv*",
+    "node_modules",
+    "build",
+    "__pycache__",
+    ".*_cache",
+    ".hypothesis",
+    ".coverage*",
+)
 
 
 def environment(tree: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(tree), "HYPOTHESIS_PROFILE": "ci", "OPENBLAS_NUM_THREADS": "1"}
+    return os.environ | {
+        "PYTHONPATH": str(tree),
+        "HYPOTHESIS_PROFILE": "ci",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
 
 
 LOADED = (
@@ -56,7 +71,8 @@ LOADED = (
     "eth_tester",
 )
 BATCHES = (0, 30, 300)
-"""Where batches of tests begin: most mutants are noticed by the first, and to collect all tests takes longer than to run a few."""
+"""Where batches of tests begin: most mutants are noticed by the first, and to collect all tests
+takes longer than to run a few."""
 FORKING = f"""
 import contextlib, gc, importlib, json, os, sys
 import pytest
@@ -79,7 +95,9 @@ for line in sys.stdin:
 
 
 class Runner:
-    """pytest over one tree, in forks of a process that has loaded the libraries and nothing of the tree."""
+    """pytest over one tree, in forks of a process that has loaded the libraries and nothing of the
+    tree.
+    """
 
     def __init__(self, tree: Path) -> None:
         self.tree = tree
@@ -124,11 +142,19 @@ class Runner:
 
 
 def copied(root: Path, into: Path) -> Path:
-    """A tree to break. Its bytecode is believed by the source's hash alone: a mutant may be as long and as old as the original."""
+    """A tree to break. Its bytecode is believed by the source's hash alone: a mutant may be as long
+    and as old as the original.
+    """
     shutil.copytree(root, into, ignore=shutil.ignore_patterns(*LEFT_OUT))
     if (root / "contracts" / "node_modules").exists():
-        (into / "contracts" / "node_modules").symlink_to((root / "contracts" / "node_modules").resolve())
-    subprocess.run([sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "agent"], cwd=into, check=True)
+        (into / "contracts" / "node_modules").symlink_to(
+            (root / "contracts" / "node_modules").resolve()
+        )
+    subprocess.run(
+        [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "agent"],
+        cwd=into,
+        check=True,
+    )
     return into
 
 
@@ -140,7 +166,9 @@ class Tests:
     seconds: dict[str, float]
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Fastest first. What runs when a module is loaded is covered by whatever covers the file, or by every test."""
+        """Fastest first. What runs when a module is loaded is covered by whatever covers the file,
+        or by every test.
+        """
         lines = self.lines.get(mutant.file, {})
         found = lines.get(mutant.line) or set()
         if not found and mutant.line in lines:
@@ -152,13 +180,37 @@ def collect(tree: Path, cache: Path, tests: Sequence[str], pure: str, jobs: int)
     """Runs the tests once, with a context each."""
     settings = cache / "settings.ini"  # coverage.* are erased: they count as parts of its data
     settings.write_text(
-        f"[run]\ninclude = {pure}\nparallel = true\nconcurrency = thread,multiprocessing\ndata_file = {cache / 'coverage'}\n"
+        f"[run]\ninclude = {pure}\nparallel = true\nconcurrency = thread,multiprocessing\ndata_file"
+        f" = {cache / 'coverage'}\n"
     )
-    measured = ("--cov", f"--cov-config={settings}", "--cov-report=", "--cov-context=test", "--durations=0", "--durations-min=0.0005")
-    command = ["nice", sys.executable, "-m", "pytest", "-n", str(jobs), "--dist", "worksteal", "-rfE", *measured, *tests]
-    done = subprocess.run(command, check=False, cwd=tree, env=environment(tree), capture_output=True, text=True)
+    measured = (
+        "--cov",
+        f"--cov-config={settings}",
+        "--cov-report=",
+        "--cov-context=test",
+        "--durations=0",
+        "--durations-min=0.0005",
+    )
+    command = [
+        "nice",
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        str(jobs),
+        "--dist",
+        "worksteal",
+        "-rfE",
+        *measured,
+        *tests,
+    ]
+    done = subprocess.run(
+        command, check=False, cwd=tree, env=environment(tree), capture_output=True, text=True
+    )
     if done.returncode not in (0, 1):
-        sys.exit(f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        sys.exit(
+            f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
     (cache / "log").write_text(done.stdout)
 
 
@@ -166,7 +218,9 @@ def known(tree: Path, cache: Path) -> Tests:
     """What a run with contexts said; tests that fail without any mistake prove nothing."""
     said, data = (cache / "log").read_text(), CoverageData(str(cache / "coverage"))
     seconds: dict[str, float] = defaultdict(float)
-    for took, _, test in re.findall(r"^\s*([\d.]+)s (call|setup|teardown) +(\S.*)$", said, re.MULTILINE):
+    for took, _, test in re.findall(
+        r"^\s*([\d.]+)s (call|setup|teardown) +(\S.*)$", said, re.MULTILINE
+    ):
         seconds[test] += float(took)
     failing = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE))
     data.read()
@@ -177,18 +231,29 @@ def known(tree: Path, cache: Path) -> Tests:
         for line, contexts in data.contexts_by_lineno(file).items():
             for context in contexts:
                 test, _, phase = context.rpartition("|")
-                by_line[line] |= {test, f"{test.partition('::')[0]}::*"} if phase == "setup" else {test} if test else set()
+                by_line[line] |= (
+                    {test, f"{test.partition('::')[0]}::*"}
+                    if phase == "setup"
+                    else {test}
+                    if test
+                    else set()
+                )
                 if test:
                     modules[f"{test.partition('::')[0]}::*"].add(test)
         lines[file[file.rindex("/agent/") + 1 :]] = by_line
     for by_line in lines.values():
-        for line, found in by_line.items():  # what a fixture of a module ran was for all of its tests
+        for (
+            line,
+            found,
+        ) in by_line.items():  # what a fixture of a module ran was for all of its tests
             shared = {each for each in found if each.endswith("::*")}
             by_line[line] = (found - shared).union(*(modules[each] for each in shared)) - failing
     return Tests(lines, seconds)
 
 
-def judged(runner: Runner, mutant: Mutant, tests: Tests, limit: float) -> tuple[str, str | None, float]:
+def judged(
+    runner: Runner, mutant: Mutant, tests: Tests, limit: float
+) -> tuple[str, str | None, float]:
     """What became of a mutant, the test that noticed it, and the seconds that took."""
     found, file, begin = tests.of(mutant), runner.tree / mutant.file, monotonic()
     if not found:
@@ -202,28 +267,47 @@ def judged(runner: Runner, mutant: Mutant, tests: Tests, limit: float) -> tuple[
             if code == 0 and found[first:end]:
                 left = max(1.0, limit - (monotonic() - begin))
                 code, said = runner.run_tests(found[first:end], left, hang)
-                if "ERROR: not found" in said:  # the mistake is in what a parameter is called: all parameters then
+                if (
+                    "ERROR: not found" in said
+                ):  # the mistake is in what a parameter is called: all parameters then
                     left = max(1.0, limit - (monotonic() - begin))
-                    code, said = runner.run_tests(sorted({test.partition("[")[0] for test in found[first:end]}), left, hang)
+                    code, said = runner.run_tests(
+                        sorted({test.partition("[")[0] for test in found[first:end]}), left, hang
+                    )
     finally:
         file.write_text(right)
     if "ERROR: not found" in said:
         raise SystemExit("tests have other names than those in --cache: remove it")
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
-    what = {0: "survived", None: "unfinished"}.get(code, "timeout" if "Timeout (>" in said else "killed")
+    what = {0: "survived", None: "unfinished"}.get(
+        code, "timeout" if "Timeout (>" in said else "killed"
+    )
     return what, failed[1] if failed else None, round(monotonic() - begin, 1)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pure", required=True, help="files of the core, comma-separated patterns: PURE of the Makefile")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--pure",
+        required=True,
+        help="files of the core, comma-separated patterns: PURE of the Makefile",
+    )
     parser.add_argument("--tests", nargs="+", default=["tests/unit"])
-    parser.add_argument("--root", type=Path, default=ROOT, help="the tree to copy; it is never written to")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="the tree to copy; it is never written to"
+    )
     parser.add_argument("--mutants", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=120.0, help="for the tests of one mutant")
-    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "mutants", help="coverage of one run; made where it is missing")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=ROOT / "build" / "mutants",
+        help="coverage of one run; made where it is missing",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.json")
     asked = parser.parse_args()
     cache, patterns = asked.cache.resolve(), asked.pure.split(",")
@@ -235,8 +319,16 @@ def main() -> int:
             collect(trees[0], cache, asked.tests, asked.pure, asked.jobs)
         tests, root = known(trees[0], cache), asked.root
         files = sorted(str(path.relative_to(root)) for path in (root / "agent").rglob("*.py"))
-        every = [each for file in files if any(fnmatch.fnmatch(file, p) for p in patterns) for each in places_in(root, file)]
-        drawn = [made(root, *each) for each in random.Random(asked.seed).sample(every, min(asked.mutants, len(every)))]
+        every = [
+            each
+            for file in files
+            if any(fnmatch.fnmatch(file, p) for p in patterns)
+            for each in places_in(root, file)
+        ]
+        drawn = [
+            made(root, *each)
+            for each in random.Random(asked.seed).sample(every, min(asked.mutants, len(every)))
+        ]
         runners, free = [Runner(tree) for tree in trees], SimpleQueue[Runner]()
         for runner in runners:
             free.put(runner)
@@ -247,7 +339,11 @@ def main() -> int:
                 what, by, took = judged(runner, mutant, tests, asked.seconds)
             finally:
                 free.put(runner)
-            print(f"{what:10} {mutant.file}:{mutant.line} {mutant.change} {by or ''} {took}", file=sys.stderr, flush=True)
+            print(
+                f"{what:10} {mutant.file}:{mutant.line} {mutant.change} {by or ''} {took}",
+                file=sys.stderr,
+                flush=True,
+            )
             said = {name: value for name, value in asdict(mutant).items() if name != "source"}
             return said | {"result": what, "by": by, "seconds": took}
 
@@ -260,8 +356,17 @@ def main() -> int:
     for each in results:
         by_file[str(each["file"])][str(each["result"])] += 1
     noticed = counted["killed"] + counted["timeout"]
-    report = {"seed": asked.seed, "places": len(every), "mutants": len(results), "noticed": noticed, **counted}
-    report |= {"score": round(noticed / max(1, len(results)), 4), "files": {name: dict(c) for name, c in sorted(by_file.items())}}
+    report = {
+        "seed": asked.seed,
+        "places": len(every),
+        "mutants": len(results),
+        "noticed": noticed,
+        **counted,
+    }
+    report |= {
+        "score": round(noticed / max(1, len(results)), 4),
+        "files": {name: dict(c) for name, c in sorted(by_file.items())},
+    }
     print(json.dumps(report, indent=1))
     asked.out.write_text(json.dumps(report | {"each": results}, indent=1))
     return 0

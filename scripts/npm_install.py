@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Installs the locked npm packages into contracts/node_modules, by the machine's node or the one from PyPI; --dev: developers' too."""
+"""Installs the locked npm packages into contracts/node_modules, by the machine's node or the one
+from PyPI; --dev: developers' too.
+"""
 
 import sys
 from pathlib import Path

@@ -1,8 +1,10 @@
-"""One planner's problem as JSON per line, solved by cvxpy with Clarabel: writes time and worth of each.
+"""One planner's problem as JSON per line, solved by cvxpy with Clarabel: writes time and worth of
+each.
 
-Runs in an environment of its own, for planner_peers.py and random_plans.py. A range of liquidity L below the root s of its price
-pays s²·x − (s³/L)·x² / (1 + x·s/L) for x net of fee: the loss beside a range without end keeps its digits as a cone of its own.
-`hubs` must end empty; `budget` bounds turnover; both may be missing.
+Runs in an environment of its own, for planner_peers.py and random_plans.py. A range of liquidity L
+below the root s of its price pays s²·x − (s³/L)·x² / (1 + x·s/L) for x net of fee: the loss beside
+a range without end keeps its digits as a cone of its own. `hubs` must end empty; `budget` bounds
+turnover; both may be missing.
 """
 
 import json
@@ -17,7 +19,9 @@ MOST = 5.0
 
 
 def solve(problem):
-    """(ms, worth) with the model's building counted, the first import not; no worth where the solver gives up."""
+    """(ms, worth) with the model's building counted, the first import not; no worth where the
+    solver gives up.
+    """
     begin = process_time()
     held, shares, price = np.array(problem["held"]), np.array(problem["shares"]), problem["price"]
     ranges = []
@@ -25,7 +29,9 @@ def solve(problem):
         for top, end, depth in zip(roots[:-1], roots[1:], depths, strict=True):
             if depth > 0 and end < top:
                 ranges.append((source, target, keep, top, end, depth))
-    source, target, keep, top, end, depth = (np.array(column) for column in zip(*ranges, strict=True))
+    source, target, keep, top, end, depth = (
+        np.array(column) for column in zip(*ranges, strict=True)
+    )
     source, target = source.astype(int), target.astype(int)
     size, count = len(held), len(ranges)
     net, loss = cp.Variable(count, nonneg=True), cp.Variable(count, nonneg=True)
@@ -36,7 +42,9 @@ def solve(problem):
     y = held + into @ paid - out_of @ net
     bent, longer = cp.multiply(np.sqrt(top**3 / depth), net), 1 + cp.multiply(top / depth, net)
     rules = [
-        cp.SOC(loss + longer, cp.vstack([2 * bent, loss - longer]), axis=0),  # loss · longer ≥ bent²
+        cp.SOC(
+            loss + longer, cp.vstack([2 * bent, loss - longer]), axis=0
+        ),  # loss · longer ≥ bent²
         net <= np.minimum(depth * (1 / end - 1 / top), MOST * held.sum()),
     ]
     if problem.get("hubs"):
@@ -49,7 +57,10 @@ def solve(problem):
         found.solve(solver=cp.CLARABEL)
     except cp.error.SolverError:
         return {"ms": (process_time() - begin) * 1e3, "worth": None}
-    return {"ms": (process_time() - begin) * 1e3, "worth": float(found.value) if found.status == cp.OPTIMAL else None}
+    return {
+        "ms": (process_time() - begin) * 1e3,
+        "worth": float(found.value) if found.status == cp.OPTIMAL else None,
+    }
 
 
 def main():

@@ -1,7 +1,9 @@
-"""Other solvers on the continuous problem of 8 tokens and 20 pools that bench_planner.py times: SLSQP, and cvxpy with Clarabel.
+"""Other solvers on the continuous problem of 8 tokens and 20 pools that bench_planner.py times:
+SLSQP, and cvxpy with Clarabel.
 
-All get the same pools as ranges between marginal prices, within the same bounds, and the same worth of where tokens end:
-Y − P/2 · Σ |yᵢ − wᵢ·Y| with Y = Σ y. SLSQP runs in this process, cvxpy in an environment that is thrown away.
+All get the same pools as ranges between marginal prices, within the same bounds, and the same worth
+of where tokens end: Y − P/2 · Σ |yᵢ − wᵢ·Y| with Y = Σ y. SLSQP runs in this process, cvxpy in an
+environment that is thrown away.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Continuous:
     search: FlowOptimizer
 
     def as_json(self) -> dict[str, Any]:
-        """Holdings, shares, price of what is off, and per direction of a pool: tokens, fee, roots of prices and depth of each range."""
+        """Holdings, shares, price of what is off, and per direction of a pool: tokens, fee, roots
+        of prices and depth of each range.
+        """
         pool_edges = [
             [
                 pool_edge.source,
@@ -61,14 +65,25 @@ class Continuous:
             for pool_edge in self.market.pool_edges
         ]
         worth = self.search.worth
-        return {"held": self.search.held.tolist(), "shares": worth.low.tolist(), "price": worth.price, "arcs": pool_edges}
+        return {
+            "held": self.search.held.tolist(),
+            "shares": worth.low.tolist(),
+            "price": worth.price,
+            "arcs": pool_edges,
+        }
 
 
 def continuous(seed: int) -> Continuous:
-    """A problem of 8 tokens and 20 pools, V2 pairs and V3 pools of many ranges, each moved by at most 1 %."""
+    """A problem of 8 tokens and 20 pools, V2 pairs and V3 pools of many ranges, each moved by at
+    most 1 %.
+    """
     depth = 10 ** random.Random(f"depth {seed}").uniform(5.5, 7.5)
     step = random_step(seed, TOKENS, POOLS, depth)
-    step = without_gas(with_limits(step, pool_min_value=None, min_trade=None, turnover_bps=None, daily_turnover_bps=None))
+    step = without_gas(
+        with_limits(
+            step, pool_min_value=None, min_trade=None, turnover_bps=None, daily_turnover_bps=None
+        )
+    )
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, goal(step).goal)
     market = build_pool_graph(problem, aim.off)
@@ -80,7 +95,9 @@ def ours(problem: Continuous) -> Timed:
     begin = process_time()
     found = problem.search.solve(problem.market.real)
     spent = process_time() - begin
-    return Timed(spent * 1e3, problem.search.worth.of(problem.search.ends(problem.market.real, found)))
+    return Timed(
+        spent * 1e3, problem.search.worth.of(problem.search.ends(problem.market.real, found))
+    )
 
 
 def slsqp(problem: Continuous) -> Timed:
@@ -121,8 +138,16 @@ def slsqp(problem: Continuous) -> Timed:
         jac=lambda x: -y_slope(x).sum(axis=0) + price / 2 * distance.sum(axis=0),
         bounds=[(0.0, curve.capacity) for curve in curves] + [(0.0, None)] * size,
         constraints=[
-            {"type": "ineq", "fun": lambda x: x[count:] - off(x), "jac": lambda x: distance - off_slope(x)},
-            {"type": "ineq", "fun": lambda x: x[count:] + off(x), "jac": lambda x: distance + off_slope(x)},
+            {
+                "type": "ineq",
+                "fun": lambda x: x[count:] - off(x),
+                "jac": lambda x: distance - off_slope(x),
+            },
+            {
+                "type": "ineq",
+                "fun": lambda x: x[count:] + off(x),
+                "jac": lambda x: distance + off_slope(x),
+            },
         ],
         method="SLSQP",
         options={"maxiter": 300, "ftol": 1e-9},
@@ -144,17 +169,36 @@ def marginal(curve: Any, taken: float) -> float:
 
 def cvxpy_clarabel(problems: Sequence[Continuous], folder: Path) -> list[Timed]:
     """The same by cvxpy with Clarabel. Raises Missing."""
-    return [Timed(**found) for found in in_cvxpy([problem.as_json() for problem in problems], folder)]
+    return [
+        Timed(**found) for found in in_cvxpy([problem.as_json() for problem in problems], folder)
+    ]
 
 
 def in_cvxpy(problems: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Answers of planner_cvxpy.py to problems, cvxpy being installed into `folder` with this interpreter. Raises Missing."""
+    """Answers of planner_cvxpy.py to problems, cvxpy being installed into `folder` with this
+    interpreter. Raises Missing.
+    """
     install([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], folder)
     python = str(folder / "venv" / "bin" / "python")
-    install([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check", *CVXPY], folder)
+    install(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            *CVXPY,
+        ],
+        folder,
+    )
     lines = "\n".join(json.dumps(problem) for problem in problems)
     worker = Path(__file__).with_name("planner_cvxpy.py")
-    done = subprocess.run([python, str(worker)], input=lines, capture_output=True, text=True, cwd=folder, check=False)
+    done = subprocess.run(
+        [python, str(worker)], input=lines, capture_output=True, text=True, cwd=folder, check=False
+    )
     if done.returncode != 0:
         raise Missing(f"its process ended: {done.stderr.strip().splitlines()[-1:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]

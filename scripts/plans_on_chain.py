@@ -1,7 +1,8 @@
-"""Random plans carried out on a local anvil with the real contracts, one after another from the same world.
+"""Random plans carried out on a local anvil with the real contracts, one after another from the
+same world.
 
-Each must end within a basis point of its destination, or say which bound stopped it, and must bring what it predicted to the wei.
-Exit code 1 where one does not.
+Each must end within a basis point of its destination, or say which bound stopped it, and must bring
+what it predicted to the wei. Exit code 1 where one does not.
 """
 
 from __future__ import annotations
@@ -32,9 +33,16 @@ def widen(chain: LocalChain) -> None:
         chain.add_v2_pool(symbol, "USDC", 4 * USD)
         pool = chain.add_v3_pool(symbol, "WETH", 3_000)
         tokens, prices = (pool.token0, pool.token1), chain.books.prices_usd
-        liquidity = isqrt(prod(int(USD * 10**token.decimals / prices[token.symbol]) for token in tokens))
+        liquidity = isqrt(
+            prod(int(USD * 10**token.decimals / prices[token.symbol]) for token in tokens)
+        )
         middle = read_v3(chain, pool).tick // 60 * 60
-        for below, above, times in ((6_000, 9_000, 2), (1_200, 600, 6), (120, 60, 20), (-60, 180, 8)):
+        for below, above, times in (
+            (6_000, 9_000, 2),
+            (1_200, 600, 6),
+            (120, 60, 20),
+            (-60, 180, 8),
+        ):
             chain.mint_position(pool.name, middle - below, middle + above, times * liquidity)
 
 
@@ -52,9 +60,15 @@ def run(count: int) -> list[Outcome]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--problems", type=int, default=100, help="how many plans")
-    parser.add_argument("--json", action="store_true", help="one JSON document: how many arrived, were stopped, failed")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON document: how many arrived, were stopped, failed",
+    )
     options = parser.parse_args()
     found = run(options.problems)
     planned = [outcome for outcome in found if outcome.plan is not None]
@@ -62,13 +76,24 @@ def main() -> None:
         "problems": len(found),
         "not_worth_a_trade": len(found) - len(planned),
         "arrived": sum(outcome.arrived for outcome in planned),
-        "stopped_by_a_named_bound": sum(not outcome.arrived and outcome.explained for outcome in planned),
+        "stopped_by_a_named_bound": sum(
+            not outcome.arrived and outcome.explained for outcome in planned
+        ),
         "equal_to_the_wei": sum(outcome.exact for outcome in planned),
         "failed": [outcome.seed for outcome in planned if not outcome.kept],
         "legs": sum(len(outcome.plan.legs) for outcome in planned if outcome.plan is not None),
-        "largest_gap_bps": float(max((outcome.plan.gap_bps or Fraction(0) for outcome in planned if outcome.plan), default=Fraction(0))),
+        "largest_gap_bps": float(
+            max(
+                (outcome.plan.gap_bps or Fraction(0) for outcome in planned if outcome.plan),
+                default=Fraction(0),
+            )
+        ),
     }
-    print(json.dumps(document) if options.json else "\n".join(f"{name:<26}{value}" for name, value in document.items()))
+    print(
+        json.dumps(document)
+        if options.json
+        else "\n".join(f"{name:<26}{value}" for name, value in document.items())
+    )
     sys.exit(1 if document["failed"] else 0)
 
 

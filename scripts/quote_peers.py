@@ -1,7 +1,9 @@
-"""The libraries that bench_quotes.py compares, each in a process of its own that answers one JSON line with another.
+"""The libraries that bench_quotes.py compares, each in a process of its own that answers one JSON
+line with another.
 
-Run as a program it is such a process: `python quote_peers.py trimtab|first|degenbot`. The first line it reads describes the
-pools; then {"do": "answers", "case": …} gives what it quotes, {"do": "run", "case": …, "seconds": …} quotes per second.
+Run as a program it is such a process: `python quote_peers.py trimtab|first|degenbot`. The first
+line it reads describes the pools; then {"do": "answers", "case": …} gives what it quotes, {"do":
+"run", "case": …, "seconds": …} quotes per second.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ ENDED = "its process ended"
 
 @dataclass(frozen=True)
 class Rival:
-    """How a library quotes one pool: one amount, and many in a row without a word of ours in between."""
+    """How a library quotes one pool: one amount, and many in a row without a word of ours in
+    between.
+    """
 
     quote: Quote
     sweep: Callable[[list[int]], None]
@@ -50,7 +54,9 @@ class Worker:
     """One process that quotes."""
 
     def __init__(self, command: list[str], folder: Path) -> None:
-        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self._process, self._in, self._out = process, process.stdin, process.stdout
 
     def _ask(self, line: str) -> Any:
@@ -97,10 +103,25 @@ def our_worker(which: str) -> Worker:
 
 
 def start_degenbot(folder: Path) -> Worker:
-    """The degenbot of PyPI by pip, with this interpreter; it cannot share an environment with our web3."""
+    """The degenbot of PyPI by pip, with this interpreter; it cannot share an environment with our
+    web3.
+    """
     install([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], folder)
     python = str(folder / "venv" / "bin" / "python")
-    install([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check", DEGENBOT], folder)
+    install(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            DEGENBOT,
+        ],
+        folder,
+    )
     return Worker([python, __file__, "degenbot"], folder)
 
 
@@ -109,29 +130,53 @@ def start_sdks(folder: Path) -> Worker:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         raise Missing("node and npm are not on the path")
-    install([npm, "install", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund", "--no-save", *SDKS], folder)
+    install(
+        [
+            npm,
+            "install",
+            "--ignore-scripts",
+            "--legacy-peer-deps",
+            "--no-audit",
+            "--no-fund",
+            "--no-save",
+            *SDKS,
+        ],
+        folder,
+    )
     shutil.copy(ROOT / "scripts" / "quote_peers.cjs", folder)
     return Worker([node, "quote_peers.cjs"], folder)
 
 
-PEERS = (Peer(DEGENBOT.replace("==", " "), start_degenbot), Peer("uniswap v3-sdk 3.31.5, v2-sdk 4.21.4", start_sdks))
+PEERS = (
+    Peer(DEGENBOT.replace("==", " "), start_degenbot),
+    Peer("uniswap v3-sdk 3.31.5, v2-sdk 4.21.4", start_sdks),
+)
 
 
 def install(command: list[str], folder: Path) -> None:
     """Runs an installer. Raises Missing with its last words."""
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False)
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False
+        )
     except subprocess.TimeoutExpired:
         raise Missing(f"{Path(command[0]).name} took longer than {INSTALL_S} s") from None
     if done.returncode != 0:
         words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        raise Missing(f"{' '.join([Path(command[0]).name, *command[1:4]])} failed: {' '.join(words[-3:])[:400] or 'no output'}")
+        raise Missing(
+            f"{' '.join([Path(command[0]).name, *command[1:4]])} failed:"
+            f" {' '.join(words[-3:])[:400] or 'no output'}"
+        )
 
 
 def as_json(state: Pool) -> dict[str, Any]:
     """A pool for another process; integers that JavaScript could not hold as text."""
     plain = asdict(state)
-    plain["ticks"] = [[tick.index, str(tick.liquidity_net)] for tick in state.ticks] if isinstance(state, V3Pool) else None
+    plain["ticks"] = (
+        [[tick.index, str(tick.liquidity_net)] for tick in state.ticks]
+        if isinstance(state, V3Pool)
+        else None
+    )
     for name in ("reserve0", "reserve1", "sqrt_price_x96", "liquidity"):
         if name in plain:
             plain[name] = str(plain[name])
@@ -144,7 +189,11 @@ def from_json(plain: dict[str, Any]) -> Pool:
     for name in ("reserve0", "reserve1", "sqrt_price_x96", "liquidity"):
         if name in plain:
             plain[name] = int(plain[name])
-    return V2Pool(**plain) if ticks is None else V3Pool(ticks=tuple(TickLiquidity(index, int(net)) for index, net in ticks), **plain)
+    return (
+        V2Pool(**plain)
+        if ticks is None
+        else V3Pool(ticks=tuple(TickLiquidity(index, int(net)) for index, net in ticks), **plain)
+    )
 
 
 def ours(state: Pool) -> Rival:
@@ -153,30 +202,54 @@ def ours(state: Pool) -> Rival:
 
 
 def ours_first(state: Pool) -> Rival:
-    """Each quote in a state, and of ticks, that were never seen before: more of them than any table is kept for."""
-    copies = [replace(state, ticks=(*state.ticks,)) for _ in range(600)] if isinstance(state, V3Pool) else [state]
+    """Each quote in a state, and of ticks, that were never seen before: more of them than any table
+    is kept for.
+    """
+    copies = (
+        [replace(state, ticks=(*state.ticks,)) for _ in range(600)]
+        if isinstance(state, V3Pool)
+        else [state]
+    )
     unseen = cycle(copies)
     return repeated(lambda amount: next(unseen).quote(state.token0, amount))
 
 
 def degenbot(state: Pool) -> Rival:
-    """The functions of degenbot, called directly; its pool is filled in by hand, since its constructor asks a node."""
+    """The functions of degenbot, called directly; its pool is filled in by hand, since its
+    constructor asks a node.
+    """
     from degenbot.uniswap.types import UniswapV3LiquidityAtTick, UniswapV3PoolState
     from degenbot.uniswap.v2_functions import constant_product_calc_exact_in
     from degenbot.uniswap.v3_liquidity_pool import UniswapV3Pool
 
     if isinstance(state, V2Pool):
-        reserve_in, reserve_out, fee = state.reserve0, state.reserve1, Fraction(state.fee_pips, 10**6)
+        reserve_in, reserve_out, fee = (
+            state.reserve0,
+            state.reserve1,
+            Fraction(state.fee_pips, 10**6),
+        )
 
         def sweep_v2(amounts: list[int]) -> None:
             for amount in amounts:
                 constant_product_calc_exact_in(amount, reserve_in, reserve_out, fee)
 
-        return Rival(lambda amount: constant_product_calc_exact_in(amount, reserve_in, reserve_out, fee), sweep_v2)
-    data = {tick.index: UniswapV3LiquidityAtTick(tick.liquidity_net, abs(tick.liquidity_net)) for tick in state.ticks}
-    held = UniswapV3PoolState(state.address, state.liquidity, state.sqrt_price_x96, state.tick, {}, data)
+        return Rival(
+            lambda amount: constant_product_calc_exact_in(amount, reserve_in, reserve_out, fee),
+            sweep_v2,
+        )
+    data = {
+        tick.index: UniswapV3LiquidityAtTick(tick.liquidity_net, abs(tick.liquidity_net))
+        for tick in state.ticks
+    }
+    held = UniswapV3PoolState(
+        state.address, state.liquidity, state.sqrt_price_x96, state.tick, {}, data
+    )
     pool = object.__new__(UniswapV3Pool)
-    pool.fee, pool.tick_spacing, pool.sparse_liquidity_map = state.fee_pips, state.tick_spacing, False
+    pool.fee, pool.tick_spacing, pool.sparse_liquidity_map = (
+        state.fee_pips,
+        state.tick_spacing,
+        False,
+    )
     limit, swap = price_limit(True), pool._calculate_swap
 
     def sweep_v3(amounts: list[int]) -> None:
@@ -197,7 +270,9 @@ def repeated(quote: Quote) -> Rival:
 
 
 def per_second(sweep: Callable[[list[int]], None], amounts: list[int], seconds: float) -> float:
-    """Quotes a second; the clock is read once per eighth of the amounts, so that slow ones do not overrun by much."""
+    """Quotes a second; the clock is read once per eighth of the amounts, so that slow ones do not
+    overrun by much.
+    """
     part = max(1, len(amounts) // 8)
     parts = cycle([amounts[i : i + part] for i in range(0, len(amounts), part)])
     done, start = 0, perf_counter()
@@ -212,12 +287,19 @@ def serve(rival_of: Callable[[Pool], Rival]) -> None:
     """Answers line by line until the other side closes."""
     setup = json.loads(sys.stdin.readline())
     rivals = {case: rival_of(from_json(given["pool"])) for case, given in setup["cases"].items()}
-    amounts = {case: [int(given["amount"]) - i for i in range(setup["amounts"])] for case, given in setup["cases"].items()}
+    amounts = {
+        case: [int(given["amount"]) - i for i in range(setup["amounts"])]
+        for case, given in setup["cases"].items()
+    }
     print("true", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         rival, given = rivals[asked["case"]], amounts[asked["case"]]
-        answer = [str(rival.quote(n)) for n in given] if asked["do"] == "answers" else per_second(rival.sweep, given, asked["seconds"])
+        answer = (
+            [str(rival.quote(n)) for n in given]
+            if asked["do"] == "answers"
+            else per_second(rival.sweep, given, asked["seconds"])
+        )
         print(json.dumps(answer), flush=True)
 
 

@@ -1,9 +1,11 @@
-"""Random plans of every kind (tests/support/planning_worlds.py), carried out by the tests' own arithmetic, some held against cvxpy.
+"""Random plans of every kind (tests/support/planning_worlds.py), carried out by the tests' own
+arithmetic, some held against cvxpy.
 
-Hubs must end empty, every bound and floor be kept, the plan's own figures be true, and no plan may be further from the best one
-than its certificate says. The best one is that of cvxpy with Clarabel, in an environment that is thrown away, over ranges worked
-out here from the pools' states; markets where a pool pays more than the reference are left out of that, since no plan trades for
-arbitrage. Exit code 1 where anything is wrong.
+Hubs must end empty, every bound and floor be kept, the plan's own figures be true, and no plan may
+be further from the best one than its certificate says. The best one is that of cvxpy with Clarabel,
+in an environment that is thrown away, over ranges worked out here from the pools' states; markets
+where a pool pays more than the reference are left out of that, since no plan trades for arbitrage.
+Exit code 1 where anything is wrong.
 """
 
 from __future__ import annotations
@@ -50,25 +52,37 @@ class Tally:
     """Problem, its JSON, worth achieved and turnover per unit of the portfolio, the gap in bps."""
 
 
-def ranges(step: StepInput, pool: Pool, token_in: str, prices: dict[str, Fraction], total: Fraction) -> list[Any] | None:
-    """[keep, roots, depths] of one direction within impact bound and floor, per unit of the portfolio; None where it trades nothing."""
+def ranges(
+    step: StepInput, pool: Pool, token_in: str, prices: dict[str, Fraction], total: Fraction
+) -> list[Any] | None:
+    """[keep, roots, depths] of one direction within impact bound and floor, per unit of the
+    portfolio; None where it trades nothing.
+    """
     limits, keep = step.limits, 1 - pool.fee_pips / PIPS
     token_out = pool.token1 if token_in == pool.token0 else pool.token0
     impact = (BPS - 1 if limits.price_impact_bps is None else limits.price_impact_bps) / BPS
-    least = max(0.0, keep - (1.0 if limits.price_impact_bps is None else impact)) * (1 - (limits.slippage_bps or 0) / BPS)
+    least = max(0.0, keep - (1.0 if limits.price_impact_bps is None else impact)) * (
+        1 - (limits.slippage_bps or 0) / BPS
+    )
     stretch = math.sqrt(prices[token_out] / prices[token_in])
     weight = math.sqrt(prices[token_in]) * math.sqrt(prices[token_out]) / float(total)
     forward = token_in == pool.token0
     if isinstance(pool, V2Pool):
-        inside, outside = (pool.reserve0, pool.reserve1) if forward else (pool.reserve1, pool.reserve0)
-        most = (math.sqrt((1 + keep) ** 2 + 4 * keep * (1 / (1 - impact) - 1)) - 1 - keep) / (2 * keep)
+        inside, outside = (
+            (pool.reserve0, pool.reserve1) if forward else (pool.reserve1, pool.reserve0)
+        )
+        most = (math.sqrt((1 + keep) ** 2 + 4 * keep * (1 / (1 - impact) - 1)) - 1 - keep) / (
+            2 * keep
+        )
         start, depth = math.sqrt(outside / inside), math.sqrt(inside) * math.sqrt(outside)
         bound = start / (1 + keep * most)
         edges, depths = [start, bound], [depth]
     else:
         here = pool.sqrt_price_x96 / 2**96
         start = here if forward else 1 / here
-        ticks = [t for t in pool.ticks if (t.index <= pool.tick if forward else t.index > pool.tick)]
+        ticks = [
+            t for t in pool.ticks if (t.index <= pool.tick if forward else t.index > pool.tick)
+        ]
         edges, depths, depth = [start], [], float(pool.liquidity)
         for tick in reversed(ticks) if forward else ticks:
             edges.append(1.0001 ** ((tick.index if forward else -tick.index) / 2))
@@ -78,14 +92,24 @@ def ranges(step: StepInput, pool: Pool, token_in: str, prices: dict[str, Fractio
     end = max(bound, math.sqrt(least / keep) / stretch)
     if start <= end or not depths:
         return None
-    return [keep, [max(edge, end) * stretch for edge in edges], [depth * weight for depth in depths]]
+    return [
+        keep,
+        [max(edge, end) * stretch for edge in edges],
+        [depth * weight for depth in depths],
+    ]
 
 
 def question(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | None:
-    """The problem as cvxpy gets it, per unit of the portfolio; None where a pool pays more than the reference."""
+    """The problem as cvxpy gets it, per unit of the portfolio; None where a pool pays more than the
+    reference.
+    """
     tokens = [asset.token.address for asset in step.portfolio.assets]
     targets = [asset.target_bps / BPS for asset in step.portfolio.assets]
-    hubs = [hub.address for hub in step.portfolio.hubs if hub.address in prices and hub.address not in tokens]
+    hubs = [
+        hub.address
+        for hub in step.portfolio.hubs
+        if hub.address in prices and hub.address not in tokens
+    ]
     position = {at: number for number, at in enumerate((*tokens, *hubs))}
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     total = sum((held[at] * prices[at] for at in tokens), Fraction(0))
@@ -105,7 +129,11 @@ def question(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | N
     return {
         "held": [float(held[at] * prices[at] / total) for at in tokens] + [0.0] * len(hubs),
         "shares": targets + [0.0] * len(hubs),
-        "price": MOST_PRICE if limits.plan_cost_bps is None else min(limits.plan_cost_bps / BPS, MOST_PRICE),
+        "price": (
+            MOST_PRICE
+            if limits.plan_cost_bps is None
+            else min(limits.plan_cost_bps / BPS, MOST_PRICE)
+        ),
         "hubs": list(range(len(tokens), len(position))),
         "budget": None if limits.turnover_bps is None else limits.turnover_bps / BPS,
         "arcs": pool_edges,
@@ -113,12 +141,20 @@ def question(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | N
 
 
 def achieved(step: StepInput, found: Plan, prices: dict[str, Fraction], price: float) -> float:
-    """Worth of where a plan ends, per unit of the portfolio: value less the price of what is off its target."""
+    """Worth of where a plan ends, per unit of the portfolio: value less the price of what is off
+    its target.
+    """
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     total = sum((raw * prices[at] for at, raw in held.items()), Fraction(0))
     ends = {at: raw * prices[at] for at, raw in found.holdings_after}
     after = sum(ends.values(), Fraction(0))
-    off = sum((abs(ends[asset.token.address] - after * asset.target_bps / BPS) for asset in step.portfolio.assets), Fraction(0))
+    off = sum(
+        (
+            abs(ends[asset.token.address] - after * asset.target_bps / BPS)
+            for asset in step.portfolio.assets
+        ),
+        Fraction(0),
+    )
     return float((after - Fraction(price) * off / 2) / total)
 
 
@@ -150,7 +186,15 @@ def tried(kind: str, seeds: Sequence[int], asked: int) -> Tally:
         if posed is not None:
             held = sum(holding.raw * prices[holding.token] for holding in step.snapshot.holdings)
             basis = max(float(found.turnover / held), 1 / BPS)
-            tally.questions.append((name, posed, achieved(step, found, prices, posed["price"]), basis, float(found.gap_bps or 0)))
+            tally.questions.append(
+                (
+                    name,
+                    posed,
+                    achieved(step, found, prices, posed["price"]),
+                    basis,
+                    float(found.gap_bps or 0),
+                )
+            )
     return tally
 
 
@@ -165,22 +209,41 @@ def against_cvxpy(tallies: Sequence[Tally]) -> Iterator[str]:
             continue
         compared += 1
         better = answer["worth"] - ours
-        largest, beyond = max(largest, better / basis * BPS), max(beyond, better - gap * basis / BPS)
+        largest, beyond = (
+            max(largest, better / basis * BPS),
+            max(beyond, better - gap * basis / BPS),
+        )
         if better - gap * basis / BPS > SOLVED:
-            tallies[0].wrong.append(f"{name}: the certificate says {gap:.4f} bps, cvxpy finds {better / basis * BPS:.4f} bps more")
-    yield f"cvxpy     {compared} of {len(questions)} solved; best plan {largest:.4f} bps better at most; {beyond:.1e} beyond a certificate"
+            tallies[0].wrong.append(
+                f"{name}: the certificate says {gap:.4f} bps, cvxpy finds"
+                f" {better / basis * BPS:.4f} bps more"
+            )
+    yield (
+        f"cvxpy     {compared} of {len(questions)} solved; best plan {largest:.4f} bps better at"
+        f" most; {beyond:.1e} beyond a certificate"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--problems", type=int, default=1_500, help="how many of each kind")
     parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--kind", choices=sorted(ALL), action="append", help="only these kinds")
-    parser.add_argument("--cvxpy", type=int, default=0, help="how many of each kind cvxpy solves too (needs a network once)")
+    parser.add_argument(
+        "--cvxpy",
+        type=int,
+        default=0,
+        help="how many of each kind cvxpy solves too (needs a network once)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document")
     options = parser.parse_args()
     kinds = options.kind or list(ALL)
-    tallies = [tried(kind, range(options.first, options.first + options.problems), options.cvxpy) for kind in kinds]
+    tallies = [
+        tried(kind, range(options.first, options.first + options.problems), options.cvxpy)
+        for kind in kinds
+    ]
     lines = []
     if options.cvxpy:
         try:
@@ -188,11 +251,18 @@ def main() -> None:
         except Missing as missing:
             tallies[0].wrong.append(f"cvxpy cannot be had: {missing}")
     wrong = [fault for tally in tallies for fault in tally.wrong]
-    document = {kind: {**tally.counts, "gap_bps": spread(tally.gaps)} for kind, tally in zip(kinds, tallies, strict=True)}
+    document = {
+        kind: {**tally.counts, "gap_bps": spread(tally.gaps)}
+        for kind, tally in zip(kinds, tallies, strict=True)
+    }
     if options.json:
         print(json.dumps({"kinds": document, "cvxpy": lines, "wrong": wrong}))
     else:
-        print("\n".join([*(f"{kind:<10}{figures}" for kind, figures in document.items()), *lines, *wrong]))
+        print(
+            "\n".join(
+                [*(f"{kind:<10}{figures}" for kind, figures in document.items()), *lines, *wrong]
+            )
+        )
     sys.exit(1 if wrong else 0)
 
 
@@ -200,7 +270,8 @@ def spread(gaps: Sequence[float]) -> dict[str, float]:
     """Median, the value that nine and ninety-nine of a hundred do not exceed, and the largest."""
     ordered = sorted(gaps) or [0.0]
     return {
-        name: round(ordered[int((len(ordered) - 1) * part)], 4) for name, part in (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1))
+        name: round(ordered[int((len(ordered) - 1) * part)], 4)
+        for name, part in (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1))
     }
 
 

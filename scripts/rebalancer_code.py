@@ -1,6 +1,8 @@
-"""Prints the transaction that deploys the Rebalancer for the chain and factories of a config; any wallet can send it.
+"""Prints the transaction that deploys the Rebalancer for the chain and factories of a config; any
+wallet can send it.
 
-Put the address that comes of it into execution.rebalancer: every command compares the code there with this one.
+Put the address that comes of it into execution.rebalancer: every command compares the code there
+with this one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Draws docs/report.png: the top of the report that the README's command writes, with that command in the picture's own text.
+"""Draws docs/report.png: the top of the report that the README's command writes, with that command
+in the picture's own text.
 
 Needs Chromium. A test holds the command in the picture against the one in the README.
 """
@@ -29,7 +30,10 @@ HEADER_BYTES = 8 + 25
 
 def command() -> str:
     """The backtest that the README shows."""
-    found = re.search(r"trimtab (backtest --sample .*--html report\.html)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    found = re.search(
+        r"trimtab (backtest --sample .*--html report\.html)",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+    )
     if found is None:
         raise SystemExit("README.md shows no backtest with --html report.html")
     return found[1]
@@ -45,7 +49,16 @@ def with_text(picture: bytes, text: str) -> bytes:
 def main() -> None:
     """Writes the picture."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        subprocess.run([sys.executable, "-c", "from agent.cli.main import main; main()", *shlex.split(command())], cwd=folder, check=True)
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from agent.cli.main import main; main()",
+                *shlex.split(command()),
+            ],
+            cwd=folder,
+            check=True,
+        )
         browser = playwright.chromium.launch(executable_path=program(), args=list(OPTIONS))
         page = browser.new_page(viewport=SIZE, color_scheme="light")
         page.goto((Path(folder) / "report.html").as_uri())

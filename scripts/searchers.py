@@ -1,6 +1,8 @@
-"""What searchers who order the blocks take from a rebalance on anvil: every tactic, both routers, the best size found by search.
+"""What searchers who order the blocks take from a rebalance on anvil: every tactic, both routers,
+the best size found by search.
 
-Each turn is one whole step of the agent with real contracts. Exit code 1 where a loss passes the limits, or a profit the estimate.
+Each turn is one whole step of the agent with real contracts. Exit code 1 where a loss passes the
+limits, or a profit the estimate.
 """
 
 from __future__ import annotations
@@ -16,7 +18,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.localchain import open_anvil
 from agent.units import BPS
-from tests.support.searchers import ROUTERS, SCENES, TACTICS, Scene, Tactic, Turn, explored, searcher_on
+from tests.support.searchers import (
+    ROUTERS,
+    SCENES,
+    TACTICS,
+    Scene,
+    Tactic,
+    Turn,
+    explored,
+    searcher_on,
+)
 
 GRID = {
     "one pool": (20_000, 100_000, 300_000, 700_000, 1_500_000, 4_000_000),
@@ -67,10 +78,15 @@ def run(rounds: int) -> list[dict[str, object]]:
         for scene in SCENES:
             for router in ROUTERS:
                 mark = chain.snapshot()
-                with tempfile.TemporaryDirectory() as folder, searcher_on(chain, Path(folder), scene, router) as searcher:
+                with (
+                    tempfile.TemporaryDirectory() as folder,
+                    searcher_on(chain, Path(folder), scene, router) as searcher,
+                ):
                     for tactic in TACTICS:
                         sizeless = not tactic.skew and not tactic.front
-                        sizes = [Fraction(size) for size in ((0,) if sizeless else GRID[scene.name])]
+                        sizes = [
+                            Fraction(size) for size in ((0,) if sizeless else GRID[scene.name])
+                        ]
                         turns = explored(lambda size: searcher.attack(tactic, size), sizes, rounds)  # noqa: B023 used at once
                         found.append(row(scene, router, tactic, turns))
                         print(json.dumps(found[-1]), file=sys.stderr)
@@ -79,8 +95,15 @@ def run(rounds: int) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=4, help="sizes tried beyond the grid, each beside the best so far")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=4,
+        help="sizes tried beyond the grid, each beside the best so far",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     options = parser.parse_args()
     found = run(options.rounds)
@@ -88,11 +111,28 @@ def main() -> None:
     if options.json:
         print(json.dumps({"rows": found, "violations": violations}))
     else:
-        columns = ("scene", "router", "tactic", "best_size_usd", "profit_usd", "profit_bps", "loss_bps", "worst_loss_bps", "limit_bps")
+        columns = (
+            "scene",
+            "router",
+            "tactic",
+            "best_size_usd",
+            "profit_usd",
+            "profit_bps",
+            "loss_bps",
+            "worst_loss_bps",
+            "limit_bps",
+        )
         print("| " + " | ".join(columns) + " |")
         print("|" + "---|" * len(columns))
         for one in found:
-            print("| " + " | ".join(f"{one[name]:,}" if isinstance(one[name], int | float) else str(one[name]) for name in columns) + " |")
+            print(
+                "| "
+                + " | ".join(
+                    f"{one[name]:,}" if isinstance(one[name], int | float) else str(one[name])
+                    for name in columns
+                )
+                + " |"
+            )
         print(f"{violations} violations")
     sys.exit(1 if violations else 0)
 

@@ -1,4 +1,5 @@
-"""Thousands of looks of one agent on a local anvil, trades among them, in one process: memory and store must stop growing.
+"""Thousands of looks of one agent on a local anvil, trades among them, in one process: memory and
+store must stop growing.
 
 Exit code 1 where memory grows by more per look than would matter in a year.
 """
@@ -21,11 +22,19 @@ MOST_PER_LOOK = 1_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--looks", type=int, default=10_000, help="how many looks")
-    parser.add_argument("--trade-every", type=int, default=100, help="the market moves every so many looks")
-    parser.add_argument("--traced", action="store_true", help="trace Python's heap too, which takes twice the time")
-    parser.add_argument("--json", action="store_true", help="one JSON document: growth per look and the marks")
+    parser.add_argument(
+        "--trade-every", type=int, default=100, help="the market moves every so many looks"
+    )
+    parser.add_argument(
+        "--traced", action="store_true", help="trace Python's heap too, which takes twice the time"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON document: growth per look and the marks"
+    )
     options = parser.parse_args()
     step = max(1, options.looks // 20)
     with tempfile.TemporaryDirectory() as folder, open_anvil() as chain:
@@ -41,12 +50,20 @@ def main() -> None:
     after = options.looks // 4
     document = found.document(after)
     last = document["marks"][-1]
-    words = [f"{options.looks} looks: {document['outcomes']}", f"after {after} looks, per look: {document['per_look']} (bytes, objects)"]
+    words = [
+        f"{options.looks} looks: {document['outcomes']}",
+        f"after {after} looks, per look: {document['per_look']} (bytes, objects)",
+    ]
     words.append(
-        f"at the end: heap {last['heap'] / 1e6:.1f} MB, resident {last['resident'] / 1e6:.0f} MB, store {last['store'] / 1e6:.1f} MB"
+        f"at the end: heap {last['heap'] / 1e6:.1f} MB, resident {last['resident'] / 1e6:.0f} MB,"
+        f" store {last['store'] / 1e6:.1f} MB"
     )
     print(json.dumps(document) if options.json else "\n".join(words))
-    sys.exit(1 if max(found.growth("heap", after), found.growth("resident", after)) > MOST_PER_LOOK else 0)
+    sys.exit(
+        1
+        if max(found.growth("heap", after), found.growth("resident", after)) > MOST_PER_LOOK
+        else 0
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Writes agent/store/migrations/head.sql: what the migrations make of an empty SQLite file, one statement a line.
+"""Writes agent/store/migrations/head.sql: what the migrations make of an empty SQLite file, one
+statement a line.
 
     .venv/bin/python scripts/store_schema.py
 
@@ -11,7 +12,10 @@ from sqlalchemy import Connection, create_engine
 
 from agent.store.opening import HEAD_SCHEMA, run_migrations
 
-_STAMP = "SELECT 'INSERT INTO alembic_version (version_num) VALUES (''' || version_num || ''')' FROM alembic_version"
+_STAMP = (
+    "SELECT 'INSERT INTO alembic_version (version_num) VALUES (''' || version_num || ''')' FROM"
+    " alembic_version"
+)
 
 
 def migrated() -> str:
@@ -25,7 +29,10 @@ def migrated() -> str:
 
 def statements(connection: Connection) -> list[str]:
     """What made the tables, indexes and triggers of a file, oldest first, each in one line."""
-    made = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY rowid"
+    made = (
+        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY"
+        " rowid"
+    )
     return [" ".join(sql.split()) for (sql,) in connection.exec_driver_sql(made)]
 
 

@@ -1,4 +1,6 @@
-"""Build hook of the wheel: takes Plotly's bundle along where contracts/node_modules has it, so that reports need no npm at run time."""
+"""Build hook of the wheel: takes Plotly's bundle along where contracts/node_modules has it, so that
+reports need no npm at run time.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,9 @@ BUNDLE = "contracts/node_modules/plotly.js-basic-dist-min/plotly-basic.min.js"
 
 
 class WheelData(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's configs are not ours
-    """Without the bundle the wheel is whole too: reports then take that of the package plotly, which is larger."""
+    """Without the bundle the wheel is whole too: reports then take that of the package plotly,
+    which is larger.
+    """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called by hatchling before it packs; an editable install reads the checkout itself."""

@@ -1,4 +1,6 @@
-"""Journal entries of transactions and external transfers, with postings that balance token by token."""
+"""Journal entries of transactions and external transfers, with postings that balance token by
+token.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, LedgerOpening, Posting
+from agent.model import (
+    Entry,
+    EntryKind,
+    ExternalTransfer,
+    ExternalTransferKind,
+    LedgerOpening,
+    Posting,
+)
 from agent.units import NATIVE, Price, Value, floor_int
 
 # --- One fixed grid for ledger values keeps sums of any number of entries exact and small.
@@ -22,7 +31,9 @@ def quantize(value: Fraction) -> Value:
 
 
 def to_quanta(value: Value) -> int:
-    """Return the value in whole quanta, rounded half to even; sums over thousands of entries use these integers."""
+    """Return the value in whole quanta, rounded half to even; sums over thousands of entries use
+    these integers.
+    """
     number, rest = divmod(value.numerator * QUANTA_PER_UNIT, value.denominator)
     return number if rest == 0 else round(value * QUANTA_PER_UNIT)
 
@@ -67,7 +78,12 @@ def split_quanta(number: int, weights: list[int]) -> list[int]:
 
 
 WALLET, LP, TRADING = "assets:wallet", "assets:lp", "trading"
-OPENING, DEPOSITS, WITHDRAWALS, UNEXPLAINED = "equity:opening", "equity:deposits", "equity:withdrawals", "equity:unexplained"
+OPENING, DEPOSITS, WITHDRAWALS, UNEXPLAINED = (
+    "equity:opening",
+    "equity:deposits",
+    "equity:withdrawals",
+    "equity:unexplained",
+)
 UNDONE = "equity:undone"
 """Account of a decrease that was fully restored: neither a loss nor a deposit, lots unchanged."""
 GIFTS, REBASES, LP_INCOME = "income:gifts", "income:rebases", "income:lp"
@@ -89,7 +105,9 @@ _TRANSFER_ACCOUNTS: dict[ExternalTransferKind | None, tuple[EntryKind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class EntryPrices:
-    """Reference prices of an entry's step by token; the native coin has the price of its wrapped token."""
+    """Reference prices of an entry's step by token; the native coin has the price of its wrapped
+    token.
+    """
 
     by_token: Mapping[str, Price]
     coin: str
@@ -101,7 +119,9 @@ class EntryPrices:
 
 @dataclass(frozen=True, slots=True)
 class SettledTransaction:
-    """Effect of a final transaction: base units by token in the wallet without its gas, and pool fees paid by token."""
+    """Effect of a final transaction: base units by token in the wallet without its gas, and pool
+    fees paid by token.
+    """
 
     id: str
     block: int
@@ -114,7 +134,11 @@ class SettledTransaction:
 
 
 def trade_entry(
-    change: SettledTransaction, prices: EntryPrices, counted: Collection[str], fees: RawAmounts, kind: EntryKind = EntryKind.TRADE
+    change: SettledTransaction,
+    prices: EntryPrices,
+    counted: Collection[str],
+    fees: RawAmounts,
+    kind: EntryKind = EntryKind.TRADE,
 ) -> Entry:
     """Return the entry of a trade, an unwrapping, or a transaction that only paid gas.
 
@@ -130,7 +154,9 @@ def trade_entry(
     return book.entry(change, kind if traded else EntryKind.GAS, counted)
 
 
-def payout_entry(change: SettledTransaction, prices: EntryPrices, counted: Collection[str]) -> Entry:
+def payout_entry(
+    change: SettledTransaction, prices: EntryPrices, counted: Collection[str]
+) -> Entry:
     """Return the entry of a payment from the wallet to an address of the owner."""
     book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
@@ -138,7 +164,9 @@ def payout_entry(change: SettledTransaction, prices: EntryPrices, counted: Colle
     return book.entry(change, EntryKind.PAYOUT, counted)
 
 
-def provision_entry(change: SettledTransaction, prices: EntryPrices, counted: Collection[str], position: str) -> Entry:
+def provision_entry(
+    change: SettledTransaction, prices: EntryPrices, counted: Collection[str], position: str
+) -> Entry:
     """Return the entry of tokens moved into a liquidity position."""
     book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
@@ -172,12 +200,21 @@ def withdrawal_entry(
         book.move(WALLET, f"{LP}:{position}", token, back)
         rest[token] = moved.get(token, 0) - earned - back
     for token, raw in rest.items():
-        mixed = any(other < 0 for other in rest.values()) and any(other > 0 for other in rest.values())
+        mixed = any(other < 0 for other in rest.values()) and any(
+            other > 0 for other in rest.values()
+        )
         book.move(WALLET, TRADING if mixed else LP_INCOME if raw > 0 else LP_LOSSES, token, raw)
     return book.entry(change, EntryKind.WITHDRAW if share else EntryKind.COLLECT, counted)
 
 
-def external_entry(tx_hash: str, block: int, chain_s: int, moved: RawAmounts, prices: EntryPrices, counted: Collection[str]) -> Entry:
+def external_entry(
+    tx_hash: str,
+    block: int,
+    chain_s: int,
+    moved: RawAmounts,
+    prices: EntryPrices,
+    counted: Collection[str],
+) -> Entry:
     """Return the entry of a wallet transaction sent outside this store; two-way transfers are a
     manual exchange, gas included.
     """
@@ -186,7 +223,9 @@ def external_entry(tx_hash: str, block: int, chain_s: int, moved: RawAmounts, pr
     book = _EntryBuilder(prices)
     for token, raw in found.items():
         book.move(WALLET, TRADING if both else DEPOSITS if raw > 0 else WITHDRAWALS, token, raw)
-    change = SettledTransaction(tx_hash, block, chain_s, tx_hash, "sent without this store", {}, 0, True)
+    change = SettledTransaction(
+        tx_hash, block, chain_s, tx_hash, "sent without this store", {}, 0, True
+    )
     return book.entry(change, EntryKind.OUTSIDE, counted)
 
 
@@ -194,7 +233,10 @@ def transfer_entry(flow: ExternalTransfer) -> Entry:
     """Return the entry of an external transfer, by its status, at its value when found."""
     kind, account = _TRANSFER_ACCOUNTS[flow.kind]
     value = None if flow.value is None else quantize(flow.value)
-    postings = (Posting(WALLET, flow.token, flow.delta_raw, value), Posting(account, flow.token, -flow.delta_raw, _minus(value)))
+    postings = (
+        Posting(WALLET, flow.token, flow.delta_raw, value),
+        Posting(account, flow.token, -flow.delta_raw, _minus(value)),
+    )
     return Entry(f"flow {flow.id}", kind, flow.block, flow.chain_s, "", "", postings)
 
 
@@ -248,8 +290,19 @@ class _EntryBuilder:
         for (account, token), raw in self.found.items():
             price = self.prices.of(token)
             if raw:
-                postings.append(Posting(account, token, raw, None if price is None else quantize(raw * price)))
-        return Entry(change.id, kind, change.block, change.chain_s, change.tx_hash, change.note, tuple(postings), change.by_hand)
+                postings.append(
+                    Posting(account, token, raw, None if price is None else quantize(raw * price))
+                )
+        return Entry(
+            change.id,
+            kind,
+            change.block,
+            change.chain_s,
+            change.tx_hash,
+            change.note,
+            tuple(postings),
+            change.by_hand,
+        )
 
 
 def _counted(moved: RawAmounts, counted: Collection[str]) -> dict[str, int]:

@@ -1,9 +1,11 @@
-"""Exports of the ledger: tables as CSV, and rotki's generic trades and events in the columns and formats that rotki reads.
+"""Exports of the ledger: tables as CSV, and rotki's generic trades and events in the columns and
+formats that rotki reads.
 
-Sources: rotki's documentation, "rotki Generic Import" (docs.rotki.com, usage guide, import data), and its importers
-rotkehlchen/data_import/importers/rotki_trades.py and rotki_events.py with data_import/utils.py, of 21 August 2026: columns are read
-by name, an unknown location becomes "external", a fee and its currency may both be empty, and a trade whose location, time, assets
-and amounts equal another's is skipped as a duplicate.
+Sources: rotki's documentation, "rotki Generic Import" (docs.rotki.com, usage guide, import data),
+and its importers rotkehlchen/data_import/importers/rotki_trades.py and rotki_events.py with
+data_import/utils.py, of 21 August 2026: columns are read by name, an unknown location becomes
+"external", a fee and its currency may both be empty, and a trade whose location, time, assets and
+amounts equal another's is skipped as a duplicate.
 """
 
 from __future__ import annotations
@@ -25,7 +27,16 @@ from agent.units import BPS, NATIVE, Token, decimal_text, floor_int, largest_rem
 TRADE_COLUMNS = (
     "Location", "Spend Currency", "Receive Currency", "Receive Amount", "Spend Amount", "Fee", "Fee Currency", "Description", "Timestamp",
 )  # fmt: skip
-EVENT_COLUMNS = ("Type", "Location", "Currency", "Amount", "Fee", "Fee Currency", "Description", "Timestamp")
+EVENT_COLUMNS = (
+    "Type",
+    "Location",
+    "Currency",
+    "Amount",
+    "Fee",
+    "Fee Currency",
+    "Description",
+    "Timestamp",
+)
 TRADE_LOCATION, TRANSFER_LOCATION = "uniswap", "blockchain"
 """rotki's supported locations: of swaps, and of everything else."""
 ETHER_CHAINS = frozenset({1, 10, 8_453, 42_161, 59_144, 534_352})
@@ -47,7 +58,9 @@ Decimals = Callable[[str], int]
 
 
 class RotkiAssets:
-    """Names of assets in rotki: CAIP-19 for tokens of an EVM chain, its own name for the native coin."""
+    """Names of assets in rotki: CAIP-19 for tokens of an EVM chain, its own name for the native
+    coin.
+    """
 
     def __init__(self, chain_id: int, native: str, decimals: Decimals) -> None:
         self.chain_id, self.native, self._decimals = chain_id, native, decimals
@@ -84,7 +97,9 @@ def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
 
 
 def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
-    """Yield transfers and income without an exchange, and gas that belongs to none. Liquidity positions still belong to the owner."""
+    """Yield transfers and income without an exchange, and gas that belongs to none. Liquidity
+    positions still belong to the owner.
+    """
     for entry in entries:
         pairs, dust = _pairs(entry)
         fee_raw = 0 if pairs else _gas(entry)
@@ -93,9 +108,20 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
             for one in entry.postings
             if one.account in _EVENTS and one.raw
         ]
-        for word, token, raw in (*moved, *((("Income" if raw > 0 else "Loss"), token, raw) for token, raw in dust)):
+        for word, token, raw in (
+            *moved,
+            *((("Income" if raw > 0 else "Loss"), token, raw) for token, raw in dust),
+        ):
             fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
-            yield (word, TRANSFER_LOCATION, assets.name(token), assets.amount(token, raw), *fee, _description(entry), _milliseconds(entry))
+            yield (
+                word,
+                TRANSFER_LOCATION,
+                assets.name(token),
+                assets.amount(token, raw),
+                *fee,
+                _description(entry),
+                _milliseconds(entry),
+            )
             fee_raw = 0
         if fee_raw:
             yield (
@@ -124,12 +150,18 @@ def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
     for posting in entry.postings:
         if posting.account in (book.TRADING, book.FEES):
             net[posting.token] = net.get(posting.token, 0) - posting.raw
-            worth[posting.token] = worth.get(posting.token, Fraction(0)) - (posting.value or Fraction(0))
+            worth[posting.token] = worth.get(posting.token, Fraction(0)) - (
+                posting.value or Fraction(0)
+            )
     gave, got = ([(token, raw) for token, raw in net.items() if raw * sign > 0] for sign in (-1, 1))
     if not gave or not got:
         return [], []
     pieces = list(_pieces(gave, got, worth))
-    whole = {(given, taken): [raw_in, raw_out] for given, taken, raw_in, raw_out in pieces if raw_in and raw_out}
+    whole = {
+        (given, taken): [raw_in, raw_out]
+        for given, taken, raw_in, raw_out in pieces
+        if raw_in and raw_out
+    }
     dust = []
     for given, taken, raw_in, raw_out in pieces:
         if bool(raw_in) == bool(raw_out):
@@ -140,10 +172,14 @@ def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
             dust.append((token, raw if side else -raw))
         else:
             home[side] += raw
-    return [((given, raw_in), (taken, raw_out)) for (given, taken), (raw_in, raw_out) in whole.items()], dust
+    return [
+        ((given, raw_in), (taken, raw_out)) for (given, taken), (raw_in, raw_out) in whole.items()
+    ], dust
 
 
-def _pieces(gave: list[Side], got: list[Side], worth: dict[str, Fraction]) -> Iterator[tuple[str, str, int, int]]:
+def _pieces(
+    gave: list[Side], got: list[Side], worth: dict[str, Fraction]
+) -> Iterator[tuple[str, str, int, int]]:
     """Return (given, got, base units given, base units got) of each piece; each side sums to its
     total.
     """
@@ -162,10 +198,16 @@ def _pieces(gave: list[Side], got: list[Side], worth: dict[str, Fraction]) -> It
 
 
 def _ends(side: list[tuple[str, int]], worth: dict[str, Fraction]) -> list[Fraction]:
-    """Return the end of each token's segment of [0, 1], by value; equal segments if a price is missing."""
+    """Return the end of each token's segment of [0, 1], by value; equal segments if a price is
+    missing.
+    """
     values = [abs(worth[token]) for token, _ in side]
     whole = sum(values, Fraction(0))
-    values, whole = (values, whole) if whole and all(values) else ([Fraction(1)] * len(side), Fraction(len(side)))
+    values, whole = (
+        (values, whole)
+        if whole and all(values)
+        else ([Fraction(1)] * len(side), Fraction(len(side)))
+    )
     total, found = Fraction(0), []
     for value in values:
         total += value
@@ -193,7 +235,8 @@ def _milliseconds(entry: Entry) -> str:
     return str(entry.chain_s * 1_000)
 
 
-# --- The ledger, its disposals, open lots and values over time as tables of text: exact decimals, one header each.
+# --- The ledger, its disposals, open lots and values over time as tables of text: exact decimals,
+# one header each.
 
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -218,7 +261,13 @@ class TokenNames:
 
     def label(self, token: str) -> str:
         """Symbol, or the address."""
-        return "native" if token == NATIVE else self.tokens[token].label if token in self.tokens else token
+        return (
+            "native"
+            if token == NATIVE
+            else self.tokens[token].label
+            if token in self.tokens
+            else token
+        )
 
     def decimals(self, token: str) -> int:
         """18 for the native coin."""
@@ -226,12 +275,21 @@ class TokenNames:
 
 
 def export_tables(
-    entries: Sequence[Entry], found: TaxLotRun, valuations: Sequence[Valuation], names: TokenNames, currency: str
+    entries: Sequence[Entry],
+    found: TaxLotRun,
+    valuations: Sequence[Valuation],
+    names: TokenNames,
+    currency: str,
 ) -> tuple[ExportTable, ...]:
     """Return all tables: disposals and lots in the reporting `currency`, ledger and values in the
     numeraire.
     """
-    return _ledger(entries, names), _disposals(found, names, currency), _lots(found, names, currency), _values(valuations, names)
+    return (
+        _ledger(entries, names),
+        _disposals(found, names, currency),
+        _lots(found, names, currency),
+        _values(valuations, names),
+    )
 
 
 def escape_formula(text: str) -> str:
@@ -239,7 +297,9 @@ def escape_formula(text: str) -> str:
     with an apostrophe if needed.
     """
     plain = "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text)
-    return f"'{plain}" if text.startswith(_STARTS_FORMULA) and not _NUMBER.fullmatch(text) else plain
+    return (
+        f"'{plain}" if text.startswith(_STARTS_FORMULA) and not _NUMBER.fullmatch(text) else plain
+    )
 
 
 def format_utc(at_s: int) -> str:
@@ -278,7 +338,20 @@ def _ledger(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
 
 
 def _disposals(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
-    columns = ("time", "entry", "by_hand", "token", "address", "amount", "proceeds", "cost", "gain", "currency", "acquired", "held_days")
+    columns = (
+        "time",
+        "entry",
+        "by_hand",
+        "token",
+        "address",
+        "amount",
+        "proceeds",
+        "cost",
+        "gain",
+        "currency",
+        "acquired",
+        "held_days",
+    )
     places = names.numeraire.decimals
     rows = [
         (
@@ -304,7 +377,19 @@ def _lots(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
 
 
 def _values(valuations: Iterable[Valuation], names: TokenNames) -> ExportTable:
-    columns = ("time", "block", "total", "token", "address", "in_wallet", "in_positions", "reserved", "value", "currency", "weight_bps")
+    columns = (
+        "time",
+        "block",
+        "total",
+        "token",
+        "address",
+        "in_wallet",
+        "in_positions",
+        "reserved",
+        "value",
+        "currency",
+        "weight_bps",
+    )
     places, rows = names.numeraire.decimals, []
     for found in valuations:
         weights = weights_bps(found)
@@ -323,7 +408,8 @@ def _values(valuations: Iterable[Valuation], names: TokenNames) -> ExportTable:
 
 
 def weights_bps(found: Valuation) -> dict[str, int]:
-    """Return the share of each token in the managed portfolio, basis points; empty if it has no value.
+    """Return the share of each token in the managed portfolio, basis points; empty if it has no
+    value.
 
     Gas money and reserves do not count.
     """
@@ -356,11 +442,15 @@ class RateTable:
         number = bisect_right(self.times, at_s)
         if number == 0:
             day = datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")
-            raise ConfigError(f"{self.name}: no rate at or before {day}", "add earlier lines: time,rate")
+            raise ConfigError(
+                f"{self.name}: no rate at or before {day}", "add earlier lines: time,rate"
+            )
         return self.rates[number - 1]
 
     def age_s(self, at_s: int) -> int:
-        """Seconds since the time of the rate that counts at a chain time. Raises ConfigError as `at`."""
+        """Seconds since the time of the rate that counts at a chain time. Raises ConfigError as
+        `at`.
+        """
         self.at(at_s)
         return at_s - self.times[bisect_right(self.times, at_s) - 1]
 
@@ -376,13 +466,20 @@ def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
             continue
         if number == 1 or len(cells) != 2 or number > MAX_RATE_LINES:
             raise ConfigError(
-                f"{name}: line {number} is not time,rate", "write a header line time,rate and then lines such as 2026-01-31,0.92"
+                f"{name}: line {number} is not time,rate",
+                "write a header line time,rate and then lines such as 2026-01-31,0.92",
             )
         found.append((_time(name, number, cells[0]), _rate(name, number, cells[1])))
         if len(found) > 1 and found[-1][0] <= found[-2][0]:
-            raise ConfigError(f"{name}: line {number} is not after the line before it", "sort the table by time, one line per time")
+            raise ConfigError(
+                f"{name}: line {number} is not after the line before it",
+                "sort the table by time, one line per time",
+            )
     if not found:
-        raise ConfigError(f"{name}: the table is empty", "write lines such as 2026-01-31,0.92 after the header time,rate")
+        raise ConfigError(
+            f"{name}: the table is empty",
+            "write lines such as 2026-01-31,0.92 after the header time,rate",
+        )
     return RateTable(name, tuple(at_s for at_s, _ in found), tuple(rate for _, rate in found))
 
 
@@ -393,7 +490,8 @@ def _time(name: str, number: int, text: str) -> int:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
-            f"{name}: line {number}: {text[:40]!r} is not a time", "write 2026-01-31, 2026-01-31T12:00:00Z or Unix seconds"
+            f"{name}: line {number}: {text[:40]!r} is not a time",
+            "write 2026-01-31, 2026-01-31T12:00:00Z or Unix seconds",
         ) from None
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 
@@ -405,6 +503,7 @@ def _rate(name: str, number: int, text: str) -> Fraction:
         found = Decimal(0)
     if not found.is_finite() or found <= 0 or len(text) > 40 or abs(found.adjusted()) > 30:
         raise ConfigError(
-            f"{name}: line {number}: {text[:40]!r} is not a rate above zero", "write reporting units per numeraire coin, such as 0.92"
+            f"{name}: line {number}: {text[:40]!r} is not a rate above zero",
+            "write reporting units per numeraire coin, such as 0.92",
         )
     return Fraction(found)

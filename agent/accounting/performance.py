@@ -1,4 +1,6 @@
-"""Performance of one period: returns against buy and hold and a benchmark, costs, rebalancing premium, and a hint."""
+"""Performance of one period: returns against buy and hold and a benchmark, costs, rebalancing
+premium, and a hint.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
 from agent.units import NATIVE, YEAR_S, Value
 
-# --- Returns from values over time: time-weighted by exact chain-linking, buy and hold by units, and external cash flows.
+# --- Returns from values over time: time-weighted by exact chain-linking, buy and hold by units,
+# and external cash flows.
 
 
 _EXTERNAL = (
@@ -52,11 +55,16 @@ class ReturnPeriod:
     @property
     def factor(self) -> Fraction | None:
         """Growth without what crossed; None from a value of nothing."""
-        return (self.end.managed - self.crossed) / self.start.managed if self.start.managed > 0 else None
+        return (
+            (self.end.managed - self.crossed) / self.start.managed
+            if self.start.managed > 0
+            else None
+        )
 
 
 def external_cash_flows(entries: Iterable[Entry]) -> tuple[ExternalCashFlow, ...]:
-    """Return every flow that is not the strategy's: deposits, withdrawals, and the cost of manual trades.
+    """Return every flow that is not the strategy's: deposits, withdrawals, and the cost of manual
+    trades.
 
     An unexplained decrease is a loss, an increase a deposit.
     """
@@ -64,11 +72,17 @@ def external_cash_flows(entries: Iterable[Entry]) -> tuple[ExternalCashFlow, ...
     for entry in entries:
         if not (entry.kind in _EXTERNAL or entry.by_hand or entry.kind is EntryKind.UNEXPLAINED):
             continue
-        accounts = ("assets:",) if entry.by_hand else ("assets:", GAS)  # gas that a payment burns is a cost
+        accounts = (
+            ("assets:",) if entry.by_hand else ("assets:", GAS)
+        )  # gas that a payment burns is a cost
         value = _sum(entry, accounts)
         if entry.kind is not EntryKind.UNEXPLAINED or entry.by_hand or value > 0:
             by_hand = entry.by_hand and entry.kind is not EntryKind.PAYOUT
-            found.append(ExternalCashFlow(entry.block, entry.chain_s, value, by_hand, _sum(entry, accounts, NATIVE)))
+            found.append(
+                ExternalCashFlow(
+                    entry.block, entry.chain_s, value, by_hand, _sum(entry, accounts, NATIVE)
+                )
+            )
     return tuple(found)
 
 
@@ -76,11 +90,15 @@ def _sum(entry: Entry, accounts: tuple[str, ...], token: str | None = None) -> V
     return exact_sum(
         one.value
         for one in entry.postings
-        if one.account.startswith(accounts) and one.value is not None and (token is None or one.token == token)
+        if one.account.startswith(accounts)
+        and one.value is not None
+        and (token is None or one.token == token)
     )
 
 
-def return_periods(valuations: Sequence[Valuation], cash_flows: Iterable[ExternalCashFlow]) -> tuple[ReturnPeriod, ...]:
+def return_periods(
+    valuations: Sequence[Valuation], cash_flows: Iterable[ExternalCashFlow]
+) -> tuple[ReturnPeriod, ...]:
     """Return the periods between consecutive valuations; a block's snapshot includes what happened
     in it. An increased reserve is an outflow of the managed portfolio, a decreased one an inflow,
     at the prices of the end.
@@ -122,18 +140,22 @@ def time_weighted(parts: Sequence[ReturnPeriod]) -> Fraction | None:
     return found * (last / first if first else 1) - 1 if known else None
 
 
-def buy_and_hold(valuations: Sequence[Valuation], cash_flows: Iterable[ExternalCashFlow]) -> tuple[Value, Fraction | None]:
+def buy_and_hold(
+    valuations: Sequence[Valuation], cash_flows: Iterable[ExternalCashFlow]
+) -> tuple[Value, Fraction | None]:
     """Return (profit, time-weighted return) of buy and hold from the first valuation.
 
-    Each deposit buys at that block's targets and reference prices, at no cost; each withdrawal takes the same share of everything.
-    Gas money does not count.
+    Each deposit buys at that block's targets and reference prices, at no cost; each withdrawal
+    takes the same share of everything. Gas money does not count.
     """
     units = {one.token: Fraction(one.managed_raw) for one in valuations[0].held}
     prices = {one.token: one.price for one in valuations[0].held}
     start = before = valuations[0].managed
     factor, came, known = Fraction(1), Fraction(0), start > 0
     for part in return_periods(valuations, (one for one in cash_flows if not one.by_hand)):
-        prices |= {one.token: one.price for one in part.end.held}  # a token no longer in the portfolio keeps its last price
+        prices |= {
+            one.token: one.price for one in part.end.held
+        }  # a token no longer in the portfolio keeps its last price
         deposited = part.crossed - part.from_gas_money
         if not deposited and part.end is not valuations[-1]:
             continue
@@ -145,7 +167,9 @@ def buy_and_hold(valuations: Sequence[Valuation], cash_flows: Iterable[ExternalC
             targets = [one for one in part.end.held if one.target_bps and one.price > 0]
             whole = sum(one.target_bps for one in targets)
             for one in targets:
-                units[one.token] = units.get(one.token, Fraction(0)) + quantize(deposited * one.target_bps / whole / one.price)
+                units[one.token] = units.get(one.token, Fraction(0)) + quantize(
+                    deposited * one.target_bps / whole / one.price
+                )
         elif deposited < 0 and worth > 0:
             rest = max(Fraction(0), 1 + deposited / worth)
             units = {token: quantize(raw * rest) for token, raw in units.items()}
@@ -157,7 +181,8 @@ def _worth(units: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
     return sum((raw * prices[token] for token, raw in units.items()), Fraction(0))
 
 
-# --- Money-weighted return: the rate at which all cash flows grow to the final value (internal rate of return).
+# --- Money-weighted return: the rate at which all cash flows grow to the final value (internal rate
+# of return).
 
 
 _DAYS = 36_500
@@ -171,7 +196,13 @@ period's end.
 """
 
 
-def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, cash_flows: Sequence[tuple[int, Fraction]]) -> float | None:
+def money_weighted(
+    start_s: int,
+    end_s: int,
+    start: Fraction,
+    end: Fraction,
+    cash_flows: Sequence[tuple[int, Fraction]],
+) -> float | None:
     """Return the internal rate of return over the whole period, not annualised.
 
     `crossed` are (chain time, value), deposits positive. None without flows, time or solution, or
@@ -179,15 +210,23 @@ def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, cas
     Sources: internal rate of return; pyxirr's xirr solves sum of amount / (1 + rate)^(days / 365).
     """
     span_s = end_s - start_s
-    amounts = [(0, -start), *((_day(at_s, start_s, span_s), -value) for at_s, value in cash_flows), (_DAYS, end)]
+    amounts = [
+        (0, -start),
+        *((_day(at_s, start_s, span_s), -value) for at_s, value in cash_flows),
+        (_DAYS, end),
+    ]
     if span_s <= 0 or not any(value < 0 for _, value in amounts) or end < 0:
         return None
     import pyxirr
 
     most = max(abs(value) for _, value in amounts)
-    dated = [(day, float(value / most)) for day, value in amounts if value]  # with an amount of zero pyxirr finds a wrong rate
+    dated = [
+        (day, float(value / most)) for day, value in amounts if value
+    ]  # with an amount of zero pyxirr finds a wrong rate
     try:
-        rate = pyxirr.xirr([_ORIGIN + timedelta(days=day) for day, _ in dated], [value for _, value in dated])
+        rate = pyxirr.xirr(
+            [_ORIGIN + timedelta(days=day) for day, _ in dated], [value for _, value in dated]
+        )
     except pyxirr.InvalidPaymentsError:
         return None
     if rate is None or not math.isfinite(rate) or rate <= -1:
@@ -202,7 +241,9 @@ def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, cas
 
 
 def annualize(whole: float, span_s: int) -> float | None:
-    """Return the annualized rate; None for less than 30 days, which are too short, and if it is not finite."""
+    """Return the annualized rate; None for less than 30 days, which are too short, and if it is not
+    finite.
+    """
     if span_s < 30 * 86_400 or whole <= -1:
         return None
     try:
@@ -218,12 +259,15 @@ def _day(at_s: int, start_s: int, span_s: int) -> int:
 MIN_REBALANCES, MIN_DAYS = 5, 28
 """Minimum number of trades, and time, for a statement on the rebalancing frequency."""
 HIGH_COST_SHARE, LOW_COST_SHARE = Fraction(1, 2), Fraction(1, 10)
-"""Cost as a share of the gross rebalancing premium: above the first it is high, below the second low."""
+"""Cost as a share of the gross rebalancing premium: above the first it is high, below the second
+low."""
 
 
 @dataclass(frozen=True, slots=True)
 class PerformanceCosts:
-    """Costs of the strategy's transactions: pool fees, all other output below the reference, and gas."""
+    """Costs of the strategy's transactions: pool fees, all other output below the reference, and
+    gas.
+    """
 
     fees: Value
     impact: Value
@@ -268,23 +312,38 @@ class Performance:
 
     @property
     def hint(self) -> str:
-        """Return a hint on the frequency of rebalancing by a stated rule; empty without enough data."""
+        """Return a hint on the frequency of rebalancing by a stated rule; empty without enough
+        data.
+        """
         days = (self.end.chain_s - self.start.chain_s) // 86_400
         if self.rebalances < MIN_REBALANCES or days < MIN_DAYS:
             return ""
         earned = self.effect + self.costs.total
         if earned <= 0:
             return (
-                "rebalancing earned nothing before its costs, as in a market that moves one way: wider bands or longer intervals cost less"
+                "rebalancing earned nothing before its costs, as in a market that moves one way:"
+                " wider bands or longer intervals cost less"
             )
         if self.costs.total > earned * HIGH_COST_SHARE:
-            return "costs took more than half of what rebalancing earned: wider bands or longer intervals may keep more of it"
+            return (
+                "costs took more than half of what rebalancing earned: wider bands or longer"
+                " intervals may keep more of it"
+            )
         if self.costs.total < earned * LOW_COST_SHARE:
-            return "costs took less than a tenth of what rebalancing earned: narrower bands or shorter intervals may earn more"
+            return (
+                "costs took less than a tenth of what rebalancing earned: narrower bands or shorter"
+                " intervals may earn more"
+            )
         return ""
 
 
-def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_s: int, until_s: int, benchmark: str) -> Performance | None:
+def performance(
+    entries: Sequence[Entry],
+    valuations: Sequence[Valuation],
+    from_s: int,
+    until_s: int,
+    benchmark: str,
+) -> Performance | None:
     """Return the performance from the last valuation at or before `from_s` (else the first after
     it) to the last before `until_s`; None without two valuations. Of several blocks in one second
     the first is the start, so that changes between them count. Entries and valuations are in chain
@@ -296,13 +355,19 @@ def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_
     if len(chosen) < 2:
         return None
     start, end = chosen[0], chosen[-1]
-    within = entries[bisect_right(entries, start.block, key=_block) : bisect_right(entries, end.block, key=_block)]
+    within = entries[
+        bisect_right(entries, start.block, key=_block) : bisect_right(
+            entries, end.block, key=_block
+        )
+    ]
     cash_flows = external_cash_flows(within)
     parts = return_periods(chosen, cash_flows)
     profit = end.managed - start.managed - sum((one.crossed for one in parts), Fraction(0))
     hold_profit, hold_return = buy_and_hold(chosen, cash_flows)
     apart = any(one.is_gas_money for one in end.held)
-    by_hand_gas = sum((one.native for one in cash_flows if one.by_hand and apart), Fraction(0))  # already in `by_hand`
+    by_hand_gas = sum(
+        (one.native for one in cash_flows if one.by_hand and apart), Fraction(0)
+    )  # already in `by_hand`
     from_gas_money = sum((one.from_gas_money for one in parts), Fraction(0)) - by_hand_gas
     own = [entry for entry in within if not entry.by_hand]
     return Performance(
@@ -314,7 +379,13 @@ def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_
         from_gas_money=from_gas_money,
         profit=profit,
         twr=time_weighted(parts),
-        mwr=money_weighted(start.chain_s, end.chain_s, start.managed, end.managed, [(one.end.chain_s, one.crossed) for one in parts]),
+        mwr=money_weighted(
+            start.chain_s,
+            end.chain_s,
+            start.managed,
+            end.managed,
+            [(one.end.chain_s, one.crossed) for one in parts],
+        ),
         hold_profit=hold_profit,
         hold_return=hold_return,
         benchmark=_change(start, end, benchmark),
@@ -338,7 +409,9 @@ def _block(entry: Entry) -> int:
 def performance_costs(entries: Sequence[Entry]) -> PerformanceCosts:
     """Return costs: fees and slippage against the reference of trades, gas of everything."""
     trades = [entry for entry in entries if entry.kind is EntryKind.TRADE]
-    return PerformanceCosts(_posted(trades, book.FEES), _posted(trades, book.TRADING), _posted(entries, book.GAS))
+    return PerformanceCosts(
+        _posted(trades, book.FEES), _posted(trades, book.TRADING), _posted(entries, book.GAS)
+    )
 
 
 def turnover(entry: Entry) -> Value:
@@ -346,8 +419,12 @@ def turnover(entry: Entry) -> Value:
     if entry.kind is not EntryKind.TRADE:
         return Fraction(0)
     gas = {one.token: one.value for one in entry.postings if one.account == book.GAS and one.value}
-    moved = [(one.token, one.value) for one in entry.postings if one.account == book.WALLET and one.value]
-    return exact_sum(abs(value + gas[token] if token in gas else value) for token, value in moved) / 2
+    moved = [
+        (one.token, one.value) for one in entry.postings if one.account == book.WALLET and one.value
+    ]
+    return (
+        exact_sum(abs(value + gas[token] if token in gas else value) for token, value in moved) / 2
+    )
 
 
 def _is_trade(entry: Entry) -> bool:
@@ -356,18 +433,27 @@ def _is_trade(entry: Entry) -> bool:
 
 def _posted(entries: Sequence[Entry], account: str) -> Value:
     """All that was posted to one account."""
-    return exact_sum(one.value for entry in entries for one in entry.postings if one.account == account and one.value is not None)
+    return exact_sum(
+        one.value
+        for entry in entries
+        for one in entry.postings
+        if one.account == account and one.value is not None
+    )
 
 
 def _performance_sum(cash_flows: Sequence[ExternalCashFlow], apart: bool, *, above: bool) -> Value:
     """Return the sum of deposits or of withdrawals without gas money."""
-    values = [one.value - one.native if apart else one.value for one in cash_flows if not one.by_hand]
+    values = [
+        one.value - one.native if apart else one.value for one in cash_flows if not one.by_hand
+    ]
     return sum((value for value in values if (value > 0) == above), Fraction(0))
 
 
 def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
     """Return the price return of one token; None if either valuation lacks it."""
-    before, after = ({one.token: one.price for one in found.held}.get(token) for found in (start, end))
+    before, after = (
+        {one.token: one.price for one in found.held}.get(token) for found in (start, end)
+    )
     return after / before - 1 if before and after else None
 
 
@@ -382,7 +468,9 @@ def calendar_periods(kind: str, from_s: int, until_s: int) -> tuple[tuple[int, i
     begin on Monday. Raises ConfigError.
     """
     if kind not in PERIOD_KINDS:
-        raise ConfigError(f"--period: {kind!r} is unknown", f"choose from {', '.join(PERIOD_KINDS)}")
+        raise ConfigError(
+            f"--period: {kind!r} is unknown", f"choose from {', '.join(PERIOD_KINDS)}"
+        )
     if kind == "all":
         return ((from_s, until_s + 1),)
     found = []

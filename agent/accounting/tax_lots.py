@@ -20,11 +20,20 @@ from typing import NamedTuple
 
 from agent.accounting import entries as accounts
 from agent.accounting import entries as book
-from agent.accounting.entries import QUANTA_PER_UNIT, EntryPrices, SettledTransaction, from_quanta, prorated_value, split_quanta, to_quanta
+from agent.accounting.entries import (
+    QUANTA_PER_UNIT,
+    EntryPrices,
+    SettledTransaction,
+    from_quanta,
+    prorated_value,
+    split_quanta,
+    to_quanta,
+)
 from agent.model import Entry, LegFunding, LotMethod, OpenLot, Plan, TaxState
 from agent.units import NATIVE, Price, Value
 
-# --- Tax lots of every token: the cost of each acquisition, and the lots a disposal takes, by four methods.
+# --- Tax lots of every token: the cost of each acquisition, and the lots a disposal takes, by four
+# methods.
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,11 @@ class NextLot:
 
     def cost_of(self, raw: int) -> Value:
         """Return the cost of the first `raw` base units."""
-        return self.pool_cost if raw == self.pool_raw else prorated_value(self.pool_cost, raw, self.pool_raw)
+        return (
+            self.pool_cost
+            if raw == self.pool_raw
+            else prorated_value(self.pool_cost, raw, self.pool_raw)
+        )
 
 
 class Lots:
@@ -82,8 +95,13 @@ class Lots:
         self.come(token, raw, to_quanta(cost), at_s)
 
     def dispose(self, token: str, raw: int, at_cost: Value) -> tuple[LotPortion, ...]:
-        """Return the lots that `raw` base units take; missing lots count as acquired at their share of `at_cost`: no gain."""
-        return tuple(LotPortion(lot.raw, from_quanta(lot.cost), lot.acquired_s) for lot in self.go(token, raw, to_quanta(at_cost)))
+        """Return the lots that `raw` base units take; missing lots count as acquired at their share
+        of `at_cost`: no gain.
+        """
+        return tuple(
+            LotPortion(lot.raw, from_quanta(lot.cost), lot.acquired_s)
+            for lot in self.go(token, raw, to_quanta(at_cost))
+        )
 
     def come(self, token: str, raw: int, cost: int, at_s: int) -> None:
         """Acquire like `acquire`, with the cost in quanta."""
@@ -123,7 +141,9 @@ class Lots:
         )
 
     def owed(self) -> dict[str, int]:
-        """Return the base units disposed of before any known acquisition, by token; none in a sound ledger."""
+        """Return the base units disposed of before any known acquisition, by token; none in a sound
+        ledger.
+        """
         return {token: raw for token, raw in self._owed.items() if raw}
 
     def _pile(self, token: str) -> _TokenLots:
@@ -149,7 +169,9 @@ class _TokenLots:
         """Take the whole next lot, or at most `most` base units of it."""
         lot, number = self._next()
         raw = min(most, lot.raw)
-        if self.method is LotMethod.AVERAGE:  # costs are pooled: the pool pays, whichever lot provides the units
+        if (
+            self.method is LotMethod.AVERAGE
+        ):  # costs are pooled: the pool pays, whichever lot provides the units
             cost = self._cost if raw == self.raw else self._cost * raw // self.raw
         else:
             cost = lot.cost if raw == lot.raw else lot.cost * raw // lot.raw
@@ -162,7 +184,9 @@ class _TokenLots:
         """Return the lot that the next disposal takes first; with average cost, the pooled cost."""
         lot, number = self._next()
         self._put(lot, number, back=True)
-        raw, cost = (self.raw, self._cost) if self.method is LotMethod.AVERAGE else (lot.raw, lot.cost)
+        raw, cost = (
+            (self.raw, self._cost) if self.method is LotMethod.AVERAGE else (lot.raw, lot.cost)
+        )
         return NextLot(lot.raw, raw, from_quanta(cost))
 
     def open(self) -> list[Lot]:
@@ -286,7 +310,11 @@ class TaxLotRun:
 
     def realised(self, from_s: int = 0, until_s: int | None = None) -> Value:
         """Gains less losses of disposals with from_s <= time < until_s."""
-        within = (one for one in self.disposals if from_s <= one.disposed_s and (until_s is None or one.disposed_s < until_s))
+        within = (
+            one
+            for one in self.disposals
+            if from_s <= one.disposed_s and (until_s is None or one.disposed_s < until_s)
+        )
         return net_gain(within)
 
     def gained(self, from_s: int) -> Value:
@@ -313,9 +341,16 @@ def identity_rate(_: int) -> Fraction:
 
 
 def run_tax_lots(
-    entries: Iterable[Entry], method: LotMethod, numeraire: str, coin: str, rate: Rate = identity_rate, lots: Lots | None = None
+    entries: Iterable[Entry],
+    method: LotMethod,
+    numeraire: str,
+    coin: str,
+    rate: Rate = identity_rate,
+    lots: Lots | None = None,
 ) -> TaxLotRun:
-    """Goes through the ledger in its order, from `lots` on. Raises what `rate` raises where the table does not reach."""
+    """Goes through the ledger in its order, from `lots` on. Raises what `rate` raises where the
+    table does not reach.
+    """
     found = TaxLotRun(lots or Lots(method))
     for entry in entries:
         _EntryLots(found, entry, numeraire, coin, rate(entry.chain_s)).book()
@@ -325,7 +360,9 @@ def run_tax_lots(
 class _EntryLots:
     """One entry's acquisitions and disposals, all values in quanta."""
 
-    def __init__(self, found: TaxLotRun, entry: Entry, numeraire: str, coin: str, rate: Fraction) -> None:
+    def __init__(
+        self, found: TaxLotRun, entry: Entry, numeraire: str, coin: str, rate: Fraction
+    ) -> None:
         self.run, self.entry, self.numeraire, self.coin = found, entry, numeraire, coin
         self.rate = None if rate == 1 else rate
         self.raw: dict[tuple[str, str], int] = {}
@@ -338,7 +375,9 @@ class _EntryLots:
                 continue
             key = (account, coin if posting.token == NATIVE else posting.token)
             self.raw[key] = self.raw.get(key, 0) + posting.raw
-            self.value[key] = self.value.get(key, 0) + (0 if posting.value is None else to_quanta(posting.value))
+            self.value[key] = self.value.get(key, 0) + (
+                0 if posting.value is None else to_quanta(posting.value)
+            )
 
     def book(self) -> None:
         got, gave = self._exchanged()
@@ -367,23 +406,36 @@ class _EntryLots:
         for (account, token), raw in self.raw.items():
             if account in (accounts.TRADING, accounts.FEES):
                 net[token] = net.get(token, 0) - raw
-        return {token: raw for token, raw in net.items() if raw > 0}, {token: -raw for token, raw in net.items() if raw < 0}
+        return {token: raw for token, raw in net.items() if raw > 0}, {
+            token: -raw for token, raw in net.items() if raw < 0
+        }
 
     def _worth(self, token: str) -> int:
         """Return the reference value of the exchanged amount of a token, unsigned."""
-        return self._rated(abs(self.value.get((accounts.TRADING, token), 0) + self.value.get((accounts.FEES, token), 0)))
+        return self._rated(
+            abs(
+                self.value.get((accounts.TRADING, token), 0)
+                + self.value.get((accounts.FEES, token), 0)
+            )
+        )
 
     def _exchange(self, got: dict[str, int], gave: dict[str, int], gas: int) -> None:
         if not got and not gave:
             return
         bought, sold = sorted(set(got) - {self.numeraire}), sorted(set(gave) - {self.numeraire})
-        face_in, face_out = (self._rated(side.get(self.numeraire, 0) * QUANTA_PER_UNIT) for side in (got, gave))
-        worth_bought, worth_sold = ([self._worth(token) for token in side] for side in (bought, sold))
+        face_in, face_out = (
+            self._rated(side.get(self.numeraire, 0) * QUANTA_PER_UNIT) for side in (got, gave)
+        )
+        worth_bought, worth_sold = (
+            [self._worth(token) for token in side] for side in (bought, sold)
+        )
         if not gave:  # for nothing: income
             self.run.sums["income"] += face_in + sum(worth_bought)
         if not got:
             face_out = paid = costs = 0
-        elif face_out:  # other tokens given count at their reference prices, and the purchase costs both
+        elif (
+            face_out
+        ):  # other tokens given count at their reference prices, and the purchase costs both
             paid = sum(worth_sold)
             costs = face_out + paid
         else:
@@ -395,10 +447,14 @@ class _EntryLots:
         if self.numeraire in gave:
             self._dispose(self.numeraire, gave[self.numeraire], face_out if got or sold else -gas)
         if bought:
-            for token, cost in zip(bought, split_quanta(costs + (0 if sold else gas), worth_bought), strict=True):
+            for token, cost in zip(
+                bought, split_quanta(costs + (0 if sold else gas), worth_bought), strict=True
+            ):
                 self._acquire(token, got[token], cost)
         if self.numeraire in got:
-            self._acquire(self.numeraire, got[self.numeraire], face_in + (0 if sold or bought else gas))
+            self._acquire(
+                self.numeraire, got[self.numeraire], face_in + (0 if sold or bought else gas)
+            )
 
     def _external(self, account: str, came: bool) -> None:
         for (where, token), raw in self.raw.items():
@@ -419,12 +475,27 @@ class _EntryLots:
 
     def _leave(self, token: str, raw: int, value: int) -> None:
         self.run.sums["went"] += value
-        self.run.sums["carried"] += value - sum(taken.cost for taken in self._take(token, raw, value))
+        self.run.sums["carried"] += value - sum(
+            taken.cost for taken in self._take(token, raw, value)
+        )
 
     def _dispose(self, token: str, raw: int, proceeds: int) -> None:
         taken, entry = self._take(token, raw, proceeds), self.entry
-        for one, brought in zip(taken, split_quanta(proceeds, [one.raw for one in taken]), strict=True):
-            self.run.disposals.append(Disposal(entry.id, token, one.raw, brought, one.cost, one.acquired_s, entry.chain_s, entry.by_hand))
+        for one, brought in zip(
+            taken, split_quanta(proceeds, [one.raw for one in taken]), strict=True
+        ):
+            self.run.disposals.append(
+                Disposal(
+                    entry.id,
+                    token,
+                    one.raw,
+                    brought,
+                    one.cost,
+                    one.acquired_s,
+                    entry.chain_s,
+                    entry.by_hand,
+                )
+            )
 
     def _take(self, token: str, raw: int, at_cost: int) -> list[Lot]:
         self.run.consumed[token] = self.run.consumed.get(token, 0) + raw
@@ -436,7 +507,9 @@ class _EntryLots:
 
 @dataclass(frozen=True, slots=True)
 class PlannedGain:
-    """Gain that a plan realises of one token, reporting units: base units sold, their proceeds and their cost."""
+    """Gain that a plan realises of one token, reporting units: base units sold, their proceeds and
+    their cost.
+    """
 
     token: str
     raw: int
@@ -462,7 +535,9 @@ def wallet_changes(plan: Plan) -> dict[str, int]:
     return changes
 
 
-def planned_gains(plan: Plan, tax: TaxState, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int) -> tuple[PlannedGain, ...]:
+def planned_gains(
+    plan: Plan, tax: TaxState, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int
+) -> tuple[PlannedGain, ...]:
     """Return the gain of each token that the swaps and their gas dispose of; preceding approvals
     are excluded.
     """
@@ -472,11 +547,18 @@ def planned_gains(plan: Plan, tax: TaxState, prices: Mapping[str, Price], numera
     counted = {*moved, NATIVE}
     change = SettledTransaction("plan", plan.block, now_s, "", "", moved, gas_wei)
     entry = book.trade_entry(change, EntryPrices(prices, coin), counted, {})
-    found = run_tax_lots([entry], tax.method, numeraire, coin, lambda _: tax.rate, Lots(tax.method, tax.lots)).disposals
-    return tuple(_gain(token, [one for one in found if one.token == token]) for token in dict.fromkeys(one.token for one in found))
+    found = run_tax_lots(
+        [entry], tax.method, numeraire, coin, lambda _: tax.rate, Lots(tax.method, tax.lots)
+    ).disposals
+    return tuple(
+        _gain(token, [one for one in found if one.token == token])
+        for token in dict.fromkeys(one.token for one in found)
+    )
 
 
-def max_sellable_raw(lots: Iterable[OpenLot], method: LotMethod, token: str, price: Value, gain: Value, most_raw: int) -> int:
+def max_sellable_raw(
+    lots: Iterable[OpenLot], method: LotMethod, token: str, price: Value, gain: Value, most_raw: int
+) -> int:
     """Return the most base units, up to `most_raw`, that may be sold at `price` without realising
     more than `gain`. `price` is in reporting units per base unit. The bound holds at the end of
     every lot. Losses of earlier lots offset gains of later ones; amounts without a known lot gain
@@ -497,7 +579,9 @@ def max_sellable_raw(lots: Iterable[OpenLot], method: LotMethod, token: str, pri
 
 
 def _longest(stretch: NextLot, price: Value, gain: Value, too_many: int) -> int:
-    """Return the most units of one lot within a gain; the gain per unit is constant within a lot."""
+    """Return the most units of one lot within a gain; the gain per unit is constant within a
+    lot.
+    """
     low, high = 0, too_many - 1
     while low < high:
         middle = (low + high + 1) // 2

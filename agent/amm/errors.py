@@ -7,7 +7,9 @@ from agent.model import Verdict
 
 
 class ContractRevert(Refused):
-    """The deployed contract would revert. `reason` is its revert string ("" for a bare require), `where` the function."""
+    """The deployed contract would revert. `reason` is its revert string ("" for a bare require),
+    `where` the function.
+    """
 
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
         message = f"reverts with {reason!r}" if reason else "reverts without a reason"
@@ -29,11 +31,24 @@ class BeyondKnownTicks(KnownTicksExceeded):
     `side` ("in" or "out").
     """
 
-    def __init__(self, pool: str, side: str, asked_raw: int, largest_raw: int, known_from_tick: int, known_to_tick: int) -> None:
+    def __init__(
+        self,
+        pool: str,
+        side: str,
+        asked_raw: int,
+        largest_raw: int,
+        known_from_tick: int,
+        known_to_tick: int,
+    ) -> None:
         super().__init__(
-            f"pool {pool}: {asked_raw} base units {side} leave the known ticks [{known_from_tick}, {known_to_tick}]; "
-            f"the largest amount {side} that can be quoted is {largest_raw}",
-            Verdict("known_ticks", f"{asked_raw} base units {side}", f"{largest_raw} base units {side}", False),
+            f"pool {pool}: {asked_raw} base units {side} leave the known ticks [{known_from_tick},"
+            f" {known_to_tick}]; the largest amount {side} that can be quoted is {largest_raw}",
+            Verdict(
+                "known_ticks",
+                f"{asked_raw} base units {side}",
+                f"{largest_raw} base units {side}",
+                False,
+            ),
             f"trade at most {largest_raw} base units {side} at a time",
             (pool,),
         )

@@ -10,6 +10,7 @@ from agent.amm.v3.pool import V3Pool
 from agent.model import Pool
 
 POOL_KINDS: dict[str, type[Pool]] = {kind.kind: kind for kind in (V2Pool, V3Pool, SolidlyPool)}
-"""Pool kinds by their name in legs and config. Reading, calldata and signing have separate tables."""
+"""Pool kinds by their name in legs and config. Reading, calldata and signing have separate
+tables."""
 FORMS = {form: kind for kind in POOL_KINDS.values() for form in kind.forms}
 """Kinds by the name of each curve that a back-test offers."""

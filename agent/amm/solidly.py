@@ -1,4 +1,6 @@
-"""Solidly pairs, volatile (x·y) and stable (x³y + y³x): the integers of BaseV1Pair, and the state of a pair as a pool."""
+"""Solidly pairs, volatile (x·y) and stable (x³y + y³x): the integers of BaseV1Pair, and the state
+of a pair as a pool.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,12 @@ _Q384 = 1 << 384
 
 @dataclass(frozen=True, slots=True)
 class SolidlyPool:
-    """State of a Solidly pair; reserves in base units, `unit0` and `unit1` base units of one whole token.
+    """State of a Solidly pair; reserves in base units, `unit0` and `unit1` base units of one whole
+    token.
 
-    `precision` is the fixed point of the stable curve. `fee_stays` is true for the one fork that leaves fees in the reserves and does
-    not check the invariant: Sushi's Trident, with a precision of 10^12. Volatile pairs need neither units nor precision.
+    `precision` is the fixed point of the stable curve. `fee_stays` is true for the one fork that
+    leaves fees in the reserves and does not check the invariant: Sushi's Trident, with a precision
+    of 10^12. Volatile pairs need neither units nor precision.
     """
 
     address: str
@@ -48,8 +52,11 @@ class SolidlyPool:
 
     kind: ClassVar[str] = "solidly"
     forms: ClassVar[tuple[str, ...]] = ("volatile", "stable")
-    gas: ClassVar[SwapGas] = SwapGas({"swap_router_02": 110_000, "rebalancer": 99_000}, again=33_400, first_writes=2)
-    """Estimates above those of a Uniswap V2 pair, by the transfer of the fee: no router of ours reaches these pairs yet."""
+    gas: ClassVar[SwapGas] = SwapGas(
+        {"swap_router_02": 110_000, "rebalancer": 99_000}, again=33_400, first_writes=2
+    )
+    """Estimates above those of a Uniswap V2 pair, by the transfer of the fee: no router of ours
+    reaches these pairs yet."""
     paid_first: ClassVar[bool] = True
     keeps_observations: ClassVar[bool] = False
     observed: ClassVar[None] = None
@@ -59,16 +66,26 @@ class SolidlyPool:
 
     @classmethod
     def simulated(
-        cls, form: str, address: str, tokens: tuple[Token, Token], price: Fraction, reserves: tuple[int, int], fee_pips: int
+        cls,
+        form: str,
+        address: str,
+        tokens: tuple[Token, Token],
+        price: Fraction,
+        reserves: tuple[int, int],
+        fee_pips: int,
     ) -> SolidlyPool:
-        """See Pool: a stable pair is as large at its balance as the reserves are, and traded from there to the price."""
+        """See Pool: a stable pair is as large at its balance as the reserves are, and traded from
+        there to the price.
+        """
         units = tokens[0].unit, tokens[1].unit
         ends = tokens[0].address, tokens[1].address
         pair = cls(address, cls.kind, *ends, *reserves, fee_pips, form == "stable", *units)
         if not pair.stable:
             return pair
         whole = isqrt(reserves[0] * units[1] * reserves[1] * units[0])
-        x, y = pair._reserves_at(whole, whole, price.numerator * units[0], price.denominator * units[1])
+        x, y = pair._reserves_at(
+            whole, whole, price.numerator * units[0], price.denominator * units[1]
+        )
         return replace(pair, reserve0=x // units[1], reserve1=y // units[0])
 
     @property
@@ -112,7 +129,9 @@ class SolidlyPool:
         x, y = reserve_in * one // unit_in, reserve_out * one // unit_out
         left = _get_y(net * one // unit_in + x, _k(x, y, one), y, one)
         if left > y:
-            raise ContractRevert("BaseV1Pair.getAmountOut", "", "trade more: this is less than the curve resolves")
+            raise ContractRevert(
+                "BaseV1Pair.getAmountOut", "", "trade more: this is less than the curve resolves"
+            )
         return (y - left) * unit_out // one
 
     def quoter(self, token_in: str) -> Callable[[int], int]:
@@ -124,19 +143,31 @@ class SolidlyPool:
         amount_out_raw = self.quote(token_in, amount_in_raw)
         _, reserve_out, _, _ = self._side(token_in)
         if amount_out_raw <= 0:
-            raise ContractRevert("BaseV1Pair.swap", "IOA", "trade more: this buys less than one base unit")
+            raise ContractRevert(
+                "BaseV1Pair.swap", "IOA", "trade more: this buys less than one base unit"
+            )
         if amount_out_raw >= reserve_out:
             raise ContractRevert("BaseV1Pair.swap", "IL", "ask for less than the reserve")
         fee_raw = amount_in_raw * self.fee_pips // PIPS
-        after = self._moved(token_in, amount_in_raw if self.fee_stays else amount_in_raw - fee_raw, amount_out_raw)
+        after = self._moved(
+            token_in, amount_in_raw if self.fee_stays else amount_in_raw - fee_raw, amount_out_raw
+        )
         if not self.fee_stays and after.invariant() < self.invariant():
-            raise ContractRevert("BaseV1Pair.swap", "K", "trade another amount: the curve's rounding refuses this one")
+            raise ContractRevert(
+                "BaseV1Pair.swap",
+                "K",
+                "trade another amount: the curve's rounding refuses this one",
+            )
         return SwapResult(amount_in_raw, amount_out_raw, fee_raw, after, 0)
 
     def _moved(self, token_in: str, amount_in: int, amount_out: int) -> SolidlyPool:
         if token_in == self.token0:
-            return replace(self, reserve0=self.reserve0 + amount_in, reserve1=self.reserve1 - amount_out)
-        return replace(self, reserve0=self.reserve0 - amount_out, reserve1=self.reserve1 + amount_in)
+            return replace(
+                self, reserve0=self.reserve0 + amount_in, reserve1=self.reserve1 - amount_out
+            )
+        return replace(
+            self, reserve0=self.reserve0 - amount_out, reserve1=self.reserve1 + amount_in
+        )
 
     def invariant(self) -> int:
         """Return BaseV1Pair._k of the reserves, which no swap may lower."""
@@ -154,19 +185,30 @@ class SolidlyPool:
         return y * (3 * x * x + y * y) * unit_out, x * (x * x + 3 * y * y) * unit_in
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
-        """See Pool. Exact but for the last base units, in which the output of the stable curve may waver by one."""
+        """See Pool. Exact but for the last base units, in which the output of the stable curve may
+        waver by one.
+        """
         numerator, denominator = self.price_terms(token_in)
         return self._in_to(token_in, numerator * max(0, BPS - impact_bps), denominator * BPS)
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
-        """See Pool: to where (1 - fee)·marginal_price = price (Angeris, Evans, Chitra, Boyd 2022)."""
+        """See Pool: to where (1 - fee)·marginal_price = price (Angeris, Evans, Chitra, Boyd
+        2022).
+        """
         most = self.max_in(token_in, impact_bps)
         if price <= 0:
             return most
-        return min(most, self._in_to(token_in, price.numerator * PIPS, price.denominator * (PIPS - self.fee_pips)))
+        return min(
+            most,
+            self._in_to(
+                token_in, price.numerator * PIPS, price.denominator * (PIPS - self.fee_pips)
+            ),
+        )
 
     def _in_to(self, token_in: str, numerator: int, denominator: int) -> int:
-        """Return the largest input after which the marginal price is at least numerator / denominator; 0 if it is below now."""
+        """Return the largest input after which the marginal price is at least numerator /
+        denominator; 0 if it is below now.
+        """
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if self.is_empty:
             return 0
@@ -185,26 +227,39 @@ class SolidlyPool:
                 out = self.quote(token_in, amount_in) if amount_in else 0
             except ContractRevert:  # less than the curve resolves: nothing comes out
                 out = 0
-            num, den = self._moved(token_in, amount_in if self.fee_stays else amount_in - fee, out).price_terms(token_in)
+            num, den = self._moved(
+                token_in, amount_in if self.fee_stays else amount_in - fee, out
+            ).price_terms(token_in)
             return num * denominator >= numerator * den
 
-        end, _ = self._reserves_at(reserve_in * unit_out, reserve_out * unit_in, numerator * unit_in, denominator * unit_out)
-        guess = min(most, max(0, end // unit_out - reserve_in) * PIPS // max(1, PIPS - self.fee_pips))
+        end, _ = self._reserves_at(
+            reserve_in * unit_out,
+            reserve_out * unit_in,
+            numerator * unit_in,
+            denominator * unit_out,
+        )
+        guess = min(
+            most, max(0, end // unit_out - reserve_in) * PIPS // max(1, PIPS - self.fee_pips)
+        )
         near = max(0, guess - (guess >> 40) - 2)
         while not fits(near):
             near = near * 7 // 8
         return last_that_fits(fits, near)
 
     def _reserves_at(self, x: int, y: int, numerator: int, denominator: int) -> tuple[int, int]:
-        """Return the point of the curve through (x, y) at which y falls by numerator / denominator per x.
+        """Return the point of the curve through (x, y) at which y falls by numerator / denominator
+        per x.
 
-        With c = (x − y) / (x + y) the price of the stable curve is (1 − c³) / (1 + c³), and (x + y)⁴·(1 − c⁴) is constant.
+        With c = (x − y) / (x + y) the price of the stable curve is (1 − c³) / (1 + c³), and (x +
+        y)⁴·(1 − c⁴) is constant.
         """
         if not self.stable:
             return isqrt(x * y * denominator // numerator), isqrt(x * y * numerator // denominator)
         far = denominator - numerator
         c_x96 = _cube_root((abs(far) << 288) // (denominator + numerator))
-        whole = isqrt(isqrt((8 * x * y * (x * x + y * y) << 384) // (_Q384 - c_x96 * c_x96 * c_x96 * c_x96)))
+        whole = isqrt(
+            isqrt((8 * x * y * (x * x + y * y) << 384) // (_Q384 - c_x96 * c_x96 * c_x96 * c_x96))
+        )
         more, less = whole * (_Q96 + c_x96) >> 97, whole * (_Q96 - c_x96) >> 97
         return (more, less) if far >= 0 else (less, more)
 
@@ -215,8 +270,9 @@ class SolidlyPool:
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
         """See Pool. Fees leave the reserves, so that any number of swaps ends at the same price.
 
-        The stable curve is RANGES ranges of constant liquidity: prices at their ends are exact, and between them off by less than
-        four times the impact over RANGES², by which all prices are raised, so that the curve promises no less than the pair pays.
+        The stable curve is RANGES ranges of constant liquidity: prices at their ends are exact, and
+        between them off by less than four times the impact over RANGES², by which all prices are
+        raised, so that the curve promises no less than the pair pays.
         """
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if self.is_empty:
@@ -224,7 +280,10 @@ class SolidlyPool:
         share = min(impact_bps, BPS - 1) / BPS
         if not self.stable:
             start = math.sqrt(reserve_out / reserve_in)
-            return PriceCurve([start, start * math.sqrt(1 - share)], [math.sqrt(reserve_in) * math.sqrt(reserve_out)])
+            return PriceCurve(
+                [start, start * math.sqrt(1 - share)],
+                [math.sqrt(reserve_in) * math.sqrt(reserve_out)],
+            )
         x, y = reserve_in / unit_in, reserve_out / unit_out
         scale = math.sqrt(unit_out) / math.sqrt(unit_in)
         begin = (x - y) / (x + y)
@@ -239,7 +298,10 @@ class SolidlyPool:
             roots.append(math.sqrt((1 - cubed) / (1 + cubed)))
             amounts.append(whole / math.sqrt(math.sqrt(1 - c * cubed)) * (1 + c) / 2)
         pairs = list(zip(roots, roots[1:], amounts, amounts[1:], strict=False))
-        depths = [(more - less) / (1 / low - 1 / high) if high > low else 0.0 for high, low, less, more in pairs]
+        depths = [
+            (more - less) / (1 / low - 1 / high) if high > low else 0.0
+            for high, low, less, more in pairs
+        ]
         lift = math.sqrt(1 + 4 * share / (RANGES * RANGES)) * scale
         liquidity = math.sqrt(unit_in) * math.sqrt(unit_out)
         return PriceCurve([root * lift for root in roots], [depth * liquidity for depth in depths])
@@ -256,7 +318,11 @@ class SolidlyPool:
         """See Pool."""
         if self == start:
             return self
-        root = moved_back(_root_x96(*start.price_terms(self.token0)), _root_x96(*self.price_terms(self.token0)), left)
+        root = moved_back(
+            _root_x96(*start.price_terms(self.token0)),
+            _root_x96(*self.price_terms(self.token0)),
+            left,
+        )
         terms = root * root * self.unit0, self.unit1 << 192
         x, y = self._reserves_at(self.reserve0 * self.unit1, self.reserve1 * self.unit0, *terms)
         return replace(self, reserve0=x // self.unit1, reserve1=y // self.unit0)
@@ -292,7 +358,9 @@ def _cube_root_of(value: float) -> float:
 
 def _checked(product: int) -> int:
     if product > UINT256_MAX:
-        raise ContractRevert("BaseV1Pair.getAmountOut", "", "trade less: the stable curve overflows")
+        raise ContractRevert(
+            "BaseV1Pair.getAmountOut", "", "trade less: the stable curve overflows"
+        )
     return product
 
 
@@ -303,7 +371,10 @@ def _k(x: int, y: int, one: int) -> int:
 
 def _f(x0: int, y: int, one: int) -> int:
     """BaseV1Pair._f."""
-    return _checked(x0 * (y * y // one * y // one)) // one + _checked(x0 * x0 // one * x0 // one * y) // one
+    return (
+        _checked(x0 * (y * y // one * y // one)) // one
+        + _checked(x0 * x0 // one * x0 // one * y) // one
+    )
 
 
 def _d(x0: int, y: int, one: int) -> int:

@@ -1,4 +1,6 @@
-"""Uniswap V2 pairs: the integers of UniswapV2Library and the pair's own checks, and the state of a pair as a pool."""
+"""Uniswap V2 pairs: the integers of UniswapV2Library and the pair's own checks, and the state of a
+pair as a pool.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,17 @@ _SAFE_BITS = 112
 
 
 def get_amount_out(amount_in: int, reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> int:
-    """Base units paid for amount_in, rounded down (UniswapV2Library.getAmountOut). Raises ContractRevert as the library does."""
+    """Base units paid for amount_in, rounded down (UniswapV2Library.getAmountOut). Raises
+    ContractRevert as the library does.
+    """
     if amount_in <= 0:
-        raise ContractRevert("UniswapV2Library.getAmountOut", "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT")
+        raise ContractRevert(
+            "UniswapV2Library.getAmountOut", "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT"
+        )
     if reserve_in <= 0 or reserve_out <= 0:
-        raise ContractRevert("UniswapV2Library.getAmountOut", "UniswapV2Library: INSUFFICIENT_LIQUIDITY")
+        raise ContractRevert(
+            "UniswapV2Library.getAmountOut", "UniswapV2Library: INSUFFICIENT_LIQUIDITY"
+        )
     amount_in_with_fee = amount_in * (PIPS - fee_pips)
     if amount_in >> _SAFE_BITS:
         _require_fits(amount_in_with_fee, reserve_in, reserve_out, fee_pips)
@@ -34,16 +42,24 @@ def get_amount_out(amount_in: int, reserve_in: int, reserve_out: int, fee_pips: 
 
 
 def get_amount_in(amount_out: int, reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> int:
-    """Base units that buy amount_out, rounded up (UniswapV2Library.getAmountIn). Raises ContractRevert as the library does."""
+    """Base units that buy amount_out, rounded up (UniswapV2Library.getAmountIn). Raises
+    ContractRevert as the library does.
+    """
     if amount_out <= 0:
-        raise ContractRevert("UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_OUTPUT_AMOUNT")
+        raise ContractRevert(
+            "UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_OUTPUT_AMOUNT"
+        )
     if reserve_in <= 0 or reserve_out <= 0:
-        raise ContractRevert("UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_LIQUIDITY")
+        raise ContractRevert(
+            "UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_LIQUIDITY"
+        )
     numerator = reserve_in * amount_out * PIPS
     if numerator > UINT256_MAX * _finer(fee_pips):
         raise ContractRevert("UniswapV2Library.getAmountIn", "ds-math-mul-overflow")
     if amount_out > reserve_out:
-        raise ContractRevert("UniswapV2Library.getAmountIn", "ds-math-sub-underflow", "ask for less than the reserve")
+        raise ContractRevert(
+            "UniswapV2Library.getAmountIn", "ds-math-sub-underflow", "ask for less than the reserve"
+        )
     if amount_out == reserve_out:  # Solidity's division by zero
         raise ContractRevert("UniswapV2Library.getAmountIn", "", "ask for less than the reserve")
     return numerator // ((reserve_out - amount_out) * (PIPS - fee_pips)) + 1
@@ -72,21 +88,35 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
 
 
 def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve_out: int) -> None:
-    """The checks of UniswapV2Pair.swap that amounts from this module can still fail. Raises ContractRevert."""
+    """The checks of UniswapV2Pair.swap that amounts from this module can still fail. Raises
+    ContractRevert.
+    """
     if amount_out <= 0:
-        raise ContractRevert("UniswapV2Pair.swap", "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT", "trade more: this buys less than one base unit")
+        raise ContractRevert(
+            "UniswapV2Pair.swap",
+            "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT",
+            "trade more: this buys less than one base unit",
+        )
     if amount_out >= reserve_out:
         raise ContractRevert("UniswapV2Pair.swap", "UniswapV2: INSUFFICIENT_LIQUIDITY")
     if reserve_in + amount_in > UINT112_MAX:
-        raise ContractRevert("UniswapV2Pair.swap", "UniswapV2: OVERFLOW", "trade less: a reserve is at most 2^112 - 1")
+        raise ContractRevert(
+            "UniswapV2Pair.swap",
+            "UniswapV2: OVERFLOW",
+            "trade less: a reserve is at most 2^112 - 1",
+        )
 
 
 def _finer(fee_pips: int) -> int:
-    """Return the ratio of millionths to the units of the deployed library: thousandths or ten-thousandths."""
+    """Return the ratio of millionths to the units of the deployed library: thousandths or
+    ten-thousandths.
+    """
     return 1000 if fee_pips % 1000 == 0 else 100 if fee_pips % 100 == 0 else 1
 
 
-def _require_fits(amount_in_with_fee: int, reserve_in: int, reserve_out: int, fee_pips: int) -> None:
+def _require_fits(
+    amount_in_with_fee: int, reserve_in: int, reserve_out: int, fee_pips: int
+) -> None:
     """SafeMath of getAmountOut, in the contract's own scale."""
     most = UINT256_MAX * _finer(fee_pips)
     if amount_in_with_fee * reserve_out > most:
@@ -100,9 +130,11 @@ def _require_fits(amount_in_with_fee: int, reserve_in: int, reserve_out: int, fe
 
 @dataclass(frozen=True, slots=True)
 class V2Pool:
-    """State of a Uniswap V2 pair; reserves in base units of token0 and token1. `venue` is the config's name.
+    """State of a Uniswap V2 pair; reserves in base units of token0 and token1. `venue` is the
+    config's name.
 
-    `unwritten` is true per price accumulator that is still zero: the first trade to write it costs more gas.
+    `unwritten` is true per price accumulator that is still zero: the first trade to write it costs
+    more gas.
     """
 
     address: str
@@ -116,7 +148,9 @@ class V2Pool:
 
     kind: ClassVar[str] = "uniswap_v2"
     forms: ClassVar[tuple[str, ...]] = ("v2",)
-    gas: ClassVar[SwapGas] = SwapGas({"swap_router_02": 65_600, "rebalancer": 54_700}, again=33_400, first_writes=2)
+    gas: ClassVar[SwapGas] = SwapGas(
+        {"swap_router_02": 65_600, "rebalancer": 54_700}, again=33_400, first_writes=2
+    )
     paid_first: ClassVar[bool] = True
     label: ClassVar[str] = " V2"
     fault: ClassVar[str] = ""
@@ -128,7 +162,13 @@ class V2Pool:
 
     @classmethod
     def simulated(
-        cls, form: str, address: str, tokens: tuple[Token, Token], price: Fraction, reserves: tuple[int, int], fee_pips: int
+        cls,
+        form: str,
+        address: str,
+        tokens: tuple[Token, Token],
+        price: Fraction,
+        reserves: tuple[int, int],
+        fee_pips: int,
     ) -> V2Pool:
         """See Pool: the reserves alone make the price."""
         return cls(address, cls.kind, tokens[0].address, tokens[1].address, *reserves, fee_pips)
@@ -174,7 +214,9 @@ class V2Pool:
             after = replace(self, reserve0=reserve_in, reserve1=reserve_out)
         else:
             after = replace(self, reserve0=reserve_out, reserve1=reserve_in)
-        return SwapResult(amount_in, amount_out, mul_div_up(amount_in, self.fee_pips, PIPS), after, 0)
+        return SwapResult(
+            amount_in, amount_out, mul_div_up(amount_in, self.fee_pips, PIPS), after, 0
+        )
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
         """See Pool."""
@@ -182,7 +224,9 @@ class V2Pool:
         return reserve_out, reserve_in
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
-        """See Pool. Exact: one unit more moves the price further, or is more than a pair can hold."""
+        """See Pool. Exact: one unit more moves the price further, or is more than a pair can
+        hold.
+        """
         return _max_in(*self._reserves(token_in), self.fee_pips, impact_bps)
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
@@ -199,16 +243,20 @@ class V2Pool:
         return False
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
-        """See Pool. The bound is on the price with the fee in it: (1 + x)^(1+φ) = 1/(1 − impact), x in reserves.
+        """See Pool. The bound is on the price with the fee in it: (1 + x)^(1+φ) = 1/(1 − impact), x
+        in reserves.
 
-        That is the most that any number of swaps can bring in; a single one can by some millionths less.
+        That is the most that any number of swaps can bring in; a single one can by some millionths
+        less.
         """
         reserve_in, reserve_out = self._reserves(token_in)
         if reserve_in <= 0 or reserve_out <= 0:
             return None
         start, kept = math.sqrt(reserve_out / reserve_in), 1 - self.fee_pips / PIPS
         grown = power(1 - min(impact_bps, BPS - 1) / BPS, -1 / (1 + kept)) - 1
-        return PriceCurve([start, start / (1 + kept * grown)], [math.sqrt(reserve_in) * math.sqrt(reserve_out)])
+        return PriceCurve(
+            [start, start / (1 + kept * grown)], [math.sqrt(reserve_in) * math.sqrt(reserve_out)]
+        )
 
     def depth(self, token: str) -> int:
         """See Pool: the reserve."""
@@ -222,9 +270,15 @@ class V2Pool:
         """See Pool."""
         if self == start:
             return self
-        root = moved_back(_root_x96(start.reserve1, start.reserve0), _root_x96(self.reserve1, self.reserve0), left)
+        root = moved_back(
+            _root_x96(start.reserve1, start.reserve0), _root_x96(self.reserve1, self.reserve0), left
+        )
         product = self.reserve0 * self.reserve1
-        return replace(self, reserve0=isqrt((product << 192) // (root * root)), reserve1=isqrt(product * (root * root) >> 192))
+        return replace(
+            self,
+            reserve0=isqrt((product << 192) // (root * root)),
+            reserve1=isqrt(product * (root * root) >> 192),
+        )
 
     def mean_price(self, token: str) -> Fraction:
         """See Pool: a pair has no mean."""
@@ -243,7 +297,8 @@ def _root_x96(one: int, other: int) -> int:
 def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -> int:
     """max_in of a pair: the root of (Rin + φ·x)·(Rin + x) = Rin² / (1 - impact), then upwards.
 
-    The output is rounded down, so that the pair's price moves less than in exact numbers: the root always fits.
+    The output is rounded down, so that the pair's price moves less than in exact numbers: the root
+    always fits.
     """
     most = UINT112_MAX - reserve_in
     kept = max(0, BPS - impact_bps)
@@ -258,5 +313,7 @@ def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -
 
     linear = reserve_in * (2 * PIPS - fee_pips)
     constant = reserve_in * reserve_in * impact_bps * PIPS // kept
-    root = (isqrt(linear * linear + 4 * (PIPS - fee_pips) * constant) - linear) // (2 * (PIPS - fee_pips))
+    root = (isqrt(linear * linear + 4 * (PIPS - fee_pips) * constant) - linear) // (
+        2 * (PIPS - fee_pips)
+    )
     return last_that_fits(fits, min(max(root, 0), most))

@@ -1,4 +1,6 @@
-"""The public Python API: one typed call per command. `open_agent` keeps a connection open; the other names are one call each."""
+"""The public Python API: one typed call per command. `open_agent` keeps a connection open; the
+other names are one call each.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +131,9 @@ def _home_modules() -> dict[str, str]:
     """Return the module of each public name, from the imports above."""
     tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    return {alias.asname: str(node.module) for node in imports for alias in node.names if alias.asname}
+    return {
+        alias.asname: str(node.module) for node in imports for alias in node.names if alias.asname
+    }
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,13 @@ from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure
 from agent.execution.settlement import native_delta
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, TickExtender, confirm_prices
+from agent.execution.step_context import (
+    OutcomeKind,
+    StepActors,
+    StepOutcome,
+    TickExtender,
+    confirm_prices,
+)
 from agent.model import (
     AgentCycle,
     ExecutionProgress,
@@ -53,12 +59,14 @@ if TYPE_CHECKING:
     from agent.app.documents.plans import EndpointDocument, RealisedDocument
     from agent.app.documents.status import LeastTotalDocument
 
-# --- Scheduling of a long run: clock, chance and work are passed in, so that a test runs a year in a moment.
+# --- Scheduling of a long run: clock, chance and work are passed in, so that a test runs a year in
+# a moment.
 
 
 T = TypeVar("T")
 JITTER = 0.1
-"""Share of the interval by which each cycle is delayed at random, so that a schedule does not announce trades (T15)."""
+"""Share of the interval by which each cycle is delayed at random, so that a schedule does not
+announce trades (T15)."""
 SLEEP_SLICE_S = 5.0
 """Seconds per slice of a pause: the longest time until an early end is noticed."""
 
@@ -86,7 +94,8 @@ def interruptible_sleep(seconds: float, clock: Clock, called: Callable[[], bool]
         left_s -= SLEEP_SLICE_S
 
 
-# --- Cycles: limit orders that wait for their price, and gradual execution, slice after slice in one command.
+# --- Cycles: limit orders that wait for their price, and gradual execution, slice after slice in
+# one command.
 
 
 Progress = Callable[[str], None]
@@ -96,7 +105,9 @@ CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
     """Run one cycle: limit orders that wait for their price, else the agent's own strategy."""
-    orders = tuple(order for order in context.store.executions.limit_orders() if order.state == "open")
+    orders = tuple(
+        order for order in context.store.executions.limit_orders() if order.state == "open"
+    )
     outcome = engine.run_step(context.readers, AgentCycle(orders), context.store, actors)
     if orders and actors is not None:
         close_orders(context, outcome.after or outcome.step_input)
@@ -122,22 +133,35 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
     """
     context = wallet.context
     outcome, last, sent, rounds = first, first, list(first.transactions), 0
-    while (under := _open_execution(context, outcome)) is not None and outcome.kind in CONTINUE_KINDS:
+    while (
+        under := _open_execution(context, outcome)
+    ) is not None and outcome.kind in CONTINUE_KINDS:
         rounds += outcome.kind is OutcomeKind.DONE
         now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
-        wallet.progress(f"slice {under.done + 1} of about {under.campaign.rounds} is due in {max(0, under.next_s - now_s)} s")
+        wallet.progress(
+            f"slice {under.done + 1} of about {under.campaign.rounds} is due in"
+            f" {max(0, under.next_s - now_s)} s"
+        )
         interruptible_sleep(max(1, under.next_s - now_s), context.clock, lambda: False)
         try:
             with wallet.held() as actors:
                 outcome = engine.run_step(context.readers, AgentCycle(), context.store, actors)
         except ConfigChanged as edited:  # transactions sent by then are reported with it
-            return replace(outcome, kind=OutcomeKind.REFUSED, reason=str(edited), transactions=tuple(sent), verdicts=edited.verdicts)
+            return replace(
+                outcome,
+                kind=OutcomeKind.REFUSED,
+                reason=str(edited),
+                transactions=tuple(sent),
+                verdicts=edited.verdicts,
+            )
         sent += outcome.transactions
         last = outcome if outcome.kind is not OutcomeKind.HOLD else last
     if outcome is first:
         return first
     if outcome.kind is OutcomeKind.HOLD and last.kind is OutcomeKind.DONE:
-        return replace(last, transactions=tuple(sent), reason=outcome.reason, after=outcome.step_input)
+        return replace(
+            last, transactions=tuple(sent), reason=outcome.reason, after=outcome.step_input
+        )
     return replace(outcome, transactions=tuple(sent))
 
 
@@ -179,7 +203,8 @@ def ignore_progress(_: str) -> None:
 class PortfolioStatus:
     """Status of a portfolio: `paused` is the kill switch, `warnings` concern its size and limits.
 
-    `endpoints` has the record of each endpoint, `hard` is True if the kill switch also cancels and revokes.
+    `endpoints` has the record of each endpoint, `hard` is True if the kill switch also cancels and
+    revokes.
     """
 
     step_input: StepInput
@@ -201,7 +226,11 @@ class PortfolioStatus:
         that total.
         """
         drifts = self.decided.drifts
-        return least_total.least_total_now(self.step_input, investable_total(drifts)) if drifts else None
+        return (
+            least_total.least_total_now(self.step_input, investable_total(drifts))
+            if drifts
+            else None
+        )
 
     @property
     def trigger(self) -> describe.TriggerView:
@@ -238,12 +267,22 @@ class Agent:
         step_input = self.step_input()
         stopped = self.context.switch.read()
         decided, paused = proposals.decision_at(step_input), stopped.paused is not False
-        notes = (*minimum.warnings(self.portfolio), *overweight_messages(decided.drifts), *valuation.warnings(step_input))
+        notes = (
+            *minimum.warnings(self.portfolio),
+            *overweight_messages(decided.drifts),
+            *valuation.warnings(step_input),
+        )
         warnings = (*notes, *accepted_limits(self.context.config.limits))
-        return PortfolioStatus(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
+        return PortfolioStatus(
+            step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard
+        )
 
-    def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
-        """Proceeds of selling `amount` whole coins of `token_in`, over all pools or in one; more ticks are read if needed."""
+    def quote(
+        self, token_in: str, token_out: str, amount: str, pool: str | None = None
+    ) -> tuple[StepInput, Quote]:
+        """Proceeds of selling `amount` whole coins of `token_in`, over all pools or in one; more
+        ticks are read if needed.
+        """
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         raw = self._amount(amount, sold)
         step_input = self.step_input()
@@ -260,8 +299,16 @@ class Agent:
         """Plan a rebalance now, judged by every guard; writes nothing."""
         return engine.evaluate(self.context.readers, proposals.rebalance)
 
-    def rebalance(self, *, send: bool = False, confirm: Confirm = never_confirm, progress: Progress = ignore_progress) -> StepOutcome:
-        """Run one step; with a gradual style also the slices that follow, until the execution is done."""
+    def rebalance(
+        self,
+        *,
+        send: bool = False,
+        confirm: Confirm = never_confirm,
+        progress: Progress = ignore_progress,
+    ) -> StepOutcome:
+        """Run one step; with a gradual style also the slices that follow, until the execution is
+        done.
+        """
         if not send:
             return engine.run_step(self.context.readers, AgentCycle(), self.context.store, None)
         wallet = wiring.open_wallet_session(self.context, confirm_once(confirm), progress)
@@ -281,7 +328,9 @@ class Agent:
     ) -> StepOutcome:
         """Make one manual swap, under the same guards."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
-        return self._step(Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress)
+        return self._step(
+            Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress
+        )
 
     def run(
         self,
@@ -311,7 +360,13 @@ class Agent:
             self.require_not_stopped()
         with self._serving(send, confirm, progress, once) as wallet:
             run = AgentRun(self, wallet, every, once, progress)
-            for found in run_periodically(run.cycle, interval_s, self.context.clock, self.context.readers.chance, run.ends_pause):
+            for found in run_periodically(
+                run.cycle,
+                interval_s,
+                self.context.clock,
+                self.context.readers.chance,
+                run.ends_pause,
+            ):
                 if found is None:
                     return
                 yield found
@@ -328,10 +383,16 @@ class Agent:
         return wiring.open_service(self.context, confirm, progress)
 
     def require_not_stopped(self) -> None:
-        """Raise Refused while the bot is stopped or stopping: then only its owner's own commands act."""
+        """Raise Refused while the bot is stopped or stopping: then only its owner's own commands
+        act.
+        """
         if (request := self.context.store.requests.stopping()) is not None:
-            verdict = Verdict("stopped", f"by its owner, at {request.asked_s} of chain time", "running", False)
-            raise Refused("the bot was stopped by its owner", (verdict,), "trimtab resume lets it go on")
+            verdict = Verdict(
+                "stopped", f"by its owner, at {request.asked_s} of chain time", "running", False
+            )
+            raise Refused(
+                "the bot was stopped by its owner", (verdict,), "trimtab resume lets it go on"
+            )
 
     def takes_back(self) -> OpenExposure:
         """Transactions that a hard pause would cancel and allowances it would revoke now."""
@@ -339,7 +400,9 @@ class Agent:
 
     def cancel_and_revoke(self, why: str, progress: Progress = ignore_progress) -> StepOutcome:
         """Cancel pending transactions and revoke allowances, while the kill switch is at hard."""
-        with wiring.open_wallet_session(self.context, never_confirm, progress).held(takes_back=True) as actors:
+        with wiring.open_wallet_session(self.context, never_confirm, progress).held(
+            takes_back=True
+        ) as actors:
             return cancel_and_revoke(self.context.readers, self.context.store, actors, why)
 
     def resync_nonce(self, *, nothing_lost: bool = False) -> int:
@@ -354,20 +417,29 @@ class Agent:
                 self.context.store.balances.record_prior_day((), nonce)
             return nonce
 
-    def _step(self, asked: PlanRequest, send: bool, confirm: Confirm, progress: Progress) -> StepOutcome:
+    def _step(
+        self, asked: PlanRequest, send: bool, confirm: Confirm, progress: Progress
+    ) -> StepOutcome:
         with self._actors(send, confirm, progress) as actors:
             return engine.run_step(self.context.readers, asked, self.context.store, actors)
 
-    def _actors(self, send: bool, confirm: Confirm, progress: Progress) -> AbstractContextManager[StepActors | None]:
+    def _actors(
+        self, send: bool, confirm: Confirm, progress: Progress
+    ) -> AbstractContextManager[StepActors | None]:
         return wiring.open_actors(self.context, confirm, progress) if send else nullcontext()
 
     def token(self, name: str, field: str) -> Token:
-        """The configured token with that symbol or address. Raises ConfigError with the configured tokens."""
+        """The configured token with that symbol or address. Raises ConfigError with the configured
+        tokens.
+        """
         known = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
         for token in known:
             if name in (token.symbol, token.address) or name.lower() == token.address.lower():
                 return token
-        raise ConfigError(f"{field}: {name!r} is not a configured token", f"choose from {', '.join(t.label for t in known)}")
+        raise ConfigError(
+            f"{field}: {name!r} is not a configured token",
+            f"choose from {', '.join(t.label for t in known)}",
+        )
 
     def _amount(self, text: str, token: Token) -> int:
         raw = parse_raw(text, token.decimals, "--amount")
@@ -377,26 +449,42 @@ class Agent:
 
     def weights(self, step_input: StepInput) -> dict[str, int]:
         """Weights in bps by symbol."""
-        return {self.portfolio.token(d.token).label: d.weight_bps for d in current_drifts(step_input)}
+        return {
+            self.portfolio.token(d.token).label: d.weight_bps for d in current_drifts(step_input)
+        }
 
     def drifts(self, step_input: StepInput) -> dict[str, int]:
         """Weight less target in bps by symbol."""
-        return {self.portfolio.token(d.token).label: d.drift_bps for d in current_drifts(step_input)}
+        return {
+            self.portfolio.token(d.token).label: d.drift_bps for d in current_drifts(step_input)
+        }
 
     def realised(self, outcome: StepOutcome) -> list[RealisedDocument]:
-        """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
+        """Planned against realised change of each balance by the receipts of the swap and of all
+        actions with liquidity, base units.
+        """
         planned: dict[str, int] = {}
         got: dict[str, int] = {}
         for intent in outcome.transactions:
-            if intent.receipt is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.UNWRAP):
+            if intent.receipt is None or intent.kind not in (
+                IntentKind.SWAP,
+                IntentKind.LIQUIDITY,
+                IntentKind.UNWRAP,
+            ):
                 continue
             owner = outcome.step_input.snapshot.owner
-            net = {NATIVE: native_delta(intent, owner, self.portfolio.wrapped_native)} | intent.receipt.net(owner)
+            net = {
+                NATIVE: native_delta(intent, owner, self.portfolio.wrapped_native)
+            } | intent.receipt.net(owner)
             for token, raw in self._planned_changes(intent).items():
                 planned[token] = planned.get(token, 0) + raw
                 got[token] = got.get(token, 0) + net.get(token, 0)
         return [
-            {"symbol": self.portfolio.token(token).label, "planned_raw": str(raw), "realised_raw": str(got[token])}
+            {
+                "symbol": self.portfolio.token(token).label,
+                "planned_raw": str(raw),
+                "realised_raw": str(got[token]),
+            }
             for token, raw in planned.items()
         ]
 
@@ -404,7 +492,13 @@ class Agent:
         """Balance changes by token that an intent was granted for, base units."""
         grant = self.context.store.journal.grant(intent.id)
         if grant.action is not None:
-            return dict(zip((grant.action.token0, grant.action.token1), positions.expected_amounts(grant.action), strict=True))
+            return dict(
+                zip(
+                    (grant.action.token0, grant.action.token1),
+                    positions.expected_amounts(grant.action),
+                    strict=True,
+                )
+            )
         return {} if grant.plan is None else planned_changes(grant.plan)
 
     def endpoints(self) -> tuple[EndpointDocument, ...]:
@@ -426,15 +520,30 @@ class Agent:
 class AgentRun:
     """A run of an agent. Without a wallet session it sends nothing."""
 
-    def __init__(self, agent: Agent, wallet: wiring.WalletSession | None, every: str, once: bool, progress: Progress) -> None:
-        self._agent, self._wallet, self._every, self._once, self._progress = agent, wallet, every, once, progress
+    def __init__(
+        self,
+        agent: Agent,
+        wallet: wiring.WalletSession | None,
+        every: str,
+        once: bool,
+        progress: Progress,
+    ) -> None:
+        self._agent, self._wallet, self._every, self._once, self._progress = (
+            agent,
+            wallet,
+            every,
+            once,
+            progress,
+        )
         self._was_hard = agent.context.switch.is_hard()
         self._known_config = agent.context.store.configs.confirmed()
         self._config_waits = False
         """True while a new config waits for an endpoint that did not answer, or for the wallet."""
 
     def cycle(self) -> StepOutcome | TrimtabError | None:
-        """Run one cycle; None once the run is over. Raises ConfigChanged, and errors that need an operator."""
+        """Run one cycle; None once the run is over. Raises ConfigChanged, and errors that need an
+        operator.
+        """
         self._progress(READING_STAGE)
         try:
             return self._act_by_newest_config()
@@ -452,12 +561,18 @@ class AgentRun:
     def ends_pause(self) -> bool:
         """True if a pause should end early: there is work, or the run is over."""
         try:
-            return self._over() or (self._wallet is not None and self._agent.context.switch.is_hard() and not self._was_hard)
+            return self._over() or (
+                self._wallet is not None
+                and self._agent.context.switch.is_hard()
+                and not self._was_hard
+            )
         except ConfigChanged:
             return not self._config_waits
 
     def _over(self) -> bool:
-        """True if its owner has stopped the bot. Raises ConfigChanged if another config was confirmed."""
+        """True if its owner has stopped the bot. Raises ConfigChanged if another config was
+        confirmed.
+        """
         context = self._agent.context
         context.store.configs.require_present(context.loaded.digest, self._known_config)
         return self._wallet is not None and context.store.requests.stopping() is not None
@@ -469,21 +584,29 @@ class AgentRun:
             if self._once:
                 raise
             self._config_waits = True
-            self._agent.context, self._wallet = config_versions.with_confirmed_config(self._agent.context, self._wallet, edited)
+            self._agent.context, self._wallet = config_versions.with_confirmed_config(
+                self._agent.context, self._wallet, edited
+            )
             self._known_config, self._config_waits = self._agent.context.confirmed, False
         return self._act()
 
     def _act(self) -> StepOutcome | None:
-        with nullcontext() if self._over() or self._wallet is None else self._wallet.held() as actors:
+        with (
+            nullcontext() if self._over() or self._wallet is None else self._wallet.held()
+        ) as actors:
             return None if self._over() else self._act_once(actors)
 
     def _act_once(self, actors: StepActors | None) -> StepOutcome:
-        """Run one cycle while the wallet is held: a step, or at a hard pause what takes everything back."""
+        """Run one cycle while the wallet is held: a step, or at a hard pause what takes everything
+        back.
+        """
         context = self._agent.context
         self._was_hard = context.switch.is_hard()
         context.store.steps.prune(context.config.service.keep_steps)
         if self._was_hard and actors is not None:
-            return cancel_and_revoke(context.readers, context.store, actors, context.switch.read().reason)
+            return cancel_and_revoke(
+                context.readers, context.store, actors, context.switch.read().reason
+            )
         return withdrawal_run.continue_withdrawal(context, actors, run_cycle(context, actors))
 
 
@@ -515,7 +638,13 @@ def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:
         return agent.step_input()
 
 
-def quote(token_in: str, token_out: str, amount: str, config: LoadedConfig | Path | str = "trimtab.toml", pool: str | None = None) -> Quote:
+def quote(
+    token_in: str,
+    token_out: str,
+    amount: str,
+    config: LoadedConfig | Path | str = "trimtab.toml",
+    pool: str | None = None,
+) -> Quote:
     """Proceeds of a swap now."""
     with open_agent(config) as agent:
         return agent.quote(token_in, token_out, amount, pool)[1]
@@ -527,7 +656,12 @@ def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> StepOutcome:
         return agent.plan()
 
 
-def step(config: LoadedConfig | Path | str = "trimtab.toml", *, send: bool = False, confirm: Confirm = never_confirm) -> StepOutcome:
+def step(
+    config: LoadedConfig | Path | str = "trimtab.toml",
+    *,
+    send: bool = False,
+    confirm: Confirm = never_confirm,
+) -> StepOutcome:
     """Run one step of the agent; sends only with `send` and a `confirm` that returns yes."""
     with open_agent(config) as agent:
         return agent.rebalance(send=send, confirm=confirm)

@@ -1,4 +1,6 @@
-"""Alerts of a cycle, built from fixed wording: they contain no text from a node and no token name of a stranger (T17)."""
+"""Alerts of a cycle, built from fixed wording: they contain no text from a node and no token name
+of a stranger (T17).
+"""
 
 from __future__ import annotations
 
@@ -58,11 +60,13 @@ if TYPE_CHECKING:
     from agent.app.documents.setup import AlertsDocument, AssetAlertDocument
 
 
-# --- Alerts about drift and reviews: one message per cause, with trades, cost and the command to run.
+# --- Alerts about drift and reviews: one message per cause, with trades, cost and the command to
+# run.
 
 
 UNMOVED_TOLERANCE = Fraction(1, 100)
-"""An asset whose ratio of weight to target is within so much of the median did not move: others did."""
+"""An asset whose ratio of weight to target is within so much of the median did not move: others
+did."""
 MOST_NAMED = 3
 OPEN = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
 """Outcomes that leave the drift unchanged and have no alert."""
@@ -101,8 +105,14 @@ def drift_causes(found: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand,
     if not ratios:
         return tuple(outside)
     median = (ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2
-    moved = [one for one in outside if one.drift.target_bps == 0 or abs(_ratio(one) - median) > UNMOVED_TOLERANCE * median]
-    return tuple(sorted(moved or outside, key=lambda one: (-abs(one.drift.drift_bps), one.drift.token)))
+    moved = [
+        one
+        for one in outside
+        if one.drift.target_bps == 0 or abs(_ratio(one) - median) > UNMOVED_TOLERANCE * median
+    ]
+    return tuple(
+        sorted(moved or outside, key=lambda one: (-abs(one.drift.drift_bps), one.drift.token))
+    )
 
 
 def drift_alerts(found: StepOutcome) -> Iterator[Alert]:
@@ -118,24 +128,46 @@ def drift_alerts(found: StepOutcome) -> Iterator[Alert]:
     if left:
         named = "; ".join(_format_band(one, portfolio) for one in left[:MOST_NAMED])
         more = "" if len(left) <= MOST_NAMED else f"; and {len(left) - MOST_NAMED} more"
-        key = ",".join(f"{one.drift.token}:{one.side}" for one in sorted(left[:MOST_NAMED], key=lambda one: one.drift.token))
-        yield Alert(AlertKind.PRICE, f"price:{key}", f"{named}{more}.{planned or ' See trimtab plan.'}", True)
+        key = ",".join(
+            f"{one.drift.token}:{one.side}"
+            for one in sorted(left[:MOST_NAMED], key=lambda one: one.drift.token)
+        )
+        yield Alert(
+            AlertKind.PRICE,
+            f"price:{key}",
+            f"{named}{more}.{planned or ' See trimtab plan.'}",
+            True,
+        )
     elif found.kind is OutcomeKind.PLANNED:
-        yield Alert(AlertKind.REVIEW, "planned", f"A rebalance is due: {found.reason}.{planned}", True)
+        yield Alert(
+            AlertKind.REVIEW, "planned", f"A rebalance is due: {found.reason}.{planned}", True
+        )
     elif over := bands.overweight_assets(found.decided.drifts):
         named = "; ".join(
-            f"{portfolio.token(one.token).label} is {format_percent(one.share)} of the portfolio, limits.max_weight "
-            f"{(one.max_bps or 0) / 100:g} %"
+            f"{portfolio.token(one.token).label} is {format_percent(one.share)} of the portfolio,"
+            f" limits.max_weight {(one.max_bps or 0) / 100:g} %"
             for one in over
         )
         key = ",".join(sorted(one.token for one in over))
-        yield Alert(AlertKind.PRICE, f"max_weight:{key}", f"{named}; it is not brought down: {found.reason}. trimtab status", True)
+        yield Alert(
+            AlertKind.PRICE,
+            f"max_weight:{key}",
+            f"{named}; it is not brought down: {found.reason}. trimtab status",
+            True,
+        )
     elif found.decided.reviews:
-        yield Alert(AlertKind.REVIEW, "review", f"Reviewed, nothing to trade: {found.reason}. trimtab status")
+        yield Alert(
+            AlertKind.REVIEW,
+            "review",
+            f"Reviewed, nothing to trade: {found.reason}. trimtab status",
+        )
 
 
-def format_trades(plan: Plan | None, portfolio: Portfolio, tense: tuple[str, str] = ("sell", "buy")) -> str:
-    """Format the trade of every asset but the numeraire, and the cost: "sell 0.5 WETH, buy 0.01 WBTC; cost 2.1 USDC (5 bps)".
+def format_trades(
+    plan: Plan | None, portfolio: Portfolio, tense: tuple[str, str] = ("sell", "buy")
+) -> str:
+    """Format the trade of every asset but the numeraire, and the cost: "sell 0.5 WETH, buy 0.01
+    WBTC; cost 2.1 USDC (5 bps)".
 
     Empty without swaps.
     """
@@ -149,9 +181,18 @@ def format_trades(plan: Plan | None, portfolio: Portfolio, tense: tuple[str, str
     for asset in portfolio.assets:
         raw = moves.get(asset.token.address, 0)
         if raw and asset.token.address != numeraire.address:
-            words.append(f"{tense[raw > 0]} {_amount(abs(raw), asset.token.decimals)} {asset.token.label}")
-    share = f" ({decimal_text(round(plan.cost.total / plan.turnover * BPS * 10), 1)} bps)" if plan.turnover > 0 else ""
-    return f"{', '.join(words)}; cost {_amount(round(plan.cost.total), numeraire.decimals)} {numeraire.label}{share}"
+            words.append(
+                f"{tense[raw > 0]} {_amount(abs(raw), asset.token.decimals)} {asset.token.label}"
+            )
+    share = (
+        f" ({decimal_text(round(plan.cost.total / plan.turnover * BPS * 10), 1)} bps)"
+        if plan.turnover > 0
+        else ""
+    )
+    return (
+        f"{', '.join(words)}; cost {_amount(round(plan.cost.total), numeraire.decimals)}"
+        f" {numeraire.label}{share}"
+    )
 
 
 def _ratio(one: AssetBand) -> Fraction:
@@ -163,11 +204,15 @@ def _format_band(one: AssetBand, portfolio: Portfolio) -> str:
     limit = one.low if one.side == "below" else one.high
     token = portfolio.token(drift.token)
     text = (
-        f"{token.label} is {one.side} its band: {format_percent(drift.share)} of the portfolio, band {format_band(drift)}, "
-        f"price {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
+        f"{token.label} is {one.side} its band: {format_percent(drift.share)} of the portfolio,"
+        f" band {format_band(drift)}, price"
+        f" {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
     )
     if limit is not None:
-        text += f", alert-{'low' if one.side == 'below' else 'high'} {price_text(limit, token.decimals, numeraire.decimals, 6)}"
+        text += (
+            f", alert-{'low' if one.side == 'below' else 'high'}"
+            f" {price_text(limit, token.decimals, numeraire.decimals, 6)}"
+        )
     return text
 
 
@@ -204,15 +249,26 @@ class RunFacts:
 
 
 def covered_kinds(found: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
-    """Alert kinds whose lasting conditions this cycle checked fully: a condition it does not report is over."""
+    """Alert kinds whose lasting conditions this cycle checked fully: a condition it does not report
+    is over.
+    """
     if isinstance(found, TrimtabError):
-        return ALWAYS_COVERED_KINDS | ({AlertKind.REFUSAL} if isinstance(found, Refused) else frozenset())
-    return LASTING_KINDS if found.decided.drifts and found.kind in OPEN else LASTING_KINDS - {AlertKind.PRICE, AlertKind.REVIEW}
+        return ALWAYS_COVERED_KINDS | (
+            {AlertKind.REFUSAL} if isinstance(found, Refused) else frozenset()
+        )
+    return (
+        LASTING_KINDS
+        if found.decided.drifts and found.kind in OPEN
+        else LASTING_KINDS - {AlertKind.PRICE, AlertKind.REVIEW}
+    )
 
 
 def cycle_alerts(found: StepOutcome | TrimtabError, facts: RunFacts) -> tuple[Alert, ...]:
     """Alerts of one cycle, in the order of the events."""
-    return tuple(Alert(one.kind, one.key, sanitize_text(one.text), one.lasting) for one in _alerts(found, facts))
+    return tuple(
+        Alert(one.kind, one.key, sanitize_text(one.text), one.lasting)
+        for one in _alerts(found, facts)
+    )
 
 
 def _alerts(found: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Alert]:
@@ -227,7 +283,12 @@ def _alerts(found: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Aler
         yield from _unexplained(found)
         yield from _gas(found.after or found.step_input, facts.low_gas_wei)
     if facts.paused:
-        yield Alert(AlertKind.PAUSED, "paused", "The kill switch is on: nothing is sent. trimtab resume switches it off.", True)
+        yield Alert(
+            AlertKind.PAUSED,
+            "paused",
+            "The kill switch is on: nothing is sent. trimtab resume switches it off.",
+            True,
+        )
     if facts.silent:
         yield Alert(AlertKind.HEARTBEAT, "heartbeat", facts.silent, True)
 
@@ -237,28 +298,43 @@ def _orders(step: StepInput) -> Iterator[Alert]:
     for order in step.history.orders:
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
             continue
-        at = "" if order.at is None else f" at {levels.format_order_price(step.portfolio, order.token, order.at)}"
+        at = (
+            ""
+            if order.at is None
+            else f" at {levels.format_order_price(step.portfolio, order.token, order.at)}"
+        )
         then = "trimtab orders shows it and re-arms it" if order.is_exit else "it may be bought"
         what = levels.order_name(step.portfolio, order.terms)
-        yield Alert(AlertKind.ORDER, f"order:{order.token}:{order.kind.value}", f"Fired: {what}{at}; {then}.", True)
+        yield Alert(
+            AlertKind.ORDER,
+            f"order:{order.token}:{order.kind.value}",
+            f"Fired: {what}{at}; {then}.",
+            True,
+        )
 
 
 def _blocked_exit_alert(step: StepInput, one: BlockedExit) -> Alert:
     """Return the alert for a blocked exit, active until the exit is done or cancelled."""
     label = levels.order_subject(step.portfolio, one.token)
     text = (
-        f"{label} cannot be sold although its order fired; everything else continues. trimtab orders shows why; {disarm_command(step, one)}"
+        f"{label} cannot be sold although its order fired; everything else continues. trimtab"
+        f" orders shows why; {disarm_command(step, one)}"
     )
     return Alert(AlertKind.ORDER, f"stuck:{one.token}", text, True)
 
 
 def _unexplained(found: StepOutcome) -> Iterator[Alert]:
-    """Yield unexplained changes that hold purchases back, and accepted deposits; a halt reports the first itself."""
+    """Yield unexplained changes that hold purchases back, and accepted deposits; a halt reports the
+    first itself.
+    """
     step = found.step_input
     if found.kind is not OutcomeKind.HALT and (held := balance_changes.halt_reason(step)):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {held}", True)
     for flow in step.history.accepted:
-        text = f"{balance_changes.format_change(step, flow)}: accepted as a deposit, since it was never explained. trimtab flows --all"
+        text = (
+            f"{balance_changes.format_change(step, flow)}: accepted as a deposit, since it was"
+            " never explained. trimtab flows --all"
+        )
         yield Alert(AlertKind.HALT, f"accepted:{flow.id}", text, True)
 
 
@@ -266,19 +342,34 @@ def _strategies(step: StepInput) -> Iterator[Alert]:
     """Yield strategies cut by the health rule; each lasts until it is restored."""
     for one in step.history.sleeves.sleeves if step.history.sleeves is not None else ():
         if one.state.health is StrategyHealth.PAUSED:
-            text = f"Strategy {one.name} is paused and held in {step.portfolio.numeraire.label}: {one.state.reason}. trimtab strategies"
+            text = (
+                f"Strategy {one.name} is paused and held in {step.portfolio.numeraire.label}:"
+                f" {one.state.reason}. trimtab strategies"
+            )
             yield Alert(AlertKind.ORDER, f"strategy:{one.name}", text, True)
 
 
 def _ended(found: StepOutcome, paused: bool) -> Iterator[Alert]:
-    step = f"trimtab explain {found.step_id}" if _STEP.fullmatch(found.step_id) else "trimtab explain"
-    failing = [verdict for verdict in (*(found.plan.verdicts if found.plan else ()), *found.verdicts) if not verdict.passed]
+    step = (
+        f"trimtab explain {found.step_id}" if _STEP.fullmatch(found.step_id) else "trimtab explain"
+    )
+    failing = [
+        verdict
+        for verdict in (*(found.plan.verdicts if found.plan else ()), *found.verdicts)
+        if not verdict.passed
+    ]
     match found.kind:
         case OutcomeKind.DONE:
             yield from _done(found, step)
         case OutcomeKind.FAILED:
-            yield Alert(AlertKind.ERROR, "failed", f"A transaction did not succeed; nothing more was sent in that step. {step}")
-        case OutcomeKind.REFUSED if not (paused and {verdict.guard for verdict in failing} == {KILL_SWITCH}):
+            yield Alert(
+                AlertKind.ERROR,
+                "failed",
+                f"A transaction did not succeed; nothing more was sent in that step. {step}",
+            )
+        case OutcomeKind.REFUSED if not (
+            paused and {verdict.guard for verdict in failing} == {KILL_SWITCH}
+        ):
             trades = format_trades(found.plan, found.step_input.portfolio)
             yield _refusal(failing, f"{f'It would {trades}. ' if trades else ''}{step}")
         case OutcomeKind.HALT if not paused:
@@ -291,12 +382,19 @@ def _done(found: StepOutcome, step: str) -> Iterator[Alert]:
     moved = [intent for intent in found.transactions if intent.kind in MOVING and intent.succeeded]
     if not moved:
         return
-    what = "A rebalance is done" if any(intent.kind is IntentKind.SWAP for intent in moved) else "The request is done"
+    what = (
+        "A rebalance is done"
+        if any(intent.kind is IntentKind.SWAP for intent in moved)
+        else "The request is done"
+    )
     blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
     at = f", last at block {max(blocks)}" if blocks else ""
     sent = len(found.transactions)
     trades = format_trades(found.plan, found.step_input.portfolio, ("sold", "bought"))
-    text = f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}. {f'Planned: {trades}. ' if trades else ''}{step}"
+    text = (
+        f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}."
+        f" {f'Planned: {trades}. ' if trades else ''}{step}"
+    )
     yield Alert(AlertKind.REBALANCE, "rebalance", text)
 
 
@@ -306,14 +404,24 @@ def _refusal(failing: list[Verdict], step: str) -> Alert:
     for verdict in failing:
         name = verdict.guard if _GUARD.fullmatch(verdict.guard) else "a guard"
         figures = [text.strip() for text in (verdict.measured, verdict.limit)]
-        fields[name] = f"{name} ({figures[0]}, limit {figures[1]})" if all(map(_FIGURE.fullmatch, figures)) else name
+        fields[name] = (
+            f"{name} ({figures[0]}, limit {figures[1]})"
+            if all(map(_FIGURE.fullmatch, figures))
+            else name
+        )
     why = f"by {', '.join(fields.values())}" if fields else "before anything was sent"
     row = (
-        " Too many transactions failed in a row: rebalances stop until trimtab resume; exits are retried at growing intervals."
+        " Too many transactions failed in a row: rebalances stop until trimtab resume; exits are"
+        " retried at growing intervals."
         if FAILURES in fields
         else ""
     )
-    return Alert(AlertKind.REFUSAL, f"refusal:{','.join(fields)}"[:LONGEST_KEY], f"A plan was refused {why}.{row} {step}", True)
+    return Alert(
+        AlertKind.REFUSAL,
+        f"refusal:{','.join(fields)}"[:LONGEST_KEY],
+        f"A plan was refused {why}.{row} {step}",
+        True,
+    )
 
 
 def _gas(step: StepInput, low_wei: int | None) -> Iterator[Alert]:
@@ -326,20 +434,33 @@ def _gas(step: StepInput, low_wei: int | None) -> Iterator[Alert]:
 def _failed(error: TrimtabError) -> Iterator[Alert]:
     """Yield alerts for an error. A single network failure is not reported: a lasting silence is."""
     if isinstance(error, Refused):
-        yield _refusal([verdict for verdict in error.verdicts if not verdict.passed], "See the log and trimtab doctor.")
+        yield _refusal(
+            [verdict for verdict in error.verdicts if not verdict.passed],
+            "See the log and trimtab doctor.",
+        )
     elif not isinstance(error, Retryable):
         yield run_ended_alert(error)
 
 
 def run_ended_alert(error: TrimtabError) -> Alert:
-    """Alert for a run that ends by an error. Its message may quote a node, so it stays in the log."""
-    who = "an operator is needed" if error.exit_code == EXIT_OPERATOR else f"exit code {error.exit_code}"
-    return Alert(AlertKind.ERROR, "error", f"The run has ended: {who}. See the log and trimtab doctor.")
+    """Alert for a run that ends by an error. Its message may quote a node, so it stays in the
+    log.
+    """
+    who = (
+        "an operator is needed"
+        if error.exit_code == EXIT_OPERATOR
+        else f"exit code {error.exit_code}"
+    )
+    return Alert(
+        AlertKind.ERROR, "error", f"The run has ended: {who}. See the log and trimtab doctor."
+    )
 
 
 def run_hung_alert() -> Alert:
     """Alert for a cycle without a sign of life."""
-    return Alert(AlertKind.ERROR, "hung", "A cycle hung and the run ended with exit code 13; restart it.")
+    return Alert(
+        AlertKind.ERROR, "hung", "A cycle hung and the run ended with exit code 13; restart it."
+    )
 
 
 def _coins(wei: int) -> str:
@@ -352,15 +473,20 @@ def price_distance(price: Price, limit: Price | None) -> Fraction | None:
     return None if limit is None or price == 0 else limit / price - 1
 
 
-# --- The notifier: targets from the environment, rules from [alerts], state from the store; and test messages.
+# --- The notifier: targets from the environment, rules from [alerts], state from the store; and
+# test messages.
 
 TEST = "This is a test of trimtab's alerts."
 SLACK_S = 10.0
 """Seconds that a test waits for a target beyond all its attempts."""
 
 
-def open_notifier(table: AlertsTable, store: AlertStore, failed: Callable[[Delivery], None]) -> AlertNotifier | None:
-    """Build the notifier; None without alert targets. Raises ConfigError for a target whose variable is not set."""
+def open_notifier(
+    table: AlertsTable, store: AlertStore, failed: Callable[[Delivery], None]
+) -> AlertNotifier | None:
+    """Build the notifier; None without alert targets. Raises ConfigError for a target whose
+    variable is not set.
+    """
     if not table.targets:
         return None
     return AlertNotifier(store, open_subscriptions(table), alert_rules(table), failed)
@@ -368,7 +494,10 @@ def open_notifier(table: AlertsTable, store: AlertStore, failed: Callable[[Deliv
 
 def open_subscriptions(table: AlertsTable) -> list[ChannelSubscription]:
     """Every alert target with its subscribed alert kinds."""
-    return [ChannelSubscription(_open_channel(table, target), _kinds(target.events or table.events)) for target in table.targets]
+    return [
+        ChannelSubscription(_open_channel(table, target), _kinds(target.events or table.events))
+        for target in table.targets
+    ]
 
 
 def alert_rules(table: AlertsTable) -> AlertRules:
@@ -393,7 +522,9 @@ def low_gas_wei(loaded: LoadedConfig) -> int | None:
 
 
 def alerts(agent: Agent) -> AlertsDocument:
-    """Present alert prices of each asset, the active alerts, and the delivery record of each target."""
+    """Present alert prices of each asset, the active alerts, and the delivery record of each
+    target.
+    """
     standing = agent.status()
     table, store = agent.context.config.alerts, agent.context.store
     states, targets = store.alerts.states(), store.alerts.targets()
@@ -403,12 +534,26 @@ def alerts(agent: Agent) -> AlertsDocument:
         "block": standing.step_input.snapshot.head.number,
         "assets": [_asset(agent, one) for one in asset_bands(standing.decided.drifts)],
         "events": list(table.events),
-        "quiet": None if table.quiet is None else {"hours": table.quiet, "timezone": table.timezone, "urgent": list(table.urgent)},
+        "quiet": (
+            None
+            if table.quiet is None
+            else {"hours": table.quiet, "timezone": table.timezone, "urgent": list(table.urgent)}
+        ),
         "cooldown_s": table.cooldown,
-        "targets": [_target(target, targets.get(target.name, AlertTargetState(target.name)), table) for target in table.targets],
+        "targets": [
+            _target(target, targets.get(target.name, AlertTargetState(target.name)), table)
+            for target in table.targets
+        ],
         "forgotten_targets": sorted(set(targets) - names),
-        "open": [fill(AlertDocument, state) for state in states if state.since_s is not None or state.untold],
-        "last": [fill(AlertDocument, state) for state in sorted(sent, key=lambda one: one.told_s or 0, reverse=True)[:10]],
+        "open": [
+            fill(AlertDocument, state)
+            for state in states
+            if state.since_s is not None or state.untold
+        ],
+        "last": [
+            fill(AlertDocument, state)
+            for state in sorted(sent, key=lambda one: one.told_s or 0, reverse=True)[:10]
+        ],
     }
 
 
@@ -418,13 +563,22 @@ def try_targets(config: LoadedConfig | Path | str) -> dict[str, Any]:
     """
     table = (config if isinstance(config, LoadedConfig) else load_config(config)).config.alerts
     if not table.targets:
-        raise ConfigError("alerts.targets: there is none", "write [[alerts.targets]] with name and url_env; see docs/alerts.md")
+        raise ConfigError(
+            "alerts.targets: there is none",
+            "write [[alerts.targets]] with name and url_env; see docs/alerts.md",
+        )
     channels = [_open_channel(table, target) for target in table.targets]
     for number, channel in enumerate(channels):
         channel.put(AlertMessage(number, channel.name, AlertKind.TEST, TEST, int(time.time())))
-    found = {one.message.target: one.why for one in drain_channels(channels, table.timeout * table.attempts + SLACK_S)}
+    found = {
+        one.message.target: one.why
+        for one in drain_channels(channels, table.timeout * table.attempts + SLACK_S)
+    }
     results = [(channel.name, found.get(channel.name, UNANSWERED)) for channel in channels]
-    return {"reached": not any(why for _, why in results), "targets": [{"name": n, "delivered": not why, "why": why} for n, why in results]}
+    return {
+        "reached": not any(why for _, why in results),
+        "targets": [{"name": n, "delivered": not why, "why": why} for n, why in results],
+    }
 
 
 def _open_channel(table: AlertsTable, target: AlertTargetTable) -> AlertChannel:
@@ -459,11 +613,20 @@ def _asset(agent: Agent, one: AssetBand) -> AssetAlertDocument:
     }
 
 
-def _target(target: AlertTargetTable, state: AlertTargetState, table: AlertsTable) -> AlertTargetDocument:
+def _target(
+    target: AlertTargetTable, state: AlertTargetState, table: AlertsTable
+) -> AlertTargetDocument:
     try:
         target.resolve()
         ready = True
     except ConfigError:
         ready = False
     events = list(target.events or table.events)
-    return fill(AlertTargetDocument, state, name=target.name, ready=ready, url_env=target.url_env, events=events)
+    return fill(
+        AlertTargetDocument,
+        state,
+        name=target.name,
+        ready=ready,
+        url_env=target.url_env,
+        events=events,
+    )

@@ -1,4 +1,6 @@
-"""Backtests, stress tests and parameter searches from command-line options: a price file, a config or targets, and market options."""
+"""Backtests, stress tests and parameter searches from command-line options: a price file, a config
+or targets, and market options.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,13 @@ from agent.backtest.simulate import Progress, SimulationResult, simulate
 from agent.backtest.stress.paths import Scenario, Severity
 from agent.backtest.stress.report import figures as stress_figures
 from agent.backtest.stress.report import stress_page
-from agent.backtest.stress.run import MOST_BARS, StressResult, StressSpec, estimate_s, run_stress_test
+from agent.backtest.stress.run import (
+    MOST_BARS,
+    StressResult,
+    StressSpec,
+    estimate_s,
+    run_stress_test,
+)
 from agent.backtest.stress.run import Progress as StressProgress
 from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
 from agent.backtest.tune.grid import PolicyChoice, parse_calendar_rule, parse_choice, parse_grid
@@ -70,7 +78,17 @@ from agent.config.orders import build_pace
 from agent.config.schema import year_limit
 from agent.config.weights import build_weights
 from agent.errors import ConfigError, Refused
-from agent.model import AllocationMethod, Destination, Every, ExecutionConfig, HybridTrigger, LotMethod, Policy, Threshold, Trigger
+from agent.model import (
+    AllocationMethod,
+    Destination,
+    Every,
+    ExecutionConfig,
+    HybridTrigger,
+    LotMethod,
+    Policy,
+    Threshold,
+    Trigger,
+)
 from agent.policy.triggers.rules import validate_policy
 from agent.units import BPS, PIPS, Token, parse_raw, parse_share_bps
 
@@ -122,7 +140,9 @@ class MarketOptions:
     pool_states: tuple[str, ...] = ()
 
     def settings(self, every_bar: bool) -> SimulationSettings:
-        """Parse the options that do not depend on the price table. Raises ConfigError naming the option."""
+        """Parse the options that do not depend on the price table. Raises ConfigError naming the
+        option.
+        """
         flows = tuple(parse_owner_transfer(text) for text in self.flows)
         return SimulationSettings(
             depth=Fraction(parse_raw(self.depth, DECIMALS, "--depth"), 10**DECIMALS),
@@ -133,7 +153,9 @@ class MarketOptions:
             latency_bars=self.latency,
             seed=self.seed,
             looks_at_all=every_bar,
-            flows=flows if self.flow_file is None else (*flows, *read_owner_transfers(self.flow_file)),
+            flows=(
+                flows if self.flow_file is None else (*flows, *read_owner_transfers(self.flow_file))
+            ),
             flows_in=self.flows_in,
             gone=self.gone,
         )
@@ -142,7 +164,9 @@ class MarketOptions:
         """Return the symbols of token0 and token1 of each recorded pool."""
         return tuple(pair for pair, _ in map(_pool_state, self.pool_states))
 
-    def for_table(self, settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable) -> SimulationSettings:
+    def for_table(
+        self, settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable
+    ) -> SimulationSettings:
         """Add gas prices for each bar, and pools of the portfolio's tokens. Raises ConfigError."""
         if self.gas_prices is not None:
             if settings.gas_wei:
@@ -152,7 +176,10 @@ class MarketOptions:
         pools = []
         for (first, second), path in map(_pool_state, self.pool_states):
             if strange := [symbol for symbol in (first, second) if symbol not in tokens]:
-                raise ConfigError(f"--pool-state: {strange[0]!r} is none of the portfolio", f"choose from {', '.join(tokens)}")
+                raise ConfigError(
+                    f"--pool-state: {strange[0]!r} is none of the portfolio",
+                    f"choose from {', '.join(tokens)}",
+                )
             pools.append(read_pool(path, tokens[first], tokens[second]))
         return replace(settings, recorded=tuple(pools))
 
@@ -190,14 +217,21 @@ class PortfolioOptions:
         if self.config is None:
             return self._spec_without_config(table, pools)
         if self.target or self.band or self.every:
-            raise ConfigError("--config: it already sets targets and triggers", "leave --target, --band and --every away")
+            raise ConfigError(
+                "--config: it already sets targets and triggers",
+                "leave --target, --band and --every away",
+            )
         return spec_from_config(load_config(self.config))
 
-    def _spec_without_config(self, table: PriceTable, pools: Sequence[tuple[str, str]]) -> BacktestSpec:
+    def _spec_without_config(
+        self, table: PriceTable, pools: Sequence[tuple[str, str]]
+    ) -> BacktestSpec:
         decimals = _decimals(self.decimals)
         targets, money = targets_of(table, self.target, self.numeraire)
         if self.destination not in ("target", "band", "halfway"):
-            raise ConfigError(f"--destination: {self.destination!r}", "choose from target, band, halfway")
+            raise ConfigError(
+                f"--destination: {self.destination!r}", "choose from target, band, halfway"
+            )
         whole, own = parse_bands(self.band, targets) if self.band else (None, {})
         wanted = make_spec(
             targets,
@@ -210,7 +244,9 @@ class PortfolioOptions:
             pairs=pools,
         )
         _require_sound(wanted.policy)
-        assets = tuple(replace(asset, band=own.get(asset.token.symbol)) for asset in wanted.portfolio.assets)
+        assets = tuple(
+            replace(asset, band=own.get(asset.token.symbol)) for asset in wanted.portfolio.assets
+        )
         return replace(wanted, portfolio=replace(wanted.portfolio, assets=assets))
 
     def _trigger(self, band: Threshold | None) -> Trigger:
@@ -218,7 +254,10 @@ class PortfolioOptions:
             schedule = Every(parse_duration_s(self.every, "--every"))
             return schedule if band is None else HybridTrigger(band, schedule)
         if band is None:
-            raise ConfigError("--band or --every is needed", "write when to act: --band 10%rel, --every 7d, or both")
+            raise ConfigError(
+                "--band or --every is needed",
+                "write when to act: --band 10%rel, --every 7d, or both",
+            )
         return band
 
 
@@ -226,19 +265,26 @@ def _pool_state(text: str) -> tuple[tuple[str, str], Path]:
     pair, equals, path = text.partition("=")
     first, slash, second = pair.partition("/")
     if not (equals and slash and first and second and path):
-        raise ConfigError(f"--pool-state: {text[:60]!r}", "write its tokens and its file: WBTC/WETH=pool.json")
+        raise ConfigError(
+            f"--pool-state: {text[:60]!r}", "write its tokens and its file: WBTC/WETH=pool.json"
+        )
     return (first.strip(), second.strip()), Path(path)
 
 
 def sample() -> tuple[Path, Path]:
-    """Paths of the sample prices and gas prices of 2021; agent/backtest/sample/README.md names their sources."""
+    """Paths of the sample prices and gas prices of 2021; agent/backtest/sample/README.md names
+    their sources.
+    """
     return SAMPLE / "prices_2021.csv", SAMPLE / "gas_2021.csv"
 
 
 def prices_file(prices: Path | None, of_sample: bool) -> Path:
     """Path of the named file, or of the sample. Raises ConfigError for both and for neither."""
     if of_sample == (prices is not None):
-        raise ConfigError("--prices or --sample is needed, and only one of them", "name a file, or try it out with --sample")
+        raise ConfigError(
+            "--prices or --sample is needed, and only one of them",
+            "name a file, or try it out with --sample",
+        )
     return sample()[0] if prices is None else prices
 
 
@@ -260,7 +306,9 @@ def backtest(
     known_as, table = portfolio.renamed(), read_table(prices)
     rates = () if funding is None else read_funding(funding)
     of_rates_alone = {one.symbol for one in rates} - {*table.symbols}
-    table = rename_symbols(table, {symbol: name for symbol, name in known_as.items() if symbol not in of_rates_alone})
+    table = rename_symbols(
+        table, {symbol: name for symbol, name in known_as.items() if symbol not in of_rates_alone}
+    )
     rates = rename_funding_symbols(rates, known_as)
     settings = market.settings(every_bar)
     wanted = portfolio.spec(table, market.pairs())
@@ -270,26 +318,65 @@ def backtest(
 
 
 def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
-    """Backtest spec of a config on the simulated chain, with its own router and feeds; tokens have the named decimals, else 18."""
+    """Backtest spec of a config on the simulated chain, with its own router and feeds; tokens have
+    the named decimals, else 18.
+    """
     config = loaded.config
     listed = config.portfolio.listed
-    tokens = {one.address: Token(one.address, one.symbol, DECIMALS if one.decimals is None else one.decimals) for one in listed}
+    tokens = {
+        one.address: Token(
+            one.address, one.symbol, DECIMALS if one.decimals is None else one.decimals
+        )
+        for one in listed
+    }
     portfolio = build_portfolio(config, tokens)
-    portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
+    portfolio = replace(
+        portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent)
+    )
     split = with_allocators(config, build_split(config), portfolio, loaded.path.parent)
-    execution = ExecutionConfig(ROUTER_KIND, ROUTER, config.execution.deadline, EXPIRE_BLOCKS, (ROUTER,), pace=build_pace(config))
+    execution = ExecutionConfig(
+        ROUTER_KIND,
+        ROUTER,
+        config.execution.deadline,
+        EXPIRE_BLOCKS,
+        (ROUTER,),
+        pace=build_pace(config),
+    )
     limits, tax = build_limits(config, portfolio.numeraire), config.tax
     if tax is not None and tax.year_limit is not None and tax.currency is not None:
-        raise ConfigError("tax.year_limit in another currency is not simulated", "leave tax.currency out of the config of a backtest")
-    rule = TaxRule() if tax is None else TaxRule(LotMethod(tax.method), year_limit(tax.year_limit, portfolio.numeraire.decimals))
-    return simulated_spec(BacktestSpec(portfolio, build_policy(config), build_reference(config), limits, execution, (), split, rule))
+        raise ConfigError(
+            "tax.year_limit in another currency is not simulated",
+            "leave tax.currency out of the config of a backtest",
+        )
+    rule = (
+        TaxRule()
+        if tax is None
+        else TaxRule(
+            LotMethod(tax.method), year_limit(tax.year_limit, portfolio.numeraire.decimals)
+        )
+    )
+    return simulated_spec(
+        BacktestSpec(
+            portfolio,
+            build_policy(config),
+            build_reference(config),
+            limits,
+            execution,
+            (),
+            split,
+            rule,
+        )
+    )
 
 
 def _decimals(text: str) -> dict[str, int]:
     found = parse_pairs(text, "--decimals") if text else {}
     for symbol, number in found.items():
         if not number.isdecimal() or int(number) > MOST_DECIMALS:
-            raise ConfigError(f"--decimals {symbol}: {number!r}", f"write a whole number from 0 to {MOST_DECIMALS}: WBTC=8")
+            raise ConfigError(
+                f"--decimals {symbol}: {number!r}",
+                f"write a whole number from 0 to {MOST_DECIMALS}: WBTC=8",
+            )
     return {symbol: int(number) for symbol, number in found.items()}
 
 
@@ -298,8 +385,12 @@ def _require_sound(policy: Policy) -> None:
     try:
         validate_policy(policy)
     except ConfigError as error:
-        words = error.message.replace("policy.trigger.every", "--every").replace("policy.destination", "--destination")
-        raise ConfigError(words, error.remedy.replace("use a threshold or hybrid trigger", "give --band too")) from None
+        words = error.message.replace("policy.trigger.every", "--every").replace(
+            "policy.destination", "--destination"
+        )
+        raise ConfigError(
+            words, error.remedy.replace("use a threshold or hybrid trigger", "give --band too")
+        ) from None
 
 
 def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
@@ -307,12 +398,20 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
     from the file. Raises ConfigError.
     """
     if not target:
-        raise ConfigError("--target or --config is needed", "write for example --target BTC=50,USD=50 --band 10%rel")
-    targets = {symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()}
+        raise ConfigError(
+            "--target or --config is needed",
+            "write for example --target BTC=50,USD=50 --band 10%rel",
+        )
+    targets = {
+        symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()
+    }
     money = numeraire or next((symbol for symbol in targets if symbol not in table.symbols), "USD")
     strange = [symbol for symbol in targets if symbol not in table.symbols and symbol != money]
     if strange:
-        raise ConfigError(f"--target: {strange[0]} is not in the file", f"its symbols are {', '.join(table.symbols)}")
+        raise ConfigError(
+            f"--target: {strange[0]} is not in the file",
+            f"its symbols are {', '.join(table.symbols)}",
+        )
     return targets, money
 
 
@@ -320,10 +419,16 @@ def rename_symbols(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
     """Rename the table's symbols to the config's, by `names`. Raises ConfigError naming --as."""
     strange = [name for name in names if name not in table.symbols]
     if strange:
-        raise ConfigError(f"--as: {strange[0]!r} is not in the file", f"its symbols are {', '.join(table.symbols)}")
+        raise ConfigError(
+            f"--as: {strange[0]!r} is not in the file",
+            f"its symbols are {', '.join(table.symbols)}",
+        )
     symbols = tuple(names.get(symbol, symbol) for symbol in table.symbols)
     if len(set(symbols)) < len(symbols):
-        raise ConfigError(f"--as: two symbols of the file get the name {_twice(symbols)!r}", "give each a name of its own")
+        raise ConfigError(
+            f"--as: two symbols of the file get the name {_twice(symbols)!r}",
+            "give each a name of its own",
+        )
     return replace(table, symbols=symbols)
 
 
@@ -331,10 +436,14 @@ def _twice(names: Sequence[str]) -> str:
     return next(name for name in names if names.count(name) > 1)
 
 
-def require_priced_gas(settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable) -> None:
+def require_priced_gas(
+    settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable
+) -> None:
     """Raise ConfigError if gas has a cost but no asset to price it in."""
     if settings.gas_wei and not has_gas_price(wanted, table):
-        raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
+        raise ConfigError(
+            "--gas: no price of the native coin is known", "name the asset that it is: --native ETH"
+        )
 
 
 # --- Report files: checks of the path, and the writing.
@@ -347,11 +456,14 @@ def check_report_path(path: Path) -> None:
     """Raise ConfigError, before any work is done, if the report could not be written."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
-            f"--html: {path.name} is not the name of a page", "let the name end with .html; the report as JSON is written beside it"
+            f"--html: {path.name} is not the name of a page",
+            "let the name end with .html; the report as JSON is written beside it",
         )
     for one in (path, path.with_suffix(".json")):
         if not path.parent.is_dir() or one.is_dir():
-            raise ConfigError(f"--html: {one} cannot be written", "name a file in a folder that is there")
+            raise ConfigError(
+                f"--html: {one} cannot be written", "name a file in a folder that is there"
+            )
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -374,16 +486,22 @@ def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
 
 
 def write_report(result: SimulationResult, path: Path) -> tuple[Path, Path]:
-    """Write the report of a simulation and its JSON; return both paths. Raises ConfigError on failure, Refused without empyrical."""
+    """Write the report of a simulation and its JSON; return both paths. Raises ConfigError on
+    failure, Refused without empyrical.
+    """
     check_report_path(path)
     return write_pages(backtest_page(result), path)
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"--html: {path} cannot be written: {error.strerror}", "name a file in a folder that you may write to")
+    return ConfigError(
+        f"--html: {path} cannot be written: {error.strerror}",
+        "name a file in a folder that you may write to",
+    )
 
 
-# --- Stress tests from command-line options: prices and spec of a backtest, number of paths, scenarios.
+# --- Stress tests from command-line options: prices and spec of a backtest, number of paths,
+# scenarios.
 
 
 DEFAULT_BARS = 720
@@ -449,9 +567,15 @@ class PreparedStressTest:
 
 
 def prepare_stress(
-    prices: Path, market: MarketOptions, shocks: StressOptions, portfolio: PortfolioOptions, *, limits: str = "usual"
+    prices: Path,
+    market: MarketOptions,
+    shocks: StressOptions,
+    portfolio: PortfolioOptions,
+    *,
+    limits: str = "usual",
 ) -> PreparedStressTest:
-    """Check and build a stress test. Without a config the `limits` are "usual" (of `trimtab init`) or "off".
+    """Check and build a stress test. Without a config the `limits` are "usual" (of `trimtab init`)
+    or "off".
 
     Raises ConfigError naming the option.
     """
@@ -467,7 +591,9 @@ def prepare_stress(
     return PreparedStressTest(wanted, table, settings, spec, estimate_s(spec, wanted, settings))
 
 
-def run_stress(prepared: PreparedStressTest, progress: StressProgress | None = None, cores: int = 0) -> StressResult:
+def run_stress(
+    prepared: PreparedStressTest, progress: StressProgress | None = None, cores: int = 0
+) -> StressResult:
     """Run the stress test on `cores` cores (0: all); the number does not change the result.
 
     See agent/backtest/stress/run.py. Short tests run in this process. Raises ConfigError if the
@@ -475,12 +601,19 @@ def run_stress(prepared: PreparedStressTest, progress: StressProgress | None = N
     """
     many = cores or available_cores()
 
-    def share(work: StressWork, pieces: Sequence[StressPiece]) -> Iterator[tuple[StressPiece, PieceResult]]:
+    def share(
+        work: StressWork, pieces: Sequence[StressPiece]
+    ) -> Iterator[tuple[StressPiece, PieceResult]]:
         return run_in_processes(work, pieces, min(many, len(pieces)), LOST)
 
     alone = many == 1 or prepared.seconds < SHARED_FROM_S
     return run_stress_test(
-        prepared.wanted, prepared.table, prepared.settings, prepared.wish, progress, run_sequentially if alone else share
+        prepared.wanted,
+        prepared.table,
+        prepared.settings,
+        prepared.wish,
+        progress,
+        run_sequentially if alone else share,
     )
 
 
@@ -499,7 +632,9 @@ def _scenarios(text: str) -> tuple[Scenario, ...]:
     asked = [part.strip() for part in text.split(",") if part.strip()]
     strange = [name for name in asked if name not in known]
     if strange or not asked:
-        raise ConfigError(f"--scenarios: {(strange or [text])[0]!r}", f"choose from {', '.join(known)}, or all")
+        raise ConfigError(
+            f"--scenarios: {(strange or [text])[0]!r}", f"choose from {', '.join(known)}, or all"
+        )
     return tuple(known[name] for name in dict.fromkeys(asked))
 
 
@@ -507,7 +642,8 @@ def _number(text: str, option: str) -> Fraction:
     return Fraction(parse_raw(text, PLACES, option), 10**PLACES)
 
 
-# --- Parameter searches from command-line options: prices and spec of a backtest, a grid, and the required confidence.
+# --- Parameter searches from command-line options: prices and spec of a backtest, a grid, and the
+# required confidence.
 
 
 FEWEST_FOLDS, MOST_FOLDS = 1, 50
@@ -535,8 +671,11 @@ class TuneOptions:
     full: bool = False
 
 
-def prepare_tune(prices: Path, market: MarketOptions, grids: TuneOptions, portfolio: PortfolioOptions) -> TuneSpec:
-    """Check and build the search before anything runs. A config's limits apply; the grid replaces its trigger and destination.
+def prepare_tune(
+    prices: Path, market: MarketOptions, grids: TuneOptions, portfolio: PortfolioOptions
+) -> TuneSpec:
+    """Check and build the search before anything runs. A config's limits apply; the grid replaces
+    its trigger and destination.
 
     Raises ConfigError naming the option.
     """
@@ -545,7 +684,9 @@ def prepare_tune(prices: Path, market: MarketOptions, grids: TuneOptions, portfo
     if market.flows or market.flow_file is not None:
         raise ConfigError("--flow: deposits would count as growth", "leave them away")
     if not FEWEST_FOLDS <= grids.folds <= MOST_FOLDS:
-        raise ConfigError(f"--folds: {grids.folds}", f"write a number from {FEWEST_FOLDS} to {MOST_FOLDS}")
+        raise ConfigError(
+            f"--folds: {grids.folds}", f"write a number from {FEWEST_FOLDS} to {MOST_FOLDS}"
+        )
     table = portfolio.load_prices(prices)
     if portfolio.config is None:
         wanted = replace(portfolio, band="", every=grids.calendar, destination="target").spec(table)
@@ -554,17 +695,29 @@ def prepare_tune(prices: Path, market: MarketOptions, grids: TuneOptions, portfo
     else:
         wanted = portfolio.spec(table)
         if wanted.split is not None:
-            raise ConfigError("--config: several strategies have triggers of their own", "search for the setting of each by itself")
+            raise ConfigError(
+                "--config: several strategies have triggers of their own",
+                "search for the setting of each by itself",
+            )
     table = select_spec_symbols(wanted, table)
     settings = market.for_table(market.settings(False), wanted, table)
     require_priced_gas(settings, wanted, table)
-    terms = AllocatorSchedule(parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window"))
+    terms = AllocatorSchedule(
+        parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window")
+    )
     for method in grid.allocators:
         if method is not AllocationMethod.FIXED:
-            spec_for_choice(wanted, PolicyChoice(Every(terms.every_s), allocator=method), terms, table.interval_s)
+            spec_for_choice(
+                wanted,
+                PolicyChoice(Every(terms.every_s), allocator=method),
+                terms,
+                table.interval_s,
+            )
     objective = parse_choice(grids.objective, "--objective", {one.value: one for one in Objective})
     walk = parse_choice(grids.walk, "--walk", {one.value: one for one in WalkForwardMode})
-    return TuneSpec(table, wanted, settings, grid, calendar, terms, objective, walk, grids.folds, grids.full)
+    return TuneSpec(
+        table, wanted, settings, grid, calendar, terms, objective, walk, grids.folds, grids.full
+    )
 
 
 def run_tune(
@@ -592,13 +745,20 @@ def run_tune(
             return
         estimate = estimate_work(job, rest, many)
         if estimate.wall_s > CONFIRM_ABOVE_S and not confirm(estimate):
-            raise Refused(f"not started: {estimate.words}", remedy="start it with --yes, or use a smaller grid or fewer bars")
+            raise Refused(
+                f"not started: {estimate.words}",
+                remedy="start it with --yes, or use a smaller grid or fewer bars",
+            )
 
-    def work(job: TuneJob, rest: Sequence[TuneChunk]) -> Iterator[tuple[TuneChunk, list[RunResult]]]:
+    def work(
+        job: TuneJob, rest: Sequence[TuneChunk]
+    ) -> Iterator[tuple[TuneChunk, list[RunResult]]]:
         if not scheduler:
             yield from run_locally(job, rest, many)
             return
-        yield from run_locally(job, [chunk for chunk in rest if chunk.engine is RunEngine.KERNEL], many)
+        yield from run_locally(
+            job, [chunk for chunk in rest if chunk.engine is RunEngine.KERNEL], many
+        )
         steps = [chunk for chunk in rest if chunk.engine is RunEngine.FULL]
         if steps:
             yield from run_on_cluster(job, steps, scheduler)

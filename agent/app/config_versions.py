@@ -1,4 +1,6 @@
-"""Confirmation of the config: compare the file with the version its owner confirmed last, then confirm or refuse the changes."""
+"""Confirmation of the config: compare the file with the version its owner confirmed last, then
+confirm or refuse the changes.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,34 @@ Ask = Callable[[tuple[str, ...]], bool]
 """Shows changes made by hand, if any, and asks for confirmation."""
 
 
-def unconfirmed_changes(loaded: LoadedConfig, configs: ConfigVersionStore) -> tuple[str, ...] | None:
+def unconfirmed_changes(
+    loaded: LoadedConfig, configs: ConfigVersionStore
+) -> tuple[str, ...] | None:
     """Return lines that differ from the last confirmed version; None without a difference or a
     confirmed version.
     """
     before = configs.confirmed()
     if before is None or before == loaded.digest:
         return None
-    texts = [version.text for version in configs.newest(1_000) if version.digest == before and version.text is not None]
-    return (load.config_diff(texts[0], loaded.text) or ("comments or secrets alone",)) if texts else UNKNOWN
+    texts = [
+        version.text
+        for version in configs.newest(1_000)
+        if version.digest == before and version.text is not None
+    ]
+    return (
+        (load.config_diff(texts[0], loaded.text) or ("comments or secrets alone",))
+        if texts
+        else UNKNOWN
+    )
 
 
 def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) -> None:
     """Record this version, unless it is already the newest with that origin."""
     newest = configs.newest(1)
-    if not newest or (newest[0].digest, newest[0].how == NOTICED) != (loaded.digest, how == NOTICED):
+    if not newest or (newest[0].digest, newest[0].how == NOTICED) != (
+        loaded.digest,
+        how == NOTICED,
+    ):
         configs.confirm(loaded.digest, int(time.time()), loaded.text, how)
 
 
@@ -52,12 +67,18 @@ def require_trusted_config(agent: Agent) -> bool:
     """
     loaded, configs = agent.context.loaded, agent.context.store.configs
     lines = require_unchanged(loaded, configs)
-    record_version(loaded, configs, FIRST if configs.confirmed() is None else BY_YES if lines is not None else CONFIRMED)
+    record_version(
+        loaded,
+        configs,
+        FIRST if configs.confirmed() is None else BY_YES if lines is not None else CONFIRMED,
+    )
     return True
 
 
 def require_unchanged(loaded: LoadedConfig, configs: ConfigVersionStore) -> tuple[str, ...] | None:
-    """Return `unconfirmed_changes`. On a live chain, changes are recorded as noticed and Refused is raised."""
+    """Return `unconfirmed_changes`. On a live chain, changes are recorded as noticed and Refused is
+    raised.
+    """
     lines = unconfirmed_changes(loaded, configs)
     if lines is not None and not loaded.config.chain.local:
         record_version(loaded, configs, NOTICED)
@@ -67,14 +88,21 @@ def require_unchanged(loaded: LoadedConfig, configs: ConfigVersionStore) -> tupl
 
 def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
     """Refusal that lists unconfirmed config changes."""
-    verdict = Verdict("config", "; ".join(lines[:5]), "the version that its owner has confirmed", False)
-    return Refused("the config was edited and the edit is not confirmed", (verdict,), "trimtab edit --confirm shows it, and asks")
+    verdict = Verdict(
+        "config", "; ".join(lines[:5]), "the version that its owner has confirmed", False
+    )
+    return Refused(
+        "the config was edited and the edit is not confirmed",
+        (verdict,),
+        "trimtab edit --confirm shows it, and asks",
+    )
 
 
 def confirm_changes(agent: Agent, ask: Ask) -> bool:
     """Ask the user: the changes are shown with the question, and one confirmation covers both.
 
-    Raises ConfigChanged if another version was confirmed during the question: the yes applied to neither.
+    Raises ConfigChanged if another version was confirmed during the question: the yes applied to
+    neither.
     """
     loaded, configs = agent.context.loaded, agent.context.store.configs
     known, lines = configs.confirmed(), unconfirmed_changes(loaded, configs) or ()
@@ -115,9 +143,18 @@ def show_version(config: ConfigSource, number: int) -> Document:
         found = list(store.configs.newest(10_000))
     place = next((place for place, one in enumerate(found) if one.number == number), None)
     if place is None:
-        raise ConfigError(f"--config-version: {number} is not in the store", "see trimtab history --configs")
-    one, before = found[place], next((other for other in found[place + 1 :] if other.text is not None), None)
-    lines = () if one.text is None or before is None or before.text is None else load.config_diff(before.text, one.text)
+        raise ConfigError(
+            f"--config-version: {number} is not in the store", "see trimtab history --configs"
+        )
+    one, before = (
+        found[place],
+        next((other for other in found[place + 1 :] if other.text is not None), None),
+    )
+    lines = (
+        ()
+        if one.text is None or before is None or before.text is None
+        else load.config_diff(before.text, one.text)
+    )
     return {
         "number": number,
         "digest": one.digest,
@@ -156,11 +193,17 @@ def _reopened(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.Age
     loaded = None if context.loaded.paper else _confirmed_file(context)
     if loaded is None:
         raise edited
-    changed = [f"[{name}]" for name in FIXED_WHILE_RUNNING if getattr(loaded.config, name) != getattr(context.config, name)]
+    changed = [
+        f"[{name}]"
+        for name in FIXED_WHILE_RUNNING
+        if getattr(loaded.config, name) != getattr(context.config, name)
+    ]
     if changed:
         verdict = Verdict("config", ", ".join(changed), "unchanged since the run started", False)
         raise ConfigChanged(
-            f"the config was edited in {', '.join(changed)}, which a run reads when it begins", (verdict,), "start it again"
+            f"the config was edited in {', '.join(changed)}, which a run reads when it begins",
+            (verdict,),
+            "start it again",
         )
     return wiring.reopen_context(context, loaded)
 

@@ -1,4 +1,6 @@
-"""Documents and sentences that describe steps and configs: exposure, strategies, parameters, triggers, tax. Loads no chain."""
+"""Documents and sentences that describe steps and configs: exposure, strategies, parameters,
+triggers, tax. Loads no chain.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ from agent.config.strategies import strategy_as_portfolio
 from agent.config.triggers import RiskTable
 from agent.config.weights import WeightsTable, weights_text
 from agent.execution.step_context import StepOutcome
-from agent.guards.market import SandwichExposure, max_extractable_profit, plan_sandwich_loss, sandwich_exposure
+from agent.guards.market import (
+    SandwichExposure,
+    max_extractable_profit,
+    plan_sandwich_loss,
+    sandwich_exposure,
+)
 from agent.model import LIMITS, Destination, LimitUnit, LpTarget, Portfolio, StepInput, TradeSide
 from agent.model.gradual_execution import LimitOrder
 from agent.model.strategies import CapitalSplit, Strategy
@@ -35,13 +42,26 @@ if TYPE_CHECKING:
 # --- Visibility of a transaction before it is mined, and its largest sandwich loss.
 
 
-PRIVATE, PUBLIC, EITHER = "private endpoint", "public mempool", "private endpoint, public mempool where it fails"
+PRIVATE, PUBLIC, EITHER = (
+    "private endpoint",
+    "public mempool",
+    "private endpoint, public mempool where it fails",
+)
 
-APPROVAL_LEAK = "a public approval reveals which token is sold, and how much, before the swap is sent"
+APPROVAL_LEAK = (
+    "a public approval reveals which token is sold, and how much, before the swap is sent"
+)
 """Part of the warning before public submission (T15)."""
 
 
-__all__ = ["Sandwich", "exposure", "plan_sandwich_loss", "sandwich", "submission", "submission_text"]
+__all__ = [
+    "Sandwich",
+    "exposure",
+    "plan_sandwich_loss",
+    "sandwich",
+    "submission",
+    "submission_text",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +93,37 @@ def submission(config: Config) -> str:
 def exposure(config: Config) -> SandwichExposure:
     """Sandwich exposure of public transactions by the limits."""
     limits = config.limits
-    return sandwich_exposure(limits.plan_cost, limits.slippage, limits.turnover, limits.daily_turnover)
+    return sandwich_exposure(
+        limits.plan_cost, limits.slippage, limits.turnover, limits.daily_turnover
+    )
 
 
 def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
     """Sandwich exposure of a step's plan."""
     plan = outcome.plan
     at_most = None if plan is None else plan_sandwich_loss(outcome.step_input, plan)
-    bps = None if plan is None or at_most is None or plan.turnover <= 0 else math.ceil(at_most / plan.turnover * BPS)
+    bps = (
+        None
+        if plan is None or at_most is None or plan.turnover <= 0
+        else math.ceil(at_most / plan.turnover * BPS)
+    )
     how = submission(config)
     profit = None if plan is None else max_extractable_profit(plan, at_most)
-    return Sandwich(how, how != PRIVATE and not config.chain.local, at_most, bps, exposure(config), profit)
+    return Sandwich(
+        how, how != PRIVATE and not config.chain.local, at_most, bps, exposure(config), profit
+    )
 
 
 def submission_text(config: Config) -> str:
-    """Text for the owner to confirm: who receives the bytes, and the possible cost on a live chain."""
+    """Text for the owner to confirm: who receives the bytes, and the possible cost on a live
+    chain.
+    """
     how = submission(config)
-    return how if how == PRIVATE or config.chain.local else f"{how}: {exposure(config).words}; {APPROVAL_LEAK}"
+    return (
+        how
+        if how == PRIVATE or config.chain.local
+        else f"{how}: {exposure(config).words}; {APPROVAL_LEAK}"
+    )
 
 
 def target_shares(step: StepInput) -> dict[str, Fraction]:
@@ -104,14 +138,19 @@ def target_shares(step: StepInput) -> dict[str, Fraction]:
     return target_capital_shares(split, books.named)
 
 
-def strategy_parameters(split: CapitalSplit | None, portfolio: Portfolio, chosen: Mapping[str, str]) -> dict[str, str]:
+def strategy_parameters(
+    split: CapitalSplit | None, portfolio: Portfolio, chosen: Mapping[str, str]
+) -> dict[str, str]:
     """Parameters of each strategy and of the split, as text by name; empty for a single strategy.
 
     `chosen` describes by name how an allocator chooses its weights.
     """
     if split is None:
         return {}
-    found = {f"strategy {one.name}": _bound(one, portfolio, chosen.get(one.name, "")) for one in split.strategies}
+    found = {
+        f"strategy {one.name}": _bound(one, portfolio, chosen.get(one.name, ""))
+        for one in split.strategies
+    }
     band = split.band
     widths = [] if band.absolute_bps is None else [f"{band.absolute_bps / 100:g} points"]
     widths += [] if band.relative_bps is None else [f"{band.relative_bps / 100:g}% of a share"]
@@ -120,15 +159,22 @@ def strategy_parameters(split: CapitalSplit | None, portfolio: Portfolio, chosen
 
 def _bound(one: Strategy, portfolio: Portfolio, chosen: str) -> str:
     labels = {asset.token.address: asset.token.label for asset in portfolio.assets}
-    weights = ", ".join(f"{labels.get(token, token)} {bps / 100:g}%" for token, bps in one.weights_bps)
+    weights = ", ".join(
+        f"{labels.get(token, token)} {bps / 100:g}%" for token, bps in one.weights_bps
+    )
     rule, health = one.health, "off"
     if rule is not None:
         low, high = decimal_text(rule.limit_milli, 3), decimal_text(rule.recover_milli, 3)
         health = (
-            f"Sharpe ratio of {format_duration(rule.window_s)} below {low} for {format_duration(rule.period_s)}, back at "
-            f"{high} for {format_duration(rule.recover_s)}"
+            f"Sharpe ratio of {format_duration(rule.window_s)} below {low} for"
+            f" {format_duration(rule.period_s)}, back at {high} for"
+            f" {format_duration(rule.recover_s)}"
         )
-    parts = [f"{one.share_bps / 100:g}% of the capital, floor {one.floor_bps / 100:g}%", weights, *([chosen] if chosen else [])]
+    parts = [
+        f"{one.share_bps / 100:g}% of the capital, floor {one.floor_bps / 100:g}%",
+        weights,
+        *([chosen] if chosen else []),
+    ]
     parts += [
         rules.format_trigger(one.trigger, portfolio),
         one.destination.value,
@@ -158,27 +204,47 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "style": pace_text(config),
         "confirmations": str(chain.confirmations),
         "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in portfolio.assets),
-        "reserves": ", ".join(f"{decimal_text(a.reserve_raw, a.token.decimals)} {a.token.label}" for a in portfolio.assets if a.reserve_raw)
-        or "none",
+        "reserves": (
+            ", ".join(
+                f"{decimal_text(a.reserve_raw, a.token.decimals)} {a.token.label}"
+                for a in portfolio.assets
+                if a.reserve_raw
+            )
+            or "none"
+        ),
         "weights": weights_text(config.portfolio),
-        "liquidity positions": ", ".join(position.name for position in portfolio.positions) or "none",
-        "liquidity targets": ", ".join(_format_target(target) for target in portfolio.lp_targets) or "none",
+        "liquidity positions": (
+            ", ".join(position.name for position in portfolio.positions) or "none"
+        ),
+        "liquidity targets": (
+            ", ".join(_format_target(target) for target in portfolio.lp_targets) or "none"
+        ),
         "orders": levels.format_orders(portfolio) or "none",
         "trigger": rules.format_trigger(policy.trigger, portfolio),
         "bands of single assets": bands.format_bands(portfolio) or "none",
         "destination": config.policy.destination,
-        "only": "both sides" if policy.only is None else f"{policy.only.value}: {rules.ONLY[policy.only]}",
+        "only": (
+            "both sides"
+            if policy.only is None
+            else f"{policy.only.value}: {rules.ONLY[policy.only]}"
+        ),
         "cooldown": f"{config.policy.cooldown} s",
         "confirm_blocks": str(config.policy.confirm_blocks or 0),
         "jitter": "off" if config.policy.jitter is None else f"{config.policy.jitter / 100:g}%",
         "reference prices": ", then ".join(reference.kind),
         "twap_window": f"{reference.twap_window} s",
         "feed_max_age": f"{reference.feed_max_age} s",
-        "sequencer": f"{reference.sequencer_feed}, {reference.sequencer_grace} s" if reference.sequencer_feed else "off",
+        "sequencer": (
+            f"{reference.sequencer_feed}, {reference.sequencer_grace} s"
+            if reference.sequencer_feed
+            else "off"
+        ),
         "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
     }
     if (portfolio.positions or portfolio.lp_targets) and config.lp is not None:
-        found["lp"] = f"volatility {config.lp.volatility / 100:g}% a year, horizon {config.lp.horizon} s"
+        found["lp"] = (
+            f"volatility {config.lp.volatility / 100:g}% a year, horizon {config.lp.horizon} s"
+        )
     chosen = {
         one.name: weights_text(strategy_as_portfolio(config.portfolio, one))
         for one in config.strategies
@@ -203,16 +269,22 @@ def risk_text(table: RiskTable) -> str:
     parts += [f"correlation of {pair} {bps / 100:g}%" for pair, bps in table.correlations.items()]
     if (one := table.estimate) is not None:
         parts.append(
-            f"all others from recorded prices: returns over {format_duration(one.step)} of {format_duration(one.window)}, at "
-            f"least {format_duration(one.min_history)}, "
-            f"none older than {format_duration(one.max_age)}"
+            f"all others from recorded prices: returns over {format_duration(one.step)} of"
+            f" {format_duration(one.window)}, at least {format_duration(one.min_history)}, none"
+            f" older than {format_duration(one.max_age)}"
         )
-    parts += [f"of other pairs {table.correlation / 100:g}%"] if table.correlation is not None else []
+    parts += (
+        [f"of other pairs {table.correlation / 100:g}%"] if table.correlation is not None else []
+    )
     return ", ".join(parts)
 
 
-def limit_text(name: str, value: int | str | list[str] | dict[str, int] | None, numeraire: str) -> str:
-    """Format a limit with its unit: shares in percent, gas prices in gwei, durations in seconds, the rest in coins."""
+def limit_text(
+    name: str, value: int | str | list[str] | dict[str, int] | None, numeraire: str
+) -> str:
+    """Format a limit with its unit: shares in percent, gas prices in gwei, durations in seconds,
+    the rest in coins.
+    """
     if value is None or value is True:
         return "off" if value is None else "on"
     if isinstance(value, list):
@@ -230,7 +302,10 @@ def limit_text(name: str, value: int | str | list[str] | dict[str, int] | None, 
 def _key(config: Config) -> str:
     wallet = config.wallet
     if wallet.mode == "propose":
-        return f"elsewhere: proposed to {'the owners of the Safe' if wallet.safe else 'its owner'} in {wallet.proposals}"
+        return (
+            f"elsewhere: proposed to {'the owners of the Safe' if wallet.safe else 'its owner'} in"
+            f" {wallet.proposals}"
+        )
     if wallet.keystore is not None:
         return f"keystore {wallet.keystore}"
     if wallet.keyring is not None:
@@ -247,7 +322,9 @@ def _key(config: Config) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TriggerView:
-    """The trigger as text. `next_s` is the next due time of a schedule, unix seconds, `next` the same as text; None: any cycle may act."""
+    """The trigger as text. `next_s` is the next due time of a schedule, unix seconds, `next` the
+    same as text; None: any cycle may act.
+    """
 
     words: str
     bands: str
@@ -285,7 +362,11 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
     """
     sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
     known = reference_prices(step).prices
-    market = known[sold.address].price / known[bought.address].price if {sold.address, bought.address} <= set(known) else None
+    market = (
+        known[sold.address].price / known[bought.address].price
+        if {sold.address, bought.address} <= set(known)
+        else None
+    )
 
     def both(price: Fraction) -> list[str]:
         return [

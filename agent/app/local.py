@@ -1,4 +1,6 @@
-"""Local chains: a served anvil with everything deployed and a ready config, and the world of the demo."""
+"""Local chains: a served anvil with everything deployed and a ready config, and the world of the
+demo.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,17 @@ if TYPE_CHECKING:
     from agent.app.documents.setup import LocalChainDocument
 
 DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
-"""Holdings of the served chain's wallet relative to target: 40 % too much WETH, half of the USDC."""
+"""Holdings of the served chain's wallet relative to target: 40 % too much WETH, half of the
+USDC."""
 
 
 COOLDOWN = "10s"
 """Settings of a served chain's config, so that the agent reacts to market moves."""
 
 
-def serve_localchain(port: int, write_config: Path | None, tell: Callable[[LocalChainDocument], None]) -> None:
+def serve_localchain(
+    port: int, write_config: Path | None, tell: Callable[[LocalChainDocument], None]
+) -> None:
     """Serve until SIGINT or SIGTERM.
 
     `tell` is called once everything is ready and the config's contracts are pinned in its store.
@@ -62,10 +67,15 @@ def serve_localchain(port: int, write_config: Path | None, tell: Callable[[Local
 
 
 def move_market(port: int, moves: list[str]) -> dict[str, Any]:
-    """Move the market of the chain served at `port`, such as WBTC=+30%. Raises ConfigError for an invalid move or no chain."""
+    """Move the market of the chain served at `port`, such as WBTC=+30%. Raises ConfigError for an
+    invalid move or no chain.
+    """
     factors = market.parse_moves(moves)
     prices = market.request_move(port, factors)
-    return {"moved": {symbol: f"{float(factor - 1) * 100:+g}%" for symbol, factor in factors.items()}, "prices_usd": prices}
+    return {
+        "moved": {symbol: f"{float(factor - 1) * 100:+g}%" for symbol, factor in factors.items()},
+        "prices_usd": prices,
+    }
 
 
 def store_beside(config: Path) -> Path:
@@ -74,19 +84,27 @@ def store_beside(config: Path) -> Path:
 
 
 def _require_ours(config: Path) -> None:
-    """Raise unless a served chain wrote the files: the config or journal of a real wallet is never overwritten."""
+    """Raise unless a served chain wrote the files: the config or journal of a real wallet is never
+    overwritten.
+    """
     if not config.parent.is_dir():
-        raise ConfigError(f"--write-config {config}: {config.parent} does not exist", "make it first")
+        raise ConfigError(
+            f"--write-config {config}: {config.parent} does not exist", "make it first"
+        )
     if config.exists():
         try:
             ours = config.read_text(encoding="utf-8").startswith(CONFIG_MARKER)
         except (OSError, UnicodeDecodeError):
             ours = False
         if not ours:
-            raise ConfigError(f"--write-config {config}: exists and is not of a local chain; nothing was changed", "name another file")
+            raise ConfigError(
+                f"--write-config {config}: exists and is not of a local chain; nothing was changed",
+                "name another file",
+            )
     elif store_beside(config).exists():
         raise ConfigError(
-            f"--write-config {config}: {store_beside(config).name} beside it belongs to something else; nothing was changed",
+            f"--write-config {config}: {store_beside(config).name} beside it belongs to something"
+            " else; nothing was changed",
             "name another file",
         )
 
@@ -108,7 +126,9 @@ def publish(chain: LocalChain, path: Path) -> None:
         if old.exists():
             old.replace(old.with_name(f"old-{os.getpid()}-{old.name}"))
     draft = path.with_name(f".{path.name}.draft")
-    text = chain.config_text(f"sqlite:///{store.name}").replace('cooldown = "1h"', f'cooldown = "{COOLDOWN}"')
+    text = chain.config_text(f"sqlite:///{store.name}").replace(
+        'cooldown = "1h"', f'cooldown = "{COOLDOWN}"'
+    )
     replace_file(draft, text.encode())
     try:
         pin_all(load_config(draft))
@@ -117,11 +137,17 @@ def publish(chain: LocalChain, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-# --- The world of `trimtab demo`: an embedded chain in this process, a portfolio on target, and a function that moves the market.
+# --- The world of `trimtab demo`: an embedded chain in this process, a portfolio on target, and a
+# function that moves the market.
 
 
-SHARES = (LiquidityRange(None, None, 4_000), LiquidityRange(-1_500, 2_000, 3_500), LiquidityRange(-400, 300, 2_500))
-"""Ranges of each V3 pool: fewer than the whole world has, since every position costs a tenth of a second here."""
+SHARES = (
+    LiquidityRange(None, None, 4_000),
+    LiquidityRange(-1_500, 2_000, 3_500),
+    LiquidityRange(-400, 300, 2_500),
+)
+"""Ranges of each V3 pool: fewer than the whole world has, since every position costs a tenth of a
+second here."""
 SMALL_WORLD = replace(
     DEFAULT_WORLD,
     tokens=tuple(DEFAULT_WORLD.token(symbol) for symbol in ("WETH", "WBTC", "USDC")),
@@ -157,10 +183,15 @@ class DemoWorld:
 @contextmanager
 def demo_world() -> Iterator[DemoWorld]:
     """Start all parts of the demo, and remove them afterwards."""
-    with open_eth_tester(SMALL_WORLD) as chain, tempfile.TemporaryDirectory(prefix="trimtab-demo-") as folder:
+    with (
+        open_eth_tester(SMALL_WORLD) as chain,
+        tempfile.TemporaryDirectory(prefix="trimtab-demo-") as folder,
+    ):
         for symbol, usd in START_USD.items():
             token = chain.tokens[symbol]
-            chain.set_balance(symbol, floor_int(usd / chain.books.prices_usd[symbol] * 10**token.decimals))
+            chain.set_balance(
+                symbol, floor_int(usd / chain.books.prices_usd[symbol] * 10**token.decimals)
+            )
         path = Path(folder) / "trimtab.toml"
         replace_file(path, chain.config_text(targets=TARGETS).encode())
         loaded = load_config(path)

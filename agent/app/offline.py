@@ -1,4 +1,6 @@
-"""Offline evaluation: re-decide saved inputs and recorded steps, and answer what-if questions; no chain and no config."""
+"""Offline evaluation: re-decide saved inputs and recorded steps, and answer what-if questions; no
+chain and no config.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from agent import codec, engine
 from agent.app.start import least_total
 from agent.config.build import starting_limits
 from agent.config.triggers import parse_band
-from agent.errors import EXIT_DIFFERS, EXIT_OK, EXIT_USAGE, ConfigError, TrimtabError, printable_text
+from agent.errors import (
+    EXIT_DIFFERS,
+    EXIT_OK,
+    EXIT_USAGE,
+    ConfigError,
+    TrimtabError,
+    printable_text,
+)
 from agent.execution.step_context import StepOutcome
 from agent.model import (
     AdjustLiquidity,
@@ -86,11 +95,16 @@ def plan_from(step_input: StepInput) -> StepOutcome:
         return engine.evaluate_input(step_input, proposals.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # The file is well-formed, but its parts contradict each other, as no snapshot's do.
-        raise ConfigError(f"the input does not hang together: {error!r}", "use a file written by plan --save-input") from None
+        raise ConfigError(
+            f"the input does not hang together: {error!r}",
+            "use a file written by plan --save-input",
+        ) from None
 
 
 def require_possible(step: StepInput) -> None:
-    """Raise ConfigError for impossible decimals or pools, with which a decision would not terminate."""
+    """Raise ConfigError for impossible decimals or pools, with which a decision would not
+    terminate.
+    """
     _require_decimals(step)
     _require_possible_pools(step)
 
@@ -99,19 +113,29 @@ def _require_decimals(step: StepInput) -> None:
     """Validate decimals before computing powers of ten."""
     portfolio = step.portfolio
     tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
-    for what, decimals in (*((one.address, one.decimals) for one in tokens), *((one.feed, one.decimals) for one in step.snapshot.feeds)):
+    for what, decimals in (
+        *((one.address, one.decimals) for one in tokens),
+        *((one.feed, one.decimals) for one in step.snapshot.feeds),
+    ):
         if not 0 <= decimals <= MOST_DECIMALS:
-            raise ConfigError(f"the input gives {what} {decimals} decimals", "use a file written by plan --save-input")
+            raise ConfigError(
+                f"the input gives {what} {decimals} decimals",
+                "use a file written by plan --save-input",
+            )
 
 
 def _require_possible_pools(step: StepInput) -> None:
     """Check pools for what no contract has."""
     for pool in step.snapshot.pools:
         if pool.fault:
-            raise ConfigError(f"the input says that pool {pool.address} has {pool.fault}", "use a file written by plan --save-input")
+            raise ConfigError(
+                f"the input says that pool {pool.address} has {pool.fault}",
+                "use a file written by plan --save-input",
+            )
 
 
-# --- Replay of recorded steps with the present code, and their differences. Reads files, and nothing else.
+# --- Replay of recorded steps with the present code, and their differences. Reads files, and
+# nothing else.
 
 
 Document = dict[str, Any]
@@ -134,14 +158,19 @@ def replay(folder: Path) -> Document:
     """
     steps = [_replay_document(path) for path in _files(folder)]
     if not steps:
-        raise ConfigError(f"{folder}: holds no recorded steps", "name the folder of record.dir, or of trimtab run --record")
+        raise ConfigError(
+            f"{folder}: holds no recorded steps",
+            "name the folder of record.dir, or of trimtab run --record",
+        )
     counted = Counter(step["result"] for step in steps)
     code = EXIT_DIFFERS if counted[DIFFERENT] else EXIT_USAGE if counted[UNREADABLE] else EXIT_OK
     return {
         "folder": str(folder),
         "version": version("trimtab"),
         "steps": steps,
-        **{name.replace(" ", "_"): counted[name] for name in (SAME, DIFFERENT, BY_HAND, UNREADABLE)},
+        **{
+            name.replace(" ", "_"): counted[name] for name in (SAME, DIFFERENT, BY_HAND, UNREADABLE)
+        },
         "exit": code,
     }
 
@@ -149,9 +178,15 @@ def replay(folder: Path) -> Document:
 def _files(folder: Path) -> Iterator[Path]:
     """Files that end in .json, sorted; folders below are not searched."""
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".json") and not entry.name.startswith("."))
+        names = sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.name.endswith(".json") and not entry.name.startswith(".")
+        )
     except OSError as error:
-        raise ConfigError(f"{folder}: {error.strerror}", "name a folder written by trimtab run --record") from None
+        raise ConfigError(
+            f"{folder}: {error.strerror}", "name a folder written by trimtab run --record"
+        ) from None
     yield from (folder / name for name in names)
 
 
@@ -173,7 +208,9 @@ def _read(path: Path) -> str:
         with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
-                raise ConfigError("not a regular file", "only regular files of up to 64 MiB are read")
+                raise ConfigError(
+                    "not a regular file", "only regular files of up to 64 MiB are read"
+                )
             return file.read(MOST_BYTES).decode()
     except OSError as error:
         raise ConfigError(f"it cannot be read ({error.strerror})") from None
@@ -207,8 +244,14 @@ def _compared(step: RecordedStep) -> Document:
     try:
         differs = list(_differences(step, engine.evaluate_input_once(step.input, propose, None)))
     except Exception as error:  # an error where there was a decision is a difference like any other
-        differs = [_difference("error", None, f"{type(error).__name__}: {printable_text(str(error))}")]
-    return {"result": DIFFERENT if differs else SAME, "differs": differs[:MOST_SHOWN], "more": max(0, len(differs) - MOST_SHOWN)}
+        differs = [
+            _difference("error", None, f"{type(error).__name__}: {printable_text(str(error))}")
+        ]
+    return {
+        "result": DIFFERENT if differs else SAME,
+        "differs": differs[:MOST_SHOWN],
+        "more": max(0, len(differs) - MOST_SHOWN),
+    }
 
 
 def _proposer(step: RecordedStep) -> Proposer | None:
@@ -219,19 +262,33 @@ def _proposer(step: RecordedStep) -> Proposer | None:
 
 
 def _is_manual(step: RecordedStep) -> bool:
-    """True if an old record without a request was the owner's act: a swap, a payment, a cancel or revocation.
+    """True if an old record without a request was the owner's act: a swap, a payment, a cancel or
+    revocation.
 
     A halt whose outcome is not a halt was a cancel.
     """
-    swapped = step.plan is not None and isinstance(step.plan.decision, Rebalance) and step.plan.decision.by_hand
-    return swapped or step.decision not in DECIDED or (step.decision == "halt" and step.outcome not in ("halt", "error"))
+    swapped = (
+        step.plan is not None
+        and isinstance(step.plan.decision, Rebalance)
+        and step.plan.decision.by_hand
+    )
+    return (
+        swapped
+        or step.decision not in DECIDED
+        or (step.decision == "halt" and step.outcome not in ("halt", "error"))
+    )
 
 
 def _differences(step: RecordedStep, found: StepOutcome) -> Iterator[Document]:
     now = type(found.decision).__name__.lower()
     if now != step.decision:
         yield _difference("decision", step.decision, now)
-    if step.plan is None and found.plan is None and step.outcome != "error" and not (step.reason or "").endswith(found.reason):
+    if (
+        step.plan is None
+        and found.plan is None
+        and step.outcome != "error"
+        and not (step.reason or "").endswith(found.reason)
+    ):
         yield _difference("reason", step.reason, found.reason)
     yield from _between("plan", _bare(step.plan), _bare(found.plan))
 
@@ -338,28 +395,47 @@ def what_if(  # noqa: PLR0913
     percent. `band` is "10%rel" or "5%abs" for all assets, SYMBOL=… for one. `numeraire` is the
     symbol of the unit, which `only` needs; `native` is the price of the native coin, for gas.
     """
-    targets = {symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()}
-    values = {symbol: parse_raw(text, PLACES, f"--value {symbol}") for symbol, text in parse_pairs(value, "--value").items()}
+    targets = {
+        symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()
+    }
+    values = {
+        symbol: parse_raw(text, PLACES, f"--value {symbol}")
+        for symbol, text in parse_pairs(value, "--value").items()
+    }
     _require_same(targets, values)
     if sum(values.values()) == 0:
         raise ConfigError("--value sums to 0", "give current values, such as BTC=5800,USD=1500")
     whole, own = parse_bands(band, targets)
     if numeraire and numeraire not in targets:
-        raise ConfigError(f"--numeraire: {numeraire!r} is not an asset", f"choose from {', '.join(targets)}")
-    assets = [Asset(Token(symbol, symbol, PLACES), bps, 0, band=own.get(symbol)) for symbol, bps in targets.items()]
+        raise ConfigError(
+            f"--numeraire: {numeraire!r} is not an asset", f"choose from {', '.join(targets)}"
+        )
+    assets = [
+        Asset(Token(symbol, symbol, PLACES), bps, 0, band=own.get(symbol))
+        for symbol, bps in targets.items()
+    ]
     ones = dict.fromkeys(targets, Fraction(1))
     trigger = whole or NO_BAND
     drifts = drifts_from_balances(assets, values, ones, trigger)
     answer = evaluate_trigger(trigger, drifts, 0, _NEW)
     side = _side(only, numeraire, whole is not None)
-    goal = restrict_to_side(drifts, rebalance_goal(drifts, _destination(destination)), side, numeraire)
+    goal = restrict_to_side(
+        drifts, rebalance_goal(drifts, _destination(destination)), side, numeraire
+    )
     trades = corrections(drifts, goal)
-    reason = answer.reason if whole is not None else "no band was given: this is what a schedule does when it is due"
+    reason = (
+        answer.reason
+        if whole is not None
+        else "no band was given: this is what a schedule does when it is due"
+    )
     return WhatIf(
         drifts=drifts,
         acts=answer.fired and any(trades.values()),
         reason=reason if any(trades.values()) or not answer.fired else f"{reason}; nothing to do",
-        trades={symbol: amount / 10**PLACES if answer.fired else Fraction(0) for symbol, amount in trades.items()},
+        trades={
+            symbol: amount / 10**PLACES if answer.fired else Fraction(0)
+            for symbol, amount in trades.items()
+        },
         to_target={symbol: amount / 10**PLACES for symbol, amount in ideal_trades(drifts).items()},
         alerts=_alerts(drifts, _prices(price, targets), whole is not None, numeraire),
         banded=whole is not None,
@@ -367,20 +443,36 @@ def what_if(  # noqa: PLR0913
     )
 
 
-def _least(drifts: tuple[AssetDrift, ...], whole: Threshold | None, numeraire: str, native: str) -> tuple[LeastTotalDocument, ...]:
+def _least(
+    drifts: tuple[AssetDrift, ...], whole: Threshold | None, numeraire: str, native: str
+) -> tuple[LeastTotalDocument, ...]:
     """Minimum totals by the limits of a new config."""
     limits = starting_limits(Token("", numeraire or "USDC", 0))
-    rows = [(one.symbol, one.target_bps, correction_drift(whole, one.target_bps, (one.band_low_bps, one.band_high_bps))) for one in drifts]
+    rows = [
+        (
+            one.symbol,
+            one.target_bps,
+            correction_drift(whole, one.target_bps, (one.band_low_bps, one.band_high_bps)),
+        )
+        for one in drifts
+    ]
     coin = Fraction(parse_raw(native, PLACES, "--native"), 10**PLACES)
     least_trade = limits.min_trade or Fraction(0)
     return tuple(
         least_total.least_totals_of_values(
-            rows, numeraire, limits.plan_cost_bps or 0, least_trade, coin, investable_total(drifts) / 10**PLACES
+            rows,
+            numeraire,
+            limits.plan_cost_bps or 0,
+            least_trade,
+            coin,
+            investable_total(drifts) / 10**PLACES,
         )
     )
 
 
-def _alerts(drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], banded: bool, numeraire: str) -> dict[str, AlertPrices]:
+def _alerts(
+    drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], banded: bool, numeraire: str
+) -> dict[str, AlertPrices]:
     found = {}
     for one in drifts:
         now = prices.get(one.symbol, Fraction(1))
@@ -388,18 +480,31 @@ def _alerts(drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], band
         why = unreachable_reasons(one, drifts)
         if not banded or one.symbol == numeraire:
             low = high = None
-            why = ("no band was given" if not banded else "values are counted in it, so that it has no price of its own",) * 2
-        found[one.symbol] = AlertPrices(None if low is None else low * now, None if high is None else high * now, now, *why)
+            why = (
+                (
+                    "no band was given"
+                    if not banded
+                    else "values are counted in it, so that it has no price of its own"
+                ),
+            ) * 2
+        found[one.symbol] = AlertPrices(
+            None if low is None else low * now, None if high is None else high * now, now, *why
+        )
     return found
 
 
 def parse_pairs(text: str, option: str) -> dict[str, str]:
-    """Parse SYMBOL=TEXT pairs with commas between, by symbol. Raises ConfigError naming the option."""
+    """Parse SYMBOL=TEXT pairs with commas between, by symbol. Raises ConfigError naming the
+    option.
+    """
     found: dict[str, str] = {}
     for part in text.split(","):
         symbol, equals, rest = (piece.strip() for piece in part.partition("="))
         if not equals or not rest or safe_label(symbol, "") != symbol or not symbol:
-            raise ConfigError(f"{option}: {part.strip()!r} is not SYMBOL=NUMBER", "for example BTC=50,ETH=30,USD=20")
+            raise ConfigError(
+                f"{option}: {part.strip()!r} is not SYMBOL=NUMBER",
+                "for example BTC=50,ETH=30,USD=20",
+            )
         if symbol in found:
             raise ConfigError(f"{option}: {symbol} is given twice", "give each asset once")
         found[symbol] = rest
@@ -416,17 +521,22 @@ def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None
     for option, has, other in (("--value", values, targets), ("--target", targets, values)):
         missing = [symbol for symbol in other if symbol not in has]
         if missing:
-            raise ConfigError(f"{option}: {missing[0]} is missing", f"add it; {missing[0]}=0 if none is held")
+            raise ConfigError(
+                f"{option}: {missing[0]} is missing", f"add it; {missing[0]}=0 if none is held"
+            )
     if len(targets) < MIN_ASSETS:
         raise ConfigError("--target needs at least two assets", "for example BTC=50,USD=50")
     whole = sum(targets.values())
     if whole != BPS:
         raise ConfigError(
-            f"--target: sums to {decimal_text(whole, 2)}%, not 100%", "a bare number is percent here: write BTC=50 or BTC=50%"
+            f"--target: sums to {decimal_text(whole, 2)}%, not 100%",
+            "a bare number is percent here: write BTC=50 or BTC=50%",
         )
 
 
-def parse_bands(text: str, targets: Mapping[str, int]) -> tuple[Threshold | None, dict[str, Threshold]]:
+def parse_bands(
+    text: str, targets: Mapping[str, int]
+) -> tuple[Threshold | None, dict[str, Threshold]]:
     """Return the default band, with both widths if two are given, and bands of single assets."""
     whole: Threshold | None = None
     own: dict[str, Threshold] = {}
@@ -435,13 +545,18 @@ def parse_bands(text: str, targets: Mapping[str, int]) -> tuple[Threshold | None
         found = parse_band(rest if equals else part, "--band")
         validate_band(found, "--band")
         if equals and symbol not in targets:
-            raise ConfigError(f"--band: {symbol!r} is not an asset", f"choose from {', '.join(targets)}")
+            raise ConfigError(
+                f"--band: {symbol!r} is not an asset", f"choose from {', '.join(targets)}"
+            )
         if equals:
             own[symbol] = _both(own.get(symbol), found)
         else:
             whole = _both(whole, found)
     if own and whole is None:
-        raise ConfigError("--band: only single assets have a band", "give the common band first, such as 10%rel,BTC=5%abs")
+        raise ConfigError(
+            "--band: only single assets have a band",
+            "give the common band first, such as 10%rel,BTC=5%abs",
+        )
     return whole, own
 
 
@@ -449,15 +564,24 @@ def _both(before: Threshold | None, found: Threshold) -> Threshold:
     if before is None:
         return found
     if (before.absolute_bps is None) == (found.absolute_bps is None):
-        raise ConfigError("--band: the same kind twice", "give one of each, such as 10%rel,5%abs; the narrower counts")
-    return replace(before, absolute_bps=before.absolute_bps or found.absolute_bps, relative_bps=before.relative_bps or found.relative_bps)
+        raise ConfigError(
+            "--band: the same kind twice",
+            "give one of each, such as 10%rel,5%abs; the narrower counts",
+        )
+    return replace(
+        before,
+        absolute_bps=before.absolute_bps or found.absolute_bps,
+        relative_bps=before.relative_bps or found.relative_bps,
+    )
 
 
 def _prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
     found = {}
     for symbol, written in parse_pairs(text, "--price").items() if text else ():
         if symbol not in targets:
-            raise ConfigError(f"--price: {symbol!r} is not an asset", f"choose from {', '.join(targets)}")
+            raise ConfigError(
+                f"--price: {symbol!r} is not an asset", f"choose from {', '.join(targets)}"
+            )
         found[symbol] = Fraction(parse_raw(written, PLACES, f"--price {symbol}"), 10**PLACES)
         if found[symbol] == 0:
             raise ConfigError(f"--price {symbol}: must be above 0", "give its current price")
@@ -466,7 +590,10 @@ def _prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
 
 def _destination(text: str) -> Destination:
     if text not in [one.value for one in DESTINATIONS]:
-        raise ConfigError(f"--destination: {text!r}", f"choose from {', '.join(one.value for one in DESTINATIONS)}")
+        raise ConfigError(
+            f"--destination: {text!r}",
+            f"choose from {', '.join(one.value for one in DESTINATIONS)}",
+        )
     return Destination(text)
 
 
@@ -474,10 +601,14 @@ def _side(text: str, numeraire: str, banded: bool) -> TradeSide | None:
     if not text:
         return None
     if text not in [one.value for one in TradeSide]:
-        raise ConfigError(f"--only: {text!r}", f"choose from {', '.join(one.value for one in TradeSide)}")
+        raise ConfigError(
+            f"--only: {text!r}", f"choose from {', '.join(one.value for one in TradeSide)}"
+        )
     side = TradeSide(text)
     if side in (TradeSide.SELL, TradeSide.BUY) and not numeraire:
-        raise ConfigError(f"--only {text}: needs --numeraire for the proceeds", "for example --numeraire USD")
+        raise ConfigError(
+            f"--only {text}: needs --numeraire for the proceeds", "for example --numeraire USD"
+        )
     if side in (TradeSide.WINNERS, TradeSide.LOSERS) and not banded:
         raise ConfigError(f"--only {text}: needs --band", "for example --band 10%rel")
     return side

@@ -1,4 +1,6 @@
-"""Observations of V3 pools: report the length of their price history, and raise its capacity after confirmation."""
+"""Observations of V3 pools: report the length of their price history, and raise its capacity after
+confirmation.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ from agent.reference import prices, reference_prices
 from agent.units import decimal_text, value_text
 
 if TYPE_CHECKING:
-    from agent.app.documents.positions import ObservationsDocument, PoolObservationsDocument, RaisedObservationsDocument
+    from agent.app.documents.positions import (
+        ObservationsDocument,
+        PoolObservationsDocument,
+        RaisedObservationsDocument,
+    )
 
 SLOT_GAS, CALL_GAS = 22_350, 45_000
 """Gas units per added observation (a storage word from zero, UniswapV3Pool), and of the call
@@ -36,7 +42,9 @@ def decline_document(_: RaisedObservationsDocument) -> bool:
 
 
 def observations(agent: Agent) -> PoolObservationsDocument:
-    """Every tradable V3 pool: its observation capacity, the capacity needed for the window, and the validity of its TWAP."""
+    """Every tradable V3 pool: its observation capacity, the capacity needed for the window, and the
+    validity of its TWAP.
+    """
     step = agent.step_input()
     pools = [pool for pool in step.snapshot.pools if pool.keeps_observations]
     return {
@@ -68,7 +76,11 @@ def raise_observations(
         return document
     unpinned = prices.pin_rejection(step, pool)
     if unpinned:
-        raise Refused(f"{pool.address}: {unpinned}", (Verdict("allowlist", unpinned, "all pinned", False),), "trimtab trust")
+        raise Refused(
+            f"{pool.address}: {unpinned}",
+            (Verdict("allowlist", unpinned, "all pinned", False),),
+            "trimtab trust",
+        )
     with wiring.open_actors(agent.context, never_confirm, progress) as actors:
         actors.executor.reconcile()
         step = agent.step_input()
@@ -78,13 +90,19 @@ def raise_observations(
 
 
 def _carry_out(
-    agent: Agent, actors: StepActors, step: StepInput, document: RaisedObservationsDocument, confirm: Callable[[], bool]
+    agent: Agent,
+    actors: StepActors,
+    step: StepInput,
+    document: RaisedObservationsDocument,
+    confirm: Callable[[], bool],
 ) -> None:
     """Send the transaction through journal, signer and executor, like any other."""
     store, readers, step_id = agent.context.store, agent.context.readers, uuid.uuid4().hex[:12]
     if document["rises"] == 0:
         return
-    store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("oracle")))
+    store.steps.begin(
+        step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("oracle"))
+    )
     done, ended = f"{document['pool']} keeps {document['to']} price observations", "declined"
     sent: list[Intent] = []
     try:
@@ -92,11 +110,23 @@ def _carry_out(
         price_wei = prepared.tx.max_fee_wei or prepared.tx.gas_price_wei or 0
         document["most_native"] = decimal_text(prepared.tx.gas * price_wei, 18)
         if confirm():
-            sent.append(actors.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note))
+            sent.append(
+                actors.executor.run(
+                    step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note
+                )
+            )
             ended = "done" if sent[0].succeeded else "failed"
-        store.steps.end(step_id, DECISION, done if ended == "done" else f"{ended}: nothing changed", None, ended)
+        store.steps.end(
+            step_id, DECISION, done if ended == "done" else f"{ended}: nothing changed", None, ended
+        )
     except TrimtabError as error:
-        store.steps.end(step_id, DECISION, str(error), None, "refused" if isinstance(error, Refused) else "error")
+        store.steps.end(
+            step_id,
+            DECISION,
+            str(error),
+            None,
+            "refused" if isinstance(error, Refused) else "error",
+        )
         raise
     after = readers.reader.snapshot()
     settle_mined(store, after, lambda: readers.step_input_at(after))
@@ -107,7 +137,10 @@ def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocumen
     coming = (pool.observations or (0, 0))[1]
     rises = max(0, to - coming)
     if not 1 <= to <= prices.MAX_OBSERVATIONS:
-        raise ConfigError(f"--to: {to} is not within 1 and {prices.MAX_OBSERVATIONS}", f"{_enough(step)} are enough for the window")
+        raise ConfigError(
+            f"--to: {to} is not within 1 and {prices.MAX_OBSERVATIONS}",
+            f"{_enough(step)} are enough for the window",
+        )
     if rises > MOST_AT_ONCE:
         raise ConfigError(
             f"--to: from {coming} to {to} at once takes more gas than a transaction may use",
@@ -115,7 +148,11 @@ def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocumen
         )
     gas = CALL_GAS + SLOT_GAS * rises if rises else 0
     head = step.snapshot.head
-    price_wei = step.snapshot.gas_price_wei if head.base_fee_wei is None else head.base_fee_wei + step.snapshot.priority_fee_wei
+    price_wei = (
+        step.snapshot.gas_price_wei
+        if head.base_fee_wei is None
+        else head.base_fee_wei + step.snapshot.priority_fee_wei
+    )
     native = reference_prices(step).prices.get(step.portfolio.wrapped_native)
     return {
         **_pool(step, pool),
@@ -125,7 +162,13 @@ def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocumen
         "rises": rises,
         "gas_units": gas,
         "cost_native": decimal_text(gas * price_wei, 18),
-        "cost": None if native is None else value_text(Fraction(gas * price_wei) * native.price, step.portfolio.numeraire.decimals),
+        "cost": (
+            None
+            if native is None
+            else value_text(
+                Fraction(gas * price_wei) * native.price, step.portfolio.numeraire.decimals
+            )
+        ),
         "most_native": None,
         "outcome": "planned" if rises else "hold",
         "transactions": [],
@@ -140,9 +183,18 @@ def _address(given: str) -> str:
 
 
 def _named_pool(step: StepInput, address: str) -> Pool:
-    found = next((pool for pool in step.snapshot.pools if pool.keeps_observations and pool.address == address), None)
+    found = next(
+        (
+            pool
+            for pool in step.snapshot.pools
+            if pool.keeps_observations and pool.address == address
+        ),
+        None,
+    )
     if found is None:
-        raise ConfigError(f"POOL: {address} is not a V3 pool of this portfolio", "trimtab oracle lists them")
+        raise ConfigError(
+            f"POOL: {address} is not a V3 pool of this portfolio", "trimtab oracle lists them"
+        )
     return found
 
 

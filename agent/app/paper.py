@@ -70,7 +70,10 @@ def open_paper(
     """
     loaded = replace(load_config(config), paper=True)
     if begin.value and begin.amounts:
-        raise ConfigError("--value, --start: one of the two", "--start gives the balance of each token, --value the total value")
+        raise ConfigError(
+            "--value, --start: one of the two",
+            "--start gives the balance of each token, --value the total value",
+        )
     with open_agent(loaded, clock=clock, transports=transports, record=record) as agent:
         store = agent.context.store
         if store.paper.wallet() is None:
@@ -80,7 +83,8 @@ def open_paper(
             store.paper.begin(begun)
         elif begin.given:
             raise ConfigError(
-                "paper trading has already started; --value and --start apply to its first run only",
+                "paper trading has already started; --value and --start apply to its first run"
+                " only",
                 f"omit them; to start over, remove {wiring.store_file(loaded)}",
             )
         config_versions.record_version(loaded, store.configs, config_versions.BY_YES)

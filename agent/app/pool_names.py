@@ -22,14 +22,21 @@ def pool_names(step: StepInput) -> dict[str, str]:
         """Return the rank of a token in a pair, from first to last: other tokens, wrapped native
         coin, dollars, numeraire.
         """
-        money = token == portfolio.numeraire.address, any(unit in portfolio.token(token).label for unit in ("USD", "DAI"))
+        money = (
+            token == portfolio.numeraire.address,
+            any(unit in portfolio.token(token).label for unit in ("USD", "DAI")),
+        )
         return 3 if money[0] else 2 if money[1] else int(token == portfolio.wrapped_native)
 
     names: dict[str, str] = {}
     for pool in step.snapshot.pools:
-        pair = "/".join(portfolio.token(side).label for side in sorted((pool.token0, pool.token1), key=quoted))
+        pair = "/".join(
+            portfolio.token(side).label for side in sorted((pool.token0, pool.token1), key=quoted)
+        )
         name = f"{pair}{pool.label} {pool.fee_pips / 10_000:g} %"
-        names[pool.address] = f"{name} {pool.address[:6]}…{pool.address[-4:]}" if name in names.values() else name
+        names[pool.address] = (
+            f"{name} {pool.address[:6]}…{pool.address[-4:]}" if name in names.values() else name
+        )
     return names
 
 

@@ -54,12 +54,20 @@ def cycle_trouble(found: StepOutcome | TrimtabError, paused: bool) -> str:
     return ""
 
 
-def cycle_figures(agent: Agent, found: StepOutcome | TrimtabError, took_s: float, paused: bool) -> CycleFigures:
+def cycle_figures(
+    agent: Agent, found: StepOutcome | TrimtabError, took_s: float, paused: bool
+) -> CycleFigures:
     """Prometheus figures of the cycle."""
     endpoints = [(str(one["operator"]), float(one["score"])) for one in agent.endpoints()]
     waiting = len(agent.context.store.journal.open_intents())
     if isinstance(found, TrimtabError):
-        return CycleFigures("retryable" if isinstance(found, Retryable) else "error", took_s, paused, waiting, endpoints=endpoints)
+        return CycleFigures(
+            "retryable" if isinstance(found, Retryable) else "error",
+            took_s,
+            paused,
+            waiting,
+            endpoints=endpoints,
+        )
     step = found.after or found.step_input
     portfolio = step.portfolio
     total = _total(found.decided)
@@ -71,14 +79,18 @@ def cycle_figures(agent: Agent, found: StepOutcome | TrimtabError, took_s: float
         value=float(total / 10**portfolio.numeraire.decimals),
         drifts_bps=agent.drifts(step),
         head_s=step.snapshot.head.timestamp_s,
-        transactions=Counter(f"{intent.kind.value} {intent.state.value}" for intent in found.transactions),
+        transactions=Counter(
+            f"{intent.kind.value} {intent.state.value}" for intent in found.transactions
+        ),
         gas_24h_wei=step.history.gas_24h_wei,
         loss_share=_loss_share(step, total),
         endpoints=endpoints,
     )
 
 
-def log_lines(agent: Agent, found: StepOutcome | TrimtabError, took_s: float) -> list[tuple[str, Fields]]:
+def log_lines(
+    agent: Agent, found: StepOutcome | TrimtabError, took_s: float
+) -> list[tuple[str, Fields]]:
     """Return log events with fields: one for the cycle, one per transaction."""
     if isinstance(found, TrimtabError):
         return [("look failed", {**failure(found), "took_s": round(took_s, 3)})]
@@ -114,12 +126,16 @@ def log_lines(agent: Agent, found: StepOutcome | TrimtabError, took_s: float) ->
 
 def summary(found: StepOutcome | TrimtabError) -> str:
     """Return one status line for the service manager."""
-    return found.message if isinstance(found, TrimtabError) else f"{found.kind.value}: {found.reason}"
+    return (
+        found.message if isinstance(found, TrimtabError) else f"{found.kind.value}: {found.reason}"
+    )
 
 
 def failure(error: TrimtabError) -> Fields:
     """Log fields of an error."""
-    return nonempty_fields(kind=type(error).__name__, message=error.message, remedy=error.remedy, exit=error.exit_code)
+    return nonempty_fields(
+        kind=type(error).__name__, message=error.message, remedy=error.remedy, exit=error.exit_code
+    )
 
 
 def agent_fields(agent: Agent) -> Fields:
@@ -275,7 +291,9 @@ class Service:
         took_s = time.monotonic() - self.began
         self.watch.beat("telling of the last look")
         if (loaded := self.agent.context.loaded) != self._loaded:
-            self.config_changes = load.config_diff(self._loaded.text, loaded.text) or ("comments alone",)
+            self.config_changes = load.config_diff(self._loaded.text, loaded.text) or (
+                "comments alone",
+            )
             self.log.info("config taken up", digest=loaded.digest, changes=self.config_changes)
             self._loaded = loaded
         stopped = self.agent.context.switch.read()
@@ -284,7 +302,10 @@ class Service:
         self.health.on_cycle(trouble, stopped.reason or "by its file" if paused else "")
         self.metrics.on_cycle(cycle_figures(self.agent, found, took_s, paused))
         if paused is not self.paused:
-            self.log.warning("paused" if paused else "resumed", **nonempty_fields(reason=stopped.reason, hard=stopped.hard or None))
+            self.log.warning(
+                "paused" if paused else "resumed",
+                **nonempty_fields(reason=stopped.reason, hard=stopped.hard or None),
+            )
             self.paused = paused
         for event, fields in log_lines(self.agent, found, took_s):
             (self.log.warning if trouble else self.log.info)(event, **fields)
@@ -298,13 +319,20 @@ class Service:
         """Queue the cycle's alerts for delivery, without waiting."""
         if self.alert_notifier is None:
             return
-        self.failed_heartbeats_in_row, self.failed_heartbeats = (self.failed_heartbeats_in_row + 1 if self.failed_heartbeats else 0), 0
+        self.failed_heartbeats_in_row, self.failed_heartbeats = (
+            (self.failed_heartbeats_in_row + 1 if self.failed_heartbeats else 0),
+            0,
+        )
         silent = self.health.silence()
         if not silent and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
             silent = f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
-        facts = alerting.RunFacts(self.paused, silent, alerting.low_gas_wei(self.agent.context.loaded))
+        facts = alerting.RunFacts(
+            self.paused, silent, alerting.low_gas_wei(self.agent.context.loaded)
+        )
         now_s = self.agent.context.clock.now_s()
-        for state in self.alert_notifier.on_cycle(alerting.cycle_alerts(found, facts), alerting.covered_kinds(found), now_s):
+        for state in self.alert_notifier.on_cycle(
+            alerting.cycle_alerts(found, facts), alerting.covered_kinds(found), now_s
+        ):
             self.log.info("alert", about=state.kind.value, text=state.text)
 
     def ended(self, error: TrimtabError) -> None:
@@ -313,9 +341,16 @@ class Service:
         if self.alert_notifier is None:
             return
         with suppress(Exception):  # if the store failed, send the alert without recording it
-            self.alert_notifier.on_cycle((alerting.run_ended_alert(error),), frozenset(), self.agent.context.clock.now_s(), last=True)
+            self.alert_notifier.on_cycle(
+                (alerting.run_ended_alert(error),),
+                frozenset(),
+                self.agent.context.clock.now_s(),
+                last=True,
+            )
             return
-        self.alert_notifier.send_now(alerting.run_ended_alert(error), self.agent.context.clock.now_s())
+        self.alert_notifier.send_now(
+            alerting.run_ended_alert(error), self.agent.context.clock.now_s()
+        )
 
     def unrecorded(self, why: str) -> None:
         """Report that a step could not be written to its file; the run continues."""
@@ -338,7 +373,14 @@ class Service:
 
 
 @contextmanager
-def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False, log_format: Format | None = None) -> Iterator[Service]:
+def serve(
+    agent: Agent,
+    clock: StoppableClock,
+    every: str,
+    *,
+    once: bool = False,
+    log_format: Format | None = None,
+) -> Iterator[Service]:
     """Report a run while inside the context.
 
     `log_format` overrides the config; with `once` no port is opened. Paper trading writes only log
@@ -358,13 +400,28 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
         log.warning("heartbeat failed", why=why)
 
     def given_up(found: Delivery) -> None:
-        log.warning("alert failed", target=found.message.target, why=found.why, about=found.message.kind.value)
+        log.warning(
+            "alert failed",
+            target=found.message.target,
+            why=found.why,
+            about=found.message.kind.value,
+        )
 
-    url = None if paper else table.heartbeat()  # a heartbeat would signal that the live agent is healthy
+    url = (
+        None if paper else table.heartbeat()
+    )  # a heartbeat would signal that the live agent is healthy
     heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
     watch = Watchdog(table.hang_after, period_s=notifier.watchdog_s)
-    alert_notifier = None if paper else alerting.open_notifier(agent.context.config.alerts, agent.context.store.alerts, given_up)
-    service = Service(agent, log, metrics, health, watch, notifier, heartbeat, style is not None, alert_notifier)
+    alert_notifier = (
+        None
+        if paper
+        else alerting.open_notifier(
+            agent.context.config.alerts, agent.context.store.alerts, given_up
+        )
+    )
+    service = Service(
+        agent, log, metrics, health, watch, notifier, heartbeat, style is not None, alert_notifier
+    )
     clock.watched(watch)
     if agent.context.recorder is not None:
         agent.context.recorder.tell = service.unrecorded
@@ -398,9 +455,15 @@ def secrets_of(loaded: LoadedConfig) -> list[str]:
     """
     config = loaded.config
     found: list[str] = []
-    for tell in (*(one.resolve for one in config.chain.rpc), config.service.heartbeat, config.execution.submit_url.get_secret_value):
+    for tell in (
+        *(one.resolve for one in config.chain.rpc),
+        config.service.heartbeat,
+        config.execution.submit_url.get_secret_value,
+    ):
         found += _optional_secret(tell)
-    names = () if loaded.paper else (config.wallet.key_env, PASSWORD_ENV)  # paper trading reads no key, not even to redact it
+    names = (
+        () if loaded.paper else (config.wallet.key_env, PASSWORD_ENV)
+    )  # paper trading reads no key, not even to redact it
     found += config.alerts.secrets()
     return found + [value for name in names if name and (value := os.environ.get(name))]
 

@@ -1,1 +1,3 @@
-"""Backtests: the live step on historical prices, with exact simulated pools and the same ledger as live."""
+"""Backtests: the live step on historical prices, with exact simulated pools and the same ledger as
+live.
+"""

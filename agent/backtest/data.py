@@ -1,4 +1,6 @@
-"""Read CSV and Parquet inputs: prices (long or wide), gas prices, owner transfers, funding rates."""
+"""Read CSV and Parquet inputs: prices (long or wide), gas prices, owner transfers, funding
+rates.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ FEWEST_BARS = 2
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """Prices over time: `closes[i, j]` is the price of one whole `symbols[j]` at `times_s[i]` (Unix seconds, rising), NaN if missing.
+    """Prices over time: `closes[i, j]` is the price of one whole `symbols[j]` at `times_s[i]` (Unix
+    seconds, rising), NaN if missing.
 
     All closes are in one unit, that of the file. `notes` describe missing data.
     """
@@ -61,16 +64,27 @@ class PriceTable:
         """
         missing = [symbol for symbol in symbols if symbol not in self.symbols]
         if missing:
-            raise ConfigError(f"--prices: has no {missing[0]}", f"its symbols are {', '.join(self.symbols)}")
+            raise ConfigError(
+                f"--prices: has no {missing[0]}", f"its symbols are {', '.join(self.symbols)}"
+            )
         closes = self.closes[:, [self.symbols.index(symbol) for symbol in symbols]]
         known = np.logical_or.accumulate(~np.isnan(closes), axis=0).all(axis=1)
         first = int(np.argmax(known))
         if not known.any() or self.bars - first < FEWEST_BARS:
-            raise ConfigError(f"--prices: {', '.join(symbols)} never have prices at the same time", "leave out what starts too late")
+            raise ConfigError(
+                f"--prices: {', '.join(symbols)} never have prices at the same time",
+                "leave out what starts too late",
+            )
         filled = forward_fill(closes)[first:].copy()
         rows = np.where(np.arange(len(filled))[:, None] == 0, filled, closes[first:])
         notes = price_gap_notes(symbols, self.times_s, closes, first)
-        return replace(self, symbols=tuple(symbols), times_s=self.times_s[first:], closes=rows, notes=(*self.notes, *notes))
+        return replace(
+            self,
+            symbols=tuple(symbols),
+            times_s=self.times_s[first:],
+            closes=rows,
+            notes=(*self.notes, *notes),
+        )
 
 
 def make_price_table(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> PriceTable:
@@ -80,23 +94,34 @@ def make_price_table(times_s: Sequence[int], closes: Mapping[str, Sequence[float
 
 
 def validate_prices(table: PriceTable) -> PriceTable:
-    """Return the table. Raises ConfigError for too few bars, times that do not rise, and invalid names or closes."""
+    """Return the table. Raises ConfigError for too few bars, times that do not rise, and invalid
+    names or closes.
+    """
     if table.bars < FEWEST_BARS or not table.symbols:
         what = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
-        raise ConfigError(what, f"give {FEWEST_BARS} bars or more, and the prices of a symbol at least")
+        raise ConfigError(
+            what, f"give {FEWEST_BARS} bars or more, and the prices of a symbol at least"
+        )
     for symbol in table.symbols:
         if safe_label(symbol, "") != symbol:
-            raise ConfigError("--prices: a symbol is not a plain name", "use letters, digits and ._- alone, at most 16")
+            raise ConfigError(
+                "--prices: a symbol is not a plain name",
+                "use letters, digits and ._- alone, at most 16",
+            )
     steps = np.diff(table.times_s)
     if (steps <= 0).any():
         row = int(np.argmax(steps <= 0))
         word = "comes twice" if steps[row] == 0 else "comes after a later one"
-        raise ConfigError(f"--prices: time {int(table.times_s[row + 1])} {word}", "sort the file by time, each time once")
+        raise ConfigError(
+            f"--prices: time {int(table.times_s[row + 1])} {word}",
+            "sort the file by time, each time once",
+        )
     bad = ~np.isnan(table.closes) & ~((table.closes > 0) & np.isfinite(table.closes))
     if bad.any():
         row, column = (int(found[0]) for found in np.nonzero(bad))
         raise ConfigError(
-            f"--prices: {table.symbols[column]} costs {table.closes[row, column]} at time {int(table.times_s[row])}",
+            f"--prices: {table.symbols[column]} costs {table.closes[row, column]} at time"
+            f" {int(table.times_s[row])}",
             "a price is above zero; remove the row if there was none",
         )
     return table
@@ -106,12 +131,18 @@ def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Replace each missing close by the newest one before it; NaN before the first."""
     rows = np.where(np.isnan(closes), -1, np.arange(len(closes))[:, None])
     newest = np.maximum.accumulate(rows, axis=0)
-    found: NDArray[np.float64] = np.where(newest >= 0, np.take_along_axis(closes, np.maximum(newest, 0), axis=0), np.nan)
+    found: NDArray[np.float64] = np.where(
+        newest >= 0, np.take_along_axis(closes, np.maximum(newest, 0), axis=0), np.nan
+    )
     return found
 
 
-def price_gap_notes(symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first: int) -> tuple[str, ...]:
-    """Notes on symbols that start late or end early, and on gaps; a symbol's last price holds until its next one."""
+def price_gap_notes(
+    symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first: int
+) -> tuple[str, ...]:
+    """Notes on symbols that start late or end early, and on gaps; a symbol's last price holds until
+    its next one.
+    """
     notes = []
     known = ~np.isnan(closes)
     for column, symbol in enumerate(symbols):
@@ -120,12 +151,20 @@ def price_gap_notes(symbols: Sequence[str], times_s: NDArray[np.int64], closes: 
         if start > 0:
             notes.append(f"{symbol} starts {start} bars after the data")
         if end < len(closes) - 1:
-            notes.append(f"{symbol} ends {len(closes) - 1 - end} bars before the data, at {int(times_s[end])}")
+            notes.append(
+                f"{symbol} ends {len(closes) - 1 - end} bars before the data, at"
+                f" {int(times_s[end])}"
+            )
         holes = end - start + 1 - len(rows)
         if holes:
-            notes.append(f"{symbol} lacks {holes} prices in between, at most {int(np.diff(rows).max()) - 1} in a row")
+            notes.append(
+                f"{symbol} lacks {holes} prices in between, at most {int(np.diff(rows).max()) - 1}"
+                " in a row"
+            )
     if first > 0:
-        notes.append(f"the simulation begins at bar {first}, the first at which every asset has a price")
+        notes.append(
+            f"the simulation begins at bar {first}, the first at which every asset has a price"
+        )
     steps = np.diff(times_s[first:])
     wide = int((steps > np.median(steps)).sum())
     if wide:
@@ -133,7 +172,8 @@ def price_gap_notes(symbols: Sequence[str], times_s: NDArray[np.int64], closes: 
     return tuple(notes)
 
 
-# --- Funding of hypothetical shorts as large as each holding. No position is simulated: it is arithmetic on rates.
+# --- Funding of hypothetical shorts as large as each holding. No position is simulated: it is
+# arithmetic on rates.
 
 
 HIGH_YEARLY_RATE = 1.0
@@ -145,8 +185,8 @@ Times = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class FundingRateSeries:
-    """Funding rates: `rates[i]` is what longs paid shorts at `times_s[i]` (Unix seconds, rising), as a share of notional for the interval
-    before.
+    """Funding rates: `rates[i]` is what longs paid shorts at `times_s[i]` (Unix seconds, rising),
+    as a share of notional for the interval before.
     """
 
     symbol: str
@@ -185,11 +225,16 @@ class FundingCarry:
     @property
     def held_for(self) -> int:
         """Sum of holding times duration, base units and seconds."""
-        return sum(notional * length for notional, length in zip(self.notionals, self.lengths_s, strict=True))
+        return sum(
+            notional * length
+            for notional, length in zip(self.notionals, self.lengths_s, strict=True)
+        )
 
     @property
     def yearly(self) -> float | None:
-        """Carry per year of 365 days, as a share of the holding; None without a holding or known duration."""
+        """Carry per year of 365 days, as a share of the holding; None without a holding or known
+        duration.
+        """
         return _yearly([self])
 
 
@@ -213,35 +258,55 @@ class FundingSummary:
 
 def _yearly(carries: Sequence[FundingCarry]) -> float | None:
     held = sum(one.held_for for one in carries)
-    return float(Fraction(sum(sum(one.payments) for one in carries) * YEAR_S, held)) if held else None
+    return (
+        float(Fraction(sum(sum(one.payments) for one in carries) * YEAR_S, held)) if held else None
+    )
 
 
-def rename_funding_symbols(series: Sequence[FundingRateSeries], names: Mapping[str, str]) -> tuple[FundingRateSeries, ...]:
-    """Rename the series to the config's symbols, by `names`. Raises ConfigError if two become one."""
+def rename_funding_symbols(
+    series: Sequence[FundingRateSeries], names: Mapping[str, str]
+) -> tuple[FundingRateSeries, ...]:
+    """Rename the series to the config's symbols, by `names`. Raises ConfigError if two become
+    one.
+    """
     found = tuple(replace(one, symbol=names.get(one.symbol, one.symbol)) for one in series)
     if len({one.symbol for one in found}) < len(found):
-        raise ConfigError("--as: two symbols of the file of funding get one name", "give each of them a name of its own")
+        raise ConfigError(
+            "--as: two symbols of the file of funding get one name",
+            "give each of them a name of its own",
+        )
     return found
 
 
-def require_prices(series: Sequence[FundingRateSeries], symbols: Sequence[str], bars_s: Times) -> None:
-    """Raise ConfigError for rates of symbols without prices (`symbols`), and for rates all outside the bars of the simulation."""
+def require_prices(
+    series: Sequence[FundingRateSeries], symbols: Sequence[str], bars_s: Times
+) -> None:
+    """Raise ConfigError for rates of symbols without prices (`symbols`), and for rates all outside
+    the bars of the simulation.
+    """
     for one in series:
         if one.symbol not in symbols:
             raise ConfigError(
                 f"--funding: {one.symbol} has rates and no prices",
-                f"give its prices, take its rows out, or name it as the prices do with --as; they have {', '.join(symbols)}",
+                "give its prices, take its rows out, or name it as the prices do with --as; they"
+                f" have {', '.join(symbols)}",
             )
         if not rates_within(one, bars_s).any():
-            rates, bars = (f"from {_when(times[0])} to {_when(times[-1])}" for times in (one.times_s, bars_s))
+            rates, bars = (
+                f"from {_when(times[0])} to {_when(times[-1])}" for times in (one.times_s, bars_s)
+            )
             raise ConfigError(
-                f"--funding: the rates of {one.symbol}, {rates}, lie outside the simulation, {bars}",
+                f"--funding: the rates of {one.symbol}, {rates}, lie outside the simulation,"
+                f" {bars}",
                 "give prices and rates of the same time, or take its rows out",
             )
 
 
-def funding_carry(series: FundingRateSeries, bars_s: Times, held: Callable[[int], Value]) -> FundingCarry:
-    """Payments at the times of the series within the bars. `held` returns the holding after a bar, at its price, numeraire base units.
+def funding_carry(
+    series: FundingRateSeries, bars_s: Times, held: Callable[[int], Value]
+) -> FundingCarry:
+    """Payments at the times of the series within the bars. `held` returns the holding after a bar,
+    at its price, numeraire base units.
 
     The newest bar until each time is used: no later price or trade changes a payment.
     """
@@ -252,11 +317,19 @@ def funding_carry(series: FundingRateSeries, bars_s: Times, held: Callable[[int]
     lengths = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual), usual)[inside]
     rates = [Fraction(str(rate)) for rate in series.rates[inside].tolist()]
     payments = tuple(floor_int(value * rate) for value, rate in zip(worth, rates, strict=True))
-    return FundingCarry(series.symbol, times_s, payments, tuple(floor_int(value) for value in worth), tuple(lengths.tolist()))
+    return FundingCarry(
+        series.symbol,
+        times_s,
+        payments,
+        tuple(floor_int(value) for value in worth),
+        tuple(lengths.tolist()),
+    )
 
 
 def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
-    """Notes on rates that start late, end early, are outside the bars, have irregular distances, or look like percent."""
+    """Notes on rates that start late, end early, are outside the bars, have irregular distances, or
+    look like percent.
+    """
     times_s, usual, found = series.times_s, series.usual_s, []
     name, inside = f"funding: {series.symbol}", rates_within(series, bars_s)
     if times_s[0] - bars_s[0] > usual:
@@ -267,12 +340,20 @@ def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
         found.append(f"{name} has {outside} rates outside the simulation, they do not count")
     steps = np.diff(times_s)
     if wide := int((steps > GAP * usual).sum()):
-        found.append(f"{name} has {wide} times that follow later than usual, at most {int(steps.max())} s; what is missing counts zero")
+        found.append(
+            f"{name} has {wide} times that follow later than usual, at most {int(steps.max())} s;"
+            " what is missing counts zero"
+        )
     if close := int((steps * GAP < usual).sum()):
-        found.append(f"{name} has {close} times that follow sooner than usual, at least {int(steps.min())} s")
+        found.append(
+            f"{name} has {close} times that follow sooner than usual, at least {int(steps.min())} s"
+        )
     a_year = float(np.median(np.abs(series.rates))) * YEAR_S / usual if usual else 0.0
     if a_year > HIGH_YEARLY_RATE:
-        found.append(f"{name} has rates that come to {100 * a_year:,.0f}% a year: are they written in percent?")
+        found.append(
+            f"{name} has rates that come to {100 * a_year:,.0f}% a year: are they written in"
+            " percent?"
+        )
     return found
 
 
@@ -302,7 +383,9 @@ PARQUET = b"PAR1"
 
 
 def why_unreadable(path: Path) -> str:
-    """Reason why a file cannot be read as a table: its encoding, the first row that does not fit, its quotes."""
+    """Reason why a file cannot be read as a table: its encoding, the first row that does not fit,
+    its quotes.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -310,7 +393,11 @@ def why_unreadable(path: Path) -> str:
     if not data.strip():
         return "is empty"
     if path.suffix.lower() in (".parquet", ".pq"):
-        return "is damaged" if data.startswith(PARQUET) and data.endswith(PARQUET) else "is not a Parquet file"
+        return (
+            "is damaged"
+            if data.startswith(PARQUET) and data.endswith(PARQUET)
+            else "is not a Parquet file"
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -331,7 +418,8 @@ OHLCV_COLUMNS = {"open", "high", "low", "close", "volume"}
 FORMAT_HINT = "give a header with the names of the columns, and a row for each time"
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
 _EPOCH_S = 1_230_768_000
-"""2009-01-01: no price of any coin is older, so that times in milliseconds, or of spreadsheets, are noticed."""
+"""2009-01-01: no price of any coin is older, so that times in milliseconds, or of spreadsheets, are
+noticed."""
 _LATEST_S = 4_102_444_800
 
 
@@ -345,15 +433,27 @@ def read_table(path: Path) -> PriceTable:
     frame = _frame(polars, path)
     column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
     if column is None:
-        raise ConfigError(f"{path.name}: no column {' or '.join(TIME_COLUMNS)}; it has {', '.join(frame.columns)[:200]}", FORMAT_HINT)
+        raise ConfigError(
+            f"{path.name}: no column {' or '.join(TIME_COLUMNS)}; it has"
+            f" {', '.join(frame.columns)[:200]}",
+            FORMAT_HINT,
+        )
     frame = frame.with_columns(_seconds(polars, frame[column], path).alias(column))
     _require_unix(frame[column], path)
     long = "symbol" in frame.columns
     if long and "close" not in frame.columns:
-        raise ConfigError(f"{path.name}: has symbol and no close", "name the column of prices close")
+        raise ConfigError(
+            f"{path.name}: has symbol and no close", "name the column of prices close"
+        )
     if not long and (found := OHLCV_COLUMNS & set(frame.columns)):
-        raise ConfigError(f"{path.name}: has {sorted(found)[0]} and no symbol", "add a column symbol")
-    return validate_prices(_from_long_format(polars, frame, column, path) if long else _from_wide_format(polars, frame, column, path))
+        raise ConfigError(
+            f"{path.name}: has {sorted(found)[0]} and no symbol", "add a column symbol"
+        )
+    return validate_prices(
+        _from_long_format(polars, frame, column, path)
+        if long
+        else _from_wide_format(polars, frame, column, path)
+    )
 
 
 def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
@@ -365,107 +465,183 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     frame = _frame(polars, path, option)
     if not {"time", "gas_price_wei"} <= set(frame.columns):
         raise ConfigError(
-            f"{option}: {path.name} needs columns time and gas_price_wei; it has {', '.join(frame.columns)[:200]}", FORMAT_HINT
+            f"{option}: {path.name} needs columns time and gas_price_wei; it has"
+            f" {', '.join(frame.columns)[:200]}",
+            FORMAT_HINT,
         )
     kind = frame["gas_price_wei"].dtype
-    if not kind.is_integer() or frame["gas_price_wei"].null_count() or frame["gas_price_wei"].min() < 0:
-        raise ConfigError(f"{option}: a gas price of {path.name} is not a whole number of wei, 0 or more", "write for example 20000000000")
-    rows, prices = _seconds(polars, frame["time"], path).to_numpy(), frame["gas_price_wei"].to_list()
+    if (
+        not kind.is_integer()
+        or frame["gas_price_wei"].null_count()
+        or frame["gas_price_wei"].min() < 0
+    ):
+        raise ConfigError(
+            f"{option}: a gas price of {path.name} is not a whole number of wei, 0 or more",
+            "write for example 20000000000",
+        )
+    rows, prices = (
+        _seconds(polars, frame["time"], path).to_numpy(),
+        frame["gas_price_wei"].to_list(),
+    )
     if (np.diff(rows) <= 0).any():
         row = int(np.argmax(np.diff(rows) <= 0)) + 2
-        raise ConfigError(f"{option}: {path.name}, row {row}: its time is not later than that before", "sort the file, each time once")
+        raise ConfigError(
+            f"{option}: {path.name}, row {row}: its time is not later than that before",
+            "sort the file, each time once",
+        )
     newest = np.searchsorted(rows, times_s, side="right") - 1
     if newest[0] < 0:
-        raise ConfigError(f"{option}: {path.name} begins at {int(rows[0])}, after the prices do", "leave out earlier prices")
+        raise ConfigError(
+            f"{option}: {path.name} begins at {int(rows[0])}, after the prices do",
+            "leave out earlier prices",
+        )
     return tuple(int(prices[row]) for row in newest)
 
 
 def read_owner_transfers(path: Path) -> tuple[OwnerTransfer, ...]:
-    """Read deposits and withdrawals: columns time and amount, in whole coins of the numeraire. Raises ConfigError."""
+    """Read deposits and withdrawals: columns time and amount, in whole coins of the numeraire.
+    Raises ConfigError.
+    """
     polars, option = _polars(), "--flows"
     frame = _frame(polars, path, option)
     if not {"time", "amount"} <= set(frame.columns):
-        raise ConfigError(f"{option}: {path.name} needs columns time and amount; it has {', '.join(frame.columns)[:200]}", FORMAT_HINT)
+        raise ConfigError(
+            f"{option}: {path.name} needs columns time and amount; it has"
+            f" {', '.join(frame.columns)[:200]}",
+            FORMAT_HINT,
+        )
     amounts = frame["amount"]
-    if not amounts.dtype.is_numeric() or amounts.null_count() or not np.isfinite(amounts.to_numpy()).all() or (amounts == 0).any():
-        raise ConfigError(f"{option}: an amount of {path.name} is zero or not a number", "write plain decimals such as -250.5")
+    if (
+        not amounts.dtype.is_numeric()
+        or amounts.null_count()
+        or not np.isfinite(amounts.to_numpy()).all()
+        or (amounts == 0).any()
+    ):
+        raise ConfigError(
+            f"{option}: an amount of {path.name} is zero or not a number",
+            "write plain decimals such as -250.5",
+        )
     times = _seconds(polars, frame["time"], path).to_list()
-    return tuple(OwnerTransfer(int(at_s), Fraction(str(amount))) for at_s, amount in zip(times, amounts.to_list(), strict=True))
+    return tuple(
+        OwnerTransfer(int(at_s), Fraction(str(amount)))
+        for at_s, amount in zip(times, amounts.to_list(), strict=True)
+    )
 
 
 def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
-    """Read funding rates by symbol in file order: columns time, symbol, rate, a share of notional per interval, positive if longs pay
-    shorts.
+    """Read funding rates by symbol in file order: columns time, symbol, rate, a share of notional
+    per interval, positive if longs pay shorts.
 
-    Raises ConfigError like read_table, and for rates that are not a number or beyond the whole notional.
+    Raises ConfigError like read_table, and for rates that are not a number or beyond the whole
+    notional.
     """
     polars, option = _polars(), "--funding"
     frame = _frame(polars, path, option)
     column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
     if column is None or not {"symbol", "rate"} <= set(frame.columns):
         raise ConfigError(
-            f"{option}: {path.name} needs columns time, symbol and rate; it has {', '.join(frame.columns)[:200]}",
+            f"{option}: {path.name} needs columns time, symbol and rate; it has"
+            f" {', '.join(frame.columns)[:200]}",
             "rate is the share of notional that longs pay shorts in an interval, such as 0.0001",
         )
-    frame = frame.with_columns(_seconds(polars, frame[column], path).alias(column), polars.col("symbol").cast(polars.String))
+    frame = frame.with_columns(
+        _seconds(polars, frame[column], path).alias(column),
+        polars.col("symbol").cast(polars.String),
+    )
     _require_unix(frame[column], path)
     for name in ("symbol", "rate"):
         if frame[name].null_count():
             row = int(frame[name].is_null().arg_true()[0])
-            raise ConfigError(f"{option}: {path.name}, row {row + 1}: it has no {name}", "remove rows that say nothing")
+            raise ConfigError(
+                f"{option}: {path.name}, row {row + 1}: it has no {name}",
+                "remove rows that say nothing",
+            )
     if not frame["rate"].dtype.is_numeric():
-        raise ConfigError(f"{option}: {path.name}: column 'rate' holds no numbers", "write plain decimals such as 0.0001")
+        raise ConfigError(
+            f"{option}: {path.name}: column 'rate' holds no numbers",
+            "write plain decimals such as 0.0001",
+        )
     frame = frame.with_columns(polars.col("rate").cast(polars.Float64)).with_row_index("row")
     _require_rates(polars, frame, f"{option}: {path.name}")
-    later = frame.with_columns(polars.col(column).diff().over("symbol").alias("step")).filter(polars.col("step") <= 0)
+    later = frame.with_columns(polars.col(column).diff().over("symbol").alias("step")).filter(
+        polars.col("step") <= 0
+    )
     if later.height:
         word = "twice" if later["step"][0] == 0 else "after a later one"
         raise ConfigError(
-            f"{option}: {path.name}, row {later['row'][0] + 1}: {later['symbol'][0]!r} has that time {word}",
+            f"{option}: {path.name}, row {later['row'][0] + 1}: {later['symbol'][0]!r} has that"
+            f" time {word}",
             "sort the file by time, each time once",
         )
     symbols = frame["symbol"].unique(maintain_order=True).to_list()
     parts = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
     return tuple(
-        FundingRateSeries(str(name), one[column].to_numpy(), one["rate"].to_numpy()) for name, one in zip(symbols, parts, strict=True)
+        FundingRateSeries(str(name), one[column].to_numpy(), one["rate"].to_numpy())
+        for name, one in zip(symbols, parts, strict=True)
     )
 
 
 def _require_rates(polars: Any, frame: Any, where: str) -> None:
     if any(safe_label(symbol, "") != symbol for symbol in frame["symbol"].unique().to_list()):
-        raise ConfigError(f"{where}: a symbol is not a plain name", "use letters, digits and ._- alone, at most 16")
+        raise ConfigError(
+            f"{where}: a symbol is not a plain name",
+            "use letters, digits and ._- alone, at most 16",
+        )
     bad = frame.filter(~(polars.col("rate").abs() <= 1))  # NaN is neither
     if bad.height:
         found = bad["rate"][0]
         message = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {found}"
         if np.isfinite(found):
-            raise ConfigError(f"{message}, more than the whole notional: it looks like percent", "write a share: 0.0001 for 0.01%")
-        raise ConfigError(message, "write a share of notional such as 0.0001; leave the row out if there was none")
+            raise ConfigError(
+                f"{message}, more than the whole notional: it looks like percent",
+                "write a share: 0.0001 for 0.01%",
+            )
+        raise ConfigError(
+            message, "write a share of notional such as 0.0001; leave the row out if there was none"
+        )
 
 
 def _require_unix(times: Any, path: Path) -> None:
     low, high = times.min(), times.max()
     if low is not None and not _EPOCH_S <= int(low) <= int(high) <= _LATEST_S:
-        raise ConfigError(f"{path.name}: times from {low} to {high} are not Unix seconds", "write times such as 2021-04-04T21:00:00Z")
+        raise ConfigError(
+            f"{path.name}: times from {low} to {high} are not Unix seconds",
+            "write times such as 2021-04-04T21:00:00Z",
+        )
 
 
 def _polars() -> Any:
     try:
         return import_module("polars")
     except ImportError:
-        raise ConfigError("price files need the package polars", "pip install 'trimtab[analysis]'") from None
+        raise ConfigError(
+            "price files need the package polars", "pip install 'trimtab[analysis]'"
+        ) from None
 
 
 def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     if not path.is_file():
-        raise ConfigError(f"{option}: {str(path)!r} is not a file", "name a .csv or .parquet file that is there")
+        raise ConfigError(
+            f"{option}: {str(path)!r} is not a file", "name a .csv or .parquet file that is there"
+        )
     reader = {".csv": polars.read_csv, ".parquet": polars.read_parquet}.get(path.suffix.lower())
     if reader is None:
-        raise ConfigError(f"{option}: {path.name} is neither .csv nor .parquet", "write it as one of them, and name it so")
+        raise ConfigError(
+            f"{option}: {path.name} is neither .csv nor .parquet",
+            "write it as one of them, and name it so",
+        )
     try:
-        # infer types from all rows: whole numbers in the first hundred do not make a column of whole numbers
-        frame = polars.read_csv(path, infer_schema_length=None) if reader is polars.read_csv else reader(path)
-    except (Exception, polars.exceptions.PanicException):  # any error that a broken file causes in the library
+        # infer types from all rows: whole numbers in the first hundred do not make a column of
+        # whole numbers
+        frame = (
+            polars.read_csv(path, infer_schema_length=None)
+            if reader is polars.read_csv
+            else reader(path)
+        )
+    except (
+        Exception,
+        polars.exceptions.PanicException,
+    ):  # any error that a broken file causes in the library
         raise ConfigError(f"{option}: {path.name} {why_unreadable(path)}", FORMAT_HINT) from None
     if frame.height == 0:
         raise ConfigError(f"{option}: {path.name} is empty", FORMAT_HINT)
@@ -475,7 +651,9 @@ def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
 def _seconds(polars: Any, times: Any, path: Path) -> Any:
     """Unix seconds of a column of times."""
     if times.null_count():
-        raise ConfigError(f"{path.name}: {times.null_count()} rows have no time", "remove rows that say nothing")
+        raise ConfigError(
+            f"{path.name}: {times.null_count()} rows have no time", "remove rows that say nothing"
+        )
     kind = times.dtype
     if kind.is_integer():
         return times.cast(polars.Int64)
@@ -484,7 +662,10 @@ def _seconds(polars: Any, times: Any, path: Path) -> Any:
     elif kind == polars.Date:
         times = times.cast(polars.Datetime("us"))
     elif not isinstance(kind, polars.Datetime):
-        raise ConfigError(f"{path.name}: its times are neither text nor whole seconds", "write times such as 2021-04-04T21:00:00Z")
+        raise ConfigError(
+            f"{path.name}: its times are neither text nor whole seconds",
+            "write times such as 2021-04-04T21:00:00Z",
+        )
     return times.dt.epoch("s")
 
 
@@ -492,7 +673,8 @@ def _parsed(times: Any, path: Path) -> Any:
     zones = times.str.extract(_ZONE).fill_null("").unique().to_list()
     if len(zones) > 1:
         raise ConfigError(
-            f"{path.name}: times of several zones: {', '.join(sorted(z or 'none' for z in zones))}", "write all of them in UTC"
+            f"{path.name}: times of several zones: {', '.join(sorted(z or 'none' for z in zones))}",
+            "write all of them in UTC",
         )
     plain = times.str.replace(_ZONE, "").str.replace("T", " ", literal=True).str.strip_chars()
     lengths = plain.str.len_chars()
@@ -501,7 +683,10 @@ def _parsed(times: Any, path: Path) -> Any:
     found = whole.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
     if found.null_count():
         row = int(found.is_null().arg_true()[0])
-        raise ConfigError(f"{path.name}, row {row + 1}: its time is none", "write times such as 2021-04-04T21:00:00Z")
+        raise ConfigError(
+            f"{path.name}, row {row + 1}: its time is none",
+            "write times such as 2021-04-04T21:00:00Z",
+        )
     return found - _offset(zones[0])
 
 
@@ -518,22 +703,42 @@ def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTa
     """One row for each time and symbol; the rows of each symbol go forward in time."""
     for name in ("symbol", "close"):
         if frame[name].null_count():
-            raise ConfigError(f"{path.name}: {frame[name].null_count()} rows have no {name}", "remove rows that say nothing")
+            raise ConfigError(
+                f"{path.name}: {frame[name].null_count()} rows have no {name}",
+                "remove rows that say nothing",
+            )
     frame = _numbers(polars, frame, ["close", *({"volume"} & set(frame.columns))], path)
     _require_prices(polars, frame, "close", path)
-    if "volume" in frame.columns and (bad := frame.with_row_index("row").filter(polars.col("volume") < 0)).height:
-        raise ConfigError(f"{path.name}, row {bad['row'][0] + 1}: a volume below zero", "the rows of this file cannot be believed")
+    if (
+        "volume" in frame.columns
+        and (bad := frame.with_row_index("row").filter(polars.col("volume") < 0)).height
+    ):
+        raise ConfigError(
+            f"{path.name}, row {bad['row'][0] + 1}: a volume below zero",
+            "the rows of this file cannot be believed",
+        )
     later = polars.col(time).diff().over("symbol")
-    wrong = frame.with_row_index("row").with_columns(later.alias("step")).filter(polars.col("step") <= 0)
+    wrong = (
+        frame.with_row_index("row")
+        .with_columns(later.alias("step"))
+        .filter(polars.col("step") <= 0)
+    )
     if wrong.height:
         word = "twice" if wrong["step"][0] == 0 else "after a later one"
         raise ConfigError(
-            f"{path.name}, row {wrong['row'][0] + 1}: {str(wrong['symbol'][0])[:16]!r} has that time {word}",
+            f"{path.name}, row {wrong['row'][0] + 1}: {str(wrong['symbol'][0])[:16]!r} has that"
+            f" time {word}",
             "sort the file by time, each time once",
         )
     symbols = frame["symbol"].cast(polars.String).unique(maintain_order=True).to_list()
-    wide = frame.select(time, polars.col("symbol").cast(polars.String), "close").pivot(on="symbol", index=time, values="close").sort(time)
-    return PriceTable(tuple(symbols), wide[time].to_numpy(), wide.select(symbols).to_numpy().astype(np.float64))
+    wide = (
+        frame.select(time, polars.col("symbol").cast(polars.String), "close")
+        .pivot(on="symbol", index=time, values="close")
+        .sort(time)
+    )
+    return PriceTable(
+        tuple(symbols), wide[time].to_numpy(), wide.select(symbols).to_numpy().astype(np.float64)
+    )
 
 
 def _from_wide_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
@@ -543,13 +748,18 @@ def _from_wide_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTa
     for symbol in symbols:
         _require_prices(polars, frame.filter(polars.col(symbol).is_not_null()), symbol, path)
     closes = frame.select(polars.col(symbols).fill_null(float("nan"))).to_numpy().astype(np.float64)
-    return PriceTable(tuple(symbols), frame[time].to_numpy(), closes.reshape(frame.height, len(symbols)))
+    return PriceTable(
+        tuple(symbols), frame[time].to_numpy(), closes.reshape(frame.height, len(symbols))
+    )
 
 
 def _numbers(polars: Any, frame: Any, names: list[str], path: Path) -> Any:
     for name in names:
         if not frame[name].dtype.is_numeric() and frame[name].dtype != polars.Null:
-            raise ConfigError(f"{path.name}: column {name[:16]!r} holds no numbers", "write plain decimals such as 1850.25")
+            raise ConfigError(
+                f"{path.name}: column {name[:16]!r} holds no numbers",
+                "write plain decimals such as 1850.25",
+            )
     return frame.with_columns([polars.col(name).cast(polars.Float64) for name in names])
 
 
@@ -559,7 +769,8 @@ def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
     if bad.height:
         what = bad["symbol"][0] if "symbol" in bad.columns else name
         raise ConfigError(
-            f"{path.name}, row {bad['row'][0] + 1}: {str(what)[:16]!r} has a close of {bad[name][0]}",
+            f"{path.name}, row {bad['row'][0] + 1}: {str(what)[:16]!r} has a close of"
+            f" {bad[name][0]}",
             "a price is above zero; leave the row out if there was none",
         )
 
@@ -569,20 +780,38 @@ def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
 
 def columns_by_token(wanted: BacktestSpec, table: PriceTable) -> dict[str, int]:
     """The table's column of each token, by address; the numeraire has none if closes are in it."""
-    return {address: table.symbols.index(symbol) for address, symbol in wanted.symbols if symbol in table.symbols}
+    return {
+        address: table.symbols.index(symbol)
+        for address, symbol in wanted.symbols
+        if symbol in table.symbols
+    }
 
 
 def select_spec_symbols(wanted: BacktestSpec, table: PriceTable) -> PriceTable:
-    """The table of the portfolio's symbols alone; see PriceTable.only. The numeraire may be missing. Raises ConfigError."""
+    """The table of the portfolio's symbols alone; see PriceTable.only. The numeraire may be
+    missing. Raises ConfigError.
+    """
     money = wanted.portfolio.numeraire.address
-    return table.only([symbol for address, symbol in wanted.symbols if symbol in table.symbols or address != money])
+    return table.only(
+        [
+            symbol
+            for address, symbol in wanted.symbols
+            if symbol in table.symbols or address != money
+        ]
+    )
 
 
-def numeraire_prices(wanted: BacktestSpec, table: PriceTable, closes: NDArray[np.float64], tokens: Sequence[Token]) -> NDArray[np.float64]:
-    """One column of prices in whole coins of the numeraire for each token, from closes in the table's order; NaN if missing."""
+def numeraire_prices(
+    wanted: BacktestSpec, table: PriceTable, closes: NDArray[np.float64], tokens: Sequence[Token]
+) -> NDArray[np.float64]:
+    """One column of prices in whole coins of the numeraire for each token, from closes in the
+    table's order; NaN if missing.
+    """
     columns, ones = columns_by_token(wanted, table), np.ones(len(closes))
     each = {address: closes[:, column] for address, column in columns.items()}
-    found: NDArray[np.float64] = np.column_stack([each.get(token.address, ones) for token in tokens])
+    found: NDArray[np.float64] = np.column_stack(
+        [each.get(token.address, ones) for token in tokens]
+    )
     return found / each.get(wanted.portfolio.numeraire.address, ones)[:, None]
 
 

@@ -50,7 +50,11 @@ class RebalancingPremium:
 
 
 def rebalancing_premium(
-    prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64], bought: Floats | None = None
+    prices: Floats,
+    weights: Floats,
+    cost_shares: Floats,
+    times_s: NDArray[np.int64],
+    bought: Floats | None = None,
 ) -> RebalancingPremium:
     """Compute the premium from `prices[bar, asset]` in one unit and `weights[bar, asset]` held
     after the trades of each bar. `cost_shares[bar]` are the costs of those trades as shares of the
@@ -60,8 +64,13 @@ def rebalancing_premium(
     that do not sum to one, and costs of the whole or more.
     """
     _check(prices, weights, cost_shares, times_s)
-    if bought is not None and not (bought.shape == weights[0].shape and abs(bought.sum() - 1) <= WEIGHT_TOLERANCE):
-        raise ConfigError("harvest: what was bought does not sum to one", "give shares of everything that is held, as of each bar")
+    if bought is not None and not (
+        bought.shape == weights[0].shape and abs(bought.sum() - 1) <= WEIGHT_TOLERANCE
+    ):
+        raise ConfigError(
+            "harvest: what was bought does not sum to one",
+            "give shares of everything that is held, as of each bar",
+        )
     logs = np.diff(np.log(prices), axis=0)
     held, start = weights[:-1], weights[0] if bought is None else bought
     gross = np.log((held * np.exp(logs)).sum(axis=1))
@@ -85,7 +94,9 @@ def rebalancing_premium(
 
 
 def excess_growth_rate(weights: Floats, covariance: Floats) -> float:
-    """½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ) of log returns, per the time unit of the covariance: Fernholz (2002), (1.1.20)."""
+    """½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ) of log returns, per the time unit of the covariance: Fernholz
+    (2002), (1.1.20).
+    """
     return float(weights @ np.diag(covariance) - weights @ covariance @ weights) / 2
 
 
@@ -97,27 +108,46 @@ def _covariance(logs: Floats) -> Floats:
     return found
 
 
-def _check(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64]) -> None:
+def _check(
+    prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64]
+) -> None:
     bars = len(times_s)
-    if bars < 2 or prices.ndim != 2 or weights.shape != prices.shape or len(prices) != bars or cost_shares.shape != (bars,):
+    if (
+        bars < 2
+        or prices.ndim != 2
+        or weights.shape != prices.shape
+        or len(prices) != bars
+        or cost_shares.shape != (bars,)
+    ):
         raise ConfigError(
-            f"harvest: {prices.shape} prices, {weights.shape} weights and {cost_shares.shape} costs for {bars} bars",
+            f"harvest: {prices.shape} prices, {weights.shape} weights and {cost_shares.shape} costs"
+            f" for {bars} bars",
             "give two bars or more, and as many rows of each",
         )
     if not (np.isfinite(prices).all() and (prices > 0).all()):
-        raise ConfigError("harvest: a price is not above zero", "fill what is missing with the newest price before it")
+        raise ConfigError(
+            "harvest: a price is not above zero",
+            "fill what is missing with the newest price before it",
+        )
     if not (np.abs(weights.sum(axis=1) - 1) <= WEIGHT_TOLERANCE).all():
-        raise ConfigError("harvest: weights do not sum to one", "give shares of everything that is held")
+        raise ConfigError(
+            "harvest: weights do not sum to one", "give shares of everything that is held"
+        )
     if not ((cost_shares < 1).all() and np.isfinite(cost_shares).all()):
-        raise ConfigError("harvest: costs are all there was, or no number", "give them as shares of what was held")
+        raise ConfigError(
+            "harvest: costs are all there was, or no number", "give them as shares of what was held"
+        )
 
 
-# --- Simulation results: money exact, paths over the bars as floats, and all data needed to repeat it.
+# --- Simulation results: money exact, paths over the bars as floats, and all data needed to repeat
+# it.
 
 
 @dataclass(frozen=True, slots=True)
 class RebalanceRecord:
-    """One rebalance, at the bar whose prices it was executed at. Values in numeraire base units; gas includes its approvals."""
+    """One rebalance, at the bar whose prices it was executed at. Values in numeraire base units;
+    gas includes its approvals.
+    """
 
     bar: int
     time_s: int
@@ -145,7 +175,9 @@ class AppliedTransfer:
 
 @dataclass(frozen=True, slots=True)
 class YearGain:
-    """Gains less losses realised in a calendar year (UTC) by the run's ledger, numeraire base units, without gas."""
+    """Gains less losses realised in a calendar year (UTC) by the run's ledger, numeraire base
+    units, without gas.
+    """
 
     year: int
     realised: Value

@@ -1,4 +1,6 @@
-"""Simulated SwapRouter02: a multicall on exact pools with payments, swaps, minimums and events; all or nothing."""
+"""Simulated SwapRouter02: a multicall on exact pools with payments, swaps, minimums and events; all
+or nothing.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class TicksExhausted(TransactionReverted):
 
 @dataclass(frozen=True, slots=True)
 class RouterAddresses:
-    """Addresses: the wallet, the router, and the wrapped native coin (empty: nothing is wrapped)."""
+    """Addresses: the wallet, the router, and the wrapped native coin (empty: nothing is
+    wrapped).
+    """
 
     wallet: str
     router: str
@@ -91,7 +95,8 @@ def execute(  # noqa: PLR0913
 ) -> TransactionEffects:
     """Run a transaction of the wallet at `now_s`; `allowances` are the router's, by token.
 
-    Raises TransactionReverted if the contracts would, and TicksExhausted if the ticks that were read do not suffice to decide it.
+    Raises TransactionReverted if the contracts would, and TicksExhausted if the ticks that were
+    read do not suffice to decide it.
     """
     done = TransactionEffects(dict(balances), dict(allowances), dict(pools), place, native_wei)
     if (to, data, value_wei) == (place.wallet, "0x", 0):
@@ -141,7 +146,11 @@ def _multicall(done: TransactionEffects, call: Multicall, value_wei: int, now_s:
 
 def _swap(done: TransactionEffects, call: ExactInputSingle | SwapExactTokens) -> None:
     place = done.place
-    token_in, token_out = pair = (call.token_in, call.token_out) if isinstance(call, ExactInputSingle) else (call.path[0], call.path[-1])
+    token_in, token_out = pair = (
+        (call.token_in, call.token_out)
+        if isinstance(call, ExactInputSingle)
+        else (call.path[0], call.path[-1])
+    )
     pool = _pool(done.pools, call, pair)
     amount_raw = call.amount_in_raw or done.router.get(token_in, 0)
     source = LegFunding.WALLET if call.amount_in_raw else LegFunding.ROUTER
@@ -182,10 +191,14 @@ def _swapped(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Pool]:
     try:
         return pool.swap(token_in, amount_raw)
     except (ContractRevert, BeyondKnownTicks) as error:
-        raise (TicksExhausted if isinstance(error, BeyondKnownTicks) else TransactionReverted)(str(error)) from None
+        raise (TicksExhausted if isinstance(error, BeyondKnownTicks) else TransactionReverted)(
+            str(error)
+        ) from None
 
 
-def _pool(pools: Mapping[str, Pool], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]) -> Pool:
+def _pool(
+    pools: Mapping[str, Pool], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]
+) -> Pool:
     """The pool that the factory has for this call."""
     for pool in pools.values():
         if isinstance(call, SwapExactTokens):
@@ -198,12 +211,18 @@ def _pool(pools: Mapping[str, Pool], call: ExactInputSingle | SwapExactTokens, p
 
 
 def _receive(done: TransactionEffects, token: str, raw: int, sink: LegFunding, pool: str) -> None:
-    into, holder = (done.router, done.place.router) if sink is LegFunding.ROUTER else (done.balances, done.place.wallet)
+    into, holder = (
+        (done.router, done.place.router)
+        if sink is LegFunding.ROUTER
+        else (done.balances, done.place.wallet)
+    )
     into[token] = into.get(token, 0) + raw
     done.transfers.append(Transfer(token, pool, holder, raw))
 
 
-def _pay(done: TransactionEffects, token: str, raw: int, source: LegFunding, pool: str) -> LegFunding:
+def _pay(
+    done: TransactionEffects, token: str, raw: int, source: LegFunding, pool: str
+) -> LegFunding:
     """PeripheryPaymentsExtended.pay: the router's native coin is used first. Returns the payer."""
     router = done.place.router
     if token == done.place.coin and 0 < raw <= done.router_wei:
@@ -256,7 +275,10 @@ def _unwrap_all(done: TransactionEffects, least_raw: int, recipient: str) -> Non
         raise TransactionReverted("Insufficient WETH9")
     if recipient != done.place.wallet:
         raise TransactionReverted(f"native coin for {recipient} is not simulated")
-    pulled = bool(done.transfers) and (done.transfers[-1].sender, done.transfers[-1].recipient) == (done.place.wallet, done.place.router)
+    pulled = bool(done.transfers) and (done.transfers[-1].sender, done.transfers[-1].recipient) == (
+        done.place.wallet,
+        done.place.router,
+    )
     _unwrap(done, done.place.router, done.router, raw)
     done.native_wei += raw
     source = LegFunding.WALLET if pulled else LegFunding.ROUTER
@@ -272,7 +294,9 @@ def _unwrap(done: TransactionEffects, holder: str, held: dict[str, int], raw: in
     done.wrapped.append(Transfer(coin, holder, NATIVE, raw))
 
 
-def _native_leg(coin: str, token_in: str, token_out: str, raw: int, source: LegFunding, sink: LegFunding) -> Leg:
+def _native_leg(
+    coin: str, token_in: str, token_out: str, raw: int, source: LegFunding, sink: LegFunding
+) -> Leg:
     return Leg(
         pool=coin,
         venue=NATIVE_VENUE,
@@ -289,13 +313,22 @@ def _native_leg(coin: str, token_in: str, token_out: str, raw: int, source: LegF
     )
 
 
-def _gas(done: TransactionEffects, balances: Mapping[str, int], allowances: Mapping[str, int], pools: Mapping[str, Pool]) -> int:
+def _gas(
+    done: TransactionEffects,
+    balances: Mapping[str, int],
+    allowances: Mapping[str, int],
+    pools: Mapping[str, Pool],
+) -> int:
     """Return the gas by the planner's model; a pool writes an observation once in a transaction
     that moves its tick.
     """
     units, written = 0, set[str]()
     for before, one in done.met:
         moves = before.observed != one.after.observed
-        units += leg_gas_units(before, one.ticks_crossed, one.steps, moved=moves and before.address not in written)
+        units += leg_gas_units(
+            before, one.ticks_crossed, one.steps, moved=moves and before.address not in written
+        )
         written |= {before.address} if moves else set()
-    return plan_gas_units(GasInputs(balances=balances, allowances=allowances, pools=pools), done.legs, units)
+    return plan_gas_units(
+        GasInputs(balances=balances, allowances=allowances, pools=pools), done.legs, units
+    )

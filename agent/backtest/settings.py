@@ -1,4 +1,6 @@
-"""Backtest settings: the spec (portfolio, policy, limits, strategies), the simulated market, and owner transfers."""
+"""Backtest settings: the spec (portfolio, policy, limits, strategies), the simulated market, and
+owner transfers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,18 @@ from eth_utils.crypto import keccak
 from agent.amm.kinds import FORMS
 from agent.amm.v3.pool import V3Pool
 from agent.errors import ConfigError
-from agent.model import Asset, Destination, ExecutionConfig, Limits, LotMethod, Policy, Portfolio, PriceSource, ReferenceConfig, Trigger
+from agent.model import (
+    Asset,
+    Destination,
+    ExecutionConfig,
+    Limits,
+    LotMethod,
+    Policy,
+    Portfolio,
+    PriceSource,
+    ReferenceConfig,
+    Trigger,
+)
 from agent.model.strategies import CapitalSplit
 from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
 
@@ -30,41 +43,68 @@ EARLIEST_S, LATEST_S = 0, 4_102_444_800
 
 @dataclass(frozen=True, slots=True)
 class OwnerTransfer:
-    """A deposit (above zero) or withdrawal at the first bar from that time on, whole coins of the numeraire."""
+    """A deposit (above zero) or withdrawal at the first bar from that time on, whole coins of the
+    numeraire.
+    """
 
     time_s: int
     amount: Fraction
 
 
 def parse_owner_transfer(text: str) -> OwnerTransfer:
-    """Parse 2021-03-01=+1000, or with a time of day; UTC unless a zone is named. Raises ConfigError."""
+    """Parse 2021-03-01=+1000, or with a time of day; UTC unless a zone is named. Raises
+    ConfigError.
+    """
     when, _, amount = text.partition("=")
     try:
         at = datetime.fromisoformat(when.strip())
-        found = OwnerTransfer(int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()), Fraction(Decimal(amount.strip())))
+        found = OwnerTransfer(
+            int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()),
+            Fraction(Decimal(amount.strip())),
+        )
     except (ValueError, InvalidOperation, OverflowError):
-        raise ConfigError(f"--flow: {text[:40]!r}", "write a time and an amount of the numeraire: 2021-03-01=+1000") from None
+        raise ConfigError(
+            f"--flow: {text[:40]!r}",
+            "write a time and an amount of the numeraire: 2021-03-01=+1000",
+        ) from None
     if found.amount == 0:
-        raise ConfigError(f"--flow: {text[:40]!r} moves nothing", "write an amount above zero, or below it to take out")
+        raise ConfigError(
+            f"--flow: {text[:40]!r} moves nothing",
+            "write an amount above zero, or below it to take out",
+        )
     if abs(found.amount) > MAX_TRANSFER or not EARLIEST_S <= found.time_s <= LATEST_S:
-        raise ConfigError(f"--flow: {text[:40]!r} is beyond any time or amount", "write one such as 2021-03-01=+1000")
+        raise ConfigError(
+            f"--flow: {text[:40]!r} is beyond any time or amount",
+            "write one such as 2021-03-01=+1000",
+        )
     return found
 
 
-def transfers_by_bar(flows: Sequence[OwnerTransfer], times_s: Sequence[int]) -> tuple[tuple[int, Fraction], ...]:
-    """(bar, whole coins) in the order of time. Raises ConfigError for one outside the simulation."""
+def transfers_by_bar(
+    flows: Sequence[OwnerTransfer], times_s: Sequence[int]
+) -> tuple[tuple[int, Fraction], ...]:
+    """(bar, whole coins) in the order of time. Raises ConfigError for one outside the
+    simulation.
+    """
     found = []
     for flow in sorted(flows, key=lambda one: one.time_s):
         if not times_s[0] < flow.time_s <= times_s[-1]:
             when = datetime.fromtimestamp(flow.time_s, UTC).isoformat(sep=" ")
-            raise ConfigError(f"--flow: {when} is not within the simulation", "--value sets the initial balance")
+            raise ConfigError(
+                f"--flow: {when} is not within the simulation", "--value sets the initial balance"
+            )
         bar = next(number for number, at_s in enumerate(times_s) if at_s >= flow.time_s)
         found.append((bar, flow.amount))
     return tuple(found)
 
 
 def apply_transfer(
-    balances: Mapping[str, int], prices: Mapping[str, Price], value: Value, way: str, money: str, assets: Collection[str]
+    balances: Mapping[str, int],
+    prices: Mapping[str, Price],
+    value: Value,
+    way: str,
+    money: str,
+    assets: Collection[str],
 ) -> dict[str, int]:
     """Return balances after a transfer of that value (signed numeraire base units), each rounded
     against the wallet. The numeraire `money` is transferred; a withdrawal takes a shortfall of it
@@ -74,10 +114,17 @@ def apply_transfer(
     found = dict(balances)
     whole = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
     if value <= -whole:
-        raise ConfigError("--flow: a withdrawal takes all that there is, or more", "leave something in the portfolio")
+        raise ConfigError(
+            "--flow: a withdrawal takes all that there is, or more",
+            "leave something in the portfolio",
+        )
     rest, among = value, [token for token in assets if balances[token] > 0]
     if way == IN_NUMERAIRE:
-        taken = floor_int(value / prices[money]) if value > 0 else -min(balances[money], ceil_int(-value / prices[money]))
+        taken = (
+            floor_int(value / prices[money])
+            if value > 0
+            else -min(balances[money], ceil_int(-value / prices[money]))
+        )
         found[money] += taken
         rest = min(Fraction(0), value - taken * prices[money]) if value < 0 else Fraction(0)
         among = [token for token, raw in found.items() if token != money and raw > 0]
@@ -113,7 +160,8 @@ PERMISSIVE_LIMITS = Limits(
     max_live_value=None,
     token_screen=None,
 )
-"""Every limit off but that of price impact, at half of the price: without it and slippage no minimum would bind a swap."""
+"""Every limit off but that of price impact, at half of the price: without it and slippage no
+minimum would bind a swap."""
 
 
 def simulated_address(name: str) -> str:
@@ -127,7 +175,9 @@ WALLET = simulated_address("wallet")
 
 @dataclass(frozen=True, slots=True)
 class TaxRule:
-    """Lot rule of sales, and the largest gain of a year in numeraire base units (None: no limit)."""
+    """Lot rule of sales, and the largest gain of a year in numeraire base units (None: no
+    limit).
+    """
 
     method: LotMethod = LotMethod.FIFO
     year_limit: Value | None = None
@@ -191,15 +241,23 @@ class SimulationSettings:
         if self.pool not in FORMS:
             raise ConfigError(f"--pool: {self.pool!r}", f"choose from {', '.join(FORMS)}")
         if not 0 <= self.fee_pips < PIPS // 2:
-            raise ConfigError(f"--cost: {100 * self.fee_pips / PIPS:g}%", "a fee is at least 0 and below 50%, such as 30bps")
+            raise ConfigError(
+                f"--cost: {100 * self.fee_pips / PIPS:g}%",
+                "a fee is at least 0 and below 50%, such as 30bps",
+            )
         for option, amount in (("--depth", self.depth), ("--value", self.start_value)):
             if amount <= 0:
-                raise ConfigError(f"{option}: {float(amount):g} is nothing", "write an amount of the numeraire above zero, such as 10000")
+                raise ConfigError(
+                    f"{option}: {float(amount):g} is nothing",
+                    "write an amount of the numeraire above zero, such as 10000",
+                )
         for option, number in (("--latency", self.latency_bars), ("--seed", self.seed)):
             if number < 0:
                 raise ConfigError(f"{option}: {number}", "write a whole number, 0 or more")
         if self.flows_in not in TRANSFER_MODES:
-            raise ConfigError(f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(TRANSFER_MODES)}")
+            raise ConfigError(
+                f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(TRANSFER_MODES)}"
+            )
         if self.gone not in (HALT, LEAVE):
             raise ConfigError(f"--gone: {self.gone!r}", f"choose {HALT} or {LEAVE}")
 
@@ -226,16 +284,28 @@ def make_spec(  # noqa: PLR0913
         whole = sum(targets.values())
         rest = f"{abs(BPS - whole) / 100:g}% {'are missing' if whole < BPS else 'are too much'}"
         raise ConfigError(
-            f"--target: sums to {whole / 100:g}%, not 100%", f"{rest}; a bare number is percent, such as BTC=50,ETH=30,USD=20"
+            f"--target: sums to {whole / 100:g}%, not 100%",
+            f"{rest}; a bare number is percent, such as BTC=50,ETH=30,USD=20",
         )
     symbols = list(dict.fromkeys((*targets, numeraire)))
-    for option, names in (("--decimals", (*(decimals or {}),)), ("--pool-state", tuple(symbol for pair in pairs for symbol in pair))):
+    for option, names in (
+        ("--decimals", (*(decimals or {}),)),
+        ("--pool-state", tuple(symbol for pair in pairs for symbol in pair)),
+    ):
         if strange := [name for name in names if name not in symbols]:
-            raise ConfigError(f"{option}: {strange[0]!r} is none of the portfolio", f"choose from {', '.join(symbols)}")
+            raise ConfigError(
+                f"{option}: {strange[0]!r} is none of the portfolio",
+                f"choose from {', '.join(symbols)}",
+            )
     known, addresses = decimals or {}, _addresses(symbols, pairs)
-    tokens = {symbol: Token(addresses[symbol], symbol, known.get(symbol, DECIMALS)) for symbol in symbols}
+    tokens = {
+        symbol: Token(addresses[symbol], symbol, known.get(symbol, DECIMALS)) for symbol in symbols
+    }
     if native and native not in tokens:
-        raise ConfigError(f"--native: {native!r} is none of the portfolio", f"choose from {', '.join(tokens)}, or give it a target")
+        raise ConfigError(
+            f"--native: {native!r} is none of the portfolio",
+            f"choose from {', '.join(tokens)}, or give it a target",
+        )
     money = tokens[numeraire]
     portfolio = Portfolio(
         numeraire=money,
@@ -244,19 +314,35 @@ def make_spec(  # noqa: PLR0913
         wrapped_native=tokens[native or numeraire].address,
     )
     policy = Policy(trigger, destination, cooldown_s)
-    reference = ReferenceConfig((PriceSource.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1)
-    execution = ExecutionConfig(ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,))
-    return simulated_spec(BacktestSpec(portfolio, policy, reference, limits, execution, (), gas_priced=bool(native)))
+    reference = ReferenceConfig(
+        (PriceSource.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1
+    )
+    execution = ExecutionConfig(
+        ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,)
+    )
+    return simulated_spec(
+        BacktestSpec(portfolio, policy, reference, limits, execution, (), gas_priced=bool(native))
+    )
 
 
 def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Addresses derived from the names, reassigned in rising order where pools need one."""
     found = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
     try:
-        order = tuple(TopologicalSorter({symbol: [low for low, high in pairs if high == symbol] for symbol in symbols}).static_order())
+        order = tuple(
+            TopologicalSorter(
+                {symbol: [low for low, high in pairs if high == symbol] for symbol in symbols}
+            ).static_order()
+        )
     except CycleError:
-        raise ConfigError("--pool-state: no order of tokens fits all these pools", "name each pool's token0 first") from None
-    return dict(zip(order, sorted(found.values(), key=lambda one: int(one, 16)), strict=True)) if pairs else found
+        raise ConfigError(
+            "--pool-state: no order of tokens fits all these pools", "name each pool's token0 first"
+        ) from None
+    return (
+        dict(zip(order, sorted(found.values(), key=lambda one: int(one, 16)), strict=True))
+        if pairs
+        else found
+    )
 
 
 def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
@@ -266,19 +352,36 @@ def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
     portfolio = wanted.portfolio
     if portfolio.positions or portfolio.lp_targets:
         raise ConfigError(
-            "liquidity positions are not simulated", "leave portfolio.positions and lp.targets out of the config of a backtest"
+            "liquidity positions are not simulated",
+            "leave portfolio.positions and lp.targets out of the config of a backtest",
         )
     assets = tuple(_with_feed(asset) for asset in portfolio.assets)
     renamed = {old.feed: new.feed for old, new in zip(portfolio.assets, assets, strict=True)}
-    ages = tuple((new, age_s) for old, age_s in wanted.reference.feed_ages if (new := renamed.get(old)) is not None)
+    ages = tuple(
+        (new, age_s)
+        for old, age_s in wanted.reference.feed_ages
+        if (new := renamed.get(old)) is not None
+    )
     tokens = (*(asset.token for asset in assets), *portfolio.hubs)
     return BacktestSpec(
         portfolio=_replaced(portfolio, assets),
         policy=wanted.policy,
-        reference=ReferenceConfig((PriceSource.FEED,), wanted.reference.twap_window_s, wanted.reference.feed_max_age_s, ages),
-        limits=replace(wanted.limits, native_top_up_wei=None),  # native coin is held outside the portfolio, and suffices
+        reference=ReferenceConfig(
+            (PriceSource.FEED,),
+            wanted.reference.twap_window_s,
+            wanted.reference.feed_max_age_s,
+            ages,
+        ),
+        limits=replace(
+            wanted.limits, native_top_up_wei=None
+        ),  # native coin is held outside the portfolio, and suffices
         execution=ExecutionConfig(
-            ROUTER_KIND, ROUTER, wanted.execution.deadline_s, wanted.execution.expire_blocks, (ROUTER,), pace=wanted.execution.pace
+            ROUTER_KIND,
+            ROUTER,
+            wanted.execution.deadline_s,
+            wanted.execution.expire_blocks,
+            (ROUTER,),
+            pace=wanted.execution.pace,
         ),
         symbols=tuple((token.address, token.symbol) for token in tokens),
         split=wanted.split,
@@ -290,12 +393,24 @@ def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
 def _with_feed(asset: Asset) -> Asset:
     feed = simulated_address(f"feed {asset.token.address}")
     return Asset(
-        asset.token, asset.target_bps, asset.reserve_raw, feed, rebasing_bps=asset.rebasing_bps, band=asset.band, max_bps=asset.max_bps
+        asset.token,
+        asset.target_bps,
+        asset.reserve_raw,
+        feed,
+        rebasing_bps=asset.rebasing_bps,
+        band=asset.band,
+        max_bps=asset.max_bps,
     )
 
 
 def _replaced(portfolio: Portfolio, assets: tuple[Asset, ...]) -> Portfolio:
     feeds = tuple((hub.address, simulated_address(f"feed {hub.address}")) for hub in portfolio.hubs)
     return Portfolio(
-        portfolio.numeraire, assets, portfolio.hubs, portfolio.wrapped_native, feeds, weights=portfolio.weights, orders=portfolio.orders
+        portfolio.numeraire,
+        assets,
+        portfolio.hubs,
+        portfolio.wrapped_native,
+        feeds,
+        weights=portfolio.weights,
+        orders=portfolio.orders,
     )

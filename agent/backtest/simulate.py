@@ -29,9 +29,23 @@ from agent.backtest.data import (
     select_spec_symbols,
 )
 from agent.backtest.data import funding_digest as digest_of_funding
-from agent.backtest.paths import TargetBands, TaxLotLedger, portfolio_paths, premium_of_simulation, target_bands, time_weighted_returns
+from agent.backtest.paths import (
+    TargetBands,
+    TaxLotLedger,
+    portfolio_paths,
+    premium_of_simulation,
+    target_bands,
+    time_weighted_returns,
+)
 from agent.backtest.result import DelistedHolding, RebalanceRecord, SimulationResult
-from agent.backtest.settings import IN_NUMERAIRE, LEAVE, ROUTER, WALLET, BacktestSpec, SimulationSettings
+from agent.backtest.settings import (
+    IN_NUMERAIRE,
+    LEAVE,
+    ROUTER,
+    WALLET,
+    BacktestSpec,
+    SimulationSettings,
+)
 from agent.backtest.world import (
     CHAIN_ID,
     EndOfPrices,
@@ -96,7 +110,13 @@ class SimulatedBalances(BalanceStore):
 
     db: MemoryDatabase
 
-    def record(self, snapshot: Snapshot, balances: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
+    def record(
+        self,
+        snapshot: Snapshot,
+        balances: Mapping[str, int],
+        flows: Sequence[ExternalTransfer],
+        turn: int,
+    ) -> bool:
         """See BalanceStore."""
         key = "balances"
         if not flows and self.db.answers.get(key) == balances:
@@ -128,9 +148,15 @@ class NoPrices(PriceStore):
 
 
 def simulation_store(coin: str, keeps_prices: bool) -> Store:
-    """Open a store in memory that leaves out what a simulation does not need; without `keeps_prices` prices too."""
+    """Open a store in memory that leaves out what a simulation does not need; without
+    `keeps_prices` prices too.
+    """
     store = open_memory_store(CHAIN_ID, WALLET, coin)
-    store.journal, store.balances, store.valuations = SimulatedIntents(store.db), SimulatedBalances(store.db), NoValuations(store.db)
+    store.journal, store.balances, store.valuations = (
+        SimulatedIntents(store.db),
+        SimulatedBalances(store.db),
+        NoValuations(store.db),
+    )
     if not keeps_prices:
         store.prices = NoPrices(store.db)
     return store
@@ -153,7 +179,9 @@ class SimulationContext:
 @contextmanager
 def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     """Open a context with its own store, deleted afterwards. The world is at a bar."""
-    store = simulation_store(world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted))
+    store = simulation_store(
+        world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted)
+    )
     try:
         store.balances.record_prior_day((), 0)  # an unused wallet
         yield _build_context(world, store)
@@ -163,30 +191,54 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
 
 def _needs_price_history(wanted: BacktestSpec) -> bool:
     """True if a trigger or allocator of this policy needs recorded prices."""
-    chosen = wanted.portfolio.weights is not None or any(one.allocator for one in (wanted.split.strategies if wanted.split else ()))
+    chosen = wanted.portfolio.weights is not None or any(
+        one.allocator for one in (wanted.split.strategies if wanted.split else ())
+    )
     return chosen or required_history_s(wanted.policy, wanted.split) > 0
 
 
 def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
     wanted = world.wanted
-    reach_s = (world.settings.latency_bars + 1) * world.table.interval_s if world.settings.latency_bars else 0
+    reach_s = (
+        (world.settings.latency_bars + 1) * world.table.interval_s
+        if world.settings.latency_bars
+        else 0
+    )
     execution = replace(wanted.execution, deadline_s=wanted.execution.deadline_s + reach_s)
 
     taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        if world.flowed and any(flow.is_open for flow in history.flows):  # classify the owner's transfers at once
+        if world.flowed and any(
+            flow.is_open for flow in history.flows
+        ):  # classify the owner's transfers at once
             store.balances.classify(None, None, snapshot.now_s)
             history = store.budgets.history(snapshot.head.timestamp_s)
-        bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
-        left = [ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more") for token in sorted(world.gone)]
-        return assemble_input(bare, read_memory(bare, store, taxes.state(snapshot.head.timestamp_s), left))
+        bare = StepInput(
+            snapshot,
+            wanted.portfolio,
+            wanted.policy,
+            wanted.reference,
+            wanted.limits,
+            execution,
+            history,
+            split=wanted.split,
+        )
+        left = [
+            ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more")
+            for token in sorted(world.gone)
+        ]
+        return assemble_input(
+            bare, read_memory(bare, store, taxes.state(snapshot.head.timestamp_s), left)
+        )
 
     chain = SimulatedChain(world)
     chance = random.Random(world.settings.seed).random
     tokens = tuple(token.address for token in world.tokens)
     weth, ceiling_wei = wanted.portfolio.wrapped_native, wanted.limits.gas_price_wei
-    rules = SigningRules(CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, ceiling_wei, wrapped_native=weth)
+    rules = SigningRules(
+        CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, ceiling_wei, wrapped_native=weth
+    )
     patience = Patience(
         confirmations=1,
         poll_s=1.0,
@@ -196,16 +248,31 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
         gas_per_day_wei=wanted.limits.gas_per_day_wei,
     )
     signer = NullSigner(rules, partial(signable_nonces, store.journal))
-    executor = JournaledExecutor(Submitter(store.journal, store.budgets, signer, chain, world, patience, lambda: False))
-    readers = StepReaders(ReplayReader(world), assemble, store.budgets.history, SimulatedEvidence(world), world, chance)
-    return SimulationContext(world, store, readers, StepActors(executor, SimulatedComposer(chain, WALLET, world), lambda _: True))
+    executor = JournaledExecutor(
+        Submitter(store.journal, store.budgets, signer, chain, world, patience, lambda: False)
+    )
+    readers = StepReaders(
+        ReplayReader(world),
+        assemble,
+        store.budgets.history,
+        SimulatedEvidence(world),
+        world,
+        chance,
+    )
+    return SimulationContext(
+        world,
+        store,
+        readers,
+        StepActors(executor, SimulatedComposer(chain, WALLET, world), lambda _: True),
+    )
 
 
 # --- Skipping of quiet bars: those at which a step would certainly hold, by prices and times alone.
 
 
 BAND_MARGIN = 1e-6
-"""Distance to a band's edge, as a share of the portfolio, below which the exact step decides: far above what floats lose."""
+"""Distance to a band's edge, as a share of the portfolio, below which the exact step decides: far
+above what floats lose."""
 AT_ONCE = 0
 
 
@@ -228,7 +295,9 @@ class DueBarFinder:
         portfolio, trigger = world.wanted.portfolio, world.wanted.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
         self._prices = numeraire_prices(world.wanted, world.table, world.closes, tokens)
-        edges = [band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets]
+        edges = [
+            band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets
+        ]
         self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
         named = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
         used = [world.columns[one] for one in named if one in world.columns]
@@ -239,7 +308,9 @@ class DueBarFinder:
         if outcome is None or outcome.kind is OutcomeKind.HALT:
             return
         waits = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
-        done = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE) and (outcome.decided.reviewed or waits)
+        done = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE) and (
+            outcome.decided.reviewed or waits
+        )
         self._due_s = outcome.decided.next_s or AT_ONCE if done else AT_ONCE
 
     def next_bar(self, after: int) -> int:
@@ -272,31 +343,51 @@ class DueBarFinder:
     def _due_bars(self, start: int, end: int) -> NDArray[np.bool_]:
         stale = self._stale[start:end]
         begins = stale if self._leaves else stale & ~self._stale[start - 1 : end - 1]
-        due = self._world.table.times_s[start:end] >= self._due_s if self._by_time else self._outside(start, end, BAND_MARGIN)
+        due = (
+            self._world.table.times_s[start:end] >= self._due_s
+            if self._by_time
+            else self._outside(start, end, BAND_MARGIN)
+        )
         found: NDArray[np.bool_] = (due & ~stale) | begins
         return found
 
     def _outside(self, start: int, end: int, margin: float) -> NDArray[np.bool_]:
         """Mask of bars with a weight beyond its band, or closer to an edge than `margin`."""
         portfolio, balances = self._world.wanted.portfolio, self._world.wallet.balances
-        held = np.array([balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets])
+        held = np.array(
+            [balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets]
+        )
         values = held * self._prices[start:end]
         weights = values / values.sum(axis=1, keepdims=True)
-        found: NDArray[np.bool_] = ((weights < self._bands[:, 0] + margin) | (weights > self._bands[:, 1] - margin)).any(axis=1)
+        found: NDArray[np.bool_] = (
+            (weights < self._bands[:, 0] + margin) | (weights > self._bands[:, 1] - margin)
+        ).any(axis=1)
         return found
 
 
 def _may_skip_bars(world: SimulatedWorld) -> bool:
-    """True if only bands around fixed targets, or one schedule without jitter, can make this policy act, with no other state."""
+    """True if only bands around fixed targets, or one schedule without jitter, can make this policy
+    act, with no other state.
+    """
     wanted = world.wanted
     portfolio, limits, trigger = wanted.portfolio, wanted.limits, wanted.policy.trigger
     known = is_plain(trigger)
     if schedules_of(trigger):  # any bar may exceed a maximum weight
-        known = known and wanted.policy.jitter_bps == 0 and all(asset.max_bps is None for asset in portfolio.assets)
+        known = (
+            known
+            and wanted.policy.jitter_bps == 0
+            and all(asset.max_bps is None for asset in portfolio.assets)
+        )
     plain = known and wanted.split is None and wanted.policy.only is None
-    fixed = portfolio.weights is None and not portfolio.orders.terms and wanted.execution.pace.style is ExecutionStyle.MARKET
+    fixed = (
+        portfolio.weights is None
+        and not portfolio.orders.terms
+        and wanted.execution.pace.style is ExecutionStyle.MARKET
+    )
     whole = all(asset.reserve_raw == 0 for asset in portfolio.assets)
-    pegged = limits.depeg_bps is not None and any(is_dollar(a.token) and a.token.address in world.columns for a in portfolio.assets)
+    pegged = limits.depeg_bps is not None and any(
+        is_dollar(a.token) and a.token.address in world.columns for a in portfolio.assets
+    )
     return plain and fixed and whole and not pegged
 
 
@@ -317,7 +408,15 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
         price, value = world.prices[token.address], raw * world.prices[token.address]
         at_s = int(world.table.times_s[world.newest[world.bar, column]])
         found.append(
-            DelistedHolding(token.label, token.decimals, raw, price, at_s, value, value / final_value if final_value > 0 else None)
+            DelistedHolding(
+                token.label,
+                token.decimals,
+                raw,
+                price,
+                at_s,
+                value,
+                value / final_value if final_value > 0 else None,
+            )
         )
     return tuple(found)
 
@@ -327,15 +426,18 @@ def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
     day = datetime.fromtimestamp(one.time_s, UTC).strftime("%Y-%m-%d %H:%M")
     share = "" if one.share is None else f", {float(100 * one.share):.2f} % of the final value"
     return (
-        f"{decimal_text(one.raw, one.decimals)} {one.symbol} have no price after {day} UTC: valued at the last price, "
-        f"{price_text(one.price, one.decimals, decimals, 6)} {money}, they are {value_text(one.value, decimals, SHOWN)} {money}{share}"
+        f"{decimal_text(one.raw, one.decimals)} {one.symbol} have no price after {day} UTC: valued"
+        f" at the last price, {price_text(one.price, one.decimals, decimals, 6)} {money}, they are"
+        f" {value_text(one.value, decimals, SHOWN)} {money}{share}"
     )
 
 
 # --- Funding of a finished simulation: the carry of each symbol, and notes on missing data.
 
 
-def funding_of_holdings(world: SimulatedWorld, series: Sequence[FundingRateSeries]) -> tuple[FundingSummary, tuple[str, ...]]:
+def funding_of_holdings(
+    world: SimulatedWorld, series: Sequence[FundingRateSeries]
+) -> tuple[FundingSummary, tuple[str, ...]]:
     """Return the carry of each series, in order, and notes; symbols outside the portfolio count
     zero.
     """
@@ -349,15 +451,26 @@ def funding_of_holdings(world: SimulatedWorld, series: Sequence[FundingRateSerie
         if token is None:
             notes.append(f"funding: {one.symbol} is not held, its rates count zero")
         elif (stood := _count_missing_prices(world, one)) > 0:
-            notes.append(f"funding: at {stood} times {one.symbol} had no price; the last price was used")
+            notes.append(
+                f"funding: at {stood} times {one.symbol} had no price; the last price was used"
+            )
     with_rates = {one.symbol for one in series} | {world.money.symbol}
-    without = [asset.token.symbol for asset in world.wanted.portfolio.assets if asset.token.symbol not in with_rates]
+    without = [
+        asset.token.symbol
+        for asset in world.wanted.portfolio.assets
+        if asset.token.symbol not in with_rates
+    ]
     if without:
-        notes.append(f"funding: no rates of {', '.join(without)}, what a short of it would have got is not known")
+        notes.append(
+            f"funding: no rates of {', '.join(without)}, what a short of it would have got is not"
+            " known"
+        )
     return FundingSummary(tuple(carries), digest_of_funding(series)), tuple(notes)
 
 
-def _held_value(world: SimulatedWorld, token: Token | None, told_from: NDArray[np.int64], bar: int) -> Value:
+def _held_value(
+    world: SimulatedWorld, token: Token | None, told_from: NDArray[np.int64], bar: int
+) -> Value:
     """Value of its holding after that bar, at the bar's price."""
     if token is None:
         return Fraction(0)
@@ -369,7 +482,14 @@ def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> i
     """Number of times of the series for which an older price was used."""
     if series.symbol not in world.table.symbols:
         return 0
-    bars = np.searchsorted(world.table.times_s, series.times_s[rates_within(series, world.table.times_s)], side="right") - 1
+    bars = (
+        np.searchsorted(
+            world.table.times_s,
+            series.times_s[rates_within(series, world.table.times_s)],
+            side="right",
+        )
+        - 1
+    )
     return int(np.isnan(world.table.closes[bars, world.table.symbols.index(series.symbol)]).sum())
 
 
@@ -377,7 +497,16 @@ Progress = Callable[[int, int], None]
 """Called with the number of finished bars and of all bars."""
 LONGEST = 200
 LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
-__all__ = ["Progress", "RebalanceRecord", "SimulationResult", "SimulationRun", "open_run", "parameter_texts", "simulate", "spec_digest"]
+__all__ = [
+    "Progress",
+    "RebalanceRecord",
+    "SimulationResult",
+    "SimulationRun",
+    "open_run",
+    "parameter_texts",
+    "simulate",
+    "spec_digest",
+]
 
 
 def simulate(
@@ -407,9 +536,13 @@ def simulate(
 
 
 class SimulationRun:
-    """A simulation in progress: each `next` advances to the next bar to evaluate. A context manager that closes its store."""
+    """A simulation in progress: each `next` advances to the next bar to evaluate. A context manager
+    that closes its store.
+    """
 
-    def __init__(self, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings) -> None:
+    def __init__(
+        self, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings
+    ) -> None:
         self.world = _world(wanted, table, settings)
         self.outcome: StepOutcome | None = None
         self._context = open_simulation(self.world)
@@ -431,7 +564,15 @@ class SimulationRun:
         """Evaluate the next bar; return False at the end."""
         world, every = self.world, self.world.settings.looks_at_all
         begun = self._evaluated > 0
-        bar = world.bar if not begun else world.bar + 1 if every else min(self._quiet.next_bar(world.bar), world.next_transfer_bar())
+        bar = (
+            world.bar
+            if not begun
+            else (
+                world.bar + 1
+                if every
+                else min(self._quiet.next_bar(world.bar), world.next_transfer_bar())
+            )
+        )
         if begun and not every:
             self._halted += self._quiet.halted(world.bar + 1, bar)
             _count(self._kept, "policy.trigger", self._quiet.count_waiting(world.bar + 1, bar))
@@ -458,8 +599,13 @@ class SimulationRun:
         drifts, wanted = outcome.decided.drifts, self.world.wanted
         banded = has_band(wanted.policy.trigger) and wanted.split is None
         if drifts:
-            aims = target_bands(self.world.bar, drifts, banded or isinstance(wanted.policy.trigger, NoTradeZone))
-            if not self._aims or (aims.targets, aims.bands) != (self._aims[-1].targets, self._aims[-1].bands):
+            aims = target_bands(
+                self.world.bar, drifts, banded or isinstance(wanted.policy.trigger, NoTradeZone)
+            )
+            if not self._aims or (aims.targets, aims.bands) != (
+                self._aims[-1].targets,
+                self._aims[-1].bands,
+            ):
                 self._aims.append(aims if self._aims else replace(aims, bar=0))
         self._halted += outcome.kind is OutcomeKind.HALT
         if outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
@@ -479,7 +625,9 @@ class SimulationRun:
         paths, flows, fills = portfolio_paths(world, self._aims), tuple(world.flowed), world.fills
         rebalances = _rebalances(world, fills)
         scale = 10**money.decimals
-        shares = [one.turnover / (Fraction(float(paths.equity[one.bar])) * scale) for one in rebalances]
+        shares = [
+            one.turnover / (Fraction(float(paths.equity[one.bar])) * scale) for one in rebalances
+        ]
         start = world.settings.start_value * scale
         twr, hold_twr = time_weighted_returns(world, start, flows)
         final = world.value(world.wallet.balances) - world.gas_paid
@@ -506,7 +654,11 @@ class SimulationRun:
             evaluated=self._evaluated,
             halted=self._halted,
             refused=tuple(sorted(self._refused.items())),
-            notes=(*world.table.notes, *self._ended, *(format_delisted(one, money.symbol, money.decimals) for one in gone)),
+            notes=(
+                *world.table.notes,
+                *self._ended,
+                *(format_delisted(one, money.symbol, money.decimals) for one in gone),
+            ),
             config_hash=spec_digest(wanted, world.settings),
             data_hash=world.table.digest,
             seed=world.settings.seed,
@@ -527,7 +679,9 @@ class SimulationRun:
         )
 
 
-def open_run(wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings) -> SimulationRun:
+def open_run(
+    wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings
+) -> SimulationRun:
     """Open a simulation to run bar by bar."""
     return SimulationRun(wanted, table, settings)
 
@@ -537,16 +691,35 @@ def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]
     found = []
     for one in fields(settings):
         value = getattr(settings, one.name)
-        text = repr(tuple(value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
-        found.append((one.name, text if len(text) <= LONGEST else f"sha256 {sha256(text.encode()).hexdigest()}"))
+        text = (
+            repr(tuple(value))
+            if isinstance(value, Sequence) and not isinstance(value, str)
+            else str(value)
+        )
+        found.append(
+            (
+                one.name,
+                text if len(text) <= LONGEST else f"sha256 {sha256(text.encode()).hexdigest()}",
+            )
+        )
     return tuple(found)
 
 
 def spec_digest(wanted: BacktestSpec, settings: SimulationSettings) -> str:
     """SHA-256 of spec and market, without `looks_at_all`, which does not change the result."""
-    parts = (wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, wanted.execution, wanted.split)
+    parts = (
+        wanted.portfolio,
+        wanted.policy,
+        wanted.reference,
+        wanted.limits,
+        wanted.execution,
+        wanted.split,
+    )
     texts = [codec.dumps(part) for part in parts if part is not None]
-    texts += [repr(wanted.tax), *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all")]
+    texts += [
+        repr(wanted.tax),
+        *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all"),
+    ]
     return sha256("\n".join(texts).encode()).hexdigest()
 
 
@@ -555,10 +728,19 @@ def _world(wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings
     used = select_spec_symbols(wanted, table)
     if not isinstance(settings.gas_wei, int):
         if len(settings.gas_wei) != table.bars:
-            raise ConfigError(f"gas prices for {len(settings.gas_wei)} bars, and the table has {table.bars}")
+            raise ConfigError(
+                f"gas prices for {len(settings.gas_wei)} bars, and the table has {table.bars}"
+            )
         settings = replace(settings, gas_wei=tuple(settings.gas_wei)[table.bars - used.bars :])
-    if settings.flows and settings.flows_in == IN_NUMERAIRE and all(asset.token != money for asset in wanted.portfolio.assets):
-        raise ConfigError(f"--flow: {money.symbol} is not an asset of the portfolio", "let it come and go pro rata: --flows-in pro-rata")
+    if (
+        settings.flows
+        and settings.flows_in == IN_NUMERAIRE
+        and all(asset.token != money for asset in wanted.portfolio.assets)
+    ):
+        raise ConfigError(
+            f"--flow: {money.symbol} is not an asset of the portfolio",
+            "let it come and go pro rata: --flows-in pro-rata",
+        )
     world = SimulatedWorld(wanted, used, settings, SimulatedWallet({}, {}))
     world.advance_to(0)
     world.wallet.balances = balances_at_targets(world)
@@ -578,7 +760,11 @@ def _rebalances(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceReco
         gas += fill.gas
         if fill.swap:
             time_s = int(world.table.times_s[fill.bar])
-            found.append(RebalanceRecord(fill.bar, time_s, fill.turnover, fill.fees, fill.impact, gas, fill.succeeded))
+            found.append(
+                RebalanceRecord(
+                    fill.bar, time_s, fill.turnover, fill.fees, fill.impact, gas, fill.succeeded
+                )
+            )
             gas = Fraction(0)
     return tuple(found)
 

@@ -38,7 +38,9 @@ class ChunkWorker(Protocol[C_contra, R_co]):
         """Result of a chunk."""
 
 
-def run_in_processes(job: ChunkWorker[C, R], chunks: Sequence[C], processes: int, lost: str) -> Iterator[tuple[C, R]]:
+def run_in_processes(
+    job: ChunkWorker[C, R], chunks: Sequence[C], processes: int, lost: str
+) -> Iterator[tuple[C, R]]:
     """Yield the chunks with their results, in order of completion, from that many processes.
 
     Raises the errors of a chunk; Retryable saying `lost` for a process that died.
@@ -57,7 +59,9 @@ def run_in_processes(job: ChunkWorker[C, R], chunks: Sequence[C], processes: int
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     yield waiting.pop(future), future.result()
         except BrokenProcessPool:
-            raise Retryable(lost, "run the same command again, with fewer --cores if memory is short") from None
+            raise Retryable(
+                lost, "run the same command again, with fewer --cores if memory is short"
+            ) from None
         finally:
             for future in waiting:
                 future.cancel()
@@ -65,7 +69,9 @@ def run_in_processes(job: ChunkWorker[C, R], chunks: Sequence[C], processes: int
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Block Ctrl-C in processes started inside, which a terminal signals too: their parent ends them."""
+    """Block Ctrl-C in processes started inside, which a terminal signals too: their parent ends
+    them.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -77,7 +83,9 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _begin(job: ChunkWorker[Any, Any]) -> None:
-    """Set up a new process: the job, and a watch that ends it with its parent, which may be killed."""
+    """Set up a new process: the job, and a watch that ends it with its parent, which may be
+    killed.
+    """
     global _job  # noqa: PLW0603  what a process of a pool knows is its own, and set once
     _job = job
     signal.signal(signal.SIGTERM, lambda _signal, _frame: _leave())
@@ -121,7 +129,12 @@ def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterat
     steps = [chunk for chunk in chunks if chunk.engine is RunEngine.FULL]
     if min(cores, len(steps)) > 1:
         kept = "; what was done before is kept where --out names a folder"
-        yield from run_in_processes(job, steps, min(cores, len(steps)), f"a process of the search died, perhaps for lack of memory{kept}")
+        yield from run_in_processes(
+            job,
+            steps,
+            min(cores, len(steps)),
+            f"a process of the search died, perhaps for lack of memory{kept}",
+        )
     else:
         yield from ((chunk, job.do(chunk)) for chunk in steps)
 
@@ -135,10 +148,15 @@ RESULTS_KEPT_HINT = "what was done before is kept where --out names a folder"
 def check_address(address: str) -> None:
     """Raise ConfigError for an invalid scheduler address."""
     if _ADDRESS.fullmatch(address) is None:
-        raise ConfigError(f"--scheduler: {printable_text(address)[:80]!r} is not an address", "write it as dask prints it: tcp://HOST:8786")
+        raise ConfigError(
+            f"--scheduler: {printable_text(address)[:80]!r} is not an address",
+            "write it as dask prints it: tcp://HOST:8786",
+        )
 
 
-def run_on_cluster(job: TuneJob, chunks: Sequence[TuneChunk], address: str) -> Iterator[ChunkResult]:
+def run_on_cluster(
+    job: TuneJob, chunks: Sequence[TuneChunk], address: str
+) -> Iterator[ChunkResult]:
     """Yield the chunks with their results in order of completion; each chunk is sent to a worker
     once. Dask unpickles the workers' answers here: name only a scheduler that you trust to run code
     on this machine. Raises ConfigError without the package, without workers, or for workers of
@@ -150,7 +168,12 @@ def run_on_cluster(job: TuneJob, chunks: Sequence[TuneChunk], address: str) -> I
     try:
         _require_workers(client)
         yield from _answers(distributed, client, job, chunks)
-    except (OSError, TimeoutError, distributed.CancelledError, distributed.comm.CommClosedError) as error:
+    except (
+        OSError,
+        TimeoutError,
+        distributed.CancelledError,
+        distributed.comm.CommClosedError,
+    ) as error:
         raise Retryable(
             f"--scheduler: {address} was lost ({type(error).__name__}); {RESULTS_KEPT_HINT}",
             "restart it, then run the same command again",
@@ -173,7 +196,9 @@ def _package() -> Any:
     try:
         return import_module("distributed")
     except ImportError:
-        raise ConfigError("--scheduler needs the package distributed", "pip install 'trimtab[cluster]'") from None
+        raise ConfigError(
+            "--scheduler needs the package distributed", "pip install 'trimtab[cluster]'"
+        ) from None
 
 
 def _connected(distributed: Any, address: str) -> Any:
@@ -181,7 +206,8 @@ def _connected(distributed: Any, address: str) -> Any:
         return distributed.Client(address, timeout=PATIENCE_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise Retryable(
-            f"--scheduler: {address} does not answer ({type(error).__name__})", "start one with: dask scheduler, dask worker ADDRESS"
+            f"--scheduler: {address} does not answer ({type(error).__name__})",
+            "start one with: dask scheduler, dask worker ADDRESS",
         ) from None
 
 
@@ -192,11 +218,14 @@ def _require_workers(client: Any) -> None:
     others = sorted({text for text in found.values() if text != local_version()})
     if others:
         raise ConfigError(
-            f"--scheduler: workers have trimtab {', '.join(others)}, here is {local_version()}", "install the same version there"
+            f"--scheduler: workers have trimtab {', '.join(others)}, here is {local_version()}",
+            "install the same version there",
         )
 
 
-def _answers(distributed: Any, client: Any, job: TuneJob, chunks: Sequence[TuneChunk]) -> Iterator[ChunkResult]:
+def _answers(
+    distributed: Any, client: Any, job: TuneJob, chunks: Sequence[TuneChunk]
+) -> Iterator[ChunkResult]:
     shared = client.scatter(job, broadcast=True, hash=False)
     waiting = {client.submit(run_chunk, shared, chunk, pure=False): chunk for chunk in chunks}
     for future in distributed.as_completed(list(waiting), loop=client.loop):
@@ -213,4 +242,7 @@ def _failed(error: BaseException) -> TrimtabError:
     """
     if isinstance(error, TrimtabError):
         return error
-    return Refused(f"--scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}", remedy="see its log")
+    return Refused(
+        f"--scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}",
+        remedy="see its log",
+    )

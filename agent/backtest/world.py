@@ -23,7 +23,15 @@ from agent.backtest.data import PriceTable, columns_by_token, forward_fill
 from agent.backtest.market import arbitrage_pool, make_pool
 from agent.backtest.result import AppliedTransfer
 from agent.backtest.router import FAILED_UNITS, TransactionEffects, TransactionReverted
-from agent.backtest.settings import LEAVE, ROUTER, WALLET, BacktestSpec, SimulationSettings, apply_transfer, transfers_by_bar
+from agent.backtest.settings import (
+    LEAVE,
+    ROUTER,
+    WALLET,
+    BacktestSpec,
+    SimulationSettings,
+    apply_transfer,
+    transfers_by_bar,
+)
 from agent.errors import ConfigError
 from agent.model import (
     Allowance,
@@ -75,7 +83,9 @@ class SimulatedWallet:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Cost of one transaction, values in numeraire base units at the prices of its block; `turnover` is half of the traded value."""
+    """Cost of one transaction, values in numeraire base units at the prices of its block;
+    `turnover` is half of the traded value.
+    """
 
     bar: int
     swap: bool
@@ -100,7 +110,9 @@ class HoldingsRecord:
 
 @dataclass(slots=True)
 class SimulatedWorld:
-    """ports.Clock over a table: sleeping advances to the next bar. Raises EndOfPrices after the last."""
+    """ports.Clock over a table: sleeping advances to the next bar. Raises EndOfPrices after the
+    last.
+    """
 
     wanted: BacktestSpec
     table: PriceTable
@@ -137,7 +149,11 @@ class SimulatedWorld:
             self.newest[first:end] = self.newest[max(first - 1, 0)]
         ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest]
         self.stale = ages_s > np.array([self._max_age_s(symbol) for symbol in self.table.symbols])
-        self.flows = transfers_by_bar(self.settings.flows, self.table.times_s.tolist()) if self.settings.flows else ()
+        self.flows = (
+            transfers_by_bar(self.settings.flows, self.table.times_s.tolist())
+            if self.settings.flows
+            else ()
+        )
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -156,11 +172,17 @@ class SimulatedWorld:
 
     @property
     def gone(self) -> frozenset[str]:
-        """Tokens excluded at this bar because they had no price for too long; never the numeraire."""
+        """Tokens excluded at this bar because they had no price for too long; never the
+        numeraire.
+        """
         if self.settings.gone != LEAVE:
             return frozenset()
         stale = self.stale[self.bar]
-        return frozenset(token for token, column in self.columns.items() if stale[column] and token != self.money.address)
+        return frozenset(
+            token
+            for token, column in self.columns.items()
+            if stale[column] and token != self.money.address
+        )
 
     @property
     def gas_wei(self) -> int:
@@ -199,7 +221,10 @@ class SimulatedWorld:
         """Record the holdings after this bar if they changed."""
         now = HoldingsRecord(self.bar, self.wallet.balances, self.hold, self.gas_paid)
         last = self.records[-1] if self.records else None
-        if self.wallet.balances and (last is None or (last.balances, last.hold, last.gas) != (now.balances, now.hold, now.gas)):
+        if self.wallet.balances and (
+            last is None
+            or (last.balances, last.hold, last.gas) != (now.balances, now.hold, now.gas)
+        ):
             self.records.append(replace(now, balances=dict(now.balances), hold=dict(now.hold)))
 
     def next_transfer_bar(self) -> int:
@@ -211,7 +236,9 @@ class SimulatedWorld:
         self.block += 1
 
     def quoted(self, token: str, bar: int) -> Fraction:
-        """Recorded close of a token in the table's unit; 1 for a numeraire missing from the table."""
+        """Recorded close of a token in the table's unit; 1 for a numeraire missing from the
+        table.
+        """
         column = self.columns.get(token)
         return Fraction(1) if column is None else Fraction(str(float(self.closes[bar, column])))
 
@@ -229,10 +256,16 @@ class SimulatedWorld:
         while self.flows and self.flows[0][0] <= self.bar:
             amount, self.flows = self.flows[0][1], self.flows[1:]
             value, before = amount * 10**self.money.decimals, self.value(self.wallet.balances)
-            self.flowed.append(AppliedTransfer(self.bar, self.bar_s, value, before - self.gas_paid, self.value(self.hold)))
+            self.flowed.append(
+                AppliedTransfer(
+                    self.bar, self.bar_s, value, before - self.gas_paid, self.value(self.hold)
+                )
+            )
             assets = [asset.token.address for asset in self.wanted.portfolio.assets]
             way, money = self.settings.flows_in, self.money.address
-            self.wallet.balances = apply_transfer(self.wallet.balances, self.prices, value, way, money, assets)
+            self.wallet.balances = apply_transfer(
+                self.wallet.balances, self.prices, value, way, money, assets
+            )
             self.hold = apply_transfer(self.hold, self.prices, value, way, money, assets)
 
     def _max_age_s(self, symbol: str) -> int:
@@ -251,23 +284,48 @@ class SimulatedWorld:
             self.prices[token.address] = self.price(token, self.bar)
             price = Fraction(1) if column is None else Fraction(str(float(self.closes[at, column])))
             if name is not None:
-                feeds.append(FeedRound(name, FEED_DECIMALS, at + 1, floor_int(price * 10**FEED_DECIMALS), at_s, at_s, at + 1))
+                feeds.append(
+                    FeedRound(
+                        name,
+                        FEED_DECIMALS,
+                        at + 1,
+                        floor_int(price * 10**FEED_DECIMALS),
+                        at_s,
+                        at_s,
+                        at + 1,
+                    )
+                )
         self.feeds = tuple(feeds)
 
     def _trade_pools(self) -> None:
         settings, money = self.settings, self.money
         first, end, part = settings.thin or (0, 0, Fraction(1))
-        depth_raw = floor_int(settings.depth * (part if first <= self.bar < end else 1) * 10**money.decimals)
-        gone, recorded = self.gone, [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
+        depth_raw = floor_int(
+            settings.depth * (part if first <= self.bar < end else 1) * 10**money.decimals
+        )
+        gone, recorded = (
+            self.gone,
+            [(pool, {pool.token0, pool.token1}) for pool in settings.recorded],
+        )
         made = [
-            make_pool(settings.pool, token, money, self.prices[token.address], depth_raw, settings.fee_pips)
+            make_pool(
+                settings.pool,
+                token,
+                money,
+                self.prices[token.address],
+                depth_raw,
+                settings.fee_pips,
+            )
             for token in self.tokens
-            if token.address not in (money.address, *gone) and all(pair != {token.address, money.address} for _, pair in recorded)
+            if token.address not in (money.address, *gone)
+            and all(pair != {token.address, money.address} for _, pair in recorded)
         ]
         for pool, pair in recorded:
             stood = self.pools.get(pool.address, pool)
             if isinstance(stood, V3Pool) and not pair & gone:
-                made.append(arbitrage_pool(stood, self.prices[pool.token0] / self.prices[pool.token1]))
+                made.append(
+                    arbitrage_pool(stood, self.prices[pool.token0] / self.prices[pool.token1])
+                )
         self.pools = {pool.address: pool for pool in made}
 
 
@@ -289,13 +347,17 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     targets = {asset.token.address: Fraction(asset.target_bps) for asset in portfolio.assets}
     split = world.wanted.split
     if split is not None and all(one.weights_bps for one in split.strategies):
-        targets = {token: sum((_strategy_target_bps(one, token) for one in split.strategies), Fraction(0)) for token in targets}
+        targets = {
+            token: sum((_strategy_target_bps(one, token) for one in split.strategies), Fraction(0))
+            for token in targets
+        }
     for asset in portfolio.assets:
         token = waits_as if waits_as and asset.token.address in waiting else asset.token.address
         bought = floor_int(whole * targets[asset.token.address] / BPS / world.prices[token])
         if targets[asset.token.address] and not bought:
             raise ConfigError(
-                f"--value: {float(settings.start_value):g} buys no {asset.token.label} of {asset.token.decimals} decimals",
+                f"--value: {float(settings.start_value):g} buys no {asset.token.label} of"
+                f" {asset.token.decimals} decimals",
                 "begin with more, or see --decimals",
             )
         found[token] += bought
@@ -336,10 +398,14 @@ class ReplayReader:
             priority_fee_wei=0,
             gas_price_wei=world.gas_wei,
             holdings=tuple(Holding(token, wallet.balances.get(token, 0)) for token in tokens),
-            allowances=tuple(Allowance(token, ROUTER, wallet.allowances.get(token, 0)) for token in tokens),
+            allowances=tuple(
+                Allowance(token, ROUTER, wallet.allowances.get(token, 0)) for token in tokens
+            ),
             pools=tuple(world.pools.values()),
             feeds=world.feeds,
-            code_hashes=tuple(CodeHash(address, code_hash(address)) for address in (ROUTER, *tokens, *world.pools)),
+            code_hashes=tuple(
+                CodeHash(address, code_hash(address)) for address in (ROUTER, *tokens, *world.pools)
+            ),
             quarantined=(),
             operators=OPERATORS,
             requests=0,
@@ -356,11 +422,20 @@ class ReplayReader:
         """
         world = self._world
         heads = (
-            Head(head.chain_id, number, f"0x{number:064x}", head.timestamp_s - (head.number - number), head.base_fee_wei)
+            Head(
+                head.chain_id,
+                number,
+                f"0x{number:064x}",
+                head.timestamp_s - (head.number - number),
+                head.base_fee_wei,
+            )
             for number in range(head.number - 1, head.number - 1 - blocks, -1)
         )
         pools = tuple(world.pools.values())
-        return tuple(PastPrices(one, tuple(_by(feed, one.timestamp_s) for feed in world.feeds), pools) for one in heads)
+        return tuple(
+            PastPrices(one, tuple(_by(feed, one.timestamp_s) for feed in world.feeds), pools)
+            for one in heads
+        )
 
 
 class SimulatedEvidence:
@@ -375,7 +450,9 @@ class SimulatedEvidence:
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
         """See ports.EvidenceSource."""
-        tokens = dict.fromkeys(token for leg in plan.legs for token in (leg.token_in, leg.token_out))
+        tokens = dict.fromkeys(
+            token for leg in plan.legs for token in (leg.token_in, leg.token_out)
+        )
         return Evidence(
             paused=False,
             pause_reason="",
@@ -401,7 +478,9 @@ class SimulatedEvidence:
 
 def _by(feed: FeedRound, at_s: int) -> FeedRound:
     """Return the round, dated no later than `at_s`."""
-    return feed if feed.updated_at_s <= at_s else replace(feed, started_at_s=at_s, updated_at_s=at_s)
+    return (
+        feed if feed.updated_at_s <= at_s else replace(feed, started_at_s=at_s, updated_at_s=at_s)
+    )
 
 
 def code_hash(address: str) -> str:
@@ -444,13 +523,16 @@ def decode_unsigned(signed: SignedTx) -> UnsignedTx:
 
 
 class SimulatedComposer(RouterComposer):
-    """RouterComposer of a world whose router reaches every pool that is paid first by the call for a Uniswap V2 pair.
+    """RouterComposer of a world whose router reaches every pool that is paid first by the call for
+    a Uniswap V2 pair.
 
     So a kind of pool can be back-tested before any router of ours reaches it.
     """
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """See RouterComposer: legs of such pools are written, granted and signed as those of a pair."""
+        """See RouterComposer: legs of such pools are written, granted and signed as those of a
+        pair.
+        """
         return super().swap(step, replace(plan, legs=tuple(map(_as_pair, plan.legs))))
 
 
@@ -498,7 +580,9 @@ class SimulatedChain:
         """See ports.Sender."""
         tx = decode_unsigned(signed)
         swap = tx.to == ROUTER
-        self._world.pending.append((self._world.bar + (self._world.settings.latency_bars if swap else 0), signed.hash, tx))
+        self._world.pending.append(
+            (self._world.bar + (self._world.settings.latency_bars if swap else 0), signed.hash, tx)
+        )
         self._mine()
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
@@ -506,7 +590,14 @@ class SimulatedChain:
         self._mine()
         if (receipt := self._world.receipts.get(tx_hash)) is not None:
             return TransactionStatus("mined", receipt)
-        return TransactionStatus("pending" if any(waits == tx_hash for _, waits, _ in self._world.pending) else "unknown", None)
+        return TransactionStatus(
+            (
+                "pending"
+                if any(waits == tx_hash for _, waits, _ in self._world.pending)
+                else "unknown"
+            ),
+            None,
+        )
 
     def _mine(self) -> None:
         """Mine the transactions due at this bar, each in a block of its own."""
@@ -519,7 +610,9 @@ class SimulatedChain:
     def _run(self, tx: UnsignedTx) -> TransactionEffects:
         world = self._world
         wallet = world.wallet
-        return router.execute(tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s())
+        return router.execute(
+            tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s()
+        )
 
     def _apply(self, tx: UnsignedTx, tx_hash: str) -> Receipt:
         world, wallet = self._world, self._world.wallet
@@ -531,10 +624,22 @@ class SimulatedChain:
         units = FAILED_UNITS if done is None else done.gas
         wallet.native_wei -= units * world.gas_wei
         if done is not None:
-            wallet.balances, wallet.allowances, world.pools = done.balances, done.allowances, done.pools
+            wallet.balances, wallet.allowances, world.pools = (
+                done.balances,
+                done.allowances,
+                done.pools,
+            )
         world.fills.append(self._fill(tx, done, units))
         transfers = () if done is None else tuple(done.transfers)
-        return Receipt(tx_hash, int(done is not None), world.block, block_hash(world.block), units, world.gas_wei, transfers)
+        return Receipt(
+            tx_hash,
+            int(done is not None),
+            world.block,
+            block_hash(world.block),
+            units,
+            world.gas_wei,
+            transfers,
+        )
 
     def _fill(self, tx: UnsignedTx, done: TransactionEffects | None, units: int) -> Fill:
         world = self._world
@@ -544,7 +649,10 @@ class SimulatedChain:
         fees = lost = Fraction(0)
         for token_in, token_out, swapped in [] if done is None else done.swaps:
             fees += swapped.fee_raw * prices[token_in]
-            lost += swapped.amount_in_raw * prices[token_in] - swapped.amount_out_raw * prices[token_out]
+            lost += (
+                swapped.amount_in_raw * prices[token_in]
+                - swapped.amount_out_raw * prices[token_out]
+            )
         moved: dict[str, int] = {}
         for one in [] if done is None else done.transfers:
             sign = (one.recipient == WALLET) - (one.sender == WALLET)

@@ -1,1 +1,3 @@
-"""Access to nodes: requests, endpoint pool and quorum, lens and snapshots, token screen, sending, receipts."""
+"""Access to nodes: requests, endpoint pool and quorum, lens and snapshots, token screen, sending,
+receipts.
+"""

@@ -1,4 +1,6 @@
-"""The endpoint pool: parallel requests, back-off of failing endpoints, and an early end once enough have answered."""
+"""The endpoint pool: parallel requests, back-off of failing endpoints, and an early end once enough
+have answered.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ HALF_LIFE_S = 60.0
 FAILURES = 3
 """Failures in a row after which an endpoint rests."""
 FIRST_REST_S, LONGEST_REST_S = 5.0, 300.0
-"""A rest after failures; twice as long each time the trial after it fails too. Nor is a Retry-After believed beyond the longest."""
+"""A rest after failures; twice as long each time the trial after it fails too. Nor is a Retry-After
+believed beyond the longest."""
 SLOW_S = 1.0
 """An endpoint with this response time scores half of an immediate one."""
 
@@ -75,7 +78,9 @@ class EndpointHealth:
         self._in_a_row += 1
         self._why = why
         if wait_s is not None:
-            self._wait_until = max(self._wait_until, self._at + min(max(wait_s, 0.0), LONGEST_REST_S))
+            self._wait_until = max(
+                self._wait_until, self._at + min(max(wait_s, 0.0), LONGEST_REST_S)
+            )
         if self._in_a_row >= FAILURES or self._rests:
             self._until = self._at + min(FIRST_REST_S * 2**self._rests, LONGEST_REST_S)
             self._rests = min(self._rests + 1, 16)
@@ -102,7 +107,9 @@ class EndpointHealth:
 
     @property
     def circuit(self) -> Circuit:
-        """Return its circuit state. On trial after a rest: a failure doubles the rest, a success puts it back in service."""
+        """Return its circuit state. On trial after a rest: a failure doubles the rest, a success
+        puts it back in service.
+        """
         now = self._now()
         if now < self._wait_until:
             return Circuit.WAIT
@@ -125,7 +132,13 @@ class EndpointHealth:
     def state(self) -> EndpointState:
         """Return a snapshot of the record."""
         score, now = self.score, self._now()
-        return EndpointState(self.circuit, score, self._latency_s, max(0.0, self._wait_until - now, self._until - now), self._why)
+        return EndpointState(
+            self.circuit,
+            score,
+            self._latency_s,
+            max(0.0, self._wait_until - now, self._until - now),
+            self._why,
+        )
 
     @property
     def _latency_s(self) -> float | None:
@@ -134,7 +147,12 @@ class EndpointHealth:
     def _decay(self) -> None:
         now = self._now()
         kept = 0.5 ** ((now - self._at) / HALF_LIFE_S)
-        self._good, self._bad, self._took, self._at = self._good * kept, self._bad * kept, self._took * kept, now
+        self._good, self._bad, self._took, self._at = (
+            self._good * kept,
+            self._bad * kept,
+            self._took * kept,
+            now,
+        )
 
 
 T = TypeVar("T")
@@ -184,12 +202,17 @@ class Endpoint:
         with self._lock:
             found = self.health.state
             if found.circuit is Circuit.WAIT:
-                raise EndpointResting(f"{self.name} is rate limiting, {found.rest_s:.0f} s more: {found.why}")
+                raise EndpointResting(
+                    f"{self.name} is rate limiting, {found.rest_s:.0f} s more: {found.why}"
+                )
             started = self._now()
             try:
                 answers = self._line.batch(calls)
             except TrimtabError as error:
-                self.health.failure(error.message, error.retry_after_s if isinstance(error, EndpointOverloaded) else None)
+                self.health.failure(
+                    error.message,
+                    error.retry_after_s if isinstance(error, EndpointOverloaded) else None,
+                )
                 raise
             self.health.success(self._now() - started)
             return answers
@@ -216,10 +239,17 @@ class EndpointPool:
     """
 
     def __init__(
-        self, lines: Sequence[Transport], min_operators: int, *, max_lag_blocks: int = MAX_LAG_BLOCKS, grace_s: float = GRACE_S
+        self,
+        lines: Sequence[Transport],
+        min_operators: int,
+        *,
+        max_lag_blocks: int = MAX_LAG_BLOCKS,
+        grace_s: float = GRACE_S,
     ) -> None:
         """Raise ConfigError if the endpoints are of too few operators."""
-        self.endpoints = tuple(line if isinstance(line, Endpoint) else Endpoint(line) for line in lines)
+        self.endpoints = tuple(
+            line if isinstance(line, Endpoint) else Endpoint(line) for line in lines
+        )
         self.min_operators = min_operators
         self.max_lag_blocks = max_lag_blocks
         self.tell: Callable[[str], None] = lambda text: None
@@ -227,8 +257,10 @@ class EndpointPool:
         known = sorted(operators_of(self.endpoints))
         if len(known) < max(1, min_operators):
             raise ConfigError(
-                f"chain.rpc names endpoints of {len(known)} operator(s) ({', '.join(known)}), {min_operators} must agree",
-                "add an endpoint that another operator runs, or allow the one by name in chain.single_operator",
+                f"chain.rpc names endpoints of {len(known)} operator(s) ({', '.join(known)}),"
+                f" {min_operators} must agree",
+                "add an endpoint that another operator runs, or allow the one by name in"
+                " chain.single_operator",
             )
 
     @property
@@ -252,7 +284,9 @@ class EndpointPool:
         """
         called = self.ranked if among is None else list(among)
         asked = self._in_service(called)
-        lost: dict[Endpoint, TrimtabError] = {one: _resting(one) for one in called if one not in asked}
+        lost: dict[Endpoint, TrimtabError] = {
+            one: _resting(one) for one in called if one not in asked
+        }
         answers: dict[Endpoint, T] = {}
         results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]] = queue.SimpleQueue()
         for endpoint in asked[1:]:
@@ -278,26 +312,43 @@ class EndpointPool:
                 raise result  # type: ignore[misc]  # an error, since `failed`
             if not failed and until is None and pending and enough(answers):
                 until = time.monotonic() + self._grace_s
-        lost |= {slow: Retryable(f"{slow.name} had not answered when enough others had") for slow in pending}
+        lost |= {
+            slow: Retryable(f"{slow.name} had not answered when enough others had")
+            for slow in pending
+        }
         return PollResult({one: answers[one] for one in self.endpoints if one in answers}, lost)
 
     def require(self, poll: PollResult[T]) -> None:
-        """Raise unless enough operators answered: OperatorNeeded if every failure needs the operator, else Retryable."""
+        """Raise unless enough operators answered: OperatorNeeded if every failure needs the
+        operator, else Retryable.
+        """
         if len(poll.operators) >= self.min_operators:
             return
         if len(self.endpoints) == 1:
             raise next(iter(poll.lost.values()))
-        message = "; ".join(failure_text(endpoint, failure) for endpoint, failure in poll.lost.items())
-        kind = OperatorNeeded if poll.lost and all(isinstance(f, OperatorNeeded) for f in poll.lost.values()) else Retryable
+        message = "; ".join(
+            failure_text(endpoint, failure) for endpoint, failure in poll.lost.items()
+        )
+        kind = (
+            OperatorNeeded
+            if poll.lost and all(isinstance(f, OperatorNeeded) for f in poll.lost.values())
+            else Retryable
+        )
         remedy = next((failure.remedy for failure in poll.lost.values() if failure.remedy), "")
-        raise kind(f"{len(poll.operators)} of {self.min_operators} operators answered: {message}", remedy)
+        raise kind(
+            f"{len(poll.operators)} of {self.min_operators} operators answered: {message}", remedy
+        )
 
     def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:
         """Record an endpoint that differs from others, who `outvoted` it or are equally few; `tell`
         reports it once.
         """
         if endpoint.health.state.why != why:
-            self.tell(f"{endpoint.name} {why}; the others outvoted it" if outvoted else f"{endpoint.name} {why}")
+            self.tell(
+                f"{endpoint.name} {why}; the others outvoted it"
+                if outvoted
+                else f"{endpoint.name} {why}"
+            )
         endpoint.health.blame(why)
 
     def lags(self, endpoint: Endpoint, why: str) -> None:
@@ -328,17 +379,27 @@ def operators_of(endpoints: Iterable[Endpoint]) -> set[str]:
 
 def failure_text(endpoint: Endpoint, failure: TrimtabError) -> str:
     """Return a failure's message, with the endpoint's name once."""
-    return failure.message if endpoint.name in failure.message else f"{endpoint.name}: {failure.message}"
+    return (
+        failure.message
+        if endpoint.name in failure.message
+        else f"{endpoint.name}: {failure.message}"
+    )
 
 
 def _resting(endpoint: Endpoint) -> EndpointResting:
     found = endpoint.health.state
     if found.rest_s > 0:
-        return EndpointResting(f"{endpoint.name} {found.circuit.value}, {found.rest_s:.0f} s more: {found.why}")
+        return EndpointResting(
+            f"{endpoint.name} {found.circuit.value}, {found.rest_s:.0f} s more: {found.why}"
+        )
     return EndpointResting(f"{endpoint.name} still works on an earlier question")
 
 
-def _run(question: Callable[[Endpoint], T], endpoint: Endpoint, results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]]) -> None:
+def _run(
+    question: Callable[[Endpoint], T],
+    endpoint: Endpoint,
+    results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]],
+) -> None:
     try:
         results.put((endpoint, question(endpoint), False))
     except Exception as error:

@@ -22,20 +22,32 @@ CALL_GAS = 25_000_000
 
 
 def storage_at(tester: Any, address: str, slot: str, number: int) -> bytes:
-    """Return the 32 bytes at a storage slot (0x-hex) after a block; `tester` is an EthereumTester."""
+    """Return the 32 bytes at a storage slot (0x-hex) after a block; `tester` is an
+    EthereumTester.
+    """
     state = _vm(tester, number).state
     return int(state.get_storage(_raw(address), int(slot, 16))).to_bytes(32, "big")
 
 
 def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
-    """Return the output of a contract call from any address `tx["from"]`, after that block. Raises eth-tester's TransactionFailed."""
+    """Return the output of a contract call from any address `tx["from"]`, after that block. Raises
+    eth-tester's TransactionFailed.
+    """
     from eth_tester.exceptions import TransactionFailed
 
     vm = _vm(tester, number)
     sender, to = _raw(tx["from"]), _raw(tx["to"])
     data = bytes.fromhex(str(tx.get("data", "0x"))[2:])
     done = vm.execute_bytecode(
-        origin=sender, gas_price=0, gas=CALL_GAS, to=to, sender=sender, value=0, data=data, code=vm.state.get_code(to), code_address=to
+        origin=sender,
+        gas_price=0,
+        gas=CALL_GAS,
+        to=to,
+        sender=sender,
+        value=0,
+        data=data,
+        code=vm.state.get_code(to),
+        code_address=to,
     )
     if done.is_error:
         raise TransactionFailed(repr(bytes(done.output)))
@@ -80,7 +92,9 @@ def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dic
 
 
 def _fits(topics: tuple[int, ...], wanted: list[int | None]) -> bool:
-    return len(topics) >= len(wanted) and all(want in (None, topic) for topic, want in zip(topics, wanted, strict=False))
+    return len(topics) >= len(wanted) and all(
+        want in (None, topic) for topic, want in zip(topics, wanted, strict=False)
+    )
 
 
 EXECUTION_REVERTED = 3
@@ -126,13 +140,24 @@ class EthTesterTransport:
 
         try:
             if method == "eth_getStorageAt":
-                return _wire(storage_at(self._tester, params[0], params[1], self._number(method, params[2])))
-            if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:  # not a transaction field: any sender may call
+                return _wire(
+                    storage_at(self._tester, params[0], params[1], self._number(method, params[2]))
+                )
+            if method == "eth_call" and set(params[0]) == {
+                "from",
+                "to",
+                "data",
+            }:  # not a transaction field: any sender may call
                 return _wire(call_as(self._tester, params[0], self._number(method, params[1])))
             if method == "eth_getLogs" and isinstance(params[0].get("address"), str):
-                first, last = (self._number(method, params[0].get(key, "latest")) for key in ("fromBlock", "toBlock"))
+                first, last = (
+                    self._number(method, params[0].get(key, "latest"))
+                    for key in ("fromBlock", "toBlock")
+                )
                 return _wire(logs(self._tester, params[0], first, last))
-            response = self._request(cast("RPCEndpoint", method), [self._param(method, p) for p in params])
+            response = self._request(
+                cast("RPCEndpoint", method), [self._param(method, p) for p in params]
+            )
         except (TransactionFailed, OffchainLookup, ContractPanicError) as error:
             return _reverted(error)
         except _BlockUnknown as error:
@@ -141,7 +166,9 @@ class EthTesterTransport:
             return RpcFault(BLOCK_UNKNOWN, "block not found")
         except Exception as error:  # eth-tester raises many exception types for bad input; a node returns one error
             message = f"{type(error).__name__}: {error}"
-            return RpcFault(-32000, "intrinsic gas too low" if _NEGATIVE_GAS in message else scrub(message))
+            return RpcFault(
+                -32000, "intrinsic gas too low" if _NEGATIVE_GAS in message else scrub(message)
+            )
         if "error" in response:
             return parse_fault(response["error"])
         return _wire(response.get("result"))
@@ -173,7 +200,9 @@ class EthTesterTransport:
         return param
 
 
-_BY_BLOCK = frozenset({"eth_call", "eth_getBalance", "eth_getCode", "eth_getTransactionCount", "eth_getStorageAt"})
+_BY_BLOCK = frozenset(
+    {"eth_call", "eth_getBalance", "eth_getCode", "eth_getTransactionCount", "eth_getStorageAt"}
+)
 
 
 class _BlockUnknown(Retryable):

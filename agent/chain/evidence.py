@@ -1,4 +1,6 @@
-"""Evidence for the guards, gathered just before a plan is judged: second quotes, pins, quorum, kill switch, time."""
+"""Evidence for the guards, gathered just before a plan is judged: second quotes, pins, quorum, kill
+switch, time.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ class GatheredEvidence:
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
         """Evidence for one plan. Raises what reading the pins raises."""
-        screens = None if self.screen is None or step.limits.token_screen is None else self.screen(step, plan)
+        screens = (
+            None
+            if self.screen is None or step.limits.token_screen is None
+            else self.screen(step, plan)
+        )
         quotes = self._second_quotes(step, plan)
         trusted = tuple(self.pins())
         paused, reason = self._kill_switch()
@@ -49,7 +55,10 @@ class GatheredEvidence:
         if step.limits.second_quote_deviation_bps is None:
             return ()
         if self.quoter is None:
-            return tuple(SecondQuote(number, None, "no second source is configured") for number in range(len(plan.legs)))
+            return tuple(
+                SecondQuote(number, None, "no second source is configured")
+                for number in range(len(plan.legs))
+            )
         return second_quotes(plan, step.snapshot.head.hash, self.quoter)
 
     def _kill_switch(self) -> tuple[bool | None, str]:

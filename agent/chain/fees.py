@@ -1,4 +1,6 @@
-"""Gas fees of a transaction: from the agreed header, under the owner's ceiling, with a bounded tip."""
+"""Gas fees of a transaction: from the agreed header, under the owner's ceiling, with a bounded
+tip.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from agent.signing.base import replacement_fee_wei
 
 @dataclass(frozen=True, slots=True)
 class GasFees:
-    """Wei per gas, named as in UnsignedTx: the first two for EIP-1559, the last for legacy chains."""
+    """Wei per gas, named as in UnsignedTx: the first two for EIP-1559, the last for legacy
+    chains.
+    """
 
     max_fee_wei: int | None
     max_priority_fee_wei: int | None
@@ -24,7 +28,14 @@ class GasFees:
         return most if most is not None else 0
 
 
-def gas_fees(head: Head, priority_fee_wei: int, gas_price_wei: int, *, limit_wei: int | None, priority_cap_wei: int) -> GasFees:
+def gas_fees(
+    head: Head,
+    priority_fee_wei: int,
+    gas_price_wei: int,
+    *,
+    limit_wei: int | None,
+    priority_cap_wei: int,
+) -> GasFees:
     """Return fees for a transaction sent now.
 
     With a base fee (EIP-1559): tip = the endpoint's `priority_fee_wei`, at most `priority_cap_wei`;
@@ -43,9 +54,14 @@ def gas_fees(head: Head, priority_fee_wei: int, gas_price_wei: int, *, limit_wei
 
 
 def bump_fees(paid: GasFees, *, limit_wei: int | None) -> GasFees:
-    """Fees that replace a pending transaction: every field 12.5 % more, rounded up. Raises Refused above `limit_wei`."""
+    """Fees that replace a pending transaction: every field 12.5 % more, rounded up. Raises Refused
+    above `limit_wei`.
+    """
     more = GasFees(
-        *(None if wei is None else replacement_fee_wei(wei) for wei in (paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei))
+        *(
+            None if wei is None else replacement_fee_wei(wei)
+            for wei in (paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei)
+        )
     )
     _within(more.most_wei, limit_wei)
     return more
@@ -54,4 +70,8 @@ def bump_fees(paid: GasFees, *, limit_wei: int | None) -> GasFees:
 def _within(price_wei: int, limit_wei: int | None) -> None:
     if limit_wei is not None and price_wei > limit_wei:
         verdict = Verdict("gas_price", f"{price_wei} wei", f"{limit_wei} wei", False)
-        raise Refused(f"gas costs {price_wei} wei, above limits.gas_price of {limit_wei} wei", (verdict,), "wait, or raise the limit")
+        raise Refused(
+            f"gas costs {price_wei} wei, above limits.gas_price of {limit_wei} wei",
+            (verdict,),
+            "wait, or raise the limit",
+        )

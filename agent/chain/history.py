@@ -1,4 +1,6 @@
-"""Chain history: past rounds of price feeds, past TWAPs of V3 pools, and the wallet's transactions of the last 24 hours."""
+"""Chain history: past rounds of price feeds, past TWAPs of V3 pools, and the wallet's transactions
+of the last 24 hours.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,29 @@ from agent.chain.quorum import confirmed_value
 from agent.chain.receipts import parse_receipt
 from agent.chain.rpc import RpcFault as RpcFault_of_rpc
 from agent.chain.rpc import Transport
-from agent.chain.wire import RpcCall, RpcFault, hex_data, parse_bytes, parse_quantity, parse_recipient, require_result
+from agent.chain.wire import (
+    RpcCall,
+    RpcFault,
+    hex_data,
+    parse_bytes,
+    parse_quantity,
+    parse_recipient,
+    require_result,
+)
 from agent.errors import Retryable, TrimtabError
 from agent.model import Head, Pool, Receipt
 from agent.signing.calldata import address_from_word
 
-# --- Past rounds of a price feed, read backwards over all phases of its proxy, within a bounded number of requests.
+# --- Past rounds of a price feed, read backwards over all phases of its proxy, within a bounded
+# number of requests.
 
 
 GET_ROUND_DATA = bytes.fromhex("9a6fc8f5")
 PHASE_AGGREGATORS = bytes.fromhex("c1597304")
 LATEST_ROUND = bytes.fromhex("668a0f02")
 PHASE_BITS = 64
-"""A proxy's round is the phase of its aggregator, shifted by 64 bits, and that aggregator's own round (Chainlink docs, data feeds)."""
+"""A proxy's round is the phase of its aggregator, shifted by 64 bits, and that aggregator's own
+round (Chainlink docs, data feeds)."""
 AT_ONCE = 100
 MOST_REQUESTS = 80
 """8,000 rounds: over a year of hourly ones, three months of one every quarter of an hour."""
@@ -41,16 +53,24 @@ class PastRound:
     answer: int
 
 
-def past_rounds(line: Transport, feed: str, head: Head, since_s: int) -> tuple[tuple[PastRound, ...], bool]:
+def past_rounds(
+    line: Transport, feed: str, head: Head, since_s: int
+) -> tuple[tuple[PastRound, ...], bool]:
     """Return (rounds updated at or after `since_s` and the one before it; True if they reach that
     far), oldest first. Rounds without an answer are skipped. If `line` queries several operators,
     only agreed answers count.
     """
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
-    latest = _round(require_result(line.name, "eth_call of a feed", line.batch([_call(feed, LATEST_ROUND_DATA, at)])[0]))
+    latest = _round(
+        require_result(
+            line.name, "eth_call of a feed", line.batch([_call(feed, LATEST_ROUND_DATA, at)])[0]
+        )
+    )
     found: dict[int, PastRound] = {}
     for requests, ids in enumerate(_backwards(line, feed, latest[0], at), 1):
-        for answer in line.batch([_call(feed, GET_ROUND_DATA + uint_word(number), at) for number in ids]):
+        for answer in line.batch(
+            [_call(feed, GET_ROUND_DATA + uint_word(number), at) for number in ids]
+        ):
             if isinstance(answer, RpcFault):
                 continue  # a round that the aggregator skipped
             number, price, started_s, updated_s = _round(answer)
@@ -63,8 +83,12 @@ def past_rounds(line: Transport, feed: str, head: Head, since_s: int) -> tuple[t
     return _cut(found, since_s), False
 
 
-def _backwards(line: Transport, feed: str, latest: int, at: dict[str, object]) -> Iterator[Sequence[int]]:
-    """Yield pages of round numbers, newest first, down to the first round of the first phase that can be read."""
+def _backwards(
+    line: Transport, feed: str, latest: int, at: dict[str, object]
+) -> Iterator[Sequence[int]]:
+    """Yield pages of round numbers, newest first, down to the first round of the first phase that
+    can be read.
+    """
     phase, number = latest >> PHASE_BITS, latest & (2**PHASE_BITS - 1)
     for _ in range(MOST_PHASES):
         while number > 0:
@@ -85,11 +109,17 @@ def _last_of(line: Transport, feed: str, phase: int, at: dict[str, object]) -> i
     if not 0 < aggregator < 2**160:
         return 0
     answer = line.batch([_call(address_from_word(aggregator), LATEST_ROUND, at)])[0]
-    return 0 if isinstance(answer, RpcFault) else int.from_bytes(parse_bytes(answer, "a round", 32), "big") & (2**PHASE_BITS - 1)
+    return (
+        0
+        if isinstance(answer, RpcFault)
+        else int.from_bytes(parse_bytes(answer, "a round", 32), "big") & (2**PHASE_BITS - 1)
+    )
 
 
 def _cut(found: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
-    """Return the rounds in order, without times that go backwards, from the last one before `since_s` on."""
+    """Return the rounds in order, without times that go backwards, from the last one before
+    `since_s` on.
+    """
     rising: list[PastRound] = []
     for _, one in sorted(found.items()):
         if not rising or one.at_s >= rising[-1].at_s:
@@ -105,7 +135,9 @@ def _call(to: str, data: bytes, at: dict[str, object]) -> RpcCall:
 def _round(answer: object) -> tuple[int, int, int, int]:
     """Return (round, answer, started, updated) of AggregatorV3Interface.getRoundData."""
     raw = parse_bytes(answer, "a round of a feed", _ROUND_BYTES)
-    number, price, started_s, updated_s, _ = (int.from_bytes(raw[start : start + 32], "big") for start in range(0, _ROUND_BYTES, 32))
+    number, price, started_s, updated_s, _ = (
+        int.from_bytes(raw[start : start + 32], "big") for start in range(0, _ROUND_BYTES, 32)
+    )
     if number >> 80 or started_s >> 63 or updated_s >> 63:
         raise Retryable("the feed's answer is not a round")
     return number, to_signed(price), started_s, updated_s
@@ -122,7 +154,9 @@ _UINT160_MAX = 2**160 - 1
 _WORDS = 8
 
 
-def past_twaps(line: Transport, pools: Sequence[Pool], head: Head, ends_s: Sequence[int], window_s: int) -> Mapping[int, tuple[Pool, ...]]:
+def past_twaps(
+    line: Transport, pools: Sequence[Pool], head: Head, ends_s: Sequence[int], window_s: int
+) -> Mapping[int, tuple[Pool, ...]]:
     """Return the V3 pools by the end of each window, with mean tick and harmonic mean liquidity
     (UniswapV3Pool.observe). `ends_s` are chain seconds, newest first; each window has `window_s`. A
     pool is not queried beyond its observations.
@@ -132,12 +166,21 @@ def past_twaps(line: Transport, pools: Sequence[Pool], head: Head, ends_s: Seque
     requests = 0
     for pool in [one for one in pools if isinstance(one, V3Pool)]:
         for start in range(0, len(ends_s), TWAPS_AT_ONCE):
-            page = [end_s for end_s in ends_s[start : start + TWAPS_AT_ONCE] if end_s <= head.timestamp_s]
+            page = [
+                end_s
+                for end_s in ends_s[start : start + TWAPS_AT_ONCE]
+                if end_s <= head.timestamp_s
+            ]
             if not page or requests == TWAP_MOST_REQUESTS:
                 break
             requests += 1
-            answers = line.batch([_twap_call(pool.address, head.timestamp_s - end_s, window_s, at) for end_s in page])
-            twaps = [(end_s, _twap(pool, answer, window_s)) for end_s, answer in zip(page, answers, strict=True)]
+            answers = line.batch(
+                [_twap_call(pool.address, head.timestamp_s - end_s, window_s, at) for end_s in page]
+            )
+            twaps = [
+                (end_s, _twap(pool, answer, window_s))
+                for end_s, answer in zip(page, answers, strict=True)
+            ]
             for end_s, mean in twaps:
                 found.setdefault(end_s, []).extend([] if mean is None else [mean])
             if twaps[-1][1] is None:  # reverts OLD: nothing further back is remembered either
@@ -166,7 +209,9 @@ def _twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
     if seconds == 0:
         return None
     liquidity = min(window_s * _UINT160_MAX // (seconds << 32), 2**128 - 1)
-    return replace(pool, twap_tick=ticks // window_s, twap_liquidity=liquidity, twap_window_s=window_s)
+    return replace(
+        pool, twap_tick=ticks // window_s, twap_liquidity=liquidity, twap_window_s=window_s
+    )
 
 
 DAY_S = 86_400
@@ -181,7 +226,9 @@ PROBES = 15
 
 
 class HistoryUnavailable(Retryable):
-    """The chain cannot provide the history: old states or blocks are missing, or there is too much."""
+    """The chain cannot provide the history: old states or blocks are missing, or there is too
+    much.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,30 +253,45 @@ class RecentTransactions:
     sent: tuple[MinedTx, ...]
 
 
-def recent_transactions(endpoint_pool: EndpointPool, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> RecentTransactions:
-    """Return the wallet's transactions of the 24 h up to `head`, agreed by enough operators; `nonce` is its next nonce there.
+def recent_transactions(
+    endpoint_pool: EndpointPool, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()
+) -> RecentTransactions:
+    """Return the wallet's transactions of the 24 h up to `head`, agreed by enough operators;
+    `nonce` is its next nonce there.
 
-    Raises HistoryUnavailable, or Retryable if too few answer. Takes at most eighty requests of each endpoint, and four more for
-    each of `feeds`, whose past answers value the transactions.
+    Raises HistoryUnavailable, or Retryable if too few answer. Takes at most eighty requests of each
+    endpoint, and four more for each of `feeds`, whose past answers value the transactions.
     """
     poll = endpoint_pool.ask(lambda line: _transactions_or_reason(line, owner, head, nonce, feeds))
-    days = [(line.operator, day) for line, day in poll.answers.items() if isinstance(day, RecentTransactions)]
+    days = [
+        (line.operator, day)
+        for line, day in poll.answers.items()
+        if isinstance(day, RecentTransactions)
+    ]
     if not days:
-        reasons = [day for day in poll.answers.values() if isinstance(day, str)] + [lost.message for lost in poll.lost.values()]
+        reasons = [day for day in poll.answers.values() if isinstance(day, str)] + [
+            lost.message for lost in poll.lost.values()
+        ]
         raise HistoryUnavailable(reasons[0] if reasons else "no endpoint answers")
     if len({operator for operator, _ in days}) < endpoint_pool.min_operators:
         raise HistoryUnavailable("too few operators can report the wallet's last 24 h")
-    return confirmed_value(days, endpoint_pool.min_operators, "what the wallet did in the last 24 h")
+    return confirmed_value(
+        days, endpoint_pool.min_operators, "what the wallet did in the last 24 h"
+    )
 
 
-def _transactions_or_reason(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str]) -> RecentTransactions | str:
+def _transactions_or_reason(
+    line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str]
+) -> RecentTransactions | str:
     try:
         return recent_transactions_from(line, owner, head, nonce, feeds)
     except HistoryUnavailable as why:
         return why.message
 
 
-def recent_transactions_from(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> RecentTransactions:
+def recent_transactions_from(
+    line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()
+) -> RecentTransactions:
     """Return the same from one endpoint. Raises HistoryUnavailable or Retryable."""
     since = _first_block(line, head, head.timestamp_s - DAY_S)
     blocks = _blocks(line, owner, since, head, nonce)
@@ -237,7 +299,9 @@ def recent_transactions_from(line: Transport, owner: str, head: Head, nonce: int
     ours = [one.nonce for one in sent]
     complete = ours == list(range(nonce - len(ours), nonce))
     if not complete or (since == 0 and len(ours) != nonce):
-        raise HistoryUnavailable(f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h")
+        raise HistoryUnavailable(
+            f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h"
+        )
     return RecentTransactions(since, _priced(line, owner, sent, feeds))
 
 
@@ -250,7 +314,11 @@ def _first_block(line: Transport, head: Head, since_s: int) -> int:
     while high - low > 1:
         gap = max(1, (high - low) // (PROBES + 1))
         heights = list(range(low + gap, high, gap))[:PROBES]
-        headers = _all(line, [("eth_getBlockByNumber", [hex(height), False]) for height in heights], "old headers")
+        headers = _all(
+            line,
+            [("eth_getBlockByNumber", [hex(height), False]) for height in heights],
+            "old headers",
+        )
         for height, header in zip(heights, headers, strict=True):
             if _time(header) > since_s:
                 high = height
@@ -259,7 +327,9 @@ def _first_block(line: Transport, head: Head, since_s: int) -> int:
     return high
 
 
-def _blocks(line: Transport, owner: str, since: int, head: Head, nonce: int) -> list[Mapping[str, Any]]:
+def _blocks(
+    line: Transport, owner: str, since: int, head: Head, nonce: int
+) -> list[Mapping[str, Any]]:
     """Whole blocks that hold every transaction of `owner` from block `since` on."""
     if nonce == 0:
         return []
@@ -272,16 +342,23 @@ def _blocks(line: Transport, owner: str, since: int, head: Head, nonce: int) -> 
 
 
 def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) -> list[int]:
-    """Blocks after which the wallet's nonce is another than before them, by bisection over old states."""
+    """Blocks after which the wallet's nonce is another than before them, by bisection over old
+    states.
+    """
     before = 0 if since == 0 else _nonces(line, owner, [since - 1])[0]
     if nonce - before > MOST_SENT:
-        raise HistoryUnavailable(f"the wallet sent {nonce - before} transactions in the last 24 h; at most {MOST_SENT} are read")
+        raise HistoryUnavailable(
+            f"the wallet sent {nonce - before} transactions in the last 24 h; at most {MOST_SENT}"
+            " are read"
+        )
     spans = [(max(since - 1, 0), head.number, before, nonce)] if nonce > before else []
     found: list[int] = []
     while spans:
         middles = [(low + high) // 2 for low, high, _, _ in spans]
         halves = []
-        for (low, high, first, last), middle, at in zip(spans, middles, _nonces(line, owner, middles), strict=True):
+        for (low, high, first, last), middle, at in zip(
+            spans, middles, _nonces(line, owner, middles), strict=True
+        ):
             halves += [(low, middle, first, at), (middle, high, at, last)]
         changed = [span for span in halves if span[3] > span[2]]
         found += [high for low, high, _, _ in changed if high - low <= 1]
@@ -293,14 +370,20 @@ def _nonces(line: Transport, owner: str, heights: Sequence[int]) -> list[int]:
     answers = []
     for at in range(0, len(heights), BATCH):
         part = heights[at : at + BATCH]
-        answers += _all(line, [("eth_getTransactionCount", [owner, hex(height)]) for height in part], "states of a day ago")
+        answers += _all(
+            line,
+            [("eth_getTransactionCount", [owner, hex(height)]) for height in part],
+            "states of a day ago",
+        )
     return [parse_quantity(answer, "nonce") for answer in answers]
 
 
 def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     for at in range(0, len(heights), BATCH):
-        calls: list[RpcCall] = [("eth_getBlockByNumber", [hex(height), True]) for height in heights[at : at + BATCH]]
+        calls: list[RpcCall] = [
+            ("eth_getBlockByNumber", [hex(height), True]) for height in heights[at : at + BATCH]
+        ]
         for block in _all(line, calls, "old blocks"):
             if not isinstance(block, Mapping) or not isinstance(block.get("transactions"), list):
                 raise HistoryUnavailable("the endpoint keeps no old blocks")
@@ -308,7 +391,9 @@ def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
     return found
 
 
-def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) -> tuple[MinedTx, ...]:
+def _receipts(
+    line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]
+) -> tuple[MinedTx, ...]:
     """Return the wallet's transactions in these blocks with receipts, by nonce."""
     ours = [
         (tx, parse_quantity(block.get("timestamp"), "block timestamp"))
@@ -317,11 +402,18 @@ def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) 
         if isinstance(tx, Mapping) and str(tx.get("from", "")).lower() == owner.lower()
     ]
     if len(ours) > MOST_SENT:
-        raise HistoryUnavailable(f"the wallet sent {len(ours)} transactions in the last 24 h; at most {MOST_SENT} are read")
+        raise HistoryUnavailable(
+            f"the wallet sent {len(ours)} transactions in the last 24 h; at most {MOST_SENT} are"
+            " read"
+        )
     hashes = [hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32)) for tx, _ in ours]
     raw: list[Any] = []
     for at in range(0, len(hashes), BATCH):
-        raw += _all(line, [("eth_getTransactionReceipt", [one]) for one in hashes[at : at + BATCH]], "old receipts")
+        raw += _all(
+            line,
+            [("eth_getTransactionReceipt", [one]) for one in hashes[at : at + BATCH]],
+            "old receipts",
+        )
     sent = []
     for (tx, chain_s), tx_hash, found in zip(ours, hashes, raw, strict=True):
         if not isinstance(found, Mapping):
@@ -338,11 +430,21 @@ def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) 
     return tuple(sorted(sent, key=lambda one: one.nonce))
 
 
-def _priced(line: Transport, owner: str, sent: Sequence[MinedTx], feeds: Sequence[str]) -> tuple[MinedTx, ...]:
-    """Return the transactions with every feed's answer in the block before; all feeds of a transaction, or none."""
+def _priced(
+    line: Transport, owner: str, sent: Sequence[MinedTx], feeds: Sequence[str]
+) -> tuple[MinedTx, ...]:
+    """Return the transactions with every feed's answer in the block before; all feeds of a
+    transaction, or none.
+    """
     asked = [one for one in sent if feeds and any(one.receipt.net(owner).values())]
     calls: list[RpcCall] = [
-        ("eth_call", [{"to": feed, "data": "0x" + LATEST_ROUND_DATA.hex()}, hex(one.receipt.block_number - 1)])
+        (
+            "eth_call",
+            [
+                {"to": feed, "data": "0x" + LATEST_ROUND_DATA.hex()},
+                hex(one.receipt.block_number - 1),
+            ],
+        )
         for one in asked
         for feed in feeds
     ]
@@ -352,9 +454,16 @@ def _priced(line: Transport, owner: str, sent: Sequence[MinedTx], feeds: Sequenc
     answers = {}
     for number, one in enumerate(asked):
         mine = prices[number * len(feeds) : (number + 1) * len(feeds)]
-        answers[one.receipt.tx_hash] = tuple((feed, answer) for feed, answer in zip(feeds, mine, strict=True) if answer is not None)
+        answers[one.receipt.tx_hash] = tuple(
+            (feed, answer) for feed, answer in zip(feeds, mine, strict=True) if answer is not None
+        )
     return tuple(
-        replace(one, answers=found) if len(found := answers.get(one.receipt.tx_hash, ())) == len(feeds) and found else one for one in sent
+        (
+            replace(one, answers=found)
+            if len(found := answers.get(one.receipt.tx_hash, ())) == len(feeds) and found
+            else one
+        )
+        for one in sent
     )
 
 

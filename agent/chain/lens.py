@@ -1,4 +1,6 @@
-"""Calls of PortfolioLens as bytes: items packed into pages, answers decoded, failures typed; and ABI words."""
+"""Calls of PortfolioLens as bytes: items packed into pages, answers decoded, failures typed; and
+ABI words.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ _V3_TICK_BYTES = 19
 
 
 class CallStatus(Enum):
-    """Reason why an item has no answer; numbers as in the contract, MALFORMED and above are added here."""
+    """Reason why an item has no answer; numbers as in the contract, MALFORMED and above are added
+    here.
+    """
 
     FAILED = 1
     TOO_LONG = 2
@@ -55,7 +59,9 @@ _WHY = {
 
 @dataclass(frozen=True, slots=True)
 class CallItem:
-    """A view call with a gas cap and a bound on the answer's bytes. `likely_gas` is for the sizing of pages only."""
+    """A view call with a gas cap and a bound on the answer's bytes. `likely_gas` is for the sizing
+    of pages only.
+    """
 
     target: str
     data: bytes
@@ -69,7 +75,11 @@ class CallItem:
 
     def packed_call(self) -> bytes:
         """Return the packed item without its target address."""
-        sizes = self.gas.to_bytes(3, "big") + self.longest.to_bytes(2, "big") + len(self.data).to_bytes(2, "big")
+        sizes = (
+            self.gas.to_bytes(3, "big")
+            + self.longest.to_bytes(2, "big")
+            + len(self.data).to_bytes(2, "big")
+        )
         return sizes + self.data
 
     def most_bytes(self) -> int:
@@ -115,7 +125,9 @@ class CodeItem:
 
 @dataclass(frozen=True, slots=True)
 class V3Item:
-    """State of a V3 pool: ticks within `window_ticks` of the current one, at most `most_ticks`; `twap_window_s` 0 for no TWAP."""
+    """State of a V3 pool: ticks within `window_ticks` of the current one, at most `most_ticks`;
+    `twap_window_s` 0 for no TWAP.
+    """
 
     pool: str
     tick_spacing: int
@@ -132,11 +144,20 @@ class V3Item:
     def likely_gas(self) -> int:
         """Return the gas if every tick in the window is initialised."""
         words = 2 * self.window_ticks // (256 * self.tick_spacing) + 3
-        return 30_000 + words * 5_000 + self.likely_ticks * 8_000 + (100_000 if self.twap_window_s else 0)
+        return (
+            30_000
+            + words * 5_000
+            + self.likely_ticks * 8_000
+            + (100_000 if self.twap_window_s else 0)
+        )
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        bounds = self.tick_spacing.to_bytes(3, "big") + self.window_ticks.to_bytes(3, "big") + self.likely_ticks.to_bytes(2, "big")
+        bounds = (
+            self.tick_spacing.to_bytes(3, "big")
+            + self.window_ticks.to_bytes(3, "big")
+            + self.likely_ticks.to_bytes(2, "big")
+        )
         return bytes([_V3]) + _address(self.pool) + bounds + self.twap_window_s.to_bytes(4, "big")
 
     def most_bytes(self) -> int:
@@ -169,7 +190,9 @@ LensAnswer = bytes | V3Answer | CallStatus
 
 
 def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> list[list[int]]:
-    """Indexes of `items` in pages that fit in bytes and, likely, in gas; filled in the order of the items."""
+    """Indexes of `items` in pages that fit in bytes and, likely, in gas; filled in the order of the
+    items.
+    """
     sized: list[list[int]] = []
     room_bytes = room_request = room_gas = 0
     for index, item in enumerate(items):
@@ -178,22 +201,36 @@ def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> lis
             sized.append([])
             room_bytes, room_request, room_gas = PAGE_BYTES - 64, REQUEST_BYTES, page_gas
         sized[-1].append(index)
-        room_bytes, room_request, room_gas = room_bytes - answer, room_request - request, room_gas - gas
+        room_bytes, room_request, room_gas = (
+            room_bytes - answer,
+            room_request - request,
+            room_gas - gas,
+        )
     return sized
 
 
 def creation_code(items: Sequence[LensItem]) -> str:
     """0x-hex of the lens with its request as constructor argument (ABI: one `bytes`)."""
     request = len(items).to_bytes(2, "big") + b"".join(item.packed() for item in items)
-    argument = (32).to_bytes(32, "big") + len(request).to_bytes(32, "big") + request + bytes(-len(request) % 32)
+    argument = (
+        (32).to_bytes(32, "big")
+        + len(request).to_bytes(32, "big")
+        + request
+        + bytes(-len(request) % 32)
+    )
     return own_artifact("PortfolioLens").bytecode + argument.hex()
 
 
 def decode_page(items: Sequence[LensItem], page: bytes) -> list[LensAnswer]:
-    """Answers in the order of `items`. Raises Retryable if the bytes are not an answer to exactly these items."""
+    """Answers in the order of `items`. Raises Retryable if the bytes are not an answer to exactly
+    these items.
+    """
     read = _PageReader(page)
     if read.uint(1) != FORMAT:
-        raise Retryable("the endpoint's answer to the lens is not its format", "the endpoint may not run calls without a recipient")
+        raise Retryable(
+            "the endpoint's answer to the lens is not its format",
+            "the endpoint may not run calls without a recipient",
+        )
     answers = [_decode(item, read) for item in items]
     read.end()
     return answers
@@ -226,13 +263,17 @@ def _decode_v3(read: _PageReader) -> LensAnswer:
         raise Retryable("the endpoint's answer to the lens has an unknown mark")
     ticks = sorted((read.signed(3), read.signed(16)) for _ in range(read.uint(2)))
     indexes = [index for index, _ in ticks]
-    if len(set(indexes)) != len(indexes) or any(not from_tick <= index <= to_tick for index in indexes):
+    if len(set(indexes)) != len(indexes) or any(
+        not from_tick <= index <= to_tick for index in indexes
+    ):
         return CallStatus.MALFORMED
     twap = (tick_delta, seconds_delta) if seen else None
     return V3Answer(price, tick, liquidity, from_tick, to_tick, tuple(ticks), twap, observations)
 
 
-_CONTRACT_STATUS = frozenset(status.value for status in CallStatus if status is not CallStatus.MALFORMED)
+_CONTRACT_STATUS = frozenset(
+    status.value for status in CallStatus if status is not CallStatus.MALFORMED
+)
 
 
 class _PageReader:
@@ -284,64 +325,90 @@ def answer_uint(data: LensAnswer, bits: int = 256) -> int | CallStatus:
     return read[0] if read[0] >> bits == 0 else CallStatus.MALFORMED
 
 
-# --- Lens queries to one endpoint: pages in one batch, and one more batch for items that did not fit.
+# --- Lens queries to one endpoint: pages in one batch, and one more batch for items that did not
+# fit.
 
 
 _SMALLER = 8
 
 
-def query_lens(transport: Transport, items: Sequence[LensItem], at: object = "latest") -> list[LensAnswer]:
+def query_lens(
+    transport: Transport, items: Sequence[LensItem], at: object = "latest"
+) -> list[LensAnswer]:
     """Return answers to `items` at one block, in one request, or two if the node gave too little
     gas. Raises Retryable.
     """
     if not items:
         return []
     sized = split_into_pages(items)
-    answers = complete_answers(transport, items, sized, transport.batch(page_calls(items, sized, at)), at)
+    answers = complete_answers(
+        transport, items, sized, transport.batch(page_calls(items, sized, at)), at
+    )
     if CallStatus.UNREAD in answers:
-        raise Retryable(f"{transport.name} gives too little gas to read one item", "use an endpoint that gives eth_call more gas")
+        raise Retryable(
+            f"{transport.name} gives too little gas to read one item",
+            "use an endpoint that gives eth_call more gas",
+        )
     return answers
 
 
-def page_calls(items: Sequence[LensItem], sized: Sequence[Sequence[int]], at: object) -> list[RpcCall]:
+def page_calls(
+    items: Sequence[LensItem], sized: Sequence[Sequence[int]], at: object
+) -> list[RpcCall]:
     """The JSON-RPC calls of all pages."""
     return [("eth_call", [{"data": creation_code([items[i] for i in page])}, at]) for page in sized]
 
 
 def complete_answers(
-    transport: Transport, items: Sequence[LensItem], sized: Sequence[Sequence[int]], answered: Sequence[object], at: object
+    transport: Transport,
+    items: Sequence[LensItem],
+    sized: Sequence[Sequence[int]],
+    answered: Sequence[object],
+    at: object,
 ) -> list[LensAnswer]:
     """Return all answers in the order of `items`; an item without gas, or on a refused page, is
     requested once more. Raises CallFailed if the node refuses smaller pages too. An item that still
     lacks gas is CallStatus.UNREAD.
     """
     answers = _decoded(transport, items, sized, answered)
-    unread = [i for i in range(len(items)) if answers.get(i, CallStatus.UNREAD) is CallStatus.UNREAD]
+    unread = [
+        i for i in range(len(items)) if answers.get(i, CallStatus.UNREAD) is CallStatus.UNREAD
+    ]
     if unread:
         rest = [items[i] for i in unread]
         smaller = split_into_pages(rest, PAGE_GAS // _SMALLER)
         answered = transport.batch(page_calls(rest, smaller, at))
         refused = next((answer for answer in answered if isinstance(answer, RpcFault)), None)
         if refused is not None:
-            raise CallFailed(f"{transport.name} refused the lens: {refused.message}", refused, "it must allow eth_call of creation code")
+            raise CallFailed(
+                f"{transport.name} refused the lens: {refused.message}",
+                refused,
+                "it must allow eth_call of creation code",
+            )
         again = _decoded(transport, rest, smaller, answered)
         answers |= {unread[i]: answer for i, answer in again.items()}
     return [answers[i] for i in range(len(items))]
 
 
 def _decoded(
-    transport: Transport, items: Sequence[LensItem], sized: Sequence[Sequence[int]], answered: Sequence[object]
+    transport: Transport,
+    items: Sequence[LensItem],
+    sized: Sequence[Sequence[int]],
+    answered: Sequence[object],
 ) -> dict[int, LensAnswer]:
     """Return answers by index of item, without pages that the node refused."""
     answers: dict[int, LensAnswer] = {}
     for page, answer in zip(sized, answered, strict=True):
         if not isinstance(answer, RpcFault):
-            read = decode_page([items[i] for i in page], parse_bytes(answer, f"the lens from {transport.name}"))
+            read = decode_page(
+                [items[i] for i in page], parse_bytes(answer, f"the lens from {transport.name}")
+            )
             answers |= dict(zip(page, read, strict=True))
     return answers
 
 
-# --- Calldata of the view functions that reading needs, byte by byte: no ABI library on the hot path.
+# --- Calldata of the view functions that reading needs, byte by byte: no ABI library on the hot
+# path.
 
 
 BALANCE_OF = bytes.fromhex("70a08231")
@@ -406,7 +473,9 @@ def allowance_call(owner: str, spender: str) -> bytes:
 
 
 def abi_encode(types: Sequence[str], values: Sequence[Any]) -> bytes:
-    """Values as the ABI encodes them, by eth-abi, which is loaded when something is encoded: looking does without."""
+    """Values as the ABI encodes them, by eth-abi, which is loaded when something is encoded:
+    looking does without.
+    """
     from eth_abi.abi import encode
 
     return encode(types, values)

@@ -1,4 +1,6 @@
-"""The agent's own liquidity positions in the snapshot, and unsolicited positions: reported, never counted."""
+"""The agent's own liquidity positions in the snapshot, and unsolicited positions: reported, never
+counted.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,12 @@ class PositionReader:
         if found is not None:
             return replace(found, confirmed=one)
         return PositionRef(
-            one, self._factories[one.venue], next((_place(mint) for mint in positions.open_mints(moves) if mint.name == one.name), None)
+            one,
+            self._factories[one.venue],
+            next(
+                (_place(mint) for mint in positions.open_mints(moves) if mint.name == one.name),
+                None,
+            ),
         )
 
 
@@ -88,7 +95,9 @@ _ADDRESS = (1 << 160) - 1
 
 @dataclass(frozen=True, slots=True)
 class UnsolicitedPosition:
-    """A position that does not count. `tokens` are addresses: names that strangers chose are not shown (T17)."""
+    """A position that does not count. `tokens` are addresses: names that strangers chose are not
+    shown (T17).
+    """
 
     name: str
     contract: str
@@ -106,7 +115,12 @@ class UnsolicitedPositions:
 
 
 def find_unsolicited_positions(
-    transport: Transport, owner: str, manager: str | None, pools: Iterable[PoolRef], confirmed: Sequence[ConfirmedPosition], at: object
+    transport: Transport,
+    owner: str,
+    manager: str | None,
+    pools: Iterable[PoolRef],
+    confirmed: Sequence[ConfirmedPosition],
+    at: object,
 ) -> UnsolicitedPositions:
     """Return LP tokens of the known pairs and tokens of the manager that `owner` holds and has not
     confirmed, at one block. Takes up to three requests. Raises Retryable from the endpoint. LP
@@ -116,10 +130,19 @@ def find_unsolicited_positions(
     pairs = [pool for pool in pools if pool.kind is PoolKind.V2]
     contracts = [*(pool.address for pool in pairs), *([] if manager is None else [manager])]
     balances = [
-        answer_uint(answer) for answer in query_lens(transport, [CallItem(one, address_call(BALANCE_OF, owner)) for one in contracts], at)
+        answer_uint(answer)
+        for answer in query_lens(
+            transport, [CallItem(one, address_call(BALANCE_OF, owner)) for one in contracts], at
+        )
     ]
     found = [
-        UnsolicitedPosition(position_name(pool.venue, pool.address, None), pool.address, None, (pool.token0, pool.token1), raw)
+        UnsolicitedPosition(
+            position_name(pool.venue, pool.address, None),
+            pool.address,
+            None,
+            (pool.token0, pool.token1),
+            raw,
+        )
         for pool, raw in zip(pairs, balances[: len(pairs)], strict=True)
         if not isinstance(raw, CallStatus) and raw > 0
     ]
@@ -127,18 +150,44 @@ def find_unsolicited_positions(
     held = 0 if isinstance(count, CallStatus) else count
     if manager is not None and held:
         found += _tokens(transport, owner, manager, min(held, MOST), at)
-    return UnsolicitedPositions(tuple(position for position in found if position.name not in known), max(0, held - MOST))
+    return UnsolicitedPositions(
+        tuple(position for position in found if position.name not in known), max(0, held - MOST)
+    )
 
 
-def _tokens(transport: Transport, owner: str, manager: str, count: int, at: object) -> list[UnsolicitedPosition]:
+def _tokens(
+    transport: Transport, owner: str, manager: str, count: int, at: object
+) -> list[UnsolicitedPosition]:
     """The first `count` tokens of the manager that the owner holds."""
-    asked = [CallItem(manager, address_call(TOKEN_OF_OWNER_BY_INDEX, owner) + uint_word(index)) for index in range(count)]
-    ids = [read for read in map(answer_uint, query_lens(transport, asked, at)) if not isinstance(read, CallStatus)]
-    shapes = query_lens(transport, [CallItem(manager, MANAGER_POSITIONS + uint_word(token_id), longest=384) for token_id in ids], at)
+    asked = [
+        CallItem(manager, address_call(TOKEN_OF_OWNER_BY_INDEX, owner) + uint_word(index))
+        for index in range(count)
+    ]
+    ids = [
+        read
+        for read in map(answer_uint, query_lens(transport, asked, at))
+        if not isinstance(read, CallStatus)
+    ]
+    shapes = query_lens(
+        transport,
+        [
+            CallItem(manager, MANAGER_POSITIONS + uint_word(token_id), longest=384)
+            for token_id in ids
+        ],
+        at,
+    )
     found = []
     for token_id, answer in zip(ids, shapes, strict=True):
         read = answer_words(answer, 12)
         if not isinstance(read, CallStatus):
             tokens = (address_from_word(read[2] & _ADDRESS), address_from_word(read[3] & _ADDRESS))
-            found.append(UnsolicitedPosition(position_name("uniswap_v3", manager, token_id), manager, token_id, tokens, read[7]))
+            found.append(
+                UnsolicitedPosition(
+                    position_name("uniswap_v3", manager, token_id),
+                    manager,
+                    token_id,
+                    tokens,
+                    read[7],
+                )
+            )
     return found

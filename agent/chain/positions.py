@@ -52,8 +52,12 @@ class PositionRange:
     tick_upper: int
 
     def key(self, manager: str) -> bytes:
-        """Under which the pool accounts for all that the manager has in this range (PositionKey.compute)."""
-        ends = b"".join(tick.to_bytes(3, "big", signed=True) for tick in (self.tick_lower, self.tick_upper))
+        """Under which the pool accounts for all that the manager has in this range
+        (PositionKey.compute).
+        """
+        ends = b"".join(
+            tick.to_bytes(3, "big", signed=True) for tick in (self.tick_lower, self.tick_upper)
+        )
         return keccak(bytes.fromhex(manager[2:]) + ends)
 
 
@@ -89,44 +93,76 @@ def resolve_positions(
     tokens, a pair or a manager that the factory does not know. A V3 token that does not exist is
     valid: it may have been burned.
     """
-    answers = iter(query_lens(transport, [item for one in confirmed for item in _first_items(one, factories[one.venue])]))
+    answers = iter(
+        query_lens(
+            transport,
+            [item for one in confirmed for item in _first_items(one, factories[one.venue])],
+        )
+    )
     found = [
-        _v2_ref(one, factories[one.venue], [next(answers) for _ in range(3)])
-        if one.token_id is None
-        else _v3_shape(one, factories[one.venue], [next(answers) for _ in range(3)])
+        (
+            _v2_ref(one, factories[one.venue], [next(answers) for _ in range(3)])
+            if one.token_id is None
+            else _v3_shape(one, factories[one.venue], [next(answers) for _ in range(3)])
+        )
         for one in confirmed
     ]
     shapes = [(ref, shape) for ref, shape in found if shape is not None]
     asked = [_get_pool(ref.factory, ref.confirmed, shape[0]) for ref, shape in shapes]
-    pools = {ref.confirmed: answer_uint(answer, 160) for (ref, _), answer in zip(shapes, query_lens(transport, asked), strict=True)}
+    pools = {
+        ref.confirmed: answer_uint(answer, 160)
+        for (ref, _), answer in zip(shapes, query_lens(transport, asked), strict=True)
+    }
     return tuple(_placed(ref, shape, pools.get(ref.confirmed)) for ref, shape in found)
 
 
 def _first_items(one: ConfirmedPosition, factory: str) -> list[CallItem]:
     if one.token_id is None:
-        return [CallItem(one.contract, TOKEN0), CallItem(one.contract, TOKEN1), _get_pair(factory, one)]
-    return [CallItem(one.contract, FACTORY), CallItem(one.contract, TOTAL_SUPPLY), _manager_position(one)]
+        return [
+            CallItem(one.contract, TOKEN0),
+            CallItem(one.contract, TOKEN1),
+            _get_pair(factory, one),
+        ]
+    return [
+        CallItem(one.contract, FACTORY),
+        CallItem(one.contract, TOTAL_SUPPLY),
+        _manager_position(one),
+    ]
 
 
-def _v2_ref(one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]) -> tuple[PositionRef, None]:
+def _v2_ref(
+    one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
+) -> tuple[PositionRef, None]:
     tokens = [answer_uint(answer, 160) for answer in answers[:2]]
     for read in tokens:
         if isinstance(read, CallStatus):
             raise ConfigError(f"{_where(one)}: {read.why}", "is it a Uniswap V2 pair?")
-    _require_tokens(one, [address_from_word(read) for read in tokens if not isinstance(read, CallStatus)])
+    _require_tokens(
+        one, [address_from_word(read) for read in tokens if not isinstance(read, CallStatus)]
+    )
     known = answer_uint(answers[2], 160)
     if isinstance(known, CallStatus) or address_from_word(known) != one.contract:
-        raise ConfigError(f"{_where(one)}: was not made by the factory {factory}", "remove it; it may be a trap")
+        raise ConfigError(
+            f"{_where(one)}: was not made by the factory {factory}", "remove it; it may be a trap"
+        )
     return PositionRef(one, factory), None
 
 
-def _v3_shape(one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]) -> tuple[PositionRef, tuple[int, int, int] | None]:
+def _v3_shape(
+    one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
+) -> tuple[PositionRef, tuple[int, int, int] | None]:
     """The reference, and (fee, lower, upper tick) where the token exists."""
     known, supply = answer_uint(answers[0], 160), answer_uint(answers[1])
     # Routers have a factory too; only a position manager also has a token supply.
-    if isinstance(known, CallStatus) or isinstance(supply, CallStatus) or address_from_word(known) != factory:
+    if (
+        isinstance(known, CallStatus)
+        or isinstance(supply, CallStatus)
+        or address_from_word(known) != factory
+    ):
         raise ConfigError(
-            f"venues.{one.venue}.position_manager {one.contract}: is not a position manager of factory {factory}", "check both addresses"
+            f"venues.{one.venue}.position_manager {one.contract}: is not a position manager of"
+            f" factory {factory}",
+            "check both addresses",
         )
     if answers[2] is CallStatus.FAILED:
         return PositionRef(one, factory), None
@@ -137,18 +173,24 @@ def _v3_shape(one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer
     return PositionRef(one, factory), (read[4], to_signed(read[5]), to_signed(read[6]))
 
 
-def _placed(ref: PositionRef, shape: tuple[int, int, int] | None, pool: int | CallStatus | None) -> PositionRef:
+def _placed(
+    ref: PositionRef, shape: tuple[int, int, int] | None, pool: int | CallStatus | None
+) -> PositionRef:
     if shape is None:
         return ref
     if pool is None or isinstance(pool, CallStatus) or pool == 0:
-        raise ConfigError(f"{_where(ref.confirmed)}: the factory {ref.factory} knows no pool for it", "check the addresses of the venue")
+        raise ConfigError(
+            f"{_where(ref.confirmed)}: the factory {ref.factory} knows no pool for it",
+            "check the addresses of the venue",
+        )
     return PositionRef(ref.confirmed, ref.factory, PositionRange(address_from_word(pool), *shape))
 
 
 def _require_tokens(one: ConfirmedPosition, found: Sequence[str]) -> None:
     if list(found) != [one.token0, one.token1]:
         raise ConfigError(
-            f"{_where(one)}: holds {' and '.join(found)}, its entry names {one.token0} and {one.token1}",
+            f"{_where(one)}: holds {' and '.join(found)}, its entry names {one.token0} and"
+            f" {one.token1}",
             "correct the position or its entry",
         )
 
@@ -158,7 +200,9 @@ def _where(one: ConfirmedPosition) -> str:
 
 
 def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
-    """Return the snapshot's questions about a position; `read_position` takes the answers in the same order."""
+    """Return the snapshot's questions about a position; `read_position` takes the answers in the
+    same order.
+    """
     one = ref.confirmed
     if one.token_id is None:
         pair = one.contract
@@ -167,8 +211,12 @@ def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
             PositionQuestion("LP tokens in all", CallItem(pair, TOTAL_SUPPLY)),
             PositionQuestion("reserves", CallItem(pair, GET_RESERVES, longest=96)),
             PositionQuestion("kLast", CallItem(pair, K_LAST)),
-            PositionQuestion("balance of token0", CallItem(one.token0, address_call(BALANCE_OF, pair))),
-            PositionQuestion("balance of token1", CallItem(one.token1, address_call(BALANCE_OF, pair))),
+            PositionQuestion(
+                "balance of token0", CallItem(one.token0, address_call(BALANCE_OF, pair))
+            ),
+            PositionQuestion(
+                "balance of token1", CallItem(one.token1, address_call(BALANCE_OF, pair))
+            ),
             PositionQuestion("feeTo", CallItem(ref.factory, FEE_TO)),
             PositionQuestion("pair of the factory", _get_pair(ref.factory, one)),
         ]
@@ -185,24 +233,39 @@ def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
         PositionQuestion("price", CallItem(pool, SLOT0, longest=224)),
         PositionQuestion("fee growth of token0", CallItem(pool, FEE_GROWTH_GLOBAL_0)),
         PositionQuestion("fee growth of token1", CallItem(pool, FEE_GROWTH_GLOBAL_1)),
-        *(PositionQuestion(f"tick {tick}", CallItem(pool, TICKS + int_word(tick), longest=256)) for tick in ticks),
-        PositionQuestion("account of the range", CallItem(pool, POOL_POSITIONS + ref.place.key(one.contract), longest=160)),
+        *(
+            PositionQuestion(f"tick {tick}", CallItem(pool, TICKS + int_word(tick), longest=256))
+            for tick in ticks
+        ),
+        PositionQuestion(
+            "account of the range",
+            CallItem(pool, POOL_POSITIONS + ref.place.key(one.contract), longest=160),
+        ),
     ]
 
 
 def read_position(ref: PositionRef, owner: str, answers: Sequence[LensAnswer]) -> LpPosition | str:
-    """Return the position, or why it cannot be counted: a part was not read, or it belongs to another account."""
+    """Return the position, or why it cannot be counted: a part was not read, or it belongs to
+    another account.
+    """
     asked = position_questions(ref, owner)
     try:
-        return _read_v2(ref, asked, answers) if ref.confirmed.token_id is None else _read_v3(ref, asked, answers, owner)
+        return (
+            _read_v2(ref, asked, answers)
+            if ref.confirmed.token_id is None
+            else _read_v3(ref, asked, answers, owner)
+        )
     except _PositionUnreadable as unread:
         return str(unread)
 
 
-def _read_v2(ref: PositionRef, asked: Sequence[PositionQuestion], answers: Sequence[LensAnswer]) -> LpV2Position:
+def _read_v2(
+    ref: PositionRef, asked: Sequence[PositionQuestion], answers: Sequence[LensAnswer]
+) -> LpV2Position:
     one = ref.confirmed
     liquidity, supply, reserves, k_last, balance0, balance1, fee_to, pair = (
-        _words(question, answer, 2 if question.what == "reserves" else 1) for question, answer in zip(asked, answers, strict=True)
+        _words(question, answer, 2 if question.what == "reserves" else 1)
+        for question, answer in zip(asked, answers, strict=True)
     )
     if address_from_word(_bits(pair[0], 160)) != one.contract:
         raise _PositionUnreadable(f"the factory {ref.factory} does not know this pair")
@@ -225,7 +288,9 @@ def _read_v3(
 ) -> LpV3Position | LpMissingPosition:
     one, place = ref.confirmed, ref.place
     token_id = one.token_id or 0
-    if answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED:  # both revert for a token that does not exist, and only then
+    if (
+        answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED
+    ):  # both revert for a token that does not exist, and only then
         return LpMissingPosition(one.venue, one.contract, token_id, one.token0, one.token1)
     holder = address_from_word(_bits(_words(asked[0], answers[0], 1)[0], 160))
     if holder != owner:
@@ -234,9 +299,15 @@ def _read_v3(
         raise _PositionUnreadable("it did not exist when the agent started: start the agent again")
     taken = (12, 1, 2, 1, 1, 4, 4, 5)
     own, pool, slot0, growth0, growth1, lower, upper, core = (
-        _words(question, answer, count) for question, answer, count in zip(asked[1:], answers[1:], taken, strict=True)
+        _words(question, answer, count)
+        for question, answer, count in zip(asked[1:], answers[1:], taken, strict=True)
     )
-    found = (*(address_from_word(_bits(value, 160)) for value in own[2:4]), own[4], to_signed(own[5]), to_signed(own[6]))
+    found = (
+        *(address_from_word(_bits(value, 160)) for value in own[2:4]),
+        own[4],
+        to_signed(own[5]),
+        to_signed(own[6]),
+    )
     if found != (one.token0, one.token1, place.fee_pips, place.tick_lower, place.tick_upper):
         raise _PositionUnreadable("it is not what it was when the agent started")
     if address_from_word(_bits(pool[0], 160)) != place.pool:
@@ -289,4 +360,8 @@ def _get_pair(factory: str, one: ConfirmedPosition) -> CallItem:
 
 
 def _get_pool(factory: str, one: ConfirmedPosition, fee_pips: int) -> CallItem:
-    return CallItem(factory, address_call(GET_POOL, one.token0, one.token1) + uint_word(fee_pips), likely_gas=8_000)
+    return CallItem(
+        factory,
+        address_call(GET_POOL, one.token0, one.token1) + uint_word(fee_pips),
+        likely_gas=8_000,
+    )

@@ -1,4 +1,6 @@
-"""The quorum: votes of operators on snapshots, values and blocks, and a transport whose every answer is agreed."""
+"""The quorum: votes of operators on snapshots, values and blocks, and a transport whose every
+answer is agreed.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,17 @@ from agent.model import Head, Verdict
 # --- Quorum on whole answers: endpoints are compared, and dissenters are named (T2).
 
 
-REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent until then"
+REMEDY = (
+    "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent until"
+    " then"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """One endpoint's answers about one block. `items` are the lens's answers, code hashes included."""
+    """One endpoint's answers about one block. `items` are the lens's answers, code hashes
+    included.
+    """
 
     operator: str
     head: Head
@@ -46,7 +53,9 @@ class QuorumAgreement:
     dissent: tuple[tuple[str, str], ...]
 
 
-def find_quorum(answers: Sequence[EndpointAnswer], names: Sequence[str], min_operators: int) -> QuorumAgreement:
+def find_quorum(
+    answers: Sequence[EndpointAnswer], names: Sequence[str], min_operators: int
+) -> QuorumAgreement:
     """Return the answer that most operators give, if at least `min_operators` do and no other
     answer has as many. Several endpoints of one operator count once; an operator whose own
     endpoints differ counts for neither answer. `names` are the items' names, for the report. Raises
@@ -55,14 +64,28 @@ def find_quorum(answers: Sequence[EndpointAnswer], names: Sequence[str], min_ope
     groups: dict[tuple[object, ...], list[EndpointAnswer]] = {}
     for one in answers:
         groups.setdefault(one.says, []).append(one)
-    two_faced = {one.operator for one in answers if len({other.says for other in answers if other.operator == one.operator}) > 1}
-    backing = {says: sorted({one.operator for one in group} - two_faced) for says, group in groups.items()}
+    two_faced = {
+        one.operator
+        for one in answers
+        if len({other.says for other in answers if other.operator == one.operator}) > 1
+    }
+    backing = {
+        says: sorted({one.operator for one in group} - two_faced) for says, group in groups.items()
+    }
     ranked = sorted(groups, key=lambda says: len(backing[says]), reverse=True)
     best = ranked[0]
-    dissent = tuple((one.operator, difference(groups[best][0], one, names)) for says in ranked[1:] for one in groups[says])
+    dissent = tuple(
+        (one.operator, difference(groups[best][0], one, names))
+        for says in ranked[1:]
+        for one in groups[says]
+    )
     contested = len(ranked) > 1 and len(backing[ranked[1]]) == len(backing[best])
     if contested or len(backing[best]) < min_operators:
-        raise Refused(_refusal(answers, backing[best], dissent), [_verdict(backing[best], dissent, min_operators)], REMEDY)
+        raise Refused(
+            _refusal(answers, backing[best], dissent),
+            [_verdict(backing[best], dissent, min_operators)],
+            REMEDY,
+        )
     return QuorumAgreement(groups[best][0], tuple(backing[best]), dissent)
 
 
@@ -80,25 +103,43 @@ def difference(one: EndpointAnswer, other: EndpointAnswer, names: Sequence[str])
     return "nothing"
 
 
-def _refusal(answers: Sequence[EndpointAnswer], backing: Sequence[str], dissent: Sequence[tuple[str, str]]) -> str:
+def _refusal(
+    answers: Sequence[EndpointAnswer], backing: Sequence[str], dissent: Sequence[tuple[str, str]]
+) -> str:
     block = answers[0].head.number
     if not dissent:
         return f"only {', '.join(backing) or 'no operator'} confirms block {block}"
     message = "; ".join(f"{operator} differs in {what}" for operator, what in dissent)
-    return f"endpoints disagree on block {block}: {message} (against {', '.join(backing) or 'an operator that contradicts itself'})"
+    return (
+        f"endpoints disagree on block {block}: {message} (against"
+        f" {', '.join(backing) or 'an operator that contradicts itself'})"
+    )
 
 
-def _verdict(backing: Sequence[str], dissent: Sequence[tuple[str, str]], min_operators: int) -> Verdict:
-    against = f", against {', '.join(sorted({operator for operator, _ in dissent}))}" if dissent else ""
-    return Verdict("quorum", f"{len(backing)} operators alike ({', '.join(backing)}){against}", f"{min_operators} operators", False)
+def _verdict(
+    backing: Sequence[str], dissent: Sequence[tuple[str, str]], min_operators: int
+) -> Verdict:
+    against = (
+        f", against {', '.join(sorted({operator for operator, _ in dissent}))}" if dissent else ""
+    )
+    return Verdict(
+        "quorum",
+        f"{len(backing)} operators alike ({', '.join(backing)}){against}",
+        f"{min_operators} operators",
+        False,
+    )
 
 
-# --- Votes of operators on a transaction, a nonce, a block: one vote each, and a sufficient majority.
+# --- Votes of operators on a transaction, a nonce, a block: one vote each, and a sufficient
+# majority.
 
 
 H = TypeVar("H", bound=Hashable)
 
-NO_MAJORITY_REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent until then"
+NO_MAJORITY_REMEDY = (
+    "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent until"
+    " then"
+)
 
 
 class NoQuorum(Retryable):
@@ -106,7 +147,9 @@ class NoQuorum(Retryable):
 
 
 def quorum_size(operators: int, min_operators: int) -> int:
-    """Return the number of operators that must agree if `operators` answered: a majority, and at least `min_operators`."""
+    """Return the number of operators that must agree if `operators` answered: a majority, and at
+    least `min_operators`.
+    """
     return max(min_operators, operators // 2 + 1)
 
 
@@ -119,8 +162,17 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: st
     ranked = sorted(backing, key=lambda value: len(backing[value]), reverse=True)
     if not ranked or len(backing[ranked[0]]) < enough:
         # their text is foreign and not repeated (T17)
-        message = " against ".join(", ".join(sorted({who for who, answer in votes if answer == value})) for value in ranked) or "nobody"
-        raise NoQuorum(f"endpoints disagree on {what}, {enough} operators must say the same ({message})", NO_MAJORITY_REMEDY)
+        message = (
+            " against ".join(
+                ", ".join(sorted({who for who, answer in votes if answer == value}))
+                for value in ranked
+            )
+            or "nobody"
+        )
+        raise NoQuorum(
+            f"endpoints disagree on {what}, {enough} operators must say the same ({message})",
+            NO_MAJORITY_REMEDY,
+        )
     return ranked[0]
 
 
@@ -146,7 +198,9 @@ def highest_confirmed(values: Mapping[str, int], enough: int) -> int:
 
 
 def lowest_sufficient(values: Mapping[str, int], enough: int) -> int:
-    """Return the lowest value that `enough` operators call sufficient: gas needed, nonces pending. Of two operators the higher counts."""
+    """Return the lowest value that `enough` operators call sufficient: gas needed, nonces pending.
+    Of two operators the higher counts.
+    """
     return sorted(values.values())[enough - 1]
 
 
@@ -155,12 +209,16 @@ def lowest_sufficient(values: Mapping[str, int], enough: int) -> int:
 
 
 def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
-    """The highest block that enough operators have, by the newest of each; of one operator alone all its endpoints must have it."""
+    """The highest block that enough operators have, by the newest of each; of one operator alone
+    all its endpoints must have it.
+    """
     enough = quorum_size(len(operators_of(newest)), min_operators)
     return highest_confirmed(_heights(newest, alone=enough == 1), enough)
 
 
-def height_disagreement(endpoint_pool: EndpointPool, newest: Mapping[Endpoint, int], height: int) -> str:
+def height_disagreement(
+    endpoint_pool: EndpointPool, newest: Mapping[Endpoint, int], height: int
+) -> str:
     """Return each operator's height if too few newest blocks are within chain.max_lag_blocks of
     `height`; else "". The cause is one of two operators that lags or names a block from the future;
     endpoint records show which.
@@ -175,12 +233,20 @@ def height_disagreement(endpoint_pool: EndpointPool, newest: Mapping[Endpoint, i
             continue
         endpoint.health.caught_up()
         if number - height > most:
-            endpoint_pool.blame(endpoint, f"is {number - height} blocks ahead of block {height}", outvoted=level)
+            endpoint_pool.blame(
+                endpoint, f"is {number - height} blocks ahead of block {height}", outvoted=level
+            )
     if level:
         return ""
-    message = ", ".join(f"{operator} is at block {number}" for operator, number in sorted(heights.items(), key=lambda one: one[1]))
+    message = ", ".join(
+        f"{operator} is at block {number}"
+        for operator, number in sorted(heights.items(), key=lambda one: one[1])
+    )
     apart = max(abs(number - height) for number in heights.values())
-    return f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {most}: {message}; one lags, or reports a block that no other has"
+    return (
+        f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {most}: {message}; one lags,"
+        " or reports a block that no other has"
+    )
 
 
 def _heights(newest: Mapping[Endpoint, int], *, alone: bool = False) -> dict[str, int]:
@@ -192,7 +258,8 @@ def _heights(newest: Mapping[Endpoint, int], *, alone: bool = False) -> dict[str
     return found
 
 
-# --- Questions to all endpoints about one block: the newest that enough operators have with the same header.
+# --- Questions to all endpoints about one block: the newest that enough operators have with the
+# same header.
 
 
 T = TypeVar("T")
@@ -209,7 +276,9 @@ class BlockAnswers(Generic[T]):
 
 
 def ask_at_one_block(
-    endpoint_pool: EndpointPool, question: Callable[[Endpoint, int | None], T], head_of: Callable[[T], Head]
+    endpoint_pool: EndpointPool,
+    question: Callable[[Endpoint, int | None], T],
+    head_of: Callable[[T], Head],
 ) -> BlockAnswers[T]:
     """Return the answers of a quorum with an equal header; `question` gets a height, None for the
     newest. Takes one round if the endpoints are level, else a second one about the highest block
@@ -224,9 +293,13 @@ def ask_at_one_block(
         best = max(backing, key=lambda head: len(backing[head]), default=None)
         if best is None or len(backing[best]) < enough:
             return []
-        return [(endpoint, answer) for endpoint, answer in answers.items() if heads[endpoint] == best]
+        return [
+            (endpoint, answer) for endpoint, answer in answers.items() if heads[endpoint] == best
+        ]
 
-    poll = endpoint_pool.ask(lambda endpoint: question(endpoint, None), enough=lambda answers: bool(same(answers)))
+    poll = endpoint_pool.ask(
+        lambda endpoint: question(endpoint, None), enough=lambda answers: bool(same(answers))
+    )
     endpoint_pool.require(poll)
     heads = {endpoint: head_of(answer) for endpoint, answer in poll.answers.items()}
     newest = {endpoint: head.number for endpoint, head in heads.items()}
@@ -234,12 +307,18 @@ def ask_at_one_block(
     if not found:
         height = common_height(newest, endpoint_pool.min_operators)
         able = [endpoint for endpoint, head in heads.items() if head.number >= height]
-        again = endpoint_pool.ask(lambda endpoint: question(endpoint, height), among=able, enough=lambda answers: bool(same(answers)))
+        again = endpoint_pool.ask(
+            lambda endpoint: question(endpoint, height),
+            among=able,
+            enough=lambda answers: bool(same(answers)),
+        )
         endpoint_pool.require(again)
         heads |= {endpoint: head_of(answer) for endpoint, answer in again.answers.items()}
         found = same(again.answers)
         if not found:
-            message = "; ".join(f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in again.answers)
+            message = "; ".join(
+                f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in again.answers
+            )
             raise NoQuorum(f"endpoints disagree on block {height} ({message})", NO_MAJORITY_REMEDY)
     common = head_of(found[0][1])
     message = height_disagreement(endpoint_pool, newest, common.number)
@@ -260,8 +339,14 @@ class QuorumTransport:
 
     def __init__(self, endpoint_pool: EndpointPool) -> None:
         self._endpoint_pool = endpoint_pool
-        self.operator = ", ".join(sorted({endpoint.operator for endpoint in endpoint_pool.endpoints}))
-        self.name = f"endpoints of {self.operator}" if len(endpoint_pool.endpoints) > 1 else endpoint_pool.endpoints[0].name
+        self.operator = ", ".join(
+            sorted({endpoint.operator for endpoint in endpoint_pool.endpoints})
+        )
+        self.name = (
+            f"endpoints of {self.operator}"
+            if len(endpoint_pool.endpoints) > 1
+            else endpoint_pool.endpoints[0].name
+        )
 
     @property
     def requests(self) -> int:
@@ -282,24 +367,42 @@ class QuorumTransport:
         self._endpoint_pool.require(poll)
         answers = []
         for number, (method, _) in enumerate(calls):
-            votes = [(endpoint.operator, _key(replies[number])) for endpoint, replies in poll.answers.items()]
-            chosen = confirmed_value(votes, self._endpoint_pool.min_operators, f"the answer to {method}")
+            votes = [
+                (endpoint.operator, _key(replies[number]))
+                for endpoint, replies in poll.answers.items()
+            ]
+            chosen = confirmed_value(
+                votes, self._endpoint_pool.min_operators, f"the answer to {method}"
+            )
             for endpoint, replies in poll.answers.items():
                 if _key(replies[number]) != chosen:
                     self._endpoint_pool.blame(endpoint, f"differs in the answer to {method}")
-            answers.append(_usual([replies[number] for replies in poll.answers.values() if _key(replies[number]) == chosen]))
+            answers.append(
+                _usual(
+                    [
+                        replies[number]
+                        for replies in poll.answers.values()
+                        if _key(replies[number]) == chosen
+                    ]
+                )
+            )
         return answers
 
     def _head(self) -> Head:
         """The newest agreed block.
 
-        Raises NoQuorum if too few have it, or one near it, for their newest: contracts may be missing there.
+        Raises NoQuorum if too few have it, or one near it, for their newest: contracts may be
+        missing there.
         """
 
         def newest(endpoint: Any, height: int | None) -> Head:
             tag = "latest" if height is None else hex(height)
-            chain_id, block = endpoint.batch([("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])])
-            found = parse_quantity(require_result(endpoint.name, "eth_chainId", chain_id), "chain id")
+            chain_id, block = endpoint.batch(
+                [("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])]
+            )
+            found = parse_quantity(
+                require_result(endpoint.name, "eth_chainId", chain_id), "chain id"
+            )
             return parse_head(require_result(endpoint.name, "eth_getBlockByNumber", block), found)
 
         found = ask_at_one_block(self._endpoint_pool, newest, lambda head: head)
@@ -310,7 +413,10 @@ class QuorumTransport:
 
 def _pinned(calls: Sequence[RpcCall], head: Head) -> list[RpcCall]:
     at = {"blockHash": head.hash, "requireCanonical": True}
-    return [(method, [at if param == "latest" else param for param in params]) for method, params in calls]
+    return [
+        (method, [at if param == "latest" else param for param in params])
+        for method, params in calls
+    ]
 
 
 def _usual(alike: Sequence[Any]) -> Any:
@@ -329,6 +435,11 @@ def _key(answer: object) -> str:
 
 def _bare(answer: object) -> object:
     """Return events without fields that only some nodes add, such as the time of their block."""
-    if isinstance(answer, list) and all(isinstance(one, dict) and "topics" in one for one in answer):
-        return [{field: one.get(field) for field in ("address", "blockNumber", "data", "topics")} for one in answer]
+    if isinstance(answer, list) and all(
+        isinstance(one, dict) and "topics" in one for one in answer
+    ):
+        return [
+            {field: one.get(field) for field in ("address", "blockNumber", "data", "topics")}
+            for one in answer
+        ]
     return answer

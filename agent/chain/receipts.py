@@ -69,7 +69,9 @@ def _transfer(log: Log) -> Transfer | None:
 
 
 def _wrapped(log: Log) -> Transfer | None:
-    """Return a log entry's Deposit or Withdrawal of WETH9, as a transfer from or to the zero address."""
+    """Return a log entry's Deposit or Withdrawal of WETH9, as a transfer from or to the zero
+    address.
+    """
     for event in (DEPOSIT, WITHDRAWAL):
         topics = _topics(log, event, 2)
         if topics is not None and len(data := parse_bytes(log.get("data"), "log data")) == 32:
@@ -80,7 +82,9 @@ def _wrapped(log: Log) -> Transfer | None:
 
 
 def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
-    """Return IncreaseLiquidity events in order; the recipient of a minted token is in the ERC-721 Transfer from zero before it."""
+    """Return IncreaseLiquidity events in order; the recipient of a minted token is in the ERC-721
+    Transfer from zero before it.
+    """
     minted: dict[tuple[str, int], str] = {}
     found = []
     for log in logs:
@@ -93,16 +97,24 @@ def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
         data = parse_bytes(log.get("data"), "log data")
         if len(data) != 96:
             continue
-        liquidity, amount0, amount1 = (int.from_bytes(data[at : at + 32], "big") for at in (0, 32, 64))
+        liquidity, amount0, amount1 = (
+            int.from_bytes(data[at : at + 32], "big") for at in (0, 32, 64)
+        )
         manager, token_id = _emitter(log), _number(topics[1])
-        found.append(LiquidityAdded(manager, token_id, liquidity, (amount0, amount1), minted.get((manager, token_id))))
+        found.append(
+            LiquidityAdded(
+                manager, token_id, liquidity, (amount0, amount1), minted.get((manager, token_id))
+            )
+        )
     return tuple(found)
 
 
 def _topics(log: Log, event: str, count: int) -> list[object] | None:
     """Return the topics of a log entry if it is this event with that number of topics."""
     topics = log.get("topics")
-    return topics if isinstance(topics, list) and len(topics) == count and topics[0] == event else None
+    return (
+        topics if isinstance(topics, list) and len(topics) == count and topics[0] == event else None
+    )
 
 
 def _emitter(log: Log) -> str:
@@ -149,11 +161,17 @@ class SafeExecution:
     block: int
 
 
-def find_tx_by_nonce(endpoint_pool: EndpointPool, owner: str, nonce: int, since_block: int, head_block: int) -> NonceTx | None:
+def find_tx_by_nonce(
+    endpoint_pool: EndpointPool, owner: str, nonce: int, since_block: int, head_block: int
+) -> NonceTx | None:
     """Return the transaction of `owner` with `nonce` in a block range, agreed by enough operators;
     None if there is none.
     """
-    return _agreed(endpoint_pool, lambda line: _used(line, owner, nonce, since_block, head_block), f"the transaction of nonce {nonce}")
+    return _agreed(
+        endpoint_pool,
+        lambda line: _used(line, owner, nonce, since_block, head_block),
+        f"the transaction of nonce {nonce}",
+    )
 
 
 def find_safe_execution(
@@ -162,17 +180,30 @@ def find_safe_execution(
     """Return the transaction in which `safe` executed the call of that hash, agreed by enough
     operators; None if there is none.
     """
-    return _agreed(endpoint_pool, lambda line: _executed(line, safe, safe_tx_hash, since_block, head_block), "what the Safe carried out")
+    return _agreed(
+        endpoint_pool,
+        lambda line: _executed(line, safe, safe_tx_hash, since_block, head_block),
+        "what the Safe carried out",
+    )
 
 
 def _agreed(endpoint_pool: EndpointPool, question: Callable[[Transport], T], what: str) -> T:
     poll = endpoint_pool.ask(question)
     endpoint_pool.require(poll)
-    return confirmed_value([(line.operator, answer) for line, answer in poll.answers.items()], endpoint_pool.min_operators, what)
+    return confirmed_value(
+        [(line.operator, answer) for line, answer in poll.answers.items()],
+        endpoint_pool.min_operators,
+        what,
+    )
 
 
-def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block: int) -> NonceTx | None:
-    low, high = max(0, since_block - 1), head_block  # unused after the first block, used after the second
+def _used(
+    line: Transport, owner: str, nonce: int, since_block: int, head_block: int
+) -> NonceTx | None:
+    low, high = (
+        max(0, since_block - 1),
+        head_block,
+    )  # unused after the first block, used after the second
 
     def count(block: int) -> int:
         return parse_quantity(line.call("eth_getTransactionCount", [owner, hex(block)]), "nonce")
@@ -203,22 +234,35 @@ def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block:
                 parse_quantity(tx.get("value"), "value"),
                 hex_data(parse_bytes(tx.get("input"), "calldata")),
             )
-    raise Retryable(f"{line.name} says that block {high} used nonce {nonce}, without the transaction")
+    raise Retryable(
+        f"{line.name} says that block {high} used nonce {nonce}, without the transaction"
+    )
 
 
-def _executed(line: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int) -> SafeExecution | None:
+def _executed(
+    line: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int
+) -> SafeExecution | None:
     if (head_block - since_block) // LOGS_AT_ONCE >= MOST_REQUESTS:
-        since_block = head_block - LOGS_AT_ONCE * MOST_REQUESTS  # a proposal that old has long expired
+        since_block = (
+            head_block - LOGS_AT_ONCE * MOST_REQUESTS
+        )  # a proposal that old has long expired
     for start in range(since_block, head_block + 1, LOGS_AT_ONCE):
         end = min(head_block, start + LOGS_AT_ONCE - 1)
-        asked = {"address": safe, "fromBlock": hex(start), "toBlock": hex(end), "topics": [EXECUTION_SUCCESS]}
+        asked = {
+            "address": safe,
+            "fromBlock": hex(start),
+            "toBlock": hex(end),
+            "topics": [EXECUTION_SUCCESS],
+        }
         logs = line.call("eth_getLogs", [asked])
         if not isinstance(logs, list):
             raise Retryable(f"{line.name} returned events that are not a list")
         for log in logs:
             if isinstance(log, Mapping) and _names(log, safe, safe_tx_hash):
                 tx_hash = hex_data(parse_bytes(log.get("transactionHash"), "transaction hash", 32))
-                return SafeExecution(tx_hash, parse_quantity(log.get("blockNumber"), "block number"))
+                return SafeExecution(
+                    tx_hash, parse_quantity(log.get("blockNumber"), "block number")
+                )
     return None
 
 
@@ -227,7 +271,13 @@ def _names(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
     requested.
     """
     topics = log.get("topics")
-    if str(log.get("address", "")).lower() != safe.lower() or not isinstance(topics, list) or topics[:1] != [EXECUTION_SUCCESS]:
+    if (
+        str(log.get("address", "")).lower() != safe.lower()
+        or not isinstance(topics, list)
+        or topics[:1] != [EXECUTION_SUCCESS]
+    ):
         return False
-    named = topics[1] if len(topics) > 1 else hex_data(parse_bytes(log.get("data"), "log data")[:32])
+    named = (
+        topics[1] if len(topics) > 1 else hex_data(parse_bytes(log.get("data"), "log data")[:32])
+    )
     return str(named).lower() == safe_tx_hash

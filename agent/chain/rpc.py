@@ -1,4 +1,6 @@
-"""JSON-RPC over HTTP: one request per batch, answers matched by id, every failure an error with a remedy."""
+"""JSON-RPC over HTTP: one request per batch, answers matched by id, every failure an error with a
+remedy.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 import requests
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from agent.chain.eth_tester import EthTesterTransport
 from agent.chain.wire import CallFailed, RpcCall, RpcFault, parse_fault, require_result, scrub
@@ -38,14 +46,22 @@ class Connection:
         raise TypeError("a connection is not pickled or copied: its URL is a secret")
 
     def post(self, body: bytes, timeout_s: float) -> requests.Response:
-        """The answer, its body still to be read; redirects are not followed. Raises what requests raises, a bad URL included."""
+        """The answer, its body still to be read; redirects are not followed. Raises what requests
+        raises, a bad URL included.
+        """
         if self._prepared is None:
             self._prepared = self._session.prepare_request(requests.Request("POST", self._url))
         asked = self._prepared.copy()
         asked.prepare_body(body, None)
         if self._session.cookies:
             asked.prepare_cookies(self._session.cookies)
-        return self._session.send(asked, timeout=timeout_s, stream=True, allow_redirects=False, proxies=self._session.proxies)
+        return self._session.send(
+            asked,
+            timeout=timeout_s,
+            stream=True,
+            allow_redirects=False,
+            proxies=self._session.proxies,
+        )
 
 
 def _opened(url: str) -> requests.Session:
@@ -54,13 +70,25 @@ def _opened(url: str) -> requests.Session:
     """
     session = requests.Session()
     found = session.merge_environment_settings(url, {}, None, None, None)
-    session.proxies, session.verify, session.auth = found["proxies"], found["verify"], requests.utils.get_netrc_auth(url)
+    session.proxies, session.verify, session.auth = (
+        found["proxies"],
+        found["verify"],
+        requests.utils.get_netrc_auth(url),
+    )
     session.trust_env = False
     session.headers.update({"Content-Type": "application/json", "Accept": "application/json"})
     return session
 
 
-__all__ = ["CallFailed", "EndpointOverloaded", "EthTesterTransport", "HttpTransport", "RpcCall", "RpcFault", "Transport"]
+__all__ = [
+    "CallFailed",
+    "EndpointOverloaded",
+    "EthTesterTransport",
+    "HttpTransport",
+    "RpcCall",
+    "RpcFault",
+    "Transport",
+]
 
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 """Loggers that repeat the whole URL (T18); our own errors report failures."""
@@ -91,7 +119,9 @@ _READS = frozenset(
 
 
 class EndpointOverloaded(Retryable):
-    """The endpoint is rate limiting; `retry_after_s` is the requested pause, None if unspecified."""
+    """The endpoint is rate limiting; `retry_after_s` is the requested pause, None if
+    unspecified.
+    """
 
     def __init__(self, message: str, remedy: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message, remedy)
@@ -117,20 +147,25 @@ class Transport(Protocol):
         ...
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """Results in the order of `calls`; a call that the node refused is an RpcFault in its place.
+        """Results in the order of `calls`; a call that the node refused is an RpcFault in its
+        place.
 
-        Raises Retryable (endpoint down, slow, overloaded, answers that make no sense) or OperatorNeeded (not a node,
-        no access). Only batches of reads are retried.
+        Raises Retryable (endpoint down, slow, overloaded, answers that make no sense) or
+        OperatorNeeded (not a node, no access). Only batches of reads are retried.
         """
         ...
 
     def call(self, method: str, params: list[Any]) -> Any:
-        """One call's result. Raises CallFailed if the node answers with an error, else as `batch`."""
+        """One call's result. Raises CallFailed if the node answers with an error, else as
+        `batch`.
+        """
         ...
 
 
 class HttpTransport:
-    """JSON-RPC over HTTP. The URL is a secret: messages name the operator and the host only (T18)."""
+    """JSON-RPC over HTTP. The URL is a secret: messages name the operator and the host only
+    (T18).
+    """
 
     def __init__(
         self,
@@ -151,7 +186,10 @@ class HttpTransport:
         del url  # no frame of the error below, nor of any later one, holds it
         self.name = f"endpoint {operator!r} at {host}"
         if host is None:
-            raise ConfigError(f"chain.rpc url of operator {operator!r} is not an http or https address", "write https://host/…")
+            raise ConfigError(
+                f"chain.rpc url of operator {operator!r} is not an http or https address",
+                "write https://host/…",
+            )
         self._timeout_s = timeout_s
         self._max_response_bytes = max_response_bytes
         stop, retry = stop_after_attempt(attempts), retry_if_exception(_soon)
@@ -183,14 +221,19 @@ class HttpTransport:
     def _once(self, calls: Sequence[RpcCall]) -> list[Any]:
         ids = list(range(self._next_id, self._next_id + len(calls)))
         self._next_id += len(calls)
-        asked = [{"jsonrpc": "2.0", "id": i, "method": m, "params": p} for i, (m, p) in zip(ids, calls, strict=True)]
+        asked = [
+            {"jsonrpc": "2.0", "id": i, "method": m, "params": p}
+            for i, (m, p) in zip(ids, calls, strict=True)
+        ]
         body = json.dumps(asked if len(asked) > 1 else asked[0]).encode()
         self.requests += 1
         text = self._post(body)
         return self._match(self._parse(text), ids)
 
     def _post(self, body: bytes) -> bytes:
-        """Body of the answer. The error is raised outside the handler, so that no traceback shows the URL."""
+        """Body of the answer. The error is raised outside the handler, so that no traceback shows
+        the URL.
+        """
         deadline, defect, failure = time.monotonic() + self._timeout_s, "", None
         try:
             with self._connection.post(body, self._timeout_s) as response:
@@ -209,14 +252,21 @@ class HttpTransport:
         if defect:  # without the frames of the libraries, which hold the URL
             raise RuntimeError(defect)
         if failure is not None:
-            raise Retryable(failure, "check the connection and the endpoint, or configure a second one")
+            raise Retryable(
+                failure, "check the connection and the endpoint, or configure a second one"
+            )
         if text is None:
-            raise Retryable(f"{self.name} took longer than {self._timeout_s:g} s or sent more than {self._max_response_bytes} bytes")
+            raise Retryable(
+                f"{self.name} took longer than {self._timeout_s:g} s or sent more than"
+                f" {self._max_response_bytes} bytes"
+            )
         self._check_status(status, text, patience)
         return text
 
     def _body(self, response: requests.Response, deadline: float) -> bytes | None:
-        """At most the allowed bytes, read until the deadline however slowly they trickle; None beyond either bound."""
+        """At most the allowed bytes, read until the deadline however slowly they trickle; None
+        beyond either bound.
+        """
         parts: list[bytes] = []
         size = 0
         while True:
@@ -233,14 +283,22 @@ class HttpTransport:
             return
         after_s = retry_after_s(patience, self._wall()) if status in _HEEDED else None
         if status == requests.codes.too_many_requests:
-            raise EndpointOverloaded(f"{self.name} is rate limiting (HTTP 429)", "ask less often or use a plan with more requests", after_s)
+            raise EndpointOverloaded(
+                f"{self.name} is rate limiting (HTTP 429)",
+                "ask less often or use a plan with more requests",
+                after_s,
+            )
         if status in _RETRY_STATUS:
             raise EndpointOverloaded(
-                f"{self.name} failed (HTTP {status})", "it may be overloaded; try again, or configure a second endpoint", after_s
+                f"{self.name} failed (HTTP {status})",
+                "it may be overloaded; try again, or configure a second endpoint",
+                after_s,
             )
         if text.lstrip()[:1] in (b"{", b"["):
             return  # some nodes answer a JSON-RPC error with status 400
-        raise OperatorNeeded(f"{self.name} refuses (HTTP {status})", "check its url and access key in [[chain.rpc]]")
+        raise OperatorNeeded(
+            f"{self.name} refuses (HTTP {status})", "check its url and access key in [[chain.rpc]]"
+        )
 
     def _parse(self, text: bytes) -> object:
         try:
@@ -250,18 +308,32 @@ class HttpTransport:
         except ValueError:
             pass
         if text.lstrip()[:1] == b"<":
-            raise OperatorNeeded(f"{self.name} answers with a web page, not JSON-RPC", "check its url in [[chain.rpc]]")
-        raise Retryable(f"{self.name} sent {len(text)} bytes that are not JSON", "a cut-off answer or not a node; check its url")
+            raise OperatorNeeded(
+                f"{self.name} answers with a web page, not JSON-RPC",
+                "check its url in [[chain.rpc]]",
+            )
+        raise Retryable(
+            f"{self.name} sent {len(text)} bytes that are not JSON",
+            "a cut-off answer or not a node; check its url",
+        )
 
     def _match(self, parsed: object, ids: list[int]) -> list[object]:
         answers = parsed if isinstance(parsed, list) else [parsed]
         if len(ids) > 1 and isinstance(parsed, dict) and "error" in parsed:
             fault = self._fault(parsed["error"])
-            raise Retryable(f"{self.name} refused the whole batch: {fault.message}", "the endpoint must take JSON-RPC batches")
+            raise Retryable(
+                f"{self.name} refused the whole batch: {fault.message}",
+                "the endpoint must take JSON-RPC batches",
+            )
         by_id: dict[int, object] = {}
         for answer in answers:
             number = answer.get("id") if isinstance(answer, dict) else None
-            if not isinstance(answer, dict) or isinstance(number, bool) or not isinstance(number, int) or number in by_id:
+            if (
+                not isinstance(answer, dict)
+                or isinstance(number, bool)
+                or not isinstance(number, int)
+                or number in by_id
+            ):
                 raise Retryable(f"{self.name} sent an answer without a proper id")
             if "error" in answer and answer["error"] is not None:
                 by_id[number] = self._fault(answer["error"])
@@ -270,13 +342,22 @@ class HttpTransport:
             else:
                 raise Retryable(f"{self.name} sent an answer with neither result nor error")
         if set(by_id) != set(ids):
-            raise Retryable(f"{self.name} answered other questions than were asked (ids do not match)")
+            raise Retryable(
+                f"{self.name} answered other questions than were asked (ids do not match)"
+            )
         return [by_id[i] for i in ids]
 
     def _fault(self, error: object) -> RpcFault:
         fault = parse_fault(error)
         parts = urlsplit(self._url)
-        secrets = [self._url, parts.query, parts.path.strip("/"), parts.username or "", parts.password or "", *parts.path.split("/")]
+        secrets = [
+            self._url,
+            parts.query,
+            parts.path.strip("/"),
+            parts.username or "",
+            parts.password or "",
+            *parts.path.split("/"),
+        ]
         return RpcFault(fault.code, scrub(fault.message, secrets), fault.data)
 
 
@@ -314,7 +395,9 @@ def is_read(method: str) -> bool:
 
 
 def _too_deep(text: bytes) -> bool:
-    """True if JSON nests deeper than any answer does: the parser recurses, and enough brackets would end the process."""
+    """True if JSON nests deeper than any answer does: the parser recurses, and enough brackets
+    would end the process.
+    """
     if text.count(b"[") + text.count(b"{") <= _MOST_DEPTH:
         return False
     depth = 0
@@ -326,10 +409,16 @@ def _too_deep(text: bytes) -> bool:
 
 
 def _host(url: str) -> str | None:
-    """Return the host of the URL, without user, port, path or query; None if it is not an http(s) URL."""
+    """Return the host of the URL, without user, port, path or query; None if it is not an http(s)
+    URL.
+    """
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        usable = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+        )
         return parts.hostname if usable else None
     except ValueError:
         return None

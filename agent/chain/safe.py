@@ -1,6 +1,8 @@
-"""A Safe as the wallet: the hash its owners sign for one call, its own nonce, and executed calls; and external signers.
+"""A Safe as the wallet: the hash its owners sign for one call, its own nonce, and executed calls;
+and external signers.
 
-Names follow the contract: Safe.sol, `getTransactionHash`, `encodeTransactionData`, versions 1.3.0 and 1.4.1.
+Names follow the contract: Safe.sol, `getTransactionHash`, `encodeTransactionData`, versions 1.3.0
+and 1.4.1.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from agent.chain.rpc import Transport
 from agent.chain.wire import hex_data, parse_bytes
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.model import Head, PastPrices, SignedTx, Snapshot, UnsignedTx
-from agent.ports import ExternalSigner, Grant, MinedTransaction, Reader, Sender, Simulation, TransactionStatus
+from agent.ports import (
+    ExternalSigner,
+    Grant,
+    MinedTransaction,
+    Reader,
+    Sender,
+    Simulation,
+    TransactionStatus,
+)
 from agent.signing.rules import SignableNonces, SigningRules, require_signable, transaction_fields
 from agent.units import NATIVE
 
@@ -46,7 +56,9 @@ _DOMAIN = (("uint256", "chainId"), ("address", "verifyingContract"))
 
 
 def safe_tx(tx: UnsignedTx) -> dict[str, Any]:
-    """Return the fields of a SafeTx equivalent to `tx`, with the Safe's nonce; its executor pays the gas without refund."""
+    """Return the fields of a SafeTx equivalent to `tx`, with the Safe's nonce; its executor pays
+    the gas without refund.
+    """
     return {
         "to": tx.to,
         "value": tx.value_wei,
@@ -84,7 +96,9 @@ def safe_tx_hash(safe: str, tx: UnsignedTx) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SafeContract:
-    """Reader of the Safe at `address` through `line`, at the newest block that enough operators agree on unless another is named."""
+    """Reader of the Safe at `address` through `line`, at the newest block that enough operators
+    agree on unless another is named.
+    """
 
     line: Transport
     address: str
@@ -108,30 +122,49 @@ class SafeContract:
     def require_hash(self, tx: UnsignedTx) -> str:
         """The hash to sign. Raises OperatorNeeded if the Safe itself works out another."""
         ours, fields = safe_tx_hash(self.address, tx), safe_tx(tx)
-        values = [parse_bytes(fields[name], name) if kind == "bytes" else fields[name] for kind, name in _FIELDS]
+        values = [
+            parse_bytes(fields[name], name) if kind == "bytes" else fields[name]
+            for kind, name in _FIELDS
+        ]
         signature = f"getTransactionHash({','.join(kind for kind, _ in _FIELDS)})"
-        theirs = hex_data(self._view(signature, [kind for kind, _ in _FIELDS], values, ["bytes32"])[0])
+        theirs = hex_data(
+            self._view(signature, [kind for kind, _ in _FIELDS], values, ["bytes32"])[0]
+        )
         if theirs != ours:
             raise OperatorNeeded(
-                f"the Safe {self.address} works out another hash for this call, {theirs} instead of {ours}", "do not sign it; report this"
+                f"the Safe {self.address} works out another hash for this call, {theirs} instead of"
+                f" {ours}",
+                "do not sign it; report this",
             )
         return ours
 
-    def _view(self, signature: str, kinds: list[str], values: list[Any], answers: list[str], at: object = "latest") -> tuple[Any, ...]:
+    def _view(
+        self,
+        signature: str,
+        kinds: list[str],
+        values: list[Any],
+        answers: list[str],
+        at: object = "latest",
+    ) -> tuple[Any, ...]:
         data = hex_data(keccak(text=signature)[:4] + abi_encode(kinds, values))
-        raw = parse_bytes(self.line.call("eth_call", [{"to": self.address, "data": data}, at]), signature)
+        raw = parse_bytes(
+            self.line.call("eth_call", [{"to": self.address, "data": data}, at]), signature
+        )
         try:
             return tuple(abi_decode(answers, raw))
         except Exception as error:  # eth-abi raises many error types
             raise Retryable(
-                f"{signature} of {self.address} got an answer that no Safe gives ({type(error).__name__})",
+                f"{signature} of {self.address} got an answer that no Safe gives"
+                f" ({type(error).__name__})",
                 "check wallet.address and the endpoint",
             ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class SafeReader:
-    """ports.Reader whose nonce is the Safe's own, at the snapshot's block: an account of a contract has none that counts."""
+    """ports.Reader whose nonce is the Safe's own, at the snapshot's block: an account of a contract
+    has none that counts.
+    """
 
     reader: Reader
     safe: SafeContract
@@ -153,7 +186,9 @@ class SafeReader:
 
 @dataclass(frozen=True, slots=True)
 class SafeSender:
-    """ports.Sender for a Safe: its own nonce, calls simulated as from it, and gas that others pay. Sends nothing."""
+    """ports.Sender for a Safe: its own nonce, calls simulated as from it, and gas that others pay.
+    Sends nothing.
+    """
 
     sender: Sender
     safe: SafeContract
@@ -164,12 +199,19 @@ class SafeSender:
 
     def send(self, signed: SignedTx) -> None:
         """Raise OperatorNeeded: a Safe sends nothing itself."""
-        raise OperatorNeeded("a Safe sends no transactions by itself", "its owners sign what is proposed, and anybody executes it")
+        raise OperatorNeeded(
+            "a Safe sends no transactions by itself",
+            "its owners sign what is proposed, and anybody executes it",
+        )
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
         """Return the status as ports.Sender; the receipt has the Safe's cost, without gas."""
         seen = self.sender.status_of(tx_hash)
-        return seen if seen.receipt is None else replace(seen, receipt=replace(seen.receipt, effective_gas_price_wei=0))
+        return (
+            seen
+            if seen.receipt is None
+            else replace(seen, receipt=replace(seen.receipt, effective_gas_price_wei=0))
+        )
 
     def nonces(self, owner: str) -> tuple[int, int]:
         """Return the Safe's own nonce twice: pending Safe calls are in no mempool."""
@@ -185,12 +227,14 @@ class SafeSender:
         return self.sender.block_hash(number)
 
 
-# --- External signers: the owner of a wallet or the owners of a Safe are shown a transaction after the same gate as a key's.
+# --- External signers: the owner of a wallet or the owners of a Safe are shown a transaction after
+# the same gate as a key's.
 
 
 @dataclass(frozen=True, slots=True)
 class WalletOwner:
-    """ports.ExternalSigner for the holder of the wallet's key, who signs and sends the transaction as proposed.
+    """ports.ExternalSigner for the holder of the wallet's key, who signs and sends the transaction
+    as proposed.
 
     The holder may change fees and gas: nonce, recipient, value and data are what counts.
     """
@@ -211,11 +255,21 @@ class WalletOwner:
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """The transaction as wallets take it, and the hash that is signed."""
-        from eth_account._utils.legacy_transactions import serializable_unsigned_transaction_from_dict
+        from eth_account._utils.legacy_transactions import (
+            serializable_unsigned_transaction_from_dict,
+        )
 
-        fields = {name: hex(value) if isinstance(value, int) else value for name, value in transaction_fields(tx).items()}
+        fields = {
+            name: hex(value) if isinstance(value, int) else value
+            for name, value in transaction_fields(tx).items()
+        }
         unsigned = serializable_unsigned_transaction_from_dict(transaction_fields(tx))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
-        return {"kind": "transaction", "from": self.address, "transaction": fields, "signing_hash": hex_data(bytes(unsigned.hash()))}
+        return {
+            "kind": "transaction",
+            "from": self.address,
+            "transaction": fields,
+            "signing_hash": hex_data(bytes(unsigned.hash())),
+        }
 
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ExternalSigner."""
@@ -229,7 +283,9 @@ class WalletOwner:
 
 @dataclass(frozen=True, slots=True)
 class SafeOwners:
-    """ports.ExternalSigner for the owners of a Safe, who sign the hash of one call; any account may then execute it."""
+    """ports.ExternalSigner for the owners of a Safe, who sign the hash of one call; any account may
+    then execute it.
+    """
 
     rules: SigningRules
     nonces: Callable[[], SignableNonces]
@@ -249,19 +305,45 @@ class SafeOwners:
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """Return the SafeTx with its hash, and its typed data."""
-        fields = {name: str(value) if name in ("value", "nonce") else value for name, value in safe_tx(tx).items()}
+        fields = {
+            name: str(value) if name in ("value", "nonce") else value
+            for name, value in safe_tx(tx).items()
+        }
         digest = safe_tx_hash(self.address, tx)
-        signed = {**typed_data(self.address, tx), "message": fields}  # as text: wallets read numbers of JSON to 53 bits only
-        return {"kind": "safe", "safe": self.address, "safe_tx": fields, "safe_tx_hash": digest, "typed_data": signed}
+        signed = {
+            **typed_data(self.address, tx),
+            "message": fields,
+        }  # as text: wallets read numbers of JSON to 53 bits only
+        return {
+            "kind": "safe",
+            "safe": self.address,
+            "safe_tx": fields,
+            "safe_tx_hash": digest,
+            "typed_data": signed,
+        }
 
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
-        """Return the executed call as ports.ExternalSigner; another call at the same nonce of the Safe has a hash unknown here."""
-        found = find_safe_execution(self.endpoints, self.address, safe_tx_hash(self.address, tx), since_block, self.sender.head().number)
+        """Return the executed call as ports.ExternalSigner; another call at the same nonce of the
+        Safe has a hash unknown here.
+        """
+        found = find_safe_execution(
+            self.endpoints,
+            self.address,
+            safe_tx_hash(self.address, tx),
+            since_block,
+            self.sender.head().number,
+        )
         return None if found is None else MinedTransaction(found.tx_hash, found.block, True)
 
 
 def foreign_signer(
-    rules: SigningRules, nonces: Callable[[], SignableNonces], endpoint_pool: EndpointPool, sender: Sender, line: Transport, *, safe: bool
+    rules: SigningRules,
+    nonces: Callable[[], SignableNonces],
+    endpoint_pool: EndpointPool,
+    sender: Sender,
+    line: Transport,
+    *,
+    safe: bool,
 ) -> tuple[ExternalSigner, Sender]:
     """Return the external signer of the wallet of `rules`, and the sender that knows its nonce.
 

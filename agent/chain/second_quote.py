@@ -1,4 +1,6 @@
-"""Second quotes of each leg's pool, by the venue's contracts and by an independent library, uniswap-python."""
+"""Second quotes of each leg's pool, by the venue's contracts and by an independent library,
+uniswap-python.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from web3 import Web3
 
 
-# --- Import of uniswap-python 0.7.1, written for web3 6, under web3 7; its quotes are the same under both.
+# --- Import of uniswap-python 0.7.1, written for web3 6, under web3 7; its quotes are the same
+# under both.
 
 
 _CACHE = "web3.middleware.cache"
@@ -92,7 +95,9 @@ class Quoter(Protocol):
     """Source of second quotes: the output of one pool for an exact input."""
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
-        """Base units of `leg.token_out` for `amount_in_raw` in the leg's pool at that block. Raises NoSecondQuote."""
+        """Base units of `leg.token_out` for `amount_in_raw` in the leg's pool at that block. Raises
+        NoSecondQuote.
+        """
         ...
 
 
@@ -124,12 +129,23 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
         if leg.venue == NATIVE_VENUE:
             continue
         if direction.setdefault(leg.pool, leg.token_in) != leg.token_in:
-            quotes.append(SecondQuote(number, None, "the pool was used in the other direction before; a quote at the block proves nothing"))
+            quotes.append(
+                SecondQuote(
+                    number,
+                    None,
+                    "the pool was used in the other direction before; a quote at the block proves"
+                    " nothing",
+                )
+            )
             continue
         before = spent.get(leg.pool, 0)
         spent[leg.pool] = before + leg.amount_in_raw
         try:
-            quotes.append(SecondQuote(number, total_out(leg, before + leg.amount_in_raw) - total_out(leg, before)))
+            quotes.append(
+                SecondQuote(
+                    number, total_out(leg, before + leg.amount_in_raw) - total_out(leg, before)
+                )
+            )
         except NoSecondQuote as error:
             quotes.append(SecondQuote(number, None, error.message))
     return tuple(quotes)
@@ -179,13 +195,17 @@ class _LibraryQuoter:
 
 @dataclass(slots=True)
 class _View:
-    """The library's view of the chain: contract calls at one block, and a network id that it knows."""
+    """The library's view of the chain: contract calls at one block, and a network id that it
+    knows.
+    """
 
     transport: Transport
     block_hash: str = ""
 
     def answer(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
-        """JSON-RPC answer. The network is always "1": the library refuses ids it does not know and needs it for nothing else."""
+        """JSON-RPC answer. The network is always "1": the library refuses ids it does not know and
+        needs it for nothing else.
+        """
         match method:
             case "net_version":
                 return {"jsonrpc": "2.0", "id": 1, "result": "1"}
@@ -194,7 +214,11 @@ class _View:
             case "eth_call":
                 at_block = {"blockHash": self.block_hash, "requireCanonical": True}
                 call = {key: params[0][key] for key in ("to", "data")}
-                return {"jsonrpc": "2.0", "id": 1, "result": self.transport.call("eth_call", [call, at_block])}
+                return {
+                    "jsonrpc": "2.0",
+                    "id": 1,
+                    "result": self.transport.call("eth_call", [call, at_block]),
+                }
             case _:
                 raise NoSecondQuote(f"the library asked for {method}, which is not allowed")
 
@@ -234,22 +258,34 @@ def _open_v2_library(w3: Web3, view: _View, venue: V2Contracts) -> _LibraryQuote
 
     def ask(leg: Leg, amount_in_raw: int) -> int:
         # Without an explicit route the library would go through WETH.
-        return int(library.get_price_input(leg.token_in, leg.token_out, amount_in_raw, route=[leg.token_in, leg.token_out]))
+        return int(
+            library.get_price_input(
+                leg.token_in, leg.token_out, amount_in_raw, route=[leg.token_in, leg.token_out]
+            )
+        )
 
     return _LibraryQuoter(view, find_pool, ask)
 
 
 def _open_v3_library(w3: Web3, view: _View, venue: V3Contracts) -> _LibraryQuoter:
-    """The library knows mainnet's V3 contracts only; its interface at the addresses of the config takes their place."""
+    """The library knows mainnet's V3 contracts only; its interface at the addresses of the config
+    takes their place.
+    """
     library = _library(w3, 3)
     library.factory_contract = type(library.factory_contract)(w3.to_checksum_address(venue.factory))
     library.quoter = type(library.quoter)(w3.to_checksum_address(venue.quoter))
 
     def find_pool(leg: Leg) -> str:
-        return str(library.factory_contract.functions.getPool(leg.token_in, leg.token_out, leg.fee_pips).call())
+        return str(
+            library.factory_contract.functions.getPool(
+                leg.token_in, leg.token_out, leg.fee_pips
+            ).call()
+        )
 
     def ask(leg: Leg, amount_in_raw: int) -> int:
-        return int(library.get_price_input(leg.token_in, leg.token_out, amount_in_raw, fee=leg.fee_pips))
+        return int(
+            library.get_price_input(leg.token_in, leg.token_out, amount_in_raw, fee=leg.fee_pips)
+        )
 
     return _LibraryQuoter(view, find_pool, ask)
 
@@ -258,7 +294,14 @@ def _library(w3: Web3, version: int, factory: str | None = None, router: str | N
     with web3_6_names():
         from uniswap import Uniswap
 
-    return Uniswap(NATIVE, None, web3=w3, version=version, factory_contract_addr=factory, router_contract_addr=router)
+    return Uniswap(
+        NATIVE,
+        None,
+        web3=w3,
+        version=version,
+        factory_contract_addr=factory,
+        router_contract_addr=router,
+    )
 
 
 def without_foreign_errors(ask: Callable[[], T]) -> T:
@@ -271,11 +314,14 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
         raise NoSecondQuote(f"the venue's quoter refused: {error.fault.message}") from None
     except TrimtabError as error:
         raise NoSecondQuote(f"no answer: {error.message}") from None
-    except Exception as error:  # uniswap-python raises plain Exception, web3's errors and ValueError
+    except (
+        Exception
+    ) as error:  # uniswap-python raises plain Exception, web3's errors and ValueError
         raise NoSecondQuote(f"the library failed with {type(error).__name__}") from None
 
 
-# --- Quotes by the venues' own contracts: Router02.getAmountsOut and QuoterV2, by eth_call at the block.
+# --- Quotes by the venues' own contracts: Router02.getAmountsOut and QuoterV2, by eth_call at the
+# block.
 
 
 GET_AMOUNTS_OUT = bytes.fromhex("d06ca61f")
@@ -303,7 +349,9 @@ class ContractQuoter:
                 if leg.fee_pips != V2_FEE_PIPS:
                     raise NoSecondQuote("Router02 knows V2 pools with a fee of 0.3 % only")
                 find = address_call(GET_PAIR, leg.token_in, leg.token_out)
-                ask = GET_AMOUNTS_OUT + abi_encode(["uint256", "address[]"], [amount_in_raw, [leg.token_in, leg.token_out]])
+                ask = GET_AMOUNTS_OUT + abi_encode(
+                    ["uint256", "address[]"], [amount_in_raw, [leg.token_in, leg.token_out]]
+                )
                 pool, paid = self._ask(venue.factory, find, venue.router, ask, block_hash)
                 self._require_pool(leg, pool)
                 start, count, _, out_raw = _words(paid, 4)
@@ -313,15 +361,25 @@ class ContractQuoter:
             case V3Contracts() as venue:
                 find = address_call(GET_POOL, leg.token_in, leg.token_out) + uint_word(leg.fee_pips)
                 terms = (leg.token_in, leg.token_out, amount_in_raw, leg.fee_pips, 0)
-                ask = QUOTE_EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint256,uint24,uint160)"], [terms])
+                ask = QUOTE_EXACT_INPUT_SINGLE + abi_encode(
+                    ["(address,address,uint256,uint24,uint160)"], [terms]
+                )
                 pool, paid = self._ask(venue.factory, find, venue.quoter_v2, ask, block_hash)
                 self._require_pool(leg, pool)
                 return _words(paid, 4)[0]
 
-    def _ask(self, factory: str, find: bytes, quoter: str, ask: bytes, block_hash: str) -> tuple[object, object]:
+    def _ask(
+        self, factory: str, find: bytes, quoter: str, ask: bytes, block_hash: str
+    ) -> tuple[object, object]:
         at_block = {"blockHash": block_hash, "requireCanonical": True}
-        calls = [("eth_call", [{"to": to, "data": hex_data(data)}, at_block]) for to, data in ((factory, find), (quoter, ask))]
-        pool, paid = (require_result(self._transport.name, "eth_call", answer) for answer in self._transport.batch(calls))
+        calls = [
+            ("eth_call", [{"to": to, "data": hex_data(data)}, at_block])
+            for to, data in ((factory, find), (quoter, ask))
+        ]
+        pool, paid = (
+            require_result(self._transport.name, "eth_call", answer)
+            for answer in self._transport.batch(calls)
+        )
         return pool, paid
 
     def _require_pool(self, leg: Leg, found: object) -> None:
@@ -331,23 +389,34 @@ class ContractQuoter:
 
 @dataclass(frozen=True, slots=True)
 class UnanimousQuoter:
-    """Quoter of several, by name, that answers only what all of them say, to the base unit: each asks exact contracts at one block."""
+    """Quoter of several, by name, that answers only what all of them say, to the base unit: each
+    asks exact contracts at one block.
+    """
 
     quoters: tuple[tuple[str, Quoter], ...]
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter."""
-        quotes = {name: quoter.quote(leg, amount_in_raw, block_hash) for name, quoter in self.quoters}
+        quotes = {
+            name: quoter.quote(leg, amount_in_raw, block_hash) for name, quoter in self.quoters
+        }
         if len(set(quotes.values())) != 1:
-            raise NoSecondQuote("second quotes differ: " + ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items()))
+            raise NoSecondQuote(
+                "second quotes differ: "
+                + ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items())
+            )
         return next(iter(quotes.values()))
 
 
 CONTRACTS = "the venue's contracts"
 
 
-def build_quoter(transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> UnanimousQuoter:
-    """The venues' contracts and, where uniswap-python is installed, that library, which decodes and routes by code of its own."""
+def build_quoter(
+    transport: Transport, venues: Sequence[V2Contracts | V3Contracts]
+) -> UnanimousQuoter:
+    """The venues' contracts and, where uniswap-python is installed, that library, which decodes and
+    routes by code of its own.
+    """
     quoters: list[tuple[str, Quoter]] = [(CONTRACTS, ContractQuoter(transport, venues))]
     if UniswapPythonQuoter.installed():
         quoters.append(("uniswap-python", UniswapPythonQuoter(transport, venues)))
@@ -355,6 +424,8 @@ def build_quoter(transport: Transport, venues: Sequence[V2Contracts | V3Contract
 
 
 def _words(answer: object, count: int) -> list[int]:
-    """Return this number of ABI words as unsigned integers; longer and shorter answers are refused."""
+    """Return this number of ABI words as unsigned integers; longer and shorter answers are
+    refused.
+    """
     raw = parse_bytes(answer, "a quote", 32 * count)
     return [int.from_bytes(raw[at : at + 32], "big") for at in range(0, len(raw), 32)]

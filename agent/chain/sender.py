@@ -37,15 +37,26 @@ from agent.signing.calldata import APPROVE, selector
 _ERROR = selector("Error(string)")
 _PANIC = selector("Panic(uint256)")
 _MAX_TEXT = 120
-_PREFIXES = ("execution reverted: ", "execution reverted", "VM Exception while processing transaction: revert ", "revert: ", "reverted: ")
+_PREFIXES = (
+    "execution reverted: ",
+    "execution reverted",
+    "VM Exception while processing transaction: revert ",
+    "revert: ",
+    "reverted: ",
+)
 
 _TOO_LITTLE = "a pool would pay less than the plan's minimum: the market moved since the snapshot"
-_UNPAID = "a token could not be taken from the wallet: balance or allowance is too small, or the token forbids it"
+_UNPAID = (
+    "a token could not be taken from the wallet: balance or allowance is too small, or the token"
+    " forbids it"
+)
 
 REVERT_MESSAGES = {
     "Too little received": _TOO_LITTLE,
     "UniswapV2Router: INSUFFICIENT_OUTPUT_AMOUNT": _TOO_LITTLE,
-    "Too much requested": "a pool would ask for more than the plan's maximum: the market moved since the snapshot",
+    "Too much requested": (
+        "a pool would ask for more than the plan's maximum: the market moved since the snapshot"
+    ),
     "Transaction too old": "the deadline has passed",
     "UniswapV2Router: EXPIRED": "the deadline has passed",
     "STF": _UNPAID,
@@ -57,7 +68,10 @@ REVERT_MESSAGES = {
     "SA": "a token refused an approval",
     "STE": "the native coin could not be sent on",
     "AS": "the amount to swap is zero",
-    "IIA": "the pool was not paid: the token takes a fee on transfer, or transfers less than its amount",
+    "IIA": (
+        "the pool was not paid: the token takes a fee on transfer, or transfers less than its"
+        " amount"
+    ),
     "LOK": "the pool is locked: it is being called from inside itself, or was never initialised",
     "UniswapV2: LOCKED": "the pool is locked: it is being called from inside itself",
     "SPL": "the price limit lies on the wrong side of the pool's price",
@@ -92,22 +106,44 @@ _CUSTOM = {
 }
 _REBALANCER = {
     "Expired()": "the deadline has passed",
-    "Reentered()": "the Rebalancer was called from inside itself: a token or pool of the plan runs foreign code",
+    "Reentered()": (
+        "the Rebalancer was called from inside itself: a token or pool of the plan runs foreign"
+        " code"
+    ),
     "Malformed()": "the program is not one that the Rebalancer understands",
-    "NotAwaited()": "a caller other than the pool of the running swap asked the Rebalancer for payment",
+    "NotAwaited()": (
+        "a caller other than the pool of the running swap asked the Rebalancer for payment"
+    ),
     "TooMuchAsked()": "a pool asked for more than its swap pays",
     "NoSuchPool(uint256)": "swap {}: the venue's factory made no such pool",
     "TooLittleOut(uint256)": f"swap {{}}: {_TOO_LITTLE}",
-    "FilledInPart(uint256)": "swap {}: the pool took only part of the amount: it is short of liquidity",
-    "TokenRefused(address)": "token {} could not be moved or read: balance or allowance is too small, or the token forbids it",
-    "BelowBound(address)": "the wallet's {} would change by less than the plan's bound: more spent, or less received",
-    "BelowFloor(int256)": "the wallet's value would change by {} base units of the numeraire, less than the plan's floor",
+    "FilledInPart(uint256)": (
+        "swap {}: the pool took only part of the amount: it is short of liquidity"
+    ),
+    "TokenRefused(address)": (
+        "token {} could not be moved or read: balance or allowance is too small, or the token"
+        " forbids it"
+    ),
+    "BelowBound(address)": (
+        "the wallet's {} would change by less than the plan's bound: more spent, or less received"
+    ),
+    "BelowFloor(int256)": (
+        "the wallet's value would change by {} base units of the numeraire, less than the plan's"
+        " floor"
+    ),
     "LeftBehind(address)": "{} would be left behind in the Rebalancer",
-    "NativeRefused()": "native coin could not be sent to the wallet, or came from elsewhere than its wrapping contract",
+    "NativeRefused()": (
+        "native coin could not be sent to the wallet, or came from elsewhere than its wrapping"
+        " contract"
+    ),
 }
-"""Descriptions of the errors of contracts/src/Rebalancer.sol; {} stands for the error's argument."""
-CUSTOM = {selector(signature): (signature, words) for signature, words in (_CUSTOM | _REBALANCER).items()}
-"""Custom errors of common token libraries and of our Rebalancer by selector: signature and words."""
+"""Descriptions of the errors of contracts/src/Rebalancer.sol; {} stands for the error's
+argument."""
+CUSTOM = {
+    selector(signature): (signature, words) for signature, words in (_CUSTOM | _REBALANCER).items()
+}
+"""Custom errors of common token libraries and of our Rebalancer by selector: signature and
+words."""
 
 _PANICS = {
     0x01: "an assertion failed",
@@ -120,7 +156,9 @@ _PANICS = {
 
 
 def revert_reason(fault: RpcFault) -> str:
-    """Return the reason of a failed call, with the contract's own text in parentheses; harmless characters only (T17)."""
+    """Return the reason of a failed call, with the contract's own text in parentheses; harmless
+    characters only (T17).
+    """
     if fault.data not in ("", "0x"):
         return _from_data(bytes.fromhex(fault.data[2:]))
     text = fault.message
@@ -131,7 +169,9 @@ def revert_reason(fault: RpcFault) -> str:
 
 
 def revert_message(code: str) -> str:
-    """Return the description of a contract's text, or the text itself, cut and harmless, if the table lacks it."""
+    """Return the description of a contract's text, or the text itself, cut and harmless, if the
+    table lacks it.
+    """
     shown = scrub(code)[:_MAX_TEXT]
     return f"{REVERT_MESSAGES[code]} ({shown})" if code in REVERT_MESSAGES else shown
 
@@ -150,7 +190,11 @@ def _from_data(data: bytes) -> str:
         signature, words = CUSTOM[head]
         name, _, types = signature.rstrip(")").partition("(")
         return f"{words.format(_error_argument(types, body))} ({name})"
-    return f"reverted with custom error 0x{head.hex()}" if len(head) == 4 else "reverted with data that cannot be read"
+    return (
+        f"reverted with custom error 0x{head.hex()}"
+        if len(head) == 4
+        else "reverted with data that cannot be read"
+    )
 
 
 def _error_argument(kind: str, body: bytes) -> str:
@@ -186,10 +230,27 @@ class _RefusalKind(Enum):
 
 
 _PHRASES: tuple[tuple[_RefusalKind, tuple[str, ...]], ...] = (
-    (_RefusalKind.KNOWN, ("already known", "alreadyknown", "known transaction", "already imported", "already in pool", "already exists")),
+    (
+        _RefusalKind.KNOWN,
+        (
+            "already known",
+            "alreadyknown",
+            "known transaction",
+            "already imported",
+            "already in pool",
+            "already exists",
+        ),
+    ),
     (
         _RefusalKind.NONCE_LOW,
-        ("nonce too low", "nonce is too low", "oldnonce", "old nonce", "invalid transaction nonce", "nonce has already been used"),
+        (
+            "nonce too low",
+            "nonce is too low",
+            "oldnonce",
+            "old nonce",
+            "invalid transaction nonce",
+            "nonce has already been used",
+        ),
     ),
     (
         _RefusalKind.UNDERPRICED,
@@ -205,12 +266,29 @@ _PHRASES: tuple[tuple[_RefusalKind, tuple[str, ...]], ...] = (
     ),
     (
         _RefusalKind.NO_FUNDS,
-        ("insufficient funds", "insufficient balance", "not enough funds", "does not have enough balance", "cannot afford"),
+        (
+            "insufficient funds",
+            "insufficient balance",
+            "not enough funds",
+            "does not have enough balance",
+            "cannot afford",
+        ),
     ),
-    (_RefusalKind.BAD_GAS, ("intrinsic gas", "gas limit", "gas required exceeds", "insufficient gas", "out of gas")),
+    (
+        _RefusalKind.BAD_GAS,
+        ("intrinsic gas", "gas limit", "gas required exceeds", "insufficient gas", "out of gas"),
+    ),
     (
         _RefusalKind.UNFIT,
-        ("invalid sender", "invalid signature", "invalid chain", "chain id", "not supported", "not allowed", "nonce too high"),
+        (
+            "invalid sender",
+            "invalid signature",
+            "invalid chain",
+            "chain id",
+            "not supported",
+            "not allowed",
+            "nonce too high",
+        ),
     ),
 )
 _REMEDIES = {
@@ -245,14 +323,33 @@ class NodeSender:
                 ("eth_estimateGas", [request, at]),
             ]
         )
-        head = parse_head(_result(block, "the head"), parse_quantity(_result(chain_id, "the chain id"), "chain id"))
+        head = parse_head(
+            _result(block, "the head"),
+            parse_quantity(_result(chain_id, "the chain id"), "chain id"),
+        )
         if head.base_fee_wei is not None and _most_wei(tx) < head.base_fee_wei:
-            return Simulation(False, f"its fee of {_most_wei(tx)} wei per gas is below the base fee of {head.base_fee_wei} wei", 0, head)
+            return Simulation(
+                False,
+                f"its fee of {_most_wei(tx)} wei per gas is below the base fee of"
+                f" {head.base_fee_wei} wei",
+                0,
+                head,
+            )
         for outcome in (answer, gas):
             if isinstance(outcome, RpcFault_of_rpc):
-                return Simulation(False, _failure(outcome), 0, head, reverted=_by_contracts(outcome, tx))
-        if tx.data.startswith(hex_data(APPROVE)) and _not_true(parse_bytes(answer, "the simulated call")):
-            return Simulation(False, "the token answers false, not true: it refuses the approval", 0, head, reverted=True)
+                return Simulation(
+                    False, _failure(outcome), 0, head, reverted=_by_contracts(outcome, tx)
+                )
+        if tx.data.startswith(hex_data(APPROVE)) and _not_true(
+            parse_bytes(answer, "the simulated call")
+        ):
+            return Simulation(
+                False,
+                "the token answers false, not true: it refuses the approval",
+                0,
+                head,
+                reverted=True,
+            )
         return Simulation(True, "", parse_quantity(gas, "the gas estimate"), head)
 
     def send(self, signed: SignedTx) -> None:
@@ -278,13 +375,22 @@ class NodeSender:
             _refused(signed.hash, error.fault)
             return
         except Retryable as error:
-            raise Retryable(f"{unknown}: {error.message}", "check its hash before sending anything else") from None
+            raise Retryable(
+                f"{unknown}: {error.message}", "check its hash before sending anything else"
+            ) from None
         if not isinstance(answer, str) or answer.lower() != signed.hash:
-            raise Retryable(f"{unknown}: the node answers another hash", "check its hash before sending anything else")
+            raise Retryable(
+                f"{unknown}: the node answers another hash",
+                "check its hash before sending anything else",
+            )
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
-        """Return the status of the hash: unknown, pending or mined (with its receipt). Raises Retryable if the node cannot say."""
-        found, known = self._transport.batch([("eth_getTransactionReceipt", [tx_hash]), ("eth_getTransactionByHash", [tx_hash])])
+        """Return the status of the hash: unknown, pending or mined (with its receipt). Raises
+        Retryable if the node cannot say.
+        """
+        found, known = self._transport.batch(
+            [("eth_getTransactionReceipt", [tx_hash]), ("eth_getTransactionByHash", [tx_hash])]
+        )
         receipt, body = _maybe(found, "the receipt"), _maybe(known, "the transaction")
         if receipt is not None and receipt.get("blockHash") is not None:
             return TransactionStatus("mined", parse_receipt(receipt, tx_hash))
@@ -295,14 +401,24 @@ class NodeSender:
     def nonces(self, owner: str) -> tuple[int, int]:
         """Next nonce of `owner` by (latest, pending)."""
         latest, pending = self._transport.batch(
-            [("eth_getTransactionCount", [owner, "latest"]), ("eth_getTransactionCount", [owner, "pending"])]
+            [
+                ("eth_getTransactionCount", [owner, "latest"]),
+                ("eth_getTransactionCount", [owner, "pending"]),
+            ]
         )
-        return parse_quantity(_result(latest, "the nonce"), "nonce"), parse_quantity(_result(pending, "the nonce"), "nonce")
+        return parse_quantity(_result(latest, "the nonce"), "nonce"), parse_quantity(
+            _result(pending, "the nonce"), "nonce"
+        )
 
     def head(self, height: int | None = None) -> Head:
         """The newest block's header, or that of a height."""
-        chain_id, block = self._transport.batch([("eth_chainId", []), ("eth_getBlockByNumber", [_tag(height), False])])
-        return parse_head(_result(block, "the head"), parse_quantity(_result(chain_id, "the chain id"), "chain id"))
+        chain_id, block = self._transport.batch(
+            [("eth_chainId", []), ("eth_getBlockByNumber", [_tag(height), False])]
+        )
+        return parse_head(
+            _result(block, "the head"),
+            parse_quantity(_result(chain_id, "the chain id"), "chain id"),
+        )
 
     def block_hash(self, number: int) -> str | None:
         """Hash of the canonical block at that height; None if there is none."""
@@ -322,9 +438,15 @@ def _refused(tx_hash: str, fault: RpcFault_of_rpc) -> None:
             "something else sends from this wallet; find out what before going on",
         )
     if meaning is None:
-        raise Retryable(f"whether transaction {tx_hash} was taken is unknown: {fault.message}", "check its hash")
+        raise Retryable(
+            f"whether transaction {tx_hash} was taken is unknown: {fault.message}", "check its hash"
+        )
     verdict = Verdict(f"send.{meaning.value}", fault.message, "taken by the node", False)
-    raise SendRefused(f"the node did not take transaction {tx_hash}: {fault.message}", (verdict,), _REMEDIES[meaning])
+    raise SendRefused(
+        f"the node did not take transaction {tx_hash}: {fault.message}",
+        (verdict,),
+        _REMEDIES[meaning],
+    )
 
 
 def _tag(height: int | None) -> str:
@@ -336,8 +458,16 @@ def _request(tx: UnsignedTx, sender: str) -> dict[str, str]:
     request = {"from": sender, "to": tx.to, "data": tx.data, "value": hex(tx.value_wei)}
     if tx.gas == 0:
         return request
-    fees = {"maxFeePerGas": tx.max_fee_wei, "maxPriorityFeePerGas": tx.max_priority_fee_wei, "gasPrice": tx.gas_price_wei}
-    return {**request, "gas": hex(tx.gas), **{name: hex(value) for name, value in fees.items() if value is not None}}
+    fees = {
+        "maxFeePerGas": tx.max_fee_wei,
+        "maxPriorityFeePerGas": tx.max_priority_fee_wei,
+        "gasPrice": tx.gas_price_wei,
+    }
+    return {
+        **request,
+        "gas": hex(tx.gas),
+        **{name: hex(value) for name, value in fees.items() if value is not None},
+    }
 
 
 def _most_wei(tx: UnsignedTx) -> int:
@@ -363,7 +493,10 @@ def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
 
 def _meaning(fault: RpcFault_of_rpc) -> _RefusalKind | None:
     text = fault.message.lower()
-    return next((meaning for meaning, phrases in _PHRASES if any(phrase in text for phrase in phrases)), None)
+    return next(
+        (meaning for meaning, phrases in _PHRASES if any(phrase in text for phrase in phrases)),
+        None,
+    )
 
 
 def _failure(fault: RpcFault_of_rpc) -> str:
@@ -372,13 +505,19 @@ def _failure(fault: RpcFault_of_rpc) -> str:
         return revert_reason(fault)
     meaning = _meaning(fault)
     if meaning is None or meaning is _RefusalKind.KNOWN:
-        raise Retryable(f"the endpoint cannot simulate: {fault.message}", "try again, or use another endpoint")
+        raise Retryable(
+            f"the endpoint cannot simulate: {fault.message}", "try again, or use another endpoint"
+        )
     remedy = _REMEDIES.get(meaning)
     return f"{fault.message}; {remedy}" if remedy else fault.message
 
 
 def _reverts(fault: RpcFault_of_rpc) -> bool:
-    return fault.code == _REVERTED_CODE or fault.data not in ("", "0x") or "revert" in fault.message.lower()
+    return (
+        fault.code == _REVERTED_CODE
+        or fault.data not in ("", "0x")
+        or "revert" in fault.message.lower()
+    )
 
 
 def _by_contracts(fault: RpcFault_of_rpc, tx: UnsignedTx) -> bool:
@@ -390,7 +529,9 @@ def _by_contracts(fault: RpcFault_of_rpc, tx: UnsignedTx) -> bool:
 
 
 def _not_true(returned: bytes) -> bool:
-    """True if an ERC-20 call returned anything but true; USDT-like tokens return nothing, which is success."""
+    """True if an ERC-20 call returned anything but true; USDT-like tokens return nothing, which is
+    success.
+    """
     return len(returned) > 0 and int.from_bytes(returned, "big") != 1
 
 
@@ -398,7 +539,9 @@ def _not_true(returned: bytes) -> bool:
 # for decisions.
 
 
-def find_conflicting_tx(endpoint_pool: EndpointPool, owner: str, nonce: int, head_block: int) -> str | None:
+def find_conflicting_tx(
+    endpoint_pool: EndpointPool, owner: str, nonce: int, head_block: int
+) -> str | None:
     """Return the hash of the transaction of `owner` with `nonce`; None if no endpoint knows it."""
     for since_block in (max(0, head_block - RECENT_BLOCKS), 0):
         try:
@@ -446,7 +589,13 @@ class QuorumSender:
     minimums and deadline are in the transaction itself.
     """
 
-    def __init__(self, endpoint_pool: EndpointPool, chain_id: int, submit: Endpoint | None = None, public_fallback: bool = False) -> None:
+    def __init__(
+        self,
+        endpoint_pool: EndpointPool,
+        chain_id: int,
+        submit: Endpoint | None = None,
+        public_fallback: bool = False,
+    ) -> None:
         """Set the endpoints. With `submit` signed bytes go only there; with `public_fallback` also
         to the panel if `submit` refuses.
         """
@@ -460,15 +609,25 @@ class QuorumSender:
         operators whose simulation succeeds.
         """
         asked = ask_at_one_block(
-            self._endpoint_pool, lambda one, height: self._here(NodeSender(one).simulate(tx, sender, height)), lambda found: found.head
+            self._endpoint_pool,
+            lambda one, height: self._here(NodeSender(one).simulate(tx, sender, height)),
+            lambda found: found.head,
         )
         return replace(self._verdict(asked.answers), height_disagreement=asked.height_disagreement)
 
     def _verdict(self, results: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
-        enough = quorum_size(len({endpoint.operator for endpoint, _ in results}), self._endpoint_pool.min_operators)
+        enough = quorum_size(
+            len({endpoint.operator for endpoint, _ in results}), self._endpoint_pool.min_operators
+        )
         verdicts = operators_by_value((endpoint.operator, found.ok) for endpoint, found in results)
         good, bad = verdicts.get(True, set()), verdicts.get(False, set())
-        self._blame(results, lambda found: (len(good) >= enough and not found.ok) or (len(bad) >= enough and found.ok), "the simulation")
+        self._blame(
+            results,
+            lambda found: (
+                (len(good) >= enough and not found.ok) or (len(bad) >= enough and found.ok)
+            ),
+            "the simulation",
+        )
         if len(good) >= enough:
             gas: dict[str, int] = {}
             for endpoint, found in results:
@@ -477,11 +636,18 @@ class QuorumSender:
             return Simulation(True, "", lowest_sufficient(gas, enough), results[0][1].head)
         failed = [(endpoint, found) for endpoint, found in results if not found.ok]
         if len(bad) >= enough:
-            by_contracts = operators_by_value((endpoint.operator, found.reverted) for endpoint, found in failed).get(True, set())
+            by_contracts = operators_by_value(
+                (endpoint.operator, found.reverted) for endpoint, found in failed
+            ).get(True, set())
             return replace(failed[0][1], reverted=len(by_contracts) >= enough)
         message = "; ".join(f"{endpoint.operator}: {found.reason}" for endpoint, found in failed)
         succeeded = ", ".join(sorted(good)) or "nobody"
-        return Simulation(False, f"endpoints disagree ({message}; it succeeds for {succeeded})", 0, results[0][1].head)
+        return Simulation(
+            False,
+            f"endpoints disagree ({message}; it succeeds for {succeeded})",
+            0,
+            results[0][1].head,
+        )
 
     def send(self, signed: SignedTx) -> None:
         """Send as ports.Sender: the bytes go to every public endpoint at once, or to the private
@@ -498,7 +664,8 @@ class QuorumSender:
         if unknown or not refusals:
             message = "; ".join(failure.message for failure in lost)
             raise Retryable(
-                f"whether transaction {signed.hash} was taken is unknown: {message}", "check its hash before sending anything else"
+                f"whether transaction {signed.hash} was taken is unknown: {message}",
+                "check its hash before sending anything else",
             )
         refused = next((refusal for refusal in refusals if isinstance(refusal, SendRefused)), None)
         if refused is not None:
@@ -509,12 +676,20 @@ class QuorumSender:
     def status_of(self, tx_hash: str) -> TransactionStatus:
         """Return the status as ports.Sender.
 
-        It is mined if enough operators show the same receipt, and unknown only if no operator knows the hash.
+        It is mined if enough operators show the same receipt, and unknown only if no operator knows
+        the hash.
         """
-        poll = self._hear(lambda node: node.status_of(tx_hash), lambda answers: self._seen(answers).state != "unknown")
+        poll = self._hear(
+            lambda node: node.status_of(tx_hash),
+            lambda answers: self._seen(answers).state != "unknown",
+        )
         found = self._seen(poll)
         if found.receipt is not None:
-            mined = [(endpoint, status) for endpoint, status in poll.items() if status.receipt is not None]
+            mined = [
+                (endpoint, status)
+                for endpoint, status in poll.items()
+                if status.receipt is not None
+            ]
             self._blame(mined, lambda status: status != found, "a receipt")
         return found
 
@@ -527,7 +702,9 @@ class QuorumSender:
         pending: dict[str, int] = {}
         for endpoint, (used, queued) in poll.items():
             latest[endpoint.operator] = min(latest.get(endpoint.operator, used), used)
-            pending[endpoint.operator] = max(pending.get(endpoint.operator, 0), queued if queued > used else 0)
+            pending[endpoint.operator] = max(
+                pending.get(endpoint.operator, 0), queued if queued > used else 0
+            )
         enough = quorum_size(len(latest), self._endpoint_pool.min_operators)
         common = highest_confirmed(latest, enough)
         self._blame(poll.items(), lambda pair: pair[0] > common, "the wallet's nonce")
@@ -536,7 +713,9 @@ class QuorumSender:
     def head(self) -> Head:
         """Return the newest header that enough operators agree on (ports.Sender)."""
         return ask_at_one_block(
-            self._endpoint_pool, lambda one, height: self._on_chain(NodeSender(one).head(height)), lambda head: head
+            self._endpoint_pool,
+            lambda one, height: self._on_chain(NodeSender(one).head(height)),
+            lambda head: head,
         ).answers[0][1]
 
     def block_hash(self, number: int) -> str | None:
@@ -546,20 +725,28 @@ class QuorumSender:
             votes = [(endpoint.operator, found) for endpoint, found in answers.items()]
             return confirmed_value(votes, self._endpoint_pool.min_operators, f"block {number}")
 
-        poll = self._hear(lambda node: node.block_hash(number), lambda answers: _decided(vote, answers))
+        poll = self._hear(
+            lambda node: node.block_hash(number), lambda answers: _decided(vote, answers)
+        )
         found = vote(poll)
-        self._blame(poll.items(), lambda answer: answer is not None and answer != found, f"block {number}")
+        self._blame(
+            poll.items(), lambda answer: answer is not None and answer != found, f"block {number}"
+        )
         return found
 
     def conflicting_tx(self, owner: str, nonce: int) -> str | None:
         """See ports.ConflictingTransactionFinder."""
         return find_conflicting_tx(self._endpoint_pool, owner, nonce, self.head().number)
 
-    def _hear(self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]) -> dict[Endpoint, T]:
+    def _hear(
+        self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]
+    ) -> dict[Endpoint, T]:
         """Return answers of at least a quorum of operators; once `settled` is true, the rest are
         ignored.
         """
-        wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._endpoint_pool.min_operators)
+        wanted = quorum_size(
+            len(operators_of(self._endpoint_pool.endpoints)), self._endpoint_pool.min_operators
+        )
         poll = self._endpoint_pool.ask(
             lambda endpoint: question(NodeSender(endpoint)),
             enough=lambda answers: len(operators_of(answers)) >= wanted and settled(answers),
@@ -568,15 +755,21 @@ class QuorumSender:
         return poll.answers
 
     def _seen(self, answers: Mapping[Endpoint, TransactionStatus]) -> TransactionStatus:
-        """Combine the operators' status of one hash; a receipt that too few show counts as pending."""
+        """Combine the operators' status of one hash; a receipt that too few show counts as
+        pending.
+        """
         enough = quorum_size(len(operators_of(answers)), self._endpoint_pool.min_operators)
-        for seen, behind in operators_by_value((endpoint.operator, found) for endpoint, found in answers.items()).items():
+        for seen, behind in operators_by_value(
+            (endpoint.operator, found) for endpoint, found in answers.items()
+        ).items():
             if seen.receipt is not None and len(behind) >= enough:
                 return seen
         known = any(found.state != "unknown" for found in answers.values())
         return TransactionStatus("pending" if known else "unknown", None)
 
-    def _offer_all(self, signed: SignedTx) -> tuple[bool, list[Refusal], list[Retryable | OperatorNeeded]]:
+    def _offer_all(
+        self, signed: SignedTx
+    ) -> tuple[bool, list[Refusal], list[Retryable | OperatorNeeded]]:
         """Offer to each target; return True if one accepted, the refusals, and the failures with
         unknown outcome.
         """
@@ -586,14 +779,23 @@ class QuorumSender:
         if self._submit is None or self._public_fallback:
             targets.append(self._endpoint_pool)
         for target in targets:
-            poll = target.ask(lambda endpoint: _offer(endpoint, signed), enough=lambda answers: None in answers.values())
+            poll = target.ask(
+                lambda endpoint: _offer(endpoint, signed),
+                enough=lambda answers: None in answers.values(),
+            )
             if None in poll.answers.values():
                 return True, refusals, lost
             refusals += [refusal for refusal in poll.answers.values() if refusal is not None]
-            lost += [failure for failure in poll.lost.values() if isinstance(failure, Retryable | OperatorNeeded)]
+            lost += [
+                failure
+                for failure in poll.lost.values()
+                if isinstance(failure, Retryable | OperatorNeeded)
+            ]
         return False, refusals, lost
 
-    def _blame(self, replies: Iterable[tuple[Endpoint, T]], wrong: Callable[[T], bool], what: str) -> None:
+    def _blame(
+        self, replies: Iterable[tuple[Endpoint, T]], wrong: Callable[[T], bool], what: str
+    ) -> None:
         for endpoint, found in replies:
             if wrong(found):
                 self._endpoint_pool.blame(endpoint, f"differs in {what}")
@@ -604,7 +806,10 @@ class QuorumSender:
 
     def _on_chain(self, head: Head) -> Head:
         if head.chain_id != self._chain_id:
-            raise OperatorNeeded(f"an endpoint is on chain {head.chain_id}, the config says {self._chain_id}", "fix the endpoint's url")
+            raise OperatorNeeded(
+                f"an endpoint is on chain {head.chain_id}, the config says {self._chain_id}",
+                "fix the endpoint's url",
+            )
         return head
 
 

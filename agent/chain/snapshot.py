@@ -27,13 +27,21 @@ from agent.chain.quorum import (
     quorum_size,
 )
 from agent.chain.rpc import RpcFault, Transport
-from agent.chain.watch import PoolKind, SnapshotScope, deep_pool_item, snapshot_parts, snapshot_questions, with_deeper_ticks
+from agent.chain.watch import (
+    PoolKind,
+    SnapshotScope,
+    deep_pool_item,
+    snapshot_parts,
+    snapshot_questions,
+    with_deeper_ticks,
+)
 from agent.chain.wire import RpcCall, parse_head, parse_quantity, require_result
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import Head, PastPrices, QuarantinedItem, Snapshot
 from agent.ports import Clock
 
-# --- Prices of the blocks just before a head: feeds and pools of each block by its hash, agreed by enough operators.
+# --- Prices of the blocks just before a head: feeds and pools of each block by its hash, agreed by
+# enough operators.
 
 
 PastAnswers = tuple[tuple[Head, tuple[LensAnswer, ...]], ...]
@@ -52,18 +60,37 @@ def read_past_prices(
     heights = range(head.number - 1, max(-1, head.number - 1 - blocks), -1)
     if not heights:
         return ()
-    narrow = replace(watch, tokens=(), spenders=(), code=(), positions=(), lp_spender=None, supplies=())
+    narrow = replace(
+        watch, tokens=(), spenders=(), code=(), positions=(), lp_spender=None, supplies=()
+    )
     items = [question.item for question in snapshot_questions(narrow)]
-    sized, what = split_into_pages(items), f"the prices of the {len(heights)} blocks before block {head.number}"
+    sized, what = (
+        split_into_pages(items),
+        f"the prices of the {len(heights)} blocks before block {head.number}",
+    )
 
     def tell(line: Endpoint) -> PastAnswers:
         now, *before = _headers(line, head, heights)
         if now.hash != head.hash:
-            raise Retryable(f"{line.name} no longer has block {head.number} as it was a moment ago", "a reorg happened; try again")
+            raise Retryable(
+                f"{line.name} no longer has block {head.number} as it was a moment ago",
+                "a reorg happened; try again",
+            )
         places = [{"blockHash": one.hash, "requireCanonical": True} for one in before]
         answered = line.batch([call for at in places for call in page_calls(items, sized, at)])
         return tuple(
-            (one, tuple(complete_answers(line, items, sized, answered[number * len(sized) : (number + 1) * len(sized)], at)))
+            (
+                one,
+                tuple(
+                    complete_answers(
+                        line,
+                        items,
+                        sized,
+                        answered[number * len(sized) : (number + 1) * len(sized)],
+                        at,
+                    )
+                ),
+            )
             for number, (one, at) in enumerate(zip(before, places, strict=True))
         )
 
@@ -85,21 +112,30 @@ def read_past_prices(
 
 
 def _headers(line: Endpoint, head: Head, heights: range) -> list[Head]:
-    calls: list[RpcCall] = [("eth_getBlockByNumber", [hex(height), False]) for height in (head.number, *heights)]
+    calls: list[RpcCall] = [
+        ("eth_getBlockByNumber", [hex(height), False]) for height in (head.number, *heights)
+    ]
     answers = line.batch(calls)
-    found = [parse_head(require_result(line.name, "eth_getBlockByNumber", answer), head.chain_id) for answer in answers]
+    found = [
+        parse_head(require_result(line.name, "eth_getBlockByNumber", answer), head.chain_id)
+        for answer in answers
+    ]
     if [one.number for one in found] != [head.number, *heights]:
         raise Retryable(f"{line.name} returned other blocks than requested")
     return found
 
 
 def _agreed(answers: Mapping[Endpoint, PastAnswers], min_operators: int, what: str) -> PastAnswers:
-    return confirmed_value([(endpoint.operator, answer) for endpoint, answer in answers.items()], min_operators, what)
+    return confirmed_value(
+        [(endpoint.operator, answer) for endpoint, answer in answers.items()], min_operators, what
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _HeadAnswer:
-    """First answer of an endpoint: head, fees and pending nonce; `nonce_pending` counts its own mempool."""
+    """First answer of an endpoint: head, fees and pending nonce; `nonce_pending` counts its own
+    mempool.
+    """
 
     head: Head
     nonce_pending: int
@@ -122,12 +158,19 @@ class ChainReader:
     """Implements ports.Reader over one or more endpoints."""
 
     def __init__(
-        self, lines: Sequence[Transport] | EndpointPool, chain_id: int, watch: SnapshotScope, clock: Clock, min_operators: int
+        self,
+        lines: Sequence[Transport] | EndpointPool,
+        chain_id: int,
+        watch: SnapshotScope,
+        clock: Clock,
+        min_operators: int,
     ) -> None:
         """Set the sources; `min_operators` different operators must agree. Raises ConfigError. Only
         configs that name a single operator allow 1.
         """
-        endpoint_pool = lines if isinstance(lines, EndpointPool) else EndpointPool(lines, min_operators)
+        endpoint_pool = (
+            lines if isinstance(lines, EndpointPool) else EndpointPool(lines, min_operators)
+        )
         self._endpoint_pool = endpoint_pool
         self._chain_id = chain_id
         self._clock = clock
@@ -147,7 +190,9 @@ class ChainReader:
         firsts = self._firsts(watch.owner)
         head = _newest(firsts.answers, self._min_operators)
         if message := height_disagreement(
-            self._endpoint_pool, {line: first.head.number for line, first in firsts.answers.items()}, head.number
+            self._endpoint_pool,
+            {line: first.head.number for line, first in firsts.answers.items()},
+            head.number,
         ):
             raise NoQuorum(message, REMEDY)
         try:
@@ -165,29 +210,46 @@ class ChainReader:
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
-        before, at = self._endpoint_pool.requests, {"blockHash": snapshot.head.hash, "requireCanonical": True}
+        before, at = (
+            self._endpoint_pool.requests,
+            {"blockHash": snapshot.head.hash, "requireCanonical": True},
+        )
         refs = [ref for ref in self.watch.pools if ref.kind is PoolKind.V3 and ref.address in pools]
         items = [deep_pool_item(ref) for ref in refs]
         line, sized = QuorumTransport(self._endpoint_pool), split_into_pages(items)
         answers = complete_answers(line, items, sized, line.batch(page_calls(items, sized, at)), at)
         found = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
-        read = tuple(with_deeper_ticks(pool, found[pool.address]) if pool.address in found else pool for pool in snapshot.pools)
-        return replace(snapshot, pools=read, requests=snapshot.requests + self._endpoint_pool.requests - before)
+        read = tuple(
+            with_deeper_ticks(pool, found[pool.address]) if pool.address in found else pool
+            for pool in snapshot.pools
+        )
+        return replace(
+            snapshot, pools=read, requests=snapshot.requests + self._endpoint_pool.requests - before
+        )
 
     def _firsts(self, owner: str) -> PollResult[_HeadAnswer]:
         """Send the first request. A minority endpoint of another chain is excluded; half or more is
         an error for the operator.
         """
         wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
-        poll = self._endpoint_pool.ask(lambda line: self._first(line, owner), enough=lambda answers: len(operators_of(answers)) >= wanted)
+        poll = self._endpoint_pool.ask(
+            lambda line: self._first(line, owner),
+            enough=lambda answers: len(operators_of(answers)) >= wanted,
+        )
         wrong_chain = [failure for failure in poll.lost.values() if isinstance(failure, WrongChain)]
-        if wrong_chain and (len(wrong_chain) >= len(poll.answers) or len(poll.operators) < self._min_operators):
+        if wrong_chain and (
+            len(wrong_chain) >= len(poll.answers) or len(poll.operators) < self._min_operators
+        ):
             raise wrong_chain[0]
         self._endpoint_pool.require(poll)
         return poll
 
-    def _read(self, head: Head, firsts: PollResult[_HeadAnswer], watch: SnapshotScope) -> _BlockReading:
-        """Make the second request at one block: return the agreed answers, and the endpoints that failed."""
+    def _read(
+        self, head: Head, firsts: PollResult[_HeadAnswer], watch: SnapshotScope
+    ) -> _BlockReading:
+        """Make the second request at one block: return the agreed answers, and the endpoints that
+        failed.
+        """
         able = [line for line, first in firsts.answers.items() if first.head.number >= head.number]
         lost = dict(firsts.lost)
         for line, first in firsts.answers.items():
@@ -204,22 +266,35 @@ class ChainReader:
                 return False
             return True
 
-        poll = self._endpoint_pool.ask(lambda line: self._second(line, head, watch, items), among=able, enough=settled)
+        poll = self._endpoint_pool.ask(
+            lambda line: self._second(line, head, watch, items), among=able, enough=settled
+        )
         lost |= poll.lost
         self._endpoint_pool.require(PollResult(poll.answers, lost))
         agreement = find_quorum(list(poll.answers.values()), names, self._min_operators)
         for line, one in poll.answers.items():
             if one.says != agreement.endpoint_answer.says:
-                self._endpoint_pool.blame(line, f"differs in {difference(agreement.endpoint_answer, one, names)}")
-        alike = {line: firsts.answers[line] for line, one in poll.answers.items() if one.says == agreement.endpoint_answer.says}
+                self._endpoint_pool.blame(
+                    line, f"differs in {difference(agreement.endpoint_answer, one, names)}"
+                )
+        alike = {
+            line: firsts.answers[line]
+            for line, one in poll.answers.items()
+            if one.says == agreement.endpoint_answer.says
+        }
         return _BlockReading(agreement, alike, lost)
 
     def _older(self, head: Head, firsts: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
-        """Return the newest block that all endpoints without a large lag have, by vote on its header.
+        """Return the newest block that all endpoints without a large lag have, by vote on its
+        header.
 
         None if the vote fails, or the block is the same.
         """
-        near = [line for line, first in firsts.items() if first.head.number >= head.number - self._endpoint_pool.max_lag_blocks]
+        near = [
+            line
+            for line, first in firsts.items()
+            if first.head.number >= head.number - self._endpoint_pool.max_lag_blocks
+        ]
         if len(operators_of(near)) <= quorum_size(len(operators_of(firsts)), self._min_operators):
             return None
         height = min(firsts[line].head.number for line in near)
@@ -248,15 +323,24 @@ class ChainReader:
         found = parse_quantity(require_result(transport.name, "eth_chainId", chain), "chain id")
         if found != self._chain_id:
             raise WrongChain(
-                f"{transport.name} is on chain {found}, the config says {self._chain_id}", "fix chain.chain_id or the endpoint's url"
+                f"{transport.name} is on chain {found}, the config says {self._chain_id}",
+                "fix chain.chain_id or the endpoint's url",
             )
         head = parse_head(require_result(transport.name, "eth_getBlockByNumber", block), found)
-        suggested = 0 if isinstance(priority, RpcFault) else parse_quantity(priority, "priority fee")
-        gas_price = parse_quantity(require_result(transport.name, "eth_gasPrice", price), "gas price")
-        count = parse_quantity(require_result(transport.name, "eth_getTransactionCount", pending), "pending nonce")
+        suggested = (
+            0 if isinstance(priority, RpcFault) else parse_quantity(priority, "priority fee")
+        )
+        gas_price = parse_quantity(
+            require_result(transport.name, "eth_gasPrice", price), "gas price"
+        )
+        count = parse_quantity(
+            require_result(transport.name, "eth_getTransactionCount", pending), "pending nonce"
+        )
         return _HeadAnswer(head, count, suggested, gas_price)
 
-    def _second(self, transport: Transport, head: Head, watch: SnapshotScope, items: Sequence[LensItem]) -> EndpointAnswer:
+    def _second(
+        self, transport: Transport, head: Head, watch: SnapshotScope, items: Sequence[LensItem]
+    ) -> EndpointAnswer:
         """Send the second request, at the head's hash, and a third for items that did not fit.
         Token implementations follow the items.
         """
@@ -272,27 +356,53 @@ class ChainReader:
             ]
         )
         extra, answered = answered[: len(further)], answered[len(further) :]
-        canonical = parse_head(require_result(transport.name, "eth_getBlockByNumber", block), self._chain_id)
+        canonical = parse_head(
+            require_result(transport.name, "eth_getBlockByNumber", block), self._chain_id
+        )
         if canonical.hash != head.hash:
-            raise Retryable(f"{transport.name} no longer has block {head.number} as it was a moment ago", "a reorg happened; try again")
+            raise Retryable(
+                f"{transport.name} no longer has block {head.number} as it was a moment ago",
+                "a reorg happened; try again",
+            )
         return EndpointAnswer(
             transport.operator,
             canonical,
-            parse_quantity(require_result(transport.name, "eth_getTransactionCount by block hash", nonce), "nonce"),
-            parse_quantity(require_result(transport.name, "eth_getBalance by block hash", native), "native balance"),
-            (*complete_answers(transport, items, sized, answered, at), *tokens.proxy_answers(extra)),
+            parse_quantity(
+                require_result(transport.name, "eth_getTransactionCount by block hash", nonce),
+                "nonce",
+            ),
+            parse_quantity(
+                require_result(transport.name, "eth_getBalance by block hash", native),
+                "native balance",
+            ),
+            (
+                *complete_answers(transport, items, sized, answered, at),
+                *tokens.proxy_answers(extra),
+            ),
         )
 
-    def _assemble(self, watch: SnapshotScope, found: _BlockReading, now_s: int, requests: int) -> Snapshot:
+    def _assemble(
+        self, watch: SnapshotScope, found: _BlockReading, now_s: int, requests: int
+    ) -> Snapshot:
         agreement = found.agreement
         items = agreement.endpoint_answer.items
         count = len(items) - len(tokens.proxy_call_names(watch.proxies))
-        read, backing = snapshot_parts(watch, items[:count]), tokens.proxy_implementations(watch.proxies, items[count:])
+        read, backing = (
+            snapshot_parts(watch, items[:count]),
+            tokens.proxy_implementations(watch.proxies, items[count:]),
+        )
         self._also_watch(one.address for one in backing)
-        failed = tuple(QuarantinedItem("endpoint", line.operator, failure.message) for line, failure in found.lost.items())
-        differing = tuple(QuarantinedItem("endpoint", operator, f"differs in {what}") for operator, what in agreement.dissent)
+        failed = tuple(
+            QuarantinedItem("endpoint", line.operator, failure.message)
+            for line, failure in found.lost.items()
+        )
+        differing = tuple(
+            QuarantinedItem("endpoint", operator, f"differs in {what}")
+            for operator, what in agreement.dissent
+        )
         nonce = agreement.endpoint_answer.nonce
-        # Pools of transactions and suggested fees differ; a majority is believed, and of two the careful one: more pending, less paid.
+        # Pools of transactions and suggested fees differ; a majority is believed, and of two the
+        # careful one: more pending, less paid.
         alike = found.alike
         enough = quorum_size(len(operators_of(alike)), self._min_operators)
         pending = _by_operator(alike, lambda first: first.nonce_pending, max)
@@ -303,8 +413,12 @@ class ChainReader:
             native_wei=agreement.endpoint_answer.native_wei,
             nonce_latest=nonce,
             nonce_pending=max(nonce, lowest_sufficient(pending, enough)),
-            priority_fee_wei=highest_confirmed(_by_operator(alike, lambda first: first.priority_fee_wei, min), enough),
-            gas_price_wei=highest_confirmed(_by_operator(alike, lambda first: first.gas_price_wei, min), enough),
+            priority_fee_wei=highest_confirmed(
+                _by_operator(alike, lambda first: first.priority_fee_wei, min), enough
+            ),
+            gas_price_wei=highest_confirmed(
+                _by_operator(alike, lambda first: first.gas_price_wei, min), enough
+            ),
             holdings=read.holdings,
             allowances=read.allowances,
             pools=read.pools,
@@ -329,13 +443,19 @@ def _newest(firsts: Mapping[Endpoint, _HeadAnswer], min_operators: int) -> Head:
     """Return the highest block that enough operators have; of several headers at that height the
     most frequent.
     """
-    height = common_height({line: first.head.number for line, first in firsts.items()}, min_operators)
-    backing = operators_by_value((line.operator, first.head) for line, first in firsts.items() if first.head.number == height)
+    height = common_height(
+        {line: first.head.number for line, first in firsts.items()}, min_operators
+    )
+    backing = operators_by_value(
+        (line.operator, first.head) for line, first in firsts.items() if first.head.number == height
+    )
     return max(backing, key=lambda head: len(backing[head]))
 
 
 def _by_operator(
-    firsts: Mapping[Endpoint, _HeadAnswer], field: Callable[[_HeadAnswer], int], choose: Callable[[int, int], int]
+    firsts: Mapping[Endpoint, _HeadAnswer],
+    field: Callable[[_HeadAnswer], int],
+    choose: Callable[[int, int], int],
 ) -> dict[str, int]:
     found: dict[str, int] = {}
     for line, first in firsts.items():

@@ -40,17 +40,28 @@ def read_tokens(transport: Transport, addresses: Sequence[str]) -> tuple[Token, 
     A symbol unsafe to show (T17) is replaced by the address. Raises ConfigError if an address holds
     no contract or none that answers `decimals`; Retryable from the endpoint.
     """
-    asked = [item for address in addresses for item in (CallItem(address, DECIMALS), CallItem(address, SYMBOL, longest=_SYMBOL_BYTES))]
+    asked = [
+        item
+        for address in addresses
+        for item in (CallItem(address, DECIMALS), CallItem(address, SYMBOL, longest=_SYMBOL_BYTES))
+    ]
     answers = query_lens(transport, asked)
-    return tuple(_token(address, answers[2 * i], answers[2 * i + 1]) for i, address in enumerate(addresses))
+    return tuple(
+        _token(address, answers[2 * i], answers[2 * i + 1]) for i, address in enumerate(addresses)
+    )
 
 
 def _token(address: str, decimals: LensAnswer, symbol: LensAnswer) -> Token:
     read = answer_uint(decimals, 8)
     if isinstance(read, CallStatus):
-        raise ConfigError(f"token {address}: {read.why} (decimals)", "check the address and the chain id")
+        raise ConfigError(
+            f"token {address}: {read.why} (decimals)", "check the address and the chain id"
+        )
     if read > MOST_DECIMALS:
-        raise ConfigError(f"token {address}: {read} decimals", f"tokens with more than {MOST_DECIMALS} are not supported")
+        raise ConfigError(
+            f"token {address}: {read} decimals",
+            f"tokens with more than {MOST_DECIMALS} are not supported",
+        )
     return Token(address, safe_label(symbol_text(symbol), address), read)
 
 
@@ -106,10 +117,15 @@ def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]
     stored = line.batch([("eth_getStorageAt", [token, slot, "latest"]) for token, slot in wanted])
     held: dict[str, tuple[str, str]] = {}
     for (token, slot), answer in zip(wanted, stored, strict=True):
-        value = parse_quantity(require_result(line.name, "eth_getStorageAt", answer), "a storage slot")
+        value = parse_quantity(
+            require_result(line.name, "eth_getStorageAt", answer), "a storage slot"
+        )
         if value and token not in held:
             held[token] = (slot, address_from_word(value & (1 << 160) - 1))
-    askable = [held[token][1] if token in held and held[token][0] == BEACON_SLOT else token for token in tokens]
+    askable = [
+        held[token][1] if token in held and held[token][0] == BEACON_SLOT else token
+        for token in tokens
+    ]
     answers = query_lens(line, [CallItem(address, IMPLEMENTATION) for address in askable])
     found = []
     for token, asked, answer in zip(tokens, askable, answers, strict=True):
@@ -143,7 +159,9 @@ def _word(answer: object) -> LensAnswer:
         return CallStatus.FAILED
 
 
-def proxy_implementations(refs: Sequence[ProxyRef], answers: Sequence[LensAnswer]) -> tuple[ProxyImplementation, ...]:
+def proxy_implementations(
+    refs: Sequence[ProxyRef], answers: Sequence[LensAnswer]
+) -> tuple[ProxyImplementation, ...]:
     """Return each proxy's present implementation.
 
     Zero, which is never pinned, if it was not read or its beacon changed.
@@ -173,11 +191,16 @@ The agent never approves it; earlier users of the wallet may have.
 """
 
 
-def read_allowances(line: Transport, owner: str, pairs: Sequence[tuple[str, str]]) -> tuple[int | None, ...]:
+def read_allowances(
+    line: Transport, owner: str, pairs: Sequence[tuple[str, str]]
+) -> tuple[int | None, ...]:
     """Return base units of `owner` that each (token, spender) may transfer; None if the token does
     not answer. Raises Retryable.
     """
-    asked = [CallItem(token, ALLOWANCE + address_word(owner) + address_word(spender)) for token, spender in pairs]
+    asked = [
+        CallItem(token, ALLOWANCE + address_word(owner) + address_word(spender))
+        for token, spender in pairs
+    ]
     found = (answer_uint(answer) for answer in query_lens(line, asked))
     return tuple(None if isinstance(one, CallStatus) else one for one in found)
 
@@ -193,7 +216,9 @@ def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple
     return lacking_approvals(swap_spend(plan.legs), snapshot, router)
 
 
-def lacking_approvals(amounts: Mapping[str, int], snapshot: Snapshot, spender: str) -> tuple[tuple[str, int], ...]:
+def lacking_approvals(
+    amounts: Mapping[str, int], snapshot: Snapshot, spender: str
+) -> tuple[tuple[str, int], ...]:
     """Return approvals of `spender` up to these base units, in order, as (token, base units).
 
     Each approval is exact. A non-zero allowance that is too small is first reset to zero, since
@@ -205,8 +230,11 @@ def lacking_approvals(amounts: Mapping[str, int], snapshot: Snapshot, spender: s
     for token, raw in amounts.items():
         if token not in have:
             raise Refused(
-                f"the allowance of {spender} for {token} is not in the snapshot of block {snapshot.head.number}",
-                remedy="the token is quarantined or its spender is not watched; see `trimtab doctor`",
+                f"the allowance of {spender} for {token} is not in the snapshot of block"
+                f" {snapshot.head.number}",
+                remedy=(
+                    "the token is quarantined or its spender is not watched; see `trimtab doctor`"
+                ),
             )
         if have[token] >= raw:
             continue

@@ -41,10 +41,20 @@ from agent.chain.lens import (
 from agent.chain.positions import PositionRef
 from agent.chain.tokens import ProxyRef
 from agent.errors import ConfigError, Retryable
-from agent.model import Allowance, CodeHash, FeedRound, Holding, LpPosition, Pool, QuarantinedItem, TokenSupply
+from agent.model import (
+    Allowance,
+    CodeHash,
+    FeedRound,
+    Holding,
+    LpPosition,
+    Pool,
+    QuarantinedItem,
+    TokenSupply,
+)
 from agent.units import BPS, Token
 
-# --- Items of a price feed, and its answers as a round: decimals, latest round, bounds of its aggregator.
+# --- Items of a price feed, and its answers as a round: decimals, latest round, bounds of its
+# aggregator.
 
 
 ITEMS = 4
@@ -53,7 +63,8 @@ ITEMS = 4
 def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
     """Return (name, item) in the order in which `read_feed` takes the answers.
 
-    A Chainlink proxy names its aggregator, which clips answers at two bounds; other feeds have no known bounds.
+    A Chainlink proxy names its aggregator, which clips answers at two bounds; other feeds have no
+    known bounds.
     """
     return [
         ("decimals of feed", CallItem(feed, DECIMALS)),
@@ -63,19 +74,44 @@ def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
     ]
 
 
-def read_feed(feed: str, answers: Sequence[LensAnswer]) -> tuple[FeedRound | None, tuple[QuarantinedItem, ...]]:
+def read_feed(
+    feed: str, answers: Sequence[LensAnswer]
+) -> tuple[FeedRound | None, tuple[QuarantinedItem, ...]]:
     """Return the latest round, or the items that could not be read."""
     asked = [name for name, _ in feed_questions(feed)]
     decimals, latest = answer_uint(answers[0], 8), _round(answers[1])
-    bad = [(asked[0], decimals), (asked[1], latest), *((name, value) for name, value in zip(asked[2:], answers[2:], strict=True))]
+    bad = [
+        (asked[0], decimals),
+        (asked[1], latest),
+        *((name, value) for name, value in zip(asked[2:], answers[2:], strict=True)),
+    ]
     # A feed may lack bounds; an item that lacked gas was not read.
     lost = [
-        (name, value) for at, (name, value) in enumerate(bad) if isinstance(value, CallStatus) and (at < 2 or value is CallStatus.UNREAD)
+        (name, value)
+        for at, (name, value) in enumerate(bad)
+        if isinstance(value, CallStatus) and (at < 2 or value is CallStatus.UNREAD)
     ]
     if isinstance(decimals, CallStatus) or isinstance(latest, CallStatus) or lost:
-        return None, tuple(QuarantinedItem(name, feed, value.why) for name, value in lost if isinstance(value, CallStatus))
+        return None, tuple(
+            QuarantinedItem(name, feed, value.why)
+            for name, value in lost
+            if isinstance(value, CallStatus)
+        )
     round_id, answer, started_s, updated_s, answered_in = latest
-    return FeedRound(feed, decimals, round_id, answer, started_s, updated_s, answered_in, _bound(answers[2]), _bound(answers[3])), ()
+    return (
+        FeedRound(
+            feed,
+            decimals,
+            round_id,
+            answer,
+            started_s,
+            updated_s,
+            answered_in,
+            _bound(answers[2]),
+            _bound(answers[3]),
+        ),
+        (),
+    )
 
 
 def _round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallStatus:
@@ -181,9 +217,14 @@ class LensQuestion:
 
 
 def window_ticks(impact_bps: int) -> int:
-    """Ticks within which the price moves by `impact_bps`, the wider side, rounded up, and one more; one tick is a factor of 1.0001."""
+    """Ticks within which the price moves by `impact_bps`, the wider side, rounded up, and one more;
+    one tick is a factor of 1.0001.
+    """
     if not 0 <= impact_bps < BPS:
-        raise ConfigError(f"impact of {impact_bps} bps is not between 0 and {BPS - 1}", "a limit on price impact is below 100%")
+        raise ConfigError(
+            f"impact of {impact_bps} bps is not between 0 and {BPS - 1}",
+            "a limit on price impact is below 100%",
+        )
     root = isqrt(BPS * Q96**2 // (BPS - impact_bps))
     return get_tick_at_sqrt_ratio(root - 1) + 2
 
@@ -194,34 +235,59 @@ def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
     for token in watch.tokens:
         balance = CallItem(token.address, address_call(BALANCE_OF, watch.owner))
         asked.append(LensQuestion(f"balance of {token.label}", token.address, balance))
-        asked.append(LensQuestion(f"decimals of {token.label}", token.address, CallItem(token.address, DECIMALS)))
+        asked.append(
+            LensQuestion(
+                f"decimals of {token.label}", token.address, CallItem(token.address, DECIMALS)
+            )
+        )
         for spender in watch.spenders:
             item = CallItem(token.address, allowance_call(watch.owner, spender))
-            asked.append(LensQuestion(f"allowance of {token.label} to {spender}", token.address, item))
+            asked.append(
+                LensQuestion(f"allowance of {token.label} to {spender}", token.address, item)
+            )
     window = window_ticks(max(watch.impact_bps, LEAST_WINDOW_BPS))
     for pool in watch.pools:
-        asked.append(LensQuestion(f"pool of {pool.venue}", pool.address, _pool_item(pool, window, watch.twap_window_s)))
+        asked.append(
+            LensQuestion(
+                f"pool of {pool.venue}", pool.address, _pool_item(pool, window, watch.twap_window_s)
+            )
+        )
     for feed in watch.feeds:
         asked += [LensQuestion(name, feed, item) for name, item in feed_questions(feed)]
     asked.extend(LensQuestion("code", address, CodeItem(address)) for address in watch.code)
     for ref in watch.positions:
         own = ref.confirmed
         asked += [
-            LensQuestion(f"{own.name}: {part.what}", own.contract, part.item) for part in positions.position_questions(ref, watch.owner)
+            LensQuestion(f"{own.name}: {part.what}", own.contract, part.item)
+            for part in positions.position_questions(ref, watch.owner)
         ]
     asked += [
-        LensQuestion(f"allowance of LP tokens to {spender}", pair, CallItem(pair, allowance_call(watch.owner, spender)))
+        LensQuestion(
+            f"allowance of LP tokens to {spender}",
+            pair,
+            CallItem(pair, allowance_call(watch.owner, spender)),
+        )
         for pair, spender in _lp_allowances(watch)
     ]
-    asked += [LensQuestion("storage of a pool", pool.address, item) for pool in watch.pools for item in _written(pool)]
-    return asked + [LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in watch.supplies]
+    asked += [
+        LensQuestion("storage of a pool", pool.address, item)
+        for pool in watch.pools
+        for item in _written(pool)
+    ]
+    return asked + [
+        LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in watch.supplies
+    ]
 
 
 def _lp_allowances(watch: SnapshotScope) -> list[tuple[str, str]]:
     """(pair, spender) of every V2 position."""
     if watch.lp_spender is None:
         return []
-    return [(ref.confirmed.contract, watch.lp_spender) for ref in watch.positions if ref.confirmed.token_id is None]
+    return [
+        (ref.confirmed.contract, watch.lp_spender)
+        for ref in watch.positions
+        if ref.confirmed.token_id is None
+    ]
 
 
 def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> LensItem:
@@ -234,25 +300,53 @@ def deep_pool_item(pool: PoolRef) -> V3Item:
     """Return the item with as many ticks of a V3 pool as one answer holds; all ticks unless the
     spacing is minimal.
     """
-    return V3Item(pool.address, pool.tick_spacing, min(2 * MAX_TICK, DEEP_WORDS * 128 * pool.tick_spacing), DEEP_TICKS, 0)
+    return V3Item(
+        pool.address,
+        pool.tick_spacing,
+        min(2 * MAX_TICK, DEEP_WORDS * 128 * pool.tick_spacing),
+        DEEP_TICKS,
+        0,
+    )
 
 
 def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
-    """The pool with all ticks of an answer at its own block; as it was, where that has no more. Raises Retryable if they differ."""
+    """The pool with all ticks of an answer at its own block; as it was, where that has no more.
+    Raises Retryable if they differ.
+    """
     if not isinstance(pool, V3Pool) or not isinstance(answer, V3Answer):
         return pool
     ticks = tuple(TickLiquidity(index, net) for index, net in answer.ticks)
     near = tuple(tick for tick in ticks if pool.known_from_tick <= tick.index <= pool.known_to_tick)
-    if not (answer.known_from_tick <= pool.known_from_tick and pool.known_to_tick <= answer.known_to_tick):
+    if not (
+        answer.known_from_tick <= pool.known_from_tick
+        and pool.known_to_tick <= answer.known_to_tick
+    ):
         return pool
-    if (answer.sqrt_price_x96, answer.tick, answer.liquidity, near) != (pool.sqrt_price_x96, pool.tick, pool.liquidity, pool.ticks):
-        raise Retryable(f"pool {pool.address} is another at its own block when more of its ticks are read", "run it again")
-    return replace(pool, ticks=ticks, known_from_tick=answer.known_from_tick, known_to_tick=answer.known_to_tick)
+    if (answer.sqrt_price_x96, answer.tick, answer.liquidity, near) != (
+        pool.sqrt_price_x96,
+        pool.tick,
+        pool.liquidity,
+        pool.ticks,
+    ):
+        raise Retryable(
+            f"pool {pool.address} is another at its own block when more of its ticks are read",
+            "run it again",
+        )
+    return replace(
+        pool,
+        ticks=ticks,
+        known_from_tick=answer.known_from_tick,
+        known_to_tick=answer.known_to_tick,
+    )
 
 
 def _written(pool: PoolRef) -> list[CallItem]:
     """Return the items that are zero in a pool until its first trade."""
-    asked = [PRICE_0_CUMULATIVE] if pool.kind is PoolKind.V2 else [FEE_GROWTH_GLOBAL_0, FEE_GROWTH_GLOBAL_1]
+    asked = (
+        [PRICE_0_CUMULATIVE]
+        if pool.kind is PoolKind.V2
+        else [FEE_GROWTH_GLOBAL_0, FEE_GROWTH_GLOBAL_1]
+    )
     return [CallItem(pool.address, data, gas=_POOL_GAS, likely_gas=6_000) for data in asked]
 
 
@@ -266,7 +360,9 @@ def _unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool
 
 
 def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
-    """Return the typed parts of the snapshot; an item that could not be read is quarantined by name and appears nowhere else."""
+    """Return the typed parts of the snapshot; an item that could not be read is quarantined by name
+    and appears nowhere else.
+    """
     asked = snapshot_questions(watch)
     bad: list[QuarantinedItem] = []
     left = iter(zip(asked, answers, strict=True))
@@ -298,7 +394,11 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     pools: list[V2Pool | V3Pool] = []
     for pool in watch.pools:
         question, answer = next(left)
-        state = _v2(pool, answer) if pool.kind is PoolKind.V2 else _v3(pool, answer, watch.twap_window_s)
+        state = (
+            _v2(pool, answer)
+            if pool.kind is PoolKind.V2
+            else _v3(pool, answer, watch.twap_window_s)
+        )
         if isinstance(state, CallStatus):
             quarantine(question, state)
         else:
@@ -320,18 +420,34 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         position_answers = [next(left)[1] for _ in positions.position_questions(ref, watch.owner)]
         position = positions.read_position(ref, watch.owner, position_answers)
         if isinstance(position, str):
-            bad.append(QuarantinedItem(f"position {ref.confirmed.name}", ref.confirmed.contract, position))
+            bad.append(
+                QuarantinedItem(f"position {ref.confirmed.name}", ref.confirmed.contract, position)
+            )
         else:
             lp.append(position)
     for pair, spender in _lp_allowances(watch):
         raw = value()
         if raw is not None:
             allowances.append(Allowance(pair, spender, raw))
-    fresh = {pool.address: _unwritten(pool, [next(left)[1] for _ in _written(pool)]) for pool in watch.pools}
+    fresh = {
+        pool.address: _unwritten(pool, [next(left)[1] for _ in _written(pool)])
+        for pool in watch.pools
+    }
     pools = [replace(state, unwritten=fresh[state.address]) for state in pools]
     told_supplies = [(token, answer_uint(next(left)[1])) for token in watch.supplies]
-    supplies = tuple(TokenSupply(token, raw) for token, raw in told_supplies if not isinstance(raw, CallStatus))
-    return SnapshotParts(tuple(holdings), tuple(allowances), tuple(pools), tuple(feeds), tuple(codes), tuple(lp), tuple(bad), supplies)
+    supplies = tuple(
+        TokenSupply(token, raw) for token, raw in told_supplies if not isinstance(raw, CallStatus)
+    )
+    return SnapshotParts(
+        tuple(holdings),
+        tuple(allowances),
+        tuple(pools),
+        tuple(feeds),
+        tuple(codes),
+        tuple(lp),
+        tuple(bad),
+        supplies,
+    )
 
 
 def _v2(pool: PoolRef, answer: LensAnswer) -> V2Pool | CallStatus:
@@ -342,7 +458,9 @@ def _v2(pool: PoolRef, answer: LensAnswer) -> V2Pool | CallStatus:
     reserve0, reserve1, _ = read
     if reserve0 >> 112 or reserve1 >> 112:
         return CallStatus.MALFORMED
-    return V2Pool(pool.address, pool.venue, pool.token0, pool.token1, reserve0, reserve1, pool.fee_pips)
+    return V2Pool(
+        pool.address, pool.venue, pool.token0, pool.token1, reserve0, reserve1, pool.fee_pips
+    )
 
 
 def _v3(pool: PoolRef, answer: LensAnswer, twap_window_s: int) -> V3Pool | CallStatus:
@@ -350,7 +468,8 @@ def _v3(pool: PoolRef, answer: LensAnswer, twap_window_s: int) -> V3Pool | CallS
         return answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED
     twap_tick = twap_liquidity = None
     if answer.twap is not None and answer.twap[1] > 0:
-        # OracleLibrary.consult: mean tick rounds towards minus infinity, liquidity is the harmonic mean.
+        # OracleLibrary.consult: mean tick rounds towards minus infinity, liquidity is the harmonic
+        # mean.
         twap_tick = answer.twap[0] // twap_window_s
         twap_liquidity = min(twap_window_s * _UINT160_MAX // (answer.twap[1] << 32), 2**128 - 1)
     return V3Pool(

@@ -1,4 +1,6 @@
-"""Strict parsing of a node's answers: quantities, bytes, headers, faults; anything else is an error, never a guess."""
+"""Strict parsing of a node's answers: quantities, bytes, headers, faults; anything else is an
+error, never a guess.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ RpcCall = tuple[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class RpcFault:
-    """A JSON-RPC error of one call. `message` is reduced to harmless characters (T17); `data` is revert data as 0x-hex or ""."""
+    """A JSON-RPC error of one call. `message` is reduced to harmless characters (T17); `data` is
+    revert data as 0x-hex or "".
+    """
 
     code: int
     message: str
@@ -63,14 +67,20 @@ def parse_bytes(value: object, what: str, length: int | None = None) -> bytes:
         raw = bytes.fromhex(value[2:])
         if length is None or len(raw) == length:
             return raw
-    raise Retryable(f"the endpoint's answer for {what} is not {'data' if length is None else f'{length} bytes'}")
+    raise Retryable(
+        f"the endpoint's answer for {what} is not {'data' if length is None else f'{length} bytes'}"
+    )
 
 
 def parse_recipient(value: object) -> str:
     """Parse the checksummed recipient of a transaction; "" for a contract creation. Raises
     Retryable on anything else.
     """
-    return "" if value is None or value == "" else str(to_checksum_address(parse_bytes(value, "a recipient", 20)))
+    return (
+        ""
+        if value is None or value == ""
+        else str(to_checksum_address(parse_bytes(value, "a recipient", 20)))
+    )
 
 
 def hex_data(raw: bytes) -> str:
@@ -87,7 +97,9 @@ def parse_head(block: object, chain_id: int) -> Head:
         chain_id=chain_id,
         number=_moderate(parse_quantity(block.get("number"), "block number"), "block number"),
         hash=hex_data(parse_bytes(block.get("hash"), "block hash", 32)),
-        timestamp_s=_moderate(parse_quantity(block.get("timestamp"), "block timestamp"), "block timestamp"),
+        timestamp_s=_moderate(
+            parse_quantity(block.get("timestamp"), "block timestamp"), "block timestamp"
+        ),
         base_fee_wei=None if base_fee is None else parse_quantity(base_fee, "base fee"),
     )
 

@@ -15,13 +15,21 @@ if TYPE_CHECKING:
 
 
 group = command_group(
-    Heading.LOOK, 70, "alerts", "Shows alert prices of each asset, alert targets, and which messages were delivered.", has_default=True
+    Heading.LOOK,
+    70,
+    "alerts",
+    "Shows alert prices of each asset, alert targets, and which messages were delivered.",
+    has_default=True,
 )
 
 
 @group.callback()
-def alerts(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Shows alert-low and alert-high of each asset with the distance now, what is on, and how each target did."""
+def alerts(
+    context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Shows alert-low and alert-high of each asset with the distance now, what is on, and how each
+    target did.
+    """
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
@@ -36,7 +44,12 @@ def alerts(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
         else:
             say("No alert targets configured: add [[alerts.targets]] (docs/alerts.md).")
         for item in document["open"]:
-            out.print(cell(f"{item['since'] or 'before'}: {item['text']}{' (not sent yet)' if item['waits'] else ''}"))
+            out.print(
+                cell(
+                    f"{item['since'] or 'before'}:"
+                    f" {item['text']}{' (not sent yet)' if item['waits'] else ''}"
+                )
+            )
 
     emit(document, as_json, show)
 
@@ -51,18 +64,26 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
     def show() -> None:
         for item in document["targets"]:
-            say(f"{item['name']}: {'delivered' if item['delivered'] else 'NOT delivered, ' + item['why']}")
+            say(
+                f"{item['name']}:"
+                f" {'delivered' if item['delivered'] else 'NOT delivered, ' + item['why']}"
+            )
 
     emit(document, as_json, show)
     if not document["reached"]:
-        note("  What to do: check the address in its variable, and whether the service is up; then try again")
+        note(
+            "  What to do: check the address in its variable, and whether the service is up; then"
+            " try again"
+        )
         raise typer.Exit(EXIT_RETRYABLE)
 
 
 def _assets(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    made = tables.table("Alert prices", ("token", "stands"), ("price", "alert-low", "to go", "alert-high", "to go "))
+    made = tables.table(
+        "Alert prices", ("token", "stands"), ("price", "alert-low", "to go", "alert-high", "to go ")
+    )
     for item in document["assets"]:
         made.add_row(
             cell(item["symbol"]),
@@ -82,10 +103,18 @@ def _targets(document: Document) -> FigureTable:
     made = tables.table("Targets", ("name", "hears", "delivered last", "failed last"), ("waiting",))
     for item in document["targets"]:
         failed = (
-            f"{item['failed']}: {item['why']}, {item['failures_in_row']} in a row" if item["failures_in_row"] else item["failed"] or "never"
+            f"{item['failed']}: {item['why']}, {item['failures_in_row']} in a row"
+            if item["failures_in_row"]
+            else item["failed"] or "never"
         )
         name = item["name"] if item["ready"] else f"{item['name']} ({item['url_env']} is not set)"
-        made.add_row(cell(name), cell(", ".join(item["events"])), item["delivered"] or "never", cell(failed), str(item["waiting"]))
+        made.add_row(
+            cell(name),
+            cell(", ".join(item["events"])),
+            item["delivered"] or "never",
+            cell(failed),
+            str(item["waiting"]),
+        )
     return made
 
 

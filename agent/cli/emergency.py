@@ -7,9 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli import money
-from agent.cli.display.output import Document, ask, cell, emit, err, note, out, require_answerable, say, spinner
+from agent.cli.display.output import (
+    Document,
+    ask,
+    cell,
+    emit,
+    err,
+    note,
+    out,
+    require_answerable,
+    say,
+    spinner,
+)
 from agent.cli.money import show_remedies, show_sale, show_sent
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Send, Verbose, Yes, command
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    Send,
+    Verbose,
+    Yes,
+    command,
+)
 from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
@@ -27,8 +47,13 @@ if TYPE_CHECKING:
 
 @command(Heading.TROUBLE, 10)
 def pause(
-    reason: Annotated[str, typer.Option("--reason", help="Reason, shown with the pause.")] = "paused by the owner",
-    hard: Annotated[bool, typer.Option("--hard", help="Also cancel pending transactions and set allowances to zero.")] = False,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Reason, shown with the pause.")
+    ] = "paused by the owner",
+    hard: Annotated[
+        bool,
+        typer.Option("--hard", help="Also cancel pending transactions and set allowances to zero."),
+    ] = False,
     send: Send = False,
     yes: Yes = False,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -36,8 +61,8 @@ def pause(
 ) -> None:
     """Stops all sending at once, until resume. Sent transactions are still watched.
 
-    With --hard it also shows pending transactions and open allowances, and with --send takes both back; a
-    trimtab that runs does it instead of this command.
+    With --hard it also shows pending transactions and open allowances, and with --send takes both
+    back; a trimtab that runs does it instead of this command.
     """
     from agent import app as api
     from agent.app.documents import owner
@@ -45,9 +70,16 @@ def pause(
 
     if not hard:
         if send or yes:
-            raise ConfigError("--send and --yes go with --hard: a soft pause sends nothing", "leave them out, or add --hard")
+            raise ConfigError(
+                "--send and --yes go with --hard: a soft pause sends nothing",
+                "leave them out, or add --hard",
+            )
         paused = api.pause(config, reason)
-        emit(paused, as_json, lambda: say(f"Paused: {paused['reason']}. Nothing is sent until: trimtab resume"))
+        emit(
+            paused,
+            as_json,
+            lambda: say(f"Paused: {paused['reason']}. Nothing is sent until: trimtab resume"),
+        )
         if "store" in paused:
             note(f"Only the file pauses it: {paused['store']}")
         return
@@ -62,10 +94,16 @@ def pause(
                 err.print(_table(fill(owner.ExposedDocument, found)))
                 return ask("Paused. Take all of this back?")
 
-        halted = api.pause_hard(config, reason, send=send, sure=yes, confirm=confirm, progress=wait.update)
+        halted = api.pause_hard(
+            config, reason, send=send, sure=yes, confirm=confirm, progress=wait.update
+        )
     document = owner.hard_pause_document(halted, send)
     emit(document, as_json, lambda: _show(document))
-    raise typer.Exit({"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(document["outcome"], 0))
+    raise typer.Exit(
+        {"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(
+            document["outcome"], 0
+        )
+    )
 
 
 @command(Heading.TROUBLE, 20)
@@ -84,7 +122,10 @@ def _show(document: Document) -> None:
         out.print(_table(document))
     if document["transactions"]:
         out.print(tables.transactions(document))
-    say(f"Paused ({'hard' if document['hard'] else 'soft'}): {document['reason']}. {document['outcome']}: {document['told']}")
+    say(
+        f"Paused ({'hard' if document['hard'] else 'soft'}): {document['reason']}."
+        f" {document['outcome']}: {document['told']}"
+    )
     say("Nothing is traded until: trimtab resume")
 
 
@@ -94,24 +135,41 @@ def _table(document: Document) -> FigureTable:
 
     made = tables.table("Takes back", ("", "what", "of"))
     for item in document["cancel"]:
-        made.add_row(cell("cancel"), cell(item["note"]), cell(f"{item['hash'] or 'never signed'}, nonce {item['nonce']}"))
+        made.add_row(
+            cell("cancel"),
+            cell(item["note"]),
+            cell(f"{item['hash'] or 'never signed'}, nonce {item['nonce']}"),
+        )
     for item in document["revoke"]:
-        made.add_row(cell("to zero"), cell(f"allowance of {item['symbol']}"), cell(f"{item['holder']} {item['spender']}"))
+        made.add_row(
+            cell("to zero"),
+            cell(f"allowance of {item['symbol']}"),
+            cell(f"{item['holder']} {item['spender']}"),
+        )
     return made
 
 
 @command(Heading.MONEY, 40)
 def stop(
     keep: Annotated[bool, typer.Option("--keep", help="Keep all coins (default).")] = False,
-    to_stable: Annotated[bool, typer.Option("--to-stable", help="Sell everything for the numeraire, after withdrawing liquidity.")] = False,
-    send_to: Annotated[str | None, typer.Option("--send-to", help="Pay the remaining balances to this confirmed address.")] = None,
+    to_stable: Annotated[
+        bool,
+        typer.Option(
+            "--to-stable", help="Sell everything for the numeraire, after withdrawing liquidity."
+        ),
+    ] = False,
+    send_to: Annotated[
+        str | None,
+        typer.Option("--send-to", help="Pay the remaining balances to this confirmed address."),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ends the bot: cancels pending transactions, sets allowances to zero, and sells and pays out if asked. Resumes an interrupted stop.
+    """Ends the bot: cancels pending transactions, sets allowances to zero, and sells and pays out
+    if asked. Resumes an interrupted stop.
 
     run and rebalance then refuse until trimtab resume.
     """
@@ -120,7 +178,9 @@ def stop(
     from agent.app.money import shutdown
 
     if keep and (to_stable or send_to is not None):
-        raise ConfigError("--keep cannot be combined with --to-stable or --send-to", "use one of them")
+        raise ConfigError(
+            "--keep cannot be combined with --to-stable or --send-to", "use one of them"
+        )
     with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
 
         def show(console: Console, document: Document) -> None:
@@ -130,10 +190,22 @@ def stop(
             if yes and not found.to_stable and found.to is None:
                 return True  # a shutdown that sells and pays nothing is never delayed
             return money.ask_owner(
-                agent, wait, fill(owner.ShutdownDocument, found, agent.portfolio), show, "Stop the bot like this?", yes=yes
+                agent,
+                wait,
+                fill(owner.ShutdownDocument, found, agent.portfolio),
+                show,
+                "Stop the bot like this?",
+                yes=yes,
             )
 
-        found = shutdown.stop(agent, to_stable=to_stable, send_to=send_to, send=send, confirm=confirm, progress=wait.update)
+        found = shutdown.stop(
+            agent,
+            to_stable=to_stable,
+            send_to=send_to,
+            send=send,
+            confirm=confirm,
+            progress=wait.update,
+        )
         document = fill(owner.ShutdownDocument, found, agent.portfolio)
         money.show_result(wait, document, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
@@ -141,13 +213,18 @@ def stop(
 
 @command(Heading.TROUBLE, 70)
 def revoke(
-    tokens: Annotated[list[str] | None, typer.Argument(help="Symbols or addresses; every token of the config by default.")] = None,
+    tokens: Annotated[
+        list[str] | None,
+        typer.Argument(help="Symbols or addresses; every token of the config by default."),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Lists the allowances of routers, position managers and Permit2; with --send sets them to zero."""
+    """Lists the allowances of routers, position managers and Permit2; with --send sets them to
+    zero.
+    """
     from agent.app.documents import owner
     from agent.app.documents.fields import fill
     from agent.app.money import emergency
@@ -161,7 +238,9 @@ def revoke(
                 _show_revoking(err, fill(owner.RevocationDocument, found))
                 return ask("Set all of this to zero?")
 
-        found = emergency.revoke(agent, tokens or (), send=send, confirm=confirm, progress=wait.update)
+        found = emergency.revoke(
+            agent, tokens or (), send=send, confirm=confirm, progress=wait.update
+        )
         document = fill(owner.RevocationDocument, found)
         money.show_result(wait, document, _show_revoking, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
@@ -169,13 +248,17 @@ def revoke(
 
 @command(Heading.SET_UP, 60)
 def rehearse(
-    token: Annotated[str | None, typer.Option("--token", help="Asset to trade; default: the largest target.")] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", help="Asset to trade; default: the largest target.")
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Swaps the smallest allowed amount out and back, and compares both swaps with the prediction."""
+    """Swaps the smallest allowed amount out and back, and compares both swaps with the
+    prediction.
+    """
     from agent.app.documents import owner
     from agent.app.money import rehearsal
 
@@ -185,11 +268,23 @@ def rehearse(
             _show_rehearsal(console, document, agent)
 
         def confirm(found: Rehearsal) -> bool:
-            return money.ask_owner(agent, wait, owner.rehearsal_document(found, agent), show, "Trade this there and back?", yes=yes)
+            return money.ask_owner(
+                agent,
+                wait,
+                owner.rehearsal_document(found, agent),
+                show,
+                "Trade this there and back?",
+                yes=yes,
+            )
 
         if send:
             agent.require_not_stopped()
-        document = owner.rehearsal_document(rehearsal.rehearse_trade(agent, token, send=send, confirm=confirm, progress=wait.update), agent)
+        document = owner.rehearsal_document(
+            rehearsal.rehearse_trade(
+                agent, token, send=send, confirm=confirm, progress=wait.update
+            ),
+            agent,
+        )
         money.show_result(wait, document, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
 
@@ -202,15 +297,23 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
         for one in document["cancel"]:
             made.add_row(cell("cancel"), cell(one["note"]))
         for one in document["revoke"]:
-            made.add_row(cell("to zero"), cell(f"allowance of {one['symbol']}, {one['holder']} {one['spender']}"))
-        made.add_row(cell("sell"), cell("everything for the numeraire" if document["to_stable"] else "nothing"))
+            made.add_row(
+                cell("to zero"),
+                cell(f"allowance of {one['symbol']}, {one['holder']} {one['spender']}"),
+            )
+        made.add_row(
+            cell("sell"),
+            cell("everything for the numeraire" if document["to_stable"] else "nothing"),
+        )
         for one in document["payments"]:
             made.add_row(cell("pay"), cell(f"{one['amount']} {one['symbol']} to {document['to']}"))
         console.print(made)
         for sale in document["sales"]:
             show_sale(console, sale, agent, verbose=verbose)
     show_sent(console, document)
-    for line in document["left"] if document["state"] not in ("planned", "refused", "declined") else ():
+    for line in (
+        document["left"] if document["state"] not in ("planned", "refused", "declined") else ()
+    ):
         console.print(cell(f"stays in the wallet: {line}"))
     if document["state"] == "planned":
         if console is out:
@@ -224,13 +327,28 @@ def _show_revoking(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     if document["allowances"]:
-        made = tables.table("May be taken", ("token", "by", "spender"), ("base units",), order=("token", "base units", "by", "spender"))
+        made = tables.table(
+            "May be taken",
+            ("token", "by", "spender"),
+            ("base units",),
+            order=("token", "base units", "by", "spender"),
+        )
         for one in document["allowances"]:
-            made.add_row(cell(one["symbol"]), one["raw"] or "cannot be read", cell(one["holder"]), cell(one["spender"]))
+            made.add_row(
+                cell(one["symbol"]),
+                one["raw"] or "cannot be read",
+                cell(one["holder"]),
+                cell(one["spender"]),
+            )
         console.print(made)
     show_sent(console, document)
-    messages = {"clear": "No contract that is known here may take anything.", "planned": "Add --send to set this to zero."}
-    console.print(cell(messages.get(document["state"], f"{document['state']}: {document['reason']}")))
+    messages = {
+        "clear": "No contract that is known here may take anything.",
+        "planned": "Add --send to set this to zero.",
+    }
+    console.print(
+        cell(messages.get(document["state"], f"{document['state']}: {document['reason']}"))
+    )
 
 
 def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
@@ -249,7 +367,10 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
             made.add_row(
                 cell(f"{one['token_in']} for {one['token_out']}"),
                 decimal_text(int(one["amount_in_raw"]), decimals[one["token_in"]]),
-                *(decimal_text(int(one[name]), out_of) for name in ("predicted_raw", "realised_raw")),
+                *(
+                    decimal_text(int(one[name]), out_of)
+                    for name in ("predicted_raw", "realised_raw")
+                ),
                 f"{one['slippage_bps']:.2f}",
                 str(one["gas_predicted"]),
                 str(one["gas_used"]),
@@ -257,7 +378,10 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
         console.print(made)
         unit = document["numeraire"]
         console.print(
-            cell(f"It cost {document['cost']} {unit}, gas and approvals included; predicted: {document['predicted_cost']} {unit}")
+            cell(
+                f"It cost {document['cost']} {unit}, gas and approvals included; predicted:"
+                f" {document['predicted_cost']} {unit}"
+            )
         )
     show_sent(console, document)
     if document["state"] == "planned":

@@ -1,4 +1,6 @@
-"""History commands: history, explain, txs, cancel, reconcile, adopt, and db for the store's file."""
+"""History commands: history, explain, txs, cancel, reconcile, adopt, and db for the store's
+file.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import Document, ask, cell, emit, err, note, out, require_answerable, say, spinner
+from agent.cli.display.output import (
+    Document,
+    ask,
+    cell,
+    emit,
+    err,
+    note,
+    out,
+    require_answerable,
+    say,
+    spinner,
+)
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -38,9 +51,16 @@ LONGEST_REASON = 100
 @command(Heading.LOOK, 40)
 def history(
     config: ConfigPath = DEFAULT_CONFIG,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Number of steps, newest first.")] = 20,
-    configs: Annotated[bool, typer.Option("--configs", help="List config versions instead.")] = False,
-    version: Annotated[int | None, typer.Option("--config-version", help="Show one config version and its changes.")] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000, help="Number of steps, newest first.")
+    ] = 20,
+    configs: Annotated[
+        bool, typer.Option("--configs", help="List config versions instead.")
+    ] = False,
+    version: Annotated[
+        int | None,
+        typer.Option("--config-version", help="Show one config version and its changes."),
+    ] = None,
     paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +84,9 @@ def history(
 
     def show() -> None:
         out.print(steps(document))
-        if out.is_terminal and any(len(row["reason"]) > LONGEST_REASON for row in document["steps"]):
+        if out.is_terminal and any(
+            len(row["reason"]) > LONGEST_REASON for row in document["steps"]
+        ):
             note("Reasons are cut. All of one: trimtab explain STEP")
         if document["corrections"]:
             out.print(plan_tables.executions_table(document["corrections"]))
@@ -75,7 +97,10 @@ def history(
 
 @command(Heading.LOOK, 50)
 def explain(
-    step: Annotated[str | None, typer.Argument(help="Id of a step, as history shows it; the newest if none is given.")] = None,
+    step: Annotated[
+        str | None,
+        typer.Argument(help="Id of a step, as history shows it; the newest if none is given."),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     paper: OnPaper = False,
     as_json: AsJson = False,
@@ -99,7 +124,11 @@ def steps(document: Document) -> FigureTable:
     made = table("Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason"))
     for row in document["steps"]:
         sent = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
-        reason = shorten(row["reason"], LONGEST_REASON, placeholder=" …") if out.is_terminal else row["reason"]
+        reason = (
+            shorten(row["reason"], LONGEST_REASON, placeholder=" …")
+            if out.is_terminal
+            else row["reason"]
+        )
         made.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(reason))
     return made
 
@@ -107,11 +136,15 @@ def steps(document: Document) -> FigureTable:
 @command(Heading.TROUBLE, 30)
 def txs(
     config: ConfigPath = DEFAULT_CONFIG,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Number of rows, newest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000, help="Number of rows, newest first.")
+    ] = 20,
     open_only: Annotated[bool, typer.Option("--open", help="Only pending transactions.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Lists recorded transactions with their outcome, and those still pending. Reads only the store; sends nothing."""
+    """Lists recorded transactions with their outcome, and those still pending. Reads only the
+    store; sends nothing.
+    """
     from agent import app as api
 
     document = api.transactions(config, limit, open_only)
@@ -119,7 +152,12 @@ def txs(
 
 
 @command(Heading.TROUBLE, 40)
-def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
+def cancel(
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
     """Cancels pending transactions (same nonce, higher fee). Without --send it only shows them.
 
     Exit code 0 if nothing is pending, 11 while a cancel is unmined.
@@ -138,13 +176,25 @@ def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = F
             raise typer.Exit(EXIT_REFUSED)
     with api.open_agent(config) as agent, spinner("Cancelling") as wait:
         document = api.cancel(agent, progress=wait.update)
-    emit(document, as_json, lambda: _shown(document, "Some are still pending: repeat trimtab cancel --send, or trimtab reconcile"))
+    emit(
+        document,
+        as_json,
+        lambda: _shown(
+            document, "Some are still pending: repeat trimtab cancel --send, or trimtab reconcile"
+        ),
+    )
     raise typer.Exit(EXIT_RETRYABLE if document["waiting"] else 0)
 
 
 @command(Heading.TROUBLE, 50)
-def reconcile(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Settles the journal against the chain and books what was mined. With --send it resends or cancels lost and late transactions.
+def reconcile(
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Settles the journal against the chain and books what was mined. With --send it resends or
+    cancels lost and late transactions.
 
     Exit code 0 if nothing is pending, 11 if a transaction is, 12 if an operator is needed.
     """
@@ -160,7 +210,14 @@ def reconcile(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes 
             raise typer.Exit(EXIT_REFUSED)
     with api.open_agent(config) as agent, spinner("Reading the chain") as wait:
         document = api.reconcile(agent, send=send, progress=wait.update)
-    emit(document, as_json, lambda: _shown(document, "To send again what is lost, and cancel what is late: trimtab reconcile --send"))
+    emit(
+        document,
+        as_json,
+        lambda: _shown(
+            document,
+            "To send again what is lost, and cancel what is late: trimtab reconcile --send",
+        ),
+    )
     raise typer.Exit(EXIT_RETRYABLE if document["waiting"] else 0)
 
 
@@ -219,11 +276,17 @@ def backup(
     path: Annotated[Path, typer.Argument(help="The file to write.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Writes a consistent copy of the store, even during a run. It contains no key and no signed transaction."""
+    """Writes a consistent copy of the store, even during a run. It contains no key and no signed
+    transaction.
+    """
     from agent import app as api
 
     document = api.backup_store(config, path, force)
-    emit(document, as_json, lambda: say(f"Copied to {document['backup']} ({document['bytes']:,} bytes)."))
+    emit(
+        document,
+        as_json,
+        lambda: say(f"Copied to {document['backup']} ({document['bytes']:,} bytes)."),
+    )
 
 
 @group.command()
@@ -231,7 +294,9 @@ def restore(
     path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Restores a backup. Nothing is sent until trimtab adopt; with --force the old store is kept beside it."""
+    """Restores a backup. Nothing is sent until trimtab adopt; with --force the old store is kept
+    beside it.
+    """
     from agent import app as api
 
     document = api.restore_store(config, path, force)
@@ -252,13 +317,18 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
     document = api.check_store(config)
     copy = "" if document["copy"] is None else f", a copy ({document['copy']}) that is not adopted"
-    text = f"{document['store']} is sound: version {document['version']}, wallet {document['wallet']}, chain {document['chain_id']}{copy}."
+    text = (
+        f"{document['store']} is sound: version {document['version']}, wallet {document['wallet']},"
+        f" chain {document['chain_id']}{copy}."
+    )
     emit(document, as_json, lambda: say(text))
 
 
 @group.command()
 def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Upgrades the store to this version and keeps a copy. Any command does the same with an older store."""
+    """Upgrades the store to this version and keeps a copy. Any command does the same with an older
+    store.
+    """
     from agent import app as api
 
     document = api.upgrade_store(config)
@@ -267,7 +337,10 @@ def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
         if document["before"] == document["version"]:
             say(f"The store is of version {document['version']} already.")
             return
-        say(f"The store went from version {document['before']} to {document['version']}; before is kept as {document['backup']}.")
+        say(
+            f"The store went from version {document['before']} to {document['version']}; before is"
+            f" kept as {document['backup']}."
+        )
 
     emit(document, as_json, show)
 
@@ -277,20 +350,32 @@ def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
 def adopt(
     config: ConfigPath = DEFAULT_CONFIG,
     nothing_lost: Annotated[
-        bool, typer.Option("--nothing-lost", help="Confirms that the wallet had no losses in the last 24 h outside this store.")
+        bool,
+        typer.Option(
+            "--nothing-lost",
+            help="Confirms that the wallet had no losses in the last 24 h outside this store.",
+        ),
     ] = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Resyncs to the wallet's current nonce after another program used the wallet or the store was restored. Sends nothing."""
+    """Resyncs to the wallet's current nonce after another program used the wallet or the store was
+    restored. Sends nothing.
+    """
     from agent import app as api
 
     if not yes:
         require_answerable(yes)
-        note("Everything else that uses this wallet must be stopped: two senders could trade twice.")
+        note(
+            "Everything else that uses this wallet must be stopped: two senders could trade twice."
+        )
         if not ask("Go on from the chain's present nonce?"):
             emit({"nonce": None}, as_json, lambda: say("Nothing was adopted."))
             raise typer.Exit(EXIT_REFUSED)
     with api.open_agent(config) as agent, spinner("Reading the chain"):
         document = {"nonce": agent.resync_nonce(nothing_lost=nothing_lost)}
-    emit(document, as_json, lambda: say(f"Adopted: the next transaction has nonce {document['nonce']}."))
+    emit(
+        document,
+        as_json,
+        lambda: say(f"Adopted: the next transaction has nonce {document['nonce']}."),
+    )

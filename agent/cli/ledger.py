@@ -10,7 +10,17 @@ from rich.console import Console
 
 from agent.cli.display.output import Document, cell, emit, out, say, spinner
 from agent.cli.display.tables import FigureTable, amount, brief, money, table
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, OnPaper, command, command_group, mark_paper, paper_or_live
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    OnPaper,
+    command,
+    command_group,
+    mark_paper,
+    paper_or_live,
+)
 from agent.units import decimal_text
 
 # --- Commands about the ledger: pnl, export, books check, books journal, books open.
@@ -22,14 +32,23 @@ group = command_group(Heading.DATA, 70, "books", "The double-entry ledger: check
 @command(Heading.LOOK, 60)
 def pnl(
     period: Annotated[str, typer.Option("--period", help="day, week, month, year or all.")] = "all",
-    benchmark: Annotated[str | None, typer.Option("--benchmark", help="Held token as benchmark; default: the numeraire.")] = None,
-    last: Annotated[int, typer.Option("--last", min=1, max=400, help="Number of newest periods.")] = 12,
-    now: Annotated[bool, typer.Option("--now", help="Read the chain first and record the current value.")] = False,
+    benchmark: Annotated[
+        str | None,
+        typer.Option("--benchmark", help="Held token as benchmark; default: the numeraire."),
+    ] = None,
+    last: Annotated[
+        int, typer.Option("--last", min=1, max=400, help="Number of newest periods.")
+    ] = 12,
+    now: Annotated[
+        bool, typer.Option("--now", help="Read the chain first and record the current value.")
+    ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows profit and loss per period against holding and a benchmark, with costs, realised and unrealised gains."""
+    """Shows profit and loss per period against holding and a benchmark, with costs, realised and
+    unrealised gains.
+    """
     from agent import app as api
 
     books = paper_or_live(config, paper)
@@ -45,7 +64,10 @@ def export(
     folder: Annotated[str, typer.Option("--out", help="Output folder.")],
     kind: Annotated[str, typer.Option("--format", help="rotki, csv or parquet.")] = "csv",
     native: Annotated[
-        str | None, typer.Option("--native-asset", help="rotki's name of the native coin; required unless it is ETH.")
+        str | None,
+        typer.Option(
+            "--native-asset", help="rotki's name of the native coin; required unless it is ETH."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -55,7 +77,9 @@ def export(
     """Writes the books to files: rotki's generic trades and events, plain CSV, or Parquet."""
     from agent import app as api
 
-    document = mark_paper(api.export(paper_or_live(config, paper), kind, folder, force, native), paper)
+    document = mark_paper(
+        api.export(paper_or_live(config, paper), kind, folder, force, native), paper
+    )
 
     def show() -> None:
         for file in document["files"]:
@@ -66,8 +90,12 @@ def export(
 
 @group.command()
 def check(
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Rewrite entries that differ from their receipts.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Read only the store, not the chain.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Rewrite entries that differ from their receipts.")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Read only the store, not the chain.")
+    ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +118,9 @@ def check(
 
 @group.command()
 def journal(
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Number of entries, newest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=100_000, help="Number of entries, newest first.")
+    ] = 20,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -107,11 +137,19 @@ def open_books(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Restarts the ledger at the balances of the next cycle. Earlier entries are kept but no longer compared."""
+    """Restarts the ledger at the balances of the next cycle. Earlier entries are kept but no longer
+    compared.
+    """
     from agent import app as api
 
     document = api.open_books(config, note)
-    emit(document, as_json, lambda: say(f"Book {document['number']} is open; it starts at the balances of the next cycle."))
+    emit(
+        document,
+        as_json,
+        lambda: say(
+            f"Book {document['number']} is open; it starts at the balances of the next cycle."
+        ),
+    )
 
 
 APART = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
@@ -120,7 +158,17 @@ APART = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
 def show_pnl(console: Console, document: Document) -> None:
     """Print one row per period, then unrealised gains, hints and statistics."""
     unit = document["numeraire"]
-    before = ("value", "in", "out", "profit", "return", "by money", "hold", document["benchmark"], "effect")
+    before = (
+        "value",
+        "in",
+        "out",
+        "profit",
+        "return",
+        "by money",
+        "hold",
+        document["benchmark"],
+        "effect",
+    )
     after = ("fees", "impact", "gas", "realised")
     title = f"Profit and loss in {unit}, {document['since']} to {document['until']}"
     rows = []
@@ -136,20 +184,32 @@ def show_pnl(console: Console, document: Document) -> None:
     if rows:
         console.print(figures(title, ("from", *before, "rebalances", *after), rows))
     else:
-        say(f"No profit or loss yet: {document['why_empty']}. Try again later: trimtab pnl --now, or trimtab run.")
-    beside = [f"{money(document[name])} {unit} {words}" for name, words in APART if document[name] != "0"]
+        say(
+            f"No profit or loss yet: {document['why_empty']}. Try again later: trimtab pnl --now,"
+            " or trimtab run."
+        )
+    beside = [
+        f"{money(document[name])} {unit} {words}" for name, words in APART if document[name] != "0"
+    ]
     if beside:
         say(f"Not included: {' and '.join(beside)}.")
-    say(f"Unrealised by {document['method']}, gas money and reserves included: {money(document['unrealised'])} {unit}.")
+    say(
+        f"Unrealised by {document['method']}, gas money and reserves included:"
+        f" {money(document['unrealised'])} {unit}."
+    )
     for one in document["periods"]:
         if one["by_hand"]["swaps"]:
             by_hand = one["by_hand"]
-            say(f"{one['from'][:10]}: {by_hand['swaps']} manual swaps changed {money(by_hand['effect'])}, not included above.")
+            say(
+                f"{one['from'][:10]}: {by_hand['swaps']} manual swaps changed"
+                f" {money(by_hand['effect'])}, not included above."
+            )
         if one["hint"]:
             console.print(cell(f"{one['from'][:10]}: {one['hint']}", "yellow"))
         if (known := one["statistics"]) is not None:
             message = known.get("missing") or ", ".join(
-                f"{name.replace('_', ' ')} {known[name]}" for name in ("volatility", "sharpe", "max_drawdown")
+                f"{name.replace('_', ' ')} {known[name]}"
+                for name in ("volatility", "sharpe", "max_drawdown")
             )
             say(f"{one['from'][:10]}: over {known['days']} days {message}.")
     if (tax := document["tax"]) is not None and tax["years"]:
@@ -159,7 +219,12 @@ def show_pnl(console: Console, document: Document) -> None:
     if tax is not None and tax["old_rate"]:
         console.print(cell(tax["old_rate"], "yellow"))
     if document["unpriced"]:
-        console.print(cell(f"Without a price then, and counted at zero: {', '.join(document['unpriced'])}", "yellow"))
+        console.print(
+            cell(
+                f"Without a price then, and counted at zero: {', '.join(document['unpriced'])}",
+                "yellow",
+            )
+        )
 
 
 def show_values(console: Console, document: Document) -> None:
@@ -171,7 +236,9 @@ def show_values(console: Console, document: Document) -> None:
             made.add_row(step, *(brief(cost[name]) for name in ("fees", "impact", "gas", "total")))
         console.print(made)
     if document["values"]:
-        symbols = list(dict.fromkeys(name for row in document["values"] for name in row["weights_bps"]))
+        symbols = list(
+            dict.fromkeys(name for row in document["values"] for name in row["weights_bps"])
+        )
         rows = []
         for row in document["values"]:
             shares = (row["weights_bps"].get(name) for name in symbols)
@@ -211,13 +278,23 @@ def show_check(document: Document) -> None:
         done = "rewritten" if document["rebuilt"] else "trimtab books check --rebuild rewrites them"
         say(f"Entries that differ from their receipts: {', '.join(document['differing'])}; {done}.")
     for what in document["misstated"]:
-        say(f"Running sums: {what}; {'recomputed' if document['rebuilt'] else 'trimtab books check --rebuild recomputes them'}.")
+        say(
+            f"Running sums: {what};"
+            f" {'recomputed' if document['rebuilt'] else 'trimtab books check --rebuild recomputes them'}."
+        )
     for symbol, raw in document["missing_lots"].items():
-        say(f"{raw} base units of {symbol} went before they were known to have come; they count without a gain.")
+        say(
+            f"{raw} base units of {symbol} went before they were known to have come; they count"
+            " without a gain."
+        )
     if document["chain"] is not None and document["chain"]["disagreement"]:
         say(document["chain"]["disagreement"])
     if document["sound"]:
-        against = "" if document["chain"] is None else f", and the chain agrees at block {document['chain']['block']}"
+        against = (
+            ""
+            if document["chain"] is None
+            else f", and the chain agrees at block {document['chain']['block']}"
+        )
         say(f"{document['entries']} entries balance and are what their transactions say{against}.")
 
 

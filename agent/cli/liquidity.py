@@ -17,8 +17,12 @@ group = command_group(Heading.TRADE, 60, "lp", "Liquidity positions.", has_defau
 
 
 @group.callback()
-def lp(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Liquidity positions: value, impermanent loss so far and expected, fees, loss against rebalancing; and what is ignored."""
+def lp(
+    context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Liquidity positions: value, impermanent loss so far and expected, fees, loss against
+    rebalancing; and what is ignored.
+    """
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
@@ -77,9 +81,19 @@ def show(document: Document) -> None:
         out.print(cell(f"Note: {text}", "yellow"))
     for item in document["ignored"]:
         tokens = " and ".join(item["tokens"])
-        out.print(cell(f"Ignored, not confirmed in the config: {item['position']}, liquidity {item['liquidity']} of {tokens}", "yellow"))
+        out.print(
+            cell(
+                f"Ignored, not confirmed in the config: {item['position']}, liquidity"
+                f" {item['liquidity']} of {tokens}",
+                "yellow",
+            )
+        )
     if document["ignored_more"]:
-        out.print(cell(f"Ignored: {document['ignored_more']} more tokens of the position manager", "yellow"))
+        out.print(
+            cell(
+                f"Ignored: {document['ignored_more']} more tokens of the position manager", "yellow"
+            )
+        )
 
 
 def _positions(document: Document) -> FigureTable:
@@ -92,7 +106,9 @@ def _positions(document: Document) -> FigureTable:
     )
     for item in document["positions"]:
         figures = (tables.amount(item[key], 2) for key in ("value", "hold_value", "loss", "fees"))
-        made.add_row(_short(item), cell(item["state"]), *figures, tables.amount(item["lvr_per_day"], 4))
+        made.add_row(
+            _short(item), cell(item["state"]), *figures, tables.amount(item["lvr_per_day"], 4)
+        )
     return made
 
 
@@ -102,8 +118,13 @@ def _targets(document: Document) -> FigureTable:
     order = ("pool", "share", "has", "value", "fees", "now")
     made = tables.table("Liquidity targets", ("pool", "now"), order[1:-1], order=order)
     for item in document["targets"]:
-        has = "unknown" if item["weight_bps"] is None else f"{float(item['weight_bps']) / 100:.2f} %"
-        now = "; ".join((*item["asks"], *(f"left: {why}" for why in item["leaves"]))) or "at its share"
+        has = (
+            "unknown" if item["weight_bps"] is None else f"{float(item['weight_bps']) / 100:.2f} %"
+        )
+        now = (
+            "; ".join((*item["asks"], *(f"left: {why}" for why in item["leaves"])))
+            or "at its share"
+        )
         figures = (tables.amount(item[key], 2) for key in ("value", "fees"))
         pool = cell(f"{'/'.join(item['tokens'])} {item['fee_pips'] / 10_000:g} %")
         made.add_row(pool, f"{item['share_bps'] / 100:g} %", has, *figures, cell(now))
@@ -113,22 +134,40 @@ def _targets(document: Document) -> FigureTable:
 def _payable(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    made = tables.table("What taking them out would pay now, in base units", ("position", "token"), ("liquidity", "uncollected fees"))
+    made = tables.table(
+        "What taking them out would pay now, in base units",
+        ("position", "token"),
+        ("liquidity", "uncollected fees"),
+    )
     for item in document["positions"]:
         for symbol in item["tokens"]:
-            made.add_row(_short(item), cell(symbol), item["redeemable_raw"][symbol], item["fees_raw"][symbol])
+            made.add_row(
+                _short(item), cell(symbol), item["redeemable_raw"][symbol], item["fees_raw"][symbol]
+            )
     return made
 
 
 def _forecasts(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    moves = [f"{item['move_bps'] / 100:+g} %" for item in next((p["forecasts"] for p in document["positions"] if p["forecasts"]), [])]
-    made = tables.table(f"Impermanent loss from now on, in {document['numeraire']}", ("position", "if moves"), (*moves, "expected"))
+    moves = [
+        f"{item['move_bps'] / 100:+g} %"
+        for item in next((p["forecasts"] for p in document["positions"] if p["forecasts"]), [])
+    ]
+    made = tables.table(
+        f"Impermanent loss from now on, in {document['numeraire']}",
+        ("position", "if moves"),
+        (*moves, "expected"),
+    )
     for item in document["positions"]:
         if item["forecasts"]:
             lost = (tables.amount(part["loss"], 2) for part in item["forecasts"])
-            made.add_row(_short(item), cell(item["forecasts"][0]["moving"]), *lost, tables.amount(item["expected_loss"], 2))
+            made.add_row(
+                _short(item),
+                cell(item["forecasts"][0]["moving"]),
+                *lost,
+                tables.amount(item["expected_loss"], 2),
+            )
     return made
 
 
@@ -139,7 +178,10 @@ def _sum(found: Document, numeraire: str) -> str:
         return "unknown"
     limit = "no limit" if found["limit_bps"] is None else f"limit {found['limit_bps'] / 100:g} %"
     over = "" if found["within"] else ": over it"
-    return f"{tables.amount(found['value'], 2)} {numeraire}, {float(found['share_bps']) / 100:.2f} % of the portfolio, {limit}{over}"
+    return (
+        f"{tables.amount(found['value'], 2)} {numeraire}, {float(found['share_bps']) / 100:.2f} %"
+        f" of the portfolio, {limit}{over}"
+    )
 
 
 def _short(item: Document) -> Any:

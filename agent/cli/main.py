@@ -1,4 +1,6 @@
-"""The `trimtab` command: builds the command line; each command imports what it needs only when it runs."""
+"""The `trimtab` command: builds the command line; each command imports what it needs only when it
+runs.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 _SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
 """A private key, a URL, or twelve words in a row where a name belongs."""
 GARBAGE = 300_000
-"""Objects between two passes of the garbage collector. Loading makes as many that stay: going through them took a fifth of `status`."""
+"""Objects between two passes of the garbage collector. Loading makes as many that stay: going
+through them took a fifth of `status`."""
 TYPER_INTERRUPTED = 128 + 2
 """Typer's exit code of Ctrl-C; none of our commands ends with it."""
 
@@ -40,7 +43,10 @@ def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
     """Build the command line of these commands."""
     built = typer.Typer(
         name="trimtab",
-        help="Keeps a wallet's tokens at their target weights, with every cost bounded. Nothing is sent without --send.",
+        help=(
+            "Keeps a wallet's tokens at their target weights, with every cost bounded. Nothing is"
+            " sent without --send."
+        ),
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -65,7 +71,14 @@ def _print_version(asked: bool) -> None:
 
 def _root(
     _version: Annotated[
-        bool, typer.Option("--version", "-V", is_eager=True, callback=_print_version, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version",
+            "-V",
+            is_eager=True,
+            callback=_print_version,
+            help="Print the version and exit.",
+        ),
     ] = False,
 ) -> None:
     pass
@@ -75,10 +88,15 @@ app = build_app(declared_commands())
 
 
 def _unrepeated(error: click.ClickException) -> str:
-    """Message of the error, without text that may be a key, a recovery phrase or an endpoint's URL."""
+    """Message of the error, without text that may be a key, a recovery phrase or an endpoint's
+    URL.
+    """
     message = error.format_message()
     if message.startswith("Got unexpected extra argument"):
-        return "too many arguments; they are not repeated here: keys and passwords are typed when asked, never given as arguments"
+        return (
+            "too many arguments; they are not repeated here: keys and passwords are typed when"
+            " asked, never given as arguments"
+        )
     return _SECRET.sub("(hidden)", message)
 
 
@@ -95,11 +113,13 @@ def _help_of(error: click.ClickException) -> str:
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed, 13 a run hung, 14 a replay decides
-    otherwise, 130 Ctrl-C in a command without a chain.
+    Exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed, 13 a
+    run hung, 14 a replay decides otherwise, 130 Ctrl-C in a command without a chain.
     """
     gc.set_threshold(GARBAGE)
-    atexit.register(gc.freeze)  # objects alive at the end go with the process: collecting them would take as long as a cycle
+    atexit.register(
+        gc.freeze
+    )  # objects alive at the end go with the process: collecting them would take as long as a cycle
     terminal.replace_unencodable()
     as_json, ending = "--json" in sys.argv, terminal.sending_exit()
     try:
@@ -134,10 +154,18 @@ def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
     except Exception as error:  # a bug: the traceback is for the report, the document for machines
         if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
-        if ending.pressed:  # machine code may drop the KeyboardInterrupt raised in it, and fail in words of its own
+        if (
+            ending.pressed
+        ):  # machine code may drop the KeyboardInterrupt raised in it, and fail in words of its own
             return _interrupted(as_json, ending)
         traceback.print_exc()
-        code = fail(TrimtabError(f"internal error: {type(error).__name__}", "this is a defect; report it with the lines above"), as_json)
+        code = fail(
+            TrimtabError(
+                f"internal error: {type(error).__name__}",
+                "this is a defect; report it with the lines above",
+            ),
+            as_json,
+        )
     return code if isinstance(code, int) else 0
 
 

@@ -9,8 +9,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import READING, Document, Spinner, ask_with_changes, cell, emit, err, out, require_answerable, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Send, Verbose, Yes, command, command_group
+from agent.cli.display.output import (
+    READING,
+    Document,
+    Spinner,
+    ask_with_changes,
+    cell,
+    emit,
+    err,
+    out,
+    require_answerable,
+    say,
+    spinner,
+)
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    Send,
+    Verbose,
+    Yes,
+    command,
+    command_group,
+)
 from agent.errors import EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +64,9 @@ def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[A
         yield agent, wait
 
 
-def ask_owner(agent: Agent, wait: Spinner, document: Document, show: Show, question: str, *, yes: bool) -> bool:
+def ask_owner(
+    agent: Agent, wait: Spinner, document: Document, show: Show, question: str, *, yes: bool
+) -> bool:
     """Ask for confirmation after showing the document and manual config changes; `yes` skips the
     question.
     """
@@ -52,7 +76,9 @@ def ask_owner(agent: Agent, wait: Spinner, document: Document, show: Show, quest
         return config_versions.require_trusted_config(agent)
     with wait.aside():
         show(err, document)
-        return config_versions.confirm_changes(agent, lambda lines: ask_with_changes(lines, question))
+        return config_versions.confirm_changes(
+            agent, lambda lines: ask_with_changes(lines, question)
+        )
 
 
 def show_result(wait: Spinner, document: Document, show: Show, *, as_json: bool) -> None:
@@ -63,7 +89,9 @@ def show_result(wait: Spinner, document: Document, show: Show, *, as_json: bool)
 
 @command(Heading.MONEY, 10)
 def invest(
-    flow: Annotated[list[int] | None, typer.Option("--flow", help="Invest only this flow number; repeatable.")] = None,
+    flow: Annotated[
+        list[int] | None, typer.Option("--flow", help="Invest only this flow number; repeatable.")
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
@@ -84,11 +112,20 @@ def invest(
 
         def confirm(found: InvestmentReport) -> bool:
             question = "Take this for a deposit, and invest it?"
-            return ask_owner(agent, wait, owner.investment_document(found, agent, sent=send), show, question, yes=yes)
+            return ask_owner(
+                agent,
+                wait,
+                owner.investment_document(found, agent, sent=send),
+                show,
+                question,
+                yes=yes,
+            )
 
         if send:
             agent.require_not_stopped()
-        found = deposits.invest(agent, only=flow or (), send=send, confirm=confirm, progress=wait.update)
+        found = deposits.invest(
+            agent, only=flow or (), send=send, confirm=confirm, progress=wait.update
+        )
         report = owner.investment_document(found, agent, sent=send)
         show_result(wait, report, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(report["outcome"], 0))
@@ -96,13 +133,29 @@ def invest(
 
 @command(Heading.MONEY, 20)
 def withdraw(
-    amount: Annotated[str | None, typer.Argument(help="Amount in whole coins; without it, withdrawals are listed.")] = None,
-    token: Annotated[str | None, typer.Option("--in", help="Asset to withdraw; default: the numeraire.")] = None,
-    pro_rata: Annotated[bool, typer.Option("--pro-rata", help="Withdraw the same share of every asset, AMOUNT in value.")] = False,
-    to: Annotated[str | None, typer.Option("--to", help="Confirmed payout address; without it, the amount is set aside.")] = None,
-    resume: Annotated[int | None, typer.Option("--resume", help="Continue the open withdrawal with this number.")] = None,
+    amount: Annotated[
+        str | None,
+        typer.Argument(help="Amount in whole coins; without it, withdrawals are listed."),
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option("--in", help="Asset to withdraw; default: the numeraire.")
+    ] = None,
+    pro_rata: Annotated[
+        bool,
+        typer.Option("--pro-rata", help="Withdraw the same share of every asset, AMOUNT in value."),
+    ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="Confirmed payout address; without it, the amount is set aside."),
+    ] = None,
+    resume: Annotated[
+        int | None, typer.Option("--resume", help="Continue the open withdrawal with this number.")
+    ] = None,
     release: Annotated[
-        int | None, typer.Option("--release", help="Cancel an open withdrawal; the amount returns to the portfolio.")
+        int | None,
+        typer.Option(
+            "--release", help="Cancel an open withdrawal; the amount returns to the portfolio."
+        ),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
@@ -110,7 +163,9 @@ def withdraw(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Withdraws money to a confirmed address, exactly once. Raises a shortfall from the most overweight assets first."""
+    """Withdraws money to a confirmed address, exactly once. Raises a shortfall from the most
+    overweight assets first.
+    """
     from agent.app.documents import owner
     from agent.app.documents.fields import fill
     from agent.app.money import withdrawals
@@ -126,7 +181,9 @@ def withdraw(
             if release is not None:
                 withdrawals.release(agent, release, wait.update)
             asked = [one for one in agent.context.store.requests.newest() if one.payments]
-            listed: Document = {"withdrawals": [fill(owner.RequestDocument, one, agent.portfolio) for one in asked]}
+            listed: Document = {
+                "withdrawals": [fill(owner.RequestDocument, one, agent.portfolio) for one in asked]
+            }
             emit(listed, as_json, lambda: _show_requests(listed))
             raise typer.Exit
 
@@ -134,13 +191,29 @@ def withdraw(
             _show_withdrawing(console, document, agent, verbose=verbose)
 
         def confirm(found: WithdrawalReport) -> bool:
-            return ask_owner(agent, wait, fill(owner.WithdrawalDocument, found, agent.portfolio), show, "Withdraw this?", yes=yes)
+            return ask_owner(
+                agent,
+                wait,
+                fill(owner.WithdrawalDocument, found, agent.portfolio),
+                show,
+                "Withdraw this?",
+                yes=yes,
+            )
 
         if resume is not None:
-            found = withdrawals.resume(agent, resume, to=to, send=send, confirm=confirm, progress=wait.update)
+            found = withdrawals.resume(
+                agent, resume, to=to, send=send, confirm=confirm, progress=wait.update
+            )
         else:
             found = withdrawals.withdraw(
-                agent, amount or "", token, pro_rata=pro_rata, to=to, send=send, confirm=confirm, progress=wait.update
+                agent,
+                amount or "",
+                token,
+                pro_rata=pro_rata,
+                to=to,
+                send=send,
+                confirm=confirm,
+                progress=wait.update,
             )
         report = fill(owner.WithdrawalDocument, found, agent.portfolio)
         show_result(wait, report, show, as_json=as_json)
@@ -152,7 +225,9 @@ def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool =
     from agent.app.documents.plans import decimals
     from agent.cli.display import plan_tables
 
-    plan_tables.show_plan(console, plan, decimals(agent.portfolio), verbose=verbose, more="--verbose")
+    plan_tables.show_plan(
+        console, plan, decimals(agent.portfolio), verbose=verbose, more="--verbose"
+    )
 
 
 def show_remedies(console: Console, document: Document) -> None:
@@ -178,7 +253,11 @@ def _show_requests(document: Document) -> None:
     made = tables.table("Withdrawals", ("no.", "state", "what", "to"))
     for one in document["withdrawals"]:
         what = ", ".join(f"{part['amount']} {part['symbol']}" for part in one["payments"])
-        state = one["parts"]["words"] if one["state"] == "open" and one["parts"] is not None else one["state"]
+        state = (
+            one["parts"]["words"]
+            if one["state"] == "open" and one["parts"] is not None
+            else one["state"]
+        )
         made.add_row(str(one["number"]), cell(state), cell(what), cell(one["to"] or "set aside"))
     out.print(made)
 
@@ -190,28 +269,43 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         show_sale(console, document["sale"], agent, verbose=verbose)
         if document["state"] == "planned":
             console.print(cell(document["sale"]["reason"]))
-    made = tables.table("Pays" if document["to"] else "Sets aside", ("asset", "to"), ("amount",), order=("asset", "amount", "to"))
+    made = tables.table(
+        "Pays" if document["to"] else "Sets aside",
+        ("asset", "to"),
+        ("amount",),
+        order=("asset", "amount", "to"),
+    )
     for one in document["payments"]:
-        made.add_row(cell(one["symbol"]), one["amount"], cell(document["to"] or "the wallet: not paid out"))
+        made.add_row(
+            cell(one["symbol"]), one["amount"], cell(document["to"] or "the wallet: not paid out")
+        )
     if document["payments"]:
         console.print(made)
     show_sent(console, document)
     if document["state"] == "planned":
         if console is out:
-            does = " and ".join((["sell"] if document["sale"] else []) + (["pay"] if document["to"] else ["set it aside"]))
+            does = " and ".join(
+                (["sell"] if document["sale"] else [])
+                + (["pay"] if document["to"] else ["set it aside"])
+            )
             say(f"Dry run: nothing was sent. Add --send to {does}.")
     else:
         console.print(cell(f"{document['state']}: {document['reason']}"))
     show_remedies(console, document)
 
 
-def _show_investing(console: Console, document: Document, agent: Agent, *, hint: bool, verbose: bool) -> None:
+def _show_investing(
+    console: Console, document: Document, agent: Agent, *, hint: bool, verbose: bool
+) -> None:
     from agent.cli.display import plan_tables, tables
 
     if not document["came"]:
         console.print(cell("Nothing came to the wallet that is not known already."))
         console.print(
-            cell(f"To invest, send tokens of the portfolio to {document['wallet']} on chain {document['chain_id']}, then run this.")
+            cell(
+                f"To invest, send tokens of the portfolio to {document['wallet']} on chain"
+                f" {document['chain_id']}, then run this."
+            )
         )
         return
     for title, rows in (("Came to the wallet", document["came"]), ("Excluded", document["left"])):
@@ -221,22 +315,37 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
         if rows:
             console.print(made)
     if document["left"]:
-        console.print(cell("portfolio.max_live_value has no room for these, or --flow left them out. --flow NUMBER invests another."))
+        console.print(
+            cell(
+                "portfolio.max_live_value has no room for these, or --flow left them out. --flow"
+                " NUMBER invests another."
+            )
+        )
     if document["outcome"] in ("planned", "refused") and document["plan"] is not None:
         show_sale(console, document["plan"], agent, verbose=verbose)
     show_sent(console, document)
     if (rest := document["purchase"]) is not None:
-        console.print(cell(f"{plan_tables.format_execution(rest, agent.portfolio.numeraire.label)}. trimtab run --send continues it."))
+        console.print(
+            cell(
+                f"{plan_tables.format_execution(rest, agent.portfolio.numeraire.label)}. trimtab"
+                " run --send continues it."
+            )
+        )
     elif document["outcome"] not in ("planned", "refused"):
         console.print(cell(f"{document['outcome']}: {document['reason']}"))
     if hint and console is out:
-        say("Dry run: nothing was written down or sent. Add --send to take it for a deposit and invest it.")
+        say(
+            "Dry run: nothing was written down or sent. Add --send to take it for a deposit and"
+            " invest it."
+        )
 
 
 # --- Commands about external transfers: flows, flows confirm.
 
 
-group = command_group(Heading.MONEY, 30, "flows", "Balance changes not made by the agent.", has_default=True)
+group = command_group(
+    Heading.MONEY, 30, "flows", "Balance changes not made by the agent.", has_default=True
+)
 
 
 @group.callback()
@@ -260,12 +369,19 @@ def flows(
 def confirm(
     number: Annotated[str, typer.Argument(help="Number of the change from trimtab flows, or all.")],
     kind: Annotated[
-        str | None, typer.Option("--as", help="deposit or gift for an increase, withdrawal or loss for a decrease.", show_default=False)
+        str | None,
+        typer.Option(
+            "--as",
+            help="deposit or gift for an increase, withdrawal or loss for a decrease.",
+            show_default=False,
+        ),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Confirms a balance change: a deposit or a withdrawal by default. A withdrawal is not a loss."""
+    """Confirms a balance change: a deposit or a withdrawal by default. A withdrawal is not a
+    loss.
+    """
     from agent import app as api
 
     document = api.confirm_transfers(config, number, kind)
@@ -288,4 +404,10 @@ def show_transfers(document: Document) -> None:
 
     out.print(transfers_table(document["flows"]))
     if document["halts"]:
-        out.print(cell("Nothing is bought or rebalanced until these are explained or accepted: trimtab flows confirm", "bold red"))
+        out.print(
+            cell(
+                "Nothing is bought or rebalanced until these are explained or accepted: trimtab"
+                " flows confirm",
+                "bold red",
+            )
+        )

@@ -1,4 +1,6 @@
-"""How commands are declared: their headings in `trimtab --help`, and the options that many share."""
+"""How commands are declared: their headings in `trimtab --help`, and the options that many
+share.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from agent.config.load import LoadedConfig
 
 
-# --- Commands: each module of agent/cli declares its own; agent/cli/main.py loads every module and builds the command line.
+# --- Commands: each module of agent/cli declares its own; agent/cli/main.py loads every module and
+# builds the command line.
 
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -35,7 +38,9 @@ class Heading(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeclaredCommand:
-    """A command, or a group of commands, below its heading. `rank` orders them; groups come after commands."""
+    """A command, or a group of commands, below its heading. `rank` orders them; groups come after
+    commands.
+    """
 
     heading: Heading
     rank: int
@@ -61,9 +66,15 @@ def command(heading: Heading, rank: int) -> Callable[[Command], Command]:
     return declare
 
 
-def command_group(heading: Heading, rank: int, name: str, summary: str, *, has_default: bool = False) -> typer.Typer:
-    """Declare a group of commands. With `has_default` its callback is what the name alone runs; else the name alone prints the help."""
-    group = typer.Typer(help=summary, invoke_without_command=has_default, no_args_is_help=not has_default)
+def command_group(
+    heading: Heading, rank: int, name: str, summary: str, *, has_default: bool = False
+) -> typer.Typer:
+    """Declare a group of commands. With `has_default` its callback is what the name alone runs;
+    else the name alone prints the help.
+    """
+    group = typer.Typer(
+        help=summary, invoke_without_command=has_default, no_args_is_help=not has_default
+    )
     DECLARED.append(DeclaredCommand(heading, rank, name, group))
     return group
 
@@ -71,19 +82,39 @@ def command_group(heading: Heading, rank: int, name: str, summary: str, *, has_d
 # --- Options.
 
 
-ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The config file.", show_default=True)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; messages go to stderr.")]
-Send = Annotated[bool, typer.Option("--send", help="Sign and send. Without it nothing leaves this machine.")]
+ConfigPath = Annotated[
+    Path, typer.Option("--config", "-c", help="The config file.", show_default=True)
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout; messages go to stderr.")
+]
+Send = Annotated[
+    bool, typer.Option("--send", help="Sign and send. Without it nothing leaves this machine.")
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation (for machines).")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show all guards, skipped moves, addresses and parameters.")]
-OnPaper = Annotated[bool, typer.Option("--paper", help="Use the paper-trading books instead of the live ones.")]
-Record = Annotated[Path | None, typer.Option("--record", help="Record each step in this folder for trimtab replay; overrides record.dir.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Show all guards, skipped moves, addresses and parameters."
+    ),
+]
+OnPaper = Annotated[
+    bool, typer.Option("--paper", help="Use the paper-trading books instead of the live ones.")
+]
+Record = Annotated[
+    Path | None,
+    typer.Option(
+        "--record", help="Record each step in this folder for trimtab replay; overrides record.dir."
+    ),
+]
 DEFAULT_CONFIG = Path("trimtab.toml")
 
 
 @dataclass(frozen=True, slots=True)
 class PrintStyle:
-    """Form of printed outcomes: as JSON or for people, with all details or the usual ones, one document a line."""
+    """Form of printed outcomes: as JSON or for people, with all details or the usual ones, one
+    document a line.
+    """
 
     as_json: bool
     verbose: bool = False
@@ -94,7 +125,9 @@ D = TypeVar("D", bound=Mapping[str, Any])
 
 
 def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
-    """The live config, or that of the paper store, with a note on stderr. Raises ConfigError if there is no paper store."""
+    """The live config, or that of the paper store, with a note on stderr. Raises ConfigError if
+    there is no paper store.
+    """
     if not paper:
         return config
     from agent import app as api

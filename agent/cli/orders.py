@@ -6,20 +6,43 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.display.output import Document, ask, cell, emit, note, out, require_answerable, say, spinner
+from agent.cli.display.output import (
+    Document,
+    ask,
+    cell,
+    emit,
+    note,
+    out,
+    require_answerable,
+    say,
+    spinner,
+)
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, command_group
 from agent.errors import EXIT_REFUSED, ConfigError
 
 READING = "Reading the chain"
-group = command_group(Heading.TRADE, 70, "orders", "Entry prices, stop losses, take profits and trailing stops.", has_default=True)
+group = command_group(
+    Heading.TRADE,
+    70,
+    "orders",
+    "Entry prices, stop losses, take profits and trailing stops.",
+    has_default=True,
+)
 Subject = Annotated[str, typer.Argument(help="Symbol of an asset, portfolio, or all.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation (for machines).")]
-Level = Annotated[str | None, typer.Option(help='A price in the numeraire such as 1500, a distance such as 10%, or "off".')]
+Level = Annotated[
+    str | None,
+    typer.Option(help='A price in the numeraire such as 1500, a distance such as 10%, or "off".'),
+]
 
 
 @group.callback()
-def orders(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Every order: its level, the price now, the distance between them, its stage and since when. Changes nothing."""
+def orders(
+    context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Every order: its level, the price now, the distance between them, its stage and since when.
+    Changes nothing.
+    """
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
@@ -39,13 +62,23 @@ def set_(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Writes order levels to the config file. A run uses them before it acts again; trimtab orders lists them."""
+    """Writes order levels to the config file. A run uses them before it acts again; trimtab orders
+    lists them.
+    """
     from agent import app as api
 
-    given = {"entry": entry, "stop_loss": stop_loss, "take_profit": take_profit, "trailing_stop": trailing_stop}
+    given = {
+        "entry": entry,
+        "stop_loss": stop_loss,
+        "take_profit": take_profit,
+        "trailing_stop": trailing_stop,
+    }
     levels = {kind: level for kind, level in given.items() if level is not None}
     if not levels:
-        raise ConfigError("orders set: no level is given", f"for example: trimtab orders set {subject} --stop-loss 10%")
+        raise ConfigError(
+            "orders set: no level is given",
+            f"for example: trimtab orders set {subject} --stop-loss 10%",
+        )
     document = api.set_orders(config, subject, levels)
 
     def message() -> None:
@@ -60,7 +93,9 @@ def set_(
 
 
 @group.command()
-def arm(subject: Subject, config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
+def arm(
+    subject: Subject, config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False
+) -> None:
     """Re-arms orders. The next rebalance buys the asset back; levels count from its price then."""
     _change_orders("arm", subject, config, yes, as_json)
 
@@ -68,7 +103,10 @@ def arm(subject: Subject, config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False,
 @group.command()
 def disarm(
     subject: Subject,
-    kind: Annotated[list[str] | None, typer.Option("--only", help="entry, stop_loss, take_profit or trailing_stop; repeatable.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="entry, stop_loss, take_profit or trailing_stop; repeatable."),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -77,17 +115,29 @@ def disarm(
     _change_orders("disarm", subject, config, yes, as_json, kind or ())
 
 
-def _change_orders(verb: str, subject: str, config: ConfigPath, yes: bool, as_json: bool, kinds: list[str] | tuple[str, ...] = ()) -> None:
+def _change_orders(
+    verb: str,
+    subject: str,
+    config: ConfigPath,
+    yes: bool,
+    as_json: bool,
+    kinds: list[str] | tuple[str, ...] = (),
+) -> None:
     from agent import app as api
     from agent.model import OrderKind
 
     names = [kind.value for kind in OrderKind]
     if strange := [kind for kind in kinds if kind not in names]:
-        raise ConfigError(f"--only: {strange[0]!r} is not a kind of order", f"choose from {', '.join(names)}")
+        raise ConfigError(
+            f"--only: {strange[0]!r} is not a kind of order", f"choose from {', '.join(names)}"
+        )
     require_answerable(yes)
     with spinner(READING) as wait, api.open_agent(config) as agent:
         with wait.aside():
-            if not yes and not ask(f"{verb} the orders of {subject}; what they kept out is bought back by the next rebalance"):
+            if not yes and not ask(
+                f"{verb} the orders of {subject}; what they kept out is bought back by the next"
+                " rebalance"
+            ):
                 raise typer.Exit(EXIT_REFUSED)
         document: Document
         if verb == "arm":
@@ -117,21 +167,42 @@ def show(document: Document) -> None:
         for item in document["limit_orders"]:
             off = "" if item["off_bps"] is None else f"{item['off_bps'] / 100:+.2f} %"
             market = "not known" if item["market"] is None else item["market"][0]
-            waiting.add_row(item["id"], cell(item["what"]), item["limit"][0], market, off, item["until"])
+            waiting.add_row(
+                item["id"], cell(item["what"]), item["limit"][0], market, off, item["until"]
+            )
         out.print(waiting)
     if not document["orders"]:
         if document["limit_orders"]:
             return
-        say("There are no orders. Write entry, stop_loss, take_profit or trailing_stop: trimtab orders set, or docs/orders.md")
+        say(
+            "There are no orders. Write entry, stop_loss, take_profit or trailing_stop: trimtab"
+            " orders set, or docs/orders.md"
+        )
         return
     title = f"Orders at block {document['block']}, prices in {document['numeraire']}"
     made = tables.table(title, ("of", "order", "stage", "since"), ("set", "level", "price", "away"))
     for item in document["orders"]:
         away = "" if item["distance_bps"] is None else f"{item['distance_bps'] / 100:+.2f}%"
-        stage = f"{item['stage']} ({item['unconfirmed']}, not confirmed)" if item["unconfirmed"] else item["stage"]
-        since = item["since"] + (f", at {tables.amount(item['fired_at'], 4)}" if item["fired_at"] else "")
-        figures = [tables.amount(item[name], 4) if item[name] else "" for name in ("level", "price")]
-        made.add_row(cell(item["subject"]), item["kind"], cell(stage), cell(since), item["terms"], *figures, away)
+        stage = (
+            f"{item['stage']} ({item['unconfirmed']}, not confirmed)"
+            if item["unconfirmed"]
+            else item["stage"]
+        )
+        since = item["since"] + (
+            f", at {tables.amount(item['fired_at'], 4)}" if item["fired_at"] else ""
+        )
+        figures = [
+            tables.amount(item[name], 4) if item[name] else "" for name in ("level", "price")
+        ]
+        made.add_row(
+            cell(item["subject"]),
+            item["kind"],
+            cell(stage),
+            cell(since),
+            item["terms"],
+            *figures,
+            away,
+        )
     out.print(made)
     for line in document["told"]:
         say(line)

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import READING, Spinner, ask, ask_with_changes, cell, emit, err, note, out, require_answerable, say, spinner
+from agent.cli.display.output import (
+    READING,
+    Spinner,
+    ask,
+    ask_with_changes,
+    cell,
+    emit,
+    err,
+    note,
+    out,
+    require_answerable,
+    say,
+    spinner,
+)
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -35,7 +48,9 @@ if TYPE_CHECKING:
 
 
 @command(Heading.LOOK, 10)
-def status(config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json: AsJson = False) -> None:
+def status(
+    config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json: AsJson = False
+) -> None:
     """Shows holdings, weights, bands and the agent's next decision."""
     from agent import app as api
     from agent.app.documents.status import status as status_document
@@ -70,18 +85,28 @@ def quote(
     with spinner(READING), api.open_agent(config) as agent:
         step, found = agent.quote(token_in, token_out, amount, pool)
     document = plans.quote(found, step)
-    emit(document, as_json, lambda: plan_tables.show_quote(out, document, plans.decimals(step.portfolio)))
+    emit(
+        document,
+        as_json,
+        lambda: plan_tables.show_quote(out, document, plans.decimals(step.portfolio)),
+    )
 
 
 @command(Heading.LOOK, 20)
 def plan(
     config: ConfigPath = DEFAULT_CONFIG,
-    input_file: Annotated[Path | None, typer.Option("--input", help="Plan from a saved input, not from the chain.")] = None,
-    save_input: Annotated[Path | None, typer.Option("--save-input", help="Save the input of the plan to this file.")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="Plan from a saved input, not from the chain.")
+    ] = None,
+    save_input: Annotated[
+        Path | None, typer.Option("--save-input", help="Save the input of the plan to this file.")
+    ] = None,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Plans the swaps that restore the targets, with costs and the verdict of each guard. Sends nothing."""
+    """Plans the swaps that restore the targets, with costs and the verdict of each guard. Sends
+    nothing.
+    """
     from agent import app as api
 
     about: Agent | None = None
@@ -92,15 +117,27 @@ def plan(
             outcome = about.plan()
     if save_input is not None:
         _write(save_input, api.input_text(outcome.step_input))
-    hint = "A plan from a file: guards that need the moment did not judge it." if input_file else "To send it: trimtab rebalance --send"
-    raise typer.Exit(show_outcome(outcome, about, PrintStyle(as_json, verbose), sent=False, hint=hint))
+    hint = (
+        "A plan from a file: guards that need the moment did not judge it."
+        if input_file
+        else "To send it: trimtab rebalance --send"
+    )
+    raise typer.Exit(
+        show_outcome(outcome, about, PrintStyle(as_json, verbose), sent=False, hint=hint)
+    )
 
 
 @command(Heading.TRADE, 10)
 def rebalance(
-    config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, verbose: Verbose = False, as_json: AsJson = False
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Runs one step: decide, plan, and with --send sign and send the rebalance in one transaction."""
+    """Runs one step: decide, plan, and with --send sign and send the rebalance in one
+    transaction.
+    """
     from agent import app as api
 
     if send:
@@ -117,13 +154,28 @@ def swap(
     token_in: Annotated[str, typer.Option("--in", help="Token to sell.")],
     token_out: Annotated[str, typer.Option("--out", help="Token to buy.")],
     amount: Annotated[str, typer.Option("--amount", help="Amount to sell, in whole coins.")],
-    limit: Annotated[str | None, typer.Option("--limit", help="Limit price: minimum --out per --in, net of fees and impact.")] = None,
-    price: Annotated[
-        tuple[str, str] | None, typer.Option("--price", metavar="PRICE UNIT", help="Limit price in either direction: 3100 USDC/WETH.")
+    limit: Annotated[
+        str | None,
+        typer.Option(
+            "--limit", help="Limit price: minimum --out per --in, net of fees and impact."
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Expiry of the limit order: 4h, or 2027-01-31T18:00Z.")] = None,
+    price: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--price", metavar="PRICE UNIT", help="Limit price in either direction: 3100 USDC/WETH."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", help="Expiry of the limit order: 4h, or 2027-01-31T18:00Z."),
+    ] = None,
     stay: Annotated[
-        bool, typer.Option("--wait", help="Wait until the order is filled or expired; otherwise trimtab run fills it.")
+        bool,
+        typer.Option(
+            "--wait",
+            help="Wait until the order is filled or expired; otherwise trimtab run fills it.",
+        ),
     ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
@@ -131,7 +183,9 @@ def swap(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Swaps two tokens under the same guards; with --limit and --until as a limit order, see trimtab limit."""
+    """Swaps two tokens under the same guards; with --limit and --until as a limit order, see
+    trimtab limit.
+    """
     from agent import app as api
 
     if price is not None:
@@ -139,25 +193,46 @@ def swap(
             raise ConfigError("--price and --limit cannot be combined", "use one of them")
         limit = api.at_price(*price, token_in, token_out)
     if (limit is None) != (until is None) or (stay and limit is None):
-        raise ConfigError("--limit needs --until, and --wait needs both", "for example --limit 2000 --until 4h")
+        raise ConfigError(
+            "--limit needs --until, and --wait needs both", "for example --limit 2000 --until 4h"
+        )
     if send:
         require_answerable(yes)
     if limit is not None and until is not None:
         asked = api.LimitOrderRequest(token_in, token_out, amount, limit, until, stay)
-        raise typer.Exit(place_limit_order(config, asked, send=send, yes=yes, verbose=verbose, as_json=as_json))
+        raise typer.Exit(
+            place_limit_order(config, asked, send=send, yes=yes, verbose=verbose, as_json=as_json)
+        )
     with api.open_agent(config) as agent, spinner(READING) as wait:
         confirm = confirmer(agent, yes, wait, verbose=verbose)
-        outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
-        by_hand = {"kind": "rebalance", "reason": f"manual swap of {amount} {token_in} for {token_out}", "outcome": outcome.kind.value}
-        refused: dict[str, object] = {"decision": by_hand} if outcome.kind.value == "refused" else {}
+        outcome = agent.swap(
+            token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update
+        )
+        by_hand = {
+            "kind": "rebalance",
+            "reason": f"manual swap of {amount} {token_in} for {token_out}",
+            "outcome": outcome.kind.value,
+        }
+        refused: dict[str, object] = (
+            {"decision": by_hand} if outcome.kind.value == "refused" else {}
+        )
         with wait.aside():
-            raise typer.Exit(show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=refused))
+            raise typer.Exit(
+                show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=refused)
+            )
 
 
 def confirmer(
-    agent: Agent, yes: bool, wait: Spinner, clock: StoppableClock | None = None, *, verbose: bool = False
+    agent: Agent,
+    yes: bool,
+    wait: Spinner,
+    clock: StoppableClock | None = None,
+    *,
+    verbose: bool = False,
 ) -> Callable[[StepOutcome], bool]:
-    """Confirmation that asks once before anything is sent, after showing the plan and the parameters that bind it."""
+    """Confirmation that asks once before anything is sent, after showing the plan and the
+    parameters that bind it.
+    """
 
     def confirm(outcome: StepOutcome) -> bool:
         from agent.app import config_versions
@@ -169,12 +244,16 @@ def confirmer(
 
         with wait.aside(), clock.asking() if clock else nullcontext():
             document, binding = plans.plan(outcome), agent.parameters()
-            plan_tables.show_plan(err, document, plans.decimals(agent.portfolio), verbose=verbose, more="--verbose")
+            plan_tables.show_plan(
+                err, document, plans.decimals(agent.portfolio), verbose=verbose, more="--verbose"
+            )
             if verbose:
                 err.print(plan_tables.parameters(binding))
             else:
                 note(plan_tables.signing(binding))
-            return config_versions.confirm_changes(agent, lambda lines: ask_with_changes(lines, "Sign and send this?"))
+            return config_versions.confirm_changes(
+                agent, lambda lines: ask_with_changes(lines, "Sign and send this?")
+            )
 
     return confirm
 
@@ -188,11 +267,17 @@ def show_outcome(
     hint: str = "",
     extra: dict[str, object] | None = None,
 ) -> int:
-    """Print an outcome, with its transactions if sending was allowed; without an agent the plan is from a file."""
+    """Print an outcome, with its transactions if sending was allowed; without an agent the plan is
+    from a file.
+    """
     from agent.app.documents import plans
     from agent.cli.display import plan_tables, tables
 
-    document: Document = plans.plan(outcome) if agent is None else plans.live_plan(outcome, agent, sent=sent, extra=extra or {})
+    document: Document = (
+        plans.plan(outcome)
+        if agent is None
+        else plans.live_plan(outcome, agent, sent=sent, extra=extra or {})
+    )
     decimals = plans.decimals(outcome.step_input.portfolio)
 
     def show() -> None:
@@ -209,8 +294,9 @@ def show_outcome(
             if (exposed := document.get("sandwich")) is not None and exposed["public"]:
                 unit = document["numeraire"]
                 note(
-                    f"{exposed['submission']}: a sandwich may take up to {exposed['at_most']} {unit} of this plan, and no one gains "
-                    f"more from it than {exposed['profit_at_most']} {unit}, its fees and impact included."
+                    f"{exposed['submission']}: a sandwich may take up to {exposed['at_most']}"
+                    f" {unit} of this plan, and no one gains more from it than"
+                    f" {exposed['profit_at_most']} {unit}, its fees and impact included."
                 )
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
@@ -228,28 +314,37 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--input {path}: {error.strerror}", "use a file written by plan --save-input") from None
+        raise ConfigError(
+            f"--input {path}: {error.strerror}", "use a file written by plan --save-input"
+        ) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"--input {path}: is not text", "use a file written by plan --save-input") from None
+        raise ConfigError(
+            f"--input {path}: is not text", "use a file written by plan --save-input"
+        ) from None
 
 
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--save-input {path}: {error.strerror}", "choose an existing writable folder") from None
+        raise ConfigError(
+            f"--save-input {path}: {error.strerror}", "choose an existing writable folder"
+        ) from None
 
 
 # --- Limit orders: the command limit, and swaps with a limit.
 
 
 FAR_BPS = 2_000
-"""A limit further from the market than that is asked about: it is often the price the other way round."""
+"""A limit further from the market than that is asked about: it is often the price the other way
+round."""
 
 
 @command(Heading.TRADE, 40)
 def limit(
-    cancel: Annotated[str | None, typer.Option("--cancel", help="Id of the order or correction to cancel.")] = None,
+    cancel: Annotated[
+        str | None, typer.Option("--cancel", help="Id of the order or correction to cancel.")
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -264,7 +359,9 @@ def limit(
     emit(document, as_json, lambda: _show(document))
 
 
-def place_limit_order(config: Path, asked: LimitOrderRequest, *, send: bool, yes: bool, verbose: bool, as_json: bool) -> int:
+def place_limit_order(
+    config: Path, asked: LimitOrderRequest, *, send: bool, yes: bool, verbose: bool, as_json: bool
+) -> int:
     """Place an order, or show its effect; return the exit code."""
     from agent import app as api
 
@@ -280,10 +377,14 @@ def place_limit_order(config: Path, asked: LimitOrderRequest, *, send: bool, yes
         prices = api.limit_prices(order, outcome.step_input)
         with wait.aside():
             document: dict[str, object] = {"order": api.order_document(order), "prices": prices}
-            code = show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=document)
+            code = show_outcome(
+                outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=document
+            )
             if not as_json:
                 say(_words(prices))
-                say(f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip())
+                say(
+                    f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip()
+                )
     if order.state in ("filled", "open") and outcome.kind.value not in ("declined", "failed"):
         return EXIT_OK
     return code or EXIT_REFUSED
@@ -293,7 +394,10 @@ def _words(prices: LimitPricesDocument) -> str:
     """Limit and market price, both ways round, and their distance."""
     market = "the market's price is not known"
     if prices["market"] is not None and prices["off_bps"] is not None:
-        market = f"market {' or '.join(prices['market'])}; the limit is {prices['off_bps'] / 100:+.2f} % from it"
+        market = (
+            f"market {' or '.join(prices['market'])}; the limit is {prices['off_bps'] / 100:+.2f} %"
+            " from it"
+        )
     return f"Limit {' or '.join(prices['limit'])}; {market}."
 
 
@@ -310,10 +414,18 @@ def _show(document: WaitingDocument) -> None:
     from agent.cli.display import plan_tables, tables
 
     if not document["orders"] and not document["corrections"]:
-        say("No limit orders and no corrections under way. To place an order: trimtab swap --price, or --limit")
+        say(
+            "No limit orders and no corrections under way. To place an order: trimtab swap --price,"
+            " or --limit"
+        )
         return
     made = tables.table("Open limit orders", ("id", "order", "until", "state"))
     for item in document["orders"]:
-        made.add_row(cell(item["id"]), cell(item["what"]), item["until"], cell(f"{item['state']} {item['why']}".rstrip()))
+        made.add_row(
+            cell(item["id"]),
+            cell(item["what"]),
+            item["until"],
+            cell(f"{item['state']} {item['why']}".rstrip()),
+        )
     out.print(made)
     out.print(plan_tables.executions_table(document["corrections"]))

@@ -1,4 +1,6 @@
-"""Commands that change the config or exchange profiles: edit, templates, export-profile, import-profile."""
+"""Commands that change the config or exchange profiles: edit, templates, export-profile,
+import-profile.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import typer
 
-from agent.cli.display.output import Document, ask, cell, emit, err, interactive, out, require_answerable, say, spinner
+from agent.cli.display.output import (
+    Document,
+    ask,
+    cell,
+    emit,
+    err,
+    interactive,
+    out,
+    require_answerable,
+    say,
+    spinner,
+)
 from agent.cli.money import show_sent
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Verbose, Yes, command
 from agent.errors import EXIT_REFUSED, ConfigError
@@ -36,19 +49,44 @@ def templates(
     document = api.templates(network)
 
     def show() -> None:
-        made = tables.table(f"Templates on {network}", ("name", "what it holds", "when it acts", "limits"))
+        made = tables.table(
+            f"Templates on {network}", ("name", "what it holds", "when it acts", "limits")
+        )
         for one in document["templates"]:
             held = ", ".join(f"{token['symbol']} {token['target']}" for token in one["tokens"])
             classes = ", ".join(f"{name} {bps / 100:g}%" for name, bps in one["shares_bps"].items())
-            trigger = ", ".join(f"{name} {value}" for name, value in one["policy"]["trigger"].items() if name != "kind")
-            when = f"{trigger}; to {one['policy']['destination']}; cooldown {one['policy']['cooldown']}"
+            trigger = ", ".join(
+                f"{name} {value}"
+                for name, value in one["policy"]["trigger"].items()
+                if name != "kind"
+            )
+            when = (
+                f"{trigger}; to {one['policy']['destination']}; cooldown"
+                f" {one['policy']['cooldown']}"
+            )
             limits = ", ".join(f"{name} {value}" for name, value in one["limits"].items())
-            notional = f"\nfutures at most {one['futures_notional']} of spot" if one["futures_notional"] else ""
-            chosen = f"\nthen chosen by {one['weights']['kind']} every {one['weights']['every']}" if one["weights"] else ""
-            made.add_row(cell(one["name"], "bold"), cell(f"{one['about']}\n{classes}\n{held}{chosen}"), cell(when), cell(limits + notional))
+            notional = (
+                f"\nfutures at most {one['futures_notional']} of spot"
+                if one["futures_notional"]
+                else ""
+            )
+            chosen = (
+                f"\nthen chosen by {one['weights']['kind']} every {one['weights']['every']}"
+                if one["weights"]
+                else ""
+            )
+            made.add_row(
+                cell(one["name"], "bold"),
+                cell(f"{one['about']}\n{classes}\n{held}{chosen}"),
+                cell(when),
+                cell(limits + notional),
+            )
         out.print(made)
         say(f"Futures: {document['futures']}.")
-        say("To start from one: trimtab init --template NAME --wallet ADDRESS --rpc VARIABLE=OPERATOR")
+        say(
+            "To start from one: trimtab init --template NAME --wallet ADDRESS --rpc"
+            " VARIABLE=OPERATOR"
+        )
 
     emit(document, as_json, show)
 
@@ -59,7 +97,9 @@ def export_profile(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Exports weights, trigger, bands, cooldown and limits to a shareable file, and nothing else."""
+    """Exports weights, trigger, bands, cooldown and limits to a shareable file, and nothing
+    else.
+    """
     from agent import app as api
 
     document = api.export_profile(config, file)
@@ -76,16 +116,29 @@ def export_profile(
 @command(Heading.DATA, 30)
 def import_profile(
     file: Annotated[Path, typer.Argument(help="A file that export-profile wrote.")],
-    sha256: Annotated[str | None, typer.Option("--sha256", help="Expected SHA-256 of the file.")] = None,
-    token_list: Annotated[Path | None, typer.Option("--token-list", help="Token list file for more symbols.")] = None,
-    token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="Expected SHA-256 of the token list.")] = None,
-    sell_others: Annotated[bool, typer.Option("--sell-others", help="Sell assets that are not in the profile.")] = False,
-    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="Allow a transition in slices, each within the limits.")] = False,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="Expected SHA-256 of the file.")
+    ] = None,
+    token_list: Annotated[
+        Path | None, typer.Option("--token-list", help="Token list file for more symbols.")
+    ] = None,
+    token_list_sha256: Annotated[
+        str | None, typer.Option("--token-list-sha256", help="Expected SHA-256 of the token list.")
+    ] = None,
+    sell_others: Annotated[
+        bool, typer.Option("--sell-others", help="Sell assets that are not in the profile.")
+    ] = False,
+    in_rounds: Annotated[
+        bool,
+        typer.Option("--in-rounds", help="Allow a transition in slices, each within the limits."),
+    ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Imports weights, trigger and tighter limits of a profile. Shows the transition and asks; sends nothing."""
+    """Imports weights, trigger and tighter limits of a profile. Shows the transition and asks;
+    sends nothing.
+    """
     from agent import app as api
     from agent.app.documents import owner, plans
     from agent.app.settings import editing
@@ -128,12 +181,29 @@ def _show(console: Console, document: Document) -> None:
     made = tables.table("Targets", ("token", "address", "found in"), ("before", "after"))
     for item in document["assets"]:
         before = "none" if item["before_bps"] is None else f"{item['before_bps'] / 100:g}%"
-        made.add_row(cell(item["symbol"]), cell(item["address"]), item["source"], before, f"{item['after_bps'] / 100:g}%")
+        made.add_row(
+            cell(item["symbol"]),
+            cell(item["address"]),
+            item["source"],
+            before,
+            f"{item['after_bps'] / 100:g}%",
+        )
         if item["differs"]:
-            made.add_row("", cell(f"the profile says {item['profile_address']}", "bold red"), "not used", "", "")
+            made.add_row(
+                "",
+                cell(f"the profile says {item['profile_address']}", "bold red"),
+                "not used",
+                "",
+                "",
+            )
     console.print(made)
     for item in document["left_alone"]:
-        console.print(cell(f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed: its balance stays untouched."))
+        console.print(
+            cell(
+                f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed: its"
+                " balance stays untouched."
+            )
+        )
     for note in document["notes"]:
         console.print(cell(f"note: {note}", "yellow"))
     made = tables.table("Trigger and limits", ("key", "yours", "profile", "what becomes of it"))
@@ -141,28 +211,54 @@ def _show(console: Console, document: Document) -> None:
         made.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "taken")
     for item in document["limits"]:
         message = f"taken: {item['why']}" if item["taken"] else f"left: {item['why']}"
-        made.add_row(cell(item["key"]), cell(item["yours"]), cell(item["profile"]), cell(message, "" if item["taken"] else "dim"))
+        made.add_row(
+            cell(item["key"]),
+            cell(item["yours"]),
+            cell(item["profile"]),
+            cell(message, "" if item["taken"] else "dim"),
+        )
     console.print(made)
 
 
 @command(Heading.DATA, 10)
 def edit(
-    sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as policy.cooldown=2h.")] = None,
-    targets: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, such as WETH=40%.")] = None,
-    adds: Annotated[list[str] | None, typer.Option("--add", help="SYMBOL=ADDRESS:SHARE, a new asset.")] = None,
-    removes: Annotated[list[str] | None, typer.Option("--remove", help="SYMBOL; its target is set to 0 % while it is held.")] = None,
-    confirm: Annotated[bool, typer.Option("--confirm", help="Confirm the file after a manual change.")] = False,
-    in_rounds: Annotated[bool, typer.Option("--in-rounds", help="Allow a transition in slices, each within the limits.")] = False,
-    keep_holdings: Annotated[bool, typer.Option("--keep-holdings", help="Keep the balance of a removed asset in the wallet.")] = False,
-    send: Annotated[bool, typer.Option("--send", help="With --remove: sell the balance, then remove the asset.")] = False,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, such as policy.cooldown=2h.")
+    ] = None,
+    targets: Annotated[
+        list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, such as WETH=40%.")
+    ] = None,
+    adds: Annotated[
+        list[str] | None, typer.Option("--add", help="SYMBOL=ADDRESS:SHARE, a new asset.")
+    ] = None,
+    removes: Annotated[
+        list[str] | None,
+        typer.Option("--remove", help="SYMBOL; its target is set to 0 % while it is held."),
+    ] = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Confirm the file after a manual change.")
+    ] = False,
+    in_rounds: Annotated[
+        bool,
+        typer.Option("--in-rounds", help="Allow a transition in slices, each within the limits."),
+    ] = False,
+    keep_holdings: Annotated[
+        bool,
+        typer.Option("--keep-holdings", help="Keep the balance of a removed asset in the wallet."),
+    ] = False,
+    send: Annotated[
+        bool, typer.Option("--send", help="With --remove: sell the balance, then remove the asset.")
+    ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Changes tokens, weights and parameters: shows the transition, asks, and writes the whole config. Without options it opens $EDITOR.
+    """Changes tokens, weights and parameters: shows the transition, asks, and writes the whole
+    config. Without options it opens $EDITOR.
 
-    Nothing is sent without --send; a run uses the new config at its next cycle. Without a terminal it only shows the change, unless --yes.
+    Nothing is sent without --send; a run uses the new config at its next cycle. Without a terminal
+    it only shows the change, unless --yes.
     """
     from agent.app.documents import owner, plans
     from agent.app.settings import editing
@@ -173,10 +269,15 @@ def edit(
     if confirm and changes.any:
         raise ConfigError("--confirm takes no other option", "omit the others")
     if not confirm and not changes.any and not interactive():
-        raise ConfigError("no change given, and no terminal for an editor", "use --set, --target, --add, --remove or --confirm")
+        raise ConfigError(
+            "no change given, and no terminal for an editor",
+            "use --set, --target, --add, --remove or --confirm",
+        )
 
     if send and not changes.removes:
-        raise ConfigError("--send needs --remove", "omit --send; a run uses the edited config in its next cycle")
+        raise ConfigError(
+            "--send needs --remove", "omit --send; a run uses the edited config in its next cycle"
+        )
     if send:
         require_answerable(yes)
 
@@ -192,7 +293,12 @@ def edit(
             if yes:
                 return editing.accept_edit(found, agent)
             with wait.aside():
-                show_editing(err, owner.edit_document(found), plans.decimals(agent.portfolio), verbose=verbose)
+                show_editing(
+                    err,
+                    owner.edit_document(found),
+                    plans.decimals(agent.portfolio),
+                    verbose=verbose,
+                )
                 return ask("Confirm this?" if confirm else "Write this?")
 
         asked = answer if asking else None
@@ -214,24 +320,42 @@ def edit(
             )
             found, document = removed.edited, owner.removal_document(removed)
         else:
-            found = editing.edit(config, make, in_rounds=in_rounds, keep_holdings=keep_holdings, pins=True, unseen=yes, confirm=asked)
+            found = editing.edit(
+                config,
+                make,
+                in_rounds=in_rounds,
+                keep_holdings=keep_holdings,
+                pins=True,
+                unseen=yes,
+                confirm=asked,
+            )
             document = owner.edit_document(found)
         with wait.aside():
-            known = plans.decimals(found.transition.step_input.portfolio) if verbose and found.transition is not None else None
+            known = (
+                plans.decimals(found.transition.step_input.portfolio)
+                if verbose and found.transition is not None
+                else None
+            )
             shown = known if document["state"] == "planned" else None
             emit(document, as_json, lambda: show_editing(out, document, shown, verbose=verbose))
     raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
 
 
 def _edited(text: str) -> str:
-    """Text as the owner saves it in an editor, in an owner-only file; unchanged if nothing is saved."""
+    """Text as the owner saves it in an editor, in an owner-only file; unchanged if nothing is
+    saved.
+    """
     try:
         return click.edit(text, extension=".toml") or text
     except click.ClickException as error:
-        raise ConfigError(f"$EDITOR: {error.format_message()}", "nothing was changed; set EDITOR, or use --set") from None
+        raise ConfigError(
+            f"$EDITOR: {error.format_message()}", "nothing was changed; set EDITOR, or use --set"
+        ) from None
 
 
-def show_editing(console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False) -> None:
+def show_editing(
+    console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False
+) -> None:
     """Print an edit; with the decimals of its tokens its plan too."""
     if document["state"] == "unchanged":
         console.print(cell("Nothing changes."))
@@ -251,7 +375,10 @@ def _show_changes(console: Console, document: Document) -> None:
     """Print changed lines, new tokens and their contracts."""
     from agent.cli.display import tables
 
-    for title, lines in (("Earlier edits, confirmed with this one:", document["by_hand"]), ("Changes:", document["changes"])):
+    for title, lines in (
+        ("Earlier edits, confirmed with this one:", document["by_hand"]),
+        ("Changes:", document["changes"]),
+    ):
         if lines:
             console.print(title)
         for line in lines:
@@ -259,14 +386,30 @@ def _show_changes(console: Console, document: Document) -> None:
     for line in document["taken_in"]:
         console.print(cell(line))
     if document["contracts"]:
-        made = tables.table("Contracts of what comes in", ("state", "address", "what", "liquidity", "code hash"))
+        made = tables.table(
+            "Contracts of what comes in", ("state", "address", "what", "liquidity", "code hash")
+        )
         for row in document["contracts"]:
-            style = "" if row["state"] == "unchanged" else "yellow" if row["state"] == "new" else "bold red"
-            made.add_row(cell(row["state"], style), cell(row["address"]), cell(row["what"]), row["liquidity"], cell(row["code_hash"]))
+            style = (
+                ""
+                if row["state"] == "unchanged"
+                else "yellow"
+                if row["state"] == "new"
+                else "bold red"
+            )
+            made.add_row(
+                cell(row["state"], style),
+                cell(row["address"]),
+                cell(row["what"]),
+                row["liquidity"],
+                cell(row["code_hash"]),
+            )
         console.print(made)
 
 
-def _show_transition(console: Console, document: Document, decimals: dict[str, int] | None, verbose: bool) -> None:
+def _show_transition(
+    console: Console, document: Document, decimals: dict[str, int] | None, verbose: bool
+) -> None:
     """Print the plan of an edit and its cost."""
     from agent.app.pool_names import replace_pool_addresses
     from agent.cli.display import plan_tables, tables
@@ -276,8 +419,13 @@ def _show_transition(console: Console, document: Document, decimals: dict[str, i
     if plan["legs"]:
         if decimals is not None:
             plan_tables.show_plan(console, plan, decimals, verbose=verbose, more="--verbose")
-        cost = f"{tables.money(plan['turnover'])} {unit} of turnover for {tables.amount(plan['cost']['total'], 4)} {unit}"
-    console.print(cell(f"The transition: {cost}; rebalances within limits.turnover: {document['rounds']}"))
+        cost = (
+            f"{tables.money(plan['turnover'])} {unit} of turnover for"
+            f" {tables.amount(plan['cost']['total'], 4)} {unit}"
+        )
+    console.print(
+        cell(f"The transition: {cost}; rebalances within limits.turnover: {document['rounds']}")
+    )
 
 
 def _show_state(console: Console, document: Document) -> None:
@@ -286,11 +434,17 @@ def _show_state(console: Console, document: Document) -> None:
         console.print(cell(document["reason"], "yellow"))
     elif document["state"] in ("written", "removed"):
         kept = "" if document["backup"] is None else f"; the file before is {document['backup']}"
-        console.print(cell(f"Written{kept}. A running trimtab run applies it before it acts again."))
+        console.print(
+            cell(f"Written{kept}. A running trimtab run applies it before it acts again.")
+        )
         for line in document["next"]:
             console.print(cell(f"Next: {line}"))
     elif console is out:
-        say("Nothing was written. Add --yes, or run it in a terminal." if document["state"] == "planned" else "Nothing was written.")
+        say(
+            "Nothing was written. Add --yes, or run it in a terminal."
+            if document["state"] == "planned"
+            else "Nothing was written."
+        )
 
 
 # --- Config versions as tables and lines.
@@ -303,7 +457,9 @@ def show_all(document: Document) -> None:
     made = tables.table("Versions of the config", ("no.", "time", "how", "digest"))
     for one in document["configs"]:
         mark = " (this one)" if one["digest"] == document["present"] else ""
-        made.add_row(str(one["number"]), cell(one["time"]), cell(one["how"]), cell(one["digest"][:16] + mark))
+        made.add_row(
+            str(one["number"]), cell(one["time"]), cell(one["how"]), cell(one["digest"][:16] + mark)
+        )
     out.print(made)
     if document["confirmed"] not in (None, document["present"]):
         say("The config of now is none that was confirmed: trimtab edit --confirm")

@@ -12,9 +12,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import READING, Document, Spinner, cell, emit, fail, note, out, require_answerable, say, spinner
+from agent.cli.display.output import (
+    READING,
+    Document,
+    Spinner,
+    cell,
+    emit,
+    fail,
+    note,
+    out,
+    require_answerable,
+    say,
+    spinner,
+)
 from agent.cli.display.terminal import interruptible
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, PrintStyle, Record, Send, Verbose, Yes, command
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    PrintStyle,
+    Record,
+    Send,
+    Verbose,
+    Yes,
+    command,
+)
 from agent.cli.portfolio import confirmer, show_outcome
 from agent.errors import EXPLAINED_EXITS, TrimtabError
 
@@ -31,14 +54,19 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-LogLines = Annotated[LogFormat | None, typer.Option("--log-format", help="Log format on stderr; overrides service.log_format.")]
+LogLines = Annotated[
+    LogFormat | None,
+    typer.Option("--log-format", help="Log format on stderr; overrides service.log_format."),
+]
 
 
 @command(Heading.TRADE, 20)
 def run(
     config: ConfigPath = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
-    every: Annotated[str, typer.Option("--every", help="Interval between cycles, such as 10m.")] = "10m",
+    every: Annotated[
+        str, typer.Option("--every", help="Interval between cycles, such as 10m.")
+    ] = "10m",
     send: Send = False,
     yes: Yes = False,
     verbose: Verbose = False,
@@ -48,9 +76,10 @@ def run(
 ) -> None:
     """Runs until stopped. Retries transient errors; stops when an operator is needed.
 
-    With --json each cycle prints one document on one line; with log lines and without --json nothing else is printed. SIGTERM and
-    Ctrl-C end the run with exit code 0 at a safe point: between two cycles, or while a recorded transaction is pending. Exit code 13:
-    a cycle hung for longer than service.hang_after; start the run again.
+    With --json each cycle prints one document on one line; with log lines and without --json
+    nothing else is printed. SIGTERM and Ctrl-C end the run with exit code 0 at a safe point:
+    between two cycles, or while a recorded transaction is pending. Exit code 13: a cycle hung for
+    longer than service.hang_after; start the run again.
     """
     from agent import app as api
 
@@ -89,7 +118,9 @@ def run_loop(
     terms: RunTerms,
     style: PrintStyle,
 ) -> int:
-    """Run cycles until stopped and report each one; return the exit code: 0 once stopped, else that of the last."""
+    """Run cycles until stopped and report each one; return the exit code: 0 once stopped, else that
+    of the last.
+    """
     from agent import app as api
 
     code = 0
@@ -97,7 +128,9 @@ def run_loop(
         with (
             clock.listening(),
             opened as agent,
-            api.serve(agent, clock, terms.every, once=terms.once, log_format=terms.log_style) as service,
+            api.serve(
+                agent, clock, terms.every, once=terms.once, log_format=terms.log_style
+            ) as service,
             spinner(READING) as wait,
         ):
 
@@ -106,20 +139,34 @@ def run_loop(
                 wait.update(stage)
 
             confirm = confirming(agent, wait)
-            with closing(agent.run(send=terms.send, confirm=confirm, every=terms.every, once=terms.once, progress=progress)) as cycles:
+            with closing(
+                agent.run(
+                    send=terms.send,
+                    confirm=confirm,
+                    every=terms.every,
+                    once=terms.once,
+                    progress=progress,
+                )
+            ) as cycles:
                 for found in cycles:
                     service.on_cycle(found)
                     with wait.aside():
                         code = _tell(found, agent, style, terms.send, logged=service.logs)
                         if service.config_changes:
-                            note(f"Now running the edited config: {'; '.join(service.config_changes)}")
+                            note(
+                                "Now running the edited config:"
+                                f" {'; '.join(service.config_changes)}"
+                            )
                             service.config_changes = ()
                         if service.unwritten:
                             note(service.unwritten)
                             service.unwritten = ""
                     clock.check()
         if not terms.once:  # the cycles end by themselves for one reason only
-            note("The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it again.")
+            note(
+                "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it"
+                " again."
+            )
             code = 0
     except api.StopRequested:
         note("Stopped. Sent transactions are in the journal; the next run settles them.")
@@ -127,10 +174,18 @@ def run_loop(
     return code
 
 
-def _tell(found: StepOutcome | TrimtabError, agent: Agent, style: PrintStyle, send: bool, *, logged: bool) -> int:
-    """Print a cycle, unless the log has it and documents were not requested; return its exit code."""
+def _tell(
+    found: StepOutcome | TrimtabError, agent: Agent, style: PrintStyle, send: bool, *, logged: bool
+) -> int:
+    """Print a cycle, unless the log has it and documents were not requested; return its exit
+    code.
+    """
     if logged and not style.as_json:
-        return found.exit_code if isinstance(found, TrimtabError) else EXPLAINED_EXITS.get(found.kind.value, 0)
+        return (
+            found.exit_code
+            if isinstance(found, TrimtabError)
+            else EXPLAINED_EXITS.get(found.kind.value, 0)
+        )
     if isinstance(found, TrimtabError):
         return fail(found, style.as_json, lines=style.lines)
     return show_outcome(found, agent, style, sent=send)
@@ -139,37 +194,56 @@ def _tell(found: StepOutcome | TrimtabError, agent: Agent, style: PrintStyle, se
 # --- `trimtab paper`: the live step on the live chain, with nothing signed and nothing sent.
 
 
-BANNER = "PAPER: real prices and pools, simulated swaps. No key is read, nothing is signed, nothing is sent."
+BANNER = (
+    "PAPER: real prices and pools, simulated swaps. No key is read, nothing is signed, nothing is"
+    " sent."
+)
 
 
 @command(Heading.TEST, 40)
 def paper(
     config: ConfigPath = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
-    every: Annotated[str, typer.Option("--every", help="Interval between cycles, such as 10m.")] = "10m",
-    value: Annotated[str, typer.Option("--value", help="Start with this value in the numeraire, spread over the targets.")] = "",
-    start: Annotated[str, typer.Option("--start", help="Start with these balances: BTC=0.5,USDC=1000.")] = "",
-    native: Annotated[str, typer.Option("--native", help="Native coins for gas, with --value or --start.")] = "1",
+    every: Annotated[
+        str, typer.Option("--every", help="Interval between cycles, such as 10m.")
+    ] = "10m",
+    value: Annotated[
+        str,
+        typer.Option(
+            "--value", help="Start with this value in the numeraire, spread over the targets."
+        ),
+    ] = "",
+    start: Annotated[
+        str, typer.Option("--start", help="Start with these balances: BTC=0.5,USDC=1000.")
+    ] = "",
+    native: Annotated[
+        str, typer.Option("--native", help="Native coins for gas, with --value or --start.")
+    ] = "1",
     as_json: AsJson = False,
     log_format: LogLines = None,
     record: Record = None,
 ) -> None:
     """Paper-trades like run --send: exact pools of the next block, own wallet and books.
 
-    It starts with the real wallet's balances, or with --value or --start. The books are in paper.db beside the live store; status,
-    history, explain, pnl and export show them with --paper. Without --once it runs until stopped. Sends no alerts.
+    It starts with the real wallet's balances, or with --value or --start. The books are in paper.db
+    beside the live store; status, history, explain, pnl and export show them with --paper. Without
+    --once it runs until stopped. Sends no alerts.
     """
     from agent import app as api
 
     clock = api.StoppableClock()
-    opened = api.open_paper(config, api.PaperStart(value, start, native), clock=clock, record=record)
+    opened = api.open_paper(
+        config, api.PaperStart(value, start, native), clock=clock, record=record
+    )
     note(BANNER)
 
     def confirming(_agent: Agent, _wait: Spinner) -> Callable[[StepOutcome], bool]:
         return api.always_confirm
 
     terms = RunTerms(True, every, once, log_format)
-    raise typer.Exit(run_loop(opened, clock, confirming, terms, PrintStyle(as_json, lines=not once)))
+    raise typer.Exit(
+        run_loop(opened, clock, confirming, terms, PrintStyle(as_json, lines=not once))
+    )
 
 
 # --- `trimtab replay`: recorded steps, decided again.
@@ -183,12 +257,16 @@ STYLES = {"same": "green", "different": "bold red", "by hand": "dim", "unreadabl
 @command(Heading.TEST, 50)
 @interruptible
 def replay(
-    folder: Annotated[Path, typer.Argument(help="A folder of recorded steps: record.dir, or run --record DIR.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder of recorded steps: record.dir, or run --record DIR.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Replays recorded steps with this version and reports differences. Needs only the files: no config, no chain.
+    """Replays recorded steps with this version and reports differences. Needs only the files: no
+    config, no chain.
 
-    Exit code 0 if all decisions match, 14 if one differs, 2 if a file is not a step and none differs.
+    Exit code 0 if all decisions match, 14 if one differs, 2 if a file is not a step and none
+    differs.
     """
     from agent import app as api
 
@@ -202,23 +280,31 @@ def _show(document: Document) -> None:
     from agent.cli.display import tables
 
     shown = tables.table(
-        "Recorded steps", ("file", "asked by", "decided", "now"), ("block",), order=("file", "block", "asked by", "decided", "now")
+        "Recorded steps",
+        ("file", "asked by", "decided", "now"),
+        ("block",),
+        order=("file", "block", "asked by", "decided", "now"),
     )
     for step in document["steps"]:
         result = step["result"]
         cells = (cell(step.get(key) or "") for key in ("asked", "decision"))
-        shown.add_row(cell(step["file"]), str(step.get("block", "")), *cells, cell(result, STYLES[result]))
+        shown.add_row(
+            cell(step["file"]), str(step.get("block", "")), *cells, cell(result, STYLES[result])
+        )
     out.print(shown)
     for step in document["steps"]:
         if step["result"] == "unreadable":
             say(f"{step['file']}: {step['why']}")
         for one in step.get("differs", ()):
-            say(f"{step['file']}: {one['what']} was {_short(one['recorded'])}, is {_short(one['now'])}")
+            say(
+                f"{step['file']}: {one['what']} was {_short(one['recorded'])}, is"
+                f" {_short(one['now'])}"
+            )
         if step.get("more"):
             say(f"{step['file']}: and {step['more']} more")
     say(
-        f"{document['same']} same, {document['different']} different, {document['by_hand']} by hand and not decided again, "
-        f"{document['unreadable']} unreadable."
+        f"{document['same']} same, {document['different']} different, {document['by_hand']} by hand"
+        f" and not decided again, {document['unreadable']} unreadable."
     )
 
 

@@ -10,8 +10,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import Document, ask, cell, emit, err, interactive, note, out, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Yes, command, command_group
+from agent.cli.display.output import (
+    Document,
+    ask,
+    cell,
+    emit,
+    err,
+    interactive,
+    note,
+    out,
+    say,
+    spinner,
+)
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    Yes,
+    command,
+    command_group,
+)
 from agent.errors import EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
@@ -21,17 +40,39 @@ if TYPE_CHECKING:
 @command(Heading.SET_UP, 10)
 def init(
     wallet: Annotated[str, typer.Option("--wallet", help="Address of the wallet.")],
-    rpc: Annotated[list[str], typer.Option("--rpc", help="VARIABLE=OPERATOR, once per endpoint; the variable holds the URL.")],
-    target: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, once per token: WETH=50%.")] = None,
-    template: Annotated[
-        str | None, typer.Option("--template", help="Portfolio template instead of targets; see trimtab templates.")
+    rpc: Annotated[
+        list[str],
+        typer.Option(
+            "--rpc", help="VARIABLE=OPERATOR, once per endpoint; the variable holds the URL."
+        ),
+    ],
+    target: Annotated[
+        list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, once per token: WETH=50%.")
     ] = None,
-    stable: Annotated[str | None, typer.Option("--stable", help="Share of stable tokens in the template stable-reserve.")] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template", help="Portfolio template instead of targets; see trimtab templates."
+        ),
+    ] = None,
+    stable: Annotated[
+        str | None,
+        typer.Option("--stable", help="Share of stable tokens in the template stable-reserve."),
+    ] = None,
     network: Annotated[str, typer.Option("--network", help="Chain.")] = "ethereum",
-    numeraire: Annotated[str, typer.Option("--numeraire", help="Symbol of the unit of account.")] = "USDC",
-    price: Annotated[str | None, typer.Option("--price", help="Dollars per coin of the numeraire; default: its price feed.")] = None,
-    token_list: Annotated[Path | None, typer.Option("--token-list", help="Token list file to resolve symbols.")] = None,
-    token_list_sha256: Annotated[str | None, typer.Option("--token-list-sha256", help="Expected SHA-256 of the token list.")] = None,
+    numeraire: Annotated[
+        str, typer.Option("--numeraire", help="Symbol of the unit of account.")
+    ] = "USDC",
+    price: Annotated[
+        str | None,
+        typer.Option("--price", help="Dollars per coin of the numeraire; default: its price feed."),
+    ] = None,
+    token_list: Annotated[
+        Path | None, typer.Option("--token-list", help="Token list file to resolve symbols.")
+    ] = None,
+    token_list_sha256: Annotated[
+        str | None, typer.Option("--token-list-sha256", help="Expected SHA-256 of the token list.")
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -39,9 +80,22 @@ def init(
     from agent import app as api
     from agent.cli.display import tables
 
-    targets, endpoints = [_pair(text, "--target") for text in target or ()], [_pair(text, "--rpc") for text in rpc]
+    targets, endpoints = (
+        [_pair(text, "--target") for text in target or ()],
+        [_pair(text, "--rpc") for text in rpc],
+    )
     document = api.initialise(
-        config, network, wallet, targets, numeraire, endpoints, token_list, token_list_sha256, template, stable, price
+        config,
+        network,
+        wallet,
+        targets,
+        numeraire,
+        endpoints,
+        token_list,
+        token_list_sha256,
+        template,
+        stable,
+        price,
     )
 
     def show() -> None:
@@ -49,15 +103,29 @@ def init(
         made = tables.table("Addresses", ("token", "target", "address"))
         for asset in document["assets"]:
             made.add_row(asset["symbol"], asset["target"], cell(asset["address"]))
-            made.add_row("  its price feed", "", cell(asset["feed"] or "none: a pool's time-weighted price"), style="dim")
+            made.add_row(
+                "  its price feed",
+                "",
+                cell(asset["feed"] or "none: a pool's time-weighted price"),
+                style="dim",
+            )
         out.print(made)
         if document["token_list_sha256"] is not None:
-            say(f"SHA-256 of the token list: {document['token_list_sha256']}; pin it by --token-list-sha256")
+            say(
+                f"SHA-256 of the token list: {document['token_list_sha256']}; pin it by"
+                " --token-list-sha256"
+            )
         for warning in document["warnings"]:
             note(warning)
         if document["numeraire_usd"] != "1":
-            say(f"Caps are counted in {document['numeraire']}, converted at {document['numeraire_usd']} dollars each.")
-        say("What has to be invested at least, by gas price (native coin at 3,000 dollars, pool fee 0.3 %; status measures both):")
+            say(
+                f"Caps are counted in {document['numeraire']}, converted at"
+                f" {document['numeraire_usd']} dollars each."
+            )
+        say(
+            "What has to be invested at least, by gas price (native coin at 3,000 dollars, pool fee"
+            " 0.3 %; status measures both):"
+        )
         for one in document["least_total"]:
             say(f"  {one['text']}")
         say("Compare the addresses with a source you trust. Next:")
@@ -69,7 +137,9 @@ def init(
 
 @command(Heading.SET_UP, 30)
 def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Checks config, endpoints, contracts, tokens, prices, key, store and clock, with a remedy for each problem."""
+    """Checks config, endpoints, contracts, tokens, prices, key, store and clock, with a remedy for
+    each problem.
+    """
     from agent import app as api
 
     with spinner("Checking"):
@@ -89,7 +159,9 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
 
 @command(Heading.SET_UP, 40)
 def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Pins all contracts of the config and the pools found, by address and code hash. No other contract is ever called."""
+    """Pins all contracts of the config and the pools found, by address and code hash. No other
+    contract is ever called.
+    """
     from agent import app as api
 
     with spinner("Reading code hashes") as wait:
@@ -115,10 +187,16 @@ def _checks(document: Document) -> FigureTable:
     """Table of the doctor's checks."""
     from agent.cli.display.tables import table
 
-    marks = {"ok": cell("✓", "green"), "warn": cell("note", "yellow"), "fail": cell("fails", "bold red")}
+    marks = {
+        "ok": cell("✓", "green"),
+        "warn": cell("note", "yellow"),
+        "fail": cell("fails", "bold red"),
+    }
     made = table("Doctor", ("", "check", "found", "what to do"))
     for row in document["checks"]:
-        made.add_row(marks[row["state"]], cell(row["check"]), cell(row["found"]), cell(row["remedy"]))
+        made.add_row(
+            marks[row["state"]], cell(row["check"]), cell(row["found"]), cell(row["remedy"])
+        )
     return made
 
 
@@ -138,40 +216,80 @@ def _pair(text: str, field: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name or not value:
         # The text is not repeated: a URL pasted here is a secret.
-        raise ConfigError(f"{field}: not NAME=VALUE", "for example --target WETH=50% and --rpc RPC_URL_1=alchemy")
+        raise ConfigError(
+            f"{field}: not NAME=VALUE", "for example --target WETH=50% and --rpc RPC_URL_1=alchemy"
+        )
     return name, value
 
 
-# --- Commands about keys: wallet create, import, change-password, address. No key and no password is ever an argument.
+# --- Commands about keys: wallet create, import, change-password, address. No key and no password
+# is ever an argument.
 
 
 DEFAULT_FILE = Path("wallet.json")
-File = Annotated[Path | None, typer.Option("--keystore", help="The keystore file.", show_default="wallet.json, unless --keyring is given")]
-Ring = Annotated[str | None, typer.Option("--keyring", help="SERVICE/NAME in the keyring of the operating system.")]
-Env = Annotated[str | None, typer.Option("--password-env", help="Name of the environment variable that holds the password.")]
-Descriptor = Annotated[int | None, typer.Option("--password-fd", help="Open file descriptor to read the password from.")]
+File = Annotated[
+    Path | None,
+    typer.Option(
+        "--keystore",
+        help="The keystore file.",
+        show_default="wallet.json, unless --keyring is given",
+    ),
+]
+Ring = Annotated[
+    str | None,
+    typer.Option("--keyring", help="SERVICE/NAME in the keyring of the operating system."),
+]
+Env = Annotated[
+    str | None,
+    typer.Option(
+        "--password-env", help="Name of the environment variable that holds the password."
+    ),
+]
+Descriptor = Annotated[
+    int | None,
+    typer.Option("--password-fd", help="Open file descriptor to read the password from."),
+]
 group = command_group(
-    Heading.SET_UP, 50, "wallet", "Creates and stores keys. Keys and passwords are typed hidden, never passed as arguments."
+    Heading.SET_UP,
+    50,
+    "wallet",
+    "Creates and stores keys. Keys and passwords are typed hidden, never passed as arguments.",
 )
 
 
 @group.command()
 def create(
-    keystore: File = None, keyring: Ring = None, password_env: Env = None, password_fd: Descriptor = None, as_json: AsJson = False
+    keystore: File = None,
+    keyring: Ring = None,
+    password_env: Env = None,
+    password_fd: Descriptor = None,
+    as_json: AsJson = False,
 ) -> None:
     """Creates a random key in a keystore file, in the keyring, or in both."""
     from agent import app as api
 
-    made = api.create_wallet(_file(keystore, keyring), keyring, api.Password(password_env, password_fd), _ask())
+    made = api.create_wallet(
+        _file(keystore, keyring), keyring, api.Password(password_env, password_fd), _ask()
+    )
     _made(made, as_json)
 
 
 @group.command()
 def address(
-    keystore: Annotated[Path | None, typer.Option("--keystore", help="The keystore file.", show_default="wallet.json")] = None,
+    keystore: Annotated[
+        Path | None,
+        typer.Option("--keystore", help="The keystore file.", show_default="wallet.json"),
+    ] = None,
     keyring: Ring = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="The config file, in place of a key.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Unlock the key and compare its address; asks for the password.")] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The config file, in place of a key.")
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Unlock the key and compare its address; asks for the password."
+        ),
+    ] = False,
     password_env: Env = None,
     password_fd: Descriptor = None,
     as_json: AsJson = False,
@@ -179,7 +297,9 @@ def address(
     """Shows the address of a key."""
     from agent import app as api
 
-    document = api.wallet_address(keystore, keyring, config, api.Password(password_env, password_fd), _ask(), verify)
+    document = api.wallet_address(
+        keystore, keyring, config, api.Password(password_env, password_fd), _ask(), verify
+    )
     emit(document, as_json, lambda: say(document["address"]))
 
 
@@ -195,7 +315,9 @@ def take_over(
     """Imports a private key or a recovery phrase, typed hidden or from standard input."""
     from agent import app as api
 
-    made = api.import_wallet(_file(keystore, keyring), keyring, api.Password(password_env, password_fd), _ask(), index)
+    made = api.import_wallet(
+        _file(keystore, keyring), keyring, api.Password(password_env, password_fd), _ask(), index
+    )
     _made(made, as_json)
 
 
@@ -204,8 +326,12 @@ def change_password(
     keystore: Annotated[Path, typer.Option("--keystore", help="The keystore file.")] = DEFAULT_FILE,
     password_env: Env = None,
     password_fd: Descriptor = None,
-    new_password_env: Annotated[str | None, typer.Option("--new-password-env", help="The same, for the new password.")] = None,
-    new_password_fd: Annotated[int | None, typer.Option("--new-password-fd", help="The same, for the new password.")] = None,
+    new_password_env: Annotated[
+        str | None, typer.Option("--new-password-env", help="The same, for the new password.")
+    ] = None,
+    new_password_fd: Annotated[
+        int | None, typer.Option("--new-password-fd", help="The same, for the new password.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Changes the password of a keystore file."""
@@ -214,7 +340,11 @@ def change_password(
     old = api.Password(password_env, password_fd)
     new = api.Password(new_password_env, new_password_fd, "--new-password-env", "--new-password-fd")
     document = api.change_password(keystore, old, new, _ask())
-    emit(document, as_json, lambda: say(f"{document['keystore']} of {document['address']} has a new password."))
+    emit(
+        document,
+        as_json,
+        lambda: say(f"{document['keystore']} of {document['address']} has a new password."),
+    )
     _warn(document)
 
 

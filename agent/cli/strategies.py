@@ -1,4 +1,6 @@
-"""Commands about strategies over one wallet: strategies, strategies apply, strategies deposits-to."""
+"""Commands about strategies over one wallet: strategies, strategies apply, strategies
+deposits-to.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import Document, ask, cell, emit, err, out, require_answerable, say, spinner
+from agent.cli.display.output import (
+    Document,
+    ask,
+    cell,
+    emit,
+    err,
+    out,
+    require_answerable,
+    say,
+    spinner,
+)
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Yes, command_group
 from agent.errors import EXIT_REFUSED
 
@@ -15,12 +27,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-group = command_group(Heading.TRADE, 50, "strategies", "Several strategies over one wallet: capital, returns, health.", has_default=True)
+group = command_group(
+    Heading.TRADE,
+    50,
+    "strategies",
+    "Several strategies over one wallet: capital, returns, health.",
+    has_default=True,
+)
 
 
 @group.callback()
-def strategies(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Capital, share, unit value, return, Sharpe ratio and state of each strategy, and what they exchange among themselves."""
+def strategies(
+    context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Capital, share, unit value, return, Sharpe ratio and state of each strategy, and what they
+    exchange among themselves.
+    """
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
@@ -32,7 +54,9 @@ def strategies(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_j
 
 @group.command()
 def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Reconciles the strategy books with wallet and config: closes, opens and splits in kind, after confirmation."""
+    """Reconciles the strategy books with wallet and config: closes, opens and splits in kind, after
+    confirmation.
+    """
     from agent import app as api
 
     with api.open_agent(config) as agent, spinner("Reading the chain") as wait:
@@ -62,7 +86,15 @@ def deposits_to(
 
     document = api.route_transfers(config, name)
     to = document["flows_to"]
-    emit(document, as_json, lambda: say("Shared by capital." if to is None else f"Deposits and withdrawals are of {to} from now on."))
+    emit(
+        document,
+        as_json,
+        lambda: say(
+            "Shared by capital."
+            if to is None
+            else f"Deposits and withdrawals are of {to} from now on."
+        ),
+    )
 
 
 def show(console: Console, document: Document) -> None:
@@ -126,14 +158,21 @@ def netting_lines(found: Document | None, unit: str) -> list[str]:
     if found is None:
         return []
     lines = [f"{name}: {reason}" for name, reason in found["reasons"].items()]
-    lines += [f"Internal: {one['from']} gives {one['to']} {one['value']} {unit} of its capital" for one in found["capital_moved"]]
     lines += [
-        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered; {one['crossed']} netted internally, "
-        f"{one['net']} left for the market"
+        f"Internal: {one['from']} gives {one['to']} {one['value']} {unit} of its capital"
+        for one in found["capital_moved"]
+    ]
+    lines += [
+        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered; {one['crossed']}"
+        f" netted internally, {one['net']} left for the market"
         for one in found["netted"]
     ]
     saved = found["saved_fees"]
-    return lines + ([f"Exchanged inside: {found['crossed']} {unit}; pool fees saved: at least {saved} {unit}"] if saved != "0" else [])
+    return lines + (
+        [f"Exchanged inside: {found['crossed']} {unit}; pool fees saved: at least {saved} {unit}"]
+        if saved != "0"
+        else []
+    )
 
 
 def _applied(document: Document) -> None:

@@ -1,4 +1,6 @@
-"""Commands about weights chosen from data, recorded prices and pool observations: weights, prices, oracle."""
+"""Commands about weights chosen from data, recorded prices and pool observations: weights, prices,
+oracle.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +10,43 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import Document, ask, cell, emit, note, out, require_answerable, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Send, Yes, command, command_group
+from agent.cli.display.output import (
+    Document,
+    ask,
+    cell,
+    emit,
+    note,
+    out,
+    require_answerable,
+    say,
+    spinner,
+)
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    Send,
+    Yes,
+    command,
+    command_group,
+)
 from agent.errors import EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
-group = command_group(Heading.DATA, 50, "prices", "Recorded prices used by triggers and allocators.", has_default=True)
+group = command_group(
+    Heading.DATA, 50, "prices", "Recorded prices used by triggers and allocators.", has_default=True
+)
 
 
 @command(Heading.DATA, 40)
 def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Shows the weights the allocator would choose now, its data and reason, and the last choice. Writes nothing."""
+    """Shows the weights the allocator would choose now, its data and reason, and the last choice.
+    Writes nothing.
+    """
     from agent import app as api
 
     with spinner("Reading the chain"), api.open_agent(config) as agent:
@@ -30,7 +55,9 @@ def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
 
 
 @group.callback()
-def prices(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def prices(
+    context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
     """Which prices are recorded, from when to when, and who told them."""
     if context.invoked_subcommand is not None:
         return
@@ -43,12 +70,25 @@ def prices(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
 
 @group.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet with the columns time, symbol, close.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV or Parquet with the columns time, symbol, close.")
+    ],
     names: Annotated[
-        list[str] | None, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC; repeatable.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--as",
+            help="Map a symbol of the file to an asset: BTC=WBTC; repeatable.",
+            show_default=False,
+        ),
     ] = None,
     bar: Annotated[
-        str, typer.Option("--bar", help="Time from a row's timestamp to its close: 1d for daily bars named by their start.")
+        str,
+        typer.Option(
+            "--bar",
+            help=(
+                "Time from a row's timestamp to its close: 1d for daily bars named by their start."
+            ),
+        ),
     ] = "0s",
     check: Annotated[bool, typer.Option("--check", help="Only check the file.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -64,7 +104,12 @@ def import_file(
 
 @group.command()
 def fetch(
-    source: Annotated[str | None, typer.Option("--source", help="feed or pools; default: reference.kind.", show_default=False)] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source", help="feed or pools; default: reference.kind.", show_default=False
+        ),
+    ] = None,
     back: Annotated[str, typer.Option("--back", help="How far back to fetch.")] = "90d",
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
@@ -79,32 +124,53 @@ def fetch(
 
 @group.command()
 def forget(
-    source: Annotated[str, typer.Argument(help="import, feed or pools.")], config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+    source: Annotated[str, typer.Argument(help="import, feed or pools.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
 ) -> None:
     """Removes the prices of one source, except the agent's own records."""
     from agent import app as api
 
     with spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.forget_prices(agent, source)
-    emit(document, as_json, lambda: say(f"{document['removed']} prices of source {source} removed."))
+    emit(
+        document, as_json, lambda: say(f"{document['removed']} prices of source {source} removed.")
+    )
 
 
 def _show_weights(document: Document) -> None:
     from agent.cli.display import tables
 
     title, shares = f"Weights by {document['kind']}", ("target", "chosen", "now")
-    made = tables.table(title, ("asset", "limits", "data"), shares, order=("asset", *shares, "limits", "data"))
+    made = tables.table(
+        title, ("asset", "limits", "data"), shares, order=("asset", *shares, "limits", "data")
+    )
     for item in document["assets"]:
-        limits = "fixed" if item["fixed"] else "" if item["limits_bps"] is None else "{} to {}".format(*map(_percent, item["limits_bps"]))
+        limits = (
+            "fixed"
+            if item["fixed"]
+            else (
+                ""
+                if item["limits_bps"] is None
+                else "{} to {}".format(*map(_percent, item["limits_bps"]))
+            )
+        )
         data = "" if item["supply_raw"] is None else f"supply by {item['supply_source']}"
-        data = data if item["volatility"] is None else f"volatility {float(item['volatility']):.1%} a year"
+        data = (
+            data
+            if item["volatility"] is None
+            else f"volatility {float(item['volatility']):.1%} a year"
+        )
         parts = (_percent(item[which]) for which in ("target_bps", "standing_bps", "now_bps"))
         made.add_row(item["symbol"], *parts, limits, cell(data))
     out.print(made)
     if document["correlations"]:
         out.print(_correlations(document))
     if (standing := document["standing"]) is not None:
-        say(f"Chosen {_utc(standing['at_s'])} from {standing['data']}{_span(standing)}: {standing['why']}.")
+        say(
+            f"Chosen {_utc(standing['at_s'])} from {standing['data']}{_span(standing)}:"
+            f" {standing['why']}."
+        )
         say(f"The next choice is due {'now' if document['due'] else _utc(document['next_s'])}.")
     else:
         say("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
@@ -133,15 +199,25 @@ def _correlations(document: Document) -> FigureTable:
 def _show_prices(document: Document) -> None:
     from agent.cli.display import tables
 
-    made = tables.table(f"Recorded prices in {document['numeraire']}", ("token", "source", "from", "until"), ("hours",))
+    made = tables.table(
+        f"Recorded prices in {document['numeraire']}",
+        ("token", "source", "from", "until"),
+        ("hours",),
+    )
     for item in document["prices"]:
-        made.add_row(item["symbol"], item["source"], _utc(item["from_s"]), _utc(item["until_s"]), str(item["hours"]))
+        made.add_row(
+            item["symbol"],
+            item["source"],
+            _utc(item["from_s"]),
+            _utc(item["until_s"]),
+            str(item["hours"]),
+        )
     if document["prices"]:
         out.print(made)
     if document["missing"]:
         say(
-            f"No prices of {', '.join(document['missing'])}: the agent's cycles record them, or trimtab "
-            "prices import, trimtab prices fetch."
+            f"No prices of {', '.join(document['missing'])}: the agent's cycles record them, or"
+            " trimtab prices import, trimtab prices fetch."
         )
 
 
@@ -153,9 +229,20 @@ def _show_import(document: Document) -> None:
         order=("token", "rows", "hours", "new", "from", "until", "every", "gaps"),
     )  # fmt: skip
     for item in document["prices"]:
-        gaps = f"{item['gaps']}, the longest {item['longest_gap_s'] / 3600:g} h" if item["gaps"] else "none"
+        gaps = (
+            f"{item['gaps']}, the longest {item['longest_gap_s'] / 3600:g} h"
+            if item["gaps"]
+            else "none"
+        )
         numbers = (str(item["rows"]), str(item["hours"]), str(item["new"]))
-        made.add_row(item["symbol"], *numbers, _utc(item["from_s"]), _utc(item["until_s"]), f"{item['interval_s'] / 3600:g} h", gaps)
+        made.add_row(
+            item["symbol"],
+            *numbers,
+            _utc(item["from_s"]),
+            _utc(item["until_s"]),
+            f"{item['interval_s'] / 3600:g} h",
+            gaps,
+        )
     out.print(made)
     if document["skipped"]:
         say(f"Skipped, not tokens of the config: {', '.join(document['skipped'])}.")
@@ -170,7 +257,14 @@ def _show_fetched(document: Document) -> None:
                         order=("token", "source", "hours", "new", "from", "until", "remark"))  # fmt: skip
     for item in document["prices"]:
         when = ("", "") if item["from_s"] is None else (_utc(item["from_s"]), _utc(item["until_s"]))
-        made.add_row(item["symbol"], item["source"], str(item["hours"]), str(item["new"]), *when, cell(item["why"]))
+        made.add_row(
+            item["symbol"],
+            item["source"],
+            str(item["hours"]),
+            str(item["new"]),
+            *when,
+            cell(item["why"]),
+        )
     out.print(made)
 
 
@@ -179,11 +273,19 @@ def _percent(bps: int | None) -> str:
 
 
 def _span(document: Document) -> str:
-    return "" if document["from_s"] is None else f", {_utc(document['from_s'])} to {_utc(document['until_s'])}"
+    return (
+        ""
+        if document["from_s"] is None
+        else f", {_utc(document['from_s'])} to {_utc(document['until_s'])}"
+    )
 
 
 def _utc(seconds: int | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        ""
+        if seconds is None
+        else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    )
 
 
 # --- The command about pool observations: oracle.
@@ -191,20 +293,31 @@ def _utc(seconds: int | None) -> str:
 
 @command(Heading.DATA, 60)
 def oracle(
-    pool: Annotated[str | None, typer.Argument(help="Address of a V3 pool that is to remember more.")] = None,
-    to: Annotated[int | None, typer.Option("--to", help="Number of price observations to keep.")] = None,
+    pool: Annotated[
+        str | None, typer.Argument(help="Address of a V3 pool that is to remember more.")
+    ] = None,
+    to: Annotated[
+        int | None, typer.Option("--to", help="Number of price observations to keep.")
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Checks that V3 observations cover reference.twap_window; with POOL and --to, extends one pool's observations."""
+    """Checks that V3 observations cover reference.twap_window; with POOL and --to, extends one
+    pool's observations.
+    """
     from agent import app as api
 
     if (pool is None) != (to is None):
-        raise ConfigError("oracle: POOL and --to go together", "for example: trimtab oracle 0x… --to 151")
+        raise ConfigError(
+            "oracle: POOL and --to go together", "for example: trimtab oracle 0x… --to 151"
+        )
     if send and pool is None:
-        raise ConfigError("--send: there is nothing to send without POOL and --to", "trimtab oracle shows the pools")
+        raise ConfigError(
+            "--send: there is nothing to send without POOL and --to",
+            "trimtab oracle shows the pools",
+        )
     if send:
         require_answerable(yes)
     with spinner("Reading the chain") as wait, api.open_agent(config) as agent:
@@ -220,7 +333,9 @@ def oracle(
                     _cost(found)
                 return yes or ask(f"Let {found['pool']} keep {found['to']} observations")
 
-        document = api.raise_observations(agent, pool, to, send=send, confirm=confirm, progress=wait.update)
+        document = api.raise_observations(
+            agent, pool, to, send=send, confirm=confirm, progress=wait.update
+        )
         with wait.aside():
             emit(document, as_json, lambda: _show(document, send))
     raise typer.Exit(EXPLAINED_EXITS.get(document["outcome"], 0))
@@ -229,13 +344,25 @@ def oracle(
 def _list(document: Document) -> None:
     from agent.cli.display import tables
 
-    title = f"Means over {document['window_s']} s at block {document['block']}; {document['enough']} observations are enough"
+    title = (
+        f"Means over {document['window_s']} s at block {document['block']}; {document['enough']}"
+        " observations are enough"
+    )
     made = tables.table(
-        title, ("pool", "pair", "mean"), ("fee", "keeps", "to keep"), order=("pool", "pair", "fee", "keeps", "to keep", "mean")
+        title,
+        ("pool", "pair", "mean"),
+        ("fee", "keeps", "to keep"),
+        order=("pool", "pair", "fee", "keeps", "to keep", "mean"),
     )
     for item in document["pools"]:
-        figures = (f"{item['fee_pips'] / 10_000:g}%", str(item["observations"]), str(item["observations_next"]))
-        made.add_row(item["pool"], cell("/".join(item["tokens"])), *figures, cell(item["why"] or "counts"))
+        figures = (
+            f"{item['fee_pips'] / 10_000:g}%",
+            str(item["observations"]),
+            str(item["observations_next"]),
+        )
+        made.add_row(
+            item["pool"], cell("/".join(item["tokens"])), *figures, cell(item["why"] or "counts")
+        )
     out.print(made)
 
 
@@ -249,7 +376,10 @@ def _cost(document: Document) -> None:
 
 def _show(document: Document, sent: bool) -> None:
     if document["rises"] == 0:
-        say(f"{document['pool']} is to keep {document['observations_next']} observations already; there is nothing to do.")
+        say(
+            f"{document['pool']} is to keep {document['observations_next']} observations already;"
+            " there is nothing to do."
+        )
         return
     if not sent:
         _cost(document)
@@ -257,6 +387,9 @@ def _show(document: Document, sent: bool) -> None:
     for item in document["transactions"]:
         say(f"{item['kind']} {item['status']} in block {item['block']}: {item['hash']}")
     if document["outcome"] == "done":
-        say("Its mean counts once its observations, one for each block with a trade, cover the window.")
+        say(
+            "Its mean counts once its observations, one for each block with a trade, cover the"
+            " window."
+        )
     elif sent:
         note(f"{document['outcome']}: nothing changed")

@@ -1,4 +1,6 @@
-"""`trimtab whatif`: drift, trades and alert prices of values on the command line, without a chain."""
+"""`trimtab whatif`: drift, trades and alert prices of values on the command line, without a
+chain.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +19,57 @@ if TYPE_CHECKING:
     from agent.app.offline import AlertPrices, WhatIf
 
 
-ALONE = "An alert price assumes that only its asset moves; when several move, bands are left at other prices."
+ALONE = (
+    "An alert price assumes that only its asset moves; when several move, bands are left at other"
+    " prices."
+)
 
 
 @command(Heading.TRY, 30)
 @interruptible
 def whatif(
-    target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")],
-    value: Annotated[str, typer.Option("--value", help="Current values in one unit: BTC=5800,ETH=2700,USD=1500.")],
-    band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points; BTC=5%abs for one asset.")] = "",
-    price: Annotated[str, typer.Option("--price", help="Current prices, for alert prices: BTC=58000.")] = "",
-    destination: Annotated[str, typer.Option("--destination", help="target, or halfway.")] = "target",
-    only: Annotated[str, typer.Option("--only", help="Trade one side only: sell, buy, winners or losers.")] = "",
+    target: Annotated[
+        str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")
+    ],
+    value: Annotated[
+        str, typer.Option("--value", help="Current values in one unit: BTC=5800,ETH=2700,USD=1500.")
+    ],
+    band: Annotated[
+        str,
+        typer.Option(
+            "--band", help="10%rel of the target or 5%abs in points; BTC=5%abs for one asset."
+        ),
+    ] = "",
+    price: Annotated[
+        str, typer.Option("--price", help="Current prices, for alert prices: BTC=58000.")
+    ] = "",
+    destination: Annotated[
+        str, typer.Option("--destination", help="target, or halfway.")
+    ] = "target",
+    only: Annotated[
+        str, typer.Option("--only", help="Trade one side only: sell, buy, winners or losers.")
+    ] = "",
     numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account.")] = "",
-    native: Annotated[str, typer.Option("--native", help="Price of the native coin in the same unit, for gas.")] = "3000",
+    native: Annotated[
+        str, typer.Option("--native", help="Price of the native coin in the same unit, for gas.")
+    ] = "3000",
     as_json: AsJson = False,
 ) -> None:
-    """Shows what a rebalance would do with these values, and alert prices. Needs no chain and no config."""
+    """Shows what a rebalance would do with these values, and alert prices. Needs no chain and no
+    config.
+    """
     from agent import app as api
 
-    found = api.what_if(target, value, band, price=price, destination=destination, only=only, numeraire=numeraire, native=native)
+    found = api.what_if(
+        target,
+        value,
+        band,
+        price=price,
+        destination=destination,
+        only=only,
+        numeraire=numeraire,
+        native=native,
+    )
     made = document(found)
     emit(made, as_json, lambda: _show(made))
 
@@ -60,7 +93,11 @@ def document(found: WhatIf) -> Document:
                 "weight_bps": drift.weight_bps,
                 "target_bps": drift.target_bps,
                 "drift_bps": drift.drift_bps,
-                "band_bps": [round(drift.band_low_bps), round(drift.band_high_bps)] if found.banded else None,
+                "band_bps": (
+                    [round(drift.band_low_bps), round(drift.band_high_bps)]
+                    if found.banded
+                    else None
+                ),
                 "outside": drift.symbol in found.triggered,
             }
             for drift in found.drifts
@@ -95,11 +132,17 @@ def _change(price: Fraction, now: Fraction) -> str:
 def _show(made: Document) -> None:
     from agent.cli.display.tables import bps, money, table
 
-    shown = table(f"Total {money(made['total'])}", ("asset",), ("value", "weight", "target", "band", "trade"))
+    shown = table(
+        f"Total {money(made['total'])}", ("asset",), ("value", "weight", "target", "band", "trade")
+    )
     prices = table("Alert prices", ("asset",), ("now", "low", "", "high", " "))
     for one in made["assets"]:
         symbol, alert = one["symbol"], made["alert_prices"][one["symbol"]]
-        band = "none" if one["band_bps"] is None else "-".join(f"{edge / 100:g}" for edge in one["band_bps"])
+        band = (
+            "none"
+            if one["band_bps"] is None
+            else "-".join(f"{edge / 100:g}" for edge in one["band_bps"])
+        )
         shown.add_row(
             cell(symbol, "bold red" if one["outside"] else ""),
             money(one["value"]),
@@ -108,7 +151,9 @@ def _show(made: Document) -> None:
             band,
             _signed(made["trades"][symbol], money),
         )
-        prices.add_row(cell(symbol), _price(alert["price"]), *_at(alert, "low"), *_at(alert, "high"))
+        prices.add_row(
+            cell(symbol), _price(alert["price"]), *_at(alert, "low"), *_at(alert, "high")
+        )
     out.print(shown)
     say(f"{made['decision']['kind']}: {made['decision']['reason']}")
     out.print(prices)

@@ -26,7 +26,8 @@ _QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0
 
 
 class AlertTargetTable(ConfigTable):
-    """One alert target: an address in apprise's form, read from an environment variable since it is a secret.
+    """One alert target: an address in apprise's form, read from an environment variable since it is
+    a secret.
 
     `events` restricts the events it gets.
     """
@@ -39,22 +40,34 @@ class AlertTargetTable(ConfigTable):
         """The address. Raises ConfigError for a variable that is not set."""
         value = os.environ.get(self.url_env, "")
         if not value:
-            raise ConfigError(f"alerts.targets.url_env: environment variable {self.url_env} is not set", "export it, or remove the target")
+            raise ConfigError(
+                f"alerts.targets.url_env: environment variable {self.url_env} is not set",
+                "export it, or remove the target",
+            )
         return value
 
     def secrets(self) -> list[str]:
-        """The address and its parts: tokens differ in position from service to service, so each long part counts."""
+        """The address and its parts: tokens differ in position from service to service, so each
+        long part counts.
+        """
         value = os.environ.get(self.url_env, "")
         parts = re.split(r"[/:@?&=,]+", value.partition("://")[2])
-        return [one for part in (value, *parts) for one in {part, unquote(part)} if len(one) >= SHORTEST_SECRET]
+        return [
+            one
+            for part in (value, *parts)
+            for one in {part, unquote(part)}
+            if len(one) >= SHORTEST_SECRET
+        ]
 
 
 class AlertsTable(ConfigTable):
-    """[alerts]. Within `quiet` hours, such as "22:00-07:00" in `timezone`, events are held back, except `urgent` ones.
+    """[alerts]. Within `quiet` hours, such as "22:00-07:00" in `timezone`, events are held back,
+    except `urgent` ones.
 
-    The same event is not repeated within `cooldown`, or its entry in `cooldowns`; a lasting condition is sent once, and again after
-    `repeat`. Gas is low below `low_gas` of native coin, by default limits.native_floor. A delivery takes up to `timeout` and `attempts`.
-    `label` distinguishes agents of one owner.
+    The same event is not repeated within `cooldown`, or its entry in `cooldowns`; a lasting
+    condition is sent once, and again after `repeat`. Gas is low below `low_gas` of native coin, by
+    default limits.native_floor. A delivery takes up to `timeout` and `attempts`. `label`
+    distinguishes agents of one owner.
     """
 
     events: list[Event] = Field(default_factory=lambda: list(EVENTS))
@@ -77,32 +90,56 @@ class AlertsTable(ConfigTable):
             try:
                 ZoneInfo(name)
             except (KeyError, ValueError, OSError):
-                raise ValueError("no time zone of that name is known; write for example Europe/Berlin, or UTC") from None
+                raise ValueError(
+                    "no time zone of that name is known; write for example Europe/Berlin, or UTC"
+                ) from None
         return name
 
     @model_validator(mode="after")
     def _sound(self) -> AlertsTable:
         if self.quiet is not None:
-            if (found := _QUIET.fullmatch(self.quiet)) is None or found[1] + found[2] == found[3] + found[4]:
-                raise ValueError(f'quiet: {self.quiet!r} is not a time span of a day; write for example "22:00-07:00"')
+            if (found := _QUIET.fullmatch(self.quiet)) is None or found[1] + found[2] == found[
+                3
+            ] + found[4]:
+                raise ValueError(
+                    f"quiet: {self.quiet!r} is not a time span of a day; write for example"
+                    ' "22:00-07:00"'
+                )
             if self.timezone is None:
-                raise ValueError("timezone: quiet hours are those of a time zone; write for example Europe/Berlin")
+                raise ValueError(
+                    "timezone: quiet hours are those of a time zone; write for example"
+                    " Europe/Berlin"
+                )
         elif self.timezone is not None or self.urgent:
-            raise ValueError(f"{'timezone' if self.timezone else 'urgent'}: without quiet hours it means nothing; set quiet, or remove it")
+            raise ValueError(
+                f"{'timezone' if self.timezone else 'urgent'}: without quiet hours it means"
+                " nothing; set quiet, or remove it"
+            )
         if not 0 < self.timeout <= LONGEST_TIMEOUT_S:
-            raise ValueError(f"timeout: {self.timeout}s; write from 1s to {LONGEST_TIMEOUT_S}s, such as 15s")
+            raise ValueError(
+                f"timeout: {self.timeout}s; write from 1s to {LONGEST_TIMEOUT_S}s, such as 15s"
+            )
         names = [target.name for target in self.targets]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"targets: {twice[0]!r} is given twice; each target has a name of its own")
+            raise ValueError(
+                f"targets: {twice[0]!r} is given twice; each target has a name of its own"
+            )
         for target in self.targets:
             if deaf := [event for event in target.events or () if event not in self.events]:
-                raise ValueError(f"targets: {target.name} wants {deaf[0]!r}, which alerts.events lacks; add it there, or remove it")
+                raise ValueError(
+                    f"targets: {target.name} wants {deaf[0]!r}, which alerts.events lacks; add it"
+                    " there, or remove it"
+                )
         return self
 
     def quiet_minutes(self) -> tuple[int, int] | None:
         """Start and end of quiet hours as minutes of the day."""
         found = None if self.quiet is None else _QUIET.fullmatch(self.quiet)
-        return None if found is None else (int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4]))
+        return (
+            None
+            if found is None
+            else (int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4]))
+        )
 
     def secrets(self) -> Iterator[str]:
         """Secrets to redact from every log line."""

@@ -30,7 +30,9 @@ _ANY_HEADER = re.compile(r"\s*\[")
 
 @dataclass(frozen=True, slots=True)
 class ConfigChanges:
-    """Changes: `sets` are (dotted key, value), `targets` (symbol, share), `adds` (symbol, address, share), `removes` symbols."""
+    """Changes: `sets` are (dotted key, value), `targets` (symbol, share), `adds` (symbol, address,
+    share), `removes` symbols.
+    """
 
     sets: tuple[tuple[str, str], ...] = ()
     targets: tuple[tuple[str, str], ...] = ()
@@ -43,27 +45,42 @@ class ConfigChanges:
         return bool(self.sets or self.targets or self.adds or self.removes)
 
 
-def parse_changes(sets: Sequence[str], targets: Sequence[str], adds: Sequence[str], removes: Sequence[str]) -> ConfigChanges:
-    """Parse options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError; a secret is refused and not repeated."""
+def parse_changes(
+    sets: Sequence[str], targets: Sequence[str], adds: Sequence[str], removes: Sequence[str]
+) -> ConfigChanges:
+    """Parse options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError; a
+    secret is refused and not repeated.
+    """
     added = []
     for text in adds:
         symbol, rest = _pair(text, "--add SYMBOL=ADDRESS:SHARE")
         address, sign, share = rest.rpartition(":")
         if not sign:
-            raise ConfigError("--add SYMBOL=ADDRESS:SHARE: the share is missing", "for example --add LINK=0x…:10%")
-        added.append((symbol, address if address == NATIVE else parse_address(address, "--add"), share))
+            raise ConfigError(
+                "--add SYMBOL=ADDRESS:SHARE: the share is missing", "for example --add LINK=0x…:10%"
+            )
+        added.append(
+            (symbol, address if address == NATIVE else parse_address(address, "--add"), share)
+        )
     pairs = tuple(_pair(text, "--set KEY=VALUE") for text in sets)
     for key, value in pairs:
         if load.is_secret(value) or key.rpartition(".")[2].endswith("url"):
             raise ConfigError(
                 "--set: a URL or a key is a secret and does not belong on a command line",
-                "name an environment variable (url_env), or write it into the file by trimtab edit without options",
+                "name an environment variable (url_env), or write it into the file by trimtab edit"
+                " without options",
             )
-    return ConfigChanges(pairs, tuple(_pair(text, "--target SYMBOL=SHARE") for text in targets), tuple(added), tuple(removes))
+    return ConfigChanges(
+        pairs,
+        tuple(_pair(text, "--target SYMBOL=SHARE") for text in targets),
+        tuple(added),
+        tuple(removes),
+    )
 
 
 def apply_changes(text: str, changes: ConfigChanges) -> str:
-    """Apply these changes to the text. Raises ConfigError for a missing key, or a token that exists already or does not.
+    """Apply these changes to the text. Raises ConfigError for a missing key, or a token that exists
+    already or does not.
 
     The result is not validated as a config.
     """
@@ -74,7 +91,9 @@ def apply_changes(text: str, changes: ConfigChanges) -> str:
     try:
         document = tomlkit.parse(text)
     except TOMLKitError as error:
-        raise ConfigError(f"the config is not TOML: {error}", "mend it in an editor: trimtab edit") from None
+        raise ConfigError(
+            f"the config is not TOML: {error}", "mend it in an editor: trimtab edit"
+        ) from None
     for symbol, share in changes.targets:
         parse_bps(share, f"--target {symbol}")
         _asset(document, symbol)["target"] = share
@@ -84,23 +103,33 @@ def apply_changes(text: str, changes: ConfigChanges) -> str:
 
 
 def sell_removed_assets(changes: ConfigChanges) -> ConfigChanges:
-    """Replace each removal by a target of 0 % and no reserve, so that the next rebalance sells the asset whole."""
+    """Replace each removal by a target of 0 % and no reserve, so that the next rebalance sells the
+    asset whole.
+    """
     targets = (*changes.targets, *((symbol, "0%") for symbol in changes.removes))
-    sets = (*changes.sets, *((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes))
+    sets = (
+        *changes.sets,
+        *((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes),
+    )
     return replace(changes, removes=(), targets=targets, sets=sets)
 
 
 def _pair(text: str, field: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name.strip() or not value.strip():
-        raise ConfigError(f"{field}: it is not written like that", "for example --set policy.cooldown=2h, --target WETH=40%")
+        raise ConfigError(
+            f"{field}: it is not written like that",
+            "for example --set policy.cooldown=2h, --target WETH=40%",
+        )
     return name.strip(), value.strip()
 
 
 def _assets(document: Any) -> Any:
     found = document.get("portfolio", {}).get("assets")
     if not isinstance(found, AoT | Array):
-        raise ConfigError("portfolio.assets: the config has none", "write them in an editor: trimtab edit")
+        raise ConfigError(
+            "portfolio.assets: the config has none", "write them in an editor: trimtab edit"
+        )
     return found
 
 
@@ -109,11 +138,15 @@ def _asset(document: Any, symbol: str) -> Any:
         if asset.get("symbol") == symbol:
             return asset
     known = ", ".join(str(asset.get("symbol")) for asset in _assets(document))
-    raise ConfigError(f"{symbol!r} is not an asset of the portfolio", f"choose from {known}, or --add it")
+    raise ConfigError(
+        f"{symbol!r} is not an asset of the portfolio", f"choose from {known}, or --add it"
+    )
 
 
 def _set(document: Any, key: str, value: str) -> None:
-    """Set one key; a text value stays text. A part of the key may be a symbol, or an index from 0, in a list of tables."""
+    """Set one key; a text value stays text. A part of the key may be a symbol, or an index from 0,
+    in a list of tables.
+    """
     place: Any = document
     *tables, name = key.split(".")
     for part in tables:
@@ -131,12 +164,15 @@ def _inside(place: Any, part: str, key: str) -> Any:
     elif hasattr(place, "get") and part in place:
         return place[part]
     raise ConfigError(
-        f"--set {key}: there is no {part!r} in the config", "see the config for its tables; trimtab edit opens it in an editor"
+        f"--set {key}: there is no {part!r} in the config",
+        "see the config for its tables; trimtab edit opens it in an editor",
     )
 
 
 def _toml(value: str) -> Any:
-    """The value as TOML parses it; text if that fails, such as 2h or 10%, and for an address, which TOML reads as a number."""
+    """The value as TOML parses it; text if that fails, such as 2h or 10%, and for an address, which
+    TOML reads as a number.
+    """
     if value[:2].lower() == "0x":
         return value
     try:
@@ -149,9 +185,13 @@ def _toml(value: str) -> Any:
 def _without_asset(text: str, symbol: str) -> str:
     """The text without an asset's own lines; comments after them stay."""
     before = _loaded(text)
-    place = next((n for n, asset in enumerate(_list(before)) if asset.get("symbol") == symbol), None)
+    place = next(
+        (n for n, asset in enumerate(_list(before)) if asset.get("symbol") == symbol), None
+    )
     if place is None:
-        raise ConfigError(f"--remove {symbol}: it is not an asset of the portfolio", "trimtab status lists them")
+        raise ConfigError(
+            f"--remove {symbol}: it is not an asset of the portfolio", "trimtab status lists them"
+        )
     lines = text.splitlines(keepends=True)
     first, end = _block(lines, place)
     after = "".join(lines[:first] + lines[end:])
@@ -163,13 +203,19 @@ def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
     """Return the text with an asset after the last one."""
     before = _loaded(text)
     if safe_label(symbol, "") != symbol:
-        raise ConfigError("--add: a symbol is up to 16 letters, digits, . _ -", "for example --add LINK=0x…:10%")
+        raise ConfigError(
+            "--add: a symbol is up to 16 letters, digits, . _ -", "for example --add LINK=0x…:10%"
+        )
     parse_bps(share, f"--add {symbol}")
     for asset in _list(before):
         if symbol == asset.get("symbol") or address.lower() == str(asset.get("address")).lower():
-            raise ConfigError(f"--add {symbol}: it is an asset already", "change its weight with --target")
+            raise ConfigError(
+                f"--add {symbol}: it is an asset already", "change its weight with --target"
+            )
     feed = _known(before, symbol, address)
-    fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"} | ({} if feed is None else {"feed": feed})
+    fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"} | (
+        {} if feed is None else {"feed": feed}
+    )
     lines = text.splitlines(keepends=True)
     _, end = _block(lines, len(_list(before)) - 1)
     if end and not lines[end - 1].endswith("\n"):
@@ -187,8 +233,16 @@ def _known(config: dict[str, Any], symbol: str, address: str) -> str | None:
     tokens = next((preset.tokens for preset in PRESETS.values() if preset.chain_id == chain_id), ())
     for token in tokens:
         if token.symbol == symbol and token.address != address:
-            raise ConfigError(f"--add {symbol}: that symbol is known for {token.address}", "compare the address with a source you trust")
-    refuse_look_alike(symbol, address, [TemplateAsset(one.symbol, one.address, "", one.feed, one.decimals) for one in tokens], ())
+            raise ConfigError(
+                f"--add {symbol}: that symbol is known for {token.address}",
+                "compare the address with a source you trust",
+            )
+    refuse_look_alike(
+        symbol,
+        address,
+        [TemplateAsset(one.symbol, one.address, "", one.feed, one.decimals) for one in tokens],
+        (),
+    )
     return next((token.feed for token in tokens if token.address == address), None)
 
 
@@ -196,10 +250,19 @@ def _block(lines: Sequence[str], place: int) -> tuple[int, int]:
     """First line of the asset's table, and the line after its last key."""
     headers = [number for number, line in enumerate(lines) if _HEADER.match(line)]
     if place >= len(headers):
-        raise ConfigError("portfolio.assets: its tables are not written one by one", "change them in an editor: trimtab edit")
+        raise ConfigError(
+            "portfolio.assets: its tables are not written one by one",
+            "change them in an editor: trimtab edit",
+        )
     first = headers[place]
-    behind = next((n for n in range(first + 1, len(lines)) if _ANY_HEADER.match(lines[n])), len(lines))
-    keys = [n for n in range(first, behind) if n == first or ("=" in lines[n] and not lines[n].lstrip().startswith("#"))]
+    behind = next(
+        (n for n in range(first + 1, len(lines)) if _ANY_HEADER.match(lines[n])), len(lines)
+    )
+    keys = [
+        n
+        for n in range(first, behind)
+        if n == first or ("=" in lines[n] and not lines[n].lstrip().startswith("#"))
+    ]
     return first, keys[-1] + 1
 
 
@@ -207,30 +270,43 @@ def _loaded(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the config is not TOML: {error}", "mend it in an editor: trimtab edit") from None
+        raise ConfigError(
+            f"the config is not TOML: {error}", "mend it in an editor: trimtab edit"
+        ) from None
 
 
 def _list(config: dict[str, Any]) -> list[dict[str, Any]]:
     found = config.get("portfolio", {}).get("assets")
     if not isinstance(found, list):
-        raise ConfigError("portfolio.assets: the config has none", "write them in an editor: trimtab edit")
+        raise ConfigError(
+            "portfolio.assets: the config has none", "write them in an editor: trimtab edit"
+        )
     return found
 
 
 def _require_same(text: str, wanted: dict[str, Any], option: str) -> str:
-    """Return the text if it parses as `wanted`. Raises ConfigError for a form that cannot be edited automatically."""
+    """Return the text if it parses as `wanted`. Raises ConfigError for a form that cannot be edited
+    automatically.
+    """
     if _loaded(text) != wanted:
-        raise ConfigError(f"{option}: the tables of this config are written in another way", "change them in an editor: trimtab edit")
+        raise ConfigError(
+            f"{option}: the tables of this config are written in another way",
+            "change them in an editor: trimtab edit",
+        )
     return text
 
 
 # --- Edits of one order's levels in trimtab.toml that leave the rest of the file unchanged.
 
 
-def edit_order_levels(path: Path, subject: str, levels: Mapping[str, str]) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
-    """The file's text with these levels by kind ("off" removes one), and the changes as (before, after).
+def edit_order_levels(
+    path: Path, subject: str, levels: Mapping[str, str]
+) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
+    """The file's text with these levels by kind ("off" removes one), and the changes as (before,
+    after).
 
-    Raises ConfigError for a file that cannot be read, a subject that is not an asset, or an invalid result.
+    Raises ConfigError for a file that cannot be read, a subject that is not an asset, or an invalid
+    result.
     """
     try:
         document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
@@ -254,11 +330,18 @@ def edit_order_levels(path: Path, subject: str, levels: Mapping[str, str]) -> tu
 
 
 def write_config(path: Path, text: str, mode: int | None = None) -> None:
-    """Replace the file's text in one step, with this mode or the present one. Raises ConfigError."""
+    """Replace the file's text in one step, with this mode or the present one. Raises
+    ConfigError.
+    """
     try:
-        files.replace_file(path, text.encode(), path.stat().st_mode & 0o777 if mode is None else mode)
+        files.replace_file(
+            path, text.encode(), path.stat().st_mode & 0o777 if mode is None else mode
+        )
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}", "make room, and its folder writable, then run it again") from None
+        raise ConfigError(
+            f"{path}: cannot be written: {error.strerror}",
+            "make room, and its folder writable, then run it again",
+        ) from None
 
 
 def _table(document: Any, subject: str) -> Any:
@@ -272,5 +355,8 @@ def _table(document: Any, subject: str) -> Any:
     found = next((asset for asset in assets if asset.get("symbol") == subject), None)
     if found is None:
         known = ", ".join(str(asset.get("symbol")) for asset in assets)
-        raise ConfigError(f"orders: {subject!r} is not an asset of {PORTFOLIO}", f"choose from {known}, {PORTFOLIO}")
+        raise ConfigError(
+            f"orders: {subject!r} is not an asset of {PORTFOLIO}",
+            f"choose from {known}, {PORTFOLIO}",
+        )
     return found

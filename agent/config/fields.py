@@ -1,4 +1,6 @@
-"""Parsers of single config values: addresses, shares, durations, gas prices, "off"; each parsed once, here."""
+"""Parsers of single config values: addresses, shares, durations, gas prices, "off"; each parsed
+once, here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,11 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Annotated, NoReturn
 
-from eth_utils.address import is_checksum_address, is_checksum_formatted_address, to_checksum_address
+from eth_utils.address import (
+    is_checksum_address,
+    is_checksum_formatted_address,
+    to_checksum_address,
+)
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from agent.errors import ConfigError
@@ -26,16 +32,26 @@ _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 
 
 def parse_address(value: object, field: str = "address") -> str:
-    """Checksummed address; a mixed-case address with a wrong checksum is refused, since it is likely mistyped."""
+    """Checksummed address; a mixed-case address with a wrong checksum is refused, since it is
+    likely mistyped.
+    """
     if value == "native":
-        raise ConfigError(f"{field}: only an asset may be the native coin itself", "name its wrapped token here")
+        raise ConfigError(
+            f"{field}: only an asset may be the native coin itself", "name its wrapped token here"
+        )
     if isinstance(value, int) and not isinstance(value, bool):
-        raise ConfigError(f"{field}: a number, {value:#x}, where an address belongs", 'write it in quotes, such as "0x…"')
+        raise ConfigError(
+            f"{field}: a number, {value:#x}, where an address belongs",
+            'write it in quotes, such as "0x…"',
+        )
     if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
         raise ConfigError(f"{field}: {value!r} is not an address", "write 0x and 40 hex digits")
     if is_checksum_formatted_address(value) and not is_checksum_address(value):
         right = to_checksum_address(value)
-        raise ConfigError(f"{field}: {value} has a wrong checksum; these digits are written {right}", "compare each digit with its source")
+        raise ConfigError(
+            f"{field}: {value} has a wrong checksum; these digits are written {right}",
+            "compare each digit with its source",
+        )
     return str(to_checksum_address(value))
 
 
@@ -46,7 +62,10 @@ def parse_duration_s(value: object, field: str = "duration") -> int:
         raise ConfigError(f"{field}: {value!r} is not a duration", "write 90s, 30m, 1h or 7d")
     seconds = Fraction(Decimal(match[1])) * _SECONDS[match[2]]
     if seconds.denominator != 1:
-        raise ConfigError(f"{field}: {value!r} is not a whole number of seconds", "write it in a smaller unit, such as 90s")
+        raise ConfigError(
+            f"{field}: {value!r} is not a whole number of seconds",
+            "write it in a smaller unit, such as 90s",
+        )
     return seconds.numerator
 
 
@@ -62,16 +81,30 @@ def parse_gas_price_wei(value: object, field: str = "gas price") -> int:
 
 
 def parse_variable(value: object, field: str = "variable") -> str:
-    """Name of an environment variable. A URL or a key pasted in its place is refused, and never repeated."""
+    """Name of an environment variable. A URL or a key pasted in its place is refused, and never
+    repeated.
+    """
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value) or _KEY.fullmatch(value):
-        raise ConfigError(f"{field}: not the name of an environment variable", "letters, digits and _ only, such as RPC_URL_1")
+        raise ConfigError(
+            f"{field}: not the name of an environment variable",
+            "letters, digits and _ only, such as RPC_URL_1",
+        )
     return value
 
 
 def parse_keyring(value: object, field: str = "keyring") -> str:
-    """Service and name of an entry in the keyring, "trimtab/main". A key pasted in its place is refused, and never repeated."""
-    if not isinstance(value, str) or not _KEYRING.fullmatch(value) or any(_KEY.fullmatch(part) for part in value.split("/")):
-        raise ConfigError(f"{field}: not the name of an entry", "write service/name in letters, digits, . _ -, such as trimtab/main")
+    """Service and name of an entry in the keyring, "trimtab/main". A key pasted in its place is
+    refused, and never repeated.
+    """
+    if (
+        not isinstance(value, str)
+        or not _KEYRING.fullmatch(value)
+        or any(_KEY.fullmatch(part) for part in value.split("/"))
+    ):
+        raise ConfigError(
+            f"{field}: not the name of an entry",
+            "write service/name in letters, digits, . _ -, such as trimtab/main",
+        )
     return value
 
 
@@ -79,11 +112,17 @@ def _plain_decimal(value: object) -> str:
     """Validate a non-negative plain decimal, kept as text until its token's decimals are known."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     try:
-        if isinstance(text, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip()) and Decimal(text) >= 0:
+        if (
+            isinstance(text, str)
+            and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip())
+            and Decimal(text) >= 0
+        ):
             return text.strip()
     except InvalidOperation:
         pass
-    raise ValueError(f"{value!r} is not an amount; write it in quotes as a plain decimal such as '1.5'")
+    raise ValueError(
+        f"{value!r} is not an amount; write it in quotes as a plain decimal such as '1.5'"
+    )
 
 
 def _switch(value: object) -> bool | None:
@@ -94,8 +133,12 @@ def _switch(value: object) -> bool | None:
 
 
 def to_value_error(error: ConfigError) -> ValueError:
-    """The error in pydantic's form, with the remedy and without the field's name, which pydantic adds."""
-    return ValueError("; ".join(filter(None, (error.message.removeprefix("value: "), error.remedy))))
+    """The error in pydantic's form, with the remedy and without the field's name, which pydantic
+    adds.
+    """
+    return ValueError(
+        "; ".join(filter(None, (error.message.removeprefix("value: "), error.remedy)))
+    )
 
 
 def _relay(parse: _Parser) -> _Parser:
@@ -118,7 +161,9 @@ def _or_off(parse: _Parser) -> _Parser:
 
 
 Address = Annotated[str, BeforeValidator(_relay(lambda v: parse_address(v, "value")))]
-AddressOrOff = Annotated[str | None, BeforeValidator(_or_off(_relay(lambda v: parse_address(v, "value"))))]
+AddressOrOff = Annotated[
+    str | None, BeforeValidator(_or_off(_relay(lambda v: parse_address(v, "value"))))
+]
 Weight = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
 """A target weight, which may be a bare fraction (R1.1): weights have to sum to 100 %, so a wrong
 unit never passes.
@@ -129,9 +174,15 @@ Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "
 Variable = Annotated[str, BeforeValidator(_relay(lambda v: parse_variable(v, "value")))]
 KeyringName = Annotated[str, BeforeValidator(_relay(lambda v: parse_keyring(v, "value")))]
 PlainDecimal = Annotated[str, BeforeValidator(_plain_decimal)]
-ShareOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_share_bps(v, "value"))))]
-DurationOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_duration_s(v, "value"))))]
-GasPriceOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_gas_price_wei(v, "value"))))]
+ShareOrOff = Annotated[
+    int | None, BeforeValidator(_or_off(_relay(lambda v: parse_share_bps(v, "value"))))
+]
+DurationOrOff = Annotated[
+    int | None, BeforeValidator(_or_off(_relay(lambda v: parse_duration_s(v, "value"))))
+]
+GasPriceOrOff = Annotated[
+    int | None, BeforeValidator(_or_off(_relay(lambda v: parse_gas_price_wei(v, "value"))))
+]
 Switch = Annotated[bool | None, BeforeValidator(_switch)]
 DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_plain_decimal))]
 

@@ -1,4 +1,6 @@
-"""[limits]: its keys from the rows of agent/model/limits.py, the ceilings that need a confirmation, and which of two values is tighter."""
+"""[limits]: its keys from the rows of agent/model/limits.py, the ceilings that need a confirmation,
+and which of two values is tighter.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, create_model
 
-from agent.config.fields import OFF, ConfigTable, DecimalOrOff, DurationOrOff, GasPriceOrOff, Share, ShareOrOff, Switch
+from agent.config.fields import (
+    OFF,
+    ConfigTable,
+    DecimalOrOff,
+    DurationOrOff,
+    GasPriceOrOff,
+    Share,
+    ShareOrOff,
+    Switch,
+)
 from agent.config.strategies import StrategyTable
 from agent.config.weights import WeightsTable, weight_bounds
 from agent.model import LIMITS, AllocationMethod, Limits, LimitSpec, LimitUnit, TighterDirection
@@ -61,23 +72,38 @@ if TYPE_CHECKING:
 
 else:
     _ROWS = {
-        one.key: (_KINDS[one.unit], Field(default=one.missing, validate_default=True) if one.missing else ...) for one in LIMITS.values()
+        one.key: (
+            _KINDS[one.unit],
+            Field(default=one.missing, validate_default=True) if one.missing else ...,
+        )
+        for one in LIMITS.values()
     }
     LimitsTable = create_model(
         "LimitsTable",
         __base__=ConfigTable,
         __module__=__name__,
-        __doc__='Every guard\'s limit; each may be "off". `i_accept` names those that are off, or above their ceilings, on purpose.',
+        __doc__=(
+            'Every guard\'s limit; each may be "off". `i_accept` names those that are off, or above'
+            " their ceilings, on purpose."
+        ),
         **_ROWS,
         max_weight=(MaxWeight | None, None),
         i_accept=(list[str], Field(default_factory=list)),
     )
 
 
-def build_limits_from_table(table: LimitsTable, max_live_value: str | None, numeraire: Token) -> Limits:
+def build_limits_from_table(
+    table: LimitsTable, max_live_value: str | None, numeraire: Token
+) -> Limits:
     """Limits in exact units: values in the numeraire's base units, gas in wei."""
-    values: dict[str, Any] = {one.field: _exact(one, getattr(table, one.key), numeraire) for one in LIMITS.values()}
-    most = None if max_live_value is None else Fraction(parse_raw(max_live_value, numeraire.decimals, "portfolio.max_live_value"))
+    values: dict[str, Any] = {
+        one.field: _exact(one, getattr(table, one.key), numeraire) for one in LIMITS.values()
+    }
+    most = (
+        None
+        if max_live_value is None
+        else Fraction(parse_raw(max_live_value, numeraire.decimals, "portfolio.max_live_value"))
+    )
     return Limits(max_live_value=most, **values)
 
 
@@ -95,11 +121,14 @@ def _exact(one: LimitSpec, value: Any, numeraire: Token) -> Any:
 
 CEILINGS = {
     one.key: one.ceiling_bps
-    for one in sorted(LIMITS.values(), key=lambda one: one.key != "slippage")  # the most frequently accepted limit comes first
+    for one in sorted(
+        LIMITS.values(), key=lambda one: one.key != "slippage"
+    )  # the most frequently accepted limit comes first
     if one.ceiling_bps is not None
 }
-"""Bps above which a limit, or "off", has to be named in limits.i_accept (T21). A swap rarely needs 1 % of slippage or cost; a tenth
-of a pool's price or a fifth of the portfolio in a day is more than a slip of the unit should allow.
+"""Bps above which a limit, or "off", has to be named in limits.i_accept (T21). A swap rarely needs
+1 % of slippage or cost; a tenth of a pool's price or a fifth of the portfolio in a day is more than
+a slip of the unit should allow.
 """
 
 
@@ -108,14 +137,21 @@ def limits_beyond_ceiling(limits: LimitsTable) -> dict[str, str]:
     values = {key: getattr(limits, key) for key in CEILINGS}
     beyond = {key: bps for key, bps in values.items() if bps is None or bps > CEILINGS[key]}
     return {
-        key: f"limits.{key}: {'off' if bps is None else _percent(bps)} is beyond the ceiling of {_percent(CEILINGS[key])}"
+        key: (
+            f"limits.{key}: {'off' if bps is None else _percent(bps)} is beyond the ceiling of"
+            f" {_percent(CEILINGS[key])}"
+        )
         for key, bps in beyond.items()
     }
 
 
 def accepted_limits(limits: LimitsTable) -> list[str]:
     """Describe the limits accepted by limits.i_accept."""
-    return [f"{words}, accepted by limits.i_accept" for key, words in limits_beyond_ceiling(limits).items() if key in limits.i_accept]
+    return [
+        f"{words}, accepted by limits.i_accept"
+        for key, words in limits_beyond_ceiling(limits).items()
+        if key in limits.i_accept
+    ]
 
 
 def needless_acceptances(limits: LimitsTable) -> list[str]:
@@ -128,11 +164,21 @@ def require_accepted(config: Config) -> None:
     limits = config.limits
     strange = next((name for name in limits.i_accept if name not in CEILINGS), None)
     if strange is not None:
-        raise ValueError(f"limits.i_accept: {strange!r} is not a limit with a ceiling; choose from {', '.join(CEILINGS)}")
-    refused = {key: words for key, words in limits_beyond_ceiling(limits).items() if key not in limits.i_accept}
+        raise ValueError(
+            f"limits.i_accept: {strange!r} is not a limit with a ceiling; choose from"
+            f" {', '.join(CEILINGS)}"
+        )
+    refused = {
+        key: words
+        for key, words in limits_beyond_ceiling(limits).items()
+        if key not in limits.i_accept
+    }
     if refused:
         names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *refused))
-        raise ValueError(f"{'; '.join(refused.values())}; write less, or accept it by i_accept = [{names}] in [limits]")
+        raise ValueError(
+            f"{'; '.join(refused.values())}; write less, or accept it by i_accept = [{names}] in"
+            " [limits]"
+        )
 
 
 def _percent(bps: int) -> str:
@@ -156,17 +202,24 @@ def require_max_weight(config: Config) -> None:
     symbols = [asset.symbol for asset in portfolio.assets]
     strange = next((name for name in table if name != ANY and name not in symbols), None)
     if strange is not None:
-        raise ValueError(f"limits.max_weight.{strange}: none of the assets; choose from {', '.join(symbols)}, or write any")
+        raise ValueError(
+            f"limits.max_weight.{strange}: none of the assets; choose from {', '.join(symbols)}, or"
+            " write any"
+        )
     for symbol in symbols:
         most = max_weight_bps(config, symbol)
         if most is None:
             continue
         if not 0 < most <= BPS:
-            raise ValueError(f"limits.max_weight: {most / 100:g}% for {symbol} is not above 0% and at most 100%; write for example 60%")
+            raise ValueError(
+                f"limits.max_weight: {most / 100:g}% for {symbol} is not above 0% and at most 100%;"
+                " write for example 60%"
+            )
         for where, bps in _wanted(config, symbol):
             if bps > most:
                 raise ValueError(
-                    f"{where}: {bps / 100:g}% for {symbol} is above limits.max_weight of {most / 100:g}%; lower it, or raise the limit"
+                    f"{where}: {bps / 100:g}% for {symbol} is above limits.max_weight of"
+                    f" {most / 100:g}%; lower it, or raise the limit"
                 )
 
 
@@ -174,24 +227,37 @@ def _wanted(config: Config, symbol: str) -> Iterator[tuple[str, int]]:
     """Return the highest weight that each part of the config may want of an asset, with its key."""
     table = config.portfolio
     if config.strategies:
-        parts = [one.share * _of_strategy(one, symbol, len(table.assets)) for one in config.strategies]
+        parts = [
+            one.share * _of_strategy(one, symbol, len(table.assets)) for one in config.strategies
+        ]
         yield "strategies", -(-sum(parts) // BPS)
         return
-    yield f"portfolio.assets.{symbol}.target", next(asset.target for asset in table.assets if asset.symbol == symbol)
+    yield (
+        f"portfolio.assets.{symbol}.target",
+        next(asset.target for asset in table.assets if asset.symbol == symbol),
+    )
     if table.weights is not None:
         yield "portfolio.weights.cap", _of_allocator(table.weights, symbol)
 
 
 def _of_strategy(one: StrategyTable, symbol: str, assets: int) -> int:
     target = -(-BPS // assets) if one.weights is None else one.weights.get(symbol, 0)
-    return max(target, _of_allocator(one.allocator, symbol)) if isinstance(one.allocator, WeightsTable) else target
+    return (
+        max(target, _of_allocator(one.allocator, symbol))
+        if isinstance(one.allocator, WeightsTable)
+        else target
+    )
 
 
 def _of_allocator(weights: WeightsTable, symbol: str) -> int:
     """Return the highest weight that the allocator may choose; zero for assets that keep their
     target.
     """
-    return 0 if weights.method is AllocationMethod.FIXED or symbol in weights.fixed else weight_bounds(weights, symbol)[1]
+    return (
+        0
+        if weights.method is AllocationMethod.FIXED or symbol in weights.fixed
+        else weight_bounds(weights, symbol)[1]
+    )
 
 
 # --- Comparison of limits: an imported profile may only tighten.
@@ -201,7 +267,9 @@ OFF_IS_TIGHTEST = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)
 
 
 def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
-    """True if `theirs` binds strictly more than `mine`, both as LimitsTable reads them; None is "off"."""
+    """True if `theirs` binds strictly more than `mine`, both as LimitsTable reads them; None is
+    "off".
+    """
     if key not in LIMITS or theirs == mine:
         return False
     tighter = LIMITS[key].tighter
@@ -214,7 +282,9 @@ def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
 
 
 def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit]:
-    """Limits of a profile as LimitsTable reads them; `raw` is as in its file. Raises pydantic's ValidationError."""
+    """Limits of a profile as LimitsTable reads them; `raw` is as in its file. Raises pydantic's
+    ValidationError.
+    """
     texts = {one.key: _text(one, getattr(mine, one.key)) for one in LIMITS.values()}
     parsed = LimitsTable.model_validate({**texts, **raw})
     return {name: getattr(parsed, name) for name in raw}

@@ -1,4 +1,6 @@
-"""[lp] in trimtab.toml: liquidity targets by pool and range, confirmed positions, and the volatility behind their risk."""
+"""[lp] in trimtab.toml: liquidity targets by pool and range, confirmed positions, and the
+volatility behind their risk.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def sane_volatility(value: int) -> int:
 
 
 class _LpTargetTable(ConfigTable):
-    """`share` of the portfolio; 0% withdraws everything. `volatility` replaces that of [lp] for this pair."""
+    """`share` of the portfolio; 0% withdraws everything. `volatility` replaces that of [lp] for
+    this pair.
+    """
 
     share: Share
     volatility: Share | None = None
@@ -63,7 +67,9 @@ class V2TargetTable(_LpTargetTable):
 
 
 class V3TargetTable(_LpTargetTable):
-    """Liquidity in a range of a Uniswap V3 pool: from price / (1 + width) to price · (1 + width)."""
+    """Liquidity in a range of a Uniswap V3 pool: from price / (1 + width) to price · (1 +
+    width).
+    """
 
     kind: Literal["uniswap_v3"]
     pool: Address
@@ -87,7 +93,9 @@ LpTargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="ki
 
 
 def require_targets(config: Config) -> None:
-    """Raise ValueError naming the field if the targets contradict each other, the venues or the limits."""
+    """Raise ValueError naming the field if the targets contradict each other, the venues or the
+    limits.
+    """
     targets = [] if config.lp is None else config.lp.targets
     if not targets:
         return
@@ -99,19 +107,29 @@ def require_targets(config: Config) -> None:
             raise ValueError(f"{where}: needs [venues.{target.kind}]")
     most = config.limits.lp_max_weight
     if most is None:
-        raise ValueError('limits.lp_max_weight: missing or off; [[lp.targets]] need it: write a share such as "25%"')
+        raise ValueError(
+            "limits.lp_max_weight: missing or off; [[lp.targets]] need it: write a share such as"
+            ' "25%"'
+        )
     shares = sum(target.share for target in targets)
     if shares > most:
         raise ValueError(
-            f"lp.targets: shares sum to {shares / 100:g}%, limits.lp_max_weight is {most / 100:g}%; lower the shares or raise the limit"
+            f"lp.targets: shares sum to {shares / 100:g}%, limits.lp_max_weight is {most / 100:g}%;"
+            " lower the shares or raise the limit"
         )
 
 
-def build_targets(config: Config, portfolio: Portfolio, pools: Sequence[PoolRef]) -> tuple[LpTarget, ...]:
-    """Build the targets; `pools` are those of the venues. Raises ConfigError for an unknown pool, or one not of two assets."""
+def build_targets(
+    config: Config, portfolio: Portfolio, pools: Sequence[PoolRef]
+) -> tuple[LpTarget, ...]:
+    """Build the targets; `pools` are those of the venues. Raises ConfigError for an unknown pool,
+    or one not of two assets.
+    """
     if config.lp is None:
         return ()
-    return tuple(_build(config, number, portfolio, pools) for number in range(len(config.lp.targets)))
+    return tuple(
+        _build(config, number, portfolio, pools) for number in range(len(config.lp.targets))
+    )
 
 
 def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[PoolRef]) -> LpTarget:
@@ -119,14 +137,21 @@ def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[Po
         raise ConfigError("lp.targets: needs [lp]")
     table = config.lp.targets[number]
     where = f"lp.targets.{table.at}"
-    found = next((pool for pool in pools if pool.address == table.at and pool.venue == table.kind), None)
+    found = next(
+        (pool for pool in pools if pool.address == table.at and pool.venue == table.kind), None
+    )
     if found is None:
         raise ConfigError(
-            f"{where}: none of the pools of [venues.{table.kind}] between the portfolio's tokens that have a price",
+            f"{where}: none of the pools of [venues.{table.kind}] between the portfolio's tokens"
+            " that have a price",
             "check the address; add its fee tier to fee_tiers, or the pool to the venue's pools",
         )
     assets = {asset.token.address for asset in portfolio.assets}
-    strange = [portfolio.token(token).label for token in (found.token0, found.token1) if token not in assets]
+    strange = [
+        portfolio.token(token).label
+        for token in (found.token0, found.token1)
+        if token not in assets
+    ]
     if strange:
         raise ConfigError(
             f"{where}: holds {' and '.join(strange)}, no asset of the portfolio",
@@ -137,7 +162,11 @@ def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[Po
     if isinstance(table, V3TargetTable):
         width = table.width
         if table.compound_above is not None:
-            above = Fraction(parse_raw(table.compound_above, portfolio.numeraire.decimals, f"{where}.compound_above"))
+            above = Fraction(
+                parse_raw(
+                    table.compound_above, portfolio.numeraire.decimals, f"{where}.compound_above"
+                )
+            )
     return LpTarget(
         venue=table.kind,
         contract=table.at if width is None or v3 is None else v3.position_manager,
@@ -154,14 +183,16 @@ def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[Po
     )
 
 
-# --- Liquidity positions in trimtab.toml: those confirmed by the owner, amounts provided, and risk settings.
+# --- Liquidity positions in trimtab.toml: those confirmed by the owner, amounts provided, and risk
+# settings.
 
 
 LONGEST_HORIZON_S = 365 * 86_400
 
 
 class LpTable(ConfigTable):
-    """Risk settings of liquidity: annual volatility of a pair's price, and the horizon of forecasts.
+    """Risk settings of liquidity: annual volatility of a pair's price, and the horizon of
+    forecasts.
 
     `targets` are the pools in which liquidity is provided.
     """
@@ -181,7 +212,9 @@ class LpTable(ConfigTable):
 
 
 class _LpPositionTable(ConfigTable):
-    """`entry` is the amount provided, in whole coins by symbol; `volatility` replaces that of [lp] for this pair."""
+    """`entry` is the amount provided, in whole coins by symbol; `volatility` replaces that of [lp]
+    for this pair.
+    """
 
     entry: dict[str, PlainDecimal]
     entry_block: int | None = Field(default=None, ge=0)
@@ -191,7 +224,10 @@ class _LpPositionTable(ConfigTable):
     @classmethod
     def _of_two(cls, entry: dict[str, str]) -> dict[str, str]:
         if len(entry) != 2:
-            raise ValueError(f'names {len(entry)} tokens, a position has two; write entry = {{ WETH = "1.5", USDC = "4500" }}')
+            raise ValueError(
+                f'names {len(entry)} tokens, a position has two; write entry = {{ WETH = "1.5",'
+                ' USDC = "4500" }'
+            )
         return entry
 
     @field_validator("volatility")
@@ -228,7 +264,9 @@ LpPositionTable = Annotated[V2PositionTable | V3PositionTable, Field(discriminat
 
 
 def require_usable(config: Config) -> None:
-    """Raise ValueError naming the field if a position or target could not be read, valued or bounded."""
+    """Raise ValueError naming the field if a position or target could not be read, valued or
+    bounded.
+    """
     require_targets(config)
     positions = config.portfolio.positions
     if not positions:
@@ -237,30 +275,51 @@ def require_usable(config: Config) -> None:
     for number, position in enumerate(positions):
         where = f"portfolio.positions.{position.name.removeprefix('token_id ')}"
         if (position.kind, position.name) in names[:number]:
-            raise ValueError(f"{where}: {position.kind} {position.name} is given twice; each position once")
+            raise ValueError(
+                f"{where}: {position.kind} {position.name} is given twice; each position once"
+            )
         if getattr(config.venues, position.kind) is None:
             raise ValueError(f"{where}: needs [venues.{position.kind}]")
         held = [asset.symbol for asset in config.portfolio.assets]
         strange = [symbol for symbol in position.entry if symbol not in held]
         if strange:
-            raise ValueError(f"{where}.entry: {strange[0]!r} is none of the assets; add it to portfolio.assets (a target of 0% is allowed)")
+            raise ValueError(
+                f"{where}.entry: {strange[0]!r} is none of the assets; add it to portfolio.assets"
+                " (a target of 0% is allowed)"
+            )
     if config.lp is None:
-        raise ValueError('lp: missing; positions are judged by [lp] with volatility = "60%" and horizon = "30d", for example')
+        raise ValueError(
+            'lp: missing; positions are judged by [lp] with volatility = "60%" and horizon = "30d",'
+            " for example"
+        )
     if "lp_max_weight" not in config.limits.model_fields_set:
-        raise ValueError('limits.lp_max_weight: missing; positions need it: write a share such as "25%", or "off"')
+        raise ValueError(
+            'limits.lp_max_weight: missing; positions need it: write a share such as "25%", or'
+            ' "off"'
+        )
 
 
 def build_positions(config: Config, tokens: Mapping[str, Token]) -> tuple[ConfirmedPosition, ...]:
-    """Build the confirmed positions; `tokens` by symbol. Raises ConfigError for an entry finer than a token's base unit."""
+    """Build the confirmed positions; `tokens` by symbol. Raises ConfigError for an entry finer than
+    a token's base unit.
+    """
     if config.lp is None:
         return ()
-    return tuple(_liquidity_build(config, config.lp, number, tokens) for number in range(len(config.portfolio.positions)))
+    return tuple(
+        _liquidity_build(config, config.lp, number, tokens)
+        for number in range(len(config.portfolio.positions))
+    )
 
 
-def _liquidity_build(config: Config, lp: LpTable, number: int, tokens: Mapping[str, Token]) -> ConfirmedPosition:
+def _liquidity_build(
+    config: Config, lp: LpTable, number: int, tokens: Mapping[str, Token]
+) -> ConfirmedPosition:
     table = config.portfolio.positions[number]
     where = f"portfolio.positions.{table.name.removeprefix('token_id ')}.entry"
-    entry = sorted((int(tokens[symbol].address, 16), tokens[symbol], amount) for symbol, amount in table.entry.items())
+    entry = sorted(
+        (int(tokens[symbol].address, 16), tokens[symbol], amount)
+        for symbol, amount in table.entry.items()
+    )
     (_, token0, first), (_, token1, second) = entry
     return ConfirmedPosition(
         venue=table.kind,

@@ -44,11 +44,17 @@ def config_diff(before: str, after: str) -> tuple[str, ...]:
     table.
     """
     lines = difflib.unified_diff(_placed(before), _placed(after), n=0, lineterm="")
-    return tuple(f"{line[0]} {line[1:]}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
+    return tuple(
+        f"{line[0]} {line[1:]}"
+        for line in lines
+        if line[:1] in "+-" and line[:3] not in ("+++", "---")
+    )
 
 
 def is_secret(value: str) -> bool:
-    """True if a text looks like a URL, key or recovery phrase; a plain SQLite path does not count."""
+    """True if a text looks like a URL, key or recovery phrase; a plain SQLite path does not
+    count.
+    """
     if value.startswith(_PLAIN_STORE):
         value = value.removeprefix(_PLAIN_STORE)
     return any(pattern.search(value) for pattern in (_URL, _KEY, _PHRASE))
@@ -57,7 +63,10 @@ def is_secret(value: str) -> bool:
 def _cleaned(value: Any) -> Any:
     match value:
         case dict():
-            return {HIDDEN if is_secret(name) else name: _cleaned(inner) for name, inner in value.items()}
+            return {
+                HIDDEN if is_secret(name) else name: _cleaned(inner)
+                for name, inner in value.items()
+            }
         case list():
             return [_cleaned(inner) for inner in value]
         case str() if is_secret(value):
@@ -79,7 +88,10 @@ def _placed(text: str) -> list[str]:
                     walk(inner, f"{place}.{name}" if place else name)
             case list() if any(isinstance(inner, dict) for inner in value):
                 for number, inner in enumerate(value):
-                    walk(inner, f"{place}.{inner.get('symbol', number) if isinstance(inner, dict) else number}")
+                    walk(
+                        inner,
+                        f"{place}.{inner.get('symbol', number) if isinstance(inner, dict) else number}",
+                    )
             case _:
                 found.append(f"{place} = {tomlkit.item(value).as_string()}")
 
@@ -109,11 +121,21 @@ def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({type(error).__name__})", "make it a text that you may read, or remove it") from None
+        raise ConfigError(
+            f"{file}: cannot be read ({type(error).__name__})",
+            "make it a text that you may read, or remove it",
+        ) from None
     names = {*wanted}
-    found = {name: value for name, value in read.items() if (name in names or name.startswith(ENV_PREFIX)) and name not in os.environ}
+    found = {
+        name: value
+        for name, value in read.items()
+        if (name in names or name.startswith(ENV_PREFIX)) and name not in os.environ
+    }
     if found and mode & 0o077:
-        raise ConfigError(f"{file}: others can read or change it (mode {mode & 0o777:04o}), and it holds secrets", f"run: chmod 600 {file}")
+        raise ConfigError(
+            f"{file}: others can read or change it (mode {mode & 0o777:04o}), and it holds secrets",
+            f"run: chmod 600 {file}",
+        )
     if found:
         require_private(file, ENV_FILE)
     os.environ.update(found)
@@ -139,12 +161,18 @@ def _lines(file: Path, lines: Any) -> Iterator[tuple[str, str]]:
 
     for binding in parse_stream(lines):
         if binding.error or (binding.key is not None and binding.value is None):
-            raise ConfigError(f"{file}: line {binding.original.line} is not NAME=VALUE", "correct it, or put a # before it")
+            raise ConfigError(
+                f"{file}: line {binding.original.line} is not NAME=VALUE",
+                "correct it, or put a # before it",
+            )
         if binding.key is not None and binding.value is not None:
             yield binding.key, binding.value
 
 
-NO_CONFIG = "write one with: trimtab init; or, to try it out on a local chain: trimtab localchain --write-config trimtab.toml"
+NO_CONFIG = (
+    "write one with: trimtab init; or, to try it out on a local chain: trimtab localchain"
+    " --write-config trimtab.toml"
+)
 """Remedy for a missing config."""
 PAPER_FILE = "paper.db"
 """Store file of paper trading, beside the live store."""
@@ -180,7 +208,10 @@ class LoadedConfig:
             return url
         live = Path(url.removeprefix(prefix))
         if live.name == PAPER_FILE:
-            raise ConfigError(f"store.url: {PAPER_FILE} is reserved for paper books", "name it otherwise, such as trimtab.db")
+            raise ConfigError(
+                f"store.url: {PAPER_FILE} is reserved for paper books",
+                "name it otherwise, such as trimtab.db",
+            )
         return prefix + str(live.with_name(PAPER_FILE)) if self.paper else url
 
     @property
@@ -213,7 +244,10 @@ def _values(text: str, origin: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{origin}: not valid TOML: {error}", "correct it there; trimtab init writes one that is valid") from None
+        raise ConfigError(
+            f"{origin}: not valid TOML: {error}",
+            "correct it there; trimtab init writes one that is valid",
+        ) from None
 
 
 def _checked(data: dict[str, Any], origin: str) -> Config:
@@ -221,9 +255,12 @@ def _checked(data: dict[str, Any], origin: str) -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(
-            f"{origin}: " + "; ".join(describe_errors(error, data, Config)), "correct these keys, then trimtab doctor"
+            f"{origin}: " + "; ".join(describe_errors(error, data, Config)),
+            "correct these keys, then trimtab doctor",
         ) from None
-    bands = {asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None}
+    bands = {
+        asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None
+    }
     rules.validate_policy(build_policy(config), bands)
     build_split(config)
     return config
@@ -250,7 +287,9 @@ def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) ->
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}", "name a file of text that you may read") from None
+        raise ConfigError(
+            f"{file}: cannot be read: {error}", "name a file of text that you may read"
+        ) from None
     return load_config_text(text, file.resolve(), str(file), guarded=guarded)
 
 
@@ -260,7 +299,9 @@ def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True
     Loads .env beside the file first, unless `guarded` is false.
     """
     values = _values(text, origin)
-    found = LoadedConfig(_checked(values, origin), path, hashlib.sha256(text.encode()).hexdigest(), values)
+    found = LoadedConfig(
+        _checked(values, origin), path, hashlib.sha256(text.encode()).hexdigest(), values
+    )
     if guarded:
         load_env_file(path.parent, referenced_env_variables(values))
     return found
@@ -287,4 +328,7 @@ def key_source(loaded: LoadedConfig) -> keys.KeySource:
         return keys.TestAccountKey(wallet.test_account)
     if wallet.prompt:
         return keys.KeyPrompt()
-    raise ConfigError("wallet: no key source, so nothing can be signed", "set keystore, keyring, key_env or prompt = true")
+    raise ConfigError(
+        "wallet: no key source, so nothing can be signed",
+        "set keystore, keyring, key_env or prompt = true",
+    )

@@ -1,4 +1,6 @@
-"""Conditional orders and execution style in trimtab.toml: entry, stop loss, take profit, trailing stop; [execution] in time."""
+"""Conditional orders and execution style in trimtab.toml: entry, stop loss, take profit, trailing
+stop; [execution] in time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from agent.config.fields import ConfigTable, Duration, Share, ShareOrOff
 from agent.config.triggers import is_zone
-from agent.model import PORTFOLIO, Asset, ExecutionPace, ExecutionStyle, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
+from agent.model import (
+    PORTFOLIO,
+    Asset,
+    ExecutionPace,
+    ExecutionStyle,
+    OrderKind,
+    OrdersConfig,
+    OrderTerms,
+    WeightReallocation,
+)
 from agent.units import BPS, Token
 
 if TYPE_CHECKING:
@@ -27,29 +38,39 @@ _LEVEL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%|bps)?")
 
 @dataclass(frozen=True, slots=True)
 class OrderLevel:
-    """A level as written: a price in whole coins of the numeraire per whole token, or a share in bps."""
+    """A level as written: a price in whole coins of the numeraire per whole token, or a share in
+    bps.
+    """
 
     price: Fraction | None
     share_bps: int | None
 
 
 def parse_level(value: object) -> OrderLevel:
-    """Parse a price or share: "1500" and 1500 are prices, "10%" and "1000bps" are shares. A bare number below 1 is ambiguous.
+    """Parse a price or share: "1500" and 1500 are prices, "10%" and "1000bps" are shares. A bare
+    number below 1 is ambiguous.
 
     Raises ValueError.
     """
     if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
         if value < 1:
             raise ValueError(
-                f'{value!r} may be a price or a share; write a price in quotes such as "{value!r}", or a distance such as "10%"'
+                f'{value!r} may be a price or a share; write a price in quotes such as "{value!r}",'
+                ' or a distance such as "10%"'
             )
         return OrderLevel(Fraction(Decimal(repr(value))), None)
     match = _LEVEL.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f'{value!r} is not a level; write a price in the numeraire such as "1500", or a distance such as "10%"')
+        raise ValueError(
+            f'{value!r} is not a level; write a price in the numeraire such as "1500", or a'
+            ' distance such as "10%"'
+        )
     number = Fraction(Decimal(match[1]))
     if number == 0:
-        raise ValueError(f'{value!r}: at zero it can never act; write a price above zero, or a distance such as "10%"')
+        raise ValueError(
+            f"{value!r}: at zero it can never act; write a price above zero, or a distance such as"
+            ' "10%"'
+        )
     if match[2] is None:
         return OrderLevel(number, None)
     bps = number * (100 if match[2] == "%" else 1)
@@ -100,23 +121,36 @@ def require_orders(portfolio: PortfolioTable) -> None:
     for kind, level in _levels(table):
         where = f"portfolio.orders.{kind.value}"
         if level.share_bps is None:
-            raise ValueError(f'{where}: a price does not fit the portfolio, whose total deposits change; write a share such as "20%"')
+            raise ValueError(
+                f"{where}: a price does not fit the portfolio, whose total deposits change; write a"
+                ' share such as "20%"'
+            )
         _require(where, kind, level, table.hysteresis)
     for asset in portfolio.assets:
         for kind, level in _levels(asset):
             where = f"portfolio.assets.{asset.symbol}.{kind.value}"
             if asset.symbol == portfolio.numeraire:
-                raise ValueError(f"{where}: {asset.symbol} is the numeraire, whose price is always 1; remove it")
+                raise ValueError(
+                    f"{where}: {asset.symbol} is the numeraire, whose price is always 1; remove it"
+                )
             _require(where, kind, level, table.hysteresis)
         _require_order(asset)
 
 
 def price_level_notes(portfolio: PortfolioTable) -> dict[str, str]:
     """Notes on levels written as coins, by symbol and kind, in case a share was meant."""
-    found = [(asset.symbol, kind, level.price) for asset in portfolio.assets for kind, level in _levels(asset) if level.price is not None]
+    found = [
+        (asset.symbol, kind, level.price)
+        for asset in portfolio.assets
+        for kind, level in _levels(asset)
+        if level.price is not None
+    ]
     return {
-        f"{symbol} {kind.value}": f"{(number := _plain(price))} is a {'distance' if kind is OrderKind.TRAILING_STOP else 'price'} in "
-        f'{portfolio.numeraire}; a share is written "{number}%"'
+        f"{symbol} {kind.value}": (
+            f"{(number := _plain(price))} is a"
+            f" {'distance' if kind is OrderKind.TRAILING_STOP else 'price'} in "
+            f'{portfolio.numeraire}; a share is written "{number}%"'
+        )
         for symbol, kind, price in found
     }
 
@@ -126,29 +160,52 @@ def _plain(price: Fraction) -> str:
 
 
 def require_strategy_orders(config: Config) -> None:
-    """Raise ValueError for orders that strategies cannot follow: their books support exits into the numeraire alone."""
+    """Raise ValueError for orders that strategies cannot follow: their books support exits into the
+    numeraire alone.
+    """
     portfolio = config.portfolio
     if not config.strategies:
         return
     entered = next((asset.symbol for asset in portfolio.assets if asset.entry is not None), None)
     if entered is not None:
         raise ValueError(
-            f"portfolio.assets.{entered}.entry: strategies buy each by its own wish, which no entry holds back; leave either out"
+            f"portfolio.assets.{entered}.entry: strategies buy each by its own wish, which no entry"
+            " holds back; leave either out"
         )
     if portfolio.orders is not None and portfolio.orders.absent != "cash":
-        raise ValueError('portfolio.orders.absent: with strategies the weight of a sold asset stays in the numeraire; write "cash"')
+        raise ValueError(
+            "portfolio.orders.absent: with strategies the weight of a sold asset stays in the"
+            ' numeraire; write "cash"'
+        )
 
 
-def build_orders(portfolio: PortfolioTable, assets: Iterable[Asset], numeraire: Token) -> OrdersConfig:
+def build_orders(
+    portfolio: PortfolioTable, assets: Iterable[Asset], numeraire: Token
+) -> OrdersConfig:
     """Build the orders in exact units, by token address."""
-    table, tokens = portfolio.orders or OrdersTable(), {asset.token.symbol: asset.token for asset in assets}
+    table, tokens = (
+        portfolio.orders or OrdersTable(),
+        {asset.token.symbol: asset.token for asset in assets},
+    )
     terms = [OrderTerms(PORTFOLIO, kind, None, level.share_bps) for kind, level in _levels(table)]
     for asset in portfolio.assets:
         token = tokens[asset.symbol]
         unit = Fraction(10) ** (numeraire.decimals - token.decimals)
         for kind, level in _levels(asset):
-            terms.append(OrderTerms(token.address, kind, None if level.price is None else level.price * unit, level.share_bps))
-    return OrdersConfig(tuple(terms), WeightReallocation(table.absent), table.hysteresis, table.entry_above_price == "refuse")
+            terms.append(
+                OrderTerms(
+                    token.address,
+                    kind,
+                    None if level.price is None else level.price * unit,
+                    level.share_bps,
+                )
+            )
+    return OrdersConfig(
+        tuple(terms),
+        WeightReallocation(table.absent),
+        table.hysteresis,
+        table.entry_above_price == "refuse",
+    )
 
 
 def _levels(table: ExitKeys) -> list[tuple[OrderKind, OrderLevel]]:
@@ -161,23 +218,34 @@ def _require(where: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int
     if bps is None:
         return
     if kind is not OrderKind.TAKE_PROFIT and bps >= BPS:
-        raise ValueError(f"{where}: {bps / 100:g}% below is at or below zero, so that it can never act; write less than 100%")
+        raise ValueError(
+            f"{where}: {bps / 100:g}% below is at or below zero, so that it can never act; write"
+            " less than 100%"
+        )
     if kind is not OrderKind.ENTRY and bps <= hysteresis_bps:
         raise ValueError(
-            f"{where}: {bps / 100:g}% is within portfolio.orders.hysteresis of {hysteresis_bps / 100:g}%, so that it could never be armed; "
-            "write more, or lower the hysteresis"
+            f"{where}: {bps / 100:g}% is within portfolio.orders.hysteresis of"
+            f" {hysteresis_bps / 100:g}%, so that it could never be armed; write more, or lower the"
+            " hysteresis"
         )
 
 
 def _require_order(asset: AssetTable) -> None:
     """Require stop below entry and profit, and profit above entry, as far as all are prices."""
-    stop, entry, profit = ((level.price if level is not None else None) for level in (asset.stop_loss, asset.entry, asset.take_profit))
-    pairs = (("stop_loss", stop, "entry", entry), ("stop_loss", stop, "take_profit", profit), ("entry", entry, "take_profit", profit))
+    stop, entry, profit = (
+        (level.price if level is not None else None)
+        for level in (asset.stop_loss, asset.entry, asset.take_profit)
+    )
+    pairs = (
+        ("stop_loss", stop, "entry", entry),
+        ("stop_loss", stop, "take_profit", profit),
+        ("entry", entry, "take_profit", profit),
+    )
     for low_name, low, high_name, high in pairs:
         if low is not None and high is not None and low >= high:
             raise ValueError(
-                f"portfolio.assets.{asset.symbol}.{low_name}: {float(low):g} is not below {high_name} {float(high):g}; "
-                f"lower {low_name} or raise {high_name}"
+                f"portfolio.assets.{asset.symbol}.{low_name}: {float(low):g} is not below"
+                f" {high_name} {float(high):g}; lower {low_name} or raise {high_name}"
             )
 
 
@@ -191,7 +259,15 @@ MOST_SIZE_BPS, MOST_TIME_BPS = 5_000, 9_000
 MOST_OFF_BPS = 2_000
 STYLE_KEYS = {
     "market": (),
-    "rounds": ("max_rounds", "interval", "recovery", "waiting_cost", "size_jitter", "time_jitter", "budget"),
+    "rounds": (
+        "max_rounds",
+        "interval",
+        "recovery",
+        "waiting_cost",
+        "size_jitter",
+        "time_jitter",
+        "budget",
+    ),
     "twap": ("max_rounds", "over", "size_jitter", "time_jitter", "budget"),
     "limit": ("limit", "patience"),
 }
@@ -227,7 +303,8 @@ def _hourly(value: object) -> Fraction | str:
         found = percent * 100
     if found is None or found < 0:
         raise ValueError(
-            f'{value!r} is not a cost per hour; write the cost of one hour as a share of the remainder, such as 0.5bps, or "zone"'
+            f"{value!r} is not a cost per hour; write the cost of one hour as a share of the"
+            ' remainder, such as 0.5bps, or "zone"'
         )
     return found
 
@@ -239,7 +316,10 @@ def _signed_bps(value: object) -> int:
     if found is None and (percent := _number(plain, "%")) is not None:
         found = percent * 100
     if found is None or found.denominator != 1:
-        raise ValueError(f'{value!r} is not a share; write how much worse than at the start it may be, such as "0.2%", or better: "-0.5%"')
+        raise ValueError(
+            f"{value!r} is not a share; write how much worse than at the start it may be, such as"
+            ' "0.2%", or better: "-0.5%"'
+        )
     return int(found)
 
 
@@ -248,7 +328,9 @@ SignedBps = Annotated[int, BeforeValidator(_signed_bps)]
 
 
 class PaceTable(ConfigTable):
-    """Keys of an execution style; `budget`, `size_jitter` and `time_jitter` may be "off". See docs/gradual-execution.md."""
+    """Keys of an execution style; `budget`, `size_jitter` and `time_jitter` may be "off". See
+    docs/gradual-execution.md.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -270,20 +352,42 @@ def require_pace(config: Config) -> None:
     table = config.execution
     missing = [key for key in STYLE_KEYS[table.style] if key not in table.model_fields_set]
     if missing:
-        raise ValueError(f"execution.{missing[0]}: missing; style = {table.style!r} needs it, for example {EXAMPLES[missing[0]]}")
+        raise ValueError(
+            f"execution.{missing[0]}: missing; style = {table.style!r} needs it, for example"
+            f" {EXAMPLES[missing[0]]}"
+        )
     for key in ("interval", "recovery", "over", "patience"):
         seconds = getattr(table, key)
         if seconds is not None and not SHORTEST_S <= seconds <= LONGEST_S:
-            raise ValueError(f"execution.{key}: {seconds} s is not between {SHORTEST_S}s and 28d; write for example {EXAMPLES[key]}")
+            raise ValueError(
+                f"execution.{key}: {seconds} s is not between {SHORTEST_S}s and 28d; write for"
+                f" example {EXAMPLES[key]}"
+            )
     for key, most in (("size_jitter", MOST_SIZE_BPS), ("time_jitter", MOST_TIME_BPS)):
         if (getattr(table, key) or 0) > most:
-            raise ValueError(f"execution.{key}: more than {most // 100}% would make empty slices; write for example {EXAMPLES[key]}")
-    if table.over is not None and table.max_rounds is not None and table.over < table.max_rounds * SHORTEST_S:
-        raise ValueError(f"execution.over: too short for {table.max_rounds} slices; write at least {table.max_rounds * SHORTEST_S}s")
+            raise ValueError(
+                f"execution.{key}: more than {most // 100}% would make empty slices; write for"
+                f" example {EXAMPLES[key]}"
+            )
+    if (
+        table.over is not None
+        and table.max_rounds is not None
+        and table.over < table.max_rounds * SHORTEST_S
+    ):
+        raise ValueError(
+            f"execution.over: too short for {table.max_rounds} slices; write at least"
+            f" {table.max_rounds * SHORTEST_S}s"
+        )
     if table.limit is not None and abs(table.limit) > MOST_OFF_BPS:
-        raise ValueError(f"execution.limit: beyond {MOST_OFF_BPS // 100}% of the price at the start; write for example {EXAMPLES['limit']}")
+        raise ValueError(
+            f"execution.limit: beyond {MOST_OFF_BPS // 100}% of the price at the start; write for"
+            f" example {EXAMPLES['limit']}"
+        )
     if table.waiting_cost == ZONE and not is_zone(config.policy.trigger):
-        raise ValueError('execution.waiting_cost: "zone" needs a trigger of that kind; write what an hour costs, such as "0.5bps"')
+        raise ValueError(
+            'execution.waiting_cost: "zone" needs a trigger of that kind; write what an hour costs,'
+            ' such as "0.5bps"'
+        )
 
 
 def build_pace(config: Config) -> ExecutionPace:

@@ -1,4 +1,6 @@
-"""Network presets: venues, wrapped native coin, common tokens with USD feeds. Tests compare the addresses with @uniswap/sdk-core."""
+"""Network presets: venues, wrapped native coin, common tokens with USD feeds. Tests compare the
+addresses with @uniswap/sdk-core.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PresetToken:
-    """A token and its Chainlink USD feed. A wrapped coin has the feed of the coin, which does not see a broken wrap."""
+    """A token and its Chainlink USD feed. A wrapped coin has the feed of the coin, which does not
+    see a broken wrap.
+    """
 
     symbol: str
     address: str
@@ -42,13 +46,48 @@ ETHEREUM = Preset(
     v3_quoter_v1="0xb27308f9F90D607463bb33eA1BeBb41C27CE5AB6",
     v3_position_manager="0xC36442b4a4522E871399CD717aBDD847Ab11FE88",
     tokens=(
-        PresetToken("WETH", "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2", 18, "0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419"),
-        PresetToken("WBTC", "0x2260FAC5E5542a773Aa44fBCfeDf7C193bc2C599", 8, "0xF4030086522a5bEEa4988F8cA5B36dbC97BeE88c"),
-        PresetToken("USDC", "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", 6, "0x8fFfFfd4AfB6115b954Bd326cbe7B4BA576818f6"),
-        PresetToken("USDT", "0xdAC17F958D2ee523a2206206994597C13D831ec7", 6, "0x3E7d1eAB13ad0104d2750B8863b489D65364e32D"),
-        PresetToken("DAI", "0x6B175474E89094C44Da98b954EedeAC495271d0F", 18, "0xAed0c38402a5d19df6E4c03F4E2DceD6e29c1ee9"),
-        PresetToken("LINK", "0x514910771AF9Ca656af840dff83E8264EcF986CA", 18, "0x2c1d072e956AFFC0D435Cb7AC38EF18d24d9127c"),
-        PresetToken("AAVE", "0x7Fc66500c84A76Ad7e9c93437bFc5Ac33E2DDaE9", 18, "0x547a514d5e3769680Ce22B2361c10Ea13619e8a9"),
+        PresetToken(
+            "WETH",
+            "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2",
+            18,
+            "0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419",
+        ),
+        PresetToken(
+            "WBTC",
+            "0x2260FAC5E5542a773Aa44fBCfeDf7C193bc2C599",
+            8,
+            "0xF4030086522a5bEEa4988F8cA5B36dbC97BeE88c",
+        ),
+        PresetToken(
+            "USDC",
+            "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48",
+            6,
+            "0x8fFfFfd4AfB6115b954Bd326cbe7B4BA576818f6",
+        ),
+        PresetToken(
+            "USDT",
+            "0xdAC17F958D2ee523a2206206994597C13D831ec7",
+            6,
+            "0x3E7d1eAB13ad0104d2750B8863b489D65364e32D",
+        ),
+        PresetToken(
+            "DAI",
+            "0x6B175474E89094C44Da98b954EedeAC495271d0F",
+            18,
+            "0xAed0c38402a5d19df6E4c03F4E2DceD6e29c1ee9",
+        ),
+        PresetToken(
+            "LINK",
+            "0x514910771AF9Ca656af840dff83E8264EcF986CA",
+            18,
+            "0x2c1d072e956AFFC0D435Cb7AC38EF18d24d9127c",
+        ),
+        PresetToken(
+            "AAVE",
+            "0x7Fc66500c84A76Ad7e9c93437bFc5Ac33E2DDaE9",
+            18,
+            "0x547a514d5e3769680Ce22B2361c10Ea13619e8a9",
+        ),
     ),
 )
 
@@ -59,5 +98,6 @@ SEQUENCER_FEEDS = {
     8453: "0xBCF85224fc0756B9Fa45aA7892530B47e10b6433",
     42161: "0xFdB631F5EE196F0ed6FAa767959853A9F217697D",
 }
-"""Chainlink's uptime feed of the sequencer by chain id: OP Mainnet, Base, Arbitrum One (docs.chain.link, L2 sequencer feeds)."""
+"""Chainlink's uptime feed of the sequencer by chain id: OP Mainnet, Base, Arbitrum One
+(docs.chain.link, L2 sequencer feeds)."""
 SEQUENCER_GRACE = "1h"

@@ -101,17 +101,36 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
     raw = tomllib.loads(loaded.path.read_text(encoding="utf-8"))
     portfolio = raw["portfolio"]
     found: dict[str, Any] = {
-        "profile": {"format": FORMAT, "chain_id": raw["chain"]["chain_id"], "numeraire": portfolio["numeraire"]},
-        "assets": [{key: asset[key] for key in ASSET_KEYS if key in asset} for asset in portfolio["assets"]],
+        "profile": {
+            "format": FORMAT,
+            "chain_id": raw["chain"]["chain_id"],
+            "numeraire": portfolio["numeraire"],
+        },
+        "assets": [
+            {key: asset[key] for key in ASSET_KEYS if key in asset} for asset in portfolio["assets"]
+        ],
         "policy": {key: raw["policy"][key] for key in POLICY_KEYS if key in raw["policy"]},
         "limits": {key: value for key, value in raw["limits"].items() if key in LIMITS},
     }
     if "weights" in portfolio:
-        found["weights"] = {key: value for key, value in portfolio["weights"].items() if key not in FILES}
-    secret = next((place for place, value in _leaf_values(found, "") if isinstance(value, str) and is_secret(value)), None)
+        found["weights"] = {
+            key: value for key, value in portfolio["weights"].items() if key not in FILES
+        }
+    secret = next(
+        (
+            place
+            for place, value in _leaf_values(found, "")
+            if isinstance(value, str) and is_secret(value)
+        ),
+        None,
+    )
     if secret is not None:
-        raise ConfigError(f"{secret}: looks like a secret, so no profile was written", "correct the config first")
-    kept = {name for name in ("strategies", "split") if raw.get(name)} | ({"lp.targets"} if raw.get("lp", {}).get("targets") else set())
+        raise ConfigError(
+            f"{secret}: looks like a secret, so no profile was written", "correct the config first"
+        )
+    kept = {name for name in ("strategies", "split") if raw.get(name)} | (
+        {"lp.targets"} if raw.get("lp", {}).get("targets") else set()
+    )
     kept |= {f"limits.{name}" for name in raw["limits"] if name not in LIMITS}
     kept |= {f"portfolio.{name}" for name in ("orders", "positions") if portfolio.get(name)}
     kept |= {f"portfolio.weights.{name}" for name in FILES if name in portfolio.get("weights", {})}
@@ -128,13 +147,20 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
     try:
         data = path.read_bytes()
         if len(data) > LARGEST:
-            raise ConfigError(f"{path}: larger than {LARGEST} bytes, which no profile is", "use another file")
+            raise ConfigError(
+                f"{path}: larger than {LARGEST} bytes, which no profile is", "use another file"
+            )
         raw = tomllib.loads(data.decode())
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a profile: {error}", "give a file that trimtab export-profile wrote") from None
+        raise ConfigError(
+            f"{path}: not a profile: {error}", "give a file that trimtab export-profile wrote"
+        ) from None
     digest = hashlib.sha256(data).hexdigest()
     if pinned is not None and pinned.lower().removeprefix("0x") != digest:
-        raise ConfigError(f"{path}: its SHA-256 is {digest}, pinned is {pinned.lower()}", "find out who changed it before you use it")
+        raise ConfigError(
+            f"{path}: its SHA-256 is {digest}, pinned is {pinned.lower()}",
+            "find out who changed it before you use it",
+        )
     _refuse_foreign(raw, str(path))
     found: list[str] = []
     try:
@@ -147,14 +173,17 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
         except ValidationError as error:
             found = [f"limits.{line}" for line in describe_errors(error, table.limits, LimitsTable)]
     if found:
-        raise ConfigError(f"{path}: {'; '.join(found)}", "give a file that trimtab export-profile wrote")
+        raise ConfigError(
+            f"{path}: {'; '.join(found)}", "give a file that trimtab export-profile wrote"
+        )
     symbols = [asset.symbol for asset in table.assets]
     if twice := [symbol for symbol in symbols if symbols.count(symbol) > 1]:
         raise ConfigError(f"{path}: assets: symbol {twice[0]!r} is given twice; each token once")
     chain_id = loaded.config.chain.chain_id
     if table.profile.chain_id != chain_id:
         raise ConfigError(
-            f"{path}: profile.chain_id: it is of chain {table.profile.chain_id}, your config of chain {chain_id}",
+            f"{path}: profile.chain_id: it is of chain {table.profile.chain_id}, your config of"
+            f" chain {chain_id}",
             "use a profile of your chain: the same names are other tokens elsewhere",
         )
     return Profile(table, raw, digest, str(path))
@@ -173,7 +202,8 @@ def _refuse_foreign(raw: Mapping[str, Any], origin: str) -> None:
     if found:
         raise ConfigError(
             f"{origin}: a profile may not carry {', '.join(found[:50])}",
-            "remove them: a profile has weights, triggers and limits, and nothing that decides where money goes",
+            "remove them: a profile has weights, triggers and limits, and nothing that decides"
+            " where money goes",
         )
 
 
@@ -187,7 +217,11 @@ def _foreign(raw: Mapping[str, Any]) -> Iterator[str]:
     yield from _others(raw.get("profile"), "profile", tuple(ProfileHeaderTable.model_fields))
     yield from _others(raw.get("policy"), "policy", POLICY_KEYS)
     yield from _others(raw.get("limits"), "limits", tuple(LIMITS))
-    yield from _others(raw.get("weights"), "weights", tuple(name for name in WeightsTable.model_fields if name not in FILES))
+    yield from _others(
+        raw.get("weights"),
+        "weights",
+        tuple(name for name in WeightsTable.model_fields if name not in FILES),
+    )
 
 
 def _others(table: Any, name: str, known: tuple[str, ...]) -> Iterator[str]:
@@ -221,12 +255,20 @@ class ResolvedToken:
     source: str
 
 
-def resolve_token(symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str) -> ResolvedToken:
+def resolve_token(
+    symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str
+) -> ResolvedToken:
     """Return the token of that symbol. Raises ConfigError if it is unknown, ambiguous, or resembles
     another known symbol.
     """
     own = [
-        TemplateAsset(one.symbol, NATIVE if isinstance(one, AssetTable) and one.native else one.address, "", one.feed, one.decimals)
+        TemplateAsset(
+            one.symbol,
+            NATIVE if isinstance(one, AssetTable) and one.native else one.address,
+            "",
+            one.feed,
+            one.decimals,
+        )
         for one in config.portfolio.listed
     ]
     preset = known_tokens(config.chain.chain_id)
@@ -234,18 +276,30 @@ def resolve_token(symbol: str, config: Config, listed: Sequence[TemplateAsset], 
     mine = next((token for token in own if token.symbol == symbol), None)
     if mine is not None:
         return ResolvedToken(symbol, mine.address, mine.decimals, mine.feed, "config")
-    found = {token.address: token for token in reversed((*preset, *listed)) if token.symbol == symbol}
+    found = {
+        token.address: token for token in reversed((*preset, *listed)) if token.symbol == symbol
+    }
     refuse_look_alike(symbol, next(iter(found), None), (*own, *preset), listed, field)
     if safe_label(symbol, "") == "":
         raise ConfigError(f"{field}: {symbol!r} is no symbol", "up to 16 letters, digits, . _ -")
     if not found:
-        raise ConfigError(f"{field}: {symbol!r} is known neither to your config nor to this network", "give a --token-list that has it")
+        raise ConfigError(
+            f"{field}: {symbol!r} is known neither to your config nor to this network",
+            "give a --token-list that has it",
+        )
     if len(found) > 1:
         raise ConfigError(
-            f"{field}: {symbol!r} means several tokens: {', '.join(sorted(found))}", "add the one you mean to your config first"
+            f"{field}: {symbol!r} means several tokens: {', '.join(sorted(found))}",
+            "add the one you mean to your config first",
         )
     token = next(iter(found.values()))
-    return ResolvedToken(symbol, token.address, token.decimals, token.feed, "preset" if token in preset else "token list")
+    return ResolvedToken(
+        symbol,
+        token.address,
+        token.decimals,
+        token.feed,
+        "preset" if token in preset else "token list",
+    )
 
 
 def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
@@ -253,9 +307,14 @@ def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
     preset = next((one for one in PRESETS.values() if one.chain_id == chain_id), None)
     if preset is None:
         return ()
-    tokens = [TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals) for token in preset.tokens]
+    tokens = [
+        TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
+        for token in preset.tokens
+    ]
     wrapped = next(token for token in tokens if token.address == preset.wrapped_native)
-    coin = TemplateAsset(wrapped.symbol.removeprefix("W"), NATIVE, "", wrapped.feed, wrapped.decimals)
+    coin = TemplateAsset(
+        wrapped.symbol.removeprefix("W"), NATIVE, "", wrapped.feed, wrapped.decimals
+    )
     return (*tokens, coin)
 
 
@@ -266,7 +325,12 @@ OFF = "off"
 
 
 def merge_profile(
-    text: str, config: Config, profile: Profile, tokens: Sequence[ResolvedToken], limits: Mapping[str, object], sell_others: bool = False
+    text: str,
+    config: Config,
+    profile: Profile,
+    tokens: Sequence[ResolvedToken],
+    limits: Mapping[str, object],
+    sell_others: bool = False,
 ) -> str:
     """Merge the profile into the config's `text`, which parses as `config`.
 
@@ -276,7 +340,10 @@ def merge_profile(
     """
     document: Any = tomlkit.parse(text)
     portfolio, wrapped = document["portfolio"], config.chain.wrapped_native
-    assets, wanted = portfolio["assets"], dict(zip((token.symbol for token in tokens), profile.raw["assets"], strict=True))
+    assets, wanted = (
+        portfolio["assets"],
+        dict(zip((token.symbol for token in tokens), profile.raw["assets"], strict=True)),
+    )
     for number in reversed(range(len(assets))):
         symbol = str(assets[number]["symbol"])
         if symbol not in wanted and (sell_others or symbol == portfolio["numeraire"]):
@@ -311,7 +378,12 @@ def _share(asset: Any, written: Mapping[str, Any]) -> None:
 def _table(token: ResolvedToken, reserve: bool = True) -> Any:
     """A token as a table of the config; its holdings count from here on."""
     made = tomlkit.table()
-    for key, value in (("symbol", token.symbol), ("address", token.address), ("decimals", token.decimals), ("feed", token.feed)):
+    for key, value in (
+        ("symbol", token.symbol),
+        ("address", token.address),
+        ("decimals", token.decimals),
+        ("feed", token.feed),
+    ):
         if value is not None:
             made[key] = value
     if reserve:
@@ -328,7 +400,9 @@ def _hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None
     for number in reversed(range(len(hubs))):
         if str(hubs[number]["address"]).lower() in held:
             del hubs[number]
-    if wrapped is not None and wrapped.address.lower() not in {str(hub["address"]).lower() for hub in hubs}:
+    if wrapped is not None and wrapped.address.lower() not in {
+        str(hub["address"]).lower() for hub in hubs
+    }:
         if "hubs" not in portfolio:
             portfolio["hubs"] = tomlkit.aot()
         portfolio["hubs"].append(_table(wrapped, reserve=False))
@@ -337,10 +411,16 @@ def _hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None
 
 
 def _wrapped(config: Config, wrapped: str) -> ResolvedToken:
-    own = [one for one in config.portfolio.listed if one.address == wrapped and not getattr(one, "native", False)]
+    own = [
+        one
+        for one in config.portfolio.listed
+        if one.address == wrapped and not getattr(one, "native", False)
+    ]
     if own:
         return ResolvedToken(own[0].symbol, wrapped, own[0].decimals, own[0].feed, "config")
-    preset = next((one for one in known_tokens(config.chain.chain_id) if one.address == wrapped), None)
+    preset = next(
+        (one for one in known_tokens(config.chain.chain_id) if one.address == wrapped), None
+    )
     if preset is None:
         raise ConfigError(
             "portfolio.hubs: without the native coin among the assets gas has no price",
@@ -352,7 +432,11 @@ def _wrapped(config: Config, wrapped: str) -> ResolvedToken:
 def _weights(portfolio: Any, profile: Profile) -> None:
     """The allocator of the profile, with our own files if it is of the same kind as ours."""
     before, after = portfolio.get("weights", {}), profile.raw.get("weights")
-    files = {key: before[key] for key in FILES if after and key in before and before.get("kind") == after.get("kind")}
+    files = {
+        key: before[key]
+        for key in FILES
+        if after and key in before and before.get("kind") == after.get("kind")
+    }
     portfolio.pop("weights", None)
     if after is not None:
         made = tomlkit.table()

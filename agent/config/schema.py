@@ -1,4 +1,6 @@
-"""The keys of trimtab.toml as pydantic models: unknown keys are refused, values that decide money have no default."""
+"""The keys of trimtab.toml as pydantic models: unknown keys are refused, values that decide money
+have no default.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,14 @@ from agent.config.fields import (
 )
 from agent.config.limits import LimitsTable, require_accepted, require_max_weight
 from agent.config.liquidity import LpPositionTable, LpTable, require_usable
-from agent.config.orders import OrderKeys, OrdersTable, PaceTable, require_orders, require_pace, require_strategy_orders
+from agent.config.orders import (
+    OrderKeys,
+    OrdersTable,
+    PaceTable,
+    require_orders,
+    require_pace,
+    require_strategy_orders,
+)
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.triggers import Band, RiskTable, TriggerTable, require_zone
@@ -40,7 +49,8 @@ if TYPE_CHECKING:
     from agent.config.load import LoadedConfig
 
 
-# --- The keys of [chain] and [[chain.rpc]]: which chain, which endpoints, how many of their operators must agree.
+# --- The keys of [chain] and [[chain.rpc]]: which chain, which endpoints, how many of their
+# operators must agree.
 
 
 LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537})
@@ -49,7 +59,9 @@ LONGEST_TIMEOUT_S = 60
 
 
 class RpcTable(ConfigTable):
-    """One endpoint. Endpoints of one operator count once for the quorum. The URL is a secret. `timeout` bounds one request."""
+    """One endpoint. Endpoints of one operator count once for the quorum. The URL is a secret.
+    `timeout` bounds one request.
+    """
 
     operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
     url: SecretStr | None = None
@@ -61,7 +73,10 @@ class RpcTable(ConfigTable):
         if (self.url is None) == (self.url_env is None):
             raise ValueError("give exactly one of url and url_env")
         if not 0 < self.timeout <= LONGEST_TIMEOUT_S:
-            raise ValueError(f"timeout: {self.timeout}s; a request is waited for from 1s to {LONGEST_TIMEOUT_S}s, write for example 10s")
+            raise ValueError(
+                f"timeout: {self.timeout}s; a request is waited for from 1s to"
+                f" {LONGEST_TIMEOUT_S}s, write for example 10s"
+            )
         return self
 
     def resolve(self) -> str:
@@ -71,7 +86,8 @@ class RpcTable(ConfigTable):
         value = os.environ.get(self.url_env or "")
         if not value:
             raise ConfigError(
-                f"chain.rpc.url_env: environment variable {self.url_env} is not set", "export it, or put it into .env beside the config"
+                f"chain.rpc.url_env: environment variable {self.url_env} is not set",
+                "export it, or put it into .env beside the config",
             )
         return value
 
@@ -100,11 +116,14 @@ class ChainTable(ConfigTable):
             return self
         if self.quorum < self._least:
             raise ValueError(
-                f"quorum: {self.quorum} is fewer than the {self._least} operators that must agree here; write more, or name the one "
-                "that may decide alone in single_operator"
+                f"quorum: {self.quorum} is fewer than the {self._least} operators that must agree"
+                " here; write more, or name the one that may decide alone in single_operator"
             )
         if self.quorum > (known := len({endpoint.operator for endpoint in self.rpc})):
-            raise ValueError(f"quorum: {self.quorum} operators must agree, [[chain.rpc]] names {known}; add endpoints, or write less")
+            raise ValueError(
+                f"quorum: {self.quorum} operators must agree, [[chain.rpc]] names {known}; add"
+                " endpoints, or write less"
+            )
         return self
 
     @property
@@ -163,7 +182,10 @@ class VenuesTable(ConfigTable):
         simulated = sorted(POOL_KINDS.keys() - cls.model_fields.keys())
         named = [kind for kind in simulated if isinstance(data, dict) and kind in data]
         if named:
-            raise ValueError(f"{named[0]} cannot be traded: no reader, calldata or signer rule knows it, only back-tests do; remove it")
+            raise ValueError(
+                f"{named[0]} cannot be traded: no reader, calldata or signer rule knows it, only"
+                " back-tests do; remove it"
+            )
         return data
 
     @model_validator(mode="after")
@@ -197,12 +219,17 @@ class WalletTable(ConfigTable):
 
     @model_validator(mode="after")
     def _one_key(self) -> WalletTable:
-        given = [n for n in ("keystore", "key_env", "keyring") if getattr(self, n)] + (["prompt"] if self.prompt else [])
+        given = [n for n in ("keystore", "key_env", "keyring") if getattr(self, n)] + (
+            ["prompt"] if self.prompt else []
+        )
         given += ["test_account"] if self.test_account is not None else []
         if len(given) > 1:
             raise ValueError(f"more than one key source ({', '.join(given)}); keep one")
         if self.mode == "propose" and given:
-            raise ValueError(f'mode "propose" signs nothing here, so {given[0]} has no use; remove it, or write mode = "sign"')
+            raise ValueError(
+                f'mode "propose" signs nothing here, so {given[0]} has no use; remove it, or write'
+                ' mode = "sign"'
+            )
         if self.safe and self.mode != "propose":
             raise ValueError('safe: a Safe has no key that could sign here; write mode = "propose"')
         return self
@@ -212,7 +239,8 @@ class WalletTable(ConfigTable):
 
 
 SHORTEST_HANG_S = 30
-"""A request to an endpoint may take a minute with its retries; a bound below this would end sound runs."""
+"""A request to an endpoint may take a minute with its retries; a bound below this would end sound
+runs."""
 LONGEST_WAIT_S = 3_600
 """A cycle that waits longer for the wallet would be silent for over an hour."""
 
@@ -242,18 +270,27 @@ class ServiceTable(ConfigTable):
         if self.heartbeat_url is not None:
             _require_http(self.heartbeat_url.get_secret_value(), "heartbeat_url")
         if self.hang_after < SHORTEST_HANG_S:
-            raise ValueError(f"hang_after: {self.hang_after}s would end healthy cycles; write 30s or more, such as 10m")
+            raise ValueError(
+                f"hang_after: {self.hang_after}s would end healthy cycles; write 30s or more, such"
+                " as 10m"
+            )
         if not 1 <= self.wallet_wait <= LONGEST_WAIT_S:
-            raise ValueError(f"wallet_wait: {self.wallet_wait}s is not between a second and an hour; write for example 2m")
+            raise ValueError(
+                f"wallet_wait: {self.wallet_wait}s is not between a second and an hour; write for"
+                " example 2m"
+            )
         if self.listen is not None:
             host, _ = _parse(self.listen)
             if not ipaddress.ip_address(host).is_loopback and self.listen_beyond_loopback != host:
                 raise ValueError(
-                    f"listen: {host} is reachable from other machines and shows the wallet's balances; write 127.0.0.1, or repeat it "
+                    f"listen: {host} is reachable from other machines and shows the wallet's"
+                    " balances; write 127.0.0.1, or repeat it "
                     f'in listen_beyond_loopback = "{host}"'
                 )
         elif self.listen_beyond_loopback is not None:
-            raise ValueError("listen_beyond_loopback: without listen it allows nothing; set listen, or remove it")
+            raise ValueError(
+                "listen_beyond_loopback: without listen it allows nothing; set listen, or remove it"
+            )
         return self
 
     @property
@@ -262,7 +299,9 @@ class ServiceTable(ConfigTable):
         return None if self.listen is None else _parse(self.listen)
 
     def heartbeat(self) -> str | None:
-        """The heartbeat's URL, from the file or the environment. Raises ConfigError for a variable that is not set, or holds no URL."""
+        """The heartbeat's URL, from the file or the environment. Raises ConfigError for a variable
+        that is not set, or holds no URL.
+        """
         if self.heartbeat_url is not None:
             return self.heartbeat_url.get_secret_value()
         if self.heartbeat_url_env is None:
@@ -272,7 +311,9 @@ class ServiceTable(ConfigTable):
             _require_http(url, "heartbeat_url_env")
         except ValueError:
             raise ConfigError(
-                f"service.heartbeat_url_env: environment variable {self.heartbeat_url_env} holds no http or https address", "export it"
+                f"service.heartbeat_url_env: environment variable {self.heartbeat_url_env} holds no"
+                " http or https address",
+                "export it",
             ) from None
         return url
 
@@ -286,9 +327,15 @@ def _parse(listen: str) -> tuple[str, int]:
     """Host and port of "127.0.0.1:9464" or "[::1]:9464"."""
     host, _, port = listen.rpartition(":")
     try:
-        found = str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")))
+        found = str(
+            ipaddress.ip_address(
+                "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
+            )
+        )
     except ValueError:
-        raise ValueError(f"listen: {listen!r} names no IP address and port; write 127.0.0.1:9464") from None
+        raise ValueError(
+            f"listen: {listen!r} names no IP address and port; write 127.0.0.1:9464"
+        ) from None
     if not port.isdecimal() or int(port) > 65_535:
         raise ValueError(f"listen: {listen!r} names no port; write 127.0.0.1:9464")
     return found, int(port)
@@ -315,8 +362,8 @@ class RecordTable(ConfigTable):
 
 
 class TaxTable(ConfigTable):
-    """`rates` is a CSV file of time,rate: units of `currency` per coin of the numeraire. `year_limit` is in that currency, else in the
-    numeraire.
+    """`rates` is a CSV file of time,rate: units of `currency` per coin of the numeraire.
+    `year_limit` is in that currency, else in the numeraire.
     """
 
     method: Literal["fifo", "lifo", "hifo", "average"]
@@ -327,7 +374,10 @@ class TaxTable(ConfigTable):
     @model_validator(mode="after")
     def _together(self) -> TaxTable:
         if (self.currency is None) != (self.rates is None):
-            raise ValueError('currency and rates go together: write currency = "EUR" and rates = "eur.csv", or neither')
+            raise ValueError(
+                'currency and rates go together: write currency = "EUR" and rates = "eur.csv", or'
+                " neither"
+            )
         return self
 
 
@@ -343,7 +393,10 @@ def read_rates(loaded: LoadedConfig) -> RateTable | None:
         with path.open(encoding="utf-8") as file:
             return parse_rates(f"tax.rates {path.name}", file)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"tax.rates: {path} cannot be read ({type(error).__name__})", "name a CSV file with lines time,rate") from None
+        raise ConfigError(
+            f"tax.rates: {path} cannot be read ({type(error).__name__})",
+            "name a CSV file with lines time,rate",
+        ) from None
 
 
 def year_limit(text: str | None, decimals: int) -> Fraction | None:
@@ -366,44 +419,70 @@ def resolve_native_asset(data: object) -> object:
         return data
     portfolio, chain = data.get("portfolio"), data.get("chain")
     assets = portfolio.get("assets") if isinstance(portfolio, dict) else None
-    if not isinstance(portfolio, dict) or not isinstance(chain, dict) or not isinstance(assets, list):
+    if (
+        not isinstance(portfolio, dict)
+        or not isinstance(chain, dict)
+        or not isinstance(assets, list)
+    ):
         return data
     for asset in assets:
         if isinstance(asset, dict) and "native" in asset:
             raise ValueError('portfolio.assets.native: unknown key; write address = "native"')
-    coins = [asset for asset in assets if isinstance(asset, dict) and asset.get("address") == NATIVE]
+    coins = [
+        asset for asset in assets if isinstance(asset, dict) and asset.get("address") == NATIVE
+    ]
     if not coins:
         return data
     wrapped = chain.get("wrapped_native")
     hubs = portfolio.get("hubs")
-    others = [*(one for one in assets if one not in coins), *(hubs if isinstance(hubs, list) else ())]
-    beside = [one.get("symbol") for one in others if isinstance(one, dict) and _same(one.get("address"), wrapped)]
+    others = [
+        *(one for one in assets if one not in coins),
+        *(hubs if isinstance(hubs, list) else ()),
+    ]
+    beside = [
+        one.get("symbol")
+        for one in others
+        if isinstance(one, dict) and _same(one.get("address"), wrapped)
+    ]
     if beside or len(coins) > 1:
         twice = beside[0] if beside else coins[1].get("symbol")
         raise ValueError(
-            f"portfolio: {coins[0].get('symbol')} is the native coin, which counts together with its wrapped token; "
-            f"remove {twice}: both are one asset"
+            f"portfolio: {coins[0].get('symbol')} is the native coin, which counts together with"
+            f" its wrapped token; remove {twice}: both are one asset"
         )
-    found: list[Any] = [{**one, "address": wrapped, "native": True} if one in coins else one for one in assets]
+    found: list[Any] = [
+        {**one, "address": wrapped, "native": True} if one in coins else one for one in assets
+    ]
     return {**data, "portfolio": {**portfolio, "assets": found}}
 
 
 def require_native_top_up(config: Config) -> None:
-    """limits.native_top_up refills above the floor from an asset. Raises ValueError naming the field."""
+    """limits.native_top_up refills above the floor from an asset. Raises ValueError naming the
+    field.
+    """
     target, floor = config.limits.native_top_up, config.limits.native_floor
     if target is None:
         return
     if floor is None or Decimal(target) <= Decimal(floor):
-        raise ValueError("limits.native_top_up: gas money is refilled up to more than limits.native_floor; raise it, or write off")
+        raise ValueError(
+            "limits.native_top_up: gas money is refilled up to more than limits.native_floor; raise"
+            " it, or write off"
+        )
     if config.chain.wrapped_native not in [asset.address for asset in config.portfolio.assets]:
-        raise ValueError("limits.native_top_up: the wrapped native coin is none of the assets, so that nothing can be unwrapped; write off")
+        raise ValueError(
+            "limits.native_top_up: the wrapped native coin is none of the assets, so that nothing"
+            " can be unwrapped; write off"
+        )
 
 
 def _same(address: object, wrapped: object) -> bool:
-    return isinstance(address, str) and isinstance(wrapped, str) and address.lower() == wrapped.lower()
+    return (
+        isinstance(address, str) and isinstance(wrapped, str) and address.lower() == wrapped.lower()
+    )
 
 
-# --- Values that take a protection away without saying "off": refused, since their owner may not know.
+# --- Values that take a protection away without saying "off": refused, since their owner may not
+# know.
 
 
 MIN_TWAP_WINDOW_S = 1_800
@@ -420,13 +499,24 @@ def require_protection(config: Config) -> None:
     """Raises ValueError naming the field, as pydantic's validators do."""
     if "spot" in config.reference.kind and not (config.chain.local or config.reference.allow_spot):
         raise ValueError(
-            "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or set reference.allow_spot = true"
+            "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or"
+            " set reference.allow_spot = true"
         )
-    if "twap" in config.reference.kind and config.reference.twap_window < MIN_TWAP_WINDOW_S and not config.chain.local:
-        raise ValueError("reference.twap_window: a mean over less than 30m can be pushed within a few blocks; write 30m or more")
+    if (
+        "twap" in config.reference.kind
+        and config.reference.twap_window < MIN_TWAP_WINDOW_S
+        and not config.chain.local
+    ):
+        raise ValueError(
+            "reference.twap_window: a mean over less than 30m can be pushed within a few blocks;"
+            " write 30m or more"
+        )
     _require_settled_prices(config)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
-        raise ValueError("execution.deadline: a swap is valid for more than 0s and at most 30m; write for example 90s")
+        raise ValueError(
+            "execution.deadline: a swap is valid for more than 0s and at most 30m; write for"
+            " example 90s"
+        )
     if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
         raise ValueError('limits.balance_jump_wait: more than 30d; write less, such as "24h"')
     if config.limits.slippage is not None and config.limits.slippage >= BPS:
@@ -439,13 +529,19 @@ def _require_settled_prices(config: Config) -> None:
     """
     reference, known = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
     if config.policy.confirm_blocks is None and not config.chain.local:
-        raise ValueError("policy.confirm_blocks: missing; write 3, or 0 to let the prices of a single block fire a trigger")
+        raise ValueError(
+            "policy.confirm_blocks: missing; write 3, or 0 to let the prices of a single block fire"
+            " a trigger"
+        )
     if known is not None and "sequencer_feed" not in reference.model_fields_set:
         raise ValueError(
-            f'reference.sequencer_feed: missing on this rollup; write "{known}" with sequencer_grace = "{SEQUENCER_GRACE}", or "off"'
+            f'reference.sequencer_feed: missing on this rollup; write "{known}" with'
+            f' sequencer_grace = "{SEQUENCER_GRACE}", or "off"'
         )
     if reference.sequencer_feed is not None and reference.sequencer_grace is None:
-        raise ValueError(f'reference.sequencer_grace: missing; write for example "{SEQUENCER_GRACE}"')
+        raise ValueError(
+            f'reference.sequencer_grace: missing; write for example "{SEQUENCER_GRACE}"'
+        )
     if config.policy.jitter is not None and config.policy.jitter > LARGEST_JITTER_BPS:
         raise ValueError('policy.jitter: more than half of the interval; write less, such as "10%"')
 
@@ -495,7 +591,8 @@ class PortfolioTable(ConfigTable):
         total = sum(asset.target for asset in assets)
         if total != BPS:
             raise ValueError(
-                f"targets sum to {total / 100:g}%, not 100%; {'add' if total < BPS else 'take away'} {abs(BPS - total) / 100:g}%"
+                f"targets sum to {total / 100:g}%, not 100%;"
+                f" {'add' if total < BPS else 'take away'} {abs(BPS - total) / 100:g}%"
             )
         return assets
 
@@ -508,7 +605,10 @@ class PortfolioTable(ConfigTable):
             if twice:
                 raise ValueError(f"{what} {twice[0]} is given twice; each token once")
         if self.numeraire not in [a.symbol for a in self.assets]:
-            raise ValueError(f"numeraire {self.numeraire!r} is none of the assets; add it with a target (0% is allowed)")
+            raise ValueError(
+                f"numeraire {self.numeraire!r} is none of the assets; add it with a target (0% is"
+                " allowed)"
+            )
         require_weights(self)
         require_orders(self)
         return self
@@ -563,9 +663,15 @@ class ExecutionTable(PaceTable):
     def _private(self) -> ExecutionTable:
         url = self.submit_url.get_secret_value()
         if url and not url.startswith(("http://", "https://")):
-            raise ValueError("submit_url: not an http or https address; write https://…, or leave it empty for the public mempool")
+            raise ValueError(
+                "submit_url: not an http or https address; write https://…, or leave it empty for"
+                " the public mempool"
+            )
         if self.submit_public_fallback and not url:
-            raise ValueError("submit_public_fallback: true without submit_url permits nothing; set submit_url, or remove it")
+            raise ValueError(
+                "submit_public_fallback: true without submit_url permits nothing; set submit_url,"
+                " or remove it"
+            )
         return self
 
 

@@ -56,7 +56,11 @@ class _DollarCaps:
     def _line(self, key: str, usd: int, rounding: str) -> str:
         """A cap rounded to two figures, enough for an initial value."""
         exact = Decimal(usd * self.dollars.denominator) / self.dollars.numerator
-        coins = exact if self.dollars == 1 else exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding).normalize()
+        coins = (
+            exact
+            if self.dollars == 1
+            else exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding).normalize()
+        )
         meant = "" if self.dollars == 1 else f", {usd} dollars at {float(self.dollars):.10g} each"
         return f'{key} = "{coins:f}"'.ljust(35) + f"# {self.numeraire}{meant}"
 
@@ -76,7 +80,8 @@ def render(
     """
     coins = _DollarCaps(numeraire, dollars)
     rpc = "\n".join(
-        f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is a secret: it stays in the environment\noperator = "{who}"'
+        f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is a secret: it stays in the'
+        f' environment\noperator = "{who}"'
         for env, who in rpc_envs
     )
     return f"""\
@@ -228,7 +233,8 @@ cooldown = "6h"                    # minimum time between two alerts of one caus
 
 MOST_COLUMNS = 140
 MAX_WEIGHT_LINE = (
-    '# max_weight = { any = "60%" }     # of the portfolio, for any asset but the numeraire, or by name: { any = "60%", WETH = "50%" }'
+    '# max_weight = { any = "60%" }     # of the portfolio, for any asset but the numeraire, or by'
+    ' name: { any = "60%", WETH = "50%" }'
 )
 
 
@@ -262,7 +268,9 @@ def _sequencer(preset: Preset) -> str:
     if feed is None:
         return ""
     grace = f'sequencer_grace = "{SEQUENCER_GRACE}"             # uptime required before trading'
-    return f'sequencer_feed = "{feed}"   # whether the rollup\'s sequencer is up; or "off"\n{grace}\n'
+    return (
+        f'sequencer_feed = "{feed}"   # whether the rollup\'s sequencer is up; or "off"\n{grace}\n'
+    )
 
 
 def _limits(preset: Preset, assets: Sequence[TemplateAsset], coins: _DollarCaps) -> str:
@@ -284,23 +292,37 @@ def _limits(preset: Preset, assets: Sequence[TemplateAsset], coins: _DollarCaps)
 def _assets(assets: Sequence[TemplateAsset]) -> str:
     return "\n".join(
         f"[[portfolio.assets]]\n{_token(asset)}"
-        f'target = "{asset.target}"\nreserve = "0"                      # whole coins that are never traded\n'
-        f'# band = "5%abs"                 # its own, in place of the trigger\'s; or "10%rel"\n{_feed(asset)}'
+        f'target = "{asset.target}"\nreserve = "0"                      # whole coins that are'
+        " never traded\n"
+        '# band = "5%abs"                 # its own, in place of the trigger\'s; or'
+        f' "10%rel"\n{_feed(asset)}'
         for asset in assets
     )
 
 
 def _hubs(hubs: Sequence[TemplateAsset]) -> str:
-    return "".join(f"\n# Not held: routes may pass through it, and it prices gas.\n[[portfolio.hubs]]\n{_token(h)}{_feed(h)}" for h in hubs)
+    return "".join(
+        "\n# Not held: routes may pass through it, and it prices"
+        f" gas.\n[[portfolio.hubs]]\n{_token(h)}{_feed(h)}"
+        for h in hubs
+    )
 
 
 def _token(asset: TemplateAsset) -> str:
-    decimals = "" if asset.decimals is None else f"decimals = {asset.decimals}                      # must match the chain\n"
+    decimals = (
+        ""
+        if asset.decimals is None
+        else f"decimals = {asset.decimals}                      # must match the chain\n"
+    )
     return f'symbol = "{asset.symbol}"\naddress = "{asset.address}"\n{decimals}'
 
 
 def _feed(asset: TemplateAsset) -> str:
-    return f'feed = "{asset.feed}"\n' if asset.feed else '# feed = "0x…"                   # a USD price feed, if there is one\n'
+    return (
+        f'feed = "{asset.feed}"\n'
+        if asset.feed
+        else '# feed = "0x…"                   # a USD price feed, if there is one\n'
+    )
 
 
 # --- Portfolio templates of `trimtab init --template`: shares by token class, with trigger and limits.
@@ -366,7 +388,14 @@ PORTFOLIO_TEMPLATES = {
             "half large coins, a third stable, some that move more",
             {CORE: 5_000, STABLE: 3_000, HIGH_BETA: 2_000},
             {"trigger": _threshold(relative="10%"), "destination": "target", "cooldown": "6h"},
-            {"price_impact": "1%", "slippage": "0.3%", "plan_cost": "0.5%", "turnover": "30%", "daily_turnover": "60%", "daily_loss": "1%"},
+            {
+                "price_impact": "1%",
+                "slippage": "0.3%",
+                "plan_cost": "0.5%",
+                "turnover": "30%",
+                "daily_turnover": "60%",
+                "daily_loss": "1%",
+            },
             "2.5",
         ),
         PortfolioTemplate(
@@ -397,7 +426,13 @@ PORTFOLIO_TEMPLATES = {
             {CORE: 4_000, HIGH_BETA: 4_000, STABLE: 2_000},
             {"trigger": _threshold(relative="20%"), "destination": "target", "cooldown": "1d"},
             {"turnover": "30%", "daily_turnover": "30%"},
-            weights={"kind": "equal", "every": "7d", "keep": "14d", "churn": "1%", "until_chosen": "targets"},
+            weights={
+                "kind": "equal",
+                "every": "7d",
+                "keep": "14d",
+                "churn": "1%",
+                "until_chosen": "targets",
+            },
         ),
         PortfolioTemplate(
             "market-cap",
@@ -416,12 +451,15 @@ PORTFOLIO_TEMPLATES = {
                 "cap": "40%",
                 "supplies": SUPPLIES,
             },
-            todo=f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for {', '.join(CLASSES[1][CORE])}: "
-            "on this chain only wrapped coins are known",
+            todo=(
+                f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for"
+                f" {', '.join(CLASSES[1][CORE])}: on this chain only wrapped coins are known"
+            ),
         ),
         PortfolioTemplate(
             "stable-reserve",
-            "large coins with a stable reserve, filled from gains and spent in drawdowns; --stable sets its size",
+            "large coins with a stable reserve, filled from gains and spent in drawdowns; --stable"
+            " sets its size",
             {CORE: 8_000, STABLE: 2_000},
             {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "6h"},
             {"turnover": "30%", "daily_turnover": "60%"},
@@ -435,7 +473,8 @@ def find_template(name: str) -> PortfolioTemplate:
     """Return the template of that name. Raises ConfigError listing all names."""
     if name not in PORTFOLIO_TEMPLATES:
         raise ConfigError(
-            f"--template: {name!r} is not known", f"choose from {', '.join(PORTFOLIO_TEMPLATES)}; trimtab templates shows them"
+            f"--template: {name!r} is not known",
+            f"choose from {', '.join(PORTFOLIO_TEMPLATES)}; trimtab templates shows them",
         )
     return PORTFOLIO_TEMPLATES[name]
 
@@ -446,24 +485,37 @@ def template_shares(one: PortfolioTemplate, stable: str | None) -> Mapping[str, 
         return one.shares
     if not one.adjustable:
         fit = ", ".join(name for name, other in PORTFOLIO_TEMPLATES.items() if other.adjustable)
-        raise ConfigError(f"--stable: the shares of {one.name} are fixed", f"leave --stable out, or use --template {fit}")
+        raise ConfigError(
+            f"--stable: the shares of {one.name} are fixed",
+            f"leave --stable out, or use --template {fit}",
+        )
     bps = parse_share_bps(stable, "--stable")
     if not 0 < bps < BPS:
-        raise ConfigError(f"--stable: {stable} leaves nothing to rebalance", "write more than 0% and less than 100%, such as 20%")
+        raise ConfigError(
+            f"--stable: {stable} leaves nothing to rebalance",
+            "write more than 0% and less than 100%, such as 20%",
+        )
     others = {name: share for name, share in one.shares.items() if name != STABLE}
     rest = largest_remainder([Fraction(share) for share in others.values()], BPS - bps)
     return {**dict(zip(others, rest, strict=True)), STABLE: bps}
 
 
-def template_targets(one: PortfolioTemplate, preset: Preset, stable: str | None = None) -> list[tuple[str, str]]:
+def template_targets(
+    one: PortfolioTemplate, preset: Preset, stable: str | None = None
+) -> list[tuple[str, str]]:
     """(symbol, share) of each token on that network, each class split evenly. Raises ConfigError if a class has no known tokens."""
     classes = CLASSES.get(preset.chain_id)
     if classes is None:
-        raise ConfigError(f"--template: no tokens are known for chain {preset.chain_id}", "give every token by --target")
+        raise ConfigError(
+            f"--template: no tokens are known for chain {preset.chain_id}",
+            "give every token by --target",
+        )
     found: list[tuple[str, str]] = []
     for name, share in template_shares(one, stable).items():
         symbols = classes[name]
-        for symbol, bps in zip(symbols, largest_remainder([Fraction(1)] * len(symbols), share), strict=True):
+        for symbol, bps in zip(
+            symbols, largest_remainder([Fraction(1)] * len(symbols), share), strict=True
+        ):
             found.append((symbol, f"{bps / 100:g}%"))
     return found
 
@@ -495,8 +547,10 @@ def _futures(one: PortfolioTemplate) -> str:
     if one.futures is None:
         return ""
     return (
-        f"# Its bound on futures is {one.futures} times spot value in notional. trimtab trades no futures yet:\n"
-        f'# nothing reads this, and nothing but spot is traded.   futures_notional = "{one.futures}x"\n'
+        f"# Its bound on futures is {one.futures} times spot value in notional. trimtab trades no"
+        " futures yet:\n"
+        "# nothing reads this, and nothing but spot is traded.   futures_notional ="
+        f' "{one.futures}x"\n'
     )
 
 
@@ -505,7 +559,9 @@ def _table(document: TOMLDocument, name: str) -> Table:
 
     found = document[name]
     if not isinstance(found, Table):
-        raise ConfigError(f"[{name}] is not a table of the new config", "this is a defect; report it")
+        raise ConfigError(
+            f"[{name}] is not a table of the new config", "this is a defect; report it"
+        )
     return found
 
 
@@ -543,25 +599,40 @@ def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> Tok
     Raises ConfigError when the file is not a token list, has no token of the chain, or its SHA-256 is not `pinned` (None: any).
     """
     if pinned is not None and not _SHA256.fullmatch(pinned):
-        raise ConfigError(f"--token-list-sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits")
+        raise ConfigError(
+            f"--token-list-sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits"
+        )
     try:
         raw = path.read_bytes()
         entries = codec.read_json(raw.decode())["tokens"]
         of_chain = [entry for entry in entries if entry["chainId"] == chain_id]
         found = tuple(
-            TemplateAsset(entry["symbol"], parse_address(entry["address"], "token list"), "", None, int(entry["decimals"]))
+            TemplateAsset(
+                entry["symbol"],
+                parse_address(entry["address"], "token list"),
+                "",
+                None,
+                int(entry["decimals"]),
+            )
             for entry in of_chain
             if safe_label(entry["symbol"], "") != ""
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--token-list {path}: not a token list: {error!r}", "give a JSON file in Uniswap's token list format") from None
+        raise ConfigError(
+            f"--token-list {path}: not a token list: {error!r}",
+            "give a JSON file in Uniswap's token list format",
+        ) from None
     digest = hashlib.sha256(raw).hexdigest()
     if pinned is not None and pinned.lower().removeprefix("0x") != digest:
         raise ConfigError(
-            f"--token-list {path}: its SHA-256 is {digest}, pinned is {pinned.lower()}", "find out who changed it before you use it"
+            f"--token-list {path}: its SHA-256 is {digest}, pinned is {pinned.lower()}",
+            "find out who changed it before you use it",
         )
     if not of_chain:
-        raise ConfigError(f"--token-list {path}: it has no token of chain {chain_id}", "give the list of this chain")
+        raise ConfigError(
+            f"--token-list {path}: it has no token of chain {chain_id}",
+            "give the list of this chain",
+        )
     return TokenList(found, digest)
 
 
@@ -575,7 +646,11 @@ def confusable_skeleton(symbol: str) -> str:
 
 
 def refuse_look_alike(
-    name: str, address: str | None, known: Iterable[TemplateAsset], listed: Sequence[TemplateAsset], field: str = "--target"
+    name: str,
+    address: str | None,
+    known: Iterable[TemplateAsset],
+    listed: Sequence[TemplateAsset],
+    field: str = "--target",
 ) -> None:
     """Raise ConfigError if `name` looks like another token's symbol, known or in the list. A known
     token's own symbol is always accepted.
@@ -584,8 +659,13 @@ def refuse_look_alike(
     if any(token.symbol == name for token in known):
         return
     for token in (*known, *listed):
-        if token.symbol != name and token.address != address and confusable_skeleton(token.symbol) == confusable_skeleton(name):
+        if (
+            token.symbol != name
+            and token.address != address
+            and confusable_skeleton(token.symbol) == confusable_skeleton(name)
+        ):
             raise ConfigError(
-                f"{field}: {name!r} looks like {token.symbol}, which is another token ({token.address})",
+                f"{field}: {name!r} looks like {token.symbol}, which is another token"
+                f" ({token.address})",
                 "give the address of the one you mean instead",
             )

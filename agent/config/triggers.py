@@ -1,4 +1,6 @@
-"""Triggers in trimtab.toml: thresholds, schedules, drawdowns, volatility, and the cost-aware zone with its risk figures."""
+"""Triggers in trimtab.toml: thresholds, schedules, drawdowns, volatility, and the cost-aware zone
+with its risk figures.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    model_validator,
+)
 
 from agent.config.fields import ConfigTable, Duration, Share, to_value_error
 from agent.config.weights import require_sampling
@@ -34,7 +44,10 @@ def _cost(value: object) -> Fraction:
     except InvalidOperation:
         number = None
     if number is None or not number.is_finite():
-        raise ValueError(f"{value!r} is not a cost per year; write the cost of 1 % of tracking error, such as 0.5bps")
+        raise ValueError(
+            f"{value!r} is not a cost per year; write the cost of 1 % of tracking error, such as"
+            " 0.5bps"
+        )
     return Fraction(number) * (100 if unit == "%" else 1)
 
 
@@ -46,7 +59,9 @@ def _signed(value: object) -> int:
     except InvalidOperation:
         number = None
     if number is None or not number.is_finite() or abs(number) > BPS or number != int(number):
-        raise ValueError(f"{value!r} is not a correlation; write a percentage from -99% to 99%, such as 60%")
+        raise ValueError(
+            f"{value!r} is not a correlation; write a percentage from -99% to 99%, such as 60%"
+        )
     return int(number)
 
 
@@ -55,7 +70,9 @@ Correlation = Annotated[int, BeforeValidator(_signed)]
 
 
 class EstimateTable(ConfigTable):
-    """Sampling of recorded prices for estimates of volatilities and correlations, like that of an allocator."""
+    """Sampling of recorded prices for estimates of volatilities and correlations, like that of an
+    allocator.
+    """
 
     window: Duration
     step: Duration
@@ -69,7 +86,8 @@ class EstimateTable(ConfigTable):
 
 
 class RiskTable(ConfigTable):
-    """Annual volatilities by symbol; `correlation` is that of every pair that `correlations` does not name as "A/B".
+    """Annual volatilities by symbol; `correlation` is that of every pair that `correlations` does
+    not name as "A/B".
 
     With `estimate` recorded prices supply the missing figures.
     """
@@ -86,19 +104,30 @@ def require_zone(config: Config) -> None:
     if not is_zone(config.policy.trigger):
         return
     if config.limits.plan_cost is None:
-        raise ValueError('limits.plan_cost: off, but a zone needs it as the most that an exchange may cost; write for example "0.5%"')
+        raise ValueError(
+            "limits.plan_cost: off, but a zone needs it as the most that an exchange may cost;"
+            ' write for example "0.5%"'
+        )
     if table is None or (not table.volatilities and table.estimate is None):
         raise ValueError(
-            "policy.risk: missing; a zone is measured by [policy.risk] with volatilities and correlations, or by estimate; docs/zone.md"
+            "policy.risk: missing; a zone is measured by [policy.risk] with volatilities and"
+            " correlations, or by estimate; docs/zone.md"
         )
     symbols = [asset.symbol for asset in config.portfolio.assets]
     strange = [symbol for symbol in table.volatilities if symbol not in symbols]
     if strange:
-        raise ValueError(f"policy.risk.volatilities: {strange[0]!r} is none of the assets; remove it or correct its spelling")
+        raise ValueError(
+            f"policy.risk.volatilities: {strange[0]!r} is none of the assets; remove it or correct"
+            " its spelling"
+        )
     named = [_pair(name, symbols) for name in table.correlations]
-    twice = [name for name, pair in zip(table.correlations, named, strict=True) if named.count(pair) > 1]
+    twice = [
+        name for name, pair in zip(table.correlations, named, strict=True) if named.count(pair) > 1
+    ]
     if twice:
-        raise ValueError(f"policy.risk.correlations: {' and '.join(twice)} are the same pair; keep one")
+        raise ValueError(
+            f"policy.risk.correlations: {' and '.join(twice)} are the same pair; keep one"
+        )
     zone = build_policy_trigger(config)
     labels = {asset.address: asset.symbol for asset in config.portfolio.assets}
     if table.estimate is not None:
@@ -108,18 +137,28 @@ def require_zone(config: Config) -> None:
         raise ValueError("; ".join(found))
 
 
-def _require_estimate(table: RiskTable, estimate: EstimateTable, labels: dict[str, str]) -> dict[str, str]:
-    """Assets with a given volatility, by address. Raises ValueError if prices cannot supply the rest."""
+def _require_estimate(
+    table: RiskTable, estimate: EstimateTable, labels: dict[str, str]
+) -> dict[str, str]:
+    """Assets with a given volatility, by address. Raises ValueError if prices cannot supply the
+    rest.
+    """
     if table.correlation is not None:
-        raise ValueError("policy.risk.correlation: with estimate, prices give the correlations; name only those of pairs without prices")
+        raise ValueError(
+            "policy.risk.correlation: with estimate, prices give the correlations; name only those"
+            " of pairs without prices"
+        )
     far = [name for name, bps in table.correlations.items() if abs(bps) > risk.MOST_CORRELATION_BPS]
     if far:
-        raise ValueError(f'policy.risk.correlations: {far[0]} is beyond 99%; write "99%" for tokens that move as one')
+        raise ValueError(
+            f'policy.risk.correlations: {far[0]} is beyond 99%; write "99%" for tokens that move'
+            " as one"
+        )
     asked = [symbol for symbol in labels.values() if symbol not in table.volatilities]
     if estimate.min_history < (len(asked) + 1) * estimate.step:
         raise ValueError(
-            f"policy.risk.estimate.min_history: {len(asked)} assets need at least {len(asked) + 1} steps for a covariance that is not "
-            "singular; write a longer one"
+            f"policy.risk.estimate.min_history: {len(asked)} assets need at least {len(asked) + 1}"
+            " steps for a covariance that is not singular; write a longer one"
         )
     return {address: symbol for address, symbol in labels.items() if symbol in table.volatilities}
 
@@ -127,18 +166,29 @@ def _require_estimate(table: RiskTable, estimate: EstimateTable, labels: dict[st
 def _pair(name: str, symbols: list[str]) -> frozenset[str]:
     pair = name.split("/")
     if len(pair) != 2 or len({*pair}) != 2 or not {*pair} <= {*symbols}:
-        raise ValueError(f'policy.risk.correlations: {name!r} is not a pair of assets; write for example "{symbols[0]}/{symbols[1]}"')
+        raise ValueError(
+            f"policy.risk.correlations: {name!r} is not a pair of assets; write for example"
+            f' "{symbols[0]}/{symbols[1]}"'
+        )
     return frozenset(pair)
 
 
-def _with_risk(zone: NoTradeZone, table: RiskTable | None, assets: Mapping[str, str]) -> NoTradeZone:
-    """Complete a zone by [policy.risk]; `assets` are addresses by symbol. Raises ConfigError without it."""
+def _with_risk(
+    zone: NoTradeZone, table: RiskTable | None, assets: Mapping[str, str]
+) -> NoTradeZone:
+    """Complete a zone by [policy.risk]; `assets` are addresses by symbol. Raises ConfigError
+    without it.
+    """
     if table is None:
-        raise ConfigError("policy.risk: missing", "write [policy.risk] with volatilities and correlations")
+        raise ConfigError(
+            "policy.risk: missing", "write [policy.risk] with volatilities and correlations"
+        )
     return NoTradeZone(
         replace(
             zone.risk,
-            volatilities_bps=tuple((assets[symbol], bps) for symbol, bps in table.volatilities.items()),
+            volatilities_bps=tuple(
+                (assets[symbol], bps) for symbol, bps in table.volatilities.items()
+            ),
             correlations_bps=tuple(_correlations(table, assets)),
             measuring=None if table.estimate is None else _measuring(table.estimate),
         )
@@ -146,7 +196,9 @@ def _with_risk(zone: NoTradeZone, table: RiskTable | None, assets: Mapping[str, 
 
 
 def _measuring(estimate: EstimateTable) -> RiskEstimationWindow:
-    return RiskEstimationWindow(estimate.window, estimate.step, -(-estimate.min_history // estimate.step), estimate.max_age)
+    return RiskEstimationWindow(
+        estimate.window, estimate.step, -(-estimate.min_history // estimate.step), estimate.max_age
+    )
 
 
 def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[str, str, int]]:
@@ -193,7 +245,9 @@ def _table(notation: TriggerNotation) -> type[AnyTriggerTable]:
             fields[name] = (_UNITS[unit], ...)
         else:
             fields[name] = (_UNITS[unit] | None, None)
-    return create_model(f"{notation.kind}_trigger", __base__=AnyTriggerTable, __module__=__name__, **fields)
+    return create_model(
+        f"{notation.kind}_trigger", __base__=AnyTriggerTable, __module__=__name__, **fields
+    )
 
 
 def _how_many(value: object) -> str:
@@ -204,7 +258,9 @@ if TYPE_CHECKING:
     TriggerTable = AnyTriggerTable | list[AnyTriggerTable]
 else:
     _ANY = Annotated[reduce(or_, map(_table, NOTATIONS.values())), Field(discriminator="kind")]
-    TriggerTable = Annotated[Annotated[_ANY, Tag(SINGLE)] | Annotated[list[_ANY], Tag(SEVERAL)], Discriminator(_how_many)]
+    TriggerTable = Annotated[
+        Annotated[_ANY, Tag(SINGLE)] | Annotated[list[_ANY], Tag(SEVERAL)], Discriminator(_how_many)
+    ]
 """One trigger, or a list of which any fires."""
 
 
@@ -214,11 +270,16 @@ def is_zone(table: TriggerTable | None) -> bool:
 
 
 def parse_band(text: object, field: str) -> Threshold:
-    """Parse a band such as "10%rel" of the target, or "5%abs" in points of the portfolio. Raises ConfigError."""
+    """Parse a band such as "10%rel" of the target, or "5%abs" in points of the portfolio. Raises
+    ConfigError.
+    """
     plain = text.strip().replace(" ", "") if isinstance(text, str) else ""
     kind = next((kind for kind in ("abs", "rel") if plain.endswith(kind)), None)
     if kind is None:
-        raise ConfigError(f"{field}: {text!r} is not a band", "write 10%rel (of the target) or 5%abs (points of the portfolio)")
+        raise ConfigError(
+            f"{field}: {text!r} is not a band",
+            "write 10%rel (of the target) or 5%abs (points of the portfolio)",
+        )
     width_bps = parse_share_bps(plain.removesuffix(kind), field)
     return Threshold(width_bps, None) if kind == "abs" else Threshold(None, width_bps)
 
@@ -244,9 +305,15 @@ def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
     for one in table:
         built = _build(one, tokens)
         if isinstance(built, AnyOf):
-            raise ConfigError("policy.trigger: either within a list", "write its threshold and its time as two triggers of the list")
+            raise ConfigError(
+                "policy.trigger: either within a list",
+                "write its threshold and its time as two triggers of the list",
+            )
         if isinstance(built, NoTradeZone):
-            raise ConfigError("policy.trigger: a zone within a list", "a zone weighs risk against cost by itself; take the others out")
+            raise ConfigError(
+                "policy.trigger: a zone within a list",
+                "a zone weighs risk against cost by itself; take the others out",
+            )
         triggers.append(built)
     return AnyOf(tuple(triggers))
 
@@ -254,9 +321,17 @@ def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
 def build_policy_trigger(config: Config) -> Trigger:
     """Build the trigger of [policy], a zone with its risk. Raises ConfigError."""
     addresses = {asset.symbol: asset.address for asset in config.portfolio.assets}
-    risky = {symbol: address for symbol, address in addresses.items() if symbol != config.portfolio.numeraire}
+    risky = {
+        symbol: address
+        for symbol, address in addresses.items()
+        if symbol != config.portfolio.numeraire
+    }
     trigger = build_trigger(config.policy.trigger, risky)
-    return _with_risk(trigger, config.policy.risk, addresses) if isinstance(trigger, NoTradeZone) else trigger
+    return (
+        _with_risk(trigger, config.policy.risk, addresses)
+        if isinstance(trigger, NoTradeZone)
+        else trigger
+    )
 
 
 def _build(table: AnyTriggerTable, tokens: Mapping[str, str]) -> Trigger:
@@ -272,6 +347,7 @@ def _addresses(symbols: list[str], tokens: Mapping[str, str]) -> tuple[str, ...]
     strange = [symbol for symbol in symbols if symbol not in tokens]
     if strange:
         raise ConfigError(
-            f"policy.trigger.assets: {strange[0]!r} is not an asset other than the numeraire", f"choose from {', '.join(tokens)}"
+            f"policy.trigger.assets: {strange[0]!r} is not an asset other than the numeraire",
+            f"choose from {', '.join(tokens)}",
         )
     return tuple(tokens[symbol] for symbol in symbols or tokens)

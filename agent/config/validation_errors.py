@@ -1,4 +1,6 @@
-"""Wording of validation errors: field by the name of its asset, value, and remedy, in place of pydantic's messages."""
+"""Wording of validation errors: field by the name of its asset, value, and remedy, in place of
+pydantic's messages.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from pydantic_core import ErrorDetails
 from agent.units import safe_label
 
 SECRETS = ("url", "key")
-"""Parts of the names of keys whose values are never repeated in an error: secrets, or places where secrets are pasted by mistake."""
+"""Parts of the names of keys whose values are never repeated in an error: secrets, or places where
+secrets are pasted by mistake."""
 NAMES = ("symbol", "name", "operator", "pool", "pair", "token_id")
 """Keys that identify an entry of a list."""
 LONGEST = 80
@@ -37,7 +40,9 @@ _BOUNDS = {
 
 
 def describe_errors(error: ValidationError, data: object, root: type[BaseModel]) -> list[str]:
-    """One line for each error of `data` against `root`, naming field, value and remedy; possible secrets are not repeated."""
+    """One line for each error of `data` against `root`, naming field, value and remedy; possible
+    secrets are not repeated.
+    """
     lines = []
     for item in error.errors(include_url=False):
         names, tables = _walked(item, data, root)
@@ -45,7 +50,9 @@ def describe_errors(error: ValidationError, data: object, root: type[BaseModel])
         if item["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key; {_meant(str(item['loc'][-1]), tables, root)}")
         elif item["type"] == "missing":
-            lines.append(f"{where}: missing; trimtab init writes every key with a value to start from")
+            lines.append(
+                f"{where}: missing; trimtab init writes every key with a value to start from"
+            )
         else:
             message = _said(item)
             secret = any(word in where for word in SECRETS)
@@ -58,11 +65,17 @@ def describe_errors(error: ValidationError, data: object, root: type[BaseModel])
 def _got(value: object, message: str) -> str:
     """The value, if the message does not contain it yet."""
     shown = repr(value) if not isinstance(value, dict | list) else ""
-    return "" if not shown or shown in message else f" (got {shown if len(shown) <= LONGEST else shown[:LONGEST] + '…'})"
+    return (
+        ""
+        if not shown or shown in message
+        else f" (got {shown if len(shown) <= LONGEST else shown[:LONGEST] + '…'})"
+    )
 
 
 def _said(item: ErrorDetails) -> str:
-    """The mistake without its field; pydantic's own wording is for programmers and is never shown."""
+    """The mistake without its field; pydantic's own wording is for programmers and is never
+    shown.
+    """
     kind, about = item["type"], item.get("ctx", {})
     if kind == "value_error":
         return item["msg"].removeprefix("Value error, ")
@@ -77,13 +90,19 @@ def _said(item: ErrorDetails) -> str:
         return f"write {words} {about[key]}"
     if kind in ("too_short", "too_long"):
         few = kind == "too_short"
-        return f"{about['actual_length']} entries; write {'at least' if few else 'at most'} {about['min_length' if few else 'max_length']}"
+        return (
+            f"{about['actual_length']} entries; write {'at least' if few else 'at most'}"
+            f" {about['min_length' if few else 'max_length']}"
+        )
     if kind == "string_too_short":
         return "it is empty; write a text"
     if kind == "string_pattern_mismatch":
         most = re.search(r"\{1,(\d+)\}", about["pattern"])
         return f"write {f'1 to {most[1]}' if most else 'only'} letters, digits, . _ or -"
-    return f"write {next((words for start, words in _KINDS.items() if kind.startswith(start)), 'another value')}"
+    return (
+        "write"
+        f" {next((words for start, words in _KINDS.items() if kind.startswith(start)), 'another value')}"
+    )
 
 
 def _meant(key: str, tables: Sequence[type[BaseModel]], root: type[BaseModel]) -> str:
@@ -91,11 +110,18 @@ def _meant(key: str, tables: Sequence[type[BaseModel]], root: type[BaseModel]) -
     known = {name for table in tables for name in table.model_fields}
     if near := difflib.get_close_matches(key, known, 1, 0.6):
         return f"did you mean {near[0]}?"
-    homes = [name for name, field in root.model_fields.items() for table in _models(field.annotation) if key in table.model_fields]
+    homes = [
+        name
+        for name, field in root.model_fields.items()
+        for table in _models(field.annotation)
+        if key in table.model_fields
+    ]
     return f"it belongs into [{homes[0]}]" if len(homes) == 1 else "remove it or check its spelling"
 
 
-def _walked(item: ErrorDetails, data: object, root: type[BaseModel]) -> tuple[list[str], list[type[BaseModel]]]:
+def _walked(
+    item: ErrorDetails, data: object, root: type[BaseModel]
+) -> tuple[list[str], list[type[BaseModel]]]:
     """Path of the field with list entries by name, and the tables that its last key may belong to.
 
     Pydantic's path also contains the kind of table it assumed.
@@ -108,11 +134,19 @@ def _walked(item: ErrorDetails, data: object, root: type[BaseModel]) -> tuple[li
             data = data[part] if isinstance(data, list) and part < len(data) else None
             names.append(_name(data) or str(part))
         elif isinstance(data, dict) and (part in data or lacking):
-            names.append(part if part.isprintable() and len(part) <= LONGEST else "(a key that cannot be shown)")
+            names.append(
+                part
+                if part.isprintable() and len(part) <= LONGEST
+                else "(a key that cannot be shown)"
+            )
             data = data.get(part)
             if part != item["loc"][-1]:
-                fields = [table.model_fields[part] for table in tables if part in table.model_fields]
-                tables = [model for field in fields for model in _models(field.annotation)] or tables
+                fields = [
+                    table.model_fields[part] for table in tables if part in table.model_fields
+                ]
+                tables = [
+                    model for field in fields for model in _models(field.annotation)
+                ] or tables
         else:
             tables = [table for table in tables if part in _kinds_of(table)] or tables
     return names, tables

@@ -12,7 +12,15 @@ from pydantic import Field, model_validator
 
 from agent.config.fields import ConfigTable, Duration, Share
 from agent.errors import ConfigError
-from agent.model import AllocationMethod, AllocationNeeds, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit
+from agent.model import (
+    AllocationMethod,
+    AllocationNeeds,
+    AllocatorConfig,
+    InitialWeights,
+    Portfolio,
+    TokenSupply,
+    WeightLimit,
+)
 from agent.policy.text import format_duration
 from agent.units import BPS, floor_int, safe_label
 
@@ -77,33 +85,58 @@ class WeightsTable(ConfigTable):
         strange = sorted((self.model_fields_set - {"kind"}) - belong)
         if strange:
             raise ValueError(f"{strange[0]}: belongs to other kinds than {self.kind}; remove it")
-        needed = [name for name in (*_ALWAYS, *_OF_RETURNS) if name in belong and getattr(self, name) is None]
+        needed = [
+            name
+            for name in (*_ALWAYS, *_OF_RETURNS)
+            if name in belong and getattr(self, name) is None
+        ]
         if needed:
-            raise ValueError(f"{needed[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md")
+            raise ValueError(
+                f"{needed[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md"
+            )
         require_sampling(self.every, self.step, self.window, self.min_history, self.max_age)
         return self
 
 
-def require_sampling(every: int | None, step: int | None, window: int | None, least: int | None, age: int | None) -> None:
+def require_sampling(
+    every: int | None, step: int | None, window: int | None, least: int | None, age: int | None
+) -> None:
     """Raise ValueError if hourly recorded prices cannot be sampled or kept like this; all in
     seconds.
     """
     if every is not None and every < HOUR_S:
-        raise ValueError(f"every: {every} s is shorter than an hour, and prices are recorded once an hour; write for example 7d")
+        raise ValueError(
+            f"every: {every} s is shorter than an hour, and prices are recorded once an hour; write"
+            " for example 7d"
+        )
     if step is None or window is None or least is None or age is None:
         return
     if step < HOUR_S:
-        raise ValueError(f"step: {step} s is shorter than an hour, and prices are recorded once an hour; write for example 1d")
+        raise ValueError(
+            f"step: {step} s is shorter than an hour, and prices are recorded once an hour; write"
+            " for example 1d"
+        )
     if window > LONGEST_WINDOW_S or window > MOST_INTERVALS * step:
-        raise ValueError(f"window: more than 730 days or {MOST_INTERVALS} steps; take a longer step or a shorter window")
+        raise ValueError(
+            f"window: more than 730 days or {MOST_INTERVALS} steps; take a longer step or a shorter"
+            " window"
+        )
     if not 2 * step <= least <= window:
-        raise ValueError("min_history: not between two steps and the window; write for example 30d with step = '1d', window = '90d'")
+        raise ValueError(
+            "min_history: not between two steps and the window; write for example 30d with step ="
+            " '1d', window = '90d'"
+        )
     if age < step:
-        raise ValueError("max_age: shorter than a step, so that no price would be young enough; write for example 2d with step = '1d'")
+        raise ValueError(
+            "max_age: shorter than a step, so that no price would be young enough; write for"
+            " example 2d with step = '1d'"
+        )
 
 
 def require_weights(table: PortfolioTable) -> None:
-    """Raise ValueError if the allocator does not fit the assets: names, room for weights, the numeraire's missing volatility."""
+    """Raise ValueError if the allocator does not fit the assets: names, room for weights, the
+    numeraire's missing volatility.
+    """
     weights = table.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
         return
@@ -111,35 +144,53 @@ def require_weights(table: PortfolioTable) -> None:
     for field, names in (("fixed", weights.fixed), ("limits", list(weights.limits))):
         strange = [name for name in names if name not in targets]
         if strange:
-            raise ValueError(f"weights.{field}: {strange[0]!r} is none of the assets; remove it or correct its spelling")
+            raise ValueError(
+                f"weights.{field}: {strange[0]!r} is none of the assets; remove it or correct its"
+                " spelling"
+            )
     both = [name for name in weights.limits if name in weights.fixed]
     if both:
-        raise ValueError(f"weights.limits: {both[0]} is fixed at its target; take it out of fixed or out of limits")
+        raise ValueError(
+            f"weights.limits: {both[0]} is fixed at its target; take it out of fixed or out of"
+            " limits"
+        )
     free = [symbol for symbol in targets if symbol not in weights.fixed]
     if len(free) < 2:
-        raise ValueError(f"weights.fixed: leaves {len(free)} assets to choose weights for; leave at least two, or take kind = 'fixed'")
+        raise ValueError(
+            f"weights.fixed: leaves {len(free)} assets to choose weights for; leave at least two,"
+            " or take kind = 'fixed'"
+        )
     if weights.method.needs_returns and table.numeraire in free:
         raise ValueError(
-            f"weights.fixed: {table.numeraire} is the numeraire, whose price in itself never moves; "
-            f"keep it at its target: fixed = ['{table.numeraire}']"
+            f"weights.fixed: {table.numeraire} is the numeraire, whose price in itself never moves;"
+            f" keep it at its target: fixed = ['{table.numeraire}']"
         )
     correlated = weights.method.needs is AllocationNeeds.CORRELATIONS
-    if correlated and weights.step and weights.min_history and weights.min_history < (len(free) + 1) * weights.step:
+    if (
+        correlated
+        and weights.step
+        and weights.min_history
+        and weights.min_history < (len(free) + 1) * weights.step
+    ):
         raise ValueError(
-            f"weights.min_history: {len(free)} assets need at least {len(free) + 1} steps for a covariance that is not singular; "
-            "write a longer one"
+            f"weights.min_history: {len(free)} assets need at least {len(free) + 1} steps for a"
+            " covariance that is not singular; write a longer one"
         )
     rest = BPS - sum(targets[symbol] for symbol in weights.fixed)
     low, high = zip(*(weight_bounds(weights, symbol) for symbol in free), strict=True)
     if not sum(low) <= rest <= sum(high):
         raise ValueError(
-            f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in all, and {rest / 100:g}% remains to allocate; "
-            "widen them, or cap"
+            f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in all, and"
+            f" {rest / 100:g}% remains to allocate; widen them, or cap"
         )
 
 
-def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> AllocatorConfig | None:
-    """Build the allocator by token address. Reads the file of supplies, a path relative to `folder`. Raises ConfigError."""
+def build_weights(
+    table: PortfolioTable, portfolio: Portfolio, folder: Path
+) -> AllocatorConfig | None:
+    """Build the allocator by token address. Reads the file of supplies, a path relative to
+    `folder`. Raises ConfigError.
+    """
     weights = table.weights
     if weights is None:
         return None
@@ -157,8 +208,14 @@ def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> 
         churn_bps=weights.churn or 0,
         until_chosen=InitialWeights(weights.until_chosen or "wait"),
         fixed=tuple(tokens[symbol] for symbol in weights.fixed),
-        limits=tuple(WeightLimit(tokens[symbol], *weight_bounds(weights, symbol)) for symbol in free),
-        supplies=() if weights.supplies is None else tuple(_supplies(folder / weights.supplies, portfolio)),
+        limits=tuple(
+            WeightLimit(tokens[symbol], *weight_bounds(weights, symbol)) for symbol in free
+        ),
+        supplies=(
+            ()
+            if weights.supplies is None
+            else tuple(_supplies(folder / weights.supplies, portfolio))
+        ),
     )
 
 
@@ -168,7 +225,9 @@ def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
     if weights is None or weights.method.needs is not AllocationNeeds.SUPPLIES:
         return ()
     tokens = {*weights.fixed, *(supply.token for supply in weights.supplies)}
-    return tuple(asset.token.address for asset in portfolio.assets if asset.token.address not in tokens)
+    return tuple(
+        asset.token.address for asset in portfolio.assets if asset.token.address not in tokens
+    )
 
 
 def weights_text(table: PortfolioTable) -> str:
@@ -184,14 +243,24 @@ def weights_text(table: PortfolioTable) -> str:
     )
     parts = [f"{weights.kind}, chosen every {format_duration(weights.every or 0)}{over}"]
     parts += (
-        [f"at least {format_duration(weights.min_history)}, none older than {format_duration(weights.max_age or 0)}"]
+        [
+            f"at least {format_duration(weights.min_history)}, none older than"
+            f" {format_duration(weights.max_age or 0)}"
+        ]
         if weights.min_history
         else []
     )
     parts += [f"{', '.join(weights.fixed)} fixed"] if weights.fixed else []
-    parts += [f"{symbol} {low / 100:g}% to {high / 100:g}%" for symbol in free for low, high in [weight_bounds(weights, symbol)]]
+    parts += [
+        f"{symbol} {low / 100:g}% to {high / 100:g}%"
+        for symbol in free
+        for low, high in [weight_bounds(weights, symbol)]
+    ]
     parts += [f"changes of up to {(weights.churn or 0) / 100:g}% left alone"]
-    parts += [f"kept for {format_duration(weights.keep or 0)} where none can be chosen", f"until the first choice: {weights.until_chosen}"]
+    parts += [
+        f"kept for {format_duration(weights.keep or 0)} where none can be chosen",
+        f"until the first choice: {weights.until_chosen}",
+    ]
     return "; ".join(parts)
 
 
@@ -205,26 +274,44 @@ def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
 
 
 def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
-    """Coins by token from a CSV with the columns symbol, supply and optionally as_of. Raises ConfigError with the line."""
+    """Coins by token from a CSV with the columns symbol, supply and optionally as_of. Raises
+    ConfigError with the line.
+    """
     tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
     field = f"portfolio.weights.supplies: {path.name}"
     try:
         lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     except (OSError, ValueError, csv.Error) as error:  # ValueError: no text, or no path
-        raise ConfigError(f"{field}: cannot be read: {error}", "write a CSV with the columns symbol,supply,as_of") from None
+        raise ConfigError(
+            f"{field}: cannot be read: {error}", "write a CSV with the columns symbol,supply,as_of"
+        ) from None
     found: dict[str, TokenSupply] = {}
     for number, line in enumerate(lines, 2):
         symbol, text = (line.get("symbol") or "").strip(), (line.get("supply") or "").strip()
         if symbol not in tokens:
-            raise ConfigError(f"{field}, line {number}: {symbol!r} is none of the assets", "remove the line, or correct the symbol")
+            raise ConfigError(
+                f"{field}, line {number}: {symbol!r} is none of the assets",
+                "remove the line, or correct the symbol",
+            )
         if symbol in found:
-            raise ConfigError(f"{field}, line {number}: {symbol} is there twice", "keep one of them")
+            raise ConfigError(
+                f"{field}, line {number}: {symbol} is there twice", "keep one of them"
+            )
         if not _NUMBER.fullmatch(text):
-            raise ConfigError(f"{field}, line {number}: {text!r} is not a number of coins", "write a plain decimal such as 19850000.5")
+            raise ConfigError(
+                f"{field}, line {number}: {text!r} is not a number of coins",
+                "write a plain decimal such as 19850000.5",
+            )
         as_of = (line.get("as_of") or "").strip()
-        origin = f"{safe_label(path.name, 'a file')}{f' of {as_of}' if _DATE.fullmatch(as_of) else ''}"
+        origin = (
+            f"{safe_label(path.name, 'a file')}{f' of {as_of}' if _DATE.fullmatch(as_of) else ''}"
+        )
         token = tokens[symbol]
-        found[symbol] = TokenSupply(token.address, floor_int(Fraction(text) * 10**token.decimals), origin)
+        found[symbol] = TokenSupply(
+            token.address, floor_int(Fraction(text) * 10**token.decimals), origin
+        )
     if not found:
-        raise ConfigError(f"{field}: holds no supplies", "write a CSV with the columns symbol,supply,as_of")
+        raise ConfigError(
+            f"{field}: holds no supplies", "write a CSV with the columns symbol,supply,as_of"
+        )
     return list(found.values())

@@ -1,4 +1,6 @@
-"""Transaction execution: from intent to finality through the journal, so that a crash neither loses nor repeats a transaction."""
+"""Transaction execution: from intent to finality through the journal, so that a crash neither loses
+nor repeats a transaction.
+"""
 
 from agent.execution.executor import JournaledExecutor
 from agent.execution.submitter import SubmissionEvent, SubmissionSettings

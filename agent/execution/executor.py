@@ -1,4 +1,6 @@
-"""Executor of one transaction at a time: check, simulate, record, sign, send, wait until mined and final."""
+"""Executor of one transaction at a time: check, simulate, record, sign, send, wait until mined and
+final.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from agent.ports import Grant
 
 
 class JournaledExecutor:
-    """Implements the engine's executor over the ports; one per process, wallet and chain (see store/files/locks.py)."""
+    """Implements the engine's executor over the ports; one per process, wallet and chain (see
+    store/files/locks.py).
+    """
 
     def __init__(self, submitter: Submitter) -> None:
         self._submitter = submitter
@@ -44,15 +48,21 @@ class JournaledExecutor:
         return self._reconciler.resync_nonce()
 
     def ready(self, *, for_revoking: bool = False) -> bool:
-        """True if anything may be sent now: the kill switch was read and is off, and no transaction of ours is unfinished.
+        """True if anything may be sent now: the kill switch was read and is off, and no transaction
+        of ours is unfinished.
 
-        With `for_revoking` also if the switch is at hard: for transactions that set allowances to zero.
+        With `for_revoking` also if the switch is at hard: for transactions that set allowances to
+        zero.
         """
         unfinished = self._submitter.unfinished()
-        allowed = self._submitter.is_paused() is False or (for_revoking and self._submitter.is_hard())
+        allowed = self._submitter.is_paused() is False or (
+            for_revoking and self._submitter.is_hard()
+        )
         return allowed and not unfinished
 
-    def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
+    def run(
+        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
+    ) -> Intent:
         """Carry one transaction from PLANNED to its end and return it: FINAL, REVERTED, or MINED
         while blocks are slow. A transaction pending too long is replaced at a higher fee, and the
         mined intent returned, or cancelled and returned as CANCELLED once that is final.
@@ -71,24 +81,34 @@ class JournaledExecutor:
         mined = submitter.await_mined(tx.nonce, self._replacer.while_waiting(tx.nonce))
         if mined is None:
             raise Retryable(
-                f"{note}: transaction {intent.tx_hash} was sent and is not mined after {submitter.settings.mined_timeout_s:.0f} s",
+                f"{note}: transaction {intent.tx_hash} was sent and is not mined after"
+                f" {submitter.settings.mined_timeout_s:.0f} s",
                 "run the command again: it follows this transaction before it does anything else",
             )
         ended = submitter.await_final(mined)
         if ended.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
-            return next(one for one in submitter.journal.intents_at(tx.nonce) if one.id == intent.id)
+            return next(
+                one for one in submitter.journal.intents_at(tx.nonce) if one.id == intent.id
+            )
         return ended
 
     def _require_final_mint(self, grant: Grant) -> None:
-        """Raise if the position's number may still change by a reorg: liquidity added then could go to a stranger's position."""
+        """Raise if the position's number may still change by a reorg: liquidity added then could go
+        to a stranger's position.
+        """
         action, journal = grant.action, self._submitter.journal
         if not isinstance(action, Provide) or action.token_id is None:
             return
         for intent in journal.open_intents():
             done = journal.grant(intent.id).action
-            if isinstance(done, Provide) and done.token_id is None and done.contract == action.contract:
+            if (
+                isinstance(done, Provide)
+                and done.token_id is None
+                and done.contract == action.contract
+            ):
                 raise Retryable(
-                    f"the mint of {intent.tx_hash} is not final: a reorg may still give its position another number",
+                    f"the mint of {intent.tx_hash} is not final: a reorg may still give its"
+                    " position another number",
                     "run the command again once it has its confirmations",
                 )
 
@@ -96,12 +116,18 @@ class JournaledExecutor:
         """Raise unless the nonce is the chain's next one, ours, and free."""
         if unfinished := self._submitter.unfinished():
             first = unfinished[0]
-            what = f"{first.note}, {first.tx_hash}" if first.state in IN_FLIGHT_STATES else first.note
+            what = (
+                f"{first.note}, {first.tx_hash}" if first.state in IN_FLIGHT_STATES else first.note
+            )
             raise Retryable(f"an earlier transaction is not finished: {what}", "reconcile first")
         expected = self._reconciler.require_known_nonce()
         if tx.nonce != expected:
             raise guard_refusal(
-                "nonce", str(tx.nonce), str(expected), "the wallet's nonce moved since the transaction was made", "plan again"
+                "nonce",
+                str(tx.nonce),
+                str(expected),
+                "the wallet's nonce moved since the transaction was made",
+                "plan again",
             )
 
 
@@ -116,4 +142,6 @@ class ReadOnlySigner:
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> NoReturn:
         """Always raises."""
-        raise Refused(f"nothing is signed for {self.address} while only looking", remedy="add --send")
+        raise Refused(
+            f"nothing is signed for {self.address} while only looking", remedy="add --send"
+        )

@@ -21,7 +21,18 @@ MAX_INEFFECTIVE_APPROVALS = 2
 """Mined approvals without effect after which a token counts as refusing them."""
 TRADE_SIGNER_RULES = frozenset(
     f"signer.{rule}"
-    for rule in ("tokens", "venue", "pool_fee", "amount_in", "floor", "min_out", "price", "bounds", "approval_amount", "contract")
+    for rule in (
+        "tokens",
+        "venue",
+        "pool_fee",
+        "amount_in",
+        "floor",
+        "min_out",
+        "price",
+        "bounds",
+        "approval_amount",
+        "contract",
+    )
 )
 """Signer rules about the traded assets; not about nonce, fees, chain, time, kind, recipient or
 spender.
@@ -67,10 +78,16 @@ def missing_approvals(
         if token:
             raise ExitRefused(why.message, why.verdicts, why.remedy) from None
         raise
-    tried = [one for one in sent if one.succeeded and one.kind is IntentKind.APPROVE and one.tx.to == token]
+    tried = [
+        one
+        for one in sent
+        if one.succeeded and one.kind is IntentKind.APPROVE and one.tx.to == token
+    ]
     for approval in found:
         if approval.token == token and (last or len(tried) > MAX_INEFFECTIVE_APPROVALS):
-            raise ExitRefused(f"{approval.label} was approved, but its allowance is still too small")
+            raise ExitRefused(
+                f"{approval.label} was approved, but its allowance is still too small"
+            )
     return found
 
 
@@ -88,15 +105,21 @@ def require_exit_possible(confirmed: StepOutcome, now: StepOutcome, remedy: str)
         raise ExitRefused("; ".join(reasons), remedy=remedy)
     had, has = (native_coin.held_balances(one.step_input).get(token, 0) for one in (confirmed, now))
     if has < had:
-        raise ExitRefused(f"{label} was to be sold and is not in the wallet any more", remedy=remedy)
+        raise ExitRefused(
+            f"{label} was to be sold and is not in the wallet any more", remedy=remedy
+        )
 
 
 def require_no_new_exclusions(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
-    """Raise Refused for tokens excluded since the plan was confirmed; no exit waits for another token."""
+    """Raise Refused for tokens excluded since the plan was confirmed; no exit waits for another
+    token.
+    """
     step, unknown = now.step_input, "which was not part of the confirmed plan"
     if now.decided.exit_token:
         return
-    if shut := {one.token for one in step.quarantine} - {one.token for one in confirmed.step_input.quarantine}:
+    if shut := {one.token for one in step.quarantine} - {
+        one.token for one in confirmed.step_input.quarantine
+    }:
         raise Refused(f"{quarantine.format_quarantine(step, shut)}, {unknown}", remedy=remedy)
     if stays := {one.token for one in step.stuck} - {one.token for one in confirmed.decided.stuck}:
         raise Refused(f"{exits.format_blocked_exits(step, stays)}, {unknown}", remedy=remedy)
@@ -107,7 +130,9 @@ def concerns_trade(why: Refused) -> bool:
     or wallet.
     """
     guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
-    return isinstance(why, UnsendableTransaction | ExitRefused) or (bool(guards) and guards <= TRADE_SIGNER_RULES)
+    return isinstance(why, UnsendableTransaction | ExitRefused) or (
+        bool(guards) and guards <= TRADE_SIGNER_RULES
+    )
 
 
 def without_doubtful(

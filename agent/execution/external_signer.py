@@ -1,4 +1,6 @@
-"""Execution with an external signer: propose each transaction, and settle it later from the chain. No key is held here."""
+"""Execution with an external signer: propose each transaction, and settle it later from the chain.
+No key is held here.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ FORMAT = 1
 
 
 class AwaitingExternalSignature(Retryable):
-    """A transaction was proposed and waits for its signer. `document` is the proposal, `place` its file."""
+    """A transaction was proposed and waits for its signer. `document` is the proposal, `place` its
+    file.
+    """
 
     def __init__(self, message: str, remedy: str, document: dict[str, Any], place: str) -> None:
         super().__init__(message, remedy)
@@ -36,8 +40,10 @@ class RefusingSigner:
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
         """Always raises."""
         raise OperatorNeeded(
-            f"nothing is signed here for {self.address}: wallet.mode is propose, and a transaction of another mode is open",
-            "let the mode or the signer that sent it send it again; or have its nonce used by something else, then trimtab adopt",
+            f"nothing is signed here for {self.address}: wallet.mode is propose, and a transaction"
+            " of another mode is open",
+            "let the mode or the signer that sent it send it again; or have its nonce used by"
+            " something else, then trimtab adopt",
         )
 
 
@@ -48,7 +54,9 @@ class ProposingExecutor(JournaledExecutor):
     journal alone.
     """
 
-    def __init__(self, submitter: Submitter, book: ProposalJournal, owner: ExternalSigner, outbox: Outbox) -> None:
+    def __init__(
+        self, submitter: Submitter, book: ProposalJournal, owner: ExternalSigner, outbox: Outbox
+    ) -> None:
         super().__init__(replace(submitter, signer=RefusingSigner(owner)))
         self._journal, self._sender = submitter.journal, submitter.sender
         self._book, self._owner, self._outbox = book, owner, outbox
@@ -67,7 +75,9 @@ class ProposingExecutor(JournaledExecutor):
         self._reconciler.run(may_send=False)
         return [self._now(intent) for intent in open_before]
 
-    def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
+    def run(
+        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
+    ) -> Intent:
         """Record the transaction and propose it.
 
         Always raises: AwaitingExternalSignature once it awaits its signer. Raises Refused before it
@@ -84,42 +94,73 @@ class ProposingExecutor(JournaledExecutor):
         raise self._waiting(intent)
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Withdraw every proposal; anyone who has seen one can still send it until its deadline on chain.
+        """Withdraw every proposal; anyone who has seen one can still send it until its deadline on
+        chain.
 
-        A proposal that the chain already has is settled. Raises OperatorNeeded if something else took its nonce.
+        A proposal that the chain already has is settled. Raises OperatorNeeded if something else
+        took its nonce.
         """
         proposed = self._book.proposed()
-        waiting = [one for one in self._journal.open_intents() if one.state is IntentState.PLANNED and one.id in proposed]
+        waiting = [
+            one
+            for one in self._journal.open_intents()
+            if one.state is IntentState.PLANNED and one.id in proposed
+        ]
         for intent in waiting:
             self._outbox.remove_proposal(intent.id)
         for intent in waiting:
             if not self._on_its_way(intent, proposed[intent.id]):
                 self._give_up(intent, why)
         followed = super().cancel_pending(why)
-        return [*(self._now(intent) for intent in waiting if intent.id not in {one.id for one in followed}), *followed]
+        return [
+            *(
+                self._now(intent)
+                for intent in waiting
+                if intent.id not in {one.id for one in followed}
+            ),
+            *followed,
+        ]
 
     def _settle(self, intent: Intent, since_block: int) -> None:
-        """Settle one proposal: on its way if the chain has it, dropped if late, else still waiting."""
-        head = self._sender.head()  # before the nonce: a nonce that is free after a late head was not used in time
+        """Settle one proposal: on its way if the chain has it, dropped if late, else still
+        waiting.
+        """
+        head = (
+            self._sender.head()
+        )  # before the nonce: a nonce that is free after a late head was not used in time
         if self._on_its_way(intent, since_block):
             return
         if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
-            self._give_up(intent, f"the proposal {intent.id} expired at {_time(intent.deadline_s)} unsent")
+            self._give_up(
+                intent, f"the proposal {intent.id} expired at {_time(intent.deadline_s)} unsent"
+            )
             return
         raise self._waiting(intent)
 
     def _on_its_way(self, intent: Intent, since_block: int) -> bool:
-        """True if the chain has it; the journal then has it as SIGNED. Raises OperatorNeeded if another transaction took its nonce."""
+        """True if the chain has it; the journal then has it as SIGNED. Raises OperatorNeeded if
+        another transaction took its nonce.
+        """
         latest, _ = self._sender.nonces(self._owner.address)
         found = self._owner.carried(intent.tx, since_block) if latest > intent.tx.nonce else None
         if found is not None and found.same:
-            self._submitter.move(intent, IntentState.SIGNED, "signed elsewhere, found on the chain", tx_hash=found.tx_hash)
+            self._submitter.move(
+                intent,
+                IntentState.SIGNED,
+                "signed elsewhere, found on the chain",
+                tx_hash=found.tx_hash,
+            )
             self._outbox.remove_proposal(intent.id)
             return True
         if latest > intent.tx.nonce:
-            by = "something that was not proposed" if found is None else f"{found.tx_hash}, which does something else"
+            by = (
+                "something that was not proposed"
+                if found is None
+                else f"{found.tx_hash}, which does something else"
+            )
             raise OperatorNeeded(
-                f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in the place of {intent.id} («{intent.note}»)",
+                f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in the place"
+                f" of {intent.id} («{intent.note}»)",
                 "find out who signed it and check the balances, then trimtab adopt",
             )
         return False
@@ -130,7 +171,8 @@ class ProposingExecutor(JournaledExecutor):
         until = "" if intent.deadline_s is None else f" until {_time(intent.deadline_s)}"
         return AwaitingExternalSignature(
             f"«{intent.note}» is proposed and awaits its signature{until}: {place}",
-            "have it signed and sent, then run the command again: it settles it from the chain and continues",
+            "have it signed and sent, then run the command again: it settles it from the chain and"
+            " continues",
             document,
             place,
         )
@@ -155,13 +197,17 @@ class ProposingExecutor(JournaledExecutor):
         self._outbox.remove_proposal(intent.id)
 
     def _require_none_late(self, proposed: dict[str, int]) -> None:
-        """Raise OperatorNeeded if a dropped proposal was sent after all: an approval has no deadline, a swap would revert."""
+        """Raise OperatorNeeded if a dropped proposal was sent after all: an approval has no
+        deadline, a swap would revert.
+        """
         expected = self._journal.expected_nonce()
         latest, _ = self._sender.nonces(self._owner.address)
         if expected is None or latest <= expected:
             return
         at_nonce = self._journal.intents_at(expected)
-        if any(intent.tx_hash is not None for intent in at_nonce):  # these are followed by their hashes
+        if any(
+            intent.tx_hash is not None for intent in at_nonce
+        ):  # these are followed by their hashes
             return
         for intent in at_nonce:
             if intent.state is not IntentState.CANCELLED or intent.id not in proposed:
@@ -169,22 +215,28 @@ class ProposingExecutor(JournaledExecutor):
             found = self._owner.carried(intent.tx, proposed[intent.id])
             if found is not None and found.same:
                 raise OperatorNeeded(
-                    f"the proposal {intent.id} («{intent.note}») was given up and sent after all, by {found.tx_hash}",
+                    f"the proposal {intent.id} («{intent.note}») was given up and sent after all,"
+                    f" by {found.tx_hash}",
                     "check the balances, then trimtab adopt",
                 )
 
     def _now(self, intent: Intent) -> Intent:
-        return next(other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id)
+        return next(
+            other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id
+        )
 
 
 def require_no_open_proposals(journal: Journal, book: ProposalJournal) -> None:
-    """Raise OperatorNeeded while a proposal waits: a local signer would drop it, and its external signer could still send it."""
+    """Raise OperatorNeeded while a proposal waits: a local signer would drop it, and its external
+    signer could still send it.
+    """
     proposed = book.proposed()
     for intent in journal.open_intents():
         if intent.state is IntentState.PLANNED and intent.id in proposed:
             raise OperatorNeeded(
                 f"the proposal {intent.id} («{intent.note}») awaits an external signature",
-                'run once more with wallet.mode = "propose" when it was sent, or when it has expired',
+                'run once more with wallet.mode = "propose" when it was sent, or when it has'
+                " expired",
             )
 
 

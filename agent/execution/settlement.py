@@ -1,5 +1,5 @@
-"""Book mined transactions: loss and turnover at the prices before the trade where they are known. Missing prices never block the agent for
-good.
+"""Book mined transactions: loss and turnover at the prices before the trade where they are known.
+Missing prices never block the agent for good.
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ from agent.ports import BalanceJournal, BudgetJournal, Journal, StepJournal, Ste
 from agent.reference import reference_prices
 from agent.units import NATIVE, Price, Value
 
-# --- Realised result of a mined transaction: amounts by leg, turnover, and its loss at the prices before the trade (T6).
+# --- Realised result of a mined transaction: amounts by leg, turnover, and its loss at the prices
+# before the trade (T6).
 
 
 @dataclass(frozen=True, slots=True)
 class RealisedLeg:
-    """Amounts exchanged by one leg per its pool's Transfer events, base units; None if no event fits the leg."""
+    """Amounts exchanged by one leg per its pool's Transfer events, base units; None if no event
+    fits the leg.
+    """
 
     pool: str
     token_in: str
@@ -67,7 +70,10 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
     def take(token: str, pool: str, *, into_pool: bool) -> int | None:
         unused = incoming if into_pool else outgoing
         for position, transfer in enumerate(unused):
-            if transfer.token == token and (transfer.recipient if into_pool else transfer.sender) == pool:
+            if (
+                transfer.token == token
+                and (transfer.recipient if into_pool else transfer.sender) == pool
+            ):
                 return unused.pop(position).raw
         return None
 
@@ -75,28 +81,35 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
 
     def turn(leg: Leg) -> int | None:
         for position, made in enumerate(turned):
-            if (made.token, NATIVE) == (leg.pool, made.sender if leg.token_in == NATIVE else made.recipient):
+            if (made.token, NATIVE) == (
+                leg.pool,
+                made.sender if leg.token_in == NATIVE else made.recipient,
+            ):
                 return turned.pop(position).raw
         return None
 
     return tuple(
-        _turned(leg, turn(leg))
-        if leg.venue == NATIVE_VENUE
-        else RealisedLeg(
-            pool=leg.pool,
-            token_in=leg.token_in,
-            token_out=leg.token_out,
-            amount_in_raw=take(leg.token_in, leg.pool, into_pool=True),
-            amount_out_raw=take(leg.token_out, leg.pool, into_pool=False),
-            planned_in_raw=leg.amount_in_raw,
-            planned_out_raw=leg.amount_out_raw,
+        (
+            _turned(leg, turn(leg))
+            if leg.venue == NATIVE_VENUE
+            else RealisedLeg(
+                pool=leg.pool,
+                token_in=leg.token_in,
+                token_out=leg.token_out,
+                amount_in_raw=take(leg.token_in, leg.pool, into_pool=True),
+                amount_out_raw=take(leg.token_out, leg.pool, into_pool=False),
+                planned_in_raw=leg.amount_in_raw,
+                planned_out_raw=leg.amount_out_raw,
+            )
         )
         for leg in plan.legs
     )
 
 
 def _turned(leg: Leg, raw: int | None) -> RealisedLeg:
-    return RealisedLeg(leg.pool, leg.token_in, leg.token_out, raw, raw, leg.amount_in_raw, leg.amount_out_raw)
+    return RealisedLeg(
+        leg.pool, leg.token_in, leg.token_out, raw, raw, leg.amount_in_raw, leg.amount_out_raw
+    )
 
 
 def native_delta(intent: Intent, wallet: str, coin: str) -> int:
@@ -106,10 +119,17 @@ def native_delta(intent: Intent, wallet: str, coin: str) -> int:
     receipt = intent.receipt
     if receipt is None or receipt.status != 1:
         return 0
-    return receipt.unwrapped(coin, wallet, intent.tx.to) - (intent.tx.value_wei if intent.tx.to != wallet else 0)
+    return receipt.unwrapped(coin, wallet, intent.tx.to) - (
+        intent.tx.value_wei if intent.tx.to != wallet else 0
+    )
 
 
-def trade_loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapping[str, Fraction], gas_value: Fraction) -> Fraction:
+def trade_loss(
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+    prices: Mapping[str, Fraction],
+    gas_value: Fraction,
+) -> Fraction:
     """Return numeraire base units lost (negative: gained): balances before minus after at the
     prices before the trade, plus gas. Balances in base units per token; `prices` in numeraire base
     units per token base unit. A token without a price counts zero if it grew; if it shrank its loss
@@ -121,15 +141,24 @@ def trade_loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapp
         price = prices.get(token)
         if price is None and delta < 0:
             raise OperatorNeeded(
-                f"{-delta} base units of {token} left the wallet without a reference price", "check the receipt, then add a feed for it"
+                f"{-delta} base units of {token} left the wallet without a reference price",
+                "check the receipt, then add a feed for it",
             )
         total -= delta * (price or 0)
     return total
 
 
 def trade_turnover(deltas: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
-    """Half the sum of absolute changes in value, numeraire base units; tokens without a price are excluded."""
-    return sum((abs(delta) * prices.get(token, Fraction(0)) for token, delta in deltas.items()), Fraction(0)) / 2
+    """Half the sum of absolute changes in value, numeraire base units; tokens without a price are
+    excluded.
+    """
+    return (
+        sum(
+            (abs(delta) * prices.get(token, Fraction(0)) for token, delta in deltas.items()),
+            Fraction(0),
+        )
+        / 2
+    )
 
 
 def book_intent(  # noqa: PLR0913
@@ -166,13 +195,18 @@ def book_intent(  # noqa: PLR0913
         deltas[coin] = deltas.get(coin, 0) + native_wei
     paid, outflow = _paid(receipt, payout, coin), Fraction(0)
     for token, raw in paid.items():
-        deltas[token], outflow = deltas.get(token, 0) + raw, outflow + raw * prices.get(token, Fraction(0))
+        deltas[token], outflow = (
+            deltas.get(token, 0) + raw,
+            outflow + raw * prices.get(token, Fraction(0)),
+        )
     lost = trade_loss({}, deltas, prices, gas_value)
     if balances is not None:
         lost = max(lost, trade_loss(*balances, prices, gas_value))
     if not gain_counts:
         lost = max(lost, gas_value)
-    moved = max(Fraction(0), trade_turnover(deltas, prices) - apart) if payout is None else Fraction(0)
+    moved = (
+        max(Fraction(0), trade_turnover(deltas, prices) - apart) if payout is None else Fraction(0)
+    )
     budgets.book(intent, moved, lost, receipt.gas_cost_wei, chain_s, outflow)
     return lost
 
@@ -184,7 +218,8 @@ def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
     return {coin if payout.token == NATIVE else payout.token: payout.raw}
 
 
-# --- Realised cost of a liquidity action: wallet and positions together, before and after, at one set of reference prices.
+# --- Realised cost of a liquidity action: wallet and positions together, before and after, at one
+# set of reference prices.
 
 
 NO_FEES = (0, 0)
@@ -222,19 +257,34 @@ def book_liquidity_action(
 
 
 def _by_receipt(
-    action: LpAction, done: LpPositionChange | None, basis: StepInput, receipt: Receipt, prices: Mapping[str, Price]
+    action: LpAction,
+    done: LpPositionChange | None,
+    basis: StepInput,
+    receipt: Receipt,
+    prices: Mapping[str, Price],
 ) -> Value | None:
-    """Loss by the receipt's transfers, and by the contracts' own account of the position as read before."""
-    before = next((position for position in basis.snapshot.positions if position.name == action.name), None)
+    """Loss by the receipt's transfers, and by the contracts' own account of the position as read
+    before.
+    """
+    before = next(
+        (position for position in basis.snapshot.positions if position.name == action.name), None
+    )
     after = _became(action, done, before)
     if after is None:
         return None
-    change_of_position = _position_value(after, prices) - (Fraction(0) if before is None else _position_value(before, prices))
+    change_of_position = _position_value(after, prices) - (
+        Fraction(0) if before is None else _position_value(before, prices)
+    )
     moved = receipt.net(basis.snapshot.owner)
-    return -sum((raw * prices[token] for token, raw in moved.items() if token in prices), Fraction(0)) - change_of_position
+    return (
+        -sum((raw * prices[token] for token, raw in moved.items() if token in prices), Fraction(0))
+        - change_of_position
+    )
 
 
-def _became(action: LpAction, done: LpPositionChange | None, before: LpPosition | None) -> LpPosition | None:
+def _became(
+    action: LpAction, done: LpPositionChange | None, before: LpPosition | None
+) -> LpPosition | None:
     """The position after the action; None if it cannot be derived."""
     match action, before:
         case [Collect(), LpV3Position()]:
@@ -261,28 +311,45 @@ def _minted(action: Provide, done: LpPositionChange) -> LpV3Position:
 
 
 def _by_snapshots(
-    action: LpAction, done: LpPositionChange | None, before: Snapshot, after: Snapshot, prices: Mapping[str, Price]
+    action: LpAction,
+    done: LpPositionChange | None,
+    before: Snapshot,
+    after: Snapshot,
+    prices: Mapping[str, Price],
 ) -> Value | None:
-    """Loss by balances and positions read before and after; None while the changed position could not be read."""
+    """Loss by balances and positions read before and after; None while the changed position could
+    not be read.
+    """
     name = action.name if done is None else done.name
-    had, has = ({position.name: position for position in read.positions} for read in (before, after))
+    had, has = (
+        {position.name: position for position in read.positions} for read in (before, after)
+    )
     known = {*had, name}
     if isinstance(action, Withdraw) and action.liquidity == action.held and name not in has:
         known.discard(name)  # an empty position is no longer read
     if not known <= set(has):
         return None
-    return _total(before, list(had.values()), after, prices) - _total(after, [has[one] for one in known], before, prices)
+    return _total(before, list(had.values()), after, prices) - _total(
+        after, [has[one] for one in known], before, prices
+    )
 
 
-def _total(read: Snapshot, positions: list[LpPosition], other: Snapshot, prices: Mapping[str, Price]) -> Value:
+def _total(
+    read: Snapshot, positions: list[LpPosition], other: Snapshot, prices: Mapping[str, Price]
+) -> Value:
     """Value of the positions and of the tokens with a price that both snapshots could read."""
     both = {holding.token for holding in other.holdings} & set(prices)
-    held = sum((holding.raw * prices[holding.token] for holding in read.holdings if holding.token in both), Fraction(0))
+    held = sum(
+        (holding.raw * prices[holding.token] for holding in read.holdings if holding.token in both),
+        Fraction(0),
+    )
     return held + sum((_position_value(position, prices) for position in positions), Fraction(0))
 
 
 def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
-    """Value at reference prices, uncollected fees included; zero if a token has no price, as in the value before."""
+    """Value at reference prices, uncollected fees included; zero if a token has no price, as in the
+    value before.
+    """
     if not {position.token0, position.token1} <= set(prices):
         return Fraction(0)
     price0, price1 = prices[position.token0], prices[position.token1]
@@ -294,7 +361,9 @@ def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
 # external transfers.
 
 
-def record_balance_changes(balances: BalanceJournal, snapshot: Snapshot, present: Callable[[], StepInput]) -> tuple[ExternalTransfer, ...]:
+def record_balance_changes(
+    balances: BalanceJournal, snapshot: Snapshot, present: Callable[[], StepInput]
+) -> tuple[ExternalTransfer, ...]:
     """Record unexplained balance changes, and the balances of `snapshot` as the new basis.
 
     Return what it wrote: new transfers, and older ones newly valued or accepted. `present` is
@@ -309,14 +378,23 @@ def record_balance_changes(balances: BalanceJournal, snapshot: Snapshot, present
         step = present()
         books = balances.expected()  # external transactions may have become known
         found = balance_changes.changes_to_record(step, books)
-    return found if balances.record(snapshot, balance_changes.balances_of(snapshot), found, books.turn) else ()
+    return (
+        found
+        if balances.record(snapshot, balance_changes.balances_of(snapshot), found, books.turn)
+        else ()
+    )
 
 
 MAX_CLOCK_LEAD_S = 30
 """Largest lead of a block's time over the agent's clock that is believed, in seconds."""
 
 
-def settle_mined(store: StepStorage, snapshot: Snapshot, present: Callable[[], StepInput], before: Snapshot | None = None) -> None:
+def settle_mined(
+    store: StepStorage,
+    snapshot: Snapshot,
+    present: Callable[[], StepInput],
+    before: Snapshot | None = None,
+) -> None:
     """Book every mined transaction missing from the budgets, at the reference prices of its own
     step; then compare balances.
 
@@ -337,28 +415,52 @@ def settle_mined(store: StepStorage, snapshot: Snapshot, present: Callable[[], S
         native = prices.get(basis.portfolio.wrapped_native, Fraction(0))
         if intent.kind is IntentKind.LIQUIDITY:
             after = None if before is None else snapshot
-            book_liquidity_action(store, intent, own, after, prices, native, _chain_s(snapshot, own))
+            book_liquidity_action(
+                store, intent, own, after, prices, native, _chain_s(snapshot, own)
+            )
             continue
         coin = basis.portfolio.wrapped_native
         trade = before is not None and intent.kind in (IntentKind.SWAP, IntentKind.UNWRAP)
         trade = trade and not kept >= {holding.token for holding in snapshot.holdings}
         balances = _balances(before, snapshot, prices) if trade and before is not None else None
-        if balances is not None and before is not None and native_delta(intent, snapshot.owner, coin):
+        if (
+            balances is not None
+            and before is not None
+            and native_delta(intent, snapshot.owner, coin)
+        ):
             balances = _with_native(balances, (before, snapshot), intent, coin)
         paid = store.journal.grant(intent.id).payout if intent.kind is IntentKind.PAYOUT else None
         at_s, apart = _chain_s(snapshot, own), _exempt_turnover(store.journal, intent)
-        book_intent(store.budgets, intent, snapshot.owner, prices, native, at_s, balances, own is not None, coin, paid, apart)
+        book_intent(
+            store.budgets,
+            intent,
+            snapshot.owner,
+            prices,
+            native,
+            at_s,
+            balances,
+            own is not None,
+            coin,
+            paid,
+            apart,
+        )
     record_balance_changes(store.balances, snapshot, present)
 
 
 def _exempt_turnover(journal: Journal, intent: Intent) -> Fraction:
     """Value of a granted swap that limits of turnover do not count."""
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
-    return plan.decision.apart if plan is not None and isinstance(plan.decision, Rebalance) else Fraction(0)
+    return (
+        plan.decision.apart
+        if plan is not None and isinstance(plan.decision, Rebalance)
+        else Fraction(0)
+    )
 
 
 def review_time_s(snapshot: Snapshot) -> int:
-    """Chain time to record a review at: a header from the future must not delay every later step until that day."""
+    """Chain time to record a review at: a header from the future must not delay every later step
+    until that day.
+    """
     return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_CLOCK_LEAD_S)
 
 
@@ -393,10 +495,15 @@ def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> 
     if intent.receipt is None:
         return False
     ours = {asset.token.address for asset in basis.portfolio.assets}
-    return any(raw < 0 and token in ours and token not in prices for token, raw in intent.receipt.net(basis.snapshot.owner).items())
+    return any(
+        raw < 0 and token in ours and token not in prices
+        for token, raw in intent.receipt.net(basis.snapshot.owner).items()
+    )
 
 
-def _balances(before: Snapshot, after: Snapshot, prices: dict[str, Fraction]) -> tuple[dict[str, int], dict[str, int]]:
+def _balances(
+    before: Snapshot, after: Snapshot, prices: dict[str, Fraction]
+) -> tuple[dict[str, int], dict[str, int]]:
     """Return balances by token, of priced tokens read both times: unread is not zero."""
     had = {holding.token: holding.raw for holding in before.holdings}
     has = {holding.token: holding.raw for holding in after.holdings}
@@ -405,13 +512,17 @@ def _balances(before: Snapshot, after: Snapshot, prices: dict[str, Fraction]) ->
 
 
 def _with_native(
-    balances: tuple[dict[str, int], dict[str, int]], snapshots: tuple[Snapshot, Snapshot], intent: Intent, coin: str
+    balances: tuple[dict[str, int], dict[str, int]],
+    snapshots: tuple[Snapshot, Snapshot],
+    intent: Intent,
+    coin: str,
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Balances with native coin counted as its wrapped token, before the gas of `intent`."""
     gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
     natives_wei = snapshots[0].native_wei, snapshots[1].native_wei + gas_wei
     had, has = (
-        {token: raw + (wei if token == coin else 0) for token, raw in held.items()} for held, wei in zip(balances, natives_wei, strict=True)
+        {token: raw + (wei if token == coin else 0) for token, raw in held.items()}
+        for held, wei in zip(balances, natives_wei, strict=True)
     )
     return had, has
 
@@ -422,5 +533,7 @@ def _chain_s(snapshot: Snapshot, own: StepInput | None) -> int:
     A header from the future then neither halts the agent until that day, nor moves an entry out of
     the last 24 hours (T6).
     """
-    believed_s = max(snapshot.now_s + MAX_CLOCK_LEAD_S, 0 if own is None else own.snapshot.head.timestamp_s)
+    believed_s = max(
+        snapshot.now_s + MAX_CLOCK_LEAD_S, 0 if own is None else own.snapshot.head.timestamp_s
+    )
     return min(snapshot.head.timestamp_s, believed_s)

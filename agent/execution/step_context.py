@@ -1,4 +1,6 @@
-"""Readers, actors and outcome of a step: reading past our own last transaction, confirming prices, screening tokens."""
+"""Readers, actors and outcome of a step: reading past our own last transaction, confirming prices,
+screening tokens.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,35 @@ from enum import Enum
 
 from agent.amm.errors import KnownTicksExceeded
 from agent.errors import Refused, Retryable
-from agent.model import Decision, Evidence, Head, History, Intent, PastPrices, Plan, Snapshot, StepInput, Verdict
+from agent.model import (
+    Decision,
+    Evidence,
+    Head,
+    History,
+    Intent,
+    PastPrices,
+    Plan,
+    Snapshot,
+    StepInput,
+    Verdict,
+)
 from agent.planning.draft import plan_pools_out_of_ticks
 from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.policy import price_confirmation, quarantine
 from agent.policy.decide import DecisionResult, decide
 from agent.policy.orders import lifecycle
 from agent.policy.quarantine import quarantine_tokens as quarantine_of_quarantine
-from agent.ports import BalanceJournal, BudgetJournal, Clock, Composer, EvidenceSource, Executor, Journal, OrderJournal, Reader
+from agent.ports import (
+    BalanceJournal,
+    BudgetJournal,
+    Clock,
+    Composer,
+    EvidenceSource,
+    Executor,
+    Journal,
+    OrderJournal,
+    Reader,
+)
 from agent.reference import depegged_tokens, reference_prices
 
 CATCH_UP_ATTEMPTS = 10
@@ -24,7 +47,9 @@ CATCH_UP_PAUSE_S = 2.0
 
 
 class CaughtUpReader:
-    """ports.Reader whose snapshots are at or after every transaction that the journal knows to be mined."""
+    """ports.Reader whose snapshots are at or after every transaction that the journal knows to be
+    mined.
+    """
 
     def __init__(self, reader: Reader, journal: Journal, clock: Clock) -> None:
         self._reader = reader
@@ -41,7 +66,8 @@ class CaughtUpReader:
             self._clock.sleep(CATCH_UP_PAUSE_S)
             found = self._reader.snapshot()
         raise Retryable(
-            f"the endpoints agree on block {found.head.number} only, which is behind our transaction of nonce {ours - 1}",
+            f"the endpoints agree on block {found.head.number} only, which is behind our"
+            f" transaction of nonce {ours - 1}",
             "try again when the slower endpoint has caught up",
         )
 
@@ -78,7 +104,8 @@ class TickExtender:
 
 @dataclass(frozen=True, slots=True)
 class StepReaders:
-    """Sources of a step: chain, memory, evidence. `assemble` adds the owner's targets to a snapshot.
+    """Sources of a step: chain, memory, evidence. `assemble` adds the owner's targets to a
+    snapshot.
 
     `chance` returns unpredictable numbers in [0, 1).
     """
@@ -100,11 +127,15 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
     requires them.
     """
     moves_orders = lifecycle.needs_past_prices(step)
-    if not moves_orders and not price_confirmation.needs_past_blocks(step, lambda other: decide(other).asks):
+    if not moves_orders and not price_confirmation.needs_past_blocks(
+        step, lambda other: decide(other).asks
+    ):
         return step
     past = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
     snapshot = replace(step.snapshot, past=past)
-    return _reassemble(readers, step, snapshot) if moves_orders else replace(step, snapshot=snapshot)
+    return (
+        _reassemble(readers, step, snapshot) if moves_orders else replace(step, snapshot=snapshot)
+    )
 
 
 def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: StepInput) -> None:
@@ -138,8 +169,18 @@ def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> St
     """
     found = readers.step_input_at(snapshot)
     before = step.history
-    history = replace(found.history, last_rebalance_s=before.last_rebalance_s, last_liquidity_s=before.last_liquidity_s)
-    return replace(found, history=history, spend_caps=step.spend_caps, spent_gas_wei=step.spent_gas_wei, acted=step.acted)
+    history = replace(
+        found.history,
+        last_rebalance_s=before.last_rebalance_s,
+        last_liquidity_s=before.last_liquidity_s,
+    )
+    return replace(
+        found,
+        history=history,
+        spend_caps=step.spend_caps,
+        spent_gas_wei=step.spent_gas_wei,
+        acted=step.acted,
+    )
 
 
 # --- Outcome and actors of a step.
@@ -158,7 +199,8 @@ class OutcomeKind(Enum):
 
 
 REVIEW_DONE_KINDS = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
-"""Outcomes after which a schedule's review is done. A refused or failed one is evaluated again in the next cycle."""
+"""Outcomes after which a schedule's review is done. A refused or failed one is evaluated again in
+the next cycle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +248,10 @@ ExtendTicks = Callable[[StepInput], StepInput | None]
 
 
 def propose_screened(
-    step: StepInput, propose: Proposer, evidence: EvidenceSource | None, further: ExtendTicks | None = None
+    step: StepInput,
+    propose: Proposer,
+    evidence: EvidenceSource | None,
+    further: ExtendTicks | None = None,
 ) -> tuple[StepInput, Proposal | Refused, Evidence | None]:
     """Return the final step, its proposal, and the evidence for the plan; or the refusal in place
     of the proposal. A proposal that reaches the end of the known ticks is repeated with more.
@@ -215,11 +260,19 @@ def propose_screened(
     """
     while True:
         proposal = _proposed(step, propose)
-        if further is not None and _ran_out_of_ticks(step, proposal) and (deeper := further(step)) is not None:
+        if (
+            further is not None
+            and _ran_out_of_ticks(step, proposal)
+            and (deeper := further(step)) is not None
+        ):
             step = deeper
             proposal = _proposed(step, propose)
         if isinstance(proposal, Refused):
-            return (proposal.step if isinstance(proposal, RefusedWithBlockedExits) else step), proposal, None
+            return (
+                (proposal.step if isinstance(proposal, RefusedWithBlockedExits) else step),
+                proposal,
+                None,
+            )
         step = proposal.step or step
         if proposal.plan is None or evidence is None:
             return step, proposal, None
@@ -241,4 +294,6 @@ def _ran_out_of_ticks(step: StepInput, proposal: Proposal | Refused) -> bool:
     """True if the proposal ends at the last tick that was read."""
     if isinstance(proposal, Refused):
         return isinstance(proposal, KnownTicksExceeded)
-    return proposal.ticks_end or (proposal.plan is not None and bool(plan_pools_out_of_ticks(step, proposal.plan.legs)))
+    return proposal.ticks_end or (
+        proposal.plan is not None and bool(plan_pools_out_of_ticks(step, proposal.plan.legs))
+    )

@@ -11,7 +11,18 @@ from agent.chain.rpc import Transport
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.execution.settlement import review_time_s
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
-from agent.model import Allocation, ExecutionStyle, Intent, IntentKind, PricePoint, Rebalance, ScreenedToken, SliceDraw, StepInput, TaxState
+from agent.model import (
+    Allocation,
+    ExecutionStyle,
+    Intent,
+    IntentKind,
+    PricePoint,
+    Rebalance,
+    ScreenedToken,
+    SliceDraw,
+    StepInput,
+    TaxState,
+)
 from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategyState
 from agent.policy import risk, targets
 from agent.policy.gradual_execution import MILLION
@@ -33,7 +44,9 @@ HOUR_S = 3_600
 DAY_S = 86_400
 
 
-def record_strategies(strategies: StrategyJournal, allocations: AllocationJournal, step: StepInput) -> None:
+def record_strategies(
+    strategies: StrategyJournal, allocations: AllocationJournal, step: StepInput
+) -> None:
     """Record changes of the strategy books; once an hour also each strategy's NAV per share and
     health. If another process wrote first, nothing is written: the next cycle finds the change
     again.
@@ -53,23 +66,33 @@ def record_strategies(strategies: StrategyJournal, allocations: AllocationJourna
 
 
 def book_internal_netting(strategies: StrategyJournal, outcome: StepOutcome) -> None:
-    """Book the internal netting between strategies of a step that has nothing to trade on the market."""
+    """Book the internal netting between strategies of a step that has nothing to trade on the
+    market.
+    """
     books = outcome.step_input.history.sleeves
     if outcome.kind is not OutcomeKind.HOLD or not outcome.decided.is_netting_only or books is None:
         return
-    booking = accounting.netting_booking(outcome.step_input, outcome.step_id, netting.strategy_adjustments)
-    if booking is not None:  # of exactly this version: if another process wrote since, the next cycle does it
+    booking = accounting.netting_booking(
+        outcome.step_input, outcome.step_id, netting.strategy_adjustments
+    )
+    if (
+        booking is not None
+    ):  # of exactly this version: if another process wrote since, the next cycle does it
         strategies.record_bookings((booking,), books.turn + bool(books.pending))
 
 
-def _record_strategy_states(journal: StrategyJournal, step: StepInput, books: StrategyBooks) -> None:
+def _record_strategy_states(
+    journal: StrategyJournal, step: StepInput, books: StrategyBooks
+) -> None:
     now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
     strategies = {one.name: one for one in step.split.strategies} if step.split is not None else {}
     states, points = [], {}
     for book in books.sleeves:
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
-        unit = accounting.unit_value(accounting.holdings_value(dict(book.holdings), prices), book.units)
+        unit = accounting.unit_value(
+            accounting.holdings_value(dict(book.holdings), prices), book.units
+        )
         noted = health.update_unit_index(book.state, strategies[book.name], unit, prices, now_s)
         point = NavPoint(now_s, noted.unit, noted.index)
         states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
@@ -79,13 +102,18 @@ def _record_strategy_states(journal: StrategyJournal, step: StepInput, books: St
 
 
 def _with_health(
-    state: StrategyState, strategy: Strategy, point: NavPoint, points: Callable[[str, int], tuple[NavPoint, ...]]
+    state: StrategyState,
+    strategy: Strategy,
+    point: NavPoint,
+    points: Callable[[str, int], tuple[NavPoint, ...]],
 ) -> StrategyState:
     rule = strategy.health
     if rule is None:
         return state
     past = points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
-    return health.update_health(state, rule, health.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s)
+    return health.update_health(
+        state, rule, health.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s
+    )
 
 
 # --- Records of gradual execution: start, each slice before it is sent, end.
@@ -95,10 +123,16 @@ RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
 """Styles whose rounds are of random size."""
 
 
-def with_slice_draw(readers: StepReaders, step: StepInput, executions: GradualExecutionJournal) -> StepInput:
+def with_slice_draw(
+    readers: StepReaders, step: StepInput, executions: GradualExecutionJournal
+) -> StepInput:
     """Return the step with the draw for a first slice stored, so that a restart plans the same."""
     history = step.history
-    if step.execution.pace.style not in RANDOM_SLICE_STYLES or history.campaign is not None or history.draw is not None:
+    if (
+        step.execution.pace.style not in RANDOM_SLICE_STYLES
+        or history.campaign is not None
+        or history.draw is not None
+    ):
         return step
     draw = _draw(readers)
     executions.store_next_draw(draw)
@@ -109,12 +143,16 @@ def record_execution_changes(executions: GradualExecutionJournal, outcome: StepO
     """Record gradual executions that a cycle ended, and new ones that wait for their price."""
     decided, under = outcome.decided, outcome.step_input.history.campaign
     if decided.ended and under is not None:
-        executions.end(under.id, "ended", decided.ended, outcome.step_input.snapshot.head.timestamp_s)
+        executions.end(
+            under.id, "ended", decided.ended, outcome.step_input.snapshot.head.timestamp_s
+        )
     if decided.begins is not None and outcome.kind is OutcomeKind.HOLD:
         executions.begin(decided.begins)
 
 
-def begin_slice(readers: StepReaders, executions: GradualExecutionJournal, outcome: StepOutcome) -> None:
+def begin_slice(
+    readers: StepReaders, executions: GradualExecutionJournal, outcome: StepOutcome
+) -> None:
     """Record the slice about to be sent, with the draw for the next; a new execution before its
     first slice. Do nothing if the plan is not a slice. Repeated attempts at a slice are recorded in
     addition.
@@ -126,21 +164,35 @@ def begin_slice(readers: StepReaders, executions: GradualExecutionJournal, outco
         return
     if decided.begins is not None:
         number = 1 if decided.round is None else decided.round.number
-        executions.begin_slice(executions.begin(decided.begins), number, outcome.step_id, at_s, _draw(readers))
+        executions.begin_slice(
+            executions.begin(decided.begins), number, outcome.step_id, at_s, _draw(readers)
+        )
     elif decided.round is not None and under is not None:
-        executions.begin_slice(under.id, decided.round.number, outcome.step_id, at_s, _draw(readers))
+        executions.begin_slice(
+            under.id, decided.round.number, outcome.step_id, at_s, _draw(readers)
+        )
 
 
 def _draw(readers: StepReaders) -> SliceDraw:
     return SliceDraw(int(readers.chance() * MILLION), int(readers.chance() * MILLION))
 
 
-# --- Read a step's memory from the store: prices, ledger, strategies, and unknown liquidity positions.
+# --- Read a step's memory from the store: prices, ledger, strategies, and unknown liquidity
+# positions.
 
 
-def read_memory(bare: StepInput, store: StepStorage, tax: TaxState | None = None, untradable: Iterable[ScreenedToken] = ()) -> StepMemory:
+def read_memory(
+    bare: StepInput,
+    store: StepStorage,
+    tax: TaxState | None = None,
+    untradable: Iterable[ScreenedToken] = (),
+) -> StepMemory:
     """Return the store's memory at the block of `bare`, which has snapshot, config and budgets."""
-    chosen, balances, ledger = store.allocations.newest(), store.balances.expected(), store.ledger.balances(bare.snapshot.head.number)
+    chosen, balances, ledger = (
+        store.allocations.newest(),
+        store.balances.expected(),
+        store.ledger.balances(bare.snapshot.head.number),
+    )
     strategies = read_strategies(bare, store)
     choices = {} if strategies is None else dict(strategies.choices)
     prices = _recorded_prices(bare, store.prices, chosen, choices)
@@ -152,10 +204,22 @@ def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | Non
     if step.split is None:
         return None
     ledger, head = store.strategies.ledger(), step.snapshot.head.number
-    settled = [one for one in ledger.intents if one.receipt is not None and one.receipt.block_number <= head] if ledger.bookings else []
-    trades = {intent.id: own for intent in settled if (own := _strategy_step(store, intent)) is not None}
+    settled = (
+        [
+            one
+            for one in ledger.intents
+            if one.receipt is not None and one.receipt.block_number <= head
+        ]
+        if ledger.bookings
+        else []
+    )
+    trades = {
+        intent.id: own for intent in settled if (own := _strategy_step(store, intent)) is not None
+    }
     named = [one.name for one in step.split.strategies if one.allocator is not None]
-    choices = tuple((name, chosen) for name in named if (chosen := store.allocations.newest(name)) is not None)
+    choices = tuple(
+        (name, chosen) for name in named if (chosen := store.allocations.newest(name)) is not None
+    )
     return StrategyMemory(ledger, trades, choices)
 
 
@@ -169,17 +233,29 @@ def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
         plan, text = store.journal.grant(intent.id).plan, store.steps.input_json(intent.step_id)
         step = None if text is None else codec.loads(StepInput, text)
         decision = None if plan is None else plan.decision
-        if step is None or not isinstance(decision, Rebalance) or not decision.by_trigger or netting.strategies_fault(step):
+        if (
+            step is None
+            or not isinstance(decision, Rebalance)
+            or not decision.by_trigger
+            or netting.strategies_fault(step)
+        ):
             return None
         if step.split is None:
             return None
-        return step if netting.net_strategies(step, reference_prices(step).by_token).answer.fired else None
+        return (
+            step
+            if netting.net_strategies(step, reference_prices(step).by_token).answer.fired
+            else None
+        )
     except (ConfigError, OperatorNeeded, Refused, KeyError):
         return None
 
 
 def _recorded_prices(
-    step: StepInput, recorded: PriceJournal, chosen: Allocation | None, choices: Mapping[str, Allocation]
+    step: StepInput,
+    recorded: PriceJournal,
+    chosen: Allocation | None,
+    choices: Mapping[str, Allocation],
 ) -> tuple[PricePoint, ...]:
     """Return recorded prices as far back as this config needs: all within trigger windows, before
     that one per interval of each due allocation.
@@ -193,28 +269,46 @@ def _recorded_prices(
     needs.append(risk.price_history_needed(step.policy))
     until_s = now_s - back_s - bool(back_s)
     older = {
-        point for choice_s, step_s in needs if choice_s > back_s for point in recorded.between(numeraire, now_s - choice_s, until_s, step_s)
+        point
+        for choice_s, step_s in needs
+        if choice_s > back_s
+        for point in recorded.between(numeraire, now_s - choice_s, until_s, step_s)
     }
     hourly = recorded.between(numeraire, now_s - back_s, now_s) if back_s else ()
     return (*sorted(older, key=lambda point: (point.at_s, point.token)), *hourly)
 
 
-# --- Scan of the wallet for liquidity of targeted pairs that the store does not know: it would be provided a second time.
+# --- Scan of the wallet for liquidity of targeted pairs that the store does not know: it would be
+# provided a second time.
 
 
 def with_unknown_positions(
-    step: StepInput, positions: PositionJournal, budgets: BudgetJournal, line: Transport, manager: str | None
+    step: StepInput,
+    positions: PositionJournal,
+    budgets: BudgetJournal,
+    line: Transport,
+    manager: str | None,
 ) -> StepInput:
     """Return the step with V3 positions of targeted pairs that the store does not know; scans the
     wallet once per new or adopted store. A store restored from before a mint lacks that position,
     and its target would mint a second one. Later unsolicited positions change nothing (T11). Raises
     Retryable if the chain cannot be read.
     """
-    pairs = {(target.token0, target.token1) for target in step.portfolio.lp_targets if target.tick_spacing is not None}
+    pairs = {
+        (target.token0, target.token1)
+        for target in step.portfolio.lp_targets
+        if target.tick_spacing is not None
+    }
     if manager is None or not pairs or positions.scanned():
         return step
     head = step.snapshot.head
     at = {"blockHash": head.hash, "requireCanonical": True}
-    found = find_unsolicited_positions(line, step.snapshot.owner, manager, (), step.portfolio.positions, at).found
-    positions.record([one.name for one in found if one.liquidity > 0 and one.tokens in pairs], head.timestamp_s)
-    return replace(step, history=replace(step.history, undecided=budgets.history(head.timestamp_s).undecided))
+    found = find_unsolicited_positions(
+        line, step.snapshot.owner, manager, (), step.portfolio.positions, at
+    ).found
+    positions.record(
+        [one.name for one in found if one.liquidity > 0 and one.tokens in pairs], head.timestamp_s
+    )
+    return replace(
+        step, history=replace(step.history, undecided=budgets.history(head.timestamp_s).undecided)
+    )

@@ -1,4 +1,6 @@
-"""Single acts of execution: durable writes, checks before sending, the send itself, and waiting for blocks."""
+"""Single acts of execution: durable writes, checks before sending, the send itself, and waiting for
+blocks.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,16 @@ from dataclasses import dataclass, replace
 from agent.chain.quorum import NO_MAJORITY_REMEDY as REMEDY
 from agent.chain.quorum import NoQuorum
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, UnsendableTransaction
-from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx, Verdict
+from agent.model import (
+    Intent,
+    IntentEvent,
+    IntentKind,
+    IntentState,
+    Receipt,
+    SignedTx,
+    UnsignedTx,
+    Verdict,
+)
 from agent.ports import Approval, BudgetJournal, Clock, Grant, Journal, Sender, Signer, Simulation
 
 # --- Settings of submission, and the events that the executor reports.
@@ -18,9 +29,10 @@ from agent.ports import Approval, BudgetJournal, Clock, Grant, Journal, Sender, 
 class SubmissionSettings:
     """Settings of submission and waiting. `confirmations` counts the transaction's own block.
 
-    `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off). A transaction pending longer than
-    `bump_after_s` is replaced at a higher fee or cancelled (None: never). The chain is polled every `poll_s` seconds. After
-    `mined_timeout_s` a transaction counts as late; after `final_timeout_s` a mined one is left to the next reconciliation.
+    `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off). A
+    transaction pending longer than `bump_after_s` is replaced at a higher fee or cancelled (None:
+    never). The chain is polled every `poll_s` seconds. After `mined_timeout_s` a transaction counts
+    as late; after `final_timeout_s` a mined one is left to the next reconciliation.
     """
 
     confirmations: int
@@ -56,17 +68,27 @@ def ignore_event(_event: SubmissionEvent) -> None:
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
 """States whose bytes may be anywhere."""
 _SURE = 5
-"""Consecutive polls that see the chain's next nonce below ours before it counts: a lagging endpoint has caught up by then."""
+"""Consecutive polls that see the chain's next nonce below ours before it counts: a lagging endpoint
+has caught up by then."""
 
 
-def guard_refusal(guard: str, measured: str, limit: str, message: str, remedy: str = "", kind: type[Refused] = Refused) -> Refused:
+def guard_refusal(
+    guard: str,
+    measured: str,
+    limit: str,
+    message: str,
+    remedy: str = "",
+    kind: type[Refused] = Refused,
+) -> Refused:
     """Return a refusal with one verdict."""
     return kind(message, (Verdict(guard, measured, limit, False),), remedy)
 
 
 @dataclass(slots=True, eq=False)
 class Submitter:
-    """Submits transactions through the ports. A method that moves an intent writes the move before it acts on it."""
+    """Submits transactions through the ports. A method that moves an intent writes the move before
+    it acts on it.
+    """
 
     journal: Journal
     budgets: BudgetJournal
@@ -80,11 +102,21 @@ class Submitter:
 
     # checks
     def require_running(self, grant: Grant | None = None) -> None:
-        """Raise Refused unless the kill switch was read and is off, or is at hard and `grant` only revokes or cancels (T14)."""
+        """Raise Refused unless the kill switch was read and is off, or is at hard and `grant` only
+        revokes or cancels (T14).
+        """
         paused = self.is_paused()
-        if paused is not False and not (grant is not None and only_undoes(grant) and self.is_hard()):
+        if paused is not False and not (
+            grant is not None and only_undoes(grant) and self.is_hard()
+        ):
             measured = "paused" if paused else "cannot be read"
-            raise guard_refusal("kill_switch", measured, "off", f"the kill switch is on ({measured}); nothing is sent", "trimtab resume")
+            raise guard_refusal(
+                "kill_switch",
+                measured,
+                "off",
+                f"the kill switch is on ({measured}); nothing is sent",
+                "trimtab resume",
+            )
 
     def simulate(self, tx: UnsignedTx, deadline_s: int | None, grant: Grant) -> Simulation:
         """Simulate the exact transaction at the head.
@@ -96,7 +128,8 @@ class Submitter:
         head = simulation.head
         if head.chain_id != tx.chain_id:
             raise OperatorNeeded(
-                f"the endpoint is on chain {head.chain_id}, the transaction is for {tx.chain_id}", "check [chain] in the config"
+                f"the endpoint is on chain {head.chain_id}, the transaction is for {tx.chain_id}",
+                "check [chain] in the config",
             )
         require_before_deadline(head.timestamp_s, deadline_s)
         if simulation.height_disagreement and not only_undoes(grant):
@@ -106,19 +139,37 @@ class Submitter:
                 (UnsendableTransaction if simulation.reverted else Refused),
                 f"simulated at block {head.number}: {simulation.reason}",
             )
-            raise guard_refusal("simulation", simulation.reason, "succeeds at the head", message, kind=kind)
+            raise guard_refusal(
+                "simulation", simulation.reason, "succeeds at the head", message, kind=kind
+            )
         if simulation.gas > tx.gas > 0:
             needs = "the transaction now needs more gas than it carries"
-            raise guard_refusal("gas", f"{simulation.gas} gas", f"{tx.gas} gas", needs, "plan again", UnsendableTransaction)
+            raise guard_refusal(
+                "gas",
+                f"{simulation.gas} gas",
+                f"{tx.gas} gas",
+                needs,
+                "plan again",
+                UnsendableTransaction,
+            )
         return simulation
 
     # durable writes
     def plan(
-        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, deadline_s: int | None, replaces: str | None = None
+        self,
+        step_id: str,
+        kind: IntentKind,
+        tx: UnsignedTx,
+        grant: Grant,
+        note: str,
+        deadline_s: int | None,
+        replaces: str | None = None,
     ) -> Intent:
         """Record the intent; with `replaces` it takes that intent's place at its nonce."""
         self.tell(SubmissionEvent("before:planned", None, note))
-        intent = self.journal.intend(step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s, replaces)
+        intent = self.journal.intend(
+            step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s, replaces
+        )
         self.tell(SubmissionEvent("after:planned", intent))
         return intent
 
@@ -134,17 +185,23 @@ class Submitter:
     ) -> Intent:
         """Record a transition, by `event` if one is named."""
         self.tell(SubmissionEvent(f"before:{to.value}", intent, note))
-        intent = self.journal.advance(intent.id, to, self.clock.now_s(), tx_hash, receipt, note, event)
+        intent = self.journal.advance(
+            intent.id, to, self.clock.now_s(), tx_hash, receipt, note, event
+        )
         self.tell(SubmissionEvent(f"after:{to.value}", intent, note))
         return intent
 
     def drop(self, intent: Intent, why: str) -> Intent:
         """End an intent whose bytes never left this process."""
-        return self.move(intent, IntentState.CANCELLED, f"never sent: {why}", event=IntentEvent.DROP)
+        return self.move(
+            intent, IntentState.CANCELLED, f"never sent: {why}", event=IntentEvent.DROP
+        )
 
     # acts
     def launch(self, intent: Intent, grant: Grant, deadline_s: int | None) -> Intent:
-        """Take an intent PLANNED → SIGNED → BROADCAST → sent. Drops it if signing or the last check is refused."""
+        """Take an intent PLANNED → SIGNED → BROADCAST → sent. Drops it if signing or the last check
+        is refused.
+        """
         try:
             signed = self.signer.sign(intent.tx, grant)
         except TrimtabError as error:
@@ -160,7 +217,9 @@ class Submitter:
         return self.send(intent, signed)
 
     def send(self, intent: Intent, signed: SignedTx) -> Intent:
-        """Send the bytes after BROADCAST is on disk. A send with unknown result is left for `look` to resolve."""
+        """Send the bytes after BROADCAST is on disk. A send with unknown result is left for `look`
+        to resolve.
+        """
         intent = self.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
         self.tell(SubmissionEvent("before:send", intent))
         try:
@@ -171,16 +230,23 @@ class Submitter:
         return intent
 
     def sign_again(self, intent: Intent, now_s: int) -> SignedTx:
-        """Return the same bytes as before. Raises Refused if the rules forbid it by now, or the signer returns other bytes."""
+        """Return the same bytes as before. Raises Refused if the rules forbid it by now, or the
+        signer returns other bytes.
+        """
         signed = self.signer.sign(intent.tx, replace(self.journal.grant(intent.id), now_s=now_s))
         if signed.hash != intent.tx_hash:
             raise guard_refusal(
-                "hash", signed.hash, str(intent.tx_hash), "the signer does not repeat its signature; the old bytes are lost"
+                "hash",
+                signed.hash,
+                str(intent.tx_hash),
+                "the signer does not repeat its signature; the old bytes are lost",
             )
         return signed
 
     # waiting
-    def await_mined(self, nonce: int, meanwhile: Callable[[float], None] = lambda _waited_s: None) -> Intent | None:
+    def await_mined(
+        self, nonce: int, meanwhile: Callable[[float], None] = lambda _waited_s: None
+    ) -> Intent | None:
         """Wait for the first transaction of the agent at `nonce` in a block, move it to MINED and
         return it; None after the timeout. Retries network errors until the timeout. `meanwhile` is
         called after each poll without a result, with the seconds waited so far. Raises Retryable at
@@ -190,7 +256,11 @@ class Submitter:
         while True:
             try:
                 found = self.find_mined(nonce)
-                behind = behind + 1 if found is None and self.sender.nonces(self.signer.address)[0] < nonce else 0
+                behind = (
+                    behind + 1
+                    if found is None and self.sender.nonces(self.signer.address)[0] < nonce
+                    else 0
+                )
                 trouble = None
             except Retryable as error:
                 found, trouble = None, error
@@ -206,7 +276,11 @@ class Submitter:
                     raise trouble
                 return None
             meanwhile(waited)
-            self.tell(SubmissionEvent("waiting", None, f"nonce {nonce}: waiting {waited:.0f} s to be mined"))
+            self.tell(
+                SubmissionEvent(
+                    "waiting", None, f"nonce {nonce}: waiting {waited:.0f} s to be mined"
+                )
+            )
             self.clock.sleep(self.settings.poll_s)
             waited += self.settings.poll_s
 
@@ -227,7 +301,12 @@ class Submitter:
 
     def _unmine(self, others: Sequence[Intent], by: Intent) -> None:
         for other in others:
-            self.move(other, IntentState.BROADCAST, f"{by.tx_hash} is in a block in its place", event=IntentEvent.UNMINE)
+            self.move(
+                other,
+                IntentState.BROADCAST,
+                f"{by.tx_hash} is in a block in its place",
+                event=IntentEvent.UNMINE,
+            )
 
     def unfinished(self) -> list[Intent]:
         """Return open transactions whose nonce is in no block; those that share a nonce with a
@@ -239,11 +318,15 @@ class Submitter:
 
     def in_flight(self, nonce: int) -> list[Intent]:
         """Our transactions at `nonce` whose bytes may have been sent, newest first."""
-        return [intent for intent in reversed(self.journal.intents_at(nonce)) if intent.state in IN_FLIGHT_STATES]
+        return [
+            intent
+            for intent in reversed(self.journal.intents_at(nonce))
+            if intent.state in IN_FLIGHT_STATES
+        ]
 
     def await_final(self, intent: Intent) -> Intent:
-        """Wait until the block is deep enough and canonical: FINAL or REVERTED; MINED after the timeout; BROADCAST after a reorg removed
-        it.
+        """Wait until the block is deep enough and canonical: FINAL or REVERTED; MINED after the
+        timeout; BROADCAST after a reorg removed it.
         """
         waited = 0.0
         while True:
@@ -254,7 +337,13 @@ class Submitter:
                 return self.close(intent)
             if waited >= self.settings.final_timeout_s:
                 return intent
-            self.tell(SubmissionEvent("confirming", intent, f"waiting {waited:.0f} s for {self.settings.confirmations} confirmations"))
+            self.tell(
+                SubmissionEvent(
+                    "confirming",
+                    intent,
+                    f"waiting {waited:.0f} s for {self.settings.confirmations} confirmations",
+                )
+            )
             self.clock.sleep(self.settings.poll_s)
             waited += self.settings.poll_s
 
@@ -262,7 +351,10 @@ class Submitter:
         """The intent as the canonical chain has it now, and True if it is deep enough."""
         receipt = intent.receipt
         if receipt is None:
-            raise OperatorNeeded(f"store: transaction {intent.tx_hash} is mined but has no receipt", "restore a backup of the store")
+            raise OperatorNeeded(
+                f"store: transaction {intent.tx_hash} is mined but has no receipt",
+                "restore a backup of the store",
+            )
         try:
             height = self.sender.head().number
             if self.sender.block_hash(receipt.block_number) == receipt.block_hash:
@@ -274,15 +366,35 @@ class Submitter:
         if seen.receipt == receipt:  # an endpoint that lags does not know the block yet
             return intent, False
         if seen.receipt is not None:
-            return self.move(intent, IntentState.MINED, "moved to another block", receipt=seen.receipt), False
-        return self.move(intent, IntentState.BROADCAST, "its block is not in the chain any more", event=IntentEvent.UNMINE), False
+            return (
+                self.move(
+                    intent, IntentState.MINED, "moved to another block", receipt=seen.receipt
+                ),
+                False,
+            )
+        return (
+            self.move(
+                intent,
+                IntentState.BROADCAST,
+                "its block is not in the chain any more",
+                event=IntentEvent.UNMINE,
+            ),
+            False,
+        )
 
     def close(self, winner: Intent) -> Intent:
         """End `winner`, then everything else at its nonce."""
         if winner.state is IntentState.MINED:
             succeeded = winner.receipt is not None and winner.receipt.status == 1
             winner = self.move(winner, IntentState.FINAL if succeeded else IntentState.REVERTED)
-        self._unmine([one for one in self.journal.intents_at(winner.tx.nonce) if one.state is IntentState.MINED], winner)
+        self._unmine(
+            [
+                one
+                for one in self.journal.intents_at(winner.tx.nonce)
+                if one.state is IntentState.MINED
+            ],
+            winner,
+        )
         for other in self.journal.intents_at(winner.tx.nonce):
             if other.id == winner.id:
                 continue
@@ -290,19 +402,31 @@ class Submitter:
                 self.drop(other, f"{winner.tx_hash} took the nonce")
             elif other.state is IntentState.BROADCAST:
                 cancelled = winner.kind is IntentKind.CANCEL
-                self.move(other, IntentState.CANCELLED if cancelled else IntentState.REPLACED, f"{winner.tx_hash} took the nonce")
+                self.move(
+                    other,
+                    IntentState.CANCELLED if cancelled else IntentState.REPLACED,
+                    f"{winner.tx_hash} took the nonce",
+                )
         return winner
 
 
 def only_undoes(grant: Grant) -> bool:
     """True if a transaction can only undo: a cancel, or an allowance set to zero."""
-    return grant.kind is IntentKind.CANCEL or (grant.kind is IntentKind.APPROVE and grant.approve is not None and grant.approve[2] == 0)
+    return grant.kind is IntentKind.CANCEL or (
+        grant.kind is IntentKind.APPROVE and grant.approve is not None and grant.approve[2] == 0
+    )
 
 
 def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
     """Raise Refused once chain time has reached the deadline: the next block would be too late."""
     if deadline_s is not None and now_s >= deadline_s:
-        raise guard_refusal("deadline", f"chain time {now_s}", f"before {deadline_s}", "the transaction's deadline is over", "plan again")
+        raise guard_refusal(
+            "deadline",
+            f"chain time {now_s}",
+            f"before {deadline_s}",
+            "the transaction's deadline is over",
+            "plan again",
+        )
 
 
 # --- Totals of a step so far: gas and open allowances.
@@ -318,7 +442,9 @@ def format_open_allowances(allowed: Sequence[Approval]) -> str:
     labels: dict[str, list[str]] = {}
     for approval in allowed:
         labels.setdefault(approval.holder, []).append(approval.label)
-    return " and ".join(f"the {holder} can still spend {', '.join(tokens)}" for holder, tokens in labels.items())
+    return " and ".join(
+        f"the {holder} can still spend {', '.join(tokens)}" for holder, tokens in labels.items()
+    )
 
 
 # --- Nonces that the signer may use: from the journal, never from the transaction.
@@ -336,5 +462,7 @@ def signable_nonces(journal: Journal) -> dict[int, int | None]:
     found: dict[int, int | None] = {} if expected is None else {expected: None}
     for intent in journal.open_intents():
         if intent.state in _OUT:
-            found[intent.tx.nonce] = max(found.get(intent.tx.nonce) or 0, intent.tx.max_priority_fee_wei or 0)
+            found[intent.tx.nonce] = max(
+                found.get(intent.tx.nonce) or 0, intent.tx.max_priority_fee_wei or 0
+            )
     return found

@@ -1,4 +1,6 @@
-"""Guards on a plan: every limit of the config, judged from the snapshot and evidence, never from the plan's own claims."""
+"""Guards on a plan: every limit of the config, judged from the snapshot and evidence, never from
+the plan's own claims.
+"""
 
 from agent.guards.table import judge, require
 

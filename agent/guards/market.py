@@ -1,4 +1,6 @@
-"""Guards on markets: pool impact and depth, floors, second quotes, price sources, pegs; and sandwich exposure."""
+"""Guards on markets: pool impact and depth, floors, second quotes, price sources, pegs; and
+sandwich exposure.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,30 @@ from fractions import Fraction
 from typing import Any
 
 from agent.amm import pools
-from agent.guards.case import Guard, GuardCase, GuardMeasurement, MissingData, always, format_money, format_ratio, format_seconds, limited
+from agent.guards.case import (
+    Guard,
+    GuardCase,
+    GuardMeasurement,
+    MissingData,
+    always,
+    format_money,
+    format_ratio,
+    format_seconds,
+    limited,
+)
 from agent.guards.replay import SimulatedSwap, worst_overpayment_share
-from agent.model import Asset, Collect, FeedRound, LegFunding, LpAction, Plan, Pool, PriceSource, Provide, StepInput
+from agent.model import (
+    Asset,
+    Collect,
+    FeedRound,
+    LegFunding,
+    LpAction,
+    Plan,
+    Pool,
+    PriceSource,
+    Provide,
+    StepInput,
+)
 from agent.planning.problem import fair_floor
 from agent.reference import reference_prices, sequencer_fault
 from agent.reference.checks import PegUnknown, dollar_pegs, source_deviations
@@ -23,7 +46,10 @@ def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest price move of a pool, fees excluded, after any leg and cumulative over its
     legs.
     """
-    moved = [(pools.price_move_bps(run.start, run.after, run.leg.token_in), run.leg.pool) for run in case.runs()]
+    moved = [
+        (pools.price_move_bps(run.start, run.after, run.leg.token_in), run.leg.pool)
+        for run in case.runs()
+    ]
     if not moved:
         return GuardMeasurement("no trade", True)
     worst, pool = max(moved)
@@ -43,7 +69,9 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     for run in case.runs():
         floor, out = run.leg.min_out_raw, run.amount_out_raw
         if floor > out:
-            return GuardMeasurement(f"leg {run.number} has a minimum of {floor}, the pool pays {out}", False)
+            return GuardMeasurement(
+                f"leg {run.number} has a minimum of {floor}, the pool pays {out}", False
+            )
         if floor <= 0:
             return GuardMeasurement(f"leg {run.number} has no minimum output", False)
         worst = max(worst, BPS * (out - floor - 1) // out + 1)
@@ -58,15 +86,25 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
     for action in case.actions():
         for least, given in zip(action.least, _minimums(action.action), strict=True):
             if given < least:
-                return GuardMeasurement(f"action {action.number} has a minimum of {given}, the reference requires {least}", False)
+                return GuardMeasurement(
+                    f"action {action.number} has a minimum of {given}, the reference requires"
+                    f" {least}",
+                    False,
+                )
     if case.plan.actions:
         return GuardMeasurement("every action at or above it", True)
     if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
-        return GuardMeasurement("any price: limits.slippage and limits.price_impact are both off", False)
+        return GuardMeasurement(
+            "any price: limits.slippage and limits.price_impact are both off", False
+        )
     for run in case.runs():
         least = _least_out(case, run)
         if run.leg.min_out_raw < least:
-            return GuardMeasurement(f"leg {run.number} has a minimum of {run.leg.min_out_raw}, the reference requires {least}", False)
+            return GuardMeasurement(
+                f"leg {run.number} has a minimum of {run.leg.min_out_raw}, the reference requires"
+                f" {least}",
+                False,
+            )
     return GuardMeasurement("every leg at or above it", True)
 
 
@@ -74,11 +112,17 @@ def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the smallest depth of any pool used, both sides in value at reference prices."""
     depths = [(_depth_value(case, run.start), run.leg.pool) for run in case.runs()]
     provided = {action.pool for action in case.plan.actions if isinstance(action, Provide)}
-    depths += [(_depth_value(case, pool), pool.address) for pool in case.step.snapshot.pools if pool.address in provided]
+    depths += [
+        (_depth_value(case, pool), pool.address)
+        for pool in case.step.snapshot.pools
+        if pool.address in provided
+    ]
     if not depths:
         return GuardMeasurement("no trade", True)
     smallest, pool = min(depths)
-    return GuardMeasurement(f"{format_money(smallest, case.numeraire)} in {pool}", smallest >= limit)
+    return GuardMeasurement(
+        f"{format_money(smallest, case.numeraire)} in {pool}", smallest >= limit
+    )
 
 
 def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -92,8 +136,12 @@ def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         if quote is None:
             raise MissingData(f"no second quote for leg {run.number}")
         if quote.amount_out_raw is None:
-            raise MissingData(f"no second quote for leg {run.number}: {quote.error or 'no reason given'}")
-        worst = max(worst, Fraction(abs(quote.amount_out_raw - run.amount_out_raw), run.amount_out_raw))
+            raise MissingData(
+                f"no second quote for leg {run.number}: {quote.error or 'no reason given'}"
+            )
+        worst = max(
+            worst, Fraction(abs(quote.amount_out_raw - run.amount_out_raw), run.amount_out_raw)
+        )
     return GuardMeasurement(format_ratio(worst), worst * BPS <= limit_bps)
 
 
@@ -110,15 +158,23 @@ def _least_out(case: GuardCase, run: SimulatedSwap) -> int:
 
 
 def _depth_value(case: GuardCase, pool: Pool) -> Fraction:
-    return sum((pool.depth(token) * case.price(token) for token in (pool.token0, pool.token1)), Fraction(0))
+    return sum(
+        (pool.depth(token) * case.price(token) for token in (pool.token0, pool.token1)), Fraction(0)
+    )
 
 
 def _overpaid(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     worst = Fraction(0)
     for run in case.actions():
         action = run.action
-        if not isinstance(action, Collect) and any(given > real for given, real in zip(action.min_raw, run.amounts, strict=True)):
-            return GuardMeasurement(f"action {run.number} has a minimum of {action.min_raw}, the contracts move {run.amounts}", False)
+        if not isinstance(action, Collect) and any(
+            given > real for given, real in zip(action.min_raw, run.amounts, strict=True)
+        ):
+            return GuardMeasurement(
+                f"action {run.number} has a minimum of {action.min_raw}, the contracts move"
+                f" {run.amounts}",
+                False,
+            )
         worst = max(worst, worst_overpayment_share(run, case.step.limits))
     return GuardMeasurement(format_ratio(worst), worst * BPS <= limit_bps)
 
@@ -136,13 +192,18 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
         judges_market=True,
     ),
     limited(
-        "slippage", lambda limits: limits.slippage_bps, slippage, "plan again at a new block, or raise limits.slippage", judges_market=True
+        "slippage",
+        lambda limits: limits.slippage_bps,
+        slippage,
+        "plan again at a new block, or raise limits.slippage",
+        judges_market=True,
     ),
     always(
         "fair_floor",
         "reference less fee, impact and slippage limits",
         fair_floor_kept,
-        "a pool is off the reference price or the minimum is too low; plan again later, and keep slippage or price_impact on",
+        "a pool is off the reference price or the minimum is too low; plan again later, and keep"
+        " slippage or price_impact on",
         judges_market=True,
     ),
     limited(
@@ -180,14 +241,23 @@ def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
     """
     if PriceSource.FEED not in case.step.reference.kinds:
         return GuardMeasurement("no feed in use", True)
-    found = [(_age(case, asset), asset, asset.feed) for asset in case.step.portfolio.assets if asset.feed is not None]
+    found = [
+        (_age(case, asset), asset, asset.feed)
+        for asset in case.step.portfolio.assets
+        if asset.feed is not None
+    ]
     if not found:
         return GuardMeasurement("0 s (no feed in use)", True)
-    ages = [(age_s - case.step.reference.max_age_s(feed), age_s, asset.token.label, feed) for age_s, asset, feed in found]
+    ages = [
+        (age_s - case.step.reference.max_age_s(feed), age_s, asset.token.label, feed)
+        for age_s, asset, feed in found
+    ]
     over_s, oldest_s, label, feed = max(ages)
     most_s = case.step.reference.max_age_s(feed)
     return GuardMeasurement(
-        f"{format_seconds(oldest_s)} ({label}{'' if most_s == max_age_s else f', at most {format_seconds(most_s)}'})", over_s <= 0
+        f"{format_seconds(oldest_s)}"
+        f" ({label}{'' if most_s == max_age_s else f', at most {format_seconds(most_s)}'})",
+        over_s <= 0,
     )
 
 
@@ -209,17 +279,28 @@ def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if not found:
         return GuardMeasurement("no dollar token", True)
     worst = max(found, key=lambda peg: peg.distance - peg.limit_bps / BPS)
-    left = "" if worst.limit_bps == limit_bps else f", which left its peg: at most {format_ratio(worst.limit_bps / BPS)}"
-    return GuardMeasurement(f"{format_ratio(worst.distance)} ({worst.token.label}{left})", not worst.off)
+    left = (
+        ""
+        if worst.limit_bps == limit_bps
+        else f", which left its peg: at most {format_ratio(worst.limit_bps / BPS)}"
+    )
+    return GuardMeasurement(
+        f"{format_ratio(worst.distance)} ({worst.token.label}{left})", not worst.off
+    )
 
 
 def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     """Return spot prices of the assets; an exit returns only those it trades, so other pools cannot
     block it.
     """
-    alone = {one.token for one in case.step.stuck}  # no plan touches a blocked exit, which often has no pool
+    alone = {
+        one.token for one in case.step.stuck
+    }  # no plan touches a blocked exit, which often has no pool
     if case.is_sell_only():
-        traded = {case.step.portfolio.wrapped_native if token == NATIVE else token for token in case.replay.tokens}
+        traded = {
+            case.step.portfolio.wrapped_native if token == NATIVE else token
+            for token in case.replay.tokens
+        }
         alone |= {asset.token.address for asset in case.step.portfolio.assets} - traded
     for asset in case.step.portfolio.assets:
         if asset.token.address in alone:
@@ -233,7 +314,10 @@ def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
 def _pools(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     for run in case.runs():
         fair = case.price(run.leg.token_in) / case.price(run.leg.token_out)
-        yield _distance(pools.marginal_price(run.start, run.leg.token_in), fair), f"pool {run.leg.pool}"
+        yield (
+            _distance(pools.marginal_price(run.start, run.leg.token_in), fair),
+            f"pool {run.leg.pool}",
+        )
     for action in case.actions():
         if action.off is None:
             raise MissingData(f"pool {action.action.pool} has no price")
@@ -250,7 +334,9 @@ def _distance(price: Fraction, reference: Fraction) -> Fraction:
 
 
 def _round(case: GuardCase, asset: Asset) -> FeedRound:
-    """Return the asset's latest round (AggregatorV3Interface.latestRoundData). Raises MissingData if it is invalid."""
+    """Return the asset's latest round (AggregatorV3Interface.latestRoundData). Raises MissingData
+    if it is invalid.
+    """
     answer = next((found for found in case.step.snapshot.feeds if found.feed == asset.feed), None)
     label = asset.token.label
     if answer is None:
@@ -307,10 +393,16 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
         "second_quote_deviation",
         lambda limits: limits.second_quote_deviation_bps,
         second_quote,
-        "check addresses and endpoint with trimtab doctor, or limits.second_quote_deviation = 'off'",
+        "check addresses and endpoint with trimtab doctor, or limits.second_quote_deviation ="
+        " 'off'",
         judges_market=True,
     ),
-    limited("depeg", lambda limits: limits.depeg_bps, depeg, "a stablecoin is off its peg: decide what to hold, or raise limits.depeg"),
+    limited(
+        "depeg",
+        lambda limits: limits.depeg_bps,
+        depeg,
+        "a stablecoin is off its peg: decide what to hold, or raise limits.depeg",
+    ),
 )
 """Guards on prices, in the order of their verdicts."""
 
@@ -331,7 +423,10 @@ class SandwichExposure:
 
 
 def sandwich_exposure(
-    plan_cost_bps: int | None, slippage_bps: int | None, turnover_bps: int | None, daily_turnover_bps: int | None
+    plan_cost_bps: int | None,
+    slippage_bps: int | None,
+    turnover_bps: int | None,
+    daily_turnover_bps: int | None,
 ) -> SandwichExposure:
     """Return the worst-case sandwich loss by the limits: (slippage + plan cost) × turnover.
 
@@ -340,15 +435,34 @@ def sandwich_exposure(
     minimum of the last swap binds.
     """
     if plan_cost_bps is None or slippage_bps is None:
-        off = " and ".join(f"limits.{name}" for name, value in (("plan_cost", plan_cost_bps), ("slippage", slippage_bps)) if value is None)
-        return SandwichExposure(None, None, None, f"a sandwich may take an unknown part of what is exchanged, since {off} is off")
+        off = " and ".join(
+            f"limits.{name}"
+            for name, value in (("plan_cost", plan_cost_bps), ("slippage", slippage_bps))
+            if value is None
+        )
+        return SandwichExposure(
+            None,
+            None,
+            None,
+            f"a sandwich may take an unknown part of what is exchanged, since {off} is off",
+        )
     most_bps = min(plan_cost_bps + slippage_bps, BPS)
-    words = [f"a sandwich may take up to {_percent(most_bps)} of what is exchanged (slippage + plan_cost)"]
+    words = [
+        f"a sandwich may take up to {_percent(most_bps)} of what is exchanged (slippage +"
+        " plan_cost)"
+    ]
     shares = []
-    for limit_bps, name, when in ((turnover_bps, "turnover", "per rebalance"), (daily_turnover_bps, "daily_turnover", "per day")):
+    for limit_bps, name, when in (
+        (turnover_bps, "turnover", "per rebalance"),
+        (daily_turnover_bps, "daily_turnover", "per day"),
+    ):
         share = None if limit_bps is None else math.ceil(Fraction(most_bps * limit_bps, BPS))
         shares.append(share)
-        words.append(f"without bound {when}, since {name} is off" if share is None else f"{_percent(share)} of the portfolio {when}")
+        words.append(
+            f"without bound {when}, since {name} is off"
+            if share is None
+            else f"{_percent(share)} of the portfolio {when}"
+        )
     return SandwichExposure(most_bps, shares[0], shares[1], ", ".join(words))
 
 
@@ -361,7 +475,13 @@ def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
     ends = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
     if any(leg.token_out not in prices for leg in ends):
         return None
-    return sum((max(0, leg.amount_out_raw - leg.min_out_raw) * prices[leg.token_out].price for leg in ends), Fraction(0))
+    return sum(
+        (
+            max(0, leg.amount_out_raw - leg.min_out_raw) * prices[leg.token_out].price
+            for leg in ends
+        ),
+        Fraction(0),
+    )
 
 
 def max_extractable_profit(plan: Plan, short: Value | None) -> Value | None:
@@ -369,7 +489,11 @@ def max_extractable_profit(plan: Plan, short: Value | None) -> Value | None:
     reference prices. It is the sum of predicted fees, impact and skew, and the possible shortfall
     of outputs (`short`, by plan_sandwich_loss).
     """
-    return None if short is None else short + max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
+    return (
+        None
+        if short is None
+        else short + max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
+    )
 
 
 def _percent(bps: int) -> str:

@@ -1,4 +1,6 @@
-"""Guards on the portfolio: cost, turnover, loss, size, gas, tax, liquidity, weight; and on payouts."""
+"""Guards on the portfolio: cost, turnover, loss, size, gas, tax, liquidity, weight; and on
+payouts.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +45,21 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         return _action_cost(case, limit_bps)
     turnover, cost = case.turnover(), case.cost()
     if isinstance(case.plan.decision, TopUp):
-        return GuardMeasurement(f"{format_money(cost, case.numeraire)} of gas, nothing moved", turnover == 0)
+        return GuardMeasurement(
+            f"{format_money(cost, case.numeraire)} of gas, nothing moved", turnover == 0
+        )
     if turnover == 0:
         return GuardMeasurement(format_money(cost, case.numeraire), cost <= 0)
-    return GuardMeasurement(f"{format_ratio(cost / turnover)} ({format_money(cost, case.numeraire)})", cost * BPS <= limit_bps * turnover)
+    return GuardMeasurement(
+        f"{format_ratio(cost / turnover)} ({format_money(cost, case.numeraire)})",
+        cost * BPS <= limit_bps * turnover,
+    )
 
 
 def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Value moved by this plan over the investable total. What an exit sells for the numeraire is not held back by it."""
+    """Value moved by this plan over the investable total. What an exit sells for the numeraire is
+    not held back by it.
+    """
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits and not case.apart():
         return GuardMeasurement("an exit into the numeraire", True)
@@ -73,9 +82,21 @@ def _beside(case: GuardCase, measured: GuardMeasurement, limit_bps: int) -> Guar
     most = case.apart()
     if most == 0:
         return measured
-    name = "withdrawal" if case.plan.exits else "first rebalance" if purchase.is_first_purchase(case.step) else "purchase"
-    moved, most_text = (format_money(value, case.numeraire) for value in (case.exempt_turnover(), most))
-    return replace(measured, text=f"{moved} of the {name}; besides {measured.text}", limit=f"{most_text}; besides {format_bps(limit_bps)}")
+    name = (
+        "withdrawal"
+        if case.plan.exits
+        else "first rebalance"
+        if purchase.is_first_purchase(case.step)
+        else "purchase"
+    )
+    moved, most_text = (
+        format_money(value, case.numeraire) for value in (case.exempt_turnover(), most)
+    )
+    return replace(
+        measured,
+        text=f"{moved} of the {name}; besides {measured.text}",
+        limit=f"{most_text}; besides {format_bps(limit_bps)}",
+    )
 
 
 def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -91,7 +112,9 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     case.require_known_day()
     history, leaves = case.step.history, case.is_sell_only() or case.is_exit()
     lost = _held_against(case, history.loss_24h, history.fell_24h, history.wasted_24h_wei)
-    return _share(case, lost + max(case.cost() if leaves else case.worst_cost(), Fraction(0)), limit_bps)
+    return _share(
+        case, lost + max(case.cost() if leaves else case.worst_cost(), Fraction(0)), limit_bps
+    )
 
 
 def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -109,7 +132,9 @@ def _held_against(case: GuardCase, lost: Fraction, fell: Fraction, wasted_wei: i
     """
     if not case.is_risk_reducing():
         return lost
-    return max(Fraction(0), lost - fell - wasted_wei * case.price(case.step.portfolio.wrapped_native))
+    return max(
+        Fraction(0), lost - fell - wasted_wei * case.price(case.step.portfolio.wrapped_native)
+    )
 
 
 def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -127,7 +152,11 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         return GuardMeasurement("every balance is explained", True)
     if any(flow.value is None and flow.delta_raw < 0 for flow in opened):
         raise MissingData("a balance changed and its token has no reference price")
-    measured = _share(case, sum((abs(flow.value) for flow in opened if flow.value is not None), Fraction(0)), limit_bps)
+    measured = _share(
+        case,
+        sum((abs(flow.value) for flow in opened if flow.value is not None), Fraction(0)),
+        limit_bps,
+    )
     return replace(measured, passed=measured.passed and not any(flow.halts for flow in opened))
 
 
@@ -139,11 +168,17 @@ def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     if case.plan.actions:
         return _smallest_action(case, limit)
     case.runs()
-    sizes = [(raw * case.price(token), token) for side in (case.replay.sold, case.replay.bought) for token, raw in side.items()]
+    sizes = [
+        (raw * case.price(token), token)
+        for side in (case.replay.sold, case.replay.bought)
+        for token, raw in side.items()
+    ]
     if not sizes:
         return GuardMeasurement("no trade", True)
     smallest, token = min(sizes)
-    return GuardMeasurement(f"{format_money(smallest, case.numeraire)} of {case.label(token)}", smallest >= limit)
+    return GuardMeasurement(
+        f"{format_money(smallest, case.numeraire)} of {case.label(token)}", smallest >= limit
+    )
 
 
 def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
@@ -160,10 +195,14 @@ def _action_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     moved, cost = sum((run.value for run in case.actions()), Fraction(0)), case.cost()
     message = format_money(cost, case.numeraire)
     if case.is_exit():
-        return GuardMeasurement(f"{message} of gas: liquidity above its limit goes at any cost", True)
+        return GuardMeasurement(
+            f"{message} of gas: liquidity above its limit goes at any cost", True
+        )
     if moved == 0:
         return GuardMeasurement(message, cost <= 0)
-    return GuardMeasurement(f"{format_ratio(cost / moved)} ({message})", cost * BPS <= limit_bps * moved)
+    return GuardMeasurement(
+        f"{format_ratio(cost / moved)} ({message})", cost * BPS <= limit_bps * moved
+    )
 
 
 def _smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement:
@@ -178,7 +217,10 @@ def _share(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement
     total = case.total()
     if total == 0:
         return GuardMeasurement(f"{format_money(value, case.numeraire)} of nothing", value == 0)
-    return GuardMeasurement(f"{format_ratio(value / total)} ({format_money(value, case.numeraire)})", value * BPS <= limit_bps * total)
+    return GuardMeasurement(
+        f"{format_ratio(value / total)} ({format_money(value, case.numeraire)})",
+        value * BPS <= limit_bps * total,
+    )
 
 
 # --- Guards on gas money: its price, what a day may burn, what must stay in the wallet.
@@ -207,12 +249,14 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     left_wei = had_wei + turned_wei - gas_wei
     if isinstance(case.plan.decision, TopUp):
         return GuardMeasurement(
-            f"{format_native(left_wei)} after unwrapping {format_native(turned_wei)}", gas_wei <= had_wei and gas_wei < turned_wei
+            f"{format_native(left_wei)} after unwrapping {format_native(turned_wei)}",
+            gas_wei <= had_wei and gas_wei < turned_wei,
         )
     return GuardMeasurement(format_native(left_wei), left_wei >= limit_wei)
 
 
-# --- Guard on the taxable gain of a plan, by the lots of the ledger and all that is mined or on its way.
+# --- Guard on the taxable gain of a plan, by the lots of the ledger and all that is mined or on its
+# way.
 
 
 def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
@@ -238,7 +282,10 @@ def format_year_limit(limit: Value, currency: str, label: str, decimals: int) ->
 
 def _money(case: GuardCase, value: Value) -> str:
     tax = case.step.history.tax
-    return f"{value_text(value, case.numeraire.decimals)} {(tax.currency if tax else '') or case.numeraire.label}"
+    return (
+        f"{value_text(value, case.numeraire.decimals)}"
+        f" {(tax.currency if tax else '') or case.numeraire.label}"
+    )
 
 
 # --- Guards on liquidity positions: expected loss and weight after the plan.
@@ -249,9 +296,11 @@ NONE = GuardMeasurement("no liquidity position", True)
 
 
 def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Mean impermanent loss of all confirmed positions over their horizon, over the portfolio after the plan.
+    """Mean impermanent loss of all confirmed positions over their horizon, over the portfolio after
+    the plan.
 
-    Prices are references, so that a pushed pool has no effect (T3). Swaps do not change the positions' amounts.
+    Prices are references, so that a pushed pool has no effect (T3). Swaps do not change the
+    positions' amounts.
     """
     if case.plan.actions:
         before, after = case.loads()
@@ -275,25 +324,43 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     return _liquidity_share(case, case.lp_value(), limit_bps, "in positions")
 
 
-def _liquidity_share(case: GuardCase, value: Fraction, limit_bps: int, what: str) -> GuardMeasurement:
+def _liquidity_share(
+    case: GuardCase, value: Fraction, limit_bps: int, what: str
+) -> GuardMeasurement:
     left = case.total() - max(Fraction(0), case.trading_cost())
     if left <= 0:
-        return GuardMeasurement(f"{format_money(value, case.numeraire)} {what} of nothing", value == 0)
-    return GuardMeasurement(f"{format_ratio(value / left)} ({format_money(value, case.numeraire)} {what})", value * BPS <= limit_bps * left)
+        return GuardMeasurement(
+            f"{format_money(value, case.numeraire)} {what} of nothing", value == 0
+        )
+    return GuardMeasurement(
+        f"{format_ratio(value / left)} ({format_money(value, case.numeraire)} {what})",
+        value * BPS <= limit_bps * left,
+    )
 
 
 def _after(
-    case: GuardCase, limit_bps: int, before: LiquidityExposure, after: LiquidityExposure, sums: tuple[Fraction, Fraction], what: str
+    case: GuardCase,
+    limit_bps: int,
+    before: LiquidityExposure,
+    after: LiquidityExposure,
+    sums: tuple[Fraction, Fraction],
+    what: str,
 ) -> GuardMeasurement:
-    """Return the sum after the actions; above the limit it passes only if the plan only lowers it."""
+    """Return the sum after the actions; above the limit it passes only if the plan only lowers
+    it.
+    """
     if min(before.total, after.total) <= 0:
-        return GuardMeasurement(f"{format_money(sums[1], case.numeraire)} {what} of nothing", sums[1] == 0)
+        return GuardMeasurement(
+            f"{format_money(sums[1], case.numeraire)} {what} of nothing", sums[1] == 0
+        )
     was, will = sums[0] / before.total, sums[1] / after.total
     message = f"{format_ratio(will)} ({format_money(sums[1], case.numeraire)} {what})"
     if will * BPS <= limit_bps:
         return GuardMeasurement(message, True)
     lowers = will < was and not any(isinstance(action, Provide) for action in case.plan.actions)
-    return GuardMeasurement(f"{message}, lowered from {format_ratio(was)}" if lowers else message, lowers)
+    return GuardMeasurement(
+        f"{message}, lowered from {format_ratio(was)}" if lowers else message, lowers
+    )
 
 
 # --- Guards on payouts: confirmed address, daily cap, balance, kill switch.
@@ -301,8 +368,12 @@ def _after(
 
 PAYOUT_REMEDIES = {
     "kill_switch": "trimtab resume, once you know why it was paused",
-    "payout_address": "add it to wallet.payout_addresses (trimtab edit), then confirm it: trimtab trust",
-    "payout_per_day": "pay less, wait until earlier payouts are 24 h old, or raise limits.payout_per_day",
+    "payout_address": (
+        "add it to wallet.payout_addresses (trimtab edit), then confirm it: trimtab trust"
+    ),
+    "payout_per_day": (
+        "pay less, wait until earlier payouts are 24 h old, or raise limits.payout_per_day"
+    ),
     "balance": "withdraw less: trimtab status shows the balances",
 }
 """Remedy for the owner by guard."""
@@ -331,7 +402,11 @@ def require_payout_allowed(verdicts: Sequence[Verdict]) -> None:
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if refusing:
         message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
-        raise Refused(f"refused by {message}", verdicts, "; ".join(f"{v.guard}: {PAYOUT_REMEDIES[v.guard]}" for v in refusing))
+        raise Refused(
+            f"refused by {message}",
+            verdicts,
+            "; ".join(f"{v.guard}: {PAYOUT_REMEDIES[v.guard]}" for v in refusing),
+        )
 
 
 def payout_remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
@@ -350,14 +425,29 @@ def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
     if limit is None:
         return Verdict("payout_per_day", "not measured", OFF, True)
     if step.history.unknown:
-        return Verdict("payout_per_day", f"unknown: {step.history.unknown}", format_money(limit, numeraire), False)
+        return Verdict(
+            "payout_per_day",
+            f"unknown: {step.history.unknown}",
+            format_money(limit, numeraire),
+            False,
+        )
     total = step.history.outflow_24h
     for payout in payouts:
         price = withdrawals.token_price(step, payout.token)
         if price is None:
-            return Verdict("payout_per_day", f"unknown: no reference price of {payout.token}", format_money(limit, numeraire), False)
+            return Verdict(
+                "payout_per_day",
+                f"unknown: no reference price of {payout.token}",
+                format_money(limit, numeraire),
+                False,
+            )
         total += payout.raw * price
-    return Verdict("payout_per_day", f"{format_money(total, numeraire)} in 24 h", format_money(limit, numeraire), total <= limit)
+    return Verdict(
+        "payout_per_day",
+        f"{format_money(total, numeraire)} in 24 h",
+        format_money(limit, numeraire),
+        total <= limit,
+    )
 
 
 def _balance(step: StepInput, payout: Payout) -> Verdict:
@@ -368,12 +458,25 @@ def _balance(step: StepInput, payout: Payout) -> Verdict:
     if payout.token == NATIVE:
         there = step.snapshot.native_wei - native_coin.floor_wei(step)
     else:
-        asset = next((one for one in step.portfolio.assets if one.token.address == payout.token), None)
-        own = sum(c.payment.raw for c in step.history.claims if (c.request, c.payment.token) == (payout.request, payout.token))
-        held = {holding.token: holding.raw for holding in step.snapshot.holdings}.get(payout.token, 0)
+        asset = next(
+            (one for one in step.portfolio.assets if one.token.address == payout.token), None
+        )
+        own = sum(
+            c.payment.raw
+            for c in step.history.claims
+            if (c.request, c.payment.token) == (payout.request, payout.token)
+        )
+        held = {holding.token: holding.raw for holding in step.snapshot.holdings}.get(
+            payout.token, 0
+        )
         there = 0 if asset is None else held - max(0, asset.reserve_raw - own)
     shown = decimal_text(max(0, there), token.decimals)
-    return Verdict("balance", f"{decimal_text(payout.raw, token.decimals)} {token.label}", f"{shown} {token.label}", payout.raw <= there)
+    return Verdict(
+        "balance",
+        f"{decimal_text(payout.raw, token.decimals)} {token.label}",
+        f"{shown} {token.label}",
+        payout.raw <= there,
+    )
 
 
 # --- Guard on a single asset's weight: a purchase must not end above its maximum.
@@ -401,11 +504,15 @@ def max_weight(case: GuardCase, most: Mapping[str, int]) -> GuardMeasurement:
         return GuardMeasurement("nothing is left", False)
     beyond = {token: values[token] / whole * BPS // 1 - most[token] for token in bought}
     worst = max(bought, key=lambda token: beyond[token])
-    return GuardMeasurement(f"{case.label(worst)} at {format_ratio(values[worst] / whole)}", beyond[worst] <= 0)
+    return GuardMeasurement(
+        f"{case.label(worst)} at {format_ratio(values[worst] / whole)}", beyond[worst] <= 0
+    )
 
 
 def _weight_after(case: GuardCase) -> dict[str, Fraction]:
-    """Return the value of each asset after the plan by token, liquidity positions included. Raises MissingData."""
+    """Return the value of each asset after the plan by token, liquidity positions included. Raises
+    MissingData.
+    """
     try:
         in_positions = valuation.holdings(case.step, case.prices)
     except Refused as why:
@@ -428,16 +535,24 @@ def _year_limit(step: StepInput) -> Fraction | None:
 
 def _year_limit_text(limit: Fraction, step: StepInput) -> str:
     numeraire, known = step.portfolio.numeraire, step.history.tax
-    return format_year_limit(limit, "" if known is None else known.currency, numeraire.label, numeraire.decimals)
+    return format_year_limit(
+        limit, "" if known is None else known.currency, numeraire.label, numeraire.decimals
+    )
 
 
 def _max_weights(step: StepInput) -> dict[str, int] | None:
     """Return the maximum weight of each asset, bps by token; off without any."""
-    return {asset.token.address: asset.max_bps for asset in step.portfolio.assets if asset.max_bps is not None} or None
+    return {
+        asset.token.address: asset.max_bps
+        for asset in step.portfolio.assets
+        if asset.max_bps is not None
+    } or None
 
 
 def _max_weights_text(limit: dict[str, int], step: StepInput) -> str:
-    return ", ".join(f"{step.portfolio.token(token).label} {format_bps(most)}" for token, most in limit.items())
+    return ", ".join(
+        f"{step.portfolio.token(token).label} {format_bps(most)}" for token, most in limit.items()
+    )
 
 
 PLAN_GUARDS: tuple[Guard[Any], ...] = (
@@ -464,19 +579,22 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         "daily_loss",
         lambda limits: limits.daily_loss_bps,
         daily_loss,
-        "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or raise limits.daily_loss",
+        "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or"
+        " raise limits.daily_loss",
     ),
     limited(
         "total_loss",
         lambda limits: limits.total_loss_bps,
         total_loss,
-        "find out what lost money since the start (trimtab pnl, trimtab history), then raise limits.total_loss or stop",
+        "find out what lost money since the start (trimtab pnl, trimtab history), then raise"
+        " limits.total_loss or stop",
     ),
     limited(
         "balance_jump",
         lambda limits: limits.balance_jump_bps,
         balance_jump,
-        "say what came or went: trimtab flows, then trimtab flows confirm; a rise is accepted after limits.balance_jump_wait",
+        "say what came or went: trimtab flows, then trimtab flows confirm; a rise is accepted after"
+        " limits.balance_jump_wait",
     ),
     Guard(
         "year_limit",
@@ -485,8 +603,20 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         year_limit,
         "sell less of the assets with gains, wait for the new year, or raise tax.year_limit",
     ),
-    Guard("max_weight", _max_weights, _max_weights_text, max_weight, "buy less of it, or raise limits.max_weight"),
-    limited("min_trade", lambda limits: limits.min_trade, min_trade, "wait for more drift, or lower limits.min_trade", judges_market=True),
+    Guard(
+        "max_weight",
+        _max_weights,
+        _max_weights_text,
+        max_weight,
+        "buy less of it, or raise limits.max_weight",
+    ),
+    limited(
+        "min_trade",
+        lambda limits: limits.min_trade,
+        min_trade,
+        "wait for more drift, or lower limits.min_trade",
+        judges_market=True,
+    ),
     Guard(
         "max_live_value",
         lambda s: s.limits.max_live_value,
@@ -498,7 +628,8 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         "impermanent_loss",
         lambda limits: limits.impermanent_loss_bps,
         impermanent_loss,
-        "take liquidity out until the expected loss fits (trimtab lp), or raise limits.impermanent_loss",
+        "take liquidity out until the expected loss fits (trimtab lp), or raise"
+        " limits.impermanent_loss",
     ),
     limited(
         "lp_max_weight",
@@ -509,7 +640,12 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
 )
 """In the order of their verdicts."""
 GAS_GUARDS: tuple[Guard[Any], ...] = (
-    limited("gas_price", lambda limits: limits.gas_price_wei, gas_price, "wait for cheaper gas, or raise limits.gas_price"),
+    limited(
+        "gas_price",
+        lambda limits: limits.gas_price_wei,
+        gas_price,
+        "wait for cheaper gas, or raise limits.gas_price",
+    ),
     limited(
         "gas_per_day",
         lambda limits: limits.gas_per_day_wei,

@@ -1,4 +1,6 @@
-"""Replay of a plan, recomputed from the snapshot: its legs on pools and wallet, its actions on positions."""
+"""Replay of a plan, recomputed from the snapshot: its legs on pools and wallet, its actions on
+positions.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ from agent.units import NATIVE
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSwap:
-    """One leg as it really runs. `start` is the pool in the snapshot, `before` and `after` around this leg."""
+    """One leg as it really runs. `start` is the pool in the snapshot, `before` and `after` around
+    this leg.
+    """
 
     number: int
     leg: Leg
@@ -86,8 +90,8 @@ class Replay:
 def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:  # noqa: C901
     """Replay the legs on the snapshot's pools with the contracts' arithmetic.
 
-    A wallet leg spends its amount, a router leg the router's balance. `wrapped_native` alone is exchanged for the native coin, one
-    for one.
+    A wallet leg spends its amount, a router leg the router's balance. `wrapped_native` alone is
+    exchanged for the native coin, one for one.
     """
     start = {pool.address: pool for pool in snapshot.pools}
     now = dict(start)
@@ -120,10 +124,19 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
                 bought[token] = bought.get(token, 0) + flow.amount_out_raw
 
     for number, leg in enumerate(plan.legs):
-        amount_in = leg.amount_in_raw if leg.source is LegFunding.WALLET else router.pop(leg.token_in, 0)
+        amount_in = (
+            leg.amount_in_raw if leg.source is LegFunding.WALLET else router.pop(leg.token_in, 0)
+        )
         if leg.venue == NATIVE_VENUE:
-            if leg.pool != wrapped_native or {leg.token_in, leg.token_out} != {NATIVE, wrapped_native} or amount_in <= 0:
-                return ended(f"leg {number}: {amount_in} of {leg.token_in} do not turn into {leg.token_out} in {leg.pool}")
+            if (
+                leg.pool != wrapped_native
+                or {leg.token_in, leg.token_out} != {NATIVE, wrapped_native}
+                or amount_in <= 0
+            ):
+                return ended(
+                    f"leg {number}: {amount_in} of {leg.token_in} do not turn into {leg.token_out}"
+                    f" in {leg.pool}"
+                )
             book(LegFlow(number, leg, amount_in, amount_in))
             continue
         before = now.get(leg.pool)
@@ -138,11 +151,23 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
         except (Refused, ValueError, ArithmeticError) as error:
             return ended(f"leg {number}: {error}")
         if swapped.amount_in_raw != amount_in:
-            return ended(f"leg {number}: pool {leg.pool} takes only {swapped.amount_in_raw} of {amount_in}")
+            return ended(
+                f"leg {number}: pool {leg.pool} takes only {swapped.amount_in_raw} of {amount_in}"
+            )
         if swapped.amount_out_raw <= 0:
             return ended(f"leg {number}: pool {leg.pool} pays nothing for {amount_in}")
         now[leg.pool] = swapped.after
-        runs.append(SimulatedSwap(number, leg, start[leg.pool], before, swapped.after, amount_in, swapped.amount_out_raw))
+        runs.append(
+            SimulatedSwap(
+                number,
+                leg,
+                start[leg.pool],
+                before,
+                swapped.after,
+                amount_in,
+                swapped.amount_out_raw,
+            )
+        )
         book(LegFlow(number, leg, amount_in, swapped.amount_out_raw))
     return ended(None)
 
@@ -166,7 +191,9 @@ class SimulatedAction:
     @property
     def value(self) -> Fraction:
         """Return the value moved, at reference prices."""
-        return self.before.value(self.action, (self.amounts[0] + self.fees[0], self.amounts[1] + self.fees[1]))
+        return self.before.value(
+            self.action, (self.amounts[0] + self.fees[0], self.amounts[1] + self.fees[1])
+        )
 
     @property
     def off(self) -> Fraction | None:
@@ -176,7 +203,9 @@ class SimulatedAction:
 
 @dataclass(frozen=True, slots=True)
 class LpReplay:
-    """All actions, and the book after them; with a `fault`, the inconsistency of an action, the rest is meaningless."""
+    """All actions, and the book after them; with a `fault`, the inconsistency of an action, the
+    rest is meaningless.
+    """
 
     runs: tuple[SimulatedAction, ...]
     after: PositionBook
@@ -197,11 +226,20 @@ def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpRepla
 
 
 def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
-    """Return the largest cost of the provided liquidity above its value, per unit of value, within the band of its minimums."""
+    """Return the largest cost of the provided liquidity above its value, per unit of value, within
+    the band of its minimums.
+    """
     if not isinstance(run.action, Provide):
         return Fraction(0)
-    within, ratio = None if run.action.ticks is None else minting.sqrt_price_range(run.action.ticks), run.before.ratio(run.action)
-    return minting.max_overpayment(within, ratio, minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps))
+    within, ratio = (
+        None if run.action.ticks is None else minting.sqrt_price_range(run.action.ticks),
+        run.before.ratio(run.action),
+    )
+    return minting.max_overpayment(
+        within,
+        ratio,
+        minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps),
+    )
 
 
 def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
@@ -212,25 +250,53 @@ def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
         case Withdraw():
             one, position = _own(book, action)
             if not 0 < action.liquidity <= position.liquidity:
-                raise Refused(f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}")
+                raise Refused(
+                    f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}"
+                )
             amounts, fees, least = (
                 positions.principal(position, action.liquidity),
                 positions.uncollected_fees(position),
                 least_amounts_in_book(book, action),
             )
             after = book.taken(one, action.liquidity, action.min_raw)
-            return SimulatedAction(number, action, book, after, action.liquidity, amounts, fees, least, positions.pool_price(position))
+            return SimulatedAction(
+                number,
+                action,
+                book,
+                after,
+                action.liquidity,
+                amounts,
+                fees,
+                least,
+                positions.pool_price(position),
+            )
         case Collect():
             one, position = _own(book, action)
             fees = positions.uncollected_fees(position)
-            return SimulatedAction(number, action, book, book.collected(one), 0, (0, 0), fees, (0, 0), positions.pool_price(position))
+            return SimulatedAction(
+                number,
+                action,
+                book,
+                book.collected(one),
+                0,
+                (0, 0),
+                fees,
+                (0, 0),
+                positions.pool_price(position),
+            )
         case Provide():
             return _provided(number, action, book)
 
 
 def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedAction:
-    target = next((wanted for wanted in book.step.portfolio.lp_targets if wanted.pool == action.pool), None)
-    if target is None or _identity(target) != _identity(action) or target.fee_pips != action.fee_pips:
+    target = next(
+        (wanted for wanted in book.step.portfolio.lp_targets if wanted.pool == action.pool), None
+    )
+    if (
+        target is None
+        or _identity(target) != _identity(action)
+        or target.fee_pips != action.fee_pips
+    ):
         raise Refused(f"no liquidity target of this kind names {action.pool}")
     pool = next((found for found in book.step.snapshot.pools if found.address == action.pool), None)
     if pool is None:
@@ -241,12 +307,19 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
         raise Refused(f"{action.pool} and a range do not go together")
     if at is not None and action.ticks is not None:
         within = _range(action.ticks, pool.address, at.spacing)
-        liquidity, amounts = minting.provided_liquidity(None, at.sqrt_price_x96, within, action.desired_raw)
+        liquidity, amounts = minting.provided_liquidity(
+            None, at.sqrt_price_x96, within, action.desired_raw
+        )
         if action.token_id is None:
-            after = book.minted(target, positions.new_position(target, at, action.ticks, liquidity), amounts)
+            after = book.minted(
+                target, positions.new_position(target, at, action.ticks, liquidity), amounts
+            )
         else:
             one, position = _own(book, action)
-            if not isinstance(position, LpV3Position) or (position.tick_lower, position.tick_upper) != action.ticks:
+            if (
+                not isinstance(position, LpV3Position)
+                or (position.tick_lower, position.tick_upper) != action.ticks
+            ):
                 raise Refused(f"{action.name} does not have the range {action.ticks}")
             after = book.put(one, liquidity, amounts)
     else:
@@ -257,15 +330,30 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
         after = book.put(one, liquidity, amounts)
     if liquidity <= 0:
         raise Refused("it provides nothing")
-    return SimulatedAction(number, action, book, after, liquidity, amounts, (0, 0), least_amounts_in_book(book, action), price)
+    return SimulatedAction(
+        number,
+        action,
+        book,
+        after,
+        liquidity,
+        amounts,
+        (0, 0),
+        least_amounts_in_book(book, action),
+        price,
+    )
 
 
-def _own(book: PositionBook, action: LpAction) -> tuple[ConfirmedPosition, LpV2Position | LpV3Position]:
+def _own(
+    book: PositionBook, action: LpAction
+) -> tuple[ConfirmedPosition, LpV2Position | LpV3Position]:
     """Return the confirmed position that an action names, if its state matches the action."""
     for one, position in book.pairs:
         if one.name == action.name and isinstance(position, LpV2Position | LpV3Position):
             pool = position.pair if isinstance(position, LpV2Position) else position.pool
-            if (one.venue, one.contract, one.token0, one.token1, pool) != (*_identity(action), action.pool):
+            if (one.venue, one.contract, one.token0, one.token1, pool) != (
+                *_identity(action),
+                action.pool,
+            ):
                 break
             return one, position
     raise Refused(f"{action.name} is not a confirmed position in {action.pool}")

@@ -1,10 +1,20 @@
-"""Guards on safety: block age, expiry, balances, predictions, allowlist, token screen, kill switch, quorum, reverts."""
+"""Guards on safety: block age, expiry, balances, predictions, allowlist, token screen, kill switch,
+quorum, reverts.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from agent.guards.case import Guard, GuardCase, GuardMeasurement, MissingData, always, format_seconds, limited
+from agent.guards.case import (
+    Guard,
+    GuardCase,
+    GuardMeasurement,
+    MissingData,
+    always,
+    format_seconds,
+    limited,
+)
 from agent.guards.replay import LegFlow
 from agent.model import Collect, LegFunding, LpAction, Plan, Provide, Withdraw
 from agent.policy import failures
@@ -13,11 +23,14 @@ from agent.policy.text import format_time
 from agent.units import NATIVE
 
 FUTURE_TOLERANCE_S = 30
-"""Seconds by which a block's time may be ahead of the agent's clock: consensus allows block producers some seconds."""
+"""Seconds by which a block's time may be ahead of the agent's clock: consensus allows block
+producers some seconds."""
 
 
 def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
-    """Agent's clock less the head's timestamp; a head from the future means a wrong clock or a lying endpoint."""
+    """Agent's clock less the head's timestamp; a head from the future means a wrong clock or a
+    lying endpoint.
+    """
     age = case.evidence.now_s - case.step.snapshot.head.timestamp_s
     if age < 0:
         return GuardMeasurement(f"{format_seconds(-age)} in the future", age >= -FUTURE_TOLERANCE_S)
@@ -28,7 +41,9 @@ def expiry(case: GuardCase) -> GuardMeasurement:
     """Require that the plan was made at this snapshot's block and has not expired."""
     head = case.step.snapshot.head.number
     current = case.plan.block == head <= case.plan.expires_block
-    return GuardMeasurement(f"plan of block {case.plan.block}, valid to {case.plan.expires_block}, head {head}", current)
+    return GuardMeasurement(
+        f"plan of block {case.plan.block}, valid to {case.plan.expires_block}, head {head}", current
+    )
 
 
 def balance(case: GuardCase) -> GuardMeasurement:
@@ -38,32 +53,52 @@ def balance(case: GuardCase) -> GuardMeasurement:
     """
     for action in case.actions():
         if isinstance(action.action, Provide):
-            for token, raw in zip((action.action.token0, action.action.token1), action.action.desired_raw, strict=True):
+            for token, raw in zip(
+                (action.action.token0, action.action.token1), action.action.desired_raw, strict=True
+            ):
                 short = raw - action.before.spendable(token)
                 if short > 0:
-                    return GuardMeasurement(f"action {action.number} provides {short} base units of {case.label(token)} too much", False)
+                    return GuardMeasurement(
+                        f"action {action.number} provides {short} base units of {case.label(token)}"
+                        " too much",
+                        False,
+                    )
     case.runs()
     wallet = _Wallet(case)
     for flow in case.replay.flows:
         short = wallet.run(flow)
         if short > 0:
-            return GuardMeasurement(f"leg {flow.number} spends {short} base units of {case.label(flow.leg.token_in)} too much", False)
+            return GuardMeasurement(
+                f"leg {flow.number} spends {short} base units of {case.label(flow.leg.token_in)}"
+                " too much",
+                False,
+            )
     if case.replay.stranded:
-        left = "; ".join(f"{raw} base units of {case.label(token)}" for token, raw in case.replay.stranded.items())
+        left = "; ".join(
+            f"{raw} base units of {case.label(token)}"
+            for token, raw in case.replay.stranded.items()
+        )
         return GuardMeasurement(f"{left} remain in the router", False)
     return GuardMeasurement("every leg is funded", True)
 
 
 class _Wallet:
-    """Spendable balance during the replay: of each asset, and of both forms of the native asset separately."""
+    """Spendable balance during the replay: of each asset, and of both forms of the native asset
+    separately.
+    """
 
     def __init__(self, case: GuardCase) -> None:
         self._case = case
         self._left: dict[str, int] = {}
         self._forms: dict[str, int] = {}
-        self._wrapped = next((asset.token.address for asset in case.step.portfolio.assets if asset.native), None)
+        self._wrapped = next(
+            (asset.token.address for asset in case.step.portfolio.assets if asset.native), None
+        )
         if self._wrapped is not None:
-            self._forms = {NATIVE: case.balance(NATIVE) - floor_wei(case.step), self._wrapped: case.balance(self._wrapped)}
+            self._forms = {
+                NATIVE: case.balance(NATIVE) - floor_wei(case.step),
+                self._wrapped: case.balance(self._wrapped),
+            }
 
     def run(self, flow: LegFlow) -> int:
         """Book one leg; return the base units that it overspends."""
@@ -71,7 +106,10 @@ class _Wallet:
         given, got = self._asset(leg.token_in), self._asset(leg.token_out)
         turns = given == got and leg.source is leg.sink
         if leg.source is LegFunding.WALLET:
-            short = max(0 if turns else -self._add(self._left, given, -flow.amount_in_raw), -self._form(leg.token_in, -flow.amount_in_raw))
+            short = max(
+                0 if turns else -self._add(self._left, given, -flow.amount_in_raw),
+                -self._form(leg.token_in, -flow.amount_in_raw),
+            )
         if leg.sink is LegFunding.WALLET:
             self._form(leg.token_out, flow.amount_out_raw)
             if not turns:
@@ -89,7 +127,9 @@ class _Wallet:
         return ledger[token]
 
     def _spendable(self, token: str) -> int:
-        """Return an asset's balance less its reserve, negative if the reserve is not filled; 0 for a hub, which is never invested."""
+        """Return an asset's balance less its reserve, negative if the reserve is not filled; 0 for
+        a hub, which is never invested.
+        """
         for asset in self._case.step.portfolio.assets:
             if asset.token.address == token:
                 return self._case.spendable(asset)
@@ -100,7 +140,10 @@ def prediction(case: GuardCase) -> GuardMeasurement:
     """Compare the plan's predictions with the replay: amounts of every leg, balances after."""
     case.runs()
     for run in case.replay.flows:
-        if (run.leg.amount_in_raw, run.leg.amount_out_raw) != (run.amount_in_raw, run.amount_out_raw):
+        if (run.leg.amount_in_raw, run.leg.amount_out_raw) != (
+            run.amount_in_raw,
+            run.amount_out_raw,
+        ):
             return GuardMeasurement(
                 f"leg {run.number} gives {run.amount_out_raw} for {run.amount_in_raw}, "
                 f"the plan says {run.leg.amount_out_raw} for {run.leg.amount_in_raw}",
@@ -110,18 +153,26 @@ def prediction(case: GuardCase) -> GuardMeasurement:
     for action in case.actions():
         found, stated = (action.liquidity, action.amounts, action.fees), _said(action.action)
         if stated != found:
-            return GuardMeasurement(f"action {action.number} moves {found}, the plan says {stated}", False)
+            return GuardMeasurement(
+                f"action {action.number} moves {found}, the plan says {stated}", False
+            )
     if case.plan.actions and not isinstance(case.lp, str):
         for token, raw in predicted.items():
             if case.lp.after.held.get(token) != raw:
                 ends = case.lp.after.held.get(token)
-                return GuardMeasurement(f"{case.label(token)} ends at {ends} base units, the plan says {raw}", False)
+                return GuardMeasurement(
+                    f"{case.label(token)} ends at {ends} base units, the plan says {raw}", False
+                )
     if case.plan.native_after_wei is not None:
         predicted[NATIVE] = case.plan.native_after_wei
     for token, moved in case.replay.moved.items():
         after = case.balance(token) + moved if token in predicted else None
         if after != predicted.get(token):
-            return GuardMeasurement(f"{case.label(token)} ends at {after} base units, the plan says {predicted.get(token)}", False)
+            return GuardMeasurement(
+                f"{case.label(token)} ends at {after} base units, the plan says"
+                f" {predicted.get(token)}",
+                False,
+            )
     return GuardMeasurement("as simulated", True)
 
 
@@ -136,7 +187,8 @@ def _said(action: LpAction) -> tuple[int, tuple[int, int], tuple[int, int]]:
             return action.liquidity, action.amounts_raw, (0, 0)
 
 
-# --- Guards on contracts and tokens of a plan, and on permission to act: kill switch, quorum, reverts.
+# --- Guards on contracts and tokens of a plan, and on permission to act: kill switch, quorum,
+# reverts.
 
 
 NO_CODE = "0x" + "0" * 64
@@ -149,17 +201,38 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
     hub. The native coin has no code; its wrapper counts as such a token.
     """
     portfolio, execution = case.step.portfolio, case.step.execution
-    known = {token.address for token in (*(a.token for a in portfolio.assets), *portfolio.hubs, portfolio.numeraire)}
+    known = {
+        token.address
+        for token in (*(a.token for a in portfolio.assets), *portfolio.hubs, portfolio.numeraire)
+    }
     legs, actions = case.plan.legs, case.plan.actions
     traded = [token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE]
-    tokens = dict.fromkeys((*traded, *(token for action in actions for token in (action.token0, action.token1))))
-    pools = dict.fromkeys((*(leg.pool for leg in legs), *(place for action in actions for place in (action.pool, action.contract))))
-    shut = {one.token for one in case.step.quarantine}  # a quarantined token may have changed; it is reported already
-    needed = dict.fromkeys((*pools, *tokens, execution.router, *(address for address in execution.pinned if address not in shut)))
+    tokens = dict.fromkeys(
+        (*traded, *(token for action in actions for token in (action.token0, action.token1)))
+    )
+    pools = dict.fromkeys(
+        (
+            *(leg.pool for leg in legs),
+            *(place for action in actions for place in (action.pool, action.contract)),
+        )
+    )
+    shut = {
+        one.token for one in case.step.quarantine
+    }  # a quarantined token may have changed; it is reported already
+    needed = dict.fromkeys(
+        (
+            *pools,
+            *tokens,
+            execution.router,
+            *(address for address in execution.pinned if address not in shut),
+        )
+    )
     code = {entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes}
     trusted = {(address.lower(), pinned.lower()) for address, pinned in case.evidence.trusted}
     pinned_addresses = {address for address, _ in trusted}
-    complaints = [f"{token} is not a token of the portfolio" for token in tokens if token not in known]
+    complaints = [
+        f"{token} is not a token of the portfolio" for token in tokens if token not in known
+    ]
     for address in needed:
         found = code.get(address.lower())
         if found is None:
@@ -170,7 +243,9 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
             complaints.append(f"{address} is not pinned")
         elif (address.lower(), found) not in trusted:
             complaints.append(f"code at {address} changed since it was pinned")
-    return GuardMeasurement("; ".join(complaints) or f"{len(needed)} of {len(needed)} pinned", not complaints)
+    return GuardMeasurement(
+        "; ".join(complaints) or f"{len(needed)} of {len(needed)} pinned", not complaints
+    )
 
 
 def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
@@ -181,19 +256,36 @@ def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
     screens = case.evidence.screens
     if moved and screens is None:
         raise MissingData("no token was tried out")
-    found = {one.token: one for one in screens or ()} | {one.token: one for one in case.step.quarantine}
+    found = {one.token: one for one in screens or ()} | {
+        one.token: one for one in case.step.quarantine
+    }
     complaints = [f"{case.label(token)} was not tried out" for token in moved if token not in found]
-    refused = [found[token] for token in moved if token in found and not found[token].finding.accepted]
+    refused = [
+        found[token] for token in moved if token in found and not found[token].finding.accepted
+    ]
     complaints += [f"{case.label(one.token)} {one.why}" for one in refused]
-    return GuardMeasurement("; ".join(complaints) or f"{len(moved)} of {len(moved)} tokens transfer the exact amount", not complaints)
+    return GuardMeasurement(
+        "; ".join(complaints) or f"{len(moved)} of {len(moved)} tokens transfer the exact amount",
+        not complaints,
+    )
 
 
 def moved_tokens(plan: Plan) -> tuple[str, ...]:
     """Return tokens that legs exchange or that are provided as liquidity, each once. Wrapping and
     unwrapping exchange nothing.
     """
-    traded = [token for leg in plan.legs if NATIVE not in (leg.token_in, leg.token_out) for token in (leg.token_in, leg.token_out)]
-    provided = [token for action in plan.actions if isinstance(action, Provide) for token in (action.token0, action.token1)]
+    traded = [
+        token
+        for leg in plan.legs
+        if NATIVE not in (leg.token_in, leg.token_out)
+        for token in (leg.token_in, leg.token_out)
+    ]
+    provided = [
+        token
+        for action in plan.actions
+        if isinstance(action, Provide)
+        for token in (action.token0, action.token1)
+    ]
     return tuple(dict.fromkeys((*traded, *provided)))
 
 
@@ -203,26 +295,37 @@ def kill_switch(case: GuardCase) -> GuardMeasurement:
         case False:
             return GuardMeasurement("not paused", True)
         case True:
-            return GuardMeasurement(f"paused: {case.evidence.pause_reason}" if case.evidence.pause_reason else "paused", False)
+            return GuardMeasurement(
+                f"paused: {case.evidence.pause_reason}" if case.evidence.pause_reason else "paused",
+                False,
+            )
         case None:
             return GuardMeasurement("cannot be read, which counts as paused", False)
 
 
 def quorum(case: GuardCase) -> GuardMeasurement:
     """Enough operators returned the same snapshot, byte for byte (T2)."""
-    return GuardMeasurement(f"{len(set(case.step.snapshot.operators))} operator(s) agree", case.evidence.quorum)
+    return GuardMeasurement(
+        f"{len(set(case.step.snapshot.operators))} operator(s) agree", case.evidence.quorum
+    )
 
 
 def reverts_in_row(case: GuardCase) -> GuardMeasurement:
-    """Number of reverts in a row, and of approving steps without a swap, below the limits that stop the agent (T6).
+    """Number of reverts in a row, and of approving steps without a swap, below the limits that stop
+    the agent (T6).
 
-    The owner resumes it. An exit is retried with growing back-off, since an attacker can make it revert (T20).
+    The owner resumes it. An exit is retried with growing back-off, since an attacker can make it
+    revert (T20).
     """
     history = case.step.history
     reverts, approvals = history.reverts_in_row, history.approvals_in_row
     message = f"{reverts} reverts, {approvals} steps of approvals without a swap"
     if not case.is_risk_reducing():
-        since = "; more since the owner resumed" if history.failures_stop and not failures.too_many(reverts, approvals) else ""
+        since = (
+            "; more since the owner resumed"
+            if history.failures_stop and not failures.too_many(reverts, approvals)
+            else ""
+        )
         return GuardMeasurement(message + since, not failures.is_stopped(history))
     wait_s = failures.retry_wait_s(history)
     if wait_s == 0 or case.step.spend_caps:  # this step's approvals passed when it began
@@ -230,13 +333,29 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
     if history.failed_s is None:
         raise MissingData("when the last transaction failed")
     again_s = history.failed_s + wait_s
-    return GuardMeasurement(f"{message}; an exit is tried again at {format_time(again_s)}", case.step.snapshot.head.timestamp_s >= again_s)
+    return GuardMeasurement(
+        f"{message}; an exit is tried again at {format_time(again_s)}",
+        case.step.snapshot.head.timestamp_s >= again_s,
+    )
 
 
 GUARDS: tuple[Guard[Any], ...] = (
-    always("kill_switch", "not paused", kill_switch, "trimtab resume, once you know why it was paused"),
-    always("quorum", "as many as configured", quorum, "add a second operator's endpoint, or name the single one in chain.single_operator"),
-    always("allowlist", "all pinned", allowlist, "check the contracts named, then pin them with trimtab trust", judges_market=True),
+    always(
+        "kill_switch", "not paused", kill_switch, "trimtab resume, once you know why it was paused"
+    ),
+    always(
+        "quorum",
+        "as many as configured",
+        quorum,
+        "add a second operator's endpoint, or name the single one in chain.single_operator",
+    ),
+    always(
+        "allowlist",
+        "all pinned",
+        allowlist,
+        "check the contracts named, then pin them with trimtab trust",
+        judges_market=True,
+    ),
     Guard(
         "token_screen",
         lambda s: s.limits.token_screen,
@@ -249,11 +368,23 @@ GUARDS: tuple[Guard[Any], ...] = (
         "reverts_in_row",
         f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}",
         reverts_in_row,
-        "find out why they failed (trimtab history), then reset the count with trimtab resume; exits continue without it",
+        "find out why they failed (trimtab history), then reset the count with trimtab resume;"
+        " exits continue without it",
     ),
-    limited("head_age", lambda limits: limits.head_age_s, head_age, "check the endpoint and this machine's clock"),
+    limited(
+        "head_age",
+        lambda limits: limits.head_age_s,
+        head_age,
+        "check the endpoint and this machine's clock",
+    ),
     always("expiry", "made at the head, not expired", expiry, "plan again at a new block"),
     always("balance", "investable balance", balance, "plan again at a new block"),
-    always("prediction", "equal to the simulation", prediction, "plan again at a new block", judges_market=True),
+    always(
+        "prediction",
+        "equal to the simulation",
+        prediction,
+        "plan again at a new block",
+        judges_market=True,
+    ),
 )
 """In the order of their verdicts, before all others."""

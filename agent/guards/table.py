@@ -40,10 +40,14 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
 
     Raises Refused, with all verdicts, unless every guard passed.
     """
-    missing = [guard.name for guard in GUARDS if guard.name not in {verdict.guard for verdict in verdicts}]
+    missing = [
+        guard.name for guard in GUARDS if guard.name not in {verdict.guard for verdict in verdicts}
+    ]
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if missing:
-        raise Refused(f"not judged by {', '.join(missing)}", verdicts, "judge the plan before it is used")
+        raise Refused(
+            f"not judged by {', '.join(missing)}", verdicts, "judge the plan before it is used"
+        )
     if refusing:
         message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
         remedies = "; ".join(f"{v.guard}: {REMEDIES.get(v.guard, 'plan again')}" for v in refusing)

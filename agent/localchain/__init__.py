@@ -1,4 +1,6 @@
-"""Embedded chain: real Uniswap contracts, tokens and feeds at seeded prices, on eth-tester in process or on anvil."""
+"""Embedded chain: real Uniswap contracts, tokens and feeds at seeded prices, on eth-tester in
+process or on anvil.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +14,36 @@ from agent.localchain.nodes import WHALE_WEI, AnvilNode, TesterNode, run_anvil
 from agent.localchain.serve import serve
 from agent.localchain.world import DEFAULT_WORLD, WHALE_INDEX, LocalWorld, TokenKind, dev_accounts
 
-__all__ = ["DEFAULT_WORLD", "LocalChain", "LocalPool", "LocalWorld", "TokenKind", "open_anvil", "open_eth_tester", "run_anvil", "serve"]
+__all__ = [
+    "DEFAULT_WORLD",
+    "LocalChain",
+    "LocalPool",
+    "LocalWorld",
+    "TokenKind",
+    "open_anvil",
+    "open_eth_tester",
+    "run_anvil",
+    "serve",
+]
 
 
 @contextmanager
 def open_eth_tester(world: LocalWorld = DEFAULT_WORLD) -> Iterator[LocalChain]:
-    """Open the world in this process, chain id 131277322940537; a block per transaction. Takes some seconds."""
+    """Open the world in this process, chain id 131277322940537; a block per transaction. Takes some
+    seconds.
+    """
     now_s = int(time.time())
     yield deploy_world(TesterNode(now_s - world.history_s, world.wallet_native_wei), world)
 
 
 @contextmanager
-def open_anvil(port: int | None = None, world: LocalWorld = DEFAULT_WORLD, **options: str | int | bool) -> Iterator[LocalChain]:
+def open_anvil(
+    port: int | None = None, world: LocalWorld = DEFAULT_WORLD, **options: str | int | bool
+) -> Iterator[LocalChain]:
     """Open the world on an anvil process, chain id 31337, which ends with the context.
 
-    `options` are anvil's flags with underscores: block_time=2, hardfork="cancun", no_cors=True. Raises ConfigError.
+    `options` are anvil's flags with underscores: block_time=2, hardfork="cancun", no_cors=True.
+    Raises ConfigError.
     """
     now_s = int(time.time())
     flags: list[str] = []

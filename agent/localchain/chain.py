@@ -54,7 +54,9 @@ TWAP_MARGIN_S = 60
 BALANCE_OF = "0x70a08231"
 """Selector of balanceOf(address)."""
 POSITION_MANAGER = "@uniswap/v3-periphery/artifacts/contracts/NonfungiblePositionManager.sol/NonfungiblePositionManager.json"
-SWAP_ROUTER_02 = "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
+SWAP_ROUTER_02 = (
+    "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
+)
 V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"
 V2_PAIR = "@uniswap/v2-core/build/UniswapV2Pair.json"
 V2_ROUTER = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
@@ -93,7 +95,9 @@ class LocalPool:
 
 @dataclass(frozen=True, slots=True)
 class ChainContents:
-    """Contents of the chain, part of a snapshot. `ticks` are the ends of all positions, by pool name."""
+    """Contents of the chain, part of a snapshot. `ticks` are the ends of all positions, by pool
+    name.
+    """
 
     tokens: Mapping[str, Token]
     kinds: Mapping[str, TokenKind]
@@ -127,7 +131,9 @@ class ChainClock:
 
 
 class LocalChain:
-    """An embedded chain with everything deployed. Changes are sent by the whale, never by the wallet."""
+    """An embedded chain with everything deployed. Changes are sent by the whale, never by the
+    wallet.
+    """
 
     def __init__(self, node: LocalNode, world: LocalWorld) -> None:
         self.node, self.world = node, world
@@ -174,7 +180,9 @@ class LocalChain:
         return self.books.feeds
 
     def pool_price(self, token0: str, token1: str) -> Fraction:
-        """Base units of token1 per base unit of token0 at the current USD prices; tokens by symbol."""
+        """Base units of token1 per base unit of token0 at the current USD prices; tokens by
+        symbol.
+        """
         a, b, usd = self.tokens[token0], self.tokens[token1], self.books.prices_usd
         return usd[token0] / usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
 
@@ -188,29 +196,51 @@ class LocalChain:
     def token_contract(self, symbol: str) -> Contract:
         """The ERC-20 of that symbol, with mint and burn if it has them."""
         kind = self.books.kinds[symbol]
-        artifact = npm_artifact(_WETH_ARTIFACT) if kind is TokenKind.WRAPPED_NATIVE else own_artifact(kind.value)
+        artifact = (
+            npm_artifact(_WETH_ARTIFACT)
+            if kind is TokenKind.WRAPPED_NATIVE
+            else own_artifact(kind.value)
+        )
         return self.contract(self.tokens[symbol].address, artifact)
 
     def balance(self, symbol: str, owner: str | None = None) -> int:
         """Return the balance of `owner` (default: the wallet) in base units."""
         return self.balances([symbol], owner)[symbol]
 
-    def balances(self, symbols: Iterable[str] | None = None, owner: str | None = None) -> dict[str, int]:
+    def balances(
+        self, symbols: Iterable[str] | None = None, owner: str | None = None
+    ) -> dict[str, int]:
         """Balances of several tokens (default all), read at once."""
-        wanted, who = list(self.tokens if symbols is None else symbols), owner or self.wallet.address
+        wanted, who = (
+            list(self.tokens if symbols is None else symbols),
+            owner or self.wallet.address,
+        )
         data = BALANCE_OF + who.removeprefix("0x").lower().rjust(64, "0")
-        calls = [("eth_call", [{"from": who, "to": self.tokens[symbol].address, "data": data}, "latest"]) for symbol in wanted]
-        return {symbol: int(str(answer), 16) for symbol, answer in zip(wanted, self.node.ask(calls), strict=True)}
+        calls = [
+            ("eth_call", [{"from": who, "to": self.tokens[symbol].address, "data": data}, "latest"])
+            for symbol in wanted
+        ]
+        return {
+            symbol: int(str(answer), 16)
+            for symbol, answer in zip(wanted, self.node.ask(calls), strict=True)
+        }
 
     # transactions
 
-    def send(self, call: Any, sender: str | None = None, value_wei: int = 0, gas: int = TX_GAS) -> HexStr:
-        """Send a bound contract function and return the hash of its mined transaction. Raises RuntimeError when it reverts."""
+    def send(
+        self, call: Any, sender: str | None = None, value_wei: int = 0, gas: int = TX_GAS
+    ) -> HexStr:
+        """Send a bound contract function and return the hash of its mined transaction. Raises
+        RuntimeError when it reverts.
+        """
         who = sender or self.whale.address
         fees = {"gas": gas, "maxFeePerGas": 100 * 10**9, "maxPriorityFeePerGas": 10**9}
         tx_hash, succeeded = self.node.transact(call, {"from": who, "value": value_wei, **fees})
         if not succeeded:
-            raise RuntimeError(f"{getattr(call, 'fn_name', 'deployment')} reverted on the local chain: {self._why(call, who, value_wei)}")
+            raise RuntimeError(
+                f"{getattr(call, 'fn_name', 'deployment')} reverted on the local chain:"
+                f" {self._why(call, who, value_wei)}"
+            )
         return tx_hash
 
     def _why(self, call: Any, sender: str, value_wei: int) -> str:
@@ -224,7 +254,11 @@ class LocalChain:
         """Deploy a contract and return its checksummed address."""
         factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
         tx_hash = self.send(factory.constructor(*arguments), sender)
-        return str(to_checksum_address(str(self.w3.eth.get_transaction_receipt(tx_hash)["contractAddress"])))
+        return str(
+            to_checksum_address(
+                str(self.w3.eth.get_transaction_receipt(tx_hash)["contractAddress"])
+            )
+        )
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
         """Approve the protocol contracts for the whale's tokens, once."""
@@ -248,7 +282,11 @@ class LocalChain:
             if missing == 0:
                 continue
             if self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE:
-                move = token.transfer(who, missing) if missing > 0 else token.transferFrom(who, self.whale.address, -missing)
+                move = (
+                    token.transfer(who, missing)
+                    if missing > 0
+                    else token.transferFrom(who, self.whale.address, -missing)
+                )
             else:
                 move = token.mint(who, missing) if missing > 0 else token.burn(who, -missing)
             self.send(move)
@@ -268,7 +306,9 @@ class LocalChain:
         self.node.mine(blocks)
 
     def warp(self, seconds: int, refresh_feeds: bool = True) -> None:
-        """Mine a block that much later; enabled feeds then get a new round at their present price."""
+        """Mine a block that much later; enabled feeds then get a new round at their present
+        price.
+        """
         self.node.mine_at(self.now_s() + seconds)
         if refresh_feeds:
             self.refresh_feeds()
@@ -292,14 +332,27 @@ class LocalChain:
         self.node.revert(mark.node)
         self.books = mark.books
 
-    # the market: pools and positions at the current prices, real swaps that bring each pool to a new one
+    # the market: pools and positions at the current prices, real swaps that bring each pool to a
+    # new one
 
-    def add_token(self, symbol: str, decimals: int, price_usd: Fraction | int, kind: TokenKind = TokenKind.STANDARD) -> Token:
-        """Deploy a token with a feed at that price; the whale gets plenty and approves the protocol."""
+    def add_token(
+        self,
+        symbol: str,
+        decimals: int,
+        price_usd: Fraction | int,
+        kind: TokenKind = TokenKind.STANDARD,
+    ) -> Token:
+        """Deploy a token with a feed at that price; the whale gets plenty and approves the
+        protocol.
+        """
         if symbol in self.tokens:
             raise ValueError(f"{symbol} is already on this chain")
         wrapped = kind is TokenKind.WRAPPED_NATIVE
-        address = self.addresses.weth if wrapped else self.deploy(own_artifact(kind.value), symbol, symbol, decimals)
+        address = (
+            self.addresses.weth
+            if wrapped
+            else self.deploy(own_artifact(kind.value), symbol, symbol, decimals)
+        )
         feed = self.deploy(own_artifact("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
         token, books = Token(address, symbol, decimals), self.books
         self.books = replace(
@@ -322,18 +375,35 @@ class LocalChain:
     def add_v2_pool(self, token_a: str, token_b: str, value_usd: int) -> LocalPool:
         """Create a pair named "v2 A/B" at current prices with this much USD in it."""
         token0, token1 = self._pair(token_a, token_b)
-        amounts = [self._raw_for_usd(token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)]
+        amounts = [
+            self._raw_for_usd(token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)
+        ]
         router = self.contract(self.addresses.v2_router, npm_artifact(V2_ROUTER))
-        order = (token0.address, token1.address, *amounts, *amounts, self.whale.address, FAR_FUTURE_S)
+        order = (
+            token0.address,
+            token1.address,
+            *amounts,
+            *amounts,
+            self.whale.address,
+            FAR_FUTURE_S,
+        )
         self.send(router.functions.addLiquidity(*order), gas=5_000_000)
         factory = self.contract(self.addresses.v2_factory, npm_artifact(V2_FACTORY))
         address = str(factory.functions.getPair(token0.address, token1.address).call())
-        return self._register_pool(LocalPool(V2Spec(token_a, token_b, value_usd).name, address, 2, token0, token1, 3_000))
+        return self._register_pool(
+            LocalPool(V2Spec(token_a, token_b, value_usd).name, address, 2, token0, token1, 3_000)
+        )
 
     def add_v3_pool(
-        self, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None, observations: int = OBSERVATIONS
+        self,
+        token_a: str,
+        token_b: str,
+        fee_pips: int,
+        price: Fraction | None = None,
+        observations: int = OBSERVATIONS,
     ) -> LocalPool:
-        """Create an initialised pool without liquidity, at the current prices unless `price` (token1 per token0, base units) is given.
+        """Create an initialised pool without liquidity, at the current prices unless `price`
+        (token1 per token0, base units) is given.
 
         A factory pool keeps one price observation until someone pays for more.
         """
@@ -341,23 +411,49 @@ class LocalChain:
         at = self.pool_price(token0.symbol, token1.symbol) if price is None else price
         manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
         pair = (token0.address, token1.address, fee_pips)
-        self.send(manager.functions.createAndInitializePoolIfNecessary(*pair, sqrt_price_x96(at)), gas=8_000_000)
-        address = str(self.contract(self.addresses.v3_factory, npm_artifact(V3_FACTORY)).functions.getPool(*pair).call())
-        self.send(self.contract(address, npm_artifact(V3_POOL)).functions.increaseObservationCardinalityNext(observations), gas=5_000_000)
-        return self._register_pool(LocalPool(V3Spec(token_a, token_b, fee_pips, 0, ()).name, address, 3, token0, token1, fee_pips))
+        self.send(
+            manager.functions.createAndInitializePoolIfNecessary(*pair, sqrt_price_x96(at)),
+            gas=8_000_000,
+        )
+        address = str(
+            self.contract(self.addresses.v3_factory, npm_artifact(V3_FACTORY))
+            .functions.getPool(*pair)
+            .call()
+        )
+        self.send(
+            self.contract(
+                address, npm_artifact(V3_POOL)
+            ).functions.increaseObservationCardinalityNext(observations),
+            gas=5_000_000,
+        )
+        return self._register_pool(
+            LocalPool(
+                V3Spec(token_a, token_b, fee_pips, 0, ()).name, address, 3, token0, token1, fee_pips
+            )
+        )
 
     def mint_position(self, pool: str, tick_lower: int, tick_upper: int, liquidity: int) -> None:
-        """Mint exactly this liquidity between two ticks of the pool of that name, owned by the PoolMinter."""
+        """Mint exactly this liquidity between two ticks of the pool of that name, owned by the
+        PoolMinter.
+        """
         self.mint_positions(self.books.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
 
-    def move_market(self, prices_usd: Mapping[str, Fraction | int | str], twap_follows: bool = True, feeds_follow: bool = True) -> None:
+    def move_market(
+        self,
+        prices_usd: Mapping[str, Fraction | int | str],
+        twap_follows: bool = True,
+        feeds_follow: bool = True,
+    ) -> None:
         """Set the world price of these tokens: every pool is arbitraged to it, feeds and the
         30-minute TWAP follow.
         """
         moved = {symbol: Fraction(price) for symbol, price in prices_usd.items()}
         for symbol, price in moved.items():
             if symbol not in self.tokens or price <= 0:
-                raise ValueError(f"cannot move {symbol} to {price}: it needs to be a token of this chain and a positive price")
+                raise ValueError(
+                    f"cannot move {symbol} to {price}: it needs to be a token of this chain and a"
+                    " positive price"
+                )
         self.books = replace(self.books, prices_usd={**self.books.prices_usd, **moved})
         for pool in self.books.pool_info.values():
             if pool.token0.symbol in moved or pool.token1.symbol in moved:
@@ -369,7 +465,9 @@ class LocalChain:
             self.refresh_feeds(self.feeds if twap_follows else moved)
 
     def swap(self, pool: str, token_in: str, amount_in_raw: int) -> int:
-        """Swap from the whale in one pool at any price; feeds stay. Return the base units received."""
+        """Swap from the whale in one pool at any price; feeds stay. Return the base units
+        received.
+        """
         info = self.books.pool_info[pool]
         given = info.token0 if info.token0.symbol == token_in else info.token1
         wanted = info.token1 if given is info.token0 else info.token0
@@ -381,7 +479,10 @@ class LocalChain:
         return self.balance(wanted.symbol, self.whale.address) - before
 
     def config_text(
-        self, store_url: str = "sqlite:///trimtab.db", targets: Mapping[str, str] | None = None, router: str = "swap_router_02"
+        self,
+        store_url: str = "sqlite:///trimtab.db",
+        targets: Mapping[str, str] | None = None,
+        router: str = "swap_router_02",
     ) -> str:
         """Return a complete trimtab.toml for this chain.
 
@@ -390,26 +491,53 @@ class LocalChain:
         """
         from agent.localchain.world import config_text
 
-        return config_text(self, store_url, targets or {spec.symbol: spec.target for spec in self.world.tokens}, router)
+        return config_text(
+            self,
+            store_url,
+            targets or {spec.symbol: spec.target for spec in self.world.tokens},
+            router,
+        )
 
-    def provide_liquidity(self, pool: LocalPool, value_usd: int, ranges: Sequence[LiquidityRange]) -> None:
-        """Provide `value_usd` in total over the ranges as positions of the whale, through the real position manager."""
+    def provide_liquidity(
+        self, pool: LocalPool, value_usd: int, ranges: Sequence[LiquidityRange]
+    ) -> None:
+        """Provide `value_usd` in total over the ranges as positions of the whale, through the real
+        position manager.
+        """
         manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
         price = self.pool_price(pool.token0.symbol, pool.token1.symbol)
         spacing = TICK_SPACINGS[pool.fee_pips]
         mints, ends = [], set()
         for part in ranges:
-            value1_raw = self._raw_for_usd(pool.token1.symbol, Fraction(value_usd * part.share_bps, BPS))
+            value1_raw = self._raw_for_usd(
+                pool.token1.symbol, Fraction(value_usd * part.share_bps, BPS)
+            )
             made = position_amounts(price, *range_ticks(price, part, spacing), float(value1_raw))
-            pair = (pool.token0.address, pool.token1.address, pool.fee_pips, made.tick_lower, made.tick_upper)
-            mint = (*pair, made.amount0_raw, made.amount1_raw, 0, 0, self.whale.address, FAR_FUTURE_S)
+            pair = (
+                pool.token0.address,
+                pool.token1.address,
+                pool.fee_pips,
+                made.tick_lower,
+                made.tick_upper,
+            )
+            mint = (
+                *pair,
+                made.amount0_raw,
+                made.amount1_raw,
+                0,
+                0,
+                self.whale.address,
+                FAR_FUTURE_S,
+            )
             mints.append(manager.encode_abi("mint", args=[mint]))
             ends |= {made.tick_lower, made.tick_upper}
         self.send(manager.functions.multicall(mints))
         self._register_ticks(pool, ends)
 
     def mint_positions(self, pool: LocalPool, positions: Sequence[tuple[int, int, int]]) -> None:
-        """Mint exact liquidity (tick_lower, tick_upper, liquidity), owned by the PoolMinter, paid by the whale."""
+        """Mint exact liquidity (tick_lower, tick_upper, liquidity), owned by the PoolMinter, paid
+        by the whale.
+        """
         minter = self.contract(self.addresses.pool_minter, own_artifact("PoolMinter"))
         for start in range(0, len(positions), MINTS_PER_TX):
             lowers, uppers, liquidities = zip(*positions[start : start + MINTS_PER_TX], strict=True)
@@ -417,7 +545,9 @@ class LocalChain:
         self._register_ticks(pool, {end for lower, upper, _ in positions for end in (lower, upper)})
 
     def arbitrage(self, pool: LocalPool) -> None:
-        """Trade as the whale until the pool's marginal price, fee excluded, is the current cross price."""
+        """Trade as the whale until the pool's marginal price, fee excluded, is the current cross
+        price.
+        """
         target = self.pool_price(pool.token0.symbol, pool.token1.symbol)
         if pool.version == 2:
             self._arbitrage_v2(pool, target)
@@ -425,7 +555,9 @@ class LocalChain:
             self._arbitrage_v3(pool, target)
 
     def _arbitrage_v2(self, pool: LocalPool, target: Fraction) -> None:
-        reserve0, reserve1, _ = self.contract(pool.address, npm_artifact(V2_PAIR)).functions.getReserves().call()
+        reserve0, reserve1, _ = (
+            self.contract(pool.address, npm_artifact(V2_PAIR)).functions.getReserves().call()
+        )
         sell0 = v2_input_to_reach(reserve0, reserve1, target)
         sell1 = v2_input_to_reach(reserve1, reserve0, 1 / target)
         # A pair refuses a trade whose output is zero.
@@ -435,22 +567,42 @@ class LocalChain:
             self._swap_v2(pool.token1, pool.token0, sell1)
 
     def _arbitrage_v3(self, pool: LocalPool, target: Fraction) -> None:
-        now_x96 = int(self.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()[0])
+        now_x96 = int(
+            self.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()[0]
+        )
         limit_x96 = sqrt_price_x96(target)
         if now_x96 == limit_x96:
             return
-        given, wanted = (pool.token0, pool.token1) if limit_x96 < now_x96 else (pool.token1, pool.token0)
-        self._swap_v3(pool, given, wanted, self.balance(given.symbol, self.whale.address), limit_x96)
+        given, wanted = (
+            (pool.token0, pool.token1) if limit_x96 < now_x96 else (pool.token1, pool.token0)
+        )
+        self._swap_v3(
+            pool, given, wanted, self.balance(given.symbol, self.whale.address), limit_x96
+        )
 
     def _swap_v2(self, given: Token, wanted: Token, amount_in_raw: int) -> None:
         router = self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
         path = [given.address, wanted.address]
-        self.send(router.functions.swapExactTokensForTokens(amount_in_raw, 0, path, self.whale.address))
+        self.send(
+            router.functions.swapExactTokensForTokens(amount_in_raw, 0, path, self.whale.address)
+        )
 
-    def _swap_v3(self, pool: LocalPool, given: Token, wanted: Token, amount_in_raw: int, limit_x96: int) -> None:
-        """Swap exact input up to a price limit: the rest beyond the limit is never taken from the whale."""
+    def _swap_v3(
+        self, pool: LocalPool, given: Token, wanted: Token, amount_in_raw: int, limit_x96: int
+    ) -> None:
+        """Swap exact input up to a price limit: the rest beyond the limit is never taken from the
+        whale.
+        """
         router = self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
-        order = (given.address, wanted.address, pool.fee_pips, self.whale.address, amount_in_raw, 0, limit_x96)
+        order = (
+            given.address,
+            wanted.address,
+            pool.fee_pips,
+            self.whale.address,
+            amount_in_raw,
+            0,
+            limit_x96,
+        )
         self.send(router.functions.exactInputSingle(order))
 
     def _raw_for_usd(self, symbol: str, usd: Fraction) -> int:
@@ -462,9 +614,14 @@ class LocalChain:
 
     def _register_ticks(self, pool: LocalPool, ends: Iterable[int]) -> None:
         known = self.books.ticks
-        self.books = replace(self.books, ticks={**known, pool.name: known.get(pool.name, frozenset()) | frozenset(ends)})
+        self.books = replace(
+            self.books,
+            ticks={**known, pool.name: known.get(pool.name, frozenset()) | frozenset(ends)},
+        )
 
     def _pair(self, token_a: str, token_b: str) -> tuple[Token, Token]:
         """Both tokens in the order of their addresses, as the factories sort them."""
-        first, second = sorted((self.tokens[token_a], self.tokens[token_b]), key=lambda token: int(token.address, 16))
+        first, second = sorted(
+            (self.tokens[token_a], self.tokens[token_b]), key=lambda token: int(token.address, 16)
+        )
         return first, second

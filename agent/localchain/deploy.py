@@ -43,10 +43,18 @@ def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
             if isinstance(pool, V2Spec):
                 chain.add_v2_pool(pool.token_a, pool.token_b, pool.value_usd)
             else:
-                chain.provide_liquidity(chain.add_v3_pool(pool.token_a, pool.token_b, pool.fee_pips), pool.value_usd, pool.ranges)
+                chain.provide_liquidity(
+                    chain.add_v3_pool(pool.token_a, pool.token_b, pool.fee_pips),
+                    pool.value_usd,
+                    pool.ranges,
+                )
         weth = next(spec.symbol for spec in world.tokens if spec.kind is TokenKind.WRAPPED_NATIVE)
         # Lets set_balance take tokens back later without touching the wallet's nonce.
-        chain.send(chain.token_contract(weth).functions.approve(chain.whale.address, UINT256_MAX), chain.wallet.address, gas=100_000)
+        chain.send(
+            chain.token_contract(weth).functions.approve(chain.whale.address, UINT256_MAX),
+            chain.wallet.address,
+            gas=100_000,
+        )
         for spec in world.tokens:
             chain.set_balance(spec.symbol, spec.wallet_raw)
         node.set_native(chain.wallet.address, world.wallet_native_wei)
@@ -64,17 +72,29 @@ def _protocol(chain: LocalChain) -> None:
     factory_artifact = npm_artifact(V3_FACTORY)
     v3_factory = chain.deploy(factory_artifact)
     chain.send(chain.contract(v3_factory, factory_artifact).functions.enableFeeAmount(100, 1))
-    pair_hash, pool_hash = (keccak(hexstr=npm_artifact(path).bytecode) for path in (V2_PAIR, V3_POOL))
-    position_manager = chain.deploy(npm_artifact(POSITION_MANAGER), v3_factory, weth, _NO_DESCRIPTOR)
+    pair_hash, pool_hash = (
+        keccak(hexstr=npm_artifact(path).bytecode) for path in (V2_PAIR, V3_POOL)
+    )
+    position_manager = chain.deploy(
+        npm_artifact(POSITION_MANAGER), v3_factory, weth, _NO_DESCRIPTOR
+    )
     chain.addresses = ProtocolAddresses(
         weth=weth,
         v2_factory=v2_factory,
         v2_router=v2_router,
         v3_factory=v3_factory,
-        swap_router_02=chain.deploy(npm_artifact(SWAP_ROUTER_02), v2_factory, v3_factory, position_manager, weth),
-        quoter_v2=chain.deploy(npm_artifact(f"{_V3_PERIPHERY}/lens/QuoterV2.sol/QuoterV2.json"), v3_factory, weth),
-        quoter_v1=chain.deploy(npm_artifact(f"{_V3_PERIPHERY}/lens/Quoter.sol/Quoter.json"), v3_factory, weth),
+        swap_router_02=chain.deploy(
+            npm_artifact(SWAP_ROUTER_02), v2_factory, v3_factory, position_manager, weth
+        ),
+        quoter_v2=chain.deploy(
+            npm_artifact(f"{_V3_PERIPHERY}/lens/QuoterV2.sol/QuoterV2.json"), v3_factory, weth
+        ),
+        quoter_v1=chain.deploy(
+            npm_artifact(f"{_V3_PERIPHERY}/lens/Quoter.sol/Quoter.json"), v3_factory, weth
+        ),
         position_manager=position_manager,
         pool_minter=chain.deploy(own_artifact("PoolMinter")),
-        rebalancer=chain.deploy(own_artifact("Rebalancer"), weth, v2_factory, pair_hash, v3_factory, pool_hash),
+        rebalancer=chain.deploy(
+            own_artifact("Rebalancer"), weth, v2_factory, pair_hash, v3_factory, pool_hash
+        ),
     )

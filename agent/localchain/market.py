@@ -23,7 +23,8 @@ ANSWER_TIMEOUT_S = 120.0
 LEAST, MOST = Fraction(1, 20), Fraction(10)
 """Bounds of one move, as factors of a price."""
 FIRST_OBSERVATION = 8
-"""Storage slot of UniswapV3Pool.observations; each is one word: 32 bits of time, 56 of tickCumulative, then 168 that stay."""
+"""Storage slot of UniswapV3Pool.observations; each is one word: 32 bits of time, 56 of
+tickCumulative, then 168 that stay."""
 _MOVE = re.compile(r"([A-Za-z0-9._-]{1,16})=([+-][0-9]{1,3}(?:\.[0-9]{1,4})?)%")
 
 
@@ -34,7 +35,10 @@ def parse_moves(texts: list[str]) -> dict[str, Fraction]:
         match = _MOVE.fullmatch(text)
         factor = Fraction(0) if match is None else 1 + Fraction(match[2]) / 100
         if match is None or not LEAST <= factor <= MOST:
-            raise ConfigError(f"--move: {text[:40]!r}", "write for example WBTC=+30% or WETH=-20%, from -95% to +900%")
+            raise ConfigError(
+                f"--move: {text[:40]!r}",
+                "write for example WBTC=+30% or WETH=-20%, from -95% to +900%",
+            )
         found[match[1]] = factor
     return found
 
@@ -70,8 +74,15 @@ class MarketMoveServer:
         with line, line.makefile("rw", encoding="utf-8") as stream:
             line.settimeout(ANSWER_TIMEOUT_S)
             try:
-                wanted = {symbol: Fraction(factor) for symbol, factor in json.loads(stream.readline()).items()}
-                answer: dict[str, Any] = {"prices_usd": {name: str(float(price)) for name, price in apply_move(chain, wanted).items()}}
+                wanted = {
+                    symbol: Fraction(factor)
+                    for symbol, factor in json.loads(stream.readline()).items()
+                }
+                answer: dict[str, Any] = {
+                    "prices_usd": {
+                        name: str(float(price)) for name, price in apply_move(chain, wanted).items()
+                    }
+                }
             except (ConfigError, ValueError, AttributeError, RuntimeError) as error:
                 answer = {"error": str(error)}
             stream.write(json.dumps(answer) + "\n")
@@ -86,15 +97,25 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
             line.settimeout(ANSWER_TIMEOUT_S)
             line.connect(str(move_socket_path(port)))
             with line.makefile("rw", encoding="utf-8") as stream:
-                stream.write(json.dumps({symbol: str(factor) for symbol, factor in factors.items()}) + "\n")
+                stream.write(
+                    json.dumps({symbol: str(factor) for symbol, factor in factors.items()}) + "\n"
+                )
                 stream.flush()
                 answer = json.loads(stream.readline() or "{}")
     except (FileNotFoundError, ConnectionRefusedError):
-        raise ConfigError(f"--move: no local chain is served on port {port}", "start one: trimtab localchain, or name its --port") from None
+        raise ConfigError(
+            f"--move: no local chain is served on port {port}",
+            "start one: trimtab localchain, or name its --port",
+        ) from None
     except (OSError, ValueError):
-        raise Retryable(f"--move: the local chain on port {port} gave no answer", "try again") from None
+        raise Retryable(
+            f"--move: the local chain on port {port} gave no answer", "try again"
+        ) from None
     if "prices_usd" not in answer:
-        raise ConfigError(f"--move: {answer.get('error', 'the chain has ended')}", "trimtab status shows the symbols")
+        raise ConfigError(
+            f"--move: {answer.get('error', 'the chain has ended')}",
+            "trimtab status shows the symbols",
+        )
     return dict(answer["prices_usd"])
 
 
@@ -105,7 +126,12 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
     """
     if strange := sorted(set(factors) - set(chain.feeds)):
         raise ConfigError(f"{strange[0]!r} is not a token of this chain: {', '.join(chain.feeds)}")
-    prices = {name: Fraction(chain.feed_contract(name).functions.latestRoundData().call()[1], 10**FEED_DECIMALS) for name in chain.feeds}
+    prices = {
+        name: Fraction(
+            chain.feed_contract(name).functions.latestRoundData().call()[1], 10**FEED_DECIMALS
+        )
+        for name in chain.feeds
+    }
     wanted = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
     chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, **prices})
     chain.move_market(wanted, twap_follows=False)
@@ -113,7 +139,9 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
         if pool.version == 3:
             _rewrite_observations(chain, pool)
     chain.mine()
-    while (ahead := chain.now_s() - time.time()) > 0:  # each trade is a block, and blocks are at least a second apart
+    while (
+        ahead := chain.now_s() - time.time()
+    ) > 0:  # each trade is a block, and blocks are at least a second apart
         time.sleep(ahead)
     return wanted
 
@@ -123,7 +151,10 @@ def _rewrite_observations(chain: LocalChain, pool: LocalPool) -> None:
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
     slot0 = chain.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()
     tick, newest, count = int(slot0[1]), int(slot0[2]), int(slot0[3])
-    words = [int(rpc("eth_getStorageAt", pool.address, hex(FIRST_OBSERVATION + at), "latest"), 16) for at in range(count)]
+    words = [
+        int(rpc("eth_getStorageAt", pool.address, hex(FIRST_OBSERVATION + at), "latest"), 16)
+        for at in range(count)
+    ]
     last_s, last = words[newest] & 0xFFFFFFFF, words[newest] >> 32 & (1 << 56) - 1
     for at, word in enumerate(words):
         if at == newest or not word >> 248:

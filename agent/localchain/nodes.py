@@ -1,4 +1,6 @@
-"""Nodes of the embedded chain: eth-tester in process and anvil beside it, behind the same interface."""
+"""Nodes of the embedded chain: eth-tester in process and anvil beside it, behind the same
+interface.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +57,13 @@ class LocalProvider(JSONBaseProvider):
 
     def batch(self, calls: Sequence[tuple[str, list[Any]]]) -> list[dict[str, Any]]:
         """JSON-RPC answers to plain calls, in their order, from one request."""
-        asked = [{"jsonrpc": "2.0", "id": i, "method": method, "params": params} for i, (method, params) in enumerate(calls)]
-        return sorted(json.loads(self._post(json.dumps(asked).encode())), key=lambda answer: int(answer["id"]))
+        asked = [
+            {"jsonrpc": "2.0", "id": i, "method": method, "params": params}
+            for i, (method, params) in enumerate(calls)
+        ]
+        return sorted(
+            json.loads(self._post(json.dumps(asked).encode())), key=lambda answer: int(answer["id"])
+        )
 
     def _post(self, body: bytes) -> bytes:
         line = self._line()
@@ -65,7 +72,9 @@ class LocalProvider(JSONBaseProvider):
             return line.getresponse().read()
         except (HTTPException, OSError) as error:
             line.close()
-            raise ConnectionError(f"the local node at {self.endpoint_uri} does not answer: {type(error).__name__}") from error
+            raise ConnectionError(
+                f"the local node at {self.endpoint_uri} does not answer: {type(error).__name__}"
+            ) from error
 
     def _line(self) -> HTTPConnection:
         """Return the thread's connection, renewed after the node closed it or a fork."""
@@ -92,7 +101,8 @@ OTHERS_WEI = 10**4 * 10**18
 _MINED_S, _POLL_S = 120, 0.005
 """Longest wait for a transaction, and the polling interval, seconds."""
 _TRIES, _PAUSE_S = 50, 0.02
-"""Attempts, and the pause between them, while anvil refuses a block because another is being made."""
+"""Attempts, and the pause between them, while anvil refuses a block because another is being
+made."""
 
 
 class LocalNode(Protocol):
@@ -115,7 +125,9 @@ class LocalNode(Protocol):
         ...
 
     def transact(self, call: Any, fields: Mapping[str, Any]) -> tuple[HexStr, bool]:
-        """Send a bound contract function with these transaction fields; return its hash, and True if it succeeded, once it is mined."""
+        """Send a bound contract function with these transaction fields; return its hash, and True
+        if it succeeded, once it is mined.
+        """
         ...
 
     def now_s(self) -> int:
@@ -131,7 +143,9 @@ class LocalNode(Protocol):
         ...
 
     def past(self) -> Any:
-        """Context in which blocks follow a second apart from the newest one, independent of the wall clock."""
+        """Context in which blocks follow a second apart from the newest one, independent of the
+        wall clock.
+        """
         ...
 
     def snapshot(self) -> str:
@@ -148,7 +162,9 @@ class LocalNode(Protocol):
 
 
 def _plain_web3(provider: Any) -> Web3:
-    """Web3 without extra requests: no chain id before each call, no names, no CCIP-read (facts.md)."""
+    """Web3 without extra requests: no chain id before each call, no names, no CCIP-read
+    (facts.md).
+    """
     provider.global_ccip_read_enabled = False
     w3 = Web3(provider)
     # web3 6 calls name resolution name_to_address, web3 7 ens_name_to_address.
@@ -167,7 +183,9 @@ class AnvilNode:
         self.url: str | None = url
 
     def rpc(self, method: str, *params: object) -> Any:
-        """Make one JSON-RPC call, anvil's own methods included. Raises RuntimeError with the node's message."""
+        """Make one JSON-RPC call, anvil's own methods included. Raises RuntimeError with the node's
+        message.
+        """
         answer = self.w3.provider.make_request(cast("RPCEndpoint", method), list(params))
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
@@ -182,11 +200,19 @@ class AnvilNode:
         return [answer["result"] for answer in answers]
 
     def transact(self, call: Any, fields: Mapping[str, Any]) -> tuple[HexStr, bool]:
-        """See LocalNode. The request is sent directly, since web3's own path costs twice the call."""
+        """See LocalNode. The request is sent directly, since web3's own path costs twice the
+        call.
+        """
         built = call.build_transaction({**fields, "chainId": self._chain_id})
         if not built.get("to"):
             built.pop("to", None)
-        tx_hash = self.rpc("eth_sendTransaction", {name: hex(value) if isinstance(value, int) else value for name, value in built.items()})
+        tx_hash = self.rpc(
+            "eth_sendTransaction",
+            {
+                name: hex(value) if isinstance(value, int) else value
+                for name, value in built.items()
+            },
+        )
         until = time.monotonic() + _MINED_S
         while (receipt := self.rpc("eth_getTransactionReceipt", tx_hash)) is None:
             if time.monotonic() > until:
@@ -207,9 +233,11 @@ class AnvilNode:
         self.rpc("anvil_mine", hex(blocks))
 
     def mine_at(self, timestamp_s: int) -> None:
-        """See LocalNode. If anvil mines blocks meanwhile and reaches that time, the next block follows them.
+        """See LocalNode. If anvil mines blocks meanwhile and reaches that time, the next block
+        follows them.
 
-        anvil counts a block's time before others can read the block, so a time that it refuses now may be valid a moment later.
+        anvil counts a block's time before others can read the block, so a time that it refuses now
+        may be valid a moment later.
         """
         for left in reversed(range(_TRIES)):
             wanted_s = max(timestamp_s, self.now_s() + 1)
@@ -246,9 +274,11 @@ class AnvilNode:
 
 
 def _least_gas(state: Any, transaction: Any) -> int:
-    """Gas limit under which a transaction succeeds, as nodes estimate it: from its consumption upwards, to 1.5 %.
+    """Gas limit under which a transaction succeeds, as nodes estimate it: from its consumption
+    upwards, to 1.5 %.
 
-    py-evm's own estimator bisects the block's whole limit, a dozen executions instead of two or three.
+    py-evm's own estimator bisects the block's whole limit, a dozen executions instead of two or
+    three.
     """
     from eth.vm.spoof import SpoofTransaction
 
@@ -258,7 +288,9 @@ def _least_gas(state: Any, transaction: Any) -> int:
         """
         before = state.snapshot()
         try:
-            computation = state.apply_transaction(SpoofTransaction(transaction, gas=limit, gas_price=0))
+            computation = state.apply_transaction(
+                SpoofTransaction(transaction, gas=limit, gas_price=0)
+            )
             if computation.is_error and limit == state.gas_limit:
                 raise computation.error
             return None if computation.is_error else int(computation.get_gas_remaining())
@@ -267,7 +299,8 @@ def _least_gas(state: Any, transaction: Any) -> int:
 
     enough = int(state.gas_limit)
     too_little = enough - (left(enough) or 0) - 1
-    # Its consumption suffices unless an inner call gets a share of the rest (EIP-150); then a little more does.
+    # Its consumption suffices unless an inner call gets a share of the rest (EIP-150); then a
+    # little more does.
     tries = [too_little + 1, too_little * 64 // 63 + 2_300]
     while (enough - too_little - 1) * 1_000 > 15 * enough:
         limit = min(tries.pop(0) if tries else (enough + too_little) // 2, enough - 1)
@@ -285,15 +318,25 @@ class TesterNode:
 
     def __init__(self, genesis_s: int, wallet_wei: int) -> None:
         if find_spec("eth_tester") is None:
-            raise ConfigError("the chain in this process needs eth-tester, which is not installed", "pip install 'trimtab[local]'")
+            raise ConfigError(
+                "the chain in this process needs eth-tester, which is not installed",
+                "pip install 'trimtab[local]'",
+            )
         from eth_tester import EthereumTester, PyEVMBackend
         from eth_tester.backends.pyevm.main import get_default_genesis_params
         from eth_utils.address import to_canonical_address
         from web3 import EthereumTesterProvider
 
-        balances = [wallet_wei] + [WHALE_WEI if i == WHALE_INDEX else OTHERS_WEI for i in range(1, ACCOUNT_COUNT)]
+        balances = [wallet_wei] + [
+            WHALE_WEI if i == WHALE_INDEX else OTHERS_WEI for i in range(1, ACCOUNT_COUNT)
+        ]
         state = {
-            to_canonical_address(account.address): {"balance": wei, "nonce": 0, "code": b"", "storage": {}}
+            to_canonical_address(account.address): {
+                "balance": wei,
+                "nonce": 0,
+                "code": b"",
+                "storage": {},
+            }
             for account, wei in zip(dev_accounts(), balances, strict=True)
         }
         params = get_default_genesis_params({"gas_limit": BLOCK_GAS, "timestamp": genesis_s})
@@ -336,7 +379,9 @@ class TesterNode:
 
     @contextmanager
     def past(self) -> Iterator[None]:
-        """See LocalNode. py-evm dates every block by the wall clock, so the date is set again after each block."""
+        """See LocalNode. py-evm dates every block by the wall clock, so the date is set again after
+        each block.
+        """
         chain = self.tester.backend.chain
         build = chain.create_header_from_parent
 
@@ -359,7 +404,8 @@ class TesterNode:
         self.tester.revert_to_snapshot(int(snapshot))
 
     def set_native(self, address: str, wei: int) -> None:
-        """See LocalNode. eth-tester has no call for this: the state under the pending block is replaced, then two blocks are mined.
+        """See LocalNode. eth-tester has no call for this: the state under the pending block is
+        replaced, then two blocks are mined.
 
         The second block makes the newest one repeatable, which eth-tester's revert needs.
         """
@@ -383,7 +429,10 @@ STATES_KEPT = 512
 folder forever.
 """
 # The shell keeps anvil alive until our pipe closes, which happens even if this process is killed.
-_KEEPER = '"$0" "$@" </dev/null & child=$!; exec >/dev/null 2>&1; trap "" INT HUP; cat; kill -KILL $child; wait $child'
+_KEEPER = (
+    '"$0" "$@" </dev/null & child=$!; exec >/dev/null 2>&1; trap "" INT HUP; cat; kill -KILL'
+    " $child; wait $child"
+)
 
 
 def free_port() -> int:
@@ -394,7 +443,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def run_anvil(port: int | None = None, flags: Sequence[str] = (), genesis_s: int | None = None) -> Iterator[str]:
+def run_anvil(
+    port: int | None = None, flags: Sequence[str] = (), genesis_s: int | None = None
+) -> Iterator[str]:
     """Run anvil with the test accounts; yield its URL.
 
     `flags` are passed on (such as --fork-url URL). Anvil ends with the context, and with this
@@ -407,8 +458,17 @@ def run_anvil(port: int | None = None, flags: Sequence[str] = (), genesis_s: int
     born_s = (int(time.time()) if genesis_s is None else genesis_s) - random.randrange(600)
     forks = "--fork-url" in flags
     command = [str(anvil_binary()), "--port", str(chosen), "--silent", "--mnemonic", TEST_MNEMONIC]
-    command += ["--gas-limit", str(BLOCK_GAS), "--balance", str(OTHERS_WEI // 10**18), "--prune-history", str(STATES_KEPT)]
-    command += [*flags] if forks else ["--chain-id", str(CHAIN_ID), "--timestamp", str(born_s), *flags]
+    command += [
+        "--gas-limit",
+        str(BLOCK_GAS),
+        "--balance",
+        str(OTHERS_WEI // 10**18),
+        "--prune-history",
+        str(STATES_KEPT),
+    ]
+    command += (
+        [*flags] if forks else ["--chain-id", str(CHAIN_ID), "--timestamp", str(born_s), *flags]
+    )
     shell = shutil.which("sh") or "/bin/sh"
     keeper = subprocess.Popen(  # noqa: S603 our own program and arguments
         [shell, "-c", _KEEPER, *command],
@@ -439,7 +499,10 @@ def _await_ready(keeper: subprocess.Popen[str], url: str, born_s: int | None) ->
             # With --silent anvil writes only errors.
             if watch.select(timeout=0.02):
                 output = keeper.stdout.read().strip()
-                raise ConfigError(f"anvil did not start on {url}: {output[-500:] or 'no message'}", "is the port taken? choose another one")
+                raise ConfigError(
+                    f"anvil did not start on {url}: {output[-500:] or 'no message'}",
+                    "is the port taken? choose another one",
+                )
             block = _genesis(url)
             if block is not None and (born_s is None or block == born_s):
                 return
@@ -448,7 +511,9 @@ def _await_ready(keeper: subprocess.Popen[str], url: str, born_s: int | None) ->
 
 def _genesis(url: str) -> int | None:
     """Timestamp of block 0; None while there is no answer."""
-    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_getBlockByNumber", "params": ["0x0", False]}).encode()
+    body = json.dumps(
+        {"jsonrpc": "2.0", "id": 1, "method": "eth_getBlockByNumber", "params": ["0x0", False]}
+    ).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 always http on loopback
     try:
         with urllib.request.urlopen(request, timeout=1) as response:  # noqa: S310 as above

@@ -20,10 +20,16 @@ is off.
 """
 
 
-def serve(port: int, write_config: Path | None = None, on_ready: Callable[[LocalChain], None] | None = None) -> None:
-    """Start anvil on `port`, deploy the world, write its trimtab.toml, then run until SIGINT or SIGTERM.
+def serve(
+    port: int,
+    write_config: Path | None = None,
+    on_ready: Callable[[LocalChain], None] | None = None,
+) -> None:
+    """Start anvil on `port`, deploy the world, write its trimtab.toml, then run until SIGINT or
+    SIGTERM.
 
-    The file is written atomically, once everything is ready. Raises ConfigError when the port is taken. Call from the main thread.
+    The file is written atomically, once everything is ready. Raises ConfigError when the port is
+    taken. Call from the main thread.
     """
     from agent.localchain import open_anvil
 
@@ -54,7 +60,12 @@ def serve(port: int, write_config: Path | None = None, on_ready: Callable[[Local
 
 def _beat(chain: LocalChain) -> None:
     try:
-        if time.time() - chain.now_s() >= HEARTBEAT_S and chain.transport.call("anvil_getAutomine", []):
+        if time.time() - chain.now_s() >= HEARTBEAT_S and chain.transport.call(
+            "anvil_getAutomine", []
+        ):
             chain.mine()
     except OSError:
-        raise Retryable(f"the chain at {chain.url} no longer answers; it was ended from outside", "start it again") from None
+        raise Retryable(
+            f"the chain at {chain.url} no longer answers; it was ended from outside",
+            "start it again",
+        ) from None

@@ -1,4 +1,6 @@
-"""Data of the embedded chain: tokens, seeded prices, pools with their liquidity ranges, the wallet's holdings, its config."""
+"""Data of the embedded chain: tokens, seeded prices, pools with their liquidity ranges, the
+wallet's holdings, its config.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class TokenKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TokenSpec:
-    """A token: seeded USD price per whole coin, portfolio share in the config's notation, the wallet's holding in base units."""
+    """A token: seeded USD price per whole coin, portfolio share in the config's notation, the
+    wallet's holding in base units.
+    """
 
     symbol: str
     decimals: int
@@ -150,10 +154,12 @@ DEFAULT_WORLD = LocalWorld(
     wallet_native_wei=10 * 10**18,
     numeraire="USDC",
 )
-"""Five tokens at 3,000 / 60,000 / 1 / 1 / 15 USD, fourteen pools over V2 and every V3 fee tier, a wallet of 10,000 USD at its targets."""
+"""Five tokens at 3,000 / 60,000 / 1 / 1 / 15 USD, fourteen pools over V2 and every V3 fee tier, a
+wallet of 10,000 USD at its targets."""
 
 
-# --- From USD prices to pool prices, ticks and amounts of liquidity, for seeding and moving local pools.
+# --- From USD prices to pool prices, ticks and amounts of liquidity, for seeding and moving local
+# pools.
 
 
 MAX_TICK = 887_272
@@ -194,24 +200,33 @@ def range_ticks(price: Fraction, part: LiquidityRange, spacing: int) -> tuple[in
     return lower, max(upper, lower + spacing)
 
 
-def position_amounts(price: Fraction, tick_lower: int, tick_upper: int, value1_raw: float) -> PositionAmounts:
-    """Amounts of total value `value1_raw` base units of token1 (LiquidityAmounts.getAmountsForLiquidity).
+def position_amounts(
+    price: Fraction, tick_lower: int, tick_upper: int, value1_raw: float
+) -> PositionAmounts:
+    """Amounts of total value `value1_raw` base units of token1
+    (LiquidityAmounts.getAmountsForLiquidity).
 
-    In floats: they are only the amounts of a fictional provider; the contract decides the liquidity.
+    In floats: they are only the amounts of a fictional provider; the contract decides the
+    liquidity.
     """
     low, high, now = 1.0001 ** (tick_lower / 2), 1.0001 ** (tick_upper / 2), sqrt(float(price))
     inside = min(max(now, low), high)
     amount0, amount1 = 1 / inside - 1 / high, inside - low
     scale = value1_raw / (amount0 * float(price) + amount1)
-    return PositionAmounts(tick_lower, tick_upper, _generous(amount0 * scale), _generous(amount1 * scale))
+    return PositionAmounts(
+        tick_lower, tick_upper, _generous(amount0 * scale), _generous(amount1 * scale)
+    )
 
 
 def _generous(amount: float) -> int:
     return floor(amount * 1.000001) + 1 if amount > 0 else 0
 
 
-def v2_input_to_reach(reserve_in: int, reserve_out: int, price: Fraction, fee_pips: int = 3_000) -> int:
-    """Largest input after which the pair still pays at least `price` token_out per token_in at the margin, fee excluded.
+def v2_input_to_reach(
+    reserve_in: int, reserve_out: int, price: Fraction, fee_pips: int = 3_000
+) -> int:
+    """Largest input after which the pair still pays at least `price` token_out per token_in at the
+    margin, fee excluded.
 
     UniswapV2Library.getAmountOut in integers, bisected.
     """
@@ -240,7 +255,8 @@ TEST_MNEMONIC = "test test test test test test test test test test test junk"
 HD_PATH = "m/44'/60'/0'/0"
 ACCOUNT_COUNT = 10
 WALLET_INDEX, WHALE_INDEX = 0, 1
-"""Account 0 is the wallet that the agent trims, account 1 deploys, provides liquidity and moves the market."""
+"""Account 0 is the wallet that the agent trims, account 1 deploys, provides liquidity and moves the
+market."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +276,9 @@ def dev_accounts() -> tuple[DevAccount, ...]:
     from eth_keys.main import KeyAPI
 
     seed = seed_from_mnemonic(TEST_MNEMONIC, "")
-    keys = [KeyAPI().PrivateKey(key_from_seed(seed, f"{HD_PATH}/{i}")) for i in range(ACCOUNT_COUNT)]
+    keys = [
+        KeyAPI().PrivateKey(key_from_seed(seed, f"{HD_PATH}/{i}")) for i in range(ACCOUNT_COUNT)
+    ]
     return tuple(DevAccount(key.public_key.to_checksum_address(), key.to_hex()) for key in keys)
 
 
@@ -348,7 +366,12 @@ _OWN_LIMITS = {"first_purchase": "1m", "payout_per_day": "100000"}
 def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str], router: str) -> str:
     """See LocalChain.config_text."""
     assets = "".join(
-        _ASSET.format(symbol=symbol, address=chain.tokens[symbol].address, target=target, feed=chain.feeds[symbol])
+        _ASSET.format(
+            symbol=symbol,
+            address=chain.tokens[symbol].address,
+            target=target,
+            feed=chain.feeds[symbol],
+        )
         for symbol, target in targets.items()
     )
     return CONFIG_MARKER + _TEMPLATE.format(
@@ -359,7 +382,11 @@ def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str], r
         account=WALLET_INDEX,
         numeraire=chain.world.numeraire,
         assets=assets,
-        limits="\n".join(f'{one.key} = "{_OWN_LIMITS.get(one.key, one.start)}"' for one in LIMITS_AS_WRITTEN if one.key not in _OMITTED),
+        limits="\n".join(
+            f'{one.key} = "{_OWN_LIMITS.get(one.key, one.start)}"'
+            for one in LIMITS_AS_WRITTEN
+            if one.key not in _OMITTED
+        ),
         store_url=store_url,
         router=router,
     )

@@ -1,6 +1,15 @@
-"""Frozen types of each stage: snapshot (market), portfolio and policy, step input, plan, transactions, ledger."""
+"""Frozen types of each stage: snapshot (market), portfolio and policy, step input, plan,
+transactions, ledger.
+"""
 
-from agent.model.alerts import Alert, AlertKind, AlertMessage, AlertState, AlertTargetState, Delivery
+from agent.model.alerts import (
+    Alert,
+    AlertKind,
+    AlertMessage,
+    AlertState,
+    AlertTargetState,
+    Delivery,
+)
 from agent.model.asked import (
     AgentCycle,
     Invest,
@@ -42,7 +51,14 @@ from agent.model.ledger import (
     Valuation,
     ValuedHolding,
 )
-from agent.model.limits import LIMITS, LIMITS_AS_WRITTEN, Limits, LimitSpec, LimitUnit, TighterDirection
+from agent.model.limits import (
+    LIMITS,
+    LIMITS_AS_WRITTEN,
+    Limits,
+    LimitSpec,
+    LimitUnit,
+    TighterDirection,
+)
 from agent.model.liquidity import (
     Collect,
     ConfirmedPosition,

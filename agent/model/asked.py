@@ -74,6 +74,15 @@ class ManualAction:
     what: str
 
 
-PlanRequest = AgentCycle | Swap | SwapAtPrice | Invest | RaiseForWithdrawal | Unwrap | SellEverything | SellEntireBalance
+PlanRequest = (
+    AgentCycle
+    | Swap
+    | SwapAtPrice
+    | Invest
+    | RaiseForWithdrawal
+    | Unwrap
+    | SellEverything
+    | SellEntireBalance
+)
 """Request that a plan is made for."""
 StepRequest = PlanRequest | ManualAction

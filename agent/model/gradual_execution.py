@@ -12,7 +12,9 @@ from agent.model.portfolio import Destination, ExecutionPace, TradeSide
 
 @dataclass(frozen=True, slots=True)
 class SliceDraw:
-    """Random draw in millionths (0 to 999,999) for the size of a slice and for the wait after it."""
+    """Random draw in millionths (0 to 999,999) for the size of a slice and for the wait after
+    it.
+    """
 
     size_ppm: int
     wait_ppm: int
@@ -44,12 +46,14 @@ class PurchaseKind(Enum):
 class GradualExecution:
     """Terms of one gradual execution, fixed at its start. Values in numeraire base units.
 
-    It trades towards `goal` while the config's `targets_bps` by token, `destination`, `only` and `pace` stay unchanged. `arrival`
-    are the reference prices by token at its start; everything is measured against them. `wish` is the value to move at those
-    prices, by `sides` (token, +1 to buy or -1 to sell), in `rounds` equal slices. `budget` is the largest loss against them, gas
-    included. No slice begins after `ends_s`, and the execution expires at `expires_s`. `first` decides the size of the first slice.
-    `before` is the budget that earlier executions have used. `purchase` marks a purchase in parts, to the targets of its start;
-    `came` is the amount that a top-up invests, base units by token.
+    It trades towards `goal` while the config's `targets_bps` by token, `destination`, `only` and
+    `pace` stay unchanged. `arrival` are the reference prices by token at its start; everything is
+    measured against them. `wish` is the value to move at those prices, by `sides` (token, +1 to buy
+    or -1 to sell), in `rounds` equal slices. `budget` is the largest loss against them, gas
+    included. No slice begins after `ends_s`, and the execution expires at `expires_s`. `first`
+    decides the size of the first slice. `before` is the budget that earlier executions have used.
+    `purchase` marks a purchase in parts, to the targets of its start; `came` is the amount that a
+    top-up invests, base units by token.
     """
 
     pace: ExecutionPace
@@ -75,9 +79,10 @@ class GradualExecution:
 class ExecutionProgress:
     """Progress of a gradual execution, by the receipts of its transactions.
 
-    `done` counts slices, `moved` and `spent` are values at arrival prices. `spent` is value given less value received, plus the gas
-    of every mined transaction. The next slice is due at chain time `next_s`; `draw` decides its size and was stored before the
-    slice before it. `sold` are base units by token that the wallet gave.
+    `done` counts slices, `moved` and `spent` are values at arrival prices. `spent` is value given
+    less value received, plus the gas of every mined transaction. The next slice is due at chain
+    time `next_s`; `draw` decides its size and was stored before the slice before it. `sold` are
+    base units by token that the wallet gave.
     """
 
     id: str
@@ -103,10 +108,12 @@ class ExecutionSlice:
 
 @dataclass(frozen=True, slots=True)
 class LimitOrder:
-    """A manual limit order: sell `amount_in_raw` base units of `token_in` for `token_out` at `price` or better.
+    """A manual limit order: sell `amount_in_raw` base units of `token_in` for `token_out` at
+    `price` or better.
 
-    `price` is base units of `token_out` per base unit of `token_in`, fees and impact included. The order expires at chain time
-    `until_s`. `state` is "open", "filled", "cancelled" or "expired", with the reason in `why`; `note` describes the order.
+    `price` is base units of `token_out` per base unit of `token_in`, fees and impact included. The
+    order expires at chain time `until_s`. `state` is "open", "filled", "cancelled" or "expired",
+    with the reason in `why`; `note` describes the order.
     """
 
     id: str

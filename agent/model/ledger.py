@@ -1,4 +1,6 @@
-"""The double-entry ledger: entries with balanced postings, opening balances, valuations, tax lots and external transfers."""
+"""The double-entry ledger: entries with balanced postings, opening balances, valuations, tax lots
+and external transfers.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,11 @@ class EntryKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """Change of one account of one token by one entry, in signed base units; a positive number increases an asset account.
+    """Change of one account of one token by one entry, in signed base units; a positive number
+    increases an asset account.
 
-    `value` is in numeraire base units with the sign of `raw`, at the reference price of the entry's step (None: no price then).
+    `value` is in numeraire base units with the sign of `raw`, at the reference price of the entry's
+    step (None: no price then).
     """
 
     account: str
@@ -46,7 +50,8 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One movement, final. The postings of each token sum to zero. `id` is that of its intent, flow or opening.
+    """One movement, final. The postings of each token sum to zero. `id` is that of its intent, flow
+    or opening.
 
     `by_hand` marks a manual trade, accounted apart from the strategy (R8.8).
     """
@@ -63,7 +68,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LedgerOpening:
-    """Opening balance of a token in one place ("" for the wallet, else the name of a liquidity position)."""
+    """Opening balance of a token in one place ("" for the wallet, else the name of a liquidity
+    position).
+    """
 
     place: str
     token: str
@@ -75,9 +82,11 @@ class LedgerOpening:
 
 @dataclass(frozen=True, slots=True)
 class ValuedHolding:
-    """Holding of one token in a cycle, base units: in the wallet and in liquidity positions; units.NATIVE is the native coin.
+    """Holding of one token in a cycle, base units: in the wallet and in liquidity positions;
+    units.NATIVE is the native coin.
 
-    `reserved_raw` is the part of the wallet's balance outside the managed portfolio: gas money, reserves and limits.native_floor.
+    `reserved_raw` is the part of the wallet's balance outside the managed portfolio: gas money,
+    reserves and limits.native_floor.
     """
 
     token: str
@@ -100,7 +109,9 @@ class ValuedHolding:
 
 @dataclass(frozen=True, slots=True)
 class Valuation:
-    """Value of all recorded holdings in one cycle, at its reference prices, in numeraire base units."""
+    """Value of all recorded holdings in one cycle, at its reference prices, in numeraire base
+    units.
+    """
 
     block: int
     chain_s: int
@@ -110,7 +121,9 @@ class Valuation:
     @property
     def gas_money(self) -> Value:
         """Value of the native coin that only pays for gas."""
-        return sum((one.reserved_raw * one.price for one in self.held if one.is_gas_money), Fraction(0))
+        return sum(
+            (one.reserved_raw * one.price for one in self.held if one.is_gas_money), Fraction(0)
+        )
 
     @property
     def reserved(self) -> Value:
@@ -125,7 +138,9 @@ class Valuation:
 
 @dataclass(frozen=True, slots=True)
 class LedgerBalance:
-    """Wallet balance of a token by the ledger, transactions that are mined but not final included; base units."""
+    """Wallet balance of a token by the ledger, transactions that are mined but not final included;
+    base units.
+    """
 
     token: str
     raw: int
@@ -153,7 +168,9 @@ class LotMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OpenLot:
-    """Remainder of one acquisition, base units, and its cost in reporting units (numeraire base units times the rate)."""
+    """Remainder of one acquisition, base units, and its cost in reporting units (numeraire base
+    units times the rate).
+    """
 
     token: str
     raw: int
@@ -163,9 +180,11 @@ class OpenLot:
 
 @dataclass(frozen=True, slots=True)
 class TaxState:
-    """Inputs for a plan's taxable gain: open lots, gains realised this year, and the year's limit (None: no limit).
+    """Inputs for a plan's taxable gain: open lots, gains realised this year, and the year's limit
+    (None: no limit).
 
-    `rate` is reporting units per numeraire base unit now; `currency` is its name, empty for the numeraire itself.
+    `rate` is reporting units per numeraire base unit now; `currency` is its name, empty for the
+    numeraire itself.
     """
 
     method: LotMethod
@@ -180,10 +199,12 @@ class TaxState:
 
 
 class ExternalTransferKind(Enum):
-    """Cause of an unexplained balance change. The agent sets REBASE, GAS_MONEY, UNDONE and ACCEPTED, the owner the others.
+    """Cause of an unexplained balance change. The agent sets REBASE, GAS_MONEY, UNDONE and
+    ACCEPTED, the owner the others.
 
-    UNDONE is a decrease that was restored to the last base unit, and the increase that restored it. ACCEPTED is an increase not
-    explained within limits.balance_jump_wait: it counts as a deposit, and the owner may still reclassify it.
+    UNDONE is a decrease that was restored to the last base unit, and the increase that restored it.
+    ACCEPTED is an increase not explained within limits.balance_jump_wait: it counts as a deposit,
+    and the owner may still reclassify it.
     """
 
     DEPOSIT = "deposit"
@@ -202,11 +223,13 @@ NON_LOSS_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.UNDONE)
 
 @dataclass(frozen=True, slots=True)
 class ExternalTransfer:
-    """A change of one balance between two blocks that no transaction of the agent made, base units with sign.
+    """A change of one balance between two blocks that no transaction of the agent made, base units
+    with sign.
 
-    `value` is in signed numeraire base units at the reference price when it was found, or once there was one (None: no price yet).
-    `chain_s` is the chain time when it was found. `halts` marks a change beyond limits.balance_jump: purchases and rebalances stop
-    until its `kind` is known; exits, withdrawals and shutdown continue. `id` is 0 until it is stored. `undoes` are ids of open
+    `value` is in signed numeraire base units at the reference price when it was found, or once
+    there was one (None: no price yet). `chain_s` is the chain time when it was found. `halts` marks
+    a change beyond limits.balance_jump: purchases and rebalances stop until its `kind` is known;
+    exits, withdrawals and shutdown continue. `id` is 0 until it is stored. `undoes` are ids of open
     decreases that this increase restores and closes.
     """
 
@@ -241,7 +264,9 @@ class ExternalTransfer:
 
 @dataclass(frozen=True, slots=True)
 class OpeningBalance:
-    """Balance at `block` without the transactions in ExpectedBalances.own; units.NATIVE is the native coin."""
+    """Balance at `block` without the transactions in ExpectedBalances.own; units.NATIVE is the
+    native coin.
+    """
 
     token: str
     raw: int
@@ -261,8 +286,8 @@ class OwnBalanceChange:
 class ExpectedBalances:
     """Expected balances: openings, own transactions since, and the newest external transfers.
 
-    `unsettled_nonce` is the lowest own nonce whose outcome the journal does not know yet. `turn` counts writes of the openings, so
-    that two processes do not record one transfer twice.
+    `unsettled_nonce` is the lowest own nonce whose outcome the journal does not know yet. `turn`
+    counts writes of the openings, so that two processes do not record one transfer twice.
     """
 
     openings: tuple[OpeningBalance, ...]

@@ -106,32 +106,68 @@ class LimitSpec:
         return self.key + _SUFFIXES[self.unit]
 
 
-_SHARE, _DURATION, _NATIVE, _COINS = LimitUnit.SHARE, LimitUnit.DURATION, LimitUnit.NATIVE, LimitUnit.COINS
+_SHARE, _DURATION, _NATIVE, _COINS = (
+    LimitUnit.SHARE,
+    LimitUnit.DURATION,
+    LimitUnit.NATIVE,
+    LimitUnit.COINS,
+)
 _LESS, _MORE = TighterDirection.LESS, TighterDirection.MORE
 
 LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
     {
         one.key: one
         for one in (
-            LimitSpec("price_impact", _SHARE, _LESS, "1%", "move of any pool's price by a plan", ceiling_bps=1_000),
-            LimitSpec("slippage", _SHARE, _LESS, "0.3%", "least output of a swap below its prediction", ceiling_bps=500),
-            LimitSpec("plan_cost", _SHARE, _LESS, "0.5%", "per unit of value moved, at the margin", ceiling_bps=500),
+            LimitSpec(
+                "price_impact",
+                _SHARE,
+                _LESS,
+                "1%",
+                "move of any pool's price by a plan",
+                ceiling_bps=1_000,
+            ),
+            LimitSpec(
+                "slippage",
+                _SHARE,
+                _LESS,
+                "0.3%",
+                "least output of a swap below its prediction",
+                ceiling_bps=500,
+            ),
+            LimitSpec(
+                "plan_cost",
+                _SHARE,
+                _LESS,
+                "0.5%",
+                "per unit of value moved, at the margin",
+                ceiling_bps=500,
+            ),
             LimitSpec("turnover", _SHARE, _LESS, "30%", "of the portfolio, per rebalance"),
             LimitSpec("daily_turnover", _SHARE, _LESS, "60%"),
             LimitSpec(
-                "daily_loss", _SHARE, _LESS, "1%", "measured from balances, gas included, over 24 h of chain time", ceiling_bps=2_000
+                "daily_loss",
+                _SHARE,
+                _LESS,
+                "1%",
+                "measured from balances, gas included, over 24 h of chain time",
+                ceiling_bps=2_000,
             ),
             LimitSpec(
                 "total_loss",
                 _SHARE,
                 _LESS,
                 "10%",
-                "loss since the store was created; at the limit everything stops until it is raised",
+                "loss since the store was created; at the limit everything stops until it is"
+                " raised",
                 missing="off",
             ),
             LimitSpec("oracle_deviation", _SHARE, _LESS, "1.5%", "pools against reference prices"),
             LimitSpec(
-                "second_quote_deviation", _SHARE, _LESS, "0.5%", "our quote against those of the venue's contracts and of uniswap-python"
+                "second_quote_deviation",
+                _SHARE,
+                _LESS,
+                "0.5%",
+                "our quote against those of the venue's contracts and of uniswap-python",
             ),
             LimitSpec("depeg", _SHARE, _LESS, "2%", "stable tokens against 1 USD"),
             LimitSpec("gas_price", LimitUnit.GAS_PRICE, _LESS, "60 gwei"),
@@ -147,21 +183,46 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
             ),
             LimitSpec("head_age", _DURATION, _LESS, "90s"),
             LimitSpec("min_trade", _COINS, _MORE, "10"),
-            LimitSpec("pool_min_value", _COINS, _MORE, "50000", "depth below which a pool is not used"),
-            LimitSpec("impermanent_loss", _SHARE, _LESS, "1%", "of the portfolio: mean loss of liquidity positions over [lp] horizon"),
-            LimitSpec("lp_max_weight", _SHARE, _LESS, "25%", "of the portfolio in liquidity positions", missing="off"),
             LimitSpec(
-                "balance_jump", _SHARE, _LESS, "2%", "an unexplained change of balances beyond it holds back purchases, never an exit"
+                "pool_min_value", _COINS, _MORE, "50000", "depth below which a pool is not used"
             ),
             LimitSpec(
-                "balance_jump_wait", _DURATION, _MORE, "24h", "an increase that is unexplained by then counts as a deposit", missing="24h"
+                "impermanent_loss",
+                _SHARE,
+                _LESS,
+                "1%",
+                "of the portfolio: mean loss of liquidity positions over [lp] horizon",
+            ),
+            LimitSpec(
+                "lp_max_weight",
+                _SHARE,
+                _LESS,
+                "25%",
+                "of the portfolio in liquidity positions",
+                missing="off",
+            ),
+            LimitSpec(
+                "balance_jump",
+                _SHARE,
+                _LESS,
+                "2%",
+                "an unexplained change of balances beyond it holds back purchases, never an exit",
+            ),
+            LimitSpec(
+                "balance_jump_wait",
+                _DURATION,
+                _MORE,
+                "24h",
+                "an increase that is unexplained by then counts as a deposit",
+                missing="24h",
             ),
             LimitSpec(
                 "first_purchase",
                 _DURATION,
                 TighterDirection.MORE_OR_OFF,
                 "10m",
-                'first purchases and invest are not counted as turnover; time between their parts; "off": counted',
+                "first purchases and invest are not counted as turnover; time between their parts;"
+                ' "off": counted',
                 missing="off",
             ),
             LimitSpec(
@@ -172,7 +233,14 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 "tries tokens out before each plan that moves them (docs/tokens.md)",
                 missing="on",
             ),
-            LimitSpec("payout_per_day", _COINS, _LESS, "1000", "what may be paid out within 24 h", missing="0"),
+            LimitSpec(
+                "payout_per_day",
+                _COINS,
+                _LESS,
+                "1000",
+                "what may be paid out within 24 h",
+                missing="0",
+            ),
         )
     }
 )

@@ -62,11 +62,12 @@ class LpV2Position:
 
 @dataclass(frozen=True, slots=True)
 class LpV3Position:
-    """A token of the V3 position manager that belongs to the wallet, and its pool as far as the position depends on it.
+    """A token of the V3 position manager that belongs to the wallet, and its pool as far as the
+    position depends on it.
 
-    `inside_last_x128` and `owed` are the manager's account of this token. `core_…` is the pool's account of all that the
-    manager has in this range, which other tokens share and from which collect is paid. Growths are per unit of liquidity,
-    modulo 2^256.
+    `inside_last_x128` and `owed` are the manager's account of this token. `core_…` is the pool's
+    account of all that the manager has in this range, which other tokens share and from which
+    collect is paid. Growths are per unit of liquidity, modulo 2^256.
     """
 
     venue: str
@@ -98,7 +99,9 @@ class LpV3Position:
 
 @dataclass(frozen=True, slots=True)
 class LpMissingPosition:
-    """A confirmed token of the position manager that does not exist: it was burned, or never minted. It holds nothing."""
+    """A confirmed token of the position manager that does not exist: it was burned, or never
+    minted. It holds nothing.
+    """
 
     venue: str
     manager: str
@@ -117,10 +120,12 @@ LpPosition = LpV2Position | LpV3Position | LpMissingPosition
 
 @dataclass(frozen=True, slots=True)
 class LpPositionChange:
-    """Effect of one mined transaction of the agent on a position: `liquidity` added, negative if removed.
+    """Effect of one mined transaction of the agent on a position: `liquidity` added, negative if
+    removed.
 
-    `amounts_raw` were put in (zero otherwise); `held` is the position's whole liquidity before a removal. A new V3 position has its
-    `fee_pips` and `ticks`; None if they are known from before, and for V2.
+    `amounts_raw` were put in (zero otherwise); `held` is the position's whole liquidity before a
+    removal. A new V3 position has its `fee_pips` and `ticks`; None if they are known from before,
+    and for V2.
     """
 
     venue: str
@@ -154,10 +159,11 @@ def position_name(venue: str, contract: str, token_id: int | None) -> str:
 class LpTarget:
     """Target share of the portfolio to provide to one pool.
 
-    `contract` is the V2 pair, or the V3 position manager. V3 has `fee_pips`, `tick_spacing` and `width_bps`: a new range reaches
-    from reference price / (1 + width) to reference price · (1 + width), rounded to the spacing; V2 has None for the last two. Fees
-    above `compound_above` (numeraire base units) are collected and reinvested; None leaves them. `volatility_bps` (annual) and
-    `horizon_s` enter the expected loss of the liquidity, as for a confirmed position.
+    `contract` is the V2 pair, or the V3 position manager. V3 has `fee_pips`, `tick_spacing` and
+    `width_bps`: a new range reaches from reference price / (1 + width) to reference price · (1 +
+    width), rounded to the spacing; V2 has None for the last two. Fees above `compound_above`
+    (numeraire base units) are collected and reinvested; None leaves them. `volatility_bps` (annual)
+    and `horizon_s` enter the expected loss of the liquidity, as for a confirmed position.
     """
 
     venue: str
@@ -178,9 +184,9 @@ class LpTarget:
 class Withdraw:
     """Withdraw liquidity from a position to the wallet; for V3 with all fees.
 
-    `contract` is the V2 pair, or the position manager of V3 with `token_id`. `amounts_raw` is the contracts' payout at the
-    snapshot, `min_raw` the least accepted, from reference prices (T11). `fees_raw` are zero for V2. `held` is the position's whole
-    liquidity.
+    `contract` is the V2 pair, or the position manager of V3 with `token_id`. `amounts_raw` is the
+    contracts' payout at the snapshot, `min_raw` the least accepted, from reference prices (T11).
+    `fees_raw` are zero for V2. `held` is the position's whole liquidity.
     """
 
     venue: str
@@ -225,10 +231,11 @@ class Collect:
 
 @dataclass(frozen=True, slots=True)
 class Provide:
-    """Provide both tokens to a pool: to a V2 pair, a new V3 position of `ticks`, or (`token_id`) an existing one of the wallet.
+    """Provide both tokens to a pool: to a V2 pair, a new V3 position of `ticks`, or (`token_id`) an
+    existing one of the wallet.
 
-    At most `desired_raw` is taken and exactly `amounts_raw` at the snapshot, for `liquidity`; never less than `min_raw`. The V2
-    router gets token0 as its tokenA.
+    At most `desired_raw` is taken and exactly `amounts_raw` at the snapshot, for `liquidity`; never
+    less than `min_raw`. The V2 router gets token0 as its tokenA.
     """
 
     venue: str
@@ -250,7 +257,11 @@ class Provide:
     def name(self) -> str:
         """Name of the position, or of the pool in which a new one opens."""
         minted = self.ticks is not None and self.token_id is None
-        return f"{self.venue} {self.pool} (new)" if minted else position_name(self.venue, self.contract, self.token_id)
+        return (
+            f"{self.venue} {self.pool} (new)"
+            if minted
+            else position_name(self.venue, self.contract, self.token_id)
+        )
 
 
 LpAction = Withdraw | Collect | Provide

@@ -54,16 +54,31 @@ _WORDS = {
     TokenFinding.CLEAN: ("transfers the exact amount", ""),
     TokenFinding.NO_RETURN_VALUE: ("transfers the exact amount and returns nothing", ""),
     TokenFinding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _OUT),
-    TokenFinding.REBASING: ("its balances change by themselves", f"{_OUT}; many such tokens have a wrapped form that does not"),
+    TokenFinding.REBASING: (
+        "its balances change by themselves",
+        f"{_OUT}; many such tokens have a wrapped form that does not",
+    ),
     TokenFinding.FALSE_RETURNING: ("answers a transfer with false or with nonsense", _OUT),
     TokenFinding.PAUSED: ("transfers are blocked", _WAIT),
-    TokenFinding.BLOCKLISTED: ("blocks an address that must transfer it", "ask its issuer; it is tried again before each plan"),
+    TokenFinding.BLOCKLISTED: (
+        "blocks an address that must transfer it",
+        "ask its issuer; it is tried again before each plan",
+    ),
     TokenFinding.CALLBACK: ("calls others in the middle of a transfer", _OUT),
     TokenFinding.HONEYPOT: ("can be bought and not sold", _OUT),
     TokenFinding.UNREADABLE: ("does not return its balances", _OUT),
-    TokenFinding.CODE_CHANGED: ("its code is another than trimtab trust pinned", "find out why, then: trimtab trust"),
-    TokenFinding.IMPLEMENTATION_CHANGED: ("its implementation is another than trimtab trust pinned", "find out why, then: trimtab trust"),
-    TokenFinding.UNKNOWN: ("could not be tried", 'ask another endpoint, or switch the screen off by limits.token_screen = "off"'),
+    TokenFinding.CODE_CHANGED: (
+        "its code is another than trimtab trust pinned",
+        "find out why, then: trimtab trust",
+    ),
+    TokenFinding.IMPLEMENTATION_CHANGED: (
+        "its implementation is another than trimtab trust pinned",
+        "find out why, then: trimtab trust",
+    ),
+    TokenFinding.UNKNOWN: (
+        "could not be tried",
+        'ask another endpoint, or switch the screen off by limits.token_screen = "off"',
+    ),
 }
 
 
@@ -117,16 +132,18 @@ class Allowance:
     raw: int
 
 
-# --- Pools: the contract that every kind keeps. The kinds are in agent/amm, listed in agent/amm/kinds.py.
+# --- Pools: the contract that every kind keeps. The kinds are in agent/amm, listed in
+# agent/amm/kinds.py.
 
 
 @dataclass(frozen=True, slots=True)
 class SwapGas:
     """Gas of the swaps in one kind of pool, units.
 
-    `swap` is that of one swap by router, `again` what each further one through the same pool saves. `moved` is for the pool's own
-    price observation, `tick` and `stop` for each initialised tick crossed and each further stop. `first_writes` are the slots per
-    token that the first trade writes.
+    `swap` is that of one swap by router, `again` what each further one through the same pool saves.
+    `moved` is for the pool's own price observation, `tick` and `stop` for each initialised tick
+    crossed and each further stop. `first_writes` are the slots per token that the first trade
+    writes.
     """
 
     swap: Mapping[str, int]
@@ -142,10 +159,12 @@ PoolT_co = TypeVar("PoolT_co", bound="Pool", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SwapResult(Generic[PoolT_co]):
-    """Result of a swap: amounts in base units, and the pool after it. `fee_raw` is the fee part of amount_in_raw.
+    """Result of a swap: amounts in base units, and the pool after it. `fee_raw` is the fee part of
+    amount_in_raw.
 
-    `amount_in_raw` and `amount_out_raw` are the amounts moved: a swap that meets its price limit fills in part. `ticks_crossed`
-    counts initialised ticks; `steps` every stop at a tick, word border, limit or inside a range.
+    `amount_in_raw` and `amount_out_raw` are the amounts moved: a swap that meets its price limit
+    fills in part. `ticks_crossed` counts initialised ticks; `steps` every stop at a tick, word
+    border, limit or inside a range.
     """
 
     amount_in_raw: int
@@ -159,8 +178,9 @@ class SwapResult(Generic[PoolT_co]):
 class PriceCurve(NamedTuple):
     """Marginal prices of one direction, and the liquidity between them, as floats.
 
-    `roots` are square roots of token_out per token_in, descending; `depths[k]` is the liquidity L below roots[k]. From one root
-    to the next a pool takes L·(1/s₁ − 1/s₀) net of fee and pays L·(s₀ − s₁).
+    `roots` are square roots of token_out per token_in, descending; `depths[k]` is the liquidity L
+    below roots[k]. From one root to the next a pool takes L·(1/s₁ − 1/s₀) net of fee and pays L·(s₀
+    − s₁).
     """
 
     roots: list[float]
@@ -168,7 +188,9 @@ class PriceCurve(NamedTuple):
 
 
 class TickState(NamedTuple):
-    """Square root of the price (Q64.96), tick, and spacing of the ticks of a pool whose liquidity is in ranges."""
+    """Square root of the price (Q64.96), tick, and spacing of the ticks of a pool whose liquidity
+    is in ranges.
+    """
 
     sqrt_price_x96: int
     tick: int
@@ -176,10 +198,11 @@ class TickState(NamedTuple):
 
 
 class Pool(Protocol):
-    """State of one pool at one block, with its contract's arithmetic: state in, state out, base units, the contract's rounding.
+    """State of one pool at one block, with its contract's arithmetic: state in, state out, base
+    units, the contract's rounding.
 
-    Methods raise ConfigError for a token that is not the pool's, ContractRevert where the contract would revert, and
-    BeyondKnownTicks where the state was not read far enough.
+    Methods raise ConfigError for a token that is not the pool's, ContractRevert where the contract
+    would revert, and BeyondKnownTicks where the state was not read far enough.
     """
 
     kind: ClassVar[str]
@@ -194,7 +217,13 @@ class Pool(Protocol):
 
     @classmethod
     def simulated(
-        cls, form: str, address: str, tokens: tuple[Token, Token], price: Fraction, reserves: tuple[int, int], fee_pips: int
+        cls,
+        form: str,
+        address: str,
+        tokens: tuple[Token, Token],
+        price: Fraction,
+        reserves: tuple[int, int],
+        fee_pips: int,
     ) -> Self:
         """Return a pool over all prices at `price` token1 per token0, with these reserves."""
 
@@ -248,35 +277,50 @@ class Pool(Protocol):
         """Return an exact-input swap of up to amount_in_raw."""
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
-        """Return token_out per token_in for a vanishing trade, fee excluded, as an unreduced fraction."""
+        """Return token_out per token_in for a vanishing trade, fee excluded, as an unreduced
+        fraction.
+        """
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
-        """Return the largest input after which the price move is at most impact_bps, within what was read and contract sizes."""
+        """Return the largest input after which the price move is at most impact_bps, within what
+        was read and contract sizes.
+        """
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
-        """Return the largest input whose last unit pays at least `price` token_out after fee, within max_in; 0 if none does."""
+        """Return the largest input whose last unit pays at least `price` token_out after fee,
+        within max_in; 0 if none does.
+        """
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
-        """True if the state that was read ends before selling token_in has moved the price by impact_bps."""
+        """True if the state that was read ends before selling token_in has moved the price by
+        impact_bps.
+        """
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
-        """Return the float curve down to the impact bound; None if nothing can be traded that way."""
+        """Return the float curve down to the impact bound; None if nothing can be traded that
+        way.
+        """
 
     def depth(self, token: str) -> int:
         """Return the base units of `token` that count as depth."""
 
     def spot_depth(self, token: str) -> int:
-        """Return the virtual reserve of `token` at the price now, comparable between kinds; 0 if there is no price."""
+        """Return the virtual reserve of `token` at the price now, comparable between kinds; 0 if
+        there is no price.
+        """
 
     def recovered(self, start: Self, left: Fraction) -> Self:
-        """Return the pool with its price back at that of `start` but for `left` of the way, on its own curve.
+        """Return the pool with its price back at that of `start` but for `left` of the way, on its
+        own curve.
 
         The way is measured in square roots of prices; what is left is rounded away from the start.
         """
 
     @property
     def observed(self) -> int | None:
-        """Value whose change makes the first swap of a block write a price observation; None if the kind writes none."""
+        """Value whose change makes the first swap of a block write a price observation; None if the
+        kind writes none.
+        """
 
     @property
     def observations(self) -> tuple[int, int] | None:
@@ -287,14 +331,18 @@ class Pool(Protocol):
         """Window of the time-weighted mean that was read; None if there is none."""
 
     def mean_price(self, token: str) -> Fraction:
-        """Return base units of the other token per base unit of `token` over the window. Raises Refused without a mean."""
+        """Return base units of the other token per base unit of `token` over the window. Raises
+        Refused without a mean.
+        """
 
     def mean_depth(self, token: str) -> int:
         """Return the virtual reserve of `token` over the window."""
 
     @property
     def tick_state(self) -> TickState | None:
-        """Position on the ticks, of a pool whose liquidity is in ranges of them; None for other kinds."""
+        """Position on the ticks, of a pool whose liquidity is in ranges of them; None for other
+        kinds.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +365,9 @@ class FeedRound:
 
 @dataclass(frozen=True, slots=True)
 class CodeHash:
-    """keccak256 of the runtime code at an address (EXTCODEHASH); zero for an address without code."""
+    """keccak256 of the runtime code at an address (EXTCODEHASH); zero for an address without
+    code.
+    """
 
     address: str
     hash: str

@@ -1,4 +1,6 @@
-"""Plans and their parts: drift, decision, goal, legs, cost and verdicts; and the Evidence that guards judge a plan by."""
+"""Plans and their parts: drift, decision, goal, legs, cost and verdicts; and the Evidence that
+guards judge a plan by.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,11 @@ from agent.model.triggers import RiskCostTradeoff, Threshold, TrackingRisk
 class AssetDrift:
     """Balance, weight and band of one asset.
 
-    `raw` is the wallet's balance, `investable_raw` that less its reserve: only this can be spent. `lp_raw` is the amount in
-    confirmed liquidity positions; `value` and weights count both, less the reserve. `share` is the exact weight; `weight_bps` its
-    largest-remainder rounding. Bands act on strictly beyond: below `band_low_bps` or above `band_high_bps` (exact fractions, since
-    10 % of 333 bps is not an integer). `own_band` is the asset's band, `max_bps` its maximum weight.
+    `raw` is the wallet's balance, `investable_raw` that less its reserve: only this can be spent.
+    `lp_raw` is the amount in confirmed liquidity positions; `value` and weights count both, less
+    the reserve. `share` is the exact weight; `weight_bps` its largest-remainder rounding. Bands act
+    on strictly beyond: below `band_low_bps` or above `band_high_bps` (exact fractions, since 10 %
+    of 333 bps is not an integer). `own_band` is the asset's band, `max_bps` its maximum weight.
     """
 
     token: str
@@ -42,7 +45,9 @@ class AssetDrift:
 
 @dataclass(frozen=True, slots=True)
 class GoalWeight:
-    """Wanted share of the investable total after fees for one asset: a point (low == high) or an interval."""
+    """Wanted share of the investable total after fees for one asset: a point (low == high) or an
+    interval.
+    """
 
     token: str
     low: Fraction
@@ -86,9 +91,10 @@ class Halt:
 class Rebalance:
     """A trigger fired: trade towards the goal.
 
-    `exit` marks an order that sells for the numeraire regardless of cooldown and limits of turnover: they do not count its sales
-    for the numeraire, and all other limits apply. `by_hand` marks a manual trade, accounted apart from the strategy. `by_owner`
-    marks a request of the owner to the strategy: an investment or a transition. `apart` is the value moved for a purchase or a
+    `exit` marks an order that sells for the numeraire regardless of cooldown and limits of
+    turnover: they do not count its sales for the numeraire, and all other limits apply. `by_hand`
+    marks a manual trade, accounted apart from the strategy. `by_owner` marks a request of the owner
+    to the strategy: an investment or a transition. `apart` is the value moved for a purchase or a
     withdrawal, which limits of turnover do not count, since they are for drift.
     """
 
@@ -120,7 +126,9 @@ class AdjustLiquidity:
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
-    """Refill of gas money: the wallet unwraps `raw` of its wrapped coin, in a separate transaction."""
+    """Refill of gas money: the wallet unwraps `raw` of its wrapped coin, in a separate
+    transaction.
+    """
 
     reason: str
     raw: int
@@ -140,7 +148,9 @@ class Verdict:
 
 
 class LegFunding(Enum):
-    """Source or destination of a leg's tokens: the wallet, or the router's balance left by the previous leg."""
+    """Source or destination of a leg's tokens: the wallet, or the router's balance left by the
+    previous leg.
+    """
 
     WALLET = "wallet"
     ROUTER = "router"
@@ -150,9 +160,10 @@ class LegFunding(Enum):
 class Leg:
     """One swap in one pool, amounts in base units.
 
-    Legs run in order. A leg with source ROUTER spends all that the legs before it left in the router in `token_in`;
-    `amount_in_raw` is then the prediction. `fee_raw` is in token_in. `impact_bps` is the move of the pool's marginal
-    price, fees excluded, rounded up. `min_out_raw` is the floor of design section 6.
+    Legs run in order. A leg with source ROUTER spends all that the legs before it left in the
+    router in `token_in`; `amount_in_raw` is then the prediction. `fee_raw` is in token_in.
+    `impact_bps` is the move of the pool's marginal price, fees excluded, rounded up. `min_out_raw`
+    is the floor of design section 6.
     """
 
     pool: str
@@ -173,7 +184,8 @@ class Leg:
 class PlanCost:
     """Predicted cost in numeraire base units.
 
-    Pool fees, price impact, skew of pools off the reference, gas of the transaction, and gas of the approvals that it still needs.
+    Pool fees, price impact, skew of pools off the reference, gas of the transaction, and gas of the
+    approvals that it still needs.
     """
 
     fees: Fraction
@@ -201,13 +213,16 @@ class SkippedItem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Predictions that can be checked: legs, balances and weights after, cost, expiry. Values in numeraire base units.
+    """Predictions that can be checked: legs, balances and weights after, cost, expiry. Values in
+    numeraire base units.
 
-    `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` the sum over legs. `gap_bps` is the
-    optimality certificate (None: nothing to certify). `verdicts` is empty until guards have judged. `actions` on liquidity
-    positions are one transaction each, in order; a plan has either actions or legs, since swaps are planned anew after the actions.
-    `holdings_after` are token balances; `native_after_wei` is the native coin beside them, before gas (None: unchanged). `saving`
-    weighs the plan of a no-trade zone, `pacing` compares numbers of slices.
+    `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` the sum over
+    legs. `gap_bps` is the optimality certificate (None: nothing to certify). `verdicts` is empty
+    until guards have judged. `actions` on liquidity positions are one transaction each, in order; a
+    plan has either actions or legs, since swaps are planned anew after the actions.
+    `holdings_after` are token balances; `native_after_wei` is the native coin beside them, before
+    gas (None: unchanged). `saving` weighs the plan of a no-trade zone, `pacing` compares numbers of
+    slices.
     """
 
     block: int
@@ -247,9 +262,10 @@ class SecondQuote:
 class Evidence:
     """Inputs of the guards beyond the snapshot, gathered for one plan just before it is judged.
 
-    `paused` is None if the kill switch could not be read, which counts as paused (T14). `trusted` are the pinned (address, code
-    hash) pairs of `trimtab trust`. `quorum` is true if enough operators agreed. A limit that is on and whose evidence is missing
-    refuses. `screens` are the transfer tests of the plan's tokens (None: not run).
+    `paused` is None if the kill switch could not be read, which counts as paused (T14). `trusted`
+    are the pinned (address, code hash) pairs of `trimtab trust`. `quorum` is true if enough
+    operators agreed. A limit that is on and whose evidence is missing refuses. `screens` are the
+    transfer tests of the plan's tokens (None: not run).
     """
 
     paused: bool | None

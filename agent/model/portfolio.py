@@ -1,4 +1,6 @@
-"""The configuration of a step: portfolio, policy, orders, execution, reference prices and limits."""
+"""The configuration of a step: portfolio, policy, orders, execution, reference prices and
+limits.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ per share.
 
 
 class OrderKind(Enum):
-    """Kind of an order: buy at or below a price; sell at or below one, at or above one, or a distance below the highest price."""
+    """Kind of an order: buy at or below a price; sell at or below one, at or above one, or a
+    distance below the highest price.
+    """
 
     ENTRY = "entry"
     STOP_LOSS = "stop_loss"
@@ -33,8 +37,9 @@ class OrderKind(Enum):
 class OrderStage(Enum):
     """Stage of an order.
 
-    WAITING: its price is not fixed yet. ARMED: its price is watched. FIRED: an exit is being sold, an entry may be bought. DONE:
-    sold, and out of the market until the owner arms it again. OFF: switched off by the owner.
+    WAITING: its price is not fixed yet. ARMED: its price is watched. FIRED: an exit is being sold,
+    an entry may be bought. DONE: sold, and out of the market until the owner arms it again. OFF:
+    switched off by the owner.
     """
 
     WAITING = "waiting"
@@ -45,7 +50,9 @@ class OrderStage(Enum):
 
 
 class WeightReallocation(Enum):
-    """Destination of the weight of an asset that is out or awaits its entry: the numeraire, or the other assets in proportion."""
+    """Destination of the weight of an asset that is out or awaits its entry: the numeraire, or the
+    other assets in proportion.
+    """
 
     CASH = "cash"
     REDISTRIBUTE = "redistribute"
@@ -55,9 +62,9 @@ class WeightReallocation(Enum):
 class OrderTerms:
     """One order of the config. Exactly one of `price` and `share_bps` is set.
 
-    `price` is in numeraire base units per token base unit; for a trailing stop, its distance from the highest price. `share_bps` is
-    the distance from the price at arming (for exits of an asset with an entry: from the entry); for a trailing stop, from the
-    highest price.
+    `price` is in numeraire base units per token base unit; for a trailing stop, its distance from
+    the highest price. `share_bps` is the distance from the price at arming (for exits of an asset
+    with an entry: from the entry); for a trailing stop, from the highest price.
     """
 
     token: str
@@ -70,8 +77,9 @@ class OrderTerms:
 class OrdersConfig:
     """The orders of a portfolio.
 
-    An order is armed once its price is `hysteresis_bps` away from its level, and a closed entry reopens that far below its level.
-    An entry above the current price fills at once: refused with `refuse_filled`, else reported.
+    An order is armed once its price is `hysteresis_bps` away from its level, and a closed entry
+    reopens that far below its level. An entry above the current price fills at once: refused with
+    `refuse_filled`, else reported.
     """
 
     terms: tuple[OrderTerms, ...] = ()
@@ -87,9 +95,9 @@ NO_ORDERS = OrdersConfig()
 class ConditionalOrder:
     """State of one order.
 
-    `basis` is the price that a share counts from, `mark` the highest confirmed price of a trailing stop, `at` the price at which it
-    fired or closed (None: not yet), `since_s` the chain time of its last change of stage. Prices of the portfolio are its NAV per
-    share, which began at 1.
+    `basis` is the price that a share counts from, `mark` the highest confirmed price of a trailing
+    stop, `at` the price at which it fired or closed (None: not yet), `since_s` the chain time of
+    its last change of stage. Prices of the portfolio are its NAV per share, which began at 1.
     """
 
     token: str
@@ -114,10 +122,11 @@ class ConditionalOrder:
 
 @dataclass(frozen=True, slots=True)
 class NavPerShare:
-    """NAV per share at an earlier cycle: `worth` with these holdings (token, base units) at these prices.
+    """NAV per share at an earlier cycle: `worth` with these holdings (token, base units) at these
+    prices.
 
-    Deposits and withdrawals do not change it: it follows the price gains of those holdings. `lost` is the loss by the agent's
-    transactions since, gas included, in numeraire base units.
+    Deposits and withdrawals do not change it: it follows the price gains of those holdings. `lost`
+    is the loss by the agent's transactions since, gas included, in numeraire base units.
     """
 
     worth: Fraction
@@ -175,10 +184,12 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Portfolio:
-    """Assets whose weights sum to 10,000; `hubs` are tokens that routes may pass through, `hub_feeds` their USD feeds.
+    """Assets whose weights sum to 10,000; `hubs` are tokens that routes may pass through,
+    `hub_feeds` their USD feeds.
 
-    `wrapped_native` prices gas; it should be an asset or a hub. `positions` are the liquidity positions that count, `lp_targets`
-    the target liquidity, `orders` the entries and exits. `weights` is the allocator of the targets; None leaves them fixed.
+    `wrapped_native` prices gas; it should be an asset or a hub. `positions` are the liquidity
+    positions that count, `lp_targets` the target liquidity, `orders` the entries and exits.
+    `weights` is the allocator of the targets; None leaves them fixed.
     """
 
     numeraire: Token
@@ -198,11 +209,15 @@ class Portfolio:
 
     def feeds(self) -> tuple[str, ...]:
         """Every price feed, each once."""
-        found = [asset.feed for asset in self.assets if asset.feed is not None] + [feed for _, feed in self.hub_feeds]
+        found = [asset.feed for asset in self.assets if asset.feed is not None] + [
+            feed for _, feed in self.hub_feeds
+        ]
         return tuple(dict.fromkeys(found))
 
     def token(self, address: str) -> Token:
-        """The token at `address`; KeyError when it is neither asset nor hub, nor the native coin."""
+        """The token at `address`; KeyError when it is neither asset nor hub, nor the native
+        coin.
+        """
         if address == NATIVE:
             return Token(NATIVE, "native", 18)
         for token in (*(a.token for a in self.assets), *self.hubs, self.numeraire):
@@ -264,11 +279,13 @@ class ExecutionStyle(Enum):
 class ExecutionPace:
     """Timing of execution, from [execution]. Shares in bps.
 
-    ROUNDS: up to `max_rounds` slices, `interval_s` apart on average, assuming that pools recover half of their move within
-    `recovery_s`. TWAP: `max_rounds` slices over `over_s`. Sizes differ by up to `size_jitter_bps` of an equal share, times by up to
-    `time_jitter_bps` of the mean. `budget_bps` of the moved value is the largest loss against the prices at the start (None: off).
-    `waiting_bps_hour` is the cost of waiting one hour with the remainder; None takes the zone's risk. LIMIT: at most `limit_bps`
-    worse than the prices at the start (negative: that much better), within `patience_s`.
+    ROUNDS: up to `max_rounds` slices, `interval_s` apart on average, assuming that pools recover
+    half of their move within `recovery_s`. TWAP: `max_rounds` slices over `over_s`. Sizes differ by
+    up to `size_jitter_bps` of an equal share, times by up to `time_jitter_bps` of the mean.
+    `budget_bps` of the moved value is the largest loss against the prices at the start (None: off).
+    `waiting_bps_hour` is the cost of waiting one hour with the remainder; None takes the zone's
+    risk. LIMIT: at most `limit_bps` worse than the prices at the start (negative: that much
+    better), within `patience_s`.
     """
 
     style: ExecutionStyle = ExecutionStyle.MARKET
@@ -286,10 +303,11 @@ class ExecutionPace:
 
 @dataclass(frozen=True, slots=True)
 class SlicingCost:
-    """Cost of a rebalance in this many equal slices, numeraire base units at the current reference prices.
+    """Cost of a rebalance in this many equal slices, numeraire base units at the current reference
+    prices.
 
-    `gas` includes that of approvals. `waiting` prices delay, `rest` the part that is never moved. `moved` is the turnover of all
-    slices together.
+    `gas` includes that of approvals. `waiting` prices delay, `rest` the part that is never moved.
+    `moved` is the turnover of all slices together.
     """
 
     rounds: int
@@ -320,7 +338,9 @@ class SlicingComparison:
 
 
 class PriceSource(Enum):
-    """Source of a reference price: Chainlink feed, V3 TWAP, or spot (local chains only unless allowed)."""
+    """Source of a reference price: Chainlink feed, V3 TWAP, or spot (local chains only unless
+    allowed).
+    """
 
     FEED = "feed"
     TWAP = "twap"
@@ -356,10 +376,11 @@ class ReferenceConfig:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionConfig:
-    """Settings that turn a plan into a transaction. `router` is the spender's address, `router_kind` its encoder's name.
+    """Settings that turn a plan into a transaction. `router` is the spender's address,
+    `router_kind` its encoder's name.
 
-    `liquidity` are (venue, contract) through which liquidity is provided and withdrawn: V2 router, V3 position manager. `pace`
-    selects immediate or gradual execution.
+    `liquidity` are (venue, contract) through which liquidity is provided and withdrawn: V2 router,
+    V3 position manager. `pace` selects immediate or gradual execution.
     """
 
     router_kind: str

@@ -26,34 +26,41 @@ from agent.model.weights import Allocation
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The store's part of a decision's input. Values in numeraire base units over the last 24 h of chain time.
+    """The store's part of a decision's input. Values in numeraire base units over the last 24 h of
+    chain time.
 
-    `last_rebalance_s` is the chain time of the newest successful swap that the policy's trigger asked for, `last_liquidity_s` that
-    of the newest liquidity action. `reverts_in_row` and `approvals_in_row` (steps that only approved) count since the last
-    successful swap, or since the owner resumed. `flows` are unexplained balance changes; their decreases are part of the loss.
-    `unknown` is the reason why the last 24 h are not known; limits of a day then refuse. `undecided` are liquidity positions of the
-    wallet that the store does not know and that the owner has to adopt or forget. The schedule's next review is late by `delay_ppm`
-    millionths of its window, drawn at the last one. `depegged` are stablecoins that left their peg and have not returned, `unread`
-    (token, chain time since when) assets whose balance could not be read. `prices` are recorded prices, oldest first, as far back
-    as policy/triggers/market_events.py says. `allocation` are the weights chosen last, `unchosen` the reason why none count.
-    `reviews` are (schedule, chain time of its last review), named as policy/triggers/schedules.py does.
+    `last_rebalance_s` is the chain time of the newest successful swap that the policy's trigger
+    asked for, `last_liquidity_s` that of the newest liquidity action. `reverts_in_row` and
+    `approvals_in_row` (steps that only approved) count since the last successful swap, or since the
+    owner resumed. `flows` are unexplained balance changes; their decreases are part of the loss.
+    `unknown` is the reason why the last 24 h are not known; limits of a day then refuse.
+    `undecided` are liquidity positions of the wallet that the store does not know and that the
+    owner has to adopt or forget. The schedule's next review is late by `delay_ppm` millionths of
+    its window, drawn at the last one. `depegged` are stablecoins that left their peg and have not
+    returned, `unread` (token, chain time since when) assets whose balance could not be read.
+    `prices` are recorded prices, oldest first, as far back as policy/triggers/market_events.py
+    says. `allocation` are the weights chosen last, `unchosen` the reason why none count. `reviews`
+    are (schedule, chain time of its last review), named as policy/triggers/schedules.py does.
 
-    `books` describes a disagreement of ledger and chain, `tax` has the inputs of a plan's taxable gain (None: not known).
-    `campaign` is the gradual execution under way, `campaign_ended_s` the end of the last one, and `draw` decides the size of the
-    first slice of the next (None: not drawn yet). `spent` is the part of a shared budget that the last one used (None: nothing).
-    `orders` are the states of the orders, `orders_turn` the number of their writes, `unit_value` the last NAV per share (None: not
-    needed). `sleeves` are the books of the strategies (None: there are none). `loss_total` is the loss since the store began.
-    `late` are exits that were refused at submission. `invested` is the amount that the owner invests with this step, base units by
-    token.
+    `books` describes a disagreement of ledger and chain, `tax` has the inputs of a plan's taxable
+    gain (None: not known). `campaign` is the gradual execution under way, `campaign_ended_s` the
+    end of the last one, and `draw` decides the size of the first slice of the next (None: not drawn
+    yet). `spent` is the part of a shared budget that the last one used (None: nothing). `orders`
+    are the states of the orders, `orders_turn` the number of their writes, `unit_value` the last
+    NAV per share (None: not needed). `sleeves` are the books of the strategies (None: there are
+    none). `loss_total` is the loss since the store began. `late` are exits that were refused at
+    submission. `invested` is the amount that the owner invests with this step, base units by token.
 
-    `fell_24h` and `fell_total` are the parts of those losses that are decreases without a transaction of the agent. `accepted` are
-    unexplained increases accepted as deposits in the last 24 h. `failed_s` is the chain time of the newest of too many failures in
-    a row; `failures_stop` is true after too many since the owner resumed, even if exits have succeeded since. `wasted_24h_wei` is
-    gas of transactions that exchanged nothing (reverts, approvals, cancels) in the last 24 h, `wasted_wei` that of all reverts
-    since the store began; both are part of the losses. `rises` are unexplained increases, base units by token; `rose_s` is the
-    chain time since which such increases have blocked purchases, one after another, in the last ACCEPTANCE_WINDOW_S of
-    policy/cash_flows/balance_changes.py. `left_rises` are those of `rises` that were once excluded above portfolio.max_live_value:
-    they stay excluded at any price.
+    `fell_24h` and `fell_total` are the parts of those losses that are decreases without a
+    transaction of the agent. `accepted` are unexplained increases accepted as deposits in the last
+    24 h. `failed_s` is the chain time of the newest of too many failures in a row; `failures_stop`
+    is true after too many since the owner resumed, even if exits have succeeded since.
+    `wasted_24h_wei` is gas of transactions that exchanged nothing (reverts, approvals, cancels) in
+    the last 24 h, `wasted_wei` that of all reverts since the store began; both are part of the
+    losses. `rises` are unexplained increases, base units by token; `rose_s` is the chain time since
+    which such increases have blocked purchases, one after another, in the last ACCEPTANCE_WINDOW_S
+    of policy/cash_flows/balance_changes.py. `left_rises` are those of `rises` that were once
+    excluded above portfolio.max_live_value: they stay excluded at any price.
     """
 
     last_rebalance_s: int | None
@@ -107,14 +114,16 @@ class History:
 class StepInput:
     """Everything that one step decides from; the same input gives the same decision and plan.
 
-    `spend_caps` are the most (token, base units) that legs may take from the wallet: the amounts this step has approved.
-    `spent_gas_wei` is the gas of those approvals; limits on native coin still count it, so that the approvals can be used. `acted`
-    is true once this step has moved liquidity: the bands of shares do not hold back the rest of it. `quarantine` are tokens that
-    are not traded; the portfolio then has targets for the others. `wishes` explain why the targets differ from the config. `split`
-    are the strategies that share the wallet (None: one strategy). `stuck` are fired exits that cannot be carried out now: their
-    assets are skipped, and everything else continues. `aside` explains an unexplained deposit that is excluded above
-    portfolio.max_live_value (reserved then), `aside_raw` its amount, base units by token; with `aside` empty the amount was
-    returned to an exit.
+    `spend_caps` are the most (token, base units) that legs may take from the wallet: the amounts
+    this step has approved. `spent_gas_wei` is the gas of those approvals; limits on native coin
+    still count it, so that the approvals can be used. `acted` is true once this step has moved
+    liquidity: the bands of shares do not hold back the rest of it. `quarantine` are tokens that are
+    not traded; the portfolio then has targets for the others. `wishes` explain why the targets
+    differ from the config. `split` are the strategies that share the wallet (None: one strategy).
+    `stuck` are fired exits that cannot be carried out now: their assets are skipped, and everything
+    else continues. `aside` explains an unexplained deposit that is excluded above
+    portfolio.max_live_value (reserved then), `aside_raw` its amount, base units by token; with
+    `aside` empty the amount was returned to an exit.
     """
 
     snapshot: Snapshot

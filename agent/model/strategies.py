@@ -121,7 +121,9 @@ class StrategyState:
 
 @dataclass(frozen=True, slots=True)
 class StrategyBook:
-    """Holdings of one strategy in base units by token, units, and chain time of the last rebalance."""
+    """Holdings of one strategy in base units by token, units, and chain time of the last
+    rebalance.
+    """
 
     name: str
     holdings: tuple[tuple[str, int], ...]

@@ -22,7 +22,9 @@ class IntentKind(Enum):
 
 
 class IntentState(Enum):
-    """States of design section 9; PLANNED to MINED are open, the others are ends until a reorganisation takes their block."""
+    """States of design section 9; PLANNED to MINED are open, the others are ends until a
+    reorganisation takes their block.
+    """
 
     PLANNED = "planned"
     SIGNED = "signed"
@@ -53,7 +55,9 @@ class IntentEvent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class UnsignedTx:
-    """A transaction without signature. EIP-1559 when `max_fee_wei` is set, legacy when `gas_price_wei` is. `data` is 0x-hex."""
+    """A transaction without signature. EIP-1559 when `max_fee_wei` is set, legacy when
+    `gas_price_wei` is. `data` is 0x-hex.
+    """
 
     chain_id: int
     nonce: int
@@ -101,7 +105,8 @@ class LiquidityAdded:
 class Receipt:
     """Receipt of a mined transaction. `status` is 1 for success, 0 for revert.
 
-    `wrapped` are the Deposit and Withdrawal events of tokens such as WETH9, as transfers from and to the zero address.
+    `wrapped` are the Deposit and Withdrawal events of tokens such as WETH9, as transfers from and
+    to the zero address.
     """
 
     tx_hash: str
@@ -120,12 +125,16 @@ class Receipt:
         return self.gas_used * self.effective_gas_price_wei
 
     def net(self, wallet: str) -> dict[str, int]:
-        """Net base units per token that this transaction moved into (+) or out of (-) `wallet`, by its Transfer events.
+        """Net base units per token that this transaction moved into (+) or out of (-) `wallet`, by
+        its Transfer events.
 
         A token that wraps native coin without such an event, as WETH9, counts by its own.
         """
         deltas: dict[str, int] = {}
-        for transfer in (*self.transfers, *(one for one in self.wrapped if one not in self.transfers)):
+        for transfer in (
+            *self.transfers,
+            *(one for one in self.wrapped if one not in self.transfers),
+        ):
             sign = (transfer.recipient == wallet) - (transfer.sender == wallet)
             if sign:
                 deltas[transfer.token] = deltas.get(transfer.token, 0) + sign * transfer.raw
@@ -133,15 +142,21 @@ class Receipt:
 
     def unwrapped(self, token: str, *holders: str) -> int:
         """Return base units of `token` that one of `holders` unwrapped."""
-        return sum(one.raw for one in self.wrapped if (one.token, one.recipient) == (token, NATIVE) and one.sender in holders)
+        return sum(
+            one.raw
+            for one in self.wrapped
+            if (one.token, one.recipient) == (token, NATIVE) and one.sender in holders
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """One transaction on its way. `tx` is stored, signed bytes never are; `tx_hash` is known from SIGNED on.
+    """One transaction on its way. `tx` is stored, signed bytes never are; `tx_hash` is known from
+    SIGNED on.
 
-    `note` describes it; `deadline_s` is the chain time after which it must not be sent again; `replaces` is the id of the intent
-    whose nonce it takes: the same with a higher fee, or a CANCEL.
+    `note` describes it; `deadline_s` is the chain time after which it must not be sent again;
+    `replaces` is the id of the intent whose nonce it takes: the same with a higher fee, or a
+    CANCEL.
     """
 
     id: str
@@ -158,15 +173,19 @@ class Intent:
 
     @property
     def succeeded(self) -> bool:
-        """True if it is in a block and did not revert. A reverted one may be MINED too, until its block is final."""
+        """True if it is in a block and did not revert. A reverted one may be MINED too, until its
+        block is final.
+        """
         mined = self.state in (IntentState.MINED, IntentState.FINAL)
         return mined and self.receipt is not None and self.receipt.status == 1
 
     def changes(self, wallet: str, coin: str) -> dict[str, int]:
-        """Return the change of each balance of `wallet`, base units by token; units.NATIVE is the native coin.
+        """Return the change of each balance of `wallet`, base units by token; units.NATIVE is the
+        native coin.
 
-        Tokens count by their events. Native coin counts gas, value sent, and the wrapped native coin `coin` that the wallet or the
-        called contract unwrapped. A Withdrawal event of any other token is not proof of native coin and is ignored.
+        Tokens count by their events. Native coin counts gas, value sent, and the wrapped native
+        coin `coin` that the wallet or the called contract unwrapped. A Withdrawal event of any
+        other token is not proof of native coin and is ignored.
         """
         receipt = self.receipt
         if receipt is None:
@@ -179,9 +198,13 @@ class Intent:
         """Return the change of the wallet's native coin without gas, wei."""
         if self.receipt is None or self.receipt.status != 1:
             return 0
-        if self.kind is IntentKind.PAYOUT:  # the recipient may unwrap its own coins in that transaction
+        if (
+            self.kind is IntentKind.PAYOUT
+        ):  # the recipient may unwrap its own coins in that transaction
             return -self.tx.value_wei
-        return self.receipt.unwrapped(coin, wallet, self.tx.to) - (self.tx.value_wei if self.tx.to != wallet else 0)
+        return self.receipt.unwrapped(coin, wallet, self.tx.to) - (
+            self.tx.value_wei if self.tx.to != wallet else 0
+        )
 
 
 # --- Requests of the owner: withdrawals, reservations, and shutdown.
@@ -204,7 +227,9 @@ class RequestState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A payment or reservation of base units of an asset; with `native` it is paid in native coin, `token` being the wrapped one."""
+    """A payment or reservation of base units of an asset; with `native` it is paid in native coin,
+    `token` being the wrapped one.
+    """
 
     token: str
     raw: int
@@ -215,8 +240,8 @@ class Payment:
 class WithdrawalProgress:
     """Progress of a withdrawal that is raised in parts: `done` of about `count`.
 
-    The next part starts at chain time `next_s`; a run continues it until `until_s`. `lacked_raw` is the shortfall in base units
-    when the current part began; 0 between parts.
+    The next part starts at chain time `next_s`; a run continues it until `until_s`. `lacked_raw` is
+    the shortfall in base units when the current part began; 0 between parts.
     """
 
     count: int
@@ -260,7 +285,8 @@ class PendingPayment:
 
 @dataclass(frozen=True, slots=True)
 class Payout:
-    """One transaction that pays exactly `raw` base units of `token` (units.NATIVE for the native coin) to `to`, for a request.
+    """One transaction that pays exactly `raw` base units of `token` (units.NATIVE for the native
+    coin) to `to`, for a request.
 
     `most_raw` is the remainder of limits.payout_per_day, calculated apart from the amount.
     """
@@ -277,7 +303,9 @@ class Payout:
 
 @dataclass(frozen=True, slots=True)
 class PaperTx:
-    """A transaction that waits for a block above `sent_block`; `hash` is that of its fields, no chain's."""
+    """A transaction that waits for a block above `sent_block`; `hash` is that of its fields, no
+    chain's.
+    """
 
     hash: str
     tx: UnsignedTx
@@ -286,9 +314,11 @@ class PaperTx:
 
 @dataclass(frozen=True, slots=True)
 class PaperWallet:
-    """Balances, allowances and transactions of the paper wallet as of `block`, in base units and wei. `waiting` are not executed yet.
+    """Balances, allowances and transactions of the paper wallet as of `block`, in base units and
+    wei. `waiting` are not executed yet.
 
-    `receipts` are the newest ones, `blocks` (number, hash) of the newest blocks with a transaction of this wallet.
+    `receipts` are the newest ones, `blocks` (number, hash) of the newest blocks with a transaction
+    of this wallet.
     """
 
     balances: tuple[Holding, ...]

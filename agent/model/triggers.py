@@ -1,4 +1,5 @@
-"""Triggers: bands, schedules, market events, combinations of them, and the no-trade zone with its risk.
+"""Triggers: bands, schedules, market events, combinations of them, and the no-trade zone with its
+risk.
 
 A new kind is a class here, a member of SingleTrigger, and a row in agent/policy/triggers/.
 """
@@ -14,7 +15,8 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True)
 class RiskEstimationWindow:
-    """Sample for estimating volatilities: returns of each `step_s` within `window_s` of recorded prices.
+    """Sample for estimating volatilities: returns of each `step_s` within `window_s` of recorded
+    prices.
 
     Each token needs `min_returns`, and its newest price may be `max_age_s` old.
     """
@@ -27,11 +29,13 @@ class RiskEstimationWindow:
 
 @dataclass(frozen=True, slots=True)
 class TrackingRisk:
-    """Prices a deviation d from the targets at ½·λ·V·dᵀΣd·H: V the portfolio's value, Σ the annual covariance, H the horizon in years.
+    """Prices a deviation d from the targets at ½·λ·V·dᵀΣd·H: V the portfolio's value, Σ the annual
+    covariance, H the horizon in years.
 
-    λ = 2 · `cost_bps`, the annual cost of 1 % of tracking error in bps of the portfolio. `volatilities_bps` are annual, by token
-    address; `correlations_bps` has each pair of tokens once. With `measuring` both hold only the owner's values, and a step
-    completes them from recorded prices: `measured` describes the sample, `unmeasured` why there is none.
+    λ = 2 · `cost_bps`, the annual cost of 1 % of tracking error in bps of the portfolio.
+    `volatilities_bps` are annual, by token address; `correlations_bps` has each pair of tokens
+    once. With `measuring` both hold only the owner's values, and a step completes them from
+    recorded prices: `measured` describes the sample, `unmeasured` why there is none.
     """
 
     cost_bps: Fraction
@@ -45,7 +49,9 @@ class TrackingRisk:
 
 @dataclass(frozen=True, slots=True)
 class NoTradeZone:
-    """Fires when a plan saves more risk than it costs; the plan goes as far as its last unit pays."""
+    """Fires when a plan saves more risk than it costs; the plan goes as far as its last unit
+    pays.
+    """
 
     risk: TrackingRisk
 
@@ -54,8 +60,8 @@ class NoTradeZone:
 class RiskCostTradeoff:
     """Risk that a plan removes over the horizon, and its cost, in numeraire base units.
 
-    `skew` is negative if pools pay more than the reference; it can at most make the exchange free. `approvals` is the gas of the
-    approvals that the plan still needs.
+    `skew` is negative if pools pay more than the reference; it can at most make the exchange free.
+    `approvals` is the gas of the approvals that the plan still needs.
     """
 
     before: Fraction
@@ -89,8 +95,8 @@ class RiskCostTradeoff:
 class Threshold:
     """Acts when a weight is strictly further from target than the band.
 
-    `absolute_bps` in percentage points of the portfolio, `relative_bps` in bps of the target; with both the narrower
-    band counts.
+    `absolute_bps` in percentage points of the portfolio, `relative_bps` in bps of the target; with
+    both the narrower band counts.
     """
 
     absolute_bps: int | None
@@ -99,7 +105,9 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Acts when `every_s` seconds have passed since the last rebalance or review (1,800 to 2,419,200)."""
+    """Acts when `every_s` seconds have passed since the last rebalance or review (1,800 to
+    2,419,200).
+    """
 
     every_s: int
 
@@ -125,7 +133,9 @@ class HybridTrigger:
 
 @dataclass(frozen=True, slots=True)
 class StagedTrigger:
-    """Reviews on `review` and reports its result; acts on `execution` alone, with a `threshold` only beyond its band."""
+    """Reviews on `review` and reports its result; acts on `execution` alone, with a `threshold`
+    only beyond its band.
+    """
 
     review: Schedule
     execution: Schedule
@@ -134,7 +144,8 @@ class StagedTrigger:
 
 @dataclass(frozen=True, slots=True)
 class Drawdown:
-    """Acts when the price of a token is strictly more than `fall_bps` below its highest of the last `within_s` seconds.
+    """Acts when the price of a token is strictly more than `fall_bps` below its highest of the last
+    `within_s` seconds.
 
     `tokens` are the addresses that count; none named: every asset but the numeraire.
     """
@@ -146,7 +157,8 @@ class Drawdown:
 
 @dataclass(frozen=True, slots=True)
 class VolatilityJump:
-    """Acts when the volatility of the last `short_s` seconds is strictly more than `factor_bps` of that of the `long_s` before them.
+    """Acts when the volatility of the last `short_s` seconds is strictly more than `factor_bps` of
+    that of the `long_s` before them.
 
     `tokens` as in Drawdown.
     """
@@ -199,6 +211,8 @@ def schedules_of(trigger: Trigger) -> tuple[Schedule, ...]:
 
 
 def review_interval_s(trigger: Trigger) -> int | None:
-    """Return the seconds between two times that a trigger may act; None for a calendar, or if every cycle may act."""
+    """Return the seconds between two times that a trigger may act; None for a calendar, or if every
+    cycle may act.
+    """
     timed = () if isinstance(trigger, AnyOf) else schedules_of(trigger)
     return next((one.every_s for one in timed[-1:] if isinstance(one, Every)), None)

@@ -23,7 +23,9 @@ class AllocationMethod(Enum):
 
     needs: AllocationNeeds
 
-    def __new__(cls, name: str, needs: AllocationNeeds = AllocationNeeds.NOTHING) -> AllocationMethod:
+    def __new__(
+        cls, name: str, needs: AllocationNeeds = AllocationNeeds.NOTHING
+    ) -> AllocationMethod:
         """Create a method by its name in config and stores."""
         method = object.__new__(cls)
         method._value_, method.needs = name, needs
@@ -65,7 +67,9 @@ class WeightLimit:
 
 @dataclass(frozen=True, slots=True)
 class TokenSupply:
-    """Supply of a token, base units; `source` names its source, empty for the token's own contract."""
+    """Supply of a token, base units; `source` names its source, empty for the token's own
+    contract.
+    """
 
     token: str
     raw: int
@@ -76,9 +80,10 @@ class TokenSupply:
 class AllocatorConfig:
     """An allocator and its bounds. `fixed` are tokens that always keep their target of the config.
 
-    Weights are chosen every `every_s` from the returns of each `step_s` within `window_s`; each asset needs `min_returns`, and its
-    newest price may be `max_age_s` old. If no choice is possible, the last one is valid for `keep_s`. A choice that moves no weight
-    by more than `churn_bps` changes nothing. `supplies` are the owner's values, which override the chain's.
+    Weights are chosen every `every_s` from the returns of each `step_s` within `window_s`; each
+    asset needs `min_returns`, and its newest price may be `max_age_s` old. If no choice is
+    possible, the last one is valid for `keep_s`. A choice that moves no weight by more than
+    `churn_bps` changes nothing. `supplies` are the owner's values, which override the chain's.
     """
 
     method: AllocationMethod
@@ -97,10 +102,11 @@ class AllocatorConfig:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Chosen weights: bps of the portfolio by token, which sum to 10,000. `basis` identifies the config they belong to.
+    """Chosen weights: bps of the portfolio by token, which sum to 10,000. `basis` identifies the
+    config they belong to.
 
-    `from_s` and `until_s` are the first and last price used, `returns` their number per asset; `data` describes the sample and
-    `why` the choice.
+    `from_s` and `until_s` are the first and last price used, `returns` their number per asset;
+    `data` describes the sample and `why` the choice.
     """
 
     at_s: int

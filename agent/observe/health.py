@@ -25,8 +25,8 @@ MAX_MISSED_CYCLES = 3
 class RunState:
     """State of the run. Times are of a monotonic clock, in seconds.
 
-    `trouble` is the problem of the last cycle, empty if it was good; `hung` the watchdog's report. `good_at` is None before the first good
-    cycle.
+    `trouble` is the problem of the last cycle, empty if it was good; `hung` the watchdog's report.
+    `good_at` is None before the first good cycle.
     """
 
     started_at: float
@@ -54,10 +54,18 @@ class RunHealth:
             return self._state
 
     def on_cycle(self, trouble: str, paused: str) -> None:
-        """Record the end of a cycle: good if `trouble` is empty; `paused` is the kill switch's reason, empty if it is off."""
+        """Record the end of a cycle: good if `trouble` is empty; `paused` is the kill switch's
+        reason, empty if it is off.
+        """
         with self._lock:
             good_at = self._state.good_at if trouble else self._now()
-            self._state = replace(self._state, good_at=good_at, looks=self._state.looks + 1, trouble=trouble, paused=paused)
+            self._state = replace(
+                self._state,
+                good_at=good_at,
+                looks=self._state.looks + 1,
+                trouble=trouble,
+                paused=paused,
+            )
 
     def hangs(self, why: str) -> None:
         """Record that a cycle hangs."""
@@ -70,7 +78,9 @@ class RunHealth:
             self._state = replace(self._state, stopping=True)
 
     def unhealthy_reason(self) -> list[str]:
-        """Reasons why the run is unhealthy; empty if it is healthy. A pause is intended and not one of them."""
+        """Reasons why the run is unhealthy; empty if it is healthy. A pause is intended and not one
+        of them.
+        """
         state = self.state
         found = [f"it hangs: {state.hung}"] if state.hung else []
         if state.trouble:
@@ -82,10 +92,16 @@ class RunHealth:
         state = self.state
         since_s = self._now() - (state.started_at if state.good_at is None else state.good_at)
         late_s = MAX_MISSED_CYCLES * self._interval_s + 60
-        return f"no successful cycle for {since_s:.0f} s, longer than {late_s:.0f} s" if since_s > late_s else ""
+        return (
+            f"no successful cycle for {since_s:.0f} s, longer than {late_s:.0f} s"
+            if since_s > late_s
+            else ""
+        )
 
     def not_ready_reason(self) -> list[str]:
-        """Reasons why no trade would happen now, as far as known before a plan: unhealthy, paused, stopping, or no cycle yet."""
+        """Reasons why no trade would happen now, as far as known before a plan: unhealthy, paused,
+        stopping, or no cycle yet.
+        """
         state = self.state
         found = self.unhealthy_reason()
         if state.good_at is None:
@@ -100,10 +116,17 @@ class RunHealth:
         """Answer of a health endpoint."""
         state = self.state
         age_s = None if state.good_at is None else round(self._now() - state.good_at, 1)
-        return {"ok": not reasons, "reasons": reasons, "looks": state.looks, "last_good_look_s": age_s, "paused": bool(state.paused)}
+        return {
+            "ok": not reasons,
+            "reasons": reasons,
+            "looks": state.looks,
+            "last_good_look_s": age_s,
+            "paused": bool(state.paused),
+        }
 
 
-# --- Heartbeat to an external dead man's switch: one request after each healthy cycle; a failure is harmless.
+# --- Heartbeat to an external dead man's switch: one request after each healthy cycle; a failure is
+# harmless.
 
 
 Method = Literal["GET", "POST"]
@@ -111,9 +134,13 @@ TIMEOUT_S = 5.0
 
 
 class Heartbeat:
-    """Sends heartbeats from its own thread, one at a time, so that a slow server delays no cycle. The URL is a secret (T18)."""
+    """Sends heartbeats from its own thread, one at a time, so that a slow server delays no cycle.
+    The URL is a secret (T18).
+    """
 
-    def __init__(self, url: str, method: Method, failed: Callable[[str], None], timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, method: Method, failed: Callable[[str], None], timeout_s: float = TIMEOUT_S
+    ) -> None:
         self._url = url
         self._host = _host(url)
         self._method = method
@@ -149,7 +176,9 @@ class Heartbeat:
     def _asked(self) -> str:
         """Reason of the failure, without the URL and the server's answer; empty on success."""
         try:
-            with requests.request(self._method, self._url, timeout=self._timeout_s, allow_redirects=False, stream=True) as answer:
+            with requests.request(
+                self._method, self._url, timeout=self._timeout_s, allow_redirects=False, stream=True
+            ) as answer:
                 code = answer.status_code
         except requests.RequestException as error:
             return f"{self._host}: {type(error).__name__}"
@@ -165,21 +194,29 @@ def _host(url: str) -> str:
         return "no host"
 
 
-# --- Watchdog thread: names a hanging cycle and ends the process, never in the middle of a broadcast.
+# --- Watchdog thread: names a hanging cycle and ends the process, never in the middle of a
+# broadcast.
 
 
 SENDING_STAGE = "before:send"
-"""Stage that the executor reports just before bytes are sent; at the next stage they have been sent."""
+"""Stage that the executor reports just before bytes are sent; at the next stage they have been
+sent."""
 LONGEST_PERIOD_S = 5.0
 
 
 class Watchdog:
-    """Watches for signs of life. `now` is a monotonic clock, in seconds; `bound_s` the longest silence.
+    """Watches for signs of life. `now` is a monotonic clock, in seconds; `bound_s` the longest
+    silence.
 
     Every event of a step is a sign of life, and so is each part of a pause.
     """
 
-    def __init__(self, bound_s: float, now: Callable[[], float] = time.monotonic, period_s: float | None = None) -> None:
+    def __init__(
+        self,
+        bound_s: float,
+        now: Callable[[], float] = time.monotonic,
+        period_s: float | None = None,
+    ) -> None:
         """Set the bounds; `period_s` is the longest interval between checks."""
         self._bound_s = bound_s
         self._now = now
@@ -204,19 +241,28 @@ class Watchdog:
             self.beat("answered")
 
     def hangs(self) -> str | None:
-        """Description of a hang; None while there is none, a user is asked, or bytes are being sent to a node."""
+        """Description of a hang; None while there is none, a user is asked, or bytes are being sent
+        to a node.
+        """
         stage, silent_s = self._stage, self._now() - self._at
         if self._asking or stage == SENDING_STAGE or silent_s <= self._bound_s:
             return None
-        return f"no sign of life for {silent_s:.0f} s, longer than {self._bound_s:g} s, since «{stage}»"
+        return (
+            f"no sign of life for {silent_s:.0f} s, longer than {self._bound_s:g} s, since"
+            f" «{stage}»"
+        )
 
     @contextmanager
-    def watching(self, hung: Callable[[str], None], alive: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def watching(
+        self, hung: Callable[[str], None], alive: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
         """Run the thread inside the context. It calls `alive` at each check, and `hung` once, with
         the description of a hang.
         """
         self._watched = threading.current_thread().ident
-        thread = threading.Thread(target=self._run, args=(hung, alive), name="trimtab watch", daemon=True)
+        thread = threading.Thread(
+            target=self._run, args=(hung, alive), name="trimtab watch", daemon=True
+        )
         thread.start()
         try:
             yield
@@ -240,7 +286,8 @@ class Watchdog:
         lines = traceback.extract_stack(frame)
         ours = [line for line in lines if "/agent/" in line.filename]
         return " > ".join(
-            f"{line.filename.rpartition('/agent/')[2] or line.filename}:{line.lineno} {line.name}" for line in (ours or lines)[-4:]
+            f"{line.filename.rpartition('/agent/')[2] or line.filename}:{line.lineno} {line.name}"
+            for line in (ours or lines)[-4:]
         )
 
 
@@ -248,7 +295,9 @@ class Watchdog:
 
 
 class SystemdNotifier:
-    """Notifies systemd; silent without a service manager. A message that cannot be sent is dropped: it never harms the run."""
+    """Notifies systemd; silent without a service manager. A message that cannot be sent is dropped:
+    it never harms the run.
+    """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         found = os.environ if environment is None else environment
@@ -284,7 +333,9 @@ class SystemdNotifier:
 
 
 def _watchdog_s(found: Mapping[str, str]) -> float | None:
-    """Interval of watchdog messages, in seconds: half of the unit's WatchdogSec; None if it has none."""
+    """Interval of watchdog messages, in seconds: half of the unit's WatchdogSec; None if it has
+    none.
+    """
     text, pid = found.get("WATCHDOG_USEC", ""), found.get("WATCHDOG_PID", "")
     if not text.isdecimal() or int(text) == 0 or (pid and pid != str(os.getpid())):
         return None

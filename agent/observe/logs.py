@@ -1,4 +1,6 @@
-"""Structured logging as JSON or text; secrets are redacted from every line, libraries' lines included (T18)."""
+"""Structured logging as JSON or text; secrets are redacted from every line, libraries' lines
+included (T18).
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,15 @@ class Redactor:
     """Removes known secrets from text: whole URLs, and their paths, queries and passwords alone."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        found = {piece for secret in secrets for piece in (secret, *_pieces(secret)) if len(piece) >= SHORTEST_SECRET}
-        self._secrets = sorted(found | {json.dumps(piece)[1:-1] for piece in found}, key=len, reverse=True)
+        found = {
+            piece
+            for secret in secrets
+            for piece in (secret, *_pieces(secret))
+            if len(piece) >= SHORTEST_SECRET
+        }
+        self._secrets = sorted(
+            found | {json.dumps(piece)[1:-1] for piece in found}, key=len, reverse=True
+        )
 
     def __repr__(self) -> str:
         return f"Redactor({len(self._secrets)} secrets)"
@@ -44,7 +53,17 @@ def _pieces(secret: str) -> list[str]:
     except ValueError:
         return []
     values = [pair.partition("=")[2] for pair in parts.query.split("&")]
-    return [piece for piece in (*parts.path.split("/"), parts.query, *values, parts.password or "", parts.username or "") if piece]
+    return [
+        piece
+        for piece in (
+            *parts.path.split("/"),
+            parts.query,
+            *values,
+            parts.password or "",
+            parts.username or "",
+        )
+        if piece
+    ]
 
 
 class LineFormatter(logging.Formatter):
@@ -58,7 +77,11 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
         fields: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": (
+                datetime.fromtimestamp(record.created, UTC)
+                .isoformat(timespec="milliseconds")
+                .replace("+00:00", "Z")
+            ),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             **getattr(record, _FIELDS, {}),
@@ -71,7 +94,9 @@ class LineFormatter(logging.Formatter):
             return self._redactor.clean(json.dumps(fields, default=str))
         head, rest = (fields.pop("time"), fields.pop("level").upper(), fields.pop("event")), fields
         pairs = " ".join(f"{name}={json.dumps(value, default=str)}" for name, value in rest.items())
-        return self._redactor.clean(f"{head[0]} {head[1]:<7} {json.dumps(head[2])[1:-1]} {pairs}".rstrip())
+        return self._redactor.clean(
+            f"{head[0]} {head[1]:<7} {json.dumps(head[2])[1:-1]} {pairs}".rstrip()
+        )
 
 
 class Log:
@@ -93,12 +118,18 @@ class Log:
         self._logger.error(event, extra={_FIELDS: fields})
 
 
-def configure(style: Format | None, secrets: Iterable[str] = (), stream: TextIO | None = None) -> Log:
-    """Send all log lines of this process to `stream` (default stderr) in one format; None writes none.
+def configure(
+    style: Format | None, secrets: Iterable[str] = (), stream: TextIO | None = None
+) -> Log:
+    """Send all log lines of this process to `stream` (default stderr) in one format; None writes
+    none.
 
-    Lines of libraries pass the same formatter from WARNING on. A further call replaces the configuration.
+    Lines of libraries pass the same formatter from WARNING on. A further call replaces the
+    configuration.
     """
-    logging.raiseExceptions = False  # a line that cannot be written would be shown with all its fields, unredacted
+    logging.raiseExceptions = (
+        False  # a line that cannot be written would be shown with all its fields, unredacted
+    )
     root = logging.getLogger()
     for handler in [one for one in root.handlers if isinstance(one.formatter, LineFormatter)]:
         root.removeHandler(handler)

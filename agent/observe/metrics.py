@@ -1,4 +1,6 @@
-"""Prometheus metrics of a run: names, meanings, updates per cycle, and the HTTP server for metrics and health."""
+"""Prometheus metrics of a run: names, meanings, updates per cycle, and the HTTP server for metrics
+and health.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +15,42 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET6
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from agent.errors import ConfigError
 from agent.observe.health import RunHealth
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types there; when a counter was made tells nothing here
 
-OUTCOMES = ("hold", "halt", "planned", "refused", "declined", "done", "failed", "retryable", "error")
+OUTCOMES = (
+    "hold",
+    "halt",
+    "planned",
+    "refused",
+    "declined",
+    "done",
+    "failed",
+    "retryable",
+    "error",
+)
 """Outcomes of a cycle: those of a step, and `retryable` for a network error before one."""
 
 
 @dataclass(frozen=True, slots=True)
 class CycleFigures:
-    """Figures of one cycle. `value` and `loss` are whole coins of the numeraire, `drifts_bps` by symbol.
+    """Figures of one cycle. `value` and `loss` are whole coins of the numeraire, `drifts_bps` by
+    symbol.
 
-    `loss_share` is the loss of 24 h over limits.daily_loss of the portfolio, None if that limit is off; `endpoints` are (operator, score
-    from 0 to 1). None marks figures that this cycle does not know.
+    `loss_share` is the loss of 24 h over limits.daily_loss of the portfolio, None if that limit is
+    off; `endpoints` are (operator, score from 0 to 1). None marks figures that this cycle does not
+    know.
     """
 
     outcome: str
@@ -46,7 +67,9 @@ class CycleFigures:
 
 
 class Metrics:
-    """Metrics in their own registry, so that only these are exported. `now_s` is the wall clock, Unix seconds."""
+    """Metrics in their own registry, so that only these are exported. `now_s` is the wall clock,
+    Unix seconds.
+    """
 
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
         self.registry = CollectorRegistry()
@@ -54,22 +77,52 @@ class Metrics:
         self._looks = self._counter("trimtab_looks_total", "Cycles by outcome", "outcome")
         for outcome in OUTCOMES:
             self._looks.labels(outcome)
-        self._transactions = self._counter("trimtab_transactions_total", "Transactions by state after the last cycle", "kind", "state")
-        self._gas = self._gauge("trimtab_gas_spent_24h_wei", "Gas spent in the last 24 h of chain time, wei")
-        self._failures = self._counter("trimtab_heartbeat_failures_total", "Heartbeats that did not arrive")
+        self._transactions = self._counter(
+            "trimtab_transactions_total",
+            "Transactions by state after the last cycle",
+            "kind",
+            "state",
+        )
+        self._gas = self._gauge(
+            "trimtab_gas_spent_24h_wei", "Gas spent in the last 24 h of chain time, wei"
+        )
+        self._failures = self._counter(
+            "trimtab_heartbeat_failures_total", "Heartbeats that did not arrive"
+        )
         self._took = self._gauge("trimtab_look_seconds", "Duration of the last cycle")
-        self._last = self._gauge("trimtab_last_look_timestamp_seconds", "End of the last cycle, Unix seconds")
-        self._value = self._gauge("trimtab_portfolio_value", "Value of the portfolio, whole coins of the numeraire")
-        self._drift = self._gauge("trimtab_drift_bps", "Weight less target of each asset, bps", "symbol")
-        self._worst = self._gauge("trimtab_worst_drift_bps", "Largest distance of a weight from its target, bps")
+        self._last = self._gauge(
+            "trimtab_last_look_timestamp_seconds", "End of the last cycle, Unix seconds"
+        )
+        self._value = self._gauge(
+            "trimtab_portfolio_value", "Value of the portfolio, whole coins of the numeraire"
+        )
+        self._drift = self._gauge(
+            "trimtab_drift_bps", "Weight less target of each asset, bps", "symbol"
+        )
+        self._worst = self._gauge(
+            "trimtab_worst_drift_bps", "Largest distance of a weight from its target, bps"
+        )
         self._open = self._gauge("trimtab_open_intents", "Transactions that are not at an end")
-        self._endpoint = self._gauge("trimtab_endpoint_score", "How each operator's endpoint does, from 0 to 1 (its worst one)", "operator")
-        self._paused = self._gauge("trimtab_paused", "1 while the kill switch is on or cannot be read")
-        self._loss = self._gauge("trimtab_loss_budget_used", "Loss of 24 h as a share of limits.daily_loss; NaN where that is off")
+        self._endpoint = self._gauge(
+            "trimtab_endpoint_score",
+            "How each operator's endpoint does, from 0 to 1 (its worst one)",
+            "operator",
+        )
+        self._paused = self._gauge(
+            "trimtab_paused", "1 while the kill switch is on or cannot be read"
+        )
+        self._loss = self._gauge(
+            "trimtab_loss_budget_used",
+            "Loss of 24 h as a share of limits.daily_loss; NaN where that is off",
+        )
         self._healthy = self._gauge("trimtab_healthy", "1 while /health is green")
         self._head_s: int | None = None
-        head_age = self._gauge("trimtab_head_age_seconds", "Age of the head of the last snapshot; NaN before the first")
-        head_age.set_function(lambda: float("nan") if self._head_s is None else self._now_s() - self._head_s)
+        head_age = self._gauge(
+            "trimtab_head_age_seconds", "Age of the head of the last snapshot; NaN before the first"
+        )
+        head_age.set_function(
+            lambda: float("nan") if self._head_s is None else self._now_s() - self._head_s
+        )
 
     def on_cycle(self, cycle: CycleFigures) -> None:
         """Set the figures of one cycle."""
@@ -117,7 +170,8 @@ class Metrics:
         return Gauge(name, what, labels, registry=self.registry)
 
 
-# --- HTTP server of /metrics, /health and /ready, on loopback unless another address was allowed by name.
+# --- HTTP server of /metrics, /health and /ready, on loopback unless another address was allowed by
+# name.
 
 
 _AT_ONCE = 32
@@ -162,7 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "trimtab"
     sys_version = ""
-    wbufsize = 2**16  # headers and body are sent in one write; separately, the body waits 40 ms (Nagle, delayed acknowledgements)
+    wbufsize = (
+        2**16
+    )  # headers and body are sent in one write; separately, the body waits 40 ms (Nagle, delayed acknowledgements)
 
     def do_GET(self) -> None:
         """Answer a GET."""
@@ -200,12 +256,19 @@ def _names_loopback(host: str) -> bool:
 
 @contextmanager
 def serving(host: str, port: int, metrics: Metrics, health: RunHealth) -> Iterator[int]:
-    """Serve while inside; yield the port, which the system chooses for port 0. Raises ConfigError when it cannot listen."""
+    """Serve while inside; yield the port, which the system chooses for port 0. Raises ConfigError
+    when it cannot listen.
+    """
     try:
         server = _Server((host, port), lambda path: _answers(path, metrics, health))
     except OSError as error:
-        raise ConfigError(f"service.listen: cannot listen on {host} port {port}: {error.strerror}", "choose a free port") from None
-    thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="trimtab metrics", daemon=True)
+        raise ConfigError(
+            f"service.listen: cannot listen on {host} port {port}: {error.strerror}",
+            "choose a free port",
+        ) from None
+    thread = threading.Thread(
+        target=server.serve_forever, args=(_POLL_S,), name="trimtab metrics", daemon=True
+    )
     thread.start()
     try:
         yield int(server.server_address[1])
@@ -228,4 +291,8 @@ def _answers(path: str, metrics: Metrics, health: RunHealth) -> Answer | None:
 
 
 def _health_answer(health: RunHealth, reasons: list[str]) -> Answer:
-    return (503 if reasons else 200), "application/json", json.dumps(health.document(reasons)).encode() + b"\n"
+    return (
+        (503 if reasons else 200),
+        "application/json",
+        json.dumps(health.document(reasons)).encode() + b"\n",
+    )

@@ -15,7 +15,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from tenacity import RetryCallState, Retrying, retry_if_result, sleep_using_event, stop_after_attempt, stop_when_event_set, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_result,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_exponential,
+)
 
 from agent.errors import ConfigError
 from agent.model import Alert, AlertKind, AlertMessage, AlertState, Delivery
@@ -63,7 +71,9 @@ class QuietHours:
         if not inside:
             return None
         day = now.date() + timedelta(days=1 if minute >= self.end_min else 0)
-        end = datetime(day.year, day.month, day.day, self.end_min // 60, self.end_min % 60, tzinfo=self.zone)
+        end = datetime(
+            day.year, day.month, day.day, self.end_min // 60, self.end_min % 60, tzinfo=self.zone
+        )
         return int(end.timestamp())
 
 
@@ -86,9 +96,17 @@ class AlertRules:
         """Return the earliest time to send: after the cooldown, and after quiet hours unless
         urgent.
         """
-        told_s = None if state.told_s is None else min(state.told_s, now_s)  # a clock set back must not silence alerts for long
-        at_s = now_s if told_s is None else max(now_s, told_s + self.cooldowns.get(state.kind, self.cooldown_s))
-        until_s = None if self.quiet is None or state.kind in self.urgent else self.quiet.until_s(at_s)
+        told_s = (
+            None if state.told_s is None else min(state.told_s, now_s)
+        )  # a clock set back must not silence alerts for long
+        at_s = (
+            now_s
+            if told_s is None
+            else max(now_s, told_s + self.cooldowns.get(state.kind, self.cooldown_s))
+        )
+        until_s = (
+            None if self.quiet is None or state.kind in self.urgent else self.quiet.until_s(at_s)
+        )
         return at_s if until_s is None else until_s
 
 
@@ -103,7 +121,11 @@ class AlertDecision:
 
 
 def decide_alerts(
-    states: Sequence[AlertState], alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, rules: AlertRules
+    states: Sequence[AlertState],
+    alerts: Iterable[Alert],
+    judged: frozenset[AlertKind],
+    now_s: int,
+    rules: AlertRules,
 ) -> AlertDecision:
     """Return which alerts of a cycle to send now, and the new states.
 
@@ -115,7 +137,11 @@ def decide_alerts(
     for alert in alerts:
         if alert.kind in rules.kinds:
             before = found.get(alert.key) or AlertState(alert.key, alert.kind, "", now_s)
-            after = _lasting(before, alert, now_s, rules) if alert.lasting else _happened(before, alert, now_s)
+            after = (
+                _lasting(before, alert, now_s, rules)
+                if alert.lasting
+                else _happened(before, alert, now_s)
+            )
             if after.untold and not before.untold:
                 found.pop(alert.key, None)  # sort after alerts raised earlier
             found[alert.key] = after
@@ -129,24 +155,39 @@ def decide_alerts(
             found[state.key] = replace(state, untold=0, told_s=now_s)
             changed.append(replace(state, text=_counted(state)))
     known = {state.key: state for state in states}
-    return AlertDecision(tuple(state for key, state in found.items() if state != known.get(key)), tuple(changed))
+    return AlertDecision(
+        tuple(state for key, state in found.items() if state != known.get(key)), tuple(changed)
+    )
 
 
 def _lasting(state: AlertState, alert: Alert, now_s: int, rules: AlertRules) -> AlertState:
     if state.since_s is None:
         return replace(state, text=alert.text, since_s=now_s, untold=1, raised_s=now_s)
-    again = rules.repeat_s is not None and state.told_s is not None and now_s >= state.told_s + rules.repeat_s
+    again = (
+        rules.repeat_s is not None
+        and state.told_s is not None
+        and now_s >= state.told_s + rules.repeat_s
+    )
     if again and not state.untold:
         return replace(state, text=alert.text, untold=1, raised_s=now_s)
     return replace(state, text=alert.text) if state.untold else state
 
 
 def _happened(state: AlertState, alert: Alert, now_s: int) -> AlertState:
-    return replace(state, text=alert.text, untold=state.untold + 1, raised_s=state.raised_s if state.untold else now_s)
+    return replace(
+        state,
+        text=alert.text,
+        untold=state.untold + 1,
+        raised_s=state.raised_s if state.untold else now_s,
+    )
 
 
 def _counted(state: AlertState) -> str:
-    return state.text if state.untold == 1 else f"{state.text} ({state.untold} times since the last message)"
+    return (
+        state.text
+        if state.untold == 1
+        else f"{state.text} ({state.untold} times since the last message)"
+    )
 
 
 SendMessage = Callable[[str, str], str]
@@ -158,9 +199,18 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 
 
 class AlertChannel:
-    """One alert target. `put` never waits; results are collected later. Delays between attempts double, up to five minutes."""
+    """One alert target. `put` never waits; results are collected later. Delays between attempts
+    double, up to five minutes.
+    """
 
-    def __init__(self, name: str, send: SendMessage, attempts: int, label: str, first_wait_s: float = FIRST_WAIT_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        send: SendMessage,
+        attempts: int,
+        label: str,
+        first_wait_s: float = FIRST_WAIT_S,
+    ) -> None:
         self.name = name
         self._send = send
         self._label = label
@@ -190,7 +240,9 @@ class AlertChannel:
                     self._waiting.get_nowait()
                     self._waiting.task_done()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._carry, name=f"trimtab alerts {self.name}", daemon=True)
+            self._thread = threading.Thread(
+                target=self._carry, name=f"trimtab alerts {self.name}", daemon=True
+            )
             self._thread.start()
 
     def collected(self) -> list[Delivery]:
@@ -203,7 +255,9 @@ class AlertChannel:
     def close(self, within_s: float) -> None:
         """Wait for pending messages, then give up; undelivered messages do not count as failed."""
         end = time.monotonic() + within_s
-        while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < end:
+        while (
+            self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < end
+        ):
             time.sleep(0.02)
         self._closing.set()
         with suppress(queue.Full):  # the thread is busy, and sees the end when it is done
@@ -217,7 +271,9 @@ class AlertChannel:
             self._waiting.task_done()
 
     def _try(self, message: AlertMessage) -> str:
-        """Send one message and return the reason of a failure, without the target's answer (foreign text) or address (a secret)."""
+        """Send one message and return the reason of a failure, without the target's answer (foreign
+        text) or address (a secret).
+        """
         try:
             return self._send(f"{self._label}: {message.kind.title}", message.text)
         except Exception as error:  # an error of a service's plugin must not end the run
@@ -229,16 +285,24 @@ def _last_word(state: RetryCallState) -> str:
 
 
 def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
-    """Build a sender by apprise. Raises ConfigError, without the address, if apprise does not know its form."""
+    """Build a sender by apprise. Raises ConfigError, without the address, if apprise does not know
+    its form.
+    """
     import apprise
 
-    logging.getLogger("apprise").setLevel(logging.CRITICAL + 10)  # its log lines name hosts and answers; failures are reported by us
-    asset = apprise.AppriseAsset(async_mode=False, http_redirects=False, interpret_escapes=False, interpret_emojis=False)
+    logging.getLogger("apprise").setLevel(
+        logging.CRITICAL + 10
+    )  # its log lines name hosts and answers; failures are reported by us
+    asset = apprise.AppriseAsset(
+        async_mode=False, http_redirects=False, interpret_escapes=False, interpret_emojis=False
+    )
     target = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
     if target is None:
         raise ConfigError(
-            f"alerts.targets.url_env: environment variable {variable} holds no address that apprise knows",
-            "for example mailtos://user:password@example.org, or jsons://host/path; see docs/alerts.md",
+            f"alerts.targets.url_env: environment variable {variable} holds no address that apprise"
+            " knows",
+            "for example mailtos://user:password@example.org, or jsons://host/path; see"
+            " docs/alerts.md",
         )
     target.socket_connect_timeout = target.socket_read_timeout = timeout_s
     bundle = apprise.Apprise(asset=asset)
@@ -261,7 +325,8 @@ def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[De
     return [one for channel in channels for one in channel.collected()]
 
 
-# --- The notifier: decides each cycle's alerts, records them before they are sent, queues them, and never waits.
+# --- The notifier: decides each cycle's alerts, records them before they are sent, queues them, and
+# never waits.
 
 
 CLOSING_S = 5.0
@@ -279,13 +344,18 @@ class ChannelSubscription:
 
 
 class AlertNotifier:
-    """Decides, records and queues alerts. Called from the run's own thread; delivery threads touch no store.
+    """Decides, records and queues alerts. Called from the run's own thread; delivery threads touch
+    no store.
 
     `failed` is called for deliveries that were given up, for the log.
     """
 
     def __init__(
-        self, store: AlertStore, listeners: Sequence[ChannelSubscription], rules: AlertRules, failed: Callable[[Delivery], None]
+        self,
+        store: AlertStore,
+        listeners: Sequence[ChannelSubscription],
+        rules: AlertRules,
+        failed: Callable[[Delivery], None],
     ) -> None:
         self._store = store
         self._listeners = {listener.channel.name: listener for listener in listeners}
@@ -300,22 +370,34 @@ class AlertNotifier:
             self._store.drop(gone)
         self._hand_over(message for message in messages if message.target not in gone)
 
-    def on_cycle(self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False) -> tuple[AlertState, ...]:
+    def on_cycle(
+        self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False
+    ) -> tuple[AlertState, ...]:
         """Process one cycle's alerts, at Unix seconds; return those that are sent now.
 
-        `judged` as in alerts.decide_alerts. The `last` alerts of a run ignore quiet hours, since no process would send them later.
+        `judged` as in alerts.decide_alerts. The `last` alerts of a run ignore quiet hours, since no
+        process would send them later.
         """
-        self._settle([one for listener in self._listeners.values() for one in listener.channel.collected()])
+        self._settle(
+            [one for listener in self._listeners.values() for one in listener.channel.collected()]
+        )
         rules = replace(self._rules, quiet=None) if last else self._rules
         found = decide_alerts(self._store.states(), alerts, judged, now_s, rules)
-        messages = [(name, state) for state in found.to_send for name, listener in self._listeners.items() if state.kind in listener.kinds]
+        messages = [
+            (name, state)
+            for state in found.to_send
+            for name, listener in self._listeners.items()
+            if state.kind in listener.kinds
+        ]
         if found.changed or messages:
             self._hand_over(self._store.record(found.changed, messages, now_s))
         return found.to_send
 
     def close(self, within_s: float = CLOSING_S) -> None:
         """Wait that long for pending messages."""
-        self._settle(drain_channels((listener.channel for listener in self._listeners.values()), within_s))
+        self._settle(
+            drain_channels((listener.channel for listener in self._listeners.values()), within_s)
+        )
 
     def send_now(self, alert: Alert, now_s: int, within_s: float = CLOSING_S) -> None:
         """Send one alert at once and wait for it: the process is about to end, and its store may be

@@ -8,7 +8,13 @@ from fractions import Fraction
 from typing import Protocol
 
 from agent.backtest import router
-from agent.backtest.router import FAILED_UNITS, RouterAddresses, TicksExhausted, TransactionEffects, TransactionReverted
+from agent.backtest.router import (
+    FAILED_UNITS,
+    RouterAddresses,
+    TicksExhausted,
+    TransactionEffects,
+    TransactionReverted,
+)
 from agent.backtest.world import decode_unsigned
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 from agent.model import (
@@ -33,7 +39,8 @@ from agent.reference import reference_prices
 from agent.units import BPS, floor_int
 
 RECEIPTS, BLOCKS = 16, 256
-"""Number of newest receipts and blocks kept: a journal reads receipts of transactions not final, and recent blocks."""
+"""Number of newest receipts and blocks kept: a journal reads receipts of transactions not final,
+and recent blocks."""
 
 
 class PaperWalletStore(Protocol):
@@ -57,8 +64,16 @@ class PaperChain:
     are never reorganised.
     """
 
-    def __init__(self, book: PaperWalletStore, reader: Reader, heads: Callable[[], Head], place: RouterAddresses) -> None:
-        """Set the sources: `reader` reads the real chain, `heads` its newest header; neither can send."""
+    def __init__(
+        self,
+        book: PaperWalletStore,
+        reader: Reader,
+        heads: Callable[[], Head],
+        place: RouterAddresses,
+    ) -> None:
+        """Set the sources: `reader` reads the real chain, `heads` its newest header; neither can
+        send.
+        """
         self._book = book
         self._reader = reader
         self._heads = heads
@@ -116,15 +131,24 @@ class PaperChain:
         return Simulation(True, "", done.gas, seen.head)
 
     def send(self, signed: SignedTx) -> None:
-        """See ports.Sender. It replaces a pending transaction at the same nonce, as in a mempool."""
+        """See ports.Sender. It replaces a pending transaction at the same nonce, as in a
+        mempool.
+        """
         state, tx = self.state(), decode_unsigned(signed)
-        if any(one.hash == signed.hash for one in state.waiting) or any(one.tx_hash == signed.hash for one in state.receipts):
+        if any(one.hash == signed.hash for one in state.waiting) or any(
+            one.tx_hash == signed.hash for one in state.receipts
+        ):
             return
         if tx.nonce < state.nonce:
-            raise OperatorNeeded(f"nonce {tx.nonce} of the paper wallet is used", "remove the paper store to start over")
+            raise OperatorNeeded(
+                f"nonce {tx.nonce} of the paper wallet is used",
+                "remove the paper store to start over",
+            )
         sent_block = max(self._heads().number, 0 if self._seen is None else self._seen.head.number)
         others = tuple(one for one in state.waiting if one.tx.nonce != tx.nonce)
-        waiting = tuple(sorted((*others, PaperTx(signed.hash, tx, sent_block)), key=lambda one: one.tx.nonce))
+        waiting = tuple(
+            sorted((*others, PaperTx(signed.hash, tx, sent_block)), key=lambda one: one.tx.nonce)
+        )
         self._book.save(replace(state, waiting=waiting))
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
@@ -134,7 +158,9 @@ class PaperChain:
         for receipt in state.receipts:
             if receipt.tx_hash == tx_hash:
                 return TransactionStatus("mined", receipt)
-        return TransactionStatus("pending" if any(one.hash == tx_hash for one in state.waiting) else "unknown", None)
+        return TransactionStatus(
+            "pending" if any(one.hash == tx_hash for one in state.waiting) else "unknown", None
+        )
 
     # filling
     def _catch_up(self, head: Head | None) -> None:
@@ -150,18 +176,24 @@ class PaperChain:
             self._fill(state, seen)
 
     def _fill(self, state: PaperWallet, seen: Snapshot) -> None:
-        """Execute the next nonces in one block, as far as each was sent before it and pays the block's fee."""
+        """Execute the next nonces in one block, as far as each was sent before it and pays the
+        block's fee.
+        """
         try:
             filled, left = self._filled(state, _pools(seen), seen.head, further=True)
         except TicksExhausted:
             filled, left = self._filled(state, _pools(self._deeper(seen)), seen.head, further=False)
         if len(left) < len(state.waiting):
             blocks = (*state.blocks, (seen.head.number, seen.head.hash))[-BLOCKS:]
-            self._book.save(replace(filled, waiting=tuple(left), block=seen.head.number, blocks=blocks))
+            self._book.save(
+                replace(filled, waiting=tuple(left), block=seen.head.number, blocks=blocks)
+            )
 
-    def _filled(self, state: PaperWallet, pools: dict[str, Pool], head: Head, *, further: bool) -> tuple[PaperWallet, list[PaperTx]]:
-        """The wallet after them, and the transactions still pending. Raises TicksExhausted if one needs more ticks and there may be
-        some.
+    def _filled(
+        self, state: PaperWallet, pools: dict[str, Pool], head: Head, *, further: bool
+    ) -> tuple[PaperWallet, list[PaperTx]]:
+        """The wallet after them, and the transactions still pending. Raises TicksExhausted if one
+        needs more ticks and there may be some.
         """
         left = list(state.waiting)
         while left and left[0].tx.nonce == state.nonce and left[0].sent_block < head.number:
@@ -173,10 +205,18 @@ class PaperChain:
 
     def _deeper(self, seen: Snapshot) -> Snapshot:
         """The snapshot with more ticks of its V3 pools."""
-        return self._reader.with_more_ticks(seen, [pool.address for pool in seen.pools if pool.tick_state is not None])
+        return self._reader.with_more_ticks(
+            seen, [pool.address for pool in seen.pools if pool.tick_state is not None]
+        )
 
     def _applied(
-        self, state: PaperWallet, one: PaperTx, pools: dict[str, Pool], head: Head, price_wei: int, further: bool
+        self,
+        state: PaperWallet,
+        one: PaperTx,
+        pools: dict[str, Pool],
+        head: Head,
+        price_wei: int,
+        further: bool,
     ) -> tuple[PaperWallet, dict[str, Pool]]:
         """The wallet and the pools after a transaction, which may have reverted."""
         try:
@@ -201,16 +241,23 @@ class PaperChain:
         state = replace(
             state,
             nonce=state.nonce + 1,
-            native_wei=max(0, (state.native_wei if done is None else done.native_wei) - units * price_wei),
+            native_wei=max(
+                0, (state.native_wei if done is None else done.native_wei) - units * price_wei
+            ),
             receipts=(*state.receipts, receipt)[-RECEIPTS:],
         )
         if done is None:
             return state, pools
         balances = tuple(Holding(token, raw) for token, raw in sorted(done.balances.items()))
-        allowances = tuple(Allowance(token, self._place.router, raw) for token, raw in sorted(done.allowances.items()))
+        allowances = tuple(
+            Allowance(token, self._place.router, raw)
+            for token, raw in sorted(done.allowances.items())
+        )
         return replace(state, balances=balances, allowances=allowances), done.pools
 
-    def _run(self, tx: UnsignedTx, state: PaperWallet, pools: Mapping[str, Pool], head: Head) -> TransactionEffects:
+    def _run(
+        self, tx: UnsignedTx, state: PaperWallet, pools: Mapping[str, Pool], head: Head
+    ) -> TransactionEffects:
         return router.execute(
             tx.to,
             tx.data,
@@ -234,7 +281,11 @@ def _price_wei(tx: UnsignedTx, head: Head) -> int | None:
     if tx.max_fee_wei is None:
         price_wei = tx.gas_price_wei or 0
         return price_wei if price_wei >= base_wei else None
-    return None if tx.max_fee_wei < base_wei else min(tx.max_fee_wei, base_wei + (tx.max_priority_fee_wei or 0))
+    return (
+        None
+        if tx.max_fee_wei < base_wei
+        else min(tx.max_fee_wei, base_wei + (tx.max_priority_fee_wei or 0))
+    )
 
 
 # --- Readers of a paper step: the real chain, with the paper wallet in the place of the real one.
@@ -249,10 +300,15 @@ class PaperReader:
         self._chain = chain
 
     def snapshot(self) -> Snapshot:
-        """See ports.Reader. Raises Retryable while the endpoints are behind the block that the wallet last traded in."""
+        """See ports.Reader. Raises Retryable while the endpoints are behind the block that the
+        wallet last traded in.
+        """
         found, state = self._chain.snapshot(), self._chain.state()
         if found.head.number < state.block:
-            raise Retryable(f"the endpoints agree on block {found.head.number} only, which is behind our transaction in {state.block}")
+            raise Retryable(
+                f"the endpoints agree on block {found.head.number} only, which is behind our"
+                f" transaction in {state.block}"
+            )
         held = {holding.token: holding.raw for holding in state.balances}
         allowed = {(one.token, one.spender): one.raw for one in state.allowances}
         return replace(
@@ -260,8 +316,13 @@ class PaperReader:
             native_wei=state.native_wei,
             nonce_latest=state.nonce,
             nonce_pending=state.nonce + len(state.waiting),
-            holdings=tuple(Holding(holding.token, held.get(holding.token, 0)) for holding in found.holdings),
-            allowances=tuple(Allowance(one.token, one.spender, allowed.get((one.token, one.spender), 0)) for one in found.allowances),
+            holdings=tuple(
+                Holding(holding.token, held.get(holding.token, 0)) for holding in found.holdings
+            ),
+            allowances=tuple(
+                Allowance(one.token, one.spender, allowed.get((one.token, one.spender), 0))
+                for one in found.allowances
+            ),
             positions=(),
         )
 
@@ -270,12 +331,16 @@ class PaperReader:
         return self._reader.past(head, blocks)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """See ports.Reader. A plan on these ticks is executed on more ticks of a later snapshot too."""
+        """See ports.Reader. A plan on these ticks is executed on more ticks of a later snapshot
+        too.
+        """
         return self._reader.with_more_ticks(snapshot, pools)
 
 
 class PaperEvidence:
-    """ports.EvidenceSource: tokens are screened with the balances and allowances of the real wallet, since the chain knows no other."""
+    """ports.EvidenceSource: tokens are screened with the balances and allowances of the real
+    wallet, since the chain knows no other.
+    """
 
     def __init__(self, source: EvidenceSource, chain: PaperChain) -> None:
         """Set the sources: `source` reads the real chain."""
@@ -286,26 +351,43 @@ class PaperEvidence:
         """See ports.EvidenceSource."""
         real = self._chain.real(step.snapshot.head.hash)
         held, allowed = ((), ()) if real is None else (real.holdings, real.allowances)
-        return self._source.gather(replace(step, snapshot=replace(step.snapshot, holdings=held, allowances=allowed)), plan)
+        return self._source.gather(
+            replace(step, snapshot=replace(step.snapshot, holdings=held, allowances=allowed)), plan
+        )
 
 
-# --- Initial paper wallets: the chain's balances, amounts by token, or a value spread over the targets.
+# --- Initial paper wallets: the chain's balances, amounts by token, or a value spread over the
+# targets.
 
 
 def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
-    """Paper wallet with balances of `tokens`, allowances and native coin of the real wallet. Raises ConfigError for an unreadable
-    balance.
+    """Paper wallet with balances of `tokens`, allowances and native coin of the real wallet. Raises
+    ConfigError for an unreadable balance.
     """
     sure = balances_of(snapshot)
     if unread := [token for token in tokens if token not in sure]:
-        raise ConfigError(f"the balance of {unread[0]} cannot be read now", "try again, or begin with --start")
+        raise ConfigError(
+            f"the balance of {unread[0]} cannot be read now", "try again, or begin with --start"
+        )
     balances = tuple(Holding(token, sure[token]) for token in sorted(tokens))
-    return PaperWallet(balances, snapshot.allowances, snapshot.native_wei, snapshot.nonce_latest, snapshot.head.number)
+    return PaperWallet(
+        balances,
+        snapshot.allowances,
+        snapshot.native_wei,
+        snapshot.nonce_latest,
+        snapshot.head.number,
+    )
 
 
 def paper_from_amounts(snapshot: Snapshot, raw: Mapping[str, int], native_wei: int) -> PaperWallet:
     """Paper wallet with these base units by token, and this much native coin."""
-    return PaperWallet(tuple(Holding(token, raw[token]) for token in sorted(raw)), (), native_wei, 0, snapshot.head.number)
+    return PaperWallet(
+        tuple(Holding(token, raw[token]) for token in sorted(raw)),
+        (),
+        native_wei,
+        0,
+        snapshot.head.number,
+    )
 
 
 def paper_from_value(step: StepInput, value: Fraction, native_wei: int) -> PaperWallet:
@@ -319,6 +401,11 @@ def paper_from_value(step: StepInput, value: Fraction, native_wei: int) -> Paper
     for asset in portfolio.assets:
         price = found.prices.get(asset.token.address)
         if price is None and asset.target_bps:
-            raise ConfigError(f"--value: {asset.token.label} has no reference price now", "try again, or begin with --start")
-        raw[asset.token.address] = asset.reserve_raw + (0 if price is None else floor_int(whole * asset.target_bps / BPS / price.price))
+            raise ConfigError(
+                f"--value: {asset.token.label} has no reference price now",
+                "try again, or begin with --start",
+            )
+        raw[asset.token.address] = asset.reserve_raw + (
+            0 if price is None else floor_int(whole * asset.target_bps / BPS / price.price)
+        )
     return paper_from_amounts(step.snapshot, raw, native_wei)

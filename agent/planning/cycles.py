@@ -73,7 +73,9 @@ def break_cycles(stack: CurveStack, search: FlowOptimizer) -> AcyclicFlows:
     best: _BranchNode | None = None
 
     def node(without: frozenset[TokenEdge], near: Solution | None) -> _BranchNode:
-        rows = np.array([row for row, pair in enumerate(pairs) if pair not in without], dtype=np.intp)
+        rows = np.array(
+            [row for row, pair in enumerate(pairs) if pair not in without], dtype=np.intp
+        )
         part = stack.rows(rows)
         found = search.solve(part, near, -np.inf if best is None else best.bound + ENOUGH)
         return _BranchNode(without, found, flows_by_token_pair(part, found))
@@ -104,13 +106,17 @@ def break_cycles(stack: CurveStack, search: FlowOptimizer) -> AcyclicFlows:
     cut = frozenset(_without_cycles(begin.edges))
     if best is None:
         return AcyclicFlows(cut, cut, proven=False)
-    return AcyclicFlows(frozenset(best.edges), cut, proven=not queue or -min(queue)[0] <= best.bound + ENOUGH)
+    return AcyclicFlows(
+        frozenset(best.edges), cut, proven=not queue or -min(queue)[0] <= best.bound + ENOUGH
+    )
 
 
 def flows_by_token_pair(stack: CurveStack, found: Solution) -> dict[TokenEdge, float]:
     """Return the sum of flows between each pair of tokens."""
     sums: dict[TokenEdge, float] = {}
-    for source, target, taken in zip(stack.source.tolist(), stack.target.tolist(), found.taken.tolist(), strict=True):
+    for source, target, taken in zip(
+        stack.source.tolist(), stack.target.tolist(), found.taken.tolist(), strict=True
+    ):
         if taken > UNMOVED:
             sums[source, target] = sums.get((source, target), 0.0) + taken
     return sums
@@ -121,7 +127,9 @@ def shortest_cycle(edges: Mapping[TokenEdge, float]) -> list[TokenEdge]:
     largest. Empty without cycles.
     """
     found = [cycle for edge in edges if (cycle := _back(edges, edge))]
-    return min(found, key=lambda cycle: (len(cycle), -min(edges[edge] for edge in cycle)), default=[])
+    return min(
+        found, key=lambda cycle: (len(cycle), -min(edges[edge] for edge in cycle)), default=[]
+    )
 
 
 def _back(edges: Iterable[TokenEdge], first: TokenEdge) -> list[TokenEdge]:
@@ -130,7 +138,12 @@ def _back(edges: Iterable[TokenEdge], first: TokenEdge) -> list[TokenEdge]:
     came: dict[int, int] = {token: start}
     ring = [token]
     while ring and start not in came:
-        ring = [b for a in ring for source, b in edges if source == a and b not in came and came.setdefault(b, a) == a]
+        ring = [
+            b
+            for a in ring
+            for source, b in edges
+            if source == a and b not in came and came.setdefault(b, a) == a
+        ]
     if start not in came:
         return []
     cycle, here = [], start
@@ -184,7 +197,9 @@ class TokenOrder:
     def search(self, search: FlowOptimizer) -> FlowOptimizer:
         """Return the optimizer restricted to this order's bounds."""
         least, most = np.maximum(search.least, self.least), np.minimum(search.most, self.most)
-        return replace(search, least=least, most=most, ways=self.ways, has_hard_goals=self.has_hard_goals)
+        return replace(
+            search, least=least, most=most, ways=self.ways, has_hard_goals=self.has_hard_goals
+        )
 
 
 def order_tokens(market: PoolGraph, rows: IndexArray, search: FlowOptimizer) -> TokenOrder:
@@ -194,18 +209,28 @@ def order_tokens(market: PoolGraph, rows: IndexArray, search: FlowOptimizer) -> 
     order = _bounded(search, search.ends(counted, first))
     size, trades = len(first.prices), np.bincount(real.source, minlength=len(first.prices))
     side = search.side(np.arange(size))
-    keys = [(round(float(first.prices[i]) / ALIKE), float(side[i]), float(side[i] * trades[i]), i) for i in range(size)]
+    keys = [
+        (round(float(first.prices[i]) / ALIKE), float(side[i]), float(side[i] * trades[i]), i)
+        for i in range(size)
+    ]
     within = order.search(search)
     found = break_cycles(real, within)
     if found.proven:
         return replace(order, rank=_ranks(size, found.edges, keys))
     starts = dict.fromkeys((frozenset(flows_by_token_pair(counted, first)), found.edges, found.cut))
-    tried = [_improved(market, rows, within, replace(order, rank=_ranks(size, edges, keys))) for edges in starts]
+    tried = [
+        _improved(market, rows, within, replace(order, rank=_ranks(size, edges, keys)))
+        for edges in starts
+    ]
     return max(tried, key=lambda pair: pair[1])[0]
 
 
-def _ranks(size: int, edges: Iterable[TokenEdge], keys: Sequence[tuple[float, ...]]) -> NDArray[np.intp]:
-    """Return ranks in which every edge runs forward; ties are broken by `keys` (Kahn's algorithm)."""
+def _ranks(
+    size: int, edges: Iterable[TokenEdge], keys: Sequence[tuple[float, ...]]
+) -> NDArray[np.intp]:
+    """Return ranks in which every edge runs forward; ties are broken by `keys` (Kahn's
+    algorithm).
+    """
     left, rank = set(range(size)), np.zeros(size, dtype=np.intp)
     edges = list(edges)
     for number in range(size):
@@ -224,26 +249,43 @@ def _bounded(search: FlowOptimizer, ends: FloatArray) -> TokenOrder:
     rank = np.arange(len(held), dtype=np.intp)
     if worth.risk is None and bool((worth.low == worth.high).all()):
         ways = np.where(search.side(rank) > 0, 1.0, -1.0)
-        return TokenOrder(rank, np.where(ways > 0, held, -np.inf), np.where(ways < 0, held, np.inf), ways, has_hard_goals=True)
+        return TokenOrder(
+            rank,
+            np.where(ways > 0, held, -np.inf),
+            np.where(ways < 0, held, np.inf),
+            ways,
+            has_hard_goals=True,
+        )
     most = np.where((ends > held) & (worth.high >= 1), np.inf, np.maximum(held, ends))
-    return TokenOrder(rank, np.minimum(held, ends), most, np.where(ends > held, 1.0, -1.0), has_hard_goals=False)
+    return TokenOrder(
+        rank, np.minimum(held, ends), most, np.where(ends > held, 1.0, -1.0), has_hard_goals=False
+    )
 
 
-def _improved(market: PoolGraph, rows: IndexArray, within: FlowOptimizer, order: TokenOrder) -> tuple[TokenOrder, float]:
+def _improved(
+    market: PoolGraph, rows: IndexArray, within: FlowOptimizer, order: TokenOrder
+) -> tuple[TokenOrder, float]:
     """Reorder tokens while an edge against the order would raise the utility; return order and
     utility.
     """
     stack = market.real.rows(order.rows(market.real, rows))
     best = within.solve(stack)
     for _ in range(TRIES):
-        against = market.real.rows(rows[order.rank[market.real.source[rows]] > order.rank[market.real.target[rows]]])
+        against = market.real.rows(
+            rows[order.rank[market.real.source[rows]] > order.rank[market.real.target[rows]]]
+        )
         surplus = PoolResponses(against, best.prices - 1).surplus
         pairs = {
-            (int(against.source[k]), int(against.target[k])): None for k in np.argsort(-surplus, kind="stable") if surplus[k] > WORTH_A_TRY
+            (int(against.source[k]), int(against.target[k])): None
+            for k in np.argsort(-surplus, kind="stable")
+            if surplus[k] > WORTH_A_TRY
         }
         for source, target in list(pairs)[:PAIRS]:
             trials = []
-            for rank in (_moved(order.rank, source, target, -0.5), _moved(order.rank, target, source, 0.5)):
+            for rank in (
+                _moved(order.rank, source, target, -0.5),
+                _moved(order.rank, target, source, 0.5),
+            ):
                 turned = replace(order, rank=rank)
                 wider = market.real.rows(turned.rows(market.real, rows))
                 trials.append((within.solve(wider, best, best.bound + WORTH_A_TRY), turned, wider))

@@ -36,22 +36,34 @@ class PlanDraft:
 
     def gas_units(self, problem: Problem) -> int:
         """Gas of the transaction, payment in native coin included; none without legs."""
-        return plan_gas_units(problem.gas, with_payment_legs(problem.coin, self.legs), sum(self.leg_gas))
+        return plan_gas_units(
+            problem.gas, with_payment_legs(problem.coin, self.legs), sum(self.leg_gas)
+        )
 
     def chains(self) -> list[list[int]]:
-        """Return positions of the legs of each chain, in order: up to the leg that pays the wallet."""
+        """Return positions of the legs of each chain, in order: up to the leg that pays the
+        wallet.
+        """
         ends = [number + 1 for number, leg in enumerate(self.legs) if leg.sink is LegFunding.WALLET]
         return [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
 
     def cost(self, problem: Problem) -> PlanCost:
         """Return the cost of all legs in numeraire base units, missing approvals included."""
-        needed = approvals.count(approvals.swap_spend(with_payment_legs(problem.coin, self.legs)), problem.gas.allowances)
-        swaps, before = (gas_value(units, 1, problem.gas_unit_value) for units in (self.gas_units(problem), APPROVAL_GAS * needed))
+        needed = approvals.count(
+            approvals.swap_spend(with_payment_legs(problem.coin, self.legs)), problem.gas.allowances
+        )
+        swaps, before = (
+            gas_value(units, 1, problem.gas_unit_value)
+            for units in (self.gas_units(problem), APPROVAL_GAS * needed)
+        )
         return PlanCost(self.fees, self.impact, self.skew, swaps, before)
 
     def turnover(self, problem: Problem) -> Value:
         """Half the sum of absolute changes of holdings in value."""
-        return sum((abs(raw) * problem.price(token) for token, raw in self.delta.items()), Fraction(0)) / 2
+        return (
+            sum((abs(raw) * problem.price(token) for token, raw in self.delta.items()), Fraction(0))
+            / 2
+        )
 
 
 # --- Ends of the ticks read, beyond which a plan or a quote knows nothing of a pool.
@@ -72,7 +84,9 @@ def plan_pools_out_of_ticks(step: StepInput, legs: Iterable[Leg]) -> tuple[str, 
     return pools_out_of_ticks({pool.address: pool for pool in step.snapshot.pools}, legs, bound_bps)
 
 
-def pools_out_of_ticks(pools: Mapping[str, Pool], legs: Iterable[Leg], impact_bps: int) -> tuple[str, ...]:
+def pools_out_of_ticks(
+    pools: Mapping[str, Pool], legs: Iterable[Leg], impact_bps: int
+) -> tuple[str, ...]:
     """Return pools in which the legs reach the end of the known ticks before moving the price by
     `impact_bps`.
     """
@@ -83,5 +97,6 @@ def pools_out_of_ticks(pools: Mapping[str, Pool], legs: Iterable[Leg], impact_bp
     return tuple(
         pool
         for (pool, token_in), raw in sorted(sold.items())
-        if pools[pool].runs_out(token_in, impact_bps) and raw >= FULL * pools[pool].max_in(token_in, impact_bps)
+        if pools[pool].runs_out(token_in, impact_bps)
+        and raw >= FULL * pools[pool].max_in(token_in, impact_bps)
     )

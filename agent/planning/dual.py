@@ -1,8 +1,10 @@
-"""The continuous core: prices at which every token ends where it should, and each pool's trade at them.
+"""The continuous core: prices at which every token ends where it should, and each pool's trade at
+them.
 
-Minimises over prices ν the dual of: maximise a concave utility of y = h + Σ pool flows (Angeris, Evans, Chitra, Boyd, "Optimal
-Routing for Constant Function Market Makers", 2022; Diamandis et al., 2023). Pools respond to prices independently, so that one
-solve over about as many unknowns as tokens settles all exchanges, splits and hubs at once. Amounts are values in units of `scale`.
+Minimises over prices ν the dual of: maximise a concave utility of y = h + Σ pool flows (Angeris,
+Evans, Chitra, Boyd, "Optimal Routing for Constant Function Market Makers", 2022; Diamandis et al.,
+2023). Pools respond to prices independently, so that one solve over about as many unknowns as
+tokens settles all exchanges, splits and hubs at once. Amounts are values in units of `scale`.
 """
 
 from __future__ import annotations
@@ -17,18 +19,22 @@ import numpy as np
 from agent.floats import FloatArray, dot, fsum_array, gram, matvec, solve_packed
 from agent.planning.pool_curves import CurveStack
 
-# --- Minimum of a convex quadratic within a box: exact for a few dozen unknowns, and equal to the bit on every machine.
-# LAPACK's last digits differ between processors, and decide a direction of hardly any curvature. So unknowns are scaled to curvature
-# one, flat directions get a little, and agent/floats.py eliminates in the order of the unknowns, which settles ties.
+# --- Minimum of a convex quadratic within a box: exact for a few dozen unknowns, and equal to the
+# bit on every machine.
+# LAPACK's last digits differ between processors, and decide a direction of hardly any curvature. So
+# unknowns are scaled to curvature
+# one, flat directions get a little, and agent/floats.py eliminates in the order of the unknowns,
+# which settles ties.
 
 
 ROUNDS = 6
 """Maximum number of bounds activated or released one by one, per unknown."""
 RIDGE = 2e-9
-"""Curvature added to each unknown, once it is scaled to one, per unknown that there is: flat directions have an end then.
+"""Curvature added to each unknown, once it is scaled to one, per unknown that there is: flat
+directions have an end then.
 
-A positive semidefinite matrix of n rows with ones on its diagonal has no eigenvalue above n, so that its condition with n·RIDGE on
-top is at most 1 + 1/RIDGE, or 5e8.
+A positive semidefinite matrix of n rows with ones on its diagonal has no eigenvalue above n, so
+that its condition with n·RIDGE on top is at most 1 + 1/RIDGE, or 5e8.
 """
 FLAT = 1e-12
 """Least curvature, relative to the largest, by which an unknown is scaled: less is rounding."""
@@ -39,12 +45,18 @@ Row = list[float]
 
 
 def box_minimum(
-    matrix: FloatArray, slope: FloatArray, low: FloatArray, high: FloatArray, near: Sequence[int] = ()
+    matrix: FloatArray,
+    slope: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    near: Sequence[int] = (),
 ) -> tuple[FloatArray, list[int]]:
-    """Return the minimum of slope·p + ½ p·matrix·p over low ≤ p ≤ high, and the sides at which unknowns are held.
+    """Return the minimum of slope·p + ½ p·matrix·p over low ≤ p ≤ high, and the sides at which
+    unknowns are held.
 
-    Needs low ≤ 0 ≤ high and a positive semidefinite matrix. A side is −1 at the low end, 1 at the high end, else 0. `near` are the
-    sides of a similar problem: they shorten the search and do not change the minimum, which is unique.
+    Needs low ≤ 0 ≤ high and a positive semidefinite matrix. A side is −1 at the low end, 1 at the
+    high end, else 0. `near` are the sides of a similar problem: they shorten the search and do not
+    change the minimum, which is unique.
     """
     curvature = matrix.diagonal()
     unit = 1 / np.sqrt(np.maximum(curvature, max(FLAT * float(curvature.max(initial=0.0)), LEAST)))
@@ -54,12 +66,19 @@ def box_minimum(
     box = _BoxQp(rows, (slope * unit).tolist(), (low / unit).tolist(), (high / unit).tolist())
     step, sides = box.minimum(near)
     held = np.array(sides)
-    return np.where(held < 0, low, np.where(held > 0, high, np.clip(np.array(step) * unit, low, high))), sides
+    return (
+        np.where(
+            held < 0, low, np.where(held > 0, high, np.clip(np.array(step) * unit, low, high))
+        ),
+        sides,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _BoxQp:
-    """The problem with unknowns scaled to curvature one, solved by a primal active set: always within the bounds, always down."""
+    """The problem with unknowns scaled to curvature one, solved by a primal active set: always
+    within the bounds, always down.
+    """
 
     rows: list[Row]
     slope: Row
@@ -69,7 +88,9 @@ class _BoxQp:
     def minimum(self, near: Sequence[int]) -> tuple[Row, list[int]]:
         """The minimum and the sides at which unknowns are held there."""
         there = self._fitting(near)
-        sides, step = (self._first(), [0.0] * len(self.slope)) if there is None else (list(near), there)
+        sides, step = (
+            (self._first(), [0.0] * len(self.slope)) if there is None else (list(near), there)
+        )
         for _ in range(ROUNDS * len(step)):
             if there is None:
                 there = self._with_held(sides, step)
@@ -77,13 +98,21 @@ class _BoxQp:
             part = min(rooms.values(), default=1.0)
             if part < 1:
                 moved = (a + part * (b - a) for a, b in zip(step, there, strict=True))
-                step = [min(max(place, low), high) for place, low, high in zip(moved, self.low, self.high, strict=True)]
+                step = [
+                    min(max(place, low), high)
+                    for place, low, high in zip(moved, self.low, self.high, strict=True)
+                ]
                 for i, room in rooms.items():
                     if room <= part:
-                        sides[i], step[i] = (1, self.high[i]) if there[i] > self.high[i] else (-1, self.low[i])
+                        sides[i], step[i] = (
+                            (1, self.high[i]) if there[i] > self.high[i] else (-1, self.low[i])
+                        )
             else:
                 step = there
-                wrong, worst = max(((side * self._pull(i, step), -i) for i, side in enumerate(sides) if side), default=(0.0, 0))
+                wrong, worst = max(
+                    ((side * self._pull(i, step), -i) for i, side in enumerate(sides) if side),
+                    default=(0.0, 0),
+                )
                 if wrong <= 0:
                     break
                 sides[-worst] = 0
@@ -94,18 +123,31 @@ class _BoxQp:
         """The minimum with unknowns held at these sides, if that is within the box."""
         if not near:
             return None
-        there = self._with_held(near, [low if side < 0 else high for side, low, high in zip(near, self.low, self.high, strict=True)])
+        there = self._with_held(
+            near,
+            [
+                low if side < 0 else high
+                for side, low, high in zip(near, self.low, self.high, strict=True)
+            ],
+        )
         return None if self._beyond(near, there) else there
 
     def _beyond(self, sides: Sequence[int], there: Row) -> list[int]:
         """Free unknowns that are outside the box."""
         places = zip(sides, self.low, there, self.high, strict=True)
-        return [i for i, (side, low, place, high) in enumerate(places) if not side and not low <= place <= high]
+        return [
+            i
+            for i, (side, low, place, high) in enumerate(places)
+            if not side and not low <= place <= high
+        ]
 
     def _first(self) -> list[int]:
         """Return the sides of unknowns that start at an end and are pulled beyond it."""
         pulled = zip(self.slope, self.low, self.high, strict=True)
-        return [-1 if low >= 0 and pull > 0 else 1 if high <= 0 and pull < 0 else 0 for pull, low, high in pulled]
+        return [
+            -1 if low >= 0 and pull > 0 else 1 if high <= 0 and pull < 0 else 0
+            for pull, low, high in pulled
+        ]
 
     def _pull(self, i: int, step: Row) -> float:
         """Slope of one unknown after a step."""
@@ -152,15 +194,16 @@ SNAP = 1e-15
 BALANCED = 1e-9
 """Imbalance per unit of scale at which the solve ends."""
 EXACT, POLISH = 1e-14, 3
-"""Imbalance that further steps aim at after the solve, and their largest number: a repeated plan ends at the same amounts."""
+"""Imbalance that further steps aim at after the solve, and their largest number: a repeated plan
+ends at the same amounts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """minimise  base + cost·z + ½ z·bend·z + Σ pools(ν)  over low ≤ z ≤ high, where ν = 1 + rise·z.
 
-    `rise` has a row per token and a column per multiplier z; `bend` is None if it is zero. The slopes at the minimum say what is
-    off.
+    `rise` has a row per token and a column per multiplier z; `bend` is None if it is zero. The
+    slopes at the minimum say what is off.
     """
 
     base: float
@@ -175,8 +218,8 @@ class Program:
 class Solution:
     """Multipliers, their prices, and the dual there: a bound on the utility of any pool flows.
 
-    By row of the stack: amount in, amount out, and `surplus`, a lower bound of a pool's contribution. `slack` is the largest
-    imbalance left, per unit of scale.
+    By row of the stack: amount in, amount out, and `surplus`, a lower bound of a pool's
+    contribution. `slack` is the largest imbalance left, per unit of scale.
     """
 
     multipliers: FloatArray
@@ -190,17 +233,31 @@ class Solution:
     def moved(self, stack: CurveStack) -> FloatArray:
         """Change of each token by all flows."""
         size = len(self.prices)
-        into, out_of = np.bincount(stack.target, self.paid, size), np.bincount(stack.source, self.taken, size)
+        into, out_of = (
+            np.bincount(stack.target, self.paid, size),
+            np.bincount(stack.source, self.taken, size),
+        )
         return np.asarray(into - out_of)
 
 
-def solve_dual(program: Program, stack: CurveStack, near: Solution | None = None, below: float = -np.inf) -> Solution:
-    """Return the minimum of the dual, from the multipliers of an earlier solution if they fit, else from zero.
+def solve_dual(
+    program: Program, stack: CurveStack, near: Solution | None = None, below: float = -np.inf
+) -> Solution:
+    """Return the minimum of the dual, from the multipliers of an earlier solution if they fit, else
+    from zero.
 
-    Newton steps, each to the minimum of the local quadratic within the box, shortened if pools begin to respond on the way. Ends
-    early once the bound is below the required value `below`.
+    Newton steps, each to the minimum of the local quadratic within the box, shortened if pools
+    begin to respond on the way. Ends early once the bound is below the required value `below`.
     """
-    parts = program.rise, program.cost, program.bend, program.low, program.high, stack.first, None if near is None else near.multipliers
+    parts = (
+        program.rise,
+        program.cost,
+        program.bend,
+        program.low,
+        program.high,
+        stack.first,
+        None if near is None else near.multipliers,
+    )
     asked = (program.base, below, *(None if part is None else part.tobytes() for part in parts))
     if asked not in stack.known:
         stack.known[asked] = _solved(program, stack, near, below)
@@ -209,14 +266,20 @@ def solve_dual(program: Program, stack: CurveStack, near: Solution | None = None
 
 
 def _solved(program: Program, stack: CurveStack, near: Solution | None, below: float) -> Solution:
-    begin = near.multipliers if near is not None and len(near.multipliers) == len(program.low) else np.zeros(len(program.low))
+    begin = (
+        near.multipliers
+        if near is not None and len(near.multipliers) == len(program.low)
+        else np.zeros(len(program.low))
+    )
     here = _Point(program, stack, np.clip(begin, program.low, program.high))
     felt, sides = np.zeros(len(stack)), list[int]()
     for _ in range(STEPS):
         if here.slack(program) <= BALANCED or program.base + here.value < below:
             break
         curvature = here.curvature(program, stack, felt)
-        step, sides = box_minimum(curvature, here.slope, program.low - here.z, program.high - here.z, sides)
+        step, sides = box_minimum(
+            curvature, here.slope, program.low - here.z, program.high - here.z, sides
+        )
         there = _search(program, stack, here, step)
         if there is None:
             break
@@ -232,7 +295,9 @@ def _polished(program: Program, stack: CurveStack, here: _Point, sides: list[int
         if not EXACT < slack <= BALANCED:
             break
         curvature = here.curvature(program, stack, np.zeros(len(stack)))
-        step, sides = box_minimum(curvature, here.slope, program.low - here.z, program.high - here.z, sides)
+        step, sides = box_minimum(
+            curvature, here.slope, program.low - here.z, program.high - here.z, sides
+        )
         there = _Point(program, stack, _within(program, here.z + step))
         if there.slack(program) > slack / 2:
             break
@@ -241,12 +306,16 @@ def _polished(program: Program, stack: CurveStack, here: _Point, sides: list[int
 
 
 def evaluate_dual(program: Program, stack: CurveStack, multipliers: FloatArray) -> Solution:
-    """Return the dual at these multipliers, which bounds the utility of flows as its minimum does, only less tightly."""
+    """Return the dual at these multipliers, which bounds the utility of flows as its minimum does,
+    only less tightly.
+    """
     return _Point(program, stack, multipliers).solution(program)
 
 
 class PoolResponses:
-    """Responses of every row of a stack to prices, given as their distance from one, so that prices near one keep their digits."""
+    """Responses of every row of a stack to prices, given as their distance from one, so that prices
+    near one keep their digits.
+    """
 
     __slots__ = ("asked", "depth", "into", "paid", "priced", "root", "surplus", "taken")
 
@@ -279,14 +348,31 @@ class _Point(PoolResponses):
         self.above = above = matvec(program.rise, z)
         super().__init__(stack, above)
         paid = np.where(self.priced, self.paid, 0.0)
-        into, out_of = np.bincount(stack.target, paid, len(above)), np.bincount(stack.source, self.taken, len(above))
+        into, out_of = (
+            np.bincount(stack.target, paid, len(above)),
+            np.bincount(stack.source, self.taken, len(above)),
+        )
         moved = np.asarray(into - out_of, dtype=np.float64)
-        self.value = dot(program.cost, z) + (0.0 if bent is None else 0.5 * dot(bent, z)) + fsum_array(self.surplus)
-        self.slope = (program.cost if bent is None else program.cost + bent) + matvec(program.rise.T, moved)
+        self.value = (
+            dot(program.cost, z)
+            + (0.0 if bent is None else 0.5 * dot(bent, z))
+            + fsum_array(self.surplus)
+        )
+        self.slope = (program.cost if bent is None else program.cost + bent) + matvec(
+            program.rise.T, moved
+        )
 
     def solution(self, program: Program) -> Solution:
         """Return the solution at this point."""
-        return Solution(self.z, 1 + self.above, program.base + self.value, self.slack(program), self.taken, self.paid, self.surplus)
+        return Solution(
+            self.z,
+            1 + self.above,
+            program.base + self.value,
+            self.slack(program),
+            self.taken,
+            self.paid,
+            self.surplus,
+        )
 
     def slack(self, program: Program) -> float:
         """Largest slope that a multiplier within its range could still follow down."""
@@ -298,7 +384,10 @@ class _Point(PoolResponses):
         `felt` is the observed steepness of each pool along the last steps, if steeper than here.
         """
         root = self.root
-        steep = np.maximum(self.depth / (2 * stack.keep * stack.keep * root * root * root), felt) / self.into
+        steep = (
+            np.maximum(self.depth / (2 * stack.keep * stack.keep * root * root * root), felt)
+            / self.into
+        )
         live = steep > 0
         weight = np.where(self.priced[live], 1 + self.asked[live], 0.0)
         rows = program.rise[stack.source[live]] - weight[:, None] * program.rise[stack.target[live]]
@@ -306,7 +395,9 @@ class _Point(PoolResponses):
         return found if program.bend is None else found + program.bend
 
     def bend_to(self, other: _Point) -> FloatArray:
-        """Return the decrease of each pool's input per unit of rate, between this point and another."""
+        """Return the decrease of each pool's input per unit of rate, between this point and
+        another.
+        """
         gap = other.asked - self.asked
         with np.errstate(divide="ignore", invalid="ignore"):
             found = (self.taken - other.taken) / gap
@@ -320,11 +411,13 @@ def _within(program: Program, z: FloatArray) -> FloatArray:
 
 
 def _search(program: Program, stack: CurveStack, here: _Point, step: FloatArray) -> _Point | None:
-    """Return the lowest point found along a step: its whole length unless it overshoots, else near the turn of the slope.
+    """Return the lowest point found along a step: its whole length unless it overshoots, else near
+    the turn of the slope.
 
-    It goes beyond the step while nothing bends. Between a point before and one after the turn the next try is at the intersection
-    of their tangents, which finds corners, or alternately where the line through their slopes is zero, which finds smooth valleys.
-    None if the step does not descend.
+    It goes beyond the step while nothing bends. Between a point before and one after the turn the
+    next try is at the intersection of their tangents, which finds corners, or alternately where the
+    line through their slopes is zero, which finds smooth valleys. None if the step does not
+    descend.
     """
     begin = dot(here.slope, step)
     noise = NOISE * (abs(here.value) + 1)
@@ -334,14 +427,25 @@ def _search(program: Program, stack: CurveStack, here: _Point, step: FloatArray)
     near, near_value, near_slope, far, far_value, far_slope = 0.0, here.value, begin, 0.0, 0.0, 0.0
     length, best = 1.0, None
     for number in range(TRIES):
-        there = _Point(program, stack, _within(program, np.minimum(np.maximum(here.z + length * step, program.low), program.high)))
+        there = _Point(
+            program,
+            stack,
+            _within(
+                program, np.minimum(np.maximum(here.z + length * step, program.low), program.high)
+            ),
+        )
         ahead = dot(there.slope, step)
         if there.value <= here.value + noise and (best is None or there.value < best.value):
             best = there
             if abs(ahead) <= ENOUGH * -begin:
                 break
         if far <= 0 and ahead <= STRAIGHT * begin and best is there:
-            near, near_value, near_slope, length = length, there.value, ahead, 2 * length  # the ridge, not curvature, ended the step
+            near, near_value, near_slope, length = (
+                length,
+                there.value,
+                ahead,
+                2 * length,
+            )  # the ridge, not curvature, ended the step
             continue
         if ahead <= 0:
             if far <= 0:

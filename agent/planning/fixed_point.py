@@ -1,4 +1,6 @@
-"""Fixed-point iteration between the continuous core and exact integers, until their ends agree within every limit."""
+"""Fixed-point iteration between the continuous core and exact integers, until their ends agree
+within every limit.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ from agent.units import BPS, Value, floor_int
 ROUNDS = 20
 """Most iterations; two are usual, and each newly binding limit takes one more."""
 SETTLED = 5e-8
-"""Utility of a change in pool outputs beyond the core's count, per unit of scale, at which the iteration ends."""
+"""Utility of a change in pool outputs beyond the core's count, per unit of scale, at which the
+iteration ends."""
 LEAST_PRICE = 1e-6
-"""Least price of a unit: with a limits.plan_cost of zero nothing may cost anything, and the iteration still ends."""
+"""Least price of a unit: with a limits.plan_cost of zero nothing may cost anything, and the
+iteration still ends."""
 SLACK = Fraction(10**7 - 1, 10**7)
 """Taken off a turnover that has to shrink, so that it does not end above its limit again."""
 WORTH_A_ROUTE = 1e-6
@@ -34,7 +38,8 @@ WORTH_A_ROUTE = 1e-6
 FULL = 1 - 1e-6
 """Fraction of a pool's capacity from which it counts as full."""
 USED_UP = 1 - 1e-4
-"""Part of the limit of turnover from which on it is what bounds a plan: within bands flows end a little below it."""
+"""Part of the limit of turnover from which on it is what bounds a plan: within bands flows end a
+little below it."""
 DUST = "less than limits.min_trade"
 HAIR = Fraction(1, 100_000)
 """Fraction of the portfolio (a tenth of a basis point) below which value blocked by a pool's floor
@@ -50,10 +55,11 @@ UNMOVED = 1e-8
 class FixedPoint:
     """Result of the iteration: legs, and everything left out with its reason.
 
-    `unmoved` has the reason why a token does not move, by position. `dropped` pools are not used; `unfair` are those dropped for
-    their floors, `banned` the edges (pool, source) that only chains of too many legs used. `part` is the used fraction of the
-    turnover limit, `bounded` is true if that limit binds, and `held_back` if more would be sold than the step has approved.
-    `course` is set if pools pay more than the reference.
+    `unmoved` has the reason why a token does not move, by position. `dropped` pools are not used;
+    `unfair` are those dropped for their floors, `banned` the edges (pool, source) that only chains
+    of too many legs used. `part` is the used fraction of the turnover limit, `bounded` is true if
+    that limit binds, and `held_back` if more would be sold than the step has approved. `course` is
+    set if pools pay more than the reference.
     """
 
     draft: PlanDraft
@@ -75,12 +81,16 @@ def find_fixed_point(
     dropped: Mapping[str, str],
     unmoved: Mapping[int, str] | None = None,
 ) -> FixedPoint:
-    """Iterate to a plan for `objective`. `budget` bounds turnover; tokens that move less than `min_trade` or are in `unmoved` stay put.
+    """Iterate to a plan for `objective`. `budget` bounds turnover; tokens that move less than
+    `min_trade` or are in `unmoved` stay put.
 
-    `dropped` are pools not to use, with the reason. Raises Refused if no iteration keeps to the limits.
+    `dropped` are pools not to use, with the reason. Raises Refused if no iteration keeps to the
+    limits.
     """
     start = FixedPoint(PlanDraft(), dropped=dict(dropped), unmoved=dict(unmoved or {}))
-    rounds = _FixedPointIteration(market, objective, budget, min_trade, start, np.zeros(len(objective.held)))
+    rounds = _FixedPointIteration(
+        market, objective, budget, min_trade, start, np.zeros(len(objective.held))
+    )
     spent = 0
     while spent < ROUNDS + len(rounds.state.unfair) and not rounds.go():
         spent += 1
@@ -93,8 +103,14 @@ def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
     """Return the refusal for a failed iteration, which names the limits that are on."""
     raised = [] if budget is None else ["raise limits.turnover or limits.daily_turnover"]
     lowered = [] if min_trade is None else ["lower limits.min_trade"]
-    limits = [*("its limit of turnover" for _ in raised), *("limits.min_trade" for _ in lowered)] or ["the floors of its legs"]
-    remedy = " or ".join((*raised, *lowered)) or "wait for the next cycle, or remove tokens whose base unit is of high value"
+    limits = [
+        *("its limit of turnover" for _ in raised),
+        *("limits.min_trade" for _ in lowered),
+    ] or ["the floors of its legs"]
+    remedy = (
+        " or ".join((*raised, *lowered))
+        or "wait for the next cycle, or remove tokens whose base unit is of high value"
+    )
     return Refused(f"no plan was found that keeps to {' and '.join(limits)}", remedy=remedy)
 
 
@@ -102,8 +118,9 @@ def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
 class _FixedPointIteration:
     """State of the iteration.
 
-    `extra` is the pools' output in the last iteration beyond the core's count. `pruned` is true once every used pool is worth its
-    gas. `near` is the last solution; `kept` is the settled result within all limits, or the best one so far.
+    `extra` is the pools' output in the last iteration beyond the core's count. `pruned` is true
+    once every used pool is worth its gas. `near` is the last solution; `kept` is the settled result
+    within all limits, or the best one so far.
     """
 
     market: PoolGraph
@@ -119,22 +136,35 @@ class _FixedPointIteration:
     def go(self) -> bool:
         """Run one iteration; return True when nothing changes any more.
 
-        One token alone trades with nothing: that needs no solve, and its dual, free in all prices, has no unique answer.
+        One token alone trades with nothing: that needs no solve, and its dual, free in all prices,
+        has no unique answer.
         """
         state = self.state
-        if len({self.market.problem.position[node.address] for node in self.market.problem.assets} - state.unmoved.keys()) < 2:
+        if (
+            len(
+                {self.market.problem.position[node.address] for node in self.market.problem.assets}
+                - state.unmoved.keys()
+            )
+            < 2
+        ):
             state.draft, state.bounded, state.held_back = PlanDraft(), False, False
             self.kept = state
             return True
         unmoved = {token: float(self.objective.held[token]) for token in state.unmoved}
         search = self.objective.search(
-            self.market.scale, self.extra, unmoved, None if self.budget is None else float(self.budget * state.part)
+            self.market.scale,
+            self.extra,
+            unmoved,
+            None if self.budget is None else float(self.budget * state.part),
         )
         rows = self.market.rows(state.dropped, state.banned)
         if self.market.has_gains and not self.pruned:
             state.token_order, self.near = order_tokens(self.market, rows, search), None
         if state.token_order is not None:
-            rows, search = state.token_order.rows(self.market.real, rows), state.token_order.search(search)
+            rows, search = (
+                state.token_order.rows(self.market.real, rows),
+                state.token_order.search(search),
+            )
         choice = self._chosen(search, rows)
         routes = None if choice is None else self._routed(choice)
         return choice is not None and routes is not None and self._drafted(choice, routes)
@@ -148,7 +178,10 @@ class _FixedPointIteration:
         if not self.pruned:
             stack = market.real.rows(rows)
             self.near = search.solve(stack, self.near)
-            state.bounded = search.budget is not None and search.turnover(stack, self.near) > search.budget * USED_UP
+            state.bounded = (
+                search.budget is not None
+                and search.turnover(stack, self.near) > search.budget * USED_UP
+            )
             if self._set_still(self.near.moved(stack), least):
                 return None
         chooser = PoolSelector(market, search.solve, 0.0 if self.pruned else least, self._legs)
@@ -156,7 +189,10 @@ class _FixedPointIteration:
         state.dropped |= choice.dropped
         stack = market.real.rows(choice.rows)
         self.pruned, self.near = True, choice.solution
-        state.held_back = any(market.problem.nodes[token].cap_raw is not None for token in search.pressed(choice.solution))
+        state.held_back = any(
+            market.problem.nodes[token].cap_raw is not None
+            for token in search.pressed(choice.solution)
+        )
         if self._set_still(choice.solution.moved(stack), least):
             self.pruned = False
             return None
@@ -167,18 +203,30 @@ class _FixedPointIteration:
         fixed.
         """
         unmoved = self.state.unmoved
-        small = [(abs(move), token) for token, move in enumerate(moves.tolist()) if UNMOVED < abs(move) < least and token not in unmoved]
+        small = [
+            (abs(move), token)
+            for token, move in enumerate(moves.tolist())
+            if UNMOVED < abs(move) < least and token not in unmoved
+        ]
         if small:
             unmoved[min(small)[1]] = DUST
         return bool(small)
 
     def _routes(self, choice: PoolSelection) -> FlowPaths:
-        """Decompose flows into routes. Hubs, and tokens with a goal of zero, keep nothing of what reaches them."""
+        """Decompose flows into routes. Hubs, and tokens with a goal of zero, keep nothing of what
+        reaches them.
+        """
         moves = choice.solution.moved(self.market.real.rows(choice.rows))
-        sold_tokens = frozenset(np.flatnonzero((moves < -UNMOVED) & (self.objective.held > 0)).tolist())
-        bought_tokens = frozenset(np.flatnonzero((moves > UNMOVED) & (self.objective.high > 0)).tolist())
+        sold_tokens = frozenset(
+            np.flatnonzero((moves < -UNMOVED) & (self.objective.held > 0)).tolist()
+        )
+        bought_tokens = frozenset(
+            np.flatnonzero((moves > UNMOVED) & (self.objective.high > 0)).tolist()
+        )
         order = (
-            np.argsort(choice.solution.prices, kind="stable").tolist() if self.state.token_order is None else self.state.token_order.order
+            np.argsort(choice.solution.prices, kind="stable").tolist()
+            if self.state.token_order is None
+            else self.state.token_order.order
         )
         return decompose_flows(choice.flows, order, sold_tokens, bought_tokens)
 
@@ -187,30 +235,47 @@ class _FixedPointIteration:
         return legs_by_edge(self._routes(choice))
 
     def _routed(self, choice: PoolSelection) -> FlowPaths | None:
-        """Return flows as routes; None if a chain has too many legs, after banning one of its edges."""
+        """Return flows as routes; None if a chain has too many legs, after banning one of its
+        edges.
+        """
         state, routes = self.state, self._routes(choice)
         long = [path for path in routes.cut if path.taken > WORTH_A_ROUTE]
         if not long:
             return routes
         state.banned |= {_narrowest(path) for path in long}
-        state.dropped = {pool: why for pool, why in state.dropped.items() if pool not in choice.dropped}
+        state.dropped = {
+            pool: why for pool, why in state.dropped.items() if pool not in choice.dropped
+        }
         self.pruned = False
         return None
 
     def _worth(self, draft: PlanDraft) -> float:
         """Return the utility of a draft less its gas, in units of the scale."""
         problem, scale = self.market.problem, self.market.scale
-        ends = self.objective.held + np.array([float(draft.delta.get(node.address, 0) * node.price) for node in problem.nodes])
-        return self.objective.worth(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
+        ends = self.objective.held + np.array(
+            [float(draft.delta.get(node.address, 0) * node.price) for node in problem.nodes]
+        )
+        return (
+            self.objective.worth(scale, {}).of(ends / scale)
+            - float(draft.cost(problem).gas) / scale
+        )
 
     def _drafted(self, choice: PoolSelection, routes: FlowPaths) -> bool:
-        """Run the routes in integers; True if the result matches the core's count, within all limits."""
+        """Run the routes in integers; True if the result matches the core's count, within all
+        limits.
+        """
         market, state = self.market, self.state
         state.draft = run_routes(market.problem, to_routes(market, routes), self._worth)
-        state.draft.full |= {flow.pool_edge.pool for flow in choice.flows if flow.taken >= FULL * flow.pool_edge.offer.real.capacity}
+        state.draft.full |= {
+            flow.pool_edge.pool
+            for flow in choice.flows
+            if flow.taken >= FULL * flow.pool_edge.offer.real.capacity
+        }
         given = _given(market, state.draft, choice.solution.moved(market.real.rows(choice.rows)))
         coarse = max(float(node.price) / market.scale for node in market.problem.nodes)
-        settled = float(np.abs(given - self.extra).max(initial=0.0)) <= max(SETTLED / max(self.objective.price, LEAST_PRICE), 2 * coarse)
+        settled = float(np.abs(given - self.extra).max(initial=0.0)) <= max(
+            SETTLED / max(self.objective.price, LEAST_PRICE), 2 * coarse
+        )
         self.extra = given
         if _broken(market, state, self.budget, self.min_trade, settled):
             return False
@@ -220,9 +285,14 @@ class _FixedPointIteration:
 
 
 def legs_by_edge(routes: FlowPaths) -> Mapping[tuple[str, int], int]:
-    """Return the number of legs through each edge (pool, source) after merging, routes that are too long included."""
+    """Return the number of legs through each edge (pool, source) after merging, routes that are too
+    long included.
+    """
     return merged_leg_counts(
-        [[(flow.pool_edge.pool, flow.pool_edge.source) for flow in path.flows] for path in (*routes.paths, *routes.cut)]
+        [
+            [(flow.pool_edge.pool, flow.pool_edge.source) for flow in path.flows]
+            for path in (*routes.paths, *routes.cut)
+        ]
     )
 
 
@@ -237,8 +307,12 @@ def to_routes(market: PoolGraph, routes: FlowPaths) -> list[Route]:
     nodes = market.problem.nodes
     result = []
     for path in routes.paths:
-        amount_raw = floor_int(Fraction(path.taken) * Fraction(market.scale) / nodes[path.source].price)
-        hops = tuple((flow.pool_edge.pool, nodes[flow.pool_edge.source].address) for flow in path.flows)
+        amount_raw = floor_int(
+            Fraction(path.taken) * Fraction(market.scale) / nodes[path.source].price
+        )
+        hops = tuple(
+            (flow.pool_edge.pool, nodes[flow.pool_edge.source].address) for flow in path.flows
+        )
         result.append(Route(hops, amount_raw))
     return _to_the_last(market.problem, result)
 
@@ -248,19 +322,32 @@ def _to_the_last(problem: Problem, routes: list[Route]) -> list[Route]:
     last = {route.hops[0][1]: number for number, route in enumerate(routes)}
     for token in problem.leaving & last.keys():
         own = [route for route in routes if route.hops[0][1] == token]
-        rest = problem.nodes[problem.position[token]].spendable_raw - sum(route.amount_raw for route in own)
+        rest = problem.nodes[problem.position[token]].spendable_raw - sum(
+            route.amount_raw for route in own
+        )
         if 0 < rest <= len(own):
-            routes[last[token]] = replace(routes[last[token]], amount_raw=routes[last[token]].amount_raw + rest)
+            routes[last[token]] = replace(
+                routes[last[token]], amount_raw=routes[last[token]].amount_raw + rest
+            )
     return routes
 
 
 def _given(market: PoolGraph, draft: PlanDraft, moves: FloatArray) -> FloatArray:
     """Return each token's exact change beyond the counted flows, in units of the scale."""
-    found = [float(draft.delta.get(node.address, 0) * node.price) / market.scale for node in market.problem.nodes]
+    found = [
+        float(draft.delta.get(node.address, 0) * node.price) / market.scale
+        for node in market.problem.nodes
+    ]
     return np.array(found) - moves
 
 
-def _broken(market: PoolGraph, state: FixedPoint, budget: Value | None, min_trade: Value | None, settled: bool) -> bool:
+def _broken(
+    market: PoolGraph,
+    state: FixedPoint,
+    budget: Value | None,
+    min_trade: Value | None,
+    settled: bool,
+) -> bool:
     """Return True if a draft breaks a limit, and record in `state` what to exclude.
 
     The limits: turnover (reduced only once the iteration has settled), a token that moves less than
@@ -268,8 +355,17 @@ def _broken(market: PoolGraph, state: FixedPoint, budget: Value | None, min_trad
     """
     problem, draft, broken = market.problem, state.draft, False
     for pool, why in draft.barred.items():
-        traded = sum((leg.amount_in_raw * problem.price(leg.token_in) for leg in draft.legs if leg.pool == pool), Fraction(0))
-        if pool not in state.dropped and draft.unfair[pool] > max(HAIR * problem.total, UNFAIR * traded):
+        traded = sum(
+            (
+                leg.amount_in_raw * problem.price(leg.token_in)
+                for leg in draft.legs
+                if leg.pool == pool
+            ),
+            Fraction(0),
+        )
+        if pool not in state.dropped and draft.unfair[pool] > max(
+            HAIR * problem.total, UNFAIR * traded
+        ):
             state.dropped[pool], broken = why, True
             state.unfair.add(pool)
     turnover = draft.turnover(problem)
@@ -285,25 +381,34 @@ def _broken(market: PoolGraph, state: FixedPoint, budget: Value | None, min_trad
     return broken
 
 
-# --- An exit's whole amount, tried in exact integers before an unsold remainder of the solve is accepted.
-# The solve weighs the last unit against its cost; an exit is judged as a whole. If all of a token can be sold within impact bounds,
+# --- An exit's whole amount, tried in exact integers before an unsold remainder of the solve is
+# accepted.
+# The solve weighs the last unit against its cost; an exit is judged as a whole. If all of a token
+# can be sold within impact bounds,
 # floors and plan_cost, it is, whatever the last unit brings.
 
 
 ANY_PRICE = 0.9
-"""Range of the dual price of the token sold: any proceeds are accepted, within impact bounds and floors."""
+"""Range of the dual price of the token sold: any proceeds are accepted, within impact bounds and
+floors."""
 SOLD = 1 - 1e-7
 """Fraction of a token above which a solve sells all of it."""
 TRIES = 4
 """Most times that it is tried anew without pools that pay less than their floor."""
 
 
-def sell_exits_whole(market: PoolGraph, settled: FixedPoint, into: int, min_trade: Value | None) -> FixedPoint:
+def sell_exits_whole(
+    market: PoolGraph, settled: FixedPoint, into: int, min_trade: Value | None
+) -> FixedPoint:
     """Replace the legs by legs that sell leaving tokens whole, if these keep all limits. Tokens in
     `unmoved`, and those worth less than `min_trade`, stay.
     """
     problem = market.problem
-    exiting = [i for i in range(len(problem.nodes)) if i != into and _may_go(problem, settled, i, min_trade or Fraction(0))]
+    exiting = [
+        i
+        for i in range(len(problem.nodes))
+        if i != into and _may_go(problem, settled, i, min_trade or Fraction(0))
+    ]
     if all(_left(problem, settled.draft, i) == 0 for i in exiting):
         return settled
     free = replace(market, real=market.counted)  # no cycles if no pool pays more than the reference
@@ -317,8 +422,14 @@ def sell_exits_whole(market: PoolGraph, settled: FixedPoint, into: int, min_trad
     whole = bool(sold) and all(_left(problem, draft, i) == 0 for i in sold)
     less = any(_left(problem, settled.draft, i) > 0 for i in sold)
     none = all(problem.nodes[i].address not in settled.draft.sold for i in exiting if i not in sold)
-    cheap = limit_bps is None or draft.cost(problem).total * BPS <= limit_bps * draft.turnover(problem)
-    return replace(settled, draft=draft, token_order=None, bounded=False) if whole and less and none and cheap else settled
+    cheap = limit_bps is None or draft.cost(problem).total * BPS <= limit_bps * draft.turnover(
+        problem
+    )
+    return (
+        replace(settled, draft=draft, token_order=None, bounded=False)
+        if whole and less and none and cheap
+        else settled
+    )
 
 
 def _may_go(problem: Problem, settled: FixedPoint, token: int, least: Value) -> bool:
@@ -334,14 +445,21 @@ def _left(problem: Problem, draft: PlanDraft, token: int) -> int:
     return node.spendable_raw + draft.delta.get(node.address, 0)
 
 
-def _drafted(market: PoolGraph, exiting: list[int], into: int, dropped: dict[str, str]) -> tuple[PlanDraft, list[int]]:
+def _drafted(
+    market: PoolGraph, exiting: list[int], into: int, dropped: dict[str, str]
+) -> tuple[PlanDraft, list[int]]:
     """Return the best legs that sell whole those of these tokens that pools take whole, net of gas;
     and these tokens.
     """
     nodes, rows = market.problem.nodes, market.rows(dropped)
     stack, sold = market.real.rows(rows), list(exiting)
     while sold:
-        start = np.array([float(node.spendable_raw * node.price) / market.scale if i in sold else 0.0 for i, node in enumerate(nodes)])
+        start = np.array(
+            [
+                float(node.spendable_raw * node.price) / market.scale if i in sold else 0.0
+                for i, node in enumerate(nodes)
+            ]
+        )
         program = sell_program(start, {i: 0.0 for i in range(len(nodes)) if i != into}, ANY_PRICE)
         full = solve_dual(program, stack)
         moved = full.moved(stack)
@@ -356,11 +474,24 @@ def _drafted(market: PoolGraph, exiting: list[int], into: int, dropped: dict[str
         """Return the best flows, with bound −∞ if they leave a part unsold."""
         found = solve_dual(program, part, near)
         gone = found.moved(part)
-        return found if all(-gone[i] >= SOLD * start[i] for i in sold) else replace(found, bound=-np.inf)
+        return (
+            found
+            if all(-gone[i] >= SOLD * start[i] for i in sold)
+            else replace(found, bound=-np.inf)
+        )
 
     def routes(choice: PoolSelection) -> FlowPaths:
         order = np.argsort(choice.solution.prices, kind="stable").tolist()
         return decompose_flows(choice.flows, order, frozenset(sold), frozenset({into}))
 
-    chosen = PoolSelector(market, solve_flows, 0.0, lambda choice: legs_by_edge(routes(choice))).best(rows, full)
-    return run_routes(market.problem, to_routes(market, routes(chosen)), lambda made: float(made.turnover(market.problem))), sold
+    chosen = PoolSelector(
+        market, solve_flows, 0.0, lambda choice: legs_by_edge(routes(choice))
+    ).best(rows, full)
+    return (
+        run_routes(
+            market.problem,
+            to_routes(market, routes(chosen)),
+            lambda made: float(made.turnover(market.problem)),
+        ),
+        sold,
+    )

@@ -1,8 +1,10 @@
-"""Gas model of a plan's transaction, with measured constants, so that gas is spent only where it pays.
+"""Gas model of a plan's transaction, with measured constants, so that gas is spent only where it
+pays.
 
-Storage follows EIP-2929, EIP-2200 and EIP-3529, since it is most of the cost: the first touch of a token or a balance in a
-transaction, the first write of a slot that was zero, and refunds for slots that become zero again. Code cost was measured on the
-embedded chain with plain ERC-20 tokens; the constants are at the upper end of the measurements.
+Storage follows EIP-2929, EIP-2200 and EIP-3529, since it is most of the cost: the first touch of a
+token or a balance in a transaction, the first write of a slot that was zero, and refunds for slots
+that become zero again. Code cost was measured on the embedded chain with plain ERC-20 tokens; the
+constants are at the upper end of the measurements.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from agent.model import Leg, LegFunding, Pool, Snapshot, StepInput
 from agent.policy import native_coin
 from agent.units import NATIVE, Value
 
-# --- Payment of legs in the wrapped native coin: from its balance, by native coin sent, or both; and unwrapping for gas.
+# --- Payment of legs in the wrapped native coin: from its balance, by native coin sent, or both;
+# and unwrapping for gas.
 
 
 NATIVE_VENUE = "wrapped_native"
@@ -26,8 +29,9 @@ NATIVE_VENUE = "wrapped_native"
 class WrappedNative:
     """The wrapped native coin as an asset, in wei of either form.
 
-    `wrapped_raw` is its balance, of which legs may take `approved_raw` where the step has approved just so much; `free_wei`
-    is native coin that may be wrapped; `refill_raw` is unwrapped for gas; with `counts` the native coin is part of the asset.
+    `wrapped_raw` is its balance, of which legs may take `approved_raw` where the step has approved
+    just so much; `free_wei` is native coin that may be wrapped; `refill_raw` is unwrapped for gas;
+    with `counts` the native coin is part of the asset.
     """
 
     token: str
@@ -43,7 +47,9 @@ class WrappedNative:
         approved.
         """
         if not self.counts:
-            return None if self.approved_raw is None else max(0, self.approved_raw - self.refill_raw)
+            return (
+                None if self.approved_raw is None else max(0, self.approved_raw - self.refill_raw)
+            )
         most_raw = self.wrapped_raw - self.refill_raw + self.free_wei
         if self.approved_raw is None:
             return max(0, most_raw)
@@ -58,20 +64,35 @@ def wrapped_native_of(step: StepInput) -> WrappedNative | None:
     token = asset.token.address
     balance = next((holding.raw for holding in step.snapshot.holdings if holding.token == token), 0)
     refill_raw = min(native_coin.refill_raw(step), native_coin.wrapped_raw(step))
-    return WrappedNative(token, balance, dict(step.spend_caps).get(token), native_coin.free_wei(step), refill_raw, asset.native)
+    return WrappedNative(
+        token,
+        balance,
+        dict(step.spend_caps).get(token),
+        native_coin.free_wei(step),
+        refill_raw,
+        asset.native,
+    )
 
 
 def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[Leg, ...]:
-    """Return the legs with wraps and unwraps for their payment; the trades stay the same, to the wei.
+    """Return the legs with wraps and unwraps for their payment; the trades stay the same, to the
+    wei.
 
-    Wrapped coin pays if it suffices. If native coin alone does, each leg that sells begins with its own wrap and no approval is
-    needed. Otherwise the missing amount is wrapped to the wallet first. The gas refill comes last: the whole output of a chain that
-    buys the coin if that is enough, since it needs no approval, else the exact amount from the wallet.
+    Wrapped coin pays if it suffices. If native coin alone does, each leg that sells begins with its
+    own wrap and no approval is needed. Otherwise the missing amount is wrapped to the wallet first.
+    The gas refill comes last: the whole output of a chain that buys the coin if that is enough,
+    since it needs no approval, else the exact amount from the wallet.
     """
     if coin is None or not legs:
         return tuple(legs)
-    sold = sum(leg.amount_in_raw for leg in legs if leg.token_in == coin.token and leg.source is LegFunding.WALLET)
-    most_raw = coin.wrapped_raw if coin.approved_raw is None else min(coin.wrapped_raw, coin.approved_raw)
+    sold = sum(
+        leg.amount_in_raw
+        for leg in legs
+        if leg.token_in == coin.token and leg.source is LegFunding.WALLET
+    )
+    most_raw = (
+        coin.wrapped_raw if coin.approved_raw is None else min(coin.wrapped_raw, coin.approved_raw)
+    )
     if coin.refill_raw and coin.counts and (chain := _bought(coin, legs)) is not None:
         return _refilled_from(legs, chain)
     refill = (unwrap(coin.token, coin.refill_raw),) if coin.refill_raw else ()
@@ -89,13 +110,30 @@ def wrap(token: str, raw: int, sink: LegFunding) -> Leg:
     return Leg(token, NATIVE_VENUE, NATIVE, token, 0, raw, raw, raw, 0, 0, LegFunding.WALLET, sink)
 
 
-def unwrap(token: str, raw: int, source: LegFunding = LegFunding.WALLET, min_raw: int | None = None) -> Leg:
+def unwrap(
+    token: str, raw: int, source: LegFunding = LegFunding.WALLET, min_raw: int | None = None
+) -> Leg:
     """Wrapped coin as native coin of the wallet, one for one."""
-    return Leg(token, NATIVE_VENUE, token, NATIVE, 0, raw, raw, raw if min_raw is None else min_raw, 0, 0, source, LegFunding.WALLET)
+    return Leg(
+        token,
+        NATIVE_VENUE,
+        token,
+        NATIVE,
+        0,
+        raw,
+        raw,
+        raw if min_raw is None else min_raw,
+        0,
+        0,
+        source,
+        LegFunding.WALLET,
+    )
 
 
 def balance_deltas(legs: Sequence[Leg]) -> dict[str, int]:
-    """Return the change of each wallet balance by the legs, base units; native coin before gas under NATIVE."""
+    """Return the change of each wallet balance by the legs, base units; native coin before gas
+    under NATIVE.
+    """
     moved: dict[str, int] = {}
     for leg in legs:
         if leg.source is LegFunding.WALLET:
@@ -108,17 +146,23 @@ def balance_deltas(legs: Sequence[Leg]) -> dict[str, int]:
 def _by_value(coin: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
     if leg.token_in != coin.token or leg.source is not LegFunding.WALLET:
         return (leg,)
-    return wrap(coin.token, leg.amount_in_raw, LegFunding.ROUTER), replace(leg, source=LegFunding.ROUTER)
+    return wrap(coin.token, leg.amount_in_raw, LegFunding.ROUTER), replace(
+        leg, source=LegFunding.ROUTER
+    )
 
 
 def _bought(coin: WrappedNative, legs: Sequence[Leg]) -> int | None:
-    """The leg with the smallest output that refills alone; None if none does, or the coin is sold too."""
+    """The leg with the smallest output that refills alone; None if none does, or the coin is sold
+    too.
+    """
     if any(leg.token_in == coin.token and leg.source is LegFunding.WALLET for leg in legs):
         return None
     enough = [
         (leg.amount_out_raw, number)
         for number, leg in enumerate(legs)
-        if leg.token_out == coin.token and leg.sink is LegFunding.WALLET and leg.min_out_raw >= coin.refill_raw
+        if leg.token_out == coin.token
+        and leg.sink is LegFunding.WALLET
+        and leg.min_out_raw >= coin.refill_raw
     ]
     return min(enough)[1] if enough else None
 
@@ -136,7 +180,8 @@ SLOT_UNITS = 4_900
 FIRST_WRITE_UNITS = 17_100
 """Extra gas of the first write of a slot that was zero: 20,000 instead of 2,900."""
 CLEARED_UNITS = 4_800
-"""Refund of a slot that becomes zero: an allowance that is used up, a balance that is sold to the last unit."""
+"""Refund of a slot that becomes zero: an allowance that is used up, a balance that is sold to the
+last unit."""
 PASSING_UNITS, PASSED_UNITS = 22_100, 19_900
 """A router balance from zero and back within the transaction: its cost, and its refund."""
 REFUNDED = 5
@@ -145,10 +190,12 @@ REFUNDED = 5
 
 @dataclass(frozen=True, slots=True)
 class RouterGas:
-    """Gas of one router: the base transaction, and a watched wallet balance. Pools have that of their swaps.
+    """Gas of one router: the base transaction, and a watched wallet balance. Pools have that of
+    their swaps.
 
-    `direct` is true if a leg may pay the next pool directly that is paid first, and `fed` is what that saves.
-    The rest is for native coin: a swap paid by the value sent, wrapping to the wallet, unwrapping from wallet and router.
+    `direct` is true if a leg may pay the next pool directly that is paid first, and `fed` is what
+    that saves. The rest is for native coin: a swap paid by the value sent, wrapping to the wallet,
+    unwrapping from wallet and router.
     """
 
     name: str
@@ -163,15 +210,21 @@ class RouterGas:
 
 
 ROUTER_GAS = {
-    "swap_router_02": RouterGas("swap_router_02", 24_000, 0, False, 0, 7_700, 18_300, 27_200, 18_300),
-    "rebalancer": RouterGas("rebalancer", 27_000, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300),
+    "swap_router_02": RouterGas(
+        "swap_router_02", 24_000, 0, False, 0, 7_700, 18_300, 27_200, 18_300
+    ),
+    "rebalancer": RouterGas(
+        "rebalancer", 27_000, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300
+    ),
 }
 """Router gas by name of execution.router."""
 
 
 @dataclass(frozen=True, slots=True)
 class GasInputs:
-    """Snapshot inputs of the storage cost: wallet balances and router allowances, base units, and pools."""
+    """Snapshot inputs of the storage cost: wallet balances and router allowances, base units, and
+    pools.
+    """
 
     router: RouterGas = ROUTER_GAS["swap_router_02"]
     balances: Mapping[str, int] = field(default_factory=dict)
@@ -180,7 +233,11 @@ class GasInputs:
 
 
 def leg_gas_units(
-    pool: Pool, ticks_crossed: int, steps: int = 1, router: RouterGas = ROUTER_GAS["swap_router_02"], moved: bool = True
+    pool: Pool,
+    ticks_crossed: int,
+    steps: int = 1,
+    router: RouterGas = ROUTER_GAS["swap_router_02"],
+    moved: bool = True,
 ) -> int:
     """Return the gas units of one swap in `pool` without its tokens; `moved` is true if it writes
     an observation.
@@ -198,7 +255,9 @@ def repeat_leg_gas_units(pool: Pool, router: RouterGas) -> int:
 
 
 def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
-    """Return the gas of a transaction of these legs, given the gas of their swaps; 0 without legs."""
+    """Return the gas of a transaction of these legs, given the gas of their swaps; 0 without
+    legs.
+    """
     if not legs:
         return 0
     router = facts.router
@@ -207,17 +266,27 @@ def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> in
     tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
     moved = balance_deltas(legs)
     units = router.base + swap_units + TOKEN_UNITS * len(tokens)
-    units += 2 * SLOT_UNITS * len(sold) + SLOT_UNITS * len(bought - sold) + router.watched * len(moved)
-    units += FIRST_WRITE_UNITS * sum(facts.balances.get(token, 1) == 0 for token in bought) + _pool_writes(facts, legs)
+    units += (
+        2 * SLOT_UNITS * len(sold) + SLOT_UNITS * len(bought - sold) + router.watched * len(moved)
+    )
+    units += FIRST_WRITE_UNITS * sum(
+        facts.balances.get(token, 1) == 0 for token in bought
+    ) + _pool_writes(facts, legs)
     units -= _warm(facts, legs)
-    refund = CLEARED_UNITS * sum(facts.allowances.get(token, 0) <= _spent(legs, token) for token in sold)
+    refund = CLEARED_UNITS * sum(
+        facts.allowances.get(token, 0) <= _spent(legs, token) for token in sold
+    )
     refund += CLEARED_UNITS * sum(facts.balances.get(token, 0) == -moved[token] for token in sold)
     for number, leg in enumerate(legs):
         if leg.venue == NATIVE_VENUE:
             units += _native_units(router, leg)
         if leg.sink is LegFunding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
             continue
-        spender = next(later for later in legs[number + 1 :] if later.source is LegFunding.ROUTER and later.token_in == leg.token_out)
+        spender = next(
+            later
+            for later in legs[number + 1 :]
+            if later.source is LegFunding.ROUTER and later.token_in == leg.token_out
+        )
         if router.direct and spender.pool in facts.pools and facts.pools[spender.pool].paid_first:
             units -= router.fed
         else:
@@ -226,13 +295,17 @@ def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> in
 
 
 def gas_price_wei(snapshot: Snapshot) -> int:
-    """Wei per unit of gas now: base fee and priority fee, or the node's gas price on chains without EIP-1559."""
+    """Wei per unit of gas now: base fee and priority fee, or the node's gas price on chains without
+    EIP-1559.
+    """
     base = snapshot.head.base_fee_wei
     return snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
 
 
 def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
-    """Value of that much gas in numeraire base units; `native_price` is numeraire base units per wei."""
+    """Value of that much gas in numeraire base units; `native_price` is numeraire base units per
+    wei.
+    """
     return units * wei_per_unit * native_price
 
 
@@ -257,7 +330,11 @@ def _warm(facts: GasInputs, legs: Sequence[Leg]) -> int:
 
 
 def _spent(legs: Sequence[Leg], token: str) -> int:
-    return sum(leg.amount_in_raw for leg in legs if leg.token_in == token and leg.source is LegFunding.WALLET)
+    return sum(
+        leg.amount_in_raw
+        for leg in legs
+        if leg.token_in == token and leg.source is LegFunding.WALLET
+    )
 
 
 def _native_units(router: RouterGas, leg: Leg) -> int:

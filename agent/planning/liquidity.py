@@ -37,7 +37,11 @@ from agent.policy.liquidity.book import (
     open_position_book,
 )
 from agent.policy.liquidity.decide import gas_unit_value, next_adjustment, restrict_to_pools
-from agent.policy.liquidity.targets import book_after_provision, book_after_withdrawal, quote_provision
+from agent.policy.liquidity.targets import (
+    book_after_provision,
+    book_after_withdrawal,
+    quote_provision,
+)
 from agent.reference import reference_prices
 from agent.units import Value, largest_remainder
 
@@ -61,21 +65,45 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
         actions.append(action)
         book = after
     if not actions:
-        why = "; ".join(f"{item.what}: {item.why}" for item in wanted.skipped) or "liquidity is where it should be"
-        verdicts = (Verdict("impermanent_loss", wanted.reason, "a withdrawal that can be made now", False),) if wanted.over else ()
-        raise Refused(f"nothing can be done with liquidity now: {why}", verdicts, "see the reasons; trimtab lp shows every position")
+        why = (
+            "; ".join(f"{item.what}: {item.why}" for item in wanted.skipped)
+            or "liquidity is where it should be"
+        )
+        verdicts = (
+            (
+                Verdict(
+                    "impermanent_loss", wanted.reason, "a withdrawal that can be made now", False
+                ),
+            )
+            if wanted.over
+            else ()
+        )
+        raise Refused(
+            f"nothing can be done with liquidity now: {why}",
+            verdicts,
+            "see the reasons; trimtab lp shows every position",
+        )
     unit = gas_unit_value(step, prices, needed=False)
     found = _plan(
-        step, decision, actions, book, PlanCost(ZERO, ZERO, skew, unit * sum(action.gas_units for action in actions)), wanted.skipped
+        step,
+        decision,
+        actions,
+        book,
+        PlanCost(ZERO, ZERO, skew, unit * sum(action.gas_units for action in actions)),
+        wanted.skipped,
     )
-    return replace(found, cost=replace(found.cost, approvals=unit * approvals.gas_units(step, found)))
+    return replace(
+        found, cost=replace(found.cost, approvals=unit * approvals.gas_units(step, found))
+    )
 
 
 def _action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, PositionBook]:
     """One move with its exact amounts and minimums, and the book after it."""
     match move:
         case WithdrawMove():
-            return _withdraw(book, move), book_after_withdrawal(book, move.one, move.position, move.liquidity)
+            return _withdraw(book, move), book_after_withdrawal(
+                book, move.one, move.position, move.liquidity
+            )
         case CollectMove():
             return _collect(book, move), book.collected(move.one)
         case ProvideMove():
@@ -86,7 +114,9 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
     one, position = move.one, move.position
     pair = isinstance(position, LpV2Position)
     amounts = positions.principal(position, move.liquidity)
-    least = minting.withdrawal_minimums(position, move.liquidity, book.ratio(one), band_bps(book.step.limits) or 0)
+    least = minting.withdrawal_minimums(
+        position, move.liquidity, book.ratio(one), band_bps(book.step.limits) or 0
+    )
     return Withdraw(
         venue=one.venue,
         contract=one.contract,
@@ -141,17 +171,32 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         liquidity=liquidity,
         desired_raw=move.desired,
         amounts_raw=amounts,
-        min_raw=minting.nonzero_minimums(minting.provision_minimums(within, move.desired, ratio, band), amounts),
-        gas_units=minting.V2_ADD_UNITS if within is None else minting.V3_MINT_UNITS if one is None else minting.V3_INCREASE_UNITS,
+        min_raw=minting.nonzero_minimums(
+            minting.provision_minimums(within, move.desired, ratio, band), amounts
+        ),
+        gas_units=(
+            minting.V2_ADD_UNITS
+            if within is None
+            else minting.V3_MINT_UNITS
+            if one is None
+            else minting.V3_INCREASE_UNITS
+        ),
         reason=move.reason,
     )
     return action, after
 
 
 def _plan(
-    step: StepInput, decision: AdjustLiquidity, actions: list[LpAction], after: PositionBook, cost: PlanCost, skipped: Iterable[SkippedItem]
+    step: StepInput,
+    decision: AdjustLiquidity,
+    actions: list[LpAction],
+    after: PositionBook,
+    cost: PlanCost,
+    skipped: Iterable[SkippedItem],
 ) -> Plan:
-    """Predictions after the actions; nothing is exchanged or turned over: they cost gas, and skew where liquidity is overpaid."""
+    """Predictions after the actions; nothing is exchanged or turned over: they cost gas, and skew
+    where liquidity is overpaid.
+    """
     in_positions = positions.look_through([position for _, position in after.pairs], after.prices)
 
     def value(asset: Asset) -> Value:
@@ -165,8 +210,12 @@ def _plan(
         block=step.snapshot.head.number,
         decision=decision,
         legs=(),
-        holdings_after=tuple((asset.token.address, after.held[asset.token.address]) for asset in assets),
-        weights_after_bps=tuple((asset.token.address, bps) for asset, bps in zip(assets, weights, strict=True)),
+        holdings_after=tuple(
+            (asset.token.address, after.held[asset.token.address]) for asset in assets
+        ),
+        weights_after_bps=tuple(
+            (asset.token.address, bps) for asset, bps in zip(assets, weights, strict=True)
+        ),
         cost=cost,
         turnover=ZERO,
         gross_volume=ZERO,
@@ -179,15 +228,21 @@ def _plan(
     )
 
 
-# --- Minimum amounts of a liquidity action, by reference prices and limits alone: never from its plan.
+# --- Minimum amounts of a liquidity action, by reference prices and limits alone: never from its
+# plan.
 
 
 def least_amounts(step: StepInput, action: LpAction) -> Amounts:
-    """Base units of (token0, token1) below which the action must not be signed. Raises Refused if a price or position is unknown."""
+    """Base units of (token0, token1) below which the action must not be signed. Raises Refused if a
+    price or position is unknown.
+    """
     prices = reference_prices(step).by_token
     unknown = [token for token in (action.token0, action.token1) if token not in prices]
     if unknown:
-        raise Refused(f"{action.name}: {unknown[0]} has no reference price", remedy="see status for what has no price")
+        raise Refused(
+            f"{action.name}: {unknown[0]} has no reference price",
+            remedy="see status for what has no price",
+        )
     return least_amounts_in_book(open_position_book(step, prices), action)
 
 
@@ -198,7 +253,10 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
     ratio, limits = book.prices[action.token0] / book.prices[action.token1], book.step.limits
     band = band_bps(limits)
     if band is None:
-        raise Refused("limits.oracle_deviation and limits.slippage are both off: nothing bounds the price of liquidity")
+        raise Refused(
+            "limits.oracle_deviation and limits.slippage are both off: nothing bounds the price of"
+            " liquidity"
+        )
     match action:
         case Withdraw():
             position = next((found for _, found in book.pairs if found.name == action.name), None)
@@ -209,7 +267,10 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
             ticks = action.ticks if action.token_id is None else _ticks(book, action)
             within = None if ticks is None else minting.sqrt_price_range(ticks)
             return minting.provision_minimums(
-                within, action.desired_raw, ratio, minting.widest_band_bps(within, ratio, band, limits.slippage_bps)
+                within,
+                action.desired_raw,
+                ratio,
+                minting.widest_band_bps(within, ratio, band, limits.slippage_bps),
             )
         case Collect():
             return 0, 0

@@ -53,7 +53,9 @@ from agent.units import BPS, NATIVE, PIPS, Value, value_text
 
 
 def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
-    """Return a plan of one leg that unwraps the decision's amount. Raises Refused if a price or balance is missing."""
+    """Return a plan of one leg that unwraps the decision's amount. Raises Refused if a price or
+    balance is missing.
+    """
     token = step.portfolio.wrapped_native
     prices = reference_prices(step).by_token
     if token not in prices:
@@ -61,9 +63,13 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     legs = (unwrap(token, decision.raw),)
     moved = balance_deltas(legs)
     snapshot = step.snapshot
-    holdings = tuple(Holding(held.token, held.raw + moved.get(held.token, 0)) for held in snapshot.holdings)
+    holdings = tuple(
+        Holding(held.token, held.raw + moved.get(held.token, 0)) for held in snapshot.holdings
+    )
     native_wei = snapshot.native_wei + moved[NATIVE]
-    drifts = compute_drifts(replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices)
+    drifts = compute_drifts(
+        replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices
+    )
     raw = {held.token: held.raw for held in holdings}
     nothing = Fraction(0)
     return Plan(
@@ -72,7 +78,12 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
         legs=legs,
         holdings_after=tuple((one.token, raw[one.token]) for one in drifts),
         weights_after_bps=tuple((one.token, one.weight_bps) for one in drifts),
-        cost=PlanCost(nothing, nothing, nothing, gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token])),
+        cost=PlanCost(
+            nothing,
+            nothing,
+            nothing,
+            gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token]),
+        ),
         turnover=nothing,
         gross_volume=nothing,
         gas_units=native_coin.UNWRAP_GAS,
@@ -87,13 +98,19 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
 # --- Evaluation of a zone's plan: the risk it removes against its cost.
 
 
-def zone_saving(problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, delta: Mapping[str, int]) -> RiskCostTradeoff:
-    """Return the risk that `found` saves over the horizon at reference prices, and its costs, missing approvals included.
+def zone_saving(
+    problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, delta: Mapping[str, int]
+) -> RiskCostTradeoff:
+    """Return the risk that `found` saves over the horizon at reference prices, and its costs,
+    missing approvals included.
 
-    `delta` is the change of each token by its swaps in base units, native coin counted as its wrapped token.
+    `delta` is the change of each token by its swaps in base units, native coin counted as its
+    wrapped token.
     """
     before = {node.address: node.value for node in problem.assets}
-    after = {token: value + delta.get(token, 0) * problem.price(token) for token, value in before.items()}
+    after = {
+        token: value + delta.get(token, 0) * problem.price(token) for token, value in before.items()
+    }
     cost = found.cost
     return RiskCostTradeoff(
         before=_penalty(problem, goal, risk, before),
@@ -108,7 +125,13 @@ def zone_saving(problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, d
 
 def _penalty(problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str, Value]) -> Value:
     tokens = [weight.token for weight in goal.weights]
-    return penalty(risk, tokens, [weight.low for weight in goal.weights], [values[token] for token in tokens], problem.total)
+    return penalty(
+        risk,
+        tokens,
+        [weight.low for weight in goal.weights],
+        [values[token] for token in tokens],
+        problem.total,
+    )
 
 
 # --- Plans beyond the drift: pool prices above the reference are no reason to trade (T9).
@@ -125,21 +148,31 @@ CHURN = Fraction(105, 100)
 def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraft) -> str:
     """Return how a draft goes beyond correcting the drift, in exact numbers; empty if it does not.
 
-    It sells a token below its goal's low share of the final total, or buys one above its high one (a token that was beyond its goal
-    may stay there); or it gains, and turns over more than drift and gain. In a zone the result is empty: correlated tokens may
-    cross their targets, since they offset each other.
+    It sells a token below its goal's low share of the final total, or buys one above its high one
+    (a token that was beyond its goal may stay there); or it gains, and turns over more than drift
+    and gain. In a zone the result is empty: correlated tokens may cross their targets, since they
+    offset each other.
     """
     if objective.risk is not None:
         return ""
     before = [node.value for node in problem.nodes]
     after = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.nodes]
     total = sum(after, Fraction(0))
-    slack = total * HAIR + sum((problem.price(leg.token_in) + problem.price(leg.token_out) for leg in draft.legs), Fraction(0))
-    low, high = [Fraction(share) for share in objective.low.tolist()], [Fraction(share) for share in objective.high.tolist()]
+    slack = total * HAIR + sum(
+        (problem.price(leg.token_in) + problem.price(leg.token_out) for leg in draft.legs),
+        Fraction(0),
+    )
+    low, high = (
+        [Fraction(share) for share in objective.low.tolist()],
+        [Fraction(share) for share in objective.high.tolist()],
+    )
     passed = [
         node.label
-        for node, start, end, least, most in zip(problem.nodes, before, after, low, high, strict=True)
-        if node.is_asset and not min(start, least * total) - slack <= end <= max(start, most * total) + slack
+        for node, start, end, least, most in zip(
+            problem.nodes, before, after, low, high, strict=True
+        )
+        if node.is_asset
+        and not min(start, least * total) - slack <= end <= max(start, most * total) + slack
     ]
     if passed:
         return f"move {' and '.join(passed)} past its goal"
@@ -153,8 +186,14 @@ def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraf
 def _off(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fraction]) -> Value:
     """Return the value that has to move: beyond the goals, on the side with more."""
     total = sum(values, Fraction(0))
-    above = sum((max(Fraction(0), value - most * total) for value, most in zip(values, high, strict=True)), Fraction(0))
-    below = sum((max(Fraction(0), least * total - value) for value, least in zip(values, low, strict=True)), Fraction(0))
+    above = sum(
+        (max(Fraction(0), value - most * total) for value, most in zip(values, high, strict=True)),
+        Fraction(0),
+    )
+    below = sum(
+        (max(Fraction(0), least * total - value) for value, least in zip(values, low, strict=True)),
+        Fraction(0),
+    )
     return max(above, below)
 
 
@@ -164,14 +203,23 @@ def best_paying(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[str, 
     """
 
     def rate(leg: Leg) -> Fraction:
-        return leg.amount_out_raw * problem.price(leg.token_out) / (leg.amount_in_raw * problem.price(leg.token_in))
+        return (
+            leg.amount_out_raw
+            * problem.price(leg.token_out)
+            / (leg.amount_in_raw * problem.price(leg.token_in))
+        )
 
     best = max(draft.legs, key=rate)
-    why = "pays above the reference price" if rate(best) > 1 else "exchanges too few base units to hit a goal"
+    why = (
+        "pays above the reference price"
+        if rate(best) > 1
+        else "exchanges too few base units to hit a goal"
+    )
     return best.pool, f"{why}: with it the plan would {too_far}"
 
 
-# --- Goals that trade one side alone: tokens that must not move, and tokens that a draft moves the wrong way.
+# --- Goals that trade one side alone: tokens that must not move, and tokens that a draft moves the
+# wrong way.
 
 
 NOT_TRADABLE = "policy.only leaves it as it is"
@@ -180,17 +228,27 @@ NOT_TRADABLE = "policy.only leaves it as it is"
 def untradable_tokens(problem: Problem, goal: Goal) -> dict[int, str]:
     """Return tokens that are neither sold nor bought, by position, with the reason."""
     kept = set(goal.unsold) & set(goal.unbought)
-    return {position: NOT_TRADABLE for position, node in enumerate(problem.nodes) if node.address in kept}
+    return {
+        position: NOT_TRADABLE
+        for position, node in enumerate(problem.nodes)
+        if node.address in kept
+    }
 
 
 def wrong_side_tokens(problem: Problem, goal: Goal, draft: PlanDraft) -> dict[int, str]:
-    """Return the tokens, by position, that a draft trades against the goal's `unsold` or `unbought`; they must not move.
+    """Return the tokens, by position, that a draft trades against the goal's `unsold` or
+    `unbought`; they must not move.
 
-    The search keeps to these bounds up to float error and pool gains beyond its count; this check is exact.
+    The search keeps to these bounds up to float error and pool gains beyond its count; this check
+    is exact.
     """
     wrong = {token for token in goal.unsold if draft.delta.get(token, 0) < 0}
     wrong |= {token for token in goal.unbought if draft.delta.get(token, 0) > 0}
-    return {position: NOT_TRADABLE for position, node in enumerate(problem.nodes) if node.address in wrong}
+    return {
+        position: NOT_TRADABLE
+        for position, node in enumerate(problem.nodes)
+        if node.address in wrong
+    }
 
 
 __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "plan_top_up", "quote"]
@@ -212,55 +270,97 @@ class NothingPlanned(Refused):
     """
 
     def __init__(
-        self, message: str, verdicts: Sequence[Verdict] = (), remedy: str = "", kept_by: str = "", drift: Value = Fraction(0)
+        self,
+        message: str,
+        verdicts: Sequence[Verdict] = (),
+        remedy: str = "",
+        kept_by: str = "",
+        drift: Value = Fraction(0),
     ) -> None:
         super().__init__(message, verdicts, remedy)
         self.kept_by, self.drift = kept_by, drift
 
 
-def plan(step: StepInput, decision: Rebalance, references: ReferencePrices | None = None, *, most: tuple[Value, str] | None = None) -> Plan:
-    """Return the swaps towards the decision's goal within all bounds; `skipped` has everything that does not fit.
+def plan(
+    step: StepInput,
+    decision: Rebalance,
+    references: ReferencePrices | None = None,
+    *,
+    most: tuple[Value, str] | None = None,
+) -> Plan:
+    """Return the swaps towards the decision's goal within all bounds; `skipped` has everything that
+    does not fit.
 
-    A zone's plan comes with its saving and cost; the caller decides if it is worth it. `references` replace the prices of the
-    step's own pools, for a simulated step. `most` bounds the plan's turnover, with the name of that limit. Raises Refused with
-    verdicts if no sensible plan exists: a price or balance is missing, the day's turnover is used up, or every move is dust, above
+    A zone's plan comes with its saving and cost; the caller decides if it is worth it. `references`
+    replace the prices of the step's own pools, for a simulated step. `most` bounds the plan's
+    turnover, with the name of that limit. Raises Refused with verdicts if no sensible plan exists:
+    a price or balance is missing, the day's turnover is used up, or every move is dust, above
     plan_cost, or without a route.
     """
     problem = build_problem(step, references or reference_prices(step))
     if problem.total <= 0:
-        raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
+        raise Refused(
+            "there is nothing to invest: every balance is zero or reserved",
+            remedy="fund the wallet or lower the reserves",
+        )
     objective = objective_for_goal(problem, decision.goal)
     problem = replace(problem, leaving=leaving_tokens(problem, decision.goal))
     into = problem.position[step.portfolio.numeraire.address]
     if decision.exit:
         objective = objective_for_exit(objective, into)
-    budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
+    budget, turnover_limit = (
+        (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
+    )
     asks = budget is not None and not step.spend_caps  # approved amounts were sized by that limit
     if most is not None and (budget is None or most[0] < budget):
         budget, turnover_limit, asks = *most, False
-    at_rest = _at_rest(step, problem, objective) if decision.exit else untradable_tokens(problem, decision.goal)
-    market, settled = _within_plan_cost(problem, objective, decision.goal, budget, step.limits.min_trade, at_rest)
+    at_rest = (
+        _at_rest(step, problem, objective)
+        if decision.exit
+        else untradable_tokens(problem, decision.goal)
+    )
+    market, settled = _within_plan_cost(
+        problem, objective, decision.goal, budget, step.limits.min_trade, at_rest
+    )
     if decision.exit:
         settled = sell_exits_whole(market, settled, into, step.limits.min_trade)
     free = None
     if asks and (settled.bounded or not settled.draft.legs or DUST in settled.unmoved.values()):
         with suppress(Refused):  # only shows which bound binds
-            free = _within_plan_cost(problem, objective, decision.goal, None, step.limits.min_trade, at_rest)
+            free = _within_plan_cost(
+                problem, objective, decision.goal, None, step.limits.min_trade, at_rest
+            )
     skipped = skipped_items(step, market, objective, settled, turnover_limit, free)
     if not settled.draft.legs:
-        bound = (turnover_limit, budget) if budget is not None and free is not None and free[1].draft.legs else None
+        bound = (
+            (turnover_limit, budget)
+            if budget is not None and free is not None and free[1].draft.legs
+            else None
+        )
         raise _nothing(step, problem, objective.off, skipped, bound)
     if decision.exit and not {one.what for one in skipped} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
-        skipped = [one for one in skipped if one.what != step.portfolio.numeraire.label]  # the numeraire lacks only the exit's cost
-    found = assemble_plan(step, problem, decision, settled.draft, skipped, gap_bps(market, objective, settled, budget))
+        skipped = [
+            one for one in skipped if one.what != step.portfolio.numeraire.label
+        ]  # the numeraire lacks only the exit's cost
+    found = assemble_plan(
+        step, problem, decision, settled.draft, skipped, gap_bps(market, objective, settled, budget)
+    )
     risk = decision.goal.risk
-    return found if risk is None else replace(found, saving=zone_saving(problem, decision.goal, risk, found, settled.draft.delta))
+    return (
+        found
+        if risk is None
+        else replace(
+            found, saving=zone_saving(problem, decision.goal, risk, found, settled.draft.delta)
+        )
+    )
 
 
 def _at_rest(step: StepInput, problem: Problem, objective: PlanObjective) -> dict[int, str]:
-    """Return the tokens that an exit does not trade, by position: those on target except the numeraire, for which it sells."""
+    """Return the tokens that an exit does not trade, by position: those on target except the
+    numeraire, for which it sells.
+    """
     total, numeraire = float(problem.total), step.portfolio.numeraire.address
     within = (objective.low * total <= objective.held) & (objective.held <= objective.high * total)
     return {
@@ -271,13 +371,19 @@ def _at_rest(step: StepInput, problem: Problem, objective: PlanObjective) -> dic
 
 
 def _within_plan_cost(
-    problem: Problem, objective: PlanObjective, goal: Goal, budget: Fraction | None, min_trade: Fraction | None, unmoved: Mapping[int, str]
+    problem: Problem,
+    objective: PlanObjective,
+    goal: Goal,
+    budget: Fraction | None,
+    min_trade: Fraction | None,
+    unmoved: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
-    """Iterate; while the plan with its gas costs more than plan_cost per unit moved, drop the pool of the most expensive chain.
+    """Iterate; while the plan with its gas costs more than plan_cost per unit moved, drop the pool
+    of the most expensive chain.
 
-    The best paying pool is dropped too while the plan goes beyond the drift. In a zone no single swap's unit costs more than
-    plan_cost. A chain of several may, and then that bound is tightened first. Tokens in `unmoved` (by position, with the reason)
-    stay.
+    The best paying pool is dropped too while the plan goes beyond the drift. In a zone no single
+    swap's unit costs more than plan_cost. A chain of several may, and then that bound is tightened
+    first. Tokens in `unmoved` (by position, with the reason) stay.
     """
     scale, limit_bps = max(objective.off, float(problem.total) / BPS), problem.plan_cost_bps
     dearest = None if objective.risk is None or limit_bps is None else Fraction(limit_bps, BPS)
@@ -300,7 +406,10 @@ def _within_plan_cost(
         gas = cost.gas + cost.approvals
         left, swaps = Fraction(limit_bps, BPS) * moved - gas, cost.total - gas
         if dearest is not None and tighter < TIGHTER and 0 < left < swaps:
-            dearest, tighter = (dearest * min(left / swaps, SHRINK)).limit_denominator(10**9), tighter + 1
+            dearest, tighter = (
+                (dearest * min(left / swaps, SHRINK)).limit_denominator(10**9),
+                tighter + 1,
+            )
             market = build_pool_graph(problem, scale, dearest)
         else:
             dropped[_dearest(problem, settled.draft)] = f"{OVER_COST} of {limit_bps} bps"
@@ -315,7 +424,9 @@ def _dearest(problem: Problem, draft: PlanDraft) -> str:
         first, last = draft.legs[chain[0]], draft.legs[chain[-1]]
         given = first.amount_in_raw * problem.price(first.token_in)
         got = last.amount_out_raw * problem.price(last.token_out)
-        return (given - got + sum(draft.leg_gas[leg] for leg in chain) * problem.gas_unit_value) / given
+        return (
+            given - got + sum(draft.leg_gas[leg] for leg in chain) * problem.gas_unit_value
+        ) / given
 
     uses = Counter(leg.pool for leg in draft.legs)
     worst = max(draft.chains(), key=per_unit)
@@ -323,22 +434,36 @@ def _dearest(problem: Problem, draft: PlanDraft) -> str:
 
 
 def _nothing(
-    step: StepInput, problem: Problem, drift: float, skipped: list[SkippedItem], bound: tuple[str, Value] | None
+    step: StepInput,
+    problem: Problem,
+    drift: float,
+    skipped: list[SkippedItem],
+    bound: tuple[str, Value] | None,
 ) -> NothingPlanned:
-    """Return the refusal of a plan without legs, with its limits; `bound` is the binding turnover limit and its remainder."""
+    """Return the refusal of a plan without legs, with its limits; `bound` is the binding turnover
+    limit and its remainder.
+    """
     numeraire, limits = step.portfolio.numeraire, step.limits
     amount = f"{value_text(Fraction(round(drift)), numeraire.decimals, 2)} {numeraire.label}"
     verdicts = []
     if limits.min_trade is not None:
         least = f"{value_text(limits.min_trade, numeraire.decimals, 2)} {numeraire.label}"
-        verdicts.append(Verdict("min_trade", f"{amount} to move", least, Fraction(drift) >= limits.min_trade))
+        verdicts.append(
+            Verdict("min_trade", f"{amount} to move", least, Fraction(drift) >= limits.min_trade)
+        )
     if problem.plan_cost_bps is not None:
-        verdicts.append(Verdict("plan_cost", "no route that is cheaper", f"{problem.plan_cost_bps} bps", False))
-    reasons = "; ".join(f"{item.what}: {item.why}" for item in skipped) or "holdings are where they should be"
+        verdicts.append(
+            Verdict("plan_cost", "no route that is cheaper", f"{problem.plan_cost_bps} bps", False)
+        )
+    reasons = (
+        "; ".join(f"{item.what}: {item.why}" for item in skipped)
+        or "holdings are where they should be"
+    )
     if bound is not None:
         left = f"{value_text(bound[1], numeraire.decimals, 2)} {numeraire.label}"
         return NothingPlanned(
-            f"nothing to trade of a drift of {amount}: {bound[0]} leaves {left}, too little for a trade; {reasons}",
+            f"nothing to trade of a drift of {amount}: {bound[0]} leaves {left}, too little for a"
+            f" trade; {reasons}",
             (Verdict(bound[0].removeprefix("limits."), f"{amount} to move", left, False),),
             f"raise {bound[0]}, or wait until the last day's trades are 24 h old",
             drift=Fraction(round(drift)),
@@ -372,12 +497,19 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
     """
     if problem.plan_cost_bps is None:
         return False
-    fees = [min((pool.fee_pips for pool in problem.pools.values() if one in (pool.token0, pool.token1)), default=0) for one in off]
+    fees = [
+        min(
+            (pool.fee_pips for pool in problem.pools.values() if one in (pool.token0, pool.token1)),
+            default=0,
+        )
+        for one in off
+    ]
     room = drift * (Fraction(problem.plan_cost_bps, BPS) - Fraction(max(fees), PIPS))
     return room < NEARLY * (max(1, len(off) - 1) * LEG_GAS + APPROVAL_GAS) * problem.gas_unit_value
 
 
-# --- Plans within a limit of realised gain per year: sales are reduced to the year's remainder, or wait.
+# --- Plans within a limit of realised gain per year: sales are reduced to the year's remainder, or
+# wait.
 
 
 ROUNDS = 4
@@ -387,10 +519,14 @@ reference.
 """
 
 
-def plan_after_tax(step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None) -> Plan:
-    """Return planner.plan, with sales of gains reduced if tax.year_limit would be exceeded. Exits are never held back.
+def plan_after_tax(
+    step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None
+) -> Plan:
+    """Return planner.plan, with sales of gains reduced if tax.year_limit would be exceeded. Exits
+    are never held back.
 
-    `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if nothing remains that the year allows.
+    `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if nothing
+    remains that the year allows.
     """
     found = plan(step, decision, most=most)
     tax = step.history.tax
@@ -403,21 +539,39 @@ def plan_after_tax(step: StepInput, decision: Rebalance, most: tuple[Value, str]
     wanted, room = {one.token for one in gains if one.gain > 0}, max(left, Fraction(0))
     for turn in range(ROUNDS):
         caps = _caps(step, tax, gains, room * MARGIN ** (turn + 1))
-        capped = replace(decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(caps.items()))))
+        capped = replace(
+            decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(caps.items())))
+        )
         try:
             found = plan(step, capped, most=most)
         except NothingPlanned as nothing:
-            raise NothingPlanned(f"{nothing.message}; {_why(step, tax)}", nothing.verdicts, nothing.remedy) from None
+            raise NothingPlanned(
+                f"{nothing.message}; {_why(step, tax)}", nothing.verdicts, nothing.remedy
+            ) from None
         gains = _gains(step, tax, found)
         if _total(gains) <= room:
-            note = [SkippedItem(step.portfolio.token(token).label, _why(step, tax)) for token in sorted(wanted & set(caps))]
+            note = [
+                SkippedItem(step.portfolio.token(token).label, _why(step, tax))
+                for token in sorted(wanted & set(caps))
+            ]
             return replace(found, decision=decision, skipped=(*found.skipped, *note))
-    raise NothingPlanned(f"no plan stays within the year's gain: {_why(step, tax)}", (), "raise tax.year_limit, or wait for the new year")
+    raise NothingPlanned(
+        f"no plan stays within the year's gain: {_why(step, tax)}",
+        (),
+        "raise tax.year_limit, or wait for the new year",
+    )
 
 
-def _caps(step: StepInput, tax: TaxState, gains: tuple[PlannedGain, ...], room: Value) -> dict[str, int]:
-    """Base units that may be sold of each asset: tokens that gain share the room by their gains, others may gain nothing."""
-    prices, whole = reference_prices(step).by_token, sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0))
+def _caps(
+    step: StepInput, tax: TaxState, gains: tuple[PlannedGain, ...], room: Value
+) -> dict[str, int]:
+    """Base units that may be sold of each asset: tokens that gain share the room by their gains,
+    others may gain nothing.
+    """
+    prices, whole = (
+        reference_prices(step).by_token,
+        sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0)),
+    )
     shares = {one.token: max(one.gain, Fraction(0)) / whole for one in gains} if whole else {}
     caps = {}
     for asset in step.portfolio.assets:
@@ -426,14 +580,23 @@ def _caps(step: StepInput, tax: TaxState, gains: tuple[PlannedGain, ...], room: 
             continue
         held = sum(lot.raw for lot in tax.lots if lot.token == token)
         share = shares.get(token, Fraction(0)) * room
-        caps[token] = max_sellable_raw(tax.lots, tax.method, token, prices[token] * tax.rate, share, held)
+        caps[token] = max_sellable_raw(
+            tax.lots, tax.method, token, prices[token] * tax.rate, share, held
+        )
     return caps
 
 
 def _gains(step: StepInput, tax: TaxState, found: Plan) -> tuple[PlannedGain, ...]:
     at_s, portfolio = step.snapshot.head.timestamp_s, step.portfolio
     return (
-        planned_gains(found, tax, reference_prices(step).by_token, portfolio.numeraire.address, portfolio.wrapped_native, at_s)
+        planned_gains(
+            found,
+            tax,
+            reference_prices(step).by_token,
+            portfolio.numeraire.address,
+            portfolio.wrapped_native,
+            at_s,
+        )
         if wallet_changes(found)
         else ()
     )
@@ -444,6 +607,14 @@ def _total(gains: tuple[PlannedGain, ...]) -> Value:
 
 
 def _why(step: StepInput, tax: TaxState) -> str:
-    decimals, unit = step.portfolio.numeraire.decimals, tax.currency or step.portfolio.numeraire.label
-    limit, done = (value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised))
-    return f"tax.year_limit of {limit} {unit} leaves what would gain more: {done} {unit} are realised this year"
+    decimals, unit = (
+        step.portfolio.numeraire.decimals,
+        tax.currency or step.portfolio.numeraire.label,
+    )
+    limit, done = (
+        value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised)
+    )
+    return (
+        f"tax.year_limit of {limit} {unit} leaves what would gain more: {done} {unit} are realised"
+        " this year"
+    )

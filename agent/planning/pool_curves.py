@@ -1,8 +1,10 @@
-"""Pool curves: input and output down to a marginal price, as float curves in value units, one per direction.
+"""Pool curves: input and output down to a marginal price, as float curves in value units, one per
+direction.
 
-In value units every token is worth 1 at its reference price, so that a pool on the reference has marginal price 1. With s the
-square root of the marginal price (token out per token in) and L the liquidity, a range takes L·(1/s₁ − 1/s₀) net of fee and pays
-L·(s₀ − s₁) (Uniswap v3 whitepaper, section 6.2; a V2 pair is one range with L = √(x·y)).
+In value units every token is worth 1 at its reference price, so that a pool on the reference has
+marginal price 1. With s the square root of the marginal price (token out per token in) and L the
+liquidity, a range takes L·(1/s₁ − 1/s₀) net of fee and pays L·(s₀ − s₁) (Uniswap v3 whitepaper,
+section 6.2; a V2 pair is one range with L = √(x·y)).
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from agent.model import Pool
 from agent.units import PIPS
 
 SHADE = 1e-6
-"""A hundredth of a basis point: distance below the reference to which all better rates are levelled."""
+"""A hundredth of a basis point: distance below the reference to which all better rates are
+levelled."""
 HALF_GAIN = 0.05
 WIDTH = 0.1
-"""Order of pools within that band: by the gain of their first unit, this one in its middle; and the least part of the band that a
-pool's better rates are spread over, so that prices distinguish amounts.
+"""Order of pools within that band: by the gain of their first unit, this one in its middle; and the
+least part of the band that a pool's better rates are spread over, so that prices distinguish
+amounts.
 """
 TINY = 1e-300
 MOST = 100.0
@@ -34,11 +38,13 @@ MOST = 100.0
 
 @dataclass(frozen=True, slots=True)
 class PoolCurve:
-    """One direction of one pool. `roots` of the price descend from the start to the bound; prefix sums belong to each of them.
+    """One direction of one pool. `roots` of the price descend from the start to the bound; prefix
+    sums belong to each of them.
 
-    `rates` are keep·roots² − 1, the gain of a unit over the reference. `depths[k]` is the liquidity below roots[k], none below the
-    last. `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]` is ∫(s² − roots[k]²)·dx up to there, kept as a sum of positive
-    terms, so that no digits cancel when two prices nearly meet.
+    `rates` are keep·roots² − 1, the gain of a unit over the reference. `depths[k]` is the liquidity
+    below roots[k], none below the last. `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]`
+    is ∫(s² − roots[k]²)·dx up to there, kept as a sum of positive terms, so that no digits cancel
+    when two prices nearly meet.
     """
 
     keep: float
@@ -101,10 +107,12 @@ def build_trade_curves(
     impact_bps: int,
     least_rate: Fraction = Fraction(0),
 ) -> TradeCurves | None:
-    """Return the curves of one direction in value units of `scale` numeraire base units; None if nothing can be traded that way.
+    """Return the curves of one direction in value units of `scale` numeraire base units; None if
+    nothing can be traded that way.
 
-    `impact_bps` bounds the move of the marginal price, `least_rate` is the least output of a unit after fee. As counted, a unit's
-    output is never worth more than its reference value: a pool off the market is free, not a source of profit.
+    `impact_bps` bounds the move of the marginal price, `least_rate` is the least output of a unit
+    after fee. As counted, a unit's output is never worth more than its reference value: a pool off
+    the market is free, not a source of profit.
     """
     found = pool.curve(token_in, impact_bps)
     if found is None:
@@ -113,7 +121,11 @@ def build_trade_curves(
     weight = math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
     roots, depths = np.array(found.roots) * stretch, np.array(found.depths) * weight
     keep = 1 - pool.fee_pips / PIPS
-    real = _sum_up(keep, np.maximum(keep * roots * roots - 1, float(least_rate - 1)), depths) if keep > 0 else None
+    real = (
+        _sum_up(keep, np.maximum(keep * roots * roots - 1, float(least_rate - 1)), depths)
+        if keep > 0
+        else None
+    )
     if real is None or real.net_in[-1] <= 0:
         return None
     real = _up_to(real, MOST)
@@ -130,7 +142,9 @@ def _sum_up(keep: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
     gaps = (rates[:-1] - rates[1:]) / (keep * (tops + ends))
     net_in = _prefix(depths * gaps / (tops * ends))
     over = _prefix(gaps * ((tops + ends) * net_in[:-1] + depths * gaps / tops))
-    return PoolCurve(keep, rates, roots, np.concatenate((depths, [0.0])), net_in, _prefix(depths * gaps), over)
+    return PoolCurve(
+        keep, rates, roots, np.concatenate((depths, [0.0])), net_in, _prefix(depths * gaps), over
+    )
 
 
 def _up_to(curve: PoolCurve, most: float) -> PoolCurve:
@@ -139,7 +153,11 @@ def _up_to(curve: PoolCurve, most: float) -> PoolCurve:
         return curve
     k = int(np.searchsorted(curve.net_in, most)) - 1
     root = 1 / (1 / curve.roots[k] + (most - curve.net_in[k]) / curve.depths[k])
-    return _sum_up(curve.keep, np.append(curve.rates[: k + 1], curve.keep * root * root - 1), curve.depths[: k + 1])
+    return _sum_up(
+        curve.keep,
+        np.append(curve.rates[: k + 1], curve.keep * root * root - 1),
+        curve.depths[: k + 1],
+    )
 
 
 def _prefix(parts: FloatArray) -> FloatArray:
@@ -147,7 +165,9 @@ def _prefix(parts: FloatArray) -> FloatArray:
 
 
 def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
-    """Return the same amounts with rates above the reference compressed into a narrow band below it, the best pools first."""
+    """Return the same amounts with rates above the reference compressed into a narrow band below
+    it, the best pools first.
+    """
     if curve.rates[0] <= -SHADE:
         return curve
     above = int(np.count_nonzero(curve.rates > -SHADE))
@@ -156,7 +176,9 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
         rates, depths = np.insert(rates, above, -SHADE), np.insert(depths, above, depths[above - 1])
     roots = np.sqrt((1 + rates) / curve.keep)
     parts = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
-    left = np.concatenate((np.cumsum(parts[:above][::-1])[::-1], np.zeros(len(rates) - len(parts[:above]))))
+    left = np.concatenate(
+        (np.cumsum(parts[:above][::-1])[::-1], np.zeros(len(rates) - len(parts[:above])))
+    )
     gain = float(curve.rates[0]) + SHADE
     order = WIDTH + (1 - 2 * WIDTH) * gain / (gain + HALF_GAIN)
     pressed = np.where(left > 0, -SHADE + SHADE * order * left / max(left[0], TINY), rates)
@@ -172,8 +194,9 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
 class CurveStack:
     """Curves of several pools, one padded row each, so that all are evaluated at once.
 
-    `flat` concatenates rates, roots, depths, net_in, out and over, row after row. `first` is the begin of each row there, with a
-    cell that trades nothing: the response of a pool whose rates are all too low.
+    `flat` concatenates rates, roots, depths, net_in, out and over, row after row. `first` is the
+    begin of each row there, with a cell that trades nothing: the response of a pool whose rates are
+    all too low.
     """
 
     source: NDArray[np.intp]
@@ -183,7 +206,8 @@ class CurveStack:
     first: NDArray[np.intp]
     flat: FloatArray
     known: dict[Hashable, Any] = field(default_factory=dict, compare=False)
-    """Cache of results over some of the rows, by question: the same question recurs within a plan."""
+    """Cache of results over some of the rows, by question: the same question recurs within a
+    plan."""
 
     def __len__(self) -> int:
         return len(self.keep)
@@ -191,7 +215,13 @@ class CurveStack:
     def rows(self, chosen: NDArray[Any]) -> CurveStack:
         """Some of the curves."""
         return CurveStack(
-            self.source[chosen], self.target[chosen], self.keep[chosen], self.rates[chosen], self.first[chosen], self.flat, self.known
+            self.source[chosen],
+            self.target[chosen],
+            self.keep[chosen],
+            self.rates[chosen],
+            self.first[chosen],
+            self.flat,
+            self.known,
         )
 
 
@@ -202,9 +232,13 @@ def stack_curves(pool_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStack
     parts[0], parts[1, :, 0] = -np.inf, 1.0
     parts[0, :, 0] = 0.0
     for number, (_, _, curve) in enumerate(pool_edges):
-        for part, values in enumerate((curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.over)):
+        for part, values in enumerate(
+            (curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.over)
+        ):
             parts[part, number, 1 : len(values) + 1] = values
-    ends = np.array([(source, target) for source, target, _ in pool_edges], dtype=np.intp).reshape(-1, 2)
+    ends = np.array([(source, target) for source, target, _ in pool_edges], dtype=np.intp).reshape(
+        -1, 2
+    )
     first = np.arange(len(pool_edges), dtype=np.intp) * width
     keep = np.array([curve.keep for _, _, curve in pool_edges])
     return CurveStack(ends[:, 0], ends[:, 1], keep, parts[0, :, 1:], first, parts.reshape(6, -1))

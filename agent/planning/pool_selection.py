@@ -1,4 +1,6 @@
-"""Selection of pools worth their gas: a search over sets of pools, since every leg costs gas at any size."""
+"""Selection of pools worth their gas: a search over sets of pools, since every leg costs gas at any
+size.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ FlowSolver = Callable[[CurveStack, Solution | None], Solution]
 class PoolSelection:
     """A solution over some rows of the market, its flows, and the dropped pools with their reasons.
 
-    `legs` counts the legs through each edge; `gas` is the gas value of the first of them, in units of the scale, `again` of each
-    other.
+    `legs` counts the legs through each edge; `gas` is the gas value of the first of them, in units
+    of the scale, `again` of each other.
     """
 
     solution: Solution
@@ -50,7 +52,9 @@ class PoolSelection:
         return self.solution.bound - math.fsum(map(self._gas, self.gas))
 
     def surplus_after_gas(self, flow: EdgeFlow, shared: bool) -> float:
-        """Return a flow's contribution after gas; with `shared` after the gas of one leg, as if all others were free."""
+        """Return a flow's contribution after gas; with `shared` after the gas of one leg, as if all
+        others were free.
+        """
         pool_edge = (flow.pool_edge.pool, flow.pool_edge.source)
         if pool_edge not in self.gas:
             return flow.surplus
@@ -66,7 +70,8 @@ LegCounter = Callable[[PoolSelection], Mapping[EdgeKey, int]]
 
 @dataclass(slots=True)
 class PoolSelector:
-    """Selects flows through pools that are worth their gas and trade at least `least`, in units of the scale.
+    """Selects flows through pools that are worth their gas and trade at least `least`, in units of
+    the scale.
 
     Solutions are cached by rows: different ways to drop pools meet again.
     """
@@ -80,10 +85,11 @@ class PoolSelector:
     def best(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
         """Return the best flows found over these rows.
 
-        Drop the pool whose removal costs less than its gas, and repeat. Then go on dropping the weakest pool while the contribution
-        of the remaining ones, before gas, could still beat the best: two pools not worth their gas together may each be worth it
-        alone. If legs share an edge, the weakest pool depends on whether its other legs would go too; both ways are tried. Finally
-        try the dropped pools again.
+        Drop the pool whose removal costs less than its gas, and repeat. Then go on dropping the
+        weakest pool while the contribution of the remaining ones, before gas, could still beat the
+        best: two pools not worth their gas together may each be worth it alone. If legs share an
+        edge, the weakest pool depends on whether its other legs would go too; both ways are tried.
+        Finally try the dropped pools again.
         """
         first = self._sought(rows, near)
         best = self._descended(first, shared=False)
@@ -95,7 +101,9 @@ class PoolSelector:
         return best
 
     def pruned(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
-        """Return flows over rows selected before; only pools no longer worth their gas are dropped."""
+        """Return flows over rows selected before; only pools no longer worth their gas are
+        dropped.
+        """
         return self._pruned(self._sought(rows, near), shared=False)
 
     def _descended(self, first: PoolSelection, shared: bool) -> PoolSelection:
@@ -113,12 +121,20 @@ class PoolSelector:
         needed: set[str] = set()
         while True:
             dust = _dust(best.flows, self.least)
-            dear = [flow for flow in best.flows if flow.pool_edge.pool not in needed and best.surplus_after_gas(flow, shared) < 0]
+            dear = [
+                flow
+                for flow in best.flows
+                if flow.pool_edge.pool not in needed and best.surplus_after_gas(flow, shared) < 0
+            ]
             beside = {flow.pool_edge.pool for flow in dear if _larger_beside(flow, best.flows)}
             weakest = min(dear, key=lambda flow: best.surplus_after_gas(flow, shared), default=None)
             tries = [dust] if dust else [beside, {weakest.pool_edge.pool}] if weakest else []
             for pools in (tried for tried in tries if tried):
-                trial = self._without(best, pools, DEAR if not dust else REST if DEAR in best.dropped.values() else DUST)
+                trial = self._without(
+                    best,
+                    pools,
+                    DEAR if not dust else REST if DEAR in best.dropped.values() else DUST,
+                )
                 if dust or trial.net >= best.net:
                     best = trial
                     break
@@ -128,28 +144,53 @@ class PoolSelector:
                 return best
 
     def _with_one_more(self, rows: IndexArray, best: PoolSelection) -> PoolSelection | None:
-        """Return a better selection with one dropped pool added, and perhaps without others; None if there is none.
+        """Return a better selection with one dropped pool added, and perhaps without others; None
+        if there is none.
 
-        An edge's surplus at the present prices bounds its contribution (weak duality), so that only those above their gas are
-        tried: with all pools not dropped, then beside the pools in use alone, since several that continue from it may each seem
-        needed.
+        An edge's surplus at the present prices bounds its contribution (weak duality), so that only
+        those above their gas are tried: with all pools not dropped, then beside the pools in use
+        alone, since several that continue from it may each seem needed.
         """
         market = self.market
-        away = np.array([row for row in rows.tolist() if market.pool_edges[row].pool in best.dropped], dtype=np.intp)
+        away = np.array(
+            [row for row in rows.tolist() if market.pool_edges[row].pool in best.dropped],
+            dtype=np.intp,
+        )
         answers = PoolResponses(market.real.rows(away), best.solution.prices - 1)
-        found = zip(away.tolist(), answers.taken.tolist(), answers.paid.tolist(), answers.surplus.tolist(), strict=True)
+        found = zip(
+            away.tolist(),
+            answers.taken.tolist(),
+            answers.paid.tolist(),
+            answers.surplus.tolist(),
+            strict=True,
+        )
         flows = [EdgeFlow(market.pool_edges[row], *numbers) for row, *numbers in found]
-        hopes = [flow for flow in flows if flow.taken >= max(self.least, TINY) and flow.surplus > first_leg_gas(market, flow)]
+        hopes = [
+            flow
+            for flow in flows
+            if flow.taken >= max(self.least, TINY) and flow.surplus > first_leg_gas(market, flow)
+        ]
         used, in_use = set(best.rows.tolist()), {flow.pool_edge.pool for flow in best.flows}
         for hope in sorted(hopes, key=lambda flow: -flow.surplus)[:HOPES]:
             pool = hope.pool_edge.pool
-            fitting = np.array([row for row in rows.tolist() if row in used or market.pool_edges[row].pool == pool], dtype=np.intp)
+            fitting = np.array(
+                [
+                    row
+                    for row in rows.tolist()
+                    if row in used or market.pool_edges[row].pool == pool
+                ],
+                dtype=np.intp,
+            )
             wider = self._sought(fitting, best.solution)
             more = self._pruned(wider, shared=False)
             if more.net <= best.net * (1 + SURE):
                 more = self._pruned(self._beside(wider, in_use | {pool}), shared=False)
             if more.net > best.net * (1 + SURE):
-                return replace(more, dropped={name: why for name, why in best.dropped.items() if name != pool} | dict(more.dropped))
+                return replace(
+                    more,
+                    dropped={name: why for name, why in best.dropped.items() if name != pool}
+                    | dict(more.dropped),
+                )
         return None
 
     def _beside(self, choice: PoolSelection, kept: set[str]) -> PoolSelection:
@@ -176,14 +217,25 @@ class PoolSelector:
         market = self.market
         found = self.solve_flows(market.real.rows(rows), near)
         flows = tuple(
-            EdgeFlow(market.pool_edges[rows[k]], float(found.taken[k]), float(found.paid[k]), float(found.surplus[k]))
+            EdgeFlow(
+                market.pool_edges[rows[k]],
+                float(found.taken[k]),
+                float(found.paid[k]),
+                float(found.surplus[k]),
+            )
             for k in np.flatnonzero(found.taken > 0).tolist()
         )
         choice = PoolSelection(found, rows, flows)
         if market.gas_unit <= 0:
             return choice
-        gas = {(flow.pool_edge.pool, flow.pool_edge.source): first_leg_gas(market, flow) for flow in flows}
-        again = {(flow.pool_edge.pool, flow.pool_edge.source): repeat_leg_gas(market, flow.pool_edge) for flow in flows}
+        gas = {
+            (flow.pool_edge.pool, flow.pool_edge.source): first_leg_gas(market, flow)
+            for flow in flows
+        }
+        again = {
+            (flow.pool_edge.pool, flow.pool_edge.source): repeat_leg_gas(market, flow.pool_edge)
+            for flow in flows
+        }
         return replace(choice, gas=gas, again=again, legs=self.legs(choice))
 
 
@@ -192,9 +244,11 @@ def _better(one: PoolSelection, other: PoolSelection) -> PoolSelection:
 
 
 def _dust(flows: Sequence[EdgeFlow], least: float) -> set[str]:
-    """Return the pools to remove next because they trade less than `least`: those beside a larger one, else the smallest.
+    """Return the pools to remove next because they trade less than `least`: those beside a larger
+    one, else the smallest.
 
-    The flow one gives up may lift the next above `least`: a small trade that was split is still one trade.
+    The flow one gives up may lift the next above `least`: a small trade that was split is still one
+    trade.
     """
     small = [flow for flow in flows if flow.taken < least]
     beside = {flow.pool_edge.pool for flow in small if _larger_beside(flow, flows)}
@@ -204,4 +258,7 @@ def _dust(flows: Sequence[EdgeFlow], least: float) -> set[str]:
 def _larger_beside(flow: EdgeFlow, flows: Sequence[EdgeFlow]) -> bool:
     """True when another pool carries more between the same two tokens the same way."""
     pair = (flow.pool_edge.source, flow.pool_edge.target)
-    return any((other.pool_edge.source, other.pool_edge.target) == pair and other.taken > flow.taken for other in flows)
+    return any(
+        (other.pool_edge.source, other.pool_edge.target) == pair and other.taken > flow.taken
+        for other in flows
+    )

@@ -114,7 +114,10 @@ class RouteSimulator:
             if trial.short is None:
                 return trial
             sources, share = trial.short
-            amounts = [max(0, min(raw - 1, floor_int(raw * share))) if at in sources else raw for at, raw in enumerate(amounts)]
+            amounts = [
+                max(0, min(raw - 1, floor_int(raw * share))) if at in sources else raw
+                for at, raw in enumerate(amounts)
+            ]
         return None
 
     def _without(self, route: Route, trial: _RouteTrial, leg: Leg, sources: range) -> list[int]:
@@ -122,7 +125,10 @@ class RouteSimulator:
         its pool.
         """
         draft, problem = self.draft, self.problem
-        draft.barred[leg.pool] = f"pays {leg.amount_out_raw} base units, and the reference price requires at least {leg.min_out_raw}"
+        draft.barred[leg.pool] = (
+            f"pays {leg.amount_out_raw} base units, and the reference price requires at least"
+            f" {leg.min_out_raw}"
+        )
         tokens = [source.hops[0][1] for source in route.sources]
         lost = sum((trial.amounts[at] * problem.price(tokens[at]) for at in sources), Fraction(0))
         draft.unfair[leg.pool] = draft.unfair.get(leg.pool, Fraction(0)) + lost
@@ -147,7 +153,11 @@ class RouteSimulator:
                     least, enough = tried, middle
                 else:
                     less = middle
-            if not (whole and token in problem.leaving and (trial.amounts[at] - enough) * WHOLE <= trial.amounts[at]):
+            if not (
+                whole
+                and token in problem.leaving
+                and (trial.amounts[at] - enough) * WHOLE <= trial.amounts[at]
+            ):
                 trial = least
         return trial
 
@@ -189,13 +199,25 @@ class RouteSimulator:
                 return amount
             first, ends = number == 0 and not route.feeds, last and number == len(route.hops) - 1
             before = trial.now.get(pool, self.now[pool])
-            trial.runs.append(_SimulatedLeg(token_in, pools.token_out(before, token_in), found, before, first, ends, range(begin, end)))
+            trial.runs.append(
+                _SimulatedLeg(
+                    token_in,
+                    pools.token_out(before, token_in),
+                    found,
+                    before,
+                    first,
+                    ends,
+                    range(begin, end),
+                )
+            )
             trial.now[pool] = found.after
             trial.spent[pool, token_in] = trial.spent.get((pool, token_in), 0) + amount
             amount = found.amount_out_raw
         return amount
 
-    def _leg_fits(self, trial: _RouteTrial, pool_address: str, token_in: str, amount: int) -> SwapResult[Pool] | Fraction:
+    def _leg_fits(
+        self, trial: _RouteTrial, pool_address: str, token_in: str, amount: int
+    ) -> SwapResult[Pool] | Fraction:
         """Return the swap of a leg that fits, else the fraction of the amount to try next."""
         before = trial.now.get(pool_address, self.now[pool_address])
         room = self.room(pool_address, token_in, trial.spent)
@@ -209,14 +231,19 @@ class RouteSimulator:
             return Fraction(min(error.largest_raw, amount - 1), amount)
         except ContractRevert:
             return Fraction(0)
-        if pools.price_move_bps(self.problem.pools[pool_address], swapped.after, token_in) > self.problem.impact_bps:
+        if (
+            pools.price_move_bps(self.problem.pools[pool_address], swapped.after, token_in)
+            > self.problem.impact_bps
+        ):
             self.draft.full.add(pool_address)
             return Fraction(BPS - 1, BPS)
         if swapped.amount_in_raw != amount or swapped.amount_out_raw <= 0:
             return Fraction(0)
         return swapped
 
-    def room(self, pool_address: str, token_in: str, more: Mapping[tuple[str, str], int] = NOTHING) -> int:
+    def room(
+        self, pool_address: str, token_in: str, more: Mapping[tuple[str, str], int] = NOTHING
+    ) -> int:
         """Return base units that the pool still takes within its bounds; zero once it has traded
         the other way. `more` is spent in addition.
         """
@@ -240,7 +267,9 @@ class RouteSimulator:
                 draft.sold[leg.token_in] = draft.sold.get(leg.token_in, 0) + leg.amount_in_raw
                 draft.delta[leg.token_in] = draft.delta.get(leg.token_in, 0) - leg.amount_in_raw
             if run.last:
-                draft.bought[leg.token_out] = draft.bought.get(leg.token_out, 0) + leg.amount_out_raw
+                draft.bought[leg.token_out] = (
+                    draft.bought.get(leg.token_out, 0) + leg.amount_out_raw
+                )
                 draft.delta[leg.token_out] = draft.delta.get(leg.token_out, 0) + leg.amount_out_raw
         draft.legs += legs
 
@@ -270,7 +299,9 @@ class RouteSimulator:
         )
 
     def _price_in(self, run: _SimulatedLeg, leg: Leg) -> None:
-        """Split a leg's loss at reference prices into fee, impact against the snapshot, and skew."""
+        """Split a leg's loss at reference prices into fee, impact against the snapshot, and
+        skew.
+        """
         problem, draft = self.problem, self.draft
         price_in, price_out = problem.price(leg.token_in), problem.price(leg.token_out)
         net_raw = leg.amount_in_raw - leg.fee_raw
@@ -280,21 +311,42 @@ class RouteSimulator:
         draft.skew += net_raw * price_in - unmoved
         draft.gross += leg.amount_in_raw * price_in
         before, start = run.before.observed, problem.pools[leg.pool].observed
-        moved = run.swapped.after.observed != before == start  # an observation is written once in a block
-        draft.leg_gas.append(leg_gas_units(run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved))
+        moved = (
+            run.swapped.after.observed != before == start
+        )  # an observation is written once in a block
+        draft.leg_gas.append(
+            leg_gas_units(
+                run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved
+            )
+        )
 
 
-def run_routes(problem: Problem, routes: Sequence[Route], worth: Callable[[PlanDraft], float], exact: bool = False) -> PlanDraft:
+def run_routes(
+    problem: Problem,
+    routes: Sequence[Route],
+    worth: Callable[[PlanDraft], float],
+    exact: bool = False,
+) -> PlanDraft:
     """Run merged routes, and single routes if merging leaves a part unsold.
 
     Merging passes pools in another order. The draft with the higher utility is returned.
     """
     coin = problem.coin
-    native = [route for route in routes if coin is not None and coin.free_wei and route.hops[0][1] == coin.token]
-    found, unsold = _run(problem, (*native, *merge_routes([route for route in routes if route not in native])), exact)
+    native = [
+        route
+        for route in routes
+        if coin is not None and coin.free_wei and route.hops[0][1] == coin.token
+    ]
+    found, unsold = _run(
+        problem, (*native, *merge_routes([route for route in routes if route not in native])), exact
+    )
     if unsold <= UNSOLD * found.gross:
         return found
-    return max(found, _run(problem, (*native, *(route for route in routes if route not in native)), exact)[0], key=worth)
+    return max(
+        found,
+        _run(problem, (*native, *(route for route in routes if route not in native)), exact)[0],
+        key=worth,
+    )
 
 
 def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDraft, Value]:
@@ -310,7 +362,12 @@ def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDr
         last_pool, last_in = route.hops[-1]
         end = pools.token_out(problem.pools[last_pool], last_in)
         ends = [(source.hops[0][1], end) for source in route.sources]
-        wanted = [source.amount_raw + left.pop(pair, 0) for source, pair in zip(route.sources, ends, strict=True)]
+        wanted = [
+            source.amount_raw + left.pop(pair, 0)
+            for source, pair in zip(route.sources, ends, strict=True)
+        ]
         for pair, asked, taken in zip(ends, wanted, walk.run(route, wanted), strict=True):
             left[pair] = left.get(pair, 0) + asked - taken
-    return walk.draft, sum((raw * problem.price(token) for (token, _), raw in left.items()), Fraction(0))
+    return walk.draft, sum(
+        (raw * problem.price(token) for (token, _), raw in left.items()), Fraction(0)
+    )

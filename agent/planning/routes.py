@@ -1,4 +1,6 @@
-"""From flows to routes: follow each unit from the token sold, through few hubs, to the token bought."""
+"""From flows to routes: follow each unit from the token sold, through few hubs, to the token
+bought.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from dataclasses import dataclass, replace
 from agent.planning.problem import EdgeFlow
 
 MAX_LEGS = 8
-"""Longest chain through the router: up to seven hubs, where no shorter way is cheaper, gas counted."""
+"""Longest chain through the router: up to seven hubs, where no shorter way is cheaper, gas
+counted."""
 DUST_FLOW = 1e-9
 """Part of the scale below which a flow is rounding noise."""
 
@@ -30,7 +33,9 @@ class FlowPath:
 
 @dataclass(frozen=True, slots=True)
 class FlowPaths:
-    """`paths` in the order in which they have to run. `cut` would need more legs than MAX_LEGS; nothing is planned for them."""
+    """`paths` in the order in which they have to run. `cut` would need more legs than MAX_LEGS;
+    nothing is planned for them.
+    """
 
     paths: tuple[FlowPath, ...]
     cut: tuple[FlowPath, ...]
@@ -38,10 +43,11 @@ class FlowPaths:
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """Value at a token with its history: its route, its amount at the start and here, and its turn in shared pools.
+    """Value at a token with its history: its route, its amount at the start and here, and its turn
+    in shared pools.
 
-    `before` is the amount that each pool of the route took earlier. Turns are kept when parcels are split, so that all pools are
-    passed in the same order.
+    `before` is the amount that each pool of the route took earlier. Turns are kept when parcels are
+    split, so that all pools are passed in the same order.
     """
 
     route: tuple[EdgeFlow, ...]
@@ -51,24 +57,37 @@ class _Parcel:
     turn: tuple[int, ...]
 
     def split(self, amount: float) -> tuple[_Parcel, _Parcel]:
-        """Split into a first part, of which `amount` is here, and the remainder, which passes each pool after it."""
+        """Split into a first part, of which `amount` is here, and the remainder, which passes each
+        pool after it.
+        """
         need, passed = amount, []
         for flow, before in zip(reversed(self.route), reversed(self.before), strict=True):
             curve = flow.pool_edge.offer.real
             need = curve.takes(curve.pays(before) + need) - before
             passed.append(before + need)
         first = _Parcel(self.route, self.before, need, amount, (*self.turn, 0))
-        return first, _Parcel(self.route, tuple(reversed(passed)), self.begun - need, self.here - amount, (*self.turn, 1))
+        return first, _Parcel(
+            self.route,
+            tuple(reversed(passed)),
+            self.begun - need,
+            self.here - amount,
+            (*self.turn, 1),
+        )
 
 
 def decompose_flows(
-    flows: Sequence[EdgeFlow], order: Sequence[int], sold_tokens: frozenset[int], bought_tokens: frozenset[int]
+    flows: Sequence[EdgeFlow],
+    order: Sequence[int],
+    sold_tokens: frozenset[int],
+    bought_tokens: frozenset[int],
 ) -> FlowPaths:
-    """Split acyclic flows into paths from `sold_tokens` to `bought_tokens`. `order` lists tokens so that every flow runs forward.
+    """Split acyclic flows into paths from `sold_tokens` to `bought_tokens`. `order` lists tokens so
+    that every flow runs forward.
 
-    The amount kept at a bought token is taken from the longest routes first, the amount passed on from the shortest, so that routes
-    stay short; those longer than MAX_LEGS are cut. The first path through a pool gets a better rate than the last: each gets the
-    output of its own part of the curve. Raises ValueError if a flow runs backward, which would be a cycle.
+    The amount kept at a bought token is taken from the longest routes first, the amount passed on
+    from the shortest, so that routes stay short; those longer than MAX_LEGS are cut. The first path
+    through a pool gets a better rate than the last: each gets the output of its own part of the
+    curve. Raises ValueError if a flow runs backward, which would be a cycle.
     """
     rank = {token: number for number, token in enumerate(order)}
     out: dict[int, list[EdgeFlow]] = {token: [] for token in order}
@@ -80,7 +99,14 @@ def decompose_flows(
             raise ValueError("flows run in a cycle")
         out[flow.pool_edge.source].append(flow)
         inflow[flow.pool_edge.target] += flow.paid
-    onward = {token: math.fsum(flow.taken for flow in out[token]) / inflow[token] if inflow[token] > 0 else 0.0 for token in order}
+    onward = {
+        token: (
+            math.fsum(flow.taken for flow in out[token]) / inflow[token]
+            if inflow[token] > 0
+            else 0.0
+        )
+        for token in order
+    }
     lots: dict[int, list[_Parcel]] = {token: [] for token in order}
     ended: list[_Parcel] = []
     cut: list[_Parcel] = []
@@ -95,7 +121,9 @@ def decompose_flows(
             arrived.append(_Parcel((), (), leaving - present, leaving - present, (rank[token],)))
         cut += [lot for lot in arrived if len(lot.route) >= MAX_LEGS]
         _send(
-            sorted(out[token], key=lambda flow: onward[flow.pool_edge.target]), [lot for lot in arrived if len(lot.route) < MAX_LEGS], lots
+            sorted(out[token], key=lambda flow: onward[flow.pool_edge.target]),
+            [lot for lot in arrived if len(lot.route) < MAX_LEGS],
+            lots,
         )
     return FlowPaths(_paths(ended), _paths(cut))
 
@@ -117,8 +145,12 @@ def _take(lots: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_
     return taken, rest
 
 
-def _send(flows: Sequence[EdgeFlow], lots: Sequence[_Parcel], arrivals: dict[int, list[_Parcel]]) -> None:
-    """Assign lots, longest routes first, to flows, those with the largest retained amount at their target first."""
+def _send(
+    flows: Sequence[EdgeFlow], lots: Sequence[_Parcel], arrivals: dict[int, list[_Parcel]]
+) -> None:
+    """Assign lots, longest routes first, to flows, those with the largest retained amount at their
+    target first.
+    """
     present, leaving = math.fsum(lot.here for lot in lots), math.fsum(flow.taken for flow in flows)
     if leaving <= 0 or present <= 0:
         return
@@ -132,14 +164,21 @@ def _send(flows: Sequence[EdgeFlow], lots: Sequence[_Parcel], arrivals: dict[int
         for lot in sent:
             before, entered = entered, entered + flow.taken * lot.here / whole
             paid = curve.pays(entered) - curve.pays(before)
-            arrivals[flow.pool_edge.target].append(_Parcel((*lot.route, flow), (*lot.before, before), lot.begun, paid, lot.turn))
+            arrivals[flow.pool_edge.target].append(
+                _Parcel((*lot.route, flow), (*lot.before, before), lot.begun, paid, lot.turn)
+            )
 
 
 def _paths(lots: Sequence[_Parcel]) -> tuple[FlowPath, ...]:
-    return tuple(FlowPath(lot.route, lot.begun) for lot in sorted(lots, key=lambda lot: lot.turn) if lot.route)
+    return tuple(
+        FlowPath(lot.route, lot.begun)
+        for lot in sorted(lots, key=lambda lot: lot.turn)
+        if lot.route
+    )
 
 
-# --- Merging of routes with the same last pools: their outputs collect in the router, and one leg carries them on.
+# --- Merging of routes with the same last pools: their outputs collect in the router, and one leg
+# carries them on.
 
 
 Hop = tuple[str, str]
@@ -150,7 +189,8 @@ Hop = tuple[str, str]
 class Route:
     """Pools to go through, first to last, with the token that enters each.
 
-    Its first pool takes `amount_raw` base units from the wallet, or else all that `feeds` pay, one after another.
+    Its first pool takes `amount_raw` base units from the wallet, or else all that `feeds` pay, one
+    after another.
     """
 
     hops: tuple[Hop, ...]
@@ -160,7 +200,11 @@ class Route:
     @property
     def sources(self) -> tuple[Route, ...]:
         """Return the routes that begin at the wallet, in execution order."""
-        return tuple(source for feed in self.feeds for source in feed.sources) if self.feeds else (self,)
+        return (
+            tuple(source for feed in self.feeds for source in feed.sources)
+            if self.feeds
+            else (self,)
+        )
 
 
 def merge_routes(routes: Sequence[Route]) -> list[Route]:
@@ -179,7 +223,9 @@ def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
     whole = [route.amount_raw for route in group if len(route.hops) == 1]
     if whole:
         yield Route((last,), sum(whole, 0))
-    feeds = merge_routes([Route(route.hops[:-1], route.amount_raw) for route in group if len(route.hops) > 1])
+    feeds = merge_routes(
+        [Route(route.hops[:-1], route.amount_raw) for route in group if len(route.hops) > 1]
+    )
     if len(feeds) == 1:
         yield replace(feeds[0], hops=(*feeds[0].hops, last))
     elif feeds:

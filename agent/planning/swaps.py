@@ -11,7 +11,18 @@ import numpy as np
 from agent.amm import pools
 from agent.amm.errors import KnownTicksExceeded
 from agent.errors import ConfigError, Refused
-from agent.model import Goal, GoalWeight, Leg, LegFunding, Plan, Pool, Rebalance, SkippedItem, StepInput, Verdict
+from agent.model import (
+    Goal,
+    GoalWeight,
+    Leg,
+    LegFunding,
+    Plan,
+    Pool,
+    Rebalance,
+    SkippedItem,
+    StepInput,
+    Verdict,
+)
 from agent.planning.draft import PlanDraft, pools_out_of_ticks
 from agent.planning.dual import Program, Solution, solve_dual
 from agent.planning.fixed_point import legs_by_edge, to_routes
@@ -19,7 +30,15 @@ from agent.planning.gas import gas_price_wei
 from agent.planning.plan_builder import assemble_plan, rounded_gap
 from agent.planning.pool_curves import CurveStack
 from agent.planning.pool_selection import PoolSelection, PoolSelector
-from agent.planning.problem import UNBOUNDED_BPS, Problem, TokenNode, build_pool_graph, build_problem, min_out, problem_for_tokens
+from agent.planning.problem import (
+    UNBOUNDED_BPS,
+    Problem,
+    TokenNode,
+    build_pool_graph,
+    build_problem,
+    min_out,
+    problem_for_tokens,
+)
 from agent.planning.rounding import run_routes
 from agent.planning.routes import FlowPaths, decompose_flows
 from agent.planning.utility import sell_program
@@ -30,15 +49,17 @@ from agent.units import Value, decimal_text
 SOLD = 1 - 1e-9
 """Fraction of the total pool capacity that fewer pools have to absorb."""
 ANY_PRICE = 0.9
-"""Range of the dual price of the token sold: a manual swap accepts any proceeds, within impact bounds and floors."""
+"""Range of the dual price of the token sold: a manual swap accepts any proceeds, within impact
+bounds and floors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """Quote of a swap now. Amounts in base units, `fee` in numeraire base units at reference (or else spot) prices.
+    """Quote of a swap now. Amounts in base units, `fee` in numeraire base units at reference (or
+    else spot) prices.
 
-    `price_impact_bps` is the largest move of a pool's marginal price, fees excluded. The legs' minimum outputs are the quote less
-    the slippage limit.
+    `price_impact_bps` is the largest move of a pool's marginal price, fees excluded. The legs'
+    minimum outputs are the quote less the slippage limit.
     """
 
     legs: tuple[Leg, ...]
@@ -49,38 +70,65 @@ class Quote:
 
 
 def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -> Plan:
-    """Return a plan that sells exactly `amount_in_raw` base units for the most of `token_out`, split over pools and one-hub routes.
+    """Return a plan that sells exactly `amount_in_raw` base units for the most of `token_out`,
+    split over pools and one-hub routes.
 
-    Raises ConfigError for tokens outside the portfolio, Refused if the wallet, the impact bound or the floors forbid it.
+    Raises ConfigError for tokens outside the portfolio, Refused if the wallet, the impact bound or
+    the floors forbid it.
     """
     _check(step, token_in, token_out, amount_in_raw)
     _require_free(step, token_in, token_out)
     problem = build_problem(step, reference_prices(step))
     seller = problem.nodes[problem.position[token_in]] if token_in in problem.position else None
     if seller is None or token_out not in problem.position:
-        raise Refused("no reference price for one of the tokens", remedy="add a feed, or list it in portfolio.assets")
+        raise Refused(
+            "no reference price for one of the tokens",
+            remedy="add a feed, or list it in portfolio.assets",
+        )
     if amount_in_raw > seller.spendable_raw:
         decimals = step.portfolio.token(token_in).decimals
-        spendable, asked = decimal_text(seller.spendable_raw, decimals), decimal_text(amount_in_raw, decimals)
+        spendable, asked = (
+            decimal_text(seller.spendable_raw, decimals),
+            decimal_text(amount_in_raw, decimals),
+        )
         raise Refused(
             f"{asked} {seller.label} exceed the spendable balance",
-            (Verdict("balance", f"{asked} {seller.label}", f"{spendable} {seller.label} less reserve", False),),
+            (
+                Verdict(
+                    "balance",
+                    f"{asked} {seller.label}",
+                    f"{spendable} {seller.label} less reserve",
+                    False,
+                ),
+            ),
             balance_changes.append_excluded(step, "sell less, or lower the reserve"),
         )
     split = _best(problem, token_in, token_out, amount_in_raw)
     _require_whole(step, problem, split, token_in, amount_in_raw)
-    skipped = (*problem.notes, *(SkippedItem(f"pool {pool}", why) for pool, why in (split.barred | split.not_worth_gas).items()))
-    reason = f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)} {seller.label}"
+    skipped = (
+        *problem.notes,
+        *(
+            SkippedItem(f"pool {pool}", why)
+            for pool, why in (split.barred | split.not_worth_gas).items()
+        ),
+    )
+    reason = (
+        f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)}"
+        f" {seller.label}"
+    )
     reason = balance_changes.append_excluded(step, reason)
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
     return assemble_plan(step, problem, decision, split.draft, skipped, split.gap_bps)
 
 
-def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, pool: str | None = None) -> Quote:
+def quote(
+    step: StepInput, token_in: str, token_out: str, amount_in_raw: int, pool: str | None = None
+) -> Quote:
     """Quote `amount_in_raw`: with `pool` the exact output of that pool, else the best split.
 
-    The only limit that applies is the minimal pool depth. Raises ConfigError for unknown tokens or pool, KnownTicksExceeded if the ticks
-    read do not reach, Refused if no route exists or the pools cannot take the amount.
+    The only limit that applies is the minimal pool depth. Raises ConfigError for unknown tokens or
+    pool, KnownTicksExceeded if the ticks read do not reach, Refused if no route exists or the pools
+    cannot take the amount.
     """
     _check(step, token_in, token_out, amount_in_raw)
     prices = _known_prices(step)
@@ -89,7 +137,10 @@ def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, po
     else:
         problem = _quote_problem(step, prices, token_in, amount_in_raw)
         if not {token_in, token_out} <= set(problem.position):
-            raise Refused("no usable pool connects the two tokens", remedy="trimtab doctor lists the pools found")
+            raise Refused(
+                "no usable pool connects the two tokens",
+                remedy="trimtab doctor lists the pools found",
+            )
         split = _best(problem, token_in, token_out, amount_in_raw)
         _require_whole(step, problem, split, token_in, amount_in_raw)
         legs = split.draft.legs
@@ -107,7 +158,12 @@ def _require_free(step: StepInput, *tokens: str) -> None:
     for one in step.quarantine:
         if one.token in tokens:
             label = step.portfolio.token(one.token).label
-            verdict = Verdict("token_screen", f"{label}: {one.finding.value}", "a token that transfers the exact amount", False)
+            verdict = Verdict(
+                "token_screen",
+                f"{label}: {one.finding.value}",
+                "a token that transfers the exact amount",
+                False,
+            )
             raise Refused(f"{label} is in quarantine: {one.why}", (verdict,), one.finding.remedy)
 
 
@@ -116,7 +172,9 @@ def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -
         try:
             step.portfolio.token(address)
         except KeyError:
-            raise ConfigError(f"{name}: {address} is neither an asset nor a hub of the portfolio") from None
+            raise ConfigError(
+                f"{name}: {address} is neither an asset nor a hub of the portfolio"
+            ) from None
     if token_in == token_out:
         raise ConfigError("the two tokens are the same")
     if amount_in_raw <= 0:
@@ -125,7 +183,9 @@ def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """The best split: its draft, the pools below their fair floor, those not worth their gas, and its gap."""
+    """The best split: its draft, the pools below their fair floor, those not worth their gas, and
+    its gap.
+    """
 
     draft: PlanDraft
     barred: dict[str, str]
@@ -143,11 +203,20 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
     program = sell_program(start, ends, ANY_PRICE)
 
     def paths(choice: PoolSelection) -> FlowPaths:
-        return decompose_flows(choice.flows, [source, *(set(ends) - {source}), target], frozenset({source}), frozenset({target}))
+        return decompose_flows(
+            choice.flows,
+            [source, *(set(ends) - {source}), target],
+            frozenset({source}),
+            frozenset({target}),
+        )
 
     def serves(row: int) -> bool:
         pool_edge = market.pool_edges[row]
-        return pool_edge.source != target and pool_edge.target != source and (pool_edge.source == source or pool_edge.target == target)
+        return (
+            pool_edge.source != target
+            and pool_edge.target != source
+            and (pool_edge.source == source or pool_edge.target == target)
+        )
 
     barred = {
         pool: "pays less than the floor, for which the reference price asks"
@@ -161,25 +230,37 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
         bound = full.bound if bound is None else bound
         sold = -float(full.moved(market.real.rows(rows))[source]) * SOLD
         solve_flows = partial(_selling, program, source, sold)
-        chosen = PoolSelector(market, solve_flows, 0.0, lambda choice: legs_by_edge(paths(choice))).best(rows, full)
+        chosen = PoolSelector(
+            market, solve_flows, 0.0, lambda choice: legs_by_edge(paths(choice))
+        ).best(rows, full)
         routes = to_routes(market, paths(chosen))
         if routes:
             rest = amount_in_raw - sum(route.amount_raw for route in routes)
             routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + rest))
-        draft = run_routes(problem, routes, lambda draft: float(draft.sold.get(token_in, 0)), exact=True)
+        draft = run_routes(
+            problem, routes, lambda draft: float(draft.sold.get(token_in, 0)), exact=True
+        )
         if not draft.barred or draft.sold.get(token_in) == amount_in_raw:
             got = draft.bought.get(token_out, 0) * problem.nodes[target].price / value
-            return _Split(draft, barred, dict(chosen.dropped), rounded_gap(Fraction(bound) - got, Fraction(1)))
+            return _Split(
+                draft, barred, dict(chosen.dropped), rounded_gap(Fraction(bound) - got, Fraction(1))
+            )
         barred |= draft.barred
 
 
-def _selling(program: Program, source: int, least: float, stack: CurveStack, near: Solution | None) -> Solution:
-    """Return the best flows, with bound −∞ below `least`: gas is no reason to leave a part unsold."""
+def _selling(
+    program: Program, source: int, least: float, stack: CurveStack, near: Solution | None
+) -> Solution:
+    """Return the best flows, with bound −∞ below `least`: gas is no reason to leave a part
+    unsold.
+    """
     found = solve_dual(program, stack, near)
     return found if -float(found.moved(stack)[source]) >= least else replace(found, bound=-np.inf)
 
 
-def _require_whole(step: StepInput, problem: Problem, split: _Split, token_in: str, amount_in_raw: int) -> None:
+def _require_whole(
+    step: StepInput, problem: Problem, split: _Split, token_in: str, amount_in_raw: int
+) -> None:
     """Raise Refused unless the whole amount is traded: a manual swap is exact."""
     draft, barred = split.draft, split.barred
     sold = draft.sold.get(token_in, 0)
@@ -192,11 +273,13 @@ def _require_whole(step: StepInput, problem: Problem, split: _Split, token_in: s
         raise Refused(
             f"only {fits} of {asked} {token.label} can be sold above the floors: {reasons}",
             (Verdict("fair_floor", f"{fits} {token.label}", f"{asked} {token.label}", False),),
-            "a pool off the reference price may be manipulated: wait, or check limits.price_impact and limits.slippage",
+            "a pool off the reference price may be manipulated: wait, or check limits.price_impact"
+            " and limits.slippage",
         )
     if not draft.full:
         raise Refused(
-            f"no route of one or two usable pools sells {asked} {token.label} for this, or it is less than one unit buys",
+            f"no route of one or two usable pools sells {asked} {token.label} for this, or it is"
+            " less than one unit buys",
             (Verdict("route", "none", "one or two pools", False),),
             "sell more, add a hub that both tokens trade with, or lower limits.pool_min_value",
         )
@@ -204,9 +287,16 @@ def _require_whole(step: StepInput, problem: Problem, split: _Split, token_in: s
     remedy = f"sell at most {fits} {token.label} at a time"
     if ended := pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps):
         raise KnownTicksExceeded(
-            f"only {fits} of {asked} {token.label} fit within the ticks read of {', '.join(ended)}", verdict, remedy, ended
+            f"only {fits} of {asked} {token.label} fit within the ticks read of {', '.join(ended)}",
+            verdict,
+            remedy,
+            ended,
         )
-    bound = "what the pools hold" if problem.impact_bps == UNBOUNDED_BPS else f"limits.price_impact of {problem.impact_bps} bps"
+    bound = (
+        "what the pools hold"
+        if problem.impact_bps == UNBOUNDED_BPS
+        else f"limits.price_impact of {problem.impact_bps} bps"
+    )
     raise Refused(f"only {fits} of {asked} {token.label} fit within {bound}", (verdict,), remedy)
 
 
@@ -215,25 +305,49 @@ def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
     values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
     total = sum(values, Fraction(0))
     shares = [value / total if total > 0 else Fraction(0) for value in values]
-    return Goal(tuple(GoalWeight(node.address, share, share) for node, share in zip(problem.assets, shares, strict=True)))
+    return Goal(
+        tuple(
+            GoalWeight(node.address, share, share)
+            for node, share in zip(problem.assets, shares, strict=True)
+        )
+    )
 
 
 def _known_prices(step: StepInput) -> dict[str, Fraction]:
     """Return reference prices, or spot prices without one: a quote decides nothing."""
     found = {token: price for token, price in spot_prices(step).items() if price > 0}
-    return found | {token: price for token, price in reference_prices(step).by_token.items() if price > 0}
+    return found | {
+        token: price for token, price in reference_prices(step).by_token.items() if price > 0
+    }
 
 
-def _quote_problem(step: StepInput, prices: dict[str, Fraction], token_in: str, amount_in_raw: int) -> Problem:
+def _quote_problem(
+    step: StepInput, prices: dict[str, Fraction], token_in: str, amount_in_raw: int
+) -> Problem:
     """Return a problem of every priced token with just the amount to sell, and no impact bound."""
     portfolio = step.portfolio
-    tokens = {token.address: token for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs, portfolio.numeraire)}
+    tokens = {
+        token.address: token
+        for token in (
+            *(asset.token for asset in portfolio.assets),
+            *portfolio.hubs,
+            portfolio.numeraire,
+        )
+    }
     nodes = tuple(
-        TokenNode(address, token.label, prices[address], amount_in_raw if address == token_in else 0, False)
+        TokenNode(
+            address,
+            token.label,
+            prices[address],
+            amount_in_raw if address == token_in else 0,
+            False,
+        )
         for address, token in tokens.items()
         if address in prices
     )
-    gas_unit_value = gas_price_wei(step.snapshot) * prices.get(portfolio.wrapped_native, Fraction(0))
+    gas_unit_value = gas_price_wei(step.snapshot) * prices.get(
+        portfolio.wrapped_native, Fraction(0)
+    )
     limits = replace(step.limits, price_impact_bps=None, plan_cost_bps=None)
     return problem_for_tokens(replace(step, limits=limits), nodes, gas_unit_value, [])
 
@@ -244,17 +358,27 @@ def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> Pool:
             if {state.token0, state.token1} != {token_in, token_out}:
                 raise ConfigError(f"pool: {pool} does not trade these tokens")
             return state
-    raise ConfigError(f"pool: {pool} is not a pool that was read", "trimtab doctor lists the pools found")
+    raise ConfigError(
+        f"pool: {pool} is not a pool that was read", "trimtab doctor lists the pools found"
+    )
 
 
 def _single(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> Leg:
     swapped = pool.swap(token_in, amount_in_raw)
     if swapped.amount_in_raw < amount_in_raw:
         token = step.portfolio.token(token_in)
-        asked, fits = decimal_text(amount_in_raw, token.decimals), decimal_text(swapped.amount_in_raw, token.decimals)
+        asked, fits = (
+            decimal_text(amount_in_raw, token.decimals),
+            decimal_text(swapped.amount_in_raw, token.decimals),
+        )
         verdict = Verdict("pool", f"{asked} {token.label}", f"{fits} {token.label}", False)
         remedy = f"sell at most {fits} {token.label} at a time"
-        raise Refused(f"pool {pool.address} takes only {fits} of {asked} {token.label}: its liquidity ends there", (verdict,), remedy)
+        raise Refused(
+            f"pool {pool.address} takes only {fits} of {asked} {token.label}: its liquidity ends"
+            " there",
+            (verdict,),
+            remedy,
+        )
     slippage_bps = step.limits.slippage_bps
     return Leg(
         pool=pool.address,

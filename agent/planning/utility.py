@@ -1,12 +1,14 @@
-"""Utility of a plan: a concave function of the final token values, and its dual as a program over prices.
+"""Utility of a plan: a concave function of the final token values, and its dual as a program over
+prices.
 
 Tokens end at y, in all Y = Σ y. Off a goal of shares [low, high] a plan is worth
 
     Y − P · (θ · Σ (yᵢ − highᵢ·Y)⁺ + (1 − θ) · Σ (lowᵢ·Y − yᵢ)⁺)
 
-P is the largest marginal cost of moving a unit: a unit that moves from a token above its goal to one below saves P. θ is ½ for
-point goals, so that this is Y − P/2 · Σ |yᵢ − wᵢ·Y|; if only one side of the goal remains, that side has all of P. In a zone the
-deviation is priced by its risk (see DeviationRisk). The utility scales with y, so that costs need no guess of the final total.
+P is the largest marginal cost of moving a unit: a unit that moves from a token above its goal to
+one below saves P. θ is ½ for point goals, so that this is Y − P/2 · Σ |yᵢ − wᵢ·Y|; if only one side
+of the goal remains, that side has all of P. In a zone the deviation is priced by its risk (see
+DeviationRisk). The utility scales with y, so that costs need no guess of the final total.
 """
 
 from __future__ import annotations
@@ -39,11 +41,13 @@ TURNS = 12
 
 @dataclass(frozen=True, slots=True)
 class DeviationRisk:
-    """Risk of the deviation d = y − w·Y over a horizon: ½·a·dᵀΣd with Σ = D·R·D, volatilities D (hubs 0) and correlations R.
+    """Risk of the deviation d = y − w·Y over a horizon: ½·a·dᵀΣd with Σ = D·R·D, volatilities D
+    (hubs 0) and correlations R.
 
-    Deviations sum to zero, so that marginal risks Σd matter up to a common shift: a move saves their difference. The dual variable
-    is r, D·r being marginal risks with any convenient shift. They are within ±P/2: further out the deviation counts by its
-    distance, as elsewhere, so that no move costs more than P at the margin. `bend` is the conjugate's matrix (R⁻¹ − R⁻¹u·uᵀR⁻¹ /
+    Deviations sum to zero, so that marginal risks Σd matter up to a common shift: a move saves
+    their difference. The dual variable is r, D·r being marginal risks with any convenient shift.
+    They are within ±P/2: further out the deviation counts by its distance, as elsewhere, so that no
+    move costs more than P at the margin. `bend` is the conjugate's matrix (R⁻¹ − R⁻¹u·uᵀR⁻¹ /
     uᵀR⁻¹u) / a with u = D⁻¹1, the least of r·R⁻¹·r / a over all shifts.
     """
 
@@ -66,19 +70,27 @@ class DeviationRisk:
         return dot(weight, best) - 0.5 * dot(matvec(self.bend, best), best)
 
 
-def build_deviation_risk(volatility: FloatArray, related: FloatArray, aversion: float) -> DeviationRisk:
-    """The risk with factor a = `aversion`. `related` are the correlations R of the tokens that have a volatility, positive definite."""
+def build_deviation_risk(
+    volatility: FloatArray, related: FloatArray, aversion: float
+) -> DeviationRisk:
+    """The risk with factor a = `aversion`. `related` are the correlations R of the tokens that have
+    a volatility, positive definite.
+    """
     calm = 1 / volatility[volatility > 0]
     turned = inverse(related)
     pulled = matvec(turned, calm)
-    return DeviationRisk(volatility, (turned - np.outer(pulled, pulled) / dot(calm, pulled)) / aversion)
+    return DeviationRisk(
+        volatility, (turned - np.outer(pulled, pulled) / dot(calm, pulled)) / aversion
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class PlanUtility:
-    """Goal shares by position, the price P of a unit that has to move, θ as `tie_break`, and the risk that replaces the distance in a zone.
+    """Goal shares by position, the price P of a unit that has to move, θ as `tie_break`, and the
+    risk that replaces the distance in a zone.
 
-    `pinned` are tokens that must end at a value of their own, such as empty hubs, in units of the scale.
+    `pinned` are tokens that must end at a value of their own, such as empty hubs, in units of the
+    scale.
     """
 
     low: FloatArray
@@ -91,7 +103,9 @@ class PlanUtility:
     @property
     def goals(self) -> IndexArray:
         """Tokens that have a goal."""
-        return np.array([number for number in range(len(self.low)) if number not in self.pinned], dtype=np.intp)
+        return np.array(
+            [number for number in range(len(self.low)) if number not in self.pinned], dtype=np.intp
+        )
 
     def of(self, ends: FloatArray) -> float:
         """Return the utility of the final token values, in units of the scale."""
@@ -108,19 +122,27 @@ class PlanUtility:
         if self.risk is not None:
             loss = float(whole) - self.of(np.array([float(end) for end in ends]))
             return whole - Fraction(max(loss, 0.0) * (1 + 1e-9))
-        above = sum((max(Fraction(0), ends[i] - Fraction(float(self.high[i])) * whole) for i in goals), Fraction(0))
-        below = sum((max(Fraction(0), Fraction(float(self.low[i])) * whole - ends[i]) for i in goals), Fraction(0))
+        above = sum(
+            (max(Fraction(0), ends[i] - Fraction(float(self.high[i])) * whole) for i in goals),
+            Fraction(0),
+        )
+        below = sum(
+            (max(Fraction(0), Fraction(float(self.low[i])) * whole - ends[i]) for i in goals),
+            Fraction(0),
+        )
         tie_break = Fraction(self.tie_break)
         return whole - Fraction(self.price) * (tie_break * above + (1 - tie_break) * below)
 
 
 @dataclass(frozen=True, slots=True)
 class FlowOptimizer:
-    """Search for the flows of highest utility from `start` holdings (pool gains included), under a limit of turnover.
+    """Search for the flows of highest utility from `start` holdings (pool gains included), under a
+    limit of turnover.
 
-    `held` is the base of turnover, `budget` its bound (None: unbounded). Tokens end between `least` and `most`. `ways`, if known,
-    is −1 for tokens that shrink or stay, +1 for those that grow or stay; the bounds must agree with it. With `has_hard_goals`
-    tokens never pass point goals, whatever that would bring.
+    `held` is the base of turnover, `budget` its bound (None: unbounded). Tokens end between `least`
+    and `most`. `ways`, if known, is −1 for tokens that shrink or stay, +1 for those that grow or
+    stay; the bounds must agree with it. With `has_hard_goals` tokens never pass point goals,
+    whatever that would bring.
     """
 
     worth: PlanUtility
@@ -132,10 +154,14 @@ class FlowOptimizer:
     ways: FloatArray | None = None
     has_hard_goals: bool = False
 
-    def solve(self, stack: CurveStack, near: Solution | None = None, below: float = -np.inf) -> Solution:
-        """Return the dual's minimum over `stack`. Under a turnover limit, tokens with a wrongly guessed direction are reversed.
+    def solve(
+        self, stack: CurveStack, near: Solution | None = None, below: float = -np.inf
+    ) -> Solution:
+        """Return the dual's minimum over `stack`. Under a turnover limit, tokens with a wrongly
+        guessed direction are reversed.
 
-        If the directions are known it ends early once flows are sure to have a utility below `below`.
+        If the directions are known it ends early once flows are sure to have a utility below
+        `below`.
         """
         if self.ways is not None:
             return solve_dual(self._program(-self.ways[self.worth.goals]), stack, near, below)
@@ -154,8 +180,13 @@ class FlowOptimizer:
             if not wrong.any():
                 return found
             away = np.where(wrong, -away, away)
-        # Beyond μ a token's multiplier would pay it for not moving, and the dual would bound nothing.
-        return evaluate_dual(program, stack, np.concatenate((found.multipliers[: -len(goals) - 1], np.minimum(stays, most), [most])))
+        # Beyond μ a token's multiplier would pay it for not moving, and the dual would bound
+        # nothing.
+        return evaluate_dual(
+            program,
+            stack,
+            np.concatenate((found.multipliers[: -len(goals) - 1], np.minimum(stays, most), [most])),
+        )
 
     def ends(self, stack: CurveStack, found: Solution) -> FloatArray:
         """Return the final value of each token."""
@@ -169,12 +200,16 @@ class FlowOptimizer:
     def _bottoms(self) -> list[int]:
         """Tokens with a lower bound.
 
-        In a zone none may go below zero, as a nearly riskless one otherwise would. Nor may a token that only grows because pools
-        pay more than the reference, which would otherwise be sold without being held.
+        In a zone none may go below zero, as a nearly riskless one otherwise would. Nor may a token
+        that only grows because pools pay more than the reference, which would otherwise be sold
+        without being held.
         """
         zone, ways = self.worth.risk is not None, self.ways
         return [
-            int(i) for i in self.worth.goals if self.least[i] > 0 or (self.least[i] == 0 and (zone or (ways is not None and ways[i] > 0)))
+            int(i)
+            for i in self.worth.goals
+            if self.least[i] > 0
+            or (self.least[i] == 0 and (zone or (ways is not None and ways[i] > 0)))
         ]
 
     @property
@@ -184,20 +219,31 @@ class FlowOptimizer:
     def pressed(self, found: Solution) -> list[int]:
         """Return tokens of which more would be sold than allowed."""
         worth = self.worth
-        first = sum(1 if worth.low[i] == worth.high[i] else 2 for i in worth.goals) if worth.risk is None else len(worth.risk.tokens)
-        return [i for number, i in enumerate(self._bottoms) if found.multipliers[first + number] > PRESSED * worth.price]
+        first = (
+            sum(1 if worth.low[i] == worth.high[i] else 2 for i in worth.goals)
+            if worth.risk is None
+            else len(worth.risk.tokens)
+        )
+        return [
+            i
+            for number, i in enumerate(self._bottoms)
+            if found.multipliers[first + number] > PRESSED * worth.price
+        ]
 
     def side(self, goals: IndexArray) -> FloatArray:
-        """Return a positive number for tokens below their goal, or inside it while others are above theirs."""
+        """Return a positive number for tokens below their goal, or inside it while others are above
+        theirs.
+        """
         worth, whole = self.worth, fsum_array(self.start)
         ends, low, high = self.start[goals], worth.low[goals] * whole, worth.high[goals] * whole
         return np.where(ends > high, -1.0, np.where(ends < low, 1.0, worth.tie_break - 0.5))
 
     def _program(self, away: FloatArray | None) -> Program:
-        """`away` is +1 for each goal token that may only shrink, −1 for those that may only grow; None without a limit.
+        """`away` is +1 for each goal token that may only shrink, −1 for those that may only grow;
+        None without a limit.
 
-        The limit adds μ·(budget − turnover); a token that stays where it is pays less than its half of μ, by a multiplier of its
-        own unless the bounds have it.
+        The limit adds μ·(budget − turnover); a token that stays where it is pays less than its half
+        of μ, by a multiplier of its own unless the bounds have it.
         """
         worth, size, goals = self.worth, len(self.held), self.worth.goals
         unit, price, sure = np.eye(size), worth.price, worth.price + SURE
@@ -210,7 +256,14 @@ class FlowOptimizer:
                 least, most = -price * (1 - worth.tie_break), price * worth.tie_break
                 way = self.ways[i] if self.has_hard_goals and self.ways is not None else 0
                 ends = way < 0 or worth.low[i] == 0  # no market takes more of a token than exists
-                rows.append((worth.low[i] - unit[i], 0.0, -sure if ends else least, sure if way > 0 else most))
+                rows.append(
+                    (
+                        worth.low[i] - unit[i],
+                        0.0,
+                        -sure if ends else least,
+                        sure if way > 0 else most,
+                    )
+                )
             else:
                 rows.append((worth.high[i] - unit[i], 0.0, 0.0, price * worth.tie_break))
                 rows.append((unit[i] - worth.low[i], 0.0, 0.0, price * (1 - worth.tie_break)))
@@ -219,7 +272,10 @@ class FlowOptimizer:
         rows += [(-unit[i], end, -sure, sure) for i, end in worth.pinned.items()]
         if away is not None and self.budget is not None:
             if self.ways is None:
-                rows += [(-side * unit[i], side * self.held[i], 0.0, 2 * price) for i, side in zip(goals, away, strict=True)]
+                rows += [
+                    (-side * unit[i], side * self.held[i], 0.0, 2 * price)
+                    for i, side in zip(goals, away, strict=True)
+                ]
             half = np.zeros(size)
             half[goals] = away / 2
             rows.append((half, self.budget - dot(half, self.held), 0.0, sure))
@@ -234,7 +290,9 @@ class FlowOptimizer:
 
 
 def sell_program(start: FloatArray, pinned: Mapping[int, float], reach: float) -> Program:
-    """Return the program of a manual swap: every token but the one bought, whose price is 1, must end where it is pinned."""
+    """Return the program of a manual swap: every token but the one bought, whose price is 1, must
+    end where it is pinned.
+    """
     unit = np.eye(len(start))
     rise = np.array([-unit[i] for i in pinned]).T
     cost = np.array([end - start[i] for i, end in pinned.items()])

@@ -1,1 +1,3 @@
-"""Decisions from a step's input: targets, triggers, orders, cash flows, liquidity and strategies. Pure."""
+"""Decisions from a step's input: targets, triggers, orders, cash flows, liquidity and strategies.
+Pure.
+"""

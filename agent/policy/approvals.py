@@ -10,7 +10,9 @@ from agent.units import NATIVE
 
 
 def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
-    """Base units that swaps take from the wallet, by token; native coin is sent along and needs no approval."""
+    """Base units that swaps take from the wallet, by token; native coin is sent along and needs no
+    approval.
+    """
     amounts: dict[str, int] = {}
     for leg in legs:
         if leg.source is LegFunding.WALLET and leg.token_in != NATIVE:
@@ -19,7 +21,9 @@ def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
 
 
 def action_spend(action: LpAction) -> dict[str, int]:
-    """Base units that an action with liquidity takes from the wallet at most, by token; LP tokens are the pair's own."""
+    """Base units that an action with liquidity takes from the wallet at most, by token; LP tokens
+    are the pair's own.
+    """
     match action:
         case Provide():
             amounts = zip((action.token0, action.token1), action.desired_raw, strict=True)
@@ -39,12 +43,17 @@ def count(amounts: Mapping[str, int], allowed: Mapping[str, int]) -> int:
 
 
 def gas_units(step: StepInput, plan: Plan) -> int:
-    """Gas of the approvals that the plan still needs. A top-up unwraps from the wallet itself, and needs none."""
+    """Gas of the approvals that the plan still needs. A top-up unwraps from the wallet itself, and
+    needs none.
+    """
     if isinstance(plan.decision, TopUp):
         return 0
     needed = count(swap_spend(plan.legs), _allowed(step, step.execution.router))
     contracts = dict(step.execution.liquidity)
-    needed += sum(count(action_spend(action), _allowed(step, contracts.get(action.venue, ""))) for action in plan.actions)
+    needed += sum(
+        count(action_spend(action), _allowed(step, contracts.get(action.venue, "")))
+        for action in plan.actions
+    )
     return APPROVAL_GAS * needed
 
 

@@ -27,9 +27,24 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
-from agent.policy import failures, gradual_execution, minimum, native_coin, price_confirmation, quarantine, targets, text
+from agent.policy import (
+    failures,
+    gradual_execution,
+    minimum,
+    native_coin,
+    price_confirmation,
+    quarantine,
+    targets,
+    text,
+)
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
-from agent.policy.drift import compute_drifts, corrections, has_band, rebalance_goal, restrict_to_side
+from agent.policy.drift import (
+    compute_drifts,
+    corrections,
+    has_band,
+    rebalance_goal,
+    restrict_to_side,
+)
 from agent.policy.liquidity import decide as lp_wish
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import WithdrawMove
@@ -42,34 +57,55 @@ from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import last_evaluation_s
 from agent.policy.triggers.trigger import TriggerResult
-from agent.reference import ReferencePrices, depeg_fault, reference_prices, sequencer_fault, source_conflict
+from agent.reference import (
+    ReferencePrices,
+    depeg_fault,
+    reference_prices,
+    sequencer_fault,
+    source_conflict,
+)
 from agent.units import BPS, NATIVE, Price, Value, decimal_text
 
-# --- What a decision cannot rest on: balances that are not known for certain, and a memory that is ahead of the chain.
+# --- What a decision cannot rest on: balances that are not known for certain, and a memory that is
+# ahead of the chain.
 
 
 def unknown_balances(step: StepInput) -> list[str]:
-    """Assets whose balance is unknown: quarantined, not read, or read twice with different answers."""
+    """Assets whose balance is unknown: quarantined, not read, or read twice with different
+    answers.
+    """
     faults = []
     for asset in step.portfolio.assets:
         label, address = asset.token.label, asset.token.address
         balances = {holding.raw for holding in step.snapshot.holdings if holding.token == address}
-        quarantined = [f"{item.item}: {item.why}" for item in step.snapshot.quarantined if item.address == address]
+        quarantined = [
+            f"{item.item}: {item.why}"
+            for item in step.snapshot.quarantined
+            if item.address == address
+        ]
         if quarantined:
             faults.append(f"{label} is quarantined ({'; '.join(quarantined)})")
         elif not balances:
             faults.append(f"the balance of {label} was not read")
         elif len(balances) > 1:
-            faults.append(f"the balance of {label} was read as {' and '.join(map(str, sorted(balances)))} base units")
+            faults.append(
+                f"the balance of {label} was read as {' and '.join(map(str, sorted(balances)))}"
+                " base units"
+            )
     return faults
 
 
 def store_ahead_faults(history: History, now_s: int) -> list[str]:
-    """A store that knows a later time than the block has seen another chain, or an endpoint lags behind."""
+    """A store that knows a later time than the block has seen another chain, or an endpoint lags
+    behind.
+    """
     last_s = last_evaluation_s(history)
     if last_s is None or last_s <= now_s:
         return []
-    return [f"the last action in the store is of {text.format_time(last_s)}, the block only of {text.format_time(now_s)}"]
+    return [
+        f"the last action in the store is of {text.format_time(last_s)}, the block only of"
+        f" {text.format_time(now_s)}"
+    ]
 
 
 # --- Why a step cannot be decided: everything in it that is unknown, stale or contradictory.
@@ -79,28 +115,44 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[str]:
     """Everything that is unknown, stale or contradictory; empty when the step can be decided."""
     assets = step.portfolio.assets
     if len(assets) < minimum.MIN_ASSETS:
-        return [f"a portfolio needs at least {minimum.MIN_ASSETS} assets, this one has {len(assets)}"]
+        return [
+            f"a portfolio needs at least {minimum.MIN_ASSETS} assets, this one has {len(assets)}"
+        ]
     faults = []
     if (
         step.quarantine
-        and len(assets) - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets}) < minimum.MIN_ASSETS
+        and len(assets)
+        - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets})
+        < minimum.MIN_ASSETS
     ):
         faults.append(f"fewer than {minimum.MIN_ASSETS} tradable assets are left")
     weights_bps = sum(asset.target_bps for asset in assets)
     if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
         faults.append(f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative")
     listed = Counter(asset.token.address for asset in assets)
-    faults += [f"{step.portfolio.token(address).label} is listed {times} times" for address, times in listed.items() if times > 1]
+    faults += [
+        f"{step.portfolio.token(address).label} is listed {times} times"
+        for address, times in listed.items()
+        if times > 1
+    ]
     if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
         faults.append("the destination is a band, but the trigger has none")
-    faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), source_conflict(step)) if fault]
+    faults += [
+        fault
+        for fault in (sequencer_fault(step), depeg_fault(step, references), source_conflict(step))
+        if fault
+    ]
     faults += [fault for fault in (netting.strategies_fault(step),) if fault]
     faults += exits.faults(step, references)
     faults += unknown_balances(step)
     faults += valuation.faults(step)
     faults += no_trade_zone.faults(step, references)
     faults += store_ahead_faults(step.history, step.snapshot.head.timestamp_s)
-    faults += [f"{gap.label} has no reference price ({gap.why})" for gap in references.unpriced if gap.token in listed]
+    faults += [
+        f"{gap.label} has no reference price ({gap.why})"
+        for gap in references.unpriced
+        if gap.token in listed
+    ]
     return faults
 
 
@@ -108,13 +160,14 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[str]:
 class DecisionResult:
     """A decision with what it rests on. `drifts` is empty when balances or prices are unknown.
 
-    `reviewed` says that a schedule was due and its review is now done, so that the next one counts from this block; `reviews` are
-    what the store remembers such schedules by. `next_s` is when a schedule is due next. `zone` is there when a Zone decides: its
-    Rebalance stands only if the plan saves more than it costs. `round` is what a campaign is due to do, `ended` why the one that was
-    under way is not any more, and `begins` is one that begins with this decision. `order` is the limit order that it fills.
-    `sleeves` is what strategies want where several share the wallet; it `crosses` when only they exchange something, no market.
-    `exit_token` is the asset that an exit sells with this decision (empty: none), `stuck` are exits that
-    cannot be done now.
+    `reviewed` says that a schedule was due and its review is now done, so that the next one counts
+    from this block; `reviews` are what the store remembers such schedules by. `next_s` is when a
+    schedule is due next. `zone` is there when a Zone decides: its Rebalance stands only if the plan
+    saves more than it costs. `round` is what a campaign is due to do, `ended` why the one that was
+    under way is not any more, and `begins` is one that begins with this decision. `order` is the
+    limit order that it fills. `sleeves` is what strategies want where several share the wallet; it
+    `crosses` when only they exchange something, no market. `exit_token` is the asset that an exit
+    sells with this decision (empty: none), `stuck` are exits that cannot be done now.
     """
 
     decision: Decision
@@ -135,8 +188,14 @@ class DecisionResult:
 
     @property
     def asks(self) -> Decision:
-        """The decision; exchanges between strategies count as the rebalance that prices asked for."""
-        return Rebalance(self.decision.reason, self.sleeves.goal) if self.is_netting_only and self.sleeves is not None else self.decision
+        """The decision; exchanges between strategies count as the rebalance that prices asked
+        for.
+        """
+        return (
+            Rebalance(self.decision.reason, self.sleeves.goal)
+            if self.is_netting_only and self.sleeves is not None
+            else self.decision
+        )
 
 
 def decide(step: StepInput) -> DecisionResult:
@@ -160,7 +219,9 @@ def decide(step: StepInput) -> DecisionResult:
 
 @dataclass(frozen=True)
 class DecisionContext:
-    """A step with its reference prices. What several deciders need is worked out on first use, prices and drifts only without faults."""
+    """A step with its reference prices. What several deciders need is worked out on first use,
+    prices and drifts only without faults.
+    """
 
     step: StepInput
     references: ReferencePrices
@@ -186,7 +247,10 @@ class DecisionContext:
         """Return why only exits and withdrawals of liquidity are allowed; empty if rebalances are
         allowed too.
         """
-        reasons = (withdrawals.open_withdrawal_reason(self.step), balance_changes.halt_reason(self.step))
+        reasons = (
+            withdrawals.open_withdrawal_reason(self.step),
+            balance_changes.halt_reason(self.step),
+        )
         return "; ".join(reason for reason in reasons if reason)
 
     def result(self, decision: Decision) -> DecisionResult:
@@ -218,7 +282,9 @@ def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
 
 
 def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
-    """Halt after failures or a disagreement of the ledger, with undecided positions, and without target weights."""
+    """Halt after failures or a disagreement of the ledger, with undecided positions, and without
+    target weights.
+    """
     reason = context.stop_reason or targets.missing_weights_reason(context.step)
     if not reason:
         return None
@@ -228,9 +294,13 @@ def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
 
 def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
     """Trade nothing with a total too small to rebalance."""
-    if context.hold_back_reason or not (reason := minimum.too_small_reason(context.step, context.drifts)):
+    if context.hold_back_reason or not (
+        reason := minimum.too_small_reason(context.step, context.drifts)
+    ):
         return None
-    return context.result(Hold(f"nothing else is traded: {reason}") if context.step.stuck else Halt(reason))
+    return context.result(
+        Hold(f"nothing else is traded: {reason}") if context.step.stuck else Halt(reason)
+    )
 
 
 def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult | None:
@@ -240,7 +310,9 @@ def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult |
     if not too_much.over:
         return None
     not_yet = price_confirmation.unconfirmed_reason(step, prices, price_confirmation.limit_signals)
-    out = _unconfirmed_hold(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
+    out = (
+        _unconfirmed_hold(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
+    )
     return context.result(native_coin.top_up(step, out) or out)
 
 
@@ -249,7 +321,9 @@ def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     if not (reason := context.hold_back_reason):
         return None
     next_s = withdrawals.next_part_s(context.step)
-    return context.result(Halt(reason) if next_s is None else Hold(reason, next_s, "limits.first_purchase"))
+    return context.result(
+        Halt(reason) if next_s is None else Hold(reason, next_s, "limits.first_purchase")
+    )
 
 
 def _continue_gradual_execution(context: DecisionContext) -> DecisionResult | None:
@@ -257,7 +331,9 @@ def _continue_gradual_execution(context: DecisionContext) -> DecisionResult | No
     step, prices = context.step, context.prices
     if (slice_decision := gradual_execution.decide_slice(step, context.drifts, prices)) is None:
         return None
-    first = None if slice_decision.round is None else native_coin.top_up(step, slice_decision.decision)
+    first = (
+        None if slice_decision.round is None else native_coin.top_up(step, slice_decision.decision)
+    )
     return replace(
         context.result(first or slice_decision.decision),
         round=None if first else slice_decision.round,
@@ -276,15 +352,31 @@ def _rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     view = netting.net_strategies(step, prices)
     answer = bands.apply_max_weight(step, drifts, view.answer)
     wanted = view.goal if view.answer.fired else bands.reduction_goal(drifts)
-    decision, reviewed = _act(step, drifts, context.references, answer, wanted) if answer.fired else (_hold(answer), answer.due)
+    decision, reviewed = (
+        _act(step, drifts, context.references, answer, wanted)
+        if answer.fired
+        else (_hold(answer), answer.due)
+    )
     if isinstance(decision, Rebalance) and not view.answer.fired:
         decision, reviewed = _confirmed(step, prices, decision, reviewed, False)
-    crosses = view.answer.fired and isinstance(decision, Hold) and not _worth_it(step, _largest(drifts, view.goal))
+    crosses = (
+        view.answer.fired
+        and isinstance(decision, Hold)
+        and not _worth_it(step, _largest(drifts, view.goal))
+    )
     if (first := native_coin.top_up(step, decision)) is not None:
         return replace(context.result(first), next_s=answer.next_s, sleeves=view)
     reviews = answer.reviews if reviewed else ()
     return DecisionResult(
-        decision, drifts, context.references, reviewed, None, reviews, answer.next_s, sleeves=view, is_netting_only=crosses
+        decision,
+        drifts,
+        context.references,
+        reviewed,
+        None,
+        reviews,
+        answer.next_s,
+        sleeves=view,
+        is_netting_only=crosses,
     )
 
 
@@ -297,27 +389,48 @@ def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
         decision, reviewed = _act(step, drifts, context.references, answer)
         if isinstance(decision, Rebalance):
             decision, reviewed = _confirmed(step, prices, decision, reviewed, answer.by_time)
-        out_first = _withdraw_liquidity_first(step, prices) if isinstance(decision, Rebalance) else None
+        out_first = (
+            _withdraw_liquidity_first(step, prices) if isinstance(decision, Rebalance) else None
+        )
         decision, reviewed = (decision, reviewed) if out_first is None else (out_first, False)
     else:
-        decision, reviewed = liquidity_or_hold(step, prices, _hold(_forecast(step, drifts, answer))), answer.due
+        decision, reviewed = (
+            liquidity_or_hold(step, prices, _hold(_forecast(step, drifts, answer))),
+            answer.due,
+        )
     first = native_coin.top_up(step, decision)
     if first is not None:
         return DecisionResult(first, drifts, context.references, False, zone, next_s=answer.next_s)
-    return DecisionResult(decision, drifts, context.references, reviewed, zone, answer.reviews if reviewed else (), answer.next_s)
+    return DecisionResult(
+        decision,
+        drifts,
+        context.references,
+        reviewed,
+        zone,
+        answer.reviews if reviewed else (),
+        answer.next_s,
+    )
 
 
-def _evaluate_portfolio_trigger(context: DecisionContext) -> tuple[TriggerResult, ZoneView | None, tuple[AssetDrift, ...]]:
+def _evaluate_portfolio_trigger(
+    context: DecisionContext,
+) -> tuple[TriggerResult, ZoneView | None, tuple[AssetDrift, ...]]:
     """The trigger's answer, the zone where it is one, and the drifts with its bands."""
     step, drifts, trigger = context.step, context.drifts, context.step.policy.trigger
     if not isinstance(trigger, NoTradeZone):
-        answer = evaluate_trigger(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
+        answer = evaluate_trigger(
+            trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
+        )
         return answer, None, drifts
     if trigger.risk.unmeasured:
         return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
     zone, drifts = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, context.prices)
     answer = no_trade_zone.zone_result(zone, drifts)
-    return replace(answer, fired=False) if bands.must_reduce_weight(step, drifts) else answer, zone, drifts
+    return (
+        replace(answer, fired=False) if bands.must_reduce_weight(step, drifts) else answer,
+        zone,
+        drifts,
+    )
 
 
 DECIDERS: tuple[Decider, ...] = (
@@ -342,45 +455,76 @@ def _first_result(step: StepInput) -> DecisionResult:
 
 
 def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
-    """Weight against target of each asset, for reports; decides nothing. Empty when balances or prices are unknown."""
+    """Weight against target of each asset, for reports; decides nothing. Empty when balances or
+    prices are unknown.
+    """
     return halt_for(step, "").drifts
 
 
 def halt_for(step: StepInput, reason: str) -> DecisionResult:
-    """Return a halt for a reason outside of the step, with the drifts and prices of its report; decides nothing."""
+    """Return a halt for a reason outside of the step, with the drifts and prices of its report;
+    decides nothing.
+    """
     context = DecisionContext(step, reference_prices(step))
     drifts = () if decision_faults(step, context.references) else context.drifts
     return DecisionResult(Halt(reason), drifts, context.references, stuck=step.stuck)
 
 
-def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool) -> tuple[Decision, bool]:
+def _confirmed(
+    step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool
+) -> tuple[Decision, bool]:
     """Return the rebalance if the preceding blocks confirm it, or no price caused it; else a hold
     whose review stays due.
     """
-    not_yet = "" if by_time else price_confirmation.unconfirmed_reason(step, prices, price_confirmation.trigger_signals)
+    not_yet = (
+        ""
+        if by_time
+        else price_confirmation.unconfirmed_reason(step, prices, price_confirmation.trigger_signals)
+    )
     return (_unconfirmed_hold(decision.reason, not_yet), False) if not_yet else (decision, reviewed)
 
 
 def _unconfirmed_hold(reason: str, not_yet: str) -> Hold:
-    return Hold(f"{reason}; but {not_yet}; checked again at the next tick", kept_by="policy.confirm_blocks")
+    return Hold(
+        f"{reason}; but {not_yet}; checked again at the next tick", kept_by="policy.confirm_blocks"
+    )
 
 
 def _hold(answer: TriggerResult) -> Hold:
-    when = "checked again at the next tick" if answer.next_s is None else f"next review {text.format_time(answer.next_s)}"
-    return Hold(answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s)
+    when = (
+        "checked again at the next tick"
+        if answer.next_s is None
+        else f"next review {text.format_time(answer.next_s)}"
+    )
+    return Hold(
+        answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s
+    )
 
 
-def _forecast(step: StepInput, drifts: tuple[AssetDrift, ...], answer: TriggerResult) -> TriggerResult:
+def _forecast(
+    step: StepInput, drifts: tuple[AssetDrift, ...], answer: TriggerResult
+) -> TriggerResult:
     """Describe what a review with later execution would do now."""
     if answer.waits_s is None:
         return answer
     found = [
         f"{'sell' if value < 0 else 'buy'} {format_money(step, abs(value))} of {drift.symbol}"
-        for drift, value in zip(drifts, corrections(drifts, _wanted(step, drifts)).values(), strict=True)
-        if drift.token != step.portfolio.numeraire.address and abs(value) >= max(Fraction(1), step.limits.min_trade or Fraction(1))
+        for drift, value in zip(
+            drifts, corrections(drifts, _wanted(step, drifts)).values(), strict=True
+        )
+        if drift.token != step.portfolio.numeraire.address
+        and abs(value) >= max(Fraction(1), step.limits.min_trade or Fraction(1))
     ]
-    message = f"a rebalance would {', '.join(found)}" if found else "nothing large enough for a trade"
-    return replace(answer, reason=f"{answer.reason}; {message}; executed from {text.format_time(answer.waits_s)} on, at the prices then")
+    message = (
+        f"a rebalance would {', '.join(found)}" if found else "nothing large enough for a trade"
+    )
+    return replace(
+        answer,
+        reason=(
+            f"{answer.reason}; {message}; executed from {text.format_time(answer.waits_s)} on, at"
+            " the prices then"
+        ),
+    )
 
 
 def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
@@ -394,7 +538,9 @@ def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
     return restrict_to_side(drifts, wanted, policy.only, step.portfolio.numeraire.address)
 
 
-def _withdraw_liquidity_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity | Hold | None:
+def _withdraw_liquidity_first(
+    step: StepInput, prices: Mapping[str, Price]
+) -> AdjustLiquidity | Hold | None:
     """Return withdrawals for liquidity targets, before swaps, which could not spend that liquidity.
 
     Provisions wait until no swap is due. During the cooldown after an action none is withdrawn:
@@ -408,11 +554,15 @@ def _withdraw_liquidity_first(step: StepInput, prices: Mapping[str, Price]) -> A
         return None
     if not any(isinstance(move, WithdrawMove) for move in wanted.moves):
         return None
-    not_yet = price_confirmation.unconfirmed_reason(step, prices, price_confirmation.liquidity_signals, every=True)
+    not_yet = price_confirmation.unconfirmed_reason(
+        step, prices, price_confirmation.liquidity_signals, every=True
+    )
     return _unconfirmed_hold(wanted.reason, not_yet) if not_yet else AdjustLiquidity(wanted.reason)
 
 
-def liquidity_or_hold(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Hold | AdjustLiquidity:
+def liquidity_or_hold(
+    step: StepInput, prices: Mapping[str, Price], hold: Hold
+) -> Hold | AdjustLiquidity:
     """Return the moves of the liquidity targets, unless within the cooldown; else the hold, with
     skipped moves and reasons.
     """
@@ -424,16 +574,36 @@ def liquidity_or_hold(step: StepInput, prices: Mapping[str, Price], hold: Hold) 
     if not wanted.moves:
         return replace(hold, reason=hold.reason + left)
     if failures.is_stopped(step.history):
-        return replace(hold, reason=f"{hold.reason}; {wanted.reason}, but too many transactions failed in a row: trimtab resume")
+        return replace(
+            hold,
+            reason=(
+                f"{hold.reason}; {wanted.reason}, but too many transactions failed in a row:"
+                " trimtab resume"
+            ),
+        )
     resting = _cooldown(step, liquidity_too=True)
     if resting:
-        return replace(hold, reason=f"{hold.reason}; {wanted.reason}; {resting[0]}", next_s=hold.next_s or resting[1])
-    not_yet = price_confirmation.unconfirmed_reason(step, prices, price_confirmation.liquidity_signals, every=True)
-    return replace(hold, reason=f"{hold.reason}; {wanted.reason}, but {not_yet}") if not_yet else AdjustLiquidity(wanted.reason)
+        return replace(
+            hold,
+            reason=f"{hold.reason}; {wanted.reason}; {resting[0]}",
+            next_s=hold.next_s or resting[1],
+        )
+    not_yet = price_confirmation.unconfirmed_reason(
+        step, prices, price_confirmation.liquidity_signals, every=True
+    )
+    return (
+        replace(hold, reason=f"{hold.reason}; {wanted.reason}, but {not_yet}")
+        if not_yet
+        else AdjustLiquidity(wanted.reason)
+    )
 
 
 def _act(
-    step: StepInput, drifts: tuple[AssetDrift, ...], references: ReferencePrices, answer: TriggerResult, together: Goal | None = None
+    step: StepInput,
+    drifts: tuple[AssetDrift, ...],
+    references: ReferencePrices,
+    answer: TriggerResult,
+    together: Goal | None = None,
 ) -> tuple[Decision, bool]:
     """Return the rebalance of a fired trigger, unless within the cooldown, gas is too expensive, or
     nothing is worth a trade; and whether the review is done.
@@ -446,22 +616,37 @@ def _act(
         return Hold(f"{answer.reason}; {dear}", kept_by="gas"), False
     first = purchase.is_first_purchase(step)
     wanted = together or (
-        purchase.purchase_goal(step, drifts) if first and not isinstance(step.policy.trigger, NoTradeZone) else _wanted(step, drifts)
+        purchase.purchase_goal(step, drifts)
+        if first and not isinstance(step.policy.trigger, NoTradeZone)
+        else _wanted(step, drifts)
     )
     largest = _largest(drifts, wanted)
     if not _worth_it(step, largest):
         least = (
             ""
             if largest == 0
-            else f": the largest correction is {format_money(step, largest)}, min_trade {format_money(step, step.limits.min_trade)}"
+            else (
+                f": the largest correction is {format_money(step, largest)}, min_trade"
+                f" {format_money(step, step.limits.min_trade)}"
+            )
         )
         side = "" if step.policy.only is None else f" under policy.only = {step.policy.only.value}"
-        hold = _hold(TriggerResult(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s))
-        return replace(hold, kept_by="limits.min_trade" if largest else "policy.only" if side else ""), answer.due
+        hold = _hold(
+            TriggerResult(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s)
+        )
+        return (
+            replace(hold, kept_by="limits.min_trade" if largest else "policy.only" if side else ""),
+            answer.due,
+        )
     if first:
-        return Rebalance(
-            f"{purchase.first_rebalance_name(step, drifts, wanted)}; {answer.reason}", wanted, apart=purchase.turnover_allowance(step)
-        ), answer.due
+        return (
+            Rebalance(
+                f"{purchase.first_rebalance_name(step, drifts, wanted)}; {answer.reason}",
+                wanted,
+                apart=purchase.turnover_allowance(step),
+            ),
+            answer.due,
+        )
     return Rebalance(answer.reason, wanted), answer.due
 
 
@@ -475,27 +660,43 @@ def _worth_it(step: StepInput, largest: Value) -> bool:
 
 
 def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] | None:
-    """Until when the last rebalance forbids another; None when it does not. Liquidity rests after both, rebalances after their like."""
+    """Until when the last rebalance forbids another; None when it does not. Liquidity rests after
+    both, rebalances after their like.
+    """
     history = step.history
     done = [
         (history.last_rebalance_s, "rebalance"),
         (history.campaign_ended_s, "correction over time"),
         (history.last_liquidity_s if liquidity_too else None, "action with liquidity"),
     ]
-    last_s, what = max(((at_s, what) for at_s, what in done if at_s is not None), default=(None, ""))
+    last_s, what = max(
+        ((at_s, what) for at_s, what in done if at_s is not None), default=(None, "")
+    )
     if last_s is None or step.snapshot.head.timestamp_s >= last_s + step.policy.cooldown_s:
         return None
     until_s = last_s + step.policy.cooldown_s
-    return f"but the last {what} was at {text.format_time(last_s)} and the cooldown lasts until {text.format_time(until_s)}", until_s
+    return (
+        (
+            f"but the last {what} was at {text.format_time(last_s)} and the cooldown lasts until"
+            f" {text.format_time(until_s)}"
+        ),
+        until_s,
+    )
 
 
-# --- Whether the ledger and the chain agree on every balance; where they do not, which balance, and by how much.
+# --- Whether the ledger and the chain agree on every balance; where they do not, which balance, and
+# by how much.
 
 
-REMEDY = "find the entry with trimtab books check, or restart from the chain's balances with trimtab books open"
+REMEDY = (
+    "find the entry with trimtab books check, or restart from the chain's balances with trimtab"
+    " books open"
+)
 
 
-def reconcile_ledger(step: StepInput, books: ExpectedBalances, stands: Iterable[LedgerBalance]) -> StepInput:
+def reconcile_ledger(
+    step: StepInput, books: ExpectedBalances, stands: Iterable[LedgerBalance]
+) -> StepInput:
     """Return the step with ledger differences in its history.
 
     Unexplained, unrecorded changes are flows and not differences. A snapshot not comparable with
@@ -503,18 +704,29 @@ def reconcile_ledger(step: StepInput, books: ExpectedBalances, stands: Iterable[
     """
     if not balance_changes.is_comparable(step.snapshot, books):
         return step
-    unwritten = {token: delta for token, (delta, _) in balance_changes.differences(step.snapshot, books).items()}
+    unwritten = {
+        token: delta
+        for token, (delta, _) in balance_changes.differences(step.snapshot, books).items()
+    }
     sure = balance_changes.balances_of(step.snapshot)
     counted = {asset.token.address for asset in step.portfolio.assets} | {NATIVE}
     wrong = []
     for stand in stands:
         expected = stand.raw + unwritten.get(stand.token, 0)
         if stand.token in counted and stand.token in sure and sure[stand.token] != expected:
-            expected_text, has = (_amount(step, stand.token, raw) for raw in (expected, sure[stand.token]))
-            wrong.append(f"{balance_changes.token_label(step, stand.token)}: {expected_text} by the ledger, {has} on the chain")
+            expected_text, has = (
+                _amount(step, stand.token, raw) for raw in (expected, sure[stand.token])
+            )
+            wrong.append(
+                f"{balance_changes.token_label(step, stand.token)}: {expected_text} by the ledger,"
+                f" {has} on the chain"
+            )
     if not wrong:
         return step
-    message = f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(wrong)}; {REMEDY}"
+    message = (
+        f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(wrong)};"
+        f" {REMEDY}"
+    )
     return replace(step, history=replace(step.history, books=message))
 
 

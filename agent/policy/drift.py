@@ -1,4 +1,6 @@
-"""Drift of each asset from its target, the goal that restores it, and the prices at which it leaves its band."""
+"""Drift of each asset from its target, the goal that restores it, and the prices at which it leaves
+its band.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from agent.policy import native_coin, text
 from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value, largest_remainder
 
-# --- Width of the band around a target: the trigger's widths, an asset's own, the narrower of several.
+# --- Width of the band around a target: the trigger's widths, an asset's own, the narrower of
+# several.
 
 
 BandEdges = tuple[Fraction, Fraction]
@@ -35,12 +38,15 @@ def has_band(trigger: Trigger) -> bool:
     return bool(thresholds_of(trigger))
 
 
-def band(trigger: Trigger, target_bps: int, own: Threshold | None = None, most_bps: int | None = None) -> BandEdges:
+def band(
+    trigger: Trigger, target_bps: int, own: Threshold | None = None, most_bps: int | None = None
+) -> BandEdges:
     """Edges of the band around a target in bps, exact, within 0 and 10,000.
 
-    `own` is the asset's, in place of the trigger's widths. A band ends at `most_bps`, where that is above the target. With an
-    absolute and a relative width the narrower counts, and so it does with several triggers. One that knows no band has one of no
-    width, and a zone's depends on the market (agent/policy/triggers/no_trade_zone.py).
+    `own` is the asset's, in place of the trigger's widths. A band ends at `most_bps`, where that is
+    above the target. With an absolute and a relative width the narrower counts, and so it does with
+    several triggers. One that knows no band has one of no width, and a zone's depends on the market
+    (agent/policy/triggers/no_trade_zone.py).
     """
     if isinstance(trigger, NoTradeZone):
         return Fraction(0), Fraction(BPS)
@@ -63,18 +69,33 @@ def with_trigger_bands(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[
 
 def _width(threshold: Threshold, target_bps: int) -> Fraction:
     widths = [] if threshold.absolute_bps is None else [Fraction(threshold.absolute_bps)]
-    widths += [] if threshold.relative_bps is None else [Fraction(threshold.relative_bps * target_bps, BPS)]
+    widths += (
+        []
+        if threshold.relative_bps is None
+        else [Fraction(threshold.relative_bps * target_bps, BPS)]
+    )
     return min(widths, default=Fraction(0))
 
 
 def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
-    """Return the drift of every asset, in the portfolio's order. `prices` are numeraire base units per token base unit, by address.
+    """Return the drift of every asset, in the portfolio's order. `prices` are numeraire base units
+    per token base unit, by address.
 
-    Confirmed liquidity positions count by their token amounts at these prices (R1.2). Raises Refused if a balance, position or
-    price is missing: unknown is never zero. Of the native asset both balances count, and the gas floor does not.
+    Confirmed liquidity positions count by their token amounts at these prices (R1.2). Raises
+    Refused if a balance, position or price is missing: unknown is never zero. Of the native asset
+    both balances count, and the gas floor does not.
     """
-    assets = [replace(asset, reserve_raw=native_coin.reserved_raw(step, asset)) for asset in step.portfolio.assets]
-    return drifts_from_balances(assets, native_coin.held_balances(step), prices, step.policy.trigger, valuation.holdings(step, prices))
+    assets = [
+        replace(asset, reserve_raw=native_coin.reserved_raw(step, asset))
+        for asset in step.portfolio.assets
+    ]
+    return drifts_from_balances(
+        assets,
+        native_coin.held_balances(step),
+        prices,
+        step.policy.trigger,
+        valuation.holdings(step, prices),
+    )
 
 
 def drifts_from_balances(
@@ -84,18 +105,25 @@ def drifts_from_balances(
     trigger: Trigger,
     in_positions: Mapping[str, int] | None = None,
 ) -> tuple[AssetDrift, ...]:
-    """Return the drifts from balances in base units by token address; `in_positions` are the amounts in liquidity.
+    """Return the drifts from balances in base units by token address; `in_positions` are the
+    amounts in liquidity.
 
-    Reserves do not count. With nothing to invest every share is zero and nothing is outside its band. Raises Refused if a balance
-    or price is missing.
+    Reserves do not count. With nothing to invest every share is zero and nothing is outside its
+    band. Raises Refused if a balance or price is missing.
     """
     lp = in_positions or {}
     for asset in assets:
         for what, known in (("balance", held), ("reference price", prices)):
             if asset.token.address not in known:
-                raise Refused(f"the {what} of {asset.token.label} is not known", remedy="see status for what could not be read")
+                raise Refused(
+                    f"the {what} of {asset.token.label} is not known",
+                    remedy="see status for what could not be read",
+                )
     investable = [max(0, held[asset.token.address] - asset.reserve_raw) for asset in assets]
-    values = [(raw + lp.get(asset.token.address, 0)) * prices[asset.token.address] for raw, asset in zip(investable, assets, strict=True)]
+    values = [
+        (raw + lp.get(asset.token.address, 0)) * prices[asset.token.address]
+        for raw, asset in zip(investable, assets, strict=True)
+    ]
     total = sum(values, Fraction(0))
     weights_bps = largest_remainder(values) if total > 0 else [0] * len(assets)
     result = []
@@ -126,13 +154,17 @@ def drifts_from_balances(
 
 
 def ideal_trades(drifts: Sequence[AssetDrift]) -> dict[str, Value]:
-    """Return the value to buy (positive) or sell of each token to be exactly on target, at reference prices without costs; sums to zero."""
+    """Return the value to buy (positive) or sell of each token to be exactly on target, at
+    reference prices without costs; sums to zero.
+    """
     whole = investable_total(drifts)
     return {drift.token: whole * drift.target_bps / BPS - drift.value for drift in drifts}
 
 
 def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
-    """Return the value of each token to buy (positive) or sell to reach the nearest share that the goal allows."""
+    """Return the value of each token to buy (positive) or sell to reach the nearest share that the
+    goal allows.
+    """
     whole = investable_total(drifts)
     result = {}
     for drift, wanted in zip(drifts, goal.weights, strict=True):
@@ -143,8 +175,9 @@ def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
 def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Return a message for each asset above limits.max_weight."""
     return tuple(
-        f"{drift.symbol} is {text.format_percent(drift.share)} of the portfolio, above limits.max_weight of {drift.max_bps / 100:g} %: "
-        "no more of it is bought, and it is reduced where that pays its cost"
+        f"{drift.symbol} is {text.format_percent(drift.share)} of the portfolio, above"
+        f" limits.max_weight of {drift.max_bps / 100:g} %: no more of it is bought, and it is"
+        " reduced where that pays its cost"
         for drift in drifts
         if drift.max_bps is not None and drift.share * BPS > drift.max_bps
     )
@@ -156,10 +189,12 @@ def investable_total(drifts: Sequence[AssetDrift]) -> Value:
 
 
 def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, Price | None]]:
-    """Return the prices below and above which each asset leaves its band if it alone moves; None if no price does that.
+    """Return the prices below and above which each asset leaves its band if it alone moves; None if
+    no price does that.
 
-    A share e = v / (v + rest) is reached at v = rest · e / (1 - e): a band of 45 to 55 % is left at -18.2 % and +22.2 %. Amounts in
-    liquidity positions are held constant, although they change with the price.
+    A share e = v / (v + rest) is reached at v = rest · e / (1 - e): a band of 45 to 55 % is left at
+    -18.2 % and +22.2 %. Amounts in liquidity positions are held constant, although they change with
+    the price.
     """
     whole = investable_total(drifts)
     result = {}
@@ -177,8 +212,19 @@ def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tupl
         return ("none of it is held, so that no price changes its share",) * 2
     if investable_total(drifts) == drift.value:
         return ("nothing else has any value, so that its share is 100 % at every price",) * 2
-    low = "its band reaches down to 0 %, below which no price takes it" if drift.band_low_bps <= 0 else ""
-    return low, "its band reaches up to 100 %, above which no price takes it" if drift.band_high_bps >= BPS else ""
+    low = (
+        "its band reaches down to 0 %, below which no price takes it"
+        if drift.band_low_bps <= 0
+        else ""
+    )
+    return (
+        low,
+        (
+            "its band reaches up to 100 %, above which no price takes it"
+            if drift.band_high_bps >= BPS
+            else ""
+        ),
+    )
 
 
 def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
@@ -187,11 +233,14 @@ def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
     return rest * share / (1 - share) / counted_raw
 
 
-# --- Goal of a rebalance: the target, the edge of the band, half of the way, or towards the target as far as it pays.
+# --- Goal of a rebalance: the target, the edge of the band, half of the way, or towards the target
+# as far as it pays.
 
 
 def rebalance_goal(drifts: Sequence[AssetDrift], destination: Destination) -> Goal:
-    """Wanted shares of all assets, in order. Points sum to one; from every interval each share can be met by the others."""
+    """Wanted shares of all assets, in order. Points sum to one; from every interval each share can
+    be met by the others.
+    """
     match destination:
         case Destination.TARGET | Destination.ZONE:
             return _points(drifts, [_target(drift) for drift in drifts])
@@ -206,7 +255,12 @@ def _target(drift: AssetDrift) -> Fraction:
 
 
 def _points(drifts: Sequence[AssetDrift], shares: Sequence[Fraction]) -> Goal:
-    return Goal(tuple(GoalWeight(drift.token, share, share) for drift, share in zip(drifts, shares, strict=True)))
+    return Goal(
+        tuple(
+            GoalWeight(drift.token, share, share)
+            for drift, share in zip(drifts, shares, strict=True)
+        )
+    )
 
 
 def _bands(drifts: Sequence[AssetDrift]) -> Goal:
@@ -218,42 +272,72 @@ def _bands(drifts: Sequence[AssetDrift]) -> Goal:
     weights = []
     for drift, low, high in zip(drifts, lows, highs, strict=True):
         others_low, others_high = sum(lows) - low, sum(highs) - high
-        weights.append(GoalWeight(drift.token, max(low, 1 - others_high), min(high, 1 - others_low)))
+        weights.append(
+            GoalWeight(drift.token, max(low, 1 - others_high), min(high, 1 - others_low))
+        )
     return Goal(tuple(weights))
 
 
 # --- One side of a rebalance alone (policy.only).
-# sell: sell what is above its goal down to it. Nothing is bought; the proceeds stay in the numeraire, which is not spent.
-# buy: buy what is below its goal with the numeraire above its own target; if that is too little, all shortfalls in proportion.
-# winners: sell what is above its band down to its goal; the proceeds go to all assets below target, in proportion to shortfall.
-# losers: buy what is below its band up to its goal, paid for by all assets above target, in proportion to excess.
+# sell: sell what is above its goal down to it. Nothing is bought; the proceeds stay in the
+# numeraire, which is not spent.
+# buy: buy what is below its goal with the numeraire above its own target; if that is too little,
+# all shortfalls in proportion.
+# winners: sell what is above its band down to its goal; the proceeds go to all assets below target,
+# in proportion to shortfall.
+# losers: buy what is below its band up to its goal, paid for by all assets above target, in
+# proportion to excess.
 
 
 ShareChanges = dict[str, Fraction]
 """Changes of shares by token; missing tokens are not moved."""
 
 
-def restrict_to_side(drifts: Sequence[AssetDrift], goal: Goal, only: TradeSide | None, numeraire: str) -> Goal:
+def restrict_to_side(
+    drifts: Sequence[AssetDrift], goal: Goal, only: TradeSide | None, numeraire: str
+) -> Goal:
     """Return the goal restricted to one side as defined above; unchanged without `only`.
 
     No other token is bought or sold. Under sell the numeraire may only grow, under buy only shrink.
     """
     if only is None:
         return goal
-    off = {one.token: min(max(one.share, want.low), want.high) - one.share for one, want in zip(drifts, goal.weights, strict=True)}
+    off = {
+        one.token: min(max(one.share, want.low), want.high) - one.share
+        for one, want in zip(drifts, goal.weights, strict=True)
+    }
     match only:
         case TradeSide.SELL:
-            changes = {token: change for token, change in off.items() if change < 0 and token != numeraire}
+            changes = {
+                token: change for token, change in off.items() if change < 0 and token != numeraire
+            }
         case TradeSide.BUY:
-            lacks = {token: change for token, change in off.items() if change > 0 and token != numeraire}
+            lacks = {
+                token: change for token, change in off.items() if change > 0 and token != numeraire
+            }
             changes = _scaled(lacks, max(Fraction(0), -_short(drifts).get(numeraire, Fraction(0))))
         case TradeSide.WINNERS:
-            sold = {one.token: off[one.token] for one in drifts if one.outside and off[one.token] < 0}
-            changes = sold | _scaled({token: lack for token, lack in _short(drifts).items() if lack > 0}, -sum(sold.values()))
+            sold = {
+                one.token: off[one.token] for one in drifts if one.outside and off[one.token] < 0
+            }
+            changes = sold | _scaled(
+                {token: lack for token, lack in _short(drifts).items() if lack > 0},
+                -sum(sold.values()),
+            )
         case TradeSide.LOSERS:
-            bought = {one.token: off[one.token] for one in drifts if one.outside and off[one.token] > 0}
-            changes = bought | _scaled({token: lack for token, lack in _short(drifts).items() if lack < 0}, sum(bought.values()))
-    return _goal(drifts, changes, numeraire if only in (TradeSide.SELL, TradeSide.BUY) else None, only is TradeSide.SELL)
+            bought = {
+                one.token: off[one.token] for one in drifts if one.outside and off[one.token] > 0
+            }
+            changes = bought | _scaled(
+                {token: lack for token, lack in _short(drifts).items() if lack < 0},
+                sum(bought.values()),
+            )
+    return _goal(
+        drifts,
+        changes,
+        numeraire if only in (TradeSide.SELL, TradeSide.BUY) else None,
+        only is TradeSide.SELL,
+    )
 
 
 def _short(drifts: Sequence[AssetDrift]) -> ShareChanges:
@@ -268,10 +352,17 @@ def _scaled(wanted: Mapping[str, Fraction], money: Fraction | int) -> ShareChang
     return {token: change * part for token, change in wanted.items() if part}
 
 
-def _goal(drifts: Sequence[AssetDrift], changes: ShareChanges, money: str | None, grows: bool) -> Goal:
-    """Return a goal of exact shares; unmoved tokens keep theirs, and `money` takes the other side of an unbalanced change."""
+def _goal(
+    drifts: Sequence[AssetDrift], changes: ShareChanges, money: str | None, grows: bool
+) -> Goal:
+    """Return a goal of exact shares; unmoved tokens keep theirs, and `money` takes the other side
+    of an unbalanced change.
+    """
     rest = -sum(changes.values(), Fraction(0))
-    ends = {one.token: one.share + changes.get(one.token, rest if one.token == money else Fraction(0)) for one in drifts}
+    ends = {
+        one.token: one.share + changes.get(one.token, rest if one.token == money else Fraction(0))
+        for one in drifts
+    }
     sold = {token for token, change in changes.items() if change < 0}
     bought = {token for token, change in changes.items() if change > 0}
     if money is not None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 from agent.model import History
 
 MAX_REVERTS_IN_ROW = 3
-"""Consecutive reverts after which the operator must act: each burns gas, and three are no accident."""
+"""Consecutive reverts after which the operator must act: each burns gas, and three are no
+accident."""
 MAX_APPROVALS_IN_ROW = 8
-"""Steps of approvals without a swap after which the operator must act: each approves and revokes, at the price of gas."""
+"""Steps of approvals without a swap after which the operator must act: each approves and revokes,
+at the price of gas."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
 """Number of failures before an exit waits, its first wait in chain seconds, doubled per failure,
 and the longest.

@@ -54,7 +54,9 @@ def slice_value(execution: GradualExecution, draw: SliceDraw) -> Value:
     """Return the value of the next slice, capped at the remainder; draws are independent, so that
     no slice reveals another (T15).
     """
-    return mean_slice_value(execution) * jitter_factor(draw.size_ppm, execution.pace.size_jitter_bps)
+    return mean_slice_value(execution) * jitter_factor(
+        draw.size_ppm, execution.pace.size_jitter_bps
+    )
 
 
 def slice_fraction(execution: GradualExecution, draw: SliceDraw, left: Value) -> Fraction:
@@ -70,7 +72,10 @@ def mean_interval_s(pace: ExecutionPace, rounds: int) -> int:
 
 def slice_wait_s(execution: GradualExecution, draw: SliceDraw) -> int:
     """Return the seconds from one slice to the next."""
-    return ceil_int(mean_interval_s(execution.pace, execution.rounds) * jitter_factor(draw.wait_ppm, execution.pace.time_jitter_bps))
+    return ceil_int(
+        mean_interval_s(execution.pace, execution.rounds)
+        * jitter_factor(draw.wait_ppm, execution.pace.time_jitter_bps)
+    )
 
 
 def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple[int, int]:
@@ -80,7 +85,9 @@ def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple
     if pace.style is ExecutionStyle.LIMIT:
         return began_s + pace.patience_s, began_s + pace.patience_s
     mean_s = mean_interval_s(pace, rounds)
-    length_s = pace.over_s if pace.style is ExecutionStyle.TWAP else MAX_DURATION_FACTOR * rounds * mean_s
+    length_s = (
+        pace.over_s if pace.style is ExecutionStyle.TWAP else MAX_DURATION_FACTOR * rounds * mean_s
+    )
     return began_s + length_s, began_s + length_s + mean_s
 
 
@@ -89,7 +96,8 @@ SAME_BPS = 25
 cycle.
 """
 TARGETS_CHANGED = "the portfolio's targets changed"
-"""Reason of an execution ended by changed targets: the next continues with its prices and budget."""
+"""Reason of an execution ended by changed targets: the next continues with its prices and
+budget."""
 REVERSAL_DIVISOR = 10
 """Divisor of a mean slice: a larger overshoot counts as a price reversal, a smaller one as rounding
 of slices.
@@ -134,7 +142,10 @@ def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
     """
     if [*now_bps] != [*then_bps]:
         return True
-    return any(abs(bps - then_bps[token]) > SAME_BPS or (bps == 0) != (then_bps[token] == 0) for token, bps in now_bps.items())
+    return any(
+        abs(bps - then_bps[token]) > SAME_BPS or (bps == 0) != (then_bps[token] == 0)
+        for token, bps in now_bps.items()
+    )
 
 
 def target_weights(step: StepInput) -> tuple[tuple[str, int], ...]:
@@ -142,7 +153,9 @@ def target_weights(step: StepInput) -> tuple[tuple[str, int], ...]:
     return tuple((asset.token.address, asset.target_bps) for asset in step.portfolio.assets)
 
 
-def decide_slice(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> SliceDecision | None:
+def decide_slice(
+    step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]
+) -> SliceDecision | None:
     """Return the decision on the current execution; None if there is none or its terms no longer
     match.
     """
@@ -154,40 +167,75 @@ def decide_slice(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[
         return _purchase(step, drifts, under)
     left = _left(drifts, begun)
     if why := _over(step, drifts, under, left):
-        return SliceDecision(Hold(f"the gradual execution from {text.format_time(begun.began_s)} is over: {why}"), ended=why)
+        return SliceDecision(
+            Hold(f"the gradual execution from {text.format_time(begun.began_s)} is over: {why}"),
+            ended=why,
+        )
     message = (
-        f"slice {under.done + 1} of about {begun.rounds}" if begun.pace.style is not ExecutionStyle.LIMIT else "the correction at a price"
+        f"slice {under.done + 1} of about {begun.rounds}"
+        if begun.pace.style is not ExecutionStyle.LIMIT
+        else "the correction at a price"
     )
     message = f"{message} from {text.format_time(begun.began_s)}, {_money(step, left)} to move"
     if now_s < under.next_s:
-        return SliceDecision(Hold(f"{message}: due {text.format_time(under.next_s)}", under.next_s, "execution.style"))
+        return SliceDecision(
+            Hold(
+                f"{message}: due {text.format_time(under.next_s)}", under.next_s, "execution.style"
+            )
+        )
     found = ExecutionSlice(under.done + 1, _part(under, left, now_s), left)
     if not_yet := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
-        return SliceDecision(Hold(f"{message}; but {not_yet}; checked again at the next tick", kept_by="policy.confirm_blocks"))
+        return SliceDecision(
+            Hold(
+                f"{message}; but {not_yet}; checked again at the next tick",
+                kept_by="policy.confirm_blocks",
+            )
+        )
     return SliceDecision(Rebalance(message, partial_goal(drifts, begun.goal, found.part)), found)
 
 
-def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress) -> SliceDecision:
+def _purchase(
+    step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress
+) -> SliceDecision:
     """Return the next part of a confirmed purchase: it needs no price signal and buys the present
     targets.
     """
-    begun, now_s, goal = under.campaign, step.snapshot.head.timestamp_s, purchase.purchase_goal(step, drifts)
+    begun, now_s, goal = (
+        under.campaign,
+        step.snapshot.head.timestamp_s,
+        purchase.purchase_goal(step, drifts),
+    )
     lacks = corrections(drifts, goal).values()
-    allowed, left = purchase.turnover_allowance(step), sum((lack for lack in lacks if lack > 0), Fraction(0))
-    what = f"the {begun.purchase.value if begun.purchase else ''} from {text.format_time(begun.began_s)}"
+    allowed, left = (
+        purchase.turnover_allowance(step),
+        sum((lack for lack in lacks if lack > 0), Fraction(0)),
+    )
+    what = (
+        f"the {begun.purchase.value if begun.purchase else ''} from"
+        f" {text.format_time(begun.began_s)}"
+    )
     parts = "1 part" if under.done == 1 else f"{under.done} parts"
     least = max(Fraction(1), step.limits.min_trade or Fraction(0))
     if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
         why = f"done in {parts}"
     elif now_s >= begun.expires_s:
-        why = f"its time ended {text.format_time(begun.expires_s)} after {parts}; {_money(step, left)} remain, and count as drift"
+        why = (
+            f"its time ended {text.format_time(begun.expires_s)} after {parts};"
+            f" {_money(step, left)} remain, and count as drift"
+        )
     elif now_s < under.next_s:
-        message = f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at {text.format_time(under.next_s)}"
+        message = (
+            f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at"
+            f" {text.format_time(under.next_s)}"
+        )
         return SliceDecision(Hold(message, under.next_s, "limits.first_purchase"))
     else:
         message = f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy"
         by_owner = begun.purchase is PurchaseKind.TOP_UP
-        return SliceDecision(Rebalance(message, goal, by_owner=by_owner, apart=allowed), ExecutionSlice(under.done + 1, Fraction(1), left))
+        return SliceDecision(
+            Rebalance(message, goal, by_owner=by_owner, apart=allowed),
+            ExecutionSlice(under.done + 1, Fraction(1), left),
+        )
     return SliceDecision(Hold(f"{what} is over: {why}"), ended=why)
 
 
@@ -198,20 +246,39 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
     under = step.history.campaign
     if under is None:
         return frozenset()
-    lacks, sides = corrections(compute_drifts(step, prices), under.campaign.goal), dict(under.campaign.sides)
-    return frozenset(("too little" if lack > 0 else "too much", token) for token, lack in lacks.items() if lack * sides.get(token, 0) > 0)
+    lacks, sides = (
+        corrections(compute_drifts(step, prices), under.campaign.goal),
+        dict(under.campaign.sides),
+    )
+    return frozenset(
+        ("too little" if lack > 0 else "too much", token)
+        for token, lack in lacks.items()
+        if lack * sides.get(token, 0) > 0
+    )
 
 
 def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
     """Return the goal with each unreached edge moved to `part` of its distance."""
     weights = tuple(
-        replace(
-            wanted,
-            low=one.share + part * (wanted.low - one.share) if one.share < wanted.low else wanted.low,
-            high=one.share + part * (wanted.high - one.share) if one.share > wanted.high else wanted.high,
+        (
+            replace(
+                wanted,
+                low=(
+                    one.share + part * (wanted.low - one.share)
+                    if one.share < wanted.low
+                    else wanted.low
+                ),
+                high=(
+                    one.share + part * (wanted.high - one.share)
+                    if one.share > wanted.high
+                    else wanted.high
+                ),
+            )
+            if wanted.low != wanted.high
+            else replace(
+                wanted, low=(point := one.share + part * (wanted.low - one.share)), high=point
+            )
         )
-        if wanted.low != wanted.high
-        else replace(wanted, low=(point := one.share + part * (wanted.low - one.share)), high=point)
         for one, wanted in zip(drifts, goal.weights, strict=True)
     )
     return replace(goal, weights=weights)
@@ -224,7 +291,11 @@ def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
     time is over.
     """
     under = step.history.campaign
-    found = step.history.spent if under is None or under.campaign.purchase is not None else carried_budget(under, invalidation_reason(step))
+    found = (
+        step.history.spent
+        if under is None or under.campaign.purchase is not None
+        else carried_budget(under, invalidation_reason(step))
+    )
     return found if found is not None and step.snapshot.head.timestamp_s < found.until_s else None
 
 
@@ -235,10 +306,17 @@ def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
     begun = under.campaign
     before = begun.before or BudgetCarryover(begun.expires_s, Fraction(0), Fraction(0))
     lost = before.spent + max(Fraction(0), under.spent)
-    return BudgetCarryover(before.until_s, max(before.wish, begun.wish), lost, begun.arrival if why == TARGETS_CHANGED else ())
+    return BudgetCarryover(
+        before.until_s,
+        max(before.wish, begun.wish),
+        lost,
+        begun.arrival if why == TARGETS_CHANGED else (),
+    )
 
 
-def budget_left(pace: ExecutionPace, intended_value: Value, before: BudgetCarryover | None) -> Value | None:
+def budget_left(
+    pace: ExecutionPace, intended_value: Value, before: BudgetCarryover | None
+) -> Value | None:
     """Return the remaining budget of an execution of this value; None without a budget.
 
     Executions that share a budget may together lose no more than the largest alone.
@@ -247,13 +325,24 @@ def budget_left(pace: ExecutionPace, intended_value: Value, before: BudgetCarryo
         return None
     part = Fraction(pace.budget_bps, BPS)
     own = intended_value * part
-    return own if before is None else max(Fraction(0), min(own, max(intended_value, before.wish) * part - before.spent))
+    return (
+        own
+        if before is None
+        else max(Fraction(0), min(own, max(intended_value, before.wish) * part - before.spent))
+    )
 
 
 def format_budget(step: StepInput, begun: GradualExecution) -> str:
     """Format an execution's budget, and mark the remainder of a shared one."""
     shown = _money(step, begun.budget or Fraction(0))
-    return shown if begun.before is None else f"{shown}, what is left of a budget shared until {text.format_time(begun.before.until_s)}"
+    return (
+        shown
+        if begun.before is None
+        else (
+            f"{shown}, what is left of a budget shared until"
+            f" {text.format_time(begun.before.until_s)}"
+        )
+    )
 
 
 def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
@@ -261,13 +350,17 @@ def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
     in time.
     """
     begun = under.campaign
-    soonest_s = mean_interval_s(begun.pace, begun.rounds) * jitter_factor(0, begun.pace.time_jitter_bps)
+    soonest_s = mean_interval_s(begun.pace, begun.rounds) * jitter_factor(
+        0, begun.pace.time_jitter_bps
+    )
     if begun.pace.style is ExecutionStyle.LIMIT or now_s + soonest_s > begun.ends_s:
         return Fraction(1)
     return slice_fraction(begun, under.draw, left)
 
 
-def _over(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress, left: Value) -> str:
+def _over(
+    step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress, left: Value
+) -> str:
     """Return why there is no further slice; empty while there may be one."""
     begun, least = under.campaign, step.limits.min_trade or Fraction(0)
     rounds = "1 slice" if under.done == 1 else f"{under.done} slices"
@@ -278,7 +371,10 @@ def _over(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgres
     if left == 0 or left < least:
         return f"done in {rounds}" if under.done else "the drift is gone"
     if step.snapshot.head.timestamp_s >= begun.expires_s:
-        return f"its time ended {text.format_time(begun.expires_s)} after {rounds}; {_money(step, left)} remain"
+        return (
+            f"its time ended {text.format_time(begun.expires_s)} after {rounds};"
+            f" {_money(step, left)} remain"
+        )
     if begun.budget is not None and under.spent >= begun.budget:
         lost = f"it has lost {_money(step, under.spent)} against the prices at its start"
         return f"after {rounds} {lost}, its budget is {format_budget(step, begun)}"
@@ -288,8 +384,12 @@ def _over(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgres
 def _left(drifts: Sequence[AssetDrift], begun: GradualExecution) -> Value:
     """Return the value that still has to move in the initial direction."""
     lacks, sides = corrections(drifts, begun.goal), dict(begun.sides)
-    sold = sum((-lack for token, lack in lacks.items() if lack < 0 and sides.get(token) == -1), Fraction(0))
-    bought = sum((lack for token, lack in lacks.items() if lack > 0 and sides.get(token) == 1), Fraction(0))
+    sold = sum(
+        (-lack for token, lack in lacks.items() if lack < 0 and sides.get(token) == -1), Fraction(0)
+    )
+    bought = sum(
+        (lack for token, lack in lacks.items() if lack > 0 and sides.get(token) == 1), Fraction(0)
+    )
     return max(sold, bought)
 
 
@@ -297,7 +397,10 @@ def _turned(drifts: Sequence[AssetDrift], begun: GradualExecution, least: Value)
     sides = dict(begun.sides)
     for one, lack in zip(drifts, corrections(drifts, begun.goal).values(), strict=True):
         if abs(lack) > least and lack * sides.get(one.token, 0) < 0:
-            return f"{one.symbol} would have to be {'bought' if lack > 0 else 'sold'}, and was to be {'sold' if lack > 0 else 'bought'}"
+            return (
+                f"{one.symbol} would have to be {'bought' if lack > 0 else 'sold'}, and was to be"
+                f" {'sold' if lack > 0 else 'bought'}"
+            )
     return ""
 
 

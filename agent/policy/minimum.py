@@ -1,10 +1,12 @@
-"""Minimum total at which targets, bands, pools and gas can work, its annual cost, and the setting to change.
+"""Minimum total at which targets, bands, pools and gas can work, its annual cost, and the setting
+to change.
 
-A correction of the share b of the portfolio V moves b·V and costs gas G and the pool fee f of the moved value, so that it stays
-within limits.plan_cost c from V = G / (b·(c - f)) on. The purchase of everything but the numeraire is the same with b = 1 - its
-target. Impact is neglected: it is small at the minimum. Frequency of corrections: a weight w with annual volatility s against the
-rest moves by w·(1 - w)·s a year, and leaves ±b after (b / (w·(1 - w)·s))² years on average (mean exit time of a driftless Brownian
-motion).
+A correction of the share b of the portfolio V moves b·V and costs gas G and the pool fee f of the
+moved value, so that it stays within limits.plan_cost c from V = G / (b·(c - f)) on. The purchase of
+everything but the numeraire is the same with b = 1 - its target. Impact is neglected: it is small
+at the minimum. Frequency of corrections: a weight w with annual volatility s against the rest moves
+by w·(1 - w)·s a year, and leaves ±b after (b / (w·(1 - w)·s))² years on average (mean exit time of
+a driftless Brownian motion).
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from agent.policy.drift import band, investable_total
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, ceil_int, value_text
 
-# --- Minimum portfolio size, so that every leg is worth its trade (R1.5), and number of assets (R1.1).
+# --- Minimum portfolio size, so that every leg is worth its trade (R1.5), and number of assets
+# (R1.1).
 
 
 MIN_ASSETS = 2
@@ -44,9 +47,13 @@ def smallest_total(portfolio: Portfolio, leg_value: Value) -> Value:
 
 
 def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS) -> Value:
-    """Return the gas cost of one leg now, or of `units`; `native_price` is numeraire base units per wei."""
+    """Return the gas cost of one leg now, or of `units`; `native_price` is numeraire base units per
+    wei.
+    """
     base_wei = snapshot.head.base_fee_wei
-    gas_price_wei = snapshot.gas_price_wei if base_wei is None else base_wei + snapshot.priority_fee_wei
+    gas_price_wei = (
+        snapshot.gas_price_wei if base_wei is None else base_wei + snapshot.priority_fee_wei
+    )
     return Fraction(units * gas_price_wei) * native_price
 
 
@@ -68,22 +75,31 @@ def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     value = investable_total(drifts)
     if value == 0:
         held = any(drift.raw > 0 for drift in drifts)
-        return "all balances are reserved; nothing can be invested" if held else "the wallet holds none of the portfolio's assets"
+        return (
+            "all balances are reserved; nothing can be invested"
+            if held
+            else "the wallet holds none of the portfolio's assets"
+        )
     if step.limits.min_trade is None:
         return ""
     least = smallest_total(step.portfolio, step.limits.min_trade)
     if value >= least:
         return ""
     return (
-        f"the investable total of {format_money(step, value)} makes the smallest target smaller than min_trade "
-        f"{format_money(step, step.limits.min_trade)}; at least {format_money(step, least)} is needed"
+        f"the investable total of {format_money(step, value)} makes the smallest target smaller"
+        f" than min_trade {format_money(step, step.limits.min_trade)}; at least"
+        f" {format_money(step, least)} is needed"
     )
 
 
-def gas_too_high_reason(step: StepInput, drifts: Sequence[AssetDrift], references: ReferencePrices) -> str:
-    """Return why gas is too expensive to trade now (R1.5); empty if it is not, or if min_trade is off.
+def gas_too_high_reason(
+    step: StepInput, drifts: Sequence[AssetDrift], references: ReferencePrices
+) -> str:
+    """Return why gas is too expensive to trade now (R1.5); empty if it is not, or if min_trade is
+    off.
 
-    Without a reference price of native coin no plan passes its cost guard, so that this check is not needed.
+    Without a reference price of native coin no plan passes its cost guard, so that this check is
+    not needed.
     """
     native = references.prices.get(step.portfolio.wrapped_native)
     if native is None or step.limits.min_trade is None:
@@ -93,18 +109,27 @@ def gas_too_high_reason(step: StepInput, drifts: Sequence[AssetDrift], reference
     if investable_total(drifts) >= least:
         return ""
     needs = f"which needs a total of {format_money(step, least)}"
-    return f"gas is too expensive now: {GAS_MULTIPLE} times that of a swap is {format_money(step, leg)}, {needs}"
+    return (
+        f"gas is too expensive now: {GAS_MULTIPLE} times that of a swap is"
+        f" {format_money(step, leg)}, {needs}"
+    )
 
 
 def not_worth_reason(step: StepInput, references: ReferencePrices, moved: Value) -> str:
-    """Return why a correction of this value is not worth trading: its cost in numbers, and the limit that decides."""
+    """Return why a correction of this value is not worth trading: its cost in numbers, and the
+    limit that decides.
+    """
     limit, native = step.limits.plan_cost_bps, references.prices.get(step.portfolio.wrapped_native)
     if limit is None or native is None:
-        return f"too small to trade: {format_money(step, moved)} to move, limits.min_trade is {format_money(step, step.limits.min_trade)}"
+        return (
+            f"too small to trade: {format_money(step, moved)} to move, limits.min_trade is"
+            f" {format_money(step, step.limits.min_trade)}"
+        )
     gas, most = leg_gas_value(step.snapshot, native.price), moved * Fraction(limit, BPS)
     return (
-        f"not worth its cost: moving {format_money(step, moved)} may cost {format_money(step, most)} (limits.plan_cost, {limit} bps); "
-        f"one swap costs about {format_money(step, gas)} of gas, plus pool fees"
+        f"not worth its cost: moving {format_money(step, moved)} may cost"
+        f" {format_money(step, most)} (limits.plan_cost, {limit} bps); one swap costs about"
+        f" {format_money(step, gas)} of gas, plus pool fees"
     )
 
 
@@ -117,7 +142,8 @@ def format_money(step: StepInput, value: Value | None) -> str:
 VOLATILITY = Fraction(60, 100)
 """Assumed of each asset against the rest of the portfolio, a year."""
 UNBANDED = Fraction(10, 100)
-"""Drift that is assumed where the trigger has no band, as a part of the target: less is held until it pays."""
+"""Drift that is assumed where the trigger has no band, as a part of the target: less is held until
+it pays."""
 USUAL_PIPS = 3_000
 """Pool fee that is assumed where no pool is known."""
 YEAR_S = 365 * 86_400
@@ -128,7 +154,9 @@ GWEI = 10**9
 
 @dataclass(frozen=True, slots=True)
 class AssetThreshold:
-    """One asset: its label, target in bps, and how far it is from the target when a correction is due, as a share of the portfolio."""
+    """One asset: its label, target in bps, and how far it is from the target when a correction is
+    due, as a share of the portfolio.
+    """
 
     symbol: str
     target_bps: int
@@ -137,10 +165,12 @@ class AssetThreshold:
 
 @dataclass(frozen=True, slots=True)
 class MinimumTotalInputs:
-    """Inputs of the minimum total: assets without the numeraire, its target, limits, fee, and gas price.
+    """Inputs of the minimum total: assets without the numeraire, its target, limits, fee, and gas
+    price.
 
-    `gas_price_wei` is in wei, `wei_value` the value of a wei in numeraire base units. `interval_s` is the shortest time between two
-    reviews (None: every cycle). `bought` is true once the first purchase is done.
+    `gas_price_wei` is in wei, `wei_value` the value of a wei in numeraire base units. `interval_s`
+    is the shortest time between two reviews (None: every cycle). `bought` is true once the first
+    purchase is done.
     """
 
     assets: tuple[AssetThreshold, ...]
@@ -156,10 +186,12 @@ class MinimumTotalInputs:
 
 @dataclass(frozen=True, slots=True)
 class MinimumTotal:
-    """Minimum total in numeraire base units, rounded up; None if no total works because the fee alone exceeds plan_cost.
+    """Minimum total in numeraire base units, rounded up; None if no total works because the fee
+    alone exceeds plan_cost.
 
-    `binding_limit` names the limit that decides it. `purchase` is the minimum of the first purchase alone (None: done). `a_year` is
-    the expected number of corrections a year, `cost` the cost of one at the minimum total, `year_cost` that of a year.
+    `binding_limit` names the limit that decides it. `purchase` is the minimum of the first purchase
+    alone (None: done). `a_year` is the expected number of corrections a year, `cost` the cost of
+    one at the minimum total, `year_cost` that of a year.
     """
 
     total: Value | None
@@ -179,20 +211,34 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     room, fee = _room(terms), Fraction(terms.fee_pips, PIPS)
     wanted = [one for one in terms.assets if one.target_bps > 0]
     if room <= 0 or not wanted:
-        why = f"a pool fee of {_percent(fee)} is not below limits.plan_cost" if wanted else "the numeraire is the only target"
+        why = (
+            f"a pool fee of {_percent(fee)} is not below limits.plan_cost"
+            if wanted
+            else "the numeraire is the only target"
+        )
         return MinimumTotal(None, why, gas, Fraction(0), Fraction(0), Fraction(0))
-    first, low = min(wanted, key=lambda one: (one.drift, one.symbol)), min(wanted, key=lambda one: (one.target_bps, one.symbol))
+    first, low = (
+        min(wanted, key=lambda one: (one.drift, one.symbol)),
+        min(wanted, key=lambda one: (one.target_bps, one.symbol)),
+    )
     smallest_bps = min(low.target_bps, terms.numeraire_bps or low.target_bps)
     needs = {
         f"the gas of a correction of {first.symbol} at its band": gas / (first.drift * room),
         "the gas of the first purchase": gas / (Fraction(BPS - terms.numeraire_bps, BPS) * room),
-        f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": leg * GAS_MULTIPLE * BPS / smallest_bps,
-        f"limits.min_trade for a correction of {first.symbol} at its band": terms.min_trade / first.drift,
+        f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": (
+            leg * GAS_MULTIPLE * BPS / smallest_bps
+        ),
+        f"limits.min_trade for a correction of {first.symbol} at its band": (
+            terms.min_trade / first.drift
+        ),
         "limits.min_trade for the smallest target": terms.min_trade * BPS / smallest_bps,
     }
     if terms.bought:
         del needs["the gas of the first purchase"]
-    bought = ("the gas of the first purchase", *(name for name in needs if "smallest target" in name))
+    bought = (
+        "the gas of the first purchase",
+        *(name for name in needs if "smallest target" in name),
+    )
     binds = max(needs, key=lambda name: needs[name])
     total = Fraction(ceil_int(needs[binds]))
     a_year = max(_a_year(one) for one in wanted)
@@ -238,12 +284,20 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         AssetThreshold(
             one.token.label,
             one.target_bps,
-            correction_drift(step.policy.trigger, one.target_bps, band(step.policy.trigger, one.target_bps, one.band)),
+            correction_drift(
+                step.policy.trigger,
+                one.target_bps,
+                band(step.policy.trigger, one.target_bps, one.band),
+            ),
         )
         for one in step.portfolio.assets
         if one.token.address != home
     )
-    fees = [_cheapest(snapshot.pools, one.token.address) for one in step.portfolio.assets if one.token.address != home and one.target_bps]
+    fees = [
+        _cheapest(snapshot.pools, one.token.address)
+        for one in step.portfolio.assets
+        if one.token.address != home and one.target_bps
+    ]
     return MinimumTotalInputs(
         weighed,
         next((one.target_bps for one in step.portfolio.assets if one.token.address == home), 0),
@@ -257,24 +311,34 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
     )
 
 
-def correction_drift(trigger: Trigger | None, target_bps: int, edges: tuple[Fraction, Fraction]) -> Fraction:
-    """Return an asset's distance from target when a correction is due, as a share of the portfolio."""
+def correction_drift(
+    trigger: Trigger | None, target_bps: int, edges: tuple[Fraction, Fraction]
+) -> Fraction:
+    """Return an asset's distance from target when a correction is due, as a share of the
+    portfolio.
+    """
     width = min(target_bps - edges[0], edges[1] - target_bps)
     banded = trigger is not None and width > 0 and edges != (Fraction(0), Fraction(BPS))
     return width / BPS if banded else UNBANDED * target_bps / BPS
 
 
 def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:
-    """Format the minimum total, its annual cost, and the effect of a lower total; `suggested_settings` has the remedies."""
+    """Format the minimum total, its annual cost, and the effect of a lower total;
+    `suggested_settings` has the remedies.
+    """
     found, gwei = compute_minimum_total(terms), _short(Fraction(terms.gas_price_wei, GWEI))
     if found.total is None:
-        return f"No total works: {found.binding_limit} of {terms.plan_cost_bps} bps. Raise limits.plan_cost, or add a cheaper pool."
+        return (
+            f"No total works: {found.binding_limit} of {terms.plan_cost_bps} bps. Raise"
+            " limits.plan_cost, or add a cheaper pool."
+        )
 
     def money(value: Value) -> str:
         return f"{format_coins(value, decimals)} {unit}"
 
     often = (
-        f"About {_short(found.a_year)} corrections a year (assumed volatility {_percent(VOLATILITY)}) then cost {money(found.year_cost)}"
+        f"About {_short(found.a_year)} corrections a year (assumed volatility"
+        f" {_percent(VOLATILITY)}) then cost {money(found.year_cost)}"
     )
     whole = f"Least total at {gwei} gwei: {money(found.total)}, for {found.binding_limit}. {often}"
     if total >= found.total:
@@ -284,12 +348,16 @@ def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int,
     elif total >= found.purchase:
         held = "the first purchase pays, and corrections are"
     else:
-        held = f"the first purchase pays from {money(found.purchase)} on, and it and corrections are"
+        held = (
+            f"the first purchase pays from {money(found.purchase)} on, and it and corrections are"
+        )
     return f"{whole}. {money(total)} is less: {held} held until they pay."
 
 
 def format_coins(value: Value, decimals: int) -> str:
-    """A value in base units as coins for reading: whole from 100 on, two places below it, and more where two figures need them."""
+    """A value in base units as coins for reading: whole from 100 on, two places below it, and more
+    where two figures need them.
+    """
     whole, places = value / 10**decimals, 0
     if whole < 100:
         places = 2
@@ -308,7 +376,9 @@ def _a_year(one: AssetThreshold) -> Fraction:
 
 
 def _cheapest(pools: Sequence[Pool], token: str) -> int | None:
-    return min((pool.fee_pips for pool in pools if token in (pool.token0, pool.token1)), default=None)
+    return min(
+        (pool.fee_pips for pool in pools if token in (pool.token0, pool.token1)), default=None
+    )
 
 
 def _percent(share: Fraction) -> str:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model import AdjustLiquidity, Asset, Decision, Halt, Hold, Portfolio, Rebalance, StepInput, TopUp
+from agent.model import (
+    AdjustLiquidity,
+    Asset,
+    Decision,
+    Halt,
+    Hold,
+    Portfolio,
+    Rebalance,
+    StepInput,
+    TopUp,
+)
 from agent.units import UINT256_MAX, ceil_int, decimal_text
 
 STEP_GAS = 2_000_000
@@ -13,7 +23,8 @@ STEP_GAS = 2_000_000
 limits.native_floor.
 """
 UNWRAP_GAS = 36_000
-"""Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,116 on the embedded chain."""
+"""Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,116 on the embedded
+chain."""
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit of a transaction over the estimate."""
 MIN_UNWRAP_GAS_MULTIPLE = 4
@@ -42,15 +53,27 @@ def native_view(step: StepInput) -> NativeView:
         symbol=None if asset is None else asset.token.label,
         counts=has_native_asset(step.portfolio),
         native_wei=step.snapshot.native_wei,
-        wrapped_raw=next((held.raw for held in step.snapshot.holdings if held.token == step.portfolio.wrapped_native), None),
+        wrapped_raw=next(
+            (
+                held.raw
+                for held in step.snapshot.holdings
+                if held.token == step.portfolio.wrapped_native
+            ),
+            None,
+        ),
         kept_wei=floor_wei(step),
         top_up_wei=step.limits.native_top_up_wei,
     )
 
 
 def wrapped_asset(portfolio: Portfolio) -> Asset | None:
-    """The asset whose token is the wrapped native coin, whether or not the native coin counts with it."""
-    return next((asset for asset in portfolio.assets if asset.token.address == portfolio.wrapped_native), None)
+    """The asset whose token is the wrapped native coin, whether or not the native coin counts with
+    it.
+    """
+    return next(
+        (asset for asset in portfolio.assets if asset.token.address == portfolio.wrapped_native),
+        None,
+    )
 
 
 def has_native_asset(portfolio: Portfolio) -> bool:
@@ -72,17 +95,24 @@ def held_balances(step: StepInput) -> dict[str, int]:
 
 
 def reserved_raw(step: StepInput, asset: Asset) -> int:
-    """Return the base units outside the portfolio: the reserve, and limits.native_floor for the native asset."""
+    """Return the base units outside the portfolio: the reserve, and limits.native_floor for the
+    native asset.
+    """
     return asset.reserve_raw + (floor_wei(step) if asset.native else 0)
 
 
 def full_reserve_raw(step: StepInput, asset: Asset) -> int:
-    """Return a reserve in base units that leaves nothing of the asset to spend, without raising its shortfall.
+    """Return a reserve in base units that leaves nothing of the asset to spend, without raising its
+    shortfall.
 
     Without a known balance it is one that no balance exceeds.
     """
     there = held_balances(step).get(asset.token.address)
-    return UINT256_MAX if there is None else max(asset.reserve_raw, there - (floor_wei(step) if asset.native else 0))
+    return (
+        UINT256_MAX
+        if there is None
+        else max(asset.reserve_raw, there - (floor_wei(step) if asset.native else 0))
+    )
 
 
 def floor_wei(step: StepInput) -> int:
@@ -111,7 +141,9 @@ def margin_wei(step: StepInput) -> int:
 
 
 def free_wei(step: StepInput) -> int:
-    """Native coin that legs may wrap: the balance less floor and margin, and nothing unless the native coin is an asset."""
+    """Native coin that legs may wrap: the balance less floor and margin, and nothing unless the
+    native coin is an asset.
+    """
     if not has_native_asset(step.portfolio):
         return 0
     return max(0, step.snapshot.native_wei - floor_wei(step) - margin_wei(step))
@@ -130,9 +162,13 @@ def refill_raw(step: StepInput) -> int:
 
 
 def wrapped_raw(step: StepInput) -> int:
-    """Return the wrapped coin that may be unwrapped for gas: all of the native asset's, else the part above the asset's reserve."""
+    """Return the wrapped coin that may be unwrapped for gas: all of the native asset's, else the
+    part above the asset's reserve.
+    """
     asset = wrapped_asset(step.portfolio)
-    balance = {holding.token: holding.raw for holding in step.snapshot.holdings}.get(step.portfolio.wrapped_native, 0)
+    balance = {holding.token: holding.raw for holding in step.snapshot.holdings}.get(
+        step.portfolio.wrapped_native, 0
+    )
     if asset is None:
         return 0
     return balance if asset.native else max(0, balance - asset.reserve_raw)
@@ -144,10 +180,12 @@ def unwrap_cost_wei(step: StepInput) -> int:
 
 
 def top_up(step: StepInput, decision: Decision) -> TopUp | None:
-    """Return the unwrapping that must precede `decision` because native coin is too low; None if it need not.
+    """Return the unwrapping that must precede `decision` because native coin is too low; None if it
+    need not.
 
-    For a hold the threshold is limits.native_floor; for other decisions the step's own gas, since a plan that can be sent refills
-    by itself. None if gas is too expensive for it, or too little can be unwrapped.
+    For a hold the threshold is limits.native_floor; for other decisions the step's own gas, since a
+    plan that can be sent refills by itself. None if gas is too expensive for it, or too little can
+    be unwrapped.
     """
     native, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step)
     match decision:
@@ -167,5 +205,12 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     ):
         return None
     token = step.portfolio.token(step.portfolio.wrapped_native)
-    short = f"{decimal_text(native, 18)} native coin is less than {what} of {decimal_text(needed_wei, 18)}"
-    return TopUp(f"{short}: unwraps {decimal_text(raw, token.decimals)} {token.label} first; then: {decision.reason}", raw)
+    short = (
+        f"{decimal_text(native, 18)} native coin is less than {what} of"
+        f" {decimal_text(needed_wei, 18)}"
+    )
+    return TopUp(
+        f"{short}: unwraps {decimal_text(raw, token.decimals)} {token.label} first; then:"
+        f" {decision.reason}",
+        raw,
+    )

@@ -1,7 +1,9 @@
-"""Price confirmation: price signals must also hold at the preceding blocks, since one or two blocks can be manipulated (T3).
+"""Price confirmation: price signals must also hold at the preceding blocks, since one or two blocks
+can be manipulated (T3).
 
-Nothing is stored for this: the preceding blocks are read anew, by hash, before each action. So no restart, second process or
-restored store loses or doubles a count, a reorg changes the blocks read, and the same input still gives the same decision.
+Nothing is stored for this: the preceding blocks are read anew, by hash, before each action. So no
+restart, second process or restored store loses or doubles a count, a reorg changes the blocks read,
+and the same input still gives the same decision.
 """
 
 from __future__ import annotations
@@ -25,14 +27,22 @@ SignalSource = Callable[[StepInput, Prices], frozenset[Signal]]
 
 
 def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
-    """Return the price signals of the trigger by side and token: bands, zone exchanges, weights above their limit. Raises Refused."""
+    """Return the price signals of the trigger by side and token: bands, zone exchanges, weights
+    above their limit. Raises Refused.
+    """
     drifts, trigger = compute_drifts(step, prices), step.policy.trigger
     if isinstance(trigger, NoTradeZone):
         pair = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, prices)[0].pair
         pays = pair is not None and pair.saves > pair.costs
-        moves = frozenset({("too much", pair.source), ("too little", pair.target)}) if pays and pair is not None else frozenset[Signal]()
+        moves = (
+            frozenset({("too much", pair.source), ("too little", pair.target)})
+            if pays and pair is not None
+            else frozenset[Signal]()
+        )
         return bands.overweight_signals(drifts) or moves
-    found = evaluate_trigger(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
+    found = evaluate_trigger(
+        trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
+    )
     return bands.overweight_signals(drifts) | frozenset(found.signals)
 
 
@@ -47,12 +57,20 @@ def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     """Return a signal for each move of the liquidity targets. Raises Refused."""
     moves = decide.target_adjustment(step, prices).moves
     return frozenset(
-        ("ProvideMove", move.target.pool) if isinstance(move, ProvideMove) else (type(move).__name__, move.one.name) for move in moves
+        (
+            ("ProvideMove", move.target.pool)
+            if isinstance(move, ProvideMove)
+            else (type(move).__name__, move.one.name)
+        )
+        for move in moves
     )
 
 
-def unconfirmed_reason(step: StepInput, prices: Prices, signals: SignalSource, every: bool = False) -> str:
-    """Return why the preceding blocks do not confirm the signals of current `prices`; empty if they do, or need not.
+def unconfirmed_reason(
+    step: StepInput, prices: Prices, signals: SignalSource, every: bool = False
+) -> str:
+    """Return why the preceding blocks do not confirm the signals of current `prices`; empty if they
+    do, or need not.
 
     One signal must hold in all of the blocks; with `every` all of them must.
     """
@@ -62,13 +80,19 @@ def unconfirmed_reason(step: StepInput, prices: Prices, signals: SignalSource, e
     before = step.snapshot.past[:wanted]
     head = step.snapshot.head.number
     if [past.head.number for past in before] != list(range(head - 1, head - 1 - wanted, -1)):
-        return f"the prices of the {wanted} previous blocks are not known, which policy.confirm_blocks requires"
+        return (
+            f"the prices of the {wanted} previous blocks are not known, which policy.confirm_blocks"
+            " requires"
+        )
     kept = now = signals(step, prices)
     for past in before:
         then, why = _then(step, past, signals)
         kept &= then
         if why or not kept or (every and kept != now):
-            return f"{why or 'the prices did not confirm it'} at block {past.head.number}, and policy.confirm_blocks is {wanted}"
+            return (
+                f"{why or 'the prices did not confirm it'} at block {past.head.number}, and"
+                f" policy.confirm_blocks is {wanted}"
+            )
     return ""
 
 
@@ -80,10 +104,18 @@ def needs_past_blocks(step: StepInput, decided: Callable[[StepInput], object]) -
     return isinstance(alone, Rebalance | AdjustLiquidity)
 
 
-def _then(step: StepInput, past: PastPrices, signals: SignalSource) -> tuple[frozenset[Signal], str]:
-    """Return the signals at that block's prices and pools with the current wallet, or why they are unknown."""
+def _then(
+    step: StepInput, past: PastPrices, signals: SignalSource
+) -> tuple[frozenset[Signal], str]:
+    """Return the signals at that block's prices and pools with the current wallet, or why they are
+    unknown.
+    """
     found = reference_prices_at(step, past)
-    unpriced = [f"{gap.label} had no reference price" for gap in found.unpriced if _is_asset(step, gap.token)]
+    unpriced = [
+        f"{gap.label} had no reference price"
+        for gap in found.unpriced
+        if _is_asset(step, gap.token)
+    ]
     if unpriced:
         return frozenset(), "; ".join(unpriced)
     then = replace(step, snapshot=replace(step.snapshot, pools=past.pools))

@@ -1,8 +1,9 @@
 """Exact cost of tracking risk, and the consistency of volatilities and correlations.
 
-Not trading costs ½·λ·V·dᵀΣd·H: d the deviation in shares, Σ the annual covariance, H the horizon in years, V the value. It is the
-mean-variance loss of tracking error (Leland, Optimal Portfolio Management with Transactions Costs and Capital Gains Taxes, 1999). 1
-% of tracking error is dᵀΣd = 1/10,000, so that λ/2 is its annual cost in bps.
+Not trading costs ½·λ·V·dᵀΣd·H: d the deviation in shares, Σ the annual covariance, H the horizon in
+years, V the value. It is the mean-variance loss of tracking error (Leland, Optimal Portfolio
+Management with Transactions Costs and Capital Gains Taxes, 1999). 1 % of tracking error is dᵀΣd =
+1/10,000, so that λ/2 is its annual cost in bps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from agent.units import BPS, YEAR_S, Value
 from agent.weights.returns import RiskEstimate, estimate_risk
 
 LEAST_VOLATILITY_BPS = 10
-"""0.1 % a year: even a stable token moves, and two tokens without risk could be swapped endlessly."""
+"""0.1 % a year: even a stable token moves, and two tokens without risk could be swapped
+endlessly."""
 MOST_VOLATILITY_BPS = 100_000
 MOST_CORRELATION_BPS = 9_900
 SHORTEST_HORIZON_S = 3_600
@@ -40,7 +42,10 @@ def aversion(risk: TrackingRisk) -> Fraction:
 def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
     """Matrix in the order of `tokens`. Raises KeyError if a pair is missing."""
     known = {frozenset(pair): Fraction(bps, BPS) for *pair, bps in risk.correlations_bps}
-    return [[Fraction(1) if one == other else known[frozenset((one, other))] for other in tokens] for one in tokens]
+    return [
+        [Fraction(1) if one == other else known[frozenset((one, other))] for other in tokens]
+        for one in tokens
+    ]
 
 
 def volatilities(risk: TrackingRisk, tokens: Sequence[str]) -> list[Fraction]:
@@ -53,7 +58,10 @@ def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
     """Σ a year: volatility · volatility · correlation."""
     spread = volatilities(risk, tokens)
     related = correlations(risk, tokens)
-    return [[spread[i] * spread[j] * related[i][j] for j in range(len(tokens))] for i in range(len(tokens))]
+    return [
+        [spread[i] * spread[j] * related[i][j] for j in range(len(tokens))]
+        for i in range(len(tokens))
+    ]
 
 
 def matrix_times_vector(matrix: Matrix, vector: Sequence[Fraction]) -> list[Fraction]:
@@ -66,11 +74,21 @@ def dot(one: Sequence[Fraction], other: Sequence[Fraction]) -> Fraction:
     return sum((a * b for a, b in zip(one, other, strict=True)), Fraction(0))
 
 
-def penalty(risk: TrackingRisk, tokens: Sequence[str], targets: Sequence[Fraction], values: Sequence[Value], total: Value) -> Value:
-    """Return the cost over the horizon of holding `values` instead of `targets`, in a portfolio worth `total` at the decision."""
+def penalty(
+    risk: TrackingRisk,
+    tokens: Sequence[str],
+    targets: Sequence[Fraction],
+    values: Sequence[Value],
+    total: Value,
+) -> Value:
+    """Return the cost over the horizon of holding `values` instead of `targets`, in a portfolio
+    worth `total` at the decision.
+    """
     whole = sum(values, Fraction(0))
     off = [value - target * whole for value, target in zip(values, targets, strict=True)]
-    return aversion(risk) / (2 * total) * dot(off, matrix_times_vector(covariance(risk, tokens), off))
+    return (
+        aversion(risk) / (2 * total) * dot(off, matrix_times_vector(covariance(risk, tokens), off))
+    )
 
 
 def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -78,8 +96,13 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
     address.
     """
     if not 0 < risk.cost_bps <= MOST_COST_BPS:
-        shown = f"{float(risk.cost_bps):g} bps is not above 0 and at most {MOST_COST_BPS} bps a year"
-        yield f"policy.trigger.tracking_error_cost: {shown}", 'write the cost of 1 % of tracking error a year, such as "0.5bps"'
+        shown = (
+            f"{float(risk.cost_bps):g} bps is not above 0 and at most {MOST_COST_BPS} bps a year"
+        )
+        yield (
+            f"policy.trigger.tracking_error_cost: {shown}",
+            'write the cost of 1 % of tracking error a year, such as "0.5bps"',
+        )
     if not SHORTEST_HORIZON_S <= risk.horizon_s <= LONGEST_HORIZON_S:
         yield (
             f"policy.trigger.horizon: {risk.horizon_s} s is not between 1h and 365d",
@@ -88,10 +111,16 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
     known = dict(risk.volatilities_bps)
     for address, label in labels.items():
         if address not in known:
-            yield f"policy.risk.volatilities: that of {label} is missing", f'write what it is a year, such as {label} = "60%"'
+            yield (
+                f"policy.risk.volatilities: that of {label} is missing",
+                f'write what it is a year, such as {label} = "60%"',
+            )
         elif not LEAST_VOLATILITY_BPS <= known[address] <= MOST_VOLATILITY_BPS:
             shown = f"{label} = {known[address] / 100:g}% is not between 0.1% and 1000% a year"
-            yield f"policy.risk.volatilities: {shown}", 'even a stable token moves: write at least "0.1%"'
+            yield (
+                f"policy.risk.volatilities: {shown}",
+                'even a stable token moves: write at least "0.1%"',
+            )
     yield from _pairs(risk, labels)
 
 
@@ -109,12 +138,18 @@ def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
                 )
             elif abs(bps) > MOST_CORRELATION_BPS:
                 complete = False
-                yield f"policy.risk.correlations: {pair} = {bps / 100:g}% is beyond 99%", 'write "99%" for tokens that move as one'
+                yield (
+                    f"policy.risk.correlations: {pair} = {bps / 100:g}% is beyond 99%",
+                    'write "99%" for tokens that move as one',
+                )
     broken = first_contradiction(correlations(risk, tokens)) if complete else None
     if broken is not None:
         yield (
-            f"policy.risk.correlations: no prices move like that: those of {labels[tokens[broken]]} contradict the others "
-            "(the matrix is not positive semidefinite)",
+            (
+                "policy.risk.correlations: no prices move like that: those of"
+                f" {labels[tokens[broken]]} contradict the others (the matrix is not positive"
+                " semidefinite)"
+            ),
             "bring them nearer to 0%, or take all of them from one table of prices",
         )
 
@@ -124,13 +159,19 @@ def first_contradiction(related: Matrix) -> int | None:
     eigenvalue below OWN_RISK; None if it never does. Exact pivots of Gaussian elimination: all are
     positive if and only if the matrix is positive definite (Sylvester).
     """
-    rows = [[entry - (OWN_RISK if i == j else 0) for j, entry in enumerate(row)] for i, row in enumerate(related)]
+    rows = [
+        [entry - (OWN_RISK if i == j else 0) for j, entry in enumerate(row)]
+        for i, row in enumerate(related)
+    ]
     for number, row in enumerate(rows):
         if row[number] <= 0:
             return number
         for below in rows[number + 1 :]:
             part = below[number] / row[number]
-            below[number:] = [entry - part * above for entry, above in zip(below[number:], row[number:], strict=True)]
+            below[number:] = [
+                entry - part * above
+                for entry, above in zip(below[number:], row[number:], strict=True)
+            ]
     return None
 
 
@@ -143,31 +184,53 @@ TOWARDS_NONE = Fraction(99, 100)
 
 
 def price_history_needed(policy: Policy) -> tuple[int, int]:
-    """(seconds, step in seconds) of recorded prices that the zone measures; (0, 0) where it measures nothing."""
+    """(seconds, step in seconds) of recorded prices that the zone measures; (0, 0) where it
+    measures nothing.
+    """
     risk = policy.trigger.risk if isinstance(policy.trigger, NoTradeZone) else None
     window = None if risk is None else risk.measuring
     return (0, 0) if window is None else (window.window_s + window.step_s, window.step_s)
 
 
 def apply_measured_risk(step: StepInput) -> StepInput:
-    """Return the step with its zone's volatilities and correlations from recorded prices; the owner's values stay.
+    """Return the step with its zone's volatilities and correlations from recorded prices; the
+    owner's values stay.
 
-    The numeraire, whose price never moves in itself, gets the least volatility and no correlation. If prices are missing or too
-    old, `unmeasured` has the reason, and the zone holds.
+    The numeraire, whose price never moves in itself, gets the least volatility and no correlation.
+    If prices are missing or too old, `unmeasured` has the reason, and the zone holds.
     """
     trigger = step.policy.trigger
     if not isinstance(trigger, NoTradeZone) or trigger.risk.measuring is None:
         return step
-    risk, names = trigger.risk, {asset.token.address: asset.token.label for asset in step.portfolio.assets}
-    volatilities = {step.portfolio.numeraire.address: LEAST_VOLATILITY_BPS} | dict(risk.volatilities_bps)
+    risk, names = (
+        trigger.risk,
+        {asset.token.address: asset.token.label for asset in step.portfolio.assets},
+    )
+    volatilities = {step.portfolio.numeraire.address: LEAST_VOLATILITY_BPS} | dict(
+        risk.volatilities_bps
+    )
     asked = [token for token in names if token not in volatilities]
     try:
-        found = estimate_risk(trigger.risk.measuring, asked, names, step.history.prices, trusted_time_s(step.snapshot)) if asked else None
+        found = (
+            estimate_risk(
+                trigger.risk.measuring,
+                asked,
+                names,
+                step.history.prices,
+                trusted_time_s(step.snapshot),
+            )
+            if asked
+            else None
+        )
     except Refused as why:
         return _with(step, replace(risk, unmeasured=why.message))
-    spread = volatilities | {token: _within(bps) for token, bps in (() if found is None else found.volatilities_bps)}
+    spread = volatilities | {
+        token: _within(bps) for token, bps in (() if found is None else found.volatilities_bps)
+    }
     pairs_found = () if found is None else found.correlations_bps
-    known = {frozenset((one, other)): bps for one, other, bps in (*pairs_found, *risk.correlations_bps)}
+    known = {
+        frozenset((one, other)): bps for one, other, bps in (*pairs_found, *risk.correlations_bps)
+    }
     pairs = [(one, other) for number, other in enumerate(names) for one in [*names][:number]]
     related = _possible({pair: _close(known.get(frozenset(pair), 0)) for pair in pairs}, [*names])
     complete = replace(
@@ -191,7 +254,9 @@ def _close(bps: int) -> int:
 
 
 def _possible(pairs: dict[tuple[str, str], int], tokens: list[str]) -> dict[tuple[str, str], int]:
-    """Scale correlations towards zero until they are consistent; rounding or the owner's values may contradict."""
+    """Scale correlations towards zero until they are consistent; rounding or the owner's values may
+    contradict.
+    """
     while first_contradiction(_matrix(pairs, tokens)) is not None:
         pairs = {pair: int(bps * TOWARDS_NONE) for pair, bps in pairs.items()}
     return pairs
@@ -199,7 +264,13 @@ def _possible(pairs: dict[tuple[str, str], int], tokens: list[str]) -> dict[tupl
 
 def _matrix(pairs: Mapping[tuple[str, str], int], tokens: list[str]) -> Matrix:
     known: Pairs = {frozenset(pair): bps for pair, bps in pairs.items()}
-    return [[Fraction(1) if one == other else Fraction(known[frozenset((one, other))], BPS) for other in tokens] for one in tokens]
+    return [
+        [
+            Fraction(1) if one == other else Fraction(known[frozenset((one, other))], BPS)
+            for other in tokens
+        ]
+        for one in tokens
+    ]
 
 
 def _words(risk: TrackingRisk, names: Mapping[str, str], found: RiskEstimate | None) -> str:
@@ -208,9 +279,13 @@ def _words(risk: TrackingRisk, names: Mapping[str, str], found: RiskEstimate | N
         return "volatilities as configured"
     spread, own = dict(risk.volatilities_bps), [token for token, _ in found.volatilities_bps]
     listed = [f"{names[token]} {spread[token] / 100:g} %" for token in own]
-    listed += [f"{names[one]}/{names[other]} {bps / 100:g} %" for one, other, bps in risk.correlations_bps if one in own and other in own]
+    listed += [
+        f"{names[one]}/{names[other]} {bps / 100:g} %"
+        for one, other, bps in risk.correlations_bps
+        if one in own and other in own
+    ]
     of = (
-        f"{found.count} returns over {text.format_duration(risk.measuring.step_s)}, {text.format_time(found.from_s)} to "
-        f"{text.format_time(found.until_s)}"
+        f"{found.count} returns over {text.format_duration(risk.measuring.step_s)},"
+        f" {text.format_time(found.from_s)} to {text.format_time(found.until_s)}"
     )
     return f"volatilities a year and correlations of {of}: {', '.join(listed)}"

@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agent.model import Allocation, ExpectedBalances, LedgerBalance, PricePoint, ScreenedToken, StepInput, TaxState
+from agent.model import (
+    Allocation,
+    ExpectedBalances,
+    LedgerBalance,
+    PricePoint,
+    ScreenedToken,
+    StepInput,
+    TaxState,
+)
 from agent.model.strategies import StrategyLedger
 from agent.policy import decide, quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
@@ -23,8 +31,8 @@ from agent.policy.targets import apply_allocation
 class StrategyMemory:
     """The store's memory of strategies.
 
-    `trades` are the steps whose own goal an unbooked swap carried out, by intent id; `choices` the newest weights that allocators chose,
-    by strategy.
+    `trades` are the steps whose own goal an unbooked swap carried out, by intent id; `choices` the
+    newest weights that allocators chose, by strategy.
     """
 
     ledger: StrategyLedger
@@ -48,21 +56,30 @@ class StepMemory:
 
 
 InputStep = Callable[[StepInput], StepInput]
-TARGET_ADJUSTMENTS: tuple[InputStep, ...] = (apply_allocation, combine_strategy_targets, apply_orders, apply_measured_risk)
-"""Adjustments of the targets, in order: allocator, strategies, orders; and the measured risk of a zone. Each reads `step.history` and
-returns the step with its targets, and the reason in `wishes`.
+TARGET_ADJUSTMENTS: tuple[InputStep, ...] = (
+    apply_allocation,
+    combine_strategy_targets,
+    apply_orders,
+    apply_measured_risk,
+)
+"""Adjustments of the targets, in order: allocator, strategies, orders; and the measured risk of a
+zone. Each reads `step.history` and returns the step with its targets, and the reason in `wishes`.
 """
 
 
 def apply_effective_targets(step: StepInput) -> StepInput:
-    """Return the step with its effective targets. Applied before quarantine, so that quarantined tokens never get a target."""
+    """Return the step with its effective targets. Applied before quarantine, so that quarantined
+    tokens never get a target.
+    """
     for change in TARGET_ADJUSTMENTS:
         step = change(step)
     return step
 
 
 def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
-    """Return the steps from a snapshot with its config and budgets to the complete input, in order."""
+    """Return the steps from a snapshot with its config and budgets to the complete input, in
+    order.
+    """
     return (
         partial(add_memory, memory=memory),
         partial(decide.reconcile_ledger, books=memory.balances, stands=memory.ledger),
@@ -77,7 +94,9 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
 
 
 def assemble_input(bare: StepInput, memory: StepMemory) -> StepInput:
-    """Return the complete input of a step: `bare`, which has snapshot, config and budgets, after each of `input_steps`."""
+    """Return the complete input of a step: `bare`, which has snapshot, config and budgets, after
+    each of `input_steps`.
+    """
     step = bare
     for add in input_steps(memory):
         step = add(step)
@@ -86,10 +105,20 @@ def assemble_input(bare: StepInput, memory: StepMemory) -> StepInput:
 
 def add_memory(step: StepInput, memory: StepMemory) -> StepInput:
     """Return the step with recorded prices, the last chosen weights and the year's tax."""
-    return replace(step, history=replace(step.history, prices=memory.prices, allocation=memory.allocation, tax=memory.tax))
+    return replace(
+        step,
+        history=replace(
+            step.history, prices=memory.prices, allocation=memory.allocation, tax=memory.tax
+        ),
+    )
 
 
-def add_strategy_books(step: StepInput, memory: StrategyMemory | None, balances: ExpectedBalances, owner_agrees: bool = False) -> StepInput:
+def add_strategy_books(
+    step: StepInput,
+    memory: StrategyMemory | None,
+    balances: ExpectedBalances,
+    owner_agrees: bool = False,
+) -> StepInput:
     """Return the step with the strategy books at its block, before any quarantine; unchanged with a
     single strategy. With `owner_agrees`, books that differ from wallet or config are reconciled.
     """
@@ -97,5 +126,13 @@ def add_strategy_books(step: StepInput, memory: StrategyMemory | None, balances:
         return step
     bring = accounting.apply_configured_split if owner_agrees else accounting.update_books
     fresh = balance_changes.unexplained(step, balances)
-    found = bring(step, memory.ledger, lambda intent: memory.trades.get(intent.id), netting.strategy_adjustments, fresh)
-    return replace(step, history=replace(step.history, sleeves=replace(found, choices=memory.choices)))
+    found = bring(
+        step,
+        memory.ledger,
+        lambda intent: memory.trades.get(intent.id),
+        netting.strategy_adjustments,
+        fresh,
+    )
+    return replace(
+        step, history=replace(step.history, sleeves=replace(found, choices=memory.choices))
+    )

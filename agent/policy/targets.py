@@ -7,7 +7,15 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Allocation, AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, Snapshot, StepInput
+from agent.model import (
+    Allocation,
+    AllocationMethod,
+    AllocatorConfig,
+    InitialWeights,
+    Portfolio,
+    Snapshot,
+    StepInput,
+)
 from agent.reference import reference_prices
 from agent.weights import choose
 from agent.weights.allocators import AllocatorData
@@ -16,21 +24,29 @@ from agent.weights.allocators import AllocatorData
 
 
 def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> StepInput:
-    """Return the step with these targets by token address, which sum to 10,000 over all assets; each decision reports `why`."""
-    assets = tuple(replace(asset, target_bps=targets_bps[asset.token.address]) for asset in step.portfolio.assets)
-    return replace(step, portfolio=replace(step.portfolio, assets=assets), wishes=(*step.wishes, why))
+    """Return the step with these targets by token address, which sum to 10,000 over all assets;
+    each decision reports `why`.
+    """
+    assets = tuple(
+        replace(asset, target_bps=targets_bps[asset.token.address])
+        for asset in step.portfolio.assets
+    )
+    return replace(
+        step, portfolio=replace(step.portfolio, assets=assets), wishes=(*step.wishes, why)
+    )
 
 
 AHEAD_S = 30
-"""Seconds by which a block's time may be ahead of the agent's clock; later times are not trusted."""
+"""Seconds by which a block's time may be ahead of the agent's clock; later times are not
+trusted."""
 
 
 def apply_allocation(step: StepInput) -> StepInput:
     """Return the step with the allocator's targets, and the allocation in its history.
 
-    A due allocation is chosen here, from recorded prices alone, so that the same step chooses the same; the engine stores it. If
-    none can be chosen, the last one is valid for `keep`; before the first, `until_chosen` applies. Otherwise `history.unchosen` has
-    the reason, and decide halts.
+    A due allocation is chosen here, from recorded prices alone, so that the same step chooses the
+    same; the engine stores it. If none can be chosen, the last one is valid for `keep`; before the
+    first, `until_chosen` applies. Otherwise `history.unchosen` has the reason, and decide halts.
     """
     weights = step.portfolio.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
@@ -47,13 +63,17 @@ def apply_allocation(step: StepInput) -> StepInput:
 
 
 def allocator_inputs(step: StepInput) -> AllocatorData:
-    """Return the allocator's data: recorded prices, and the numeraire's, which is 1 by definition."""
+    """Return the allocator's data: recorded prices, and the numeraire's, which is 1 by
+    definition.
+    """
     portfolio = step.portfolio
     current = {portfolio.numeraire.address: Fraction(1)}
     if step.policy.confirm_blocks == 0:
         current |= reference_prices(step).by_token
     names = {asset.token.address: asset.token.label for asset in portfolio.assets}
-    return AllocatorData(trusted_time_s(step.snapshot), step.history.prices, names, step.snapshot.supplies, current)
+    return AllocatorData(
+        trusted_time_s(step.snapshot), step.history.prices, names, step.snapshot.supplies, current
+    )
 
 
 def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: int) -> int:
@@ -67,7 +87,9 @@ def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: i
 
 
 def trusted_time_s(snapshot: Snapshot) -> int:
-    """Return chain time, but at most the agent's clock: a header from the future must not fix a choice (T6)."""
+    """Return chain time, but at most the agent's clock: a header from the future must not fix a
+    choice (T6).
+    """
     return min(snapshot.head.timestamp_s, snapshot.now_s + AHEAD_S)
 
 
@@ -81,12 +103,30 @@ def _with(step: StepInput, chosen: Allocation, why: str) -> StepInput:
     return with_targets(replace(step, history=history), dict(chosen.weights_bps), why)
 
 
-def _without(step: StepInput, weights: AllocatorConfig, last: Allocation | None, why: str) -> StepInput:
+def _without(
+    step: StepInput, weights: AllocatorConfig, last: Allocation | None, why: str
+) -> StepInput:
     """Fall back to the last allocation while it is valid, after a choice failed."""
-    if last is not None and trusted_time_s(step.snapshot) <= last.at_s + weights.every_s + weights.keep_s:
-        return _with(step, last, f"{choose.format_allocation(last)}; kept, since no new ones could be chosen: {why}")
+    if (
+        last is not None
+        and trusted_time_s(step.snapshot) <= last.at_s + weights.every_s + weights.keep_s
+    ):
+        return _with(
+            step,
+            last,
+            f"{choose.format_allocation(last)}; kept, since no new ones could be chosen: {why}",
+        )
     if last is None and weights.until_chosen is InitialWeights.TARGETS:
-        reason = f"targets of the config, until weights by {weights.method.value} can be chosen: {why}"
-        return replace(step, history=replace(step.history, allocation=None), wishes=(*step.wishes, reason))
+        reason = (
+            f"targets of the config, until weights by {weights.method.value} can be chosen: {why}"
+        )
+        return replace(
+            step, history=replace(step.history, allocation=None), wishes=(*step.wishes, reason)
+        )
     stood = "" if last is None else "; the last ones are older than portfolio.weights.keep"
-    return replace(step, history=replace(step.history, allocation=None, unchosen=f"{weights.method.value}: {why}{stood}"))
+    return replace(
+        step,
+        history=replace(
+            step.history, allocation=None, unchosen=f"{weights.method.value}: {why}{stood}"
+        ),
+    )

@@ -1,4 +1,6 @@
-"""Ports of the engine, as Protocols: clock, reader and evidence here, acting in `execution`, remembering in `storage`."""
+"""Ports of the engine, as Protocols: clock, reader and evidence here, acting in `execution`,
+remembering in `storage`.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ class Reader(Protocol):
     """Reader of the chain at one block."""
 
     def snapshot(self) -> Snapshot:
-        """Everything a step needs, agreed by the configured quorum. Raises Retryable, Refused, OperatorNeeded."""
+        """Everything a step needs, agreed by the configured quorum. Raises Retryable, Refused,
+        OperatorNeeded.
+        """
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """Return prices of that many blocks before `head`, newest first, on the chain of `head`,
@@ -63,7 +67,8 @@ class Reader(Protocol):
         """
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """Return the snapshot with more ticks of these V3 pools, read at its block in one more request, with the same quorum.
+        """Return the snapshot with more ticks of these V3 pools, read at its block in one more
+        request, with the same quorum.
 
         It is returned unchanged if there are no more ticks, or none can be read. Raises Retryable.
         """

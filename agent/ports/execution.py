@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol, runtime_checkable
 
-from agent.model import Head, Intent, IntentKind, LpAction, Payout, Plan, Receipt, SignedTx, StepInput, UnsignedTx
+from agent.model import (
+    Head,
+    Intent,
+    IntentKind,
+    LpAction,
+    Payout,
+    Plan,
+    Receipt,
+    SignedTx,
+    StepInput,
+    UnsignedTx,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +75,9 @@ class Approval:
 
 
 class Composer(Protocol):
-    """Builder of transactions for plans, at the chain's next nonce. Raises Refused if a simulation fails."""
+    """Builder of transactions for plans, at the chain's next nonce. Raises Refused if a simulation
+    fails.
+    """
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the approvals that the plan or its first action lacks, in order; a reset to zero
@@ -101,7 +114,9 @@ class Executor(Protocol):
         `may_send`.
         """
 
-    def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
+    def run(
+        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
+    ) -> Intent:
         """Carry one transaction from PLANNED to its end."""
 
     def cancel_pending(self, why: str) -> Sequence[Intent]:
@@ -187,7 +202,9 @@ class Outbox(Protocol):
     """Storage of proposals for external signers."""
 
     def put(self, name: str, text: str) -> str:
-        """Write a proposal unless it exists; return its location. Raises OperatorNeeded if it cannot be written."""
+        """Write a proposal unless it exists; return its location. Raises OperatorNeeded if it
+        cannot be written.
+        """
 
     def remove_proposal(self, name: str) -> None:
         """Remove a proposal; do nothing if there is none."""
@@ -225,7 +242,9 @@ class ConflictingTransactionFinder(Protocol):
     """
 
     def conflicting_tx(self, owner: str, nonce: int) -> str | None:
-        """Return the hash of `owner`'s transaction with `nonce`, mined or pending; None if unknown."""
+        """Return the hash of `owner`'s transaction with `nonce`, mined or pending; None if
+        unknown.
+        """
 
 
 class Sender(Protocol):

@@ -1,4 +1,5 @@
-"""Ports to remember through: a narrow one for each subject, and StepStorage, which has all that a step needs.
+"""Ports to remember through: a narrow one for each subject, and StepStorage, which has all that a
+step needs.
 
 Every method that changes something has committed to disk before it returns.
 """
@@ -40,10 +41,16 @@ from agent.units import Token
 class StepJournal(Protocol):
     """Steps: what each was decided from, and how it ended."""
 
-    def begin(self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None) -> None:
-        """Store a step's input and request; again, with a new input, after a token was quarantined meanwhile."""
+    def begin(
+        self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None
+    ) -> None:
+        """Store a step's input and request; again, with a new input, after a token was quarantined
+        meanwhile.
+        """
 
-    def end(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
+    def end(
+        self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str
+    ) -> None:
         """Store a step's decision and outcome."""
 
     def input_json(self, step_id: str) -> str | None:
@@ -67,11 +74,13 @@ class Journal(Protocol):
         deadline_s: int | None,
         replaces: str | None = None,
     ) -> Intent:
-        """Store a new intent in state PLANNED, with the grant that a restart needs to sign the same bytes again.
+        """Store a new intent in state PLANNED, with the grant that a restart needs to sign the same
+        bytes again.
 
-        `deadline_s` is the chain time after which it must not be sent any more (None: it does not expire). `replaces` is the newest
-        open intent at that nonce, whose bytes were sent: this one has a higher fee, or cancels it. Raises OperatorNeeded if the
-        nonce already has an open intent that it may not replace.
+        `deadline_s` is the chain time after which it must not be sent any more (None: it does not
+        expire). `replaces` is the newest open intent at that nonce, whose bytes were sent: this one
+        has a higher fee, or cancels it. Raises OperatorNeeded if the nonce already has an open
+        intent that it may not replace.
         """
 
     def grant(self, intent_id: str) -> Grant:
@@ -87,7 +96,9 @@ class Journal(Protocol):
         note: str = "",
         event: IntentEvent | None = None,
     ) -> Intent:
-        """Move an intent along the transition table, by `event` if it is named. Raises ValueError for a forbidden transition."""
+        """Move an intent along the transition table, by `event` if it is named. Raises ValueError
+        for a forbidden transition.
+        """
 
     def open_intents(self) -> Sequence[Intent]:
         """Intents that are not at an end, oldest first."""
@@ -101,7 +112,9 @@ class Journal(Protocol):
         """
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
-        """The newest intents that ended final or reverted since the operator last adopted a nonce, newest first."""
+        """The newest intents that ended final or reverted since the operator last adopted a nonce,
+        newest first.
+        """
 
     def unbooked(self) -> Sequence[Intent]:
         """Intents with a receipt that no budget knows yet, oldest first."""
@@ -131,11 +144,22 @@ class BudgetJournal(Protocol):
     def history(self, chain_now_s: int) -> History:
         """Sums over the last 24 h of chain time."""
 
-    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
-        """Add a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
+    def book(
+        self,
+        intent: Intent,
+        turnover: Fraction,
+        loss: Fraction,
+        gas_wei: int,
+        chain_s: int,
+        outflow: Fraction = Fraction(0),
+    ) -> None:
+        """Add a finished intent to the loss, turnover and gas budgets; a second call for the same
+        intent changes nothing.
+        """
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
-        """Store the time of a schedule's last review, and the delay of the next one in millionths of its window.
+        """Store the time of a schedule's last review, and the delay of the next one in millionths
+        of its window.
 
         `reviews` names the schedules reviewed.
         """
@@ -156,7 +180,13 @@ class BalanceJournal(Protocol):
     def expected(self) -> ExpectedBalances:
         """Return the expected balances, with the newest external transfers."""
 
-    def record(self, snapshot: Snapshot, balances: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
+    def record(
+        self,
+        snapshot: Snapshot,
+        balances: Mapping[str, int],
+        flows: Sequence[ExternalTransfer],
+        turn: int,
+    ) -> bool:
         """Store unexplained transfers, and the `balances` as new openings.
 
         False, with nothing stored, if the openings have been written since `turn`.
@@ -186,13 +216,17 @@ class PositionJournal(Protocol):
 
 
 class LedgerJournal(Protocol):
-    """The double-entry ledger. An entry goes in one transaction with the receipt that a reorg takes."""
+    """The double-entry ledger. An entry goes in one transaction with the receipt that a reorg
+    takes.
+    """
 
     def intents_without_entry(self) -> tuple[Intent, ...]:
         """Return final and reverted intents without a ledger entry, oldest first."""
 
     def unsettled(self) -> tuple[Intent, ...]:
-        """Intents that have not ended, or ended in a block and are not in the book yet, oldest first."""
+        """Intents that have not ended, or ended in a block and are not in the book yet, oldest
+        first.
+        """
 
     def counted(self, intent_id: str) -> frozenset[str]:
         """Tokens whose movements by that intent belong into the book."""
@@ -203,8 +237,12 @@ class LedgerJournal(Protocol):
     def enter(self, intent: Intent, entry: Entry) -> bool:
         """Store the entry of a final intent; False if it has one, or another receipt by now."""
 
-    def open_places(self, snapshot: Snapshot, found: Mapping[tuple[str, str], tuple[int, Fraction | None]]) -> tuple[tuple[str, str], ...]:
-        """Open new (place, token) with (base units, value) in the ledger, once no own transaction is pending; return them."""
+    def open_places(
+        self, snapshot: Snapshot, found: Mapping[tuple[str, str], tuple[int, Fraction | None]]
+    ) -> tuple[tuple[str, str], ...]:
+        """Open new (place, token) with (base units, value) in the ledger, once no own transaction
+        is pending; return them.
+        """
 
     def has_places(self, places: Iterable[tuple[str, str]]) -> bool:
         """True if all of these are in the ledger, or are positions opened by the agent."""
@@ -220,7 +258,9 @@ class AuditedLedger(Protocol):
     """The ledger as a whole, to compare it with the journal."""
 
     def enterable_intents(self) -> tuple[Intent, ...]:
-        """All final and reverted intents since the book opened, in the order of the chain, whether they are in it or not."""
+        """All final and reverted intents since the book opened, in the order of the chain, whether
+        they are in it or not.
+        """
 
     def entered(self) -> tuple[Entry, ...]:
         """Return entries of intents, as stored."""
@@ -242,8 +282,12 @@ class ValuationJournal(Protocol):
 class OrderJournal(Protocol):
     """Conditional orders and the NAV per share that they follow."""
 
-    def update(self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int) -> bool:
-        """Store the states of orders and the NAV per share; False if they have been written since `at_version`."""
+    def update(
+        self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int
+    ) -> bool:
+        """Store the states of orders and the NAV per share; False if they have been written since
+        `at_version`.
+        """
 
 
 class GradualExecutionJournal(Protocol):
@@ -253,26 +297,40 @@ class GradualExecutionJournal(Protocol):
         """Store the draw for the first slice of the next execution, unless there is one already."""
 
     def begin(self, execution: GradualExecution) -> str:
-        """Store an execution and return its id; its first draw is used up. Raises OperatorNeeded while another is open."""
+        """Store an execution and return its id; its first draw is used up. Raises OperatorNeeded
+        while another is open.
+        """
 
-    def begin_slice(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw) -> None:
-        """Store a slice, or a retry of it, before it is sent; `draw` is for the next slice, drawn once for all retries."""
+    def begin_slice(
+        self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw
+    ) -> None:
+        """Store a slice, or a retry of it, before it is sent; `draw` is for the next slice, drawn
+        once for all retries.
+        """
 
     def end(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
         """End an execution or an order by name; False if none of that id is open."""
 
 
 class StrategyJournal(Protocol):
-    """Books of strategies. A transaction's change of them is undone if a reorg removes its block."""
+    """Books of strategies. A transaction's change of them is undone if a reorg removes its
+    block.
+    """
 
     def ledger(self) -> StrategyLedger:
         """Return the strategies' bookings, and the wallet's changes that are not booked yet."""
 
     def record_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
-        """Store bookings; False, with nothing stored, if the books have changed since `at_version`."""
+        """Store bookings; False, with nothing stored, if the books have changed since
+        `at_version`.
+        """
 
-    def record_states(self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]) -> None:
-        """Store the states of strategies and their unit values, the first of each hour permanently."""
+    def record_states(
+        self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]
+    ) -> None:
+        """Store the states of strategies and their unit values, the first of each hour
+        permanently.
+        """
 
     def nav_points(self, name: str, since_s: int) -> tuple[NavPoint, ...]:
         """Unit values of one strategy since then, oldest first."""
@@ -282,7 +340,9 @@ class AllocationJournal(Protocol):
     """Weights that allocators chose."""
 
     def newest(self, owner: str = "") -> Allocation | None:
-        """The weights chosen last for the portfolio, or a strategy of it; None before the first choice."""
+        """The weights chosen last for the portfolio, or a strategy of it; None before the first
+        choice.
+        """
 
     def record(self, chosen: Allocation, owner: str = "") -> None:
         """Store chosen weights; storing the same ones again changes nothing."""
@@ -295,10 +355,16 @@ class PriceJournal(Protocol):
         """True if prices are already recorded in the hour of `at_s`."""
 
     def record(self, numeraire: str, points: Sequence[PricePoint]) -> int:
-        """Store prices in base units of `numeraire`, the first of each token and hour permanently; return the number of new ones."""
+        """Store prices in base units of `numeraire`, the first of each token and hour permanently;
+        return the number of new ones.
+        """
 
-    def between(self, numeraire: str, since_s: int, until_s: int, every_s: int = ...) -> tuple[PricePoint, ...]:
-        """Recorded prices in that numeraire, oldest first; of each `every_s` the last of each token."""
+    def between(
+        self, numeraire: str, since_s: int, until_s: int, every_s: int = ...
+    ) -> tuple[PricePoint, ...]:
+        """Recorded prices in that numeraire, oldest first; of each `every_s` the last of each
+        token.
+        """
 
 
 class StepStorage(Protocol):

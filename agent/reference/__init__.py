@@ -1,7 +1,16 @@
-"""Reference prices, their sources and their checks: feeds, TWAPs, pegs, and a rollup's sequencer."""
+"""Reference prices, their sources and their checks: feeds, TWAPs, pegs, and a rollup's
+sequencer.
+"""
 
 from agent.reference.checks import depeg_fault, depegged_tokens, sequencer_fault, source_conflict
-from agent.reference.prices import ReferencePrice, ReferencePrices, UnpricedToken, reference_prices, reference_prices_at, spot_prices
+from agent.reference.prices import (
+    ReferencePrice,
+    ReferencePrices,
+    UnpricedToken,
+    reference_prices,
+    reference_prices_at,
+    spot_prices,
+)
 
 __all__ = [
     "ReferencePrice",

@@ -1,4 +1,6 @@
-"""Checks of reference prices: sequencer uptime, agreement of sources, prices to record, stablecoin pegs."""
+"""Checks of reference prices: sequencer uptime, agreement of sources, prices to record, stablecoin
+pegs.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,14 @@ def sequencer_fault(step: StepInput) -> str:
         return ""
     feed_round = next((found for found in step.snapshot.feeds if found.feed == feed), None)
     if feed_round is None:
-        why = next((f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), "")
+        why = next(
+            (f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), ""
+        )
         return f"the sequencer's uptime feed was not read{why}"
     if feed_round.answer not in (0, 1):
-        return f"the sequencer's uptime feed answers {feed_round.answer}, neither up (0) nor down (1)"
+        return (
+            f"the sequencer's uptime feed answers {feed_round.answer}, neither up (0) nor down (1)"
+        )
     if feed_round.started_at_s <= 0:
         return "the sequencer's uptime feed has no round yet"
     since_s = now_s - feed_round.started_at_s
@@ -38,7 +44,10 @@ def sequencer_fault(step: StepInput) -> str:
     if feed_round.answer == 1:
         return f"the sequencer is down since {since_s} s"
     if since_s < step.reference.sequencer_grace_s:
-        return f"the sequencer is up again for only {since_s} s, reference.sequencer_grace is {step.reference.sequencer_grace_s} s"
+        return (
+            f"the sequencer is up again for only {since_s} s, reference.sequencer_grace is"
+            f" {step.reference.sequencer_grace_s} s"
+        )
     return ""
 
 
@@ -60,14 +69,17 @@ def source_deviations(step: StepInput) -> Iterator[tuple[Fraction, str]]:
 
 
 def source_conflict(step: StepInput) -> str:
-    """Return the conflict of feed and TWAP, with the token furthest apart; empty if they agree within limits.oracle_deviation."""
+    """Return the conflict of feed and TWAP, with the token furthest apart; empty if they agree
+    within limits.oracle_deviation.
+    """
     limit_bps = step.limits.oracle_deviation_bps
     apart, token = max(source_deviations(step), default=(Fraction(0), ""))
     if limit_bps is None or apart * BPS <= limit_bps:
         return ""
     return (
-        f"sources contradict each other: the mean of {step.portfolio.token(token).label} is {float(apart * BPS):.2f} bps off its feed, "
-        f"limits.oracle_deviation is {limit_bps} bps; after a sharp move the mean follows within {step.reference.twap_window_s} s"
+        f"sources contradict each other: the mean of {step.portfolio.token(token).label} is"
+        f" {float(apart * BPS):.2f} bps off its feed, limits.oracle_deviation is {limit_bps} bps;"
+        f" after a sharp move the mean follows within {step.reference.twap_window_s} s"
     )
 
 
@@ -85,7 +97,9 @@ PRICE_FIGURES = 18
 _ROUND = Context(prec=PRICE_FIGURES, rounding=ROUND_HALF_EVEN)
 
 
-def confirmed_prices(step: StepInput, past: Sequence[PastPrices], at_s: int) -> tuple[PricePoint, ...]:
+def confirmed_prices(
+    step: StepInput, past: Sequence[PastPrices], at_s: int
+) -> tuple[PricePoint, ...]:
     """Return the median price per token over this block and the last policy.confirm_blocks blocks
     (T3). A manipulation of fewer than half of the blocks does not move a recorded price. Tokens
     without a reference price in one of the blocks are left out. No price is returned if the
@@ -98,10 +112,16 @@ def confirmed_prices(step: StepInput, past: Sequence[PastPrices], at_s: int) -> 
         return ()
     if sequencer_fault(step) or source_conflict(step):
         return ()
-    all_prices = [reference_prices(step).prices, *(reference_prices_at(step, one).prices for one in before)]
+    all_prices = [
+        reference_prices(step).prices,
+        *(reference_prices_at(step, one).prices for one in before),
+    ]
     tokens = [token for token in all_prices[0] if token != step.portfolio.numeraire.address]
     known = [token for token in tokens if all(token in found for found in all_prices)]
-    return tuple(PricePoint(token, at_s, round_price(_median([found[token].price for found in all_prices]))) for token in known)
+    return tuple(
+        PricePoint(token, at_s, round_price(_median([found[token].price for found in all_prices])))
+        for token in known
+    )
 
 
 def round_price(price: Price) -> Price:
@@ -148,7 +168,9 @@ class DollarPeg:
         return self.distance * BPS > self.limit_bps
 
 
-def dollar_pegs(step: StepInput, references: ReferencePrices, limit_bps: int) -> Iterator[DollarPeg]:
+def dollar_pegs(
+    step: StepInput, references: ReferencePrices, limit_bps: int
+) -> Iterator[DollarPeg]:
     """Return the peg of every asset with a dollar symbol. Raises PegUnknown.
 
     The price is the token's own USD feed, else its reference price times the numeraire's USD feed.
@@ -158,7 +180,9 @@ def dollar_pegs(step: StepInput, references: ReferencePrices, limit_bps: int) ->
             usd = _usd(step, references, asset)
             if usd <= ABOVE_PEG:
                 left = asset.token.address in step.history.depegged
-                yield DollarPeg(asset.token, usd, limit_bps * REPEG_SHARE if left else Fraction(limit_bps))
+                yield DollarPeg(
+                    asset.token, usd, limit_bps * REPEG_SHARE if left else Fraction(limit_bps)
+                )
 
 
 def depegged_tokens(step: StepInput, references: ReferencePrices) -> tuple[str, ...]:
@@ -170,7 +194,9 @@ def depegged_tokens(step: StepInput, references: ReferencePrices) -> tuple[str, 
     if limit_bps is None:
         return ()
     try:
-        return tuple(peg.token.address for peg in dollar_pegs(step, references, limit_bps) if peg.off)
+        return tuple(
+            peg.token.address for peg in dollar_pegs(step, references, limit_bps) if peg.off
+        )
     except PegUnknown:
         held = {asset.token.address for asset in step.portfolio.assets}
         return tuple(token for token in step.history.depegged if token in held)
@@ -191,8 +217,12 @@ def depeg_fault(step: StepInput, references: ReferencePrices) -> str:
     except PegUnknown as why:
         names = ", ".join(step.portfolio.token(token).label for token in off)
         return f"{names} lost the dollar peg, and it is not known whether it has recovered: {why}"
-    back = f"limits.depeg is {limit_bps} bps, recovered within {float(limit_bps * REPEG_SHARE):g} bps"
-    return "; ".join(f"{peg.token.label} has lost its peg: {float(peg.usd):.4f} USD, {back}" for peg in found)
+    back = (
+        f"limits.depeg is {limit_bps} bps, recovered within {float(limit_bps * REPEG_SHARE):g} bps"
+    )
+    return "; ".join(
+        f"{peg.token.label} has lost its peg: {float(peg.usd):.4f} USD, {back}" for peg in found
+    )
 
 
 def is_dollar(token: Token) -> bool:
@@ -204,17 +234,25 @@ def _usd(step: StepInput, references: ReferencePrices, asset: Asset) -> Fraction
     if asset.feed is not None:
         return _answer(step, asset)
     numeraire = step.portfolio.numeraire
-    unit = next((found for found in step.portfolio.assets if found.token.address == numeraire.address), None)
+    unit = next(
+        (found for found in step.portfolio.assets if found.token.address == numeraire.address), None
+    )
     price = references.prices.get(asset.token.address)
     if unit is None or unit.feed is None:
         raise PegUnknown(f"no USD feed of {asset.token.label} or of the numeraire")
     if price is None:
         raise PegUnknown(f"no reference price of {asset.token.label}")
-    return price.price * Fraction(10) ** (asset.token.decimals - numeraire.decimals) * _answer(step, unit)
+    return (
+        price.price
+        * Fraction(10) ** (asset.token.decimals - numeraire.decimals)
+        * _answer(step, unit)
+    )
 
 
 def _answer(step: StepInput, asset: Asset) -> Fraction:
-    feed_round: FeedRound | None = next((found for found in step.snapshot.feeds if found.feed == asset.feed), None)
+    feed_round: FeedRound | None = next(
+        (found for found in step.snapshot.feeds if found.feed == asset.feed), None
+    )
     if feed_round is None:
         raise PegUnknown(f"feed of {asset.token.label} was not read")
     unfit = rounds.feed_round_fault(step, feed_round)

@@ -1,4 +1,6 @@
-"""Reference prices: the price of a token for weights, triggers, costs and floors (design section 6, reference prices)."""
+"""Reference prices: the price of a token for weights, triggers, costs and floors (design section 6,
+reference prices).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from agent.amm import pools
 from agent.model import FeedRound, PastPrices, Pool, PriceSource, Snapshot, StepInput
 from agent.units import Price, Token, floor_int, safe_label
 
-# --- Pools with a valid TWAP: pinned V3 pools whose observations cover the whole window; and remedies for the others.
+# --- Pools with a valid TWAP: pinned V3 pools whose observations cover the whole window; and
+# remedies for the others.
 
 
 MAX_OBSERVATIONS = 65_535
@@ -33,15 +36,23 @@ def twap_rejection(step: StepInput, pool: Pool) -> str:
 
 
 def pin_rejection(step: StepInput, pool: Pool) -> str:
-    """Return why the pool is not among the owner's pinned pools; empty if it is. Without pins every pool counts."""
+    """Return why the pool is not among the owner's pinned pools; empty if it is. Without pins every
+    pool counts.
+    """
     pins = step.reference.mean_pools
     if pins is None:
         return ""
     pinned = next((pin.hash for pin in pins if pin.address == pool.address), None)
     if pinned is None:
         return "it is not pinned: trimtab trust"
-    found = next((code.hash for code in step.snapshot.code_hashes if code.address == pool.address), None)
-    return "" if found == pinned else "its code differs from the pinned code: find out why before trimtab trust"
+    found = next(
+        (code.hash for code in step.snapshot.code_hashes if code.address == pool.address), None
+    )
+    return (
+        ""
+        if found == pinned
+        else "its code differs from the pinned code: find out why before trimtab trust"
+    )
 
 
 def required_observations(chain_id: int, window_s: int) -> int:
@@ -60,13 +71,20 @@ def _kept(step: StepInput, pool: Pool) -> str:
     return f", it keeps {kept}{soon}: trimtab oracle {pool.address} --to {enough}"
 
 
-# --- Validity of a feed round: complete, current, within its aggregator's bounds, not older than one seen before.
+# --- Validity of a feed round: complete, current, within its aggregator's bounds, not older than
+# one seen before.
 
 
 def feed_round_fault(step: StepInput, answer: FeedRound) -> str:
-    """Return why a round does not count (AggregatorV3Interface.latestRoundData); empty if it does. Age is by block timestamp."""
+    """Return why a round does not count (AggregatorV3Interface.latestRoundData); empty if it does.
+    Age is by block timestamp.
+    """
     now_s = step.snapshot.head.timestamp_s
-    unfit = incomplete_round_fault(answer, now_s) or answer_bound_fault(answer) or round_regression_fault(step.snapshot, answer)
+    unfit = (
+        incomplete_round_fault(answer, now_s)
+        or answer_bound_fault(answer)
+        or round_regression_fault(step.snapshot, answer)
+    )
     if unfit:
         return unfit
     age_s, most_s = now_s - answer.updated_at_s, step.reference.max_age_s(answer.feed)
@@ -74,7 +92,9 @@ def feed_round_fault(step: StepInput, answer: FeedRound) -> str:
 
 
 def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
-    """Return why a round is incomplete: no positive answer, not begun or ended, carried over, or dated after the block."""
+    """Return why a round is incomplete: no positive answer, not begun or ended, carried over, or
+    dated after the block.
+    """
     if answer.answer <= 0:
         return f"answers {answer.answer}"
     if answer.updated_at_s <= 0 or answer.started_at_s <= 0:
@@ -86,19 +106,38 @@ def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
 
 
 def answer_bound_fault(answer: FeedRound) -> str:
-    """Return why an answer is at its aggregator's bound, where it is clipped and not a price; empty if it is not."""
+    """Return why an answer is at its aggregator's bound, where it is clipped and not a price; empty
+    if it is not.
+    """
     if answer.min_answer is not None and answer.answer <= answer.min_answer:
-        return f"answers {answer.answer}, its least answer is {answer.min_answer}: the real price may be lower"
+        return (
+            f"answers {answer.answer}, its least answer is {answer.min_answer}: the real price may"
+            " be lower"
+        )
     if answer.max_answer is not None and answer.answer >= answer.max_answer:
-        return f"answers {answer.answer}, its largest answer is {answer.max_answer}: the real price may be higher"
+        return (
+            f"answers {answer.answer}, its largest answer is {answer.max_answer}: the real price"
+            " may be higher"
+        )
     return ""
 
 
 def round_regression_fault(snapshot: Snapshot, answer: FeedRound) -> str:
-    """Return why the round is lower than in an earlier block, which only another feed's can be; empty if it is not."""
-    before = [(found.round_id, past.head.number) for past in snapshot.past for found in past.feeds if found.feed == answer.feed]
+    """Return why the round is lower than in an earlier block, which only another feed's can be;
+    empty if it is not.
+    """
+    before = [
+        (found.round_id, past.head.number)
+        for past in snapshot.past
+        for found in past.feeds
+        if found.feed == answer.feed
+    ]
     highest, block = max(before, default=(0, 0))
-    return f"fell from round {highest} at block {block} to round {answer.round_id}" if highest > answer.round_id else ""
+    return (
+        f"fell from round {highest} at block {block} to round {answer.round_id}"
+        if highest > answer.round_id
+        else ""
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +163,9 @@ class UnpricedToken:
 
 @dataclass(frozen=True, slots=True)
 class ReferencePrices:
-    """Prices by token address, for every asset and hub, the numeraire (exactly 1) and wrapped native, as far as known."""
+    """Prices by token address, for every asset and hub, the numeraire (exactly 1) and wrapped
+    native, as far as known.
+    """
 
     prices: dict[str, ReferencePrice]
     unpriced: tuple[UnpricedToken, ...]
@@ -137,7 +178,9 @@ class ReferencePrices:
 
 @dataclass(frozen=True, slots=True)
 class _Market:
-    """A price in some other token, and the depth behind it: virtual base units of the token itself."""
+    """A price in some other token, and the depth behind it: virtual base units of the token
+    itself.
+    """
 
     price: Fraction
     depth_raw: int
@@ -153,13 +196,22 @@ class _NoPrice(Exception):
 
 
 def reference_prices(step: StepInput) -> ReferencePrices:
-    """Return the price of each token by the first configured source that has one; tokens without a price come with the reasons.
+    """Return the price of each token by the first configured source that has one; tokens without a
+    price come with the reasons.
 
-    Computed once for each snapshot, sources and tokens: a step that changes its targets or history keeps its prices.
+    Computed once for each snapshot, sources and tokens: a step that changes its targets or history
+    keeps its prices.
     """
     portfolio = step.portfolio
     feeds = tuple((asset.token, asset.feed) for asset in portfolio.assets)
-    key = (step.reference, feeds, portfolio.hubs, portfolio.hub_feeds, portfolio.numeraire, portfolio.wrapped_native)
+    key = (
+        step.reference,
+        feeds,
+        portfolio.hubs,
+        portfolio.hub_feeds,
+        portfolio.numeraire,
+        portfolio.wrapped_native,
+    )
     return step.snapshot.derived(key, lambda: _calculate_prices(step))
 
 
@@ -176,14 +228,18 @@ def _calculate_prices(step: StepInput) -> ReferencePrices:
 
 
 def reference_prices_at(step: StepInput, past: PastPrices) -> ReferencePrices:
-    """Return the reference prices at an earlier block: its feeds, its pools, its time, and the blocks before it."""
+    """Return the reference prices at an earlier block: its feeds, its pools, its time, and the
+    blocks before it.
+    """
     before = tuple(other for other in step.snapshot.past if other.head.number < past.head.number)
     then = replace(step.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=before)
     return reference_prices(replace(step, snapshot=then))
 
 
 def spot_prices(step: StepInput) -> dict[str, Price]:
-    """Return the pools' spot prices at this block, for comparison with the reference; tokens without a pool price are left out."""
+    """Return the pools' spot prices at this block, for comparison with the reference; tokens
+    without a pool price are left out.
+    """
     prices: dict[str, Price] = {}
     for address, _ in _tokens_to_price(step):
         try:
@@ -196,8 +252,14 @@ def spot_prices(step: StepInput) -> dict[str, Price]:
 def _tokens_to_price(step: StepInput) -> list[tuple[str, str]]:
     """(address, label) of everything that something is valued in, without repeats."""
     portfolio = step.portfolio
-    tokens: tuple[Token, ...] = (*(asset.token for asset in portfolio.assets), *portfolio.hubs, portfolio.numeraire)
-    labels = {portfolio.wrapped_native: portfolio.wrapped_native} | {token.address: token.label for token in reversed(tokens)}
+    tokens: tuple[Token, ...] = (
+        *(asset.token for asset in portfolio.assets),
+        *portfolio.hubs,
+        portfolio.numeraire,
+    )
+    labels = {portfolio.wrapped_native: portfolio.wrapped_native} | {
+        token.address: token.label for token in reversed(tokens)
+    }
     order = dict.fromkeys([*(token.address for token in tokens), portfolio.wrapped_native])
     return [(address, labels[address]) for address in order]
 
@@ -222,35 +284,52 @@ def _price(step: StepInput, address: str, kind: PriceSource) -> ReferencePrice:
         case PriceSource.TWAP:
             window_s = step.reference.twap_window_s
             try:
-                market = _by_pools(step, address, lambda pool, token: _twap_market(step, pool, token), f"a mean over {window_s} s")
+                market = _by_pools(
+                    step,
+                    address,
+                    lambda pool, token: _twap_market(step, pool, token),
+                    f"a mean over {window_s} s",
+                )
             except _NoPrice as none:
                 raise _NoPrice(f"{none}{_rejected_pools(step, address)}") from None
             price, detail = market.price, f"mean over {window_s} s of {market.pools} pool(s)"
         case PriceSource.SPOT:
             market = _by_pools(step, address, _spot_market, "liquidity at its price")
-            price, detail = market.price, f"spot price of {market.pools} pool(s) at block {step.snapshot.head.number}"
+            price, detail = (
+                market.price,
+                f"spot price of {market.pools} pool(s) at block {step.snapshot.head.number}",
+            )
     return ReferencePrice(address, price, kind, detail)
 
 
 def _by_feeds(step: StepInput, address: str) -> tuple[Fraction, str]:
-    """Return the token's USD price over the numeraire's, each from a valid round, and the source."""
+    """Return the token's USD price over the numeraire's, each from a valid round, and the
+    source.
+    """
     numeraire = step.portfolio.numeraire
     token, own = _round(step, address)
     _, unit = _round(step, numeraire.address)
     whole = Fraction(own.answer, 10**own.decimals) / Fraction(unit.answer, 10**unit.decimals)
     age_s = step.snapshot.head.timestamp_s - min(own.updated_at_s, unit.updated_at_s)
-    return whole * Fraction(10) ** (numeraire.decimals - token.decimals), f"round {own.round_id} of feed {own.feed}, {age_s} s old"
+    return (
+        whole * Fraction(10) ** (numeraire.decimals - token.decimals),
+        f"round {own.round_id} of feed {own.feed}, {age_s} s old",
+    )
 
 
 def _round(step: StepInput, address: str) -> tuple[Token, FeedRound]:
-    """Return the token's latest feed round, if it is complete and fresh. Raises _NoPrice with the failed condition."""
+    """Return the token's latest feed round, if it is complete and fresh. Raises _NoPrice with the
+    failed condition.
+    """
     feed = step.portfolio.feed(address)
     label = _label(step, address)
     if feed is None:
         raise _NoPrice(f"{label} has no feed")
     answer = next((round_ for round_ in step.snapshot.feeds if round_.feed == feed), None)
     if answer is None:
-        why = next((f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), "")
+        why = next(
+            (f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), ""
+        )
         raise _NoPrice(f"the feed of {label} was not read{why}")
     fault = feed_round_fault(step, answer)
     if fault:
@@ -276,10 +355,20 @@ def _twap_market(step: StepInput, pool: Pool, token: str) -> _Market | None:
 
 
 def _rejected_pools(step: StepInput, address: str) -> str:
-    """Return why the V3 pools of a token with the numeraire or a hub do not count, each with its remedy."""
-    others = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)} - {address}
-    near = [pool for pool in step.snapshot.pools if pool.keeps_observations and {pool.token0, pool.token1} - others == {address}]
-    return "".join(f"; pool {pool.address}: {why}" for pool in near if (why := twap_rejection(step, pool)))
+    """Return why the V3 pools of a token with the numeraire or a hub do not count, each with its
+    remedy.
+    """
+    others = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)} - {
+        address
+    }
+    near = [
+        pool
+        for pool in step.snapshot.pools
+        if pool.keeps_observations and {pool.token0, pool.token1} - others == {address}
+    ]
+    return "".join(
+        f"; pool {pool.address}: {why}" for pool in near if (why := twap_rejection(step, pool))
+    )
 
 
 def _spot_market(pool: Pool, token: str) -> _Market | None:
@@ -289,15 +378,22 @@ def _spot_market(pool: Pool, token: str) -> _Market | None:
 
 
 def _by_pools(step: StepInput, address: str, measure: _Measure, lack: str) -> _Market:
-    """Price in the numeraire over all pools with it and all routes through one hub, weighted by depth.
+    """Price in the numeraire over all pools with it and all routes through one hub, weighted by
+    depth.
 
-    A route counts with the depth of its thinner half, so that a thin pool behind a deep one gains no weight.
+    A route counts with the depth of its thinner half, so that a thin pool behind a deep one gains
+    no weight.
     """
     numeraire = step.portfolio.numeraire.address
     routes = [_between(step, address, numeraire, measure)]
     for hub in step.portfolio.hubs:
         if hub.address not in (address, numeraire):
-            routes.append(_chained(_between(step, address, hub.address, measure), _between(step, hub.address, numeraire, measure)))
+            routes.append(
+                _chained(
+                    _between(step, address, hub.address, measure),
+                    _between(step, hub.address, numeraire, measure),
+                )
+            )
     market = _weighted(route for route in routes if route is not None)
     if market is None:
         raise _NoPrice(f"no pool of {_label(step, address)} with the numeraire or a hub has {lack}")
@@ -307,7 +403,9 @@ def _by_pools(step: StepInput, address: str, measure: _Measure, lack: str) -> _M
 def _between(step: StepInput, token: str, other: str, measure: _Measure) -> _Market | None:
     """All pools of one pair together."""
     pair = {token, other}
-    found = [measure(pool, token) for pool in step.snapshot.pools if {pool.token0, pool.token1} == pair]
+    found = [
+        measure(pool, token) for pool in step.snapshot.pools if {pool.token0, pool.token1} == pair
+    ]
     return _weighted(market for market in found if market is not None)
 
 
@@ -315,7 +413,9 @@ def _chained(first: _Market | None, second: _Market | None) -> _Market | None:
     if first is None or second is None:
         return None
     carried = floor_int(second.depth_raw / first.price)
-    return _Market(first.price * second.price, min(first.depth_raw, carried), first.pools + second.pools)
+    return _Market(
+        first.price * second.price, min(first.depth_raw, carried), first.pools + second.pools
+    )
 
 
 def _weighted(markets: Iterable[_Market]) -> _Market | None:
@@ -324,4 +424,8 @@ def _weighted(markets: Iterable[_Market]) -> _Market | None:
     total_raw = sum(market.depth_raw for market in deep)
     if not deep:
         return None
-    return _Market(sum((m.price * m.depth_raw for m in deep), Fraction(0)) / total_raw, total_raw, sum(m.pools for m in deep))
+    return _Market(
+        sum((m.price * m.depth_raw for m in deep), Fraction(0)) / total_raw,
+        total_raw,
+        sum(m.pools for m in deep),
+    )

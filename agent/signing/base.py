@@ -1,4 +1,6 @@
-"""Inputs shared by the signer's rules, their refusals, and the rules for oracle and payout transactions."""
+"""Inputs shared by the signer's rules, their refusals, and the rules for oracle and payout
+transactions.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,23 @@ from agent.units import NATIVE
 BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
 """A replacement pays at least 12.5 % more in every fee field; nodes ask for 10 %."""
 PRIORITY_CAP_WEI = 5 * 10**9
-"""The highest tip that an endpoint's suggestion is believed for, and that is signed where nothing is replaced."""
+"""The highest tip that an endpoint's suggestion is believed for, and that is signed where nothing
+is replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class SigningRules:
     """The signer's fixed terms. Addresses are checksummed.
 
-    `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash are pinned in the store and were
-    compared with the chain in this step; an address that was not compared does not belong here. `managers` (V3 position managers),
-    `v2_routers` and `pairs` (V2) are for liquidity alone, pinned likewise. `oracles` are V3 pools whose number of price
-    observations may be increased. Payouts go only to `payouts`, addresses that the owner confirmed and the config names.
-    `max_deadline_s` bounds, in seconds from the grant's chain time, the validity of a swap. `max_fee_wei` is limits.gas_price, the
-    most that one unit of gas may cost, None if that limit is off. `wrapped_native` is the token that the native coin may be
-    exchanged for.
+    `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash
+    are pinned in the store and were compared with the chain in this step; an address that was not
+    compared does not belong here. `managers` (V3 position managers), `v2_routers` and `pairs` (V2)
+    are for liquidity alone, pinned likewise. `oracles` are V3 pools whose number of price
+    observations may be increased. Payouts go only to `payouts`, addresses that the owner confirmed
+    and the config names. `max_deadline_s` bounds, in seconds from the grant's chain time, the
+    validity of a swap. `max_fee_wei` is limits.gas_price, the most that one unit of gas may cost,
+    None if that limit is off. `wrapped_native` is the token that the native coin may be exchanged
+    for.
     """
 
     chain_id: int
@@ -47,7 +52,8 @@ class SigningRules:
 
 
 SignableNonces = Mapping[int, int | None]
-"""Nonces that the journal lets be signed now, each with the highest tip, wei per gas, signed there so far; None if nothing was."""
+"""Nonces that the journal lets be signed now, each with the highest tip, wei per gas, signed there
+so far; None if nothing was."""
 
 
 def replacement_fee_wei(wei: int) -> int:
@@ -58,7 +64,9 @@ def replacement_fee_wei(wei: int) -> int:
 def refuse(rule: str, measured: object, limit: object) -> NoReturn:
     """Raise Refused for `rule`, with the verdict."""
     verdict = Verdict(f"signer.{rule}", str(measured), str(limit), False)
-    raise Refused(f"the signer refuses by rule {rule!r}: got {measured}, allows {limit}", (verdict,))
+    raise Refused(
+        f"the signer refuses by rule {rule!r}: got {measured}, allows {limit}", (verdict,)
+    )
 
 
 def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None:
@@ -68,11 +76,13 @@ def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None
         refuse("deadline", deadline_s, f"after {grant.now_s} and at most {last_s}")
 
 
-# --- Rule for increasing a pool's price observations: the granted pool, the granted number, nothing else.
+# --- Rule for increasing a pool's price observations: the granted pool, the granted number, nothing
+# else.
 
 
 INCREASE_OBSERVATIONS = bytes.fromhex("32148f67")
-"""increaseObservationCardinalityNext(uint16) of a V3 pool: any account may call it, and pays for the slots."""
+"""increaseObservationCardinalityNext(uint16) of a V3 pool: any account may call it, and pays for
+the slots."""
 SLOT_BITS = 16
 
 
@@ -100,7 +110,8 @@ def encode_observations(slots: int) -> str:
     return "0x" + (INCREASE_OBSERVATIONS + slots.to_bytes(32, "big")).hex()
 
 
-# --- Rules for payouts: to a confirmed payout address, the granted amount to the unit, nothing else (T4, T14).
+# --- Rules for payouts: to a confirmed payout address, the granted amount to the unit, nothing else
+# (T4, T14).
 
 
 TRANSFER = bytes.fromhex("a9059cbb")
@@ -108,7 +119,9 @@ TRANSFER = bytes.fromhex("a9059cbb")
 
 
 def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Return if the transfer of a token may be signed; raise Refused naming the rule that failed."""
+    """Return if the transfer of a token may be signed; raise Refused naming the rule that
+    failed.
+    """
     try:
         words = CalldataReader(data[4:])
         to, raw = words.address(), words.uint()
@@ -149,13 +162,27 @@ def _to(to: str, payout: Payout, rules: SigningRules) -> None:
         refuse("recipient", to, f"the granted address {payout.to}")
     if to not in rules.payouts:
         refuse("recipient", to, "a payout address that its owner has confirmed")
-    ours = (rules.wallet, *rules.tokens, *rules.routers, *rules.rebalancers, *rules.managers, *rules.v2_routers, *rules.pairs)
+    ours = (
+        rules.wallet,
+        *rules.tokens,
+        *rules.routers,
+        *rules.rebalancers,
+        *rules.managers,
+        *rules.v2_routers,
+        *rules.pairs,
+    )
     if to in (*ours, *rules.oracles) or int(to, 16) == 0:
-        refuse("recipient", to, "a recipient: neither the wallet, nor a token or contract that it trades with")
+        refuse(
+            "recipient",
+            to,
+            "a recipient: neither the wallet, nor a token or contract that it trades with",
+        )
 
 
 def _amount(raw: int, payout: Payout) -> None:
     if raw != payout.raw or raw <= 0:
         refuse("payout_amount", raw, f"exactly {payout.raw}, and more than nothing")
     if raw > payout.most_raw:
-        refuse("payout_per_day", raw, f"at most {payout.most_raw}, which limits.payout_per_day leaves")
+        refuse(
+            "payout_per_day", raw, f"at most {payout.most_raw}, which limits.payout_per_day leaves"
+        )

@@ -1,7 +1,8 @@
 """Strict decoder of the few calls the agent sends, independent of their encoder.
 
-Only the one canonical encoding of a call is accepted (offsets in order, padding zero, nothing left over), so two different byte
-strings never mean the same call. Layout: Solidity contract ABI specification, "Formal Specification".
+Only the one canonical encoding of a call is accepted (offsets in order, padding zero, nothing left
+over), so two different byte strings never mean the same call. Layout: Solidity contract ABI
+specification, "Formal Specification".
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ WORD = 32
 
 @lru_cache(maxsize=4_096)
 def address_from_word(value: int) -> str:
-    """Return the checksummed address of an ABI word below 2^160. The checksum is a hash, so that results are cached."""
+    """Return the checksummed address of an ABI word below 2^160. The checksum is a hash, so that
+    results are cached.
+    """
     return str(to_checksum_address(value.to_bytes(20, "big")))
 
 
@@ -48,7 +51,9 @@ class CalldataReader:
         return value
 
     def signed(self, bits: int = 256) -> int:
-        """Return the next word as a signed integer of `bits` bits, its sign extended through the whole word."""
+        """Return the next word as a signed integer of `bits` bits, its sign extended through the
+        whole word.
+        """
         value = int.from_bytes(self.take(WORD), "big", signed=True)
         if not -(1 << bits - 1) <= value < 1 << bits - 1:
             raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
@@ -91,8 +96,10 @@ class CalldataReader:
             raise UndecodableCalldata("calldata: bytes are left over")
 
 
-# --- Strict decoder of the Rebalancer's packed program, independent of its encoder. Layout: contracts/src/Rebalancer.sol.
-# Only one encoding of a program is accepted: unused fields are zero, no token is listed twice or without use, no byte is left over.
+# --- Strict decoder of the Rebalancer's packed program, independent of its encoder. Layout:
+# contracts/src/Rebalancer.sol.
+# Only one encoding of a program is accepted: unused fields are zero, no token is listed twice or
+# without use, no byte is left over.
 
 
 LEG_BYTES = 39
@@ -149,9 +156,11 @@ class ProgramLeg:
 
 @dataclass(frozen=True, slots=True)
 class RebalanceCall:
-    """Rebalancer.rebalance(program): all or nothing, not after `deadline_s` (Unix seconds of the block).
+    """Rebalancer.rebalance(program): all or nothing, not after `deadline_s` (Unix seconds of the
+    block).
 
-    The watched balances' changes times their prices sum up to `floor_raw` numeraire base units or more.
+    The watched balances' changes times their prices sum up to `floor_raw` numeraire base units or
+    more.
     """
 
     deadline_s: int
@@ -191,13 +200,18 @@ def decode_program(data: bytes) -> RebalanceCall:
     if watched_count > count:
         raise ValueError("the program watches more tokens than it lists")
     tokens = tuple(source.address() for _ in range(count))
-    watched = tuple(WatchedBalance(token, source.take(24), source.take(16, signed=True)) for token in tokens[:watched_count])
+    watched = tuple(
+        WatchedBalance(token, source.take(24), source.take(16, signed=True))
+        for token in tokens[:watched_count]
+    )
     if len(set(tokens)) != len(tokens):
         raise ValueError("the program lists a token twice")
     if source.left == 0 or source.left % LEG_BYTES:
         raise ValueError("the program's legs are not whole")
     legs = tuple(_leg(source, tokens) for _ in range(source.left // LEG_BYTES))
-    if unused := set(tokens) - {token for leg in legs for token in (leg.token_in, leg.token_out, leg.pair_with)}:
+    if unused := set(tokens) - {
+        token for leg in legs for token in (leg.token_in, leg.token_out, leg.pair_with)
+    }:
         raise ValueError(f"the program lists {', '.join(sorted(unused))} and does not trade it")
     return RebalanceCall(deadline_s, floor_raw, watched, tokens[watched_count:], legs)
 
@@ -207,7 +221,11 @@ def _leg(source: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
     fee_pips, amount_raw, least_raw = source.take(3), source.take(16), source.take(16)
     if kind >> 6 or 3 in (kind & 3, kind >> 2 & 3, kind >> 4 & 3):
         raise ValueError(f"a leg of kind {kind} is not known")
-    venue, paid_from, paid_to = Venue(kind & 3), FundsLocation(kind >> 2 & 3), FundsLocation(kind >> 4 & 3)
+    venue, paid_from, paid_to = (
+        Venue(kind & 3),
+        FundsLocation(kind >> 2 & 3),
+        FundsLocation(kind >> 4 & 3),
+    )
     if max(number_in, number_out, number_next) >= len(tokens):
         raise ValueError("a leg names a token that is not listed")
     if number_next and paid_to is not FundsLocation.PAIR:
@@ -215,7 +233,17 @@ def _leg(source: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
     if amount_raw and paid_from is not FundsLocation.WALLET:
         raise ValueError("a leg names an amount that the wallet does not pay")
     pair_with = tokens[number_next] if paid_to is FundsLocation.PAIR else None
-    return ProgramLeg(venue, paid_from, paid_to, tokens[number_in], tokens[number_out], pair_with, fee_pips, amount_raw, least_raw)
+    return ProgramLeg(
+        venue,
+        paid_from,
+        paid_to,
+        tokens[number_in],
+        tokens[number_out],
+        pair_with,
+        fee_pips,
+        amount_raw,
+        least_raw,
+    )
 
 
 MAX_CALLS = 64
@@ -235,7 +263,9 @@ class Approve:
 
 @dataclass(frozen=True, slots=True)
 class ExactInputSingle:
-    """SwapRouter02 exactInputSingle: one V3 pool, amounts in base units. `amount_in_raw` 0 spends the router's balance."""
+    """SwapRouter02 exactInputSingle: one V3 pool, amounts in base units. `amount_in_raw` 0 spends
+    the router's balance.
+    """
 
     token_in: str
     token_out: str
@@ -248,7 +278,9 @@ class ExactInputSingle:
 
 @dataclass(frozen=True, slots=True)
 class SwapExactTokens:
-    """SwapRouter02 swapExactTokensForTokens: V2 pairs along `path`. `amount_in_raw` 0 spends the router's balance."""
+    """SwapRouter02 swapExactTokensForTokens: V2 pairs along `path`. `amount_in_raw` 0 spends the
+    router's balance.
+    """
 
     amount_in_raw: int
     min_out_raw: int
@@ -301,7 +333,9 @@ MulticallItem = RouterSwap | WrapEth | SweepToken | Pull | UnwrapWeth9
 
 @dataclass(frozen=True, slots=True)
 class Multicall:
-    """SwapRouter02 multicall(deadline, calls): all or nothing, not after `deadline_s` (Unix seconds of the block)."""
+    """SwapRouter02 multicall(deadline, calls): all or nothing, not after `deadline_s` (Unix seconds
+    of the block).
+    """
 
     deadline_s: int
     calls: tuple[MulticallItem, ...]
@@ -324,7 +358,9 @@ def selector(signature: str) -> bytes:
 
 APPROVE = selector("approve(address,uint256)")
 MULTICALL = selector("multicall(uint256,bytes[])")
-EXACT_INPUT_SINGLE = selector("exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))")
+EXACT_INPUT_SINGLE = selector(
+    "exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))"
+)
 SWAP_EXACT_TOKENS = selector("swapExactTokensForTokens(uint256,uint256,address[],address)")
 WRAP_ETH = selector("wrapETH(uint256)")
 SWEEP_TOKEN = selector("sweepToken(address,uint256,address)")

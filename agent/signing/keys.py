@@ -1,4 +1,6 @@
-"""Loading of the signing key from its configured source, kept out of anything that could be read later (T18)."""
+"""Loading of the signing key from its configured source, kept out of anything that could be read
+later (T18).
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ keys (eth-tester).
 
 @dataclass(frozen=True, slots=True)
 class KeystoreFile:
-    """An encrypted keystore (version 3). The password comes from the variable `password_env` if set, else from a prompt."""
+    """An encrypted keystore (version 3). The password comes from the variable `password_env` if
+    set, else from a prompt.
+    """
 
     path: Path
     password_env: str = ""
@@ -108,7 +112,9 @@ SecretPrompt = Callable[[str], str]
 """Shows a prompt and returns the hidden input (getpass.getpass)."""
 
 
-def load_key(source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork: bool = False) -> SigningKey:
+def load_key(
+    source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork: bool = False
+) -> SigningKey:
     """Return the key of `source`, checked against its chain.
 
     `ask` is None if no prompt is possible. With `fork` (a copy of a live chain, under its chain id)
@@ -125,10 +131,14 @@ def load_key(source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork
         raise found
     published = is_published(found.address)
     if published and live:
-        raise ConfigError(f"the key of {found.address} is published, and chain {chain_id} is not a local one", "use a key of your own")
+        raise ConfigError(
+            f"the key of {found.address} is published, and chain {chain_id} is not a local one",
+            "use a key of your own",
+        )
     if fork and not published:
         raise ConfigError(
-            f"the key of {found.address} is not a test key, and this is a fork: what is signed here is valid on chain {chain_id}",
+            f"the key of {found.address} is not a test key, and this is a fork: what is signed here"
+            f" is valid on chain {chain_id}",
             "use wallet.test_account",
         )
     return found
@@ -141,11 +151,15 @@ def _published_account(index: int, chain_id: int, live: bool) -> SigningKey:
             "use wallet.keystore or wallet.key_env",
         )
     if not 0 <= index < TEST_ACCOUNT_COUNT:
-        raise ConfigError(f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNT_COUNT - 1}")
+        raise ConfigError(
+            f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNT_COUNT - 1}"
+        )
     return _test_account(index)
 
 
-def _read_key(source: SuppliedKey | KeystoreFile | KeyEnv | KeyringEntry | KeyPrompt, ask: SecretPrompt | None) -> SigningKey | ConfigError:
+def _read_key(
+    source: SuppliedKey | KeystoreFile | KeyEnv | KeyringEntry | KeyPrompt, ask: SecretPrompt | None
+) -> SigningKey | ConfigError:
     """Return the key, or the error of reading it: raised here, its traceback would hold the frames
     that read the key.
     """
@@ -160,13 +174,19 @@ def _read_key(source: SuppliedKey | KeystoreFile | KeyEnv | KeyringEntry | KeyPr
             return keystore.load_from_keyring((service, name))
         case KeyPrompt():
             if ask is None:
-                raise ConfigError("the key must be typed, and there is no terminal", "run in a terminal, or set wallet.keystore")
+                raise ConfigError(
+                    "the key must be typed, and there is no terminal",
+                    "run in a terminal, or set wallet.keystore",
+                )
             return parse_private_key(Secret(ask("Private key: ")), "the typed key")
 
 
 def _variable(name: str) -> Secret:
     if not os.environ.get(name):
-        raise ConfigError(f"wallet.key_env: the environment variable {name} is not set", f"export {name} before starting")
+        raise ConfigError(
+            f"wallet.key_env: the environment variable {name} is not set",
+            f"export {name} before starting",
+        )
     return Secret(os.environ[name])
 
 
@@ -174,8 +194,15 @@ def _password(path: Path, password_env: str, ask: SecretPrompt | None) -> Secret
     if password_env and os.environ.get(password_env):
         return Secret(os.environ[password_env])
     if ask is None:
-        remedy = f"export {password_env} with its password" if password_env else "run in a terminal and type its password"
-        raise ConfigError(f"wallet.keystore: {path} is locked, and there is no terminal to ask for its password", remedy)
+        remedy = (
+            f"export {password_env} with its password"
+            if password_env
+            else "run in a terminal and type its password"
+        )
+        raise ConfigError(
+            f"wallet.keystore: {path} is locked, and there is no terminal to ask for its password",
+            remedy,
+        )
     return Secret(ask(f"Password of {path}: "))
 
 
@@ -201,7 +228,9 @@ def _account(key: bytes) -> PrivateKey:
 
 
 def _test_key(index: int) -> bytes:
-    """Private key of BIP-44 path m/44'/60'/0'/0/index; seed by BIP-39 (PBKDF2-HMAC-SHA512, salt "mnemonic", 2048 rounds)."""
+    """Private key of BIP-44 path m/44'/60'/0'/0/index; seed by BIP-39 (PBKDF2-HMAC-SHA512, salt
+    "mnemonic", 2048 rounds).
+    """
     from eth_account.hdaccount import key_from_seed
 
     return bytes(key_from_seed(_test_seed(), f"{KEY_PATH}{index}"))

@@ -1,4 +1,6 @@
-"""Keystore files of version 3 and keyring entries: read, written and re-encrypted, readable by the owner alone (T18)."""
+"""Keystore files of version 3 and keyring entries: read, written and re-encrypted, readable by the
+owner alone (T18).
+"""
 
 from __future__ import annotations
 
@@ -17,40 +19,61 @@ from agent.signing.secret import PrivateKey, Secret, parse_private_key
 
 MAX_KEYSTORE_BYTES = 64 * 1024
 SCRYPT_N = 2**18
-"""Work factor of scrypt (with r = 8, p = 1 it takes 256 MB and about a second to try one password): that of geth."""
+"""Work factor of scrypt (with r = 8, p = 1 it takes 256 MB and about a second to try one password):
+that of geth."""
 MIN_PASSWORD_LENGTH = 12
 MIN_DISTINCT_CHARACTERS = 6
 """Minimum number of different characters in a password: a repeated letter is long but easily
 guessed.
 """
-_COMMON = ("password", "passwort", "qwertyuiop", "1234567890", "abcdefghij", "letmein", "iloveyou", "changeme", "trimtab")
+_COMMON = (
+    "password",
+    "passwort",
+    "qwertyuiop",
+    "1234567890",
+    "abcdefghij",
+    "letmein",
+    "iloveyou",
+    "changeme",
+    "trimtab",
+)
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def read_private_file(path: Path) -> bytes:
-    """Return the file's bytes if only its owner may read it. The check applies to the opened file."""
+    """Return the file's bytes if only its owner may read it. The check applies to the opened
+    file.
+    """
     try:
         with path.open("rb") as file:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
-                raise ConfigError(f"wallet.keystore: {path} is not a file", "name the keystore file itself")
+                raise ConfigError(
+                    f"wallet.keystore: {path} is not a file", "name the keystore file itself"
+                )
             if state.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise ConfigError(
-                    f"wallet.keystore: others than its owner may use {path} (mode {stat.S_IMODE(state.st_mode):04o})",
+                    f"wallet.keystore: others than its owner may use {path} (mode"
+                    f" {stat.S_IMODE(state.st_mode):04o})",
                     f"run: chmod 600 {path}",
                 )
             if state.st_uid not in (os.geteuid(), 0):
                 raise ConfigError(
-                    f"wallet.keystore: {path} belongs to another user (uid {state.st_uid}), who can read and change it",
+                    f"wallet.keystore: {path} belongs to another user (uid {state.st_uid}), who can"
+                    " read and change it",
                     "run as that user, or make a copy of your own",
                 )
             return file.read(MAX_KEYSTORE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"wallet.keystore: {path} cannot be read ({error.strerror})", "check the path") from None
+        raise ConfigError(
+            f"wallet.keystore: {path} cannot be read ({error.strerror})", "check the path"
+        ) from None
 
 
 def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | ConfigError:
-    """The key inside; an error is returned, not raised, so that the frames that saw the key are gone when it is shown."""
+    """The key inside; an error is returned, not raised, so that the frames that saw the key are
+    gone when it is shown.
+    """
     from eth_account import Account
     from eth_keyfile.keyfile import decode_keyfile_json
 
@@ -59,28 +82,43 @@ def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | Conf
     except ValueError:
         sheet = None
     if not isinstance(sheet, dict) or sheet.get("version") != 3:
-        return ConfigError(f"wallet.keystore: {path} is not a version 3 keystore", "write one with: trimtab wallet create")
+        return ConfigError(
+            f"wallet.keystore: {path} is not a version 3 keystore",
+            "write one with: trimtab wallet create",
+        )
     try:
-        utf8: Any = password.reveal().encode()  # eth-keyfile 0.8 is typed for text, which it would read as Latin-1
+        utf8: Any = (
+            password.reveal().encode()
+        )  # eth-keyfile 0.8 is typed for text, which it would read as Latin-1
         return PrivateKey(Account.from_key(decode_keyfile_json(sheet, utf8)))
     except ValueError as error:
         if "MAC mismatch" in str(error):
-            return ConfigError(f"wallet.keystore: wrong password for {path}", "type the password that it was written with")
+            return ConfigError(
+                f"wallet.keystore: wrong password for {path}",
+                "type the password that it was written with",
+            )
     except Exception:  # noqa: S110 the library raises various errors for a malformed file; reported below without its frames
         pass
     return ConfigError(f"wallet.keystore: {path} is damaged", "restore it from its backup")
 
 
 def require_strong(password: Secret) -> None:
-    """Raise ConfigError for a password that is empty or easy to guess; the message does not repeat it."""
+    """Raise ConfigError for a password that is empty or easy to guess; the message does not repeat
+    it.
+    """
     text = password.reveal()
-    remedy = f"take at least {MIN_PASSWORD_LENGTH} characters that are hard to guess: four random words, or one of a password manager"
+    remedy = (
+        f"take at least {MIN_PASSWORD_LENGTH} characters that are hard to guess: four random words,"
+        " or one of a password manager"
+    )
     if not text.strip():
         raise ConfigError("the password is empty", remedy)
     if len(text) < MIN_PASSWORD_LENGTH:
         raise ConfigError(f"the password has fewer than {MIN_PASSWORD_LENGTH} characters", remedy)
     if len(set(text)) < MIN_DISTINCT_CHARACTERS:
-        raise ConfigError(f"the password has fewer than {MIN_DISTINCT_CHARACTERS} different characters", remedy)
+        raise ConfigError(
+            f"the password has fewer than {MIN_DISTINCT_CHARACTERS} different characters", remedy
+        )
     left = text.lower()
     for common in _COMMON:
         left = left.replace(common, "")
@@ -91,9 +129,14 @@ def require_strong(password: Secret) -> None:
 def require_free_path(path: Path) -> None:
     """Raise ConfigError if `path` exists, or its folder is missing; before any prompt."""
     if os.path.lexists(path):
-        raise ConfigError(f"{path} exists already; nothing was changed", "name another file, or move that one away")
+        raise ConfigError(
+            f"{path} exists already; nothing was changed",
+            "name another file, or move that one away",
+        )
     if not path.parent.is_dir():
-        raise ConfigError(f"{path}: folder {path.parent} does not exist", "create it, or name another file")
+        raise ConfigError(
+            f"{path}: folder {path.parent} does not exist", "create it, or name another file"
+        )
 
 
 def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
@@ -106,9 +149,14 @@ def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
     try:
         _link_into_place(draft, path)
     except FileExistsError:
-        raise ConfigError(f"{path} exists already; nothing was changed", "name another file, or move that one away") from None
+        raise ConfigError(
+            f"{path} exists already; nothing was changed",
+            "name another file, or move that one away",
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to") from None
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to"
+        ) from None
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
@@ -131,7 +179,9 @@ def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
     try:
         draft.replace(real)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to") from None
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to"
+        ) from None
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
@@ -148,22 +198,32 @@ def _draft(path: Path, key: PrivateKey, password: Secret) -> Path:
     try:
         _new_file(draft, sealed)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to") from None
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to"
+        ) from None
     again = open_keystore(read_private_file(draft), password, draft)
     if isinstance(again, ConfigError) or again.address != key.address:
         draft.unlink()
-        raise ConfigError(f"{path}: what was written does not open again; nothing was changed", "check this disk before anything else")
+        raise ConfigError(
+            f"{path}: what was written does not open again; nothing was changed",
+            "check this disk before anything else",
+        )
     return draft
 
 
 def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
-    """The locked key; an error is returned, not raised, as in `open_keystore`: scrypt may find too little memory."""
+    """The locked key; an error is returned, not raised, as in `open_keystore`: scrypt may find too
+    little memory.
+    """
     from eth_account import Account
 
     try:
         sheet = Account.encrypt(key.reveal(), password.reveal(), kdf="scrypt", iterations=SCRYPT_N)  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
     except Exception as error:  # the frames of any error hold the key
-        return ConfigError(f"the key cannot be locked ({type(error).__name__})", "scrypt needs 256 MB of free memory")
+        return ConfigError(
+            f"the key cannot be locked ({type(error).__name__})",
+            "scrypt needs 256 MB of free memory",
+        )
     return (json.dumps(sheet, indent=1) + "\n").encode()
 
 
@@ -190,19 +250,28 @@ def _new_file(path: Path, data: bytes) -> None:
         raise
 
 
-# --- Keys in the operating system's keyring, by the keyring library: under a service and a name, never in the clear (T18).
+# --- Keys in the operating system's keyring, by the keyring library: under a service and a name,
+# never in the clear (T18).
 
 
-_OTHERWISE = "use a keystore file (trimtab wallet create --keystore wallet.json), or install a keyring service"
+_OTHERWISE = (
+    "use a keystore file (trimtab wallet create --keystore wallet.json), or install a keyring"
+    " service"
+)
 _PLAIN = ("null", "plaintext", "alt.file", "uncrypted")
 """Parts of the names of backends that keep nothing, or keep it readable."""
 
 
 def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
-    """Return the key under (service, name). Raises ConfigError if there is no keyring, no such entry, or it holds no key."""
+    """Return the key under (service, name). Raises ConfigError if there is no keyring, no such
+    entry, or it holds no key.
+    """
     text = _read(entry)
     if text is None:
-        raise ConfigError(f"wallet.keyring: {_shown(entry)} is not in the keyring", f"trimtab wallet create --keyring {_shown(entry)}")
+        raise ConfigError(
+            f"wallet.keyring: {_shown(entry)} is not in the keyring",
+            f"trimtab wallet create --keyring {_shown(entry)}",
+        )
     found = parse_private_key(text, f"wallet.keyring: {_shown(entry)}")
     if isinstance(found, ConfigError):
         raise found
@@ -212,17 +281,24 @@ def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
 def require_free_keyring_entry(entry: tuple[str, str]) -> None:
     """Raise ConfigError if there is no keyring, or the entry exists: a key is never overwritten."""
     if _read(entry) is not None:
-        raise ConfigError(f"keyring: {_shown(entry)} is taken; nothing was changed", "choose another name, such as trimtab/second")
+        raise ConfigError(
+            f"keyring: {_shown(entry)} is taken; nothing was changed",
+            "choose another name, such as trimtab/second",
+        )
 
 
 def save_to_keyring(entry: tuple[str, str], key: PrivateKey) -> None:
-    """Store the key under (service, name), which must be free, and read it back. Raises ConfigError."""
+    """Store the key under (service, name), which must be free, and read it back. Raises
+    ConfigError.
+    """
     require_free_keyring_entry(entry)
     failed = _write(entry, key)
     if failed is not None:
         raise failed
     if load_from_keyring(entry).address != key.address:
-        raise ConfigError(f"keyring: {_shown(entry)} does not come back as it was written", "use a keystore file")
+        raise ConfigError(
+            f"keyring: {_shown(entry)} does not come back as it was written", "use a keystore file"
+        )
 
 
 def require_keyring() -> str:
@@ -233,14 +309,18 @@ def require_keyring() -> str:
     try:
         backend = keyring.get_keyring()
     except Exception as error:  # a backend may raise any error while it is loaded
-        raise ConfigError(f"keyring: none can be opened ({type(error).__name__})", _OTHERWISE) from None
+        raise ConfigError(
+            f"keyring: none can be opened ({type(error).__name__})", _OTHERWISE
+        ) from None
     each = getattr(backend, "backends", [backend])
     if isinstance(backend, fail.Keyring) or not each:
         raise ConfigError("keyring: this system offers none", _OTHERWISE)
     for one in each:
         name = f"{type(one).__module__}.{type(one).__name__}"
         if any(part in name.lower() for part in _PLAIN):
-            raise ConfigError(f"keyring: {name} keeps what it is given readable, or not at all", _OTHERWISE)
+            raise ConfigError(
+                f"keyring: {name} keeps what it is given readable, or not at all", _OTHERWISE
+            )
     return f"{type(backend).__module__}.{type(backend).__name__}"
 
 
@@ -270,7 +350,8 @@ def _write(entry: tuple[str, str], key: PrivateKey) -> ConfigError | None:
 
 def _failed(what: str, entry: tuple[str, str], error: Exception) -> ConfigError:
     return ConfigError(
-        f"keyring: cannot {what} {_shown(entry)} ({type(error).__name__})", f"unlock the keyring and try again, or {_OTHERWISE}"
+        f"keyring: cannot {what} {_shown(entry)} ({type(error).__name__})",
+        f"unlock the keyring and try again, or {_OTHERWISE}",
     )
 
 

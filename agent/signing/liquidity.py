@@ -1,4 +1,6 @@
-"""The signer's rule for liquidity: the granted action to the unit, minimums at or above the floors, paid to the wallet."""
+"""The signer's rule for liquidity: the granted action to the unit, minimums at or above the floors,
+paid to the wallet.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,18 @@ MANAGER_MULTICALL = selector("multicall(bytes[])")
 DECREASE = selector("decreaseLiquidity((uint256,uint128,uint256,uint256,uint256))")
 COLLECT = selector("collect((uint256,address,uint128,uint128))")
 INCREASE = selector("increaseLiquidity((uint256,uint256,uint256,uint256,uint256,uint256))")
-MINT = selector("mint((address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256))")
+MINT = selector(
+    "mint((address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256))"
+)
 ADD = selector("addLiquidity(address,address,uint256,uint256,uint256,uint256,address,uint256)")
 REMOVE = selector("removeLiquidity(address,address,uint256,uint256,uint256,address,uint256)")
 
 
 @dataclass(frozen=True, slots=True)
 class DecreaseLiquidity:
-    """NonfungiblePositionManager.decreaseLiquidity: the withdrawn amounts are owed to the token until they are collected."""
+    """NonfungiblePositionManager.decreaseLiquidity: the withdrawn amounts are owed to the token
+    until they are collected.
+    """
 
     token_id: int
     liquidity: int
@@ -38,7 +44,9 @@ class DecreaseLiquidity:
 
 @dataclass(frozen=True, slots=True)
 class CollectOwed:
-    """NonfungiblePositionManager.collect, at most `most_raw` of each token. A recipient of zero would be the manager itself."""
+    """NonfungiblePositionManager.collect, at most `most_raw` of each token. A recipient of zero
+    would be the manager itself.
+    """
 
     token_id: int
     recipient: str
@@ -47,7 +55,9 @@ class CollectOwed:
 
 @dataclass(frozen=True, slots=True)
 class DecreaseAndCollect:
-    """The manager's multicall of decreaseLiquidity and then collect; its deadline is that of the first."""
+    """The manager's multicall of decreaseLiquidity and then collect; its deadline is that of the
+    first.
+    """
 
     decrease: DecreaseLiquidity
     collect: CollectOwed
@@ -91,7 +101,9 @@ class AddLiquidity:
 
 @dataclass(frozen=True, slots=True)
 class RemoveLiquidity:
-    """UniswapV2Router02.removeLiquidity of this many LP tokens; their share of the pair goes to `recipient`."""
+    """UniswapV2Router02.removeLiquidity of this many LP tokens; their share of the pair goes to
+    `recipient`.
+    """
 
     token0: str
     token1: str
@@ -101,7 +113,14 @@ class RemoveLiquidity:
     deadline_s: int
 
 
-LiquidityCall = DecreaseAndCollect | CollectOwed | IncreaseLiquidity | MintPosition | AddLiquidity | RemoveLiquidity
+LiquidityCall = (
+    DecreaseAndCollect
+    | CollectOwed
+    | IncreaseLiquidity
+    | MintPosition
+    | AddLiquidity
+    | RemoveLiquidity
+)
 
 
 def decode(data: bytes) -> LiquidityCall:
@@ -138,15 +157,21 @@ def _increase(words: CalldataReader) -> IncreaseLiquidity:
 def _mint(words: CalldataReader) -> MintPosition:
     tokens, fee_pips = (words.address(), words.address()), words.uint(24)
     ticks = words.signed(24), words.signed(24)
-    return MintPosition(*tokens, fee_pips, ticks, _two(words), _two(words), words.address(), words.uint())
+    return MintPosition(
+        *tokens, fee_pips, ticks, _two(words), _two(words), words.address(), words.uint()
+    )
 
 
 def _add(words: CalldataReader) -> AddLiquidity:
-    return AddLiquidity(words.address(), words.address(), _two(words), _two(words), words.address(), words.uint())
+    return AddLiquidity(
+        words.address(), words.address(), _two(words), _two(words), words.address(), words.uint()
+    )
 
 
 def _remove(words: CalldataReader) -> RemoveLiquidity:
-    return RemoveLiquidity(words.address(), words.address(), words.uint(), _two(words), words.address(), words.uint())
+    return RemoveLiquidity(
+        words.address(), words.address(), words.uint(), _two(words), words.address(), words.uint()
+    )
 
 
 def _take_out(words: CalldataReader) -> DecreaseAndCollect:
@@ -157,14 +182,21 @@ def _take_out(words: CalldataReader) -> DecreaseAndCollect:
     first = 2 * WORD
     words.exactly(first, "the first call")
     words.exactly(first + WORD + lengths[0] + -lengths[0] % WORD, "the second call")
-    return DecreaseAndCollect(_inner(words, lengths[0], DECREASE, _decrease), _inner(words, lengths[1], COLLECT, _collect))
+    return DecreaseAndCollect(
+        _inner(words, lengths[0], DECREASE, _decrease), _inner(words, lengths[1], COLLECT, _collect)
+    )
 
 
-def _inner(words: CalldataReader, length: int, wanted: bytes, decoder: Callable[[CalldataReader], T]) -> T:
+def _inner(
+    words: CalldataReader, length: int, wanted: bytes, decoder: Callable[[CalldataReader], T]
+) -> T:
     words.exactly(length, "the length of a call")
     data = words.padded(length)
     if data[:4] != wanted:
-        raise UndecodableCalldata("calldata: only decreaseLiquidity and then collect may be inside the manager's multicall")
+        raise UndecodableCalldata(
+            "calldata: only decreaseLiquidity and then collect may be inside the manager's"
+            " multicall"
+        )
     return _whole(data[4:], decoder)
 
 
@@ -216,11 +248,19 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
             _taken(call.liquidity, call.min_raw, action, grant)
             require_deadline(call.deadline_s, grant, rules)
         case _:
-            refuse("action", type(call).__name__, f"{type(action).__name__} on {action.venue}, as granted")
+            refuse(
+                "action",
+                type(call).__name__,
+                f"{type(action).__name__} on {action.venue}, as granted",
+            )
 
 
-def require_approval(token: str, spender: str, raw: int, action: LpAction, rules: SigningRules) -> None:
-    """Require an approval to name exactly the action's input: tokens it provides, or LP tokens of the pair it withdraws from."""
+def require_approval(
+    token: str, spender: str, raw: int, action: LpAction, rules: SigningRules
+) -> None:
+    """Require an approval to name exactly the action's input: tokens it provides, or LP tokens of
+    the pair it withdraws from.
+    """
     match action:
         case Provide():
             amounts = dict(zip((action.token0, action.token1), action.desired_raw, strict=True))
@@ -229,9 +269,17 @@ def require_approval(token: str, spender: str, raw: int, action: LpAction, rules
         case Withdraw(venue="uniswap_v2"):
             amounts = {action.contract: action.liquidity}
             if token not in amounts or token not in rules.pairs:
-                refuse("contract", token, f"the pinned pair {action.contract}, whose liquidity is taken out")
+                refuse(
+                    "contract",
+                    token,
+                    f"the pinned pair {action.contract}, whose liquidity is taken out",
+                )
         case _:
-            refuse("approval", "an approval", f"none: {type(action).__name__} on {action.venue} needs none")
+            refuse(
+                "approval",
+                "an approval",
+                f"none: {type(action).__name__} on {action.venue} needs none",
+            )
     allowed = _counterparts(action, rules)
     if spender not in allowed:
         refuse("spender", spender, f"the pinned {_role(action)}")
@@ -261,7 +309,9 @@ def _contract(to: str, action: LpAction, rules: SigningRules) -> None:
         refuse("tokens", f"{action.token0} and {action.token1}", "two different pinned tokens")
 
 
-def _judge_take_out(call: DecreaseAndCollect, action: Withdraw, grant: Grant, rules: SigningRules) -> None:
+def _judge_take_out(
+    call: DecreaseAndCollect, action: Withdraw, grant: Grant, rules: SigningRules
+) -> None:
     _token_id(call.decrease.token_id, action.token_id)
     _taken(call.decrease.liquidity, call.decrease.min_raw, action, grant)
     require_deadline(call.decrease.deadline_s, grant, rules)
@@ -281,20 +331,39 @@ def _taken(liquidity: int, min_raw: tuple[int, int], action: Withdraw, grant: Gr
     _minimums(min_raw, action.min_raw, grant)
 
 
-def _provided(call: IncreaseLiquidity | MintPosition | AddLiquidity, action: Provide, grant: Grant, rules: SigningRules) -> None:
+def _provided(
+    call: IncreaseLiquidity | MintPosition | AddLiquidity,
+    action: Provide,
+    grant: Grant,
+    rules: SigningRules,
+) -> None:
     if call.desired_raw != action.desired_raw or max(call.desired_raw) <= 0:
-        refuse("amount_in", call.desired_raw, f"exactly {action.desired_raw}, and more than nothing")
+        refuse(
+            "amount_in", call.desired_raw, f"exactly {action.desired_raw}, and more than nothing"
+        )
     _minimums(call.min_raw, action.min_raw, grant)
     require_deadline(call.deadline_s, grant, rules)
 
 
 def _minimums(min_raw: tuple[int, int], planned_raw: tuple[int, int], grant: Grant) -> None:
-    """A minimum of nothing on both sides would accept any price: the range may then end inside the floors, never the plan's minimums."""
+    """A minimum of nothing on both sides would accept any price: the range may then end inside the
+    floors, never the plan's minimums.
+    """
     if len(grant.floors_raw) != 2:
         refuse("floor", f"{len(grant.floors_raw)} floors", "one for each of the two tokens")
-    below = [name for name, planned, floor in zip(("token0", "token1"), planned_raw, grant.floors_raw, strict=True) if planned < floor]
+    below = [
+        name
+        for name, planned, floor in zip(
+            ("token0", "token1"), planned_raw, grant.floors_raw, strict=True
+        )
+        if planned < floor
+    ]
     if below or max(planned_raw) <= 0:
-        refuse("floor", f"minimums of the plan {planned_raw}", f"at least the floors {grant.floors_raw}, and above zero")
+        refuse(
+            "floor",
+            f"minimums of the plan {planned_raw}",
+            f"at least the floors {grant.floors_raw}, and above zero",
+        )
     if min_raw != planned_raw:
         refuse("min_out", min_raw, f"exactly the plan's {planned_raw}")
 

@@ -1,8 +1,10 @@
-"""A remote key that signs 32-byte hashes, such as a cloud key service: DER in, an Ethereum transaction out.
+"""A remote key that signs 32-byte hashes, such as a cloud key service: DER in, an Ethereum
+transaction out.
 
-An adapter needs two calls of its service: the public key once (`address_from_public_key`), and a signature of a digest for each
-transaction (`RemoteKey`). For AWS KMS that is GetPublicKey, and Sign with MessageType DIGEST and ECDSA_SHA_256 on a key of
-ECC_SECG_P256K1; other services give the same bytes. docs/keys.md has the details.
+An adapter needs two calls of its service: the public key once (`address_from_public_key`), and a
+signature of a digest for each transaction (`RemoteKey`). For AWS KMS that is GetPublicKey, and Sign
+with MessageType DIGEST and ECDSA_SHA_256 on a key of ECC_SECG_P256K1; other services give the same
+bytes. docs/keys.md has the details.
 """
 
 from __future__ import annotations
@@ -45,10 +47,15 @@ class RemoteKey:
         return f"RemoteKey({self.address})"
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
-        """Sign as ports.SigningKey. Raises Retryable without an answer, OperatorNeeded for a signature by another key."""
+        """Sign as ports.SigningKey. Raises Retryable without an answer, OperatorNeeded for a
+        signature by another key.
+        """
         signed = sign_with(tx, self._vrs)
         if Account.recover_transaction(signed.raw) != self.address:
-            raise OperatorNeeded("the key service's signature makes a transaction of another wallet", "check wallet.address and the key")
+            raise OperatorNeeded(
+                "the key service's signature makes a transaction of another wallet",
+                "check wallet.address and the key",
+            )
         return signed
 
     def _vrs(self, digest: bytes) -> Vrs:
@@ -65,7 +72,8 @@ class RemoteKey:
             return recover_vrs(der, digest, self.address)
         except InvalidSignature as error:
             raise OperatorNeeded(
-                f"the key service's answer is not a signature of {self.address}: {error}", "check that it is this key"
+                f"the key service's answer is not a signature of {self.address}: {error}",
+                "check that it is this key",
             ) from None
 
 

@@ -19,51 +19,95 @@ from agent.ports import Grant, SigningKey
 from agent.signing import base, calldata, swap_rules
 from agent.signing import liquidity as liquidity_calldata
 from agent.signing import liquidity as liquidity_rules
-from agent.signing.base import PRIORITY_CAP_WEI, SignableNonces, SigningRules, refuse, replacement_fee_wei
-from agent.signing.calldata import Approve, Call, Multicall, RebalanceCall, UndecodableCalldata, WithdrawWeth9
+from agent.signing.base import (
+    PRIORITY_CAP_WEI,
+    SignableNonces,
+    SigningRules,
+    refuse,
+    replacement_fee_wei,
+)
+from agent.signing.calldata import (
+    Approve,
+    Call,
+    Multicall,
+    RebalanceCall,
+    UndecodableCalldata,
+    WithdrawWeth9,
+)
 from agent.units import NATIVE, UINT256_MAX
 
-__all__ = ["SIGNING_TABLE", "SignableNonces", "SigningRule", "SigningRules", "refuse", "refuse_typed_data", "require_signable"]
+__all__ = [
+    "SIGNING_TABLE",
+    "SignableNonces",
+    "SigningRule",
+    "SigningRules",
+    "refuse",
+    "refuse_typed_data",
+    "require_signable",
+]
 
 MIN_GAS = 21_000
 
 
-def require_signable(tx: UnsignedTx, grant: Grant, rules: SigningRules, nonces: SignableNonces) -> None:
-    """Return if `tx` may be signed, at one of `nonces`. Raises Refused naming the rule that failed, its measurement and its limit."""
+def require_signable(
+    tx: UnsignedTx, grant: Grant, rules: SigningRules, nonces: SignableNonces
+) -> None:
+    """Return if `tx` may be signed, at one of `nonces`. Raises Refused naming the rule that failed,
+    its measurement and its limit.
+    """
     if tx.chain_id != rules.chain_id:
         refuse("chain_id", tx.chain_id, rules.chain_id)
     if tx.nonce not in nonces:
-        refuse("nonce", tx.nonce, ", ".join(map(str, sorted(nonces))) or "none: the journal knows no next nonce")
+        refuse(
+            "nonce",
+            tx.nonce,
+            ", ".join(map(str, sorted(nonces))) or "none: the journal knows no next nonce",
+        )
     _fees(tx, grant, rules, nonces[tx.nonce])
     data = _data(tx)
-    pays_coin = not data and grant.kind is IntentKind.PAYOUT  # without data a cancel and a native payment look alike
+    pays_coin = (
+        not data and grant.kind is IntentKind.PAYOUT
+    )  # without data a cancel and a native payment look alike
     if tx.value_wei != 0 and data[:4] not in PAYABLE_CALLS and not pays_coin:
         refuse("value", f"{tx.value_wei} wei", "0 wei")
     row = NATIVE_PAYOUT_RULE if pays_coin else SIGNING_TABLE.get(data[:4])
     if row is None:
         refuse("call", f"function 0x{data[:4].hex()}", "a function of the table")
     if row.kind is not grant.kind:
-        refuse("kind", f"a transaction of kind {row.kind.value}", f"kind {grant.kind.value}, as granted")
+        refuse(
+            "kind",
+            f"a transaction of kind {row.kind.value}",
+            f"kind {grant.kind.value}, as granted",
+        )
     row.rule(tx, data, grant, rules)
 
 
 def refuse_typed_data(typed_data: Mapping[str, object]) -> NoReturn:
     """Refuses EIP-712 data: the table of typed data is empty."""
     primary = typed_data.get("primaryType")
-    shown = primary if isinstance(primary, str) and primary.isidentifier() and len(primary) <= 40 else "without a plain type name"
+    shown = (
+        primary
+        if isinstance(primary, str) and primary.isidentifier() and len(primary) <= 40
+        else "without a plain type name"
+    )
     refuse("typed_data", f"typed data {shown}", "none: no typed data is signed")
 
 
 def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | None) -> None:
     """Require one form of fee, within limits.gas_price and the granted gas money.
 
-    The tip is within its cap, or one bump above the one signed at this nonce. The granted gas money covers all gas.
+    The tip is within its cap, or one bump above the one signed at this nonce. The granted gas money
+    covers all gas.
     """
     match (tx.max_fee_wei, tx.max_priority_fee_wei, tx.gas_price_wei):
         case (int() as max_fee, int() as priority, None):
             if not 0 <= priority <= max_fee:
                 refuse("fees", f"priority fee {priority} wei", f"0 to the max fee of {max_fee} wei")
-            most_wei = PRIORITY_CAP_WEI if tipped_wei is None else max(PRIORITY_CAP_WEI, replacement_fee_wei(tipped_wei))
+            most_wei = (
+                PRIORITY_CAP_WEI
+                if tipped_wei is None
+                else max(PRIORITY_CAP_WEI, replacement_fee_wei(tipped_wei))
+            )
             if priority > most_wei:
                 refuse("tip", f"{priority} wei per gas", f"at most {most_wei} wei")
             price = max_fee
@@ -131,11 +175,19 @@ def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> 
     if call.raw == UINT256_MAX:
         refuse("approval_amount", "an unlimited allowance", "an exact amount")
     if grant.plan is not None and call.raw not in (0, _spent(grant.plan.legs, token)):
-        refuse("approval_amount", call.raw, f"0, or the {_spent(grant.plan.legs, token)} that the plan spends")
+        refuse(
+            "approval_amount",
+            call.raw,
+            f"0, or the {_spent(grant.plan.legs, token)} that the plan spends",
+        )
 
 
 def _spent(legs: tuple[Leg, ...], token: str) -> int:
-    return sum(leg.amount_in_raw for leg in legs if leg.token_in == token and leg.source is LegFunding.WALLET)
+    return sum(
+        leg.amount_in_raw
+        for leg in legs
+        if leg.token_in == token and leg.source is LegFunding.WALLET
+    )
 
 
 def _swap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
@@ -183,7 +235,10 @@ SIGNING_TABLE: dict[bytes, SigningRule] = {
     calldata.WITHDRAW: SigningRule(IntentKind.UNWRAP, _withdraw),
     base.INCREASE_OBSERVATIONS: SigningRule(IntentKind.ORACLE, base.judge_oracle),
     base.TRANSFER: SigningRule(IntentKind.PAYOUT, base.judge_payout),
-    **{selector: SigningRule(IntentKind.LIQUIDITY, liquidity_rules.judge) for selector in sorted(liquidity_calldata.SELECTORS)},
+    **{
+        selector: SigningRule(IntentKind.LIQUIDITY, liquidity_rules.judge)
+        for selector in sorted(liquidity_calldata.SELECTORS)
+    },
 }
 NATIVE_PAYOUT_RULE = SigningRule(IntentKind.PAYOUT, base.judge_native_payout)
 PAYABLE_CALLS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
@@ -198,12 +253,17 @@ class LocalSigner:
     6979).
     """
 
-    def __init__(self, key: SigningKey, rules: SigningRules, nonces: Callable[[], SignableNonces]) -> None:
+    def __init__(
+        self, key: SigningKey, rules: SigningRules, nonces: Callable[[], SignableNonces]
+    ) -> None:
         """Set key and rules; `nonces` reads the journal at each signature. Raises ConfigError if
         the key is of another wallet.
         """
         if key.address != rules.wallet:
-            raise ConfigError(f"wallet.address {rules.wallet} is not the address of the key, {key.address}", "correct one of the two")
+            raise ConfigError(
+                f"wallet.address {rules.wallet} is not the address of the key, {key.address}",
+                "correct one of the two",
+            )
         self._key = key
         self._rules = rules
         self._nonces = nonces
@@ -234,7 +294,9 @@ Vrs = tuple[int, int, int]
 
 
 def transaction_fields(tx: UnsignedTx) -> dict[str, Any]:
-    """The fields that eth-account signs; type 2 (EIP-1559) when there is a max fee, else legacy with EIP-155."""
+    """The fields that eth-account signs; type 2 (EIP-1559) when there is a max fee, else legacy
+    with EIP-155.
+    """
     fields: dict[str, Any] = {
         "chainId": tx.chain_id,
         "nonce": tx.nonce,
@@ -245,7 +307,12 @@ def transaction_fields(tx: UnsignedTx) -> dict[str, Any]:
     }
     if tx.max_fee_wei is None:
         return {**fields, "gasPrice": tx.gas_price_wei}
-    return {**fields, "type": 2, "maxFeePerGas": tx.max_fee_wei, "maxPriorityFeePerGas": tx.max_priority_fee_wei}
+    return {
+        **fields,
+        "type": 2,
+        "maxFeePerGas": tx.max_fee_wei,
+        "maxPriorityFeePerGas": tx.max_priority_fee_wei,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""Secrets that must not be read later: texts and private keys that hide their value, and the process that holds them (T18)."""
+"""Secrets that must not be read later: texts and private keys that hide their value, and the
+process that holds them (T18).
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Secret:
 
 
 class PrivateKey:
-    """A private key that can sign, and shows nothing but its address; it cannot be pickled or copied."""
+    """A private key that can sign, and shows nothing but its address; it cannot be pickled or
+    copied.
+    """
 
     __slots__ = ("__account", "address")
 
@@ -51,7 +55,9 @@ class PrivateKey:
         self.address: str = account.address
 
     def sign(self, fields: Mapping[str, Any]) -> SignedTx:
-        """Signed bytes of the transaction and their hash. Raises OperatorNeeded if the fields cannot be signed."""
+        """Signed bytes of the transaction and their hash. Raises OperatorNeeded if the fields
+        cannot be signed.
+        """
         signed = self._try(fields)
         if isinstance(signed, str):
             raise OperatorNeeded(f"the transaction cannot be signed: {signed}")
@@ -62,7 +68,9 @@ class PrivateKey:
         return self.sign(transaction_fields(tx))
 
     def reveal(self) -> bytes:
-        """Return the 32 bytes of the key itself, for encryption; the caller must not store or show them."""
+        """Return the 32 bytes of the key itself, for encryption; the caller must not store or show
+        them.
+        """
         return bytes(self.__account.key)
 
     def _try(self, fields: Mapping[str, Any]) -> SignedTx | str:
@@ -83,7 +91,8 @@ class PrivateKey:
 
 
 def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | ConfigError:
-    """The key of 64 hex digits with or without 0x, or account `index` of a BIP-39 phrase in English.
+    """The key of 64 hex digits with or without 0x, or account `index` of a BIP-39 phrase in
+    English.
 
     An error is returned, not raised, so that the frames that saw the key are gone when it is shown.
     """
@@ -93,9 +102,16 @@ def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | 
     words = text.reveal().split()
     if len(words) in _MNEMONIC_WORDS:
         try:
-            return PrivateKey(Account.from_key(key_from_seed(seed_from_mnemonic(" ".join(words), ""), f"{KEY_PATH}{index}")))
+            return PrivateKey(
+                Account.from_key(
+                    key_from_seed(seed_from_mnemonic(" ".join(words), ""), f"{KEY_PATH}{index}")
+                )
+            )
         except Exception:  # the library's message repeats the phrase
-            return ConfigError(f"{field} is not a recovery phrase", "check each word and their order; its last word is a checksum")
+            return ConfigError(
+                f"{field} is not a recovery phrase",
+                "check each word and their order; its last word is a checksum",
+            )
     try:
         raw = bytes.fromhex(text.reveal().strip().removeprefix("0x"))
         if len(raw) == 32:
@@ -106,12 +122,15 @@ def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | 
 
 
 def disable_core_dumps() -> None:
-    """Forbid core files of this process and its children, and reads of its memory by all but the superuser.
+    """Forbid core files of this process and its children, and reads of its memory by all but the
+    superuser.
 
     Both would reveal the key.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # Linux; also where core files are piped to a program
+        ctypes.CDLL(None).prctl(
+            _PR_SET_DUMPABLE, 0, 0, 0, 0
+        )  # Linux; also where core files are piped to a program
     except (OSError, AttributeError):  # a system without prctl: the limit above is all there is
         return

@@ -51,7 +51,11 @@ def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: Signin
         _pinned(f"leg {number}: ", leg, floor, rules)
     expected = _groups(legs)
     if not legs or len(call.calls) != sum(len(group) for group in expected):
-        refuse("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan, at least one")
+        refuse(
+            "legs",
+            f"{len(call.calls)} calls",
+            f"those of the {len(legs)} legs of the plan, at least one",
+        )
     left = list(call.calls)
     for group in expected:
         for number, leg, form in group:
@@ -67,8 +71,16 @@ def _groups(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
     paid_wei: int | None = None
     for number, leg in enumerate(legs, 1):
         if paid_wei is not None:
-            if leg.venue == NATIVE_VENUE or leg.source is not LegFunding.ROUTER or leg.amount_in_raw != paid_wei:
-                refuse("native", f"leg {number} after {paid_wei} wei were wrapped for it", "a swap of exactly that, from the router")
+            if (
+                leg.venue == NATIVE_VENUE
+                or leg.source is not LegFunding.ROUTER
+                or leg.amount_in_raw != paid_wei
+            ):
+                refuse(
+                    "native",
+                    f"leg {number} after {paid_wei} wei were wrapped for it",
+                    "a swap of exactly that, from the router",
+                )
             groups.append([(number, leg, "paid")])
             paid_wei = None
         elif leg.venue != NATIVE_VENUE:
@@ -81,7 +93,11 @@ def _groups(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
             pull = [(number, leg, "pull")] if leg.source is LegFunding.WALLET else []
             groups.append([*pull, (number, leg, "unwrap")])
     if paid_wei is not None:
-        refuse("native", f"{paid_wei} wei wrapped for no swap", "a swap after every wrap into the router")
+        refuse(
+            "native",
+            f"{paid_wei} wei wrapped for no swap",
+            "a swap after every wrap into the router",
+        )
     return groups
 
 
@@ -92,9 +108,19 @@ def _pinned(where: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
     ends = {leg.token_in, leg.token_out}
     if leg.venue == NATIVE_VENUE:
         if ends != {NATIVE, rules.wrapped_native}:
-            refuse("tokens", f"{where}{leg.token_in} to {leg.token_out}", f"the native coin and {rules.wrapped_native}")
-        if leg.source is leg.sink is LegFunding.ROUTER or (leg.token_in == NATIVE and leg.source is LegFunding.ROUTER):
-            refuse("source", f"{where}from {leg.source.value} to {leg.sink.value}", "the wallet's native coin at one end")
+            refuse(
+                "tokens",
+                f"{where}{leg.token_in} to {leg.token_out}",
+                f"the native coin and {rules.wrapped_native}",
+            )
+        if leg.source is leg.sink is LegFunding.ROUTER or (
+            leg.token_in == NATIVE and leg.source is LegFunding.ROUTER
+        ):
+            refuse(
+                "source",
+                f"{where}from {leg.source.value} to {leg.sink.value}",
+                "the wallet's native coin at one end",
+            )
         if leg.token_out == NATIVE and leg.sink is not LegFunding.WALLET:
             refuse("recipient", f"{where}native coin to {leg.sink.value}", "the wallet")
     elif len(ends) != 2 or not ends <= set(rules.tokens):
@@ -102,7 +128,11 @@ def _pinned(where: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
     if leg.amount_in_raw <= 0:
         refuse("amount_in", f"{where}{leg.amount_in_raw}", "more than nothing")
     if leg.min_out_raw < max(1, floor_raw):
-        refuse("floor", f"{where}minimum of the plan {leg.min_out_raw}", f"at least the floor {floor_raw}, and above zero")
+        refuse(
+            "floor",
+            f"{where}minimum of the plan {leg.min_out_raw}",
+            f"at least the floor {floor_raw}, and above zero",
+        )
 
 
 def _call(where: str, call: MulticallItem, leg: Leg, form: str, rules: SigningRules) -> None:
@@ -110,7 +140,13 @@ def _call(where: str, call: MulticallItem, leg: Leg, form: str, rules: SigningRu
     if form in ("swap", "paid"):
         if not isinstance(call, ExactInputSingle | SwapExactTokens):
             refuse("call", f"{where}{type(call).__name__}", "a swap")
-        _swap(where, call, leg, leg.amount_in_raw if form == "paid" or leg.source is LegFunding.WALLET else 0, rules)
+        _swap(
+            where,
+            call,
+            leg,
+            leg.amount_in_raw if form == "paid" or leg.source is LegFunding.WALLET else 0,
+            rules,
+        )
         return
     wrapped = leg.token_out if leg.token_in == NATIVE else leg.token_in
     expected: dict[str, MulticallItem] = {
@@ -145,7 +181,11 @@ def _pair(where: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
             if swap.fee_pips != leg.fee_pips:
                 refuse("pool_fee", f"{where}{swap.fee_pips}", leg.fee_pips)
             if swap.sqrt_price_limit_x96 != 0:
-                refuse("price_limit", f"{where}{swap.sqrt_price_limit_x96}", "0: a partial swap would leave tokens in the router")
+                refuse(
+                    "price_limit",
+                    f"{where}{swap.sqrt_price_limit_x96}",
+                    "0: a partial swap would leave tokens in the router",
+                )
             return swap.token_in, swap.token_out
         case SwapExactTokens():
             if leg.venue != V2_VENUE:
@@ -155,7 +195,9 @@ def _pair(where: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
             return swap.path[0], swap.path[1]
 
 
-def _router_emptied(calls: Sequence[MulticallItem], legs: Sequence[Leg], value_wei: int, rules: SigningRules) -> None:  # noqa: C901
+def _router_emptied(  # noqa: C901
+    calls: Sequence[MulticallItem], legs: Sequence[Leg], value_wei: int, rules: SigningRules
+) -> None:
     """Require every amount left in the router to be spent by a later call; anyone can take a
     remainder. PeripheryPayments.pay uses native coin for any payment in wrapped coin while it has
     enough. While attached native coin remains, only the swaps it was sent for may spend wrapped
@@ -164,7 +206,13 @@ def _router_emptied(calls: Sequence[MulticallItem], legs: Sequence[Leg], value_w
     held: set[str] = set()
     waiting_wei = value_wei
     wrapped = rules.wrapped_native or NATIVE
-    paid = iter([leg.amount_in_raw for leg in legs if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER])
+    paid = iter(
+        [
+            leg.amount_in_raw
+            for leg in legs
+            if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
+        ]
+    )
     due_wei = next(paid, 0)
     for call in calls:
         match call:
@@ -179,19 +227,33 @@ def _router_emptied(calls: Sequence[MulticallItem], legs: Sequence[Leg], value_w
                 held.add(token)
             case UnwrapWeth9():
                 if wrapped not in held:
-                    refuse("router_balance", f"unwrapping of the router's {wrapped}", "only what a call before it left there")
+                    refuse(
+                        "router_balance",
+                        f"unwrapping of the router's {wrapped}",
+                        "only what a call before it left there",
+                    )
                 held.discard(wrapped)
             case ExactInputSingle() | SwapExactTokens():
-                path = (call.token_in, call.token_out) if isinstance(call, ExactInputSingle) else call.path
+                path = (
+                    (call.token_in, call.token_out)
+                    if isinstance(call, ExactInputSingle)
+                    else call.path
+                )
                 if path[0] == wrapped and waiting_wei > 0:
                     if call.amount_in_raw != due_wei:
                         refuse(
-                            "native", f"a swap of {wrapped} while {waiting_wei} wei are in the router", "swaps paid in native coin first"
+                            "native",
+                            f"a swap of {wrapped} while {waiting_wei} wei are in the router",
+                            "swaps paid in native coin first",
                         )
                     waiting_wei, due_wei = waiting_wei - due_wei, next(paid, 0)
                 elif call.amount_in_raw == 0:
                     if path[0] not in held:
-                        refuse("router_balance", f"a swap of the router's {path[0]}", "only what a call before it left there")
+                        refuse(
+                            "router_balance",
+                            f"a swap of the router's {path[0]}",
+                            "only what a call before it left there",
+                        )
                     held.discard(path[0])
                 if call.recipient == ROUTER_ITSELF:
                     held.add(path[-1])
@@ -225,7 +287,9 @@ def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: Si
         refuse("legs", f"{len(call.legs)} swaps", f"the {len(legs)} of the plan, at least one")
     if len(grant.floors_raw) != len(legs):
         refuse("floor", f"{len(grant.floors_raw)} floors", f"one for each of {len(legs)} legs")
-    for number, (swap, leg, floor) in enumerate(zip(call.legs, legs, grant.floors_raw, strict=True), 1):
+    for number, (swap, leg, floor) in enumerate(
+        zip(call.legs, legs, grant.floors_raw, strict=True), 1
+    ):
         _leg(f"leg {number}: ", swap, leg, floor, rules)
     wrapped_wei = sum(leg.amount_in_raw for leg in legs if leg.token_in == NATIVE)
     if tx.value_wei != wrapped_wei:
@@ -238,12 +302,24 @@ def _leg(where: str, swap: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningR
     if VENUES[swap.venue] != leg.venue:
         refuse("venue", f"{where}{VENUES[swap.venue]}", leg.venue)
     if (swap.token_in, swap.token_out) != (leg.token_in, leg.token_out):
-        refuse("tokens", f"{where}{swap.token_in} to {swap.token_out}", f"{leg.token_in} to {leg.token_out}")
+        refuse(
+            "tokens",
+            f"{where}{swap.token_in} to {swap.token_out}",
+            f"{leg.token_in} to {leg.token_out}",
+        )
     if swap.venue is Venue.NATIVE:
         if {swap.token_in, swap.token_out} != {NATIVE, rules.wrapped_native}:
-            refuse("tokens", f"{where}{swap.token_in} to {swap.token_out}", f"the native coin and {rules.wrapped_native}")
-    elif swap.token_in == swap.token_out or not {swap.token_in, swap.token_out} <= set(rules.tokens):
-        refuse("tokens", f"{where}{swap.token_in} to {swap.token_out}", "two different pinned tokens")
+            refuse(
+                "tokens",
+                f"{where}{swap.token_in} to {swap.token_out}",
+                f"the native coin and {rules.wrapped_native}",
+            )
+    elif swap.token_in == swap.token_out or not {swap.token_in, swap.token_out} <= set(
+        rules.tokens
+    ):
+        refuse(
+            "tokens", f"{where}{swap.token_in} to {swap.token_out}", "two different pinned tokens"
+        )
     fee_pips = 0 if swap.venue is Venue.NATIVE else leg.fee_pips
     if swap.fee_pips != fee_pips:
         refuse("pool_fee", f"{where}{swap.fee_pips}", fee_pips)
@@ -253,9 +329,17 @@ def _leg(where: str, swap: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningR
         refuse("recipient", f"{where}pays to {swap.sink.name.lower()}", leg.sink.value)
     amount_in = leg.amount_in_raw if leg.source is LegFunding.WALLET else 0
     if swap.amount_raw != amount_in or leg.amount_in_raw <= 0:
-        refuse("amount_in", f"{where}{swap.amount_raw}", f"exactly {amount_in}, and more than nothing in the plan")
+        refuse(
+            "amount_in",
+            f"{where}{swap.amount_raw}",
+            f"exactly {amount_in}, and more than nothing in the plan",
+        )
     if leg.min_out_raw < max(1, floor_raw):
-        refuse("floor", f"{where}minimum of the plan {leg.min_out_raw}", f"at least the floor {floor_raw}, and above zero")
+        refuse(
+            "floor",
+            f"{where}minimum of the plan {leg.min_out_raw}",
+            f"at least the floor {floor_raw}, and above zero",
+        )
     if swap.least_raw != leg.min_out_raw:
         refuse("min_out", f"{where}{swap.least_raw}", f"exactly the plan's {leg.min_out_raw}")
 
@@ -270,13 +354,19 @@ def _require_nothing_left(call: RebalanceCall) -> None:
         where, own = f"leg {number}", frozenset((leg.token_in, leg.token_out))
         if leg.source is FundsLocation.HERE:
             if leg.token_in not in here:
-                refuse("router_balance", f"{where} spends the contract's {leg.token_in}", "only what a leg before it left there")
+                refuse(
+                    "router_balance",
+                    f"{where} spends the contract's {leg.token_in}",
+                    "only what a leg before it left there",
+                )
             here.discard(leg.token_in)
         if leg.venue is Venue.V2:
             waiting = pairs.pop(own, None)
             if waiting != (leg.token_in if leg.source is FundsLocation.PAIR else None):
                 refuse(
-                    "router_balance", f"{where} trades in a pair while {waiting} is in the router", "the leg that it waits for, paid by it"
+                    "router_balance",
+                    f"{where} trades in a pair while {waiting} is in the router",
+                    "the leg that it waits for, paid by it",
                 )
         elif leg.source is FundsLocation.PAIR:
             refuse("router_balance", f"{where} is paid in its pool", "a V2 pair")
@@ -284,10 +374,20 @@ def _require_nothing_left(call: RebalanceCall) -> None:
             here.add(leg.token_out)
         elif leg.sink is FundsLocation.PAIR and leg.pair_with is not None:
             to = frozenset((leg.token_out, leg.pair_with))
-            if len(to) != 2 or (leg.venue is Venue.V2 and to == own) or pairs.setdefault(to, leg.token_out) != leg.token_out:
-                refuse("router_balance", f"{where} pays to a pair that is in use", "a pair of its own")
+            if (
+                len(to) != 2
+                or (leg.venue is Venue.V2 and to == own)
+                or pairs.setdefault(to, leg.token_out) != leg.token_out
+            ):
+                refuse(
+                    "router_balance", f"{where} pays to a pair that is in use", "a pair of its own"
+                )
     if here or pairs:
-        refuse("router_balance", f"{', '.join(sorted(here | set(pairs.values())))} left behind", "nothing")
+        refuse(
+            "router_balance",
+            f"{', '.join(sorted(here | set(pairs.values())))} left behind",
+            "nothing",
+        )
 
 
 def _conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> None:
@@ -303,19 +403,31 @@ def _conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> Non
             expected[leg.token_out] = expected.get(leg.token_out, 0) + leg.min_out_raw
     found = {entry.token: entry.bound_raw for entry in call.watched}
     if found != expected:
-        refuse("bounds", f"{len(found)} balances with bounds {found}", f"those of the plan {expected}")
+        refuse(
+            "bounds", f"{len(found)} balances with bounds {found}", f"those of the plan {expected}"
+        )
     for entry in call.watched:
         price = prices.get(entry.token, Fraction(0))
         if price <= 0 or entry.price_x128 != floor_int(price * 2**128):
-            refuse("price", f"{entry.token} at {entry.price_x128}", f"the granted price {price} times 2^128")
+            refuse(
+                "price",
+                f"{entry.token} at {entry.price_x128}",
+                f"the granted price {price} times 2^128",
+            )
     if call.floor_raw != grant.value_floor_raw:
         refuse("value_floor", call.floor_raw, f"the granted {grant.value_floor_raw}")
     least_raw = _least_value(legs, grant.floors_raw, prices)
     if call.floor_raw < least_raw:
-        refuse("value_floor", call.floor_raw, f"at least {least_raw}, which the floors of the legs come to")
+        refuse(
+            "value_floor",
+            call.floor_raw,
+            f"at least {least_raw}, which the floors of the legs come to",
+        )
 
 
-def _least_value(legs: tuple[Leg, ...], floors_raw: tuple[int, ...], prices: Mapping[str, Fraction]) -> int:
+def _least_value(
+    legs: tuple[Leg, ...], floors_raw: tuple[int, ...], prices: Mapping[str, Fraction]
+) -> int:
     """Return the change of the wallet's value if every leg pays only its floor, less one base unit
     for the rounding of prices.
     """

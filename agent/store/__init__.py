@@ -1,4 +1,6 @@
-"""Persistent store of one wallet: journal, budgets, ledger, history; SQLAlchemy models and Alembic migrations."""
+"""Persistent store of one wallet: journal, budgets, ledger, history; SQLAlchemy models and Alembic
+migrations.
+"""
 
 from __future__ import annotations
 

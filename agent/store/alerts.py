@@ -1,4 +1,6 @@
-"""Stored alerts: the state of each alert, messages in delivery, and the delivery record of each channel."""
+"""Stored alerts: the state of each alert, messages in delivery, and the delivery record of each
+channel.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,12 @@ class AlertStore:
         with self.db.read("read the alerts") as db:
             return tuple(_state(row) for row in all_rows(db, _alerts(), AlertRow))
 
-    def record(self, states: Iterable[AlertState], messages: Sequence[tuple[str, AlertState]], now_s: int) -> tuple[AlertMessage, ...]:
-        """Record states and queue a message for each (target, state); return the messages, in order."""
+    def record(
+        self, states: Iterable[AlertState], messages: Sequence[tuple[str, AlertState]], now_s: int
+    ) -> tuple[AlertMessage, ...]:
+        """Record states and queue a message for each (target, state); return the messages, in
+        order.
+        """
         with self.db.write("write the alerts") as db:
             rows = [
                 {
@@ -51,7 +57,14 @@ class AlertStore:
             upsert_rows(db, AlertRow, rows)
             made = [
                 AlertMessage(
-                    insert_returning_id(db, AlertMessageRow, target=to, kind=one.kind.value, text=one.text, made_s=now_s),
+                    insert_returning_id(
+                        db,
+                        AlertMessageRow,
+                        target=to,
+                        kind=one.kind.value,
+                        text=one.text,
+                        made_s=now_s,
+                    ),
                     to,
                     one.kind,
                     one.text,
@@ -61,7 +74,11 @@ class AlertStore:
             ]
             for target in {target for target, _ in messages}:
                 _trim(db, target)
-            old = (AlertRow.since_s.is_(None), AlertRow.untold == 0, AlertRow.told_s < now_s - RETENTION_S)
+            old = (
+                AlertRow.since_s.is_(None),
+                AlertRow.untold == 0,
+                AlertRow.told_s < now_s - RETENTION_S,
+            )
             db.execute(delete(AlertRow).where(*old))
             return tuple(made)
 
@@ -88,9 +105,16 @@ class AlertStore:
     def targets(self) -> dict[str, AlertTargetState]:
         """Return the delivery record of each target, by name."""
         with self.db.read("read sent alerts") as db:
-            waiting = dict(db.execute(select(AlertMessageRow.target, func.count()).group_by(AlertMessageRow.target)).all())
+            waiting = dict(
+                db.execute(
+                    select(AlertMessageRow.target, func.count()).group_by(AlertMessageRow.target)
+                ).all()
+            )
             rows = {row.name: row for row in all_rows(db, select(AlertTargetRow), AlertTargetRow)}
-            return {name: _target_state(name, rows.get(name), waiting.get(name, 0)) for name in sorted({*rows, *waiting})}
+            return {
+                name: _target_state(name, rows.get(name), waiting.get(name, 0))
+                for name in sorted({*rows, *waiting})
+            }
 
 
 def _trim(db: Connection, target: str) -> None:
@@ -111,19 +135,34 @@ def _target(db: Connection, name: str) -> dict[str, Any]:
     """Return the columns of a target; initial values if new."""
     row = first_row(db, _by_name(), AlertTargetRow, of=name)
     if row is None:
-        return {"name": name, "delivered_s": None, "failed_s": None, "failures": 0, "why": "", "lost": 0}
-    return {column: getattr(row, column) for column in ("name", "delivered_s", "failed_s", "failures", "why", "lost")}
+        return {
+            "name": name,
+            "delivered_s": None,
+            "failed_s": None,
+            "failures": 0,
+            "why": "",
+            "lost": 0,
+        }
+    return {
+        column: getattr(row, column)
+        for column in ("name", "delivered_s", "failed_s", "failures", "why", "lost")
+    }
 
 
 def _kind(value: str) -> AlertKind:
     try:
         return AlertKind(value)
     except ValueError as error:
-        raise OperatorNeeded(f"store: a row is damaged: {error}", "keep the file, restore a backup, compare it with the chain") from None
+        raise OperatorNeeded(
+            f"store: a row is damaged: {error}",
+            "keep the file, restore a backup, compare it with the chain",
+        ) from None
 
 
 def _state(row: AlertRow) -> AlertState:
-    return AlertState(row.key, _kind(row.kind), row.text, row.raised_s, row.since_s, row.untold, row.told_s)
+    return AlertState(
+        row.key, _kind(row.kind), row.text, row.raised_s, row.since_s, row.untold, row.told_s
+    )
 
 
 def _message(row: AlertMessageRow) -> AlertMessage:
@@ -133,7 +172,9 @@ def _message(row: AlertMessageRow) -> AlertMessage:
 def _target_state(name: str, row: AlertTargetRow | None, waiting: int) -> AlertTargetState:
     if row is None:
         return AlertTargetState(name, waiting=waiting)
-    return AlertTargetState(name, row.delivered_s, row.failed_s, row.failures, row.why, row.lost, waiting)
+    return AlertTargetState(
+        name, row.delivered_s, row.failed_s, row.failures, row.why, row.lost, waiting
+    )
 
 
 _alerts = cache(lambda: select(AlertRow).order_by(AlertRow.raised_s, AlertRow.key))

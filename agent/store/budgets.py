@@ -1,4 +1,6 @@
-"""Budgets and movements: consumption of finished intents, and its sums over the last 24 hours of chain time."""
+"""Budgets and movements: consumption of finished intents, and its sums over the last 24 hours of
+chain time.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,44 @@ from typing import Any, cast
 from sqlalchemy import Connection, Select, bindparam, delete, select
 
 from agent.errors import OperatorNeeded
-from agent.model import History, Intent, IntentKind, IntentState, Plan, Rebalance, Receipt, SubmissionRefusal, UnsignedTx
+from agent.model import (
+    History,
+    Intent,
+    IntentKind,
+    IntentState,
+    Plan,
+    Rebalance,
+    Receipt,
+    SubmissionRefusal,
+    UnsignedTx,
+)
 from agent.policy import failures
 from agent.ports import Grant
 from agent.store import database, gradual_execution, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums
-from agent.store.database import Database, all_rows, column_values, first_row, insert_rows, max_value
+from agent.store.database import (
+    Database,
+    all_rows,
+    column_values,
+    first_row,
+    insert_rows,
+    max_value,
+)
 from agent.store.records import Movement, decode_json, decompress_text
-from agent.store.tables import BudgetRow, EntryRow, ExternalTransactionRow, IntentRow, MovementRow, StepRow, StrategyBookingRow
+from agent.store.tables import (
+    BudgetRow,
+    EntryRow,
+    ExternalTransactionRow,
+    IntentRow,
+    MovementRow,
+    StepRow,
+    StrategyBookingRow,
+)
 from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
 
-# --- Streaks of failed transactions: their number, their start, and the stop that holds until the owner resumes.
+# --- Streaks of failed transactions: their number, their start, and the stop that holds until the
+# owner resumes.
 
 
 FEW = 20
@@ -42,7 +70,8 @@ _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
 class FailureStreak:
     """Reverts, and steps that approved or revoked, since the last success.
 
-    `newest_s` is chain time of the newest of them, None below the limit; `stops` is True if the limit was reached since the owner resumed.
+    `newest_s` is chain time of the newest of them, None below the limit; `stops` is True if the
+    limit was reached since the owner resumed.
     """
 
     reverts: int
@@ -51,11 +80,13 @@ class FailureStreak:
     stops: bool
 
 
-def failure_streak(db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int], chain_now_s: int) -> FailureStreak:
+def failure_streak(
+    db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int], chain_now_s: int
+) -> FailureStreak:
     """Count consecutive failures by the facts STOP and RESUMED_AFTER.
 
-    `late` is the number of the newest intent by token; approvals of a token up to it do not count. An intent that is not booked yet counts
-    as of now.
+    `late` is the number of the newest intent by token; approvals of a token up to it do not count.
+    An intent that is not booked yet counts as of now.
     """
     found = _since_success(db, facts, refusals)
     reverts, approvals = _counted(found)
@@ -67,32 +98,48 @@ def failure_streak(db: Connection, facts: Mapping[str, str], refusals: Mapping[s
 
 
 def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:
-    """Record that the failure limit was reached: exits continue, and one that succeeds must not release rebalances."""
-    if failures.too_many(*_counted(_since_success(db, database.read_facts(db, RESUMED_AFTER), refusals))):
+    """Record that the failure limit was reached: exits continue, and one that succeeds must not
+    release rebalances.
+    """
+    if failures.too_many(
+        *_counted(_since_success(db, database.read_facts(db, RESUMED_AFTER), refusals))
+    ):
         database.write_facts(db, {STOP: 1})
 
 
 def _counted(found: list[IntentRow]) -> tuple[int, int]:
     """Number of reverts, and of steps that approved or revoked."""
-    return sum(map(_reverted, found)), len({one.step_id for one in found if one.kind == IntentKind.APPROVE.value})
+    return sum(map(_reverted, found)), len(
+        {one.step_id for one in found if one.kind == IntentKind.APPROVE.value}
+    )
 
 
-def _since_success(db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int]) -> list[IntentRow]:
-    """Intents mined after the last successful swap or liquidity action and after the owner last resumed, newest first.
+def _since_success(
+    db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int]
+) -> list[IntentRow]:
+    """Intents mined after the last successful swap or liquidity action and after the owner last
+    resumed, newest first.
 
-    Only such a success ends a streak. Cancels neither count nor interrupt it. Approvals that succeed do not interrupt it, since each new
-    attempt may need one. Approvals for exits refused before sending do not count: their attempts are bounded elsewhere
+    Only such a success ends a streak. Cancels neither count nor interrupt it. Approvals that
+    succeed do not interrupt it, since each new attempt may need one. Approvals for exits refused
+    before sending do not count: their attempts are bounded elsewhere
     (agent/policy/orders/exits.py), and one that never succeeds must not stop the others.
     """
     found: list[IntentRow] = []
     # A few at a time, in table order: the streak ends soon, and years of transactions precede it.
-    newest_first = db.execute(_newest_first(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}).yield_per(FEW)
+    newest_first = db.execute(
+        _newest_first(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}
+    ).yield_per(FEW)
     for one in cast("Iterable[IntentRow]", newest_first):
         if one.state not in _CONSUMED or one.kind == IntentKind.CANCEL.value:
             continue
         if one.kind in _TRADES and not _reverted(one):
             break
-        if not refusals or one.kind != IntentKind.APPROVE.value or one.seq > refusals.get(decode_json(UnsignedTx, one.tx_json).to, 0):
+        if (
+            not refusals
+            or one.kind != IntentKind.APPROVE.value
+            or one.seq > refusals.get(decode_json(UnsignedTx, one.tx_json).to, 0)
+        ):
             found.append(one)
     newest_first.close()
     return found
@@ -102,7 +149,11 @@ def _reverted(one: IntentRow) -> bool:
     return one.receipt_json is not None and decode_json(Receipt, one.receipt_json).status != 1
 
 
-_newest_first = cache(lambda: select(IntentRow).where(IntentRow.seq > bindparam("resumed")).order_by(IntentRow.seq.desc()))
+_newest_first = cache(
+    lambda: (
+        select(IntentRow).where(IntentRow.seq > bindparam("resumed")).order_by(IntentRow.seq.desc())
+    )
+)
 
 
 DAY_S = 86_400
@@ -118,7 +169,8 @@ UNREADABLE_BALANCES = "unread"
 SUBMISSION_REFUSALS = "late"
 """Key of the exits that were refused when about to be sent, as JSON."""
 UNTRIGGERED_SWAP = "swap_besides"
-"""Budget kind of a swap that no trigger asked for: an exit, a withdrawal, an investment, one by hand."""
+"""Budget kind of a swap that no trigger asked for: an exit, a withdrawal, an investment, one by
+hand."""
 _KINDS = (*(kind.value for kind in IntentKind), UNTRIGGERED_SWAP)
 """Every kind of a budget: named so that few are read by their index."""
 META_KEYS = (
@@ -146,17 +198,31 @@ class BudgetStore:
     db: Database
 
     def history(self, chain_now_s: int) -> History:
-        """Sum all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6).
+        """Sum all entries younger than 24 h of chain time; entries from the future count too, so no
+        clock resets a budget (T6).
 
-        A gain makes no room for later losses. Balance losses that no owner has called a withdrawal count as losses, and so do losses of
-        transactions from before this store; their outgoing transfers count as paid out.
+        A gain makes no room for later losses. Balance losses that no owner has called a withdrawal
+        count as losses, and so do losses of transactions from before this store; their outgoing
+        transfers count as paid out.
         """
-        return self.db.query_until("read the budgets", _history, chain_now_s, self.db.wallet, self.db.coin)
+        return self.db.query_until(
+            "read the budgets", _history, chain_now_s, self.db.wallet, self.db.coin
+        )
 
-    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
-        """Add a finished intent to budgets, and its balance changes to the movements; a second call for it changes nothing.
+    def book(
+        self,
+        intent: Intent,
+        turnover: Fraction,
+        loss: Fraction,
+        gas_wei: int,
+        chain_s: int,
+        outflow: Fraction = Fraction(0),
+    ) -> None:
+        """Add a finished intent to budgets, and its balance changes to the movements; a second call
+        for it changes nothing.
 
-        Nothing changes either if the journal has another receipt by now: another process has seen a reorg meanwhile.
+        Nothing changes either if the journal has another receipt by now: another process has seen a
+        reorg meanwhile.
         """
         with self.db.write("book a transaction") as db:
             known = db.scalar(_receipt(), {"of": intent.id})
@@ -165,7 +231,9 @@ class BudgetStore:
                 or (None if known is None else decode_json(Receipt, known)) != intent.receipt
             ):
                 return
-            succeeded = intent.state is not IntentState.REVERTED and (intent.receipt is None or intent.receipt.status == 1)
+            succeeded = intent.state is not IntentState.REVERTED and (
+                intent.receipt is None or intent.receipt.status == 1
+            )
             budget = {
                 "intent_id": intent.id,
                 "kind": _kind(db, intent),
@@ -180,7 +248,9 @@ class BudgetStore:
             ledger_sums.add_loss(db, loss)
             ledger_sums.advance_settled(db)
             if not succeeded or intent.kind is IntentKind.APPROVE:
-                record_failure_stop(db, _submission_refusal_seqs(database.read_facts(db, SUBMISSION_REFUSALS)))
+                record_failure_stop(
+                    db, _submission_refusal_seqs(database.read_facts(db, SUBMISSION_REFUSALS))
+                )
             rows = [
                 {
                     "token": movement.token,
@@ -197,8 +267,13 @@ class BudgetStore:
     def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
         """The newest known changes of balances, newest first."""
         with self.db.read("read movements") as db:
-            rows = all_rows(db, select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit), MovementRow)
-            return tuple(Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash) for r in rows)
+            rows = all_rows(
+                db, select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit), MovementRow
+            )
+            return tuple(
+                Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash)
+                for r in rows
+            )
 
     def last_rebalance(self) -> int | None:
         """Chain time of the newest successful swap that a trigger of the policy asked for."""
@@ -206,12 +281,16 @@ class BudgetStore:
             return _newest(db, IntentKind.SWAP)
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
-        """Record the last review of the portfolio, its schedules, and the delay of the next review."""
+        """Record the last review of the portfolio, its schedules, and the delay of the next
+        review.
+        """
         with self.db.write("write the review") as db:
             reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
             if reviews:
                 before = _reviews(database.read_facts(db, REVIEWS))
-                known = [(name, at_s) for name, at_s in before if name not in reviews] + [(name, chain_s) for name in reviews]
+                known = [(name, at_s) for name, at_s in before if name not in reviews] + [
+                    (name, chain_s) for name in reviews
+                ]
                 reviewed[REVIEWS] = json.dumps(known[-MOST_REVIEWS:])
             database.write_facts(db, reviewed)
 
@@ -223,16 +302,21 @@ class BudgetStore:
     def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
         """Record the assets whose balance cannot be read, and since when."""
         with self.db.write("write which balances are unknown") as db:
-            database.write_facts(db, {UNREADABLE_BALANCES: " ".join(f"{token}:{at_s}" for token, at_s in since_s)})
+            database.write_facts(
+                db, {UNREADABLE_BALANCES: " ".join(f"{token}:{at_s}" for token, at_s in since_s)}
+            )
 
     def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
-        """Replace the stored exits refused before sending; approvals for them up to now count in no streak."""
+        """Replace the stored exits refused before sending; approvals for them up to now count in no
+        streak.
+        """
         with self.db.write("write what was refused late") as db:
             _mark_submission_refusals(db, found)
 
 
 def _kind(db: Connection, intent: Intent) -> str:
-    """Budget kind of an intent: a swap that no trigger of the policy asked for is kept apart from a rebalance.
+    """Budget kind of an intent: a swap that no trigger of the policy asked for is kept apart from a
+    rebalance.
 
     Decided by the plan of its grant, else of its step; without either it counts as a rebalance.
     """
@@ -248,7 +332,9 @@ def _kind(db: Connection, intent: Intent) -> str:
 
 
 def unbook_intent(db: Connection, intent: Intent) -> None:
-    """Remove an intent from budgets, movements and ledger: a reorg took the block of its receipt."""
+    """Remove an intent from budgets, movements and ledger: a reorg took the block of its
+    receipt.
+    """
     if (loss := db.scalar(_loss(), {"of": intent.id})) is not None:
         ledger_sums.add_loss(db, _fraction(loss), -1)
         db.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
@@ -261,29 +347,42 @@ def unbook_intent(db: Connection, intent: Intent) -> None:
 
 
 def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Movement, ...]:
-    """Balance changes of `wallet` by the receipt of `intent`: tokens by events, native coin sent or unwrapped, gas.
+    """Balance changes of `wallet` by the receipt of `intent`: tokens by events, native coin sent or
+    unwrapped, gas.
 
     Only `coin` counts as unwrapped native coin: any contract may emit a Withdrawal.
     """
     receipt = intent.receipt
     if receipt is None:
         return ()
-    changes = [(token, delta, intent.kind.value) for token, delta in sorted(receipt.net(wallet).items()) if delta]
+    changes = [
+        (token, delta, intent.kind.value)
+        for token, delta in sorted(receipt.net(wallet).items())
+        if delta
+    ]
     if native_wei := intent.coins(wallet, coin):
         changes.append((NATIVE, native_wei, intent.kind.value))
     if receipt.gas_cost_wei:
         changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
-    return tuple(Movement(token, delta, kind, receipt.block_number, chain_s, receipt.tx_hash) for token, delta, kind in changes)
+    return tuple(
+        Movement(token, delta, kind, receipt.block_number, chain_s, receipt.tx_hash)
+        for token, delta, kind in changes
+    )
 
 
 def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[History, float]:
-    """Return what BudgetStore.history returns, and the chain time until which it stays the same without a write."""
+    """Return what BudgetStore.history returns, and the chain time until which it stays the same
+    without a write.
+    """
     facts = database.read_facts(db, *META_KEYS)
     own = all_rows(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
     refusals = _submission_refusals(facts)
     row = failure_streak(db, facts, _seqs(refusals), chain_now_s)
     before = all_rows(db, _earlier(), ExternalTransactionRow)
-    rows: list[BudgetRow | ExternalTransactionRow] = [*own, *(one for one in before if one.chain_s > chain_now_s - DAY_S)]
+    rows: list[BudgetRow | ExternalTransactionRow] = [
+        *own,
+        *(one for one in before if one.chain_s > chain_now_s - DAY_S),
+    ]
     fell = balances.lost_value(db, chain_now_s)
     lost_before = sum((max(Fraction(0), _fraction(one.loss)) for one in before), Fraction(0))
     found = History(
@@ -303,15 +402,24 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         undecided=balances.undecided_positions(db),
         delay_ppm=int(facts.get(DELAY) or 0),
         orders=orders.read_orders(db),
-        orders_turn=database.parse_fact_number(orders.ORDERS_VERSION, facts.get(orders.ORDERS_VERSION)),
+        orders_turn=database.parse_fact_number(
+            orders.ORDERS_VERSION, facts.get(orders.ORDERS_VERSION)
+        ),
         unit_value=orders.nav_per_share(db, facts),
         depegged=tuple(facts.get(DEPEGGED, "").split()),
         loss_total=ledger_sums.loss_total(facts) + lost_before + fell.total,
-        outflow_24h=sum((_fraction(row.outflow) for row in rows if row.outflow is not None), Fraction(0)),
+        outflow_24h=sum(
+            (_fraction(row.outflow) for row in rows if row.outflow is not None), Fraction(0)
+        ),
         claims=requests.open_claims(db),
         stopped=requests.stop_reason(db),
         reviews=_reviews(facts),
-        unread=tuple((token, int(since)) for token, since in (one.split(":") for one in facts.get(UNREADABLE_BALANCES, "").split())),
+        unread=tuple(
+            (token, int(since))
+            for token, since in (
+                one.split(":") for one in facts.get(UNREADABLE_BALANCES, "").split()
+            )
+        ),
         late=tuple(one for one, _ in refusals),
         fell_24h=fell.day,
         fell_total=fell.total,
@@ -319,34 +427,60 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         rises=balances.unexplained_rises(db),
         rose_s=balances.rise_since_s(facts),
         left_rises=balances.left_rises(db, facts),
-        wasted_24h_wei=sum(int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES),
+        wasted_24h_wei=sum(
+            int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES
+        ),
         wasted_wei=sum(map(int, column_values(db, _wasted()))),
     )
     found = gradual_execution.with_gradual_execution(db, wallet, coin, found, chain_now_s)
-    passing = found.campaign, found.spent, found.flows, found.accepted, found.fell_24h, found.unknown, found.failed_s == chain_now_s
+    passing = (
+        found.campaign,
+        found.spent,
+        found.flows,
+        found.accepted,
+        found.fell_24h,
+        found.unknown,
+        found.failed_s == chain_now_s,
+    )
     until = min((row.chain_s + DAY_S for row in rows), default=math.inf)
     return found, chain_now_s if found.started_s is None or any(passing) else until
 
 
 def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     try:
-        return tuple((str(name), int(at_s)) for name, at_s in json.loads(facts.get(REVIEWS) or "[]"))
+        return tuple(
+            (str(name), int(at_s)) for name, at_s in json.loads(facts.get(REVIEWS) or "[]")
+        )
     except (ValueError, TypeError) as error:
-        raise OperatorNeeded(f"store: what it remembers of reviews is damaged: {error}", "restore a backup") from None
+        raise OperatorNeeded(
+            f"store: what it remembers of reviews is damaged: {error}", "restore a backup"
+        ) from None
 
 
 def _mark_submission_refusals(db: Connection, found: Sequence[SubmissionRefusal]) -> None:
     newest = max_value(db, IntentRow.seq)
-    database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps([(one.token, one.at_s, one.times, one.why, newest) for one in found])})
+    database.write_facts(
+        db,
+        {
+            SUBMISSION_REFUSALS: json.dumps(
+                [(one.token, one.at_s, one.times, one.why, newest) for one in found]
+            )
+        },
+    )
 
 
 def _submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefusal, int]]:
     """Each refusal with the number of the newest intent by then."""
     try:
         known = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
-        return [(SubmissionRefusal(str(token), int(at_s), int(times), str(why)), int(seq)) for token, at_s, times, why, seq in known]
+        return [
+            (SubmissionRefusal(str(token), int(at_s), int(times), str(why)), int(seq))
+            for token, at_s, times, why, seq in known
+        ]
     except (ValueError, TypeError) as error:
-        raise OperatorNeeded(f"store: what it remembers of exits is damaged: {error}", "restore a backup") from None
+        raise OperatorNeeded(
+            f"store: what it remembers of exits is damaged: {error}", "restore a backup"
+        ) from None
 
 
 def _submission_refusal_seqs(facts: Mapping[str, str]) -> dict[str, int]:
@@ -373,7 +507,10 @@ def _fraction(text: str) -> Fraction:
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise OperatorNeeded(f"store: a budget entry is damaged: {error}", "restore a backup, compare it with the chain") from None
+        raise OperatorNeeded(
+            f"store: a budget entry is damaged: {error}",
+            "restore a backup, compare it with the chain",
+        ) from None
 
 
 _receipt = cache(lambda: select(IntentRow.receipt_json).where(IntentRow.id == bindparam("of")))
@@ -381,17 +518,27 @@ _loss = cache(lambda: select(BudgetRow.loss).where(BudgetRow.intent_id == bindpa
 _spent = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
 _earlier = cache(lambda: select(ExternalTransactionRow))
 _started = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))
-_wasted = cache(lambda: select(BudgetRow.gas_wei).where(BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False)))
+_wasted = cache(
+    lambda: select(BudgetRow.gas_wei).where(
+        BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False)
+    )
+)
 
 
 @cache
 def _plans() -> Select[bytes, bytes | None]:
     """Select the grant of an intent, and the plan of its step."""
-    return select(IntentRow.grant_z, StepRow.plan_z).join(StepRow, IntentRow.step_id == StepRow.id).where(IntentRow.id == bindparam("of"))
+    return (
+        select(IntentRow.grant_z, StepRow.plan_z)
+        .join(StepRow, IntentRow.step_id == StepRow.id)
+        .where(IntentRow.id == bindparam("of"))
+    )
 
 
 @cache
 def _done() -> Select[Any]:
     """Select the chain times of successes of a kind, newest first."""
-    done = select(BudgetRow.chain_s).where(BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True))
+    done = select(BudgetRow.chain_s).where(
+        BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True)
+    )
     return done.order_by(BudgetRow.chain_s.desc()).limit(1)

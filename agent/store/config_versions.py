@@ -1,4 +1,6 @@
-"""Config versions: every version that was used or noticed, with its hash, its text without secrets, and its origin."""
+"""Config versions: every version that was used or noticed, with its hash, its text without secrets,
+and its origin.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ UNCONFIRMED = "noticed"
 
 @dataclass(frozen=True, slots=True)
 class ConfigVersion:
-    """One version; `text` is the config in canonical form, without comments and secrets; None if only the hash was kept."""
+    """One version; `text` is the config in canonical form, without comments and secrets; None if
+    only the hash was kept.
+    """
 
     number: int
     digest: str
@@ -39,11 +43,17 @@ class ConfigVersionStore:
 
     db: Database
 
-    def confirm(self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed") -> None:
+    def confirm(
+        self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed"
+    ) -> None:
         """Record a config file that the owner has confirmed; or, as NOTICED, one not confirmed."""
         with self.db.write("write the config's hash") as db:
             packed = None if text is None else records.compress_text(text)
-            insert_rows(db, ConfigRow, [{"config_hash": config_hash, "at_s": now_s, "text_z": packed, "how": how}])
+            insert_rows(
+                db,
+                ConfigRow,
+                [{"config_hash": config_hash, "at_s": now_s, "text_z": packed, "how": how}],
+            )
 
     def confirmed(self) -> str | None:
         """Hash of the config file that was confirmed last."""
@@ -54,12 +64,17 @@ class ConfigVersionStore:
     def require_present(self, digest: str, known: str | None) -> None:
         """Raise ConfigChanged if the owner has confirmed a version other than `digest` and `known`.
 
-        For a process that acts by the config `digest` and began while `known` was the confirmed version.
+        For a process that acts by the config `digest` and began while `known` was the confirmed
+        version.
         """
         now = self.confirmed()
         if now not in (known, digest):
             verdict = Verdict("config", digest[:16], str(now)[:16], False)
-            raise ConfigChanged("the config was edited; this process acts by the version before", (verdict,), "start it again")
+            raise ConfigChanged(
+                "the config was edited; this process acts by the version before",
+                (verdict,),
+                "start it again",
+            )
 
     def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
         """The newest versions, newest first."""

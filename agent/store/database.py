@@ -1,7 +1,9 @@
-"""Database access: cached statements on a connection, transactions, and database errors turned into remedies.
+"""Database access: cached statements on a connection, transactions, and database errors turned into
+remedies.
 
-Building a statement costs five times what SQLite needs to run it, so each is built once, by a cached function. Selects of a model return
-read-only rows with its attributes; writes reach the connection at once.
+Building a statement costs five times what SQLite needs to run it, so each is built once, by a
+cached function. Selects of a model return read-only rows with its attributes; writes reach the
+connection at once.
 """
 
 from __future__ import annotations
@@ -12,7 +14,18 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
-from sqlalchemy import Connection, Engine, Insert, Select, bindparam, delete, func, insert, inspect, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Insert,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute
@@ -31,32 +44,54 @@ Args = TypeVarTuple("Args")
 
 
 _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("disk is full", "no space left"), "free space on the disk of the store; what was written before is safe, run the command again"),
+    (
+        ("disk is full", "no space left"),
+        (
+            "free space on the disk of the store; what was written before is safe, run the command"
+            " again"
+        ),
+    ),
     (("locked", "busy"), "another program holds the store; close it and run the command again"),
-    (("malformed", "not a database", "corrupt", "disk i/o error"), "keep the file, restore a backup, compare it with the chain"),
-    (("readonly", "read-only", "permission denied", "unable to open"), "make the store's file and its folder writable for this user"),
+    (
+        ("malformed", "not a database", "corrupt", "disk i/o error"),
+        "keep the file, restore a backup, compare it with the chain",
+    ),
+    (
+        ("readonly", "read-only", "permission denied", "unable to open"),
+        "make the store's file and its folder writable for this user",
+    ),
 )
-_GENERAL_REMEDY = "nothing is sent while the store cannot be written; repair it and run the command again"
+_GENERAL_REMEDY = (
+    "nothing is sent while the store cannot be written; repair it and run the command again"
+)
 
 
 def remedy(text: str) -> str:
     """Remedy for a database's error message."""
     lowered = text.lower()
-    return next((advice for marks, advice in _REMEDIES if any(mark in lowered for mark in marks)), _GENERAL_REMEDY)
+    return next(
+        (advice for marks, advice in _REMEDIES if any(mark in lowered for mark in marks)),
+        _GENERAL_REMEDY,
+    )
 
 
 @contextmanager
 def database_errors(what: str) -> Iterator[None]:
-    """Turn every database and file error inside into OperatorNeeded with a remedy; `what` names the action."""
+    """Turn every database and file error inside into OperatorNeeded with a remedy; `what` names the
+    action.
+    """
     try:
         yield
     except DBAPIError as error:  # the driver's message repeats the statement with all parameters
-        raise OperatorNeeded(f"store: cannot {what}: {error.orig}", remedy(str(error.orig))) from error
+        raise OperatorNeeded(
+            f"store: cannot {what}: {error.orig}", remedy(str(error.orig))
+        ) from error
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise OperatorNeeded(f"store: cannot {what}: {error}", remedy(str(error))) from error
 
 
-# --- One database of one wallet: each read and write is a transaction, each failure becomes OperatorNeeded.
+# --- One database of one wallet: each read and write is a transaction, each failure becomes
+# OperatorNeeded.
 
 
 WRITE = "trimtab_write"
@@ -114,7 +149,13 @@ class Database:
         with self.read(what) as db:
             return ask(db, *args)
 
-    def query_until(self, what: str, ask: Callable[[Connection, int, *Args], tuple[T, float]], at: int, *args: *Args) -> T:
+    def query_until(
+        self,
+        what: str,
+        ask: Callable[[Connection, int, *Args], tuple[T, float]],
+        at: int,
+        *args: *Args,
+    ) -> T:
         """Return the answer of `ask` at a time or block; cached until the returned expiry, or a
         write.
         """
@@ -159,7 +200,13 @@ class MemoryDatabase(Database):
         found: T = self.answers[ask, args]
         return found
 
-    def query_until(self, what: str, ask: Callable[[Connection, int, *Args], tuple[T, float]], at: int, *args: *Args) -> T:
+    def query_until(
+        self,
+        what: str,
+        ask: Callable[[Connection, int, *Args], tuple[T, float]],
+        at: int,
+        *args: *Args,
+    ) -> T:
         """Return the answer of `ask` at a time or block, cached while valid."""
         known: tuple[int, T, float] | None = self.answers.get((ask, args))
         if known is None or not known[0] <= at < known[2]:
@@ -228,7 +275,9 @@ def upsert(kind: type[Base], names: frozenset[str], dialect: str) -> Insert:
     """Build an insert that updates the columns `names` of an existing row."""
     keys = [column.name for column in inspect(kind).primary_key]
     made = _inserting(kind, dialect)
-    return made.on_conflict_do_update(index_elements=keys, set_={name: made.excluded[name] for name in sorted(names - {*keys})})
+    return made.on_conflict_do_update(
+        index_elements=keys, set_={name: made.excluded[name] for name in sorted(names - {*keys})}
+    )
 
 
 @cache
@@ -236,7 +285,9 @@ def insert_new(kind: type[Base], dialect: str) -> Insert:
     """Build an insert that keeps an existing row and reports the number written, which PostgreSQL's
     drivers otherwise omit.
     """
-    return _inserting(kind, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    return (
+        _inserting(kind, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    )
 
 
 def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
@@ -253,7 +304,11 @@ def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Ins
 
 def read_facts(db: Connection, *keys: str) -> dict[str, str]:
     """Return the values of existing keys."""
-    return dict(db.execute(_several(len(keys)), {f"key{place}": key for place, key in enumerate(keys)}).all())
+    return dict(
+        db.execute(
+            _several(len(keys)), {f"key{place}": key for place, key in enumerate(keys)}
+        ).all()
+    )
 
 
 def facts_with_prefix(db: Connection, prefix: str) -> Iterable[tuple[str, str]]:
@@ -273,7 +328,9 @@ def find_fact(db: Connection, key: str) -> str | None:
 
 
 def fact_number(db: Connection, key: str) -> int:
-    """Return the whole number of a key; 0 if missing. Raises OperatorNeeded if it is not a number."""
+    """Return the whole number of a key; 0 if missing. Raises OperatorNeeded if it is not a
+    number.
+    """
     return parse_fact_number(key, find_fact(db, key))
 
 
@@ -282,7 +339,9 @@ def parse_fact_number(key: str, value: str | None) -> int:
     try:
         return 0 if value is None else int(value)
     except ValueError:
-        raise OperatorNeeded(f"store: {key} is damaged", "restore a backup, compare it with the chain") from None
+        raise OperatorNeeded(
+            f"store: {key} is damaged", "restore a backup, compare it with the chain"
+        ) from None
 
 
 def write_facts(db: Connection, facts: Mapping[str, object]) -> None:
@@ -301,4 +360,6 @@ _drop = cache(lambda: delete(MetaRow).where(MetaRow.key == bindparam("gone")))
 
 @cache
 def _several(count: int) -> Select[str, str]:
-    return select(MetaRow.key, MetaRow.value).where(MetaRow.key.in_([bindparam(f"key{place}") for place in range(count)]))
+    return select(MetaRow.key, MetaRow.value).where(
+        MetaRow.key.in_([bindparam(f"key{place}") for place in range(count)])
+    )

@@ -1,7 +1,9 @@
-"""Stored gradual executions and limit orders: their start is written once, their progress follows from the receipts.
+"""Stored gradual executions and limit orders: their start is written once, their progress follows
+from the receipts.
 
-A slice is recorded before anything of it is sent, with the draw for the slice after it. It is done once a swap of its step is in a block; a
-reorg that takes the block undoes it, and a restart finds both as they were.
+A slice is recorded before anything of it is sent, with the draw for the slice after it. It is done
+once a swap of its step is in a block; a reorg that takes the block undoes it, and a restart finds
+both as they were.
 """
 
 from __future__ import annotations
@@ -70,29 +72,50 @@ class GradualExecutionStore:
     def begin(self, execution: GradualExecution) -> str:
         """Record an execution and return its id; its first draw is used up.
 
-        Raises OperatorNeeded while another is open, unless a purchase replaces it: the rest of an earlier purchase is part of it.
+        Raises OperatorNeeded while another is open, unless a purchase replaces it: the rest of an
+        earlier purchase is part of it.
         """
         with self.db.write("record a gradual execution") as db:
             if execution.purchase is not None:
                 for row in _open(db, EXECUTION):
-                    _end(db, row, "ended", f"a {execution.purchase.value} goes first", execution.began_s)
+                    _end(
+                        db,
+                        row,
+                        "ended",
+                        f"a {execution.purchase.value} goes first",
+                        execution.began_s,
+                    )
             if _open(db, EXECUTION):
-                raise OperatorNeeded("another correction is under way already", "let it end, or end it: trimtab limit --cancel ID")
+                raise OperatorNeeded(
+                    "another correction is under way already",
+                    "let it end, or end it: trimtab limit --cancel ID",
+                )
             database.delete_facts(db, SLICE_DRAW)
             return _add(db, EXECUTION, execution.began_s, codec.dumps(execution))
 
-    def begin_slice(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw) -> None:
-        """Record a slice, or another attempt at it, before it is sent; `draw` is for the slice after it, drawn once for all attempts.
+    def begin_slice(
+        self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw
+    ) -> None:
+        """Record a slice, or another attempt at it, before it is sent; `draw` is for the slice
+        after it, drawn once for all attempts.
 
-        `at_s` is the chain time it is planned at. Raises Refused if the execution or order is not open: it was ended meanwhile.
+        `at_s` is the chain time it is planned at. Raises Refused if the execution or order is not
+        open: it was ended meanwhile.
         """
         with self.db.write("record a slice") as db:
             if campaign_id not in [row.id for row in _open(db)]:
-                raise Refused("the gradual execution ended in the meantime", remedy="try again; see trimtab limit")
+                raise Refused(
+                    "the gradual execution ended in the meantime",
+                    remedy="try again; see trimtab limit",
+                )
             before = first_row(db, _tries(), ExecutionSliceRow, of=campaign_id, number=number)
             used = draw if before is None else SliceDraw(before.size_ppm, before.wait_ppm)
             row = {"campaign_id": campaign_id, "number": number, "step_id": step_id, "at_s": at_s}
-            insert_rows(db, ExecutionSliceRow, [row | {"size_ppm": used.size_ppm, "wait_ppm": used.wait_ppm}])
+            insert_rows(
+                db,
+                ExecutionSliceRow,
+                [row | {"size_ppm": used.size_ppm, "wait_ppm": used.wait_ppm}],
+            )
 
     def end(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
         """End an execution or an order; False if none of that id is open."""
@@ -106,12 +129,19 @@ class GradualExecutionStore:
         """The newest executions, newest first."""
         with self.db.read("read the campaigns") as db:
             return tuple(
-                PastGradualExecution(_progress(db, row, self.db.wallet, self.db.coin), row.state, row.why, row.ended_s)
+                PastGradualExecution(
+                    _progress(db, row, self.db.wallet, self.db.coin),
+                    row.state,
+                    row.why,
+                    row.ended_s,
+                )
                 for row in all_rows(db, _newest(), GradualExecutionRow, kind=EXECUTION, limit=limit)
             )
 
     def slice_of_step(self, step_id: str) -> tuple[str, int] | None:
-        """Execution or order, and number, of the slice that a step attempted; None if it attempted none."""
+        """Execution or order, and number, of the slice that a step attempted; None if it attempted
+        none.
+        """
         with self.db.read("read the slices") as db:
             row = first_row(db, _by_step(), ExecutionSliceRow, of=step_id)
             return None if row is None else (row.campaign_id, row.number)
@@ -120,20 +150,41 @@ class GradualExecutionStore:
     def add_limit_order(self, order: LimitOrder) -> LimitOrder:
         """Record an order and return it with its id."""
         with self.db.write("write an order down") as db:
-            return replace(order, id=_add(db, ORDER, order.begun_s, codec.dumps(replace(order, id=""))))
+            return replace(
+                order, id=_add(db, ORDER, order.begun_s, codec.dumps(replace(order, id="")))
+            )
 
     def limit_orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
-        """The newest limit orders, ended ones too, oldest first. An order whose swap is in a block is filled."""
+        """The newest limit orders, ended ones too, oldest first. An order whose swap is in a block
+        is filled.
+        """
         with self.db.read("read the orders") as db:
-            return tuple(reversed([_order(db, row) for row in all_rows(db, _newest(), GradualExecutionRow, kind=ORDER, limit=limit)]))
+            return tuple(
+                reversed(
+                    [
+                        _order(db, row)
+                        for row in all_rows(
+                            db, _newest(), GradualExecutionRow, kind=ORDER, limit=limit
+                        )
+                    ]
+                )
+            )
 
 
-def with_gradual_execution(db: Connection, wallet: str, coin: str, history: History, chain_now_s: int) -> History:
-    """Return the history with the execution under way, the end and carryover of the last one, and the stored draw."""
+def with_gradual_execution(
+    db: Connection, wallet: str, coin: str, history: History, chain_now_s: int
+) -> History:
+    """Return the history with the execution under way, the end and carryover of the last one, and
+    the stored draw.
+    """
     rows = _open(db, EXECUTION)
     drawn = database.find_fact(db, SLICE_DRAW)
     over = all_rows(db, _over(), GradualExecutionRow)
-    ended = (row.ended_s for row in over if _loaded(GradualExecution, row).purchase is not PurchaseKind.TOP_UP)
+    ended = (
+        row.ended_s
+        for row in over
+        if _loaded(GradualExecution, row).purchase is not PurchaseKind.TOP_UP
+    )
     return replace(
         history,
         campaign=_progress(db, rows[0], wallet, coin) if rows else None,
@@ -143,8 +194,12 @@ def with_gradual_execution(db: Connection, wallet: str, coin: str, history: Hist
     )
 
 
-def _shared_budget_spent(db: Connection, wallet: str, coin: str, chain_now_s: int) -> BudgetCarryover | None:
-    """Budget that the newest ended execution has used and shares with the next; None once its time is over."""
+def _shared_budget_spent(
+    db: Connection, wallet: str, coin: str, chain_now_s: int
+) -> BudgetCarryover | None:
+    """Budget that the newest ended execution has used and shares with the next; None once its time
+    is over.
+    """
     row = first_row(db, _ended(), GradualExecutionRow)
     if row is None:
         return None
@@ -152,15 +207,23 @@ def _shared_budget_spent(db: Connection, wallet: str, coin: str, chain_now_s: in
     if execution.purchase is not None:
         return None
     until_s = execution.expires_s if execution.before is None else execution.before.until_s
-    return carried_budget(_progress(db, row, wallet, coin), row.why) if chain_now_s < until_s else None
+    return (
+        carried_budget(_progress(db, row, wallet, coin), row.why) if chain_now_s < until_s else None
+    )
 
 
-def _progress(db: Connection, row: GradualExecutionRow, wallet: str, coin: str) -> ExecutionProgress:
-    """Progress of an execution: slices by the swaps in blocks, value and loss by the receipts of all its transactions."""
+def _progress(
+    db: Connection, row: GradualExecutionRow, wallet: str, coin: str
+) -> ExecutionProgress:
+    """Progress of an execution: slices by the swaps in blocks, value and loss by the receipts of
+    all its transactions.
+    """
     execution = _loaded(GradualExecution, row)
     rounds = all_rows(db, _rounds(), ExecutionSliceRow, of=row.id)
     mined = _mined(db, [one.step_id for one in rounds])
-    swapped = {intent.step_id for intent in mined if intent.kind is IntentKind.SWAP and intent.succeeded}
+    swapped = {
+        intent.step_id for intent in mined if intent.kind is IntentKind.SWAP and intent.succeeded
+    }
     done = {one.number: one for one in rounds if one.step_id in swapped}
     newest = done[max(done)] if done else None
     prices = dict(execution.arrival) | {NATIVE: dict(execution.arrival).get(coin, Fraction(0))}
@@ -169,11 +232,18 @@ def _progress(db: Connection, row: GradualExecutionRow, wallet: str, coin: str) 
         id=row.id,
         campaign=execution,
         done=len(done),
-        moved=sum((_moved(intent, wallet, prices) for intent in mined if intent.step_id in swapped), Fraction(0)),
+        moved=sum(
+            (_moved(intent, wallet, prices) for intent in mined if intent.step_id in swapped),
+            Fraction(0),
+        ),
         spent=-sum((_value(intent.changes(wallet, coin), prices) for intent in mined), Fraction(0)),
         next_s=execution.began_s if newest is None else newest.at_s + slice_wait_s(execution, draw),
         draw=draw,
-        sold=_sold([intent for intent in mined if intent.step_id in swapped], wallet, coin) if execution.purchase is not None else (),
+        sold=(
+            _sold([intent for intent in mined if intent.step_id in swapped], wallet, coin)
+            if execution.purchase is not None
+            else ()
+        ),
     )
 
 
@@ -193,14 +263,20 @@ def _moved(intent: Intent, wallet: str, prices: dict[str, Fraction]) -> Fraction
 
 
 def _value(changes: dict[str, int], prices: dict[str, Fraction]) -> Fraction:
-    return sum((raw * prices.get(token, Fraction(0)) for token, raw in changes.items()), Fraction(0))
+    return sum(
+        (raw * prices.get(token, Fraction(0)) for token, raw in changes.items()), Fraction(0)
+    )
 
 
 def _mined(db: Connection, steps: Iterable[str]) -> Sequence[Intent]:
     given = list(steps)
     if not given:
         return []
-    query = select(IntentRow).where(IntentRow.step_id.in_(given), IntentRow.state.in_(_CONSUMED)).order_by(IntentRow.seq)
+    query = (
+        select(IntentRow)
+        .where(IntentRow.step_id.in_(given), IntentRow.state.in_(_CONSUMED))
+        .order_by(IntentRow.seq)
+    )
     return [records.intent_from_row(row) for row in all_rows(db, query, IntentRow)]
 
 
@@ -214,7 +290,20 @@ def _end(db: Connection, row: GradualExecutionRow, state: str, why: str, at_s: i
 
 def _add(db: Connection, kind: str, begun_s: int, body: str) -> str:
     made = uuid.uuid4().hex[:12]
-    insert_rows(db, GradualExecutionRow, [{"id": made, "kind": kind, "begun_s": begun_s, "body_json": body, "state": OPEN, "why": ""}])
+    insert_rows(
+        db,
+        GradualExecutionRow,
+        [
+            {
+                "id": made,
+                "kind": kind,
+                "begun_s": begun_s,
+                "body_json": body,
+                "state": OPEN,
+                "why": "",
+            }
+        ],
+    )
     return made
 
 
@@ -229,7 +318,9 @@ def _draw(text: str) -> SliceDraw:
     try:
         size, wait = map(int, text.split())
     except ValueError as error:
-        raise OperatorNeeded(f"store: a draw is damaged: {error}", "restore a backup, compare it with the chain") from None
+        raise OperatorNeeded(
+            f"store: a draw is damaged: {error}", "restore a backup, compare it with the chain"
+        ) from None
     return SliceDraw(size, wait)
 
 
@@ -237,20 +328,48 @@ def _loaded(cls: type[T], row: GradualExecutionRow) -> T:
     try:
         return codec.loads(cls, row.body_json)
     except ConfigError as error:
-        raise OperatorNeeded(f"store: {row.kind} {row.id} is damaged: {error.message}", "restore a backup") from None
+        raise OperatorNeeded(
+            f"store: {row.kind} {row.id} is damaged: {error.message}", "restore a backup"
+        ) from None
 
 
-_opened = cache(lambda: select(GradualExecutionRow).where(GradualExecutionRow.state == OPEN).order_by(GradualExecutionRow.seq))
-_change = cache(lambda: update(GradualExecutionRow).where(GradualExecutionRow.seq == bindparam("of")))
-_rounds = cache(lambda: select(ExecutionSliceRow).where(ExecutionSliceRow.campaign_id == bindparam("of")).order_by(ExecutionSliceRow.seq))
+_opened = cache(
+    lambda: (
+        select(GradualExecutionRow)
+        .where(GradualExecutionRow.state == OPEN)
+        .order_by(GradualExecutionRow.seq)
+    )
+)
+_change = cache(
+    lambda: update(GradualExecutionRow).where(GradualExecutionRow.seq == bindparam("of"))
+)
+_rounds = cache(
+    lambda: (
+        select(ExecutionSliceRow)
+        .where(ExecutionSliceRow.campaign_id == bindparam("of"))
+        .order_by(ExecutionSliceRow.seq)
+    )
+)
 _tries = cache(lambda: _rounds().where(ExecutionSliceRow.number == bindparam("number")).limit(1))
-_by_step = cache(lambda: select(ExecutionSliceRow).where(ExecutionSliceRow.step_id == bindparam("of")).limit(1))
-_of_kind = cache(lambda: select(GradualExecutionRow).where(GradualExecutionRow.kind == EXECUTION).order_by(GradualExecutionRow.seq.desc()))
+_by_step = cache(
+    lambda: select(ExecutionSliceRow).where(ExecutionSliceRow.step_id == bindparam("of")).limit(1)
+)
+_of_kind = cache(
+    lambda: (
+        select(GradualExecutionRow)
+        .where(GradualExecutionRow.kind == EXECUTION)
+        .order_by(GradualExecutionRow.seq.desc())
+    )
+)
 _over = cache(lambda: _of_kind().where(GradualExecutionRow.ended_s.is_not(None)).limit(NEWEST))
 _ended = cache(lambda: _of_kind().where(GradualExecutionRow.state != OPEN).limit(1))
 
 
 @cache
 def _newest() -> Select[Any]:
-    newest_first = select(GradualExecutionRow).where(GradualExecutionRow.kind == bindparam("kind")).order_by(GradualExecutionRow.seq.desc())
+    newest_first = (
+        select(GradualExecutionRow)
+        .where(GradualExecutionRow.kind == bindparam("kind"))
+        .order_by(GradualExecutionRow.seq.desc())
+    )
     return newest_first.limit(bindparam("limit"))

@@ -1,4 +1,6 @@
-"""Journal in the database: steps, intents that move along the transition table, proposals to external signers."""
+"""Journal in the database: steps, intents that move along the transition table, proposals to
+external signers.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,30 @@ from sqlalchemy import Connection, Select, bindparam, delete, exists, func, sele
 from agent import codec
 from agent.amm.lp import positions
 from agent.errors import OperatorNeeded
-from agent.model import Intent, IntentEvent, IntentKind, IntentState, Plan, Rebalance, Receipt, UnsignedTx
+from agent.model import (
+    Intent,
+    IntentEvent,
+    IntentKind,
+    IntentState,
+    Plan,
+    Rebalance,
+    Receipt,
+    UnsignedTx,
+)
 from agent.ports import Grant
 from agent.store import budgets, database, records, requests
 from agent.store.accounts import balances, ledger_sums
 from agent.store.database import Database, all_rows, first_row, insert_rows, max_value, upsert_rows
 from agent.store.records import IntentTransition, StepRecord, StepSummary
 from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, StepRow, TransitionRow
-from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN, RULE_BY_EVENT, TransitionFacts, find_rule
+from agent.store.transitions import (
+    CONSUMED,
+    ENDED_IN_BLOCK,
+    OPEN,
+    RULE_BY_EVENT,
+    TransitionFacts,
+    find_rule,
+)
 
 ADOPTED_NONCE = "adopted_nonce"
 ADOPTED_AFTER = "adopted_after"
@@ -42,18 +60,36 @@ class StepStore:
     db: Database
     on_step_recorded: Callable[[StepRecord], None] | None = None
 
-    def begin(self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None) -> None:
-        """Record the input of a step and its request; again, when a token was excluded meanwhile."""
+    def begin(
+        self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None
+    ) -> None:
+        """Record the input of a step and its request; again, when a token was excluded
+        meanwhile.
+        """
         with self.db.write("write the step", keeps_answers=True) as db:
             text = records.compress_text(input_json)
             if db.execute(_decided(), {"of": step_id, "input_z": text}).rowcount == 0:
-                insert_rows(db, StepRow, [{"id": step_id, "now_s": now_s, "input_z": text, "asked_json": asked_json}])
+                insert_rows(
+                    db,
+                    StepRow,
+                    [{"id": step_id, "now_s": now_s, "input_z": text, "asked_json": asked_json}],
+                )
 
-    def end(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
-        """Record the decision and result of a step. Raises KeyError for a step that was not begun."""
+    def end(
+        self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str
+    ) -> None:
+        """Record the decision and result of a step. Raises KeyError for a step that was not
+        begun.
+        """
         with self.db.write("write the outcome of the step", keeps_answers=True) as db:
             plan_z = None if plan_json is None else records.compress_text(plan_json)
-            ended = {"of": step_id, "decision": decision, "reason": reason, "outcome": outcome, "plan_z": plan_z}
+            ended = {
+                "of": step_id,
+                "decision": decision,
+                "reason": reason,
+                "outcome": outcome,
+                "plan_z": plan_z,
+            }
             if db.execute(_decided(), ended).rowcount == 0:
                 raise KeyError(step_id)
         if self.on_step_recorded is not None and (found := self.get(step_id)) is not None:
@@ -62,7 +98,9 @@ class StepStore:
     def newest(self, limit: int) -> tuple[StepSummary, ...]:
         """The newest steps, newest first."""
         with self.db.read("read the steps") as db:
-            return tuple(records.step_summary(row) for row in db.execute(_lines(), {"limit": limit}))
+            return tuple(
+                records.step_summary(row) for row in db.execute(_lines(), {"limit": limit})
+            )
 
     def get(self, step_id: str) -> StepRecord | None:
         """One step with its input and plan; None if the id is unknown."""
@@ -76,14 +114,21 @@ class StepStore:
         return None if record is None else record.input_json
 
     def by_hand(self, intent_id: str) -> bool:
-        """True if the plan of that intent's step was requested by hand; false if the step recorded no plan."""
+        """True if the plan of that intent's step was requested by hand; false if the step recorded
+        no plan.
+        """
         with self.db.read("read the step") as db:
             found = db.scalar(_plan(), {"of": intent_id})
-            plan = None if found is None else records.decode_json(Plan, records.decompress_text(found))
-            return plan is not None and isinstance(plan.decision, Rebalance) and plan.decision.by_hand
+            plan = (
+                None if found is None else records.decode_json(Plan, records.decompress_text(found))
+            )
+            return (
+                plan is not None and isinstance(plan.decision, Rebalance) and plan.decision.by_hand
+            )
 
     def prune(self, keep: int) -> int:
-        """Delete steps without a transaction beyond the newest `keep` of all steps, few at a time; return how many.
+        """Delete steps without a transaction beyond the newest `keep` of all steps, few at a time;
+        return how many.
 
         The very first one stays: schedules count from it.
         """
@@ -93,7 +138,10 @@ class StepStore:
                 return 0
             idle = ~exists().where(IntentRow.step_id == StepRow.id)
             old = (
-                select(StepRow.seq).where(StepRow.seq > first, StepRow.seq <= newest - keep, idle).order_by(StepRow.seq).limit(MOST_AT_ONCE)
+                select(StepRow.seq)
+                .where(StepRow.seq > first, StepRow.seq <= newest - keep, idle)
+                .order_by(StepRow.seq)
+                .limit(MOST_AT_ONCE)
             )
             found = db.scalars(old).all()
             if found:
@@ -103,7 +151,9 @@ class StepStore:
 
 @dataclass(frozen=True, slots=True)
 class IntentStore:
-    """Implements ports.Journal: intents and their transitions; each method is a transaction of its own."""
+    """Implements ports.Journal: intents and their transitions; each method is a transaction of its
+    own.
+    """
 
     db: Database
 
@@ -118,22 +168,38 @@ class IntentStore:
         deadline_s: int | None,
         replaces: str | None = None,
     ) -> Intent:
-        """Record a new intent, PLANNED. Raises OperatorNeeded if its nonce is taken, unless it may replace that transaction.
+        """Record a new intent, PLANNED. Raises OperatorNeeded if its nonce is taken, unless it may
+        replace that transaction.
 
-        With `replaces` it takes the nonce of that one, the newest open at it whose bytes were sent; a CANCEL without it takes the one
-        open there.
+        With `replaces` it takes the nonce of that one, the newest open at it whose bytes were sent;
+        a CANCEL without it takes the one open there.
         """
         with self.db.write("write the transaction down") as db:
             rivals = all_rows(db, _rivals(), IntentRow, nonce=tx.nonce)
             place = _place(rivals, kind, replaces)
             if rivals and place is None:
                 raise OperatorNeeded(
-                    f"nonce {tx.nonce} already carries an open transaction: {', '.join(f'{row.note} ({row.tx_hash})' for row in rivals)}",
+                    f"nonce {tx.nonce} already carries an open transaction:"
+                    f" {', '.join(f'{row.note} ({row.tx_hash})' for row in rivals)}",
                     "run the command again: it resolves open transactions first",
                 )
             if replaces is not None and place is None:
-                raise ValueError(f"nothing open at nonce {tx.nonce} can be replaced by a {kind.value}")
-            made = Intent(uuid.uuid4().hex[:16], step_id, kind, IntentState.PLANNED, tx, note, now_s, deadline_s, None, None, place)
+                raise ValueError(
+                    f"nothing open at nonce {tx.nonce} can be replaced by a {kind.value}"
+                )
+            made = Intent(
+                uuid.uuid4().hex[:16],
+                step_id,
+                kind,
+                IntentState.PLANNED,
+                tx,
+                note,
+                now_s,
+                deadline_s,
+                None,
+                None,
+                place,
+            )
             row = {
                 "id": made.id,
                 "step_id": step_id,
@@ -166,16 +232,20 @@ class IntentStore:
         note: str = "",
         event: IntentEvent | None = None,
     ) -> Intent:
-        """Move an intent. Raises ValueError if the table forbids it, by pair, guard or `event`, and for a second hash.
+        """Move an intent. Raises ValueError if the table forbids it, by pair, guard or `event`, and
+        for a second hash.
 
-        The effects of a receipt are written in the same transaction: with the receipt of a liquidity action its position change, and with
-        a receipt that a reorg takes its entry in the budgets. Neither is ever stored without the other.
+        The effects of a receipt are written in the same transaction: with the receipt of a
+        liquidity action its position change, and with a receipt that a reorg takes its entry in the
+        budgets. Neither is ever stored without the other.
         """
         with self.db.write(f"write that a transaction is {to.value}") as db:
             found = _row(db, intent_id)
             before = IntentState(found.state)
             if tx_hash is not None and found.tx_hash not in (None, tx_hash):
-                raise ValueError(f"intent {intent_id} already has hash {found.tx_hash}, not {tx_hash}")
+                raise ValueError(
+                    f"intent {intent_id} already has hash {found.tx_hash}, not {tx_hash}"
+                )
             _require(db, found, to if event is None else event, to, tx_hash, receipt)
             known_hash = tx_hash or found.tx_hash
             kept = found.receipt_json if receipt is None else codec.dumps(receipt)
@@ -184,12 +254,22 @@ class IntentStore:
             if found.receipt_json is not None and kept != found.receipt_json:
                 budgets.unbook_intent(db, records.intent_from_row(found))
             if found.kind == IntentKind.LIQUIDITY.value:
-                _remember_position(db, found, self.db.wallet, None if kept is None else records.decode_json(Receipt, kept))
+                _remember_position(
+                    db,
+                    found,
+                    self.db.wallet,
+                    None if kept is None else records.decode_json(Receipt, kept),
+                )
             ledger_sums.reopen_settled(db, found.seq)
-            db.execute(_move(), {"of": found.seq, "state": to.value, "tx_hash": known_hash, "receipt_json": kept})
+            db.execute(
+                _move(),
+                {"of": found.seq, "state": to.value, "tx_hash": known_hash, "receipt_json": kept},
+            )
             _moved(db, intent_id, before, to, now_s, known_hash, note)
             known = None if kept is None else records.decode_json(Receipt, kept)
-            return replace(records.intent_from_row(found), state=to, tx_hash=known_hash, receipt=known)
+            return replace(
+                records.intent_from_row(found), state=to, tx_hash=known_hash, receipt=known
+            )
 
     def open_intents(self) -> Sequence[Intent]:
         """Intents that have not ended, oldest first."""
@@ -201,19 +281,27 @@ class IntentStore:
             return _at_nonce(db, nonce)
 
     def undecided_at(self, nonce: int) -> Sequence[Intent]:
-        """Ended intents of that nonce that may still be mined: an open one shares it with them, and none ended in a block."""
+        """Ended intents of that nonce that may still be mined: an open one shares it with them, and
+        none ended in a block.
+        """
         with self.db.read("read transactions") as db:
             at_nonce = _at_nonce(db, nonce)
             found = []
             for intent in at_nonce:
                 reopening = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
                 alive = any(peer.state in OPEN for peer in family(at_nonce, intent.id))
-                if reopening is not None and alive and reopening.guard(_facts(db, _row(db, intent.id), None, None)) is None:
+                if (
+                    reopening is not None
+                    and alive
+                    and reopening.guard(_facts(db, _row(db, intent.id), None, None)) is None
+                ):
                     found.append(intent)
             return tuple(found)
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
-        """The newest intents that ended final or reverted since the operator last adopted a nonce, newest first."""
+        """The newest intents that ended final or reverted since the operator last adopted a nonce,
+        newest first.
+        """
         return self.db.query("read transactions", _ended_in_block, limit)
 
     def unbooked(self) -> Sequence[Intent]:
@@ -223,14 +311,23 @@ class IntentStore:
     def intents(self, step_id: str | None = None, limit: int = 100) -> Sequence[Intent]:
         """Intents of one step, oldest first; without one the newest `limit`, newest first."""
         with self.db.read("read transactions") as db:
-            return _intents(db, _newest, limit=limit) if step_id is None else _intents(db, _of_step, step_id=step_id)
+            return (
+                _intents(db, _newest, limit=limit)
+                if step_id is None
+                else _intents(db, _of_step, step_id=step_id)
+            )
 
     def transitions(self, intent_id: str) -> tuple[IntentTransition, ...]:
         """Every transition of one intent, oldest first."""
         with self.db.read("read transitions") as db:
             return tuple(
                 IntentTransition(
-                    row.intent_id, IntentState(row.before) if row.before else None, IntentState(row.after), row.at_s, row.tx_hash, row.note
+                    row.intent_id,
+                    IntentState(row.before) if row.before else None,
+                    IntentState(row.after),
+                    row.at_s,
+                    row.tx_hash,
+                    row.note,
                 )
                 for row in all_rows(db, _moves(), TransitionRow, of=intent_id)
             )
@@ -244,7 +341,9 @@ class IntentStore:
         with self.db.write("adopt the nonce") as db:
             if database.find_fact(db, ADOPTED_NONCE) is not None:
                 requests.release_withdrawals(db, now_s)
-            database.write_facts(db, {ADOPTED_NONCE: nonce, ADOPTED_AFTER: max_value(db, IntentRow.seq)})
+            database.write_facts(
+                db, {ADOPTED_NONCE: nonce, ADOPTED_AFTER: max_value(db, IntentRow.seq)}
+            )
             if balances.forget_prior_day(db, nonce):
                 balances.require_position_scan(db)
             database.write_facts(db, {"adopted_s": now_s})
@@ -252,7 +351,9 @@ class IntentStore:
 
 @dataclass(frozen=True, slots=True)
 class ProposalStore:
-    """Implements ports.ProposalJournal: the block each intent was proposed at to an external signer."""
+    """Implements ports.ProposalJournal: the block each intent was proposed at to an external
+    signer.
+    """
 
     db: Database
 
@@ -264,13 +365,17 @@ class ProposalStore:
     def proposed(self) -> dict[str, int]:
         """Block since which each intent was proposed, by its id; dropped ones too."""
         with self.db.read("read the proposals") as db:
-            return {key.removeprefix(PROPOSAL): int(value) for key, value in database.facts_with_prefix(db, PROPOSAL)}
+            return {
+                key.removeprefix(PROPOSAL): int(value)
+                for key, value in database.facts_with_prefix(db, PROPOSAL)
+            }
 
 
 def _place(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) -> str | None:
     """Id of the open rival whose nonce a new intent may take; None if it may take none.
 
-    Each is replaced by one at most, by the same kind for a higher fee or by a cancel; a cancel only by a cancel.
+    Each is replaced by one at most, by the same kind for a higher fee or by a cancel; a cancel only
+    by a cancel.
     """
     cancel = IntentKind.CANCEL.value
     if replaces is None:
@@ -278,22 +383,49 @@ def _place(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) 
         return rivals[0].id if alone else None
     taken = {row.replaces for row in rivals}
     for row in rivals:
-        if row.id == replaces and row.id not in taken and row.state == IntentState.BROADCAST.value and kind.value in (row.kind, cancel):
+        if (
+            row.id == replaces
+            and row.id not in taken
+            and row.state == IntentState.BROADCAST.value
+            and kind.value in (row.kind, cancel)
+        ):
             return row.id
     return None
 
 
 def _moved(
-    db: Connection, intent_id: str, before: IntentState | None, after: IntentState, at_s: int, tx_hash: str | None, note: str
+    db: Connection,
+    intent_id: str,
+    before: IntentState | None,
+    after: IntentState,
+    at_s: int,
+    tx_hash: str | None,
+    note: str,
 ) -> None:
     was = None if before is None else before.value
     insert_rows(
-        db, TransitionRow, [{"intent_id": intent_id, "before": was, "after": after.value, "at_s": at_s, "tx_hash": tx_hash, "note": note}]
+        db,
+        TransitionRow,
+        [
+            {
+                "intent_id": intent_id,
+                "before": was,
+                "after": after.value,
+                "at_s": at_s,
+                "tx_hash": tx_hash,
+                "note": note,
+            }
+        ],
     )
 
 
 def _require(
-    db: Connection, found: IntentRow, move: IntentState | IntentEvent, to: IntentState, tx_hash: str | None, receipt: Receipt | None
+    db: Connection,
+    found: IntentRow,
+    move: IntentState | IntentEvent,
+    to: IntentState,
+    tx_hash: str | None,
+    receipt: Receipt | None,
 ) -> None:
     """Raise ValueError unless the table has this move, it leads to `to`, and its guard agrees."""
     try:
@@ -301,28 +433,40 @@ def _require(
     except ValueError as error:
         raise ValueError(f"intent {found.id} {error}") from None
     if move_by.after is not to:
-        raise ValueError(f"intent {found.id} goes to {move_by.after.value} by {move_by.event.value}, not to {to.value}")
+        raise ValueError(
+            f"intent {found.id} goes to {move_by.after.value} by {move_by.event.value}, not to"
+            f" {to.value}"
+        )
     if (why := move_by.guard(_facts(db, found, tx_hash, receipt))) is not None:
-        raise ValueError(f"intent {found.id} cannot go from {move_by.before.value} to {to.value} {why}")
+        raise ValueError(
+            f"intent {found.id} cannot go from {move_by.before.value} to {to.value} {why}"
+        )
 
 
-def _facts(db: Connection, found: IntentRow, tx_hash: str | None, receipt: Receipt | None) -> TransitionFacts:
+def _facts(
+    db: Connection, found: IntentRow, tx_hash: str | None, receipt: Receipt | None
+) -> TransitionFacts:
     """Facts that the guards of the table read."""
     peers = family(_at_nonce(db, found.nonce), found.id)
-    ended = next((peer for peer in peers if peer.id != found.id and peer.state in ENDED_IN_BLOCK), None)
+    ended = next(
+        (peer for peer in peers if peer.id != found.id and peer.state in ENDED_IN_BLOCK), None
+    )
     adoption = _adoption(db)
     return TransitionFacts(
         tx_hash=tx_hash or found.tx_hash,
         left=db.scalar(_left(), {"of": found.id}) is not None,
         winner=None if ended is None else ended.kind,
         adopted=adoption is not None and found.seq <= adoption[1],
-        known=None if found.receipt_json is None else records.decode_json(Receipt, found.receipt_json),
+        known=(
+            None if found.receipt_json is None else records.decode_json(Receipt, found.receipt_json)
+        ),
         receipt=receipt,
     )
 
 
 def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
-    """All of `at_nonce`, oldest first, that share their nonce with an intent by replacement, itself included.
+    """All of `at_nonce`, oldest first, that share their nonce with an intent by replacement, itself
+    included.
 
     Transactions that a reorg removed long ago have the same nonce and do not count.
     """
@@ -336,9 +480,15 @@ def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
     return tuple(intent for intent in at_nonce if root(intent.id) == root(intent_id))
 
 
-def _remember_position(db: Connection, row: IntentRow, wallet: str, receipt: Receipt | None) -> None:
+def _remember_position(
+    db: Connection, row: IntentRow, wallet: str, receipt: Receipt | None
+) -> None:
     action = records.decode_json(Grant, records.decompress_text(row.grant_z)).action
-    done = None if receipt is None or action is None else positions.position_change(action, receipt, wallet)
+    done = (
+        None
+        if receipt is None or action is None
+        else positions.position_change(action, receipt, wallet)
+    )
     if done is not None:
         upsert_rows(db, LiquidityRow, [{"intent_id": row.id, "move_json": codec.dumps(done)}])
     else:
@@ -358,7 +508,9 @@ def _row(db: Connection, intent_id: str) -> IntentRow:
     return row
 
 
-def _intents(db: Connection, query: Callable[[], Select[Any]], **given: object) -> tuple[Intent, ...]:
+def _intents(
+    db: Connection, query: Callable[[], Select[Any]], **given: object
+) -> tuple[Intent, ...]:
     return tuple(map(records.intent_from_row, all_rows(db, query(), IntentRow, **given)))
 
 
@@ -375,7 +527,9 @@ def _ended_in_block(db: Connection, limit: int) -> tuple[Intent, ...]:
 
 
 def _expected_nonce(db: Connection) -> int | None:
-    """Adopted nonce, or one more than the highest that an intent since then has used on the chain."""
+    """Adopted nonce, or one more than the highest that an intent since then has used on the
+    chain.
+    """
     adoption = _adoption(db)
     if adoption is None:
         return None
@@ -385,25 +539,47 @@ def _expected_nonce(db: Connection) -> int | None:
 
 
 _by_id = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")).with_for_update())
-_rivals = cache(lambda: select(IntentRow).where(IntentRow.nonce == bindparam("nonce"), IntentRow.state.in_(_OPEN)))
+_rivals = cache(
+    lambda: select(IntentRow).where(
+        IntentRow.nonce == bindparam("nonce"), IntentRow.state.in_(_OPEN)
+    )
+)
 _in_order = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
 _opened = cache(lambda: _in_order().where(IntentRow.state.in_(_OPEN)))
 _of_nonce = cache(lambda: _in_order().where(IntentRow.nonce == bindparam("nonce")))
 _of_step = cache(lambda: _in_order().where(IntentRow.step_id == bindparam("step_id")))
 _newest = cache(lambda: select(IntentRow).order_by(IntentRow.seq.desc()).limit(bindparam("limit")))
-_ended = cache(lambda: _newest().where(IntentRow.state.in_(_ENDED), IntentRow.seq > bindparam("after")))
-_moves = cache(lambda: select(TransitionRow).where(TransitionRow.intent_id == bindparam("of")).order_by(TransitionRow.seq))
+_ended = cache(
+    lambda: _newest().where(IntentRow.state.in_(_ENDED), IntentRow.seq > bindparam("after"))
+)
+_moves = cache(
+    lambda: (
+        select(TransitionRow)
+        .where(TransitionRow.intent_id == bindparam("of"))
+        .order_by(TransitionRow.seq)
+    )
+)
 _left = cache(lambda: _moves().where(TransitionRow.after == IntentState.BROADCAST.value).limit(1))
 _move = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("of")))
 _step = cache(lambda: select(StepRow).where(StepRow.id == bindparam("of")))
 _decided = cache(lambda: update(StepRow).where(StepRow.id == bindparam("of")))
-_plan = cache(lambda: select(StepRow.plan_z).join(IntentRow, IntentRow.step_id == StepRow.id).where(IntentRow.id == bindparam("of")))
-_without_position = cache(lambda: delete(LiquidityRow).where(LiquidityRow.intent_id == bindparam("of")))
+_plan = cache(
+    lambda: (
+        select(StepRow.plan_z)
+        .join(IntentRow, IntentRow.step_id == StepRow.id)
+        .where(IntentRow.id == bindparam("of"))
+    )
+)
+_without_position = cache(
+    lambda: delete(LiquidityRow).where(LiquidityRow.intent_id == bindparam("of"))
+)
 
 
 @cache
 def _used() -> Select[Any]:
-    """Select from the highest nonce down to the first match, so that SQLite does not collect and sort all rows."""
+    """Select from the highest nonce down to the first match, so that SQLite does not collect and
+    sort all rows.
+    """
     fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), IntentRow.seq + 0 > bindparam("after")
     return select(IntentRow.nonce).where(*fits).order_by(IntentRow.nonce.desc()).limit(1)
 

@@ -9,19 +9,52 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, event, inspect, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    PoolProxiedConnection,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+)
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateIndex
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.store.database import LIVE, WRITE, Database, MemoryDatabase, database_errors, write_transaction
+from agent.store.database import (
+    LIVE,
+    WRITE,
+    Database,
+    MemoryDatabase,
+    database_errors,
+    write_transaction,
+)
 from agent.store.files import backup
 from agent.store.files.locks import require_private
 from agent.store.store import Store
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014", "0015", "0016")
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+    "0014",
+    "0015",
+    "0016",
+)
 """Store versions that this code can read or migrate, oldest first; one script each in
 migrations/versions.
 """
@@ -37,11 +70,12 @@ are read.
 
 
 def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str = LIVE) -> Store:
-    """Open the store at `url` (SQLAlchemy form), migrated to the present version; create it if it does not exist.
+    """Open the store at `url` (SQLAlchemy form), migrated to the present version; create it if it
+    does not exist.
 
-    `coin` is the chain's wrapped native coin, `books` the kind of data: "live" or "paper". Raises ConfigError for an invalid address,
-    OperatorNeeded if the store belongs to another wallet or chain, holds other data, was written by a newer trimtab, is corrupt, or cannot
-    be written.
+    `coin` is the chain's wrapped native coin, `books` the kind of data: "live" or "paper". Raises
+    ConfigError for an invalid address, OperatorNeeded if the store belongs to another wallet or
+    chain, holds other data, was written by a newer trimtab, is corrupt, or cannot be written.
     """
     place = _parse(url)
     path = sqlite_path(url)
@@ -62,7 +96,9 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str 
 
 def open_memory_store(chain_id: int, wallet: str, coin: str = "", books: str = LIVE) -> Store:
     """Open a new store in memory, with a single user; it is gone when closed."""
-    engine = _engine(make_url("sqlite://"), poolclass=StaticPool, connect_args={"check_same_thread": False})
+    engine = _engine(
+        make_url("sqlite://"), poolclass=StaticPool, connect_args={"check_same_thread": False}
+    )
     with closing(engine.raw_connection()) as raw:
         raw.driver_connection.deserialize(_empty())  # type: ignore[union-attr]  # sqlite3's connection
     store = Store(MemoryDatabase(engine, wallet, coin, books))
@@ -84,7 +120,10 @@ def sqlite_path(url: str) -> Path | None:
     if place.get_backend_name() != "sqlite":
         return None
     if not place.database or place.database == ":memory:" or place.database.startswith("file:"):
-        raise ConfigError(f"store.url: {url!r} names no file; a journal must survive the process: write sqlite:///trimtab.db")
+        raise ConfigError(
+            f"store.url: {url!r} names no file; a journal must survive the process: write"
+            " sqlite:///trimtab.db"
+        )
     return Path(place.database)
 
 
@@ -92,7 +131,9 @@ def _parse(url: str) -> URL:
     try:
         return make_url(url)
     except (ArgumentError, ValueError):  # the text may contain a password: never repeat it
-        raise ConfigError("store.url is not a database address; write sqlite:///trimtab.db") from None
+        raise ConfigError(
+            "store.url is not a database address; write sqlite:///trimtab.db"
+        ) from None
 
 
 def _private(path: Path) -> None:
@@ -100,7 +141,9 @@ def _private(path: Path) -> None:
     mode. Refuse a file that others may write.
     """
     if not path.parent.is_dir():
-        raise ConfigError(f"store.url: folder {str(path.parent)!r} does not exist; create it or name another")
+        raise ConfigError(
+            f"store.url: folder {str(path.parent)!r} does not exist; create it or name another"
+        )
     require_private(path, "store", companions=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -108,14 +151,18 @@ def _private(path: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
-    require_private(path, "store", companions=True)  # in a folder like /tmp another user may have created it meanwhile
+    require_private(
+        path, "store", companions=True
+    )  # in a folder like /tmp another user may have created it meanwhile
 
 
 def _engine(place: URL, **options: Any) -> Engine:
     try:
         engine = create_engine(place, **options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise ConfigError(f"store.url: no driver for {place.drivername!r}: {error}; write sqlite:///trimtab.db") from None
+        raise ConfigError(
+            f"store.url: no driver for {place.drivername!r}: {error}; write sqlite:///trimtab.db"
+        ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _durable)
         # Not a listener: listeners cost a third of every statement.
@@ -153,7 +200,10 @@ def _check(connection: Connection, path: Path) -> None:
         return
     found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     if found != "ok":
-        raise OperatorNeeded(f"store {path}: the file is corrupt: {found}", "keep the file, restore a backup, compare it with the chain")
+        raise OperatorNeeded(
+            f"store {path}: the file is corrupt: {found}",
+            "keep the file, restore a backup, compare it with the chain",
+        )
 
 
 def _version(connection: Connection) -> str | None:
@@ -161,11 +211,14 @@ def _version(connection: Connection) -> str | None:
     if not connection.dialect.has_table(connection, "alembic_version"):
         if not inspect(connection).get_table_names():
             return None
-        raise OperatorNeeded("store: this database is not a trimtab store", "give store.url a file of its own")
+        raise OperatorNeeded(
+            "store: this database is not a trimtab store", "give store.url a file of its own"
+        )
     version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if version not in REVISIONS:
         raise OperatorNeeded(
-            f"store: written by a newer trimtab (store version {version}, this program knows up to {REVISIONS[-1]})",
+            f"store: written by a newer trimtab (store version {version}, this program knows up to"
+            f" {REVISIONS[-1]})",
             "install the newer trimtab, or restore a backup of this version",
         )
     return str(version)
@@ -178,7 +231,10 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
     """
     path = sqlite_path(url)
     if path is not None and not path.is_file():
-        raise ConfigError(f"store.url: there is no store at {path}", "it is made by the first command that needs it")
+        raise ConfigError(
+            f"store.url: there is no store at {path}",
+            "it is made by the first command that needs it",
+        )
     with database_errors("upgrade the store"):
         if path is not None:
             _private(path)

@@ -1,4 +1,6 @@
-"""Stored state of paper trading: the paper wallet, and trusted contracts and prices copied from the live store."""
+"""Stored state of paper trading: the paper wallet, and trusted contracts and prices copied from the
+live store.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ class PaperStore:
         """Record the initial paper wallet. Raises ConfigError if there is one already."""
         with self.db.write("begin the paper wallet") as db:
             if database.find_fact(db, STATE) is not None:
-                raise ConfigError("paper trading has already started", "omit --value and --start; to start over, remove the paper store")
+                raise ConfigError(
+                    "paper trading has already started",
+                    "omit --value and --start; to start over, remove the paper store",
+                )
             database.write_facts(db, {STATE: codec.dumps(begun)})
 
     def save(self, state: PaperWallet) -> None:
@@ -47,7 +52,9 @@ class PaperStore:
             database.write_facts(db, {STATE: codec.dumps(state)})
 
     def copy_pins(self, live: Path) -> None:
-        """Replace the pins by those of the live store at `live`; without a live store nothing is pinned."""
+        """Replace the pins by those of the live store at `live`; without a live store nothing is
+        pinned.
+        """
         rows = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
         with self.db.write("take over what is trusted") as db:
             for kind, found in rows:
@@ -62,12 +69,19 @@ class PaperStore:
 
 
 def _rows_of_store(live: Path, kind: type[Base]) -> list[dict[str, object]]:
-    """Rows of a table of another store, read only; empty if the store or the table does not exist."""
+    """Rows of a table of another store, read only; empty if the store or the table does not
+    exist.
+    """
     if not live.is_file():
         return []
     table, names = kind.__tablename__, [column.name for column in kind.__table__.columns]
     with database_errors(f"read {live}"), closing(open_read_only(live)) as store:
-        if store.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone() is None:
+        if (
+            store.execute(
+                "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)
+            ).fetchone()
+            is None
+        ):
             return []
         found = store.execute(f"SELECT {', '.join(names)} FROM {table}")  # noqa: S608  names of our own models
         return [dict(zip(names, row, strict=True)) for row in found]

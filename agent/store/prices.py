@@ -1,4 +1,6 @@
-"""Stored price history: at most one price per token and hour with its source, kept for a bounded time; and chosen weights."""
+"""Stored price history: at most one price per token and hour with its source, kept for a bounded
+time; and chosen weights.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,15 @@ class PriceSpan:
 
 @dataclass(frozen=True, slots=True)
 class PriceStore:
-    """Recorded prices; each method is a transaction of its own. Prices of another numeraire are other prices."""
+    """Recorded prices; each method is a transaction of its own. Prices of another numeraire are
+    other prices.
+    """
 
     db: Database
 
-    def record(self, numeraire: str, points: Sequence[PricePoint], source: str = AGENT_SOURCE) -> int:
+    def record(
+        self, numeraire: str, points: Sequence[PricePoint], source: str = AGENT_SOURCE
+    ) -> int:
         """Record prices, the first of each token and hour for good; return how many were new.
 
         Prices KEPT_S older than the agent's newest are deleted, and not recorded.
@@ -48,28 +54,58 @@ class PriceStore:
         with self.db.write("write prices down", keeps_answers=True) as db:
             newest_s = max((point.at_s for point in points), default=0)
             if source != AGENT_SOURCE:
-                newest_s = db.scalar(select(func.max(PriceRow.at_s)).where(PriceRow.source == AGENT_SOURCE)) or newest_s
-            rows = [_row(numeraire, point, source) for point in points if point.at_s > newest_s - RETENTION_S]
+                newest_s = (
+                    db.scalar(
+                        select(func.max(PriceRow.at_s)).where(PriceRow.source == AGENT_SOURCE)
+                    )
+                    or newest_s
+                )
+            rows = [
+                _row(numeraire, point, source)
+                for point in points
+                if point.at_s > newest_s - RETENTION_S
+            ]
             added = insert_new_rows(db, PriceRow, rows)
             db.execute(_older(), {"before": (newest_s - RETENTION_S) // HOUR_S})
             return added
 
-    def between(self, numeraire: str, since_s: int, until_s: int, every_s: int = HOUR_S) -> tuple[PricePoint, ...]:
-        """Prices in that numeraire with since_s <= time <= until_s, oldest first; of each `every_s` the last of each token."""
-        given = {"numeraire": numeraire, "hour": since_s // HOUR_S, "since": since_s, "until": until_s}
+    def between(
+        self, numeraire: str, since_s: int, until_s: int, every_s: int = HOUR_S
+    ) -> tuple[PricePoint, ...]:
+        """Prices in that numeraire with since_s <= time <= until_s, oldest first; of each `every_s`
+        the last of each token.
+        """
+        given = {
+            "numeraire": numeraire,
+            "hour": since_s // HOUR_S,
+            "since": since_s,
+            "until": until_s,
+        }
         with self.db.read("read prices") as db:
             rows = db.execute(_between(), given).all()
         last = {(row.token, row.at_s // every_s): row for row in rows}
-        return tuple(PricePoint(row.token, row.at_s, _price(row.price)) for row in sorted(last.values(), key=lambda r: (r.at_s, r.token)))
+        return tuple(
+            PricePoint(row.token, row.at_s, _price(row.price))
+            for row in sorted(last.values(), key=lambda r: (r.at_s, r.token))
+        )
 
     def has(self, numeraire: str, at_s: int) -> bool:
         """True if a cycle has recorded prices in the hour of `at_s`."""
         with self.db.read("read prices") as db:
-            return db.scalar(_select_agent_prices(), {"numeraire": numeraire, "hour": at_s // HOUR_S}) is not None
+            return (
+                db.scalar(_select_agent_prices(), {"numeraire": numeraire, "hour": at_s // HOUR_S})
+                is not None
+            )
 
     def spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
         """Recorded spans by token and source."""
-        query = select(PriceRow.token, PriceRow.source, func.count(), func.min(PriceRow.at_s), func.max(PriceRow.at_s))
+        query = select(
+            PriceRow.token,
+            PriceRow.source,
+            func.count(),
+            func.min(PriceRow.at_s),
+            func.max(PriceRow.at_s),
+        )
         with self.db.read("read prices") as db:
             rows = db.execute(
                 query.where(PriceRow.numeraire == numeraire)
@@ -81,7 +117,9 @@ class PriceStore:
     def forget(self, numeraire: str, source: str) -> int:
         """Delete the prices of one source in that numeraire; return how many."""
         with self.db.write("remove prices") as db:
-            gone = delete(PriceRow).where(PriceRow.numeraire == numeraire, PriceRow.source == source)
+            gone = delete(PriceRow).where(
+                PriceRow.numeraire == numeraire, PriceRow.source == source
+            )
             return db.execute(gone).rowcount
 
 
@@ -100,9 +138,14 @@ def _price(text: str) -> Fraction:
     try:
         found = Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise OperatorNeeded(f"store: a price is damaged: {error}", "restore a backup, or trimtab prices forget") from None
+        raise OperatorNeeded(
+            f"store: a price is damaged: {error}", "restore a backup, or trimtab prices forget"
+        ) from None
     if found <= 0:
-        raise OperatorNeeded("store: a price is damaged: it is not above zero", "restore a backup, or trimtab prices forget")
+        raise OperatorNeeded(
+            "store: a price is damaged: it is not above zero",
+            "restore a backup, or trimtab prices forget",
+        )
     return found
 
 
@@ -110,12 +153,20 @@ def _price(text: str) -> Fraction:
 def _between() -> Select[str, int, str]:
     hours = PriceRow.numeraire == bindparam("numeraire"), PriceRow.hour >= bindparam("hour")
     seconds = PriceRow.at_s >= bindparam("since"), PriceRow.at_s <= bindparam("until")
-    return select(PriceRow.token, PriceRow.at_s, PriceRow.price).where(*hours, *seconds).order_by(PriceRow.at_s, PriceRow.token)
+    return (
+        select(PriceRow.token, PriceRow.at_s, PriceRow.price)
+        .where(*hours, *seconds)
+        .order_by(PriceRow.at_s, PriceRow.token)
+    )
 
 
 @cache
 def _select_agent_prices() -> Select[Any]:
-    own = PriceRow.numeraire == bindparam("numeraire"), PriceRow.hour == bindparam("hour"), PriceRow.source == AGENT_SOURCE
+    own = (
+        PriceRow.numeraire == bindparam("numeraire"),
+        PriceRow.hour == bindparam("hour"),
+        PriceRow.source == AGENT_SOURCE,
+    )
     return select(PriceRow.token).where(*own).limit(1)
 
 
@@ -136,9 +187,14 @@ class AllocationStore:
     def record(self, chosen: Allocation, owner: str = "") -> None:
         """Record a choice; recording it twice changes nothing."""
         with self.db.write("write chosen weights down") as db:
-            newest, text = first_row(db, _newest(), AllocationRow, owner=owner, limit=1), codec.dumps(chosen)
+            newest, text = (
+                first_row(db, _newest(), AllocationRow, owner=owner, limit=1),
+                codec.dumps(chosen),
+            )
             if newest is None or newest.chosen_json != text:
-                insert_rows(db, AllocationRow, [{"owner": owner, "at_s": chosen.at_s, "chosen_json": text}])
+                insert_rows(
+                    db, AllocationRow, [{"owner": owner, "at_s": chosen.at_s, "chosen_json": text}]
+                )
 
     def newest(self, owner: str = "") -> Allocation | None:
         """The newest choice; None before the first."""
@@ -147,12 +203,19 @@ class AllocationStore:
     def past(self, owner: str = "", limit: int = 100) -> tuple[Allocation, ...]:
         """The newest choices, newest first."""
         with self.db.read("read chosen weights") as db:
-            return tuple(_read(row) for row in all_rows(db, _newest(), AllocationRow, owner=owner, limit=limit))
+            return tuple(
+                _read(row)
+                for row in all_rows(db, _newest(), AllocationRow, owner=owner, limit=limit)
+            )
 
 
 @cache
 def _newest() -> Select[Any]:
-    newest_first = select(AllocationRow).where(AllocationRow.owner == bindparam("owner")).order_by(AllocationRow.seq.desc())
+    newest_first = (
+        select(AllocationRow)
+        .where(AllocationRow.owner == bindparam("owner"))
+        .order_by(AllocationRow.seq.desc())
+    )
     return newest_first.limit(bindparam("limit"))
 
 
@@ -165,4 +228,6 @@ def _read(row: AllocationRow) -> Allocation:
     try:
         return codec.loads(Allocation, row.chosen_json)
     except ConfigError as error:
-        raise OperatorNeeded(f"store: chosen weights are damaged: {error.message}", "restore a backup") from None
+        raise OperatorNeeded(
+            f"store: chosen weights are damaged: {error.message}", "restore a backup"
+        ) from None

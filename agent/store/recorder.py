@@ -1,4 +1,6 @@
-"""Recorder of steps as files: one canonical JSON document each, written whole or not at all; the oldest are removed beyond the limits."""
+"""Recorder of steps as files: one canonical JSON document each, written whole or not at all; the
+oldest are removed beyond the limits.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,9 @@ _STALE_S = 3_600
 class RecordedStep:
     """A recorded step: its input and its result.
 
-    `version` is trimtab's, `config` the SHA-256 of the config file, `books` the kind of store (live or paper), `step` its id in the store,
-    `now_s` when it began. `decision`, `reason` and `outcome` are as the store has them. `asked` is the request behind it (None in files of
-    earlier versions).
+    `version` is trimtab's, `config` the SHA-256 of the config file, `books` the kind of store (live
+    or paper), `step` its id in the store, `now_s` when it began. `decision`, `reason` and `outcome`
+    are as the store has them. `asked` is the request behind it (None in files of earlier versions).
     """
 
     format: str
@@ -51,7 +53,9 @@ def load_recorded_step(text: str) -> RecordedStep:
     """Parse a recorded step. Raises ConfigError with the reason if it is not one."""
     found = codec.loads(RecordedStep, text)
     if found.format != FORMAT:
-        raise ConfigError("it is not a recorded step", "name a folder written by trimtab run --record")
+        raise ConfigError(
+            "it is not a recorded step", "name a folder written by trimtab run --record"
+        )
     return found
 
 
@@ -64,7 +68,9 @@ class RecorderLimits:
 
 
 class StepRecorder:
-    """Writes each step of a store to a file. A failed write is reported, and the agent continues: nothing depends on it."""
+    """Writes each step of a store to a file. A failed write is reported, and the agent continues:
+    nothing depends on it.
+    """
 
     def __init__(self, folder: Path, config: str, books: str, bounds: RecorderLimits) -> None:
         """Create the folder if it does not exist. Raises ConfigError if it cannot be written."""
@@ -79,7 +85,10 @@ class StepRecorder:
             os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             trial.unlink()
         except OSError as error:
-            raise ConfigError(f"record.dir {folder}: {error.strerror}", "name a folder that can be written, in one that exists") from None
+            raise ConfigError(
+                f"record.dir {folder}: {error.strerror}",
+                "name a folder that can be written, in one that exists",
+            ) from None
 
     def write_step(self, record: StepRecord) -> None:
         """Write a step down. A repeated call, as after an interruption, writes one more file."""
@@ -120,19 +129,28 @@ class StepRecorder:
             outcome=line.outcome,
             input=codec.loads(StepInput, record.input_json),
             plan=None if record.plan_json is None else codec.loads(Plan, record.plan_json),
-            asked=None if record.asked_json is None else codec.loads(StepRequest, record.asked_json),
+            asked=(
+                None if record.asked_json is None else codec.loads(StepRequest, record.asked_json)
+            ),
         )
 
     def _known(self) -> list[tuple[int, str, int]]:
-        """(number, name, bytes) of the recorder's own files, oldest first. Other files in the folder are never touched."""
+        """(number, name, bytes) of the recorder's own files, oldest first. Other files in the
+        folder are never touched.
+        """
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 if not entry.is_file(follow_symlinks=False):
                     continue
                 if (match := _NAME.fullmatch(entry.name)) is not None:
-                    found.append((int(match[1]), entry.name, entry.stat(follow_symlinks=False).st_size))
-                elif _DRAFT.fullmatch(entry.name) and time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_S:
+                    found.append(
+                        (int(match[1]), entry.name, entry.stat(follow_symlinks=False).st_size)
+                    )
+                elif (
+                    _DRAFT.fullmatch(entry.name)
+                    and time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_S
+                ):
                     with suppress(OSError):
                         Path(entry.path).unlink()
         return sorted(found)

@@ -1,4 +1,6 @@
-"""Records that the store returns: steps, movements, pins, pause; and intents of the model built from their rows."""
+"""Records that the store returns: steps, movements, pins, pause; and intents of the model built
+from their rows.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class StepSummary:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A past step with its input (StepInput as JSON), its plan (Plan as JSON) and its request (Asked as JSON).
+    """A past step with its input (StepInput as JSON), its plan (Plan as JSON) and its request
+    (Asked as JSON).
 
     `asked_json` is None in a store from before version 0016.
     """
@@ -42,7 +45,9 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """A known change of one balance of the wallet, base units with sign; the native coin is units.NATIVE."""
+    """A known change of one balance of the wallet, base units with sign; the native coin is
+    units.NATIVE.
+    """
 
     token: str
     delta_raw: int
@@ -109,12 +114,17 @@ def decode_json(cls: type[T], text: str) -> T:
 
 @lru_cache(maxsize=1_024)
 def _read(cls: Hashable, text: str) -> object:
-    """Decode and cache: a row is read many times within a step. Results are frozen all through and may be shared."""
+    """Decode and cache: a row is read many times within a step. Results are frozen all through and
+    may be shared.
+    """
     return codec.loads(cls, text)
 
 
 def _damaged(why: str) -> OperatorNeeded:
-    return OperatorNeeded(f"store: a row is damaged: {why}", "keep the file, restore a backup, compare it with the chain")
+    return OperatorNeeded(
+        f"store: a row is damaged: {why}",
+        "keep the file, restore a backup, compare it with the chain",
+    )
 
 
 def step_summary(row: StepRow | Any) -> StepSummary:
@@ -125,7 +135,10 @@ def step_summary(row: StepRow | Any) -> StepSummary:
 def step_record(row: StepRow) -> StepRecord:
     """Build the whole record of a step's row."""
     return StepRecord(
-        step_summary(row), decompress_text(row.input_z), None if row.plan_z is None else decompress_text(row.plan_z), row.asked_json
+        step_summary(row),
+        decompress_text(row.input_z),
+        None if row.plan_z is None else decompress_text(row.plan_z),
+        row.asked_json,
     )
 
 

@@ -1,4 +1,6 @@
-"""Stored requests of the owner (withdrawals, stop), confirmed payout addresses, and the payments of each request."""
+"""Stored requests of the owner (withdrawals, stop), confirmed payout addresses, and the payments of
+each request.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,27 @@ from sqlalchemy import Connection, Select, bindparam, select, update
 
 from agent import codec
 from agent.errors import ConfigError
-from agent.model import Intent, IntentKind, OwnerRequest, Payment, Payout, PendingPayment, RequestKind, RequestState, WithdrawalProgress
+from agent.model import (
+    Intent,
+    IntentKind,
+    OwnerRequest,
+    Payment,
+    Payout,
+    PendingPayment,
+    RequestKind,
+    RequestState,
+    WithdrawalProgress,
+)
 from agent.ports import Grant
 from agent.store import records
-from agent.store.database import Database, all_rows, column_values, first_row, insert_returning_id, upsert_rows
+from agent.store.database import (
+    Database,
+    all_rows,
+    column_values,
+    first_row,
+    insert_returning_id,
+    upsert_rows,
+)
 from agent.store.tables import IntentRow, PayoutAddressRow, RequestRow
 from agent.units import NATIVE
 
@@ -25,33 +44,63 @@ class RequestStore:
 
     db: Database
 
-    def ask(self, kind: RequestKind, payments: Sequence[Payment], to: str | None, to_stable: bool, asked_s: int) -> OwnerRequest:
+    def ask(
+        self,
+        kind: RequestKind,
+        payments: Sequence[Payment],
+        to: str | None,
+        to_stable: bool,
+        asked_s: int,
+    ) -> OwnerRequest:
         """Record a request, OPEN. Raises ConfigError while another of its kind is under way."""
         asked = OwnerRequest(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
         with self.db.write("write a request") as db:
             before = active_stop(db) if kind is RequestKind.STOP else None
             if before is not None and before.state is RequestState.OPEN:
-                raise ConfigError("the bot is being stopped already", "trimtab stop continues it, trimtab resume ends it")
+                raise ConfigError(
+                    "the bot is being stopped already",
+                    "trimtab stop continues it, trimtab resume ends it",
+                )
             text = codec.dumps(asked)
-            number = insert_returning_id(db, RequestRow, kind=kind.value, state=asked.state.value, request_json=text, asked_s=asked_s)
+            number = insert_returning_id(
+                db,
+                RequestRow,
+                kind=kind.value,
+                state=asked.state.value,
+                request_json=text,
+                asked_s=asked_s,
+            )
             return replace(asked, id=number)
 
     def newest(self, limit: int = 100, open_only: bool = False) -> tuple[OwnerRequest, ...]:
         """The newest requests, oldest first."""
         with self.db.read("read the requests") as db:
-            return tuple(reversed([_request(row) for row in all_rows(db, _newest(open_only), RequestRow, limit=limit)]))
+            return tuple(
+                reversed(
+                    [
+                        _request(row)
+                        for row in all_rows(db, _newest(open_only), RequestRow, limit=limit)
+                    ]
+                )
+            )
 
     def redirect(self, number: int, to: str | None) -> None:
-        """Set the payout address of a withdrawal that was only set aside. Raises ConfigError if it does not exist."""
+        """Set the payout address of a withdrawal that was only set aside. Raises ConfigError if it
+        does not exist.
+        """
         with self.db.write("write where a withdrawal goes") as db:
             asked = _request(_row(db, number))
-            db.execute(_change(), {"of": number, "request_json": codec.dumps(replace(asked, to=to))})
+            db.execute(
+                _change(), {"of": number, "request_json": codec.dumps(replace(asked, to=to))}
+            )
 
     def record_parts(self, number: int, parts: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
         with self.db.write("write a part of a withdrawal") as db:
             asked = _request(_row(db, number))
-            db.execute(_change(), {"of": number, "request_json": codec.dumps(replace(asked, parts=parts))})
+            db.execute(
+                _change(), {"of": number, "request_json": codec.dumps(replace(asked, parts=parts))}
+            )
 
     def end(self, number: int, state: RequestState, now_s: int) -> None:
         """End a request: DONE, or RELEASED. Raises ConfigError if it does not exist."""
@@ -67,29 +116,51 @@ class RequestStore:
     def paid(self, number: int) -> tuple[tuple[Intent, Payout], ...]:
         """Every payout that was ever recorded for a request, oldest first, whatever its result."""
         with self.db.read("read the payouts") as db:
-            return tuple((intent, payout) for intent, payout in _payouts(db) if payout.request == number)
+            return tuple(
+                (intent, payout) for intent, payout in _payouts(db) if payout.request == number
+            )
 
     def confirm_payout_address(self, address: str, now_s: int) -> None:
-        """Record the owner's confirmation of a payout address, valid as long as the config names it too."""
+        """Record the owner's confirmation of a payout address, valid as long as the config names it
+        too.
+        """
         with self.db.write("write a payout address") as db:
             upsert_rows(db, PayoutAddressRow, [{"address": address, "confirmed_s": now_s}])
 
     def payout_addresses(self) -> tuple[str, ...]:
         """Addresses that the owner has confirmed."""
         with self.db.read("read the payout addresses") as db:
-            return tuple(column_values(db, select(PayoutAddressRow.address).order_by(PayoutAddressRow.address)))
+            return tuple(
+                column_values(
+                    db, select(PayoutAddressRow.address).order_by(PayoutAddressRow.address)
+                )
+            )
 
 
 def open_claims(db: Connection) -> tuple[PendingPayment, ...]:
     """Payments of open withdrawals that are in no block, oldest first."""
     rows = all_rows(db, _withdrawals(), RequestRow)
-    found = [PendingPayment(asked.id, payment, asked.parts) for asked in map(_request, rows) for payment in asked.payments]
-    done = {(payout.request, payout.token, payout.raw) for intent, payout in _payouts(db) if intent.succeeded} if found else set()
+    found = [
+        PendingPayment(asked.id, payment, asked.parts)
+        for asked in map(_request, rows)
+        for payment in asked.payments
+    ]
+    done = (
+        {
+            (payout.request, payout.token, payout.raw)
+            for intent, payout in _payouts(db)
+            if intent.succeeded
+        }
+        if found
+        else set()
+    )
     return tuple(claim for claim in found if (claim.request, *_sort(claim.payment)) not in done)
 
 
 def release_withdrawals(db: Connection, now_s: int) -> None:
-    """Release open withdrawals: a transaction that this store does not know used the wallet, and may have paid them already."""
+    """Release open withdrawals: a transaction that this store does not know used the wallet, and
+    may have paid them already.
+    """
     released = {"state": RequestState.RELEASED.value, "ended_s": now_s}
     for row in all_rows(db, _withdrawals(), RequestRow):
         db.execute(_change(), {"of": row.seq, **released})
@@ -109,7 +180,10 @@ def stop_reason(db: Connection) -> str:
     return (
         "the bot was stopped by its owner (trimtab resume lets it go on)"
         if found.state is RequestState.DONE
-        else "the bot is being stopped by its owner: trimtab stop continues, trimtab resume restarts trading"
+        else (
+            "the bot is being stopped by its owner: trimtab stop continues, trimtab resume restarts"
+            " trading"
+        )
     )
 
 
@@ -140,8 +214,19 @@ def _row(db: Connection, number: int) -> RequestRow:
 
 _by_number = cache(lambda: select(RequestRow).where(RequestRow.seq == bindparam("of")))
 _change = cache(lambda: update(RequestRow).where(RequestRow.seq == bindparam("of")))
-_stops = cache(lambda: select(RequestRow).where(RequestRow.kind == RequestKind.STOP.value).order_by(RequestRow.seq.desc()).limit(1))
-_sent = cache(lambda: select(IntentRow).where(IntentRow.kind == IntentKind.PAYOUT.value).order_by(IntentRow.seq))
+_stops = cache(
+    lambda: (
+        select(RequestRow)
+        .where(RequestRow.kind == RequestKind.STOP.value)
+        .order_by(RequestRow.seq.desc())
+        .limit(1)
+    )
+)
+_sent = cache(
+    lambda: (
+        select(IntentRow).where(IntentRow.kind == IntentKind.PAYOUT.value).order_by(IntentRow.seq)
+    )
+)
 
 
 @cache
@@ -153,5 +238,8 @@ def _newest(open_only: bool) -> Select[Any]:
 @cache
 def _withdrawals() -> Select[Any]:
     """Select open withdrawals, oldest first."""
-    opened = RequestRow.kind == RequestKind.WITHDRAW.value, RequestRow.state == RequestState.OPEN.value
+    opened = (
+        RequestRow.kind == RequestKind.WITHDRAW.value,
+        RequestRow.state == RequestState.OPEN.value,
+    )
     return select(RequestRow).where(*opened).order_by(RequestRow.seq)

@@ -1,4 +1,6 @@
-"""The store of one wallet on one chain: a repository for each subject over one database; every write is on disk when its method returns."""
+"""The store of one wallet on one chain: a repository for each subject over one database; every
+write is on disk when its method returns.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ from agent.store.tables import ImplementationRow, PauseRow, PinRow
 
 
 class Store:
-    """Repositories of one wallet. Every database or disk failure is OperatorNeeded, and then nothing of the call was written."""
+    """Repositories of one wallet. Every database or disk failure is OperatorNeeded, and then
+    nothing of the call was written.
+    """
 
     def __init__(self, db: Database) -> None:
         self.db = db
@@ -62,7 +66,9 @@ class Store:
         self.db.close()
 
     def bind_owner(self, chain_id: int) -> None:
-        """Write wallet, chain and kind of data into a new store, compare them in an existing one."""
+        """Write wallet, chain and kind of data into a new store, compare them in an existing
+        one.
+        """
         owner = {"chain_id": str(chain_id), "wallet": self.db.wallet}
         with self.db.read("read its owner") as db:
             found = database.read_facts(db, *owner, BOOKS_KEY)
@@ -79,8 +85,10 @@ class Store:
             )
         elif books != self.db.book_kind:
             raise OperatorNeeded(
-                f"store: holds {books} books, and this is about {self.db.book_kind} ones; nothing goes from the one to the other",
-                "name the live store in store.url, and leave the paper store to trimtab paper and --paper",
+                f"store: holds {books} books, and this is about {self.db.book_kind} ones; nothing"
+                " goes from the one to the other",
+                "name the live store in store.url, and leave the paper store to trimtab paper and"
+                " --paper",
             )
 
     def adopt_copy(self) -> None:
@@ -95,14 +103,30 @@ class TrustStore:
 
     db: Database
 
-    def pin(self, contracts: Mapping[str, str], now_s: int, implementations: Sequence[tuple[str, str, str]] = ()) -> None:
-        """Trust contracts by address and code hash, and proxy implementations by token, address and code hash; all of them or none.
+    def pin(
+        self,
+        contracts: Mapping[str, str],
+        now_s: int,
+        implementations: Sequence[tuple[str, str, str]] = (),
+    ) -> None:
+        """Trust contracts by address and code hash, and proxy implementations by token, address and
+        code hash; all of them or none.
 
         Each replaces an earlier pin of the same address.
         """
         with self.db.write("pin contracts") as db:
-            upsert_rows(db, PinRow, [{"address": address, "code_hash": found, "pinned_s": now_s} for address, found in contracts.items()])
-            behind = [{"token": token, "address": address, "code_hash": found} for token, address, found in implementations]
+            upsert_rows(
+                db,
+                PinRow,
+                [
+                    {"address": address, "code_hash": found, "pinned_s": now_s}
+                    for address, found in contracts.items()
+                ],
+            )
+            behind = [
+                {"token": token, "address": address, "code_hash": found}
+                for token, address, found in implementations
+            ]
             upsert_rows(db, ImplementationRow, [row | {"pinned_s": now_s} for row in behind])
 
     def unpin(self, address: str) -> bool:
@@ -113,12 +137,18 @@ class TrustStore:
     def pins(self) -> tuple[Pin, ...]:
         """Trusted contracts, by address."""
         with self.db.read("read the pins") as db:
-            return tuple(Pin(row.address, row.code_hash, row.pinned_s) for row in all_rows(db, _pins(), PinRow))
+            return tuple(
+                Pin(row.address, row.code_hash, row.pinned_s)
+                for row in all_rows(db, _pins(), PinRow)
+            )
 
     def implementations(self) -> dict[str, tuple[str, str]]:
         """(implementation, its code hash) of trusted proxy tokens, by token."""
         with self.db.read("read the pins") as db:
-            return {row.token: (row.address, row.code_hash) for row in all_rows(db, _implementations(), ImplementationRow)}
+            return {
+                row.token: (row.address, row.code_hash)
+                for row in all_rows(db, _implementations(), ImplementationRow)
+            }
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +169,31 @@ class PauseSwitch:
         with self.db.write("turn the pause switch") as db:
             before = first_row(db, _turned(), PauseRow)
             stays = paused and before is not None and before.paused and before.hard
-            insert_rows(db, PauseRow, [{"paused": paused, "hard": hard or stays, "reason": reason, "at_s": now_s}])
+            insert_rows(
+                db,
+                PauseRow,
+                [{"paused": paused, "hard": hard or stays, "reason": reason, "at_s": now_s}],
+            )
             if not paused:
                 budgets.mark_resumed(db)
 
     def paused(self) -> Pause:
-        """State of the pause switch. A copy that was not adopted is paused, and resuming does not change that (T8)."""
+        """State of the pause switch. A copy that was not adopted is paused, and resuming does not
+        change that (T8).
+        """
         with self.db.read("read the pause switch") as db:
             if (copy := database.find_fact(db, COPY_KEY)) is not None:
-                return Pause(True, f"this store is a copy ({copy}); only one may send: trimtab db adopt", None)
+                return Pause(
+                    True,
+                    f"this store is a copy ({copy}); only one may send: trimtab db adopt",
+                    None,
+                )
             row = first_row(db, _turned(), PauseRow)
-            return Pause(False, "", None) if row is None else Pause(row.paused, row.reason, row.at_s, row.hard)
+            return (
+                Pause(False, "", None)
+                if row is None
+                else Pause(row.paused, row.reason, row.at_s, row.hard)
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +217,8 @@ class FileOutbox:
             draft.replace(path)
         except OSError as error:
             raise OperatorNeeded(
-                f"the proposal {path} cannot be written ({error.strerror})", "make room there, then run it again"
+                f"the proposal {path} cannot be written ({error.strerror})",
+                "make room there, then run it again",
             ) from None
         finally:
             with suppress(OSError):

@@ -1,4 +1,6 @@
-"""Stored strategy books over one wallet: bookings, states, NAV per share, and transactions and transfers not booked yet."""
+"""Stored strategy books over one wallet: bookings, states, NAV per share, and transactions and
+transfers not booked yet.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,33 @@ from sqlalchemy import Connection, Select, bindparam, delete, func, or_, select,
 from agent import codec
 from agent.errors import OperatorNeeded
 from agent.model import ExternalTransfer, Intent
-from agent.model.strategies import NavPoint, StrategyBooking, StrategyBookingKind, StrategyLedger, StrategyState
+from agent.model.strategies import (
+    NavPoint,
+    StrategyBooking,
+    StrategyBookingKind,
+    StrategyLedger,
+    StrategyState,
+)
 from agent.store import database, records
 from agent.store.accounts import balances
-from agent.store.database import Database, all_rows, column_values, insert_new_rows, insert_rows, max_value, upsert_rows
+from agent.store.database import (
+    Database,
+    all_rows,
+    column_values,
+    insert_new_rows,
+    insert_rows,
+    max_value,
+    upsert_rows,
+)
 from agent.store.records import decode_json
-from agent.store.tables import ExternalTransactionRow, ExternalTransferRow, IntentRow, NavPointRow, StrategyBookingRow, StrategyRow
+from agent.store.tables import (
+    ExternalTransactionRow,
+    ExternalTransferRow,
+    IntentRow,
+    NavPointRow,
+    StrategyBookingRow,
+    StrategyRow,
+)
 from agent.store.transitions import CONSUMED, OPEN
 
 STRATEGIES_VERSION = "sleeves_turn"
@@ -46,9 +69,13 @@ class StrategyStore:
     def ledger(self) -> StrategyLedger:
         """Return the books of strategies, and the wallet's unbooked changes."""
         with self.db.read("read the books of strategies") as db:
-            facts = database.read_facts(db, TRANSFERS_STRATEGY, STRATEGIES_VERSION, BOOKED_TO_INTENT, BOOKED_TO_TRANSFER)
+            facts = database.read_facts(
+                db, TRANSFERS_STRATEGY, STRATEGIES_VERSION, BOOKED_TO_INTENT, BOOKED_TO_TRANSFER
+            )
             bookings = tuple(map(_booking, column_values(db, _bookings())))
-            states = tuple(decode_json(StrategyState, text) for text in column_values(db, _states()))
+            states = tuple(
+                decode_json(StrategyState, text) for text in column_values(db, _states())
+            )
             return StrategyLedger(
                 bookings=bookings,
                 states=states,
@@ -69,19 +96,38 @@ class StrategyStore:
             for booking in bookings:
                 if booking.kind is StrategyBookingKind.OPEN:
                     _opened(db)
-            insert_rows(db, StrategyBookingRow, [{"source": booking.source, "booking_json": codec.dumps(booking)} for booking in bookings])
+            insert_rows(
+                db,
+                StrategyBookingRow,
+                [
+                    {"source": booking.source, "booking_json": codec.dumps(booking)}
+                    for booking in bookings
+                ],
+            )
             database.write_facts(db, {STRATEGIES_VERSION: at_version + 1})
             _fold(db)
             return True
 
-    def record_states(self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]) -> None:
+    def record_states(
+        self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]
+    ) -> None:
         """Record states and NAV per share of strategies; the first of each hour is kept
         permanently.
         """
         with self.db.write("write the unit values of strategies") as db:
-            upsert_rows(db, StrategyRow, [{"name": state.name, "state_json": codec.dumps(state)} for state in states])
+            upsert_rows(
+                db,
+                StrategyRow,
+                [{"name": state.name, "state_json": codec.dumps(state)} for state in states],
+            )
             rows = [
-                {"name": name, "hour": point.at_s // HOUR_S, "at_s": point.at_s, "unit": str(point.unit), "health_index": str(point.index)}
+                {
+                    "name": name,
+                    "hour": point.at_s // HOUR_S,
+                    "at_s": point.at_s,
+                    "unit": str(point.unit),
+                    "health_index": str(point.index),
+                }
                 for name, point in points.items()
             ]
             insert_new_rows(db, NavPointRow, rows)
@@ -90,23 +136,33 @@ class StrategyStore:
         """NAV per share of one strategy since then, oldest first."""
         with self.db.read("read the unit values of strategies") as db:
             rows = all_rows(db, _points(), NavPointRow, name=name, hour=since_s // HOUR_S)
-            return tuple(NavPoint(row.at_s, _whole(row.unit), _whole(row.health_index)) for row in rows if row.at_s >= since_s)
+            return tuple(
+                NavPoint(row.at_s, _whole(row.unit), _whole(row.health_index))
+                for row in rows
+                if row.at_s >= since_s
+            )
 
     def forget(self, names: Sequence[str]) -> None:
-        """Delete states and NAV of closed strategies: a later one of the same name is another strategy."""
+        """Delete states and NAV of closed strategies: a later one of the same name is another
+        strategy.
+        """
         with self.db.write("forget strategies that were closed") as db:
             for row in (StrategyRow, NavPointRow):
                 db.execute(delete(row).where(row.name.in_(names)))
 
     def route_transfers(self, name: str | None) -> None:
-        """Set the strategy that owns later deposits and withdrawals; None shares them by capital."""
+        """Set the strategy that owns later deposits and withdrawals; None shares them by
+        capital.
+        """
         with self.db.write("write whose deposits are") as db:
             database.write_facts(db, {TRANSFERS_STRATEGY: name or ""})
 
 
 @lru_cache(maxsize=16_384)
 def _booking(text: str) -> StrategyBooking:
-    """Parse a booking from its JSON. Cached, since every cycle reads them all and they do not change."""
+    """Parse a booking from its JSON. Cached, since every cycle reads them all and they do not
+    change.
+    """
     return decode_json(StrategyBooking, text)
 
 
@@ -114,17 +170,25 @@ def _opened(db: Connection) -> None:
     """Mark all earlier transactions as contained in the opening balances."""
     first_open = db.scalar(select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN)))
     after = max_value(db, IntentRow.seq) if first_open is None else first_open - 1
-    database.write_facts(db, {BOOKED_TO_INTENT: after, BOOKED_TO_TRANSFER: max_value(db, ExternalTransferRow.seq)})
+    database.write_facts(
+        db, {BOOKED_TO_INTENT: after, BOOKED_TO_TRANSFER: max_value(db, ExternalTransferRow.seq)}
+    )
 
 
 def _fold(db: Connection) -> None:
-    """Merge many transfers deep in the chain into one booking: anyone may send dust without limit."""
+    """Merge many transfers deep in the chain into one booking: anyone may send dust without
+    limit.
+    """
     if (db.scalar(_foldable_count()) or 0) < FOLD_AT:
         return
     rows = all_rows(db, _foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow)
     loose = [(row, _booking(row.booking_json)) for row in rows]
     newest = max((booking.block for _, booking in loose), default=0)
-    old = [(row, booking) for row, booking in loose if booking.block <= newest - balances.FOLD_DEPTH_BLOCKS]
+    old = [
+        (row, booking)
+        for row, booking in loose
+        if booking.block <= newest - balances.FOLD_DEPTH_BLOCKS
+    ]
     if len(old) < FOLD_AT:
         return
     total: dict[tuple[str, str], int] = {}
@@ -132,14 +196,26 @@ def _fold(db: Connection) -> None:
         for name, token, raw in booking.changes:
             total[name, token] = total.get((name, token), 0) + raw
     flows = [_transfer_id(booking.source) for _, booking in old]
-    database.write_facts(db, {BOOKED_TO_TRANSFER: max([database.fact_number(db, BOOKED_TO_TRANSFER), *flows])})
+    database.write_facts(
+        db, {BOOKED_TO_TRANSFER: max([database.fact_number(db, BOOKED_TO_TRANSFER), *flows])}
+    )
     changes = tuple((name, token, raw) for (name, token), raw in sorted(total.items()) if raw)
     last = old[-1][1]
-    folded = codec.dumps(StrategyBooking(_NAMED, StrategyBookingKind.FLOW, last.block, last.at_s, changes))
+    folded = codec.dumps(
+        StrategyBooking(_NAMED, StrategyBookingKind.FLOW, last.block, last.at_s, changes)
+    )
     numbers = [row.seq for row, _ in old]
     for start in range(1, len(numbers), FOLD_AT):
-        db.execute(delete(StrategyBookingRow).where(StrategyBookingRow.seq.in_(numbers[start : start + FOLD_AT])))
-    db.execute(update(StrategyBookingRow).where(StrategyBookingRow.seq == numbers[0]).values(source=_NAMED, booking_json=folded))
+        db.execute(
+            delete(StrategyBookingRow).where(
+                StrategyBookingRow.seq.in_(numbers[start : start + FOLD_AT])
+            )
+        )
+    db.execute(
+        update(StrategyBookingRow)
+        .where(StrategyBookingRow.seq == numbers[0])
+        .values(source=_NAMED, booking_json=folded)
+    )
 
 
 def _transfer_id(source: str) -> int:
@@ -153,35 +229,53 @@ def _intents(db: Connection, bookings: Sequence[StrategyBooking], after: int) ->
     known, opened = {booking.source for booking in bookings}, bookings[0].block
     rows = [row for row in all_rows(db, _mined(), IntentRow, after=after) if row.id not in known]
     intents = [records.intent_from_row(row) for row in rows]
-    return tuple(one for one in intents if one.receipt is not None and one.receipt.block_number > opened)
+    return tuple(
+        one for one in intents if one.receipt is not None and one.receipt.block_number > opened
+    )
 
 
-def _unbooked_transfers(db: Connection, bookings: Sequence[StrategyBooking], after: int) -> tuple[ExternalTransfer, ...]:
+def _unbooked_transfers(
+    db: Connection, bookings: Sequence[StrategyBooking], after: int
+) -> tuple[ExternalTransfer, ...]:
     if not bookings:
         return ()
     booked = [_transfer_id(booking.source) for booking in bookings]
     return balances.transfers_after(db, max([after, *booked]))
 
 
-def _unbooked_external(db: Connection, bookings: Sequence[StrategyBooking]) -> tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...]:
-    """Transactions that the wallet sent without this store since the books were opened, and that are not booked."""
+def _unbooked_external(
+    db: Connection, bookings: Sequence[StrategyBooking]
+) -> tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...]:
+    """Transactions that the wallet sent without this store since the books were opened, and that
+    are not booked.
+    """
     if not bookings:
         return ()
     known = {booking.source for booking in bookings}
     rows = all_rows(db, _outside(), ExternalTransactionRow, block=bookings[0].block)
-    return tuple((row.tx_hash, row.block_number, balances.parse_changes(row)) for row in rows if row.tx_hash not in known)
+    return tuple(
+        (row.tx_hash, row.block_number, balances.parse_changes(row))
+        for row in rows
+        if row.tx_hash not in known
+    )
 
 
 def _whole(text: str) -> int:
     try:
         return int(Fraction(text))
     except (ValueError, ZeroDivisionError) as error:
-        raise OperatorNeeded(f"store: a unit value is damaged: {error}", "restore a backup") from None
+        raise OperatorNeeded(
+            f"store: a unit value is damaged: {error}", "restore a backup"
+        ) from None
 
 
 _bookings = cache(lambda: select(StrategyBookingRow.booking_json).order_by(StrategyBookingRow.seq))
 _states = cache(lambda: select(StrategyRow.state_json).order_by(StrategyRow.name))
-_foldable = cache(lambda: select(StrategyBookingRow).where(or_(*(StrategyBookingRow.source.startswith(name) for name in _FOLDING))))
+_foldable = cache(
+    lambda: select(StrategyBookingRow).where(
+        or_(*(StrategyBookingRow.source.startswith(name) for name in _FOLDING))
+    )
+)
 _foldable_count = cache(lambda: _foldable().with_only_columns(func.count()))
 
 
@@ -194,7 +288,11 @@ def _points() -> Select[Any]:
 @cache
 def _mined() -> Select[Any]:
     """Select intents in a block, beyond a number."""
-    mined = IntentRow.seq > bindparam("after"), IntentRow.state.in_(_CONSUMED), IntentRow.receipt_json.is_not(None)
+    mined = (
+        IntentRow.seq > bindparam("after"),
+        IntentRow.state.in_(_CONSUMED),
+        IntentRow.receipt_json.is_not(None),
+    )
     return select(IntentRow).where(*mined).order_by(IntentRow.seq)
 
 

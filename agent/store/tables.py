@@ -1,8 +1,22 @@
-"""Tables of the store as SQLAlchemy models; base units and values are text, since no database integer holds 256 bits."""
+"""Tables of the store as SQLAlchemy models; base units and values are text, since no database
+integer holds 256 bits.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, false, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from agent.store.transitions import OPEN
@@ -10,7 +24,9 @@ from agent.store.transitions import OPEN
 SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
 """Row numbers: SQLite counts up by itself only in columns declared INTEGER."""
 
-_IS_OPEN = "state IN (" + ", ".join(f"'{state}'" for state in sorted(state.value for state in OPEN)) + ")"
+_IS_OPEN = (
+    "state IN (" + ", ".join(f"'{state}'" for state in sorted(state.value for state in OPEN)) + ")"
+)
 
 
 class Base(DeclarativeBase):
@@ -41,7 +57,9 @@ class StepRow(Base):
 
 
 class IntentRow(Base):
-    """One transaction: its unsigned payload, nonce and the hash of the signed bytes. The bytes are never stored (T8)."""
+    """One transaction: its unsigned payload, nonce and the hash of the signed bytes. The bytes are
+    never stored (T8).
+    """
 
     __tablename__ = "intents"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -60,7 +78,12 @@ class IntentRow(Base):
     replaces: Mapped[str | None] = mapped_column(ForeignKey("intents.id"))
 
     __table_args__ = (
-        Index("one_open_intent_per_nonce", "nonce", unique=True, sqlite_where=text(f"replaces IS NULL AND {_IS_OPEN}")),
+        Index(
+            "one_open_intent_per_nonce",
+            "nonce",
+            unique=True,
+            sqlite_where=text(f"replaces IS NULL AND {_IS_OPEN}"),
+        ),
         Index("one_open_cancel_per_intent", "replaces", unique=True, sqlite_where=text(_IS_OPEN)),
         Index("intents_by_state", "state"),
         Index("intents_by_nonce", "nonce"),
@@ -82,7 +105,8 @@ class TransitionRow(Base):
 
 
 class BudgetRow(Base):
-    """Consumption of daily limits by one intent, at the chain time of its block. Fractions as "a/b"; `outflow` is what it paid out.
+    """Consumption of daily limits by one intent, at the chain time of its block. Fractions as
+    "a/b"; `outflow` is what it paid out.
 
     `kind` is the intent's, but `swap_besides` for a swap that no trigger of the policy asked for.
     """
@@ -112,11 +136,17 @@ class MovementRow(Base):
     chain_s: Mapped[int] = mapped_column(BigInteger)
     tx_hash: Mapped[str] = mapped_column(String(80))
 
-    __table_args__ = (UniqueConstraint("tx_hash", "token", "kind", name="one_movement_per_transaction_token_kind"),)
+    __table_args__ = (
+        UniqueConstraint(
+            "tx_hash", "token", "kind", name="one_movement_per_transaction_token_kind"
+        ),
+    )
 
 
 class LiquidityRow(Base):
-    """Change of a liquidity position by one mined intent, as JSON; deleted when a reorg takes its block."""
+    """Change of a liquidity position by one mined intent, as JSON; deleted when a reorg takes its
+    block.
+    """
 
     __tablename__ = "liquidity"
     intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), primary_key=True)
@@ -124,7 +154,9 @@ class LiquidityRow(Base):
 
 
 class OpeningRow(Base):
-    """Balance without the transactions of intents behind Meta "folded_seq", base units; see store/accounts/balances.py."""
+    """Balance without the transactions of intents behind Meta "folded_seq", base units; see
+    store/accounts/balances.py.
+    """
 
     __tablename__ = "openings"
     token: Mapped[str] = mapped_column(String(42), primary_key=True)
@@ -133,7 +165,9 @@ class OpeningRow(Base):
 
 
 class ExternalTransferRow(Base):
-    """A balance change that no transaction of the agent made; `kind` is NULL until it is classified."""
+    """A balance change that no transaction of the agent made; `kind` is NULL until it is
+    classified.
+    """
 
     __tablename__ = "flows"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -154,7 +188,8 @@ class ExternalTransferRow(Base):
 
 
 class ExternalTransactionRow(Base):
-    """Consumption of daily limits and balance changes of a wallet transaction that this store did not send.
+    """Consumption of daily limits and balance changes of a wallet transaction that this store did
+    not send.
 
     Read from the chain; the changes are a JSON object of base units by token.
     """
@@ -171,7 +206,9 @@ class ExternalTransactionRow(Base):
 
 
 class FoundPositionRow(Base):
-    """A liquidity position and the owner's verdict on it: undecided, taken (then with its mint as JSON), or forgotten."""
+    """A liquidity position and the owner's verdict on it: undecided, taken (then with its mint as
+    JSON), or forgotten.
+    """
 
     __tablename__ = "found_positions"
     name: Mapped[str] = mapped_column(String(120), primary_key=True)
@@ -182,7 +219,9 @@ class FoundPositionRow(Base):
 
 
 class PriceRow(Base):
-    """Price of a token in one hour, numeraire base units per token base unit as "a/b", and its source."""
+    """Price of a token in one hour, numeraire base units per token base unit as "a/b", and its
+    source.
+    """
 
     __tablename__ = "prices"
     numeraire: Mapped[str] = mapped_column(String(42), primary_key=True)
@@ -210,7 +249,9 @@ class GradualExecutionRow(Base):
 
 
 class ExecutionSliceRow(Base):
-    """An attempt at one slice, written before it is sent, with the draw for the slice after it; see store/gradual_execution.py."""
+    """An attempt at one slice, written before it is sent, with the draw for the slice after it; see
+    store/gradual_execution.py.
+    """
 
     __tablename__ = "rounds"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -223,7 +264,9 @@ class ExecutionSliceRow(Base):
 
 
 class AllocationRow(Base):
-    """Weights that an allocator chose for `owner`, as JSON; "" is the portfolio itself. The newest of each owner counts."""
+    """Weights that an allocator chose for `owner`, as JSON; "" is the portfolio itself. The newest
+    of each owner counts.
+    """
 
     __tablename__ = "allocations"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -254,7 +297,9 @@ class ImplementationRow(Base):
 
 
 class PauseRow(Base):
-    """Turns of the pause switch; the last row holds. `hard` also cancels pending transactions and revokes allowances."""
+    """Turns of the pause switch; the last row holds. `hard` also cancels pending transactions and
+    revokes allowances.
+    """
 
     __tablename__ = "pauses"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -309,7 +354,9 @@ class BookRow(Base):
 
 
 class BookOpeningRow(Base):
-    """Holding of a token at a place when it came into a book. Contains intents and transfers up to the two numbers."""
+    """Holding of a token at a place when it came into a book. Contains intents and transfers up to
+    the two numbers.
+    """
 
     __tablename__ = "book_openings"
     book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -341,7 +388,9 @@ class EntryRow(Base):
 
 
 class RunningBalanceRow(Base):
-    """Sum of a token's opening, transfers and entries in the wallet, base units; see store/accounts/ledger_sums.py."""
+    """Sum of a token's opening, transfers and entries in the wallet, base units; see
+    store/accounts/ledger_sums.py.
+    """
 
     __tablename__ = "running"
     book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -406,7 +455,9 @@ class AlertTargetRow(Base):
 
 
 class StrategyBookingRow(Base):
-    """One booking in the books of strategies, as JSON; that of a transaction is deleted when its block goes."""
+    """One booking in the books of strategies, as JSON; that of a transaction is deleted when its
+    block goes.
+    """
 
     __tablename__ = "sleeve_bookings"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)

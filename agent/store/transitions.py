@@ -1,4 +1,5 @@
-"""The transition table of intents: the event, the states before and after, and the guard of every move.
+"""The transition table of intents: the event, the states before and after, and the guard of every
+move.
 
 docs/journal.md draws it. A move that the table lacks, or whose guard refuses, changes nothing.
 """
@@ -10,17 +11,28 @@ from dataclasses import dataclass
 
 from agent.model import IntentEvent, IntentKind, IntentState, Receipt
 
-_PLANNED, _SIGNED, _BROADCAST, _MINED = IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED
-_FINAL, _REVERTED, _REPLACED, _CANCELLED = IntentState.FINAL, IntentState.REVERTED, IntentState.REPLACED, IntentState.CANCELLED
+_PLANNED, _SIGNED, _BROADCAST, _MINED = (
+    IntentState.PLANNED,
+    IntentState.SIGNED,
+    IntentState.BROADCAST,
+    IntentState.MINED,
+)
+_FINAL, _REVERTED, _REPLACED, _CANCELLED = (
+    IntentState.FINAL,
+    IntentState.REVERTED,
+    IntentState.REPLACED,
+    IntentState.CANCELLED,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TransitionFacts:
     """Facts of an intent at the moment of a move, and the data of the move itself.
 
-    `left`: it was BROADCAST once, so its bytes may have been sent. `winner`: the kind of the intent that ended final or reverted among
-    those that share its nonce by replacement. `adopted`: the operator has since continued from a later nonce, or from another past. `known`
-    is the receipt so far, `receipt` the one that comes with the move.
+    `left`: it was BROADCAST once, so its bytes may have been sent. `winner`: the kind of the intent
+    that ended final or reverted among those that share its nonce by replacement. `adopted`: the
+    operator has since continued from a later nonce, or from another past. `known` is the receipt so
+    far, `receipt` the one that comes with the move.
     """
 
     tx_hash: str | None
@@ -46,7 +58,9 @@ def _never_left(facts: TransitionFacts) -> str | None:
 def _own_receipt(facts: TransitionFacts) -> str | None:
     if facts.receipt is None:
         return "without a receipt"
-    return None if facts.receipt.tx_hash == facts.tx_hash else "by the receipt of another transaction"
+    return (
+        None if facts.receipt.tx_hash == facts.tx_hash else "by the receipt of another transaction"
+    )
 
 
 def _another_block(facts: TransitionFacts) -> str | None:
@@ -103,44 +117,80 @@ class TransitionRule:
 
 _E = IntentEvent
 TRANSITION_RULES: tuple[TransitionRule, ...] = (
-    TransitionRule(_PLANNED, _E.SIGN, _SIGNED, "the hash of the signed bytes comes with it", _hash_known),
+    TransitionRule(
+        _PLANNED, _E.SIGN, _SIGNED, "the hash of the signed bytes comes with it", _hash_known
+    ),
     TransitionRule(_PLANNED, _E.DROP, _CANCELLED, "its bytes never left", _never_left),
     TransitionRule(_SIGNED, _E.SEND, _BROADCAST, "its hash is on disk", _hash_known),
     TransitionRule(_SIGNED, _E.DROP, _CANCELLED, "its bytes never left", _never_left),
     TransitionRule(_BROADCAST, _E.SEND, _BROADCAST, "the same bytes once more", _hash_known),
-    TransitionRule(_BROADCAST, _E.MINE, _MINED, "the receipt of its own hash comes with it", _own_receipt),
-    TransitionRule(_BROADCAST, _E.LOSE, _REPLACED, "another that shares its nonce is final, or the operator adopted a later nonce", _lost),
-    TransitionRule(_BROADCAST, _E.YIELD, _CANCELLED, "a cancel that shares its nonce is final", _yielded),
-    TransitionRule(_MINED, _E.MINE, _MINED, "a receipt of another block comes with it", _another_block),
+    TransitionRule(
+        _BROADCAST, _E.MINE, _MINED, "the receipt of its own hash comes with it", _own_receipt
+    ),
+    TransitionRule(
+        _BROADCAST,
+        _E.LOSE,
+        _REPLACED,
+        "another that shares its nonce is final, or the operator adopted a later nonce",
+        _lost,
+    ),
+    TransitionRule(
+        _BROADCAST, _E.YIELD, _CANCELLED, "a cancel that shares its nonce is final", _yielded
+    ),
+    TransitionRule(
+        _MINED, _E.MINE, _MINED, "a receipt of another block comes with it", _another_block
+    ),
     TransitionRule(_MINED, _E.UNMINE, _BROADCAST, "its hash is known", _hash_known),
     TransitionRule(_MINED, _E.CONFIRM, _FINAL, "its receipt says success", _succeeded),
     TransitionRule(_MINED, _E.FAIL, _REVERTED, "its receipt says revert", _failed),
     TransitionRule(
-        _FINAL, _E.MINE, _MINED, "a receipt of another block comes with it, and nothing was adopted since", _another_block_since_adoption
+        _FINAL,
+        _E.MINE,
+        _MINED,
+        "a receipt of another block comes with it, and nothing was adopted since",
+        _another_block_since_adoption,
     ),
     TransitionRule(_FINAL, _E.UNMINE, _BROADCAST, "nothing was adopted since", _since_adoption),
     TransitionRule(
-        _REVERTED, _E.MINE, _MINED, "a receipt of another block comes with it, and nothing was adopted since", _another_block_since_adoption
+        _REVERTED,
+        _E.MINE,
+        _MINED,
+        "a receipt of another block comes with it, and nothing was adopted since",
+        _another_block_since_adoption,
     ),
     TransitionRule(_REVERTED, _E.UNMINE, _BROADCAST, "nothing was adopted since", _since_adoption),
     TransitionRule(
-        _REPLACED, _E.REOPEN, _BROADCAST, "its bytes left, nothing at its nonce is final any more, nothing was adopted since", _undecided
+        _REPLACED,
+        _E.REOPEN,
+        _BROADCAST,
+        "its bytes left, nothing at its nonce is final any more, nothing was adopted since",
+        _undecided,
     ),
     TransitionRule(
-        _CANCELLED, _E.REOPEN, _BROADCAST, "its bytes left, nothing at its nonce is final any more, nothing was adopted since", _undecided
+        _CANCELLED,
+        _E.REOPEN,
+        _BROADCAST,
+        "its bytes left, nothing at its nonce is final any more, nothing was adopted since",
+        _undecided,
     ),
 )
 """At most one line for a state and an event, and at most one for two states."""
 
-RULE_BY_EVENT: dict[tuple[IntentState, IntentEvent], TransitionRule] = {(row.before, row.event): row for row in TRANSITION_RULES}
-_BETWEEN: dict[tuple[IntentState, IntentState], TransitionRule] = {(row.before, row.after): row for row in TRANSITION_RULES}
+RULE_BY_EVENT: dict[tuple[IntentState, IntentEvent], TransitionRule] = {
+    (row.before, row.event): row for row in TRANSITION_RULES
+}
+_BETWEEN: dict[tuple[IntentState, IntentState], TransitionRule] = {
+    (row.before, row.after): row for row in TRANSITION_RULES
+}
 
 TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
-    state: frozenset(row.after for row in TRANSITION_RULES if row.before is state) for state in IntentState
+    state: frozenset(row.after for row in TRANSITION_RULES if row.before is state)
+    for state in IntentState
 }
 
 OPEN: frozenset[IntentState] = frozenset({_PLANNED, _SIGNED, _BROADCAST, _MINED})
-"""States that reconciliation still has to resolve. The others are final until a reorg takes their block."""
+"""States that reconciliation still has to resolve. The others are final until a reorg takes their
+block."""
 
 CONSUMED: frozenset[IntentState] = frozenset({_MINED, _FINAL, _REVERTED})
 """States in which the chain has used up the nonce."""
@@ -156,8 +206,15 @@ def is_allowed(before: IntentState, after: IntentState) -> bool:
 
 def find_rule(before: IntentState, to: IntentState | IntentEvent) -> TransitionRule:
     """Return the line for a move to a state, or by an event. Raises ValueError if there is none."""
-    found = RULE_BY_EVENT.get((before, to)) if isinstance(to, IntentEvent) else _BETWEEN.get((before, to))
+    found = (
+        RULE_BY_EVENT.get((before, to))
+        if isinstance(to, IntentEvent)
+        else _BETWEEN.get((before, to))
+    )
     if found is None:
         verb = "be moved by" if isinstance(to, IntentEvent) else "go from " + before.value + " to"
-        raise ValueError(f"cannot {verb} {to.value}" + (f" in state {before.value}" if isinstance(to, IntentEvent) else ""))
+        raise ValueError(
+            f"cannot {verb} {to.value}"
+            + (f" in state {before.value}" if isinstance(to, IntentEvent) else "")
+        )
     return found

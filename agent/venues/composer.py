@@ -1,4 +1,6 @@
-"""Judged plans as unsigned transactions with their grants: next nonce, fees, gas, short deadline in chain time."""
+"""Judged plans as unsigned transactions with their grants: next nonce, fees, gas, short deadline in
+chain time.
+"""
 
 from __future__ import annotations
 
@@ -49,26 +51,48 @@ ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
 
 def allowed_spenders(execution: ExecutionConfig) -> dict[str, str]:
     """Return every contract that may ever hold an allowance of the wallet, with its role."""
-    return {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity} | {execution.router: "router"}
+    return {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity} | {
+        execution.router: "router"
+    }
 
 
 def liquidity_contract(step: StepInput, action: LpAction) -> str:
-    """The contract that an action calls. Raises Refused if the config names none, or another position manager than the action."""
+    """The contract that an action calls. Raises Refused if the config names none, or another
+    position manager than the action.
+    """
     found = dict(step.execution.liquidity).get(action.venue)
     if found is None or (action.venue == "uniswap_v3" and action.contract != found):
-        raise Refused(f"{action.name}: the config names no {ROLES.get(action.venue, action.venue)} for it", remedy="see [venues]")
+        raise Refused(
+            f"{action.name}: the config names no {ROLES.get(action.venue, action.venue)} for it",
+            remedy="see [venues]",
+        )
     return found
 
 
-def build_approval(step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None) -> Approval:
+def build_approval(
+    step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None
+) -> Approval:
     """Return an approval with its labels; a token outside the portfolio is a pair's LP token."""
-    return Approval(token, spender, raw, token_label(step, token), allowed_spenders(step.execution).get(spender, spender), action)
+    return Approval(
+        token,
+        spender,
+        raw,
+        token_label(step, token),
+        allowed_spenders(step.execution).get(spender, spender),
+        action,
+    )
 
 
 def revocations(step: StepInput) -> list[Approval]:
-    """Approvals to zero of every allowance above zero of what the config trades and provides through."""
+    """Approvals to zero of every allowance above zero of what the config trades and provides
+    through.
+    """
     ours = allowed_spenders(step.execution)
-    return [build_approval(step, token, spender, 0) for token, spender in tokens.open_allowances(step.snapshot) if spender in ours]
+    return [
+        build_approval(step, token, spender, 0)
+        for token, spender in tokens.open_allowances(step.snapshot)
+        if spender in ours
+    ]
 
 
 def token_label(step: StepInput, token: str) -> str:
@@ -112,11 +136,14 @@ def _known(step: StepInput, token: str) -> tuple[str, int]:
     return found.label, found.decimals
 
 
-# --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and the least change of its value.
+# --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and the least change
+# of its value.
 
 
 def known_prices(step: StepInput) -> dict[str, Fraction]:
-    """Return reference prices by token, numeraire base units per base unit; the native coin has that of its wrapped token."""
+    """Return reference prices by token, numeraire base units per base unit; the native coin has
+    that of its wrapped token.
+    """
     prices = reference_prices(step).by_token
     if step.portfolio.wrapped_native in prices:
         prices[NATIVE] = prices[step.portfolio.wrapped_native]
@@ -126,17 +153,26 @@ def known_prices(step: StepInput) -> dict[str, Fraction]:
 def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
     """Return the conditions of `plan` at reference prices.
 
-    The value floor is the total of the legs' minimums, or the loss of limits.plan_cost on the value sold if that is smaller: the
-    realised cost is held to the same limit as the predicted one. One base unit of the numeraire is left to the rounding of prices.
-    Raises Refused if a token has no reference price.
+    The value floor is the total of the legs' minimums, or the loss of limits.plan_cost on the value
+    sold if that is smaller: the realised cost is held to the same limit as the predicted one. One
+    base unit of the numeraire is left to the rounding of prices. Raises Refused if a token has no
+    reference price.
     """
     known, least = known_prices(step), min_balance_changes(plan.legs)
     if missing := [token for token in least if token not in known]:
-        raise Refused(f"no reference price of {', '.join(missing)}", remedy="give it a feed, or list it in portfolio.assets")
+        raise Refused(
+            f"no reference price of {', '.join(missing)}",
+            remedy="give it a feed, or list it in portfolio.assets",
+        )
     prices = {token: known[token] for token in least}
     floor = sum((raw * prices[token] for token, raw in least.items()), Fraction(0))
     if step.limits.plan_cost_bps is not None:
-        given = [leg for leg in plan.legs if leg.source is LegFunding.WALLET and not (leg.venue == NATIVE_VENUE and leg.sink is leg.source)]
+        given = [
+            leg
+            for leg in plan.legs
+            if leg.source is LegFunding.WALLET
+            and not (leg.venue == NATIVE_VENUE and leg.sink is leg.source)
+        ]
         sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in given), Fraction(0))
         floor = max(floor, -sold * Fraction(step.limits.plan_cost_bps, BPS))
     return RebalancerTerms(prices, floor_int(floor) - 1)
@@ -145,7 +181,8 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit over the estimate: ticks crossed can change between simulation and inclusion."""
 APPROVAL_MOST_GAS = 500_000
-"""Gas that an approval may need; most take 50,000. A token that burns more would eat the day's gas of all others."""
+"""Gas that an approval may need; most take 50,000. A token that burns more would eat the day's gas
+of all others."""
 AHEAD_S = 30
 """Seconds by which the sender's head may be ahead of the agreed header and the agent's clock."""
 
@@ -170,7 +207,9 @@ class _TxDraft:
 
 
 class RouterComposer:
-    """ports.Composer for the router that the step's execution names: SwapRouter02, or our Rebalancer."""
+    """ports.Composer for the router that the step's execution names: SwapRouter02, or our
+    Rebalancer.
+    """
 
     def __init__(self, sender: Sender, wallet: str, clock: Clock) -> None:
         self._sender = sender
@@ -178,12 +217,16 @@ class RouterComposer:
         self._clock = clock
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
-        """Return the exact approvals that the plan lacks: for the router of its swaps, or for the contract of its first action."""
+        """Return the exact approvals that the plan lacks: for the router of its swaps, or for the
+        contract of its first action.
+        """
         if isinstance(plan.decision, TopUp):
             return ()
         if not plan.actions:
             lacking = tokens.needed_approvals(plan, step.snapshot, step.execution.router)
-            return [build_approval(step, token, step.execution.router, raw) for token, raw in lacking]
+            return [
+                build_approval(step, token, step.execution.router, raw) for token, raw in lacking
+            ]
         action = plan.actions[0]
         spender = liquidity_contract(step, action)
         lacking = tokens.lacking_approvals(action_spend(action), step.snapshot, spender)
@@ -197,33 +240,51 @@ class RouterComposer:
         """Approval of exactly so many base units."""
         token, spender, raw = approval.token, approval.spender, approval.raw
         draft = _TxDraft(
-            token, tokens.encode_approve(spender, raw), IntentKind.APPROVE, approval_note(step, approval), approve=(token, spender, raw)
+            token,
+            tokens.encode_approve(spender, raw),
+            IntentKind.APPROVE,
+            approval_note(step, approval),
+            approve=(token, spender, raw),
         )
         prepared = self._prepare(step, replace(draft, action=approval.action))
         if prepared.tx.gas > APPROVAL_MOST_GAS:
             verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{APPROVAL_MOST_GAS} gas", False)
             raise UnsendableTransaction(
-                f"«{prepared.note}» would burn {prepared.tx.gas} gas", (verdict,), "find out what the token does in approve"
+                f"«{prepared.note}» would burn {prepared.tx.gas} gas",
+                (verdict,),
+                "find out what the token does in approve",
             )
         return prepared
 
     def oracle(self, step: StepInput, pool: str, slots: int) -> PreparedTransaction:
-        """A V3 pool is to keep so many price observations. Raises Refused if the simulation fails."""
+        """A V3 pool is to keep so many price observations. Raises Refused if the simulation
+        fails.
+        """
         note = f"let {pool} keep {slots} price observations"
-        return self._prepare(step, _TxDraft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots)))
+        return self._prepare(
+            step, _TxDraft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots))
+        )
 
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
-        """Return a payment; the remainder of limits.payout_per_day is computed here. Raises Refused if the simulation fails."""
+        """Return a payment; the remainder of limits.payout_per_day is computed here. Raises Refused
+        if the simulation fails.
+        """
         payout = replace(payout, most_raw=withdrawals.max_payout_raw(step, payout.token))
         token = step.portfolio.token(payout.token)
         note = f"pay {decimal_text(payout.raw, token.decimals)} {token.label} to {payout.to}"
         coin = payout.token == NATIVE
-        to, data = (payout.to, "0x") if coin else (payout.token, encode_transfer(payout.to, payout.raw))
-        draft = _TxDraft(to, data, IntentKind.PAYOUT, note, value_wei=payout.raw if coin else 0, payout=payout)
+        to, data = (
+            (payout.to, "0x") if coin else (payout.token, encode_transfer(payout.to, payout.raw))
+        )
+        draft = _TxDraft(
+            to, data, IntentKind.PAYOUT, note, value_wei=payout.raw if coin else 0, payout=payout
+        )
         return self._prepare(step, draft)
 
     def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """The first action as one transaction. Raises Refused if the plan has expired, or its simulation fails."""
+        """The first action as one transaction. Raises Refused if the plan has expired, or its
+        simulation fails.
+        """
         head = self._require_fresh(step, plan)
         action = plan.actions[0]
         deadline_s = head.timestamp_s + step.execution.deadline_s
@@ -233,14 +294,19 @@ class RouterComposer:
         return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """The whole plan as one transaction. Raises Refused if the plan has expired or its simulation fails."""
+        """The whole plan as one transaction. Raises Refused if the plan has expired or its
+        simulation fails.
+        """
         head = self._require_fresh(step, plan)
         if isinstance(plan.decision, TopUp):
             return self._prepare(step, _refill(step, plan.decision.raw, plan))
         swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
         note = f"rebalance in {swaps} swaps" if swaps > 1 else "swap"
         if step.execution.router_kind not in ("swap_router_02", "rebalancer"):
-            raise Refused(f"execution.router: {step.execution.router_kind!r} is not known", remedy="use swap_router_02 or rebalancer")
+            raise Refused(
+                f"execution.router: {step.execution.router_kind!r} is not known",
+                remedy="use swap_router_02 or rebalancer",
+            )
         try:
             draft = self._written(step, plan, note, head.timestamp_s + step.execution.deadline_s)
         except Refused as why:
@@ -251,11 +317,16 @@ class RouterComposer:
         """The call of the router. Raises Refused for legs that it cannot say."""
         to, kind = step.execution.router, IntentKind.SWAP
         if step.execution.router_kind == "swap_router_02":
-            data, value_wei = swap_router_02.encode(plan, self._wallet, deadline_s), swap_router_02.native_wei(plan)
+            data, value_wei = (
+                swap_router_02.encode(plan, self._wallet, deadline_s),
+                swap_router_02.native_wei(plan),
+            )
             return _TxDraft(to, data, kind, note, plan, deadline_s=deadline_s, value_wei=value_wei)
         kept = rebalancer_terms(step, plan)
         data, value_wei = rebalancer.encode(plan, deadline_s, kept), rebalancer.native_wei(plan)
-        return _TxDraft(to, data, kind, note, plan, deadline_s=deadline_s, terms=kept, value_wei=value_wei)
+        return _TxDraft(
+            to, data, kind, note, plan, deadline_s=deadline_s, terms=kept, value_wei=value_wei
+        )
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
         """Raise Refused once the plan has expired: a late answer confirms nothing (T14)."""
@@ -265,21 +336,38 @@ class RouterComposer:
         """The head, while the plan has not expired."""
         head = self._head(step)
         if head.number > plan.expires_block:
-            verdict = Verdict("expiry", f"block {head.number}", f"block {plan.expires_block}", False)
-            raise Refused(f"the plan expired at block {plan.expires_block}; the head is {head.number}", (verdict,), "plan again")
+            verdict = Verdict(
+                "expiry", f"block {head.number}", f"block {plan.expires_block}", False
+            )
+            raise Refused(
+                f"the plan expired at block {plan.expires_block}; the head is {head.number}",
+                (verdict,),
+                "plan again",
+            )
         return head
 
     def _prepare(self, step: StepInput, draft: _TxDraft) -> PreparedTransaction:
         plan, note = draft.plan, draft.note
-        planned = plan is not None or draft.kind in (IntentKind.LIQUIDITY, IntentKind.ORACLE, IntentKind.PAYOUT)
+        planned = plan is not None or draft.kind in (
+            IntentKind.LIQUIDITY,
+            IntentKind.ORACLE,
+            IntentKind.PAYOUT,
+        )
         latest, pending = self._sender.nonces(self._wallet)
         if latest != pending:
             raise OperatorNeeded(
-                f"the wallet has {pending - latest} pending transaction(s) from nonce {latest} on", "wait for them, or cancel them"
+                f"the wallet has {pending - latest} pending transaction(s) from nonce {latest} on",
+                "wait for them, or cancel them",
             )
         if planned and latest != step.snapshot.nonce_latest:
-            verdict = Verdict("nonce", str(latest), f"{step.snapshot.nonce_latest}, as agreed", False)
-            raise Refused("the wallet's nonce is not that of the plan's snapshot", (verdict,), "plan again from a new snapshot")
+            verdict = Verdict(
+                "nonce", str(latest), f"{step.snapshot.nonce_latest}, as agreed", False
+            )
+            raise Refused(
+                "the wallet's nonce is not that of the plan's snapshot",
+                (verdict,),
+                "plan again from a new snapshot",
+            )
         head = self._head(step)
         price = gas_fees(  # by the header that the quorum agreed on: one endpoint alone does not set what we pay (T2)
             step.snapshot.head,
@@ -295,11 +383,19 @@ class RouterComposer:
         if not simulated.ok:
             verdict = Verdict("simulation", simulated.reason, "success", False)
             kind = UnsendableTransaction if simulated.reverted else Refused
-            raise kind(f"simulation of «{note}» fails: {simulated.reason}", (verdict,), "nothing was sent; plan again from a new snapshot")
+            raise kind(
+                f"simulation of «{note}» fails: {simulated.reason}",
+                (verdict,),
+                "nothing was sent; plan again from a new snapshot",
+            )
         tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
         floor_wei = step.limits.native_floor_wei
-        turned_wei = (0 if draft.payout is None else -draft.value_wei) if plan is None else balance_deltas(plan.legs).get(NATIVE, 0)
+        turned_wei = (
+            (0 if draft.payout is None else -draft.value_wei)
+            if plan is None
+            else balance_deltas(plan.legs).get(NATIVE, 0)
+        )
         native_left_wei = step.snapshot.native_wei + turned_wei - most_wei
         refills = draft.kind is IntentKind.UNWRAP
         if planned and not refills and floor_wei is not None and native_left_wei < floor_wei:
@@ -310,7 +406,11 @@ class RouterComposer:
                 (verdict,),
                 "send native coin to the wallet",
             )
-        left_wei = most_wei if step.limits.gas_per_day_wei is None else max(0, step.limits.gas_per_day_wei - step.history.gas_24h_wei)
+        left_wei = (
+            most_wei
+            if step.limits.gas_per_day_wei is None
+            else max(0, step.limits.gas_per_day_wei - step.history.gas_24h_wei)
+        )
         grant = Grant(
             draft.kind,
             now_s=head.timestamp_s,
@@ -330,13 +430,18 @@ class RouterComposer:
     def _head(self, step: StepInput) -> Head:
         """Return the sender's head.
 
-        Raises Refused if its time is ahead of the agreed header and the agent's clock: deadlines are made from it, and a swap with
-        a long validity is a free option for an endpoint that withholds it (T2, T7).
+        Raises Refused if its time is ahead of the agreed header and the agent's clock: deadlines
+        are made from it, and a swap with a long validity is a free option for an endpoint that
+        withholds it (T2, T7).
         """
         head, confirmed, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
-        latest_s = max(now_s, confirmed.head.timestamp_s + max(0, now_s - confirmed.now_s)) + AHEAD_S
+        latest_s = (
+            max(now_s, confirmed.head.timestamp_s + max(0, now_s - confirmed.now_s)) + AHEAD_S
+        )
         if head.timestamp_s > latest_s:
-            verdict = Verdict("head_time", f"chain time {head.timestamp_s}", f"at most {latest_s}", False)
+            verdict = Verdict(
+                "head_time", f"chain time {head.timestamp_s}", f"at most {latest_s}", False
+            )
             raise Refused(
                 f"the endpoint's head is {head.timestamp_s - latest_s + AHEAD_S} s in the future",
                 (verdict,),
@@ -348,23 +453,35 @@ class RouterComposer:
 def _expected_gas(draft: _TxDraft) -> int:
     """Gas units that the plan counts with, and its guards have judged; 0 if nothing was planned.
 
-    A node's estimate is that of this very second: a pair that was traded in it pays for its price sums only from the next one on,
-    twenty thousand units for each of them the first time.
+    A node's estimate is that of this very second: a pair that was traded in it pays for its price
+    sums only from the next one on, twenty thousand units for each of them the first time.
     """
     if draft.plan is not None:
         return draft.plan.gas_units
-    return draft.action.gas_units if draft.kind is IntentKind.LIQUIDITY and draft.action is not None else 0
+    return (
+        draft.action.gas_units
+        if draft.kind is IntentKind.LIQUIDITY and draft.action is not None
+        else 0
+    )
 
 
 def _refill(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
     """Unwrapping by the wallet itself: WETH9 needs neither router nor approval for it."""
     token = step.portfolio.token(step.portfolio.wrapped_native)
     note = f"unwrap {decimal_text(raw, token.decimals)} {token.label} for gas"
-    return _TxDraft(token.address, "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex(), IntentKind.UNWRAP, note, plan)
+    return _TxDraft(
+        token.address,
+        "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex(),
+        IntentKind.UNWRAP,
+        note,
+        plan,
+    )
 
 
 def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
-    """Return the least output of each leg by reference price and limits alone, independent of the plan (design section 6, T1, T4)."""
+    """Return the least output of each leg by reference price and limits alone, independent of the
+    plan (design section 6, T1, T4).
+    """
     prices = known_prices(step)
 
     def floor(leg: Leg) -> int:

@@ -1,4 +1,6 @@
-"""Usable pools of a portfolio: found through the configured factories in two requests, or named and checked."""
+"""Usable pools of a portfolio: found through the configured factories in two requests, or named and
+checked.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ from agent.errors import ConfigError
 from agent.signing.calldata import address_from_word
 from agent.units import Token
 
-# --- Uniswap V2 pairs: found through the factory, or named by the owner and then checked against it.
+# --- Uniswap V2 pairs: found through the factory, or named by the owner and then checked against
+# it.
 
 
 FEE_PIPS = 3000
@@ -47,25 +50,43 @@ class UniswapV2:
     pools: tuple[str, ...] | None = None
 
     def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
-        """Return the first questions: the factory for every pair, or each named pool for its tokens."""
+        """Return the first questions: the factory for every pair, or each named pool for its
+        tokens.
+        """
         if self.pools is None:
             return [self._get_pair(token0, token1) for token0, token1 in pairs]
         return [CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1)]
 
-    def found(self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]) -> list[PoolRef]:
-        """Return candidates from the answers to find_items. Raises ConfigError if the factory or a named pool is another contract."""
+    def found(
+        self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]
+    ) -> list[PoolRef]:
+        """Return candidates from the answers to find_items. Raises ConfigError if the factory or a
+        named pool is another contract.
+        """
         if self.pools is None:
             addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
-            return [self._ref(pool, *pair) for pair, pool in zip(pairs, addresses, strict=True) if pool is not None]
-        return [self._ref(pool, *pool_tokens(self.name, pool, answers[2 * i : 2 * i + 2])) for i, pool in enumerate(self.pools)]
+            return [
+                self._ref(pool, *pair)
+                for pair, pool in zip(pairs, addresses, strict=True)
+                if pool is not None
+            ]
+        return [
+            self._ref(pool, *pool_tokens(self.name, pool, answers[2 * i : 2 * i + 2]))
+            for i, pool in enumerate(self.pools)
+        ]
 
     def check_items(self, pool: PoolRef) -> list[CallItem]:
         """Return the questions about a candidate: is it of the factory, and has it a price."""
-        return [self._get_pair(pool.token0, pool.token1), CallItem(pool.address, GET_RESERVES, longest=96)]
+        return [
+            self._get_pair(pool.token0, pool.token1),
+            CallItem(pool.address, GET_RESERVES, longest=96),
+        ]
 
     def has_price(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> bool:
         """True if the pair has reserves. Raises ConfigError if the factory did not make it."""
-        require_made_by(self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0]))
+        require_made_by(
+            self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0])
+        )
         reserves = answer_words(answers[1], 2)
         return not isinstance(reserves, CallStatus) and reserves[0] > 0 and reserves[1] > 0
 
@@ -77,10 +98,14 @@ class UniswapV2:
 
 
 def pool_address(venue: str, factory: str, answer: LensAnswer) -> str | None:
-    """Return the pool in a factory's answer, None for the zero address. Raises ConfigError if the contract is not a factory."""
+    """Return the pool in a factory's answer, None for the zero address. Raises ConfigError if the
+    contract is not a factory.
+    """
     read = answer_uint(answer, 160)
     if isinstance(read, CallStatus):
-        raise ConfigError(f"venues.{venue}.factory {factory}: {read.why}", "check the address and the chain id")
+        raise ConfigError(
+            f"venues.{venue}.factory {factory}: {read.why}", "check the address and the chain id"
+        )
     return address_from_word(read) if read else None
 
 
@@ -92,17 +117,25 @@ def pool_tokens(venue: str, pool: str, answers: Sequence[LensAnswer]) -> tuple[s
 def _pool_token(venue: str, pool: str, answer: LensAnswer) -> str:
     read = answer_uint(answer, 160)
     if isinstance(read, CallStatus):
-        raise ConfigError(f"venues.{venue}.pools: {pool}: {read.why}", "check the address and the chain id")
+        raise ConfigError(
+            f"venues.{venue}.pools: {pool}: {read.why}", "check the address and the chain id"
+        )
     return address_from_word(read)
 
 
 def require_made_by(venue: str, factory: str, pool: PoolRef, known: str | None) -> None:
-    """Raise ConfigError unless the factory's pool for these tokens is this one: anyone can deploy a similar contract."""
+    """Raise ConfigError unless the factory's pool for these tokens is this one: anyone can deploy a
+    similar contract.
+    """
     if known != pool.address:
-        raise ConfigError(f"venues.{venue}.pools: {pool.address} was not made by the factory {factory}", "remove it; it may be a trap")
+        raise ConfigError(
+            f"venues.{venue}.pools: {pool.address} was not made by the factory {factory}",
+            "remove it; it may be a trap",
+        )
 
 
-# --- Uniswap V3 pools: found through the factory over all fee tiers, or named by the owner and then checked against it.
+# --- Uniswap V3 pools: found through the factory over all fee tiers, or named by the owner and then
+# checked against it.
 
 
 _MOST_SPACING = 16_384
@@ -111,7 +144,9 @@ _MOST_SPACING = 16_384
 
 @dataclass(frozen=True, slots=True)
 class UniswapV3:
-    """One deployment of the V3 contracts; `pools` is the owner's explicit list, None to search over `fee_tiers` (pips)."""
+    """One deployment of the V3 contracts; `pools` is the owner's explicit list, None to search over
+    `fee_tiers` (pips).
+    """
 
     name: str
     factory: str
@@ -119,42 +154,69 @@ class UniswapV3:
     pools: tuple[str, ...] | None = None
 
     def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
-        """Return the first questions: the factory for every pair and tier, or each named pool for its tokens and fee."""
+        """Return the first questions: the factory for every pair and tier, or each named pool for
+        its tokens and fee.
+        """
         if self.pools is None:
             return [self._get_pool(*pair, fee) for pair in pairs for fee in self.fee_tiers]
-        return [CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1, FEE)]
+        return [
+            CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1, FEE)
+        ]
 
-    def found(self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]) -> list[PoolRef]:
-        """Return candidates from the answers to find_items. Raises ConfigError if the factory or a named pool is another contract."""
+    def found(
+        self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]
+    ) -> list[PoolRef]:
+        """Return candidates from the answers to find_items. Raises ConfigError if the factory or a
+        named pool is another contract.
+        """
         if self.pools is None:
             asked = [(pair, fee) for pair in pairs for fee in self.fee_tiers]
             addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
-            return [self._ref(pool, *pair, fee) for (pair, fee), pool in zip(asked, addresses, strict=True) if pool is not None]
+            return [
+                self._ref(pool, *pair, fee)
+                for (pair, fee), pool in zip(asked, addresses, strict=True)
+                if pool is not None
+            ]
         return [self._named(pool, answers[3 * i : 3 * i + 3]) for i, pool in enumerate(self.pools)]
 
     def check_items(self, pool: PoolRef) -> list[CallItem]:
-        """Return the questions about a candidate: is it of the factory, its tier's tick spacing, and has it a price."""
+        """Return the questions about a candidate: is it of the factory, its tier's tick spacing,
+        and has it a price.
+        """
         return [
             self._get_pool(pool.token0, pool.token1, pool.fee_pips),
-            CallItem(self.factory, FEE_AMOUNT_TICK_SPACING + uint_word(pool.fee_pips), likely_gas=5_000),
+            CallItem(
+                self.factory, FEE_AMOUNT_TICK_SPACING + uint_word(pool.fee_pips), likely_gas=5_000
+            ),
             CallItem(pool.address, SLOT0, longest=224),
         ]
 
     def has_price(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> bool:
         """True if the pool is initialised. Raises ConfigError if the factory did not make it."""
-        require_made_by(self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0]))
+        require_made_by(
+            self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0])
+        )
         price = answer_words(answers[2], 1)
         return not isinstance(price, CallStatus) and price[0] > 0
 
     def spacing(self, answers: Sequence[LensAnswer]) -> int:
-        """Tick spacing from the answers to check_items. Raises ConfigError if the factory has no such tier."""
+        """Tick spacing from the answers to check_items. Raises ConfigError if the factory has no
+        such tier.
+        """
         read = answer_uint(answers[1], 24)
         if isinstance(read, CallStatus) or not 0 < read < _MOST_SPACING:
-            raise ConfigError(f"venues.{self.name}.factory {self.factory}: no tick spacing for a fee tier", "check the address")
+            raise ConfigError(
+                f"venues.{self.name}.factory {self.factory}: no tick spacing for a fee tier",
+                "check the address",
+            )
         return read
 
     def _get_pool(self, token0: str, token1: str, fee_pips: int) -> CallItem:
-        return CallItem(self.factory, address_call(GET_POOL, token0, token1) + uint_word(fee_pips), likely_gas=8_000)
+        return CallItem(
+            self.factory,
+            address_call(GET_POOL, token0, token1) + uint_word(fee_pips),
+            likely_gas=8_000,
+        )
 
     def _ref(self, pool: str, token0: str, token1: str, fee_pips: int) -> PoolRef:
         return PoolRef(pool, self.name, PoolKind.V3, token0, token1, fee_pips)
@@ -163,7 +225,9 @@ class UniswapV3:
         token0, token1 = pool_tokens(self.name, pool, answers[:2])
         fee = answer_uint(answers[2], 24)
         if isinstance(fee, CallStatus):
-            raise ConfigError(f"venues.{self.name}.pools: {pool}: {fee.why} (fee)", "is it a V3 pool?")
+            raise ConfigError(
+                f"venues.{self.name}.pools: {pool}: {fee.why} (fee)", "is it a V3 pool?"
+            )
         return self._ref(pool, token0, token1, fee)
 
 
@@ -207,11 +271,14 @@ class VenueSettings(Protocol):
         ...
 
 
-def discover_pools(transport: Transport, venues: VenueSettings, tokens: Sequence[Token], hubs: Sequence[Token]) -> tuple[PoolRef, ...]:
-    """Every pool with a price that trades two of `tokens` and `hubs`, in the order of venues, pairs and fee tiers.
+def discover_pools(
+    transport: Transport, venues: VenueSettings, tokens: Sequence[Token], hubs: Sequence[Token]
+) -> tuple[PoolRef, ...]:
+    """Every pool with a price that trades two of `tokens` and `hubs`, in the order of venues, pairs
+    and fee tiers.
 
-    Two requests. Raises ConfigError if a named pool is foreign, forged or without price, when a factory is none, or
-    when a token has no pool at all; Retryable from the endpoint.
+    Two requests. Raises ConfigError if a named pool is foreign, forged or without price, when a
+    factory is none, or when a token has no pool at all; Retryable from the endpoint.
     """
     known = {token.address: token for token in (*tokens, *hubs)}
     pairs = [_sorted_pair(a, b) for a, b in combinations(known, 2)]
@@ -219,7 +286,9 @@ def discover_pools(transport: Transport, venues: VenueSettings, tokens: Sequence
     found = [venue.find_items(pairs) for venue in used]
     answers = iter(query_lens(transport, [item for items in found for item in items]))
     candidates = [
-        (venue, pool) for venue, items in zip(used, found, strict=True) for pool in venue.found(pairs, [next(answers) for _ in items])
+        (venue, pool)
+        for venue, items in zip(used, found, strict=True)
+        for pool in venue.found(pairs, [next(answers) for _ in items])
     ]
     for venue, pool in candidates:
         _require_known(venue, pool, known)
@@ -231,28 +300,45 @@ def discover_pools(transport: Transport, venues: VenueSettings, tokens: Sequence
 def configured(venues: VenueSettings) -> Iterator[AmmVenue]:
     """The venues that are used, by the names the config gives them."""
     if (v2 := venues.uniswap_v2) is not None:
-        yield UniswapV2("uniswap_v2", v2.factory, None if v2.pools is None else tuple(dict.fromkeys(v2.pools)))
+        yield UniswapV2(
+            "uniswap_v2", v2.factory, None if v2.pools is None else tuple(dict.fromkeys(v2.pools))
+        )
     if (v3 := venues.uniswap_v3) is not None:
-        yield UniswapV3("uniswap_v3", v3.factory, tuple(v3.fee_tiers), None if v3.pools is None else tuple(dict.fromkeys(v3.pools)))
+        yield UniswapV3(
+            "uniswap_v3",
+            v3.factory,
+            tuple(v3.fee_tiers),
+            None if v3.pools is None else tuple(dict.fromkeys(v3.pools)),
+        )
 
 
-def _with_price(transport: Transport, candidates: Sequence[tuple[AmmVenue, PoolRef]]) -> Iterator[PoolRef]:
+def _with_price(
+    transport: Transport, candidates: Sequence[tuple[AmmVenue, PoolRef]]
+) -> Iterator[PoolRef]:
     """Check every candidate and yield those with a price: anyone can make an empty pool."""
     checks: list[list[CallItem]] = [venue.check_items(pool) for venue, pool in candidates]
     answers = iter(query_lens(transport, [item for items in checks for item in items]))
     for (venue, pool), items in zip(candidates, checks, strict=True):
         about: list[LensAnswer] = [next(answers) for _ in items]
         if venue.has_price(pool, about):
-            yield replace(pool, tick_spacing=venue.spacing(about)) if isinstance(venue, UniswapV3) else pool
+            yield (
+                replace(pool, tick_spacing=venue.spacing(about))
+                if isinstance(venue, UniswapV3)
+                else pool
+            )
         elif venue.pools is not None:
-            raise ConfigError(f"venues.{venue.name}.pools: {pool.address} has no price yet", "remove it, or wait until it holds liquidity")
+            raise ConfigError(
+                f"venues.{venue.name}.pools: {pool.address} has no price yet",
+                "remove it, or wait until it holds liquidity",
+            )
 
 
 def _require_known(venue: AmmVenue, pool: PoolRef, known: dict[str, Token]) -> None:
     foreign = [address for address in (pool.token0, pool.token1) if address not in known]
     if foreign:
         raise ConfigError(
-            f"venues.{venue.name}.pools: {pool.address} trades {' and '.join(foreign)}, neither asset nor hub",
+            f"venues.{venue.name}.pools: {pool.address} trades {' and '.join(foreign)}, neither"
+            " asset nor hub",
             "remove the pool, or add the token to portfolio.hubs",
         )
 
@@ -262,7 +348,8 @@ def _require_pools(pools: Sequence[PoolRef], tokens: Sequence[Token]) -> None:
     lonely = [token.label for token in tokens if token.address not in traded]
     if lonely:
         raise ConfigError(
-            f"no pool of the configured venues trades {', '.join(lonely)}", "add a venue, a fee tier or a hub token, or drop the asset"
+            f"no pool of the configured venues trades {', '.join(lonely)}",
+            "add a venue, a fee tier or a hub token, or drop the asset",
         )
 
 

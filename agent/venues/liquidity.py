@@ -5,17 +5,28 @@ from __future__ import annotations
 from agent.chain.lens import abi_encode
 from agent.errors import Refused
 from agent.model import Collect, LpAction, Provide, Withdraw
-from agent.signing.liquidity import ADD, COLLECT, DECREASE, INCREASE, MANAGER_MULTICALL, MINT, REMOVE, UINT128_MAX
+from agent.signing.liquidity import (
+    ADD,
+    COLLECT,
+    DECREASE,
+    INCREASE,
+    MANAGER_MULTICALL,
+    MINT,
+    REMOVE,
+    UINT128_MAX,
+)
 
 V2_VENUE = "uniswap_v2"
 V3_VENUE = "uniswap_v3"
 
 
 def encode(action: LpAction, wallet: str, deadline_s: int) -> str:
-    """0x-hex calldata of `action`; `wallet` receives what comes out and what is minted, `deadline_s` is a Unix time of the chain.
+    """0x-hex calldata of `action`; `wallet` receives what comes out and what is minted,
+    `deadline_s` is a Unix time of the chain.
 
-    V3 takes out and collects in one call; the manager's multicall has no deadline, decreaseLiquidity has. Raises Refused if
-    the action cannot run: a venue that is not known, nothing to do, no minimum at all.
+    V3 takes out and collects in one call; the manager's multicall has no deadline,
+    decreaseLiquidity has. Raises Refused if the action cannot run: a venue that is not known,
+    nothing to do, no minimum at all.
     """
     if deadline_s <= 0:
         raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
@@ -23,39 +34,87 @@ def encode(action: LpAction, wallet: str, deadline_s: int) -> str:
         case Withdraw(venue="uniswap_v3", token_id=int() as token_id):
             _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
             decrease = DECREASE + abi_encode(
-                ["(uint256,uint128,uint256,uint256,uint256)"], [(token_id, action.liquidity, *action.min_raw, deadline_s)]
+                ["(uint256,uint128,uint256,uint256,uint256)"],
+                [(token_id, action.liquidity, *action.min_raw, deadline_s)],
             )
-            return _hex(MANAGER_MULTICALL + abi_encode(["bytes[]"], [[decrease, _collect(token_id, wallet)]]))
+            return _hex(
+                MANAGER_MULTICALL
+                + abi_encode(["bytes[]"], [[decrease, _collect(token_id, wallet)]])
+            )
         case Withdraw(venue="uniswap_v2"):
             _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
             types = ["address", "address", "uint256", "uint256", "uint256", "address", "uint256"]
-            return _hex(REMOVE + abi_encode(types, [action.token0, action.token1, action.liquidity, *action.min_raw, wallet, deadline_s]))
+            return _hex(
+                REMOVE
+                + abi_encode(
+                    types,
+                    [
+                        action.token0,
+                        action.token1,
+                        action.liquidity,
+                        *action.min_raw,
+                        wallet,
+                        deadline_s,
+                    ],
+                )
+            )
         case Collect(venue="uniswap_v3"):
             return _hex(_collect(action.token_id, wallet))
         case Provide():
             _require(max(action.desired_raw) > 0 and max(action.min_raw) > 0, action)
             return _hex(_provide(action, wallet, deadline_s))
         case _:
-            raise Refused(f"{action.name}: venue {action.venue!r} is not known", remedy=f"use {V2_VENUE} or {V3_VENUE}")
+            raise Refused(
+                f"{action.name}: venue {action.venue!r} is not known",
+                remedy=f"use {V2_VENUE} or {V3_VENUE}",
+            )
 
 
 def _provide(action: Provide, wallet: str, deadline_s: int) -> bytes:
     amounts = (*action.desired_raw, *action.min_raw)
     if action.venue == V2_VENUE:
-        types = ["address", "address", "uint256", "uint256", "uint256", "uint256", "address", "uint256"]
+        types = [
+            "address",
+            "address",
+            "uint256",
+            "uint256",
+            "uint256",
+            "uint256",
+            "address",
+            "uint256",
+        ]
         return ADD + abi_encode(types, [action.token0, action.token1, *amounts, wallet, deadline_s])
     if action.venue != V3_VENUE:
-        raise Refused(f"{action.name}: venue {action.venue!r} is not known", remedy=f"use {V2_VENUE} or {V3_VENUE}")
+        raise Refused(
+            f"{action.name}: venue {action.venue!r} is not known",
+            remedy=f"use {V2_VENUE} or {V3_VENUE}",
+        )
     if action.token_id is not None:
-        return INCREASE + abi_encode(["(uint256,uint256,uint256,uint256,uint256,uint256)"], [(action.token_id, *amounts, deadline_s)])
+        return INCREASE + abi_encode(
+            ["(uint256,uint256,uint256,uint256,uint256,uint256)"],
+            [(action.token_id, *amounts, deadline_s)],
+        )
     if action.ticks is None:
         raise Refused(f"{action.name}: a new position needs its ticks")
-    fields = (action.token0, action.token1, action.fee_pips, *action.ticks, *amounts, wallet, deadline_s)
-    return MINT + abi_encode(["(address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256)"], [fields])
+    fields = (
+        action.token0,
+        action.token1,
+        action.fee_pips,
+        *action.ticks,
+        *amounts,
+        wallet,
+        deadline_s,
+    )
+    return MINT + abi_encode(
+        ["(address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256)"],
+        [fields],
+    )
 
 
 def _collect(token_id: int, wallet: str) -> bytes:
-    return COLLECT + abi_encode(["(uint256,address,uint128,uint128)"], [(token_id, wallet, UINT128_MAX, UINT128_MAX)])
+    return COLLECT + abi_encode(
+        ["(uint256,address,uint128,uint128)"], [(token_id, wallet, UINT128_MAX, UINT128_MAX)]
+    )
 
 
 def _require(something: bool, action: LpAction) -> None:

@@ -1,4 +1,6 @@
-"""Calldata of one Rebalancer call per plan, with its conditions on the wallet's balances; and the check of a deployed Rebalancer."""
+"""Calldata of one Rebalancer call per plan, with its conditions on the wallet's balances; and the
+check of a deployed Rebalancer.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from agent.chain.rpc import Transport
 from agent.errors import ConfigError, Refused
 from agent.model import Leg, LegFunding, Plan
 from agent.planning.gas import NATIVE_VENUE, balance_deltas
-from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, Venue, decode
+from agent.signing.calldata import (
+    REBALANCE,
+    FundsLocation,
+    RebalanceCall,
+    UndecodableCalldata,
+    Venue,
+    decode,
+)
 from agent.units import NATIVE, floor_int
 
 __all__ = [
@@ -39,8 +48,9 @@ _MOST_TOKENS = 255
 class RebalancerTerms:
     """Conditions of the whole transaction.
 
-    `prices` are in numeraire base units per token base unit, for every token that the wallet gives or gets; `floor_raw` is the
-    least change of the wallet's value, numeraire base units, usually negative.
+    `prices` are in numeraire base units per token base unit, for every token that the wallet gives
+    or gets; `floor_raw` is the least change of the wallet's value, numeraire base units, usually
+    negative.
     """
 
     prices: Mapping[str, Fraction]
@@ -48,10 +58,12 @@ class RebalancerTerms:
 
 
 def encode(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
-    """Return 0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; its sender pays and receives.
+    """Return 0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; its sender
+    pays and receives.
 
-    `deadline_s` is a Unix time of the chain. Raises Refused if the plan cannot run in the Rebalancer: no legs, a venue it does not
-    know, an amount of zero or beyond 128 bits, a token without price, a token left behind.
+    `deadline_s` is a Unix time of the chain. Raises Refused if the plan cannot run in the
+    Rebalancer: no legs, a venue it does not know, an amount of zero or beyond 128 bits, a token
+    without price, a token left behind.
     """
     if not plan.legs:
         raise Refused("the plan has no legs; there is nothing to encode")
@@ -59,76 +71,130 @@ def encode(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
         raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
     places = _places(plan.legs)
     changes = min_balance_changes(plan.legs)
-    tokens = list(dict.fromkeys([*changes, *(token for leg in plan.legs for token in (leg.token_in, leg.token_out))]))
+    tokens = list(
+        dict.fromkeys(
+            [*changes, *(token for leg in plan.legs for token in (leg.token_in, leg.token_out))]
+        )
+    )
     if len(tokens) > _MOST_TOKENS:
-        raise Refused(f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MOST_TOKENS}")
-    header = deadline_s.to_bytes(5, "big") + bytes([len(changes), len(tokens)]) + _signed(terms.floor_raw, "the value floor")
-    conditions = [price_x128(terms.prices, token).to_bytes(24, "big") + _signed(raw, token) for token, raw in changes.items()]
+        raise Refused(
+            f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MOST_TOKENS}"
+        )
+    header = (
+        deadline_s.to_bytes(5, "big")
+        + bytes([len(changes), len(tokens)])
+        + _signed(terms.floor_raw, "the value floor")
+    )
+    conditions = [
+        price_x128(terms.prices, token).to_bytes(24, "big") + _signed(raw, token)
+        for token, raw in changes.items()
+    ]
     legs = [_leg(leg, *place, tokens) for leg, place in zip(plan.legs, places, strict=True)]
     program = b"".join([header, *map(_address, tokens), *conditions, *legs])
     return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
 
 
 def native_wei(plan: Plan) -> int:
-    """Return the native coin sent with the transaction: the amount that the plan's legs wrap, wei."""
+    """Return the native coin sent with the transaction: the amount that the plan's legs wrap,
+    wei.
+    """
     return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
 
 
 def min_balance_changes(legs: Sequence[Leg]) -> dict[str, int]:
-    """Least change of the wallet's balance by token, base units: the legs' minimums less what they take from it."""
+    """Least change of the wallet's balance by token, base units: the legs' minimums less what they
+    take from it.
+    """
     return balance_deltas([replace(leg, amount_out_raw=leg.min_out_raw) for leg in legs])
 
 
 def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
-    """A price as the Rebalancer takes it: times 2^128, rounded down. Raises Refused if there is none, or it does not fit."""
+    """A price as the Rebalancer takes it: times 2^128, rounded down. Raises Refused if there is
+    none, or it does not fit.
+    """
     price = prices.get(token, Fraction(0))
     scaled = floor_int(price * 2**128)
     if not 0 < scaled < 1 << 192:
-        raise Refused(f"the Rebalancer needs a price of {token}, got {price}", remedy="give the token a price feed")
+        raise Refused(
+            f"the Rebalancer needs a price of {token}, got {price}",
+            remedy="give the token a price feed",
+        )
     return scaled
 
 
-def _leg(leg: Leg, source: FundsLocation, sink: FundsLocation, after: str | None, tokens: Sequence[str]) -> bytes:
+def _leg(
+    leg: Leg, source: FundsLocation, sink: FundsLocation, after: str | None, tokens: Sequence[str]
+) -> bytes:
     if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
         raise Refused(
-            f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out {leg.min_out_raw} must be above zero",
+            f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
+            f" {leg.min_out_raw} must be above zero",
             remedy="raise limits.min_trade to skip dust",
         )
     venue = _VENUES[leg.venue]
     amount_raw = leg.amount_in_raw if source is FundsLocation.WALLET else 0
     if max(amount_raw, leg.min_out_raw) >> 128:
-        raise Refused(f"leg through pool {leg.pool}: an amount does not fit 128 bits", remedy="trade in smaller parts")
+        raise Refused(
+            f"leg through pool {leg.pool}: an amount does not fit 128 bits",
+            remedy="trade in smaller parts",
+        )
     kind = venue.value | source.value << 2 | sink.value << 4
-    numbers = [tokens.index(leg.token_in), tokens.index(leg.token_out), 0 if after is None else tokens.index(after)]
+    numbers = [
+        tokens.index(leg.token_in),
+        tokens.index(leg.token_out),
+        0 if after is None else tokens.index(after),
+    ]
     fee = 0 if venue is Venue.NATIVE else leg.fee_pips
-    return bytes([kind, *numbers]) + fee.to_bytes(3, "big") + amount_raw.to_bytes(16, "big") + leg.min_out_raw.to_bytes(16, "big")
+    return (
+        bytes([kind, *numbers])
+        + fee.to_bytes(3, "big")
+        + amount_raw.to_bytes(16, "big")
+        + leg.min_out_raw.to_bytes(16, "big")
+    )
 
 
 def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str | None]]:
     """Return source and sink of each leg, and the other token of the pair that it pays to.
 
-    An output for a later V2 leg goes straight into that leg's pair. If another leg uses the pair in between, the pair would absorb
-    it, so that it goes through the contract instead.
+    An output for a later V2 leg goes straight into that leg's pair. If another leg uses the pair in
+    between, the pair would absorb it, so that it goes through the contract instead.
     """
     spenders: dict[int, int] = {}
     waiting: dict[str, list[int]] = {}
     for number, leg in enumerate(legs):
         if leg.venue not in _VENUES:
             raise Refused(
-                f"leg through pool {leg.pool}: the Rebalancer does not reach venue {leg.venue!r}", remedy=f"use {V2_VENUE} or {V3_VENUE}"
+                f"leg through pool {leg.pool}: the Rebalancer does not reach venue {leg.venue!r}",
+                remedy=f"use {V2_VENUE} or {V3_VENUE}",
             )
         if leg.source is LegFunding.ROUTER:
             if leg.token_in not in waiting:
-                raise Refused(f"leg {number + 1} spends {leg.token_in} from the router, where no leg before it left any")
+                raise Refused(
+                    f"leg {number + 1} spends {leg.token_in} from the router, where no leg before"
+                    " it left any"
+                )
             spenders |= dict.fromkeys(waiting.pop(leg.token_in), number)
         if leg.sink is LegFunding.ROUTER:
             waiting.setdefault(leg.token_out, []).append(number)
     if waiting:
-        raise Refused(f"the plan leaves {', '.join(sorted(waiting))} in the router, where anyone could take it")
-    direct = {spender for spender in spenders.values() if _direct(legs, spender, [f for f, s in spenders.items() if s == spender])}
+        raise Refused(
+            f"the plan leaves {', '.join(sorted(waiting))} in the router, where anyone could"
+            " take it"
+        )
+    direct = {
+        spender
+        for spender in spenders.values()
+        if _direct(legs, spender, [f for f, s in spenders.items() if s == spender])
+    }
     places: list[tuple[FundsLocation, FundsLocation, str | None]] = []
     for number, leg in enumerate(legs):
-        source = FundsLocation.WALLET if leg.source is LegFunding.WALLET else FundsLocation.PAIR if number in direct else FundsLocation.HERE
+        source = (
+            FundsLocation.WALLET
+            if leg.source is LegFunding.WALLET
+            else FundsLocation.PAIR
+            if number in direct
+            else FundsLocation.HERE
+        )
         if leg.sink is LegFunding.WALLET:
             places.append((source, FundsLocation.WALLET, None))
         elif spenders[number] in direct:
@@ -140,21 +206,26 @@ def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str
 
 def _direct(legs: Sequence[Leg], spender: int, feeders: Sequence[int]) -> bool:
     pair = legs[spender].pool
-    return legs[spender].venue == V2_VENUE and all(leg.pool != pair for leg in legs[min(feeders) : spender])
+    return legs[spender].venue == V2_VENUE and all(
+        leg.pool != pair for leg in legs[min(feeders) : spender]
+    )
 
 
 def _signed(raw: int, what: str) -> bytes:
     try:
         return raw.to_bytes(16, "big", signed=True)
     except OverflowError:
-        raise Refused(f"{what}: {raw} does not fit 127 bits", remedy="trade in smaller parts") from None
+        raise Refused(
+            f"{what}: {raw} does not fit 127 bits", remedy="trade in smaller parts"
+        ) from None
 
 
 def _address(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-# --- The Rebalancer: deployment bytecode, and the check that a contract is ours, made for the factories of the config.
+# --- The Rebalancer: deployment bytecode, and the check that a contract is ours, made for the
+# factories of the config.
 
 
 V2_INIT_CODE_HASH = "0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f"
@@ -164,17 +235,25 @@ V3_INIT_CODE_HASH = "0xe34f199b19b2b4f47f68442619d555527d244f78a3297ea89325f843f
 
 
 def creation_code(wrapped_native: str, factories: Mapping[str, str]) -> str:
-    """0x-hex data of the transaction without recipient that deploys a Rebalancer for these factories, by name of the venue.
+    """0x-hex data of the transaction without recipient that deploys a Rebalancer for these
+    factories, by name of the venue.
 
     A venue that is not used is the zero address: it made no pool.
     """
     v2, v3 = factories.get(V2_VENUE, NATIVE), factories.get(V3_VENUE, NATIVE)
     words = [wrapped_native, v2, _bytes(V2_INIT_CODE_HASH), v3, _bytes(V3_INIT_CODE_HASH)]
-    return own_artifact("Rebalancer").bytecode + abi_encode(["address", "address", "bytes32", "address", "bytes32"], words).hex()
+    return (
+        own_artifact("Rebalancer").bytecode
+        + abi_encode(["address", "address", "bytes32", "address", "bytes32"], words).hex()
+    )
 
 
-def require_own_rebalancer(transport: Transport, address: str, wrapped_native: str, factories: Mapping[str, str]) -> None:
-    """Raise ConfigError unless the code at `address` equals, byte for byte, a deployment by `creation_code`."""
+def require_own_rebalancer(
+    transport: Transport, address: str, wrapped_native: str, factories: Mapping[str, str]
+) -> None:
+    """Raise ConfigError unless the code at `address` equals, byte for byte, a deployment by
+    `creation_code`.
+    """
     answers = transport.batch(
         [
             ("eth_call", [{"data": creation_code(wrapped_native, factories)}, "latest"]),
@@ -184,7 +263,8 @@ def require_own_rebalancer(transport: Transport, address: str, wrapped_native: s
     expected, found = (answer.lower() if isinstance(answer, str) else "" for answer in answers)
     if len(expected) <= 2 or expected != found:
         raise ConfigError(
-            f"execution.rebalancer: the code at {address} is not this version's Rebalancer for the factories of the config",
+            f"execution.rebalancer: the code at {address} is not this version's Rebalancer for the"
+            " factories of the config",
             "deploy it with the data that scripts/rebalancer_code.py prints, or use swap_router_02",
         )
 

@@ -1,4 +1,6 @@
-"""Calldata of one SwapRouter02 multicall per plan, V2 and V3 legs in one transaction, all or nothing."""
+"""Calldata of one SwapRouter02 multicall per plan, V2 and V3 legs in one transaction, all or
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,22 @@ from agent.signing.calldata import (
 )
 from agent.units import NATIVE
 
-__all__ = ["ROUTER_ITSELF", "V2_VENUE", "V3_VENUE", "Call", "UndecodableCalldata", "decode", "encode", "native_wei"]
+__all__ = [
+    "ROUTER_ITSELF",
+    "V2_VENUE",
+    "V3_VENUE",
+    "Call",
+    "UndecodableCalldata",
+    "decode",
+    "encode",
+    "native_wei",
+]
 
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
 """Constants.ADDRESS_THIS of SwapRouter02: the router keeps what comes out, for a later leg."""
 CONTRACT_BALANCE = 0
-"""Constants.CONTRACT_BALANCE of SwapRouter02: the leg spends the router's whole balance of its token."""
+"""Constants.CONTRACT_BALANCE of SwapRouter02: the leg spends the router's whole balance of its
+token."""
 V2_VENUE = "uniswap_v2"
 V3_VENUE = "uniswap_v3"
 
@@ -35,8 +47,9 @@ V3_VENUE = "uniswap_v3"
 def encode(plan: Plan, wallet: str, deadline_s: int) -> str:
     """Return 0x-hex calldata of `multicall(uint256,bytes[])` with every leg of `plan` in order.
 
-    `wallet` receives the router's outputs; `deadline_s` is a Unix time of the chain. Raises Refused if the plan cannot run in this
-    router: no legs, a venue it does not know, an amount of zero, a token left behind in the router.
+    `wallet` receives the router's outputs; `deadline_s` is a Unix time of the chain. Raises Refused
+    if the plan cannot run in this router: no legs, a venue it does not know, an amount of zero, a
+    token left behind in the router.
     """
     if not plan.legs:
         raise Refused("the plan has no legs; there is nothing to encode")
@@ -50,23 +63,32 @@ def encode(plan: Plan, wallet: str, deadline_s: int) -> str:
         _require_amounts(leg)
         if leg.venue == NATIVE_VENUE:
             calls += _payments(leg, wallet)
-            paid_wei = leg.amount_in_raw if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER else 0
+            paid_wei = (
+                leg.amount_in_raw if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER else 0
+            )
         else:
-            amount_in = leg.amount_in_raw if leg.source is LegFunding.WALLET else paid_wei or CONTRACT_BALANCE
+            amount_in = (
+                leg.amount_in_raw
+                if leg.source is LegFunding.WALLET
+                else paid_wei or CONTRACT_BALANCE
+            )
             calls.append(_swap(leg, wallet, amount_in))
             paid_wei = 0
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
 
 
 def native_wei(plan: Plan) -> int:
-    """Return the native coin sent with the transaction: the amount that the plan's legs wrap, wei."""
+    """Return the native coin sent with the transaction: the amount that the plan's legs wrap,
+    wei.
+    """
     return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
 
 
 def _require_amounts(leg: Leg) -> None:
     if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
         raise Refused(
-            f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out {leg.min_out_raw} must be above zero",
+            f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
+            f" {leg.min_out_raw} must be above zero",
             remedy="raise limits.min_trade to skip dust",
         )
 
@@ -74,20 +96,40 @@ def _require_amounts(leg: Leg) -> None:
 def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
     recipient = wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
     if leg.venue == V3_VENUE:
-        params = (leg.token_in, leg.token_out, leg.fee_pips, recipient, amount_in, leg.min_out_raw, 0)
-        return EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [params])
+        params = (
+            leg.token_in,
+            leg.token_out,
+            leg.fee_pips,
+            recipient,
+            amount_in,
+            leg.min_out_raw,
+            0,
+        )
+        return EXACT_INPUT_SINGLE + abi_encode(
+            ["(address,address,uint24,address,uint256,uint256,uint160)"], [params]
+        )
     if leg.venue == V2_VENUE:
         path = [leg.token_in, leg.token_out]
-        return SWAP_EXACT_TOKENS + abi_encode(["uint256", "uint256", "address[]", "address"], [amount_in, leg.min_out_raw, path, recipient])
-    raise Refused(f"leg through pool {leg.pool}: SwapRouter02 does not reach venue {leg.venue!r}", remedy=f"use {V2_VENUE} or {V3_VENUE}")
+        return SWAP_EXACT_TOKENS + abi_encode(
+            ["uint256", "uint256", "address[]", "address"],
+            [amount_in, leg.min_out_raw, path, recipient],
+        )
+    raise Refused(
+        f"leg through pool {leg.pool}: SwapRouter02 does not reach venue {leg.venue!r}",
+        remedy=f"use {V2_VENUE} or {V3_VENUE}",
+    )
 
 
 def _payments(leg: Leg, wallet: str) -> list[bytes]:
-    """Calls of a leg that wraps or unwraps. What is wrapped for the next leg needs none: that leg's payment wraps it."""
+    """Calls of a leg that wraps or unwraps. What is wrapped for the next leg needs none: that leg's
+    payment wraps it.
+    """
     if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
         return []
     if leg.token_in == NATIVE:
-        swept = abi_encode(["address", "uint256", "address"], [leg.token_out, leg.min_out_raw, wallet])
+        swept = abi_encode(
+            ["address", "uint256", "address"], [leg.token_out, leg.min_out_raw, wallet]
+        )
         return [WRAP_ETH + abi_encode(["uint256"], [leg.amount_in_raw]), SWEEP_TOKEN + swept]
     pulled = PULL + abi_encode(["address", "uint256"], [leg.token_in, leg.amount_in_raw])
     unwrapped = UNWRAP_WETH9 + abi_encode(["uint256", "address"], [leg.min_out_raw, wallet])
@@ -95,30 +137,56 @@ def _payments(leg: Leg, wallet: str) -> list[bytes]:
 
 
 def _check_flow(legs: Sequence[Leg]) -> None:
-    """Require every output left in the router to be spent by a later leg: anyone can take a remainder."""
+    """Require every output left in the router to be spent by a later leg: anyone can take a
+    remainder.
+    """
     held: set[str] = set()
     for number, leg in enumerate(legs, 1):
         if leg.source is LegFunding.ROUTER:
             if leg.token_in not in held:
-                raise Refused(f"leg {number} spends {leg.token_in} from the router, where no leg before it left any")
+                raise Refused(
+                    f"leg {number} spends {leg.token_in} from the router, where no leg before it"
+                    " left any"
+                )
             held.discard(leg.token_in)
         elif leg.venue == NATIVE_VENUE and held & {leg.token_in, leg.token_out}:
             raise Refused(f"leg {number} would mix with the router's balance")
         if leg.sink is LegFunding.ROUTER:
             held.add(leg.token_out)
     if held:
-        raise Refused(f"the plan leaves {', '.join(sorted(held))} in the router, where anyone could take it")
+        raise Refused(
+            f"the plan leaves {', '.join(sorted(held))} in the router, where anyone could take it"
+        )
 
 
 def _check_native(legs: Sequence[Leg]) -> None:
-    """Require native coin for a swap to be wrapped directly before it, ahead of all other payments in wrapped coin.
+    """Require native coin for a swap to be wrapped directly before it, ahead of all other payments
+    in wrapped coin.
 
-    The router pays wrapped coin with the native coin that it has, whoever the payer is (PeripheryPayments.pay).
+    The router pays wrapped coin with the native coin that it has, whoever the payer is
+    (PeripheryPayments.pay).
     """
-    wraps = [number for number, leg in enumerate(legs) if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER]
+    wraps = [
+        number
+        for number, leg in enumerate(legs)
+        if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
+    ]
     for number in wraps:
         paid = legs[number + 1]
-        if paid.source is not LegFunding.ROUTER or paid.venue == NATIVE_VENUE or paid.amount_in_raw != legs[number].amount_in_raw:
-            raise Refused(f"leg {number + 1} wraps {legs[number].amount_in_raw} wei for no swap of just that")
-        if any(leg.token_in == paid.token_in for at, leg in enumerate(legs[:number]) if at - 1 not in wraps):
-            raise Refused(f"leg {number + 2} is paid in native coin after wrapped coin was spent; SwapRouter02 would confuse both")
+        if (
+            paid.source is not LegFunding.ROUTER
+            or paid.venue == NATIVE_VENUE
+            or paid.amount_in_raw != legs[number].amount_in_raw
+        ):
+            raise Refused(
+                f"leg {number + 1} wraps {legs[number].amount_in_raw} wei for no swap of just that"
+            )
+        if any(
+            leg.token_in == paid.token_in
+            for at, leg in enumerate(legs[:number])
+            if at - 1 not in wraps
+        ):
+            raise Refused(
+                f"leg {number + 2} is paid in native coin after wrapped coin was spent;"
+                " SwapRouter02 would confuse both"
+            )

@@ -1,1 +1,3 @@
-"""Target weights from data: returns, covariances, allocators; floats leave as basis points through one function (bounded.to_bps)."""
+"""Target weights from data: returns, covariances, allocators; floats leave as basis points through
+one function (bounded.to_bps).
+"""

@@ -1,8 +1,9 @@
-"""Allocators: minimum variance, risk parity, hierarchical risk parity, inverse volatility, market cap and equal weights.
+"""Allocators: minimum variance, risk parity, hierarchical risk parity, inverse volatility, market
+cap and equal weights.
 
-skfolio's solver ends with other last digits on other processors. A problem with a closed form from there on is solved to the end in
-fixed order (agent/floats.py), so that machines agree to the bit; any other result differs by less than the rounding of shares
-(allocators.GRID).
+skfolio's solver ends with other last digits on other processors. A problem with a closed form from
+there on is solved to the end in fixed order (agent/floats.py), so that machines agree to the bit;
+any other result differs by less than the rounding of shares (allocators.GRID).
 """
 
 from __future__ import annotations
@@ -36,20 +37,25 @@ _STEPS = 100
 _DONE = 1e-13
 """Newton decrement at which they end."""
 _DAMPED = 0.25
-"""Decrement above which a step is shortened (Nesterov and Nemirovskii: below it Newton's method converges by itself)."""
+"""Decrement above which a step is shortened (Nesterov and Nemirovskii: below it Newton's method
+converges by itself)."""
 
 
 def minimum_variance_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
     """The shares w of least wᵀΣw (Markowitz 1952), by convex optimisation."""
-    made = import_extra("skfolio.optimization").MeanRisk(prior_estimator=_prior(covariance), solver_params=_EXACT, **_bounds(low, high))
+    made = import_extra("skfolio.optimization").MeanRisk(
+        prior_estimator=_prior(covariance), solver_params=_EXACT, **_bounds(low, high)
+    )
     return _polished_minimum_variance(covariance, low, high, _solved(made, covariance))
 
 
 def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
-    """Return the shares w with w_i (Σw)_i equal for all (Maillard, Roncalli, Teiletche 2010), as far as the bounds allow.
+    """Return the shares w with w_i (Σw)_i equal for all (Maillard, Roncalli, Teiletche 2010), as
+    far as the bounds allow.
 
-    Solved for correlations alone and then divided by the deviations, which is equivalent and handles assets of very different
-    volatility; if a bound binds, as the paper's problem with bounds.
+    Solved for correlations alone and then divided by the deviations, which is equivalent and
+    handles assets of very different volatility; if a bound binds, as the paper's problem with
+    bounds.
     """
     deviations = np.sqrt(np.diag(covariance))
     alone = _equal_risk_newton(covariance / np.outer(deviations, deviations)) / deviations
@@ -60,10 +66,11 @@ def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats
 
 
 def _equal_risk_newton(covariance: Floats, parts: Floats | None = None) -> Floats:
-    """The x of least ½ xᵀCx − Σ ln xᵢ, where xᵢ (Cx)ᵢ = 1 for all; with `parts` of those x = parts·y, for any y.
+    """The x of least ½ xᵀCx − Σ ln xᵢ, where xᵢ (Cx)ᵢ = 1 for all; with `parts` of those x =
+    parts·y, for any y.
 
-    Damped Newton steps (Spinu, "An algorithm for computing risk parity weights", 2013): there is one minimum, which they reach from
-    anywhere.
+    Damped Newton steps (Spinu, "An algorithm for computing risk parity weights", 2013): there is
+    one minimum, which they reach from anywhere.
     """
     made = np.eye(len(covariance)) if parts is None else parts
     y = np.ones(made.shape[1])
@@ -73,7 +80,11 @@ def _equal_risk_newton(covariance: Floats, parts: Floats | None = None) -> Float
         x = matvec(made, y)
         slope = matvec(made.T, matvec(covariance, x) - 1 / x)
         bend = covariance + np.diag(1 / (x * x))
-        step = np.array(solve_positive_definite([matvec(made.T, matvec(bend, column)).tolist() for column in made.T], slope.tolist()))
+        step = np.array(
+            solve_positive_definite(
+                [matvec(made.T, matvec(bend, column)).tolist() for column in made.T], slope.tolist()
+            )
+        )
         decrement = math.sqrt(max(dot(slope, step), 0.0))
         y = y - (step / (1 + decrement) if decrement > _DAMPED else step)
         if decrement <= _DONE:
@@ -82,9 +93,11 @@ def _equal_risk_newton(covariance: Floats, parts: Floats | None = None) -> Float
 
 
 def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
-    """Return equal shares of the variance with the same shares at their bounds as in the solver's result `near`.
+    """Return equal shares of the variance with the same shares at their bounds as in the solver's
+    result `near`.
 
-    Shares at a bound stay there. The solver's result is returned if this one differs from it: then the active bounds are uncertain.
+    Shares at a bound stay there. The solver's result is returned if this one differs from it: then
+    the active bounds are uncertain.
     """
     least, most = near - low <= _CLOSE, high - near <= _CLOSE
     free = np.flatnonzero(~(least | most))
@@ -93,15 +106,21 @@ def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floa
         return near
     parts = np.repeat((held / (1 - fsum_array(held)))[:, None], len(free), axis=1)
     parts[free] = np.eye(len(free))
-    found = _equal_risk_newton(covariance / (fsum_array(np.diag(covariance)) / len(covariance)), parts)
+    found = _equal_risk_newton(
+        covariance / (fsum_array(np.diag(covariance)) / len(covariance)), parts
+    )
     shares = np.where(least, low, np.where(most, high, found / fsum_array(found)))
     return shares if (np.abs(shares - near) <= _NEAR).all() else near
 
 
-def _polished_minimum_variance(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
-    """Return the minimum variance mix with the solver's active bounds from `near`, solved exactly for the other shares.
+def _polished_minimum_variance(
+    covariance: Floats, low: Floats, high: Floats, near: Floats
+) -> Floats:
+    """Return the minimum variance mix with the solver's active bounds from `near`, solved exactly
+    for the other shares.
 
-    The solver's result is returned if the exact one violates a bound or is not a minimum: then the active bounds are uncertain.
+    The solver's result is returned if the exact one violates a bound or is not a minimum: then the
+    active bounds are uncertain.
     """
     least, most = near - low <= _CLOSE, high - near <= _CLOSE
     free, shares = ~(least | most), np.where(least, low, np.where(most, high, 0.0))
@@ -114,21 +133,28 @@ def _polished_minimum_variance(covariance: Floats, low: Floats, high: Floats, ne
     shares[free] = slope * along - back
     pull, slack = matvec(covariance, shares) - slope, _CLOSE * abs(slope)
     fits = (shares >= low).all() and (shares <= high).all()
-    return shares if fits and (pull[least & ~most] >= -slack).all() and (pull[most & ~least] <= slack).all() else near
+    return (
+        shares
+        if fits and (pull[least & ~most] >= -slack).all() and (pull[most & ~least] <= slack).all()
+        else near
+    )
 
 
 def hrp_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
-    """Hierarchical risk parity: "Building Diversified Portfolios that Outperform Out-of-Sample" (López de Prado 2016).
+    """Hierarchical risk parity: "Building Diversified Portfolios that Outperform Out-of-Sample"
+    (López de Prado 2016).
 
-    As there: single linkage on the Euclidean distances between the columns of √((1 - ρ)/2), assets in the order of the tree's
-    leaves, bisected again and again by the variances of the halves.
+    As there: single linkage on the Euclidean distances between the columns of √((1 - ρ)/2), assets
+    in the order of the tree's leaves, bisected again and again by the variances of the halves.
     """
     cluster, seriation = import_extra("skfolio.cluster"), import_extra("skfolio.seriation")
     tree = cluster.HierarchicalClustering(linkage_method=cluster.LinkageMethod.SINGLE)
     made = import_extra("skfolio.optimization").HierarchicalRiskParity(
         prior_estimator=_prior(covariance),
         distance_estimator=_distance(covariance),
-        seriation_estimator=seriation.HierarchicalSeriation(hierarchical_clustering_estimator=tree, optimal_ordering=False),
+        seriation_estimator=seriation.HierarchicalSeriation(
+            hierarchical_clustering_estimator=tree, optimal_ordering=False
+        ),
         **_bounds(low, high),
     )
     return _solved(made, covariance)
@@ -136,12 +162,16 @@ def hrp_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
 
 def _budgeted(covariance: Floats, low: Floats, high: Floats) -> Floats:
     prior = _prior(covariance)
-    made = import_extra("skfolio.optimization").RiskBudgeting(prior_estimator=prior, solver_params=_EXACT, **_bounds(low, high))
+    made = import_extra("skfolio.optimization").RiskBudgeting(
+        prior_estimator=prior, solver_params=_EXACT, **_bounds(low, high)
+    )
     return _solved(made, covariance)
 
 
 def column_distances(covariance: Floats) -> Floats:
-    """Euclidean distances between the columns of the matrix of distances √((1 - ρ)/2) (López de Prado 2016, stage 1)."""
+    """Euclidean distances between the columns of the matrix of distances √((1 - ρ)/2) (López de
+    Prado 2016, stage 1).
+    """
     deviations = np.sqrt(np.diag(covariance))
     near = np.sqrt(np.clip((1 - covariance / np.outer(deviations, deviations)) / 2, 0, None))
     np.fill_diagonal(near, 0.0)
@@ -154,22 +184,32 @@ def _bounds(low: Floats, high: Floats) -> dict[str, Floats]:
 
 
 def _solved(made: Any, covariance: Floats) -> Floats:
-    """Run an estimator of skfolio on placeholder returns, of which only the number of columns counts; the prior has the covariance."""
+    """Run an estimator of skfolio on placeholder returns, of which only the number of columns
+    counts; the prior has the covariance.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made.fit(np.zeros((2, len(covariance))))
     except Exception as error:  # any solver error means: no weights
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Refused(f"the optimiser found no weights: {message[:200]}", remedy="check portfolio.weights.limits") from None
+        raise Refused(
+            f"the optimiser found no weights: {message[:200]}",
+            remedy="check portfolio.weights.limits",
+        ) from None
     found = np.asarray(made.weights_, dtype=np.float64)
     if not np.isfinite(found).all():
-        raise Refused("the optimiser found no weights: they are not numbers", remedy="check portfolio.weights.limits")
+        raise Refused(
+            "the optimiser found no weights: they are not numbers",
+            remedy="check portfolio.weights.limits",
+        )
     return found
 
 
 def _prior(covariance: Floats) -> Any:
-    """Return a prior of skfolio with this covariance, scaled, for any returns; no expected returns."""
+    """Return a prior of skfolio with this covariance, scaled, for any returns; no expected
+    returns.
+    """
     priors, scaled = (
         import_extra("skfolio.prior"),
         covariance / (fsum_array(np.diag(covariance)) / len(covariance)),
@@ -180,7 +220,9 @@ def _prior(covariance: Floats) -> Any:
             self.matrix = matrix
 
         def fit(self, X: Floats, y: object = None, **_: object) -> Any:  # noqa: N803  # scikit-learn's own name
-            self.return_distribution_ = priors.ReturnDistribution(mu=np.zeros(len(covariance)), covariance=scaled, returns=np.asarray(X))
+            self.return_distribution_ = priors.ReturnDistribution(
+                mu=np.zeros(len(covariance)), covariance=scaled, returns=np.asarray(X)
+            )
             return self
 
     return Given(covariance)
@@ -206,8 +248,9 @@ def _distance(covariance: Floats) -> Any:
 
 
 GRID = 10**6
-"""Number of parts that an optimiser's shares are rounded to: a hundredth of a basis point, many times a solver's error. Equal shares
-become equal, and the largest remainder of their basis points does not depend on a solver's last digits.
+"""Number of parts that an optimiser's shares are rounded to: a hundredth of a basis point, many
+times a solver's error. Equal shares become equal, and the largest remainder of their basis points
+does not depend on a solver's last digits.
 """
 
 
@@ -215,8 +258,8 @@ become equal, and the largest remainder of their basis points does not depend on
 class AllocatorData:
     """Input of an allocator: chain time, recorded prices oldest first, token supplies.
 
-    `current` are prices of this very block, which count if none of the last `max_age_s` is recorded and the config asks for no
-    confirmation of prices over blocks. `names` are the tokens' labels.
+    `current` are prices of this very block, which count if none of the last `max_age_s` is recorded
+    and the config asks for no confirmation of prices over blocks. `names` are the tokens' labels.
     """
 
     now_s: int
@@ -228,7 +271,9 @@ class AllocatorData:
 
 @dataclass(frozen=True, slots=True)
 class WeightBounds:
-    """The free assets in the order of their addresses, bps of the portfolio that they share, and the bounds of each."""
+    """The free assets in the order of their addresses, bps of the portfolio that they share, and
+    the bounds of each.
+    """
 
     tokens: tuple[str, ...]
     total: int
@@ -238,7 +283,9 @@ class WeightBounds:
 
 @dataclass(frozen=True, slots=True)
 class UnroundedWeights:
-    """Shares of the free assets in bps, within their bounds up to rounding; `why` explains them, `data` describes the sample."""
+    """Shares of the free assets in bps, within their bounds up to rounding; `why` explains them,
+    `data` describes the sample.
+    """
 
     shares: tuple[Fraction, ...]
     why: str
@@ -252,64 +299,121 @@ Allocator = Callable[[AllocatorConfig, WeightBounds, AllocatorData], UnroundedWe
 """Raises Refused naming what is missing, too old, singular or zero."""
 
 
-def equal(_weights: AllocatorConfig, bounds: WeightBounds, _facts: AllocatorData) -> UnroundedWeights:
+def equal(
+    _weights: AllocatorConfig, bounds: WeightBounds, _facts: AllocatorData
+) -> UnroundedWeights:
     """Return equal shares of the free assets."""
-    shares = tuple(proportional_shares([Fraction(1)] * len(bounds.tokens), bounds.low, bounds.high, bounds.total))
-    return UnroundedWeights(shares, f"{len(bounds.tokens)} assets share {bounds.total / 100:g} % equally", "no data")
+    shares = tuple(
+        proportional_shares(
+            [Fraction(1)] * len(bounds.tokens), bounds.low, bounds.high, bounds.total
+        )
+    )
+    return UnroundedWeights(
+        shares, f"{len(bounds.tokens)} assets share {bounds.total / 100:g} % equally", "no data"
+    )
 
 
-def market_cap(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
-    """In proportion to the value of all coins that exist, what a bound cuts off going to the others in proportion."""
+def market_cap(
+    weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+) -> UnroundedWeights:
+    """In proportion to the value of all coins that exist, what a bound cuts off going to the others
+    in proportion.
+    """
     supplies = {one.token: one for one in (*facts.supplies, *weights.supplies)}
     caps, times, sources = [], [], []
     for token in bounds.tokens:
         name, supply = facts.names[token], supplies.get(token)
         if supply is None:
-            raise Refused(f"the supply of {name} could not be read from its contract", remedy=_SUPPLIES)
+            raise Refused(
+                f"the supply of {name} could not be read from its contract", remedy=_SUPPLIES
+            )
         if supply.raw <= 0:
-            raise Refused(f"the market cap of {name} is zero: {supply.source or 'its contract'} gives a supply of zero", remedy=_SUPPLIES)
+            raise Refused(
+                f"the market cap of {name} is zero: {supply.source or 'its contract'} gives a"
+                " supply of zero",
+                remedy=_SUPPLIES,
+            )
         price, at_s = _price(weights, facts, token)
         caps.append(supply.raw * price)
         times.append(at_s)
         sources.append(f"{name} by {supply.source or 'its contract'}")
     shares = proportional_shares(caps, bounds.low, bounds.high, bounds.total)
     whole = sum(caps, Fraction(0))
-    parts = ", ".join(f"{facts.names[t]} {float(cap / whole * 100):.2f} %" for t, cap in zip(bounds.tokens, caps, strict=True))
+    parts = ", ".join(
+        f"{facts.names[t]} {float(cap / whole * 100):.2f} %"
+        for t, cap in zip(bounds.tokens, caps, strict=True)
+    )
     held = [
-        facts.names[t] for t, share, low, high in zip(bounds.tokens, shares, bounds.low, bounds.high, strict=True) if share in (low, high)
+        facts.names[t]
+        for t, share, low, high in zip(bounds.tokens, shares, bounds.low, bounds.high, strict=True)
+        if share in (low, high)
     ]
-    cut = f"; held at a limit: {', '.join(held)}, the rest goes to the others in proportion" if held else ""
+    cut = (
+        f"; held at a limit: {', '.join(held)}, the rest goes to the others in proportion"
+        if held
+        else ""
+    )
     why = f"shares of the market value of all coins: {parts}{cut}"
-    return UnroundedWeights(tuple(shares), why, f"supply of {', '.join(sources)}, times the price", None, min(times), max(times))
+    return UnroundedWeights(
+        tuple(shares),
+        why,
+        f"supply of {', '.join(sources)}, times the price",
+        None,
+        min(times),
+        max(times),
+    )
 
 
-def inverse_volatility(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
+def inverse_volatility(
+    weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+) -> UnroundedWeights:
     """In inverse proportion to volatility: w_i = (1/σ_i) / Σ (1/σ_j), from sample deviations."""
     seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
-    shares = proportional_shares([Fraction(1 / float(v)) for v in seen.volatility], bounds.low, bounds.high, bounds.total)
-    parts = ", ".join(f"{facts.names[t]} {v:.1%}" for t, v in zip(bounds.tokens, seen.volatility, strict=True))
-    return _from_returns(tuple(shares), f"in inverse proportion to volatilities a year: {parts}", seen)
+    shares = proportional_shares(
+        [Fraction(1 / float(v)) for v in seen.volatility], bounds.low, bounds.high, bounds.total
+    )
+    parts = ", ".join(
+        f"{facts.names[t]} {v:.1%}" for t, v in zip(bounds.tokens, seen.volatility, strict=True)
+    )
+    return _from_returns(
+        tuple(shares), f"in inverse proportion to volatilities a year: {parts}", seen
+    )
 
 
-def minimum_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
+def minimum_variance(
+    weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+) -> UnroundedWeights:
     """The mix of least variance within the bounds."""
     seen, shares, matrix = _optimised(weights, bounds, facts, minimum_variance_weights)
-    return _from_returns(_bps(shares, bounds), f"the mix that varies least: {_deviation(shares, matrix):.1%} a year", seen)
+    return _from_returns(
+        _bps(shares, bounds),
+        f"the mix that varies least: {_deviation(shares, matrix):.1%} a year",
+        seen,
+    )
 
 
-def risk_parity(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
+def risk_parity(
+    weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+) -> UnroundedWeights:
     """Return shares of the free assets with equal contributions to the variance."""
     seen, shares, matrix = _optimised(weights, bounds, facts, risk_parity_weights)
     pulls = matvec(matrix, shares)
     parts = shares * pulls / dot(shares, pulls)
-    message = ", ".join(f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, parts, strict=True))
-    return _from_returns(_bps(shares, bounds), f"each asset carries its share of the variance: {message}", seen)
+    message = ", ".join(
+        f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, parts, strict=True)
+    )
+    return _from_returns(
+        _bps(shares, bounds), f"each asset carries its share of the variance: {message}", seen
+    )
 
 
 def hrp(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """Hierarchical risk parity."""
     seen, shares, matrix = _optimised(weights, bounds, facts, hrp_weights)
-    why = f"halves of the tree of correlations in inverse proportion to their variance: {_deviation(shares, matrix):.1%} a year"
+    why = (
+        "halves of the tree of correlations in inverse proportion to their variance:"
+        f" {_deviation(shares, matrix):.1%} a year"
+    )
     return _from_returns(_bps(shares, bounds), why, seen)
 
 
@@ -329,21 +433,30 @@ def _optimised(
     """(returns, shares that sum to 1, covariance a year)."""
     seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
     matrix = covariance(seen, facts.names)
-    low, high = (np.array(edge, dtype=np.float64) / bounds.total for edge in (bounds.low, bounds.high))
+    low, high = (
+        np.array(edge, dtype=np.float64) / bounds.total for edge in (bounds.low, bounds.high)
+    )
     return seen, optimiser(matrix, low, np.minimum(high, 1.0)), matrix
 
 
 def _from_returns(shares: tuple[Fraction, ...], why: str, seen: Returns) -> UnroundedWeights:
     gaps = f", {seen.gaps} intervals skipped for missing prices" if seen.gaps else ""
-    return UnroundedWeights(shares, why, f"{len(seen.moves)} returns of each{gaps}", seen, seen.from_s, seen.until_s)
+    return UnroundedWeights(
+        shares, why, f"{len(seen.moves)} returns of each{gaps}", seen, seen.from_s, seen.until_s
+    )
 
 
 def _bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]:
-    """Shares to the grid as bps that sum to the total, what the solver was off by spread in proportion."""
+    """Shares to the grid as bps that sum to the total, what the solver was off by spread in
+    proportion.
+    """
     exact = [Fraction(round(max(float(share), 0.0) * GRID), GRID) for share in shares]
     whole = sum(exact, Fraction(0))
     if whole <= 0 or abs(whole - 1) > Fraction(1, BPS):
-        raise Refused(f"the optimiser found no weights: they sum to {float(whole):.6f}", remedy="check portfolio.weights.limits")
+        raise Refused(
+            f"the optimiser found no weights: they sum to {float(whole):.6f}",
+            remedy="check portfolio.weights.limits",
+        )
     return tuple(share * bounds.total / whole for share in exact)
 
 
@@ -352,14 +465,30 @@ def _deviation(shares: Floats, matrix: Floats) -> float:
 
 
 def _price(weights: AllocatorConfig, facts: AllocatorData, token: str) -> tuple[Price, int]:
-    """(price, chain time) of the newest recorded price that is young enough, else of this block where that may count."""
-    found = max((one for one in facts.prices if one.token == token and one.at_s <= facts.now_s), key=lambda one: one.at_s, default=None)
+    """(price, chain time) of the newest recorded price that is young enough, else of this block
+    where that may count.
+    """
+    found = max(
+        (one for one in facts.prices if one.token == token and one.at_s <= facts.now_s),
+        key=lambda one: one.at_s,
+        default=None,
+    )
     if found is not None and facts.now_s - found.at_s <= weights.max_age_s:
         return found.price, found.at_s
     if facts.current is not None and token in facts.current:
         return facts.current[token], facts.now_s
-    age = "none is recorded" if found is None else f"the newest is {(facts.now_s - found.at_s) / 3_600:.1f} h old"
-    raise Refused(f"no price of {facts.names[token]} within max_age: {age}", remedy="the agent's next cycles record it")
+    age = (
+        "none is recorded"
+        if found is None
+        else f"the newest is {(facts.now_s - found.at_s) / 3_600:.1f} h old"
+    )
+    raise Refused(
+        f"no price of {facts.names[token]} within max_age: {age}",
+        remedy="the agent's next cycles record it",
+    )
 
 
-_SUPPLIES = "give it in the file of portfolio.weights.supplies, or name the token in portfolio.weights.fixed"
+_SUPPLIES = (
+    "give it in the file of portfolio.weights.supplies, or name the token in"
+    " portfolio.weights.fixed"
+)

@@ -1,4 +1,6 @@
-"""Composition root: builds the concrete adapters; the only package that knows which chain, store, key and clock are real."""
+"""Composition root: builds the concrete adapters; the only package that knows which chain, store,
+key and clock are real.
+"""
 
 from agent.wiring.actors import (
     WalletSession,

@@ -1,4 +1,6 @@
-"""Build the agent's context from a config: endpoints, store, tokens, pools, readers; also the paper chain and the tax cache."""
+"""Build the agent's context from a config: endpoints, store, tokens, pools, readers; also the paper
+chain and the tax cache.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,13 @@ from agent.chain.sender import QuorumSender
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import find_proxies, read_tokens
 from agent.chain.watch import PoolRef, SnapshotScope
-from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
+from agent.config import (
+    build_execution,
+    build_limits,
+    build_policy,
+    build_portfolio,
+    build_reference,
+)
 from agent.config.build import (
     allocator_supply_tokens,
     build_split,
@@ -48,7 +56,18 @@ from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory, with_unknown_positions
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
-from agent.model import ExecutionConfig, History, Limits, LotMethod, Policy, Portfolio, ReferenceConfig, Snapshot, StepInput, TaxState
+from agent.model import (
+    ExecutionConfig,
+    History,
+    Limits,
+    LotMethod,
+    Policy,
+    Portfolio,
+    ReferenceConfig,
+    Snapshot,
+    StepInput,
+    TaxState,
+)
 from agent.model.strategies import CapitalSplit
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.policy import quarantine
@@ -73,9 +92,13 @@ PAPER_FOLDER = "paper"
 
 
 def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | None:
-    """Open a recorder into `folder`, else into record.dir beside the config; None if neither is named. Raises ConfigError."""
+    """Open a recorder into `folder`, else into record.dir beside the config; None if neither is
+    named. Raises ConfigError.
+    """
     table, books = loaded.config.record, "paper" if loaded.paper else "live"
-    files, megabytes = (FILES, MEGABYTES) if table is None else (table.keep_files, table.keep_megabytes)
+    files, megabytes = (
+        (FILES, MEGABYTES) if table is None else (table.keep_files, table.keep_megabytes)
+    )
     bounds = RecorderLimits(files, megabytes * MEGABYTE)
     if folder is not None:
         return StepRecorder(folder, loaded.digest, books, bounds)
@@ -101,10 +124,11 @@ class TaxRunCache:
         self._found: TaxLotRun | None = None
 
     def state(self, store: Store, present: StepInput, now_s: int) -> TaxState | None:
-        """Tax state of the year at `now_s`; None without [tax], or if the rate table ends early and no limit depends on it.
+        """Tax state of the year at `now_s`; None without [tax], or if the rate table ends early and
+        no limit depends on it.
 
-        Mined and pending transactions count with their gains, and their losses make no room: a reorg may remove them. Raises ConfigError if
-        tax.year_limit is set and a rate is missing.
+        Mined and pending transactions count with their gains, and their losses make no room: a
+        reorg may remove them. Raises ConfigError if tax.year_limit is set and a rate is missing.
         """
         tax = self._loaded.config.tax
         if tax is None:
@@ -114,11 +138,24 @@ class TaxRunCache:
             rate = identity_rate if table is None else table.at
             method = LotMethod(tax.method)
             found = self._run(store, method, rate)
-            numeraire, coin, since_s = self._portfolio.numeraire, self._portfolio.wrapped_native, year_start_s(now_s)
-            later = run_tax_lots(pending_entries(store, present), method, numeraire.address, coin, rate, Lots(method, found.open()))
+            numeraire, coin, since_s = (
+                self._portfolio.numeraire,
+                self._portfolio.wrapped_native,
+                year_start_s(now_s),
+            )
+            later = run_tax_lots(
+                pending_entries(store, present),
+                method,
+                numeraire.address,
+                coin,
+                rate,
+                Lots(method, found.open()),
+            )
             realised = found.realised(since_s) + later.gained(since_s)
             limit = year_limit(tax.year_limit, numeraire.decimals)
-            return TaxState(method, tax.currency or "", Fraction(rate(now_s)), later.open(), realised, limit)
+            return TaxState(
+                method, tax.currency or "", Fraction(rate(now_s)), later.open(), realised, limit
+            )
         except ConfigError:
             if tax.year_limit is not None:
                 raise
@@ -129,7 +166,11 @@ class TaxRunCache:
         mark = store.ledger.version()
         if self._found is None or mark != self._mark:
             self._found = run_tax_lots(
-                store.ledger.entries(), method, self._portfolio.numeraire.address, self._portfolio.wrapped_native, rate
+                store.ledger.entries(),
+                method,
+                self._portfolio.numeraire.address,
+                self._portfolio.wrapped_native,
+                rate,
             )
             self._mark = mark
         return self._found
@@ -139,12 +180,20 @@ class TaxRunCache:
 
 
 def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
-    """Copy the live store's trusted contracts into the paper store. Raises ConfigError for features that are not simulated."""
+    """Copy the live store's trusted contracts into the paper store. Raises ConfigError for features
+    that are not simulated.
+    """
     config = loaded.config
     if config.portfolio.positions or (config.lp is not None and config.lp.targets):
-        raise ConfigError("paper: liquidity positions are not simulated", "leave positions and lp.targets out of a copy of the config")
+        raise ConfigError(
+            "paper: liquidity positions are not simulated",
+            "leave positions and lp.targets out of a copy of the config",
+        )
     if config.execution.router != "swap_router_02":
-        raise ConfigError("paper: SwapRouter02 alone is simulated", 'write execution.router = "swap_router_02" into a copy of the config')
+        raise ConfigError(
+            "paper: SwapRouter02 alone is simulated",
+            'write execution.router = "swap_router_02" into a copy of the config',
+        )
     store.paper.copy_pins(live_store_file(loaded))
 
 
@@ -153,11 +202,22 @@ def live_store_file(loaded: LoadedConfig) -> Path:
     return Path(loaded.live_url.removeprefix("sqlite:///"))
 
 
-def paper_chain(config: Config, execution: ExecutionConfig, endpoint_pool: EndpointPool, store: Store, reader: Reader) -> PaperChain:
-    """Simulated chain of paper trading: reads through `reader`, takes the newest header from the endpoints, and sends nothing."""
+def paper_chain(
+    config: Config,
+    execution: ExecutionConfig,
+    endpoint_pool: EndpointPool,
+    store: Store,
+    reader: Reader,
+) -> PaperChain:
+    """Simulated chain of paper trading: reads through `reader`, takes the newest header from the
+    endpoints, and sends nothing.
+    """
     sender = QuorumSender(endpoint_pool, config.chain.chain_id)
     return PaperChain(
-        store.paper, reader, sender.head, RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native)
+        store.paper,
+        reader,
+        sender.head,
+        RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native),
     )
 
 
@@ -168,7 +228,9 @@ def paper_actors(
     confirm: Callable[[StepOutcome], bool],
     progress: Callable[[str], None],
 ) -> StepActors:
-    """Executor and composer over the paper chain. A transaction that pays the block's fee is mined, others stay pending."""
+    """Executor and composer over the paper chain. A transaction that pays the block's fee is mined,
+    others stay pending.
+    """
     if context.paper is None or not context.loaded.paper:
         raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
     submitter = Submitter(
@@ -182,7 +244,11 @@ def paper_actors(
         is_hard=context.switch.is_hard,
         tell=lambda event: progress(event.text or event.name),
     )
-    return StepActors(JournaledExecutor(submitter), RouterComposer(context.paper, context.config.wallet.address, context.clock), confirm)
+    return StepActors(
+        JournaledExecutor(submitter),
+        RouterComposer(context.paper, context.config.wallet.address, context.clock),
+        confirm,
+    )
 
 
 UNBOUNDED_IMPACT_BPS = 1_000
@@ -203,7 +269,9 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    """Everything needed to read and evaluate, and to build the actors. `line` answers with the quorum of `panel`."""
+    """Everything needed to read and evaluate, and to build the actors. `line` answers with the
+    quorum of `panel`.
+    """
 
     loaded: LoadedConfig
     endpoints: EndpointPool
@@ -236,37 +304,74 @@ class AgentContext:
 
     @property
     def counted(self) -> Portfolio:
-        """The portfolio with positions that the agent opened itself, which count like confirmed ones."""
-        return replace(self.portfolio, positions=known_positions(self.config, self.portfolio, self.store.positions.changes()))
+        """The portfolio with positions that the agent opened itself, which count like confirmed
+        ones.
+        """
+        return replace(
+            self.portfolio,
+            positions=known_positions(self.config, self.portfolio, self.store.positions.changes()),
+        )
 
     def bare_input(self, snapshot: Snapshot, history: History) -> StepInput:
-        """Return a snapshot with the config and the budgets of 24 h: what `assemble_input` starts from."""
-        return StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history, split=self.split)
+        """Return a snapshot with the config and the budgets of 24 h: what `assemble_input` starts
+        from.
+        """
+        return StepInput(
+            snapshot,
+            self.counted,
+            self.policy,
+            self.reference,
+            self.limits,
+            self.execution,
+            history,
+            split=self.split,
+        )
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
-        """Build the step input from a snapshot, the config and the store's memory; reads from the chain what the store lacks."""
+        """Build the step input from a snapshot, the config and the store's memory; reads from the
+        chain what the store lacks.
+        """
         venue = self.config.venues.uniswap_v3
         bare = with_prior_day(
-            self.bare_input(snapshot, history), self.store.balances, self.store.budgets, self.endpoints, self.config.wallet.safe
+            self.bare_input(snapshot, history),
+            self.store.balances,
+            self.store.budgets,
+            self.endpoints,
+            self.config.wallet.safe,
         )
         bare = with_unknown_positions(
-            bare, self.store.positions, self.store.budgets, self.line, None if venue is None else venue.position_manager
+            bare,
+            self.store.positions,
+            self.store.budgets,
+            self.line,
+            None if venue is None else venue.position_manager,
         )
-        tax = None if self.tax is None else self.tax.state(self.store, bare, snapshot.head.timestamp_s)
+        tax = (
+            None
+            if self.tax is None
+            else self.tax.state(self.store, bare, snapshot.head.timestamp_s)
+        )
         pins = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
-        changed = quarantine.changed_tokens(snapshot, self.tokens, pins, self.store.trust.implementations())
+        changed = quarantine.changed_tokens(
+            snapshot, self.tokens, pins, self.store.trust.implementations()
+        )
         return assemble_input(bare, read_memory(bare, self.store, tax, changed))
 
     @property
     def tokens(self) -> tuple[str, ...]:
         """Addresses of assets and hubs."""
-        return tuple(token.address for token in (*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs))
+        return tuple(
+            token.address
+            for token in (*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs)
+        )
 
     @property
     def payouts(self) -> tuple[str, ...]:
         """Payout addresses that the config names and the owner has confirmed."""
         confirmed = self.store.requests.payout_addresses()
-        return tuple(address for address in self.config.wallet.payout_addresses if address in confirmed)
+        return tuple(
+            address for address in self.config.wallet.payout_addresses if address in confirmed
+        )
 
     @property
     def screen(self) -> TokenScreen:
@@ -285,11 +390,28 @@ class AgentContext:
             screen=self.screen,
         )
         if self.paper is not None:
-            reading, source = PaperReader(self.reader, self.paper), PaperEvidence(evidence, self.paper)
-            return StepReaders(reading, self.assemble, self.store.budgets.history, source, self.clock, SystemRandom().random)
+            reading, source = (
+                PaperReader(self.reader, self.paper),
+                PaperEvidence(evidence, self.paper),
+            )
+            return StepReaders(
+                reading,
+                self.assemble,
+                self.store.budgets.history,
+                source,
+                self.clock,
+                SystemRandom().random,
+            )
         safe = SafeContract(self.line, self.config.wallet.address)
         reader: Reader = SafeReader(self.reader, safe) if self.config.wallet.safe else self.reader
-        return StepReaders(reader, self.assemble, self.store.budgets.history, evidence, self.clock, SystemRandom().random)
+        return StepReaders(
+            reader,
+            self.assemble,
+            self.store.budgets.history,
+            evidence,
+            self.clock,
+            SystemRandom().random,
+        )
 
     def _paused(self) -> tuple[bool, str]:
         stopped = self.switch.read()
@@ -310,7 +432,10 @@ def store_file(loaded: LoadedConfig) -> Path:
     """Path of the store's SQLite file; the pause file and local locks are beside it."""
     url = loaded.store_url
     if not url.startswith("sqlite:///"):
-        raise ConfigError(f"store.url: {url.split(':')[0]} stores are not supported yet", "use sqlite:///trimtab.db")
+        raise ConfigError(
+            f"store.url: {url.split(':')[0]} stores are not supported yet",
+            "use sqlite:///trimtab.db",
+        )
     return Path(url.removeprefix("sqlite:///"))
 
 
@@ -319,7 +444,9 @@ def open_store_offline(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch
     """Open the store and the kill switch without connecting to a chain."""
     chain = loaded.config.chain
     kind = "paper" if loaded.paper else "live"
-    store = open_store(loaded.store_url, chain.chain_id, loaded.config.wallet.address, chain.wrapped_native, kind)
+    store = open_store(
+        loaded.store_url, chain.chain_id, loaded.config.wallet.address, chain.wrapped_native, kind
+    )
     try:
         yield store, KillSwitch(pause_file(store_file(loaded)), store.pause_switch)
     finally:
@@ -334,13 +461,21 @@ def open_transports(config: Config) -> tuple[Transport, ...]:
 
 def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
     """Open the transport of one endpoint. Raises ConfigError if its variable is not set."""
-    return HttpTransport(endpoint.resolve(), endpoint.operator, float(endpoint.timeout), attempts=attempts)
+    return HttpTransport(
+        endpoint.resolve(), endpoint.operator, float(endpoint.timeout), attempts=attempts
+    )
 
 
-def open_endpoint_pool(config: Config, transports: Sequence[Transport] | None = None) -> EndpointPool:
-    """Open the endpoints of the config, or those given, as one pool. Raises ConfigError if they have too few operators."""
+def open_endpoint_pool(
+    config: Config, transports: Sequence[Transport] | None = None
+) -> EndpointPool:
+    """Open the endpoints of the config, or those given, as one pool. Raises ConfigError if they
+    have too few operators.
+    """
     lines = open_transports(config) if transports is None else transports
-    return EndpointPool(lines, config.chain.min_operators, max_lag_blocks=config.chain.max_lag_blocks)
+    return EndpointPool(
+        lines, config.chain.min_operators, max_lag_blocks=config.chain.max_lag_blocks
+    )
 
 
 @contextmanager
@@ -353,8 +488,9 @@ def open_context(
 ) -> Iterator[AgentContext]:
     """Connect to the chain and the store; read tokens, discover pools.
 
-    Once pools are pinned, others are excluded: a pool created after `trimtab trust` waits for the owner. `untrusted_pools` includes them,
-    to show them. With `record`, or [record] in the config, each step is recorded there.
+    Once pools are pinned, others are excluded: a pool created after `trimtab trust` waits for the
+    owner. `untrusted_pools` includes them, to show them. With `record`, or [record] in the config,
+    each step is recorded there.
     """
     endpoint_pool = open_endpoint_pool(loaded.config, transports)
     portfolio, split = _target_portfolio(loaded, endpoint_pool)
@@ -365,13 +501,22 @@ def open_context(
         if (recorder := open_recorder(loaded, record)) is not None:
             store.steps.on_step_recorded = recorder.write_step
         made = _build_context(
-            loaded, portfolio, split, endpoint_pool, store, switch, clock or SystemClock(), untrusted_pools=untrusted_pools
+            loaded,
+            portfolio,
+            split,
+            endpoint_pool,
+            store,
+            switch,
+            clock or SystemClock(),
+            untrusted_pools=untrusted_pools,
         )
         yield replace(made, recorder=recorder, confirmed=confirmed)
 
 
 def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
-    """Return the context for a newer confirmed version of its config, over the same endpoints, store, clock and key."""
+    """Return the context for a newer confirmed version of its config, over the same endpoints,
+    store, clock and key.
+    """
     made = _build_context(
         loaded,
         *_target_portfolio(loaded, context.endpoints),
@@ -386,14 +531,23 @@ def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
     return replace(made, recorder=context.recorder, confirmed=loaded.digest, key=context.key)
 
 
-def _target_portfolio(loaded: LoadedConfig, endpoint_pool: EndpointPool) -> tuple[Portfolio, CapitalSplit | None]:
-    """Build the target portfolio and its strategies from the config, with token metadata read from the chain."""
+def _target_portfolio(
+    loaded: LoadedConfig, endpoint_pool: EndpointPool
+) -> tuple[Portfolio, CapitalSplit | None]:
+    """Build the target portfolio and its strategies from the config, with token metadata read from
+    the chain.
+    """
     config = loaded.config
     tokens = {
-        token.address: token for token in read_tokens(QuorumTransport(endpoint_pool), [one.address for one in config.portfolio.listed])
+        token.address: token
+        for token in read_tokens(
+            QuorumTransport(endpoint_pool), [one.address for one in config.portfolio.listed]
+        )
     }
     portfolio = build_portfolio(config, tokens)
-    portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
+    portfolio = replace(
+        portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent)
+    )
     return portfolio, with_allocators(config, build_split(config), portfolio, loaded.path.parent)
 
 
@@ -410,18 +564,28 @@ def _build_context(  # noqa: PLR0913
 ) -> AgentContext:
     """Discover pools and build the context around them."""
     config, line = loaded.config, QuorumTransport(endpoint_pool)
-    limits, through = build_limits(config, portfolio.numeraire), (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
+    limits, through = (
+        build_limits(config, portfolio.numeraire),
+        (*(asset.token for asset in portfolio.assets), *portfolio.hubs),
+    )
     asked = [token.address for token in through]
     pools = discover_pools(line, config.venues, through, portfolio.hubs)
     portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
     pins = {pin.address: pin.code_hash for pin in store.trust.pins()}
-    reference = build_reference(config, [(pool.address, pins[pool.address]) for pool in pools if pool.address in pins])
+    reference = build_reference(
+        config, [(pool.address, pins[pool.address]) for pool in pools if pool.address in pins]
+    )
     if not untrusted_pools:
         pools = tuple(pool for pool in pools if pool.address in pins) or pools
     pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.positions.changes()), *asked)))
-    execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, store.positions.changes()))
+    execution = replace(
+        build_execution(config, pinned),
+        liquidity=liquidity_contracts(config, store.positions.changes()),
+    )
     if execution.router_kind == "rebalancer":
-        require_own_rebalancer(line, execution.router, config.chain.wrapped_native, factories(config))
+        require_own_rebalancer(
+            line, execution.router, config.chain.wrapped_native, factories(config)
+        )
     watch = SnapshotScope(
         owner=config.wallet.address,
         tokens=through,
@@ -430,17 +594,40 @@ def _build_context(  # noqa: PLR0913
         proxies=(proxies := find_proxies(line, asked)),
         supplies=allocator_supply_tokens(portfolio, split),
         feeds=(*portfolio.feeds(), *reference.uptime),
-        code=tuple(dict.fromkeys((*pinned, *(pool.address for pool in pools), *(proxy.first for proxy in proxies)))),
+        code=tuple(
+            dict.fromkeys(
+                (*pinned, *(pool.address for pool in pools), *(proxy.first for proxy in proxies))
+            )
+        ),
         twap_window_s=reference.twap_window_s,
-        impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
+        impact_bps=(
+            UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps
+        ),
         lp_spender=dict(execution.liquidity).get("uniswap_v2"),
     )
-    chain = ChainReader(endpoint_pool, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
+    chain = ChainReader(
+        endpoint_pool, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators
+    )
     found = resolve_positions(line, known_positions(config, portfolio, ()), factories(config))
     known = partial(known_positions, config, portfolio)
     reader = PositionReader(chain, found, factories(config), store.positions.changes, known)
     policy, quoter = build_policy(config), build_quoter(line, second_quote_venues(config))
-    shared = (loaded, endpoint_pool, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
+    shared = (
+        loaded,
+        endpoint_pool,
+        line,
+        portfolio,
+        pools,
+        policy,
+        reference,
+        limits,
+        execution,
+        store,
+        switch,
+        clock,
+        reader,
+        quoter,
+    )
     paper = paper_chain(config, execution, endpoint_pool, store, reader) if loaded.paper else None
     tax = TaxRunCache(loaded, portfolio)
     return AgentContext(*shared, split=split, tax=tax, paper=paper)

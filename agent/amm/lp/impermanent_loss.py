@@ -19,7 +19,8 @@ from agent.floats import exp, log
 from agent.model import LpMissingPosition, LpPosition, LpV2Position, LpV3Position
 from agent.units import BPS, YEAR_S, Price
 
-# --- Integrals against the normal density, by panels of Gauss-Legendre quadrature: deterministic, without sampling.
+# --- Integrals against the normal density, by panels of Gauss-Legendre quadrature: deterministic,
+# without sampling.
 
 
 QUADRATURE_POINTS = 16
@@ -31,7 +32,9 @@ INTEGRATION_LIMIT = 9.0
 
 
 def _cosine(angle: float) -> float:
-    """Return the cosine of an angle between 0 and π by its series: a starting value, equal on every machine."""
+    """Return the cosine of an angle between 0 and π by its series: a starting value, equal on every
+    machine.
+    """
     term = value = 1.0
     for order in range(2, 40, 2):
         term *= -angle * angle / ((order - 1) * order)
@@ -40,7 +43,9 @@ def _cosine(angle: float) -> float:
 
 
 def _legendre(count: int) -> tuple[tuple[float, float], ...]:
-    """Nodes and weights on [-1, 1]: roots of the Legendre polynomial by Newton's method (Abramowitz and Stegun 25.4.29)."""
+    """Nodes and weights on [-1, 1]: roots of the Legendre polynomial by Newton's method (Abramowitz
+    and Stegun 25.4.29).
+    """
     found = []
     for number in range(count):
         x = _cosine(math.pi * (number + 0.75) / (count + 0.5))
@@ -61,10 +66,14 @@ def _legendre(count: int) -> tuple[tuple[float, float], ...]:
 _NODES = _legendre(QUADRATURE_POINTS)
 
 
-def normal_mean(function: Callable[[float], float], kinks: Iterable[float], stretch: float = 0.0) -> float:
-    """Mean of function(z) for a standard normal z. `kinks` are where it is not smooth: no panel reaches across one.
+def normal_mean(
+    function: Callable[[float], float], kinks: Iterable[float], stretch: float = 0.0
+) -> float:
+    """Mean of function(z) for a standard normal z. `kinks` are where it is not smooth: no panel
+    reaches across one.
 
-    `stretch` is how far functions that grow like exp(stretch·z) move the mass of the integral to the right.
+    `stretch` is how far functions that grow like exp(stretch·z) move the mass of the integral to
+    the right.
     """
     low, high = -INTEGRATION_LIMIT, INTEGRATION_LIMIT + max(0.0, stretch)
     edges = sorted({low, high, *(kink for kink in kinks if low < kink < high)})
@@ -87,7 +96,8 @@ PLACES = 10**12
 
 @dataclass(frozen=True, slots=True)
 class LiquidityCurve:
-    """Liquidity as a function of its price, per unit of L·√P: `low` and `high` are √(range end / price now).
+    """Liquidity as a function of its price, per unit of L·√P: `low` and `high` are √(range end /
+    price now).
 
     Uniswap V2 is the range from 0 to infinity.
     """
@@ -96,7 +106,9 @@ class LiquidityCurve:
     high: float
 
     def amounts(self, x: float) -> tuple[float, float]:
-        """Return token0 (in units worth 1 of token1 now) and token1 at x times the present price (whitepaper v3, 6.29, 6.30)."""
+        """Return token0 (in units worth 1 of token1 now) and token1 at x times the present price
+        (whitepaper v3, 6.29, 6.30).
+        """
         inside = min(max(math.sqrt(x), self.low), self.high)
         return 1 / inside - 1 / self.high, inside - self.low
 
@@ -128,37 +140,47 @@ def liquidity_curve(position: LpPosition, price0: Price, price1: Price) -> Liqui
             if position.liquidity == 0:
                 return None
             now_x96 = sqrt_price_x96(price0 / price1)
-            low, high = (get_sqrt_ratio_at_tick(tick) / now_x96 for tick in (position.tick_lower, position.tick_upper))
+            low, high = (
+                get_sqrt_ratio_at_tick(tick) / now_x96
+                for tick in (position.tick_lower, position.tick_upper)
+            )
             return LiquidityCurve(low, high)
         case LpMissingPosition():
             return None
 
 
 def to_fraction(share: float) -> Fraction:
-    """Round half-even to 1e-12, the only exit of a float from this module. Raises ValueError if it is not finite."""
+    """Round half-even to 1e-12, the only exit of a float from this module. Raises ValueError if it
+    is not finite.
+    """
     if not math.isfinite(share):
         raise ValueError(f"{share} is not a finite number")
     return Fraction(round(share * PLACES), PLACES)
 
 
 def impermanent_loss_at(of: LiquidityCurve, x: Fraction) -> Fraction:
-    """Impermanent loss at x times the price now, per unit of holding: 1 - V(x)/H(x), never negative.
+    """Impermanent loss at x times the price now, per unit of holding: 1 - V(x)/H(x), never
+    negative.
 
-    V2: 1 - 2√x/(1 + x) (Angeris, Kao, Chiang, Noyes, Chitra, "An analysis of Uniswap markets", 2019, section 2.3); a range
-    of V3: Loesch, Hindman, Richardson, Welch, "Impermanent Loss in Uniswap v3", 2021.
+    V2: 1 - 2√x/(1 + x) (Angeris, Kao, Chiang, Noyes, Chitra, "An analysis of Uniswap markets",
+    2019, section 2.3); a range of V3: Loesch, Hindman, Richardson, Welch, "Impermanent Loss in
+    Uniswap v3", 2021.
     """
     held = of.hold(float(x))
     return to_fraction(max(0.0, 1 - of.value(float(x)) / held)) if held > 0 else Fraction(0)
 
 
 def hold_value_at(of: LiquidityCurve, x: Fraction) -> Fraction:
-    """Return the value of holding at x in token1, per unit of its present value, to express a relative loss in money."""
+    """Return the value of holding at x in token1, per unit of its present value, to express a
+    relative loss in money.
+    """
     return to_fraction(of.hold(float(x)) / of.hold(1.0))
 
 
 @lru_cache(maxsize=256)
 def expected_loss(of: LiquidityCurve, volatility_bps: int, horizon_s: int) -> Fraction:
-    """Mean impermanent loss after `horizon_s` per unit of the liquidity's value now, for a lognormal price without drift.
+    """Mean impermanent loss after `horizon_s` per unit of the liquidity's value now, for a
+    lognormal price without drift.
 
     E[H(x) - V(x)]/V(1) with x = exp(s·z - s²/2), s² = σ²T, by quadrature. V2: 1 - exp(-s²/8).
     """
@@ -177,8 +199,9 @@ def expected_loss(of: LiquidityCurve, volatility_bps: int, horizon_s: int) -> Fr
 def lvr_per_day(of: LiquidityCurve, volatility_bps: int) -> Fraction:
     """Loss versus rebalancing in a day per unit of the liquidity's value, at the price now.
 
-    Rate σ²P²/2·|x'(P)| (Milionis, Moallemi, Roughgarden, Zhang, "Automated Market Making and Loss-Versus-Rebalancing", 2022,
-    theorem 1), which is σ²/4·L√P in a range and so σ²/8 of V2's value; none out of range.
+    Rate σ²P²/2·|x'(P)| (Milionis, Moallemi, Roughgarden, Zhang, "Automated Market Making and
+    Loss-Versus-Rebalancing", 2022, theorem 1), which is σ²/4·L√P in a range and so σ²/8 of V2's
+    value; none out of range.
     """
     if not of.in_range:
         return Fraction(0)

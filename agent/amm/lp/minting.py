@@ -26,11 +26,17 @@ from math import isqrt
 from agent.amm.lp.positions import Amounts, sqrt_price_x96, v2_product, v2_protocol_mint
 from agent.amm.v2 import UINT112_MAX
 from agent.amm.v3.sqrt_price_math import get_amount0_delta, get_amount1_delta
-from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio
+from agent.amm.v3.tick_math import (
+    MAX_TICK,
+    MIN_TICK,
+    get_sqrt_ratio_at_tick,
+    get_tick_at_sqrt_ratio,
+)
 from agent.model import LpV2Position, LpV3Position
 from agent.units import BPS, floor_int, mul_div_down
 
-# --- Amounts of provision: mint, increaseLiquidity and addLiquidity of the contracts, in exact integers.
+# --- Amounts of provision: mint, increaseLiquidity and addLiquidity of the contracts, in exact
+# integers.
 
 
 Q96 = 1 << 96
@@ -45,9 +51,11 @@ def sqrt_price_range(ticks: tuple[int, int]) -> SqrtPriceRange:
 
 
 def range_around(ratio: Fraction, width_bps: int, spacing: int) -> tuple[int, int]:
-    """Return the ticks from ratio / (1 + width) to ratio · (1 + width), outwards to the spacing, within a pool's limits.
+    """Return the ticks from ratio / (1 + width) to ratio · (1 + width), outwards to the spacing,
+    within a pool's limits.
 
-    `ratio` is token1 base units per token0 base unit. The range is never narrower than requested and contains the ratio.
+    `ratio` is token1 base units per token0 base unit. The range is never narrower than requested
+    and contains the ratio.
     """
     wide = 1 + Fraction(width_bps, BPS)
     lower = get_tick_at_sqrt_ratio(sqrt_price_x96(ratio / wide)) // spacing * spacing
@@ -58,7 +66,9 @@ def range_around(ratio: Fraction, width_bps: int, spacing: int) -> tuple[int, in
 
 
 def liquidity_for_amounts(at_x96: int, within: SqrtPriceRange, desired: Amounts) -> int:
-    """Most liquidity that `desired` base units pay for at a pool's price (LiquidityAmounts.getLiquidityForAmounts)."""
+    """Most liquidity that `desired` base units pay for at a pool's price
+    (LiquidityAmounts.getLiquidityForAmounts).
+    """
     low, high = within
     if at_x96 <= low:
         return _for_amount0(low, high, desired[0])
@@ -68,14 +78,20 @@ def liquidity_for_amounts(at_x96: int, within: SqrtPriceRange, desired: Amounts)
 
 
 def mint_amounts(at_x96: int, within: SqrtPriceRange, liquidity: int) -> Amounts:
-    """Base units that UniswapV3Pool.mint takes for `liquidity`, rounded up (whitepaper v3 eqs. 6.29 and 6.30)."""
+    """Base units that UniswapV3Pool.mint takes for `liquidity`, rounded up (whitepaper v3 eqs. 6.29
+    and 6.30).
+    """
     low, high = within
     inside = min(max(at_x96, low), high)
-    return get_amount0_delta(inside, high, liquidity, round_up=True), get_amount1_delta(low, inside, liquidity, round_up=True)
+    return get_amount0_delta(inside, high, liquidity, round_up=True), get_amount1_delta(
+        low, inside, liquidity, round_up=True
+    )
 
 
 def v2_mint_amounts(reserves: Amounts, desired: Amounts) -> Amounts:
-    """Base units that UniswapV2Router02._addLiquidity takes of `desired`, token0 as its tokenA; (0, 0) where a reserve is empty."""
+    """Base units that UniswapV2Router02._addLiquidity takes of `desired`, token0 as its tokenA; (0,
+    0) where a reserve is empty.
+    """
     if min(reserves) <= 0:
         return 0, 0
     second = mul_div_down(desired[0], reserves[1], reserves[0])
@@ -84,7 +100,9 @@ def v2_mint_amounts(reserves: Amounts, desired: Amounts) -> Amounts:
     return mul_div_down(desired[1], reserves[0], reserves[1]), desired[1]
 
 
-def provided_liquidity(pair: LpV2Position | None, at_x96: int, within: SqrtPriceRange | None, desired: Amounts) -> tuple[int, Amounts]:
+def provided_liquidity(
+    pair: LpV2Position | None, at_x96: int, within: SqrtPriceRange | None, desired: Amounts
+) -> tuple[int, Amounts]:
     """Return liquidity and base units taken for `desired`: of a pair's account, or of a range at a
     pool's sqrt price (Q96). Zero where the contracts would revert: LiquidityAmounts holds liquidity
     in uint128, a pair its reserves in uint112.
@@ -110,7 +128,10 @@ def v2_liquidity(position: LpV2Position, amounts: Amounts) -> int:
     if min(position.reserves) <= 0 or supply <= 0:
         return 0
     sides = zip(position.balances, position.reserves, amounts, strict=True)
-    return min(mul_div_down(balance - reserve + amount, supply, reserve) for balance, reserve, amount in sides)
+    return min(
+        mul_div_down(balance - reserve + amount, supply, reserve)
+        for balance, reserve, amount in sides
+    )
 
 
 def _for_amount0(low: int, high: int, amount: int) -> int:
@@ -123,11 +144,13 @@ def _for_amount1(low: int, high: int, amount: int) -> int:
     return mul_div_down(amount, Q96, high - low)
 
 
-# --- Gas of each liquidity action: measured constants, so that gas is spent only where it pays; and minimums.
+# --- Gas of each liquidity action: measured constants, so that gas is spent only where it pays; and
+# minimums.
 
 
 V3_MINT_UNITS = 500_000
-"""NonfungiblePositionManager.mint into a range of two new ticks; embedded chain, plain ERC-20 tokens."""
+"""NonfungiblePositionManager.mint into a range of two new ticks; embedded chain, plain ERC-20
+tokens."""
 V3_INCREASE_UNITS = 320_000
 """NonfungiblePositionManager.increaseLiquidity; embedded chain."""
 V3_WITHDRAW_UNITS = 300_000
@@ -147,7 +170,9 @@ REFERENCE_LIQUIDITY = 1 << 160
 
 
 def price_band(ratio: Fraction, band_bps: int) -> tuple[Fraction, Fraction]:
-    """Lowest and highest price of the band around `ratio`, token1 base units per token0 base unit."""
+    """Lowest and highest price of the band around `ratio`, token1 base units per token0 base
+    unit.
+    """
     wide = 1 + Fraction(band_bps, BPS)
     return ratio / wide, ratio * wide
 
@@ -158,8 +183,12 @@ def is_within_band(price: Fraction, ratio: Fraction, band_bps: int) -> bool:
     return low <= price <= high
 
 
-def withdrawal_minimums(position: LpV2Position | LpV3Position, liquidity: int, ratio: Fraction, band_bps: int) -> Amounts:
-    """Return the least base units that withdrawing `liquidity` pays within the band, without fees; rounded down."""
+def withdrawal_minimums(
+    position: LpV2Position | LpV3Position, liquidity: int, ratio: Fraction, band_bps: int
+) -> Amounts:
+    """Return the least base units that withdrawing `liquidity` pays within the band, without fees;
+    rounded down.
+    """
     low, high = price_band(ratio, band_bps)
     if isinstance(position, LpV2Position):
         if position.liquidity <= 0:
@@ -170,17 +199,28 @@ def withdrawal_minimums(position: LpV2Position | LpV3Position, liquidity: int, r
         return isqrt(floor_int(part / high)), isqrt(floor_int(part * low))
     bottom, top = sqrt_price_range((position.tick_lower, position.tick_upper))
     at_high, at_low = (min(max(sqrt_price_x96(price), bottom), top) for price in (high, low))
-    return get_amount0_delta(at_high, top, liquidity, round_up=False), get_amount1_delta(bottom, at_low, liquidity, round_up=False)
+    return get_amount0_delta(at_high, top, liquidity, round_up=False), get_amount1_delta(
+        bottom, at_low, liquidity, round_up=False
+    )
 
 
-def provision_minimums(within: SqrtPriceRange | None, desired: Amounts, ratio: Fraction, band_bps: int) -> Amounts:
-    """Least base units that providing `desired` uses within the band; `within` is None for a pair. Rounded down."""
+def provision_minimums(
+    within: SqrtPriceRange | None, desired: Amounts, ratio: Fraction, band_bps: int
+) -> Amounts:
+    """Least base units that providing `desired` uses within the band; `within` is None for a pair.
+    Rounded down.
+    """
     low, high = price_band(ratio, band_bps)
     if within is None:
-        return min(desired[0], floor_int(desired[1] / high)), min(desired[1], floor_int(desired[0] * low))
+        return min(desired[0], floor_int(desired[1] / high)), min(
+            desired[1], floor_int(desired[0] * low)
+        )
     at_high, at_low = sqrt_price_x96(high), sqrt_price_x96(low)
     of_high, of_low = (liquidity_for_amounts(at, within, desired) for at in (at_high, at_low))
-    least0, least1 = mint_amounts(at_high, within, of_high)[0], mint_amounts(at_low, within, of_low)[1]
+    least0, least1 = (
+        mint_amounts(at_high, within, of_high)[0],
+        mint_amounts(at_low, within, of_low)[1],
+    )
     # A unit for the rounding of prices between the band's end and the pool's own.
     return max(0, min(least0, desired[0]) - 1), max(0, min(least1, desired[1]) - 1)
 
@@ -195,9 +235,12 @@ def nonzero_minimums(least: Amounts, expected: Amounts) -> Amounts:
 
 
 def max_overpayment(within: SqrtPriceRange | None, ratio: Fraction, band_bps: int) -> Fraction:
-    """Return the largest cost of liquidity above its value at the reference, bought at a price of the band, per unit of value."""
+    """Return the largest cost of liquidity above its value at the reference, bought at a price of
+    the band, per unit of value.
+    """
     if within is None:
-        # (1 + x)/(2·√x) - 1 at x = 1 + d, and the same at its inverse; the root from below, so that the share is from above.
+        # (1 + x)/(2·√x) - 1 at x = 1 + d, and the same at its inverse; the root from below, so that
+        # the share is from above.
         wide = 1 + Fraction(band_bps, BPS)
         root = Fraction(isqrt(floor_int(wide * REFERENCE_LIQUIDITY**2)), REFERENCE_LIQUIDITY)
         return (1 + wide) / (2 * root) - 1
@@ -205,14 +248,22 @@ def max_overpayment(within: SqrtPriceRange | None, ratio: Fraction, band_bps: in
     return max(_paid(within, price, ratio) / worth - 1 for price in price_band(ratio, band_bps))
 
 
-def widest_band_bps(within: SqrtPriceRange | None, ratio: Fraction, most_bps: int, slippage_bps: int | None) -> int:
-    """The widest band of at most `most_bps` within which nothing is overpaid by more than the slippage limit."""
+def widest_band_bps(
+    within: SqrtPriceRange | None, ratio: Fraction, most_bps: int, slippage_bps: int | None
+) -> int:
+    """The widest band of at most `most_bps` within which nothing is overpaid by more than the
+    slippage limit.
+    """
     if slippage_bps is None:
         return most_bps
     low, high = 0, most_bps
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if max_overpayment(within, ratio, middle) * BPS <= slippage_bps else (low, middle - 1)
+        low, high = (
+            (middle, high)
+            if max_overpayment(within, ratio, middle) * BPS <= slippage_bps
+            else (low, middle - 1)
+        )
     return low
 
 

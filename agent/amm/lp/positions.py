@@ -1,4 +1,6 @@
-"""Liquidity positions in the contracts' exact integers: amounts, fees, next states, and the agent's own changes."""
+"""Liquidity positions in the contracts' exact integers: amounts, fees, next states, and the agent's
+own changes.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ _UINT256 = (1 << 256) - 1
 
 
 def principal(position: LpPosition, liquidity: int | None = None) -> Amounts:
-    """Return the base units that withdrawing `liquidity` (default: all) pays at the pool's present price, V3 fees excluded."""
+    """Return the base units that withdrawing `liquidity` (default: all) pays at the pool's present
+    price, V3 fees excluded.
+    """
     match position:
         case LpV2Position():
             return v2_burn(position, liquidity)
@@ -64,7 +68,9 @@ def uncollected_fees(position: LpPosition) -> Amounts:
 
 
 def redeemable_amounts(position: LpPosition) -> Amounts:
-    """Base units that taking out everything pays now: burn of V2, decreaseLiquidity and then collect of V3."""
+    """Base units that taking out everything pays now: burn of V2, decreaseLiquidity and then
+    collect of V3.
+    """
     return _sum(principal(position), uncollected_fees(position))
 
 
@@ -95,8 +101,15 @@ def v2_protocol_mint(position: LpV2Position) -> int:
 
 
 def growth_inside_x128(position: LpV3Position) -> Amounts:
-    """Fee growth per unit of liquidity between the position's ticks (Tick.getFeeGrowthInside), modulo 2^256."""
-    sides = zip(position.growth_global_x128, position.growth_outside_lower_x128, position.growth_outside_upper_x128, strict=True)
+    """Fee growth per unit of liquidity between the position's ticks (Tick.getFeeGrowthInside),
+    modulo 2^256.
+    """
+    sides = zip(
+        position.growth_global_x128,
+        position.growth_outside_lower_x128,
+        position.growth_outside_upper_x128,
+        strict=True,
+    )
     inside = []
     for whole, lower, upper in sides:
         below = lower if position.tick >= position.tick_lower else whole - lower
@@ -113,7 +126,10 @@ def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> 
     (T11). Raises Refused if a price is not positive.
     """
     if price0 <= 0 or price1 <= 0:
-        raise Refused(f"{position.name}: a reference price of its tokens is not positive", remedy="check the feeds")
+        raise Refused(
+            f"{position.name}: a reference price of its tokens is not positive",
+            remedy="check the feeds",
+        )
     ratio = price0 / price1
     match position:
         case LpV2Position():
@@ -129,33 +145,49 @@ def v2_product(position: LpV2Position) -> int:
     """Return a0·a1 of the burn's payout, as far as the reserves back it; independent of the pool's
     price.
     """
-    counted = (min(position.balances[0], position.reserves[0]), min(position.balances[1], position.reserves[1]))
+    counted = (
+        min(position.balances[0], position.reserves[0]),
+        min(position.balances[1], position.reserves[1]),
+    )
     supply = position.total_supply + v2_protocol_mint(position)
     if supply <= 0:
         return 0
-    return mul_div_down(position.liquidity, counted[0], supply) * mul_div_down(position.liquidity, counted[1], supply)
+    return mul_div_down(position.liquidity, counted[0], supply) * mul_div_down(
+        position.liquidity, counted[1], supply
+    )
 
 
 def owned_amounts(position: LpPosition, price0: Price, price1: Price) -> Amounts:
-    """Base units that count as the owner's: liquidity at the reference price and uncollected fees."""
+    """Base units that count as the owner's: liquidity at the reference price and uncollected
+    fees.
+    """
     return _sum(amounts_at_reference(position, price0, price1), uncollected_fees(position))
 
 
 def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -> dict[str, int]:
-    """Return the base units by token that confirmed positions hold. Raises Refused if a token has no reference price in `prices`."""
+    """Return the base units by token that confirmed positions hold. Raises Refused if a token has
+    no reference price in `prices`.
+    """
     total: dict[str, int] = {}
     for position in positions:
         tokens = (position.token0, position.token1)
         for token in tokens:
             if token not in prices:
-                raise Refused(f"{position.name}: {token} has no reference price", remedy="see status for what has no price")
-        for token, raw in zip(tokens, owned_amounts(position, prices[tokens[0]], prices[tokens[1]]), strict=True):
+                raise Refused(
+                    f"{position.name}: {token} has no reference price",
+                    remedy="see status for what has no price",
+                )
+        for token, raw in zip(
+            tokens, owned_amounts(position, prices[tokens[0]], prices[tokens[1]]), strict=True
+        ):
             total[token] = total.get(token, 0) + raw
     return total
 
 
 def pool_price(position: LpPosition) -> Fraction | None:
-    """Return token1 base units per token0 base unit in the position's pool now; None without a price."""
+    """Return token1 base units per token0 base unit in the position's pool now; None without a
+    price.
+    """
     match position:
         case LpV2Position() if min(position.reserves) > 0:
             return Fraction(position.reserves[1], position.reserves[0])
@@ -169,20 +201,33 @@ def sqrt_price_x96(ratio: Fraction) -> int:
     """Return √(token1 base units per token0 base unit) in Q96, rounded down, within the valid range
     of a pool.
     """
-    return min(max(isqrt((ratio.numerator << 192) // ratio.denominator), MIN_SQRT_RATIO), MAX_SQRT_RATIO - 1)
+    return min(
+        max(isqrt((ratio.numerator << 192) // ratio.denominator), MIN_SQRT_RATIO),
+        MAX_SQRT_RATIO - 1,
+    )
 
 
 def _within(position: LpV3Position, at_x96: int, liquidity: int) -> Amounts:
-    """Return the amounts of UniswapV3Pool._modifyPosition for withdrawn liquidity, rounded down; whitepaper v3 eqs. 6.29 and 6.30."""
-    low, high = get_sqrt_ratio_at_tick(position.tick_lower), get_sqrt_ratio_at_tick(position.tick_upper)
+    """Return the amounts of UniswapV3Pool._modifyPosition for withdrawn liquidity, rounded down;
+    whitepaper v3 eqs. 6.29 and 6.30.
+    """
+    low, high = (
+        get_sqrt_ratio_at_tick(position.tick_lower),
+        get_sqrt_ratio_at_tick(position.tick_upper),
+    )
     inside = min(max(at_x96, low), high)
-    return get_amount0_delta(inside, high, liquidity, round_up=False), get_amount1_delta(low, inside, liquidity, round_up=False)
+    return get_amount0_delta(inside, high, liquidity, round_up=False), get_amount1_delta(
+        low, inside, liquidity, round_up=False
+    )
 
 
 def credit_fees(owed: Amounts, inside: Amounts, last: Amounts, liquidity: int) -> Amounts:
-    """Position.update: fees owed after the growth since `last`, in uint128 as the contracts keep it."""
+    """Position.update: fees owed after the growth since `last`, in uint128 as the contracts keep
+    it.
+    """
     one, two = (
-        (before + ((now - then & _UINT256) * liquidity // Q128)) & _UINT128 for before, now, then in zip(owed, inside, last, strict=True)
+        (before + ((now - then & _UINT256) * liquidity // Q128)) & _UINT128
+        for before, now, then in zip(owed, inside, last, strict=True)
     )
     return one, two
 
@@ -195,21 +240,28 @@ def _sum(one: Amounts, other: Amounts) -> Amounts:
     return one[0] + other[0], one[1] + other[1]
 
 
-# --- State of a position after a withdrawal, collect or provision: the next state by the contracts' own accounts.
+# --- State of a position after a withdrawal, collect or provision: the next state by the contracts'
+# own accounts.
 
 
 UNMINTED_TOKEN_ID = 0
 """Token id of a position that is not minted yet."""
 
 
-def after_withdrawal(position: LpV2Position | LpV3Position, liquidity: int) -> LpV2Position | LpV3Position:
-    """Return the position after a burn of LP tokens, or after decreaseLiquidity and a full collect."""
+def after_withdrawal(
+    position: LpV2Position | LpV3Position, liquidity: int
+) -> LpV2Position | LpV3Position:
+    """Return the position after a burn of LP tokens, or after decreaseLiquidity and a full
+    collect.
+    """
     paid = principal(position, liquidity)
     if isinstance(position, LpV2Position):
         gone = (-paid[0], -paid[1])
         return _settled(position, position.liquidity - liquidity, -liquidity, gone)
     left = after_collect(position)
-    return replace(left, liquidity=left.liquidity - liquidity, core_liquidity=left.core_liquidity - liquidity)
+    return replace(
+        left, liquidity=left.liquidity - liquidity, core_liquidity=left.core_liquidity - liquidity
+    )
 
 
 def after_collect(position: LpV3Position) -> LpV3Position:
@@ -232,7 +284,9 @@ def after_collect(position: LpV3Position) -> LpV3Position:
     )
 
 
-def after_provision(position: LpV2Position | LpV3Position, liquidity: int, amounts: Amounts) -> LpV2Position | LpV3Position:
+def after_provision(
+    position: LpV2Position | LpV3Position, liquidity: int, amounts: Amounts
+) -> LpV2Position | LpV3Position:
     """After increaseLiquidity or addLiquidity. Fees earned before are owed, not paid."""
     if isinstance(position, LpV2Position):
         return _settled(position, position.liquidity + liquidity, liquidity, amounts)
@@ -242,11 +296,17 @@ def after_provision(position: LpV2Position | LpV3Position, liquidity: int, amoun
         before = replace(
             position,
             owed=credit_fees(position.owed, now, position.inside_last_x128, position.liquidity),
-            core_owed=credit_fees(position.core_owed, now, position.core_inside_last_x128, position.core_liquidity),
+            core_owed=credit_fees(
+                position.core_owed, now, position.core_inside_last_x128, position.core_liquidity
+            ),
             inside_last_x128=now,
             core_inside_last_x128=now,
         )
-    return replace(before, liquidity=before.liquidity + liquidity, core_liquidity=before.core_liquidity + liquidity)
+    return replace(
+        before,
+        liquidity=before.liquidity + liquidity,
+        core_liquidity=before.core_liquidity + liquidity,
+    )
 
 
 def new_position(target: LpTarget, at: TickState, ticks: Amounts, liquidity: int) -> LpV3Position:
@@ -276,7 +336,9 @@ def new_position(target: LpTarget, at: TickState, ticks: Amounts, liquidity: int
     )
 
 
-def _settled(position: LpV2Position, liquidity: int, minted_raw: int, moved: Amounts) -> LpV2Position:
+def _settled(
+    position: LpV2Position, liquidity: int, minted_raw: int, moved: Amounts
+) -> LpV2Position:
     """Return the state after UniswapV2Pair._update of a mint or burn: reserves equal balances,
     kLast their product while feeTo is set.
     """
@@ -291,7 +353,8 @@ def _settled(position: LpV2Position, liquidity: int, minted_raw: int, moved: Amo
     )
 
 
-# --- The agent's own changes of positions, by the receipts of its transactions, and the positions it therefore owns.
+# --- The agent's own changes of positions, by the receipts of its transactions, and the positions
+# it therefore owns.
 
 
 def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositionChange | None:
@@ -306,7 +369,11 @@ def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositi
             action.venue, action.contract, action.token_id, action.pool, action.token0, action.token1,
             0, None, -action.liquidity, action.held, (0, 0), receipt.block_number,
         )  # fmt: skip
-    return _put_in_v2(action, receipt, wallet) if action.venue == "uniswap_v2" else _put_in_v3(action, receipt, wallet)
+    return (
+        _put_in_v2(action, receipt, wallet)
+        if action.venue == "uniswap_v2"
+        else _put_in_v3(action, receipt, wallet)
+    )
 
 
 def _put_in_v2(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
@@ -319,18 +386,32 @@ def _put_in_v2(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChan
 
 
 def _put_in_v3(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
-    """Return the change of a provision; of several mint events of one transaction the last is the outer call's."""
-    fits = [added for added in receipt.added if added.manager == action.contract and _fits(added, action, wallet)]
+    """Return the change of a provision; of several mint events of one transaction the last is the
+    outer call's.
+    """
+    fits = [
+        added
+        for added in receipt.added
+        if added.manager == action.contract and _fits(added, action, wallet)
+    ]
     if not fits:
         raise _silent(action, receipt)
     return _provided(action, fits[-1].token_id, fits[-1].liquidity, fits[-1].amounts_raw, receipt)
 
 
 def _fits(added: LiquidityAdded, action: Provide, wallet: str) -> bool:
-    return added.minted_to == wallet if action.token_id is None else added.token_id == action.token_id
+    return (
+        added.minted_to == wallet if action.token_id is None else added.token_id == action.token_id
+    )
 
 
-def _provided(action: Provide, token_id: int | None, liquidity: int, amounts: tuple[int, int], receipt: Receipt) -> LpPositionChange:
+def _provided(
+    action: Provide,
+    token_id: int | None,
+    liquidity: int,
+    amounts: tuple[int, int],
+    receipt: Receipt,
+) -> LpPositionChange:
     fresh = action.token_id is None and token_id is not None
     return LpPositionChange(
         action.venue, action.contract, token_id, action.pool, action.token0, action.token1,
@@ -340,13 +421,16 @@ def _provided(action: Provide, token_id: int | None, liquidity: int, amounts: tu
 
 def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
     return OperatorNeeded(
-        f"the receipt of {receipt.tx_hash} does not show the liquidity that it added to {action.name}",
+        f"the receipt of {receipt.tx_hash} does not show the liquidity that it added to"
+        f" {action.name}",
         "ask another endpoint; nothing is planned before it is known what the wallet has",
     )
 
 
 def imported_position(mint: LpPositionChange, amounts: tuple[int, int]) -> LpPositionChange:
-    """Return the mint of a position that the owner hands over, as if `amounts` had been provided."""
+    """Return the mint of a position that the owner hands over, as if `amounts` had been
+    provided.
+    """
     return replace(mint, amounts_raw=amounts)
 
 
@@ -356,7 +440,10 @@ def expected_amounts(action: LpAction) -> tuple[int, int]:
     """
     match action:
         case Withdraw():
-            return action.amounts_raw[0] + action.fees_raw[0], action.amounts_raw[1] + action.fees_raw[1]
+            return (
+                action.amounts_raw[0] + action.fees_raw[0],
+                action.amounts_raw[1] + action.fees_raw[1],
+            )
         case Collect():
             return action.fees_raw
         case Provide():
@@ -367,13 +454,19 @@ def is_position_open(moves: Sequence[LpPositionChange], name: str) -> bool:
     """True if the agent provided liquidity to a position and has not withdrawn all of it. The sum
     of its own changes is not enough: anyone may add to a position, and the addition counts.
     """
-    done = [one.held + one.liquidity if one.liquidity < 0 else one.liquidity for one in moves if one.name == name]
+    done = [
+        one.held + one.liquidity if one.liquidity < 0 else one.liquidity
+        for one in moves
+        if one.name == name
+    ]
     return any(one.liquidity > 0 for one in moves if one.name == name) and done[-1] > 0
 
 
 def open_mints(moves: Sequence[LpPositionChange]) -> tuple[LpPositionChange, ...]:
     """Return the mint of each V3 position that the agent opened and has not fully withdrawn."""
-    return tuple(one for one in moves if one.ticks is not None and is_position_open(moves, one.name))
+    return tuple(
+        one for one in moves if one.ticks is not None and is_position_open(moves, one.name)
+    )
 
 
 def tracked_positions(
@@ -393,7 +486,9 @@ def tracked_positions(
 
     def add(at: LpTarget | LpPositionChange, token_id: int | None, block: int | None) -> None:
         risk = risks.get(at.pool, (volatility_bps, horizon_s))
-        one = ConfirmedPosition(at.venue, at.contract, token_id, at.token0, at.token1, (0, 0), block, *risk)
+        one = ConfirmedPosition(
+            at.venue, at.contract, token_id, at.token0, at.token1, (0, 0), block, *risk
+        )
         found.setdefault(one.name, one)
 
     for target in targets:
@@ -411,6 +506,14 @@ def tracked_positions(
 
 def _after(one: ConfirmedPosition, done: LpPositionChange) -> ConfirmedPosition:
     if done.liquidity >= 0:
-        return replace(one, entry_raw=(one.entry_raw[0] + done.amounts_raw[0], one.entry_raw[1] + done.amounts_raw[1]))
+        return replace(
+            one,
+            entry_raw=(
+                one.entry_raw[0] + done.amounts_raw[0],
+                one.entry_raw[1] + done.amounts_raw[1],
+            ),
+        )
     rest = Fraction(max(0, done.held + done.liquidity), done.held) if done.held > 0 else Fraction(1)
-    return replace(one, entry_raw=(floor_int(one.entry_raw[0] * rest), floor_int(one.entry_raw[1] * rest)))
+    return replace(
+        one, entry_raw=(floor_int(one.entry_raw[0] * rest), floor_int(one.entry_raw[1] * rest))
+    )

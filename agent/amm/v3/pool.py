@@ -40,7 +40,8 @@ Q192 = Q96 * Q96
 DEPTH_BPS = 200
 """Depth counts the pool's amounts within this distance of its price."""
 WIDEST_SPACING = 1700
-"""Largest spacing for which a word of 256 ticks spans a price ratio below 2^64, so that the contract never leaves its precise formula.
+"""Largest spacing for which a word of 256 ticks spans a price ratio below 2^64, so that the
+contract never leaves its precise formula.
 
 A step from √P down to √Q needs L·2^96·√P/√Q in 256 bits, with L below 2^128: √P/√Q below 2^32.
 """
@@ -54,11 +55,13 @@ ALL = 2**127
 class V3Pool:
     """State of a Uniswap V3 pool.
 
-    `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending; a quote that leaves this window
-    is refused. `twap_tick` is the time-weighted mean tick over `twap_window_s` (None if the pool's observations do not reach back),
-    `twap_liquidity` the harmonic mean in-range liquidity of the same window (OracleLibrary.consult). `observations` are the current
-    and the next number of price observations (slot0.observationCardinality and -Next). `unwritten` is true per token of (token0,
-    token1) whose fee growth is still zero: a trade that writes it costs more gas.
+    `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending;
+    a quote that leaves this window is refused. `twap_tick` is the time-weighted mean tick over
+    `twap_window_s` (None if the pool's observations do not reach back), `twap_liquidity` the
+    harmonic mean in-range liquidity of the same window (OracleLibrary.consult). `observations` are
+    the current and the next number of price observations (slot0.observationCardinality and -Next).
+    `unwritten` is true per token of (token0, token1) whose fee growth is still zero: a trade that
+    writes it costs more gas.
     """
 
     address: str
@@ -82,10 +85,16 @@ class V3Pool:
     kind: ClassVar[str] = "uniswap_v3"
     forms: ClassVar[tuple[str, ...]] = ("v3",)
     gas: ClassVar[SwapGas] = SwapGas(
-        {"swap_router_02": 65_600, "rebalancer": 56_600}, again=25_400, first_writes=1, moved=8_800, tick=44_000, stop=7_400
+        {"swap_router_02": 65_600, "rebalancer": 56_600},
+        again=25_400,
+        first_writes=1,
+        moved=8_800,
+        tick=44_000,
+        stop=7_400,
     )
-    """A changed tick writes an observation (UniswapV3Pool.swap). Tick.cross writes slots of zero at the first crossing (v3-core,
-    Tick.sol). A stop at a bitmap word's border is a cold read and one more swap step (TickBitmap.sol).
+    """A changed tick writes an observation (UniswapV3Pool.swap). Tick.cross writes slots of zero at
+    the first crossing (v3-core, Tick.sol). A stop at a bitmap word's border is a cold read and one
+    more swap step (TickBitmap.sol).
     """
     paid_first: ClassVar[bool] = False
     label: ClassVar[str] = ""
@@ -93,7 +102,13 @@ class V3Pool:
 
     @classmethod
     def simulated(
-        cls, form: str, address: str, tokens: tuple[Token, Token], price: Fraction, reserves: tuple[int, int], fee_pips: int
+        cls,
+        form: str,
+        address: str,
+        tokens: tuple[Token, Token],
+        price: Fraction,
+        reserves: tuple[int, int],
+        fee_pips: int,
     ) -> V3Pool:
         """See Pool: the liquidity spans every tick, and the reserves are virtual."""
         sqrt_x96, liquidity = isqrt(floor_int(price * Q192)), isqrt(reserves[0] * reserves[1])
@@ -101,12 +116,28 @@ class V3Pool:
         edge = MAX_TICK // spacing * spacing
         ends = (TickLiquidity(-edge, liquidity), TickLiquidity(edge, -liquidity))
         ranges = spacing, sqrt_x96, get_tick_at_sqrt_ratio(sqrt_x96), liquidity
-        return cls(address, cls.kind, tokens[0].address, tokens[1].address, fee_pips, *ranges, ends, -edge, edge)
+        return cls(
+            address,
+            cls.kind,
+            tokens[0].address,
+            tokens[1].address,
+            fee_pips,
+            *ranges,
+            ends,
+            -edge,
+            edge,
+        )
 
     @property
     def fault(self) -> str:
-        """A tick spacing that no factory allows: with a negative one a quote walks away from the price."""
-        return "" if 0 < self.tick_spacing <= WIDEST_SPACING else f"a tick spacing of {self.tick_spacing}"
+        """A tick spacing that no factory allows: with a negative one a quote walks away from the
+        price.
+        """
+        return (
+            ""
+            if 0 < self.tick_spacing <= WIDEST_SPACING
+            else f"a tick spacing of {self.tick_spacing}"
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -130,21 +161,43 @@ class V3Pool:
 
     def quote(self, token_in: str, amount_in_raw: int) -> int:
         """See Pool."""
-        return self._run(is_zero_for_one(self, token_in), max(amount_in_raw, 0), None).amount_calculated
+        return self._run(
+            is_zero_for_one(self, token_in), max(amount_in_raw, 0), None
+        ).amount_calculated
 
     def quoter(self, token_in: str) -> Callable[[int], int]:
-        """See Pool. Input and output of the ranges are summed once, so that a quote crosses fifty ticks as quickly as two."""
-        return quoter(self, is_zero_for_one(self, token_in), lambda amount_in_raw: self.quote(token_in, amount_in_raw))
+        """See Pool. Input and output of the ranges are summed once, so that a quote crosses fifty
+        ticks as quickly as two.
+        """
+        return quoter(
+            self,
+            is_zero_for_one(self, token_in),
+            lambda amount_in_raw: self.quote(token_in, amount_in_raw),
+        )
 
-    def swap(self, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None) -> SwapResult[V3Pool]:
-        """See Pool: UniswapV3Pool.swap. Without a limit it may go to the end of the price range, as through a router."""
-        ended = self._run(is_zero_for_one(self, token_in), max(amount_in_raw, 0), sqrt_price_limit_x96)
+    def swap(
+        self, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None
+    ) -> SwapResult[V3Pool]:
+        """See Pool: UniswapV3Pool.swap. Without a limit it may go to the end of the price range, as
+        through a router.
+        """
+        ended = self._run(
+            is_zero_for_one(self, token_in), max(amount_in_raw, 0), sqrt_price_limit_x96
+        )
         return self._swapped(ended, amount_in_raw - ended.amount_remaining, ended.amount_calculated)
 
-    def swap_exact_out(self, token_in: str, amount_out_raw: int, sqrt_price_limit_x96: int | None = None) -> SwapResult[V3Pool]:
-        """Swap token_in for up to amount_out_raw base units of the other token; limit and errors as in `swap`."""
-        ended = self._run(is_zero_for_one(self, token_in), -max(amount_out_raw, 0), sqrt_price_limit_x96)
-        return self._swapped(ended, ended.amount_calculated, amount_out_raw + ended.amount_remaining)
+    def swap_exact_out(
+        self, token_in: str, amount_out_raw: int, sqrt_price_limit_x96: int | None = None
+    ) -> SwapResult[V3Pool]:
+        """Swap token_in for up to amount_out_raw base units of the other token; limit and errors as
+        in `swap`.
+        """
+        ended = self._run(
+            is_zero_for_one(self, token_in), -max(amount_out_raw, 0), sqrt_price_limit_x96
+        )
+        return self._swapped(
+            ended, ended.amount_calculated, amount_out_raw + ended.amount_remaining
+        )
 
     def _run(self, zero_for_one: bool, amount_specified: int, limit_x96: int | None) -> SwapState:
         limit = price_limit(zero_for_one) if limit_x96 is None else limit_x96
@@ -155,10 +208,22 @@ class V3Pool:
             side, largest = "in", largest_in(self, zero_for_one, price_limit(zero_for_one))
         else:
             side, largest = "out", largest_out(self, zero_for_one)
-        raise BeyondKnownTicks(self.address, side, abs(amount_specified), largest, self.known_from_tick, self.known_to_tick)
+        raise BeyondKnownTicks(
+            self.address,
+            side,
+            abs(amount_specified),
+            largest,
+            self.known_from_tick,
+            self.known_to_tick,
+        )
 
     def _swapped(self, ended: SwapState, amount_in: int, amount_out: int) -> SwapResult[V3Pool]:
-        after = replace(self, sqrt_price_x96=ended.sqrt_price_x96, tick=ended.end_tick(), liquidity=ended.liquidity)
+        after = replace(
+            self,
+            sqrt_price_x96=ended.sqrt_price_x96,
+            tick=ended.end_tick(),
+            liquidity=ended.liquidity,
+        )
         return SwapResult(amount_in, amount_out, ended.fee, after, ended.ticks_crossed, ended.stops)
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
@@ -167,12 +232,16 @@ class V3Pool:
         return (squared, Q192) if is_zero_for_one(self, token_in) else (Q192, squared)
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
-        """See Pool. Exact: one unit more moves the price further, leaves the known ticks, or is not taken whole."""
+        """See Pool. Exact: one unit more moves the price further, leaves the known ticks, or is not
+        taken whole.
+        """
         zero_for_one = is_zero_for_one(self, token_in)
         return largest_in(self, zero_for_one, self._impact_bound(zero_for_one, impact_bps))
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
-        """See Pool: to where (1 - fee)·marginal_price = price (Angeris, Evans, Chitra, Boyd 2022)."""
+        """See Pool: to where (1 - fee)·marginal_price = price (Angeris, Evans, Chitra, Boyd
+        2022).
+        """
         if price <= 0:
             return self.max_in(token_in, impact_bps)
         zero_for_one = is_zero_for_one(self, token_in)
@@ -188,7 +257,9 @@ class V3Pool:
         """See Pool: the ticks that were read end."""
         bound = self._impact_bound(zero_for_one := is_zero_for_one(self, token_in), impact_bps)
         if zero_for_one:
-            return self.known_from_tick > MIN_TICK and bound <= get_sqrt_ratio_at_tick(self.known_from_tick)
+            return self.known_from_tick > MIN_TICK and bound <= get_sqrt_ratio_at_tick(
+                self.known_from_tick
+            )
         return self.known_to_tick < MAX_TICK and bound >= get_sqrt_ratio_at_tick(self.known_to_tick)
 
     def _impact_bound(self, zero_for_one: bool, impact_bps: int) -> int:
@@ -225,12 +296,19 @@ class V3Pool:
         return PriceCurve([start, *edges], depths)
 
     def depth(self, token: str) -> int:
-        """See Pool: the amount in liquidity between the price and DEPTH_BPS away, as far as ticks are known.
+        """See Pool: the amount in liquidity between the price and DEPTH_BPS away, as far as ticks
+        are known.
 
-        Computed from liquidity, not from the pool's balance, which also holds uncollected fees and distant positions.
+        Computed from liquidity, not from the pool's balance, which also holds uncollected fees and
+        distant positions.
         """
         is_token0 = is_zero_for_one(self, token)
-        squared = self.sqrt_price_x96 * self.sqrt_price_x96 * (BPS + (DEPTH_BPS if is_token0 else -DEPTH_BPS)) // BPS
+        squared = (
+            self.sqrt_price_x96
+            * self.sqrt_price_x96
+            * (BPS + (DEPTH_BPS if is_token0 else -DEPTH_BPS))
+            // BPS
+        )
         return amount_between(self, not is_token0, isqrt(squared))
 
     def spot_depth(self, token: str) -> int:
@@ -281,7 +359,8 @@ def _reach(impact_bps: int) -> int:
     return math.ceil(-log(1 - min(impact_bps, BPS - 1) / BPS) / log(1.0001)) + 2
 
 
-# --- A whole V3 swap over many ranges: UniswapV3Pool.swap (v3-core) without its transfers and oracle.
+# --- A whole V3 swap over many ranges: UniswapV3Pool.swap (v3-core) without its transfers and
+# oracle.
 
 
 INT256_MAX = 2**255 - 1
@@ -314,7 +393,9 @@ class SwapState(NamedTuple):
         return get_tick_at_sqrt_ratio(self.sqrt_price_x96) if self.inside else self.tick
 
 
-def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_limit_x96: int) -> SwapState:
+def swap(
+    pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_limit_x96: int
+) -> SwapState:
     """UniswapV3Pool.swap: amount_specified > 0 is an exact input, < 0 an exact output; fills in
     part at the price limit. After the first stop it uses the pool's prefix sums, so that the loop
     runs three times at most, however many ticks the swap crosses. Stops before a step that needs
@@ -330,12 +411,16 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
     inside = left_known = False
     at = bisect_right(ticks.indices, tick)
     while remaining and price != limit:
-        stop, next_price, beyond, at_beyond, end = next_step(pool, ticks, at, tick, price, liquidity, zero_for_one)
+        stop, next_price, beyond, at_beyond, end = next_step(
+            pool, ticks, at, tick, price, liquidity, zero_for_one
+        )
         if zero_for_one:
             target = limit if next_price < limit else next_price
         else:
             target = limit if next_price > limit else next_price
-        reached, amount_in, amount_out, fee = compute_swap_step(price, target, liquidity, remaining, pool.fee_pips)
+        reached, amount_in, amount_out, fee = compute_swap_step(
+            price, target, liquidity, remaining, pool.fee_pips
+        )
         if end is End.KNOWLEDGE and reached == next_price != limit:
             left_known = True  # the contract's own target is further on: this step's amounts are not the contract's
             break
@@ -348,34 +433,56 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
             remaining += amount_out
             calculated += amount_in + fee
         if reached != next_price or end in (End.KNOWLEDGE, End.PRICES):
-            # Nothing but a used up amount or the price limit ends a step inside a range. A price that has not moved keeps the
+            # Nothing but a used up amount or the price limit ends a step inside a range. A price
+            # that has not moved keeps the
             # tick, which after crossing downwards is one below that of the price.
             inside = reached != price
             price = reached
             break
         if end is End.REVERTS:
-            raise ContractRevert("LiquidityMath.addDelta", "LS" if beyond < 0 else "LA", "the ticks do not fit this pool's liquidity")
+            raise ContractRevert(
+                "LiquidityMath.addDelta",
+                "LS" if beyond < 0 else "LA",
+                "the ticks do not fit this pool's liquidity",
+            )
         ticks_crossed += at != at_beyond
         price, tick, liquidity, at = reached, stop - 1 if zero_for_one else stop, beyond, at_beyond
         if stops == 1 and remaining and price != limit:
             table, sums, start = stop_table(pool, zero_for_one, stop, liquidity)
-            cost, out, fee, skipped, price, tick, liquidity = table.skip(sums, start, remaining, limit)
+            cost, out, fee, skipped, price, tick, liquidity = table.skip(
+                sums, start, remaining, limit
+            )
             remaining += -cost if exact_in else out
             calculated += out if exact_in else cost
             fees, stops, before = fees + fee, stops + skipped, at
             at = bisect_right(ticks.indices, tick)
             ticks_crossed += abs(at - before)
-    return SwapState(remaining, calculated, fees, price, tick, liquidity, ticks_crossed, stops, inside, left_known)
+    return SwapState(
+        remaining,
+        calculated,
+        fees,
+        price,
+        tick,
+        liquidity,
+        ticks_crossed,
+        stops,
+        inside,
+        left_known,
+    )
 
 
 def _refusal(amount_specified: int) -> ContractRevert:
-    """Return the failed requirement at the head of UniswapV3Pool.swap, or of its callers' int256."""
+    """Return the failed requirement at the head of UniswapV3Pool.swap, or of its callers'
+    int256.
+    """
     if amount_specified == 0:
         return ContractRevert("UniswapV3Pool.swap", "AS", "trade more than zero")
     if not -INT256_MAX <= amount_specified <= INT256_MAX:
         return ContractRevert("SafeCast.toInt256", "", "trade less than 2^255 base units")
     return ContractRevert(
-        "UniswapV3Pool.swap", "SPL", "the price limit is on the wrong side of the price, or the pool at the end of its range"
+        "UniswapV3Pool.swap",
+        "SPL",
+        "the price limit is on the wrong side of the price, or the pool at the end of its range",
     )
 
 
@@ -394,11 +501,15 @@ class Range(NamedTuple):
 
 
 def range_at(pool: V3Pool, zero_for_one: bool, price_x96: int) -> Range:
-    """The range that holds a sqrt price (Q96) between the pool's own and the end of the price range; a stop ends the range before it."""
+    """The range that holds a sqrt price (Q96) between the pool's own and the end of the price
+    range; a stop ends the range before it.
+    """
     ticks = tick_table(pool.ticks)
     start, liquidity = pool.sqrt_price_x96, pool.liquidity
     at = bisect_right(ticks.indices, pool.tick)
-    stop, stop_x96, beyond, _, end = next_step(pool, ticks, at, pool.tick, start, liquidity, zero_for_one)
+    stop, stop_x96, beyond, _, end = next_step(
+        pool, ticks, at, pool.tick, start, liquidity, zero_for_one
+    )
     if end is not None or (stop_x96 < price_x96 if zero_for_one else stop_x96 > price_x96):
         return Range(0, 0, start, stop_x96, liquidity, end)
     step_in, step_out, fee = whole_step(start, stop_x96, liquidity, pool.fee_pips)
@@ -425,10 +536,17 @@ def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
     if end is End.PRICES and bound == end_x96:  # the swap stops there and takes no more than needed
         amount_in, _, fee = whole_step(start, end_x96, liquidity, pool.fee_pips)
         return min(cost + amount_in + fee, INT256_MAX)
-    if end in (End.KNOWLEDGE, End.REVERTS):  # the price must stop short: the contract reverts there, or its behaviour is unknown
+    if end in (
+        End.KNOWLEDGE,
+        End.REVERTS,
+    ):  # the price must stop short: the contract reverts there, or its behaviour is unknown
         bound = max(bound, end_x96 + 1) if zero_for_one else min(bound, end_x96 - 1)
     if liquidity > 0 and (start >= bound if zero_for_one else start <= bound):
-        less_fee = _largest_down(start, bound, liquidity) if zero_for_one else _largest_up(start, bound, liquidity)
+        less_fee = (
+            _largest_down(start, bound, liquidity)
+            if zero_for_one
+            else _largest_up(start, bound, liquidity)
+        )
         cost += mul_div_up(less_fee + 1, PIPS, PIPS - pool.fee_pips) - 1
     return min(cost, INT256_MAX)
 
@@ -440,7 +558,9 @@ def largest_out(pool: V3Pool, zero_for_one: bool) -> int:
     _, out, start, end_x96, liquidity, _ = range_at(pool, zero_for_one, price_limit(zero_for_one))
     _, past, _ = whole_step(start, end_x96, liquidity, pool.fee_pips)
     inside = 0
-    while past - inside > 1:  # the last range is left when the price reaches its end, which rounding may hasten
+    while (
+        past - inside > 1
+    ):  # the last range is left when the price reaches its end, which rounding may hasten
         middle = (inside + past) // 2
         if compute_swap_step(start, end_x96, liquidity, -middle, pool.fee_pips)[0] == end_x96:
             past = middle
@@ -469,7 +589,9 @@ def _within_prices(zero_for_one: bool, bound_x96: int) -> int:
 
 
 def price_floor(numerator: int, denominator: int) -> int:
-    """Least sqrt price (Q96) whose square is at least numerator / denominator · 2^192, for a positive price."""
+    """Least sqrt price (Q96) whose square is at least numerator / denominator · 2^192, for a
+    positive price.
+    """
     squared = -((-numerator << 192) // denominator)
     return isqrt(squared - 1) + 1
 
@@ -499,17 +621,22 @@ def _largest_up(start: int, bound: int, liquidity: int) -> int:
     return ((bound - start + 1) * liquidity - 1) >> 96
 
 
-# --- Exact outputs of many inputs for one V3 pool state and direction, at the price of a bisection and one step each.
-# Everything independent of the amount is computed before: the first range's input and output, and by the table that of every further
-# stop. The arithmetic is that of swap_math for a step that stops short of its target, without the amounts that a quote does not need.
+# --- Exact outputs of many inputs for one V3 pool state and direction, at the price of a bisection
+# and one step each.
+# Everything independent of the amount is computed before: the first range's input and output, and
+# by the table that of every further
+# stop. The arithmetic is that of swap_math for a step that stops short of its target, without the
+# amounts that a quote does not need.
 
 
 Quote = Callable[[int], int]
 Row = tuple[int, int, int, int, int]
 Known = tuple[int, tuple[int, ...], tuple[Row, ...]]
-"""The input that leads past the rows, the inputs that lead to each, and the rows, all from the pool's own price on.
+"""The input that leads past the rows, the inputs that lead to each, and the rows, all from the
+pool's own price on.
 
-A row is (input, output, sqrt price, liquidity, liquidity · 2^96), the last two of the range beyond a stop.
+A row is (input, output, sqrt price, liquidity, liquidity · 2^96), the last two of the range beyond
+a stop.
 """
 
 NOTHING: Known = (0, (), ())
@@ -530,7 +657,9 @@ def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
     first_cost = step_in + fee
 
     def know(amount: int) -> Known | None:
-        """Rows up to beyond the amount; None if the pool does not take it whole from known ticks."""
+        """Rows up to beyond the amount; None if the pool does not take it whole from known
+        ticks.
+        """
         if end is not None:
             return None
         table, sums, start = stop_table(pool, zero_for_one, stop, beyond)
@@ -539,15 +668,29 @@ def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
         sums = table.reach(sums, cost=amount - ahead)
         if sums.end_cost + ahead <= amount:
             return None
-        rows = tuple([(cost + ahead, out + paid, price, depth, depth << 96) for cost, out, _, price, depth in sums.rows[start:]])
+        rows = tuple(
+            [
+                (cost + ahead, out + paid, price, depth, depth << 96)
+                for cost, out, _, price, depth in sums.rows[start:]
+            ]
+        )
         return sums.end_cost + ahead, tuple([row[0] for row in rows]), rows
 
     make = _falling if zero_for_one else _rising
     return make(price, liquidity, PIPS - pool.fee_pips, first_cost, know, otherwise)
 
 
-def _falling(price: int, liquidity: int, kept: int, first_cost: int, know: Callable[[int], Known | None], otherwise: Quote) -> Quote:
-    """token0 in: getNextSqrtPriceFromAmount0RoundingUp and getAmount1Delta, as P − ⌈N·P/(N + a·P)⌉ = ⌊a·P·P/(N + a·P)⌋."""
+def _falling(
+    price: int,
+    liquidity: int,
+    kept: int,
+    first_cost: int,
+    know: Callable[[int], Known | None],
+    otherwise: Quote,
+) -> Quote:
+    """token0 in: getNextSqrtPriceFromAmount0RoundingUp and getAmount1Delta, as P − ⌈N·P/(N + a·P)⌉
+    = ⌊a·P·P/(N + a·P)⌋.
+    """
     shifted, nearest, known = liquidity << 96, max(first_cost, 1), NOTHING
 
     def quote(amount: int) -> int:
@@ -570,8 +713,17 @@ def _falling(price: int, liquidity: int, kept: int, first_cost: int, know: Calla
     return quote
 
 
-def _rising(price: int, liquidity: int, kept: int, first_cost: int, know: Callable[[int], Known | None], otherwise: Quote) -> Quote:
-    """token1 in: getNextSqrtPriceFromAmount1RoundingDown and getAmount0Delta, two floor divisions in one."""
+def _rising(
+    price: int,
+    liquidity: int,
+    kept: int,
+    first_cost: int,
+    know: Callable[[int], Known | None],
+    otherwise: Quote,
+) -> Quote:
+    """token1 in: getNextSqrtPriceFromAmount1RoundingDown and getAmount0Delta, two floor divisions
+    in one.
+    """
     shifted, nearest, known = liquidity << 96, max(first_cost, 1), NOTHING
 
     def quote(amount: int) -> int:

@@ -1,4 +1,6 @@
-"""Amounts between two sqrt prices, and the price after an amount: SqrtPriceMath (v3-core). Prices in Q96."""
+"""Amounts between two sqrt prices, and the price after an amount: SqrtPriceMath (v3-core). Prices
+in Q96.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from agent.amm.errors import ContractRevert
 UINT160_BITS = 160
 
 
-def get_amount0_delta(sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: int, round_up: bool) -> int:
+def get_amount0_delta(
+    sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: int, round_up: bool
+) -> int:
     """token0 base units between two prices: L/√lower − L/√upper (SqrtPriceMath.getAmount0Delta)."""
     if sqrt_ratio_a_x96 > sqrt_ratio_b_x96:
         sqrt_ratio_a_x96, sqrt_ratio_b_x96 = sqrt_ratio_b_x96, sqrt_ratio_a_x96
@@ -19,14 +23,20 @@ def get_amount0_delta(sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: i
     return product // sqrt_ratio_b_x96 // sqrt_ratio_a_x96
 
 
-def get_amount1_delta(sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: int, round_up: bool) -> int:
+def get_amount1_delta(
+    sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: int, round_up: bool
+) -> int:
     """token1 base units between two prices: L·(√upper − √lower) (SqrtPriceMath.getAmount1Delta)."""
     product = liquidity * abs(sqrt_ratio_b_x96 - sqrt_ratio_a_x96)
     return -(-product >> 96) if round_up else product >> 96
 
 
-def get_next_sqrt_price_from_amount0_rounding_up(sqrt_price_x96: int, liquidity: int, amount: int, add: bool) -> int:
-    """Price after token0 is added or removed (SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp). Raises ContractRevert."""
+def get_next_sqrt_price_from_amount0_rounding_up(
+    sqrt_price_x96: int, liquidity: int, amount: int, add: bool
+) -> int:
+    """Price after token0 is added or removed (SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp).
+    Raises ContractRevert.
+    """
     if amount == 0:
         return sqrt_price_x96
     numerator = liquidity << 96
@@ -42,8 +52,12 @@ def get_next_sqrt_price_from_amount0_rounding_up(sqrt_price_x96: int, liquidity:
     return _to_uint160(price, "SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp")
 
 
-def get_next_sqrt_price_from_amount1_rounding_down(sqrt_price_x96: int, liquidity: int, amount: int, add: bool) -> int:
-    """Price after token1 is added or removed (SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown). Raises ContractRevert."""
+def get_next_sqrt_price_from_amount1_rounding_down(
+    sqrt_price_x96: int, liquidity: int, amount: int, add: bool
+) -> int:
+    """Price after token1 is added or removed
+    (SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown). Raises ContractRevert.
+    """
     if add:
         price = sqrt_price_x96 + (amount << 96) // liquidity
         return _to_uint160(price, "SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown")
@@ -53,26 +67,38 @@ def get_next_sqrt_price_from_amount1_rounding_down(sqrt_price_x96: int, liquidit
     return price
 
 
-def get_next_sqrt_price_from_input(sqrt_price_x96: int, liquidity: int, amount_in: int, zero_for_one: bool) -> int:
+def get_next_sqrt_price_from_input(
+    sqrt_price_x96: int, liquidity: int, amount_in: int, zero_for_one: bool
+) -> int:
     """Return the price after amount_in (less fee), never past what it pays for
     (SqrtPriceMath.getNextSqrtPriceFromInput).
     """
     if sqrt_price_x96 <= 0 or liquidity <= 0:
         raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromInput", "")
     if zero_for_one:
-        return get_next_sqrt_price_from_amount0_rounding_up(sqrt_price_x96, liquidity, amount_in, True)
-    return get_next_sqrt_price_from_amount1_rounding_down(sqrt_price_x96, liquidity, amount_in, True)
+        return get_next_sqrt_price_from_amount0_rounding_up(
+            sqrt_price_x96, liquidity, amount_in, True
+        )
+    return get_next_sqrt_price_from_amount1_rounding_down(
+        sqrt_price_x96, liquidity, amount_in, True
+    )
 
 
-def get_next_sqrt_price_from_output(sqrt_price_x96: int, liquidity: int, amount_out: int, zero_for_one: bool) -> int:
+def get_next_sqrt_price_from_output(
+    sqrt_price_x96: int, liquidity: int, amount_out: int, zero_for_one: bool
+) -> int:
     """Return the price after amount_out, far enough to pay for it
     (SqrtPriceMath.getNextSqrtPriceFromOutput).
     """
     if sqrt_price_x96 <= 0 or liquidity <= 0:
         raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromOutput", "")
     if zero_for_one:
-        return get_next_sqrt_price_from_amount1_rounding_down(sqrt_price_x96, liquidity, amount_out, False)
-    return get_next_sqrt_price_from_amount0_rounding_up(sqrt_price_x96, liquidity, amount_out, False)
+        return get_next_sqrt_price_from_amount1_rounding_down(
+            sqrt_price_x96, liquidity, amount_out, False
+        )
+    return get_next_sqrt_price_from_amount0_rounding_up(
+        sqrt_price_x96, liquidity, amount_out, False
+    )
 
 
 def _to_uint160(price: int, where: str) -> int:

@@ -20,7 +20,8 @@ from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, p
 if TYPE_CHECKING:
     from agent.amm.v3.pool import V3Pool
 
-# --- Next stop of a V3 swap: initialised ticks and the borders of 256-tick bitmap words (TickBitmap, v3-core).
+# --- Next stop of a V3 swap: initialised ticks and the borders of 256-tick bitmap words
+# (TickBitmap, v3-core).
 
 
 WORD_BITS = 8
@@ -60,7 +61,9 @@ def tick_table(ticks: tuple[TickLiquidity, ...]) -> TickTable:
     ticks. Raises ValueError if unsorted.
     """
     known = _tables.get(id(ticks))
-    if known is not None and known[0] is ticks:  # the entry keeps the tuple alive, so its id is not reused
+    if (
+        known is not None and known[0] is ticks
+    ):  # the entry keeps the tuple alive, so its id is not reused
         return known[1]
     table = TickTable(ticks)
     if len(_tables) >= _KEPT_TABLES:
@@ -69,7 +72,9 @@ def tick_table(ticks: tuple[TickLiquidity, ...]) -> TickTable:
     return table
 
 
-def next_initialized_tick_within_one_word(indices: tuple[int, ...], at: int, tick: int, tick_spacing: int, lte: bool) -> tuple[int, bool]:
+def next_initialized_tick_within_one_word(
+    indices: tuple[int, ...], at: int, tick: int, tick_spacing: int, lte: bool
+) -> tuple[int, bool]:
     """Return the next tick at which the contract stops and whether it is initialised
     (TickBitmap.nextInitializedTickWithinOneWord). `at` is bisect_right(indices, tick): the number
     of initialised ticks not above `tick`, which a walk keeps by counting.
@@ -89,7 +94,9 @@ UINT128_BITS = 128
 
 
 class End(Enum):
-    """Reason why a swap cannot go beyond a step: the price range ends, the ticks are unknown, or the contract reverts."""
+    """Reason why a swap cannot go beyond a step: the price range ends, the ticks are unknown, or
+    the contract reverts.
+    """
 
     PRICES = 0
     KNOWLEDGE = 1
@@ -97,7 +104,13 @@ class End(Enum):
 
 
 def next_step(
-    pool: V3Pool, ticks: TickTable, at: int, tick: int, price_x96: int, liquidity: int, zero_for_one: bool
+    pool: V3Pool,
+    ticks: TickTable,
+    at: int,
+    tick: int,
+    price_x96: int,
+    liquidity: int,
+    zero_for_one: bool,
 ) -> tuple[int, int, int, int, End | None]:
     """Return (stop, sqrt price there, liquidity beyond it, `at` beyond it, reason of the end or
     None). `at` counts the initialised ticks up to `tick`. If known ticks end, the price is that of
@@ -106,10 +119,18 @@ def next_step(
     """
     if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
         return tick, price_x96, liquidity, at, End.KNOWLEDGE
-    stop, initialized = next_initialized_tick_within_one_word(ticks.indices, at, tick, pool.tick_spacing, zero_for_one)
+    stop, initialized = next_initialized_tick_within_one_word(
+        ticks.indices, at, tick, pool.tick_spacing, zero_for_one
+    )
     if zero_for_one:
         if stop < pool.known_from_tick and pool.known_from_tick > MIN_TICK:
-            return stop, min(price_x96, get_sqrt_ratio_at_tick(pool.known_from_tick)), liquidity, at, End.KNOWLEDGE
+            return (
+                stop,
+                min(price_x96, get_sqrt_ratio_at_tick(pool.known_from_tick)),
+                liquidity,
+                at,
+                End.KNOWLEDGE,
+            )
         if stop <= MIN_TICK:
             return MIN_TICK, price_limit(True), liquidity, at, End.PRICES
         if not initialized:
@@ -118,14 +139,26 @@ def next_step(
         liquidity -= ticks.nets[at]
     else:
         if stop > pool.known_to_tick and pool.known_to_tick < MAX_TICK:
-            return stop, max(price_x96, get_sqrt_ratio_at_tick(pool.known_to_tick)), liquidity, at, End.KNOWLEDGE
+            return (
+                stop,
+                max(price_x96, get_sqrt_ratio_at_tick(pool.known_to_tick)),
+                liquidity,
+                at,
+                End.KNOWLEDGE,
+            )
         if stop >= MAX_TICK:
             return MAX_TICK, price_limit(False), liquidity, at, End.PRICES
         if not initialized:
             return stop, get_sqrt_ratio_at_tick(stop), liquidity, at, None
         liquidity += ticks.nets[at]
         at += 1
-    return stop, get_sqrt_ratio_at_tick(stop), liquidity, at, None if 0 <= liquidity < 1 << UINT128_BITS else End.REVERTS
+    return (
+        stop,
+        get_sqrt_ratio_at_tick(stop),
+        liquidity,
+        at,
+        None if 0 <= liquidity < 1 << UINT128_BITS else End.REVERTS,
+    )
 
 
 _GROWTH = 8
@@ -182,15 +215,28 @@ class StopTable:
     __slots__ = ("_pool", "sums", "zero_for_one")
 
     def __init__(self, pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int) -> None:
-        """Start at `stop`, an initialised tick or a word's border; `liquidity` is that beyond it."""
+        """Start at `stop`, an initialised tick or a word's border; `liquidity` is that beyond
+        it.
+        """
         self._pool, self.zero_for_one = pool, zero_for_one
         price = get_sqrt_ratio_at_tick(stop)
-        self.sums = Sums((-stop if zero_for_one else stop,), (0,), (0,), ((0, 0, 0, price, liquidity),), None, price, 0, 0)
+        self.sums = Sums(
+            (-stop if zero_for_one else stop,),
+            (0,),
+            (0,),
+            ((0, 0, 0, price, liquidity),),
+            None,
+            price,
+            0,
+            0,
+        )
 
     def reach(self, sums: Sums, cost: int = -1, out: int = -1, tick: int | None = None) -> Sums:
         """Return `sums` of this table, extended past this cost, output and tick, or to the end."""
         key = -MAX_TICK if tick is None else -tick if self.zero_for_one else tick
-        while sums.end is None and (sums.end_cost <= cost or sums.end_out <= out or sums.keys[-1] <= key):
+        while sums.end is None and (
+            sums.end_cost <= cost or sums.end_out <= out or sums.keys[-1] <= key
+        ):
             sums = self.sums = _grown(self._pool, self.zero_for_one, sums, cost, out, key)
         return sums
 
@@ -203,7 +249,11 @@ class StopTable:
         if sums.keys[-1] < key:
             sums = self.reach(sums, tick=stop)
         at = bisect_left(sums.keys, key)
-        return (sums, at) if at < len(sums.keys) and sums.keys[at] == key and sums.rows[at][4] == liquidity else None
+        return (
+            (sums, at)
+            if at < len(sums.keys) and sums.keys[at] == key and sums.rows[at][4] == liquidity
+            else None
+        )
 
     def within(self, sums: Sums, at: int, limit_x96: int) -> int:
         """Return the last place up to `at` whose price is not past the limit; the first must not
@@ -211,11 +261,21 @@ class StopTable:
         """
         rows = sums.rows
         if self.zero_for_one:
-            return at if rows[at][3] >= limit_x96 else bisect_right(rows, -limit_x96, 0, at, key=lambda row: -row[3]) - 1
-        return at if rows[at][3] <= limit_x96 else bisect_right(rows, limit_x96, 0, at, key=lambda row: row[3]) - 1
+            return (
+                at
+                if rows[at][3] >= limit_x96
+                else bisect_right(rows, -limit_x96, 0, at, key=lambda row: -row[3]) - 1
+            )
+        return (
+            at
+            if rows[at][3] <= limit_x96
+            else bisect_right(rows, limit_x96, 0, at, key=lambda row: row[3]) - 1
+        )
 
     def skip(self, sums: Sums, start: int, remaining: int, limit_x96: int) -> Skipped:
-        """Return the whole steps, all but the last, of a swap from `start` with this input (> 0) or output (< 0) remaining."""
+        """Return the whole steps, all but the last, of a swap from `start` with this input (> 0) or
+        output (< 0) remaining.
+        """
         if remaining > 0:
             goal = sums.costs[start] + remaining
             sums = self.reach(sums, cost=goal)
@@ -230,10 +290,14 @@ class StopTable:
         cost, out, fee, _, _ = sums.rows[start]
         end_cost, end_out, end_fee, price, liquidity = sums.rows[at]
         tick = -sums.keys[at] - 1 if self.zero_for_one else sums.keys[at]
-        return Skipped(end_cost - cost, end_out - out, end_fee - fee, at - start, price, tick, liquidity)
+        return Skipped(
+            end_cost - cost, end_out - out, end_fee - fee, at - start, price, tick, liquidity
+        )
 
 
-def stop_table(pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int) -> tuple[StopTable, Sums, int]:
+def stop_table(
+    pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int
+) -> tuple[StopTable, Sums, int]:
     """Return a table whose sums hold this stop, with `liquidity` beyond it, and its place.
 
     All states with these ticks share it. A table is rebuilt from this stop if it starts too far on,
@@ -251,7 +315,9 @@ def stop_table(pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int) -> t
     return table, *found
 
 
-def _grown(pool: V3Pool, zero_for_one: bool, sums: Sums, past_cost: int, past_out: int, past_key: int) -> Sums:
+def _grown(
+    pool: V3Pool, zero_for_one: bool, sums: Sums, past_cost: int, past_out: int, past_key: int
+) -> Sums:
     """Return the sums with more stops: past the request, by at least a few, or up to the end."""
     ticks, fee_pips = tick_table(pool.ticks), pool.fee_pips
     keys, costs, outs, rows = list(sums.keys), list(sums.costs), list(sums.outs), list(sums.rows)
@@ -260,7 +326,9 @@ def _grown(pool: V3Pool, zero_for_one: bool, sums: Sums, past_cost: int, past_ou
     at = bisect_right(ticks.indices, tick)
     fewest = len(keys) + 1 + len(keys) // _GROWTH
     while cost <= past_cost or out <= past_out or key <= past_key or len(keys) < fewest:
-        stop, target, beyond, at, end = next_step(pool, ticks, at, tick, price, liquidity, zero_for_one)
+        stop, target, beyond, at, end = next_step(
+            pool, ticks, at, tick, price, liquidity, zero_for_one
+        )
         step_in, step_out, step_fee = whole_step(price, target, liquidity, fee_pips)
         cost += step_in + step_fee
         out += step_out

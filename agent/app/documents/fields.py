@@ -1,4 +1,6 @@
-"""Types of the fields of JSON documents, and how a document is filled from an object by its declaration."""
+"""Types of the fields of JSON documents, and how a document is filled from an object by its
+declaration.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,12 @@ class Of:
 
 
 def fill(kind: type[T], source: object, portfolio: Any = None, /, **given: object) -> T:
-    """Return a document of this kind: each field from `given`, else from the source's attribute of its name, converted.
+    """Return a document of this kind: each field from `given`, else from the source's attribute of
+    its name, converted.
 
-    `portfolio` names tokens by address, and has the numeraire that values are counted in. Optional keys come from `given` alone.
-    Nothing is validated: to show what was done must not fail after it was done.
+    `portfolio` names tokens by address, and has the numeraire that values are counted in. Optional
+    keys come from `given` alone. Nothing is validated: to show what was done must not fail after it
+    was done.
     """
     found: dict[str, object] = {}
     for name, read, convert in _fields(kind):  # type: ignore[arg-type]
@@ -57,11 +61,21 @@ def fill(kind: type[T], source: object, portfolio: Any = None, /, **given: objec
 
 @cache
 def _fields(kind: Hashable, /) -> list[tuple[str, Callable[[object], Any] | None, Convert]]:
-    """Name of each field with the reading of its attribute, None if it is optional, and the conversion."""
+    """Name of each field with the reading of its attribute, None if it is optional, and the
+    conversion.
+    """
     found: list[tuple[str, Callable[[object], Any] | None, Convert]] = []
     for name, hint in get_type_hints(kind, include_extras=True).items():
-        paths = next((one.paths for one in getattr(hint, "__metadata__", ()) if isinstance(one, Of)), (name,))
-        found.append((name, None if get_origin(hint) is NotRequired else attrgetter(*paths), _conversion(hint)))
+        paths = next(
+            (one.paths for one in getattr(hint, "__metadata__", ()) if isinstance(one, Of)), (name,)
+        )
+        found.append(
+            (
+                name,
+                None if get_origin(hint) is NotRequired else attrgetter(*paths),
+                _conversion(hint),
+            )
+        )
     return found
 
 
@@ -70,7 +84,9 @@ def _conversion(hint: Any) -> Convert:
         if isinstance(one, ConvertedBy):
             return one.convert
     if is_typeddict(hint):
-        return lambda value, portfolio: value if isinstance(value, dict) else fill(hint, value, portfolio)
+        return lambda value, portfolio: (
+            value if isinstance(value, dict) else fill(hint, value, portfolio)
+        )
     inner = [_conversion(one) for one in get_args(hint)[:1] if one is not NoneType]
     if get_origin(hint) is list:
         return lambda values, portfolio: [inner[0](value, portfolio) for value in values]
@@ -111,7 +127,9 @@ TokenSymbol = Annotated[Symbol, Of("token")]
 TokenAddress = Annotated[str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$"), Of("token")]
 Amount = Annotated[
     Decimal,
-    ConvertedBy(lambda found, portfolio: decimal_text(found[0], portfolio.token(found[1]).decimals)),
+    ConvertedBy(
+        lambda found, portfolio: decimal_text(found[0], portfolio.token(found[1]).decimals)
+    ),
     Of("raw", "token"),
 ]
 """Whole coins, from base units and token."""

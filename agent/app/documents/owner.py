@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents.fields import Address, Amount, ConvertedBy, Hash, Money, Number, Of, Raw, TokenAddress, TokenSymbol, fill, one_of
+from agent.app.documents.fields import (
+    Address,
+    Amount,
+    ConvertedBy,
+    Hash,
+    Money,
+    Number,
+    Of,
+    Raw,
+    TokenAddress,
+    TokenSymbol,
+    fill,
+    one_of,
+)
 from agent.app.documents.plans import (
     OutcomeDocument,
     PlanDocument,
@@ -26,10 +39,15 @@ if TYPE_CHECKING:
     from agent.app.money.rehearsal import Rehearsal
     from agent.app.settings.editing import EditReport, RemovalReport
 
-HANDED_OVER = "a running trimtab run cancels and revokes them next; without a run, repeat this once the wallet is free"
+HANDED_OVER = (
+    "a running trimtab run cancels and revokes them next; without a run, repeat this once the"
+    " wallet is free"
+)
 """The wallet may also be held by another command, which ends soon."""
 
-PartsDocument = TypedDict("PartsDocument", {"count": int, "done": int, "next_s": int, "until_s": int, "words": str})
+PartsDocument = TypedDict(
+    "PartsDocument", {"count": int, "done": int, "next_s": int, "until_s": int, "words": str}
+)
 """Progress of a withdrawal in parts; times in chain seconds."""
 WITH_WORDS = ConvertedBy(lambda parts, _: fill(PartsDocument, parts, words=format_parts(parts)))
 PaymentDocument = TypedDict("PaymentDocument", {
@@ -111,7 +129,8 @@ HardPauseDocument = TypedDict("HardPauseDocument", {
     "cancel": list[SentDocument], "revoke": list[AllowanceDocument],
     "transactions": list[SentDocument],
 })  # fmt: skip
-"""A hard pause; `outcome`: planned, declined, clear (nothing left), done, failed, or handed over to a running agent."""
+"""A hard pause; `outcome`: planned, declined, clear (nothing left), done, failed, or handed over to
+a running agent."""
 
 
 def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocument:
@@ -130,7 +149,15 @@ def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocumen
         outcome, message = "planned", "paused; to take this back: trimtab pause --hard --send"
     sent = () if halted.outcome is None else halted.outcome.transactions
     transactions = [transaction(intent) for intent in sent]
-    return fill(HardPauseDocument, halted, paused=True, outcome=outcome, told=message, transactions=transactions, **found)
+    return fill(
+        HardPauseDocument,
+        halted,
+        paused=True,
+        outcome=outcome,
+        told=message,
+        transactions=transactions,
+        **found,
+    )
 
 
 FIRST_PLAN = ConvertedBy(lambda outcomes, _: plan(outcomes[0]) if outcomes else None)
@@ -142,7 +169,8 @@ ShutdownDocument = TypedDict("ShutdownDocument", {
     "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
     "transactions": list[SentDocument], "left": list[str], "block": Block,
 })  # fmt: skip
-"""A shutdown; `sale` is the first of `sales`, `left` are holdings that could not be sold or paid."""
+"""A shutdown; `sale` is the first of `sales`, `left` are holdings that could not be sold or
+paid."""
 
 
 class RehearsalLegDocument(TypedDict):
@@ -168,7 +196,9 @@ def rehearsal_document(found: Rehearsal, agent: Agent) -> RehearsalDocument:
     """Document of a test trade."""
     sent = [transaction(one) for outcome in found.outcomes for one in outcome.transactions]
     first, unit = plan(found.outcomes[0]), agent.portfolio.numeraire.label
-    return fill(RehearsalDocument, found, agent.portfolio, numeraire=unit, plan=first, transactions=sent)
+    return fill(
+        RehearsalDocument, found, agent.portfolio, numeraire=unit, plan=first, transactions=sent
+    )
 
 
 ContractDocument = TypedDict("ContractDocument", {
@@ -179,7 +209,9 @@ ContractDocument = TypedDict("ContractDocument", {
 
 
 class EditDocument(TypedDict):
-    """An edit of the config; `taken_in` are lines about new tokens, `rounds` the rebalances within limits.turnover."""
+    """An edit of the config; `taken_in` are lines about new tokens, `rounds` the rebalances within
+    limits.turnover.
+    """
 
     state: str
     changes: list[str]
@@ -204,7 +236,12 @@ def edit_document(found: EditReport) -> EditDocument:
 def removal_document(found: RemovalReport) -> EditDocument:
     """Document of a removal, with its transactions."""
     sent = [transaction(one) for one in found.transactions]
-    return {**edit_document(found.edited), "state": found.state, "reason": found.reason, "transactions": sent}
+    return {
+        **edit_document(found.edited),
+        "state": found.state,
+        "reason": found.reason,
+        "transactions": sent,
+    }
 
 
 WithdrawalsDocument = TypedDict("WithdrawalsDocument", {"withdrawals": list[RequestDocument]})

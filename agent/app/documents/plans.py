@@ -47,9 +47,13 @@ if TYPE_CHECKING:
 
 End = Annotated[str, one_of("wallet", "router")]
 
-VerdictDocument = TypedDict("VerdictDocument", {"guard": str, "measured": str, "limit": str, "passed": bool})
+VerdictDocument = TypedDict(
+    "VerdictDocument", {"guard": str, "measured": str, "limit": str, "passed": bool}
+)
 SkippedDocument = TypedDict("SkippedDocument", {"what": str, "why": str})
-RealisedDocument = TypedDict("RealisedDocument", {"symbol": str, "planned_raw": Raw, "realised_raw": Raw})
+RealisedDocument = TypedDict(
+    "RealisedDocument", {"symbol": str, "planned_raw": Raw, "realised_raw": Raw}
+)
 LegDocument = TypedDict("LegDocument", {
     "pool": Address, "venue": str, "token_in": Symbol, "token_out": Symbol, "fee_pips": int,
     "amount_in_raw": Raw, "amount_out_raw": Raw, "min_out_raw": Raw, "fee_raw": Raw,
@@ -63,7 +67,8 @@ ActionDocument = TypedDict("ActionDocument", {
     "desired_raw": dict[str, Raw] | None, "min_raw": dict[str, Raw] | None,
     "fees_raw": dict[str, Raw] | None, "gas_units": int, "reason": str,
 })  # fmt: skip
-"""One liquidity action; amounts by symbol as the contracts move them at this block, None if they do not apply."""
+"""One liquidity action; amounts by symbol as the contracts move them at this block, None if they do
+not apply."""
 
 
 def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
@@ -72,7 +77,11 @@ def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
     given: dict[str, Any] = {}
     for name in ("amounts_raw", "desired_raw", "min_raw", "fees_raw"):
         raw = getattr(action, name, None)
-        given[name] = None if raw is None else {symbol: str(amount) for symbol, amount in zip(symbols, raw, strict=True)}
+        given[name] = (
+            None
+            if raw is None
+            else {symbol: str(amount) for symbol, amount in zip(symbols, raw, strict=True)}
+        )
     liquidity, ticks = getattr(action, "liquidity", None), getattr(action, "ticks", None)
     given["liquidity"] = None if liquidity is None else str(liquidity)
     given["ticks"] = None if ticks is None else list(ticks)
@@ -93,15 +102,21 @@ SliceDocument = TypedDict("SliceDocument", {
 
 class EndpointDocument(TypedDict):
     operator: str
-    state: Annotated[str, one_of("in service", "on trial", "resting", "is rate limiting"), Of("circuit")]
+    state: Annotated[
+        str, one_of("in service", "on trial", "resting", "is rate limiting"), Of("circuit")
+    ]
     score: Annotated[float, ConvertedBy(lambda score, _: round(score, 4))]
-    latency_ms: Annotated[float | None, ConvertedBy(lambda seconds, _: round(seconds * 1000, 1)), Of("latency_s")]
+    latency_ms: Annotated[
+        float | None, ConvertedBy(lambda seconds, _: round(seconds * 1000, 1)), Of("latency_s")
+    ]
     rest_s: Annotated[float, ConvertedBy(lambda seconds, _: round(seconds, 1))]
     why: str
 
 
 class ExposureDocument(TypedDict):
-    """Most that a sandwich can take within the limits, bps of what they are relative to; None without a limit."""
+    """Most that a sandwich can take within the limits, bps of what they are relative to; None
+    without a limit.
+    """
 
     exchanged: Annotated[int | None, Of("exchanged_bps")]
     per_rebalance: Annotated[int | None, Of("per_rebalance_bps")]
@@ -167,8 +182,14 @@ class StepDocument(TypedDict):
     stuck_exits: BlockedExits
     left_alone: Excluded
     flows: Transfers
-    tax: Annotated[PlanTaxDocument | None, ConvertedBy(lambda pair, _: tax_document(*pair)), Of("step_input", "plan")]
-    pools: Annotated[dict[str, str], ConvertedBy(lambda step, _: pool_names(step)), Of("step_input")]
+    tax: Annotated[
+        PlanTaxDocument | None,
+        ConvertedBy(lambda pair, _: tax_document(*pair)),
+        Of("step_input", "plan"),
+    ]
+    pools: Annotated[
+        dict[str, str], ConvertedBy(lambda step, _: pool_names(step)), Of("step_input")
+    ]
 
 
 class PlanDocument(StepDocument):
@@ -219,7 +240,10 @@ QuoteDocument = TypedDict("QuoteDocument", {
 
 def decimals(portfolio: Portfolio) -> dict[str, int]:
     """Return the decimals by label of every token that a document may name."""
-    return {token.label: token.decimals for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs)} | {"native": 18}
+    return {
+        token.label: token.decimals
+        for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
+    } | {"native": 18}
 
 
 def plan(outcome: StepOutcome) -> PlanDocument:
@@ -234,7 +258,9 @@ def plan(outcome: StepOutcome) -> PlanDocument:
         held = {
             "legs": [],
             "actions": [],
-            "weights_after_bps": {portfolio.token(d.token).label: d.weight_bps for d in outcome.decided.drifts},
+            "weights_after_bps": {
+                portfolio.token(d.token).label: d.weight_bps for d in outcome.decided.drifts
+            },
             "cost": NO_COST,
             "turnover": "0",
             "gap_bps": None,
@@ -253,7 +279,9 @@ def plan(outcome: StepOutcome) -> PlanDocument:
         found,
         portfolio,
         **head,
-        weights_after_bps={portfolio.token(token).label: bps for token, bps in found.weights_after_bps},
+        weights_after_bps={
+            portfolio.token(token).label: bps for token, bps in found.weights_after_bps
+        },
         gross_volume=money(found.gross_volume, portfolio),
         gas_units=found.gas_units,
         verdicts=[fill(VerdictDocument, item) for item in (*found.verdicts, *later)],
@@ -270,7 +298,9 @@ def rebalance(outcome: StepOutcome, realised: list[RealisedDocument]) -> Rebalan
     return cast(RebalanceDocument, {**plan(outcome), "transactions": sent, "realised": realised})
 
 
-def live_plan(outcome: StepOutcome, agent: Agent, *, sent: bool, extra: Mapping[str, object]) -> LivePlanDocument:
+def live_plan(
+    outcome: StepOutcome, agent: Agent, *, sent: bool, extra: Mapping[str, object]
+) -> LivePlanDocument:
     """Document of an outcome, with its transactions if sending was allowed."""
     found = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
     document = cast(LivePlanDocument, {**found, **extra})
@@ -299,4 +329,6 @@ def quote(found: Quote, step: StepInput) -> QuoteDocument:
     )
 
 
-SlicingDocument = TypedDict("SlicingDocument", {"chosen": int, "why": str, "options": list[SliceDocument]})
+SlicingDocument = TypedDict(
+    "SlicingDocument", {"chosen": int, "why": str, "options": list[SliceDocument]}
+)

@@ -1,4 +1,6 @@
-"""Documents of positions, orders, strategies and weights: lp, orders, strategies, oracle, weights."""
+"""Documents of positions, orders, strategies and weights: lp, orders, strategies, oracle,
+weights.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents.fields import Address, ConvertedBy, Decimal, Hash, Money, Of, Raw, fill, money, one_of
+from agent.app.documents.fields import (
+    Address,
+    ConvertedBy,
+    Decimal,
+    Hash,
+    Money,
+    Of,
+    Raw,
+    fill,
+    money,
+    one_of,
+)
 from agent.app.documents.plans import LimitOrderDocument, LimitPricesDocument, TransactionDocument
 from agent.app.documents.steps import Block, BpsOfShare, NettingDocument, Numeraire, bps_text
 from agent.policy.strategies.accounting import ONE, unit_value
@@ -21,14 +34,22 @@ if TYPE_CHECKING:
     from agent.units import Price
 
 Venue = Annotated[str, one_of("uniswap_v2", "uniswap_v3")]
-PairSymbols = Annotated[list[str], ConvertedBy(lambda pair, portfolio: [portfolio.token(one).label for one in pair])]
+PairSymbols = Annotated[
+    list[str], ConvertedBy(lambda pair, portfolio: [portfolio.token(one).label for one in pair])
+]
 
 Kind = Annotated[str, one_of("entry", "stop_loss", "take_profit", "trailing_stop")]
 Stage = Annotated[str, one_of("waiting", "armed", "fired", "done", "off")]
 NamedOrderDocument = TypedDict("NamedOrderDocument", {"subject": str, "kind": Kind, "stage": Stage})
-ArmedDocument = TypedDict("ArmedDocument", {"armed": list[NamedOrderDocument], "back_in": list[str]})
-DisarmedDocument = TypedDict("DisarmedDocument", {"disarmed": list[NamedOrderDocument], "back_in": list[str]})
-SplitBandDocument = TypedDict("SplitBandDocument", {"absolute_bps": int | None, "relative_bps": int | None})
+ArmedDocument = TypedDict(
+    "ArmedDocument", {"armed": list[NamedOrderDocument], "back_in": list[str]}
+)
+DisarmedDocument = TypedDict(
+    "DisarmedDocument", {"disarmed": list[NamedOrderDocument], "back_in": list[str]}
+)
+SplitBandDocument = TypedDict(
+    "SplitBandDocument", {"absolute_bps": int | None, "relative_bps": int | None}
+)
 LimitedSumDocument = TypedDict("LimitedSumDocument", {
     "value": Money | None, "share_bps": Annotated[BpsOfShare | None, Of("share")],
     "limit_bps": int | None, "within": bool | None,
@@ -113,14 +134,19 @@ def liquidity_document(found: LiquidityReport) -> LiquidityDocument:
     positions = []
     for one in found.reports:
         confirmed = one.confirmed
-        symbols = [portfolio.token(address).label for address in (confirmed.token0, confirmed.token1)]
+        symbols = [
+            portfolio.token(address).label for address in (confirmed.token0, confirmed.token1)
+        ]
         amounts = {
             "entry_raw": confirmed.entry_raw,
             "redeemable_raw": one.redeemable_raw,
             "fees_raw": one.fees_raw,
             "counted_raw": one.counted_raw,
         }
-        pairs = {name: {symbol: str(raw) for symbol, raw in zip(symbols, pair, strict=True)} for name, pair in amounts.items()}
+        pairs = {
+            name: {symbol: str(raw) for symbol, raw in zip(symbols, pair, strict=True)}
+            for name, pair in amounts.items()
+        }
         loss_bps = None if one.hold == 0 else bps_text(one.loss / one.hold)
         positions.append(fill(PositionDocument, one, portfolio, **pairs, loss_bps=loss_bps))
     return fill(LiquidityDocument, found, portfolio, positions=positions)
@@ -166,7 +192,12 @@ StrategyDocument = TypedDict("StrategyDocument", {
 
 
 def strategy_document(
-    one: StrategyBook, split: CapitalSplit, adjustment: StrategyAdjustment | None, due: Fraction, step: StepInput, prices: dict[str, Price]
+    one: StrategyBook,
+    split: CapitalSplit,
+    adjustment: StrategyAdjustment | None,
+    due: Fraction,
+    step: StepInput,
+    prices: dict[str, Price],
 ) -> StrategyDocument:
     """Document of one strategy."""
     portfolio = step.portfolio

@@ -17,12 +17,16 @@ BpsNumber = Annotated[float, ConvertedBy(lambda share, _: round(float(share * BP
 UtcTime = Annotated[str, ConvertedBy(lambda seconds, _: format_utc(seconds))]
 RoundedRaw = Annotated[Raw, ConvertedBy(lambda value, _: str(round(value)))]
 
-CostsDocument = TypedDict("CostsDocument", {"fees": Money, "impact": Money, "gas": Money, "total": Money})
+CostsDocument = TypedDict(
+    "CostsDocument", {"fees": Money, "impact": Money, "gas": Money, "total": Money}
+)
 """Realised costs in the numeraire."""
 CancelledDocument = TypedDict("CancelledDocument", {"cancelled": str})
 AdoptedDocument = TypedDict("AdoptedDocument", {"nonce": int | None})
 ConfirmedTransferDocument = TypedDict("ConfirmedTransferDocument", {"id": int, "as": str | None})
-ConfirmedTransfersDocument = TypedDict("ConfirmedTransfersDocument", {"confirmed": list[ConfirmedTransferDocument]})
+ConfirmedTransfersDocument = TypedDict(
+    "ConfirmedTransfersDocument", {"confirmed": list[ConfirmedTransferDocument]}
+)
 ByHandDocument = TypedDict("ByHandDocument", {"swaps": int, "effect": Money})
 PastTransactionDocument = TypedDict("PastTransactionDocument", {
     "kind": str, "status": Annotated[str, Of("state")], "hash": TxHash,
@@ -192,7 +196,9 @@ class PostingDocument(TypedDict):
     account: str
     token: Annotated[str, ConvertedBy(lambda token, found: found.names.label(token))]
     raw: Raw
-    decimals: Annotated[int, ConvertedBy(lambda token, found: found.names.decimals(token)), Of("token")]
+    decimals: Annotated[
+        int, ConvertedBy(lambda token, found: found.names.decimals(token)), Of("token")
+    ]
     value: Money | None
 
 

@@ -1,4 +1,6 @@
-"""Documents of setting up and watching: init, doctor, trust, alerts, localchain, demo; and of errors."""
+"""Documents of setting up and watching: init, doctor, trust, alerts, localchain, demo; and of
+errors.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,27 @@ from typing_extensions import TypedDict
 from agent.accounting.export import format_utc
 from agent.app.documents.fields import Address, ConvertedBy, Decimal, Of, one_of
 from agent.app.documents.owner import ContractDocument
-from agent.app.documents.plans import EndpointDocument, PlanDocument, RebalanceDocument, VerdictDocument
+from agent.app.documents.plans import (
+    EndpointDocument,
+    PlanDocument,
+    RebalanceDocument,
+    VerdictDocument,
+)
 from agent.app.documents.status import LeastTotalDocument, StatusDocument
 
 Moment = Annotated[str, ConvertedBy(lambda at_s, _: format_utc(at_s))]
-TrustDocument = TypedDict("TrustDocument", {"block": int, "pinned": bool, "contracts": list[ContractDocument]})
-QuietHoursDocument = TypedDict("QuietHoursDocument", {"hours": str, "timezone": str | None, "urgent": list[str]})
+TrustDocument = TypedDict(
+    "TrustDocument", {"block": int, "pinned": bool, "contracts": list[ContractDocument]}
+)
+QuietHoursDocument = TypedDict(
+    "QuietHoursDocument", {"hours": str, "timezone": str | None, "urgent": list[str]}
+)
 FailureDocument = TypedDict("FailureDocument", {
     "kind": str, "message": str, "remedy": str, "exit": int,
     "verdicts": NotRequired[list[VerdictDocument]], "proposal": NotRequired[dict[str, Any]],
 })  # fmt: skip
-"""An error: its kind, message, remedy and exit code; a proposal that waits for its signer, with its file."""
+"""An error: its kind, message, remedy and exit code; a proposal that waits for its signer, with its
+file."""
 NewAssetDocument = TypedDict("NewAssetDocument", {
     "symbol": str, "address": str, "target": str, "feed": Address | None,
 })  # fmt: skip

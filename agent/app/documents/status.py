@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents.fields import ConvertedBy, Decimal, Hash, Money, Of, Raw, Symbol, fill, money
+from agent.app.documents.fields import (
+    ConvertedBy,
+    Decimal,
+    Hash,
+    Money,
+    Of,
+    Raw,
+    Symbol,
+    fill,
+    money,
+)
 from agent.app.documents.plans import EndpointDocument
 from agent.app.documents.steps import (
     Block,
@@ -51,7 +61,8 @@ TriggerDocument = TypedDict("TriggerDocument", {
     "words": str, "bands": str, "only": str | None, "only_words": str, "destination": str,
     "cooldown_s": int, "next_s": int | None, "next": str | None,
 })  # fmt: skip
-"""The trigger as text; `next_s` is the next due time of a schedule (unix seconds; None: any cycle may act)."""
+"""The trigger as text; `next_s` is the next due time of a schedule (unix seconds; None: any cycle
+may act)."""
 LeastTotalDocument = TypedDict("LeastTotalDocument", {
     "total": Decimal | None, "first_purchase": Decimal | None, "unit": str, "by": str,
     "gas_gwei": Decimal, "pool_fee_percent": Decimal, "corrections_a_year": Decimal,
@@ -78,7 +89,9 @@ class StatusDocument(TypedDict):
     pause_hard: Annotated[bool, Of("hard")]
     set_aside: Annotated[list[SetAsideDocument], Of("step_input.history.claims")]
     left_alone: Excluded
-    decision: Annotated[DecisionDocument, ConvertedBy(lambda decided, _: decision(decided)), Of("decided")]
+    decision: Annotated[
+        DecisionDocument, ConvertedBy(lambda decided, _: decision(decided)), Of("decided")
+    ]
     trigger: TriggerDocument
     least_total: Annotated[LeastTotalDocument | None, Of("least")]
     wishes: TargetReasons
@@ -95,11 +108,20 @@ def status(found: PortfolioStatus) -> StatusDocument:
     """Document of a portfolio's status."""
     portfolio, drifts = found.step_input.portfolio, found.decided.drifts
     total = money(sum((drift.value for drift in drifts), Fraction(0)), portfolio)
-    return fill(StatusDocument, found, portfolio, total_value=total, holdings=[_holding(drift, found) for drift in drifts])
+    return fill(
+        StatusDocument,
+        found,
+        portfolio,
+        total_value=total,
+        holdings=[_holding(drift, found) for drift in drifts],
+    )
 
 
 def _holding(drift: AssetDrift, found: PortfolioStatus) -> HoldingDocument:
-    portfolio, reference = found.step_input.portfolio, found.decided.references.prices.get(drift.token)
+    portfolio, reference = (
+        found.step_input.portfolio,
+        found.decided.references.prices.get(drift.token),
+    )
     token = portfolio.token(drift.token)
     return fill(
         HoldingDocument,

@@ -109,7 +109,15 @@ def excluded_holdings(step: StepInput) -> list[ExcludedDocument]:
     found: list[ExcludedDocument] = []
     for address, raw, why in balance_changes.excluded_amounts(step):
         token = step.portfolio.token(address)
-        found.append({"symbol": token.label, "address": address, "raw": str(raw), "amount": decimal_text(raw, token.decimals), "why": why})
+        found.append(
+            {
+                "symbol": token.label,
+                "address": address,
+                "raw": str(raw),
+                "amount": decimal_text(raw, token.decimals),
+                "why": why,
+            }
+        )
     return found
 
 
@@ -124,8 +132,13 @@ TransferDocument = TypedDict("TransferDocument", {
 
 def transfer_document(step: StepInput, flow: ExternalTransfer) -> TransferDocument:
     """Document of one external transfer."""
-    symbol, message = balance_changes.token_label(step, flow.token), balance_changes.format_change(step, flow)
-    return fill(TransferDocument, flow, step.portfolio, id=flow.id or None, symbol=symbol, words=message)
+    symbol, message = (
+        balance_changes.token_label(step, flow.token),
+        balance_changes.format_change(step, flow),
+    )
+    return fill(
+        TransferDocument, flow, step.portfolio, id=flow.id or None, symbol=symbol, words=message
+    )
 
 
 DisposalDocument = TypedDict("DisposalDocument", {
@@ -148,7 +161,13 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     if plan is not None and plan.legs:
         prices, numeraire = reference_prices(step).by_token, portfolio.numeraire.address
         gains = planned_gains(plan, tax, prices, numeraire, portfolio.wrapped_native, at_s)
-    ages = [[None if then_s is None else max(0, at_s - then_s) // 86_400 for then_s in (one.oldest_s, one.newest_s)] for one in gains]
+    ages = [
+        [
+            None if then_s is None else max(0, at_s - then_s) // 86_400
+            for then_s in (one.oldest_s, one.newest_s)
+        ]
+        for one in gains
+    ]
     left = None if tax.year_limit is None else max(Fraction(0), tax.year_limit - tax.realised)
     return fill(
         PlanTaxDocument,
@@ -184,8 +203,13 @@ def netting_document(found: NettingResult | None, portfolio: Portfolio) -> Netti
         portfolio,
         acting=[one.name for one in found.wishes if one.acts],
         reasons={one.name: one.reason for one in found.wishes},
-        capital_moved=[{"from": giver, "to": receiver, "value": money(value, portfolio)} for giver, receiver, value in found.moved],
-        netted=[fill(NettedDocument, one, portfolio) for one in found.netted if one.bought or one.sold],
+        capital_moved=[
+            {"from": giver, "to": receiver, "value": money(value, portfolio)}
+            for giver, receiver, value in found.moved
+        ],
+        netted=[
+            fill(NettedDocument, one, portfolio) for one in found.netted if one.bought or one.sold
+        ],
     )
 
 
@@ -209,6 +233,10 @@ Netting = Annotated[NettingDocument | None, ConvertedBy(netting_document), Of("d
 Progress = Annotated[ProgressDocument | None, Of("step_input.history.campaign")]
 TargetReasons = Annotated[list[str], Of("step_input.wishes")]
 BlockedExits = Annotated[list[BlockedExitDocument], Of("decided.stuck")]
-Excluded = Annotated[list[ExcludedDocument], ConvertedBy(lambda step, _: excluded_holdings(step)), Of("step_input")]
+Excluded = Annotated[
+    list[ExcludedDocument], ConvertedBy(lambda step, _: excluded_holdings(step)), Of("step_input")
+]
 TRANSFERS = ConvertedBy(lambda found, _: [transfer_document(found[0], flow) for flow in found[1]])
-Transfers = Annotated[list[TransferDocument], TRANSFERS, Of("step_input", "step_input.history.flows")]
+Transfers = Annotated[
+    list[TransferDocument], TRANSFERS, Of("step_input", "step_input.history.flows")
+]

@@ -20,7 +20,15 @@ from agent.errors import ConfigError
 from agent.execution.approvals import current_step_input
 from agent.execution.settlement import settle_mined
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
-from agent.model import ExecutionProgress, ExternalTransfer, ExternalTransferKind, History, Invest, Snapshot, StepInput
+from agent.model import (
+    ExecutionProgress,
+    ExternalTransfer,
+    ExternalTransferKind,
+    History,
+    Invest,
+    Snapshot,
+    StepInput,
+)
 from agent.planning.proposals import proposer
 from agent.policy import gradual_execution
 from agent.policy.cash_flows import balance_changes, purchase
@@ -58,7 +66,12 @@ Confirm = Callable[[InvestmentReport], bool]
 
 
 def invest(
-    agent: Agent, *, only: Collection[int] = (), send: bool = False, confirm: Confirm, progress: Progress = ignore_progress
+    agent: Agent,
+    *,
+    only: Collection[int] = (),
+    send: bool = False,
+    confirm: Confirm,
+    progress: Progress = ignore_progress,
 ) -> InvestmentReport:
     """Find deposits since the last comparison of balances.
 
@@ -71,7 +84,12 @@ def invest(
     if not send:
         found = _find_deposits(current_step_input(context.readers, context.store), only)
         return (
-            replace(found, outcome=engine.evaluate(_deposit_readers(context.readers, found), proposer(_invest_request(found))))
+            replace(
+                found,
+                outcome=engine.evaluate(
+                    _deposit_readers(context.readers, found), proposer(_invest_request(found))
+                ),
+            )
             if found.came
             else found
         )
@@ -89,8 +107,12 @@ def invest(
         found = _find_deposits(current_step_input(context.readers, context.store), only)
         if not found.came:
             return found
-        outcome = engine.run_step(_deposit_readers(context.readers, found), _invest_request(found), context.store, actors)
-        if outcome.kind is OutcomeKind.HOLD and confirm(replace(found, outcome=outcome)):  # too little for a trade: a deposit all the same
+        outcome = engine.run_step(
+            _deposit_readers(context.readers, found), _invest_request(found), context.store, actors
+        )
+        if outcome.kind is OutcomeKind.HOLD and confirm(
+            replace(found, outcome=outcome)
+        ):  # too little for a trade: a deposit all the same
             _confirm_deposits(agent, found.came)
             asked.append(found)
         return replace(found, outcome=outcome, told=bool(asked), rest=_open_top_up(agent, outcome))
@@ -98,7 +120,9 @@ def invest(
 
 def _invest_request(found: InvestmentReport) -> Invest:
     under = purchase.active_purchase(found.step_input)
-    return Invest(tuple(_raw(found.step_input, found.came).items()), "" if under is None else under.id)
+    return Invest(
+        tuple(_raw(found.step_input, found.came).items()), "" if under is None else under.id
+    )
 
 
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None:
@@ -111,22 +135,35 @@ def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None
     stands = gradual_execution.decide_slice(step, compute_drifts(step, prices), prices)
     if stands is None or not stands.ended:
         return under
-    agent.context.store.executions.end(under.id, "ended", stands.ended, step.snapshot.head.timestamp_s)
+    agent.context.store.executions.end(
+        under.id, "ended", stands.ended, step.snapshot.head.timestamp_s
+    )
     return None
 
 
 def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
     coin = step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
-    ours = tuple(flow for flow in step.history.flows if flow.delta_raw > 0 and (flow.token in assets or (coin and flow.token == NATIVE)))
+    ours = tuple(
+        flow
+        for flow in step.history.flows
+        if flow.delta_raw > 0 and (flow.token in assets or (coin and flow.token == NATIVE))
+    )
     if strange := sorted({*only} - {flow.id for flow in ours}):
-        raise ConfigError(f"--flow {strange[0]}: no unexplained deposit has this number", "trimtab flows lists them")
-    came = balance_changes.investable_deposits(step, [flow for flow in ours if not only or flow.id in only])
+        raise ConfigError(
+            f"--flow {strange[0]}: no unexplained deposit has this number",
+            "trimtab flows lists them",
+        )
+    came = balance_changes.investable_deposits(
+        step, [flow for flow in ours if not only or flow.id in only]
+    )
     return InvestmentReport(step, came, None, left=tuple(flow for flow in ours if flow not in came))
 
 
 def _raw(step: StepInput, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]:
-    """Base units of each asset that these transfers brought; native coin counts as its wrapped token."""
+    """Base units of each asset that these transfers brought; native coin counts as its wrapped
+    token.
+    """
     came: dict[str, int] = {}
     for flow in flows:
         token = step.portfolio.wrapped_native if flow.token == NATIVE else flow.token
@@ -138,7 +175,9 @@ def _confirm_deposits(agent: Agent, came: tuple[ExternalTransfer, ...]) -> None:
     """Record the deposits before any of them is spent."""
     for flow in came:
         if flow.id:
-            agent.context.store.balances.classify(flow.id, ExternalTransferKind.DEPOSIT, agent.context.clock.now_s())
+            agent.context.store.balances.classify(
+                flow.id, ExternalTransferKind.DEPOSIT, agent.context.clock.now_s()
+            )
 
 
 def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReaders:
@@ -156,8 +195,14 @@ def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReade
         step = balance_changes.restore_excluded(readers.assemble(snapshot, history))
         rises = tuple((token, raw - came[token]) for token, raw in step.history.rises)
         flows = tuple(flow for flow in step.history.flows if flow.id not in known)
-        step = replace(step, history=replace(step.history, flows=flows, rises=rises, left_rises=rises), aside_raw=())
-        return balance_changes.exclude_unexplained_rises(balance_changes.exclude_amounts(step, left, balance_changes.NOT_REQUESTED))
+        step = replace(
+            step,
+            history=replace(step.history, flows=flows, rises=rises, left_rises=rises),
+            aside_raw=(),
+        )
+        return balance_changes.exclude_unexplained_rises(
+            balance_changes.exclude_amounts(step, left, balance_changes.NOT_REQUESTED)
+        )
 
     return replace(readers, assemble=assemble)
 
@@ -167,7 +212,12 @@ def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReade
 
 NAMES = tuple(
     kind.value
-    for kind in (ExternalTransferKind.DEPOSIT, ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.GIFT, ExternalTransferKind.LOSS)
+    for kind in (
+        ExternalTransferKind.DEPOSIT,
+        ExternalTransferKind.WITHDRAWAL,
+        ExternalTransferKind.GIFT,
+        ExternalTransferKind.LOSS,
+    )
 )
 """Names of transfer kinds."""
 
@@ -181,7 +231,9 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
     present = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, present)
     step = present()
-    chosen = [flow for flow in reversed(store.balances.transfers(limit)) if everything or flow.is_open]
+    chosen = [
+        flow for flow in reversed(store.balances.transfers(limit)) if everything or flow.is_open
+    ]
     unwritten = [flow for flow in step.history.flows if flow.id == 0]
     return {
         "block": snapshot.head.number,
@@ -191,14 +243,26 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
     }
 
 
-def confirm_transfers(config: Path | str, number: str, kind: str | None = None) -> ConfirmedTransfersDocument:
-    """Record the owner's classification of open transfers; `number` is an id or "all". Raises ConfigError if it does not fit."""
+def confirm_transfers(
+    config: Path | str, number: str, kind: str | None = None
+) -> ConfirmedTransfersDocument:
+    """Record the owner's classification of open transfers; `number` is an id or "all". Raises
+    ConfigError if it does not fit.
+    """
     if number != "all" and not number.isdecimal():
-        raise ConfigError(f"flow: {number!r} is not the number of a flow", "see trimtab flows, or write all")
+        raise ConfigError(
+            f"flow: {number!r} is not the number of a flow", "see trimtab flows, or write all"
+        )
     if kind is not None and kind not in NAMES:
         raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(NAMES)}")
     with wiring.open_store_offline(load_config(config)) as (store, _):
         classified = store.balances.classify(
-            None if number == "all" else int(number), None if kind is None else ExternalTransferKind(kind), int(time.time())
+            None if number == "all" else int(number),
+            None if kind is None else ExternalTransferKind(kind),
+            int(time.time()),
         )
-    return {"confirmed": [{"id": flow.id, "as": flow.kind.value if flow.kind else None} for flow in classified]}
+    return {
+        "confirmed": [
+            {"id": flow.id, "as": flow.kind.value if flow.kind else None} for flow in classified
+        ]
+    }

@@ -30,8 +30,8 @@ from agent.venues import composer
 class HardPauseReport:
     """Result of a hard pause.
 
-    `outcome` is None if this command sent nothing: `hard` is True if the switch is at hard, `held` names the process that has the wallet
-    and cancels instead.
+    `outcome` is None if this command sent nothing: `hard` is True if the switch is at hard, `held`
+    names the process that has the wallet and cancels instead.
     """
 
     reason: str
@@ -61,7 +61,9 @@ def pause_hard(
             _, switch = stack.enter_context(wiring.open_store_offline(loaded))
         except TrimtabError as error:
             message = f"paused by {pause_by_file(loaded, error)}, but not hard: {error.message}"
-            raise OperatorNeeded(message, f"{error.remedy}; then trimtab pause --hard again") from error
+            raise OperatorNeeded(
+                message, f"{error.remedy}; then trimtab pause --hard again"
+            ) from error
         switch.pause(reason, int(time.time()), hard=send and sure)
     require_private(loaded.path, "config")
     with open_agent(loaded) as agent:
@@ -77,7 +79,9 @@ def pause_hard(
 
 @dataclass(frozen=True, slots=True)
 class OpenAllowance:
-    """Allowance of one contract for one token, base units; `raw` is None if the token does not report it."""
+    """Allowance of one contract for one token, base units; `raw` is None if the token does not
+    report it.
+    """
 
     token: str
     label: str
@@ -88,7 +92,9 @@ class OpenAllowance:
 
 @dataclass(frozen=True, slots=True)
 class RevocationReport:
-    """Result of a revocation. `state` is clear (no allowances), planned, declined, revoked, or failed with the `reason`."""
+    """Result of a revocation. `state` is clear (no allowances), planned, declined, revoked, or
+    failed with the `reason`.
+    """
 
     found: tuple[OpenAllowance, ...]
     state: str
@@ -111,7 +117,11 @@ def revoke(
     wanted = [agent.token(name, "TOKEN").address for name in tokens] or list(agent.context.tokens)
     found = _open_allowances(agent, wanted)
     unread = ", ".join(f"{one.label} for the {one.holder}" for one in found if one.raw is None)
-    shown = RevocationReport(found, "planned" if any(one.raw for one in found) else "clear", f"cannot be read: {unread}" if unread else "")
+    shown = RevocationReport(
+        found,
+        "planned" if any(one.raw for one in found) else "clear",
+        f"cannot be read: {unread}" if unread else "",
+    )
     if not send or shown.state == "clear":
         return shown
     if not confirm(shown):
@@ -120,10 +130,14 @@ def revoke(
     with wiring.open_actors(context, never_confirm, progress) as actors:
         actors.executor.reconcile()
         step, step_id = current_step_input(context.readers, context.store), uuid.uuid4().hex[:12]
-        context.store.steps.begin(step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke")))
+        context.store.steps.begin(
+            step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
+        )
         asked = {(one.token, one.spender) for one in found if one.raw}
         present_now = [
-            one for one in _open_allowances(agent, wanted) if one.raw and (one.token, one.spender) in asked
+            one
+            for one in _open_allowances(agent, wanted)
+            if one.raw and (one.token, one.spender) in asked
         ]  # a run may have been faster
         zero = [Approval(one.token, one.spender, 0, one.label, one.holder) for one in present_now]
         sent, troubles = revoke_allowances(actors, step_id, step, zero)
@@ -132,7 +146,9 @@ def revoke(
         troubles += [f"the {one.holder} may still take {one.label}" for one in left]
         reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if troubles else "done")
-    return replace(shown, state="failed" if troubles else "revoked", reason=reason, transactions=tuple(sent))
+    return replace(
+        shown, state="failed" if troubles else "revoked", reason=reason, transactions=tuple(sent)
+    )
 
 
 def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance, ...]:
@@ -140,9 +156,14 @@ def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance
     context, holders = agent.context, _holders(agent)
     pairs = [(token, spender) for token in tokens for spender in holders]
     answers = read_allowances(context.line, context.config.wallet.address, pairs)
-    named = ((token, spender, raw) for (token, spender), raw in zip(pairs, answers, strict=True) if raw != 0)
+    named = (
+        (token, spender, raw)
+        for (token, spender), raw in zip(pairs, answers, strict=True)
+        if raw != 0
+    )
     return tuple(
-        OpenAllowance(token, context.portfolio.token(token).label, spender, holders[spender], raw) for token, spender, raw in named
+        OpenAllowance(token, context.portfolio.token(token).label, spender, holders[spender], raw)
+        for token, spender, raw in named
     )
 
 

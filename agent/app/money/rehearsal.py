@@ -1,4 +1,6 @@
-"""Test trade before real money moves: the smallest round trip that the limits allow, compared with its prediction."""
+"""Test trade before real money moves: the smallest round trip that the limits allow, compared with
+its prediction.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ ROOM = Fraction(104, 100)
 
 @dataclass(frozen=True, slots=True)
 class RehearsalLeg:
-    """One way of the round trip. Amounts in base units, gas in units, `gas_value` and `lost` in numeraire base units at the prices before.
+    """One way of the round trip. Amounts in base units, gas in units, `gas_value` and `lost` in
+    numeraire base units at the prices before.
 
     `slippage_bps` is the shortfall against the prediction.
     """
@@ -87,30 +90,55 @@ def rehearse_trade(
     with wiring.open_actors(agent.context, once, progress) as actors:
         actors.executor.reconcile()
         step = current_step_input(agent.context.readers, agent.context.store)
-        home, other, first, raw = _first(agent, step, token)  # time may have passed while waiting for the wallet
+        home, other, first, raw = _first(
+            agent, step, token
+        )  # time may have passed while waiting for the wallet
         if first.kind is not OutcomeKind.PLANNED:
             return _shown(first)
-        there = engine.run_step(agent.context.readers, Swap(home.address, other.address, raw), agent.context.store, actors)
+        there = engine.run_step(
+            agent.context.readers,
+            Swap(home.address, other.address, raw),
+            agent.context.store,
+            actors,
+        )
         if there.kind is not OutcomeKind.DONE:
-            return _ended((there,), (), "declined" if there.kind is OutcomeKind.DECLINED else "failed", there.reason)
+            return _ended(
+                (there,),
+                (),
+                "declined" if there.kind is OutcomeKind.DECLINED else "failed",
+                there.reason,
+            )
         one = _completed_leg(agent, there, home, other, raw)
-        again = engine.run_step(agent.context.readers, Swap(other.address, home.address, one.got_raw), agent.context.store, actors)
+        again = engine.run_step(
+            agent.context.readers,
+            Swap(other.address, home.address, one.got_raw),
+            agent.context.store,
+            actors,
+        )
         if again.kind is not OutcomeKind.DONE:
             return _ended((there, again), (one,), "failed", f"the way back: {again.reason}")
         ways = (one, _completed_leg(agent, again, other, home, one.got_raw))
     limit = step.limits.slippage_bps
     worse = [way for way in ways if limit is not None and way.slippage_bps > limit]
     verdict = (
-        "worse than limits.slippage allows" if worse else "as predicted" if all(w.slippage_bps <= 0 for w in ways) else "within the limits"
+        "worse than limits.slippage allows"
+        if worse
+        else "as predicted"
+        if all(w.slippage_bps <= 0 for w in ways)
+        else "within the limits"
     )
     return _ended((there, again), ways, "failed" if worse else "done", verdict)
 
 
-def _first(agent: Agent, step: StepInput, token: str | None) -> tuple[Token, Token, StepOutcome, int]:
+def _first(
+    agent: Agent, step: StepInput, token: str | None
+) -> tuple[Token, Token, StepOutcome, int]:
     """Token sold first, token bought, its plan, and its amount."""
     home, other = agent.portfolio.numeraire, _other(agent, step, token)
     first, raw = _smallest(agent, step, home, other)
-    if first.kind is not OutcomeKind.PLANNED and _free_value(step, other.address) > _free_value(step, home.address):
+    if first.kind is not OutcomeKind.PLANNED and _free_value(step, other.address) > _free_value(
+        step, home.address
+    ):
         home, other = other, home
         first, raw = _smallest(agent, step, home, other)
     return home, other, first, raw
@@ -123,7 +151,9 @@ def _shown(first: StepOutcome) -> Rehearsal:
     return Rehearsal((first,), (), state, first.reason, Fraction(0), predicted)
 
 
-def _ended(outcomes: tuple[StepOutcome, ...], ways: tuple[RehearsalLeg, ...], state: str, verdict: str) -> Rehearsal:
+def _ended(
+    outcomes: tuple[StepOutcome, ...], ways: tuple[RehearsalLeg, ...], state: str, verdict: str
+) -> Rehearsal:
     step = outcomes[0].step_input
     predicted = sum((one.plan.cost.total for one in outcomes if one.plan is not None), Fraction(0))
     cost = sum((_gas_value(one) for one in outcomes), Fraction(0))
@@ -138,7 +168,9 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
     if name is not None:
         token = agent.token(name, "--token")
         if token.address in shut:
-            raise ConfigError(f"--token: {token.label} is the numeraire, or in quarantine", "choose another asset")
+            raise ConfigError(
+                f"--token: {token.label} is the numeraire, or in quarantine", "choose another asset"
+            )
         return token
     found = [asset for asset in step.portfolio.assets if asset.token.address not in shut]
     if not found:
@@ -155,10 +187,18 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
     most_raw = withdrawals.free_raw(step).get(sold.address, 0)
     raw = min(max(1, ceil_int(least / price)), max(1, most_raw))
     for doubled in range(DOUBLINGS):
-        if doubled < DOUBLINGS - 1 and raw < most_raw and _exceeds_plan_cost(step, sold, bought, raw):
+        if (
+            doubled < DOUBLINGS - 1
+            and raw < most_raw
+            and _exceeds_plan_cost(step, sold, bought, raw)
+        ):
             raw = min(2 * raw, most_raw)
             continue
-        outcome = engine.evaluate_input(step, proposals.manual_swap(sold.address, bought.address, raw), agent.context.readers.evidence)
+        outcome = engine.evaluate_input(
+            step,
+            proposals.manual_swap(sold.address, bought.address, raw),
+            agent.context.readers.evidence,
+        )
         verdicts = outcome.verdicts or (() if outcome.plan is None else outcome.plan.verdicts)
         failing = {verdict.guard for verdict in verdicts if not verdict.passed}
         enough = outcome.kind is OutcomeKind.PLANNED or not failing or not failing <= SIZE_GUARDS
@@ -169,16 +209,24 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
 
 
 def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) -> bool:
-    """True if limits.plan_cost refuses the plan by its own figures, so that no evidence has to be read."""
+    """True if limits.plan_cost refuses the plan by its own figures, so that no evidence has to be
+    read.
+    """
     limit_bps = step.limits.plan_cost_bps
     try:
         plan = proposals.manual_swap(sold.address, bought.address, raw)(step).plan
     except Refused:
         return False
-    return plan is not None and limit_bps is not None and plan.cost.total * BPS > limit_bps * plan.turnover
+    return (
+        plan is not None
+        and limit_bps is not None
+        and plan.cost.total * BPS > limit_bps * plan.turnover
+    )
 
 
-def _completed_leg(agent: Agent, outcome: StepOutcome, sold: Token, bought: Token, raw: int) -> RehearsalLeg:
+def _completed_leg(
+    agent: Agent, outcome: StepOutcome, sold: Token, bought: Token, raw: int
+) -> RehearsalLeg:
     """Result of one way, by the receipt of its swap."""
     (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
     receipt, plan = swap.receipt, outcome.plan
@@ -187,15 +235,36 @@ def _completed_leg(agent: Agent, outcome: StepOutcome, sold: Token, bought: Toke
     wallet = outcome.step_input.snapshot.owner
     changes = swap.changes(wallet, agent.portfolio.wrapped_native)
     got = receipt.net(wallet).get(bought.address, changes.get(bought.address, 0))
-    predicted = sum(leg.amount_out_raw for leg in plan.legs if leg.token_out == bought.address and leg.sink.value == "wallet")
+    predicted = sum(
+        leg.amount_out_raw
+        for leg in plan.legs
+        if leg.token_out == bought.address and leg.sink.value == "wallet"
+    )
     below = Fraction(predicted - got, predicted) * BPS if predicted else Fraction(0)
-    return RehearsalLeg(sold, bought, raw, predicted, got, plan.gas_units, receipt.gas_used, _gas_value(outcome), below)
+    return RehearsalLeg(
+        sold,
+        bought,
+        raw,
+        predicted,
+        got,
+        plan.gas_units,
+        receipt.gas_used,
+        _gas_value(outcome),
+        below,
+    )
 
 
 def _gas_value(outcome: StepOutcome) -> Value:
     """Value of the gas of all transactions, at the price before them."""
-    price = withdrawals.token_price(outcome.step_input, outcome.step_input.portfolio.wrapped_native) or Fraction(0)
-    return sum((one.receipt.gas_cost_wei for one in outcome.transactions if one.receipt is not None), 0) * price
+    price = withdrawals.token_price(
+        outcome.step_input, outcome.step_input.portfolio.wrapped_native
+    ) or Fraction(0)
+    return (
+        sum(
+            (one.receipt.gas_cost_wei for one in outcome.transactions if one.receipt is not None), 0
+        )
+        * price
+    )
 
 
 def _price(step: StepInput, token: Token) -> Fraction:
@@ -206,4 +275,6 @@ def _price(step: StepInput, token: Token) -> Fraction:
 
 
 def _free_value(step: StepInput, token: str) -> Value:
-    return withdrawals.free_raw(step).get(token, 0) * (withdrawals.token_price(step, token) or Fraction(0))
+    return withdrawals.free_raw(step).get(token, 0) * (
+        withdrawals.token_price(step, token) or Fraction(0)
+    )

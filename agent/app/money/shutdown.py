@@ -1,4 +1,6 @@
-"""Shuts the bot down: cancel pending transactions, revoke allowances, optionally sell everything and pay it out."""
+"""Shuts the bot down: cancel pending transactions, revoke allowances, optionally sell everything
+and pay it out.
+"""
 
 from __future__ import annotations
 
@@ -86,19 +88,26 @@ def stop(
 ) -> ShutdownReport:
     """End the bot, or preview it with `send` False. An unfinished shutdown is resumed.
 
-    From its first durable write on, `run` and `rebalance` refuse until the owner resumes. Raises ConfigError if a different shutdown is
-    under way.
+    From its first durable write on, `run` and `rebalance` refuse until the owner resumes. Raises
+    ConfigError if a different shutdown is under way.
     """
-    context, address = agent.context, None if send_to is None else parse_address(send_to, "--send-to")
+    context, address = (
+        agent.context,
+        None if send_to is None else parse_address(send_to, "--send-to"),
+    )
     request = _open_stop(agent, to_stable, address)
-    to_stable, address = (request.to_stable, request.to) if request is not None else (to_stable, address)
+    to_stable, address = (
+        (request.to_stable, request.to) if request is not None else (to_stable, address)
+    )
     shown = _planned_shutdown(agent, to_stable, address)
     if not send or shown.state == "refused":
         return shown
     if not confirm(shown):
         return replace(shown, state="declined", reason="not confirmed; nothing was sent")
     if request is None:
-        request = context.store.requests.ask(RequestKind.STOP, (), address, to_stable, shown.step_input.snapshot.head.timestamp_s)
+        request = context.store.requests.ask(
+            RequestKind.STOP, (), address, to_stable, shown.step_input.snapshot.head.timestamp_s
+        )
     with wiring.open_actors(context, lambda _: True, progress) as actors:
         return _Shutdown(agent, actors, request, shown).execute()
 
@@ -122,12 +131,29 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
     step, sales = taken.step_input, _planned_sales(context.readers) if to_stable else ()
     payments = () if address is None else _free(_sold(step, sales))
     paused = context.switch.is_paused() is not False
-    verdicts = () if address is None else portfolio.judge_payout_permission(step, _payouts(payments, address, 0), context.payouts, paused)
+    verdicts = (
+        ()
+        if address is None
+        else portfolio.judge_payout_permission(
+            step, _payouts(payments, address, 0), context.payouts, paused
+        )
+    )
     failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
     state, reason = ("refused", "; ".join(failing)) if failing else ("planned", "")
     if sales and not failing and (refusal := _sale_refusal(sales[0])):
         state, reason = "refused", refusal
-    return ShutdownReport(step, to_stable, address, taken.waiting, taken.allowed, sales, payments, verdicts, state, reason)
+    return ShutdownReport(
+        step,
+        to_stable,
+        address,
+        taken.waiting,
+        taken.allowed,
+        sales,
+        payments,
+        verdicts,
+        state,
+        reason,
+    )
 
 
 def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
@@ -140,7 +166,9 @@ def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
 
 
 def _sale_refusal(first: StepOutcome) -> str:
-    """Return why nothing can be sold now; empty if something can, or if there is nothing to sell."""
+    """Return why nothing can be sold now; empty if something can, or if there is nothing to
+    sell.
+    """
     if first.kind is OutcomeKind.REFUSED:
         return first.reason
     return _unsold(first) if first.plan is None else ""
@@ -148,7 +176,10 @@ def _sale_refusal(first: StepOutcome) -> str:
 
 def _unsold(outcome: StepOutcome) -> str:
     """The assets that could not be sold, with their reasons."""
-    return "; ".join(f"{outcome.step_input.portfolio.token(one.token).label} stays: {one.why}" for one in outcome.decided.stuck)
+    return "; ".join(
+        f"{outcome.step_input.portfolio.token(one.token).label} stays: {one.why}"
+        for one in outcome.decided.stuck
+    )
 
 
 class _ResumedDuringStop(Refused):
@@ -160,7 +191,9 @@ class _Shutdown:
     can be resumed at any point.
     """
 
-    def __init__(self, agent: Agent, actors: StepActors, request: OwnerRequest, shown: ShutdownReport) -> None:
+    def __init__(
+        self, agent: Agent, actors: StepActors, request: OwnerRequest, shown: ShutdownReport
+    ) -> None:
         self._desk, self._actors, self._request, self._shown = agent.context, actors, request, shown
         self._sent: list[Intent] = []
 
@@ -179,14 +212,20 @@ class _Shutdown:
                 self._pay(request.to)
             self._require_wanted()
         except _ResumedDuringStop as resumed:
-            return self._told(current_step_input(context.readers, context.store), "unfinished", str(resumed))
+            return self._told(
+                current_step_input(context.readers, context.store), "unfinished", str(resumed)
+            )
         except Refused as refusal:
             return self._unfinished(str(refusal))
         step = current_step_input(context.readers, context.store)
         if any(intent.state is not IntentState.FINAL for intent in self._sent if intent.succeeded):
             return self._unfinished("confirmations are awaited")
         context.store.requests.end(request.id, RequestState.DONE, context.clock.now_s())
-        return self._told(step, "stopped", "no pending transactions and no open allowances; trimtab resume restarts trading")
+        return self._told(
+            step,
+            "stopped",
+            "no pending transactions and no open allowances; trimtab resume restarts trading",
+        )
 
     def _require_wanted(self) -> None:
         """Raise _ResumedDuringStop if the owner has resumed the bot by another command: sales and
@@ -194,17 +233,36 @@ class _Shutdown:
         """
         found = self._desk.store.requests.stopping()
         if found is None or found.id != self._request.id:
-            raise _ResumedDuringStop("the bot was resumed in the meantime; assets that were not sold or paid by then stay in the wallet")
+            raise _ResumedDuringStop(
+                "the bot was resumed in the meantime; assets that were not sold or paid by then"
+                " stay in the wallet"
+            )
 
     def _unfinished(self, why: str) -> ShutdownReport:
         step = current_step_input(self._desk.readers, self._desk.store)
-        return self._told(step, "unfinished", f"{why}; trading stays stopped; trimtab stop --send continues")
+        return self._told(
+            step, "unfinished", f"{why}; trading stays stopped; trimtab stop --send continues"
+        )
 
     def _told(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
         home = step.portfolio.numeraire.address
-        wanted = [one for one in _free(step) if self._request.to is not None or (self._request.to_stable and one.token != home)]
-        left = tuple(f"{withdrawals.format_payment(step, one)} {step.portfolio.token(one.token).label}" for one in wanted)
-        return replace(self._shown, step_input=step, state=state, reason=reason, transactions=tuple(self._sent), left=left)
+        wanted = [
+            one
+            for one in _free(step)
+            if self._request.to is not None or (self._request.to_stable and one.token != home)
+        ]
+        left = tuple(
+            f"{withdrawals.format_payment(step, one)} {step.portfolio.token(one.token).label}"
+            for one in wanted
+        )
+        return replace(
+            self._shown,
+            step_input=step,
+            state=state,
+            reason=reason,
+            transactions=tuple(self._sent),
+            left=left,
+        )
 
     def _end_orders(self, step: StepInput) -> None:
         """End limit orders and gradual executions."""
@@ -218,7 +276,9 @@ class _Shutdown:
         """Sell everything; return the reason for stopping early, else an empty text."""
         for _ in range(MAX_SALES):
             self._require_wanted()
-            done = engine.run_step(self._desk.readers, SellEverything(), self._desk.store, self._actors)
+            done = engine.run_step(
+                self._desk.readers, SellEverything(), self._desk.store, self._actors
+            )
             self._sent += done.transactions
             if done.kind is OutcomeKind.HOLD:
                 return _unsold(done)
@@ -232,22 +292,30 @@ class _Shutdown:
         if not allowed:
             return
         step_id = uuid.uuid4().hex[:12]
-        self._desk.store.steps.begin(step_id, self._desk.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("stop")))
+        self._desk.store.steps.begin(
+            step_id, self._desk.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("stop"))
+        )
         sent, troubles = revoke_allowances(self._actors, step_id, step, allowed)
         self._sent += sent
-        self._desk.store.steps.end(step_id, "halt", format_open_allowances(allowed), None, "failed" if troubles else "done")
+        self._desk.store.steps.end(
+            step_id, "halt", format_open_allowances(allowed), None, "failed" if troubles else "done"
+        )
         if troubles:
             raise Refused("; ".join(troubles), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, to: str) -> None:
         """Pay out all free holdings, excluding later deposits."""
-        for _ in range(4 * len(_free(current_step_input(self._desk.readers, self._desk.store))) + 1):
+        for _ in range(
+            4 * len(_free(current_step_input(self._desk.readers, self._desk.store))) + 1
+        ):
             payments = _free(current_step_input(self._desk.readers, self._desk.store))
             if not payments:
                 return
             self._require_wanted()
             (payout,) = _payouts(payments[:1], to, self._request.id)
-            intent = pay(self._desk.readers, self._desk.store, self._actors, payout, self._desk.payouts)
+            intent = pay(
+                self._desk.readers, self._desk.store, self._actors, payout, self._desk.payouts
+            )
             self._sent.append(intent)
             if not intent.succeeded:
                 raise Refused(f"«{intent.note}» ended {intent.state.value}")
@@ -259,10 +327,14 @@ def _free(step: StepInput) -> tuple[Payment, ...]:
     """
     step = balance_changes.restore_excluded(step)
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    native_wei = step.snapshot.native_wei - native_coin.floor_wei(step) - native_coin.margin_wei(step)
+    native_wei = (
+        step.snapshot.native_wei - native_coin.floor_wei(step) - native_coin.margin_wei(step)
+    )
     found: list[Payment] = []
     for asset in step.portfolio.assets:
-        found.append(Payment(asset.token.address, held.get(asset.token.address, 0) - asset.reserve_raw))
+        found.append(
+            Payment(asset.token.address, held.get(asset.token.address, 0) - asset.reserve_raw)
+        )
         if asset.native:
             spare = max(0, asset.reserve_raw - held.get(asset.token.address, 0))
             found.append(Payment(asset.token.address, native_wei - spare, True))
@@ -270,7 +342,10 @@ def _free(step: StepInput) -> tuple[Payment, ...]:
 
 
 def _worth_it(step: StepInput, payment: Payment) -> bool:
-    price, native = withdrawals.token_price(step, payment.token), withdrawals.token_price(step, NATIVE)
+    price, native = (
+        withdrawals.token_price(step, payment.token),
+        withdrawals.token_price(step, NATIVE),
+    )
     if price is None or native is None:
         return True
     return payment.raw * price > minimum.leg_gas_value(step.snapshot, native, PAYOUT_GAS)
@@ -280,9 +355,19 @@ def _sold(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:
     """The step after these sales, as far as their plans predict."""
     plans = [dict(sale.plan.holdings_after) for sale in sales if sale.plan is not None]
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    after = {token: raw + sum(plan.get(token, raw) - raw for plan in plans) for token, raw in held.items()}
-    return replace(step, snapshot=replace(step.snapshot, holdings=tuple(Holding(token, raw) for token, raw in after.items())))
+    after = {
+        token: raw + sum(plan.get(token, raw) - raw for plan in plans)
+        for token, raw in held.items()
+    }
+    return replace(
+        step,
+        snapshot=replace(
+            step.snapshot, holdings=tuple(Holding(token, raw) for token, raw in after.items())
+        ),
+    )
 
 
 def _payouts(payments: tuple[Payment, ...], to: str, request: int) -> tuple[Payout, ...]:
-    return tuple(Payout(NATIVE if one.native else one.token, to, one.raw, 0, request) for one in payments)
+    return tuple(
+        Payout(NATIVE if one.native else one.token, to, one.raw, 0, request) for one in payments
+    )

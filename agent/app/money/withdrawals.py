@@ -1,4 +1,6 @@
-"""Withdrawals from a running bot: sell what is needed, set it aside, and pay a confirmed address exactly once."""
+"""Withdrawals from a running bot: sell what is needed, set it aside, and pay a confirmed address
+exactly once.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,24 @@ from agent.units import parse_raw
 
 
 def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:
-    """One payment of one asset. Raises ConfigError for an unknown asset, Refused if the whole portfolio is worth less."""
+    """One payment of one asset. Raises ConfigError for an unknown asset, Refused if the whole
+    portfolio is worth less.
+    """
     token = agent.portfolio.numeraire if name is None else agent.token(name, "--in")
     asset = next((one for one in step.portfolio.assets if one.token.address == token.address), None)
     if asset is None:
-        raise ConfigError(f"--in: {token.label} is not an asset of the portfolio", "trimtab status lists the assets")
+        raise ConfigError(
+            f"--in: {token.label} is not an asset of the portfolio",
+            "trimtab status lists the assets",
+        )
     raw = _above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
     free, price = withdrawals.free_raw(step), withdrawals.token_price(step, token.address)
     if price is None:
         raise Refused(f"{token.label} has no reference price", remedy="give the asset a feed")
     prices = {one: withdrawals.token_price(step, one) or Fraction(0) for one in free}
-    there = sum((count * prices[one] for one, count in free.items() if one != token.address), Fraction(0))
+    there = sum(
+        (count * prices[one] for one, count in free.items() if one != token.address), Fraction(0)
+    )
     if (lacking := (raw - free[token.address]) * price) > there:
         raise withdrawals.insufficient_balance(step, lacking, there)
     return Payment(token.address, raw, asset.native)
@@ -40,7 +49,10 @@ def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payme
     """Return an equal share of every asset, `amount` whole numeraire coins in total."""
     value = Fraction(_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT")))
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
-    return tuple(Payment(token, raw, token in native) for token, raw in withdrawals.proportional_amounts(step, value).items())
+    return tuple(
+        Payment(token, raw, token in native)
+        for token, raw in withdrawals.proportional_amounts(step, value).items()
+    )
 
 
 def _above_zero(raw: int) -> int:
@@ -50,7 +62,8 @@ def _above_zero(raw: int) -> int:
 
 
 UNMINED_STATES = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
-"""States in which a payment may still be mined; a planned one may have been shown to an external signer."""
+"""States in which a payment may still be mined; a planned one may have been shown to an external
+signer."""
 
 
 def withdraw(  # noqa: PLR0913
@@ -74,7 +87,11 @@ def withdraw(  # noqa: PLR0913
     address = None if to is None else parse_address(to, "--to")
 
     def asking(step: StepInput) -> WithdrawalRun:
-        payments = pro_rata_payments(agent, step, amount) if pro_rata else (single_payment(agent, step, amount, token),)
+        payments = (
+            pro_rata_payments(agent, step, amount)
+            if pro_rata
+            else (single_payment(agent, step, amount, token),)
+        )
         withdrawal_run.require_alone(step, (one.token for one in payments))
         return WithdrawalRun(agent.context, payments, address)
 
@@ -82,14 +99,22 @@ def withdraw(  # noqa: PLR0913
     if not send:
         return asking(step).report(step)
     asking(step)  # an impossible withdrawal is refused before waiting for the wallet
-    with wiring.open_actors(agent.context, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
+    with wiring.open_actors(
+        agent.context, lambda outcome: asked.confirmed(outcome, confirm), progress
+    ) as actors:
         actors.executor.reconcile()
         asked = asking(withdrawable_step(agent.context))
         return asked.execute(actors, confirm)
 
 
 def resume(
-    agent: Agent, number: int, *, to: str | None = None, send: bool = False, confirm: Confirm, progress: Progress = ignore_progress
+    agent: Agent,
+    number: int,
+    *,
+    to: str | None = None,
+    send: bool = False,
+    confirm: Confirm,
+    progress: Progress = ignore_progress,
 ) -> WithdrawalReport:
     """Resume an open withdrawal: raise its shortfall, pay its unpaid part; `to` names the address
     of a reserved one.
@@ -99,7 +124,10 @@ def resume(
         request = _open_request(agent, number)
         if to is not None:
             if request.to is not None and request.to != parse_address(to, "--to"):
-                raise ConfigError(f"--to: withdrawal {number} goes to {request.to}", "release it and start a new withdrawal")
+                raise ConfigError(
+                    f"--to: withdrawal {number} goes to {request.to}",
+                    "release it and start a new withdrawal",
+                )
             request = replace(request, to=parse_address(to, "--to"))
         return WithdrawalRun(agent.context, _unpaid(step, number), request.to, request)
 
@@ -107,7 +135,9 @@ def resume(
     asked = asking(step)
     if not send:
         return asked.report(step)
-    with wiring.open_actors(agent.context, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
+    with wiring.open_actors(
+        agent.context, lambda outcome: asked.confirmed(outcome, confirm), progress
+    ) as actors:
         actors.executor.reconcile()
         step = withdrawable_step(agent.context)
         asked = asking(step)  # another process may have paid or released it
@@ -123,9 +153,14 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
     store = agent.context.store
     with wiring.open_actors(agent.context, never_confirm, progress, signs=False):
         request = _open_request(agent, number)
-        under_way = [intent for intent, _ in store.requests.paid(number) if intent.state in UNMINED_STATES]
+        under_way = [
+            intent for intent, _ in store.requests.paid(number) if intent.state in UNMINED_STATES
+        ]
         if under_way:
-            raise Retryable(f"«{under_way[0].note}» is on its way", "trimtab reconcile, then release what was not paid")
+            raise Retryable(
+                f"«{under_way[0].note}» is on its way",
+                "trimtab reconcile, then release what was not paid",
+            )
         store.requests.end(number, RequestState.RELEASED, agent.context.clock.now_s())
     return replace(request, state=RequestState.RELEASED)
 

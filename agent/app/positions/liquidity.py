@@ -26,12 +26,15 @@ from agent.policy.liquidity.valuation import PositionReport
 from agent.reference import reference_prices
 from agent.units import BPS, Value
 
-# --- Report of liquidity positions: holdings, cost, income, exposure, and positions that do not count.
+# --- Report of liquidity positions: holdings, cost, income, exposure, and positions that do not
+# count.
 
 
 @dataclass(frozen=True, slots=True)
 class LimitedSum:
-    """A sum over all positions and its limit, in shares of the portfolio; None if unknown or off."""
+    """A sum over all positions and its limit, in shares of the portfolio; None if unknown or
+    off.
+    """
 
     value: Value | None
     share: Fraction | None
@@ -47,7 +50,8 @@ class LimitedSum:
 
 @dataclass(frozen=True, slots=True)
 class LiquidityReport:
-    """Report of all positions. `portfolio_value` is None while something in the portfolio is unknown; then `targets` is empty too.
+    """Report of all positions. `portfolio_value` is None while something in the portfolio is
+    unknown; then `targets` is empty too.
 
     `unreadable` names positions that could not be read, with the reason.
     """
@@ -71,7 +75,12 @@ def liquidity(agent: Agent) -> LiquidityReport:
     head = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
     manager = None if venue is None else venue.position_manager
     ignored = find_unsolicited_positions(
-        agent.context.line, step.snapshot.owner, manager, agent.context.pools, step.portfolio.positions, head
+        agent.context.line,
+        step.snapshot.owner,
+        manager,
+        agent.context.pools,
+        step.portfolio.positions,
+        head,
     )
     try:
         whole: Value | None = investable_total(compute_drifts(step, prices))
@@ -108,26 +117,45 @@ def take_position(agent: Agent, number: str) -> Document:
     """
     if not number.isdecimal():
         raise ConfigError(
-            f"position: {number!r} is not the number of a V3 position", "see trimtab lp; a pair is confirmed in portfolio.positions"
+            f"position: {number!r} is not the number of a V3 position",
+            "see trimtab lp; a pair is confirmed in portfolio.positions",
         )
     context, store = agent.context, agent.context.store
     venue, lp = context.config.venues.uniswap_v3, context.config.lp
     if venue is None or lp is None:
-        raise ConfigError("position: the config has no [venues.uniswap_v3] or no [lp]", "add them: they say how positions are judged")
+        raise ConfigError(
+            "position: the config has no [venues.uniswap_v3] or no [lp]",
+            "add them: they say how positions are judged",
+        )
     name = position_name("uniswap_v3", venue.position_manager, int(number))
     step = agent.step_input()
     if name in {one.name for one in step.portfolio.positions}:
         raise ConfigError(f"position {name} counts already", "see trimtab lp")
     head = step.snapshot.head
     at = {"blockHash": head.hash, "requireCanonical": True}
-    unsolicited = find_unsolicited_positions(context.line, step.snapshot.owner, venue.position_manager, (), (), at).found
+    unsolicited = find_unsolicited_positions(
+        context.line, step.snapshot.owner, venue.position_manager, (), (), at
+    ).found
     position = next((one for one in unsolicited if one.name == name and one.liquidity > 0), None)
     if position is None:
-        raise ConfigError(f"position {name}: the wallet holds no such position with liquidity", "see trimtab lp")
-    one = ConfirmedPosition("uniswap_v3", venue.position_manager, int(number), *position.tokens, (0, 0), None, lp.volatility, lp.horizon)
+        raise ConfigError(
+            f"position {name}: the wallet holds no such position with liquidity", "see trimtab lp"
+        )
+    one = ConfirmedPosition(
+        "uniswap_v3",
+        venue.position_manager,
+        int(number),
+        *position.tokens,
+        (0, 0),
+        None,
+        lp.volatility,
+        lp.horizon,
+    )
     assets = {asset.token.address for asset in step.portfolio.assets}
     if not set(position.tokens) <= assets:
-        raise ConfigError(f"position {name} holds tokens outside the portfolio", "leave it: trimtab lp forget")
+        raise ConfigError(
+            f"position {name} holds tokens outside the portfolio", "leave it: trimtab lp forget"
+        )
     (ref,) = resolve_positions(context.line, (one,), factories(context.config))
     if ref.place is None:
         raise ConfigError(f"position {name} does not exist", "see trimtab lp")
@@ -144,7 +172,9 @@ def take_position(agent: Agent, number: str) -> Document:
 
 def _holds(agent: Agent, name: str) -> tuple[int, int]:
     """Return the present principal, which counts as the cost."""
-    position = next((one for one in agent.step_input().snapshot.positions if one.name == name), None)
+    position = next(
+        (one for one in agent.step_input().snapshot.positions if one.name == name), None
+    )
     return (0, 0) if position is None else positions.principal(position)
 
 
@@ -155,13 +185,17 @@ def forget_position(config: Path | str, which: str) -> Document:
     loaded = load_config(config)
     venue = loaded.config.venues.uniswap_v3
     if which.isdecimal():
-        name = position_name("uniswap_v3", "" if venue is None else venue.position_manager, int(which))
+        name = position_name(
+            "uniswap_v3", "" if venue is None else venue.position_manager, int(which)
+        )
     else:
         name = position_name("uniswap_v2", parse_address(which, "position"), None)
     with wiring.open_store_offline(loaded) as (store, _):
         now_s = int(time.time())
         moves = store.positions.changes()
-        if name not in store.budgets.history(now_s).undecided and not positions.is_position_open(moves, name):
+        if name not in store.budgets.history(now_s).undecided and not positions.is_position_open(
+            moves, name
+        ):
             raise ConfigError(
                 f"position {name}: the store does not know it as one of its own",
                 "see trimtab lp; what the config confirms is removed from portfolio.positions",

@@ -19,7 +19,17 @@ from agent.config.fields import parse_duration_s
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
-from agent.model import PORTFOLIO, ConditionalOrder, LimitOrder, OrderKind, OrderStage, OrderTerms, StepInput, SwapAtPrice, Verdict
+from agent.model import (
+    PORTFOLIO,
+    ConditionalOrder,
+    LimitOrder,
+    OrderKind,
+    OrderStage,
+    OrderTerms,
+    StepInput,
+    SwapAtPrice,
+    Verdict,
+)
 from agent.planning import proposals
 from agent.planning.proposals import decision_at
 from agent.policy import text as words
@@ -47,10 +57,16 @@ ALL = "all"
 def standing_orders(agent: Agent) -> OrdersDocument:
     """Return every order with level, present price, distance and stage; writes nothing."""
     step = agent.step_input()
-    selling = any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders)
-    document = orders_document(agent.plan().step_input if selling else step)  # plans alone show refusals by guards
+    selling = any(
+        order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders
+    )
+    document = orders_document(
+        agent.plan().step_input if selling else step
+    )  # plans alone show refusals by guards
     limits: list[OpenLimitOrderDocument] = [
-        {**order_document(one), **limit_prices(one, step)} for one in agent.context.store.executions.limit_orders() if one.state == "open"
+        {**order_document(one), **limit_prices(one, step)}
+        for one in agent.context.store.executions.limit_orders()
+        if one.state == "open"
     ]
     return {**document, "limit_orders": limits}
 
@@ -68,7 +84,10 @@ def orders_document(step: StepInput) -> OrdersDocument:
         "contradictions": exits.faults(step, references),
         "orders": [_row(step, order) for order in step.history.orders],
         "told": list(step.wishes),
-        "stuck": [*(exits.format_blocked_exit(step, one) for one in cannot), *exits.format_retries(step, {one.token for one in cannot})],
+        "stuck": [
+            *(exits.format_blocked_exit(step, one) for one in cannot),
+            *exits.format_retries(step, {one.token for one in cannot}),
+        ],
     }
 
 
@@ -82,11 +101,17 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     chosen = [terms for terms in step.portfolio.orders.terms if terms.token in tokens]
     known = [order for order in step.history.orders if order.token in tokens]
     if not chosen and not known:
-        raise ConfigError(f"orders: {_called(subject)} has none", "write stop_loss, take_profit, trailing_stop or entry in trimtab.toml")
+        raise ConfigError(
+            f"orders: {_called(subject)} has none",
+            "write stop_loss, take_profit, trailing_stop or entry in trimtab.toml",
+        )
     for terms in chosen:
         _require_level(step, terms, chosen)
     now_s = step.snapshot.head.timestamp_s
-    waiting = [ConditionalOrder(terms.token, terms.kind, OrderStage.WAITING, terms, now_s) for terms in chosen]
+    waiting = [
+        ConditionalOrder(terms.token, terms.kind, OrderStage.WAITING, terms, now_s)
+        for terms in chosen
+    ]
     _write(agent, {order.key for order in (*known, *waiting)}, waiting)
     return {"armed": [_named(step, order) for order in waiting], "back_in": _reenabled(step, known)}
 
@@ -98,9 +123,13 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     """
     step = agent.step_input()
     tokens, wanted = _tokens(step, subject), set(kinds or OrderKind)
-    known = [order for order in step.history.orders if order.token in tokens and order.kind in wanted]
+    known = [
+        order for order in step.history.orders if order.token in tokens and order.kind in wanted
+    ]
     if not known:
-        raise ConfigError(f"orders: {_called(subject)} has none of that kind", "trimtab orders lists them")
+        raise ConfigError(
+            f"orders: {_called(subject)} has none of that kind", "trimtab orders lists them"
+        )
     now_s = step.snapshot.head.timestamp_s
     off = [replace(order, stage=OrderStage.OFF, since_s=now_s) for order in known]
     _write(agent, {order.key for order in off}, off)
@@ -121,33 +150,52 @@ def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> dict[str,
             with wiring.open_store_offline(before) as (store, _):
                 if config_versions.unconfirmed_changes(before, store.configs) is None:
                     config_versions.record_version(
-                        before, store.configs, config_versions.FIRST if store.configs.confirmed() is None else config_versions.CONFIRMED
+                        before,
+                        store.configs,
+                        (
+                            config_versions.FIRST
+                            if store.configs.confirmed() is None
+                            else config_versions.CONFIRMED
+                        ),
                     )
-                    config_versions.record_version(load_config(path), store.configs, config_versions.EDITED)
+                    config_versions.record_version(
+                        load_config(path), store.configs, config_versions.EDITED
+                    )
     return {"config": str(path), "subject": subject, "changes": changes}
 
 
 def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTerms]) -> None:
     price = _price(step, terms.token)
     if price is None:
-        raise Refused(f"{order_levels.order_name(step.portfolio, terms)}: there is no reference price now", remedy="see trimtab status")
+        raise Refused(
+            f"{order_levels.order_name(step.portfolio, terms)}: there is no reference price now",
+            remedy="see trimtab status",
+        )
     book, label = step.portfolio.orders, order_levels.order_name(step.portfolio, terms)
-    entry = next((one for one in chosen if one.token == terms.token and one.kind is OrderKind.ENTRY), None)
+    entry = next(
+        (one for one in chosen if one.token == terms.token and one.kind is OrderKind.ENTRY), None
+    )
     try:
-        opened = None if entry is None else order_levels.arm_order(_waiting_order(entry), price, 0, book)
+        opened = (
+            None if entry is None else order_levels.arm_order(_waiting_order(entry), price, 0, book)
+        )
         if not order_levels.waits_for_entry(terms.kind, opened):
             order_levels.arm_order(_waiting_order(terms), price, 0, book, opened)
     except Refused as why:
         at = order_levels.format_order_price(step.portfolio, terms.token, price)
         verdict = Verdict(terms.kind.value, f"the price is {at}", why.message, False)
-        raise Refused(f"{label} cannot be armed at the price of {at}: {why.message}", (verdict,), why.remedy) from None
+        raise Refused(
+            f"{label} cannot be armed at the price of {at}: {why.message}", (verdict,), why.remedy
+        ) from None
 
 
 def _waiting_order(terms: OrderTerms) -> ConditionalOrder:
     return ConditionalOrder(terms.token, terms.kind, OrderStage.WAITING, terms, 0)
 
 
-def _write(agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[ConditionalOrder]) -> None:
+def _write(
+    agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[ConditionalOrder]
+) -> None:
     """Replace all orders of `keys` by `changed`.
 
     Raises Retryable if a running agent wrote first.
@@ -161,13 +209,23 @@ def _write(agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[Con
 
 def _tokens(step: StepInput, subject: str) -> set[str]:
     if subject == ALL:
-        return {PORTFOLIO, *(asset.token.address for asset in step.portfolio.assets), *(one.token for one in step.history.orders)}
+        return {
+            PORTFOLIO,
+            *(asset.token.address for asset in step.portfolio.assets),
+            *(one.token for one in step.history.orders),
+        }
     if subject == PORTFOLIO:
         return {PORTFOLIO}
-    found = {asset.token.address for asset in step.portfolio.assets if subject in (asset.token.symbol, asset.token.address)}
+    found = {
+        asset.token.address
+        for asset in step.portfolio.assets
+        if subject in (asset.token.symbol, asset.token.address)
+    }
     if not found:
         known = ", ".join(asset.token.label for asset in step.portfolio.assets)
-        raise ConfigError(f"orders: {subject!r} is not an asset", f"choose from {known}, portfolio, all")
+        raise ConfigError(
+            f"orders: {subject!r} is not an asset", f"choose from {known}, portfolio, all"
+        )
     return found
 
 
@@ -182,13 +240,24 @@ def _reenabled(step: StepInput, known: Sequence[ConditionalOrder]) -> list[str]:
 
 
 def _named(step: StepInput, order: ConditionalOrder) -> NamedOrderDocument:
-    return {"subject": _subject(step, order.token), "kind": order.kind.value, "stage": order.stage.value}
+    return {
+        "subject": _subject(step, order.token),
+        "kind": order.kind.value,
+        "stage": order.stage.value,
+    }
 
 
 def _row(step: StepInput, order: ConditionalOrder) -> ConditionalOrderDocument:
     price, level = _price(step, order.token), order_levels.trigger_price(order)
     away = None if price is None else order_levels.distance_to_trigger(order, price)
-    next_ = next((one for one in unconfirmed_orders(step) if one.key == order.key and one.stage is not order.stage), None)
+    next_ = next(
+        (
+            one
+            for one in unconfirmed_orders(step)
+            if one.key == order.key and one.stage is not order.stage
+        ),
+        None,
+    )
     return {
         **_named(step, order),
         "terms": _terms(step, order.terms),
@@ -196,7 +265,11 @@ def _row(step: StepInput, order: ConditionalOrder) -> ConditionalOrderDocument:
         "price": _figure(step, order.token, price),
         "distance_bps": None if away is None else round(away * BPS),
         "basis": _figure(step, order.token, order.basis),
-        "highest": _figure(step, order.token, order.mark) if order.kind is OrderKind.TRAILING_STOP else None,
+        "highest": (
+            _figure(step, order.token, order.mark)
+            if order.kind is OrderKind.TRAILING_STOP
+            else None
+        ),
         "fired_at": _figure(step, order.token, order.at),
         "since_s": order.since_s,
         "since": words.format_time(order.since_s),
@@ -223,7 +296,9 @@ def _figure(step: StepInput, token: str, price: Price | None) -> str | None:
     if token == PORTFOLIO:
         return price_text(price, 0, 0)
     try:
-        return price_text(price, step.portfolio.token(token).decimals, step.portfolio.numeraire.decimals)
+        return price_text(
+            price, step.portfolio.token(token).decimals, step.portfolio.numeraire.decimals
+        )
     except KeyError:
         return None
 
@@ -284,12 +359,18 @@ def swap_at_limit(
     if not send:
         return made, shown
     if not sure(limit_prices(made, shown.step_input)) or not confirm(shown):
-        return made, replace(shown, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was written down, nothing sent")
+        return made, replace(
+            shown,
+            kind=OutcomeKind.DECLINED,
+            reason="not confirmed; nothing was written down, nothing sent",
+        )
     wallet = wiring.open_wallet_session(context, lambda _: True, progress)
     with wallet.held() as actors:
         order = context.store.executions.add_limit_order(made)
         outcome = _try_order(context, order, actors)
-    while (order := next(one for one in context.store.executions.limit_orders() if one.id == order.id)).state == "open" and asked.wait:
+    while (
+        order := next(one for one in context.store.executions.limit_orders() if one.id == order.id)
+    ).state == "open" and asked.wait:
         progress(f"{order.note}: {outcome.reason}")
         context.clock.sleep(POLL_S)
         with wallet.held() as actors:
@@ -311,9 +392,13 @@ def _order(agent: Agent, asked: LimitOrderRequest) -> LimitOrder:
     raw = parse_raw(asked.amount, sold.decimals, "--amount")
     if raw == 0:
         raise ConfigError("--amount must be above 0", "for example --amount 0.1")
-    exact = Fraction(parse_raw(asked.price, 36, "--limit"), 10**36) * Fraction(10) ** (bought.decimals - sold.decimals)
+    exact = Fraction(parse_raw(asked.price, 36, "--limit"), 10**36) * Fraction(10) ** (
+        bought.decimals - sold.decimals
+    )
     if exact == 0:
-        raise ConfigError("--limit must be above 0", "give the minimum --out per --in, or omit --limit")
+        raise ConfigError(
+            "--limit must be above 0", "give the minimum --out per --in, or omit --limit"
+        )
     head_s = agent.context.readers.reader.snapshot().head.timestamp_s
     until_s = _until(asked.until, head_s)
     least = f"{price_text(exact, sold.decimals, bought.decimals)} {bought.label}"
@@ -329,10 +414,17 @@ def _until(text: str, now_s: int) -> int:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            raise ConfigError(f"--until: {text!r} is neither a duration nor a time", "for example 4h, or 2027-01-31T18:00Z") from None
+            raise ConfigError(
+                f"--until: {text!r} is neither a duration nor a time",
+                "for example 4h, or 2027-01-31T18:00Z",
+            ) from None
         if moment.tzinfo is None:
-            raise ConfigError(f"--until: {text!r} has no time zone", "for example 2027-01-31T18:00Z") from None
+            raise ConfigError(
+                f"--until: {text!r} has no time zone", "for example 2027-01-31T18:00Z"
+            ) from None
         until_s = int(moment.timestamp())
     if not now_s < until_s <= now_s + MAX_ORDER_S:
-        raise ConfigError(f"--until: {text!r} must be within 90 days of the newest block", "for example 4h")
+        raise ConfigError(
+            f"--until: {text!r} must be within 90 days of the newest block", "for example 4h"
+        )
     return until_s

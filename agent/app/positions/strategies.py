@@ -38,7 +38,9 @@ def strategies(agent: Agent) -> StrategiesDocument:
     return _document(agent.step_input())
 
 
-def take_over_strategies(agent: Agent, sure: Callable[[StrategiesDocument], bool]) -> StrategiesDocument:
+def take_over_strategies(
+    agent: Agent, sure: Callable[[StrategiesDocument], bool]
+) -> StrategiesDocument:
     """Reconcile strategy books with wallet and config after `sure` has confirmed the result.
 
     Closed strategies are settled and new ones opened, at reference prices and in kind. Unexplained
@@ -54,10 +56,20 @@ def take_over_strategies(agent: Agent, sure: Callable[[StrategiesDocument], bool
     if step.split is None or before is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
     if not before.fault:
-        raise ConfigError("strategies: books, wallet and config agree; there is nothing to take over", "see trimtab strategies")
+        raise ConfigError(
+            "strategies: books, wallet and config agree; there is nothing to take over",
+            "see trimtab strategies",
+        )
     if step.quarantine:
-        raise Refused("a token is in quarantine", remedy="wait until it is not: its value is unknown")
-    found = add_strategy_books(step, read_strategies(step, context.store), context.store.balances.expected(), owner_agrees=True)
+        raise Refused(
+            "a token is in quarantine", remedy="wait until it is not: its value is unknown"
+        )
+    found = add_strategy_books(
+        step,
+        read_strategies(step, context.store),
+        context.store.balances.expected(),
+        owner_agrees=True,
+    )
     books = found.history.sleeves
     if books is None or books.fault:
         raise Refused(f"the books cannot be taken over: {'' if books is None else books.fault}")
@@ -67,7 +79,13 @@ def take_over_strategies(agent: Agent, sure: Callable[[StrategiesDocument], bool
         return document
     if not context.store.strategies.record_bookings(books.pending, books.turn):
         raise OperatorNeeded("the books were changed while you read", "run it again")
-    context.store.strategies.forget([state.name for state in context.store.strategies.ledger().states if state.name not in books.named])
+    context.store.strategies.forget(
+        [
+            state.name
+            for state in context.store.strategies.ledger().states
+            if state.name not in books.named
+        ]
+    )
     document["applied"] = True
     return document
 
@@ -80,7 +98,9 @@ def route_transfers(config: Path | str, name: str) -> dict[str, Any]:
     loaded = load_config(config)
     names = [one.name for one in loaded.config.strategies]
     if name != "all" and name not in names:
-        raise ConfigError(f"strategies: {name!r} is none of them", f"choose from {', '.join([*names, 'all'])}")
+        raise ConfigError(
+            f"strategies: {name!r} is none of them", f"choose from {', '.join([*names, 'all'])}"
+        )
     with wiring.open_store_offline(loaded) as (store, _):
         store.strategies.route_transfers(None if name == "all" else name)
     return {"flows_to": None if name == "all" else name}
@@ -95,7 +115,10 @@ def _document(step: StepInput) -> StrategiesDocument:
     view = _view(step, books)
     adjustments = {} if view is None else {one.name: one for one in view.wishes}
     due = describe.target_shares(step)
-    found = [strategy_document(one, split, adjustments.get(one.name), due[one.name], step, prices) for one in books.sleeves]
+    found = [
+        strategy_document(one, split, adjustments.get(one.name), due[one.name], step, prices)
+        for one in books.sleeves
+    ]
     whole = sum((Fraction(one["capital"]) for one in found), Fraction(0))
     for one in found:
         if one["share_bps"] is None and whole:
@@ -105,7 +128,10 @@ def _document(step: StepInput) -> StrategiesDocument:
         "numeraire": numeraire.label,
         "total_value": value_text(whole * 10**numeraire.decimals, numeraire.decimals),
         "fault": books.fault,
-        "split_band": {"absolute_bps": split.band.absolute_bps, "relative_bps": split.band.relative_bps},
+        "split_band": {
+            "absolute_bps": split.band.absolute_bps,
+            "relative_bps": split.band.relative_bps,
+        },
         "strategies": found,
         "together": netting_document(view, step.portfolio),
         "sharpe_basis": "daily returns, times the root of 365, without a riskless rate",
@@ -117,6 +143,8 @@ def _view(step: StepInput, books: StrategyBooks) -> netting.NettingResult | None
         return None
     try:
         prices = reference_prices(step).by_token
-        return netting.net_strategies(replace(step, history=replace(step.history, sleeves=books)), prices)
+        return netting.net_strategies(
+            replace(step, history=replace(step.history, sleeves=books)), prices
+        )
     except (Refused, KeyError):
         return None

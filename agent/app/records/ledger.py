@@ -17,8 +17,21 @@ from typing import TYPE_CHECKING, Any
 from agent import codec, wiring
 from agent.accounting import entries as book
 from agent.accounting import export as rotki
-from agent.accounting.export import ExportTable, TokenNames, escape_formula, export_tables, format_utc, weights_bps
-from agent.accounting.performance import Performance, ReturnPeriod, annualize, calendar_periods, performance
+from agent.accounting.export import (
+    ExportTable,
+    TokenNames,
+    escape_formula,
+    export_tables,
+    format_utc,
+    weights_bps,
+)
+from agent.accounting.performance import (
+    Performance,
+    ReturnPeriod,
+    annualize,
+    calendar_periods,
+    performance,
+)
 from agent.accounting.tax_lots import Disposal, TaxLotRun, identity_rate, net_gain, run_tax_lots
 from agent.app.agent import Agent
 from agent.app.documents.fields import fill
@@ -76,7 +89,13 @@ def statistics(parts: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
         import empyrical
         import numpy as np
     except ImportError:
-        return {"days": len(returns), "volatility": None, "sharpe": None, "max_drawdown": None, "missing": MISSING}
+        return {
+            "days": len(returns),
+            "volatility": None,
+            "sharpe": None,
+            "max_drawdown": None,
+            "missing": MISSING,
+        }
     series = np.array(returns)
     return {
         "days": len(returns),
@@ -118,7 +137,9 @@ class LedgerData:
         rated = table is not None
         if rated not in self.runs:
             rate = identity_rate if table is None else table.at
-            self.runs[rated] = run_tax_lots(self.entries, method, self.numeraire.address, self.coin, rate)
+            self.runs[rated] = run_tax_lots(
+                self.entries, method, self.numeraire.address, self.coin, rate
+            )
         return self.runs[rated]
 
 
@@ -129,9 +150,20 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
     with wiring.open_store_offline(loaded) as (store, _):
         known = store.ledger.token_names()
         if known is None:
-            raise ConfigError("the books are empty: no cycle has run yet", "run trimtab pnl --now, or trimtab run, first")
+            raise ConfigError(
+                "the books are empty: no cycle has run yet",
+                "run trimtab pnl --now, or trimtab run, first",
+            )
         names = TokenNames({token.address: token for token in known.tokens}, known.numeraire)
-        yield LedgerData(loaded, store, known.numeraire, known.coin, store.ledger.entries(), store.valuations.between(), names)
+        yield LedgerData(
+            loaded,
+            store,
+            known.numeraire,
+            known.coin,
+            store.ledger.entries(),
+            store.valuations.between(),
+            names,
+        )
 
 
 def newest_step_input(store: Store) -> StepInput | None:
@@ -151,18 +183,32 @@ def refresh_ledger(agent: Agent) -> None:
     update_ledger(store, present(), force=True)
 
 
-def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None, last: int = 12) -> ProfitDocument:
-    """Profit and loss of each period, newest last. Raises ConfigError for an unknown period or benchmark, or an empty ledger."""
+def pnl(
+    config: ConfigSource, period: str = "all", benchmark: str | None = None, last: int = 12
+) -> ProfitDocument:
+    """Profit and loss of each period, newest last. Raises ConfigError for an unknown period or
+    benchmark, or an empty ledger.
+    """
     with open_ledger_data(config) as found:
         if not found.valuations:
-            raise ConfigError("the books hold no values yet", "run trimtab pnl --now, or trimtab run")
+            raise ConfigError(
+                "the books hold no values yet", "run trimtab pnl --now, or trimtab run"
+            )
         token = found.numeraire.address if benchmark is None else _token(found, benchmark)
         first, final = found.valuations[0], found.valuations[-1]
         spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
-        periods = [performance(found.entries, found.valuations, start, end, token) for start, end in spans]
-        taxed = found.taxed(numeraire_only=True)  # computed once for all periods: later disposals do not change the gain of earlier ones
+        periods = [
+            performance(found.entries, found.valuations, start, end, token) for start, end in spans
+        ]
+        taxed = found.taxed(
+            numeraire_only=True
+        )  # computed once for all periods: later disposals do not change the gain of earlier ones
         blocks = {entry.id: entry.block for entry in found.entries}
-        rows = [_period(found, one, span, taxed, blocks) for one, span in zip(periods, spans, strict=True) if one is not None]
+        rows = [
+            _period(found, one, span, taxed, blocks)
+            for one, span in zip(periods, spans, strict=True)
+            if one is not None
+        ]
         return {
             "numeraire": found.numeraire.label,
             "benchmark": found.names.label(token),
@@ -182,11 +228,21 @@ def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None,
 
 
 def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocument:
-    """Check that every entry balances and matches its transaction; `rebuild` rewrites those that do not."""
+    """Check that every entry balances and matches its transaction; `rebuild` rewrites those that do
+    not.
+    """
     with open_ledger_data(config) as found:
         step = newest_step_input(found.store)
         unbalanced = [entry.id for entry in found.entries if book.unbalanced_tokens(entry)]
-        differing = [] if step is None else [pair for pair in audit_entries(found.store, found.store.ledger, step) if pair.differs]
+        differing = (
+            []
+            if step is None
+            else [
+                pair
+                for pair in audit_entries(found.store, found.store.ledger, step)
+                if pair.differs
+            ]
+        )
         misstated = found.store.ledger.find_misstatements()
         if rebuild:
             found.store.ledger.rewrite([(pair.intent, pair.derived) for pair in differing])
@@ -208,15 +264,29 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
 def compare_with_chain(agent: Agent) -> LedgerChainDocument:
     """Compare each balance of the ledger with the chain, at one block."""
     step = agent.step_input()
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings} | {NATIVE: step.snapshot.native_wei}
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings} | {
+        NATIVE: step.snapshot.native_wei
+    }
     stands = agent.context.store.ledger.balances(step.snapshot.head.number)
-    names = TokenNames({asset.token.address: asset.token for asset in step.portfolio.assets}, step.portfolio.numeraire)
+    names = TokenNames(
+        {asset.token.address: asset.token for asset in step.portfolio.assets},
+        step.portfolio.numeraire,
+    )
     rows: list[LedgerBalanceDocument] = [
-        {"symbol": names.label(one.token), "ledger_raw": str(one.raw), "chain_raw": str(held[one.token]) if one.token in held else None}
+        {
+            "symbol": names.label(one.token),
+            "ledger_raw": str(one.raw),
+            "chain_raw": str(held[one.token]) if one.token in held else None,
+        }
         for one in stands
     ]
     unwritten = [flow for flow in step.history.flows if flow.id == 0]
-    return {"block": step.snapshot.head.number, "balances": rows, "disagreement": step.history.books, "unwritten_flows": len(unwritten)}
+    return {
+        "block": step.snapshot.head.number,
+        "balances": rows,
+        "disagreement": step.history.books,
+        "unwritten_flows": len(unwritten),
+    }
 
 
 def open_books(config: Path | str, note: str) -> BookDocument:
@@ -232,14 +302,26 @@ def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
     with open_ledger_data(config) as found:
         return {
             "numeraire": found.numeraire.label,
-            "entries": [fill(EntryDocument, entry, found) for entry in reversed(found.entries[-limit:])],
+            "entries": [
+                fill(EntryDocument, entry, found) for entry in reversed(found.entries[-limit:])
+            ],
         }
 
 
-def _period(found: LedgerData, one: Performance, span: tuple[int, int], taxed: TaxLotRun, blocks: dict[str, int]) -> PeriodDocument:
+def _period(
+    found: LedgerData,
+    one: Performance,
+    span: tuple[int, int],
+    taxed: TaxLotRun,
+    blocks: dict[str, int],
+) -> PeriodDocument:
     seconds = one.end.chain_s - one.start.chain_s
     mwr_year = None if one.mwr is None else annualize(one.mwr, seconds)
-    disposals = [d for d in taxed.disposals if span[0] <= d.disposed_s < span[1] and blocks[d.entry] <= one.end.block]
+    disposals = [
+        d
+        for d in taxed.disposals
+        if span[0] <= d.disposed_s < span[1] and blocks[d.entry] <= one.end.block
+    ]
     given: dict[str, object] = {
         "from": format_utc(one.start.chain_s),
         "to": format_utc(one.end.chain_s),
@@ -248,7 +330,9 @@ def _period(found: LedgerData, one: Performance, span: tuple[int, int], taxed: T
         "by_hand": {"swaps": one.by_hand_swaps, "effect": _money(found, one.by_hand)},
         "realised": _money(found, net_gain(disposals)),
         "realised_by_token": _by_token(found, disposals),
-        "weights_bps": {found.names.label(token): bps for token, bps in weights_bps(one.end).items()},
+        "weights_bps": {
+            found.names.label(token): bps for token, bps in weights_bps(one.end).items()
+        },
         "statistics": statistics(one.parts),
     }
     return fill(PeriodDocument, one, found, **given)
@@ -257,7 +341,10 @@ def _period(found: LedgerData, one: Performance, span: tuple[int, int], taxed: T
 def _why_empty(valuations: Sequence[Valuation]) -> str:
     """Return why there is no period; each needs two valuations."""
     if len(valuations) == 1:
-        return f"the books hold one value so far, of {format_utc(valuations[0].chain_s)}; profit and loss need two"
+        return (
+            f"the books hold one value so far, of {format_utc(valuations[0].chain_s)}; profit and"
+            " loss need two"
+        )
     return "no period holds two values"
 
 
@@ -267,8 +354,17 @@ def _tax(found: LedgerData) -> TaxYearsDocument | None:
     if tax is None:
         return None
     disposals = found.taxed().disposals
-    spans = calendar_periods("year", min(d.disposed_s for d in disposals), max(d.disposed_s for d in disposals)) if disposals else ()
-    within = {format_utc(start)[:4]: [d for d in disposals if start <= d.disposed_s < end] for start, end in spans}
+    spans = (
+        calendar_periods(
+            "year", min(d.disposed_s for d in disposals), max(d.disposed_s for d in disposals)
+        )
+        if disposals
+        else ()
+    )
+    within = {
+        format_utc(start)[:4]: [d for d in disposals if start <= d.disposed_s < end]
+        for start, end in spans
+    }
     years = {year: net_gain(chosen) for year, chosen in within.items() if chosen}
     return {
         "method": tax.method,
@@ -291,13 +387,19 @@ def _old_rate(found: LedgerData) -> str:
     return (
         ""
         if days <= OLD_RATE_DAYS
-        else f"{table.name}: the rate that counts on {format_utc(at_s)[:10]} is {days} days old; add newer lines"
+        else (
+            f"{table.name}: the rate that counts on {format_utc(at_s)[:10]} is {days} days old; add"
+            " newer lines"
+        )
     )
 
 
 def _by_token(found: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str]:
     tokens = sorted({one.token for one in disposals})
-    return {found.names.label(token): _money(found, net_gain(d for d in disposals if d.token == token)) for token in tokens}
+    return {
+        found.names.label(token): _money(found, net_gain(d for d in disposals if d.token == token))
+        for token in tokens
+    }
 
 
 def _unrealised(taxed: TaxLotRun, at: Valuation) -> Value:
@@ -313,7 +415,9 @@ def _token(found: LedgerData, name: str) -> str:
         if name in (token.symbol, address) or name.lower() == address.lower():
             return address
     labels = ", ".join(token.label for token in found.names.tokens.values())
-    raise ConfigError(f"--benchmark: {name!r} is none of the tokens that were held", f"choose from {labels}")
+    raise ConfigError(
+        f"--benchmark: {name!r} is none of the tokens that were held", f"choose from {labels}"
+    )
 
 
 def _money(found: LedgerData, value: Value) -> str:
@@ -326,28 +430,53 @@ def _money(found: LedgerData, value: Value) -> str:
 FORMATS = ("rotki", "csv", "parquet")
 
 
-def export(config: ConfigSource, kind: str, folder: Path | str, force: bool = False, native: str | None = None) -> dict[str, Any]:
-    """Write the whole book into `folder`, created if missing; files are owner-only, and overwritten only with `force`.
+def export(
+    config: ConfigSource,
+    kind: str,
+    folder: Path | str,
+    force: bool = False,
+    native: str | None = None,
+) -> dict[str, Any]:
+    """Write the whole book into `folder`, created if missing; files are owner-only, and overwritten
+    only with `force`.
 
-    `native` is rotki's name of the chain's native coin, known by default for ether. Raises ConfigError.
+    `native` is rotki's name of the chain's native coin, known by default for ether. Raises
+    ConfigError.
     """
     if not str(folder).strip():
-        raise ConfigError("--out: it is empty", "name the folder to write to, for example books-2026")
+        raise ConfigError(
+            "--out: it is empty", "name the folder to write to, for example books-2026"
+        )
     folder = Path(folder)
     if kind not in FORMATS:
         raise ConfigError(f"--format: {kind!r} is unknown", f"choose from {', '.join(FORMATS)}")
     if native is not None and not native.strip():
-        raise ConfigError("--native-asset: it is empty, and rotki would know no asset of that name", "write for example ETH")
+        raise ConfigError(
+            "--native-asset: it is empty, and rotki would know no asset of that name",
+            "write for example ETH",
+        )
     with open_ledger_data(config) as found:
         tables = _rotki(found, native) if kind == "rotki" else _plain(found)
-    encoded = [(f"{sheet.name}.{'parquet' if kind == 'parquet' else 'csv'}", sheet) for sheet in tables]
+    encoded = [
+        (f"{sheet.name}.{'parquet' if kind == 'parquet' else 'csv'}", sheet) for sheet in tables
+    ]
     _folder(folder)
     taken = [name for name, _ in encoded if (folder / name).exists()]
     if taken and not force:
-        raise ConfigError(f"--out {folder}: {', '.join(taken)} would be overwritten", "name another folder, or add --force")
+        raise ConfigError(
+            f"--out {folder}: {', '.join(taken)} would be overwritten",
+            "name another folder, or add --force",
+        )
     for name, sheet in encoded:
-        _write(folder / name, _parquet(sheet) if kind == "parquet" else csv_text(sheet.columns, sheet.rows).encode())
-    return {"format": kind, "folder": str(folder), "files": [{"name": name, "rows": len(sheet.rows)} for name, sheet in encoded]}
+        _write(
+            folder / name,
+            _parquet(sheet) if kind == "parquet" else csv_text(sheet.columns, sheet.rows).encode(),
+        )
+    return {
+        "format": kind,
+        "folder": str(folder),
+        "files": [{"name": name, "rows": len(sheet.rows)} for name, sheet in encoded],
+    }
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -371,13 +500,22 @@ def _rotki(found: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
     chain = found.loaded.config.chain
     if native is None and not chain.local and chain.chain_id not in rotki.ETHER_CHAINS:
         raise ConfigError(
-            f"--native-asset: what rotki calls the native coin of chain {chain.chain_id} is not known here",
+            f"--native-asset: what rotki calls the native coin of chain {chain.chain_id} is not"
+            " known here",
             "name it as rotki does, for example XDAI",
         )
     assets = rotki.RotkiAssets(chain.chain_id, native or "ETH", found.names.decimals)
     return (
-        ExportTable("rotki_generic_trades", rotki.TRADE_COLUMNS, tuple(rotki.rotki_trades(found.entries, assets))),
-        ExportTable("rotki_generic_events", rotki.EVENT_COLUMNS, tuple(rotki.rotki_events(found.entries, assets))),
+        ExportTable(
+            "rotki_generic_trades",
+            rotki.TRADE_COLUMNS,
+            tuple(rotki.rotki_trades(found.entries, assets)),
+        ),
+        ExportTable(
+            "rotki_generic_events",
+            rotki.EVENT_COLUMNS,
+            tuple(rotki.rotki_events(found.entries, assets)),
+        ),
     )
 
 
@@ -386,8 +524,12 @@ def _parquet(sheet: ExportTable) -> bytes:
     try:
         import polars
     except ImportError:
-        raise ConfigError("--format parquet needs polars", "pip install 'trimtab[analysis]', or choose csv") from None
-    columns = {name: [row[number] for row in sheet.rows] for number, name in enumerate(sheet.columns)}
+        raise ConfigError(
+            "--format parquet needs polars", "pip install 'trimtab[analysis]', or choose csv"
+        ) from None
+    columns = {
+        name: [row[number] for row in sheet.rows] for number, name in enumerate(sheet.columns)
+    }
     out = io.BytesIO()
     polars.DataFrame(columns, schema=dict.fromkeys(sheet.columns, polars.String)).write_parquet(out)
     return out.getvalue()
@@ -397,7 +539,9 @@ def _folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {folder}: {error.strerror}", "name a folder that can be written") from None
+        raise ConfigError(
+            f"--out {folder}: {error.strerror}", "name a folder that can be written"
+        ) from None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -406,4 +550,6 @@ def _write(path: Path, data: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
     except OSError as error:
-        raise ConfigError(f"--out {path}: {error.strerror}", "make room there, or name another folder") from None
+        raise ConfigError(
+            f"--out {path}: {error.strerror}", "make room there, or name another folder"
+        ) from None

@@ -16,12 +16,27 @@ from agent.accounting.export import format_utc as utc_of_sheets
 from agent.accounting.performance import performance_costs
 from agent.app.documents.fields import fill, utc
 from agent.app.documents.plans import LimitOrderDocument
-from agent.app.documents.records import CorrectionDocument, CostsDocument, PastStepDocument, PastTransactionDocument
+from agent.app.documents.records import (
+    CorrectionDocument,
+    CostsDocument,
+    PastStepDocument,
+    PastTransactionDocument,
+)
 from agent.app.documents.steps import netting_document, tax_document
 from agent.app.pool_names import pool_names, replace_pool_addresses
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, TrimtabError
-from agent.model import AdjustLiquidity, Halt, Hold, Intent, LimitOrder, Plan, Rebalance, RequestState, StepInput
+from agent.model import (
+    AdjustLiquidity,
+    Halt,
+    Hold,
+    Intent,
+    LimitOrder,
+    Plan,
+    Rebalance,
+    RequestState,
+    StepInput,
+)
 from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.text import format_duration, format_percent
@@ -53,10 +68,16 @@ class StepCosts:
     def __init__(self, store: Store) -> None:
         known = store.ledger.token_names()
         self._store = store
-        self._names = None if known is None else TokenNames({token.address: token for token in known.tokens}, known.numeraire)
+        self._names = (
+            None
+            if known is None
+            else TokenNames({token.address: token for token in known.tokens}, known.numeraire)
+        )
 
     def cost(self, intents: Iterable[Intent]) -> CostsDocument | None:
-        """Return fees, impact, gas and their sum in the numeraire; None if no transaction is final."""
+        """Return fees, impact, gas and their sum in the numeraire; None if no transaction is
+        final.
+        """
         found = self._store.ledger.entries_of(intent.id for intent in intents)
         if not found or self._names is None:
             return None
@@ -74,7 +95,9 @@ class StepCosts:
                 "time": utc_of_sheets(found.chain_s),
                 "block": found.block,
                 "value": value_text(found.managed, names.numeraire.decimals),
-                "weights_bps": {names.label(token): bps for token, bps in weights_bps(found).items()},
+                "weights_bps": {
+                    names.label(token): bps for token, bps in weights_bps(found).items()
+                },
             }
             for found in self._store.valuations.newest(limit)
         ]
@@ -90,39 +113,58 @@ def waiting_orders(config: Path | str) -> WaitingDocument:
     """Limit orders and gradual executions, newest first, from the store alone."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
-        return {"orders": orders, "corrections": [_correction(one) for one in store.executions.newest()]}
+        return {
+            "orders": orders,
+            "corrections": [_correction(one) for one in store.executions.newest()],
+        }
 
 
 def cancel_waiting(config: Path | str, wanted: str) -> CancelledDocument:
-    """End a limit order or gradual execution by its id; sent transactions are not undone. Raises ConfigError."""
+    """End a limit order or gradual execution by its id; sent transactions are not undone. Raises
+    ConfigError.
+    """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if not store.executions.end(wanted, "cancelled", "by its owner", int(time.time())):
-            raise ConfigError(f"--cancel: {wanted!r} is neither an open limit order nor a running gradual execution", "see trimtab limit")
+            raise ConfigError(
+                f"--cancel: {wanted!r} is neither an open limit order nor a running gradual"
+                " execution",
+                "see trimtab limit",
+            )
     return {"cancelled": wanted}
 
 
 def _correction(one: PastGradualExecution) -> CorrectionDocument:
-    return fill(CorrectionDocument, one, next=utc(one.underway.next_s) if one.state == "open" else None)
+    return fill(
+        CorrectionDocument, one, next=utc(one.underway.next_s) if one.state == "open" else None
+    )
 
 
 def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
-    """Sentences of a past step: progress of its gradual execution, and cost of slices against one trade; empty without either."""
+    """Sentences of a past step: progress of its gradual execution, and cost of slices against one
+    trade; empty without either.
+    """
     numeraire, words = step.portfolio.numeraire, []
 
     def money(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
     if (under := step.history.campaign) is not None:
-        budget = "without a budget" if under.campaign.budget is None else f"of a budget of {money(under.campaign.budget)}"
+        budget = (
+            "without a budget"
+            if under.campaign.budget is None
+            else f"of a budget of {money(under.campaign.budget)}"
+        )
         words.append(
-            f"A gradual execution ran since {utc(under.campaign.began_s)}: {under.done} of about {under.campaign.rounds} slices done, "
-            f"{money(under.moved)} of {money(under.campaign.wish)} moved, {money(under.spent)} lost {budget}."
+            f"A gradual execution ran since {utc(under.campaign.began_s)}: {under.done} of about"
+            f" {under.campaign.rounds} slices done, {money(under.moved)} of"
+            f" {money(under.campaign.wish)} moved, {money(under.spent)} lost {budget}."
         )
     if plan is not None and plan.pacing is not None:
         words.append(f"Slices against one trade: {plan.pacing.why}.")
         words += [
-            f"  {one.rounds}: {money(one.total)} in total: fees {money(one.fees)}, impact {money(one.impact + one.skew)}, gas "
-            f"{money(one.gas)}, waiting {money(one.waiting)}, not executed {money(one.rest)}."
+            f"  {one.rounds}: {money(one.total)} in total: fees {money(one.fees)}, impact"
+            f" {money(one.impact + one.skew)}, gas {money(one.gas)}, waiting {money(one.waiting)},"
+            f" not executed {money(one.rest)}."
             for one in plan.pacing.options
         ]
     return words
@@ -134,25 +176,38 @@ def _netting_sentences(found: NettingResult | None, step: StepInput) -> list[str
     if found is None or document is None:
         return []
     unit = step.portfolio.numeraire.label
-    words = [f"Strategy {one.name} {'acted' if one.acts else 'waited'}: {one.reason}." for one in found.wishes]
-    words += [f"Capital of {one['value']} {unit} moved from {one['from']} to {one['to']} internally." for one in document["capital_moved"]]
+    words = [
+        f"Strategy {one.name} {'acted' if one.acts else 'waited'}: {one.reason}."
+        for one in found.wishes
+    ]
     words += [
-        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered, {one['crossed']} netted internally, "
-        f"{one['net']} left for the market."
+        f"Capital of {one['value']} {unit} moved from {one['from']} to {one['to']} internally."
+        for one in document["capital_moved"]
+    ]
+    words += [
+        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered, {one['crossed']}"
+        f" netted internally, {one['net']} left for the market."
         for one in document["netted"]
     ]
-    return words + ([f"That saved at least {document['saved_fees']} {unit} of pool fees."] if found.saved else [])
+    return words + (
+        [f"That saved at least {document['saved_fees']} {unit} of pool fees."]
+        if found.saved
+        else []
+    )
 
 
 def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
-    """Sentences of `tax_document`; empty without [tax] or without a plan that disposes of something."""
+    """Sentences of `tax_document`; empty without [tax] or without a plan that disposes of
+    something.
+    """
     found = tax_document(step, plan)
     if found is None or not found["disposals"]:
         return []
     limit = "" if found["year_limit"] is None else f" of at most {found['year_limit']}"
     unit = found["currency"]
     return [
-        f"By {found['method']} it would realise {found['gain']} {unit}; {found['realised_this_year']} {unit}{limit} was realised by then."
+        f"By {found['method']} it would realise {found['gain']} {unit};"
+        f" {found['realised_this_year']} {unit}{limit} was realised by then."
     ]
 
 
@@ -168,11 +223,16 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
     """
     price = Fraction(parse_raw(amount, LIMIT_DIGITS, "--price"), 10**LIMIT_DIGITS)
     if price == 0:
-        raise ConfigError("--price: 0 is any price", f"write for example --price 3100 {bought}/{sold}")
+        raise ConfigError(
+            "--price: 0 is any price", f"write for example --price 3100 {bought}/{sold}"
+        )
     units = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
     found = units.get(unit.lower())
     if found is None:
-        raise ConfigError(f"--price: {unit!r} is not a price of this swap", f"write its unit as {bought}/{sold} or {sold}/{bought}")
+        raise ConfigError(
+            f"--price: {unit!r} is not a price of this swap",
+            f"write its unit as {bought}/{sold} or {sold}/{bought}",
+        )
     return decimal_text(ceil_int(found * 10**LIMIT_DIGITS), LIMIT_DIGITS)
 
 
@@ -180,7 +240,9 @@ INTERRUPTED = "interrupted"
 
 
 def history(config: ConfigSource, limit: int = 20) -> HistoryDocument:
-    """The newest steps with their transactions and costs, newest first; total value and weights over time."""
+    """The newest steps with their transactions and costs, newest first; total value and weights
+    over time.
+    """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         costs = StepCosts(store)
         return {
@@ -202,7 +264,9 @@ def history(config: ConfigSource, limit: int = 20) -> HistoryDocument:
 
 
 def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocument:
-    """Explain a past step (default the newest) in sentences, re-decided from its stored input. Raises ConfigError for an unknown id."""
+    """Explain a past step (default the newest) in sentences, re-decided from its stored input.
+    Raises ConfigError for an unknown id.
+    """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if step_id is None:
             step_id = next((line.id for line in store.steps.newest(1)), None)
@@ -216,14 +280,20 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
     decided = proposals.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
-    words = [f"Step {step_id} at {utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of chain {head.chain_id}."]
+    words = [
+        f"Step {step_id} at {utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of"
+        f" chain {head.chain_id}."
+    ]
     words += [f"Targets: {why}." for why in step_input.wishes]
     numeraire = portfolio.numeraire
     for drift in decided.drifts:
-        edges = f"band {float(drift.band_low_bps) / 100:g} to {float(drift.band_high_bps) / 100:g} %"
+        edges = (
+            f"band {float(drift.band_low_bps) / 100:g} to {float(drift.band_high_bps) / 100:g} %"
+        )
         words.append(
-            f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label}, {drift.weight_bps / 100:.2f} % "
-            f"against {drift.target_bps / 100:g} % ({edges}){', outside' if drift.outside else ''}."
+            f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label},"
+            f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
+            f" ({edges}){', outside' if drift.outside else ''}."
         )
     words += _zone_words(decided.zone, step_input)
     words += execution_sentences(step_input, plan)
@@ -244,8 +314,13 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             words.append(f"It decided to move liquidity: {reason}")
     if plan is not None:
         words += _plan_words(plan, step_input) + _tax_sentences(step_input, plan)
-    words += [f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}." for intent in intents]
-    words.append(f"Outcome: {record.line.outcome or INTERRUPTED}. {record.line.reason or ''}".rstrip())
+    words += [
+        f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}."
+        for intent in intents
+    ]
+    words.append(
+        f"Outcome: {record.line.outcome or INTERRUPTED}. {record.line.reason or ''}".rstrip()
+    )
     return {
         "step": step_id,
         "outcome": record.line.outcome or INTERRUPTED,
@@ -256,7 +331,12 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
 
 def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
     return [
-        fill(PastTransactionDocument, one, hash=one.tx_hash or "", block=one.receipt.block_number if one.receipt else None)
+        fill(
+            PastTransactionDocument,
+            one,
+            hash=one.tx_hash or "",
+            block=one.receipt.block_number if one.receipt else None,
+        )
         for one in intents
     ]
 
@@ -282,7 +362,12 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
         try:
             _, switch = stack.enter_context(wiring.open_store_offline(loaded))
         except TrimtabError as error:
-            return {"paused": True, "hard": False, "reason": f"{pause_by_file(loaded, error)} exists", "store": str(error)}
+            return {
+                "paused": True,
+                "hard": False,
+                "reason": f"{pause_by_file(loaded, error)} exists",
+                "store": str(error),
+            }
         switch.pause(reason, int(time.time()))
         return {"paused": True, "hard": switch.is_hard(), "reason": reason}
 
@@ -297,8 +382,8 @@ def resume(config: Path | str) -> PauseDocument:
 
 
 def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
-    """Sentences on the no-trade zone: cost of risk off target, the interval of each asset, and the plan's trade-off; empty without a
-    zone.
+    """Sentences on the no-trade zone: cost of risk off target, the interval of each asset, and the
+    plan's trade-off; empty without a zone.
     """
     if found is None:
         return []
@@ -308,7 +393,10 @@ def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
     def money(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
 
-    words = [f"Standing off the targets cost {money(found.risk)} of risk within {format_duration(found.horizon_s)}."]
+    words = [
+        f"Standing off the targets cost {money(found.risk)} of risk within"
+        f" {format_duration(found.horizon_s)}."
+    ]
     words += [f"Measured: {found.measured}."] if found.measured else []
     for item in found.intervals:
         label = portfolio.token(item.token).label
@@ -316,14 +404,18 @@ def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
             f"{format_percent(item.low)} to {format_percent(item.high)}",
             f"{format_percent(item.trigger_low)} or {format_percent(item.trigger_high)}",
         )
-        words.append(f"{label} is brought to {alone} where that pays; gas included it pays beyond {beyond}.")
+        words.append(
+            f"{label} is brought to {alone} where that pays; gas included it pays beyond {beyond}."
+        )
     saving = found.saving
     if saving is not None:
         parts = (
-            f"fees {money(saving.fees)}, impact {money(saving.impact)}, skew {money(saving.skew)}, gas {money(saving.gas)}, "
-            f"approvals {money(saving.approvals)}"
+            f"fees {money(saving.fees)}, impact {money(saving.impact)}, skew {money(saving.skew)},"
+            f" gas {money(saving.gas)}, approvals {money(saving.approvals)}"
         )
-        words.append(f"A plan saved {money(saving.saved)} of risk and cost {money(saving.cost)}: {parts}.")
+        words.append(
+            f"A plan saved {money(saving.saved)} of risk and cost {money(saving.cost)}: {parts}."
+        )
     return words
 
 
@@ -334,30 +426,44 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
     turnover = value_text(plan.turnover, numeraire.decimals, 2)
     if plan.actions:
         count = "1 action" if len(plan.actions) == 1 else f"{len(plan.actions)} actions"
-        words = [f"The plan: {count} with liquidity, expected cost {cost} {numeraire.label}, in gas."]
-        words += [f"  {n}. {composer.action_note(step_input, action)}: {action.reason}." for n, action in enumerate(plan.actions, 1)]
+        words = [
+            f"The plan: {count} with liquidity, expected cost {cost} {numeraire.label}, in gas."
+        ]
+        words += [
+            f"  {n}. {composer.action_note(step_input, action)}: {action.reason}."
+            for n, action in enumerate(plan.actions, 1)
+        ]
         return words + _skipped_lines(plan, names)
     swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
-    words = [f"The plan: {swaps} swaps, turnover {turnover} {numeraire.label}, expected cost {cost} {numeraire.label}."]
+    words = [
+        f"The plan: {swaps} swaps, turnover {turnover} {numeraire.label}, expected cost {cost}"
+        f" {numeraire.label}."
+    ]
     for number, leg in enumerate(plan.legs, 1):
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
         if leg.venue == NATIVE_VENUE:
-            words.append(f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} becomes {bought.label}, one for one.")
+            words.append(
+                f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} becomes"
+                f" {bought.label}, one for one."
+            )
             continue
         words.append(
-            f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for "
-            f"{decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least "
-            f"{decimal_text(leg.min_out_raw, bought.decimals)}, in {names.get(leg.pool, leg.venue)} ({leg.pool}), "
-            f"impact {leg.impact_bps} bps."
+            f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for"
+            f" {decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least"
+            f" {decimal_text(leg.min_out_raw, bought.decimals)}, in"
+            f" {names.get(leg.pool, leg.venue)} ({leg.pool}), impact {leg.impact_bps} bps."
         )
     return words + _skipped_lines(plan, names)
 
 
 def _skipped_lines(plan: Plan, names: dict[str, str]) -> list[str]:
     refused = [
-        f"Guard {v.guard} refused: {replace_pool_addresses(v.measured, names)} against {v.limit}." for v in plan.verdicts if not v.passed
+        f"Guard {v.guard} refused: {replace_pool_addresses(v.measured, names)} against {v.limit}."
+        for v in plan.verdicts
+        if not v.passed
     ]
     return refused + [
-        f"Skipped {replace_pool_addresses(item.what, names, addresses=True)}: {replace_pool_addresses(item.why, names)}"
+        f"Skipped {replace_pool_addresses(item.what, names, addresses=True)}:"
+        f" {replace_pool_addresses(item.why, names)}"
         for item in plan.skipped
     ]

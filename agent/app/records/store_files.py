@@ -18,7 +18,9 @@ Document = dict[str, Any]
 
 
 def backup_store(config: Path | str, target: Path, force: bool = False) -> Document:
-    """Make a consistent copy of the store, which may be in use. Raises ConfigError if the file exists."""
+    """Make a consistent copy of the store, which may be in use. Raises ConfigError if the file
+    exists.
+    """
     source = wiring.store_file(load_config(config))
     _require(source)
     return {"backup": str(target), "bytes": backup.backup(source, target, force)}
@@ -33,7 +35,11 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Docu
     target = wiring.store_file(loaded)
     with _alone(loaded):
         kept = backup.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
-    return {"store": str(target), "kept": None if kept is None else str(kept), "next": "trimtab db adopt"}
+    return {
+        "store": str(target),
+        "kept": None if kept is None else str(kept),
+        "next": "trimtab db adopt",
+    }
 
 
 def check_store(config: Path | str) -> Document:
@@ -67,11 +73,16 @@ def upgrade_store(config: Path | str) -> Document:
 
 @contextmanager
 def _alone(loaded: LoadedConfig) -> Iterator[None]:
-    """Exclude other processes of the wallet, and runs between cycles too, while the file is replaced."""
+    """Exclude other processes of the wallet, and runs between cycles too, while the file is
+    replaced.
+    """
     with service_lock(*wiring.lock_locations(loaded)), wallet_lock(*wiring.lock_locations(loaded)):
         yield
 
 
 def _require(path: Path) -> None:
     if not path.is_file():
-        raise ConfigError(f"store.url: there is no store at {path}", "it is made by the first command that needs it")
+        raise ConfigError(
+            f"store.url: there is no store at {path}",
+            "it is made by the first command that needs it",
+        )

@@ -1,4 +1,6 @@
-"""The transaction journal for its owner: list, reconcile with the chain, cancel pending transactions."""
+"""The transaction journal for its owner: list, reconcile with the chain, cancel pending
+transactions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ from agent.model import Intent, IntentState, Verdict
 from agent.store.transitions import OPEN
 
 if TYPE_CHECKING:
-    from agent.app.documents.records import JournalStateDocument, PendingDocument, SettledDocument, TransactionsDocument
+    from agent.app.documents.records import (
+        JournalStateDocument,
+        PendingDocument,
+        SettledDocument,
+        TransactionsDocument,
+    )
     from agent.store.store import Store
 
 
@@ -25,20 +32,34 @@ Progress = Callable[[str], None]
 WHY = "cancelled by the owner"
 
 
-def transactions(config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False) -> TransactionsDocument:
+def transactions(
+    config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False
+) -> TransactionsDocument:
     """The newest transactions, newest first, with all transitions of each; from the store alone."""
     with wiring.open_store_offline(_loaded(config)) as (store, _):
-        found = list(reversed(store.journal.open_intents()))[:limit] if open_only else store.journal.intents(limit=limit)
-        return {"transactions": [_whole(store, intent) for intent in found], **_journal_document(store)}
+        found = (
+            list(reversed(store.journal.open_intents()))[:limit]
+            if open_only
+            else store.journal.intents(limit=limit)
+        )
+        return {
+            "transactions": [_whole(store, intent) for intent in found],
+            **_journal_document(store),
+        }
 
 
 def pending_transactions(config: LoadedConfig | Path | str) -> PendingDocument:
     """Return transactions that `cancel` would cancel: signed or sent, and not known to be mined."""
     with wiring.open_store_offline(_loaded(config)) as (store, _):
-        return {"transactions": [_line(intent) for intent in _unfinished(store)], **_journal_document(store)}
+        return {
+            "transactions": [_line(intent) for intent in _unfinished(store)],
+            **_journal_document(store),
+        }
 
 
-def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_progress) -> SettledDocument:
+def reconcile(
+    agent: Agent, *, send: bool = False, progress: Progress = ignore_progress
+) -> SettledDocument:
     """Reconcile the journal with the chain and book mined transactions.
 
     With `send`, lost or late transactions are resent or cancelled. Raises Refused if sending is
@@ -50,7 +71,11 @@ def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_p
     with wiring.open_actors(agent.context, never_confirm, progress, signs=send) as actors:
         touched = actors.executor.reconcile(may_send=send)
         booked = _book(agent)
-    return {"transactions": [_line(intent) for intent in touched], "booked": booked, **_journal_document(store)}
+    return {
+        "transactions": [_line(intent) for intent in touched],
+        "booked": booked,
+        **_journal_document(store),
+    }
 
 
 def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocument:
@@ -63,7 +88,11 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocu
         actors.executor.cancel_pending(WHY)
         booked = _book(agent)
     after = [intent for nonce in sorted(before) for intent in store.journal.intents_at(nonce)]
-    return {"transactions": [_line(intent) for intent in after], "booked": booked, **_journal_document(store)}
+    return {
+        "transactions": [_line(intent) for intent in after],
+        "booked": booked,
+        **_journal_document(store),
+    }
 
 
 def _book(agent: Agent) -> int:
@@ -81,8 +110,14 @@ def _book(agent: Agent) -> int:
 def _require_running(agent: Agent) -> None:
     stopped = agent.context.switch.read()
     if stopped.paused is not False:
-        verdict = Verdict("kill_switch", "paused" if stopped.paused else "cannot be read", "off", False)
-        raise Refused(f"the kill switch is on ({stopped.reason}); nothing is sent", (verdict,), "trimtab resume, or leave --send away")
+        verdict = Verdict(
+            "kill_switch", "paused" if stopped.paused else "cannot be read", "off", False
+        )
+        raise Refused(
+            f"the kill switch is on ({stopped.reason}); nothing is sent",
+            (verdict,),
+            "trimtab resume, or leave --send away",
+        )
 
 
 def _unfinished(store: Store) -> Sequence[Intent]:
@@ -95,7 +130,9 @@ def _unfinished(store: Store) -> Sequence[Intent]:
 def _journal_document(store: Store) -> JournalStateDocument:
     return {
         "waiting": len({intent.tx.nonce for intent in _unfinished(store)}),
-        "confirming": sum(intent.state is IntentState.MINED for intent in store.journal.open_intents()),
+        "confirming": sum(
+            intent.state is IntentState.MINED for intent in store.journal.open_intents()
+        ),
         "next_nonce": store.journal.expected_nonce(),
     }
 

@@ -1,4 +1,6 @@
-"""Profiles: export a portfolio's weights, trigger and limits to a file, and import one into a config after review."""
+"""Profiles: export a portfolio's weights, trigger and limits to a file, and import one into a
+config after review.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,18 @@ def export_profile(config: Path | str, target: Path) -> Document:
     loaded = load_config(config)
     text, left_out = profile_text(loaded)
     try:
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w", encoding="utf-8") as file:
+        with os.fdopen(
+            os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w", encoding="utf-8"
+        ) as file:
             file.write(text)
     except FileExistsError:
-        raise ConfigError(f"{target}: exists already; nothing was changed", "name another file") from None
+        raise ConfigError(
+            f"{target}: exists already; nothing was changed", "name another file"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{target}: cannot be written: {error.strerror}", "choose a folder that exists") from None
+        raise ConfigError(
+            f"{target}: cannot be written: {error.strerror}", "choose a folder that exists"
+        ) from None
     return {
         "profile": str(target),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
@@ -82,14 +90,26 @@ def import_profile(  # noqa: PLR0913
     loaded = load_config(config)
     chain_id = loaded.config.chain.chain_id
     if token_list_sha256 is not None and token_list is None:
-        raise ConfigError("--token-list-sha256: no token list is given to compare with", "give the file by --token-list")
-    listed = () if token_list is None else read_token_list(token_list, chain_id, token_list_sha256).tokens
+        raise ConfigError(
+            "--token-list-sha256: no token list is given to compare with",
+            "give the file by --token-list",
+        )
+    listed = (
+        ()
+        if token_list is None
+        else read_token_list(token_list, chain_id, token_list_sha256).tokens
+    )
     profile = read_profile(source, loaded, sha256)
-    tokens = [resolve_token(asset.symbol, loaded.config, listed, profile.origin) for asset in profile.table.assets]
+    tokens = [
+        resolve_token(asset.symbol, loaded.config, listed, profile.origin)
+        for asset in profile.table.assets
+    ]
     require_addresses(profile)
     limits = _limits(profile, loaded, tokens)
     taken = {row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]}
-    text = merge_profile(loaded.path.read_text(encoding="utf-8"), loaded.config, profile, tokens, taken, sell_others)
+    text = merge_profile(
+        loaded.path.read_text(encoding="utf-8"), loaded.config, profile, tokens, taken, sell_others
+    )
     new = load_config_text(text, loaded.path, f"{loaded.path} with the profile")
     document: Document = {
         "profile": profile.origin,
@@ -143,24 +163,53 @@ def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken])
         ours: Limit = getattr(mine, key)
         comparable = key in LIMITS and (same or LIMITS[key].unit is not LimitUnit.COINS)
         taken = comparable and is_tighter(key, value, ours)
-        why = "tighter" if taken else "the same" if value == ours else "yours is tighter" if comparable else COUNTED_ELSE
-        rows.append({"key": key, "yours": _limit(key, ours), "profile": _limit(key, value), "taken": taken, "why": why})
+        why = (
+            "tighter"
+            if taken
+            else "the same"
+            if value == ours
+            else "yours is tighter"
+            if comparable
+            else COUNTED_ELSE
+        )
+        rows.append(
+            {
+                "key": key,
+                "yours": _limit(key, ours),
+                "profile": _limit(key, value),
+                "taken": taken,
+                "why": why,
+            }
+        )
     return rows
 
 
 def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> bool:
-    """True if the profile's limits are counted in our numeraire, compared by our own address of its token."""
-    ours = next(asset for asset in loaded.config.portfolio.assets if asset.symbol == loaded.config.portfolio.numeraire)
-    theirs = next((token for token in tokens if token.symbol == profile.table.profile.numeraire), None)
+    """True if the profile's limits are counted in our numeraire, compared by our own address of its
+    token.
+    """
+    ours = next(
+        asset
+        for asset in loaded.config.portfolio.assets
+        if asset.symbol == loaded.config.portfolio.numeraire
+    )
+    theirs = next(
+        (token for token in tokens if token.symbol == profile.table.profile.numeraire), None
+    )
     return theirs is not None and theirs.address == (NATIVE if ours.native else ours.address)
 
 
-def _assets(profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig, new: LoadedConfig) -> Document:
+def _assets(
+    profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig, new: LoadedConfig
+) -> Document:
     """Return targets before and after, with the address of the config and of the profile; and
     assets no longer managed.
     """
     before = {_place(asset): asset for asset in loaded.config.portfolio.assets}
-    sources = {token.symbol: (token.source, asset.address) for token, asset in zip(tokens, profile.table.assets, strict=True)}
+    sources = {
+        token.symbol: (token.source, asset.address)
+        for token, asset in zip(tokens, profile.table.assets, strict=True)
+    }
     rows = []
     for asset in new.config.portfolio.assets:
         source, theirs = sources.get(asset.symbol, ("config", None))
@@ -178,24 +227,41 @@ def _assets(profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig,
             }
         )
     kept = {row["address"] for row in rows}
-    gone = [{"symbol": asset.symbol, "address": place, "before_bps": asset.target} for place, asset in before.items() if place not in kept]
+    gone = [
+        {"symbol": asset.symbol, "address": place, "before_bps": asset.target}
+        for place, asset in before.items()
+        if place not in kept
+    ]
     return {"assets": rows, "left_alone": gone}
 
 
 def _policy(loaded: LoadedConfig, new: LoadedConfig) -> list[Document]:
     """Changes of trigger, destination, bands and weights."""
     pairs: list[tuple[str, object, object]] = [
-        (key, getattr(loaded.config.policy, key), getattr(new.config.policy, key)) for key in POLICY_KEYS
+        (key, getattr(loaded.config.policy, key), getattr(new.config.policy, key))
+        for key in POLICY_KEYS
     ]
     pairs.append(("weights", loaded.config.portfolio.weights, new.config.portfolio.weights))
-    bands = [{one.symbol: str(one.band) for one in each.config.portfolio.assets if one.band} or None for each in (loaded, new)]
+    bands = [
+        {one.symbol: str(one.band) for one in each.config.portfolio.assets if one.band} or None
+        for each in (loaded, new)
+    ]
     pairs.append(("bands", bands[0], bands[1]))
-    return [{"key": key, "before": _words(old), "after": _words(now)} for key, old, now in pairs if old != now]
+    return [
+        {"key": key, "before": _words(old), "after": _words(now)}
+        for key, old, now in pairs
+        if old != now
+    ]
 
 
-def _followed(loaded: LoadedConfig, new: LoadedConfig, taken: Mapping[str, object]) -> list[Document]:
+def _followed(
+    loaded: LoadedConfig, new: LoadedConfig, taken: Mapping[str, object]
+) -> list[Document]:
     """Limits that had to change with the assets."""
-    if "native_top_up" in taken or loaded.config.limits.native_top_up == new.config.limits.native_top_up:
+    if (
+        "native_top_up" in taken
+        or loaded.config.limits.native_top_up == new.config.limits.native_top_up
+    ):
         return []
     ours = _limit("native_top_up", loaded.config.limits.native_top_up)
     why = "nothing can be unwrapped without the wrapped native coin among the assets"
@@ -207,7 +273,10 @@ def _notes(new: LoadedConfig) -> list[str]:
     weights = new.config.portfolio.weights
     if weights is None or weights.kind != "market_cap" or weights.supplies is not None:
         return []
-    return ["market_cap counts coins on this chain alone: of wrapped ones what is wrapped here; see supplies in docs/weights.md"]
+    return [
+        "market_cap counts coins on this chain alone: of wrapped ones what is wrapped here; see"
+        " supplies in docs/weights.md"
+    ]
 
 
 def _limit(key: str, value: Limit) -> str:

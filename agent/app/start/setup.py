@@ -28,7 +28,13 @@ from agent.config.fields import parse_address, parse_variable
 from agent.config.load import LoadedConfig, load_config, parse_config
 from agent.config.presets import PRESETS, Preset
 from agent.config.schema import NATIVE, RpcTable
-from agent.config.template import PortfolioTemplate, TemplateAsset, read_token_list, refuse_look_alike, render
+from agent.config.template import (
+    PortfolioTemplate,
+    TemplateAsset,
+    read_token_list,
+    refuse_look_alike,
+    render,
+)
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.model import Snapshot, Verdict
 from agent.policy import minimum
@@ -49,7 +55,10 @@ _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 def usd_price(
-    numeraire: TemplateAsset, price: str | None, rpc: Sequence[tuple[str, str]], now_s: Callable[[], float] = time.time
+    numeraire: TemplateAsset,
+    price: str | None,
+    rpc: Sequence[tuple[str, str]],
+    now_s: Callable[[], float] = time.time,
 ) -> Fraction:
     """Return dollars per coin of the numeraire: as given, 1 for a dollar token, else the token's
     feed at the configured endpoints. `rpc` are (variable, operator) pairs. Raises ConfigError
@@ -57,7 +66,9 @@ def usd_price(
     """
     if price is not None:
         if not _PRICE.fullmatch(price) or Decimal(price) == 0:
-            raise ConfigError(f"--price: {price!r} is not a price in dollars", "write a plain number such as 3000")
+            raise ConfigError(
+                f"--price: {price!r} is not a price in dollars", "write a plain number such as 3000"
+            )
         return Fraction(Decimal(price))
     if is_dollar(Token(numeraire.address, numeraire.symbol, 18)):
         return Fraction(1)
@@ -65,8 +76,10 @@ def usd_price(
     if not found or max(found) > min(found) * MAX_PRICE_RATIO:
         why = "is not known" if not found else "differs between endpoints"
         raise ConfigError(
-            f"--numeraire {numeraire.symbol}: the config's caps are counted in it, and its price {why}",
-            f"give dollars per {numeraire.symbol} by --price, or export {rpc[0][0] if rpc else 'the --rpc variable'} to read its feed",
+            f"--numeraire {numeraire.symbol}: the config's caps are counted in it, and its price"
+            f" {why}",
+            f"give dollars per {numeraire.symbol} by --price, or export"
+            f" {rpc[0][0] if rpc else 'the --rpc variable'} to read its feed",
         )
     return min(found)
 
@@ -76,7 +89,9 @@ def _answers(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Iterato
     for variable, operator in rpc:
         try:
             line = wiring.open_transport(RpcTable(operator=operator, url_env=variable))
-            found, _ = watch.read_feed(feed, query_lens(line, [item for _, item in watch.feed_questions(feed)]))
+            found, _ = watch.read_feed(
+                feed, query_lens(line, [item for _, item in watch.feed_questions(feed)])
+            )
         except TrimtabError:
             continue
         if found is not None and found.answer > 0 and now_s - found.updated_at_s <= LONGEST_AGE_S:
@@ -112,32 +127,62 @@ def initialise(  # noqa: PLR0913
     or the shares do not sum to 100 %.
     """
     if network not in PRESETS:
-        raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}, or write the config yourself")
+        raise ConfigError(
+            f"--network: {network!r} is not known",
+            f"choose from {', '.join(PRESETS)}, or write the config yourself",
+        )
     preset = PRESETS[network]
     if token_list_sha256 is not None and token_list is None:
-        raise ConfigError("--token-list-sha256: no token list is given to compare with", "give the file by --token-list")
-    read = None if token_list is None else read_token_list(token_list, preset.chain_id, token_list_sha256)
+        raise ConfigError(
+            "--token-list-sha256: no token list is given to compare with",
+            "give the file by --token-list",
+        )
+    read = (
+        None
+        if token_list is None
+        else read_token_list(token_list, preset.chain_id, token_list_sha256)
+    )
     ready = _ready(template, stable, targets)
     targets = targets if ready is None else starters.template_targets(ready, preset, stable)
-    assets = [_asset(name, share, preset, () if read is None else read.tokens) for name, share in targets]
+    assets = [
+        _asset(name, share, preset, () if read is None else read.tokens) for name, share in targets
+    ]
     symbols = [asset.symbol for asset in assets]
     if numeraire not in symbols:
-        raise ConfigError(f"--numeraire: {numeraire!r} is none of the targets", f"choose from {', '.join(symbols)}, or add it as a target")
+        raise ConfigError(
+            f"--numeraire: {numeraire!r} is none of the targets",
+            f"choose from {', '.join(symbols)}, or add it as a target",
+        )
     for variable, operator in rpc:
         parse_variable(variable, "--rpc VARIABLE=OPERATOR")
         if safe_label(operator, "") == "":
-            raise ConfigError("--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -", "for example RPC_URL_1=alchemy")
+            raise ConfigError(
+                "--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -",
+                "for example RPC_URL_1=alchemy",
+            )
     load.load_env_file(path.absolute().parent, (variable for variable, _ in rpc))
     dollars = usd_price(assets[symbols.index(numeraire)], price, rpc)
-    text = render(preset, parse_address(wallet, "--wallet"), assets, _hubs(preset, assets), numeraire, rpc, dollars)
+    text = render(
+        preset,
+        parse_address(wallet, "--wallet"),
+        assets,
+        _hubs(preset, assets),
+        numeraire,
+        rpc,
+        dollars,
+    )
     text = text if ready is None else starters.apply_template(text, ready)
     parsed = parse_config(text, "the new config")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise ConfigError(f"{path}: exists already; nothing was changed", "name another file with --config") from None
+        raise ConfigError(
+            f"{path}: exists already; nothing was changed", "name another file with --config"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}", "choose a folder that exists") from None
+        raise ConfigError(
+            f"{path}: cannot be written: {error.strerror}", "choose a folder that exists"
+        ) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     needs = least_total.least_totals_of_config(parsed, dollars)
@@ -150,26 +195,42 @@ def initialise(  # noqa: PLR0913
         "numeraire_usd": f"{float(dollars):.10g}",
         "least_total": needs,
         "assets": [fill(NewAssetDocument, asset) for asset in assets],
-        "warnings": [*minimum.asset_count_warnings(len(assets)), *least_total.above_ceiling_lines(needs, parsed.portfolio.max_live_value)],
-        "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
-        + ([ready.todo] if ready is not None and ready.todo else [])
-        + [
-            f"trimtab {command}{'' if path == Path('trimtab.toml') else f' --config {shlex.quote(str(path))}'}"
-            for command in ("doctor", "trust")
+        "warnings": [
+            *minimum.asset_count_warnings(len(assets)),
+            *least_total.above_ceiling_lines(needs, parsed.portfolio.max_live_value),
         ],
+        "next": (
+            [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
+            + ([ready.todo] if ready is not None and ready.todo else [])
+            + [
+                "trimtab"
+                f" {command}{'' if path == Path('trimtab.toml') else f' --config {shlex.quote(str(path))}'}"
+                for command in ("doctor", "trust")
+            ]
+        ),
     }
 
 
-def _ready(template: str | None, stable: str | None, targets: Sequence[tuple[str, str]]) -> PortfolioTemplate | None:
+def _ready(
+    template: str | None, stable: str | None, targets: Sequence[tuple[str, str]]
+) -> PortfolioTemplate | None:
     """The template that was named, if any."""
     if template is None:
         if stable is not None:
-            raise ConfigError("--stable: belongs to --template stable-reserve", "give the stable token's share by --target")
+            raise ConfigError(
+                "--stable: belongs to --template stable-reserve",
+                "give the stable token's share by --target",
+            )
         if not targets:
-            raise ConfigError("--target: none given", "give each token by --target SYMBOL=SHARE, or a ready portfolio by --template")
+            raise ConfigError(
+                "--target: none given",
+                "give each token by --target SYMBOL=SHARE, or a ready portfolio by --template",
+            )
         return None
     if targets:
-        raise ConfigError("--target: a template has its own targets", "leave --template or --target out")
+        raise ConfigError(
+            "--target: a template has its own targets", "leave --template or --target out"
+        )
     return starters.find_template(template)
 
 
@@ -194,7 +255,11 @@ def trust(
         rows += (paid := _payouts(context))
         require_code(empty)
         known = all(row["state"] == "unchanged" for row in rows)
-        document: TrustDocument = {"block": snapshot.head.number, "pinned": known, "contracts": rows}
+        document: TrustDocument = {
+            "block": snapshot.head.number,
+            "pinned": known,
+            "contracts": rows,
+        }
         if not known and confirm(document):
             for row in paid:
                 context.store.requests.confirm_payout_address(row["address"], context.clock.now_s())
@@ -203,8 +268,11 @@ def trust(
         return document
 
 
-def list_contracts(context: wiring.AgentContext, snapshot: Snapshot) -> tuple[list[ContractDocument], list[Backing], list[Verdict]]:
-    """Rows of every contract of the config, each pool and each proxy implementation, with code hash and pin state.
+def list_contracts(
+    context: wiring.AgentContext, snapshot: Snapshot
+) -> tuple[list[ContractDocument], list[Backing], list[Verdict]]:
+    """Rows of every contract of the config, each pool and each proxy implementation, with code hash
+    and pin state.
 
     Also returns the implementations by token, and the addresses that hold no code.
     """
@@ -216,16 +284,27 @@ def list_contracts(context: wiring.AgentContext, snapshot: Snapshot) -> tuple[li
     for address in (*context.execution.pinned, *(pool.address for pool in context.pools)):
         found = hashes.get(address, NO_CODE)
         if found in (NO_CODE, EMPTY_CODE):
-            empty.append(Verdict("code", f"{names[address]} at {address}: no code", "a contract", False))
+            empty.append(
+                Verdict("code", f"{names[address]} at {address}: no code", "a contract", False)
+            )
         before = pins.get(address)
         state = "new" if before is None else "unchanged" if before == found else "CHANGED"
-        rows.append({"what": names[address], "address": address, "code_hash": found, "state": state})
+        rows.append(
+            {"what": names[address], "address": address, "code_hash": found, "state": state}
+        )
     trusted, backing = context.store.trust.implementations(), []
     for one in snapshot.implementations:
         now, pinned = (one.address, hashes.get(one.address, NO_CODE)), trusted.get(one.token)
         what = f"implementation of {context.portfolio.token(one.token).label}"
         if now[1] in (NO_CODE, EMPTY_CODE):
-            empty.append(Verdict("code", f"{what} at {one.address}: no code, or it cannot be read", "a contract", False))
+            empty.append(
+                Verdict(
+                    "code",
+                    f"{what} at {one.address}: no code, or it cannot be read",
+                    "a contract",
+                    False,
+                )
+            )
         state = "new" if pinned is None else "unchanged" if pinned == now else "CHANGED"
         rows.append({"what": what, "address": one.address, "code_hash": now[1], "state": state})
         backing.append((one.token, *now))
@@ -235,24 +314,44 @@ def list_contracts(context: wiring.AgentContext, snapshot: Snapshot) -> tuple[li
 def require_code(empty: Sequence[Verdict]) -> None:
     """Raise Refused if an address holds no code."""
     if empty:
-        raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
+        raise Refused(
+            "some addresses hold no code: " + "; ".join(v.measured for v in empty),
+            empty,
+            "correct the config",
+        )
 
 
-def pin_contracts(context: wiring.AgentContext, rows: Sequence[ContractDocument], backing: Sequence[Backing]) -> None:
+def pin_contracts(
+    context: wiring.AgentContext, rows: Sequence[ContractDocument], backing: Sequence[Backing]
+) -> None:
     """Pin these contracts and implementations as in the rows; the owner has confirmed them."""
-    context.store.trust.pin({row["address"]: row["code_hash"] for row in rows}, context.clock.now_s(), backing)
+    context.store.trust.pin(
+        {row["address"]: row["code_hash"] for row in rows}, context.clock.now_s(), backing
+    )
 
 
 def _payouts(context: wiring.AgentContext) -> list[ContractDocument]:
-    """Rows of the payout addresses. Raises ConfigError for the wallet itself, a contract of the config, or the zero address."""
+    """Rows of the payout addresses. Raises ConfigError for the wallet itself, a contract of the
+    config, or the zero address.
+    """
     wallet, known = context.config.wallet, context.store.requests.payout_addresses()
-    ours = {wallet.address: "the wallet itself"} | dict.fromkeys(context.execution.pinned, "a contract of the config")
+    ours = {wallet.address: "the wallet itself"} | dict.fromkeys(
+        context.execution.pinned, "a contract of the config"
+    )
     for address in wallet.payout_addresses:
         if address in ours or int(address, 16) == 0:
             why = ours.get(address, "the zero address")
-            raise ConfigError(f"wallet.payout_addresses: {address} is {why}", "name the address of an account of yours")
+            raise ConfigError(
+                f"wallet.payout_addresses: {address} is {why}",
+                "name the address of an account of yours",
+            )
     return [
-        {"what": "payout address", "address": one, "code_hash": NO_CODE, "state": "unchanged" if one in known else "new"}
+        {
+            "what": "payout address",
+            "address": one,
+            "code_hash": NO_CODE,
+            "state": "unchanged" if one in known else "new",
+        }
         for one in wallet.payout_addresses
     ]
 
@@ -264,10 +363,17 @@ def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None)
 
 def _names(context: wiring.AgentContext) -> dict[str, str]:
     names = fixed_contracts(context.config, context.store.positions.changes())
-    names |= {t.address: f"token {t.label}" for t in (*(a.token for a in context.portfolio.assets), *context.portfolio.hubs)}
+    names |= {
+        t.address: f"token {t.label}"
+        for t in (*(a.token for a in context.portfolio.assets), *context.portfolio.hubs)
+    }
     for pool in context.pools:
-        tokens = "/".join(context.portfolio.token(address).label for address in (pool.token0, pool.token1))
-        names[pool.address] = f"{pool.venue.removeprefix('uniswap_')} {tokens} {pool.fee_pips / 10_000:g}%"
+        tokens = "/".join(
+            context.portfolio.token(address).label for address in (pool.token0, pool.token1)
+        )
+        names[pool.address] = (
+            f"{pool.venue.removeprefix('uniswap_')} {tokens} {pool.fee_pips / 10_000:g}%"
+        )
     return names
 
 
@@ -288,39 +394,64 @@ def _coin(wrapped: TemplateAsset, target: str) -> TemplateAsset:
 
 
 def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset]) -> TemplateAsset:
-    """The token of a symbol or an address, or "native", with its share in the notation of the config."""
+    """The token of a symbol or an address, or "native", with its share in the notation of the
+    config.
+    """
     target = f"{parse_bps(share, f'--target {name}') / 100:g}%"
-    known = [TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals) for token in preset.tokens]
+    known = [
+        TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
+        for token in preset.tokens
+    ]
     if name == NATIVE:
-        return next(_coin(token, target) for token in known if token.address == preset.wrapped_native)
+        return next(
+            _coin(token, target) for token in known if token.address == preset.wrapped_native
+        )
     feeds = {token.address: token.feed for token in preset.tokens}
     if name.startswith("0x"):
         address = parse_address(name, "--target")
         unlisted = TemplateAsset(f"T{address[2:8]}", address, target, feeds.get(address))
-        return next((replace(token, target=target) for token in (*known, *listed) if token.address == address), unlisted)
+        return next(
+            (
+                replace(token, target=target)
+                for token in (*known, *listed)
+                if token.address == address
+            ),
+            unlisted,
+        )
     # The config's own entry comes first: it has the feed.
     found = {token.address: token for token in reversed((*known, *listed)) if token.symbol == name}
     refuse_look_alike(name, next(iter(found), None), known, listed)
     if not found:
         raise ConfigError(
             f"--target: {name!r} is not a known token",
-            f"known are {', '.join(token.symbol for token in preset.tokens)}; name others by address, or by --token-list",
+            f"known are {', '.join(token.symbol for token in preset.tokens)}; name others by"
+            " address, or by --token-list",
         )
     if len(found) > 1:
-        raise ConfigError(f"--target: {name!r} means several tokens: {', '.join(sorted(found))}", "give the address instead")
+        raise ConfigError(
+            f"--target: {name!r} means several tokens: {', '.join(sorted(found))}",
+            "give the address instead",
+        )
     return replace(next(iter(found.values())), target=target)
 
 
-# --- Portfolio templates of `init --template` as documents: assets on a network, trigger and limits.
+# --- Portfolio templates of `init --template` as documents: assets on a network, trigger and
+# limits.
 
 
-NO_FUTURES = "trimtab trades no futures yet: this bound is written as a comment and nothing reads it"
+NO_FUTURES = (
+    "trimtab trades no futures yet: this bound is written as a comment and nothing reads it"
+)
 
 
 def templates(network: str = "ethereum") -> dict[str, Any]:
-    """Every portfolio template with its tokens on that network. Raises ConfigError for a network without a preset."""
+    """Every portfolio template with its tokens on that network. Raises ConfigError for a network
+    without a preset.
+    """
     if network not in PRESETS:
-        raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}")
+        raise ConfigError(
+            f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}"
+        )
     preset = PRESETS[network]
     addresses = {token.symbol: token.address for token in preset.tokens}
     found: list[dict[str, Any]] = []
@@ -331,12 +462,23 @@ def templates(network: str = "ethereum") -> dict[str, Any]:
                 "name": one.name,
                 "about": one.about,
                 "shares_bps": dict(one.shares),
-                "tokens": [{"symbol": symbol, "address": addresses[symbol], "target": share} for symbol, share in tokens],
-                "policy": {name: dict(value) if isinstance(value, Mapping) else value for name, value in one.policy.items()},
+                "tokens": [
+                    {"symbol": symbol, "address": addresses[symbol], "target": share}
+                    for symbol, share in tokens
+                ],
+                "policy": {
+                    name: dict(value) if isinstance(value, Mapping) else value
+                    for name, value in one.policy.items()
+                },
                 "limits": dict(one.limits),
                 "weights": dict(one.weights) or None,
                 "todo": one.todo,
                 "futures_notional": None if one.futures is None else f"{one.futures}x",
             }
         )
-    return {"network": network, "chain_id": preset.chain_id, "templates": found, "futures": NO_FUTURES}
+    return {
+        "network": network,
+        "chain_id": preset.chain_id,
+        "templates": found,
+        "futures": NO_FUTURES,
+    }

@@ -28,7 +28,8 @@ MOST_ACCOUNTS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Password:
-    """Source of a password: the environment variable `env`, the open file descriptor `fd`, else a prompt.
+    """Source of a password: the environment variable `env`, the open file descriptor `fd`, else a
+    prompt.
 
     `env_option` and `fd_option` are the option names for messages.
     """
@@ -44,8 +45,11 @@ class Password:
         return self.env is not None or self.fd is not None
 
 
-def create_wallet(file: Path | None, keyring: str | None, password: Password, ask: Ask | None) -> Document:
-    """Create a random key in an encrypted keystore file, in the keyring, or both. Raises ConfigError with the reason.
+def create_wallet(
+    file: Path | None, keyring: str | None, password: Password, ask: Ask | None
+) -> Document:
+    """Create a random key in an encrypted keystore file, in the keyring, or both. Raises
+    ConfigError with the reason.
 
     The document names the address and the key's location; the key itself is never shown.
     """
@@ -55,7 +59,9 @@ def create_wallet(file: Path | None, keyring: str | None, password: Password, as
     return _keep(PrivateKey(Account.create()), file, entry, secret)
 
 
-def import_wallet(file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0) -> Document:
+def import_wallet(
+    file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0
+) -> Document:
     """Import a key, typed without echo or read from stdin without a terminal; stored like
     `create_wallet`. 64 hex digits, or a recovery phrase with account `index`.
     """
@@ -66,7 +72,9 @@ def import_wallet(file: Path | None, keyring: str | None, password: Password, as
     early = password.given or ask is None  # errors that need no prompt are raised before one
     secret = _new_password(password, ask) if file is not None and early else None
     text = Secret(ask("Private key or recovery phrase: ")) if ask is not None else _standard_input()
-    found = parse_private_key(text, "what was typed" if ask is not None else "standard input", index)
+    found = parse_private_key(
+        text, "what was typed" if ask is not None else "standard input", index
+    )
     if isinstance(found, ConfigError):
         raise found
     if file is not None and secret is None:
@@ -75,7 +83,9 @@ def import_wallet(file: Path | None, keyring: str | None, password: Password, as
 
 
 def change_password(file: Path, old: Password, new: Password, ask: Ask | None) -> Document:
-    """Encrypt a keystore file with another password. Raises ConfigError; the file is then unchanged."""
+    """Encrypt a keystore file with another password. Raises ConfigError; the file is then
+    unchanged.
+    """
     disable_core_dumps()
     found = keystore.change_password(file, _known_password(file, old, ask), _new_password(new, ask))
     return {
@@ -86,15 +96,28 @@ def change_password(file: Path, old: Password, new: Password, ask: Ask | None) -
 
 
 def wallet_address(
-    file: Path | None, keyring: str | None, config: Path | None, password: Password, ask: Ask | None, verify: bool
+    file: Path | None,
+    keyring: str | None,
+    config: Path | None,
+    password: Password,
+    ask: Ask | None,
+    verify: bool,
 ) -> Document:
-    """Address of the key. With `verify`, or from a keyring, the key itself is read; else the file or the config names it."""
+    """Address of the key. With `verify`, or from a keyring, the key itself is read; else the file
+    or the config names it.
+    """
     disable_core_dumps()
     if sum(given is not None for given in (file, keyring, config)) > 1:
-        raise ConfigError("--keystore, --keyring and --config name three places", "give one of them")
+        raise ConfigError(
+            "--keystore, --keyring and --config name three places", "give one of them"
+        )
     if keyring is not None:
         entry = parse_keyring(keyring, "--keyring")
-        return {"address": keystore.load_from_keyring(_entry(entry)).address, "keyring": entry, "verified": True}
+        return {
+            "address": keystore.load_from_keyring(_entry(entry)).address,
+            "keyring": entry,
+            "verified": True,
+        }
     if config is not None:
         return _of_config(config, ask, verify)
     path = file or Path("wallet.json")
@@ -113,7 +136,10 @@ def _of_config(config: Path, ask: Ask | None, verify: bool) -> Document:
     if verify:
         found = keys.load_key(key_source(loaded), chain.chain_id, ask=ask, fork=chain.fork).address
         if found != wanted:
-            raise ConfigError(f"wallet.address {wanted} is not the address of the key, {found}", "correct one of the two")
+            raise ConfigError(
+                f"wallet.address {wanted} is not the address of the key, {found}",
+                "correct one of the two",
+            )
     return {"address": wanted, "config": str(config), "verified": verify}
 
 
@@ -123,7 +149,9 @@ def _named(raw: bytes, path: Path) -> str:
         address = codec.read_json(raw.decode())["address"]
         return parse_address("0x" + str(address).lower().removeprefix("0x"))
     except (ValueError, KeyError, TypeError, ConfigError):
-        raise ConfigError(f"{path} does not say its address", "add --verify and its password") from None
+        raise ConfigError(
+            f"{path} does not say its address", "add --verify and its password"
+        ) from None
 
 
 def _standard_input() -> Secret:
@@ -132,7 +160,10 @@ def _standard_input() -> Secret:
         return Secret(sys.stdin.readline(LONGEST_INPUT))
     except (OSError, UnicodeDecodeError, AttributeError):
         pass
-    raise ConfigError("standard input cannot be read", "type the key in a terminal, or write it there as one line of text")
+    raise ConfigError(
+        "standard input cannot be read",
+        "type the key in a terminal, or write it there as one line of text",
+    )
 
 
 def _entry(name: str) -> tuple[str, str]:
@@ -143,7 +174,10 @@ def _entry(name: str) -> tuple[str, str]:
 def _places(file: Path | None, keyring: str | None, password: Password) -> tuple[str, str] | None:
     """The keyring's entry. Raises if a key is already at the destination, before any prompt."""
     if file is None and password.given:
-        raise ConfigError(f"{password.env_option}: a password is for a keystore file", "add --keystore, or leave it out")
+        raise ConfigError(
+            f"{password.env_option}: a password is for a keystore file",
+            "add --keystore, or leave it out",
+        )
     entry = None if keyring is None else _entry(parse_keyring(keyring, "--keyring"))
     if file is not None:
         keystore.require_free_path(file)
@@ -152,12 +186,15 @@ def _places(file: Path | None, keyring: str | None, password: Password) -> tuple
     return entry
 
 
-def _keep(key: PrivateKey, file: Path | None, entry: tuple[str, str] | None, password: Secret | None) -> Document:
+def _keep(
+    key: PrivateKey, file: Path | None, entry: tuple[str, str] | None, password: Secret | None
+) -> Document:
     warnings = []
     if file is not None and password is not None:
         keystore.write_keystore(file, key, password)
         warnings.append(
-            f"anyone with {file} and its password controls the funds; without them the funds are lost: keep a copy of each, apart"
+            f"anyone with {file} and its password controls the funds; without them the funds are"
+            " lost: keep a copy of each, apart"
         )
     if entry is not None:
         try:
@@ -166,15 +203,23 @@ def _keep(key: PrivateKey, file: Path | None, entry: tuple[str, str] | None, pas
             kept = "" if file is None else f"; the keystore {file} is written"
             raise ConfigError(error.message + kept, error.remedy) from None
         if file is None:
-            warnings.append("the key exists only in this keyring: add --keystore FILE to write a copy")
+            warnings.append(
+                "the key exists only in this keyring: add --keystore FILE to write a copy"
+            )
     if keys.is_published(key.address):
-        warnings.append("this key is published: funds sent to it on a live chain are lost, and trimtab refuses it there")
+        warnings.append(
+            "this key is published: funds sent to it on a live chain are lost, and trimtab refuses"
+            " it there"
+        )
     return {
         "address": key.address,
         "keystore": None if file is None else str(file),
         "keyring": None if entry is None else "/".join(entry),
         "warnings": warnings,
-        "config": [f'address = "{key.address}"', f'keyring = "{"/".join(entry)}"' if entry is not None else f'keystore = "{file}"'],
+        "config": [
+            f'address = "{key.address}"',
+            f'keyring = "{"/".join(entry)}"' if entry is not None else f'keystore = "{file}"',
+        ],
     }
 
 
@@ -184,7 +229,8 @@ def _known_password(path: Path, password: Password, ask: Ask | None) -> Secret:
         return given
     if ask is None:
         raise ConfigError(
-            f"{path} is locked, and there is no terminal to ask for its password", f"{password.env_option} NAME, or run in a terminal"
+            f"{path} is locked, and there is no terminal to ask for its password",
+            f"{password.env_option} NAME, or run in a terminal",
         )
     return Secret(ask(f"Password of {path}: "))
 
@@ -194,23 +240,35 @@ def _new_password(password: Password, ask: Ask | None) -> Secret:
     found = _given(password)
     if found is None:
         if ask is None:
-            remedy = f"{password.env_option} NAME with the name of an environment variable, or run in a terminal"
-            raise ConfigError("a password is needed, and there is no terminal to ask for it", remedy)
+            remedy = (
+                f"{password.env_option} NAME with the name of an environment variable, or run in a"
+                " terminal"
+            )
+            raise ConfigError(
+                "a password is needed, and there is no terminal to ask for it", remedy
+            )
         found = Secret(ask("New password: "))
         keystore.require_strong(found)
         if Secret(ask("Again: ")).reveal() != found.reveal():
-            raise ConfigError("the two passwords differ; nothing was written", "type the same one twice")
+            raise ConfigError(
+                "the two passwords differ; nothing was written", "type the same one twice"
+            )
     keystore.require_strong(found)
     return found
 
 
 def _given(password: Password) -> Secret | None:
     if password.env is not None and password.fd is not None:
-        raise ConfigError(f"{password.env_option} and {password.fd_option} are both given", "give one of them")
+        raise ConfigError(
+            f"{password.env_option} and {password.fd_option} are both given", "give one of them"
+        )
     if password.env is not None:
         name = parse_variable(password.env, password.env_option)
         if name not in os.environ:
-            raise ConfigError(f"{password.env_option}: the environment variable {name} is not set", f"export {name} before starting")
+            raise ConfigError(
+                f"{password.env_option}: the environment variable {name} is not set",
+                f"export {name} before starting",
+            )
         return Secret(os.environ[name])
     return None if password.fd is None else _from_descriptor(password.fd, password.fd_option)
 
@@ -218,13 +276,21 @@ def _given(password: Password) -> Secret | None:
 def _from_descriptor(number: int, option: str) -> Secret:
     """The first line of an open descriptor, without its line end."""
     if number <= STANDARD_STREAMS:
-        raise ConfigError(f"{option}: {number} is a standard stream", f"open another, such as {option} 3 with 3< in the shell")
+        raise ConfigError(
+            f"{option}: {number} is a standard stream",
+            f"open another, such as {option} 3 with 3< in the shell",
+        )
     try:
         with os.fdopen(os.dup(number), "rb") as file:
-            return Secret(file.readline(LONGEST_INPUT).removesuffix(b"\n").removesuffix(b"\r").decode())
+            return Secret(
+                file.readline(LONGEST_INPUT).removesuffix(b"\n").removesuffix(b"\r").decode()
+            )
     except OSError as error:
         raise ConfigError(
-            f"{option}: descriptor {number} cannot be read ({error.strerror})", f"open it: {option} 3 with 3< in the shell"
+            f"{option}: descriptor {number} cannot be read ({error.strerror})",
+            f"open it: {option} 3 with 3< in the shell",
         ) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{option}: descriptor {number} holds no text", "write the password as UTF-8") from None
+        raise ConfigError(
+            f"{option}: descriptor {number} holds no text", "write the password as UTF-8"
+        ) from None

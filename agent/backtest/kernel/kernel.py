@@ -38,7 +38,9 @@ def _compiled(function: Any) -> Any:
 
 
 @_compiled
-def set_bands(targets: Floats, absolute: float, relative: float, open_: Any, wanted: Floats, bands: Floats) -> bool:
+def set_bands(
+    targets: Floats, absolute: float, relative: float, open_: Any, wanted: Floats, bands: Floats
+) -> bool:
     """Write the scaled targets of the tradable assets into `wanted`; return False if none has a
     target. `bands` receives the band edges (0 and 1 for assets that do not trade), and those of the
     intervals in which a rebalance to the bands may end: the band, less what the others cannot
@@ -64,12 +66,17 @@ def set_bands(targets: Floats, absolute: float, relative: float, open_: Any, wan
     for i in range(len(targets)):
         least[i], most[i] = 0.0, 0.0
         if open_[i]:
-            least[i], most[i] = max(low[i], 1.0 - (highs - high[i])), min(high[i], 1.0 - (lows - low[i]))
+            least[i], most[i] = (
+                max(low[i], 1.0 - (highs - high[i])),
+                min(high[i], 1.0 - (lows - low[i])),
+            )
     return whole > 0.0
 
 
 @_compiled
-def destination_shares(destination: int, shares: Floats, wanted: Floats, bands: Floats, land: Floats) -> float:
+def destination_shares(
+    destination: int, shares: Floats, wanted: Floats, bands: Floats, land: Floats
+) -> float:
     """Write the destination shares into `land`; return the largest correction, as a share
     (agent/policy/drift.py). Target and halfway are points. For the bands each share moves to the
     nearest edge of its interval, which leaves a total above or below one. The difference is spread
@@ -95,7 +102,9 @@ def destination_shares(destination: int, shares: Floats, wanted: Floats, bands: 
 
 
 @_compiled
-def value_after_costs(values: Floats, land: Floats, fee: Floats, shallow: Floats, total: float) -> float:
+def value_after_costs(
+    values: Floats, land: Floats, fee: Floats, shallow: Floats, total: float
+) -> float:
     """Return the value left of `total` once every asset is at its share `land` of it, after costs.
 
     Selling x into a pool of depth D yields n / (1 + n / D) with n = x (1 - fee), as
@@ -145,12 +154,16 @@ def _is_outside_band(units: Floats, prices: Floats, t: int, bands: Floats) -> bo
     total, found = _portfolio_value(units, prices, t), False
     for i in range(len(units)):
         value = units[i] * prices[i, t]
-        found |= (value > (bands[1, i] + BAND_TOLERANCE) * total) | (value < (bands[0, i] - BAND_TOLERANCE) * total)
+        found |= (value > (bands[1, i] + BAND_TOLERANCE) * total) | (
+            value < (bands[0, i] - BAND_TOLERANCE) * total
+        )
     return found
 
 
 @_compiled
-def first_bar_outside_band(units: Floats, prices: Floats, start: int, end: int, bands: Floats, whole: Floats) -> int:
+def first_bar_outside_band(
+    units: Floats, prices: Floats, start: int, end: int, bands: Floats, whole: Floats
+) -> int:
     """Return the first bar from `start` at which `_is_outside_band` is true; `end` if there is
     none. Holdings are constant between trades, so blocks of bars are checked at once, asset by
     asset. Blocks grow, since a large block is wasted if bands are left often. `whole` is a buffer
@@ -167,7 +180,12 @@ def first_bar_outside_band(units: Floats, prices: Floats, start: int, end: int, 
                 whole[b] += held * row[b]
         found = 0
         for i in range(len(units)):
-            held, row, least, most = units[i], prices[i, start:stop], bands[0, i] - BAND_TOLERANCE, bands[1, i] + BAND_TOLERANCE
+            held, row, least, most = (
+                units[i],
+                prices[i, start:stop],
+                bands[0, i] - BAND_TOLERANCE,
+                bands[1, i] + BAND_TOLERANCE,
+            )
             for b in range(many):
                 value = held * row[b]
                 found |= (value > most * whole[b]) | (value < least * whole[b])
@@ -211,8 +229,18 @@ def run(  # noqa: C901, PLR0913, PLR0915
     and after each trade. A width of NaN is no width, an `every_s` of zero no interval.
     """
     count, bars = traded.shape
-    units, first, values, shares = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
-    wanted, land, bands, whole = np.zeros(count), np.zeros(count), np.zeros((4, count)), np.zeros(BLOCK)
+    units, first, values, shares = (
+        np.zeros(count),
+        np.zeros(count),
+        np.zeros(count),
+        np.zeros(count),
+    )
+    wanted, land, bands, whole = (
+        np.zeros(count),
+        np.zeros(count),
+        np.zeros((4, count)),
+        np.zeros(BLOCK),
+    )
     banded, timed = not (np.isnan(absolute) and np.isnan(relative)), every_s > 0
     due_s, rested_s = times_s[0], times_s[0]
     turnover, costs = 0.0, 0.0
@@ -296,7 +324,9 @@ def many(  # noqa: PLR0913
     found: Floats,
     values_at: Floats,
 ) -> None:
-    """`run` for each row: `numbers` are widths absolute and relative and the least trade, `seconds` interval and cooldown."""
+    """`run` for each row: `numbers` are widths absolute and relative and the least trade, `seconds`
+    interval and cooldown.
+    """
     silent, nothing = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
     for k in range(len(targets)):
         run(

@@ -1,4 +1,6 @@
-"""Sweeps of the fast kernel: prices and settings in its form, runs of thousands of settings on all cores."""
+"""Sweeps of the fast kernel: prices and settings in its form, runs of thousands of settings on all
+cores.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +54,18 @@ def prepare_prices(
     prices: ArrayLike,
     patience_bars: int | None = None,
 ) -> KernelPrices:
-    """Check and prepare the table: `prices[bar, asset]`, NaN if missing, at rising unix seconds `times_s`.
+    """Check and prepare the table: `prices[bar, asset]`, NaN if missing, at rising unix seconds
+    `times_s`.
 
-    Raises ConfigError for times that repeat or fall, for prices that are zero, negative or infinite, and for an asset without any.
+    Raises ConfigError for times that repeat or fall, for prices that are zero, negative or
+    infinite, and for an asset without any.
     """
     times, table = _shaped(symbols, times_s, prices)
     if patience_bars is not None and patience_bars < 0:
-        raise ConfigError(f"patience_bars: {patience_bars} is negative", "give the number of bars to wait for a price, or None")
+        raise ConfigError(
+            f"patience_bars: {patience_bars} is negative",
+            "give the number of bars to wait for a price, or None",
+        )
     _check_times(times)
     _check_prices(symbols, times, table)
     known = ~np.isnan(table)
@@ -67,20 +74,39 @@ def prepare_prices(
     shown = traded if known.all() else np.ascontiguousarray(_newest(prices_or_zero, known).T)
     state = _states(known, patience_bars)
     breaks = np.append(np.nonzero(state != SAME)[0], len(times))
-    return KernelPrices(tuple(symbols), times, traded, shown, state, breaks, _notes(symbols, times, known, patience_bars))
+    return KernelPrices(
+        tuple(symbols),
+        times,
+        traded,
+        shown,
+        state,
+        breaks,
+        _notes(symbols, times, known, patience_bars),
+    )
 
 
-def _shaped(symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
+def _shaped(
+    symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike
+) -> tuple[NDArray[np.int64], Floats]:
     given: NDArray[Any] = np.asarray(times_s)
     if given.dtype.kind not in "iu":
         raise ConfigError(f"times: {given.dtype} are not unix seconds", "give whole seconds, UTC")
     table = np.array(prices, dtype=np.float64, order="C")
     if table.ndim != 2 or table.shape != (len(given), len(symbols)):
-        raise ConfigError(f"prices: a table of {table.shape} for {len(given)} times and {len(symbols)} assets", "one row per time")
+        raise ConfigError(
+            f"prices: a table of {table.shape} for {len(given)} times and {len(symbols)} assets",
+            "one row per time",
+        )
     if len(given) < FEWEST_BARS or not symbols:
-        raise ConfigError(f"prices: {len(given)} bars of {len(symbols)} assets", f"at least {FEWEST_BARS} bars of one asset are needed")
+        raise ConfigError(
+            f"prices: {len(given)} bars of {len(symbols)} assets",
+            f"at least {FEWEST_BARS} bars of one asset are needed",
+        )
     if len(set(symbols)) != len(symbols):
-        raise ConfigError(f"prices: {max(symbols, key=list(symbols).count)} has two columns", "one column per asset")
+        raise ConfigError(
+            f"prices: {max(symbols, key=list(symbols).count)} has two columns",
+            "one column per asset",
+        )
     return np.ascontiguousarray(given, dtype=np.int64), table
 
 
@@ -88,8 +114,15 @@ def _check_times(times: NDArray[np.int64]) -> None:
     steps = np.diff(times)
     if (steps <= 0).any():
         row = int(np.argmax(steps <= 0)) + 1
-        what = "is there twice" if steps[row - 1] == 0 else f"comes after {text.format_time(int(times[row - 1]))}"
-        raise ConfigError(f"times: {text.format_time(int(times[row]))} (row {row}) {what}", "sort the table by time, one row per time")
+        what = (
+            "is there twice"
+            if steps[row - 1] == 0
+            else f"comes after {text.format_time(int(times[row - 1]))}"
+        )
+        raise ConfigError(
+            f"times: {text.format_time(int(times[row]))} (row {row}) {what}",
+            "sort the table by time, one row per time",
+        )
 
 
 def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Floats) -> None:
@@ -97,14 +130,20 @@ def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Float
     if bad.any():
         row, column = (int(part[0]) for part in np.nonzero(bad))
         price = float(table[row, column])
-        what = "zero" if price == 0 else "negative" if price < 0 and np.isfinite(price) else "infinite"
+        what = (
+            "zero" if price == 0 else "negative" if price < 0 and np.isfinite(price) else "infinite"
+        )
         raise ConfigError(
-            f"prices: {symbols[column]} is {what} ({price:g}) at {text.format_time(int(times[row]))} (row {row})",
+            f"prices: {symbols[column]} is {what} ({price:g}) at"
+            f" {text.format_time(int(times[row]))} (row {row})",
             "leave a price out where there is none",
         )
     empty = np.isnan(table).all(axis=0)
     if empty.any():
-        raise ConfigError(f"prices: {symbols[int(np.argmax(empty))]} has none (NaN in every bar)", "leave the asset out")
+        raise ConfigError(
+            f"prices: {symbols[int(np.argmax(empty))]} has none (NaN in every bar)",
+            "leave the asset out",
+        )
 
 
 def _newest(traded: Floats, known: NDArray[np.bool_]) -> Floats:
@@ -141,24 +180,48 @@ def _states(known: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.i
     return state
 
 
-def _notes(symbols: Sequence[str], times: NDArray[np.int64], known: NDArray[np.bool_], patience_bars: int | None) -> tuple[str, ...]:
+def _notes(
+    symbols: Sequence[str],
+    times: NDArray[np.int64],
+    known: NDArray[np.bool_],
+    patience_bars: int | None,
+) -> tuple[str, ...]:
     notes = []
-    waiting = "nothing trades" if patience_bars is None else f"nothing trades for {patience_bars} bars, then the others without it"
+    waiting = (
+        "nothing trades"
+        if patience_bars is None
+        else f"nothing trades for {patience_bars} bars, then the others without it"
+    )
     for column, symbol in enumerate(symbols):
         rows = np.nonzero(known[:, column])[0]
         first, last = int(rows[0]), int(rows[-1])
         if first > 0:
-            notes.append(f"{symbol} has no price before {text.format_time(int(times[first]))}: until then the others take its weight")
+            notes.append(
+                f"{symbol} has no price before {text.format_time(int(times[first]))}: until then"
+                " the others take its weight"
+            )
         if holes := last - first + 1 - len(rows):
-            notes.append(f"{symbol} lacks {holes} prices in between, {int(np.diff(rows).max()) - 1} in a row at most: {waiting}")
+            notes.append(
+                f"{symbol} lacks {holes} prices in between, {int(np.diff(rows).max()) - 1} in a row"
+                f" at most: {waiting}"
+            )
         if last < len(known) - 1:
-            notes.append(f"{symbol} has no price after {text.format_time(int(times[last]))}: it counts at its last one; {waiting}")
+            notes.append(
+                f"{symbol} has no price after {text.format_time(int(times[last]))}: it counts at"
+                f" its last one; {waiting}"
+            )
     steps = np.diff(times)
     usual = int(np.median(steps))
     if wide := int((steps > usual).sum()):
         row = int(np.argmax(steps))
-        longest = f"the longest of {text.format_duration(int(steps[row]))} after {text.format_time(int(times[row]))}"
-        notes.append(f"{wide} times bars are further apart than the usual {text.format_duration(usual)}, {longest}")
+        longest = (
+            f"the longest of {text.format_duration(int(steps[row]))} after"
+            f" {text.format_time(int(times[row]))}"
+        )
+        notes.append(
+            f"{wide} times bars are further apart than the usual {text.format_duration(usual)},"
+            f" {longest}"
+        )
     return tuple(notes)
 
 
@@ -171,10 +234,12 @@ DESTINATION_CODES = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.
 
 @dataclass(frozen=True, slots=True)
 class TradingCosts:
-    """Cost of trading each asset against the numeraire, in the table's order; both sales and purchases pay it.
+    """Cost of trading each asset against the numeraire, in the table's order; both sales and
+    purchases pay it.
 
-    `fee_bps` is charged on the input. `depth` is the value, in the numeraire, of each side of the constant-product pool that the asset
-    trades in, at the recorded price before every rebalance; infinite if size does not matter.
+    `fee_bps` is charged on the input. `depth` is the value, in the numeraire, of each side of the
+    constant-product pool that the asset trades in, at the recorded price before every rebalance;
+    infinite if size does not matter.
     """
 
     fee_bps: tuple[float, ...]
@@ -188,12 +253,20 @@ class TradingCosts:
         return cls.pools(bps, inf, assets, numeraire)
 
     @classmethod
-    def pools(cls, fee_bps: float, depth: float, assets: int, numeraire: int | None = None) -> TradingCosts:
+    def pools(
+        cls, fee_bps: float, depth: float, assets: int, numeraire: int | None = None
+    ) -> TradingCosts:
         """Return costs of a pool with that fee and depth for every asset but the numeraire."""
         if numeraire is not None and not 0 <= numeraire < assets:
-            raise ConfigError(f"costs.numeraire: {numeraire} is none of {assets} assets", "give the index of its column, or None")
+            raise ConfigError(
+                f"costs.numeraire: {numeraire} is none of {assets} assets",
+                "give the index of its column, or None",
+            )
         own = [i == numeraire for i in range(assets)]
-        return cls(tuple(0.0 if one else float(fee_bps) for one in own), tuple(inf if one else float(depth) for one in own))
+        return cls(
+            tuple(0.0 if one else float(fee_bps) for one in own),
+            tuple(inf if one else float(depth) for one in own),
+        )
 
 
 CONSTANT_PRODUCT = ("v2", "v3", "volatile")
@@ -201,18 +274,27 @@ CONSTANT_PRODUCT = ("v2", "v3", "volatile")
 
 
 def simulated_costs(wanted: BacktestSpec, settings: SimulationSettings) -> TradingCosts:
-    """Costs of the simulated market: a pool with the numeraire for each asset. Raises ConfigError for a curve it does not know."""
+    """Costs of the simulated market: a pool with the numeraire for each asset. Raises ConfigError
+    for a curve it does not know.
+    """
     if settings.pool not in CONSTANT_PRODUCT:
-        raise ConfigError(f"--pool: the compiled kernel does not know {settings.pool!r}", f"choose from {', '.join(CONSTANT_PRODUCT)}")
+        raise ConfigError(
+            f"--pool: the compiled kernel does not know {settings.pool!r}",
+            f"choose from {', '.join(CONSTANT_PRODUCT)}",
+        )
     assets = [asset.token.address for asset in wanted.portfolio.assets]
     money = wanted.portfolio.numeraire.address
     own = assets.index(money) if money in assets else None
-    return TradingCosts.pools(settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), own)
+    return TradingCosts.pools(
+        settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), own
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSetting:
-    """One policy to run. `targets_bps` sum to 10,000; `min_trade` is in the numeraire; a smaller correction is skipped."""
+    """One policy to run. `targets_bps` sum to 10,000; `min_trade` is in the numeraire; a smaller
+    correction is skipped.
+    """
 
     targets_bps: tuple[int, ...]
     trigger: Trigger
@@ -224,7 +306,9 @@ class KernelSetting:
 
 @dataclass(frozen=True, slots=True)
 class SettingArrays:
-    """Settings as arrays, one row each: shares, [width absolute, relative, least trade], [interval, cooldown], destination, costs."""
+    """Settings as arrays, one row each: shares, [width absolute, relative, least trade], [interval,
+    cooldown], destination, costs.
+    """
 
     targets: Floats
     numbers: Floats
@@ -237,7 +321,12 @@ class SettingArrays:
         """A slice of the rows, without a copy."""
         some = slice(start, end)
         return SettingArrays(
-            self.targets[some], self.numbers[some], self.seconds[some], self.destination[some], self.fee[some], self.shallow[some]
+            self.targets[some],
+            self.numbers[some],
+            self.seconds[some],
+            self.destination[some],
+            self.fee[some],
+            self.shallow[some],
         )
 
 
@@ -252,8 +341,20 @@ def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArr
     every = [_parts(setting) for setting in settings]
     return SettingArrays(
         np.array([setting.targets_bps for setting in settings], dtype=np.float64) / BPS,
-        np.array([[*widths, setting.min_trade] for (widths, _), setting in zip(every, settings, strict=True)], dtype=np.float64),
-        np.array([[every_s, setting.cooldown_s] for (_, every_s), setting in zip(every, settings, strict=True)], dtype=np.int64),
+        np.array(
+            [
+                [*widths, setting.min_trade]
+                for (widths, _), setting in zip(every, settings, strict=True)
+            ],
+            dtype=np.float64,
+        ),
+        np.array(
+            [
+                [every_s, setting.cooldown_s]
+                for (_, every_s), setting in zip(every, settings, strict=True)
+            ],
+            dtype=np.int64,
+        ),
         np.array([DESTINATION_CODES[setting.destination] for setting in settings], dtype=np.int64),
         np.array([setting.costs.fee_bps for setting in settings], dtype=np.float64) / BPS,
         1.0 / np.array([setting.costs.depth for setting in settings], dtype=np.float64),
@@ -263,8 +364,12 @@ def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArr
 def _parts(setting: KernelSetting) -> tuple[tuple[float, float], int]:
     """Widths of the band as shares, NaN for none, and the interval in seconds, zero for none."""
     band, every_s = band_and_interval(setting.trigger) or (None, None)
-    absolute_bps, relative_bps = (None, None) if band is None else (band.absolute_bps, band.relative_bps)
-    absolute, relative = (np.nan if bps is None else bps / BPS for bps in (absolute_bps, relative_bps))
+    absolute_bps, relative_bps = (
+        (None, None) if band is None else (band.absolute_bps, band.relative_bps)
+    )
+    absolute, relative = (
+        np.nan if bps is None else bps / BPS for bps in (absolute_bps, relative_bps)
+    )
     return (absolute, relative), every_s or 0
 
 
@@ -272,22 +377,36 @@ def _check(setting: KernelSetting, assets: int) -> None:
     trigger, costs = setting.trigger, setting.costs
     if band_and_interval(trigger) is None:
         raise ConfigError(
-            f"trigger: the fast kernel knows no {type(trigger).__name__} like this", "use bands, intervals, or both as hybrid"
+            f"trigger: the fast kernel knows no {type(trigger).__name__} like this",
+            "use bands, intervals, or both as hybrid",
         )
     validate_policy(Policy(trigger, setting.destination, setting.cooldown_s))
-    if len(setting.targets_bps) != assets or sum(setting.targets_bps) != BPS or min(setting.targets_bps) < 0:
-        raise ConfigError(f"targets: {setting.targets_bps} for {assets} assets", f"one of 0 or more for each, {BPS} in all")
+    if (
+        len(setting.targets_bps) != assets
+        or sum(setting.targets_bps) != BPS
+        or min(setting.targets_bps) < 0
+    ):
+        raise ConfigError(
+            f"targets: {setting.targets_bps} for {assets} assets",
+            f"one of 0 or more for each, {BPS} in all",
+        )
     if len(costs.fee_bps) != assets or len(costs.depth) != assets:
-        raise ConfigError(f"costs: {len(costs.fee_bps)} fees and {len(costs.depth)} depths for {assets} assets", "one of each per asset")
+        raise ConfigError(
+            f"costs: {len(costs.fee_bps)} fees and {len(costs.depth)} depths for {assets} assets",
+            "one of each per asset",
+        )
     if not all(0 <= bps < BPS for bps in costs.fee_bps):
-        raise ConfigError(f"costs.fee_bps: {costs.fee_bps}", "a fee is at least 0 and below 10,000 bps")
+        raise ConfigError(
+            f"costs.fee_bps: {costs.fee_bps}", "a fee is at least 0 and below 10,000 bps"
+        )
     if not all(depth > 0 and not isnan(depth) for depth in costs.depth):
         raise ConfigError(f"costs.depth: {costs.depth}", "a depth is above zero, or infinite")
     if not (setting.min_trade >= 0 and isfinite(setting.min_trade)):
         raise ConfigError(f"min_trade: {setting.min_trade}", "write a value of 0 or more")
 
 
-# --- Sweeps: fixed weights, bands, intervals and costs over one price table, compiled and on all cores.
+# --- Sweeps: fixed weights, bands, intervals and costs over one price table, compiled and on all
+# cores.
 
 
 PARTS_PER_CORE = 4
@@ -314,7 +433,8 @@ class SweepResult:
 
 @dataclass(frozen=True, slots=True)
 class KernelResult:
-    """Result of one setting. Without a path these are empty: `values` at every bar; `rebalanced`, the bars that traded; `held`.
+    """Result of one setting. Without a path these are empty: `values` at every bar; `rebalanced`,
+    the bars that traded; `held`.
 
     `held[bar, asset]` are units after the first buys and after each trade, zero at all other bars.
     """
@@ -330,24 +450,46 @@ class KernelResult:
     held: Floats
 
 
-def run_kernel(bars: KernelPrices, setting: KernelSetting, value: float, *, path: bool = False) -> KernelResult:
-    """Run one setting with an initial `value` of the numeraire. Raises ConfigError for invalid input, Refused without numba."""
+def run_kernel(
+    bars: KernelPrices, setting: KernelSetting, value: float, *, path: bool = False
+) -> KernelResult:
+    """Run one setting with an initial `value` of the numeraire. Raises ConfigError for invalid
+    input, Refused without numba.
+    """
     kernel, rows = _kernel(), setting_arrays([setting], len(bars.symbols))
     _check_value(value)
     marks = np.arange(len(bars.times_s)) if path else np.zeros(0, dtype=np.int64)
     found, values = np.zeros(6), np.zeros(len(marks))
-    traded_at, held = np.zeros(len(marks), dtype=np.bool_), np.zeros((len(marks), len(bars.symbols)))
+    traded_at, held = (
+        np.zeros(len(marks), dtype=np.bool_),
+        np.zeros((len(marks), len(bars.symbols))),
+    )
     (absolute, relative, min_trade), (every_s, cooldown_s) = rows.numbers[0], rows.seconds[0]
     kernel.run(
         bars.times_s, bars.traded, bars.shown, bars.state, bars.breaks, float(value), rows.targets[0], absolute, relative, every_s,
         cooldown_s, min_trade, rows.destination[0], rows.fee[0], rows.shallow[0], marks, found, values, traded_at, held,
     )  # fmt: skip
     final, hold, turnover, costs, stranded = (float(number) for number in found[:5])
-    return KernelResult(final, hold, turnover, costs, stranded, int(found[5]), values, np.nonzero(traded_at)[0], held)
+    return KernelResult(
+        final,
+        hold,
+        turnover,
+        costs,
+        stranded,
+        int(found[5]),
+        values,
+        np.nonzero(traded_at)[0],
+        held,
+    )
 
 
 def sweep(
-    bars: KernelPrices, settings: Sequence[KernelSetting], value: float, *, marks: Sequence[int] = (), cores: int | None = None
+    bars: KernelPrices,
+    settings: Sequence[KernelSetting],
+    value: float,
+    *,
+    marks: Sequence[int] = (),
+    cores: int | None = None,
 ) -> SweepResult:
     """Run all settings on `cores` cores (default: all available). `marks` are rising numbers of
     bars. Raises ConfigError for invalid input, Refused without numba.
@@ -372,7 +514,9 @@ def sweep(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(part, range(0, count, size)))
-    final, hold, turnover, costs, stranded = (np.ascontiguousarray(found[:, column]) for column in range(5))
+    final, hold, turnover, costs, stranded = (
+        np.ascontiguousarray(found[:, column]) for column in range(5)
+    )
     return SweepResult(final, hold, turnover, costs, stranded, found[:, 5].astype(np.int64), values)
 
 
@@ -381,7 +525,9 @@ def _kernel() -> ModuleType:
     try:
         from agent.backtest.kernel import kernel as fast_kernel
     except ModuleNotFoundError as missing:
-        raise Refused(f"{missing.name} is not installed", remedy="pip install 'trimtab[analysis]'") from None
+        raise Refused(
+            f"{missing.name} is not installed", remedy="pip install 'trimtab[analysis]'"
+        ) from None
     return fast_kernel
 
 
@@ -398,5 +544,7 @@ def _check_value(value: float) -> None:
 def _marked(marks: Sequence[int], bars: int) -> NDArray[np.int64]:
     at = np.asarray(marks, dtype=np.int64)
     if len(at) and not (at[0] >= 0 and at[-1] < bars and (np.diff(at) > 0).all()):
-        raise ConfigError("marks: the bar numbers do not rise", f"bars are numbered from 0 to {bars - 1}")
+        raise ConfigError(
+            "marks: the bar numbers do not rise", f"bars are numbered from 0 to {bars - 1}"
+        )
     return at

@@ -1,4 +1,6 @@
-"""The backtest report: turnover, costs, rebalancing premium, tax, run log and funding as sections of a page."""
+"""The backtest report: turnover, costs, rebalancing premium, tax, run log and funding as sections
+of a page.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,15 @@ from agent.backtest.report.page import (
     values_at,
 )
 from agent.backtest.report.sections import BacktestAnalysis
-from agent.backtest.report.series import DAY_S, Floats, Indices, downsample_indices, drawdown_series, growth_series, risk_metrics
+from agent.backtest.report.series import (
+    DAY_S,
+    Floats,
+    Indices,
+    downsample_indices,
+    drawdown_series,
+    growth_series,
+    risk_metrics,
+)
 from agent.backtest.result import SimulationResult
 from agent.units import YEAR_S, Value
 
@@ -52,7 +62,11 @@ def costs_section(found: BacktestAnalysis) -> ReportSection:
     if not done:
         return ReportSection("Costs", ("Nothing was traded: no costs.",))
     rows = np.unique(np.linspace(0, len(done) - 1, min(len(done), MOST_STEPS)).astype(np.int64))
-    x = [int(result.times_s[0]) * 1_000, *(done[row].time_s * 1_000 for row in rows.tolist()), int(result.times_s[-1]) * 1_000]
+    x = [
+        int(result.times_s[0]) * 1_000,
+        *(done[row].time_s * 1_000 for row in rows.tolist()),
+        int(result.times_s[-1]) * 1_000,
+    ]
     traces: list[Trace] = []
     for kind, colour in KINDS:
         paid = np.cumsum([float(getattr(one, kind)) / scale for one in done])
@@ -66,8 +80,12 @@ def costs_section(found: BacktestAnalysis) -> ReportSection:
     return ReportSection(
         "Costs",
         (
-            "Fees are what pools keep, impact is the rest that swaps brought less than the reference price, gas includes approvals.",
-            "Costs count at the prices of their block." + ("" if result.gas_counted else " Gas is not counted: it had no price here."),
+            (
+                "Fees are what pools keep, impact is the rest that swaps brought less than the"
+                " reference price, gas includes approvals."
+            ),
+            "Costs count at the prices of their block."
+            + ("" if result.gas_counted else " Gas is not counted: it had no price here."),
         ),
         (chart,),
         (_cost_table(found),),
@@ -84,7 +102,11 @@ def _stacked(x: list[int], y: list[float], name: str, colour: str) -> Trace:
 def _cost_table(found: BacktestAnalysis) -> ReportTable:
     result, years = found.result, max(found.growth.years, 1e-9)
     moved = sum((one.turnover for one in result.rebalances), Fraction(0))
-    sums: tuple[tuple[str, Value], ...] = (("fees", result.fees), ("impact", result.impact), ("gas", result.gas))
+    sums: tuple[tuple[str, Value], ...] = (
+        ("fees", result.fees),
+        ("impact", result.impact),
+        ("gas", result.gas),
+    )
     sums = (*sums, ("all", sum((value for _, value in sums), Fraction(0))))
     rows = []
     for name, value in sums:
@@ -93,8 +115,18 @@ def _cost_table(found: BacktestAnalysis) -> ReportTable:
         if name == "gas" and not result.gas_counted:
             rows.append((name, "not counted", NONE, NONE, NONE))
             continue
-        rows.append((name, format_money(value, result.decimals), format_percent(share, 2), format_percent(share / years, 2), bps))
-    return ReportTable(("kind", result.numeraire, "of the start", "a year", "of what was moved"), tuple(rows))
+        rows.append(
+            (
+                name,
+                format_money(value, result.decimals),
+                format_percent(share, 2),
+                format_percent(share / years, 2),
+                bps,
+            )
+        )
+    return ReportTable(
+        ("kind", result.numeraire, "of the start", "a year", "of what was moved"), tuple(rows)
+    )
 
 
 def turnover_section(found: BacktestAnalysis) -> ReportSection:
@@ -110,8 +142,17 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
         row = int(np.searchsorted(starts, one.time_s, side="right")) - 1
         moved[row] += float(one.turnover) / scale / float(result.equity[one.bar])
         counts[row] += one.succeeded
-    trace = bar_trace([key * 1_000 for key in keys], [float(f"{one:.5g}") for one in moved], "turnover", "--c1", ".1%")
-    trace |= {"text": [pluralize(int(one), "rebalance") for one in counts], "hovertemplate": "%{y:.1%}, %{text}<extra></extra>"}
+    trace = bar_trace(
+        [key * 1_000 for key in keys],
+        [float(f"{one:.5g}") for one in moved],
+        "turnover",
+        "--c1",
+        ".1%",
+    )
+    trace |= {
+        "text": [pluralize(int(one), "rebalance") for one in counts],
+        "hovertemplate": "%{y:.1%}, %{text}<extra></extra>",
+    }
     trace |= {"textposition": "none"}
     chart = time_chart([trace], "", ".0%", showlegend=False, bargap=0.25) | {
         "title": f"Moved in each {width}, as a share of the portfolio",
@@ -121,7 +162,10 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
     whole = float(result.turnover)
     words = (
         "Half of all purchases and sales over the portfolio's value.",
-        f"In all {format_percent(whole)} of it, {format_percent(whole / max(found.growth.years, 1e-9))} a year.",
+        (
+            f"In all {format_percent(whole)} of it,"
+            f" {format_percent(whole / max(found.growth.years, 1e-9))} a year."
+        ),
     )
     return ReportSection("Turnover", words, (chart,))
 
@@ -152,14 +196,25 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
     beside = ahead - premium.advantage
     aside = [_aside(found.result, beside)]
     parts: tuple[tuple[str, float, str], ...] = (
-        ("excess growth", premium.excess_growth, "what moving winners into losers brought, bar by bar"),
-        ("off target", premium.off_target, "what it brought that weights were not those of the start"),
+        (
+            "excess growth",
+            premium.excess_growth,
+            "what moving winners into losers brought, bar by bar",
+        ),
+        (
+            "off target",
+            premium.off_target,
+            "what it brought that weights were not those of the start",
+        ),
         ("dispersion", -premium.dispersion, "what holding gained by letting winners grow"),
         ("costs", -premium.costs, "fees, impact and gas"),
         *(aside if abs(beside) >= SHOWN else []),
         ("excess return", ahead, "the sum of all above"),
     )
-    names, values = [name for name, _, _ in parts][::-1], [float(f"{value:.6g}") for _, value, _ in parts][::-1]
+    names, values = (
+        [name for name, _, _ in parts][::-1],
+        [float(f"{value:.6g}") for _, value, _ in parts][::-1],
+    )
     colours = ["var(--ink)", *("var(--c1)" if value >= 0 else "var(--c2)" for value in values[1:])]
     trace = {
         "type": "bar", "orientation": "h", "x": values, "y": names, "name": "growth", "xhoverformat": "+.2%",
@@ -170,7 +225,13 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
     chart = {
         "data": [trace],
         "layout": {
-            "xaxis": {"tickformat": "+~%", "showgrid": True, "showline": False, "zeroline": True, "title": {"text": "log growth"}},
+            "xaxis": {
+                "tickformat": "+~%",
+                "showgrid": True,
+                "showline": False,
+                "zeroline": True,
+                "title": {"text": "log growth"},
+            },
             "yaxis": {"showgrid": False},
             "showlegend": False,
             "hovermode": False,
@@ -181,13 +242,24 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
         "height": 260,
     }
     words = (
-        "Excess growth is what trading assets into each other adds to the mean growth of the assets (Fernholz 2002, Stochastic Portfolio "
-        "Theory, 1.1.20). Holding has a gain of its own kind, dispersion. All are logarithms of growth, so that they add up.",
-        f"Excess growth came to {format_percent(premium.excess_growth_yearly, 2)} a year; the formula expects "
-        f"{format_percent(premium.expected_yearly, 2)} of the first weights and the covariance of these prices.",
+        (
+            "Excess growth is what trading assets into each other adds to the mean growth of the"
+            " assets (Fernholz 2002, Stochastic Portfolio Theory, 1.1.20). Holding has a gain of"
+            " its own kind, dispersion. All are logarithms of growth, so that they add up."
+        ),
+        (
+            f"Excess growth came to {format_percent(premium.excess_growth_yearly, 2)} a year; the"
+            f" formula expects {format_percent(premium.expected_yearly, 2)} of the first weights"
+            " and the covariance of these prices."
+        ),
     )
     rows = tuple((name, format_percent(value, 2, signed=True), says) for name, value, says in parts)
-    return ReportSection("Return attribution", words, (chart,), (ReportTable(("part", "log growth", "what it is"), rows),))
+    return ReportSection(
+        "Return attribution",
+        words,
+        (chart,),
+        (ReportTable(("part", "log growth", "what it is"), rows),),
+    )
 
 
 def _aside(result: SimulationResult, beside: float) -> tuple[str, float, str]:
@@ -198,7 +270,11 @@ def _aside(result: SimulationResult, beside: float) -> tuple[str, float, str]:
     flows = "deposits and withdrawals changed the weights of what was held"
     if not result.flows:
         return ("gas money", beside, gas)
-    return ("flows and gas money", beside, f"{flows}; {gas}") if result.gas else ("flows", beside, flows)
+    return (
+        ("flows and gas money", beside, f"{flows}; {gas}")
+        if result.gas
+        else ("flows", beside, flows)
+    )
 
 
 def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
@@ -206,22 +282,33 @@ def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
     result = found.result
     if not result.taxes:
         return None
-    rows = tuple((str(one.year), format_money(one.realised, result.decimals)) for one in result.taxes)
+    rows = tuple(
+        (str(one.year), format_money(one.realised, result.decimals)) for one in result.taxes
+    )
     total = sum((one.realised for one in result.taxes), Fraction(0))
     words = (
-        f"Gains less losses that sales realised in each calendar year (UTC), by {result.lots}, in {result.numeraire}; no rate is applied "
-        "to them. This is arithmetic, not advice.",
+        (
+            f"Gains less losses that sales realised in each calendar year (UTC), by {result.lots},"
+            f" in {result.numeraire}; no rate is applied to them. This is arithmetic, not advice."
+        ),
     )
-    table = ReportTable(("year", f"realised ({result.numeraire})"), (*rows, ("all", format_money(total, result.decimals))))
+    table = ReportTable(
+        ("year", f"realised ({result.numeraire})"),
+        (*rows, ("all", format_money(total, result.decimals))),
+    )
     return ReportSection("Taxable gains", words, (), (table,))
 
 
 def run_log_section(found: BacktestAnalysis) -> ReportSection:
     """Number of bars evaluated, and reasons why the agent did not act."""
     result = found.result
-    words = [f"{pluralize(result.bars, 'bar')}; {result.evaluated:,} of them ran a full step; no trigger could fire at the others."]
+    words = [
+        f"{pluralize(result.bars, 'bar')}; {result.evaluated:,} of them ran a full step; no trigger"
+        " could fire at the others."
+    ]
     words.append(
-        f"{pluralize(result.halted, 'bar')} without a decision, since something was stale or contradictory."
+        f"{pluralize(result.halted, 'bar')} without a decision, since something was stale or"
+        " contradictory."
         if result.halted
         else "None was without a decision."
     )
@@ -235,14 +322,20 @@ def run_log_section(found: BacktestAnalysis) -> ReportSection:
     notes = tuple((one,) for one in result.notes)
     if notes:
         tables.append(ReportTable(("about the data",), notes, "Notes"))
-    return ReportSection("Run log", tuple(words), (), tuple(one for one in tables if one is not None))
+    return ReportSection(
+        "Run log", tuple(words), (), tuple(one for one in tables if one is not None)
+    )
 
 
 def _counts(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable | None:
     if not counts:
         return None
     return ReportTable(
-        ("why", "bars"), tuple((why, f"{times:,}") for why, times in sorted(counts, key=lambda one: (-one[1], one[0]))), title
+        ("why", "bars"),
+        tuple(
+            (why, f"{times:,}") for why, times in sorted(counts, key=lambda one: (-one[1], one[0]))
+        ),
+        title,
     )
 
 
@@ -267,23 +360,38 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
     times_s = np.unique(np.concatenate([one.times_s for one in carries]))
     paths = {one.symbol: _so_far(one, times_s, scale) for one in carries}
     whole: Floats = np.sum(list(paths.values()), axis=0)
-    shown = sorted(carries, key=lambda one: (-abs(one.total), one.symbol))[: len(LINES)] if len(carries) > 1 else []
+    shown = (
+        sorted(carries, key=lambda one: (-abs(one.total), one.symbol))[: len(LINES)]
+        if len(carries) > 1
+        else []
+    )
     kept = downsample_indices([whole, *(paths[one.symbol] for one in shown)])
     x = to_milliseconds(times_s, kept)
     traces = [
-        *(_line(x, paths[one.symbol], kept, short_name(one.symbol), colour) for one, colour in zip(shown, LINES, strict=False)),
+        *(
+            _line(x, paths[one.symbol], kept, short_name(one.symbol), colour)
+            for one, colour in zip(shown, LINES, strict=False)
+        ),
         _line(x, whole, kept, "all", "--c1", STRONG),
     ]
     chart = time_chart(traces, result.numeraire) | {
         "title": f"Funding so far, in {result.numeraire}",
-        "says": f"Cumulative funding over time; the total ends at {format_money(result.funding.total, result.decimals)}",
+        "says": (
+            "Cumulative funding over time; the total ends at"
+            f" {format_money(result.funding.total, result.decimals)}"
+        ),
         "height": 280,
     }
     words = (
-        "Funding that a short perpetual of the size of each holding would have received: at each funding time, the holding's value "
-        "at the newest bar times the rate. Below zero is paid.",
-        "This is arithmetic beside the simulation: no position, margin, liquidation, fee or basis is simulated, and none of it is "
-        "in the portfolio's value.",
+        (
+            "Funding that a short perpetual of the size of each holding would have received: at"
+            " each funding time, the holding's value at the newest bar times the rate. Below zero"
+            " is paid."
+        ),
+        (
+            "This is arithmetic beside the simulation: no position, margin, liquidation, fee or"
+            " basis is simulated, and none of it is in the portfolio's value."
+        ),
     )
     rows = tuple(
         (
@@ -296,8 +404,23 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
         for one in carries
     )
     times = sum(len(one.payments) for one in carries)
-    rows = (*rows, ("all", format_money(result.funding.total, result.decimals), _share(result.funding.yearly), NONE, f"{times:,}"))
-    head = ("asset", f"got ({result.numeraire})", "a year, of what was held", "held on average", "times")
+    rows = (
+        *rows,
+        (
+            "all",
+            format_money(result.funding.total, result.decimals),
+            _share(result.funding.yearly),
+            NONE,
+            f"{times:,}",
+        ),
+    )
+    head = (
+        "asset",
+        f"got ({result.numeraire})",
+        "a year, of what was held",
+        "held on average",
+        "times",
+    )
     return ReportSection("Funding of a full hedge", words, (chart,), (ReportTable(head, rows),))
 
 
@@ -308,7 +431,9 @@ def _so_far(one: FundingCarry, times_s: Indices, scale: float) -> Floats:
     return found
 
 
-def _line(x: list[int], path: Floats, kept: Indices, name: str, colour: str, width: float = 1.6) -> dict[str, object]:
+def _line(
+    x: list[int], path: Floats, kept: Indices, name: str, colour: str, width: float = 1.6
+) -> dict[str, object]:
     return line_trace(x, values_at(path, kept), name, colour, width=width, form=",.2f", step=True)
 
 
@@ -356,44 +481,72 @@ def backtest_page(result: SimulationResult) -> ReportPage:
 
 
 def _names(result: SimulationResult) -> str:
-    first, left = [short_name(symbol) for symbol in result.symbols[:MOST_NAMES]], len(result.symbols) - MOST_NAMES
+    first, left = (
+        [short_name(symbol) for symbol in result.symbols[:MOST_NAMES]],
+        len(result.symbols) - MOST_NAMES,
+    )
     if left > 0:
         return f"{', '.join(first)} and {left} more"
     return " and ".join(", ".join(first).rsplit(", ", 1))
 
 
 def excess_return(found: BacktestAnalysis) -> float:
-    """Growth of the rebalanced portfolio over that of the held one, less one; transfers do not change it."""
+    """Growth of the rebalanced portfolio over that of the held one, less one; transfers do not
+    change it.
+    """
     return float(found.growth.index[-1] / found.growth.hold_index[-1]) - 1
 
 
 def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
     result, unit, ahead = found.result, found.result.numeraire, excess_return(found)
     done = sum(one.succeeded for one in result.rebalances)
-    end, hold = (f"{format_money(value, result.decimals)} {unit}" for value in (result.final_value, result.hold_value))
+    end, hold = (
+        f"{format_money(value, result.decimals)} {unit}"
+        for value in (result.final_value, result.hold_value)
+    )
     if not done:
-        kept = "the reasons are listed below" if result.refused or result.halted or result.kept else "nothing called for it"
-        first = f"In {_span(result)} it never rebalanced: {kept}. It ended at {end}, buy and hold at {hold}."
+        kept = (
+            "the reasons are listed below"
+            if result.refused or result.halted or result.kept
+            else "nothing called for it"
+        )
+        first = (
+            f"In {_span(result)} it never rebalanced: {kept}. It ended at {end}, buy and hold at"
+            f" {hold}."
+        )
     elif not math.isfinite(ahead):
         first = f"It ended at {end}; the result of buy and hold is not known."
     elif abs(ahead) < NO_DIFFERENCE:
-        first = f"Rebalancing made no difference here: it ended at {end}, buy and hold of the same start at {hold}."
+        first = (
+            f"Rebalancing made no difference here: it ended at {end}, buy and hold of the same"
+            f" start at {hold}."
+        )
     elif ahead > 0:
-        first = f"Rebalancing ended {format_percent(ahead, _places(ahead))} above buy and hold: at {end} against {hold}, net of all costs."
+        first = (
+            f"Rebalancing ended {format_percent(ahead, _places(ahead))} above buy and hold: at"
+            f" {end} against {hold}, net of all costs."
+        )
     else:
         first = (
-            f"Rebalancing did not pay here: it ended at {end}, {format_percent(-ahead, _places(ahead))} below buy and hold, "
-            f"which ended at {hold}."
+            f"Rebalancing did not pay here: it ended at {end},"
+            f" {format_percent(-ahead, _places(ahead))} below buy and hold, which ended at {hold}."
         )
     spent, gas = total_costs(result), "" if result.gas_counted else ", gas not counted"
     second = (
-        f"In {_span(result)} it traded {pluralize(done, 'time')}, moved {format_ratio(float(result.turnover))} times the "
-        "portfolio and paid "
-        f"{format_money(spent, result.decimals)} {unit} for it{gas}. Its maximum drawdown was "
-        f"{format_percent(-_max_drawdown(found))}, that of buy and hold {format_percent(-_max_drawdown(found, held=True))}."
+        f"In {_span(result)} it traded {pluralize(done, 'time')}, moved"
+        f" {format_ratio(float(result.turnover))} times the portfolio and paid"
+        f" {format_money(spent, result.decimals)} {unit} for it{gas}. Its maximum drawdown was"
+        f" {format_percent(-_max_drawdown(found))}, that of buy and hold"
+        f" {format_percent(-_max_drawdown(found, held=True))}."
     )
-    moved = "Deposits and withdrawals enter both; the excess return is time-weighted." if result.flows else ""
-    return tuple(one for one in (first, second if done else "", moved, _chance(found) if done else "") if one)
+    moved = (
+        "Deposits and withdrawals enter both; the excess return is time-weighted."
+        if result.flows
+        else ""
+    )
+    return tuple(
+        one for one in (first, second if done else "", moved, _chance(found) if done else "") if one
+    )
 
 
 def _places(ahead: float) -> int:
@@ -411,12 +564,18 @@ def _chance(found: BacktestAnalysis) -> str:
     edge, error = found.risk.edge, found.risk.edge_error
     if len(found.growth.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
         return "One short history: it describes the past and predicts nothing."
-    low, high = (format_percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1))
-    judged = "chance alone could do that" if abs(edge) <= NORMAL_95 * error else "more than chance alone would do, in this one history"
+    low, high = (
+        format_percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1)
+    )
+    judged = (
+        "chance alone could do that"
+        if abs(edge) <= NORMAL_95 * error
+        else "more than chance alone would do, in this one history"
+    )
     return (
-        f"Per year it grew {format_percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than buy "
-        "and hold. The 95% interval of that mean "
-        f"reaches from {low} to {high}: {judged}. It assumes independent days, describes the past and predicts nothing."
+        f"Per year it grew {format_percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than"
+        f" buy and hold. The 95% interval of that mean reaches from {low} to {high}: {judged}. It"
+        " assumes independent days, describes the past and predicts nothing."
     )
 
 
@@ -429,17 +588,42 @@ def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
     done, spent = sum(one.succeeded for one in result.rebalances), total_costs(result)
     grown, gas = float(found.growth.index[-1]) - 1, "" if result.gas_counted else ", without gas"
     share = float(spent / result.start_value) if result.start_value else math.nan
-    started = f"{format_percent(grown, signed=True)} from {format_money(result.start_value, result.decimals)}"
+    started = (
+        f"{format_percent(grown, signed=True)} from"
+        f" {format_money(result.start_value, result.decimals)}"
+    )
     return (
-        ReportFact(f"Final value, {result.numeraire}", format_money(result.final_value, result.decimals), started),
-        ReportFact("Excess return", format_percent(ahead, 2, signed=True), f"held: {format_money(result.hold_value, result.decimals)}"),
-        ReportFact("Maximum drawdown", format_percent(_max_drawdown(found)), f"held: {format_percent(_max_drawdown(found, held=True))}"),
-        ReportFact("Sharpe ratio", format_ratio(found.risk.sharpe), f"held: {format_ratio(found.risk.hold_sharpe)}"),
-        ReportFact("Rebalances", f"{done:,}", f"{format_ratio(float(result.turnover))} times the portfolio"),
+        ReportFact(
+            f"Final value, {result.numeraire}",
+            format_money(result.final_value, result.decimals),
+            started,
+        ),
+        ReportFact(
+            "Excess return",
+            format_percent(ahead, 2, signed=True),
+            f"held: {format_money(result.hold_value, result.decimals)}",
+        ),
+        ReportFact(
+            "Maximum drawdown",
+            format_percent(_max_drawdown(found)),
+            f"held: {format_percent(_max_drawdown(found, held=True))}",
+        ),
+        ReportFact(
+            "Sharpe ratio",
+            format_ratio(found.risk.sharpe),
+            f"held: {format_ratio(found.risk.hold_sharpe)}",
+        ),
+        ReportFact(
+            "Rebalances", f"{done:,}", f"{format_ratio(float(result.turnover))} times the portfolio"
+        ),
         ReportFact(
             "Costs",
             format_percent(share, 2),
-            f"of the start: {format_money(spent, result.decimals)} {result.numeraire}{gas}" if spent else NONE,
+            (
+                f"of the start: {format_money(spent, result.decimals)} {result.numeraire}{gas}"
+                if spent
+                else NONE
+            ),
         ),
     )
 
@@ -450,15 +634,28 @@ def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
     if flows:
         given.pop("flows", None)
     first = result.targets[0] if len(result.targets) else result.weights[0]
-    targets = ", ".join(f"{symbol} {format_percent(float(share), 2)}" for symbol, share in zip(result.symbols, first, strict=True))
+    targets = ", ".join(
+        f"{symbol} {format_percent(float(share), 2)}"
+        for symbol, share in zip(result.symbols, first, strict=True)
+    )
     return (
         ReportFact("targets at the start", targets),
         *([ReportFact("policy", result.policy)] if result.policy else []),
         *(ReportFact(name.replace("_", " "), value) for name, value in given.items()),
-        *(ReportFact(f"flow, {format_day(one.time_s)}", f"{format_money(one.value, result.decimals)} {result.numeraire}") for one in flows),
+        *(
+            ReportFact(
+                f"flow, {format_day(one.time_s)}",
+                f"{format_money(one.value, result.decimals)} {result.numeraire}",
+            )
+            for one in flows
+        ),
         *([] if "seed" in given else [ReportFact("seed", str(result.seed))]),
         ReportFact("config hash", result.config_hash, "SHA-256"),
         ReportFact("data hash", result.data_hash, "SHA-256"),
-        *([ReportFact("funding hash", result.funding.digest, "SHA-256")] if result.funding is not None else []),
+        *(
+            [ReportFact("funding hash", result.funding.digest, "SHA-256")]
+            if result.funding is not None
+            else []
+        ),
         *(ReportFact(name, version) for name, version in result.versions),
     )

@@ -1,4 +1,6 @@
-"""Self-contained report pages: HTML with all text escaped, scripts allowed by hash alone, and no network; charts and number formats."""
+"""Self-contained report pages: HTML with all text escaped, scripts allowed by hash alone, and no
+network; charts and number formats.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,8 @@ class ReportSection:
 
 @dataclass(frozen=True, slots=True)
 class ReportPage:
-    """A report. `summary` states the result in plain sentences, `facts` are its most important figures.
+    """A report. `summary` states the result in plain sentences, `facts` are its most important
+    figures.
 
     `origin` has everything needed to repeat it: parameters, hashes, seed, versions.
     """
@@ -103,7 +106,8 @@ class ReportPage:
 
 
 def write_page(page: ReportPage, path: Path) -> None:
-    """Write the page as one HTML file without network access; the same bytes for the same page. Replaces the file in one step.
+    """Write the page as one HTML file without network access; the same bytes for the same page.
+    Replaces the file in one step.
 
     Raises ConfigError if Plotly is not installed, OSError if the file cannot be written.
     """
@@ -111,7 +115,9 @@ def write_page(page: ReportPage, path: Path) -> None:
 
 
 def write_document(page: ReportPage, path: Path) -> None:
-    """Write the page as JSON: its texts, figures and tables. Replaces the file in one step. Raises OSError."""
+    """Write the page as JSON: its texts, figures and tables. Replaces the file in one step. Raises
+    OSError.
+    """
     text = json.dumps(report_document(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(path, text.encode())
 
@@ -128,7 +134,14 @@ def report_document(page: ReportPage) -> dict[str, Any]:
                 "title": one.title,
                 "words": list(one.words),
                 "figures": [to_plain_data(figure) for figure in one.figures],
-                "tables": [{"caption": t.caption, "header": list(t.header), "rows": [list(row) for row in t.rows]} for t in one.tables],
+                "tables": [
+                    {
+                        "caption": t.caption,
+                        "header": list(t.header),
+                        "rows": [list(row) for row in t.rows],
+                    }
+                    for t in one.tables
+                ],
             }
             for one in page.sections
         ],
@@ -137,7 +150,9 @@ def report_document(page: ReportPage) -> dict[str, Any]:
 
 
 def to_plain_data(value: Any) -> Any:
-    """Convert figures, NumPy values included, to plain data; floats to nine digits, null for NaN and infinity."""
+    """Convert figures, NumPy values included, to plain data; floats to nine digits, null for NaN
+    and infinity.
+    """
     if isinstance(value, Mapping):
         return {str(key): to_plain_data(one) for key, one in value.items()}
     if hasattr(value, "tolist"):
@@ -152,14 +167,21 @@ def to_plain_data(value: Any) -> Any:
 
 
 def escape_for_plotly(value: Any, key: str = "") -> Any:
-    """Escape all text so that Plotly shows it literally: it interprets a few tags and entities of HTML."""
+    """Escape all text so that Plotly shows it literally: it interprets a few tags and entities of
+    HTML.
+    """
     if isinstance(value, dict):
         return {printable_text(name): escape_for_plotly(one, name) for name, one in value.items()}
     if isinstance(value, list):
         return [escape_for_plotly(one, key) for one in value]
     if not isinstance(value, str):
         return value
-    shown = (value if key in TEMPLATES else printable_text(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    shown = (
+        (value if key in TEMPLATES else printable_text(value))
+        .replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace(">", "&gt;")
+    )
     if key in TEMPLATES:
         for tag in ALLOWED_TAGS:
             shown = shown.replace(tag.replace("<", "&lt;").replace(">", "&gt;"), tag)
@@ -193,7 +215,9 @@ def render_html(page: ReportPage) -> str:
         .render(
             page=page,
             title=page.title,
-            charts=[[_frame(next(numbers), one) for one in section.figures] for section in page.sections],
+            charts=[
+                [_frame(next(numbers), one) for one in section.figures] for section in page.sections
+            ],
             data=_data([one for section in page.sections for one in section.figures]),
             style=_static("report.css"),
             scripts=scripts,
@@ -204,11 +228,15 @@ def render_html(page: ReportPage) -> str:
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    """Return the environment of the pages: every value is escaped, its control characters are spelt out."""
+    """Return the environment of the pages: every value is escaped, its control characters are spelt
+    out.
+    """
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError:
-        raise ConfigError("report: Jinja2 is not installed", "pip install 'trimtab[analysis]'") from None
+        raise ConfigError(
+            "report: Jinja2 is not installed", "pip install 'trimtab[analysis]'"
+        ) from None
     return Environment(
         loader=FileSystemLoader(artifacts.WEB / "templates"),
         autoescape=True,
@@ -225,7 +253,9 @@ def _plotly() -> str:
     path = artifacts.plotly_bundle()
     found = path.read_text(encoding="utf-8").replace("\r\n", "\n")
     if re.search(r"</script|<!--", found, re.IGNORECASE):
-        raise ConfigError(f"report: {path} cannot be written into a page", "install the locked version")
+        raise ConfigError(
+            f"report: {path} cannot be written into a page", "install the locked version"
+        )
     return found
 
 
@@ -252,7 +282,12 @@ def _data(figures: list[Figure]) -> str:
             return {"list": lists.setdefault(_json(value), len(lists))}
         return value
 
-    drawn = [once(escape_for_plotly(to_plain_data({"data": one.get("data", []), "layout": _layout(one)}))) for one in figures]
+    drawn = [
+        once(
+            escape_for_plotly(to_plain_data({"data": one.get("data", []), "layout": _layout(one)}))
+        )
+        for one in figures
+    ]
     text = f'{{"lists":[{",".join(lists)}],"figures":{_json(drawn)}}}'
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -262,16 +297,24 @@ def _json(value: Any) -> str:
 
 
 def _layout(figure: Figure) -> dict[str, Any]:
-    return {key: one for key, one in figure.get("layout", {}).items() if key not in ("title", "height", "width", "images")}
+    return {
+        key: one
+        for key, one in figure.get("layout", {}).items()
+        if key not in ("title", "height", "width", "images")
+    }
 
 
 def _frame(number: int, figure: Figure) -> ChartFrame:
     layout = figure.get("layout", {})
     inside = layout.get("title", "")
-    title = str(figure.get("title") or (inside.get("text", "") if isinstance(inside, dict) else inside))
+    title = str(
+        figure.get("title") or (inside.get("text", "") if isinstance(inside, dict) else inside)
+    )
     words = [one.rstrip(".") for one in (title, str(figure.get("says", ""))) if one]
     height_px = int(figure.get("height") or layout.get("height") or HEIGHT_PX)
-    return ChartFrame(number, title, ". ".join(words) or "Chart", height_px, bool(figure.get("small")))
+    return ChartFrame(
+        number, title, ". ".join(words) or "Chart", height_px, bool(figure.get("small"))
+    )
 
 
 # --- Number and time formats of reports.
@@ -288,7 +331,9 @@ def short_name(symbol: str) -> str:
 
 
 def format_money(value: Fraction, decimals: int) -> str:
-    """Format exact base units as whole coins with thousands separators: two places from 1 on, else four significant digits, cut."""
+    """Format exact base units as whole coins with thousands separators: two places from 1 on, else
+    four significant digits, cut.
+    """
     coins = abs(value) / Fraction(10) ** decimals
     places = 2
     if 0 < coins < 1:
@@ -357,7 +402,15 @@ DOT = 7
 
 
 def line_trace(  # noqa: PLR0913
-    x: Any, y: Any, name: str, colour: str, *, width: float = MIDDLE, dash: str = "solid", form: str = "", step: bool = False
+    x: Any,
+    y: Any,
+    name: str,
+    colour: str,
+    *,
+    width: float = MIDDLE,
+    dash: str = "solid",
+    form: str = "",
+    step: bool = False,
 ) -> Trace:
     """A line; `form` is the number format of its hover text."""
     drawn: Trace = {"color": f"var({colour})", "width": width, "dash": dash}
@@ -370,7 +423,15 @@ def line_trace(  # noqa: PLR0913
 def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
     """One edge of a band; the upper one fills down to the lower one before it."""
     drawn = {"color": f"var({colour})/0.45", "width": 1, "shape": "hv"}
-    found: Trace = {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": drawn, "hoverinfo": "skip", "showlegend": False}
+    found: Trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "line": drawn,
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
     return found | ({"fill": "tonexty", "fillcolor": f"var({colour})/0.12"} if filled else {})
 
 
@@ -384,13 +445,25 @@ def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol
         "name": name,
         "text": says,
         "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"color": f"var({colour})", "symbol": symbol, "size": DOT, "line": {"color": "var(--paper)", "width": 1}},
+        "marker": {
+            "color": f"var({colour})",
+            "symbol": symbol,
+            "size": DOT,
+            "line": {"color": "var(--paper)", "width": 1},
+        },
     }
 
 
 def bar_trace(x: Any, y: Any, name: str, colour: str, form: str) -> Trace:
     """Upright bars."""
-    return {"type": "bar", "x": x, "y": y, "name": name, "marker": {"color": f"var({colour})"}, "yhoverformat": form}
+    return {
+        "type": "bar",
+        "x": x,
+        "y": y,
+        "name": name,
+        "marker": {"color": f"var({colour})"},
+        "yhoverformat": form,
+    }
 
 
 def value_axis(unit: str, form: str = "") -> Trace:
@@ -401,7 +474,10 @@ def value_axis(unit: str, form: str = "") -> Trace:
 
 def time_chart(traces: list[Trace], unit: str, form: str = "", **more: Any) -> Trace:
     """A chart over time, without its title."""
-    return {"data": traces, "layout": {"xaxis": dict(DATES), "yaxis": value_axis(unit, form), **more}}
+    return {
+        "data": traces,
+        "layout": {"xaxis": dict(DATES), "yaxis": value_axis(unit, form), **more},
+    }
 
 
 def values_at(values: Floats, kept: Indices, digits: int = 6) -> list[float]:

@@ -1,4 +1,6 @@
-"""Performance sections of a report: value against holding and benchmarks, weights, drawdowns, trades, risk."""
+"""Performance sections of a report: value against holding and benchmarks, weights, drawdowns,
+trades, risk.
+"""
 
 from __future__ import annotations
 
@@ -68,39 +70,80 @@ class BacktestAnalysis:
     def largest(self) -> list[int]:
         """Return columns by mean weight, largest first."""
         mean = np.nanmean(self.result.weights, axis=0)
-        return sorted(range(len(self.result.symbols)), key=lambda column: (-float(mean[column]), column))
+        return sorted(
+            range(len(self.result.symbols)), key=lambda column: (-float(mean[column]), column)
+        )
 
 
 def value_section(found: BacktestAnalysis) -> ReportSection:
-    """Value against holding, the calendar rule and single assets; and the excess return against holding."""
+    """Value against holding, the calendar rule and single assets; and the excess return against
+    holding.
+    """
     result, index, hold = found.result, found.growth.index, found.growth.hold_index
-    shares, alone = _first_targets(result), [column for column in found.largest if _moves(result, column)][:MOST_ALONE]
-    months = with_owner_transfers(calendar_benchmark(result.prices, shares, result.times_s, CALENDAR_S), result)
-    singles = [with_owner_transfers(result.prices[:, column] / result.prices[0, column], result) for column in alone]
+    shares, alone = (
+        _first_targets(result),
+        [column for column in found.largest if _moves(result, column)][:MOST_ALONE],
+    )
+    months = with_owner_transfers(
+        calendar_benchmark(result.prices, shares, result.times_s, CALENDAR_S), result
+    )
+    singles = [
+        with_owner_transfers(result.prices[:, column] / result.prices[0, column], result)
+        for column in alone
+    ]
     kept = downsample_indices([result.equity, result.hold, months, *singles])
-    x, form = to_milliseconds(result.times_s, kept), ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f"
+    x, form = (
+        to_milliseconds(result.times_s, kept),
+        ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f",
+    )
     lines = [
         *(
-            line_trace(x, values_at(path, kept), f"{short_name(result.symbols[column])} alone", colour, width=THIN, form=form)
+            line_trace(
+                x,
+                values_at(path, kept),
+                f"{short_name(result.symbols[column])} alone",
+                colour,
+                width=THIN,
+                form=form,
+            )
             for path, column, colour in zip(singles, alone, ALONE, strict=False)
         ),
-        line_trace(x, values_at(months, kept), "every 30 days, free of cost", "--c3", dash="dot", form=form) | {"legendrank": 30},
-        line_trace(x, values_at(result.equity, kept), "rebalanced", "--c1", width=STRONG, form=form) | {"legendrank": 10},
-        line_trace(x, values_at(result.hold, kept), "held", "--c8", dash="dash", form=form) | {"legendrank": 20},
+        line_trace(
+            x, values_at(months, kept), "every 30 days, free of cost", "--c3", dash="dot", form=form
+        )
+        | {"legendrank": 30},
+        line_trace(x, values_at(result.equity, kept), "rebalanced", "--c1", width=STRONG, form=form)
+        | {"legendrank": 10},
+        line_trace(x, values_at(result.hold, kept), "held", "--c8", dash="dash", form=form)
+        | {"legendrank": 20},
     ]
     equity = time_chart(lines, result.numeraire) | {
         "title": f"Value, in {result.numeraire}",
-        "says": "Value of the rebalanced portfolio, of buy and hold and of the benchmarks over time",
+        "says": (
+            "Value of the rebalanced portfolio, of buy and hold and of the benchmarks over time"
+        ),
         "height": 400,
     }
     ahead = index / hold - 1
     near = downsample_indices([ahead])
     lead = time_chart(
-        [line_trace(to_milliseconds(result.times_s, near), values_at(ahead, near), "excess return", "--c1", form="+.2%")], "", "+.1%"
+        [
+            line_trace(
+                to_milliseconds(result.times_s, near),
+                values_at(ahead, near),
+                "excess return",
+                "--c1",
+                form="+.2%",
+            )
+        ],
+        "",
+        "+.1%",
     ) | {
         "title": "Excess return",
-        "says": "Excess return over time; it ends at "
-        f"{format_percent(float(ahead[-1]), 2, signed=True)}, above zero rebalancing did better",
+        "says": (
+            "Excess return over time; it ends at "
+            f"{format_percent(float(ahead[-1]), 2, signed=True)}, above zero rebalancing did better"
+        ),
         "height": 220,
     }
     lead["layout"]["yaxis"] |= {"zeroline": True}
@@ -108,12 +151,20 @@ def value_section(found: BacktestAnalysis) -> ReportSection:
         lead["layout"]["yaxis"]["range"] = [-NARROW, NARROW]
     lead["layout"]["showlegend"] = False
     words: tuple[str, ...] = (
-        "Held keeps the first bar's holdings. Rebalanced is net of all costs, "
-        f"{'gas included' if result.gas_counted else 'except gas, which had no price'}.",
-        f"The dotted line is brought to the first targets every {CALENDAR_S // DAY_S} days and pays nothing for it: no real rule does.",
+        (
+            "Held keeps the first bar's holdings. Rebalanced is net of all costs, "
+            f"{'gas included' if result.gas_counted else 'except gas, which had no price'}."
+        ),
+        (
+            f"The dotted line is brought to the first targets every {CALENDAR_S // DAY_S} days and"
+            " pays nothing for it: no real rule does."
+        ),
     )
     if result.flows:
-        words = (*words, "Deposits and withdrawals enter every line; excess return leaves them out.")
+        words = (
+            *words,
+            "Deposits and withdrawals enter every line; excess return leaves them out.",
+        )
     return ReportSection("Value", words, (equity, lead))
 
 
@@ -129,14 +180,27 @@ def weights_section(found: BacktestAnalysis) -> ReportSection:
             lines.append(
                 _without_hover(
                     line_trace(
-                        to_milliseconds(result.times_s, goal), values_at(result.targets[:, column], goal), "target", "--c8", dash="dot"
+                        to_milliseconds(result.times_s, goal),
+                        values_at(result.targets[:, column], goal),
+                        "target",
+                        "--c8",
+                        dash="dot",
                     )
                 )
             )
         lines.append(
-            line_trace(to_milliseconds(result.times_s, kept), values_at(result.weights[:, column], kept, 4), "weight", "--c1", form=PERCENT)
+            line_trace(
+                to_milliseconds(result.times_s, kept),
+                values_at(result.weights[:, column], kept, 4),
+                "weight",
+                "--c1",
+                form=PERCENT,
+            )
         )
-        low, high = float(np.nanmin(result.weights[:, column])), float(np.nanmax(result.weights[:, column]))
+        low, high = (
+            float(np.nanmin(result.weights[:, column])),
+            float(np.nanmax(result.weights[:, column])),
+        )
         figures.append(
             time_chart(lines, "", ".0%" if high - low > 0.04 else PERCENT)
             | {
@@ -146,32 +210,70 @@ def weights_section(found: BacktestAnalysis) -> ReportSection:
                 "height": PANEL_PX,
             }
         )
-    words: tuple[str, ...] = ("Share of the portfolio. The shaded area is the band, the dotted line the target.",)
+    words: tuple[str, ...] = (
+        "Share of the portfolio. The shaded area is the band, the dotted line the target.",
+    )
     left = len(result.symbols) - len(shown)
     if left:
-        words = (*words, f"The {len(shown)} largest are drawn; {left} smaller ones are in the table.")
+        words = (
+            *words,
+            f"The {len(shown)} largest are drawn; {left} smaller ones are in the table.",
+        )
     rows = [_weight_row(result, column) for column in range(len(result.symbols))]
-    return ReportSection("Weights", words, tuple(figures), (ReportTable(("asset", "target", "at the end", "least", "most"), tuple(rows)),))
+    return ReportSection(
+        "Weights",
+        words,
+        tuple(figures),
+        (ReportTable(("asset", "target", "at the end", "least", "most"), tuple(rows)),),
+    )
 
 
 def _weight_row(result: SimulationResult, column: int) -> tuple[str, ...]:
-    path, target = result.weights[:, column], float(result.targets[-1, column]) if len(result.targets) else float("nan")
-    return (result.symbols[column], *(format_percent(float(one)) for one in (target, path[-1], np.nanmin(path), np.nanmax(path))))
+    path, target = (
+        result.weights[:, column],
+        float(result.targets[-1, column]) if len(result.targets) else float("nan"),
+    )
+    return (
+        result.symbols[column],
+        *(
+            format_percent(float(one))
+            for one in (target, path[-1], np.nanmin(path), np.nanmax(path))
+        ),
+    )
 
 
 def drawdown_section(found: BacktestAnalysis) -> ReportSection:
     """Drawdown of both portfolios."""
-    result, own, hold = found.result, drawdown_series(found.growth.index), drawdown_series(found.growth.hold_index)
+    result, own, hold = (
+        found.result,
+        drawdown_series(found.growth.index),
+        drawdown_series(found.growth.hold_index),
+    )
     kept = downsample_indices([own, hold])
     x = to_milliseconds(result.times_s, kept)
-    below = line_trace(x, values_at(own, kept, 4), "rebalanced", "--c1", form=PERCENT) | {"fill": "tozeroy", "fillcolor": "var(--c1)/0.14"}
-    chart = time_chart([below, line_trace(x, values_at(hold, kept, 4), "held", "--c8", dash="dash", form=PERCENT)], "", ".0%") | {
+    below = line_trace(x, values_at(own, kept, 4), "rebalanced", "--c1", form=PERCENT) | {
+        "fill": "tozeroy",
+        "fillcolor": "var(--c1)/0.14",
+    }
+    chart = time_chart(
+        [below, line_trace(x, values_at(hold, kept, 4), "held", "--c8", dash="dash", form=PERCENT)],
+        "",
+        ".0%",
+    ) | {
         "title": "Below its highest so far",
-        "says": f"Zero is a new high; the maximum is {format_percent(float(own.min()))}, held {format_percent(float(hold.min()))}",
+        "says": (
+            f"Zero is a new high; the maximum is {format_percent(float(own.min()))}, held"
+            f" {format_percent(float(hold.min()))}"
+        ),
         "height": 260,
     }
     rows = tuple(
-        (name, format_percent(float(path.min())), format_day(int(result.times_s[int(path.argmin())])), _longest(path, result))
+        (
+            name,
+            format_percent(float(path.min())),
+            format_day(int(result.times_s[int(path.argmin())])),
+            _longest(path, result),
+        )
         for name, path in (("rebalanced", own), ("held", hold))
     )
     return ReportSection(
@@ -194,22 +296,50 @@ def trades_section(found: BacktestAnalysis) -> ReportSection:
     result = found.result
     shown = [column for column in found.largest if _moves(result, column)][:MOST_PANELS]
     if not shown:
-        return ReportSection("Trades on prices", (f"Nothing but {result.numeraire} was held: no price moved.",))
+        return ReportSection(
+            "Trades on prices", (f"Nothing but {result.numeraire} was held: no price moved.",)
+        )
     moved, done = (
         unit_changes(result),
-        np.array(sorted({one.bar for one in result.rebalances if one.succeeded and one.bar}), dtype=np.int64),
+        np.array(
+            sorted({one.bar for one in result.rebalances if one.succeeded and one.bar}),
+            dtype=np.int64,
+        ),
     )
     hidden, figures = 0, []
     for column in shown:
         price, change = result.prices[:, column], moved[:, column]
         kept = downsample_indices([price], PANEL_POINTS)
-        lines = [line_trace(to_milliseconds(result.times_s, kept), values_at(price, kept), "price", "--c8", width=THIN, form=",.6~g")]
-        for name, colour, symbol, sign in (("bought", "--c1", "triangle-up", 1), ("sold", "--c2", "triangle-down", -1)):
+        lines = [
+            line_trace(
+                to_milliseconds(result.times_s, kept),
+                values_at(price, kept),
+                "price",
+                "--c8",
+                width=THIN,
+                form=",.6~g",
+            )
+        ]
+        for name, colour, symbol, sign in (
+            ("bought", "--c1", "triangle-up", 1),
+            ("sold", "--c2", "triangle-down", -1),
+        ):
             bars = done[change[done] * sign > _TINY]
             most = np.sort(bars[np.argsort(-np.abs(change[bars]), kind="stable")[:MOST_MARKS]])
             hidden += len(bars) - len(most)
-            says = [f"{name} {format_percent(abs(float(change[bar])))} of what was held" for bar in most]
-            lines.append(marker_trace(to_milliseconds(result.times_s, most), values_at(price, most), says, name, colour, symbol))
+            says = [
+                f"{name} {format_percent(abs(float(change[bar])))} of what was held" for bar in most
+            ]
+            lines.append(
+                marker_trace(
+                    to_milliseconds(result.times_s, most),
+                    values_at(price, most),
+                    says,
+                    name,
+                    colour,
+                    symbol,
+                )
+            )
         figures.append(
             time_chart(lines, result.numeraire, "", hovermode="closest")
             | {
@@ -219,9 +349,20 @@ def trades_section(found: BacktestAnalysis) -> ReportSection:
                 "height": PANEL_PX + 20,
             }
         )
-    words: tuple[str, ...] = (f"Prices in {result.numeraire}. A triangle that points up is a purchase, one that points down a sale.",)
+    words: tuple[str, ...] = (
+        (
+            f"Prices in {result.numeraire}. A triangle that points up is a purchase, one that"
+            " points down a sale."
+        ),
+    )
     if hidden:
-        words = (*words, f"Of each asset the {MOST_MARKS} largest of either are marked; {hidden:,} smaller ones are not.")
+        words = (
+            *words,
+            (
+                f"Of each asset the {MOST_MARKS} largest of either are marked; {hidden:,} smaller"
+                " ones are not."
+            ),
+        )
     return ReportSection("Trades on prices", words, tuple(figures), _largest_trades(result))
 
 
@@ -242,7 +383,17 @@ def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[ReportTab
     )
     head = ("time (UTC)", f"moved ({result.numeraire})", f"cost ({result.numeraire})", "result")
     return (
-        (ReportTable(head, rows, "The largest rebalances" if len(result.rebalances) > most else "Every rebalance, the largest first"),)
+        (
+            ReportTable(
+                head,
+                rows,
+                (
+                    "The largest rebalances"
+                    if len(result.rebalances) > most
+                    else "Every rebalance, the largest first"
+                ),
+            ),
+        )
         if rows
         else ()
     )
@@ -260,36 +411,79 @@ def risk_section(found: BacktestAnalysis) -> ReportSection:
         figures.append(
             time_chart(
                 [
-                    line_trace(x, values_at(risk.rolling_sharpe, every, 4), "rebalanced", "--c1", width=STRONG, form=".2f"),
-                    line_trace(x, values_at(risk.rolling_hold_sharpe, every, 4), "held", "--c8", dash="dash", form=".2f"),
+                    line_trace(
+                        x,
+                        values_at(risk.rolling_sharpe, every, 4),
+                        "rebalanced",
+                        "--c1",
+                        width=STRONG,
+                        form=".2f",
+                    ),
+                    line_trace(
+                        x,
+                        values_at(risk.rolling_hold_sharpe, every, 4),
+                        "held",
+                        "--c8",
+                        dash="dash",
+                        form=".2f",
+                    ),
                 ],
                 "",
                 ".1f",
             )
-            | {"title": f"Sharpe ratio of the last {span}", "says": "Mean over spread of returns, per year", "height": 260}
+            | {
+                "title": f"Sharpe ratio of the last {span}",
+                "says": "Mean over spread of returns, per year",
+                "height": 260,
+            }
         )
         figures.append(
             time_chart(
-                [line_trace(x, values_at(risk.rolling_tracking_error, every, 4), "tracking error", "--c4", form=".2%")],
+                [
+                    line_trace(
+                        x,
+                        values_at(risk.rolling_tracking_error, every, 4),
+                        "tracking error",
+                        "--c4",
+                        form=".2%",
+                    )
+                ],
                 "",
                 PERCENT,
                 showlegend=False,
             )
-            | {"title": f"Tracking error against holding, of the last {span}", "says": "Spread of the difference, per year", "height": 200}
+            | {
+                "title": f"Tracking error against holding, of the last {span}",
+                "says": "Spread of the difference, per year",
+                "height": 200,
+            }
         )
-    words: tuple[str, ...] = ("Of returns from day to day, per year of 365 days, with a risk-free rate of zero.",)
+    words: tuple[str, ...] = (
+        "Of returns from day to day, per year of 365 days, with a risk-free rate of zero.",
+    )
     if found.growth.per_year < 200:
-        words = ("Of returns from bar to bar, per year of 365 days, with a risk-free rate of zero.",)
+        words = (
+            "Of returns from bar to bar, per year of 365 days, with a risk-free rate of zero.",
+        )
     words = (
         *words,
-        f"Windows are {span} long and use no data after their end." if figures else "The run is too short for rolling windows.",
+        (
+            f"Windows are {span} long and use no data after their end."
+            if figures
+            else "The run is too short for rolling windows."
+        ),
     )
     rows = (
         ("Sharpe ratio", format_ratio(risk.sharpe), format_ratio(risk.hold_sharpe)),
         ("volatility", format_percent(risk.volatility), format_percent(risk.hold_volatility)),
         ("tracking error", format_percent(risk.tracking_error, 2), NONE),
     )
-    return ReportSection("Risk over time", words, tuple(figures), (ReportTable(("per year", "rebalanced", "held"), rows),))
+    return ReportSection(
+        "Risk over time",
+        words,
+        tuple(figures),
+        (ReportTable(("per year", "rebalanced", "held"), rows),),
+    )
 
 
 def _first_targets(result: SimulationResult) -> Floats:
@@ -309,7 +503,10 @@ def _band(result: SimulationResult, column: int) -> list[Trace]:
     low, high = result.bands[:, column, 0], result.bands[:, column, 1]
     kept = np.union1d(change_indices(low), change_indices(high))
     x = to_milliseconds(result.times_s, kept)
-    return [band_edge_trace(x, values_at(low, kept), "--c1", filled=False), band_edge_trace(x, values_at(high, kept), "--c1", filled=True)]
+    return [
+        band_edge_trace(x, values_at(low, kept), "--c1", filled=False),
+        band_edge_trace(x, values_at(high, kept), "--c1", filled=True),
+    ]
 
 
 def _without_hover(trace: Trace) -> Trace:

@@ -1,4 +1,6 @@
-"""Series of a simulation for a report: growth without transfers, daily samples, rolling figures, and thinning that keeps extremes."""
+"""Series of a simulation for a report: growth without transfers, daily samples, rolling figures,
+and thinning that keeps extremes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 DAY_S = 86_400
 MOST_POINTS = 2_400
-"""Columns of a chart about 800 pixels wide; each keeps its first and last point and both extremes."""
+"""Columns of a chart about 800 pixels wide; each keeps its first and last point and both
+extremes."""
 WINDOW_S = 90 * DAY_S
 FEWEST_SAMPLES = 20
 """Days of a rolling window."""
@@ -38,7 +41,16 @@ def downsample_indices(columns: Sequence[Floats], most: int = MOST_POINTS) -> In
         spans = [column[start:end] for start, end in pairwise(edges.tolist())]
         known = [not np.isnan(span).all() for span in spans]
         for pick in (np.nanargmin, np.nanargmax):
-            kept.append(np.array([start + pick(s) for s, start, ok in zip(spans, edges, known, strict=False) if ok], dtype=np.int64))
+            kept.append(
+                np.array(
+                    [
+                        start + pick(s)
+                        for s, start, ok in zip(spans, edges, known, strict=False)
+                        if ok
+                    ],
+                    dtype=np.int64,
+                )
+            )
     return np.unique(np.concatenate(kept))
 
 
@@ -76,17 +88,29 @@ def growth_series(result: SimulationResult) -> GrowthSeries:
     days = result.times_s // DAY_S
     samples = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
     scale = 10.0**result.decimals
-    before: list[tuple[int, Value, Value]] = [(one.bar, one.before, one.value) for one in result.flows]
-    held: list[tuple[int, Value, Value]] = [(one.bar, one.hold_before, one.value) for one in result.flows]
+    before: list[tuple[int, Value, Value]] = [
+        (one.bar, one.before, one.value) for one in result.flows
+    ]
+    held: list[tuple[int, Value, Value]] = [
+        (one.bar, one.hold_before, one.value) for one in result.flows
+    ]
     start = float(result.hold[0])  # the value before the first bar's trades
-    index, hold_index = _grown(result.equity, before, scale, start), _grown(result.hold, held, scale, start)
-    # By total time, not by the usual distance: days without prices, such as weekends, have no samples
+    index, hold_index = (
+        _grown(result.equity, before, scale, start),
+        _grown(result.hold, held, scale, start),
+    )
+    # By total time, not by the usual distance: days without prices, such as weekends, have no
+    # samples
     spacing = float(np.diff(result.times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
-    returns, hold_returns = (path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index))
+    returns, hold_returns = (
+        path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index)
+    )
     return GrowthSeries(index, hold_index, samples, YEAR_S / spacing, returns, hold_returns)
 
 
-def _grown(path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float, start: float) -> Floats:
+def _grown(
+    path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float, start: float
+) -> Floats:
     """Return the growth of a unit of `start`, including the costs of the first bar's trades.
     Time-weighted: a bar with a transfer is split at the transfer.
     """
@@ -100,16 +124,25 @@ def _grown(path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float
 
 
 def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
-    """Value in whole coins of a portfolio that grows like `index`, of a unit at the start, with the simulation's transfers."""
-    units, scale = np.full(len(index), float(result.start_value) / 10.0**result.decimals), 10.0**result.decimals
+    """Value in whole coins of a portfolio that grows like `index`, of a unit at the start, with the
+    simulation's transfers.
+    """
+    units, scale = (
+        np.full(len(index), float(result.start_value) / 10.0**result.decimals),
+        10.0**result.decimals,
+    )
     for one in result.flows:
         units[one.bar :] += float(one.value) / scale / index[one.bar]
     found: Floats = index * units
     return found
 
 
-def calendar_benchmark(prices: Floats, shares: Floats, times_s: NDArray[np.int64], every_s: int) -> Floats:
-    """Growth of a portfolio rebalanced to `shares` at the first bar of every period, without costs."""
+def calendar_benchmark(
+    prices: Floats, shares: Floats, times_s: NDArray[np.int64], every_s: int
+) -> Floats:
+    """Growth of a portfolio rebalanced to `shares` at the first bar of every period, without
+    costs.
+    """
     index = np.empty(len(prices))
     level, start = 1.0, 0
     ends = [*(np.nonzero(np.diff((times_s - times_s[0]) // every_s))[0] + 1), len(prices)]
@@ -147,22 +180,36 @@ class RiskMetrics:
 
 
 def risk_metrics(found: GrowthSeries) -> RiskMetrics:
-    """Compute by empyrical-reloaded: Sharpe ratios with a risk-free rate of zero. Raises Refused if it is not installed."""
+    """Compute by empyrical-reloaded: Sharpe ratios with a risk-free rate of zero. Raises Refused if
+    it is not installed.
+    """
     try:
         import empyrical
     except ModuleNotFoundError as missing:
-        raise Refused(f"{missing.name} is not installed", remedy="pip install 'trimtab[analysis]'") from None
+        raise Refused(
+            f"{missing.name} is not installed", remedy="pip install 'trimtab[analysis]'"
+        ) from None
     a_year, beyond, window = found.per_year, found.returns - found.hold_returns, found.window
     known = len(beyond) > 1
 
     def volatility(returns: Floats) -> float:
-        return float(empyrical.annual_volatility(returns, annualization=a_year)) if known else float("nan")
+        return (
+            float(empyrical.annual_volatility(returns, annualization=a_year))
+            if known
+            else float("nan")
+        )
 
     def sharpe(returns: Floats) -> float:
-        return float(empyrical.sharpe_ratio(returns, annualization=a_year)) if known else float("nan")
+        return (
+            float(empyrical.sharpe_ratio(returns, annualization=a_year)) if known else float("nan")
+        )
 
     def rolling(roll: object, returns: Floats) -> Floats:
-        return np.asarray(roll(returns, window=window, annualization=a_year)) if window and callable(roll) else np.empty(0)
+        return (
+            np.asarray(roll(returns, window=window, annualization=a_year))
+            if window and callable(roll)
+            else np.empty(0)
+        )
 
     logs = np.log1p(found.returns) - np.log1p(found.hold_returns)
     return RiskMetrics(
@@ -181,7 +228,8 @@ def risk_metrics(found: GrowthSeries) -> RiskMetrics:
 
 @dataclass(frozen=True, slots=True)
 class PerformanceMetrics:
-    """Growth a year, volatility and Sharpe ratio of the samples (risk-free rate zero), and the maximum drawdown, zero or less.
+    """Growth a year, volatility and Sharpe ratio of the samples (risk-free rate zero), and the
+    maximum drawdown, zero or less.
 
     NaN if the run is too short.
     """
@@ -193,14 +241,19 @@ class PerformanceMetrics:
 
 
 def figures(result: SimulationResult) -> tuple[PerformanceMetrics, PerformanceMetrics]:
-    """Metrics of the rebalanced portfolio and of the held one; deposits and withdrawals change neither."""
+    """Metrics of the rebalanced portfolio and of the held one; deposits and withdrawals change
+    neither.
+    """
     found = growth_series(result)
     measured = risk_metrics(found)
 
     def of(index: Floats, volatility: float, sharpe: float) -> PerformanceMetrics:
         known = found.years * YEAR_S >= FEWEST_SAMPLES * DAY_S and index[-1] > 0
         return PerformanceMetrics(
-            float(index[-1] ** (1 / found.years)) - 1 if known else float("nan"), volatility, sharpe, float(drawdown_series(index).min())
+            float(index[-1] ** (1 / found.years)) - 1 if known else float("nan"),
+            volatility,
+            sharpe,
+            float(drawdown_series(index).min()),
         )
 
     return (

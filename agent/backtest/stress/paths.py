@@ -1,4 +1,6 @@
-"""Simulated price paths: block bootstrap or jump diffusion of recorded returns, and stress scenarios applied to them."""
+"""Simulated price paths: block bootstrap or jump diffusion of recorded returns, and stress
+scenarios applied to them.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,11 @@ class PathMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReturnHistory:
-    """Source of paths: log returns by bar and asset, the prices they start at, and the distance of bars in seconds.
+    """Source of paths: log returns by bar and asset, the prices they start at, and the distance of
+    bars in seconds.
 
-    `left_out` counts bars of the table at which, or before which, an asset had no price: they are not filled.
+    `left_out` counts bars of the table at which, or before which, an asset had no price: they are
+    not filled.
     """
 
     symbols: tuple[str, ...]
@@ -50,9 +54,11 @@ class ReturnHistory:
 
 @dataclass(frozen=True, slots=True)
 class JumpDiffusion:
-    """Random walk of log returns per bar with jumps common to all assets: Merton (1976), in vectors.
+    """Random walk of log returns per bar with jumps common to all assets: Merton (1976), in
+    vectors.
 
-    "Option pricing when underlying stock returns are discontinuous". A bar has a normal move and Poisson(`rate`) normal jumps.
+    "Option pricing when underlying stock returns are discontinuous". A bar has a normal move and
+    Poisson(`rate`) normal jumps.
     """
 
     drift: Floats
@@ -72,16 +78,29 @@ def return_history(table: PriceTable, drift: bool = True) -> ReturnHistory:
         returns = np.diff(np.log(table.closes), axis=0)[usable]
     if len(returns) < FEWEST_RETURNS:
         raise ConfigError(
-            f"--prices: {len(returns)} moves between bars at which all assets have a price", f"{FEWEST_RETURNS} or more are needed"
+            f"--prices: {len(returns)} moves between bars at which all assets have a price",
+            f"{FEWEST_RETURNS} or more are needed",
         )
     if not drift:
-        returns = returns - np.log(np.exp(returns).mean(axis=0))  # so that prices, not their logarithms, have no mean growth
+        returns = returns - np.log(
+            np.exp(returns).mean(axis=0)
+        )  # so that prices, not their logarithms, have no mean growth
     last = forward_fill(table.closes)[-1]
-    return ReturnHistory(table.symbols, returns, last, int(table.times_s[-1]), table.interval_s, table.bars - 1 - len(returns))
+    return ReturnHistory(
+        table.symbols,
+        returns,
+        last,
+        int(table.times_s[-1]),
+        table.interval_s,
+        table.bars - 1 - len(returns),
+    )
 
 
-def bootstrap_path(past: ReturnHistory, bars: int, block: float, chance: np.random.Generator) -> PriceTable:
-    """Path of `bars` by the stationary bootstrap: blocks of geometric length, `block` on average, that start anywhere and wrap around.
+def bootstrap_path(
+    past: ReturnHistory, bars: int, block: float, chance: np.random.Generator
+) -> PriceTable:
+    """Path of `bars` by the stationary bootstrap: blocks of geometric length, `block` on average,
+    that start anywhere and wrap around.
 
     Politis & Romano (1994), "The stationary bootstrap". All assets move together.
     """
@@ -94,12 +113,16 @@ def bootstrap_path(past: ReturnHistory, bars: int, block: float, chance: np.rand
     return _table(past, past.returns[rows])
 
 
-def jump_diffusion_path(past: ReturnHistory, model: JumpDiffusion, bars: int, chance: np.random.Generator) -> PriceTable:
+def jump_diffusion_path(
+    past: ReturnHistory, model: JumpDiffusion, bars: int, chance: np.random.Generator
+) -> PriceTable:
     """Path of `bars` by the jump diffusion."""
     moves, assets = bars - 1, len(past.symbols)
     normal = chance.standard_normal((moves, assets)) @ _root(model.covariance).T
     times = chance.poisson(model.rate, moves)[:, None]
-    jumps = times * model.jump_mean + np.sqrt(times) * (chance.standard_normal((moves, assets)) @ _root(model.jump_covariance).T)
+    jumps = times * model.jump_mean + np.sqrt(times) * (
+        chance.standard_normal((moves, assets)) @ _root(model.jump_covariance).T
+    )
     return _table(past, model.drift + normal + jumps)
 
 
@@ -112,7 +135,9 @@ def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
     returns = past.returns
     centre = np.median(returns, axis=0)
     scale = MAD_TO_DEVIATION * np.median(np.abs(returns - centre), axis=0)
-    wild = (np.abs(returns - centre) > JUMP_DEVIATIONS * np.where(scale > 0, scale, np.inf)).any(axis=1)
+    wild = (np.abs(returns - centre) > JUMP_DEVIATIONS * np.where(scale > 0, scale, np.inf)).any(
+        axis=1
+    )
     calm = returns[~wild]
     if len(calm) < 2:
         calm, wild = returns, np.zeros(len(returns), dtype=np.bool_)
@@ -121,9 +146,12 @@ def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
     zero = np.zeros(len(past.symbols))
     if not len(sizes):
         return JumpDiffusion(drift, covariance, 0.0, zero, np.zeros_like(covariance))
-    # A bar with a jump also has its normal move, which is in the covariance of jumps: subtracted, but never below zero.
+    # A bar with a jump also has its normal move, which is in the covariance of jumps: subtracted,
+    # but never below zero.
     spread = _covariance(sizes) - covariance if len(sizes) > 1 else np.zeros_like(covariance)
-    return JumpDiffusion(drift, covariance, float(wild.mean()), sizes.mean(axis=0), _not_negative(spread))
+    return JumpDiffusion(
+        drift, covariance, float(wild.mean()), sizes.mean(axis=0), _not_negative(spread)
+    )
 
 
 def mean_block_length(past: ReturnHistory) -> float:
@@ -131,14 +159,19 @@ def mean_block_length(past: ReturnHistory) -> float:
     (agent/backtest/tune/statistics.py), the longest of all assets. Uses absolute returns, since
     volatility clusters while direction hardly depends on the past. At most the length of the data.
     """
-    asked = [block_length(np.abs(past.returns[:, column])) for column in range(past.returns.shape[1])]
+    asked = [
+        block_length(np.abs(past.returns[:, column])) for column in range(past.returns.shape[1])
+    ]
     return min(max(asked), float(len(past.returns)))
 
 
 def check_block(block: float, past: ReturnHistory) -> None:
     """Raise ConfigError for a block shorter than one bar, or longer than the data."""
     if not 1 <= block <= len(past.returns):
-        raise ConfigError(f"--block: {block:g} of {len(past.returns)} moves", "a block is at least 1 and no longer than the data")
+        raise ConfigError(
+            f"--block: {block:g} of {len(past.returns)} moves",
+            "a block is at least 1 and no longer than the data",
+        )
 
 
 def _table(past: ReturnHistory, returns: Floats) -> PriceTable:
@@ -184,8 +217,9 @@ class Scenario(Enum):
 class Severity:
     """Severity of scenarios.
 
-    A crash takes `crash_bps` off every non-dollar price over `crash_bars`, without recovery; a dollar loses `depeg_bps` of its value; gas
-    costs `gas_wei`; pools have `depth_part` of their depth.
+    A crash takes `crash_bps` off every non-dollar price over `crash_bars`, without recovery; a
+    dollar loses `depeg_bps` of its value; gas costs `gas_wei`; pools have `depth_part` of their
+    depth.
     """
 
     crash_bps: int = 5_000
@@ -198,20 +232,30 @@ class Severity:
         """Raise ConfigError naming the option that is invalid."""
         for name, share in (("--crash", self.crash_bps), ("--depeg", self.depeg_bps)):
             if not 0 < share < BPS:
-                raise ConfigError(f"{name}: {share / 100:g}%", "write a fall above 0 and below 100%")
+                raise ConfigError(
+                    f"{name}: {share / 100:g}%", "write a fall above 0 and below 100%"
+                )
         if self.crash_bars < 1:
-            raise ConfigError(f"--crash-bars: {self.crash_bars}", "write a duration of 1 bar or more")
+            raise ConfigError(
+                f"--crash-bars: {self.crash_bars}", "write a duration of 1 bar or more"
+            )
         if not 0 < self.depth_part <= 1:
-            raise ConfigError(f"--thin: {float(self.depth_part):g}", "write the remaining share of the depth, above 0 and at most 1")
+            raise ConfigError(
+                f"--thin: {float(self.depth_part):g}",
+                "write the remaining share of the depth, above 0 and at most 1",
+            )
         if self.gas_wei <= 0:
-            raise ConfigError(f"--gas-spike: {self.gas_wei} wei", "a price of gas is above 0, such as 500 gwei")
+            raise ConfigError(
+                f"--gas-spike: {self.gas_wei} wei", "a price of gas is above 0, such as 500 gwei"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class StressedPath:
     """A path with a scenario applied.
 
-    `unit` is the value of a coin of the numeraire at each bar in the file's unit, if the numeraire itself loses its peg, else 1.
+    `unit` is the value of a coin of the numeraire at each bar in the file's unit, if the numeraire
+    itself loses its peg, else 1.
     """
 
     table: PriceTable
@@ -220,7 +264,11 @@ class StressedPath:
 
 
 def apply_scenario(
-    scenario: Scenario, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings, severity: Severity
+    scenario: Scenario,
+    wanted: BacktestSpec,
+    table: PriceTable,
+    settings: SimulationSettings,
+    severity: Severity,
 ) -> StressedPath:
     """Apply the scenario to the middle third of the path; a crash starts there and stays.
 
@@ -238,17 +286,29 @@ def apply_scenario(
             return _depegged(wanted, plain, severity, slice(first, end))
         case Scenario.GAS:
             _require_priced_gas(wanted, table)
-            usual = [settings.gas_wei] * table.bars if isinstance(settings.gas_wei, int) else list(settings.gas_wei)
-            dear = [severity.gas_wei if first <= bar < end else price for bar, price in enumerate(usual)]
+            usual = (
+                [settings.gas_wei] * table.bars
+                if isinstance(settings.gas_wei, int)
+                else list(settings.gas_wei)
+            )
+            dear = [
+                severity.gas_wei if first <= bar < end else price for bar, price in enumerate(usual)
+            ]
             return replace(plain, settings=replace(settings, gas_wei=tuple(dear)))
         case Scenario.POOL:
-            return replace(plain, settings=replace(settings, thin=(first, end, severity.depth_part)))
+            return replace(
+                plain, settings=replace(settings, thin=(first, end, severity.depth_part))
+            )
         case Scenario.ORACLE:
             return replace(plain, settings=replace(settings, silent=(first, end)))
 
 
 def inapplicable_scenarios(
-    scenarios: Sequence[Scenario], wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings, severity: Severity
+    scenarios: Sequence[Scenario],
+    wanted: BacktestSpec,
+    table: PriceTable,
+    settings: SimulationSettings,
+    severity: Severity,
 ) -> list[tuple[str, str]]:
     """Scenarios that do not apply to this portfolio, with the reason."""
     found = []
@@ -262,9 +322,14 @@ def inapplicable_scenarios(
 
 def dollar_symbol(wanted: BacktestSpec) -> str:
     """Return the first asset with a dollar symbol. Raises ConfigError if there is none."""
-    found = next((asset.token.symbol for asset in wanted.portfolio.assets if is_dollar(asset.token)), None)
+    found = next(
+        (asset.token.symbol for asset in wanted.portfolio.assets if is_dollar(asset.token)), None
+    )
     if found is None:
-        raise ConfigError("depeg: no asset of this portfolio is a dollar by its symbol", "leave depeg out of --scenarios")
+        raise ConfigError(
+            "depeg: no asset of this portfolio is a dollar by its symbol",
+            "leave depeg out of --scenarios",
+        )
     return found
 
 
@@ -273,14 +338,19 @@ def _crashed(wanted: BacktestSpec, table: PriceTable, severity: Severity, first:
     safe = {token.symbol for token in wanted.tokens if is_dollar(token)} | {numeraire}
     crashing = [column for column, symbol in enumerate(table.symbols) if symbol not in safe]
     if not crashing:
-        raise ConfigError("crash: every asset of this portfolio is a dollar or the numeraire", "leave crash out of --scenarios")
+        raise ConfigError(
+            "crash: every asset of this portfolio is a dollar or the numeraire",
+            "leave crash out of --scenarios",
+        )
     done = np.clip((np.arange(table.bars) - first + 1) / severity.crash_bars, 0, 1)
     closes = table.closes.copy()
     closes[:, crashing] *= ((1 - severity.crash_bps / BPS) ** done)[:, None]
     return replace(table, closes=closes)
 
 
-def _depegged(wanted: BacktestSpec, plain: StressedPath, severity: Severity, during: slice) -> StressedPath:
+def _depegged(
+    wanted: BacktestSpec, plain: StressedPath, severity: Severity, during: slice
+) -> StressedPath:
     symbol, table = dollar_symbol(wanted), plain.table
     factor = np.ones(table.bars)
     factor[during] = 1 - severity.depeg_bps / BPS
@@ -289,11 +359,16 @@ def _depegged(wanted: BacktestSpec, plain: StressedPath, severity: Severity, dur
         closes[:, table.symbols.index(symbol)] *= factor
         fallen = replace(table, closes=closes)
     else:
-        fallen = replace(table, symbols=(*table.symbols, symbol), closes=np.column_stack([table.closes, factor]))
+        fallen = replace(
+            table, symbols=(*table.symbols, symbol), closes=np.column_stack([table.closes, factor])
+        )
     unit = factor if symbol == wanted.portfolio.numeraire.symbol else plain.unit
     return replace(plain, table=fallen, unit=unit)
 
 
 def _require_priced_gas(wanted: BacktestSpec, table: PriceTable) -> None:
     if not has_gas_price(wanted, table):
-        raise ConfigError("gas-spike: no price of the native coin is known", "name the asset that it is: --native ETH")
+        raise ConfigError(
+            "gas-spike: no price of the native coin is known",
+            "name the asset that it is: --native ETH",
+        )

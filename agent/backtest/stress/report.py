@@ -6,18 +6,41 @@ from typing import Any
 
 import numpy as np
 
-from agent.backtest.report.page import Figure, ReportFact, ReportPage, ReportSection, ReportTable, format_duration, pluralize
-from agent.backtest.stress.run import QUANTILES, WORST, StressCase, StressResult, expected_shortfall, quantiles
+from agent.backtest.report.page import (
+    Figure,
+    ReportFact,
+    ReportPage,
+    ReportSection,
+    ReportTable,
+    format_duration,
+    pluralize,
+)
+from agent.backtest.stress.run import (
+    QUANTILES,
+    WORST,
+    StressCase,
+    StressResult,
+    expected_shortfall,
+    quantiles,
+)
 from agent.backtest.stress.work import NAMES as CALM_NAMES
 
 BINS = 60
 NAMES = ("loss", "drawdown", "behind_hold", "turnover", "outside_bands")
 FIELDS = dict(zip(NAMES, ("loss", "drawdown", "behind", "turnover", "outside"), strict=True))
-TITLES = dict(zip(NAMES, ("Loss", "Worst drawdown", "Loss against hold", "Turnover", "Time outside the bands"), strict=True))
+TITLES = dict(
+    zip(
+        NAMES,
+        ("Loss", "Worst drawdown", "Loss against hold", "Turnover", "Time outside the bands"),
+        strict=True,
+    )
+)
 
 
 def figures(case: StressCase) -> dict[str, Any]:
-    """Mean, worst value, quantiles and mean of the worst 5 % of each measure, as decimal strings; None if there is none."""
+    """Mean, worst value, quantiles and mean of the worst 5 % of each measure, as decimal strings;
+    None if there is none.
+    """
     found: dict[str, Any] = {}
     for name, field in FIELDS.items():
         values = case.values(field)
@@ -26,7 +49,9 @@ def figures(case: StressCase) -> dict[str, Any]:
             "mean": f"{values.mean():.6f}",
             "worst": f"{values.max():.6f}",
             "expected_shortfall": f"{expected_shortfall(values):.6f}",
-            "quantiles": {f"{q:.0%}": f"{value:.6f}" for q, value in zip(QUANTILES, parts, strict=True)},
+            "quantiles": {
+                f"{q:.0%}": f"{value:.6f}" for q, value in zip(QUANTILES, parts, strict=True)
+            },
         }
     return found
 
@@ -37,24 +62,38 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
     broken = [case for case in found.cases if case not in many]
     span = f"{found.bars} bars of {format_duration(found.interval_s)}"
     made = (
-        f"Blocks of the recorded moves, {found.block:.1f} bars long on average, are drawn in another order (stationary bootstrap, Politis &"
-        f" Romano 1994); the jump diffusion (Merton 1976) has their covariance and {found.jump_rate * 1000:.2f} jumps in 1,000 bars."
-        f" Each path is {span}, made from {found.moves} moves."
+        f"Blocks of the recorded moves, {found.block:.1f} bars long on average, are drawn in"
+        " another order (stationary bootstrap, Politis & Romano 1994); the jump diffusion (Merton"
+        f" 1976) has their covariance and {found.jump_rate * 1000:.2f} jumps in 1,000 bars. Each"
+        f" path is {span}, made from {found.moves} moves."
     )
-    meant = f"Expected shortfall is the mean of the worst {WORST:.0%} of paths, of too few for that the worst. A loss below zero is a gain."
+    meant = (
+        f"Expected shortfall is the mean of the worst {WORST:.0%} of paths, of too few for that the"
+        " worst. A loss below zero is a gain."
+    )
     first = ReportSection(
         "Simulated paths",
         (made, meant, *_off(found)),
         tuple(_distribution(many, name) for name in ("loss", "turnover")),
-        tuple(_table(many, name) for name in NAMES if any(quantiles(case.values(FIELDS[name])) for case in many)),
+        tuple(
+            _table(many, name)
+            for name in NAMES
+            if any(quantiles(case.values(FIELDS[name])) for case in many)
+        ),
     )
     words = (
-        "The live step, with its limits, over the recorded prices and resampled ones; in the middle third of a path the market is as bad as"
-        " it gets, and after a crash nothing comes back. Gas, limits, minimums and halts are in these.",
+        (
+            "The live step, with its limits, over the recorded prices and resampled ones; in the"
+            " middle third of a path the market is as bad as it gets, and after a crash nothing"
+            " comes back. Gas, limits, minimums and halts are in these."
+        ),
         *(f"Skipped: {name}: {why}." for name, why in found.skipped),
     )
     second = ReportSection(
-        "Stress scenarios", words, (_bars(broken),), (_what_happened(broken), *(_table(broken, name) for name in NAMES[:3]))
+        "Stress scenarios",
+        words,
+        (_bars(broken),),
+        (_what_happened(broken), *(_table(broken, name) for name in NAMES[:3])),
     )
     return first, second
 
@@ -64,15 +103,24 @@ def stress_page(found: StressResult) -> ReportPage:
     worst = max(found.cases, key=lambda case: expected_shortfall(case.values("loss")))
     facts = [
         ReportFact(
-            f"{case.name}: expected shortfall", _percent(expected_shortfall(case.values("loss"))), pluralize(len(case.measured), "path")
+            f"{case.name}: expected shortfall",
+            _percent(expected_shortfall(case.values("loss"))),
+            pluralize(len(case.measured), "path"),
         )
         for case in found.cases[:2]
     ]
     count = len(worst.measured)
     few = "its only path" if count == 1 else f"the worst of its {count} paths"
-    which = few if count * WORST < 1 else f"the mean of its worst {WORST:.0%} of paths"  # the shortfall of so few paths is the worst one
+    which = (
+        few if count * WORST < 1 else f"the mean of its worst {WORST:.0%} of paths"
+    )  # the shortfall of so few paths is the worst one
     loss = _percent(expected_shortfall(worst.values("loss")))
-    summary = (f"Of all that was tried, {worst.name} is the worst: {which} is a loss of {loss} within {found.bars} bars.",)
+    summary = (
+        (
+            f"Of all that was tried, {worst.name} is the worst: {which} is a loss of {loss} within"
+            f" {found.bars} bars."
+        ),
+    )
     origin = (
         *(ReportFact(name, value) for name, value in found.parameters),
         ReportFact("config", found.config_hash),
@@ -80,15 +128,20 @@ def stress_page(found: StressResult) -> ReportPage:
         ReportFact("seed", str(found.seed)),
         *(ReportFact(name, value) for name, value in found.versions),
     )
-    return ReportPage("Stress test", tuple(facts), stress_sections(found), summary, origin, kind="Stress")
+    return ReportPage(
+        "Stress test", tuple(facts), stress_sections(found), summary, origin, kind="Stress"
+    )
 
 
 def _off(found: StressResult) -> tuple[str, ...]:
     if found.kernel_off is None:
         return ()
     return (
-        "These paths ran in the fast kernel, without gas and limits: on the calm paths below, its final value differs from that of "
-        f"the live step by at most {found.kernel_off:.1e}.",
+        (
+            "These paths ran in the fast kernel, without gas and limits: on the calm paths below,"
+            " its final value differs from that of the live step by at most"
+            f" {found.kernel_off:.1e}."
+        ),
     )
 
 
@@ -100,23 +153,40 @@ def _distribution(cases: list[StressCase], name: str) -> Figure:
     for case in cases:
         counts, _ = np.histogram(case.values(FIELDS[name]), edges)
         traces.append(
-            {"type": "scatter", "mode": "lines", "line": {"shape": "hvh"}, "x": middles, "y": counts / counts.sum(), "name": case.name}
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "line": {"shape": "hvh"},
+                "x": middles,
+                "y": counts / counts.sum(),
+                "name": case.name,
+            }
         )
-    axis: dict[str, Any] = {"title": {"text": TITLES[name] if name == "turnover" else f"{TITLES[name]} at the end"}}
+    axis: dict[str, Any] = {
+        "title": {"text": TITLES[name] if name == "turnover" else f"{TITLES[name]} at the end"}
+    }
     if name != "turnover":
         axis["tickformat"] = ".0%"
     return {
         "title": TITLES[name],
         "says": f"How often each {TITLES[name].lower()} came out.",
         "data": traces,
-        "layout": {"xaxis": axis, "yaxis": {"title": {"text": "Share of paths"}, "tickformat": ".0%"}},
+        "layout": {
+            "xaxis": axis,
+            "yaxis": {"title": {"text": "Share of paths"}, "tickformat": ".0%"},
+        },
     }
 
 
 def _bars(cases: list[StressCase]) -> Figure:
     names = [case.name for case in cases]
     traces = [
-        {"type": "bar", "name": label, "x": names, "y": [measure(case.values("loss")) for case in cases]}
+        {
+            "type": "bar",
+            "name": label,
+            "x": names,
+            "y": [measure(case.values("loss")) for case in cases],
+        }
         for label, measure in (("median", np.median), ("worst", np.max))
     ]
     return {
@@ -134,7 +204,10 @@ def _table(cases: list[StressCase], name: str) -> ReportTable:
         values = case.values(FIELDS[name])
         if (parts := quantiles(values)) is not None:
             numbers = (values.mean(), *parts, expected_shortfall(values), values.max())
-            shown = tuple(f"{number:.3f}" if name == "turnover" else _percent(float(number)) for number in numbers)
+            shown = tuple(
+                f"{number:.3f}" if name == "turnover" else _percent(float(number))
+                for number in numbers
+            )
             rows.append((case.name, str(len(values)), *shown))
     return ReportTable(header, tuple(rows), TITLES[name])
 
@@ -150,7 +223,11 @@ def _what_happened(cases: list[StressCase]) -> ReportTable:
         )
         for case in cases
     )
-    return ReportTable(("", "paths", "rebalances", "bars halted", "refused by"), rows, "What the step did, all paths together")
+    return ReportTable(
+        ("", "paths", "rebalances", "bars halted", "refused by"),
+        rows,
+        "What the step did, all paths together",
+    )
 
 
 def _percent(share: float) -> str:

@@ -1,4 +1,6 @@
-"""Stress tests: a policy over thousands of simulated paths by the kernel, and the live step over stress scenarios."""
+"""Stress tests: a policy over thousands of simulated paths by the kernel, and the live step over
+stress scenarios.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ from agent.policy.triggers.rules import is_plain
 
 Progress = Callable[[str, int, int], None]
 """Called with the case, and its numbers of finished paths and of all paths."""
-PieceRunner = Callable[[StressWork, Sequence[StressPiece]], Iterable[tuple[StressPiece, PieceResult]]]
+PieceRunner = Callable[
+    [StressWork, Sequence[StressPiece]], Iterable[tuple[StressPiece, PieceResult]]
+]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 WORST = 0.05
 """Fraction of worst paths averaged in the expected shortfall."""
@@ -72,18 +76,28 @@ class StressSpec:
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the option that is invalid or far too large."""
-        for name, number, most in (("--paths", self.paths, MOST_PATHS), ("--step-paths", self.step_paths, MOST_PATHS)):
+        for name, number, most in (
+            ("--paths", self.paths, MOST_PATHS),
+            ("--step-paths", self.step_paths, MOST_PATHS),
+        ):
             if not 1 <= number <= most:
                 raise ConfigError(f"{name}: {number}", f"1 to {most:,} paths can be tried")
         if not 3 <= self.bars <= MOST_BARS:
             raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MOST_BARS:,} bars")
-        if (cells := self.bars * (2 * self.paths + self.step_paths * (len(self.scenarios) + 1))) > MOST_CELLS:
-            raise ConfigError(f"--paths: {cells:,} bars in all would take days", "try fewer paths, or shorter ones by --bars")
+        if (
+            cells := self.bars * (2 * self.paths + self.step_paths * (len(self.scenarios) + 1))
+        ) > MOST_CELLS:
+            raise ConfigError(
+                f"--paths: {cells:,} bars in all would take days",
+                "try fewer paths, or shorter ones by --bars",
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class StressCase:
-    """One kind of paths and their results, `by` "kernel" or "step". `refused` counts refusals by limit."""
+    """One kind of paths and their results, `by` "kernel" or "step". `refused` counts refusals by
+    limit.
+    """
 
     name: str
     by: str
@@ -99,8 +113,8 @@ class StressCase:
 class StressResult:
     """All cases, skipped scenarios with reasons, and the data needed to repeat the test.
 
-    `kernel_off` is the largest relative difference between kernel and live step in the final value of the calm paths; None if the kernel
-    does not support the policy.
+    `kernel_off` is the largest relative difference between kernel and live step in the final value
+    of the calm paths; None if the kernel does not support the policy.
     """
 
     cases: tuple[StressCase, ...]
@@ -122,11 +136,23 @@ class StressResult:
 def estimate_s(spec: StressSpec, wanted: BacktestSpec, settings: SimulationSettings) -> float:
     """Estimated seconds on one core, an approximate upper bound."""
     trigger = wanted.policy.trigger
-    quick = is_plain(trigger) and not schedules_of(trigger) and wanted.split is None and wanted.portfolio.weights is None
-    step_s = spec.step_paths * (len(spec.scenarios) + 1) * spec.bars * (QUIET_S if quick and not settings.looks_at_all else STEP_S)
+    quick = (
+        is_plain(trigger)
+        and not schedules_of(trigger)
+        and wanted.split is None
+        and wanted.portfolio.weights is None
+    )
+    step_s = (
+        spec.step_paths
+        * (len(spec.scenarios) + 1)
+        * spec.bars
+        * (QUIET_S if quick and not settings.looks_at_all else STEP_S)
+    )
     if isinstance(kernel_setting_or_reason(wanted, settings), str):
         return 2 * step_s
-    return step_s + 2 * spec.paths * (KERNEL_S + spec.bars * len(wanted.portfolio.assets) * KERNEL_CELL_S)
+    return step_s + 2 * spec.paths * (
+        KERNEL_S + spec.bars * len(wanted.portfolio.assets) * KERNEL_CELL_S
+    )
 
 
 def run_stress_test(
@@ -149,9 +175,15 @@ def run_stress_test(
     check_block(block, past)
     recorded = _recorded(table, spec.bars)
     for scenario in spec.scenarios if spec.named else ():
-        apply_scenario(scenario, wanted, recorded, settings, spec.severity)  # inapplicable scenarios are refused before any path runs
+        apply_scenario(
+            scenario, wanted, recorded, settings, spec.severity
+        )  # inapplicable scenarios are refused before any path runs
     work = StressWork.of(wanted, settings, spec.severity, past, block, recorded)
-    skipped = [] if spec.named else inapplicable_scenarios(spec.scenarios, wanted, recorded, settings, spec.severity)
+    skipped = (
+        []
+        if spec.named
+        else inapplicable_scenarios(spec.scenarios, wanted, recorded, settings, spec.severity)
+    )
     scenarios = (Scenario.CALM, *(one for one in spec.scenarios if one.value not in dict(skipped)))
     pieces = work.pieces(spec.paths, spec.step_paths, scenarios)
     done = _all(work, pieces, share, progress or (lambda *_: None))
@@ -161,7 +193,9 @@ def run_stress_test(
         if one.kind is PieceKind.STRESSED and one.scenario is Scenario.CALM
     }
     if isinstance(work.setting, str):
-        skipped.append(("kernel", f"it does not know {work.setting}: those paths went through the live step"))
+        skipped.append(
+            ("kernel", f"it does not know {work.setting}: those paths went through the live step")
+        )
     return StressResult(
         cases=_cases(pieces, done),
         skipped=tuple(skipped),
@@ -172,7 +206,11 @@ def run_stress_test(
         jump_rate=work.jumps.rate,
         kernel_off=_kernel_off(work, calm),
         notes=(*table.notes, *_left_out(table, past)),
-        parameters=(*_parameter_texts(spec), ("start_value", str(settings.start_value)), ("fee_pips", str(settings.fee_pips))),
+        parameters=(
+            *_parameter_texts(spec),
+            ("start_value", str(settings.start_value)),
+            ("fee_pips", str(settings.fee_pips)),
+        ),
         seed=settings.seed,
         config_hash=sha256(f"{spec_digest(wanted, settings)}\n{spec!r}".encode()).hexdigest(),
         data_hash=table.digest,
@@ -180,7 +218,9 @@ def run_stress_test(
     )
 
 
-def _all(work: StressWork, pieces: Sequence[StressPiece], share: PieceRunner, progress: Progress) -> list[PieceResult]:
+def _all(
+    work: StressWork, pieces: Sequence[StressPiece], share: PieceRunner, progress: Progress
+) -> list[PieceResult]:
     """Results of all pieces, in their order, independent of the order of completion."""
     found, counts, whole = dict[StressPiece, PieceResult](), dict[str, int](), dict[str, int]()
     for piece in pieces:
@@ -195,12 +235,21 @@ def _all(work: StressWork, pieces: Sequence[StressPiece], share: PieceRunner, pr
 def _cases(pieces: Sequence[StressPiece], done: Sequence[PieceResult]) -> tuple[StressCase, ...]:
     cases = []
     for name in dict.fromkeys(piece.name for piece in pieces):
-        mine = [(piece, found) for piece, found in zip(pieces, done, strict=True) if piece.name == name]
+        mine = [
+            (piece, found) for piece, found in zip(pieces, done, strict=True) if piece.name == name
+        ]
         refused: dict[str, int] = {}
         for why, times in (one for _, found in mine for one in found.refused):
             refused[why] = refused.get(why, 0) + times
         by = "kernel" if mine[0][0].kind is PieceKind.KERNEL else "step"
-        cases.append(StressCase(name, by, tuple(one for _, found in mine for one in found.measured), tuple(sorted(refused.items()))))
+        cases.append(
+            StressCase(
+                name,
+                by,
+                tuple(one for _, found in mine for one in found.measured),
+                tuple(sorted(refused.items())),
+            )
+        )
     return tuple(cases)
 
 
@@ -215,7 +264,13 @@ def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | No
     for number, found in calm.items():
         path = work.calm(number)
         if not np.isnan(path.closes).any():
-            off.append(abs((1 - measure_by_kernel(work.wanted, work.setting, path, value).loss) / found.grown[0] - 1))
+            off.append(
+                abs(
+                    (1 - measure_by_kernel(work.wanted, work.setting, path, value).loss)
+                    / found.grown[0]
+                    - 1
+                )
+            )
     return max(off, default=None)
 
 
@@ -237,7 +292,9 @@ def quantiles(values: NDArray[np.float64]) -> tuple[float, ...] | None:
 
 
 def _recorded(table: PriceTable, bars: int) -> PriceTable:
-    """The last recorded bars up to the newest at which every asset has a price. Raises ConfigError if there are fewer."""
+    """The last recorded bars up to the newest at which every asset has a price. Raises ConfigError
+    if there are fewer.
+    """
     end = _complete(table)
     if end < bars:
         raise ConfigError(f"--bars: {bars} of {end} that the file has", f"use {end} or fewer")
@@ -256,7 +313,17 @@ def _complete(table: PriceTable) -> int:
 def _left_out(table: PriceTable, past: ReturnHistory) -> list[str]:
     incomplete = table.bars - _complete(table)
     notes = [f"{past.left_out} returns with a missing price are skipped"] if past.left_out else []
-    return [*notes, f"the recorded path ends {incomplete} bars before the data, where an asset has no price"] if incomplete else notes
+    return (
+        [
+            *notes,
+            (
+                f"the recorded path ends {incomplete} bars before the data, where an asset has no"
+                " price"
+            ),
+        ]
+        if incomplete
+        else notes
+    )
 
 
 def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,6 @@
-"""Work of a stress test in pieces: each path depends on its number alone, so the result does not depend on the number of cores."""
+"""Work of a stress test in pieces: each path depends on its number alone, so the result does not
+depend on the number of cores.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, numeraire_prices
-from agent.backtest.kernel.sweep import CONSTANT_PRODUCT, DESTINATION_CODES, KernelResult, KernelSetting, prepare_prices, simulated_costs
+from agent.backtest.kernel.sweep import (
+    CONSTANT_PRODUCT,
+    DESTINATION_CODES,
+    KernelResult,
+    KernelSetting,
+    prepare_prices,
+    simulated_costs,
+)
 from agent.backtest.kernel.sweep import run_kernel as run_fast
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import SimulationResult, simulate
@@ -43,7 +52,8 @@ WEIGHT_TOLERANCE = 1e-6
 class PathMetrics:
     """Results of one path: final loss, maximum drawdown, and shortfall against holding, as shares.
 
-    Turnover is in portfolios; `outside` is the share of bars that ended with a weight outside its band (NaN: no bands).
+    Turnover is in portfolios; `outside` is the share of bars that ended with a weight outside its
+    band (NaN: no bands).
     """
 
     loss: float
@@ -56,7 +66,9 @@ class PathMetrics:
     refused: int = 0
 
 
-def kernel_setting_or_reason(wanted: BacktestSpec, settings: SimulationSettings) -> KernelSetting | str:
+def kernel_setting_or_reason(
+    wanted: BacktestSpec, settings: SimulationSettings
+) -> KernelSetting | str:
     """The policy as a kernel setting; else the reason why the kernel does not support it."""
     portfolio, policy, trigger = wanted.portfolio, wanted.policy, wanted.policy.trigger
     reasons = (
@@ -73,33 +85,63 @@ def kernel_setting_or_reason(wanted: BacktestSpec, settings: SimulationSettings)
         (bool(settings.flows), "deposits and withdrawals"),
         (bool(settings.recorded), "recorded pools"),
         (settings.pool not in CONSTANT_PRODUCT, "this curve of a pool"),
-        (is_plain(trigger) and has_band(trigger) and band_and_interval(trigger) is None, "schedules by the calendar"),
+        (
+            is_plain(trigger) and has_band(trigger) and band_and_interval(trigger) is None,
+            "schedules by the calendar",
+        ),
     )
     for unknown, words in reasons:
         if unknown:
             return words
     if band_and_interval(trigger) is None:
         return "this trigger"
-    least = 0.0 if wanted.limits.min_trade is None else float(wanted.limits.min_trade / 10**portfolio.numeraire.decimals)
+    least = (
+        0.0
+        if wanted.limits.min_trade is None
+        else float(wanted.limits.min_trade / 10**portfolio.numeraire.decimals)
+    )
     targets = tuple(asset.target_bps for asset in portfolio.assets)
-    return KernelSetting(targets, trigger, policy.destination, simulated_costs(wanted, settings), policy.cooldown_s, least)
+    return KernelSetting(
+        targets,
+        trigger,
+        policy.destination,
+        simulated_costs(wanted, settings),
+        policy.cooldown_s,
+        least,
+    )
 
 
 def band_edges(wanted: BacktestSpec) -> Floats | None:
     """Return the edges of each asset's band around its configured target, as shares; None if no
     weight can leave a band.
     """
-    if not has_band(wanted.policy.trigger) or wanted.portfolio.weights is not None or wanted.split is not None:
+    if (
+        not has_band(wanted.policy.trigger)
+        or wanted.portfolio.weights is not None
+        or wanted.split is not None
+    ):
         return None
-    found = [band(wanted.policy.trigger, asset.target_bps, asset.band, asset.max_bps) for asset in wanted.portfolio.assets]
+    found = [
+        band(wanted.policy.trigger, asset.target_bps, asset.band, asset.max_bps)
+        for asset in wanted.portfolio.assets
+    ]
     return np.array([[float(low) / BPS, float(high) / BPS] for low, high in found])
 
 
-def measure_by_kernel(wanted: BacktestSpec, setting: KernelSetting, table: PriceTable, value: float) -> PathMetrics:
-    """Measure one path without gaps, at the costs of the setting, without gas, limits and staleness."""
+def measure_by_kernel(
+    wanted: BacktestSpec, setting: KernelSetting, table: PriceTable, value: float
+) -> PathMetrics:
+    """Measure one path without gaps, at the costs of the setting, without gas, limits and
+    staleness.
+    """
     tokens = [asset.token for asset in wanted.portfolio.assets]
     prices = numeraire_prices(wanted, table, table.closes, tokens)
-    found = run_fast(prepare_prices([token.symbol for token in tokens], table.times_s, prices), setting, value, path=True)
+    found = run_fast(
+        prepare_prices([token.symbol for token in tokens], table.times_s, prices),
+        setting,
+        value,
+        path=True,
+    )
     held = _held(found)
     values = held * prices
     worth = values.sum(axis=1)
@@ -121,7 +163,11 @@ def share_outside_bands(weights: Floats, edges: Floats | None) -> float:
     """Share of bars that end with a weight outside its band; NaN without bands."""
     if edges is None:
         return float("nan")
-    return float(((weights < edges[:, 0] - WEIGHT_TOLERANCE) | (weights > edges[:, 1] + WEIGHT_TOLERANCE)).any(axis=1).mean())
+    return float(
+        ((weights < edges[:, 0] - WEIGHT_TOLERANCE) | (weights > edges[:, 1] + WEIGHT_TOLERANCE))
+        .any(axis=1)
+        .mean()
+    )
 
 
 def max_drawdown(worth: Floats) -> float:
@@ -165,7 +211,9 @@ class StressPiece:
 
 @dataclass(frozen=True, slots=True)
 class PieceResult:
-    """Result of a piece. For the live step also refusals by limit, final value of each path as a share of its start, and versions."""
+    """Result of a piece. For the live step also refusals by limit, final value of each path as a
+    share of its start, and versions.
+    """
 
     measured: tuple[PathMetrics, ...]
     refused: tuple[tuple[str, int], ...] = ()
@@ -193,22 +241,48 @@ class StressWork:
         cls, wanted: BacktestSpec, settings: SimulationSettings, severity: Severity, past: ReturnHistory, block: float, recorded: PriceTable
     ) -> StressWork:  # fmt: skip
         """Build the work with its derived fields."""
-        return cls(wanted, settings, severity, past, block, recorded, kernel_setting_or_reason(wanted, settings), fit_jump_diffusion(past))
+        return cls(
+            wanted,
+            settings,
+            severity,
+            past,
+            block,
+            recorded,
+            kernel_setting_or_reason(wanted, settings),
+            fit_jump_diffusion(past),
+        )
 
-    def pieces(self, paths: int, step_paths: int, scenarios: Sequence[Scenario]) -> tuple[StressPiece, ...]:
+    def pieces(
+        self, paths: int, step_paths: int, scenarios: Sequence[Scenario]
+    ) -> tuple[StressPiece, ...]:
         """All pieces, case after case; each path of the live step is one piece."""
         return tuple(self._each(paths, step_paths, scenarios))
 
-    def _each(self, paths: int, step_paths: int, scenarios: Sequence[Scenario]) -> Iterator[StressPiece]:
+    def _each(
+        self, paths: int, step_paths: int, scenarios: Sequence[Scenario]
+    ) -> Iterator[StressPiece]:
         for method in PathMethod:
             if isinstance(self.setting, str):
-                yield from (StressPiece(NAMES[method], PieceKind.STEP, method, Scenario.CALM, one, one + 1) for one in range(step_paths))
+                yield from (
+                    StressPiece(NAMES[method], PieceKind.STEP, method, Scenario.CALM, one, one + 1)
+                    for one in range(step_paths)
+                )
             else:
                 for start in range(0, paths, KERNEL_PIECE):
-                    yield StressPiece(NAMES[method], PieceKind.KERNEL, method, Scenario.CALM, start, min(paths, start + KERNEL_PIECE))
+                    yield StressPiece(
+                        NAMES[method],
+                        PieceKind.KERNEL,
+                        method,
+                        Scenario.CALM,
+                        start,
+                        min(paths, start + KERNEL_PIECE),
+                    )
         for scenario in scenarios:
             yield from (
-                StressPiece(scenario.value, PieceKind.STRESSED, PathMethod.BLOCKS, scenario, one, one + 1) for one in range(step_paths)
+                StressPiece(
+                    scenario.value, PieceKind.STRESSED, PathMethod.BLOCKS, scenario, one, one + 1
+                )
+                for one in range(step_paths)
             )
 
     def do(self, piece: StressPiece) -> PieceResult:
@@ -216,13 +290,26 @@ class StressWork:
         numbers = range(piece.start, piece.end)
         if piece.kind is PieceKind.KERNEL and not isinstance(self.setting, str):
             value = float(self.settings.start_value)
-            return PieceResult(tuple(measure_by_kernel(self.wanted, self.setting, self.path(piece.method, one), value) for one in numbers))
+            return PieceResult(
+                tuple(
+                    measure_by_kernel(
+                        self.wanted, self.setting, self.path(piece.method, one), value
+                    )
+                    for one in numbers
+                )
+            )
         (number,) = numbers
-        path = self.calm(number) if piece.kind is PieceKind.STRESSED else self.path(piece.method, number)
+        path = (
+            self.calm(number)
+            if piece.kind is PieceKind.STRESSED
+            else self.path(piece.method, number)
+        )
         stressed = apply_scenario(piece.scenario, self.wanted, path, self.settings, self.severity)
         found = simulate(self.wanted, stressed.table, stressed.settings)
         grown = float(found.equity[-1] / found.equity[0])
-        return PieceResult((_measured(self.wanted, stressed, found),), found.refused, (grown,), found.versions)
+        return PieceResult(
+            (_measured(self.wanted, stressed, found),), found.refused, (grown,), found.versions
+        )
 
     def path(self, method: PathMethod, number: int) -> PriceTable:
         """Return the path of that number, from its own random generator."""
@@ -236,7 +323,9 @@ class StressWork:
         return self.path(PathMethod.BLOCKS, number - 1) if number else self.recorded
 
 
-def run_sequentially(work: StressWork, pieces: Sequence[StressPiece]) -> Iterator[tuple[StressPiece, PieceResult]]:
+def run_sequentially(
+    work: StressWork, pieces: Sequence[StressPiece]
+) -> Iterator[tuple[StressPiece, PieceResult]]:
     """Yield each piece with its result, in their order, in this process."""
     return ((piece, work.do(piece)) for piece in pieces)
 

@@ -10,7 +10,16 @@ from typing import TypeVar
 from agent.config.fields import parse_duration_s
 from agent.config.triggers import parse_band
 from agent.errors import ConfigError
-from agent.model import PRICED_METHODS, AllocationMethod, Destination, Every, HybridTrigger, Threshold, review_interval_s, thresholds_of
+from agent.model import (
+    PRICED_METHODS,
+    AllocationMethod,
+    Destination,
+    Every,
+    HybridTrigger,
+    Threshold,
+    review_interval_s,
+    thresholds_of,
+)
 from agent.policy.text import format_duration
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.schedules import LONGEST_S, SHORTEST_S
@@ -53,15 +62,23 @@ class PolicyChoice:
         parts = [] if self.band is None else [f"band {band_text(self.band)}"]
         parts += [] if self.every_s is None else [f"every {format_duration(self.every_s)}"]
         parts += [] if self.destination is Destination.TARGET else [f"to {self.destination.value}"]
-        parts += [] if self.allocator is AllocationMethod.FIXED else [f"weights {self.allocator.value}"]
+        parts += (
+            [] if self.allocator is AllocationMethod.FIXED else [f"weights {self.allocator.value}"]
+        )
         return ", ".join(parts)
 
     @property
     def options(self) -> str:
-        """Options of `trimtab backtest` for this setting, without the allocator, which is set in a config."""
+        """Options of `trimtab backtest` for this setting, without the allocator, which is set in a
+        config.
+        """
         parts = [] if self.band is None else [f"--band {band_option(self.band)}"]
         parts += [] if self.every_s is None else [f"--every {self.every_s}s"]
-        parts += [] if self.destination is Destination.TARGET else [f"--destination {self.destination.value}"]
+        parts += (
+            []
+            if self.destination is Destination.TARGET
+            else [f"--destination {self.destination.value}"]
+        )
         return " ".join(parts)
 
 
@@ -90,7 +107,9 @@ class PolicyGrid:
     def count(self) -> int:
         """Return the number of settings without building them."""
         bands, everys = len(self.bands), len(self.intervals_s)
-        banded = bands * (TriggerKind.BAND in self.kinds) + bands * everys * (TriggerKind.HYBRID in self.kinds)
+        banded = bands * (TriggerKind.BAND in self.kinds) + bands * everys * (
+            TriggerKind.HYBRID in self.kinds
+        )
         timed = everys * (TriggerKind.EVERY in self.kinds)
         points = len(self.destinations) - (Destination.BAND in self.destinations)
         return len(self.allocators) * (banded * len(self.destinations) + timed * points)
@@ -116,16 +135,27 @@ class PolicyGrid:
             yield from (Every(every_s) for every_s in self.intervals_s)
 
 
-def parse_grid(band: str, every: str, destination: str, allocator: str, kinds: str = "") -> PolicyGrid:
+def parse_grid(
+    band: str, every: str, destination: str, allocator: str, kinds: str = ""
+) -> PolicyGrid:
     """Parse a grid: comma-separated lists and inclusive ranges such as `1%rel..30%rel:12`.
 
     Raises ConfigError naming the option if the grid is invalid, empty or larger than MOST_SETTINGS.
     """
     bands = tuple(dict.fromkeys(one for part in _parts(band) for one in _bands(part)))
     everys = tuple(dict.fromkeys(one for part in _parts(every) for one in _everys(part)))
-    destinations = tuple(parse_choice(part, "--destination", {one.value: one for one in DESTINATIONS}) for part in _parts(destination))
-    allocators = tuple(parse_choice(part, "--allocator", {one.value: one for one in PRICED_METHODS}) for part in _parts(allocator))
-    wanted = tuple(parse_choice(part, "--trigger", {one.value: one for one in TriggerKind}) for part in _parts(kinds)) or tuple(TriggerKind)
+    destinations = tuple(
+        parse_choice(part, "--destination", {one.value: one for one in DESTINATIONS})
+        for part in _parts(destination)
+    )
+    allocators = tuple(
+        parse_choice(part, "--allocator", {one.value: one for one in PRICED_METHODS})
+        for part in _parts(allocator)
+    )
+    wanted = tuple(
+        parse_choice(part, "--trigger", {one.value: one for one in TriggerKind})
+        for part in _parts(kinds)
+    ) or tuple(TriggerKind)
     found = PolicyGrid(
         bands,
         everys,
@@ -134,20 +164,31 @@ def parse_grid(band: str, every: str, destination: str, allocator: str, kinds: s
         tuple(dict.fromkeys(wanted)),
     )
     if found.count == 0:
-        raise ConfigError("the grid is empty: no setting comes of it", "write for example --band 1%rel..30%rel:12 --every 1d,7d,28d")
+        raise ConfigError(
+            "the grid is empty: no setting comes of it",
+            "write for example --band 1%rel..30%rel:12 --every 1d,7d,28d",
+        )
     if found.count > MOST_SETTINGS:
-        raise ConfigError(f"the grid has {found.count:,} settings, more than {MOST_SETTINGS:,}", "take wider steps, or fewer values")
+        raise ConfigError(
+            f"the grid has {found.count:,} settings, more than {MOST_SETTINGS:,}",
+            "take wider steps, or fewer values",
+        )
     return found
 
 
 def parse_calendar_rule(text: str) -> PolicyChoice:
     """Parse the interval of the baseline calendar rule. Raises ConfigError naming the option."""
-    return PolicyChoice(Every(_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar")))
+    return PolicyChoice(
+        Every(_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar"))
+    )
 
 
 def _interval_s(seconds: int, text: str, option: str) -> int:
     if not SHORTEST_S <= seconds <= LONGEST_S:
-        raise ConfigError(f"{option}: {text!r} is not within the intervals that a policy may have", "write times from 30m to 28d")
+        raise ConfigError(
+            f"{option}: {text!r} is not within the intervals that a policy may have",
+            "write times from 30m to 28d",
+        )
     return seconds
 
 
@@ -166,7 +207,10 @@ def _bands(part: str) -> list[Threshold]:
     low, high, points = _range(part, "--band")
     first, last = parse_band(low, "--band"), parse_band(high, "--band")
     if (first.absolute_bps is None) != (last.absolute_bps is None):
-        raise ConfigError(f"--band: {part!r} goes from one kind of band to another", "write both ends as rel, or both as abs")
+        raise ConfigError(
+            f"--band: {part!r} goes from one kind of band to another",
+            "write both ends as rel, or both as abs",
+        )
     found = []
     for width in _between(_width(first), _width(last), points, part, "--band"):
         one = Threshold(None, width) if first.absolute_bps is None else Threshold(width, None)
@@ -181,7 +225,9 @@ def _width(band: Threshold) -> int:
 
 def _everys(part: str) -> list[int]:
     low, high, points = _range(part, "--every")
-    found = _between(parse_duration_s(low, "--every"), parse_duration_s(high, "--every"), points, part, "--every")
+    found = _between(
+        parse_duration_s(low, "--every"), parse_duration_s(high, "--every"), points, part, "--every"
+    )
     return [_interval_s(every_s, part, "--every") for every_s in found]
 
 
@@ -193,7 +239,8 @@ def _range(part: str, option: str) -> tuple[str, str, int]:
     high, _, points = rest.partition(":")
     if not points.isdecimal() or not 2 <= int(points) <= MOST_POINTS:
         raise ConfigError(
-            f"{option}: {part!r} does not say in how many values", f"write for example 1%rel..30%rel:12, 2 to {MOST_POINTS:,}"
+            f"{option}: {part!r} does not say in how many values",
+            f"write for example 1%rel..30%rel:12, 2 to {MOST_POINTS:,}",
         )
     return low, high, int(points)
 

@@ -1,4 +1,6 @@
-"""Work of a search in chunks: runs by the fast kernel or the full step, their stored results, and the estimate of their time."""
+"""Work of a search in chunks: runs by the fast kernel or the full step, their stored results, and
+the estimate of their time.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class RunEngine(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AllocatorSchedule:
-    """Schedule of allocators: a new choice every `every_s` from the prices of the last `window_s`."""
+    """Schedule of allocators: a new choice every `every_s` from the prices of the last
+    `window_s`.
+    """
 
     every_s: int
     window_s: int
@@ -78,7 +82,9 @@ class TuneChunk:
 
 @dataclass(frozen=True, slots=True)
 class TuneJob:
-    """Runs over one table, which has the wanted symbols alone, each with a price in its first row. `marks` are rising bars."""
+    """Runs over one table, which has the wanted symbols alone, each with a price in its first row.
+    `marks` are rising bars.
+    """
 
     table: PriceTable
     wanted: BacktestSpec
@@ -90,7 +96,11 @@ class TuneJob:
 
     def engine(self, choice: PolicyChoice) -> RunEngine:
         """The kernel if it supports the setting and was not disabled, else the full step."""
-        fits = not self.full and choice.allocator is AllocationMethod.FIXED and is_kernel_supported(self.wanted, self.settings)
+        fits = (
+            not self.full
+            and choice.allocator is AllocationMethod.FIXED
+            and is_kernel_supported(self.wanted, self.settings)
+        )
         return RunEngine.KERNEL if fits else RunEngine.FULL
 
     def chunks(self) -> tuple[TuneChunk, ...]:
@@ -98,7 +108,11 @@ class TuneJob:
         found: list[TuneChunk] = []
         for number, choice in enumerate(self.runs):
             engine, last = self.engine(choice), found[-1] if found else None
-            if last is not None and last.engine is engine is RunEngine.KERNEL and last.end - last.start < KERNEL_CHUNK:
+            if (
+                last is not None
+                and last.engine is engine is RunEngine.KERNEL
+                and last.end - last.start < KERNEL_CHUNK
+            ):
                 found[-1] = replace(last, end=number + 1)
             else:
                 found.append(TuneChunk(len(found), number, number + 1, engine))
@@ -111,10 +125,16 @@ class TuneJob:
         return [self._by_step(run) for run in range(chunk.start, chunk.end)]
 
     def _by_kernel(self, chunk: TuneChunk, cores: int | None) -> list[RunResult]:
-        tokens, start = [asset.token for asset in self.wanted.portfolio.assets], float(self.settings.start_value)
+        tokens, start = (
+            [asset.token for asset in self.wanted.portfolio.assets],
+            float(self.settings.start_value),
+        )
         prices = numeraire_prices(self.wanted, self.table, self.table.closes, tokens)
         bars = prepare_prices([token.symbol for token in tokens], self.table.times_s, prices)
-        settings = [kernel_setting(self.wanted, self.settings, choice) for choice in self.runs[chunk.start : chunk.end]]
+        settings = [
+            kernel_setting(self.wanted, self.settings, choice)
+            for choice in self.runs[chunk.start : chunk.end]
+        ]
         done = sweep(bars, settings, start, marks=self.marks, cores=cores)
         return [
             RunResult(
@@ -125,9 +145,15 @@ class TuneJob:
         ]  # fmt: skip
 
     def _by_step(self, run: int) -> RunResult:
-        done = simulate(spec_for_choice(self.wanted, self.runs[run], self.terms, self.table.interval_s), self.table, self.settings)
+        done = simulate(
+            spec_for_choice(self.wanted, self.runs[run], self.terms, self.table.interval_s),
+            self.table,
+            self.settings,
+        )
         first, values = self.marks[0], done.equity[list(self.marks)]
-        whole = Fraction(float(values[0])) / self.settings.start_value if first else Fraction(1)  # bars before the marks are a warm-up
+        whole = (
+            Fraction(float(values[0])) / self.settings.start_value if first else Fraction(1)
+        )  # bars before the marks are a warm-up
         scale = 10**done.decimals * whole
         counted = [one for one in done.rebalances if one.bar > first]
         return RunResult(
@@ -141,51 +167,93 @@ class TuneJob:
 
 
 def is_kernel_supported(wanted: BacktestSpec, settings: SimulationSettings) -> bool:
-    """True if only fixed weights, fees and depth matter: no gas, delay, limits, reserves, orders, strategies, own bands."""
+    """True if only fixed weights, fees and depth matter: no gas, delay, limits, reserves, orders,
+    strategies, own bands.
+    """
     portfolio, policy = wanted.portfolio, wanted.policy
-    plain = SimulationSettings(settings.depth, settings.fee_pips, settings.start_value, settings.pool, seed=settings.seed)
-    whole = all(asset.reserve_raw == 0 and asset.band is None and asset.max_bps is None for asset in portfolio.assets)
-    free = wanted.split is None and portfolio.weights is None and not portfolio.orders.terms and policy.only is None
+    plain = SimulationSettings(
+        settings.depth, settings.fee_pips, settings.start_value, settings.pool, seed=settings.seed
+    )
+    whole = all(
+        asset.reserve_raw == 0 and asset.band is None and asset.max_bps is None
+        for asset in portfolio.assets
+    )
+    free = (
+        wanted.split is None
+        and portfolio.weights is None
+        and not portfolio.orders.terms
+        and policy.only is None
+    )
     return (
-        settings == plain and whole and free and wanted.limits == PERMISSIVE_LIMITS and wanted.execution.pace.style is ExecutionStyle.MARKET
+        settings == plain
+        and whole
+        and free
+        and wanted.limits == PERMISSIVE_LIMITS
+        and wanted.execution.pace.style is ExecutionStyle.MARKET
     )
 
 
-def kernel_setting(wanted: BacktestSpec, settings: SimulationSettings, choice: PolicyChoice) -> KernelSetting:
+def kernel_setting(
+    wanted: BacktestSpec, settings: SimulationSettings, choice: PolicyChoice
+) -> KernelSetting:
     """A choice as a kernel setting: each asset has a pool with the numeraire."""
     targets = tuple(asset.target_bps for asset in wanted.portfolio.assets)
-    return KernelSetting(targets, choice.trigger, choice.destination, simulated_costs(wanted, settings), wanted.policy.cooldown_s)
+    return KernelSetting(
+        targets,
+        choice.trigger,
+        choice.destination,
+        simulated_costs(wanted, settings),
+        wanted.policy.cooldown_s,
+    )
 
 
-def spec_for_choice(wanted: BacktestSpec, choice: PolicyChoice, terms: AllocatorSchedule, interval_s: int) -> BacktestSpec:
+def spec_for_choice(
+    wanted: BacktestSpec, choice: PolicyChoice, terms: AllocatorSchedule, interval_s: int
+) -> BacktestSpec:
     """The spec with this choice's trigger, destination and allocator."""
     policy = replace(wanted.policy, trigger=choice.trigger, destination=choice.destination)
     weights = (
-        wanted.portfolio.weights if choice.allocator is AllocationMethod.FIXED else _weights(wanted, choice.allocator, terms, interval_s)
+        wanted.portfolio.weights
+        if choice.allocator is AllocationMethod.FIXED
+        else _weights(wanted, choice.allocator, terms, interval_s)
     )
     return replace(wanted, policy=policy, portfolio=replace(wanted.portfolio, weights=weights))
 
 
-def _weights(wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int) -> AllocatorConfig:
+def _weights(
+    wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int
+) -> AllocatorConfig:
     """Return the allocator of the choice; targets apply until its data suffice. The numeraire keeps
     its target, so that all allocators divide an equal remainder.
     """
     money = wanted.portfolio.numeraire.address
     free = [asset for asset in wanted.portfolio.assets if asset.token.address != money]
     if len(free) < FEWEST_FREE:
-        raise ConfigError("--allocator: has fewer than two assets to choose weights for", "name more in --target, or leave it out")
+        raise ConfigError(
+            "--allocator: has fewer than two assets to choose weights for",
+            "name more in --target, or leave it out",
+        )
     step_s = max(DAY_S, interval_s)
     if not HOUR_S <= terms.every_s <= LONGEST_WINDOW_S:
-        raise ConfigError(f"--rechoose: {terms.every_s} s", "write a time from 1h to 730d: live, prices are recorded once an hour")
+        raise ConfigError(
+            f"--rechoose: {terms.every_s} s",
+            "write a time from 1h to 730d: live, prices are recorded once an hour",
+        )
     if terms.window_s > LONGEST_WINDOW_S:
-        raise ConfigError(f"--window: {terms.window_s // DAY_S} d, more than a live allocator's longest window", "write 730d or less")
+        raise ConfigError(
+            f"--window: {terms.window_s // DAY_S} d, more than a live allocator's longest window",
+            "write 730d or less",
+        )
     least = max(2, len(free) + 1)
     if terms.window_s < least * step_s:
         raise ConfigError(
-            f"--window: shorter than {least} steps of {step_s // DAY_S} d, which {len(free)} assets need",
+            f"--window: shorter than {least} steps of {step_s // DAY_S} d, which {len(free)} assets"
+            " need",
             f"write {least * step_s // DAY_S}d or more",
         )
-    fixed = tuple(asset.token.address for asset in wanted.portfolio.assets if asset.token.address == money)
+    fixed = tuple(
+        asset.token.address for asset in wanted.portfolio.assets if asset.token.address == money
+    )
     returns = max(least, terms.window_s // step_s // 2)
     return AllocatorConfig(
         method, terms.every_s, terms.window_s, step_s, returns, 3 * step_s, terms.window_s, 0, InitialWeights.TARGETS, fixed, ()
@@ -193,7 +261,9 @@ def _weights(wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSch
 
 
 def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
-    """Bars from `start` to before `end`; a price missing in the first is replaced by the newest before it."""
+    """Bars from `start` to before `end`; a price missing in the first is replaced by the newest
+    before it.
+    """
     closes = table.closes[start:end].copy()
     closes[0] = forward_fill(table.closes[: start + 1])[-1]
     return replace(table, times_s=table.times_s[start:end], closes=closes, notes=())
@@ -205,12 +275,16 @@ def slice_settings(settings: SimulationSettings, start: int, end: int) -> Simula
     return settings if isinstance(gas, int) else replace(settings, gas_wei=tuple(gas[start:end]))
 
 
-def buy_and_hold_values(wanted: BacktestSpec, settings: SimulationSettings, table: PriceTable, marks: Sequence[int]) -> Floats:
+def buy_and_hold_values(
+    wanted: BacktestSpec, settings: SimulationSettings, table: PriceTable, marks: Sequence[int]
+) -> Floats:
     """Return values at the marks, in whole coins, of a wallet that begins at its targets with its
     reserves and never trades.
     """
     assets = wanted.portfolio.assets
-    prices = numeraire_prices(wanted, table, forward_fill(table.closes), [asset.token for asset in assets])
+    prices = numeraire_prices(
+        wanted, table, forward_fill(table.closes), [asset.token for asset in assets]
+    )
     shares = np.array([asset.target_bps / BPS for asset in assets])
     units = float(settings.start_value) * shares / prices[marks[0]]
     units += np.array([asset.reserve_raw / 10.0**asset.token.decimals for asset in assets])
@@ -218,7 +292,8 @@ def buy_and_hold_values(wanted: BacktestSpec, settings: SimulationSettings, tabl
     return found
 
 
-# --- Results of a search as Parquet files in a folder: each written atomically, so that a killed search resumes.
+# --- Results of a search as Parquet files in a folder: each written atomically, so that a killed
+# search resumes.
 
 
 STAMP = "search.json"
@@ -235,9 +310,13 @@ _COLUMNS = ("run", "final_value", "turnover", "costs", "rebalances")
 
 
 class ResultStore:
-    """Results so far: in the folder, or in memory without one. One process at a time writes there."""
+    """Results so far: in the folder, or in memory without one. One process at a time writes
+    there.
+    """
 
-    def __init__(self, folder: Path | None, stamp: Mapping[str, str], runs: Sequence[PolicyChoice]) -> None:
+    def __init__(
+        self, folder: Path | None, stamp: Mapping[str, str], runs: Sequence[PolicyChoice]
+    ) -> None:
         self._folder, self._stamp, self._runs = folder, dict(stamp), runs
         self.done: dict[str, list[RunResult]] = {}
 
@@ -245,7 +324,8 @@ class ResultStore:
     def opened(self) -> Iterator[ResultStore]:
         """Load the results of an earlier run, and lock the folder.
 
-        Raises ConfigError for a folder of another search, or with other content, OperatorNeeded while another process writes there.
+        Raises ConfigError for a folder of another search, or with other content, OperatorNeeded
+        while another process writes there.
         """
         if self._folder is None:
             yield self
@@ -255,7 +335,10 @@ class ResultStore:
             self._folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
-            raise OperatorNeeded(f"--out: another search writes into {self._folder}", "wait for it, or name another folder") from None
+            raise OperatorNeeded(
+                f"--out: another search writes into {self._folder}",
+                "wait for it, or name another folder",
+            ) from None
         except OSError as error:
             raise _unwritable(self._folder, error) from None
         try:
@@ -270,7 +353,10 @@ class ResultStore:
         path, files = folder / STAMP, sorted(folder.glob("*.parquet"))
         if not path.is_file():
             if files:
-                raise ConfigError(f"--out: {folder} holds files of something else than this kind of search", "name an empty folder")
+                raise ConfigError(
+                    f"--out: {folder} holds files of something else than this kind of search",
+                    "name an empty folder",
+                )
             _write(path, json.dumps(self._stamp, indent=1).encode())
             return
         _require_same(path, self._stamp)
@@ -311,12 +397,21 @@ def _read_results(path: Path) -> list[RunResult]:
         frame = _polars().read_parquet(path)
         return [_parse_result(row) for row in frame.iter_rows(named=True)]
     except Exception:  # any error that a broken file causes in the library
-        raise ConfigError(f"--out: {path} is damaged", "remove that file; its runs are repeated") from None
+        raise ConfigError(
+            f"--out: {path} is damaged", "remove that file; its runs are repeated"
+        ) from None
 
 
 def _parse_result(row: Mapping[str, Any]) -> RunResult:
     final, turnover, costs = (float(row[name]) for name in ("final_value", "turnover", "costs"))
-    return RunResult(int(row["run"]), final, turnover, costs, int(row["rebalances"]), np.array(row["values"], dtype=np.float64))
+    return RunResult(
+        int(row["run"]),
+        final,
+        turnover,
+        costs,
+        int(row["rebalances"]),
+        np.array(row["values"], dtype=np.float64),
+    )
 
 
 def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
@@ -329,13 +424,15 @@ def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
     others = [words for name, words in NAMES.items() if before.get(name) != stamp[name]]
     if others:
         raise ConfigError(
-            f"--out: {path.parent} holds another search: {', '.join(others)} differ", "name another folder, or repeat the original command"
+            f"--out: {path.parent} holds another search: {', '.join(others)} differ",
+            "name another folder, or repeat the original command",
         )
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
-        f"--out: {path} cannot be written: {error.strerror or error}", "name a writable folder, or free some space; finished runs are kept"
+        f"--out: {path} cannot be written: {error.strerror or error}",
+        "name a writable folder, or free some space; finished runs are kept",
     )
 
 
@@ -376,13 +473,27 @@ class WorkEstimate:
     @property
     def words(self) -> str:
         """The estimate as a sentence."""
-        shared = "" if self.cores == 1 else f", on {self.cores} cores about {format_duration(round(self.wall_s))}"
-        return f"{self.runs:,} runs over {self.bars:,} bars: about {format_duration(max(1, round(self.core_s)))} of one core{shared}"
+        shared = (
+            ""
+            if self.cores == 1
+            else f", on {self.cores} cores about {format_duration(round(self.wall_s))}"
+        )
+        return (
+            f"{self.runs:,} runs over {self.bars:,} bars: about"
+            f" {format_duration(max(1, round(self.core_s)))} of one core{shared}"
+        )
 
 
 def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> WorkEstimate:
-    """Run a few settings, evenly spread, each of the full step for two seconds at most and then scaled to the remaining bars."""
-    kernel = [run for chunk in chunks if chunk.engine is RunEngine.KERNEL for run in range(chunk.start, chunk.end)]
+    """Run a few settings, evenly spread, each of the full step for two seconds at most and then
+    scaled to the remaining bars.
+    """
+    kernel = [
+        run
+        for chunk in chunks
+        if chunk.engine is RunEngine.KERNEL
+        for run in range(chunk.start, chunk.end)
+    ]
     steps = [chunk.start for chunk in chunks if chunk.engine is RunEngine.FULL]
     total, measured = 0.0, 0
     if len(kernel) > QUICK_RUNS:

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from agent.backtest.report.page import Figure, ReportFact, ReportPage, ReportSection, ReportTable
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.search import TuneResult
-from agent.backtest.tune.statistics import DRAWS, LEVEL, ConfidenceInterval, ExcessGrowth, HeatMap, Objective, format_signed_percent
+from agent.backtest.tune.statistics import (
+    DRAWS,
+    LEVEL,
+    ConfidenceInterval,
+    ExcessGrowth,
+    HeatMap,
+    Objective,
+    format_signed_percent,
+)
 from agent.units import YEAR_S
 
 # --- Results of a search as one JSON document: ratios and values as decimal strings.
@@ -141,7 +149,15 @@ def _setting(tuned: TuneResult, number: int) -> Document:
 def _claim(claim: ExcessGrowth) -> Document:
     one: ConfidenceInterval | None = claim.interval
     if one is None:
-        return {"over": claim.rival, "mean": None, "low": None, "high": None, "level": str(LEVEL), "periods": None, "block": None}
+        return {
+            "over": claim.rival,
+            "mean": None,
+            "low": None,
+            "high": None,
+            "level": str(LEVEL),
+            "periods": None,
+            "block": None,
+        }
     return {
         "over": claim.rival,
         "mean": _number(one.mean),
@@ -165,13 +181,25 @@ def tune_page(tuned: TuneResult) -> ReportPage:
     facts = [
         ReportFact("Verdict", verdict, tuned.choices[tuned.best].label),
         *(_claim_fact(claim) for claim in tuned.claims),
-        ReportFact("Settings tried", f"{len(tuned.choices):,}", ", ".join(f"{count} {name}" for name, count in tuned.engines)),
+        ReportFact(
+            "Settings tried",
+            f"{len(tuned.choices):,}",
+            ", ".join(f"{count} {name}" for name, count in tuned.engines),
+        ),
     ]
     if tuned.overfitting is not None:
         ways = f"{tuned.overfitting.ways:,} ways to halve the data"
-        facts.append(ReportFact("Chance of over-fitting", f"{tuned.overfitting.probability:.0%}", ways))
+        facts.append(
+            ReportFact("Chance of over-fitting", f"{tuned.overfitting.probability:.0%}", ways)
+        )
     if tuned.deflated is not None:
-        facts.append(ReportFact("Deflated Sharpe ratio", f"{tuned.deflated.probability:.1%}", f"best of {tuned.deflated.trials} trials"))
+        facts.append(
+            ReportFact(
+                "Deflated Sharpe ratio",
+                f"{tuned.deflated.probability:.1%}",
+                f"best of {tuned.deflated.trials} trials",
+            )
+        )
     origin = (
         ReportFact("version", stamp["version"]),
         ReportFact("grid", stamp["grid"]),
@@ -182,7 +210,14 @@ def tune_page(tuned: TuneResult) -> ReportPage:
         ReportFact("calendar rule", search.calendar.label),
         ReportFact("walk-forward", f"{search.walk.value}, {search.folds} folds"),
     )
-    return ReportPage("Search for a setting", tuple(facts), tune_sections(tuned), tuned.verdict.words, origin, kind="Tune")
+    return ReportPage(
+        "Search for a setting",
+        tuple(facts),
+        tune_sections(tuned),
+        tuned.verdict.words,
+        origin,
+        kind="Tune",
+    )
 
 
 def tune_sections(tuned: TuneResult) -> tuple[ReportSection, ...]:
@@ -205,7 +240,11 @@ def _claim_fact(claim: ExcessGrowth) -> ReportFact:
 
 
 def _shown(tuned: TuneResult, value: float) -> str:
-    return format_signed_percent(value) if tuned.search.objective is Objective.GROWTH else f"{value:.3f}"
+    return (
+        format_signed_percent(value)
+        if tuned.search.objective is Objective.GROWTH
+        else f"{value:.3f}"
+    )
 
 
 def _last(tuned: TuneResult) -> ReportSection:
@@ -218,10 +257,21 @@ def _last(tuned: TuneResult) -> ReportSection:
     figure = {
         "title": "Growth in the last quarter",
         "says": "What each came to in the last quarter of the data, from the same first bar.",
-        "data": [{"type": "scatter", "mode": "lines", "x": times, "y": values / values[0] - 1, "name": name} for name, values in paths],
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": times,
+                "y": values / values[0] - 1,
+                "name": name,
+            }
+            for name, values in paths
+        ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%"}},
     }
-    return ReportSection("The last quarter", ("The search never used it. All claims rest on it.",), (figure,))
+    return ReportSection(
+        "The last quarter", ("The search never used it. All claims rest on it.",), (figure,)
+    )
 
 
 def _ranked(tuned: TuneResult) -> ReportSection:
@@ -237,9 +287,26 @@ def _ranked(tuned: TuneResult) -> ReportSection:
         )
         for i in order
     )
-    header = ("setting", f"{tuned.search.objective.value} a year", "over hold a year", "turnover", "costs", "rebalances")
-    words = ("The first three quarters of the data, used to choose the setting. The best of many is overstated here.",)
-    return ReportSection("Settings tried", words, (), (ReportTable(header, rows, f"The best {len(rows)} of {len(tuned.choices):,}"),))
+    header = (
+        "setting",
+        f"{tuned.search.objective.value} a year",
+        "over hold a year",
+        "turnover",
+        "costs",
+        "rebalances",
+    )
+    words = (
+        (
+            "The first three quarters of the data, used to choose the setting. The best of many is"
+            " overstated here."
+        ),
+    )
+    return ReportSection(
+        "Settings tried",
+        words,
+        (),
+        (ReportTable(header, rows, f"The best {len(rows)} of {len(tuned.choices):,}"),),
+    )
 
 
 def _stability(tuned: TuneResult) -> ReportSection:
@@ -247,17 +314,23 @@ def _stability(tuned: TuneResult) -> ReportSection:
     words = []
     if near is not None:
         words.append(
-            f"One grid step from the best, over {near.count} settings, the objective falls by {_fall(tuned, near.mean_decline)} on "
-            "the mean and by "
-            f"{_fall(tuned, near.largest_decline)} at most; from the best to the median of all settings "
-            f"it falls by {_fall(tuned, near.spread)}."
+            f"One grid step from the best, over {near.count} settings, the objective falls by"
+            f" {_fall(tuned, near.mean_decline)} on the mean and by"
+            f" {_fall(tuned, near.largest_decline)} at most; from the best to the median of all"
+            f" settings it falls by {_fall(tuned, near.spread)}."
         )
     words.append("All that is not on the axes is as in the best setting, which is ringed.")
-    return ReportSection("Stability of the optimum", tuple(words), (heat_figure(found, tuned.search.objective),))
+    return ReportSection(
+        "Stability of the optimum", tuple(words), (heat_figure(found, tuned.search.objective),)
+    )
 
 
 def _fall(tuned: TuneResult, value: float) -> str:
-    return f"{value * 100:.2f} points a year" if tuned.search.objective is Objective.GROWTH else f"{value:.3f}"
+    return (
+        f"{value * 100:.2f} points a year"
+        if tuned.search.objective is Objective.GROWTH
+        else f"{value:.3f}"
+    )
 
 
 def heat_figure(found: HeatMap, objective: Objective) -> Figure:
@@ -266,14 +339,20 @@ def heat_figure(found: HeatMap, objective: Objective) -> Figure:
     values = found.values[down, across]
     growth = objective is Objective.GROWTH
     size = max(SMALLEST_PX, min(LARGEST_PX, CELL_PX // max(len(found.across.labels), 1)))
-    named = [f"{found.down.labels[i]}, {found.across.labels[j]}" for i, j in zip(down, across, strict=True)]
+    named = [
+        f"{found.down.labels[i]}, {found.across.labels[j]}"
+        for i, j in zip(down, across, strict=True)
+    ]
     marker: dict[str, Any] = {
         "symbol": "square",
         "size": size,
         "color": values,
         "colorscale": [list(stop) for stop in SCALE],
         "showscale": True,
-        "colorbar": {"tickformat": "+.1%" if growth else ".2f", "title": {"text": f"{objective.value} a year"}},
+        "colorbar": {
+            "tickformat": "+.1%" if growth else ".2f",
+            "title": {"text": f"{objective.value} a year"},
+        },
     }
     squares = {
         "type": "scatter",
@@ -283,25 +362,42 @@ def heat_figure(found: HeatMap, objective: Objective) -> Figure:
         "text": named,
         "marker": marker,
         "showlegend": False,
-        "hovertemplate": "%{text}<br>%{marker.color:+.2%}<extra></extra>" if growth else "%{text}<br>%{marker.color:.3f}<extra></extra>",
+        "hovertemplate": (
+            "%{text}<br>%{marker.color:+.2%}<extra></extra>"
+            if growth
+            else "%{text}<br>%{marker.color:.3f}<extra></extra>"
+        ),
     }
     ring = {
         "type": "scatter",
         "mode": "markers",
         "x": [found.across.labels[found.best[1]]],
         "y": [found.down.labels[found.best[0]]],
-        "marker": {"symbol": "square-open", "size": size + 4, "color": "var(--ink)", "line": {"width": 2}},
+        "marker": {
+            "symbol": "square-open",
+            "size": size + 4,
+            "color": "var(--ink)",
+            "line": {"width": 2},
+        },
         "showlegend": False,
         "hoverinfo": "skip",
     }
     axes = (("xaxis", found.across), ("yaxis", found.down))
     return {
         "title": f"{objective.value.capitalize()} by {found.down.name} and {found.across.name}",
-        "says": f"The objective for each {found.down.name} and {found.across.name}; the best setting is ringed.",
+        "says": (
+            f"The objective for each {found.down.name} and {found.across.name}; the best setting is"
+            " ringed."
+        ),
         "height": max(320, 60 + (size + 6) * len(found.down.labels)),
         "data": [squares, ring],
         "layout": {
-            name: {"type": "category", "categoryorder": "array", "categoryarray": list(axis.labels), "title": {"text": axis.name}}
+            name: {
+                "type": "category",
+                "categoryorder": "array",
+                "categoryarray": list(axis.labels),
+                "title": {"text": axis.name},
+            }
             for name, axis in axes
         },
     }
@@ -314,15 +410,32 @@ def _walk(tuned: TuneResult) -> ReportSection:
     times: list[int] = []
     for one, over_hold, over_calendar in tuned.walk:
         first, last = one.fold.judged_from, one.fold.judged_to
-        excesses = (format_signed_percent(yearly_mean(tuned, excess)) for excess in (over_hold, over_calendar))
-        rows.append((tuned.choices[one.choice].label, _shown_date(begins + first * step), *excesses))
+        excesses = (
+            format_signed_percent(yearly_mean(tuned, excess))
+            for excess in (over_hold, over_calendar)
+        )
+        rows.append(
+            (tuned.choices[one.choice].label, _shown_date(begins + first * step), *excesses)
+        )
         times += [begins + (period + 1) * step for period in range(first, last)]
     figure = {
         "title": "Log growth over its rivals, out of sample",
-        "says": "The sum of excess log returns of what each fold chose, in the stretch after the one in which it was chosen.",
+        "says": (
+            "The sum of excess log returns of what each fold chose, in the stretch after the one in"
+            " which it was chosen."
+        ),
         "data": [
-            {"type": "scatter", "mode": "lines", "x": times, "y": np.cumsum(np.concatenate(parts)), "name": name}
-            for name, parts in (("over hold", [one[1] for one in tuned.walk]), ("over the calendar rule", [one[2] for one in tuned.walk]))
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": times,
+                "y": np.cumsum(np.concatenate(parts)),
+                "name": name,
+            }
+            for name, parts in (
+                ("over hold", [one[1] for one in tuned.walk]),
+                ("over the calendar rule", [one[2] for one in tuned.walk]),
+            )
         ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},
     }
@@ -340,20 +453,24 @@ def _shown_date(milliseconds: int) -> str:
 
 def _confidence_section(tuned: TuneResult) -> ReportSection:
     words = [
-        f"Intervals are those of the mean of excess log returns per period of {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the "
-        "stationary bootstrap (Politis & Romano 1994), widened for short series as docs/tune.md says. They describe this market only."
+        "Intervals are those of the mean of excess log returns per period of"
+        f" {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the stationary bootstrap"
+        " (Politis & Romano 1994), widened for short series as docs/tune.md says. They describe"
+        " this market only."
     ]
     if tuned.deflated is not None:
         one = tuned.deflated
         words.append(
-            f"The Sharpe ratio of the excess over hold is {one.sharpe:.4f} per period in the data it was chosen in; the best of "
-            f"{one.trials} trials without skill would be expected at {one.threshold:.4f}. The true one is above that with "
-            f"probability {one.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
+            f"The Sharpe ratio of the excess over hold is {one.sharpe:.4f} per period in the data"
+            f" it was chosen in; the best of {one.trials} trials without skill would be expected at"
+            f" {one.threshold:.4f}. The true one is above that with probability"
+            f" {one.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
         )
     if tuned.overfitting is not None:
         risk = tuned.overfitting
         words.append(
-            f"In {risk.probability:.0%} of {risk.ways:,} ways to halve the data, the best of one half was below the median in the other "
-            "(probability of back-test over-fitting, Bailey, Borwein, López de Prado & Zhu 2017)."
+            f"In {risk.probability:.0%} of {risk.ways:,} ways to halve the data, the best of one"
+            " half was below the median in the other (probability of back-test over-fitting,"
+            " Bailey, Borwein, López de Prado & Zhu 2017)."
         )
     return ReportSection("Confidence", tuple(words))

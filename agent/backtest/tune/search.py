@@ -1,4 +1,6 @@
-"""Parameter search: every setting runs on the first three quarters, the best is chosen and judged on the last."""
+"""Parameter search: every setting runs on the first three quarters, the best is chosen and judged
+on the last.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ from agent.units import YEAR_S
 Floats = NDArray[np.float64]
 ChunkRunner = Callable[[TuneJob, Sequence[TuneChunk]], Iterator[tuple[TuneChunk, list[RunResult]]]]
 Progress = Callable[[int, int], None]
-_Last = tuple[tuple[ExcessGrowth, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]]
+_Last = tuple[
+    tuple[ExcessGrowth, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
+]
 MOST_CELLS = 100_000_000
 """Most values held at once, settings times periods: 0.8 GB."""
 FEWEST_PERIODS = 8
@@ -119,22 +123,40 @@ class TuneResult:
 
 
 def tune(
-    search: TuneSpec, work: ChunkRunner, folder: Path | None, allow: Callable[[TuneJob, Sequence[TuneChunk]], None], progress: Progress
+    search: TuneSpec,
+    work: ChunkRunner,
+    folder: Path | None,
+    allow: Callable[[TuneJob, Sequence[TuneChunk]], None],
+    progress: Progress,
 ) -> TuneResult:
-    """Run the whole search. `work` runs chunks, `allow` raises if the remaining work is too much, `folder` stores the results.
+    """Run the whole search. `work` runs chunks, `allow` raises if the remaining work is too much,
+    `folder` stores the results.
 
-    Raises ConfigError for data too short, for more results than fit in memory, and for a folder of another search.
+    Raises ConfigError for data too short, for more results than fit in memory, and for a folder of
+    another search.
     """
     choices, table = search.grid.choices(), search.table
     split = last_quarter_start(table.bars)
     marks = tuple(range(0, split, _period_bars(table)))
     if len(marks) <= FEWEST_PERIODS:
-        raise ConfigError(f"--prices: {table.bars} bars are {len(marks)} periods to choose in", f"at least {FEWEST_PERIODS + 1} are needed")
+        raise ConfigError(
+            f"--prices: {table.bars} bars are {len(marks)} periods to choose in",
+            f"at least {FEWEST_PERIODS + 1} are needed",
+        )
     if len(choices) * len(marks) > MOST_CELLS:
-        raise ConfigError(f"the grid has {len(choices):,} settings over {len(marks):,} periods", "take wider steps, or fewer values")
+        raise ConfigError(
+            f"the grid has {len(choices):,} settings over {len(marks):,} periods",
+            "take wider steps, or fewer values",
+        )
     runs = (*choices, search.calendar)
     job = TuneJob(
-        slice_table(table, 0, split), search.wanted, slice_settings(search.settings, 0, split), runs, marks, search.terms, search.full
+        slice_table(table, 0, split),
+        search.wanted,
+        slice_settings(search.settings, 0, split),
+        runs,
+        marks,
+        search.terms,
+        search.full,
     )
     with ResultStore(folder, _stamp(search, runs), runs).opened() as kept:
         resumed = sum(len(found) for key, found in kept.done.items() if key.startswith("runs-"))
@@ -149,7 +171,9 @@ def _all_runs(
     rest = [chunk for chunk in chunks if kept.key(chunk) not in kept.done]
     if rest:
         allow(job, rest)
-    done = sum(chunk.end - chunk.start for chunk in chunks) - sum(chunk.end - chunk.start for chunk in rest)
+    done = sum(chunk.end - chunk.start for chunk in chunks) - sum(
+        chunk.end - chunk.start for chunk in rest
+    )
     for chunk, found in work(job, rest):
         _require(found, range(chunk.start, chunk.end), len(job.marks))
         kept.keep(kept.key(chunk), found, job.runs[chunk.start : chunk.end])
@@ -162,20 +186,29 @@ def _all_runs(
 
 def _require(found: Sequence[RunResult], runs: range, marks: int) -> None:
     if [one.run for one in found] != list(runs) or any(len(one.values) != marks for one in found):
-        raise ConfigError(f"results of runs {runs.start} to {runs.stop - 1} do not fit", "remove their file from the folder of --out")
+        raise ConfigError(
+            f"results of runs {runs.start} to {runs.stop - 1} do not fit",
+            "remove their file from the folder of --out",
+        )
 
 
-def _assemble_result(search: TuneSpec, job: TuneJob, kept: ResultStore, found: tuple[RunResult, ...], resumed: int) -> TuneResult:
+def _assemble_result(
+    search: TuneSpec, job: TuneJob, kept: ResultStore, found: tuple[RunResult, ...], resumed: int
+) -> TuneResult:
     table, choices, objective = search.table, job.runs[:-1], search.objective
     returns = np.column_stack([log_returns(one.values) for one in found])
     own, calendar = returns[:, :-1], returns[:, -1]
     hold = log_returns(buy_and_hold_values(search.wanted, search.settings, job.table, job.marks))
     per_year = _per_year(job.table, job.marks)
-    score = objective_scores(own, objective) * (per_year if objective is Objective.GROWTH else np.sqrt(per_year))
+    score = objective_scores(own, objective) * (
+        per_year if objective is Objective.GROWTH else np.sqrt(per_year)
+    )
     best = int(score.argmax())
     judged = walk_forward(own, objective, make_folds(len(own), search.folds, search.walk))
     after = [_excesses(search, job, one, calendar) for one in judged]
-    claims, last, last_hold, hold_final, last_times_s = _last_quarter(search, kept, best, choices[best])
+    claims, last, last_hold, hold_final, last_times_s = _last_quarter(
+        search, kept, best, choices[best]
+    )
     risk, settings_judged = (
         overfitting_probability(own, objective),
         sum(key.startswith("last-") for key in kept.done) - 1,
@@ -231,12 +264,16 @@ def _rivals(search: TuneSpec) -> tuple[str, str]:
     return "hold", f"the calendar rule ({search.calendar.label})"
 
 
-def _excesses(search: TuneSpec, job: TuneJob, one: FoldResult, calendar: Floats) -> tuple[Floats, Floats]:
+def _excesses(
+    search: TuneSpec, job: TuneJob, one: FoldResult, calendar: Floats
+) -> tuple[Floats, Floats]:
     """Return excess over a hold that begins at the targets with the evaluated periods, and over the
     calendar rule.
     """
     start, end = one.fold.judged_from, one.fold.judged_to
-    hold = log_returns(buy_and_hold_values(search.wanted, search.settings, job.table, job.marks[start : end + 1]))
+    hold = log_returns(
+        buy_and_hold_values(search.wanted, search.settings, job.table, job.marks[start : end + 1])
+    )
     return one.returns - hold, one.returns - calendar[start:end]
 
 
@@ -246,13 +283,19 @@ def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | 
 
 
 def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: PolicyChoice) -> _Last:
-    """Run the chosen setting and the calendar rule from the targets over the last quarter, an allocator with its window before that."""
+    """Run the chosen setting and the calendar rule from the targets over the last quarter, an
+    allocator with its window before that.
+    """
     table = search.table
     split = last_quarter_start(table.bars)
     step = _period_bars(table)
     last = []
     for key, one in ((f"last-{best:07d}", choice), ("last-calendar", search.calendar)):
-        warm = 0 if one.allocator is AllocationMethod.FIXED else min(split, search.terms.window_s // table.interval_s)
+        warm = (
+            0
+            if one.allocator is AllocationMethod.FIXED
+            else min(split, search.terms.window_s // table.interval_s)
+        )
         start, end = split - warm, table.bars
         marks = tuple(range(warm, end - start, step))
         job = TuneJob(
@@ -265,12 +308,17 @@ def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: Policy
         last.append(kept.done[key][0])
     tail = slice_table(table, split, table.bars)
     marks = tuple(range(0, tail.bars, step))
-    *hold_path, hold_final = buy_and_hold_values(search.wanted, search.settings, tail, (*marks, tail.bars - 1)).tolist()
+    *hold_path, hold_final = buy_and_hold_values(
+        search.wanted, search.settings, tail, (*marks, tail.bars - 1)
+    ).tolist()
     hold = np.array(hold_path)
     per_year = _per_year(tail, marks) if len(marks) > 1 else 0.0
     own, rule = (log_returns(one.values) for one in last)
     rivals = zip(_rivals(search), (own - log_returns(hold), own - rule), strict=True)
-    claims = tuple(ExcessGrowth(rival, _yearly(excess, per_year, search.settings.seed)) for rival, excess in rivals)
+    claims = tuple(
+        ExcessGrowth(rival, _yearly(excess, per_year, search.settings.seed))
+        for rival, excess in rivals
+    )
     return claims, (last[0], last[1]), hold, hold_final, tail.times_s[list(marks)]
 
 

@@ -1,4 +1,6 @@
-"""Significance of the best of many settings: deflated Sharpe ratio, probability of overfitting, bootstrap, walk-forward, verdict."""
+"""Significance of the best of many settings: deflated Sharpe ratio, probability of overfitting,
+bootstrap, walk-forward, verdict.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class DeflatedSharpe:
 
 @dataclass(frozen=True, slots=True)
 class OverfittingEstimate:
-    """Frequency with which the best of one half of the data was below the median in the other; `ways` to halve `blocks` equal pieces."""
+    """Frequency with which the best of one half of the data was below the median in the other;
+    `ways` to halve `blocks` equal pieces.
+    """
 
     probability: float
     ways: int
@@ -51,9 +55,13 @@ class OverfittingEstimate:
 
 
 def objective_scores(returns: Floats, objective: Objective) -> Floats:
-    """Objective of each column of `returns[period, setting]`, per period. A constant column has a Sharpe ratio of zero."""
+    """Objective of each column of `returns[period, setting]`, per period. A constant column has a
+    Sharpe ratio of zero.
+    """
     count = len(returns)
-    found: Floats = _scores(returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], count, objective)[0]
+    found: Floats = _scores(
+        returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], count, objective
+    )[0]
     return found
 
 
@@ -77,12 +85,17 @@ def expected_maximum(variance: float, trials: int) -> float:
 
     if trials < 2:
         return 0.0
-    beyond = (1.0 - EULER) * norm.ppf(1.0 - 1.0 / trials) + EULER * norm.ppf(1.0 - 1.0 / (trials * e))
+    beyond = (1.0 - EULER) * norm.ppf(1.0 - 1.0 / trials) + EULER * norm.ppf(
+        1.0 - 1.0 / (trials * e)
+    )
     return sqrt(max(variance, 0.0)) * float(beyond)
 
 
-def probabilistic_sharpe(sharpe: float, threshold: float, periods: int, skew: float, kurtosis: float) -> float:
-    """Probability that the true Sharpe ratio per period is above `threshold`; `kurtosis` is 3 for a normal distribution.
+def probabilistic_sharpe(
+    sharpe: float, threshold: float, periods: int, skew: float, kurtosis: float
+) -> float:
+    """Probability that the true Sharpe ratio per period is above `threshold`; `kurtosis` is 3 for a
+    normal distribution.
 
     Bailey & López de Prado 2014, equation 2. Assumes independent returns.
     """
@@ -93,7 +106,8 @@ def probabilistic_sharpe(sharpe: float, threshold: float, periods: int, skew: fl
 
 
 def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
-    """Sharpe ratio of column `best` of `returns[period, trial]` against the best of all columns by luck.
+    """Sharpe ratio of column `best` of `returns[period, trial]` against the best of all columns by
+    luck.
 
     None if that column is constant, or periods are too few.
     """
@@ -105,17 +119,23 @@ def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
     each = objective_scores(returns, Objective.SHARPE)
     trials = returns.shape[1]
     threshold = expected_maximum(float(np.var(each, ddof=1)) if trials > 1 else 0.0, trials)
-    chance = probabilistic_sharpe(float(each[best]), threshold, len(own), float(skew(own)), float(kurtosis(own, fisher=False)))
+    chance = probabilistic_sharpe(
+        float(each[best]), threshold, len(own), float(skew(own)), float(kurtosis(own, fisher=False))
+    )
     return DeflatedSharpe(float(each[best]), threshold, trials, chance)
 
 
-def overfitting_probability(returns: Floats, objective: Objective, blocks: int | None = None) -> OverfittingEstimate | None:
-    """Probability of backtest overfitting, by combinatorially symmetric cross-validation over `returns[period, setting]`.
+def overfitting_probability(
+    returns: Floats, objective: Objective, blocks: int | None = None
+) -> OverfittingEstimate | None:
+    """Probability of backtest overfitting, by combinatorially symmetric cross-validation over
+    `returns[period, setting]`.
 
-    Bailey, Borwein, López de Prado & Zhu 2017, "The Probability of Backtest Overfitting", section 3: the periods are cut into `blocks`
-    equal pieces (the most that give each a few periods, 16 at most; the rest at the start is not used). For each choice of half of them the
-    best setting there is ranked among all in the other half. Equal settings share a rank, and one exactly at the median counts one half.
-    None for fewer than two settings, or too few periods.
+    Bailey, Borwein, López de Prado & Zhu 2017, "The Probability of Backtest Overfitting", section
+    3: the periods are cut into `blocks` equal pieces (the most that give each a few periods, 16 at
+    most; the rest at the start is not used). For each choice of half of them the best setting there
+    is ranked among all in the other half. Equal settings share a rank, and one exactly at the
+    median counts one half. None for fewer than two settings, or too few periods.
     """
     periods, settings = returns.shape
     cut = blocks or min(MOST_BLOCKS, periods // FEWEST_PER_BLOCK // 2 * 2)
@@ -138,7 +158,9 @@ def overfitting_probability(returns: Floats, objective: Objective, blocks: int |
 
 
 def _below_median(inside: Floats, outside: Floats) -> float:
-    """Number of rows in which the best setting `inside` is below the median `outside`; one exactly there counts one half."""
+    """Number of rows in which the best setting `inside` is below the median `outside`; one exactly
+    there counts one half.
+    """
     rows = np.arange(len(inside))
     own = outside[rows, inside.argmax(axis=1)][:, None]
     alike = 1e-12 * np.maximum(1e-3, np.abs(own))
@@ -146,7 +168,8 @@ def _below_median(inside: Floats, outside: Floats) -> float:
     return float((less < more).sum() + 0.5 * (less == more).sum())
 
 
-# --- Confidence of a mean of dependent returns: the stationary bootstrap, with a block length from the data.
+# --- Confidence of a mean of dependent returns: the stationary bootstrap, with a block length from
+# the data.
 
 
 LEVEL = 0.95
@@ -158,7 +181,9 @@ FEWEST_PERIODS = 30
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceInterval:
-    """Mean per period, and the ends of its two-sided interval; `block` is the mean length of the blocks drawn, in periods."""
+    """Mean per period, and the ends of its two-sided interval; `block` is the mean length of the
+    blocks drawn, in periods.
+    """
 
     mean: float
     low: float
@@ -168,15 +193,18 @@ class ConfidenceInterval:
 
     def times(self, factor: float) -> ConfidenceInterval:
         """The interval scaled by a factor, such as the periods of a year."""
-        return ConfidenceInterval(self.mean * factor, self.low * factor, self.high * factor, self.periods, self.block)
+        return ConfidenceInterval(
+            self.mean * factor, self.low * factor, self.high * factor, self.periods, self.block
+        )
 
 
 def block_length(values: Floats) -> float:
     """Mean block length that estimates the variance of the mean best, in periods, at least 1.
 
-    Politis & White 2004, "Automatic Block-Length Selection for the Dependent Bootstrap", section 3, with the correction of Patton, Politis
-    & White 2009: (2·G²/D)^(1/3)·n^(1/3), G = Σ λ(k/M)·|k|·R(k), D = 2·g(0)², g(0) = Σ λ(k/M)·R(k), with the flat-top window λ and M twice
-    the lag from which on correlations are insignificant.
+    Politis & White 2004, "Automatic Block-Length Selection for the Dependent Bootstrap", section 3,
+    with the correction of Patton, Politis & White 2009: (2·G²/D)^(1/3)·n^(1/3), G = Σ
+    λ(k/M)·|k|·R(k), D = 2·g(0)², g(0) = Σ λ(k/M)·R(k), with the flat-top window λ and M twice the
+    lag from which on correlations are insignificant.
     """
     n = len(values)
     centred = values - values.mean()
@@ -197,11 +225,14 @@ def block_length(values: Floats) -> float:
     level = float(lags[0]) + 2.0 * float((window * lags[1 : reach + 1]).sum())
     if level <= 1e-12 * variance:
         return 1.0
-    return float(np.clip((first**2 / level**2 * n) ** (1.0 / 3.0), 1.0, ceil(min(3.0 * sqrt(n), n / 3.0))))
+    return float(
+        np.clip((first**2 / level**2 * n) ** (1.0 / 3.0), 1.0, ceil(min(3.0 * sqrt(n), n / 3.0)))
+    )
 
 
 def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floats:
-    """Means of `draws` resamples: blocks from random places round the circle of periods, each ending after a period with chance 1/block.
+    """Means of `draws` resamples: blocks from random places round the circle of periods, each
+    ending after a period with chance 1/block.
 
     Politis & Romano 1994, "The Stationary Bootstrap", section 2.
     """
@@ -216,13 +247,17 @@ def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floa
     return total / n
 
 
-def bootstrap_interval(values: Floats, seed: int, draws: int = DRAWS, level: float = LEVEL) -> ConfidenceInterval | None:
-    """Mean with the widened two-sided interval that contains `level` of the resampled means; None for fewer than FEWEST_PERIODS.
+def bootstrap_interval(
+    values: Floats, seed: int, draws: int = DRAWS, level: float = LEVEL
+) -> ConfidenceInterval | None:
+    """Mean with the widened two-sided interval that contains `level` of the resampled means; None
+    for fewer than FEWEST_PERIODS.
 
-    Unwidened, resampled means of short and dependent series spread too little: at 250 periods 91 of 100 such intervals contain the truth,
-    not 95. Hence blocks of twice the length that is best for the variance, which halves the bias, at least six of them. The distance of
-    either end from the mean is widened by sqrt(n / (n - block)), which centring removes, and by the ratio of Student's distribution of n /
-    block - 1 degrees of freedom to the normal one.
+    Unwidened, resampled means of short and dependent series spread too little: at 250 periods 91 of
+    100 such intervals contain the truth, not 95. Hence blocks of twice the length that is best for
+    the variance, which halves the bias, at least six of them. The distance of either end from the
+    mean is widened by sqrt(n / (n - block)), which centring removes, and by the ratio of Student's
+    distribution of n / block - 1 degrees of freedom to the normal one.
     """
     from scipy.stats import norm
     from scipy.stats import t as student
@@ -237,7 +272,8 @@ def bootstrap_interval(values: Floats, seed: int, draws: int = DRAWS, level: flo
     return ConfidenceInterval(mean, mean + wider * float(low), mean + wider * float(high), n, block)
 
 
-# --- Stability of the best setting: the objective over two axes of the grid, and among its neighbours.
+# --- Stability of the best setting: the objective over two axes of the grid, and among its
+# neighbours.
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +286,9 @@ class GridAxis:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """The objective over two axes, all else as in the best setting; NaN if the grid has no such setting. `best` is its cell."""
+    """The objective over two axes, all else as in the best setting; NaN if the grid has no such
+    setting. `best` is its cell.
+    """
 
     down: GridAxis
     across: GridAxis
@@ -260,7 +298,8 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourComparison:
-    """Fall of the objective from the best setting to those one step beside it on one axis: on average, and at most.
+    """Fall of the objective from the best setting to those one step beside it on one axis: on
+    average, and at most.
 
     `spread` is its fall to the median of all settings, for comparison.
     """
@@ -282,9 +321,15 @@ def _interval(choice: PolicyChoice) -> tuple[int, int]:
     return (1, choice.every_s) if choice.every_s is not None else (0, 0)
 
 
-_AXES: tuple[tuple[str, Callable[[PolicyChoice], tuple[int, int] | str], Callable[[PolicyChoice], str]], ...] = (
+_AXES: tuple[
+    tuple[str, Callable[[PolicyChoice], tuple[int, int] | str], Callable[[PolicyChoice], str]], ...
+] = (
     ("band", _band, lambda c: "no band" if c.band is None else band_text(c.band)),
-    ("interval", _interval, lambda c: "no interval" if c.every_s is None else format_duration(c.every_s)),
+    (
+        "interval",
+        _interval,
+        lambda c: "no interval" if c.every_s is None else format_duration(c.every_s),
+    ),
     ("destination", lambda c: c.destination.value, lambda c: c.destination.value),
     ("allocator", lambda c: c.allocator.value, lambda c: c.allocator.value),
 )
@@ -292,8 +337,12 @@ _ORDERED = 2
 """The first two axes are ordered; on the others all values are neighbours."""
 
 
-def _places(choices: Sequence[PolicyChoice]) -> tuple[NDArray[np.int64], list[GridAxis], list[list[object]]]:
-    """Position of each choice on every axis, and the axes with their values: bands relative, then absolute, then none."""
+def _places(
+    choices: Sequence[PolicyChoice],
+) -> tuple[NDArray[np.int64], list[GridAxis], list[list[object]]]:
+    """Position of each choice on every axis, and the axes with their values: bands relative, then
+    absolute, then none.
+    """
     places, axes, all_values = [], [], []
     for name, value_of, label_of in _AXES:
         labels = {value_of(choice): label_of(choice) for choice in choices}
@@ -315,11 +364,16 @@ def heat_map(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> H
     for place, value in zip(places, objective, strict=True):
         if all(place[axis] == places[best][axis] for axis in others):
             values[place[down], place[across]] = value
-    return HeatMap(axes[down], axes[across], values, (int(places[best][down]), int(places[best][across])))
+    return HeatMap(
+        axes[down], axes[across], values, (int(places[best][down]), int(places[best][across]))
+    )
 
 
-def compare_neighbours(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> NeighbourComparison | None:
-    """Compare one step along one axis: the next width of the same kind, the next interval, any other destination or allocator.
+def compare_neighbours(
+    choices: Sequence[PolicyChoice], objective: Floats, best: int
+) -> NeighbourComparison | None:
+    """Compare one step along one axis: the next width of the same kind, the next interval, any
+    other destination or allocator.
 
     None without neighbours.
     """
@@ -337,11 +391,15 @@ def compare_neighbours(choices: Sequence[PolicyChoice], objective: Floats, best:
         return None
     declines = float(objective[best]) - objective[beside]
     return NeighbourComparison(
-        int(beside.sum()), float(declines.mean()), float(declines.max()), float(objective[best] - np.median(objective))
+        int(beside.sum()),
+        float(declines.mean()),
+        float(declines.max()),
+        float(objective[best] - np.median(objective)),
     )
 
 
-# --- Walk-forward: settings are chosen in one stretch of the data and judged in the next; the last quarter is never used for choosing.
+# --- Walk-forward: settings are chosen in one stretch of the data and judged in the next; the last
+# quarter is never used for choosing.
 
 
 LAST_SHARE = 4
@@ -368,7 +426,9 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """Choice of a fold, its objective there and afterwards, and log returns per period afterwards."""
+    """Choice of a fold, its objective there and afterwards, and log returns per period
+    afterwards.
+    """
 
     fold: Fold
     choice: int
@@ -383,26 +443,44 @@ def last_quarter_start(bars: int) -> int:
 
 
 def make_folds(periods: int, count: int, walk: WalkForwardMode) -> tuple[Fold, ...]:
-    """Return that many folds over equal pieces; none if a piece would have fewer than two periods."""
+    """Return that many folds over equal pieces; none if a piece would have fewer than two
+    periods.
+    """
     pieces = count + ROLLING_PIECES
     if periods < 2 * pieces:
         return ()
     edges = [periods * piece // pieces for piece in range(pieces + 1)]
     first = ROLLING_PIECES
     return tuple(
-        Fold(0 if walk is WalkForwardMode.ANCHORED else edges[piece - ROLLING_PIECES], edges[piece], edges[piece + 1])
+        Fold(
+            0 if walk is WalkForwardMode.ANCHORED else edges[piece - ROLLING_PIECES],
+            edges[piece],
+            edges[piece + 1],
+        )
         for piece in range(first, pieces)
     )
 
 
-def walk_forward(returns: Floats, objective: Objective, all_folds: tuple[Fold, ...]) -> tuple[FoldResult, ...]:
-    """The best of `returns[period, setting]` in each fold, judged in the periods that follow; of equals the first."""
+def walk_forward(
+    returns: Floats, objective: Objective, all_folds: tuple[Fold, ...]
+) -> tuple[FoldResult, ...]:
+    """The best of `returns[period, setting]` in each fold, judged in the periods that follow; of
+    equals the first.
+    """
     found = []
     for fold in all_folds:
         inside = objective_scores(returns[fold.chosen_from : fold.judged_from], objective)
         best = int(inside.argmax())
         after = returns[fold.judged_from : fold.judged_to]
-        found.append(FoldResult(fold, best, float(inside[best]), float(objective_scores(after[:, [best]], objective)[0]), after[:, best]))
+        found.append(
+            FoldResult(
+                fold,
+                best,
+                float(inside[best]),
+                float(objective_scores(after[:, [best]], objective)[0]),
+                after[:, best],
+            )
+        )
     return tuple(found)
 
 
@@ -417,7 +495,9 @@ OVERFITTING_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ExcessGrowth:
-    """Excess growth over a rival in the last quarter, log return per year; None if periods are too few for an interval."""
+    """Excess growth over a rival in the last quarter, log return per year; None if periods are too
+    few for an interval.
+    """
 
     rival: str
     interval: ConfidenceInterval | None
@@ -431,12 +511,20 @@ class ExcessGrowth:
     def words(self) -> str:
         """The claim as a sentence."""
         if self.interval is None:
-            return f"against {self.rival}: fewer than {FEWEST_PERIODS} periods, too few for an interval"
+            return (
+                f"against {self.rival}: fewer than {FEWEST_PERIODS} periods, too few for an"
+                " interval"
+            )
         one = self.interval
         if max(abs(one.low), abs(one.high)) <= GROWTH_TOLERANCE:
             return f"against {self.rival}: the same in every period"
-        ends = f"{LEVEL:.0%} interval {format_signed_percent(one.low)} to {format_signed_percent(one.high)}"
-        return f"against {self.rival}: {format_signed_percent(one.mean)} a year in log growth, {ends}"
+        ends = (
+            f"{LEVEL:.0%} interval {format_signed_percent(one.low)} to"
+            f" {format_signed_percent(one.high)}"
+        )
+        return (
+            f"against {self.rival}: {format_signed_percent(one.mean)} a year in log growth, {ends}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,7 +542,11 @@ def format_signed_percent(share: float) -> str:
 
 
 def judge_choice(
-    best: PolicyChoice, calendar: PolicyChoice, claims: tuple[ExcessGrowth, ...], risk: OverfittingEstimate | None, settings_judged: int = 1
+    best: PolicyChoice,
+    calendar: PolicyChoice,
+    claims: tuple[ExcessGrowth, ...],
+    risk: OverfittingEstimate | None,
+    settings_judged: int = 1,
 ) -> TuneVerdict:
     """Recommend `best` if every claim holds and the probability of overfitting is below one half.
 
@@ -463,22 +555,34 @@ def judge_choice(
     """
     overfit = risk is not None and risk.probability >= OVERFITTING_THRESHOLD
     notes = [
-        f"In the last quarter of the data, which the search never saw, {best.label} did, after costs, {claim.words}." for claim in claims
+        f"In the last quarter of the data, which the search never saw, {best.label} did, after"
+        f" costs, {claim.words}."
+        for claim in claims
     ]
     if settings_judged > 1:
         notes.append(
-            f"{settings_judged} settings of this search were judged in that quarter by now: the best of several is overstated there."
+            f"{settings_judged} settings of this search were judged in that quarter by now: the"
+            " best of several is overstated there."
         )
-    default = f"{calendar.label}, which keeps weights near their targets with few trades; higher returns are not claimed"
+    default = (
+        f"{calendar.label}, which keeps weights near their targets with few trades; higher returns"
+        " are not claimed"
+    )
     if all(claim.holds for claim in claims) and not overfit:
-        notes.append("Recommended. The claim is the lower ends of these intervals, for markets like this one.")
+        notes.append(
+            "Recommended. The claim is the lower ends of these intervals, for markets like this"
+            " one."
+        )
         return TuneVerdict(True, tuple(notes), default)
     if overfit and risk is not None:
         notes.append(
-            f"The best of one half of the data was below the median in the other in {risk.probability:.0%} of {risk.ways:,} ways to halve "
-            "it: the best setting here predicts nothing."
+            "The best of one half of the data was below the median in the other in"
+            f" {risk.probability:.0%} of {risk.ways:,} ways to halve it: the best setting here"
+            " predicts nothing."
         )
     failing = [claim.rival for claim in claims if not claim.holds]
     over = f" over {' and '.join(failing)}" if failing else ""
-    notes.append(f"No edge{over} is shown, and nothing is recommended. The safe default is {default}.")
+    notes.append(
+        f"No edge{over} is shown, and nothing is recommended. The safe default is {default}."
+    )
     return TuneVerdict(False, tuple(notes), default)

@@ -1,4 +1,6 @@
-"""Output of commands: one JSON document on stdout, or tables for people; errors with exit codes; confirmation prompts."""
+"""Output of commands: one JSON document on stdout, or tables for people; errors with exit codes;
+confirmation prompts.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class Output(Console):
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print like Console; plain text is not wrapped when piped."""
-        if not self.is_terminal and all(isinstance(one, str | Text) or getattr(one, "is_text", False) for one in objects):
+        if not self.is_terminal and all(
+            isinstance(one, str | Text) or getattr(one, "is_text", False) for one in objects
+        ):
             how.setdefault("soft_wrap", True)
         super().print(*objects, **how)
 
@@ -53,8 +57,11 @@ out = Output(highlight=False)
 
 PATIENCE_S = 300.0
 """Seconds to wait for an answer: the process may hold the wallet and block a run meanwhile."""
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-"""Control codes, and marks that reorder or hide text: an attacker's text must not control the owner's terminal (T17)."""
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
+"""Control codes, and marks that reorder or hide text: an attacker's text must not control the
+owner's terminal (T17)."""
 
 
 def printable(text: str) -> str:
@@ -78,7 +85,9 @@ def note(text: str) -> None:
 
 
 def emit(document: Document, as_json: bool, show: Callable[[], None], lines: bool = False) -> None:
-    """Print the document as JSON, or call `show` for people. `lines`: one document per line, for commands that print many."""
+    """Print the document as JSON, or call `show` for people. `lines`: one document per line, for
+    commands that print many.
+    """
     if as_json:
         sys.stdout.write(json.dumps(document, indent=None if lines else 2) + "\n")
         sys.stdout.flush()
@@ -88,9 +97,17 @@ def emit(document: Document, as_json: bool, show: Callable[[], None], lines: boo
 
 def error_document(error: TrimtabError) -> dict[str, Any]:
     """The JSON document of an error."""
-    body: dict[str, Any] = {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy, "exit": error.exit_code}
+    body: dict[str, Any] = {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "remedy": error.remedy,
+        "exit": error.exit_code,
+    }
     if isinstance(error, Refused):
-        body["verdicts"] = [{"guard": v.guard, "measured": v.measured, "limit": v.limit, "passed": v.passed} for v in error.verdicts]
+        body["verdicts"] = [
+            {"guard": v.guard, "measured": v.measured, "limit": v.limit, "passed": v.passed}
+            for v in error.verdicts
+        ]
     if (place := getattr(error, "place", None)) is not None:  # a proposal awaiting its signer
         body["proposal"] = {"file": place, **getattr(error, "document", {})}
     return {"error": body}
@@ -106,7 +123,13 @@ def fail(error: TrimtabError, as_json: bool, lines: bool = False) -> int:
     return error.exit_code
 
 
-HEADS = {2: "Wrong input", 10: "Refused", 11: "Try again later", 12: "Operator needed", 130: "Interrupted"}
+HEADS = {
+    2: "Wrong input",
+    10: "Refused",
+    11: "Try again later",
+    12: "Operator needed",
+    130: "Interrupted",
+}
 
 
 def interactive() -> bool:
@@ -117,7 +140,10 @@ def interactive() -> bool:
 def require_answerable(yes: bool) -> None:
     """Raise ConfigError before any work if a confirmation is needed and no user can answer."""
     if not yes and not interactive():
-        raise ConfigError("a confirmation is needed, and there is no terminal to ask", "add --yes, or run it in a terminal")
+        raise ConfigError(
+            "a confirmation is needed, and there is no terminal to ask",
+            "add --yes, or run it in a terminal",
+        )
 
 
 def ask(question: str) -> bool:
@@ -144,7 +170,9 @@ def ask_with_changes(lines: tuple[str, ...], question: str) -> bool:
 
 
 def format_stage(stage: str) -> str:
-    """Describe a progress stage for people; stages of a transaction have fixed names (SubmissionEvent)."""
+    """Describe a progress stage for people; stages of a transaction have fixed names
+    (SubmissionEvent).
+    """
     match stage.split(":"):
         case ["before", "send"]:
             return "sending"
@@ -214,7 +242,10 @@ class Bar:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, BAR_CELLS)
-        weight, target = (round(value / max(1, self.full_bps) * (width - 1)) for value in (self.weight_bps, self.target_bps))
+        weight, target = (
+            round(value / max(1, self.full_bps) * (width - 1))
+            for value in (self.weight_bps, self.target_bps)
+        )
         off = "red" if self.outside else "green"
         both, more = min(weight, target), abs(weight - target)
         yield Text.assemble(

@@ -1,4 +1,6 @@
-"""Plans for people: trades, cost, worst case and failures on one screen; everything with --verbose."""
+"""Plans for people: trades, cost, worst case and failures on one screen; everything with
+--verbose.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,25 @@ from rich.console import Console
 
 from agent.app.pool_names import replace_pool_addresses
 from agent.cli.display.output import Document, cell, say
-from agent.cli.display.tables import FigureTable, Notice, amount, bps, brief, coins, decision, money, table, transfers_table, zone
+from agent.cli.display.tables import (
+    FigureTable,
+    Notice,
+    amount,
+    bps,
+    brief,
+    coins,
+    decision,
+    money,
+    table,
+    transfers_table,
+    zone,
+)
 
 ACTION_AMOUNTS = ("amounts_raw", "min_raw", "fees_raw")
 SLICE_PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
 MOST_ROWS, FEWEST_ROWS = 6, 2
-"""Of swaps on the short screen, which has 24 lines with the question; fewest where guards that failed need the room."""
+"""Of swaps on the short screen, which has 24 lines with the question; fewest where guards that
+failed need the room."""
 
 
 def show_plan(
@@ -36,7 +51,12 @@ def show_plan(
             console.print(cell(f"and {len(document['legs']) - most} more swaps"))
     if document["actions"]:
         console.print(actions_table(document["actions"], decimals))
-        console.print(cell("The agent plans again after each of them and sends what follows, within the same limits."))
+        console.print(
+            cell(
+                "The agent plans again after each of them and sends what follows, within the same"
+                " limits."
+            )
+        )
     if verbose:
         _details(console, document)
     else:
@@ -46,7 +66,11 @@ def show_plan(
     if document["outcome"] == "refused":
         console.print(
             Notice(
-                document["reason"] if verbose else replace_pool_addresses(document["reason"], document["pools"]),
+                (
+                    document["reason"]
+                    if verbose
+                    else replace_pool_addresses(document["reason"], document["pools"])
+                ),
                 "refused: nothing was exchanged",
                 "red",
             )
@@ -54,31 +78,60 @@ def show_plan(
 
 
 def _summary(console: Console, document: Document, more: str) -> None:
-    """Print cost, worst case and weights in a line each, failed guards, and the amount of omitted detail."""
+    """Print cost, worst case and weights in a line each, failed guards, and the amount of omitted
+    detail.
+    """
     unit = document["numeraire"]
     if document["legs"] or document["actions"]:
-        parts = ", ".join(f"{name} {amount(part, 4)}" for name, part in document["cost"].items() if name != "total" and float(part))
+        parts = ", ".join(
+            f"{name} {amount(part, 4)}"
+            for name, part in document["cost"].items()
+            if name != "total" and float(part)
+        )
         of = f", for {money(document['turnover'])} {unit} of turnover"
-        console.print(cell(f"Cost: {amount(document['cost']['total'], 4)} {unit}{of}{f' ({parts})' if parts else ''}"))
+        console.print(
+            cell(
+                f"Cost: {amount(document['cost']['total'], 4)}"
+                f" {unit}{of}{f' ({parts})' if parts else ''}"
+            )
+        )
         if (worst := document.get("worst_case")) is not None:
-            console.print(cell(f"Worst case: {amount(worst, 4)} {unit}, if every swap pays only its minimum"))
+            console.print(
+                cell(f"Worst case: {amount(worst, 4)} {unit}, if every swap pays only its minimum")
+            )
     if document["outcome"] != "refused" and document["legs"]:
-        after = ", ".join(f"{symbol} {bps(weight)}" for symbol, weight in document["weights_after_bps"].items())
+        after = ", ".join(
+            f"{symbol} {bps(weight)}" for symbol, weight in document["weights_after_bps"].items()
+        )
         console.print(cell(f"Weights after: {after}"))
     if document["zone"] is not None and document["zone"]["plan"] is not None:
         weighed = document["zone"]["plan"]
-        console.print(cell(f"Zone: saves {amount(weighed['saved_risk'], 4)} {unit} of risk for {amount(weighed['cost'], 4)} {unit}"))
+        console.print(
+            cell(
+                f"Zone: saves {amount(weighed['saved_risk'], 4)} {unit} of risk for"
+                f" {amount(weighed['cost'], 4)} {unit}"
+            )
+        )
     if (tax := document.get("tax")) is not None and tax["disposals"]:
-        console.print(cell(f"Taxable gain: {money(tax['gain'])} {tax['currency']}, by {tax['method']}"))
+        console.print(
+            cell(f"Taxable gain: {money(tax['gain'])} {tax['currency']}, by {tax['method']}")
+        )
     if document.get("campaign") is not None:
         console.print(cell(format_execution(document["campaign"], unit)))
     failed = [item for item in document["verdicts"] if not item["passed"]]
     if failed:
         console.print(verdicts(failed, document["pools"]))
     if document["verdicts"]:
-        message = f"Guards: {len(document['verdicts']) - len(failed)} of {len(document['verdicts'])} passed"
-        skipped = f"; {len(document['skipped'])} pools or assets skipped" if document["skipped"] else ""
-        console.print(cell(f"{message}{skipped} (all of it: {more})", "" if not failed else "bold red"))
+        message = (
+            f"Guards: {len(document['verdicts']) - len(failed)} of {len(document['verdicts'])}"
+            " passed"
+        )
+        skipped = (
+            f"; {len(document['skipped'])} pools or assets skipped" if document["skipped"] else ""
+        )
+        console.print(
+            cell(f"{message}{skipped} (all of it: {more})", "" if not failed else "bold red")
+        )
 
 
 def _details(console: Console, document: Document) -> None:
@@ -95,10 +148,9 @@ def _details(console: Console, document: Document) -> None:
     for item in document["skipped"]:
         console.print(
             cell(
-                (
-                    f"Skipped {replace_pool_addresses(item['what'], document['pools'], addresses=True)}: "
-                    f"{replace_pool_addresses(item['why'], document['pools'])}"
-                ),
+                "Skipped"
+                f" {replace_pool_addresses(item['what'], document['pools'], addresses=True)}:"
+                f" {replace_pool_addresses(item['why'], document['pools'])}",
                 "yellow",
             )
         )
@@ -109,7 +161,9 @@ def legs(document: Document, decimals: dict[str, int], most: int) -> FigureTable
     made = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
     for number, leg in enumerate(document["legs"][:most], 1):
         sold, bought = decimals[leg["token_in"]], decimals[leg["token_out"]]
-        name = document["pools"].get(leg["pool"], f"{leg['pool'][:6]}…{leg['pool'][-4:]} {leg['fee_pips'] / 10_000:g} %")
+        name = document["pools"].get(
+            leg["pool"], f"{leg['pool'][:6]}…{leg['pool'][-4:]} {leg['fee_pips'] / 10_000:g} %"
+        )
         made.add_row(
             str(number) + (" ↳" if leg["source"] == "router" else ""),
             name,
@@ -125,10 +179,20 @@ def show_quote(console: Console, document: Document, decimals: dict[str, int]) -
     """Print a whole quote."""
     console.print(legs(document, decimals, MOST_ROWS))
     if len(document["legs"]) > MOST_ROWS:
-        console.print(cell(f"and {len(document['legs']) - MOST_ROWS} more swaps (all of them: --json)"))
+        console.print(
+            cell(f"and {len(document['legs']) - MOST_ROWS} more swaps (all of them: --json)")
+        )
     sold, bought = document["token_in"], document["token_out"]
-    given, got = (amount(coins(document[key], decimals[token]), 18) for key, token in (("amount_in_raw", sold), ("amount_out_raw", bought)))
-    console.print(cell(f"{given} {sold} would pay {got} {bought}; fees {amount(document['fee'])} {document['numeraire']}"))
+    given, got = (
+        amount(coins(document[key], decimals[token]), 18)
+        for key, token in (("amount_in_raw", sold), ("amount_out_raw", bought))
+    )
+    console.print(
+        cell(
+            f"{given} {sold} would pay {got} {bought}; fees {amount(document['fee'])}"
+            f" {document['numeraire']}"
+        )
+    )
 
 
 def costs(document: Document) -> FigureTable:
@@ -136,12 +200,17 @@ def costs(document: Document) -> FigureTable:
     made = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
     made.show_header = False
     for name in ("fees", "impact", "skew", "gas", "approvals", "total"):
-        made.add_row(name, amount(document["cost"][name], 4), style="bold" if name == "total" else "")
+        made.add_row(
+            name, amount(document["cost"][name], 4), style="bold" if name == "total" else ""
+        )
     if document.get("worst_case") is not None:
         made.add_row("worst case, every swap at its minimum", amount(document["worst_case"], 4))
     made.add_row("turnover", money(document["turnover"]))
     if document.get("gap_bps") is not None:
-        made.add_row("optimality gap, at most", f"{document['gap_bps']:.3f} bps of turnover, gas and min_trade included")
+        made.add_row(
+            "optimality gap, at most",
+            f"{document['gap_bps']:.3f} bps of turnover, gas and min_trade included",
+        )
     return made
 
 
@@ -170,7 +239,10 @@ def parameters(found: dict[str, str]) -> FigureTable:
 
 def signing(found: dict[str, str]) -> str:
     """Signer and submission of a plan, in one sentence."""
-    return f"Signs: {found['key']}, for {found['wallet']} on chain {found['chain']}; to {found['submission'].partition(':')[0]}"
+    return (
+        f"Signs: {found['key']}, for {found['wallet']} on chain {found['chain']}; to"
+        f" {found['submission'].partition(':')[0]}"
+    )
 
 
 def show_tax(console: Console, found: Document | None) -> None:
@@ -178,11 +250,19 @@ def show_tax(console: Console, found: Document | None) -> None:
     if found is None or not found["disposals"]:
         return
     made = table(
-        f"Taxable gain of this plan in {found['currency']}, by {found['method']}", ("sells",), ("brings", "had cost", "gain", "held days")
+        f"Taxable gain of this plan in {found['currency']}, by {found['method']}",
+        ("sells",),
+        ("brings", "had cost", "gain", "held days"),
     )
     for one in found["disposals"]:
         days = "" if one["oldest_days"] is None else f"{one['newest_days']} to {one['oldest_days']}"
-        made.add_row(cell(one["symbol"]), money(one["proceeds"]), money(one["cost"]), money(one["gain"]), days)
+        made.add_row(
+            cell(one["symbol"]),
+            money(one["proceeds"]),
+            money(one["cost"]),
+            money(one["gain"]),
+            days,
+        )
     made.add_row(cell("all"), "", "", money(found["gain"]), "")
     console.print(made)
     limit = "" if found["year_limit"] is None else f" of at most {money(found['year_limit'])}"
@@ -200,7 +280,10 @@ def actions_table(found: Sequence[Document], decimals: dict[str, int]) -> Figure
                 cell(item["kind"] if first else ""),
                 cell(item["position"] if first else ""),
                 cell(symbol),
-                *("" if item[name] is None else brief(coins(item[name][symbol], decimals[symbol])) for name in ACTION_AMOUNTS),
+                *(
+                    "" if item[name] is None else brief(coins(item[name][symbol], decimals[symbol]))
+                    for name in ACTION_AMOUNTS
+                ),
                 cell(item["reason"] if first else ""),
             )
     return made
@@ -216,7 +299,9 @@ def show_execution(console: Console, document: Document) -> None:
 
 def slices_table(found: Document, numeraire: str) -> FigureTable:
     """Comparison of slices, a row for each number of them."""
-    made = table(f"Slices against one trade, in {numeraire}: {found['why']}", (), ("rounds", *SLICE_PARTS))
+    made = table(
+        f"Slices against one trade, in {numeraire}: {found['why']}", (), ("rounds", *SLICE_PARTS)
+    )
     for option in found["options"]:
         chosen = option["rounds"] == found["chosen"]
         figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_PARTS)]
@@ -228,8 +313,13 @@ def executions_table(found: Sequence[Document]) -> FigureTable:
     """Gradual executions, with progress or end of each."""
     made = table("Corrections over time", ("id", "style", "began", "next", "state"), ("rounds",))
     for item in found:
-        done, state = f"{item['rounds_done']} of ~{item['rounds_about']}", f"{item['state']}: {item['why']}".rstrip(": ")
-        made.add_row(cell(item["id"]), item["style"], item["began"], item["next"] or "", cell(state), done)
+        done, state = (
+            f"{item['rounds_done']} of ~{item['rounds_about']}",
+            f"{item['state']}: {item['why']}".rstrip(": "),
+        )
+        made.add_row(
+            cell(item["id"]), item["style"], item["began"], item["next"] or "", cell(state), done
+        )
     return made
 
 
@@ -238,10 +328,14 @@ def format_execution(found: Document, numeraire: str) -> str:
     if found["purchase"] is not None:
         parts = max(found["rounds_about"], found["rounds_done"] + 1)
         bought = f"{found['moved']} of {found['wish']} {numeraire} moved"
-        return f"{found['purchase'].capitalize()}: {found['rounds_done']} of {parts} parts done, {bought}; next at {found['next']} UTC"
+        return (
+            f"{found['purchase'].capitalize()}: {found['rounds_done']} of {parts} parts done,"
+            f" {bought}; next at {found['next']} UTC"
+        )
     budget = "no budget" if found["budget"] is None else f"a budget of {found['budget']}"
     return (
-        f"Under way since {found['began']}: {found['style']}, {found['rounds_done']} of about {found['rounds_about']} slices done, "
-        f"{found['moved']} of {found['wish']} {numeraire} moved, {found['spent']} lost to the arrival prices of {budget}; "
-        f"next {found['next']}, over {found['expires']}"
+        f"Under way since {found['began']}: {found['style']}, {found['rounds_done']} of about"
+        f" {found['rounds_about']} slices done, {found['moved']} of {found['wish']} {numeraire}"
+        f" moved, {found['spent']} lost to the arrival prices of {budget}; next {found['next']},"
+        f" over {found['expires']}"
     )

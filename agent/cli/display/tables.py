@@ -18,7 +18,13 @@ from agent.cli.display.output import BAR_CELLS, FEWEST_CELLS, Bar, Document, cel
 from agent.units import decimal_text
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
-STATE_STYLES = {"final": "green", "mined": "green", "reverted": "red", "cancelled": "yellow", "replaced": "red"}
+STATE_STYLES = {
+    "final": "green",
+    "mined": "green",
+    "reverted": "red",
+    "cancelled": "yellow",
+    "replaced": "red",
+}
 GAP = 2
 """Spaces between two columns."""
 NARROWEST = 14
@@ -29,8 +35,8 @@ NARROWEST = 14
 class FigureTable:
     """Rows below a heading; no figure and no name is ever cut.
 
-    If the columns do not fit side by side, free text wraps between words, then bars are omitted, then each row is stacked: its first name,
-    below it a line for each figure.
+    If the columns do not fit side by side, free text wraps between words, then bars are omitted,
+    then each row is stacked: its first name, below it a line for each figure.
     """
 
     heading: Text
@@ -48,7 +54,9 @@ class FigureTable:
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         if self.heading.plain:
             yield self.heading
-        bars = {at for cells, _ in self.rows for at, one in enumerate(cells) if isinstance(one, Bar)}
+        bars = {
+            at for cells, _ in self.rows for at, one in enumerate(cells) if isinstance(one, Bar)
+        }
         without = [at for at in range(len(self.names)) if at not in bars]
         for shown in (list(range(len(self.names))), without):
             if (widths := self._widths(shown, options.max_width)) is not None:
@@ -56,44 +64,70 @@ class FigureTable:
                 break
         else:
             for cells, style in self.rows:
-                yield from self._stacked([(self.names[at], cells[at]) for at in without], style, options.max_width)
+                yield from self._stacked(
+                    [(self.names[at], cells[at]) for at in without], style, options.max_width
+                )
         if self.note:
             yield cell(self.note, "italic dim")
         yield Text()
 
     def _widths(self, shown: Sequence[int], room: int) -> list[int] | None:
-        """Width of each column: as wanted if there is room, else no less than needed; None if even that is too wide."""
+        """Width of each column: as wanted if there is room, else no less than needed; None if even
+        that is too wide.
+        """
         least, most = zip(*(self._measure(at) for at in shown), strict=True) if shown else ((), ())
         spare = room - GAP * (len(shown) - 1) - sum(least)
         wanting = sum(most) - sum(least)
         if spare < 0:
             return None
-        return [low + (high - low if wanting <= spare else spare * (high - low) // wanting) for low, high in zip(least, most, strict=True)]
+        return [
+            low + (high - low if wanting <= spare else spare * (high - low) // wanting)
+            for low, high in zip(least, most, strict=True)
+        ]
 
     def _measure(self, at: int) -> tuple[int, int]:
-        """Least and largest width of a column: a figure is one piece, free text wraps between its words."""
+        """Least and largest width of a column: a figure is one piece, free text wraps between its
+        words.
+        """
         head = self.names[at] if self.show_header else ""
         cells = [cells[at] for cells, _ in self.rows]
         if any(isinstance(one, Bar) for one in cells):
             return FEWEST_CELLS, BAR_CELLS
         texts = [one.plain for one in cells if isinstance(one, Text)]
-        most = max((cell_len(line) for text in (head, *texts) for line in text.splitlines()), default=0)
+        most = max(
+            (cell_len(line) for text in (head, *texts) for line in text.splitlines()), default=0
+        )
         least = _longest_word(head, *texts)
         if self.names[at] in self.right:
             return max(least, *map(cell_len, texts), 0), most
         return max(least, min(most, NARROWEST)), most
 
     def _beside(self, shown: Sequence[int], widths: Sequence[int]) -> Table:
-        made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        made = Table(
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+            header_style="dim",
+        )
         made.show_header = self.show_header
         for at, width in zip(shown, widths, strict=True):
-            made.add_column(self.names[at], justify="right" if self.names[at] in self.right else "left", width=width, overflow="fold")
+            made.add_column(
+                self.names[at],
+                justify="right" if self.names[at] in self.right else "left",
+                width=width,
+                overflow="fold",
+            )
         for cells, style in self.rows:
             made.add_row(*(cells[at] for at in shown), style=style)
         return made
 
-    def _stacked(self, named: Sequence[tuple[str, Text | Bar]], style: str, room: int) -> RenderResult:
-        """One row as lines: its name first, then each figure behind its label, or below if the line is too short."""
+    def _stacked(
+        self, named: Sequence[tuple[str, Text | Bar]], style: str, room: int
+    ) -> RenderResult:
+        """One row as lines: its name first, then each figure behind its label, or below if the line
+        is too short.
+        """
         texts = [(name.strip(), one) for name, one in named if isinstance(one, Text)]
         first = next((at for at, (name, _) in enumerate(texts) if name not in ("", "#")), 0)
         title = Text(" ").join(one for _, one in texts[: first + 1] if one.plain)
@@ -103,7 +137,10 @@ class FigureTable:
         pairs: list[tuple[str, Text]] = []
         for name, one in texts[first + 1 :]:
             if not name and pairs and self.show_header:
-                pairs[-1] = (pairs[-1][0], Text(" ").join(part for part in (pairs[-1][1], one) if part.plain))
+                pairs[-1] = (
+                    pairs[-1][0],
+                    Text(" ").join(part for part in (pairs[-1][1], one) if part.plain),
+                )
             elif one.plain:
                 pairs.append((name if self.show_header else "", one))
         lead = max((cell_len(name) + GAP for name, _ in pairs if name), default=0) + GAP
@@ -125,8 +162,11 @@ def _longest_word(*texts: str) -> int:
     return max((cell_len(word) for text in texts for word in text.split()), default=0)
 
 
-def table(title: str, left: Sequence[str], right: Sequence[str] = (), *, order: Sequence[str] = ()) -> FigureTable:
-    """Create an empty table; `left` and `right` name the columns by alignment, `order` their order (left first by default).
+def table(
+    title: str, left: Sequence[str], right: Sequence[str] = (), *, order: Sequence[str] = ()
+) -> FigureTable:
+    """Create an empty table; `left` and `right` name the columns by alignment, `order` their order
+    (left first by default).
 
     Figures go in `right`, in one piece each; free text and names in `left`.
     """
@@ -147,7 +187,13 @@ class Notice:
             yield Text(printable(f"{self.title}: {self.text}"), style=self.style)
             return
         title = cell(self.title, f"bold {self.style}")
-        yield Panel(cell(self.text), title=title, border_style=self.style, title_align="left", box=box.ROUNDED)
+        yield Panel(
+            cell(self.text),
+            title=title,
+            border_style=self.style,
+            title_align="left",
+            box=box.ROUNDED,
+        )
 
 
 def bps(value: int) -> str:
@@ -156,7 +202,9 @@ def bps(value: int) -> str:
 
 
 def amount(text: str, places: int = 6) -> str:
-    """A decimal string with thousands separators, cut to `places` for reading; zero after the cut has no sign."""
+    """A decimal string with thousands separators, cut to `places` for reading; zero after the cut
+    has no sign.
+    """
     whole, _, part = text.lstrip("-").partition(".")
     shown = part[:places].rstrip("0")
     below = text.startswith("-") and (int(whole or 0) or shown)
@@ -169,7 +217,9 @@ def money(text: str) -> str:
 
 
 def brief(text: str) -> str:
-    """A decimal string at six significant figures, two places at least, for reading; the JSON has them all."""
+    """A decimal string at six significant figures, two places at least, for reading; the JSON has
+    them all.
+    """
     whole, _, part = text.lstrip("-").partition(".")
     figures = len(whole) if int(whole or 0) else -(len(part) - len(part.lstrip("0")))
     return amount(text, max(2, 6 - figures))
@@ -178,9 +228,16 @@ def brief(text: str) -> str:
 def holdings(document: Document, title: str = "Holdings") -> FigureTable:
     """Table of balances, prices, weights against targets and bands."""
     total = f"{money(document['total_value'])} {document['numeraire']}"
-    full_bps = max((max(item["weight_bps"], item["target_bps"]) for item in document["holdings"]), default=0)
+    full_bps = max(
+        (max(item["weight_bps"], item["target_bps"]) for item in document["holdings"]), default=0
+    )
     figures = ("amount", "price", "value", "weight", "target", "band")
-    made = table(f"{title} at block {document['block']}: {total}", ("token", ""), figures, order=("token", *figures, ""))
+    made = table(
+        f"{title} at block {document['block']}: {total}",
+        ("token", ""),
+        figures,
+        order=("token", *figures, ""),
+    )
     for item in document["holdings"]:
         low, high = item["band_bps"]
         outside = not low <= item["weight_bps"] <= high
@@ -202,18 +259,29 @@ def show_status(console: Console, document: Document) -> None:
     if document["holdings"]:
         console.print(holdings(document))
         in_positions = [
-            f"{coins(item['lp_raw'], item['decimals'])} {item['symbol']}" for item in document["holdings"] if item["lp_raw"] != "0"
+            f"{coins(item['lp_raw'], item['decimals'])} {item['symbol']}"
+            for item in document["holdings"]
+            if item["lp_raw"] != "0"
         ]
         if in_positions:
-            console.print(cell(f"Values and weights include liquidity positions: {', '.join(in_positions)} (trimtab lp)"))
+            console.print(
+                cell(
+                    f"Values and weights include liquidity positions: {', '.join(in_positions)}"
+                    " (trimtab lp)"
+                )
+            )
     console.print(cell(native(document["native"])))
     console.print(cell(format_trigger(document["trigger"])))
     if (least := document["least_total"]) is not None:
         console.print(cell(least["text"], "" if least["enough"] else "yellow"))
     for item in document["quarantined"]:
-        console.print(cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow"))
+        console.print(
+            cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow")
+        )
     for one in document["screen"]:
-        console.print(cell(f"In quarantine: {one['symbol']} {one['why']}. {one['remedy']}", "yellow"))
+        console.print(
+            cell(f"In quarantine: {one['symbol']} {one['why']}. {one['remedy']}", "yellow")
+        )
     for warning in document["warnings"]:
         console.print(cell(f"Note: {warning}", "yellow"))
     if document["left_alone"]:
@@ -221,7 +289,10 @@ def show_status(console: Console, document: Document) -> None:
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
     if document["paused"]:
-        paused = f"Paused{' hard' * document['pause_hard']}: {document['pause_reason']}. Nothing is sent until: trimtab resume"
+        paused = (
+            f"Paused{' hard' * document['pause_hard']}: {document['pause_reason']}. Nothing is sent"
+            " until: trimtab resume"
+        )
         console.print(cell(paused, "bold yellow"))
     if document["zone"] is not None:
         console.print(zone(document["zone"], document["numeraire"]))
@@ -230,18 +301,32 @@ def show_status(console: Console, document: Document) -> None:
 
 def native(found: Document) -> str:
     """The native coin in one sentence."""
-    kept = "" if found["kept_wei"] == "0" else f", of which {coins(found['kept_wei'], 18)} are kept for gas"
+    kept = (
+        ""
+        if found["kept_wei"] == "0"
+        else f", of which {coins(found['kept_wei'], 18)} are kept for gas"
+    )
     beside = f"Native coin: {amount(coins(found['native_wei'], 18))}{kept}"
-    refill = "" if found["top_up_wei"] is None else f"; refilled up to {coins(found['top_up_wei'], 18)} by unwrapping"
+    refill = (
+        ""
+        if found["top_up_wei"] is None
+        else f"; refilled up to {coins(found['top_up_wei'], 18)} by unwrapping"
+    )
     if not found["counts"]:
         return f"{beside}; it pays gas and does not count{refill}"
-    return f"{beside}; with {amount(coins(found['wrapped_raw'] or '0', 18))} wrapped it is the {found['symbol']} of the portfolio{refill}"
+    return (
+        f"{beside}; with {amount(coins(found['wrapped_raw'] or '0', 18))} wrapped it is the"
+        f" {found['symbol']} of the portfolio{refill}"
+    )
 
 
 def transactions(document: Document) -> FigureTable:
     """Table of sent transactions."""
     made = table(
-        "Transactions", ("kind", "status", "hash"), ("nonce", "block", "gas"), order=("kind", "nonce", "status", "block", "gas", "hash")
+        "Transactions",
+        ("kind", "status", "hash"),
+        ("nonce", "block", "gas"),
+        order=("kind", "nonce", "status", "block", "gas", "hash"),
     )
     for item in document["transactions"]:
         mined = item["block"] is not None and item["block"] >= 0
@@ -258,11 +343,18 @@ def transactions(document: Document) -> FigureTable:
 
 def realised(document: Document, decimals: dict[str, int]) -> FigureTable:
     """Table of planned against realised change of each balance."""
-    made = table("Planned against realised", ("token",), ("planned", "realised", "difference in base units"))
+    made = table(
+        "Planned against realised", ("token",), ("planned", "realised", "difference in base units")
+    )
     for item in document["realised"]:
         places = decimals[item["symbol"]]
         planned, got = item["planned_raw"], item["realised_raw"]
-        made.add_row(cell(item["symbol"]), amount(coins(planned, places)), amount(coins(got, places)), str(int(got) - int(planned)))
+        made.add_row(
+            cell(item["symbol"]),
+            amount(coins(planned, places)),
+            amount(coins(got, places)),
+            str(int(got) - int(planned)),
+        )
     return made
 
 
@@ -272,16 +364,30 @@ def coins(raw: str, decimals: int) -> str:
 
 
 def zone(found: Document, numeraire: str) -> FigureTable:
-    """Table of the zone: no-trade interval and trigger edges of each asset, cost of risk, and the plan's trade-off."""
-    risk = f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
-    made = table(f"Zone: being off the targets costs {risk}", ("token",), ("brought back to", "moved beyond"))
+    """Table of the zone: no-trade interval and trigger edges of each asset, cost of risk, and the
+    plan's trade-off.
+    """
+    risk = (
+        f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
+    )
+    made = table(
+        f"Zone: being off the targets costs {risk}", ("token",), ("brought back to", "moved beyond")
+    )
     for item in found["assets"]:
         edges = (item["no_trade_bps"], item["trigger_bps"])
-        made.add_row(cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges))
+        made.add_row(
+            cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges)
+        )
     plan, notes = found["plan"], [found["measured"]] if found["measured"] else []
     if plan is not None:
-        parts = ", ".join(f"{name} {amount(plan[name], 4)}" for name in ("fees", "impact", "skew", "gas", "approvals"))
-        notes.append(f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs {amount(plan['cost'], 4)}: {parts}")
+        parts = ", ".join(
+            f"{name} {amount(plan[name], 4)}"
+            for name in ("fees", "impact", "skew", "gas", "approvals")
+        )
+        notes.append(
+            f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs"
+            f" {amount(plan['cost'], 4)}: {parts}"
+        )
     made.note = "\n".join(notes)
     return made
 
@@ -314,6 +420,12 @@ def transfers_table(found: Sequence[Document]) -> FigureTable:
     """Table of transfers, newest first."""
     made = table("Unexplained balance changes", ("id", "what", "told"))
     for item in found:
-        message = item["told"] or ("counted as a loss until confirmed" if item["counts_as_loss"] else "unconfirmed")
-        made.add_row(str(item["id"] or ""), cell(item["words"], "bold red" if item["halts"] else ""), cell(message))
+        message = item["told"] or (
+            "counted as a loss until confirmed" if item["counts_as_loss"] else "unconfirmed"
+        )
+        made.add_row(
+            str(item["id"] or ""),
+            cell(item["words"], "bold red" if item["halts"] else ""),
+            cell(message),
+        )
     return made

@@ -29,7 +29,19 @@ from agent.errors import Interrupted, OperatorNeeded, TrimtabError
 
 
 UNWRITABLE = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG}
-PLAIN = {"✓": "v", "…": ".", "–": "-", "—": "-", "→": ">", "↳": ">", "≤": "<", "≥": ">", "×": "x", "·": ".", "\u00a0": " "} | {
+PLAIN = {
+    "✓": "v",
+    "…": ".",
+    "–": "-",
+    "—": "-",
+    "→": ">",
+    "↳": ">",
+    "≤": "<",
+    "≥": ">",
+    "×": "x",
+    "·": ".",
+    "\u00a0": " ",
+} | {
     **dict.fromkeys("━", "="),
     **dict.fromkeys("─╌", "-"),
     **dict.fromkeys("┃│", "|"),
@@ -43,14 +55,22 @@ def replace_unencodable() -> None:
     """Replace characters that an output cannot encode by simpler ones, from now on."""
     codecs.register_error("trimtab-plain", _plainer)
     for stream in (sys.stdout, sys.stderr):
-        if not (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf"):
+        if (
+            not (getattr(stream, "encoding", None) or "utf-8")
+            .lower()
+            .replace("-", "")
+            .startswith("utf")
+        ):
             stream.reconfigure(errors="trimtab-plain")  # type: ignore[union-attr]  # text streams of the interpreter
 
 
 def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+    return (
+        "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]),
+        error.end,
+    )
 
 
 def is_output_error(error: OSError) -> bool:
@@ -66,7 +86,8 @@ def give_up(error: OSError) -> None:
         with suppress(OSError):
             os.write(
                 2,
-                f"Operator needed: cannot write: {os.strerror(error.errno or 0)}\n  What to do: free space, or write elsewhere\n".encode(),
+                f"Operator needed: cannot write: {os.strerror(error.errno or 0)}\n  What to do:"
+                " free space, or write elsewhere\n".encode(),
             )
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
@@ -171,7 +192,10 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
     the exit. A run handles signals itself: there the second Ctrl-C interrupts, and the third ends
     the process at once.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
         yield
         return
 
@@ -182,7 +206,9 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def patience() -> Sequence[float | None]:
-        ours = ending.pressed or signal.getsignal(signal.SIGINT) is hear  # the command may end before this thread gets here
+        ours = (
+            ending.pressed or signal.getsignal(signal.SIGINT) is hear
+        )  # the command may end before this thread gets here
         return (PATIENCE_S, GRACE_S) if ours else (None, RUN_PATIENCE_S, GRACE_S)
 
     with _listening(ending, hear, patience):
@@ -190,7 +216,9 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
 
 
 @contextmanager
-def _listening(ending: ProcessExit, handler: Handler, patience: Callable[[], Sequence[float | None]]) -> Iterator[None]:
+def _listening(
+    ending: ProcessExit, handler: Handler, patience: Callable[[], Sequence[float | None]]
+) -> Iterator[None]:
     """Pass Ctrl-C to `handler` and to a thread that ends the process after a delay, even if the
     command is over by then. `patience` returns the seconds for the first Ctrl-C, the second, and so
     on (None: do not end the process).
@@ -198,7 +226,9 @@ def _listening(ending: ProcessExit, handler: Handler, patience: Callable[[], Seq
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     threading.Thread(target=_watch, args=(read_end, patience, ending.now), daemon=True).start()
-    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)  # the interpreter writes here, whatever the main thread does
+    before = signal.set_wakeup_fd(
+        write_end, warn_on_full_buffer=False
+    )  # the interpreter writes here, whatever the main thread does
     replaced = signal.signal(signal.SIGINT, handler)
     try:
         yield
@@ -209,7 +239,9 @@ def _listening(ending: ProcessExit, handler: Handler, patience: Callable[[], Seq
         os.close(write_end)
 
 
-def _watch(read_end: int, patience: Callable[[], Sequence[float | None]], end: Callable[[], None]) -> None:
+def _watch(
+    read_end: int, patience: Callable[[], Sequence[float | None]], end: Callable[[], None]
+) -> None:
     presses, until_s = 0, float("inf")
     while True:
         left_s = None if until_s == float("inf") else max(0.0, until_s - time.monotonic())

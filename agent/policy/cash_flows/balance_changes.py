@@ -1,4 +1,6 @@
-"""Unexplained balance changes: their detection, classification, and the part excluded above portfolio.max_live_value."""
+"""Unexplained balance changes: their detection, classification, and the part excluded above
+portfolio.max_live_value.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,16 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import PORTFOLIO, Asset, ExpectedBalances, ExternalTransfer, ExternalTransferKind, Snapshot, StepInput, Verdict
+from agent.model import (
+    PORTFOLIO,
+    Asset,
+    ExpectedBalances,
+    ExternalTransfer,
+    ExternalTransferKind,
+    Snapshot,
+    StepInput,
+    Verdict,
+)
 from agent.policy import native_coin, text
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.liquidity import valuation
@@ -17,7 +28,8 @@ from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, value
 
 DAY_S = 86_400
 ACCEPTANCE_WINDOW_S = 30 * DAY_S
-"""Chain time in which all increases together may block purchases for limits.balance_jump_wait, which is never longer."""
+"""Chain time in which all increases together may block purchases for limits.balance_jump_wait,
+which is never longer."""
 SHOWN = 5
 FRESH_S, LOST_BLOCKS = 60, 1_000
 """More blocks than any chain produces in that many seconds, or reorganises."""
@@ -26,17 +38,23 @@ FRESH_S, LOST_BLOCKS = 60, 1_000
 def is_comparable(snapshot: Snapshot, books: ExpectedBalances) -> bool:
     """True if balances and expected balances can be compared.
 
-    False for a snapshot older than the openings, and for one that may hold an own transaction whose receipt the journal lacks. A
-    recorded height far above a fresh head is ignored, so that one bad answer of a single endpoint does not block every later cycle.
+    False for a snapshot older than the openings, and for one that may hold an own transaction whose
+    receipt the journal lacks. A recorded height far above a fresh head is ignored, so that one bad
+    answer of a single endpoint does not block every later cycle.
     """
     if books.unsettled_nonce is not None and books.unsettled_nonce < snapshot.nonce_latest:
         return False
     number, fresh = snapshot.head.number, abs(snapshot.now_s - snapshot.head.timestamp_s) <= FRESH_S
-    return all(opening.block <= number or (fresh and opening.block > number + LOST_BLOCKS) for opening in books.openings)
+    return all(
+        opening.block <= number or (fresh and opening.block > number + LOST_BLOCKS)
+        for opening in books.openings
+    )
 
 
 def differences(snapshot: Snapshot, books: ExpectedBalances) -> dict[str, tuple[int, int]]:
-    """Return by token the difference of balance and expected balance, base units, and the block since when."""
+    """Return by token the difference of balance and expected balance, base units, and the block
+    since when.
+    """
     if not is_comparable(snapshot, books):
         return {}
     balances = balances_of(snapshot)
@@ -54,20 +72,28 @@ def differences(snapshot: Snapshot, books: ExpectedBalances) -> dict[str, tuple[
 
 
 def balances_of(snapshot: Snapshot) -> dict[str, int]:
-    """Every balance that was read and does not contradict itself, base units by token; units.NATIVE is the native coin."""
+    """Every balance that was read and does not contradict itself, base units by token; units.NATIVE
+    is the native coin.
+    """
     unsure = {item.address for item in snapshot.quarantined}
     read: dict[str, set[int]] = {}
     for holding in snapshot.holdings:
         read.setdefault(holding.token, set()).add(holding.raw)
-    sure = {token: next(iter(raws)) for token, raws in read.items() if len(raws) == 1 and token not in unsure}
+    sure = {
+        token: next(iter(raws))
+        for token, raws in read.items()
+        if len(raws) == 1 and token not in unsure
+    }
     return {**sure, NATIVE: snapshot.native_wei}
 
 
 def unexplained(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
-    """Return the unexplained changes of assets and native coin, as transfers that are not stored yet.
+    """Return the unexplained changes of assets and native coin, as transfers that are not stored
+    yet.
 
-    A `rebasing` token explains its own changes. Native coin that arrives while it is not an asset is gas money. An increase that
-    restores an open decrease closes it. Every other change waits for the owner.
+    A `rebasing` token explains its own changes. Native coin that arrives while it is not an asset
+    is gas money. An increase that restores an open decrease closes it. Every other change waits for
+    the owner.
     """
     return tuple(flow for flow in changes_to_record(step, books) if flow.id == 0)
 
@@ -81,31 +107,61 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
     """
     moved = differences(step.snapshot, books)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
-    changes = {token: change for token, change in moved.items() if token in assets or token == NATIVE}
+    changes = {
+        token: change for token, change in moved.items() if token in assets or token == NATIVE
+    }
     if not changes and not (may_change(books) and is_comparable(step.snapshot, books)):
         return ()
     prices = reference_prices(step).by_token
-    chain_s = step.snapshot.head.timestamp_s  # chain time: a machine clock set back would take a decrease out of the last 24 h (T6)
+    chain_s = (
+        step.snapshot.head.timestamp_s
+    )  # chain time: a machine clock set back would take a decrease out of the last 24 h (T6)
     flows = []
     for token, (delta, since) in sorted(changes.items()):
         undoes = _undone(token, delta, books.flows)
-        kind = ExternalTransferKind.UNDONE if undoes else _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
-        flow = ExternalTransfer(0, token, delta, None, since, step.snapshot.head.number, chain_s, False, kind, undoes)
+        kind = (
+            ExternalTransferKind.UNDONE
+            if undoes
+            else _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
+        )
+        flow = ExternalTransfer(
+            0, token, delta, None, since, step.snapshot.head.number, chain_s, False, kind, undoes
+        )
         flows.append(_valued(step, prices, flow))
     before = [flow for flow in books.flows if flow.id not in _ends(flows)]
-    revalued = [made for flow in before if flow.is_open and flow.value is None and (made := _valued(step, prices, flow)) != flow]
+    revalued = [
+        made
+        for flow in before
+        if flow.is_open and flow.value is None and (made := _valued(step, prices, flow)) != flow
+    ]
     judged = {flow.id: flow for flow in revalued}
-    fresh = _judged(step, prices, (*flows, *revalued), [flow for flow in before if flow.id not in judged], chain_s)
+    fresh = _judged(
+        step,
+        prices,
+        (*flows, *revalued),
+        [flow for flow in before if flow.id not in judged],
+        chain_s,
+    )
     judged = {flow.id: flow for flow in fresh if flow.id}
     limit = step.limits.max_live_value
     capped = limit is not None and _worth(step, prices) > limit
-    now = [(flow, _aged(step, judged.get(flow.id, flow), capped)) for flow in before if flow.is_open]
-    return (*(flow for flow in fresh if flow.id == 0), *(is_now for was, is_now in now if is_now != was))
+    now = [
+        (flow, _aged(step, judged.get(flow.id, flow), capped)) for flow in before if flow.is_open
+    ]
+    return (
+        *(flow for flow in fresh if flow.id == 0),
+        *(is_now for was, is_now in now if is_now != was),
+    )
 
 
 def may_change(books: ExpectedBalances) -> bool:
-    """True if an open transfer may change without a balance change: it has no value yet, or is an increase that blocks purchases."""
-    return any(flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0)) for flow in books.flows)
+    """True if an open transfer may change without a balance change: it has no value yet, or is an
+    increase that blocks purchases.
+    """
+    return any(
+        flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0))
+        for flow in books.flows
+    )
 
 
 def _valued(step: StepInput, prices: dict[str, Price], flow: ExternalTransfer) -> ExternalTransfer:
@@ -121,31 +177,43 @@ def _aged(step: StepInput, flow: ExternalTransfer, capped: bool) -> ExternalTran
         return flow
     now_s = min(step.snapshot.head.timestamp_s, step.snapshot.now_s + FRESH_S)
     if now_s >= accepted_s(step, flow):
-        return replace(flow, halts=False) if capped else replace(flow, kind=ExternalTransferKind.ACCEPTED)
+        return (
+            replace(flow, halts=False)
+            if capped
+            else replace(flow, kind=ExternalTransferKind.ACCEPTED)
+        )
     return replace(flow, chain_s=min(flow.chain_s, step.snapshot.head.timestamp_s))
 
 
 def accepted_s(step: StepInput, flow: ExternalTransfer) -> int:
     """Return the chain time from which an increase that blocks purchases counts as a deposit.
 
-    It is that of the first increase in ACCEPTANCE_WINDOW_S, so that a series of gifts does not prolong the block.
+    It is that of the first increase in ACCEPTANCE_WINDOW_S, so that a series of gifts does not
+    prolong the block.
     """
     first_s = step.history.rose_s
-    began_s = first_s if first_s is not None and first_s <= flow.chain_s < first_s + ACCEPTANCE_WINDOW_S else flow.chain_s
+    began_s = (
+        first_s
+        if first_s is not None and first_s <= flow.chain_s < first_s + ACCEPTANCE_WINDOW_S
+        else flow.chain_s
+    )
     return began_s + (step.limits.balance_jump_wait_s or 0)
 
 
 def _undone(token: str, delta: int, before: Iterable[ExternalTransfer]) -> tuple[int, ...]:
-    """Return the ids of the newest open decreases of `token` that an increase by `delta` restores exactly; none for another amount.
+    """Return the ids of the newest open decreases of `token` that an increase by `delta` restores
+    exactly; none for another amount.
 
-    Either an endpoint was wrong or the money came back; nothing is missing. A decrease after an increase is not treated as undone:
-    the owner may have sent the increase, and a thief taken it.
+    Either an endpoint was wrong or the money came back; nothing is missing. A decrease after an
+    increase is not treated as undone: the owner may have sent the increase, and a thief taken it.
     """
     rest, ids = delta, []
     for flow in reversed([one for one in before if one.token == token]):
         if flow.is_open and flow.delta_raw < 0 < rest:
             ids.append(flow.id)
-        elif flow.kind is not ExternalTransferKind.GAS_MONEY:  # a part may have come as gas money while an endpoint was still wrong
+        elif (
+            flow.kind is not ExternalTransferKind.GAS_MONEY
+        ):  # a part may have come as gas money while an endpoint was still wrong
             break
         rest += flow.delta_raw
         if ids and rest == 0:
@@ -158,19 +226,40 @@ def _ends(flows: Iterable[ExternalTransfer]) -> set[int]:
 
 
 def _by_itself(
-    step: StepInput, asset: Asset | None, token: str, delta: int, before: Iterable[ExternalTransfer], now_s: int
+    step: StepInput,
+    asset: Asset | None,
+    token: str,
+    delta: int,
+    before: Iterable[ExternalTransfer],
+    now_s: int,
 ) -> ExternalTransferKind | None:
     if token == NATIVE:
-        return ExternalTransferKind.GAS_MONEY if delta > 0 and not native_coin.has_native_asset(step.portfolio) else None
+        return (
+            ExternalTransferKind.GAS_MONEY
+            if delta > 0 and not native_coin.has_native_asset(step.portfolio)
+            else None
+        )
     if asset is None or asset.rebasing_bps == 0:
         return None
-    day = sum(abs(f.delta_raw) for f in before if f.token == token and f.kind is ExternalTransferKind.REBASE and f.chain_s > now_s - DAY_S)
+    day = sum(
+        abs(f.delta_raw)
+        for f in before
+        if f.token == token and f.kind is ExternalTransferKind.REBASE and f.chain_s > now_s - DAY_S
+    )
     was = balances_of(step.snapshot).get(token, 0) - delta
-    return ExternalTransferKind.REBASE if (day + abs(delta)) * BPS <= asset.rebasing_bps * was else None
+    return (
+        ExternalTransferKind.REBASE
+        if (day + abs(delta)) * BPS <= asset.rebasing_bps * was
+        else None
+    )
 
 
 def _judged(
-    step: StepInput, prices: dict[str, Price], found: tuple[ExternalTransfer, ...], before: Iterable[ExternalTransfer], now_s: int
+    step: StepInput,
+    prices: dict[str, Price],
+    found: tuple[ExternalTransfer, ...],
+    before: Iterable[ExternalTransfer],
+    now_s: int,
 ) -> tuple[ExternalTransfer, ...]:
     """Return flows with `halts` set if beyond limits.balance_jump of the portfolio, before or
     after, whichever is smaller. An increase counts with all flows open within a day, a decrease
@@ -178,10 +267,16 @@ def _judged(
     decrease without a price exceeds any limit; an increase without one is judged once priced.
     """
     limit_bps, worth = step.limits.balance_jump_bps, _worth(step, prices)
-    base = min(worth, worth - sum((flow.value for flow in found if flow.value is not None), Fraction(0)))
-    recent = [flow for flow in before if flow.is_open and not flow.halts and flow.chain_s > now_s - DAY_S]
+    base = min(
+        worth, worth - sum((flow.value for flow in found if flow.value is not None), Fraction(0))
+    )
+    recent = [
+        flow for flow in before if flow.is_open and not flow.halts and flow.chain_s > now_s - DAY_S
+    ]
     opened = [flow for flow in (*found, *recent) if flow.is_open and flow.value is not None]
-    rose_or_fell, fell = (_sum(flows) for flows in (opened, [flow for flow in opened if flow.delta_raw < 0]))
+    rose_or_fell, fell = (
+        _sum(flows) for flows in (opened, [flow for flow in opened if flow.delta_raw < 0])
+    )
 
     def halts(flow: ExternalTransfer) -> bool:
         if not flow.is_open or limit_bps is None:
@@ -198,12 +293,18 @@ def _sum(flows: Iterable[ExternalTransfer]) -> Value:
 
 
 def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
-    """Return the known value of the portfolio at reference prices, reserves included; a lower bound.
+    """Return the known value of the portfolio at reference prices, reserves included; a lower
+    bound.
 
     A price that is missing for one cycle must not let dust of another token halt the agent.
     """
     held, sure = native_coin.held_balances(step), balances_of(step.snapshot)
-    known = {asset.token.address for asset in step.portfolio.assets} & held.keys() & sure.keys() & prices.keys()
+    known = (
+        {asset.token.address for asset in step.portfolio.assets}
+        & held.keys()
+        & sure.keys()
+        & prices.keys()
+    )
     free = sum((held[token] * prices[token] for token in known), Fraction(0))
     try:
         return free + valuation.total_value(step, prices)
@@ -218,18 +319,31 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
     found = changes_to_record(step, books)
     if not found:
         return step
-    history, ended, is_now = step.history, _ends(found), {flow.id: flow for flow in found if flow.id}
+    history, ended, is_now = (
+        step.history,
+        _ends(found),
+        {flow.id: flow for flow in found if flow.id},
+    )
     day_s = step.snapshot.head.timestamp_s - DAY_S
     gone = [flow for flow in history.flows if flow.id in ended or flow.id in is_now]
     ever = _lost(found) - _lost(gone)
-    day = _lost(flow for flow in found if flow.chain_s > day_s) - _lost(flow for flow in gone if flow.chain_s > day_s)
+    day = _lost(flow for flow in found if flow.chain_s > day_s) - _lost(
+        flow for flow in gone if flow.chain_s > day_s
+    )
     left = tuple(is_now.get(flow.id, flow) for flow in history.flows if flow.id not in ended)
     fresh = [flow for flow in found if flow.id == 0]
     rises = dict(history.rises)
-    for flow, sign in (*((flow, -1) for flow in books.flows if flow.id in ended or flow.id in is_now), *((flow, 1) for flow in found)):
+    for flow, sign in (
+        *((flow, -1) for flow in books.flows if flow.id in ended or flow.id in is_now),
+        *((flow, 1) for flow in found),
+    ):
         if flow.is_open and flow.delta_raw > 0:
             rises[flow.token] = rises.get(flow.token, 0) + sign * flow.delta_raw
-    unpriced = [flow for flow in (*left, *fresh) if flow.is_loss and flow.value is None and flow.chain_s > day_s]
+    unpriced = [
+        flow
+        for flow in (*left, *fresh)
+        if flow.is_loss and flow.value is None and flow.chain_s > day_s
+    ]
     unknown = "" if history.unknown in map(unpriced_loss_reason, gone) else history.unknown
     return replace(
         step,
@@ -241,19 +355,30 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
             fell_24h=max(Fraction(0), history.fell_24h + day),
             fell_total=max(Fraction(0), history.fell_total + ever),
             rises=tuple(sorted(rises.items())),
-            unknown=unknown or "; ".join(f"{token_label(step, flow.token)} fell and has no price" for flow in unpriced),
-            accepted=(*history.accepted, *(flow for flow in found if flow.kind is ExternalTransferKind.ACCEPTED)),
+            unknown=unknown
+            or "; ".join(
+                f"{token_label(step, flow.token)} fell and has no price" for flow in unpriced
+            ),
+            accepted=(
+                *history.accepted,
+                *(flow for flow in found if flow.kind is ExternalTransferKind.ACCEPTED),
+            ),
         ),
     )
 
 
 def unpriced_loss_reason(flow: ExternalTransfer) -> str:
     """Return why the losses of a day are unknown while a decrease has no price."""
-    return f"flow {flow.id}, a decrease of {flow.token}, has no price: confirm what it was (trimtab flows)"
+    return (
+        f"flow {flow.id}, a decrease of {flow.token}, has no price: confirm what it was (trimtab"
+        " flows)"
+    )
 
 
 def _lost(flows: Iterable[ExternalTransfer]) -> Value:
-    return sum((-flow.value for flow in flows if flow.is_loss and flow.value is not None), Fraction(0))
+    return sum(
+        (-flow.value for flow in flows if flow.is_loss and flow.value is not None), Fraction(0)
+    )
 
 
 def halt_reason(step: StepInput) -> str:
@@ -270,8 +395,8 @@ def halt_reason(step: StepInput) -> str:
         last_s = max(accepted_s(step, flow) for flow in holding)
         until += f", or accepted as deposits at {text.format_time(last_s)}"
     return (
-        f"unexplained balance changes{beyond}: {message}{more}; nothing is bought or rebalanced {until}: trimtab flows confirm; "
-        "exits, withdrawals and stop continue"
+        f"unexplained balance changes{beyond}: {message}{more}; nothing is bought or rebalanced"
+        f" {until}: trimtab flows confirm; exits, withdrawals and stop continue"
     )
 
 
@@ -279,22 +404,32 @@ def format_accepted_deposits(step: StepInput) -> str:
     """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
     texts = [format_change(step, flow) for flow in step.history.accepted]
     more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return f"accepted as a deposit, since it was never explained: {'; '.join(texts[:SHOWN])}{more}" if texts else ""
+    return (
+        f"accepted as a deposit, since it was never explained: {'; '.join(texts[:SHOWN])}{more}"
+        if texts
+        else ""
+    )
 
 
 def format_change(step: StepInput, flow: ExternalTransfer) -> str:
     """Format one transfer: token, amount, value and blocks."""
     went = "rose" if flow.delta_raw > 0 else "fell"
     numeraire = step.portfolio.numeraire
-    worth = "without a price" if flow.value is None else f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
+    worth = (
+        "without a price"
+        if flow.value is None
+        else f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
+    )
     return (
-        f"{token_label(step, flow.token)} {went} by {format_change_amount(step, flow)} ({worth}) between blocks "
-        f"{flow.since_block} and {flow.block}"
+        f"{token_label(step, flow.token)} {went} by {format_change_amount(step, flow)} ({worth})"
+        f" between blocks {flow.since_block} and {flow.block}"
     )
 
 
 def format_change_amount(step: StepInput, flow: ExternalTransfer) -> str:
-    """Format the amount in whole coins; in base units for a token that is no longer in the portfolio."""
+    """Format the amount in whole coins; in base units for a token that is no longer in the
+    portfolio.
+    """
     try:
         return decimal_text(abs(flow.delta_raw), step.portfolio.token(flow.token).decimals)
     except KeyError:
@@ -311,19 +446,26 @@ def token_label(step: StepInput, token: str) -> str:
         return token
 
 
-# --- Unexplained increases above portfolio.max_live_value: they are excluded, and trading continues with the rest.
+# --- Unexplained increases above portfolio.max_live_value: they are excluded, and trading continues
+# with the rest.
 
 
-ABOVE_MAX_LIVE_VALUE = "unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise that"
-NOT_REQUESTED = "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm later"
+ABOVE_MAX_LIVE_VALUE = (
+    "unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise"
+    " that"
+)
+NOT_REQUESTED = (
+    "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm later"
+)
 
 
 def exclude_unexplained_rises(step: StepInput) -> StepInput:
-    """Return the step with unexplained increases reserved if the portfolio exceeds portfolio.max_live_value.
+    """Return the step with unexplained increases reserved if the portfolio exceeds
+    portfolio.max_live_value.
 
-    Increases excluded once stay excluded, so that a portfolio near the limit neither buys nor sells with a gift. `aside` names
-    them. They are not managed, and guards judge the rest. An amount returned to an exit is excluded again. Without prices the step
-    is unchanged.
+    Increases excluded once stay excluded, so that a portfolio near the limit neither buys nor sells
+    with a gift. `aside` names them. They are not managed, and guards judge the rest. An amount
+    returned to an exit is excluded again. Without prices the step is unchanged.
     """
     if step.aside:
         return step
@@ -340,11 +482,17 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
     if investable_total(standing) > limit:
         return exclude_amounts(step, _with_sold(step, rises, prices), ABOVE_MAX_LIVE_VALUE)
     before = _assets_of(step, step.history.left_rises)
-    return exclude_amounts(step, {token: min(raw, rises.get(token, 0)) for token, raw in before.items()}, ABOVE_MAX_LIVE_VALUE)
+    return exclude_amounts(
+        step,
+        {token: min(raw, rises.get(token, 0)) for token, raw in before.items()},
+        ABOVE_MAX_LIVE_VALUE,
+    )
 
 
 def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
-    """Return the step with these base units by token reserved, at most the free ones; `aside` gives the amounts and `why`."""
+    """Return the step with these base units by token reserved, at most the free ones; `aside` gives
+    the amounts and `why`.
+    """
     portfolio, held = step.portfolio, native_coin.held_balances(step)
     left = {}
     for asset in portfolio.assets:
@@ -352,21 +500,39 @@ def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepI
         left[asset.token.address] = max(0, min(free, raws.get(asset.token.address, 0)))
     if not any(left.values()):
         return step
-    assets = tuple(replace(asset, reserve_raw=asset.reserve_raw + left[asset.token.address]) for asset in portfolio.assets)
+    assets = tuple(
+        replace(asset, reserve_raw=asset.reserve_raw + left[asset.token.address])
+        for asset in portfolio.assets
+    )
     message = ", ".join(
-        f"{decimal_text(raw, portfolio.token(token).decimals)} {portfolio.token(token).label}" for token, raw in left.items() if raw
+        f"{decimal_text(raw, portfolio.token(token).decimals)} {portfolio.token(token).label}"
+        for token, raw in left.items()
+        if raw
     )
     kept = tuple((token, raw) for token, raw in left.items() if raw)
-    return replace(step, portfolio=replace(portfolio, assets=assets), aside=f"{message} excluded: {why}", aside_raw=kept)
+    return replace(
+        step,
+        portfolio=replace(portfolio, assets=assets),
+        aside=f"{message} excluded: {why}",
+        aside_raw=kept,
+    )
 
 
 def restore_excluded(step: StepInput) -> StepInput:
-    """Return the step without that reserve: exits, payments and shutdown take everything. Tokens that may not be sold stay reserved."""
+    """Return the step without that reserve: exits, payments and shutdown take everything. Tokens
+    that may not be sold stay reserved.
+    """
     if not step.aside:
         return step
     raws, shut = dict(step.aside_raw), exits.excluded_tokens(step)
     assets = tuple(
-        asset if asset.token.address in shut else replace(asset, reserve_raw=max(0, asset.reserve_raw - raws.get(asset.token.address, 0)))
+        (
+            asset
+            if asset.token.address in shut
+            else replace(
+                asset, reserve_raw=max(0, asset.reserve_raw - raws.get(asset.token.address, 0))
+            )
+        )
         for asset in step.portfolio.assets
     )
     return replace(step, portfolio=replace(step.portfolio, assets=assets), aside="")
@@ -378,7 +544,9 @@ def append_excluded(step: StepInput, reason: str) -> str:
 
 
 def unexplained_rises(step: StepInput) -> dict[str, int]:
-    """Return the unexplained increase of each asset in base units; native coin counts as its wrapped token if that is an asset."""
+    """Return the unexplained increase of each asset in base units; native coin counts as its
+    wrapped token if that is an asset.
+    """
     return _assets_of(step, step.history.rises)
 
 
@@ -390,10 +558,18 @@ def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str,
     return rises
 
 
-def _with_sold(step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]) -> dict[str, int]:
-    """Return the increases; the part that the wallet no longer holds, sold by an exit, counts as numeraire at present prices."""
+def _with_sold(
+    step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]
+) -> dict[str, int]:
+    """Return the increases; the part that the wallet no longer holds, sold by an exit, counts as
+    numeraire at present prices.
+    """
     held, home = native_coin.held_balances(step), step.portfolio.numeraire.address
-    gone = ((token, raw - held[token]) for token, raw in rises.items() if token in held and token in prices and token != home)
+    gone = (
+        (token, raw - held[token])
+        for token, raw in rises.items()
+        if token in held and token in prices and token != home
+    )
     sold = sum((raw * prices[token] for token, raw in gone if raw > 0), Fraction(0))
     return {**rises, home: rises.get(home, 0) + ceil_int(sold)}
 
@@ -411,9 +587,15 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             continue
         claimed = [claim for claim in step.history.claims if claim.payment.token == token]
         free = held.get(token, 0)
-        out = lifecycle.fired_exit_order(step.history.orders, token) or lifecycle.fired_exit_order(step.history.orders, PORTFOLIO)
+        out = lifecycle.fired_exit_order(step.history.orders, token) or lifecycle.fired_exit_order(
+            step.history.orders, PORTFOLIO
+        )
         rest = asset.reserve_raw - rises.get(token, 0) - sum(claim.payment.raw for claim in claimed)
-        why = "dust of an order, and the reserve" if out is not None and asset.target_bps == 0 else "configured reserve"
+        why = (
+            "dust of an order, and the reserve"
+            if out is not None and asset.target_bps == 0
+            else "configured reserve"
+        )
         reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claimed]
         reasons += [
             (rises.get(token, 0), ABOVE_MAX_LIVE_VALUE),
@@ -427,11 +609,13 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
     return tuple(found)
 
 
-def investable_deposits(step: StepInput, came: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
+def investable_deposits(
+    step: StepInput, came: Sequence[ExternalTransfer]
+) -> tuple[ExternalTransfer, ...]:
     """Return the increases, given oldest first, that fit below portfolio.max_live_value.
 
-    The oldest come first and each counts whole, so that a later deposit takes no room from an earlier one. Raises Refused if none
-    fits.
+    The oldest come first and each counts whole, so that a later deposit takes no room from an
+    earlier one. Raises Refused if none fits.
     """
     limit, whole = step.limits.max_live_value, restore_excluded(step)
     if limit is None or not came:
@@ -443,7 +627,14 @@ def investable_deposits(step: StepInput, came: Sequence[ExternalTransfer]) -> tu
         return tuple(came)  # unknown: planning reports the refusal
     free = {one.token: one.investable_raw for one in standing}
     risen = _with_sold(whole, unexplained_rises(whole), prices)
-    rose = sum((min(free.get(token, 0), max(0, raw)) * prices[token] for token, raw in risen.items() if token in free), Fraction(0))
+    rose = sum(
+        (
+            min(free.get(token, 0), max(0, raw)) * prices[token]
+            for token, raw in risen.items()
+            if token in free
+        ),
+        Fraction(0),
+    )
     room, taken = limit - (investable_total(standing) - rose), list[ExternalTransfer]()
     for flow in came:
         if (value := _value(whole, flow, prices)) <= room:
@@ -452,17 +643,26 @@ def investable_deposits(step: StepInput, came: Sequence[ExternalTransfer]) -> tu
     if not taken:
         numeraire = step.portfolio.numeraire
         managed, most = (
-            f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}" for one in (investable_total(standing) - rose, limit)
+            f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}"
+            for one in (investable_total(standing) - rose, limit)
         )
         smallest = min(_value(whole, flow, prices) for flow in came)
         came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
         raise Refused(
-            f"{came_words} invested on top of {managed} would exceed portfolio.max_live_value of {most}",
-            (Verdict("max_live_value", f"{managed} and {came_words} more", f"at most {most}", False),),
+            f"{came_words} invested on top of {managed} would exceed portfolio.max_live_value of"
+            f" {most}",
+            (
+                Verdict(
+                    "max_live_value", f"{managed} and {came_words} more", f"at most {most}", False
+                ),
+            ),
             "raise it by trimtab edit --set portfolio.max_live_value=AMOUNT, or send less",
         )
     return tuple(taken)
 
 
 def _value(step: StepInput, flow: ExternalTransfer, prices: Mapping[str, Price]) -> Fraction:
-    return flow.delta_raw * prices[step.portfolio.wrapped_native if flow.token == NATIVE else flow.token]
+    return (
+        flow.delta_raw
+        * prices[step.portfolio.wrapped_native if flow.token == NATIVE else flow.token]
+    )

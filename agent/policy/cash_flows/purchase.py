@@ -1,7 +1,9 @@
-"""First purchase and top-up: money that the owner confirmed, exempt from limits.turnover and limits.daily_turnover.
+"""First purchase and top-up: money that the owner confirmed, exempt from limits.turnover and
+limits.daily_turnover.
 
-The exemption is bounded by the confirmed amount. While the strategy has never traded, that is the whole portfolio once, less the
-wallet's turnover of the last 24 h; afterwards the rest of the purchase under way, or of a top-up's deposits.
+The exemption is bounded by the confirmed amount. While the strategy has never traded, that is the
+whole portfolio once, less the wallet's turnover of the last 24 h; afterwards the rest of the
+purchase under way, or of a top-up's deposits.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ NONE = Fraction(0)
 
 def is_first_purchase(step: StepInput) -> bool:
     """True if the next rebalance is the first purchase: this store has no trade of the strategy."""
-    return step.limits.first_purchase_s is not None and step.history.last_rebalance_s is None and step.history.campaign is None
+    return (
+        step.limits.first_purchase_s is not None
+        and step.history.last_rebalance_s is None
+        and step.history.campaign is None
+    )
 
 
 def active_purchase(step: StepInput) -> ExecutionProgress | None:
@@ -43,16 +49,24 @@ def active_purchase(step: StepInput) -> ExecutionProgress | None:
 
 
 def first_rebalance_name(step: StepInput, drifts: Sequence[AssetDrift], wanted: Goal) -> str:
-    """Return the name of a store's first rebalance: a purchase only if nothing but the numeraire is sold."""
+    """Return the name of a store's first rebalance: a purchase only if nothing but the numeraire is
+    sold.
+    """
     home, least = step.portfolio.numeraire.address, step.limits.min_trade or Fraction(1)
-    sells = any(lack <= -least for token, lack in corrections(drifts, wanted).items() if token != home)
+    sells = any(
+        lack <= -least for token, lack in corrections(drifts, wanted).items() if token != home
+    )
     return "first rebalance" if sells else "first purchase"
 
 
 def uninvested_deposits(step: StepInput) -> dict[str, int]:
-    """Return the uninvested part of a top-up's deposits, base units by token: those just confirmed, and those under way."""
+    """Return the uninvested part of a top-up's deposits, base units by token: those just confirmed,
+    and those under way.
+    """
     left = dict(step.history.invested)
-    if (under := active_purchase(step)) is not None and under.campaign.purchase is PurchaseKind.TOP_UP:
+    if (
+        under := active_purchase(step)
+    ) is not None and under.campaign.purchase is PurchaseKind.TOP_UP:
         sold = dict(under.sold)
         for token, raw in under.campaign.came:
             left[token] = left.get(token, 0) + max(0, raw - sold.get(token, 0))
@@ -60,23 +74,35 @@ def uninvested_deposits(step: StepInput) -> dict[str, int]:
 
 
 def turnover_allowance(step: StepInput) -> Value:
-    """Return the value that limits of turnover exempt now, numeraire base units at present prices."""
+    """Return the value that limits of turnover exempt now, numeraire base units at present
+    prices.
+    """
     prices = reference_prices(step).by_token
     if is_first_purchase(step) and not step.history.invested:
         if any(asset.token.address not in prices for asset in step.portfolio.assets):
             return NONE
         drifts = compute_drifts(step, prices)
         return max(NONE, _moves(drifts, _first(step, drifts)) - step.history.turnover_24h)
-    value = sum((raw * prices.get(token, NONE) for token, raw in uninvested_deposits(step).items()), NONE)
-    if (under := active_purchase(step)) is not None and under.campaign.purchase is PurchaseKind.FIRST:
+    value = sum(
+        (raw * prices.get(token, NONE) for token, raw in uninvested_deposits(step).items()), NONE
+    )
+    if (
+        under := active_purchase(step)
+    ) is not None and under.campaign.purchase is PurchaseKind.FIRST:
         value += max(NONE, under.campaign.wish - under.moved)
     return value
 
 
 def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
-    """Return the goal of a purchase: the targets, or the strategies' combined goal; for a top-up, the underweight assets."""
+    """Return the goal of a purchase: the targets, or the strategies' combined goal; for a top-up,
+    the underweight assets.
+    """
     under = active_purchase(step)
-    if under.campaign.purchase is PurchaseKind.FIRST if under is not None else not step.history.invested:
+    if (
+        under.campaign.purchase is PurchaseKind.FIRST
+        if under is not None
+        else not step.history.invested
+    ):
         return _first(step, drifts)
     return goal_to_invest(step, uninvested_deposits(step))
 
@@ -96,10 +122,16 @@ def _first(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
     if step.split is not None:
         return netting.net_strategies(step, reference_prices(step).by_token).goal
     return restrict_to_side(
-        tuple(drifts), rebalance_goal(tuple(drifts), Destination.TARGET), step.policy.only, step.portfolio.numeraire.address
+        tuple(drifts),
+        rebalance_goal(tuple(drifts), Destination.TARGET),
+        step.policy.only,
+        step.portfolio.numeraire.address,
     )
 
 
 def _moves(drifts: Sequence[AssetDrift], wanted: Goal) -> Value:
     lacks = corrections(drifts, wanted).values()
-    return max(sum((lack for lack in lacks if lack > 0), NONE), -sum((lack for lack in lacks if lack < 0), NONE))
+    return max(
+        sum((lack for lack in lacks if lack > 0), NONE),
+        -sum((lack for lack in lacks if lack < 0), NONE),
+    )

@@ -1,4 +1,6 @@
-"""Goals of withdrawals and investments: raise a shortfall from the most overweight assets, invest deposits in underweight ones."""
+"""Goals of withdrawals and investments: raise a shortfall from the most overweight assets, invest
+deposits in underweight ones.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,17 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Asset, AssetDrift, Goal, GoalWeight, Payment, PendingPayment, StepInput, Verdict, WithdrawalProgress
+from agent.model import (
+    Asset,
+    AssetDrift,
+    Goal,
+    GoalWeight,
+    Payment,
+    PendingPayment,
+    StepInput,
+    Verdict,
+    WithdrawalProgress,
+)
 from agent.policy import native_coin, text
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import compute_drifts, investable_total
@@ -18,19 +30,27 @@ from agent.units import BPS, NATIVE, UINT256_MAX, Price, Value, decimal_text, fl
 
 
 def token_price(step: StepInput, token: str) -> Price | None:
-    """Return a token's reference price, numeraire base units per base unit; the native coin has that of its wrapped token."""
-    found = reference_prices(step).prices.get(step.portfolio.wrapped_native if token == NATIVE else token)
+    """Return a token's reference price, numeraire base units per base unit; the native coin has
+    that of its wrapped token.
+    """
+    found = reference_prices(step).prices.get(
+        step.portfolio.wrapped_native if token == NATIVE else token
+    )
     return None if found is None or found.price <= 0 else found.price
 
 
 def payout_allowance_left(step: StepInput) -> Value | None:
-    """Return the remainder of limits.payout_per_day for the last 24 h of chain time, numeraire base units; None if the limit is off."""
+    """Return the remainder of limits.payout_per_day for the last 24 h of chain time, numeraire base
+    units; None if the limit is off.
+    """
     limit = step.limits.payout_per_day
     return None if limit is None else max(Fraction(0), limit - step.history.outflow_24h)
 
 
 def max_payout_raw(step: StepInput, token: str) -> int:
-    """Return that remainder in base units of `token`, rounded down; 0 without a price, or while the last 24 h are unknown."""
+    """Return that remainder in base units of `token`, rounded down; 0 without a price, or while the
+    last 24 h are unknown.
+    """
     room, price = payout_allowance_left(step), token_price(step, token)
     if room is None:
         return UINT256_MAX
@@ -38,7 +58,9 @@ def max_payout_raw(step: StepInput, token: str) -> int:
 
 
 def reserve_withdrawals(step: StepInput) -> StepInput:
-    """The step in which open withdrawals are reserves of their assets: targets do not touch them."""
+    """The step in which open withdrawals are reserves of their assets: targets do not touch
+    them.
+    """
     return _reserved(step, step.history.claims)
 
 
@@ -49,9 +71,11 @@ def reserve_claims(step: StepInput, more: tuple[PendingPayment, ...]) -> StepInp
 
 
 def reserve_pending_deposits(step: StepInput) -> StepInput:
-    """Return the step with increases that block purchases reserved, so that a withdrawal takes only earlier money.
+    """Return the step with increases that block purchases reserved, so that a withdrawal takes only
+    earlier money.
 
-    Money excluded above portfolio.max_live_value is available to it. The reserve is at most each asset's balance, less claims.
+    Money excluded above portfolio.max_live_value is available to it. The reserve is at most each
+    asset's balance, less claims.
     """
     step = balance_changes.restore_excluded(step)
     came: dict[str, int] = {}
@@ -65,11 +89,17 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
 
     def kept(asset: Asset) -> Asset:
         token = asset.token.address
-        claimed = sum(claim.payment.raw for claim in step.history.claims if claim.payment.token == token)
+        claimed = sum(
+            claim.payment.raw for claim in step.history.claims if claim.payment.token == token
+        )
         there = held.get(token, 0) - native_coin.reserved_raw(step, asset) + claimed
-        return replace(asset, reserve_raw=asset.reserve_raw + max(0, min(came.get(token, 0), there)))
+        return replace(
+            asset, reserve_raw=asset.reserve_raw + max(0, min(came.get(token, 0), there))
+        )
 
-    return replace(step, portfolio=replace(step.portfolio, assets=tuple(map(kept, step.portfolio.assets))))
+    return replace(
+        step, portfolio=replace(step.portfolio, assets=tuple(map(kept, step.portfolio.assets)))
+    )
 
 
 def _reserved(step: StepInput, claims: tuple[PendingPayment, ...]) -> StepInput:
@@ -78,49 +108,89 @@ def _reserved(step: StepInput, claims: tuple[PendingPayment, ...]) -> StepInput:
     kept: dict[str, int] = {}
     for claim in claims:
         kept[claim.payment.token] = kept.get(claim.payment.token, 0) + claim.payment.raw
-    assets = tuple(replace(asset, reserve_raw=asset.reserve_raw + kept.get(asset.token.address, 0)) for asset in step.portfolio.assets)
+    assets = tuple(
+        replace(asset, reserve_raw=asset.reserve_raw + kept.get(asset.token.address, 0))
+        for asset in step.portfolio.assets
+    )
     return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 
 def shortfall_raw(step: StepInput, token: str) -> int:
-    """Return the base units that an asset's balance falls short of its reserve and claims; 0 if it covers them."""
+    """Return the base units that an asset's balance falls short of its reserve and claims; 0 if it
+    covers them.
+    """
     asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
-    return 0 if asset is None else max(0, native_coin.reserved_raw(step, asset) - native_coin.held_balances(step).get(token, 0))
+    return (
+        0
+        if asset is None
+        else max(
+            0, native_coin.reserved_raw(step, asset) - native_coin.held_balances(step).get(token, 0)
+        )
+    )
 
 
 def open_withdrawal_reason(step: StepInput) -> str:
-    """Return why an open withdrawal blocks trading: its shortfall, and the command; empty if every claim is covered."""
+    """Return why an open withdrawal blocks trading: its shortfall, and the command; empty if every
+    claim is covered.
+    """
     for claim in step.history.claims:
-        short, label = shortfall_raw(step, claim.payment.token), step.portfolio.token(claim.payment.token).label
+        short, label = (
+            shortfall_raw(step, claim.payment.token),
+            step.portfolio.token(claim.payment.token).label,
+        )
         if (parts := claim.parts) is not None and is_auto_resumed(step, parts):
-            lacks = f"{format_payment(step, Payment(claim.payment.token, short))} {label} lack" if short else "fully raised, ready to pay"
+            lacks = (
+                f"{format_payment(step, Payment(claim.payment.token, short))} {label} lack"
+                if short
+                else "fully raised, ready to pay"
+            )
             number = counted(step, parts, claim.payment.token).done + 1
-            message = f"part {number} of about {max(parts.count, number)} next at {text.format_time(parts.next_s)} by"
+            message = (
+                f"part {number} of about {max(parts.count, number)} next at"
+                f" {text.format_time(parts.next_s)} by"
+            )
             return (
-                f"withdrawal {claim.request}: {lacks}; {message if short else 'the next cycle of'} trimtab run --send; "
-                f"trimtab withdraw --release {claim.request} cancels it"
+                f"withdrawal {claim.request}: {lacks}; {message if short else 'the next cycle of'}"
+                f" trimtab run --send; trimtab withdraw --release {claim.request} cancels it"
             )
         if short > 0:
             return (
-                f"withdrawal {claim.request} lacks {format_payment(step, Payment(claim.payment.token, short))} {label}: "
-                f"trimtab withdraw --resume {claim.request} continues it, --release {claim.request} cancels it"
+                f"withdrawal {claim.request} lacks"
+                f" {format_payment(step, Payment(claim.payment.token, short))} {label}: trimtab"
+                f" withdraw --resume {claim.request} continues it, --release {claim.request}"
+                " cancels it"
             )
     return ""
 
 
 def is_auto_resumed(step: StepInput, parts: WithdrawalProgress) -> bool:
-    """True while `trimtab run` continues a withdrawal in parts; afterwards the owner has to resume it."""
+    """True while `trimtab run` continues a withdrawal in parts; afterwards the owner has to resume
+    it.
+    """
     return step.snapshot.head.timestamp_s < parts.until_s
 
 
 def next_part_s(step: StepInput) -> int | None:
-    """Return the chain time from which a run continues an open withdrawal in parts; None if there is none."""
-    return next((one.parts.next_s for one in step.history.claims if one.parts is not None and is_auto_resumed(step, one.parts)), None)
+    """Return the chain time from which a run continues an open withdrawal in parts; None if there
+    is none.
+    """
+    return next(
+        (
+            one.parts.next_s
+            for one in step.history.claims
+            if one.parts is not None and is_auto_resumed(step, one.parts)
+        ),
+        None,
+    )
 
 
 def parts_done(step: StepInput, token: str) -> int:
     """Return the number of parts raised of the withdrawal that needs `token`."""
-    found = (claim.parts for claim in step.history.claims if claim.payment.token == token and claim.parts is not None)
+    found = (
+        claim.parts
+        for claim in step.history.claims
+        if claim.payment.token == token and claim.parts is not None
+    )
     return next((counted(step, parts, token).done for parts in found), 0)
 
 
@@ -146,13 +216,17 @@ OFF_BPS = 100
 def goal_to_raise(step: StepInput, token: str) -> Goal:
     """Return the goal that raises the shortfall of `token` for a claim.
 
-    It sells the shortfall plus at most limits.plan_cost and limits.slippage on it: from the asset furthest above its target of the
-    remaining portfolio, then the next. So few assets are sold, and none falls below its target before all others are at theirs.
-    Raises Refused if everything else together is worth less than the shortfall.
+    It sells the shortfall plus at most limits.plan_cost and limits.slippage on it: from the asset
+    furthest above its target of the remaining portfolio, then the next. So few assets are sold, and
+    none falls below its target before all others are at theirs. Raises Refused if everything else
+    together is worth less than the shortfall.
     """
     drifts, price = _drifts(step), token_price(step, token)
     if price is None:
-        raise Refused(f"{step.portfolio.token(token).label} has no reference price", remedy="give the asset a feed")
+        raise Refused(
+            f"{step.portfolio.token(token).label} has no reference price",
+            remedy="give the asset a feed",
+        )
     need = shortfall_raw(step, token) * price
     others = [one for one in drifts if one.token != token]
     free = {one.token: one.investable_raw * one.price for one in others}
@@ -160,20 +234,35 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
         raise insufficient_balance(step, need, there)
     gross = _gross(step, need, there)
     left = investable_total(drifts) - need
-    over = {one.token: min(free[one.token], max(Fraction(0), one.value - left * Fraction(one.target_bps, BPS))) for one in others}
+    over = {
+        one.token: min(
+            free[one.token], max(Fraction(0), one.value - left * Fraction(one.target_bps, BPS))
+        )
+        for one in others
+    }
     sold = _taken(over, gross, step.limits.min_trade or Fraction(0), free)
     rest = gross - sum(sold.values(), Fraction(0))
     if rest > 0:  # every asset is at or below its target: take the remainder in proportion
         room = {name: free[name] - sold.get(name, Fraction(0)) for name in free}
         whole = sum(room.values(), Fraction(0))
-        sold = {name: sold.get(name, Fraction(0)) + (rest * room[name] / whole if whole else 0) for name in free}
-    return _moved(drifts, {name: -value for name, value in sold.items()} | {token: sum(sold.values(), Fraction(0))})
+        sold = {
+            name: sold.get(name, Fraction(0)) + (rest * room[name] / whole if whole else 0)
+            for name in free
+        }
+    return _moved(
+        drifts,
+        {name: -value for name, value in sold.items()} | {token: sum(sold.values(), Fraction(0))},
+    )
 
 
 def gross_sale_value(step: StepInput, token: str) -> Value:
-    """Return the most that is sold for the shortfall of `token`, numeraire base units; limits of turnover do not count it."""
+    """Return the most that is sold for the shortfall of `token`, numeraire base units; limits of
+    turnover do not count it.
+    """
     price = token_price(step, token) or Fraction(0)
-    there = sum((one.investable_raw * one.price for one in _drifts(step) if one.token != token), Fraction(0))
+    there = sum(
+        (one.investable_raw * one.price for one in _drifts(step) if one.token != token), Fraction(0)
+    )
     return _gross(step, shortfall_raw(step, token) * price, there)
 
 
@@ -182,16 +271,19 @@ def _gross(step: StepInput, need: Value, there: Value) -> Value:
 
 
 def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
-    """Return the goal that invests `came` (base units by asset) in the underweight assets; nothing else is sold.
+    """Return the goal that invests `came` (base units by asset) in the underweight assets; nothing
+    else is sold.
 
-    Of a deposited asset only the part above its own target is sold, and only that part bears the cost of the swaps. If the
-    shortfalls are smaller, the remainder stays.
+    Of a deposited asset only the part above its own target is sold, and only that part bears the
+    cost of the swaps. If the shortfalls are smaller, the remainder stays.
     """
     drifts = _drifts(step)
     whole = investable_total(drifts)
     missing = {one.token: Fraction(one.target_bps, BPS) * whole - one.value for one in drifts}
     spare = {
-        one.token: min(came[one.token] * one.price, one.investable_raw * one.price, -missing[one.token])
+        one.token: min(
+            came[one.token] * one.price, one.investable_raw * one.price, -missing[one.token]
+        )
         for one in drifts
         if came.get(one.token, 0) > 0 and missing[one.token] < 0
     }
@@ -200,32 +292,46 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
     if moved <= 0:
         return _moved(drifts, {})
     out, into = moved / sum(spare.values(), Fraction(0)), moved / sum(short.values(), Fraction(0))
-    goal = _moved(drifts, {name: -value * out for name, value in spare.items()} | {name: value * into for name, value in short.items()})
-    most = tuple((one.token, min(came[one.token], one.investable_raw)) for one in drifts if one.token in spare)
-    return replace(goal, unsold=tuple(one.token for one in drifts if one.token not in spare), sell_at_most=most)
+    goal = _moved(
+        drifts,
+        {name: -value * out for name, value in spare.items()}
+        | {name: value * into for name, value in short.items()},
+    )
+    most = tuple(
+        (one.token, min(came[one.token], one.investable_raw))
+        for one in drifts
+        if one.token in spare
+    )
+    return replace(
+        goal, unsold=tuple(one.token for one in drifts if one.token not in spare), sell_at_most=most
+    )
 
 
 def insufficient_balance(step: StepInput, asked: Value, there: Value) -> Refused:
     """Return the refusal with the shortfall in numbers and withheld unexplained deposits."""
     numeraire = step.portfolio.numeraire
-    wanted, found, short = (f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}" for value in (asked, there, asked - there))
+    wanted, found, short = (
+        f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
+        for value in (asked, there, asked - there)
+    )
     return Refused(
         f"insufficient balance: short by {short}; the value available for it is {found}",
         (Verdict("holdings", wanted, found, False),),
-        (
-            "withdraw less; reserves, gas money and liquidity positions are not "
-            f"sold{'; ' * bool(held := balance_changes.halt_reason(step))}{held}"
-        ),
+        "withdraw less; reserves, gas money and liquidity positions are not "
+        f"sold{'; ' * bool(held := balance_changes.halt_reason(step))}{held}",
     )
 
 
 def free_raw(step: StepInput) -> dict[str, int]:
-    """Base units of each asset that neither a reserve nor gas money nor a position holds, in the portfolio's order."""
+    """Base units of each asset that neither a reserve nor gas money nor a position holds, in the
+    portfolio's order.
+    """
     return {one.token: one.investable_raw for one in _drifts(step)}
 
 
 def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
-    """Return the same fraction of every free asset, together worth `value` at reference prices, each rounded down to a base unit.
+    """Return the same fraction of every free asset, together worth `value` at reference prices,
+    each rounded down to a base unit.
 
     Raises Refused if the free assets are worth less.
     """
@@ -233,11 +339,19 @@ def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
     there = sum((raw * price for raw, price in free.values()), Fraction(0))
     if value > there:
         raise insufficient_balance(step, value, there)
-    return {name: part for name, (raw, _) in free.items() if (part := floor_int(raw * value / there)) > 0}
+    return {
+        name: part
+        for name, (raw, _) in free.items()
+        if (part := floor_int(raw * value / there)) > 0
+    }
 
 
-def _taken(over: Mapping[str, Value], gross: Value, least: Value, free: Mapping[str, Value]) -> dict[str, Value]:
-    """From the largest surplus to the smallest until `gross` is there; the last at least `least`, where it is free."""
+def _taken(
+    over: Mapping[str, Value], gross: Value, least: Value, free: Mapping[str, Value]
+) -> dict[str, Value]:
+    """From the largest surplus to the smallest until `gross` is there; the last at least `least`,
+    where it is free.
+    """
     sold: dict[str, Value] = {}
     for name in sorted(over, key=lambda one: over[one], reverse=True):
         wanted = gross - sum(sold.values(), Fraction(0))
@@ -250,18 +364,29 @@ def _taken(over: Mapping[str, Value], gross: Value, least: Value, free: Mapping[
 
 def _moved(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) -> Goal:
     whole = investable_total(drifts)
-    shares = [(one.token, (one.value + changes.get(one.token, Fraction(0))) / whole if whole else Fraction(0)) for one in drifts]
+    shares = [
+        (
+            one.token,
+            (one.value + changes.get(one.token, Fraction(0))) / whole if whole else Fraction(0),
+        )
+        for one in drifts
+    ]
     return Goal(tuple(GoalWeight(token, share, share) for token, share in shares))
 
 
 def _margin(step: StepInput) -> Fraction:
     limits = step.limits
-    return Fraction(sum(OFF_BPS if bps is None else bps for bps in (limits.plan_cost_bps, limits.slippage_bps)), BPS)
+    return Fraction(
+        sum(OFF_BPS if bps is None else bps for bps in (limits.plan_cost_bps, limits.slippage_bps)),
+        BPS,
+    )
 
 
 def _drifts(step: StepInput) -> tuple[AssetDrift, ...]:
     prices = reference_prices(step).by_token
-    lacking = [asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices]
+    lacking = [
+        asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices
+    ]
     if lacking:
         raise Refused(f"{', '.join(lacking)}: no reference price", remedy="see trimtab doctor")
     return compute_drifts(step, prices)

@@ -1,4 +1,6 @@
-"""Wallet and liquidity positions during planning of liquidity moves: balances, exposure and expected loss after each."""
+"""Wallet and liquidity positions during planning of liquidity moves: balances, exposure and
+expected loss after each.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,8 @@ PlannedMove = WithdrawMove | CollectMove | ProvideMove
 
 @dataclass(frozen=True, slots=True)
 class LiquidityAdjustment:
-    """Liquidity moves in order with their reason, and the skipped items. `over` marks an exceeded budget: an exit.
+    """Liquidity moves in order with their reason, and the skipped items. `over` marks an exceeded
+    budget: an exit.
 
     An exit without moves is blocked now; `skipped` has the reason.
     """
@@ -88,7 +91,10 @@ class LiquidityLimits:
 
     def scaled(self, by: Fraction) -> LiquidityLimits:
         """A part of both."""
-        return LiquidityLimits(None if self.loss is None else self.loss * by, None if self.weight is None else self.weight * by)
+        return LiquidityLimits(
+            None if self.loss is None else self.loss * by,
+            None if self.weight is None else self.weight * by,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +134,37 @@ class PositionBook:
     pairs: tuple[tuple[ConfirmedPosition, LpPosition], ...]
 
     def load(self) -> LiquidityExposure:
-        """Return expected loss and value of the liquidity in this book. Raises Refused if a price is missing."""
+        """Return expected loss and value of the liquidity in this book. Raises Refused if a price
+        is missing.
+        """
         worth = valuation.value_of_positions(self.pairs, self.prices)
-        free = sum((max(0, self.counted(asset)) * self.prices[asset.token.address] for asset in self.step.portfolio.assets), Fraction(0))
-        return LiquidityExposure(valuation.expected_loss_of(self.pairs, self.prices), worth, free + worth)
+        free = sum(
+            (
+                max(0, self.counted(asset)) * self.prices[asset.token.address]
+                for asset in self.step.portfolio.assets
+            ),
+            Fraction(0),
+        )
+        return LiquidityExposure(
+            valuation.expected_loss_of(self.pairs, self.prices), worth, free + worth
+        )
 
     def counted(self, asset: Asset) -> int:
-        """Base units of an asset outside of positions that count, negative where the reserve is not filled."""
+        """Base units of an asset outside of positions that count, negative where the reserve is not
+        filled.
+        """
         native_wei = self.step.snapshot.native_wei if asset.native else 0
-        return self.held[asset.token.address] + native_wei - native_coin.reserved_raw(self.step, asset)
+        return (
+            self.held[asset.token.address] + native_wei - native_coin.reserved_raw(self.step, asset)
+        )
 
     def spendable(self, token: str) -> int:
-        """Return the base units that may be provided: the certain balance less the reserve, at most the amount this step has approved."""
-        asset = next((asset for asset in self.step.portfolio.assets if asset.token.address == token), None)
+        """Return the base units that may be provided: the certain balance less the reserve, at most
+        the amount this step has approved.
+        """
+        asset = next(
+            (asset for asset in self.step.portfolio.assets if asset.token.address == token), None
+        )
         if asset is None:
             return 0
         doubt = self.uncertain.get(token, 0)
@@ -148,11 +172,16 @@ class PositionBook:
         return min(free, dict(self.step.spend_caps).get(token, free))
 
     def taken(self, one: ConfirmedPosition, liquidity_out: int, least: Amounts) -> PositionBook:
-        """Return the book after a withdrawal from a position; at least `least` and the fees are certain."""
+        """Return the book after a withdrawal from a position; at least `least` and the fees are
+        certain.
+        """
         position = self.at(one)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
-        paid, fees = positions.principal(position, liquidity_out), positions.uncollected_fees(position)
+        paid, fees = (
+            positions.principal(position, liquidity_out),
+            positions.uncollected_fees(position),
+        )
         return self._with(one, positions.after_withdrawal(position, liquidity_out))._moved(
             one, (paid[0] + fees[0], paid[1] + fees[1]), (paid[0] - least[0], paid[1] - least[1])
         )
@@ -162,19 +191,25 @@ class PositionBook:
         position = self.at(one)
         if not isinstance(position, LpV3Position):
             return self
-        return self._with(one, positions.after_collect(position))._moved(one, positions.uncollected_fees(position), (0, 0))
+        return self._with(one, positions.after_collect(position))._moved(
+            one, positions.uncollected_fees(position), (0, 0)
+        )
 
     def put(self, one: ConfirmedPosition, liquidity_in: int, amounts: Amounts) -> PositionBook:
         """Return the book after liquidity was added to a position."""
         position = self.at(one)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
-        return self._with(one, positions.after_provision(position, liquidity_in, amounts))._moved(one, (-amounts[0], -amounts[1]), (0, 0))
+        return self._with(one, positions.after_provision(position, liquidity_in, amounts))._moved(
+            one, (-amounts[0], -amounts[1]), (0, 0)
+        )
 
     def minted(self, target: LpTarget, position: LpV3Position, amounts: Amounts) -> PositionBook:
         """After a new position was minted."""
         one = new_confirmed_position(target)
-        return replace(self, pairs=(*self.pairs, (one, position)))._moved(one, (-amounts[0], -amounts[1]), (0, 0))
+        return replace(self, pairs=(*self.pairs, (one, position)))._moved(
+            one, (-amounts[0], -amounts[1]), (0, 0)
+        )
 
     def at(self, one: ConfirmedPosition) -> LpPosition:
         """Return the current state of a confirmed position."""
@@ -190,19 +225,38 @@ class PositionBook:
 
     def value_without_fees(self, one: ConfirmedPosition, position: LpPosition) -> Value:
         """Return the value of a position's liquidity without its fees."""
-        return self.value(one, positions.amounts_at_reference(position, self.prices[one.token0], self.prices[one.token1]))
+        return self.value(
+            one,
+            positions.amounts_at_reference(
+                position, self.prices[one.token0], self.prices[one.token1]
+            ),
+        )
 
     def value_of(self, one: ConfirmedPosition, position: LpPosition) -> Value:
         """Return the value of a position, uncollected fees included."""
-        return self.value_without_fees(one, position) + self.value(one, positions.uncollected_fees(position))
+        return self.value_without_fees(one, position) + self.value(
+            one, positions.uncollected_fees(position)
+        )
 
-    def overpayment(self, action: LpTarget | LpAction, amounts: Amounts, after: PositionBook) -> Value:
-        """Return the cost of providing `amounts` above the value of the liquidity gained, caused by a pool off the reference (T1)."""
-        gained = valuation.value_of_positions(after.pairs, self.prices) - valuation.value_of_positions(self.pairs, self.prices)
+    def overpayment(
+        self, action: LpTarget | LpAction, amounts: Amounts, after: PositionBook
+    ) -> Value:
+        """Return the cost of providing `amounts` above the value of the liquidity gained, caused by
+        a pool off the reference (T1).
+        """
+        gained = valuation.value_of_positions(
+            after.pairs, self.prices
+        ) - valuation.value_of_positions(self.pairs, self.prices)
         return max(Fraction(0), self.value(action, amounts) - gained)
 
     def _with(self, one: ConfirmedPosition, after: LpPosition) -> PositionBook:
-        return replace(self, pairs=tuple((known, after if known.name == one.name else position) for known, position in self.pairs))
+        return replace(
+            self,
+            pairs=tuple(
+                (known, after if known.name == one.name else position)
+                for known, position in self.pairs
+            ),
+        )
 
     def _moved(self, of: ConfirmedPosition, raw: Amounts, unsure: Amounts) -> PositionBook:
         held, doubt = dict(self.held), dict(self.uncertain)
@@ -219,10 +273,20 @@ def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> Position
 
 
 def new_confirmed_position(target: LpTarget) -> ConfirmedPosition:
-    """Return the confirmed position that a target implies: the owner wrote the target. The provided amounts are unknown here."""
+    """Return the confirmed position that a target implies: the owner wrote the target. The provided
+    amounts are unknown here.
+    """
     token_id = None if target.tick_spacing is None else positions.UNMINTED_TOKEN_ID
     return ConfirmedPosition(
-        target.venue, target.contract, token_id, target.token0, target.token1, (0, 0), None, target.volatility_bps, target.horizon_s
+        target.venue,
+        target.contract,
+        token_id,
+        target.token0,
+        target.token1,
+        (0, 0),
+        None,
+        target.volatility_bps,
+        target.horizon_s,
     )
 
 
@@ -235,10 +299,11 @@ def liquidity_limits(limits: Limits) -> LiquidityLimits:
 
 
 def band_bps(limits: Limits) -> int | None:
-    """Return the largest pool deviation from the reference while liquidity moves, in bps; None with both limits off.
+    """Return the largest pool deviation from the reference while liquidity moves, in bps; None with
+    both limits off.
 
-    It is oracle_deviation plus slippage: no move begins beyond oracle_deviation, and slippage bounds the price change until the
-    transaction is mined.
+    It is oracle_deviation plus slippage: no move begins beyond oracle_deviation, and slippage
+    bounds the price change until the transaction is mined.
     """
     parts = [bps for bps in (limits.oracle_deviation_bps, limits.slippage_bps) if bps is not None]
     return sum(parts) if parts else None
@@ -258,7 +323,13 @@ def price_deviation_reason(limits: Limits, price: Fraction | None, reference: Fr
         return "its pool has no price"
     off = abs(price / reference - 1)
     if limits.oracle_deviation_bps is not None and off * BPS > limits.oracle_deviation_bps:
-        return f"its pool is {float(off * BPS):.2f} bps off the reference, limits.oracle_deviation is {limits.oracle_deviation_bps} bps"
+        return (
+            f"its pool is {float(off * BPS):.2f} bps off the reference, limits.oracle_deviation is"
+            f" {limits.oracle_deviation_bps} bps"
+        )
     if not minting.is_within_band(price, reference, band):
-        return f"its pool is {float(off * BPS):.2f} bps off the reference, at most {band} bps are allowed"
+        return (
+            f"its pool is {float(off * BPS):.2f} bps off the reference, at most {band} bps are"
+            " allowed"
+        )
     return ""

@@ -10,7 +10,15 @@ from fractions import Fraction
 
 from agent.amm import pools
 from agent.amm.lp import impermanent_loss, minting, positions
-from agent.model import ConfirmedPosition, LpPosition, LpTarget, LpV2Position, LpV3Position, Pool, SkippedItem
+from agent.model import (
+    ConfirmedPosition,
+    LpPosition,
+    LpTarget,
+    LpV2Position,
+    LpV3Position,
+    Pool,
+    SkippedItem,
+)
 from agent.policy import text
 from agent.policy.liquidity.book import (
     NO_ADJUSTMENT,
@@ -60,27 +68,38 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     exit_limits = limits.scaled(EXIT_TARGET_SHARE)
     moves: list[WithdrawMove | CollectMove] = []
     skipped: list[SkippedItem] = []
-    for one, position in sorted(book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True):
+    for one, position in sorted(
+        book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True
+    ):
         if book.load().within(exit_limits):
             break
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             if (
-                book.value(one, positions.uncollected_fees(position)) > minting.V3_COLLECT_UNITS * gas_unit_value
+                book.value(one, positions.uncollected_fees(position))
+                > minting.V3_COLLECT_UNITS * gas_unit_value
             ):  # dust cannot keep a limit exceeded
                 moves.append(CollectMove(one, position, f"{why}: what it is still owed"))
                 book = book.collected(one)
             continue
         if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
             continue
-        off = price_deviation_reason(book.step.limits, positions.pool_price(position), book.ratio(one))
+        off = price_deviation_reason(
+            book.step.limits, positions.pool_price(position), book.ratio(one)
+        )
         if off:
             skipped.append(SkippedItem(one.name, f"not taken out: {off}"))
             continue
         liquidity = _needed(book, one, position, exit_limits)
         if liquidity == 0:
-            skipped.append(SkippedItem(one.name, "not taken out: this step has approved none of it"))
+            skipped.append(
+                SkippedItem(one.name, "not taken out: this step has approved none of it")
+            )
             continue
-        part = "all" if liquidity == position.liquidity else text.format_percent(Fraction(liquidity, position.liquidity))
+        part = (
+            "all"
+            if liquidity == position.liquidity
+            else text.format_percent(Fraction(liquidity, position.liquidity))
+        )
         moves.append(WithdrawMove(one, position, liquidity, f"{why}: {part} of it"))
         book = book_after_withdrawal(book, one, position, liquidity)
     taken = ", ".join(move.one.name for move in moves) or "nothing can be taken out now"
@@ -91,21 +110,37 @@ def format_exceeded_limits(load: LiquidityExposure, limits: LiquidityLimits) -> 
     """Format the exceeded limits with their numbers."""
     parts = []
     if load.exceeds_loss(limits) and limits.loss is not None:
-        parts.append(f"expected loss {_share(load.loss, load)} above limits.impermanent_loss {text.format_percent(limits.loss)}")
+        parts.append(
+            f"expected loss {_share(load.loss, load)} above limits.impermanent_loss"
+            f" {text.format_percent(limits.loss)}"
+        )
     if load.exceeds_weight(limits) and limits.weight is not None:
-        parts.append(f"liquidity {_share(load.weight, load)} above limits.lp_max_weight {text.format_percent(limits.weight)}")
+        parts.append(
+            f"liquidity {_share(load.weight, load)} above limits.lp_max_weight"
+            f" {text.format_percent(limits.weight)}"
+        )
     return " and ".join(parts)
 
 
 def book_after_withdrawal(
-    book: PositionBook, one: ConfirmedPosition, position: LpV2Position | LpV3Position, liquidity: int
+    book: PositionBook,
+    one: ConfirmedPosition,
+    position: LpV2Position | LpV3Position,
+    liquidity: int,
 ) -> PositionBook:
     """Return the book after the withdrawal, with the guaranteed minimums received."""
-    least = minting.withdrawal_minimums(position, liquidity, book.ratio(one), band_bps(book.step.limits) or 0)
+    least = minting.withdrawal_minimums(
+        position, liquidity, book.ratio(one), band_bps(book.step.limits) or 0
+    )
     return book.taken(one, liquidity, least)
 
 
-def _needed(book: PositionBook, one: ConfirmedPosition, position: LpV2Position | LpV3Position, exit_limits: LiquidityLimits) -> int:
+def _needed(
+    book: PositionBook,
+    one: ConfirmedPosition,
+    position: LpV2Position | LpV3Position,
+    exit_limits: LiquidityLimits,
+) -> int:
     """Return the least liquidity of a position that brings both sums to the target, at least
     min_trade; all if that is not enough.
     """
@@ -121,18 +156,32 @@ def _needed(book: PositionBook, one: ConfirmedPosition, position: LpV2Position |
     # Loss and value are proportional to liquidity; a precision of one thousandth is enough.
     while high - low > max(1, whole // 1_000):
         middle = (low + high) // 2
-        low, high = (low, middle) if book_after_withdrawal(book, one, position, middle).load().within(exit_limits) else (middle, high)
+        low, high = (
+            (low, middle)
+            if book_after_withdrawal(book, one, position, middle).load().within(exit_limits)
+            else (middle, high)
+        )
     stays = bare * (whole - high) / position.liquidity
-    nothing = max(positions.principal(position, high)) == 0  # fees come with any part, but every withdrawal needs a minimum
-    return whole if nothing or stays < least else high  # the remainder would not pay for a transaction
+    nothing = (
+        max(positions.principal(position, high)) == 0
+    )  # fees come with any part, but every withdrawal needs a minimum
+    return (
+        whole if nothing or stays < least else high
+    )  # the remainder would not pay for a transaction
 
 
 def _capped(book: PositionBook, one: ConfirmedPosition, liquidity: int) -> int:
     """Cap LP tokens of a pair at this step's approval: they are paid to the router."""
-    return liquidity if one.token_id is not None else min(liquidity, dict(book.step.spend_caps).get(one.contract, liquidity))
+    return (
+        liquidity
+        if one.token_id is not None
+        else min(liquidity, dict(book.step.spend_caps).get(one.contract, liquidity))
+    )
 
 
-def _rank(book: PositionBook, one: ConfirmedPosition, position: LpPosition, gas_unit_value: Value) -> Fraction:
+def _rank(
+    book: PositionBook, one: ConfirmedPosition, position: LpPosition, gas_unit_value: Value
+) -> Fraction:
     """Return the loss avoided per unit of cost; larger goes first."""
     price0, price1 = book.prices[one.token0], book.prices[one.token1]
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
@@ -140,9 +189,15 @@ def _rank(book: PositionBook, one: ConfirmedPosition, position: LpPosition, gas_
         return Fraction(-1)
     bare = book.value_without_fees(one, position)
     avoided = bare * impermanent_loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
-    units = minting.V2_REMOVE_UNITS if isinstance(position, LpV2Position) else minting.V3_WITHDRAW_UNITS
+    units = (
+        minting.V2_REMOVE_UNITS if isinstance(position, LpV2Position) else minting.V3_WITHDRAW_UNITS
+    )
     share_bps = book.step.limits.plan_cost_bps
-    forgone = bare * (FORGONE_BPS if share_bps is None else share_bps) / BPS if curve.in_range else Fraction(0)
+    forgone = (
+        bare * (FORGONE_BPS if share_bps is None else share_bps) / BPS
+        if curve.in_range
+        else Fraction(0)
+    )
     cost = units * gas_unit_value + forgone
     return avoided / cost if cost > 0 else avoided
 
@@ -159,7 +214,9 @@ NEAR = 1_000_000
 
 @dataclass
 class AdjustmentBuilder:
-    """Builder of an adjustment: book after the moves so far, moves, and skipped items with reasons."""
+    """Builder of an adjustment: book after the moves so far, moves, and skipped items with
+    reasons.
+    """
 
     book: PositionBook
     gas_unit_value: Value
@@ -171,7 +228,9 @@ class AdjustmentBuilder:
         """Skip a target, or part of it, with a reason."""
         self.skipped.append(SkippedItem(target_label(target), why))
 
-    def worth_it(self, value: Value, units: int, approvals: int = 0, skew: Value = Fraction(0)) -> str:
+    def worth_it(
+        self, value: Value, units: int, approvals: int = 0, skew: Value = Fraction(0)
+    ) -> str:
         """Return why a move of this value is too small or costs too much; empty if it pays.
 
         `approvals` is the number it needs first, `skew` the cost of a pool off the reference. Gas
@@ -181,12 +240,20 @@ class AdjustmentBuilder:
         units += 0 if self.book.step.spend_caps else approvals * minting.APPROVE_UNITS
         cost = units * self.gas_unit_value + skew
         if limits.min_trade is not None and value < limits.min_trade:
-            return f"{self.money(value)} to move, limits.min_trade is {self.money(limits.min_trade)}"
+            return (
+                f"{self.money(value)} to move, limits.min_trade is {self.money(limits.min_trade)}"
+            )
         if limits.plan_cost_bps is not None and cost * BPS > limits.plan_cost_bps * value:
             what = f"gas of {self.money(cost)}"
             if skew * BPS > value:
-                what = f"a cost of {self.money(cost)}, {self.money(skew)} of it since the pool is off the reference,"
-            return f"{what} for {self.money(value)} is above limits.plan_cost of {limits.plan_cost_bps} bps"
+                what = (
+                    f"a cost of {self.money(cost)}, {self.money(skew)} of it since the pool is off"
+                    " the reference,"
+                )
+            return (
+                f"{what} for {self.money(value)} is above limits.plan_cost of"
+                f" {limits.plan_cost_bps} bps"
+            )
         return ""
 
     def money(self, value: Value) -> str:
@@ -219,20 +286,36 @@ def add_liquidity(
         return False
     one, ticks = place
     within = None if ticks is None else minting.sqrt_price_range(ticks)
-    band = minting.widest_band_bps(within, book.ratio(target), band_bps(book.step.limits) or 0, book.step.limits.slippage_bps)
+    band = minting.widest_band_bps(
+        within, book.ratio(target), band_bps(book.step.limits) or 0, book.step.limits.slippage_bps
+    )
     value, bound = _allowed(book, target, within, value)
     desired, short = _desired(book, target, pool, within, value)
     desired = _taken_whole(book, pool, one, ticks, desired)
     amounts = quote_provision(book, pool, one, ticks, desired)[1]
     moved = book.value(target, amounts)
     after = book_after_provision(book, target, pool, one, ticks, desired)
-    units = minting.V2_ADD_UNITS if within is None else minting.V3_MINT_UNITS if one is None else minting.V3_INCREASE_UNITS
+    units = (
+        minting.V2_ADD_UNITS
+        if within is None
+        else minting.V3_MINT_UNITS
+        if one is None
+        else minting.V3_INCREASE_UNITS
+    )
     skew = Fraction(0) if after is None else book.overpayment(target, amounts, after)
-    why_not = _unsafe(book, target, pool, within, band) or builder.worth_it(moved, units, APPROVALS, skew)
+    why_not = _unsafe(book, target, pool, within, band) or builder.worth_it(
+        moved, units, APPROVALS, skew
+    )
     if not why_not and after is None:
         why_not = "what could be provided comes to no liquidity, or to more than a pool can hold"
-    elif not why_not and after is not None and not after.load().within(liquidity_limits(book.step.limits)):
-        why_not = "what could be provided would exceed limits.impermanent_loss or limits.lp_max_weight"
+    elif (
+        not why_not
+        and after is not None
+        and not after.load().within(liquidity_limits(book.step.limits))
+    ):
+        why_not = (
+            "what could be provided would exceed limits.impermanent_loss or limits.lp_max_weight"
+        )
     for why in (bound, short, why_not):
         if why:
             builder.skip(target, why)
@@ -246,7 +329,11 @@ def add_liquidity(
 
 
 def quote_provision(
-    book: PositionBook, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
+    book: PositionBook,
+    pool: Pool,
+    one: ConfirmedPosition | None,
+    ticks: Amounts | None,
+    desired: Amounts,
 ) -> tuple[int, Amounts]:
     """Return liquidity and base units that providing `desired` takes now; (0, (0, 0)) if nothing
     can be provided.
@@ -254,17 +341,30 @@ def quote_provision(
     if (at := pool.tick_state) is not None:
         if ticks is None:
             return 0, (0, 0)
-        return minting.provided_liquidity(None, at.sqrt_price_x96, minting.sqrt_price_range(ticks), desired)
+        return minting.provided_liquidity(
+            None, at.sqrt_price_x96, minting.sqrt_price_range(ticks), desired
+        )
     pair = None if one is None else book.at(one)
-    return minting.provided_liquidity(pair, 0, None, desired) if isinstance(pair, LpV2Position) else (0, (0, 0))
+    return (
+        minting.provided_liquidity(pair, 0, None, desired)
+        if isinstance(pair, LpV2Position)
+        else (0, (0, 0))
+    )
 
 
 def _place(
-    book: PositionBook, target: LpTarget, pool: Pool, own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
+    book: PositionBook,
+    target: LpTarget,
+    pool: Pool,
+    own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
 ) -> tuple[ConfirmedPosition | None, Amounts | None] | str:
     """Return the position to increase or the ticks of a new one; or why there is none."""
     if pool.tick_state is None:
-        pairs = [(one, position) for one, position in book.pairs if isinstance(position, LpV2Position) and position.pair == target.pool]
+        pairs = [
+            (one, position)
+            for one, position in book.pairs
+            if isinstance(position, LpV2Position) and position.pair == target.pool
+        ]
         return (pairs[0][0], None) if pairs else "the wallet's account of the pair was not read"
     ranges = [(one, position) for one, position in own if isinstance(position, LpV3Position)]
     if ranges:
@@ -275,18 +375,33 @@ def _place(
     return None, minting.range_around(book.ratio(target), target.width_bps, target.tick_spacing)
 
 
-def _allowed(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None, value: Value) -> tuple[Value, str]:
+def _allowed(
+    book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None, value: Value
+) -> tuple[Value, str]:
     """Return the part of `value` that fits budget and largest weight, and the binding limit."""
-    load, exit_limits, message = book.load(), liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE), ""
-    if exit_limits.weight is not None and (room := max(Fraction(0), exit_limits.weight * load.total - load.weight)) < value:
+    load, exit_limits, message = (
+        book.load(),
+        liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE),
+        "",
+    )
+    if (
+        exit_limits.weight is not None
+        and (room := max(Fraction(0), exit_limits.weight * load.total - load.weight)) < value
+    ):
         value, message = room, "limits.lp_max_weight leaves no room for more"
     rate = _loss_rate(book, target, within)
-    if exit_limits.loss is not None and rate > 0 and (room := max(Fraction(0), exit_limits.loss * load.total - load.loss) / rate) < value:
+    if (
+        exit_limits.loss is not None
+        and rate > 0
+        and (room := max(Fraction(0), exit_limits.loss * load.total - load.loss) / rate) < value
+    ):
         value, message = room, "limits.impermanent_loss leaves no room for more"
     return value, message
 
 
-def _loss_rate(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None) -> Fraction:
+def _loss_rate(
+    book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None
+) -> Fraction:
     """Return the mean loss over the horizon per unit of value provided."""
     if within is None:
         curve = impermanent_loss.V2_CURVE
@@ -296,12 +411,20 @@ def _loss_rate(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRa
     return impermanent_loss.expected_loss(curve, target.volatility_bps, target.horizon_s)
 
 
-def _desired(book: PositionBook, target: LpTarget, pool: Pool, within: minting.SqrtPriceRange | None, value: Value) -> tuple[Amounts, str]:
+def _desired(
+    book: PositionBook,
+    target: LpTarget,
+    pool: Pool,
+    within: minting.SqrtPriceRange | None,
+    value: Value,
+) -> tuple[Amounts, str]:
     """Return base units of both tokens in the pool's ratio, worth `value` at reference prices or
     capped by balance, and the binding limit.
     """
     if (at := pool.tick_state) is not None:
-        unit = minting.mint_amounts(at.sqrt_price_x96, within or (0, 0), minting.REFERENCE_LIQUIDITY)
+        unit = minting.mint_amounts(
+            at.sqrt_price_x96, within or (0, 0), minting.REFERENCE_LIQUIDITY
+        )
     else:
         unit = pool.depth(pool.token0), pool.depth(pool.token1)
     worth = book.value(target, unit)
@@ -309,11 +432,20 @@ def _desired(book: PositionBook, target: LpTarget, pool: Pool, within: minting.S
     part, short = wanted, ""
     for token, amount in zip((target.token0, target.token1), unit, strict=True):
         if amount > 0 and (most := Fraction(book.spendable(token), amount)) < part:
-            part, short = most, f"the wallet has no more {book.step.portfolio.token(token).label} to spend"
+            part, short = (
+                most,
+                f"the wallet has no more {book.step.portfolio.token(token).label} to spend",
+            )
     return (floor_int(unit[0] * part), floor_int(unit[1] * part)), short
 
 
-def _taken_whole(book: PositionBook, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> Amounts:
+def _taken_whole(
+    book: PositionBook,
+    pool: Pool,
+    one: ConfirmedPosition | None,
+    ticks: Amounts | None,
+    desired: Amounts,
+) -> Amounts:
     """Return `desired` without the part that rounding would leave unused, so that no allowance
     remains to revoke. For the same reason, an amount up to a millionth below this step's approval
     is raised to it.
@@ -333,24 +465,41 @@ def _taken_whole(book: PositionBook, pool: Pool, one: ConfirmedPosition | None, 
     return desired
 
 
-def _unsafe(book: PositionBook, target: LpTarget, pool: Pool, within: minting.SqrtPriceRange | None, band: int) -> str:
+def _unsafe(
+    book: PositionBook,
+    target: LpTarget,
+    pool: Pool,
+    within: minting.SqrtPriceRange | None,
+    band: int,
+) -> str:
     """Return why the pool is unsafe for provision now; empty if it is safe."""
     price = pools.marginal_price(pool, pool.token0)
     if not minting.is_within_band(price, book.ratio(target), band):
-        return f"the pool is beyond the {band} bps around the reference within which limits.slippage bounds what liquidity costs"
+        return (
+            f"the pool is beyond the {band} bps around the reference within which limits.slippage"
+            " bounds what liquidity costs"
+        )
     at = pool.tick_state
     if within is not None and at is not None and not within[0] < at.sqrt_price_x96 < within[1]:
         return "the pool's price is outside the range"
     least = book.step.limits.pool_min_value
     if least is not None:
-        depth = sum((pool.depth(token) * book.prices[token] for token in (pool.token0, pool.token1)), Fraction(0))
+        depth = sum(
+            (pool.depth(token) * book.prices[token] for token in (pool.token0, pool.token1)),
+            Fraction(0),
+        )
         if depth < least:
             return "the pool holds less than limits.pool_min_value"
     return ""
 
 
 def book_after_provision(
-    book: PositionBook, target: LpTarget, pool: Pool, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
+    book: PositionBook,
+    target: LpTarget,
+    pool: Pool,
+    one: ConfirmedPosition | None,
+    ticks: Amounts | None,
+    desired: Amounts,
 ) -> PositionBook | None:
     """Return the book after provision; None if nothing would be provided."""
     liquidity, amounts = quote_provision(book, pool, one, ticks, desired)
@@ -383,12 +532,19 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     book = builder.book
     pool = next((found for found in book.step.snapshot.pools if found.address == target.pool), None)
     if pool is None:
-        why = next((item.why for item in book.step.snapshot.quarantined if item.address == target.pool), "trimtab trust pins it")
+        why = next(
+            (item.why for item in book.step.snapshot.quarantined if item.address == target.pool),
+            "trimtab trust pins it",
+        )
         builder.skip(target, f"the pool was not read: {why}")
         return
-    shut = next((one for one in book.step.quarantine if one.token in (pool.token0, pool.token1)), None)
+    shut = next(
+        (one for one in book.step.quarantine if one.token in (pool.token0, pool.token1)), None
+    )
     if shut is not None:
-        builder.skip(target, f"{book.step.portfolio.token(shut.token).label} is in quarantine: {shut.why}")
+        builder.skip(
+            target, f"{book.step.portfolio.token(shut.token).label} is in quarantine: {shut.why}"
+        )
         return
     ratio = book.ratio(target)
     off = price_deviation_reason(book.step.limits, pool_price(pool), ratio)
@@ -402,14 +558,24 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     left = [pair for pair in own if is_out_of_range(pair[1], ratio)]
     stay = [pair for pair in own if pair not in left]
     where = (
-        f"{text.format_percent(has / total if total > 0 else Fraction(0))} of the portfolio against a share of {text.format_percent(share)}"
+        f"{text.format_percent(has / total if total > 0 else Fraction(0))} of the portfolio against"
+        f" a share of {text.format_percent(share)}"
     )
     recentred = _leave(builder, target, left, wanted)
     lacks = wanted - has + recentred
     if target.share_bps == 0 and stay:
-        _reduce(builder, target, stay, has - recentred, f"no liquidity is targeted in {target.pool}")
+        _reduce(
+            builder, target, stay, has - recentred, f"no liquidity is targeted in {target.pool}"
+        )
     elif recentred > 0 and lacks > 0:
-        add_liquidity(builder, target, pool, stay, lacks, f"a new range around the reference price in {target.pool}")
+        add_liquidity(
+            builder,
+            target,
+            pool,
+            stay,
+            lacks,
+            f"a new range around the reference price in {target.pool}",
+        )
     elif -lacks > BAND * wanted:
         _reduce(builder, target, stay, -lacks, f"{target.pool} has {where}")
     elif lacks > (REST if book.step.acted else BAND) * wanted and add_liquidity(
@@ -442,7 +608,9 @@ def is_out_of_range(position: LpV2Position | LpV3Position, ratio: Fraction) -> b
     return not low <= positions.sqrt_price_x96(ratio) < high
 
 
-def _leave(builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wanted: Value) -> Value:
+def _leave(
+    builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wanted: Value
+) -> Value:
     """Withdraw out-of-range positions if worth the gas of withdrawal and new range; return the
     value moved.
     """
@@ -450,13 +618,22 @@ def _leave(builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wa
     for one, position in left:
         book = builder.book
         value = book.value_of(one, position)
-        units, approvals = (minting.V3_WITHDRAW_UNITS + minting.V3_MINT_UNITS, APPROVALS) if wanted > 0 else (minting.V3_WITHDRAW_UNITS, 0)
+        units, approvals = (
+            (minting.V3_WITHDRAW_UNITS + minting.V3_MINT_UNITS, APPROVALS)
+            if wanted > 0
+            else (minting.V3_WITHDRAW_UNITS, 0)
+        )
         why_not = builder.worth_it(value, units, approvals)
         if why_not:
             builder.skip(target, f"{one.name} stays out of range: {why_not}")
             continue
-        reason = f"the reference price has left the range of {one.name}: {builder.money(value)} taken out"
-        if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:  # empty, so no minimum applies
+        reason = (
+            f"the reference price has left the range of {one.name}: {builder.money(value)}"
+            " taken out"
+        )
+        if (
+            isinstance(position, LpV3Position) and max(positions.principal(position)) == 0
+        ):  # empty, so no minimum applies
             builder.moves.append(CollectMove(one, position, reason))
             builder.book = book.collected(one)
         else:
@@ -467,22 +644,33 @@ def _leave(builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wa
     return moved
 
 
-def _reduce(builder: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, excess: Value, reason: str) -> None:
+def _reduce(
+    builder: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, excess: Value, reason: str
+) -> None:
     """Withdraw the excess over the share, smallest positions first."""
-    sized = sorted((builder.book.value_without_fees(one, position), number) for number, (one, position) in enumerate(stay))
+    sized = sorted(
+        (builder.book.value_without_fees(one, position), number)
+        for number, (one, position) in enumerate(stay)
+    )
     for value, number in sized:
         one, position = stay[number]
         if excess <= 0 or value <= 0:
             continue
         pair = isinstance(position, LpV2Position)
         part = min(value, excess)
-        why_not = builder.worth_it(part, minting.V2_REMOVE_UNITS, 1) if pair else builder.worth_it(part, minting.V3_WITHDRAW_UNITS)
+        why_not = (
+            builder.worth_it(part, minting.V2_REMOVE_UNITS, 1)
+            if pair
+            else builder.worth_it(part, minting.V3_WITHDRAW_UNITS)
+        )
         if why_not:
             builder.skip(target, why_not)
             continue
         liquidity = min(position.liquidity, ceil_int(position.liquidity * part / value))
         if one.token_id is None:
-            liquidity = min(liquidity, dict(builder.book.step.spend_caps).get(one.contract, liquidity))
+            liquidity = min(
+                liquidity, dict(builder.book.step.spend_caps).get(one.contract, liquidity)
+            )
         message = f"{reason}: {builder.money(part)} taken out"
         builder.moves.append(WithdrawMove(one, position, liquidity, message))
         builder.reasons.append(message)
@@ -490,23 +678,41 @@ def _reduce(builder: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, e
         excess -= part
 
 
-def _compound(builder: AdjustmentBuilder, target: LpTarget, pool: Pool, stay: HeldPositions, lacks: Value) -> None:
+def _compound(
+    builder: AdjustmentBuilder, target: LpTarget, pool: Pool, stay: HeldPositions, lacks: Value
+) -> None:
     """Collect fees above the target's `compound_above` and reinvest the share's shortfall; all of
     them if the share was on target.
     """
     for one, position in stay:
         earned = builder.book.value(one, positions.uncollected_fees(position))
-        if not isinstance(position, LpV3Position) or target.compound_above is None or earned <= target.compound_above:
+        if (
+            not isinstance(position, LpV3Position)
+            or target.compound_above is None
+            or earned <= target.compound_above
+        ):
             continue
-        why_not = builder.worth_it(earned, minting.V3_COLLECT_UNITS + minting.V3_INCREASE_UNITS, APPROVALS)
+        why_not = builder.worth_it(
+            earned, minting.V3_COLLECT_UNITS + minting.V3_INCREASE_UNITS, APPROVALS
+        )
         if why_not:
             builder.skip(target, f"fees of {one.name} are not collected: {why_not}")
             continue
-        message = f"{one.name} has earned {builder.money(earned)}, above compound_above {builder.money(target.compound_above)}: collected"
+        message = (
+            f"{one.name} has earned {builder.money(earned)}, above compound_above"
+            f" {builder.money(target.compound_above)}: collected"
+        )
         builder.moves.append(CollectMove(one, position, message))
         builder.reasons.append(message)
         builder.book = builder.book.collected(one)
         lacks += earned
         if lacks > 0:
-            add_liquidity(builder, target, pool, [(one, position)], lacks, "fees reinvested up to the target share")
+            add_liquidity(
+                builder,
+                target,
+                pool,
+                [(one, position)],
+                lacks,
+                "fees reinvested up to the target share",
+            )
             lacks = min(lacks, Fraction(0))

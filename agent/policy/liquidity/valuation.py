@@ -1,4 +1,6 @@
-"""Amounts, value and expected loss of the confirmed liquidity positions, at reference prices and never at a pool's spot alone."""
+"""Amounts, value and expected loss of the confirmed liquidity positions, at reference prices and
+never at a pool's spot alone.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class RangeState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LossForecast:
-    """Impermanent loss when the price of `moving` changes by `move_bps` and the other token's does not, from now on.
+    """Impermanent loss when the price of `moving` changes by `move_bps` and the other token's does
+    not, from now on.
 
     `loss` is per unit of merely holding, `loss_value` in numeraire base units.
     """
@@ -46,11 +49,13 @@ class LossForecast:
 
 @dataclass(frozen=True, slots=True)
 class PositionReport:
-    """One confirmed position. Raw pairs are (token0, token1) base units, values numeraire base units at reference prices.
+    """One confirmed position. Raw pairs are (token0, token1) base units, values numeraire base
+    units at reference prices.
 
-    `redeemable_raw` and `fees_raw` are what the contracts pay now, `counted_raw` what weights count. `value` is that of
-    `counted_raw`, `hold` of what was provided, `fees` what was earned and is not collected, `loss` holding less liquidity,
-    fees left out (negative: a gain). `pool_off` is how far the pool's price is from the reference.
+    `redeemable_raw` and `fees_raw` are what the contracts pay now, `counted_raw` what weights
+    count. `value` is that of `counted_raw`, `hold` of what was provided, `fees` what was earned and
+    is not collected, `loss` holding less liquidity, fees left out (negative: a gain). `pool_off` is
+    how far the pool's price is from the reference.
     """
 
     confirmed: ConfirmedPosition
@@ -69,7 +74,9 @@ class PositionReport:
 
 
 def faults(step: StepInput) -> tuple[str, ...]:
-    """Return why a confirmed position cannot be counted: unread, or with a token that is not an asset. Unknown is never zero."""
+    """Return why a confirmed position cannot be counted: unread, or with a token that is not an
+    asset. Unknown is never zero.
+    """
     read = {position.name for position in step.snapshot.positions}
     why_not = {item.item: item.why for item in step.snapshot.quarantined}
     assets = {asset.token.address for asset in step.portfolio.assets}
@@ -77,19 +84,26 @@ def faults(step: StepInput) -> tuple[str, ...]:
     for one in step.portfolio.positions:
         strange = [token for token in (one.token0, one.token1) if token not in assets]
         if strange:
-            found.append(f"position {one.name} holds {' and '.join(strange)}, no asset of the portfolio")
+            found.append(
+                f"position {one.name} holds {' and '.join(strange)}, no asset of the portfolio"
+            )
         elif one.name not in read:
-            found.append(f"position {one.name}: {why_not.get(f'position {one.name}', 'it was not read')}")
+            found.append(
+                f"position {one.name}: {why_not.get(f'position {one.name}', 'it was not read')}"
+            )
     return tuple(found)
 
 
 def undecided_positions_reason(step: StepInput) -> str:
-    """Return why trading is blocked until the owner adopts or forgets some positions; empty if there are none."""
+    """Return why trading is blocked until the owner adopts or forgets some positions; empty if
+    there are none.
+    """
     if not step.history.undecided:
         return ""
     named = ", ".join(step.history.undecided)
     return (
-        f"the wallet holds liquidity that this store does not know ({named}); take it over or leave it: trimtab lp take, trimtab lp forget"
+        f"the wallet holds liquidity that this store does not know ({named}); take it over or leave"
+        " it: trimtab lp take, trimtab lp forget"
     )
 
 
@@ -105,7 +119,9 @@ def confirmed_positions(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPos
 
 
 def holdings(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
-    """Base units by token in confirmed positions, uncollected fees included. Raises Refused if a position or price is unknown."""
+    """Base units by token in confirmed positions, uncollected fees included. Raises Refused if a
+    position or price is unknown.
+    """
     return positions.look_through([position for _, position in confirmed_positions(step)], prices)
 
 
@@ -121,17 +137,23 @@ def value_of_positions(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
 
 
 def expected_loss(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Mean impermanent loss of all confirmed positions over their horizons. Raises Refused if one is unknown."""
+    """Mean impermanent loss of all confirmed positions over their horizons. Raises Refused if one
+    is unknown.
+    """
     return expected_loss_of(confirmed_positions(step), prices)
 
 
 def expected_loss_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
-    """Return the mean impermanent loss of these positions over their horizons. Raises Refused if a price is missing."""
+    """Return the mean impermanent loss of these positions over their horizons. Raises Refused if a
+    price is missing.
+    """
     return sum((_expected(one, position, prices) for one, position in pairs), Fraction(0))
 
 
 def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionReport, ...]:
-    """Return a full report of every confirmed position that was read and has prices; `faults` covers the others."""
+    """Return a full report of every confirmed position that was read and has prices; `faults`
+    covers the others.
+    """
     read = {position.name: position for position in step.snapshot.positions}
     return tuple(
         _report(step, one, read[one.name], prices)
@@ -142,16 +164,37 @@ def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionRepor
 
 def warnings(step: StepInput) -> tuple[str, ...]:
     """Return warnings on the positions; never a reason to stop."""
-    gone = [position for _, position in confirmed_positions(step) if isinstance(position, LpMissingPosition)] if not faults(step) else []
-    return tuple(f"position {one.name} does not exist: it was burned or never minted; remove it from portfolio.positions" for one in gone)
+    gone = (
+        [
+            position
+            for _, position in confirmed_positions(step)
+            if isinstance(position, LpMissingPosition)
+        ]
+        if not faults(step)
+        else []
+    )
+    return tuple(
+        f"position {one.name} does not exist: it was burned or never minted; remove it from"
+        " portfolio.positions"
+        for one in gone
+    )
 
 
-def _report(step: StepInput, one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]) -> PositionReport:
+def _report(
+    step: StepInput, one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
+) -> PositionReport:
     price0, price1 = _prices(position, prices)
-    liquidity, fees_raw = positions.amounts_at_reference(position, price0, price1), positions.uncollected_fees(position)
+    liquidity, fees_raw = (
+        positions.amounts_at_reference(position, price0, price1),
+        positions.uncollected_fees(position),
+    )
     bare = _value(liquidity, price0, price1)
     hold = _value(one.entry_raw, price0, price1)
-    fees = _v2_fees(position, one, price0, price1) if isinstance(position, LpV2Position) else _value(fees_raw, price0, price1)
+    fees = (
+        _v2_fees(position, one, price0, price1)
+        if isinstance(position, LpV2Position)
+        else _value(fees_raw, price0, price1)
+    )
     without_fees = bare - fees if isinstance(position, LpV2Position) else bare
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     return PositionReport(
@@ -164,7 +207,11 @@ def _report(step: StepInput, one: ConfirmedPosition, position: LpPosition, price
         hold=hold,
         fees=fees,
         loss=hold - without_fees,
-        lvr_per_day=Fraction(0) if curve is None else bare * impermanent_loss.lvr_per_day(curve, one.volatility_bps),
+        lvr_per_day=(
+            Fraction(0)
+            if curve is None
+            else bare * impermanent_loss.lvr_per_day(curve, one.volatility_bps)
+        ),
         forecasts=_forecasts(step, position, curve, bare),
         expected_loss=_expected(one, position, prices),
         pool_off=_pool_off(position, price0 / price1),
@@ -181,7 +228,10 @@ def _expected(one: ConfirmedPosition, position: LpPosition, prices: Mapping[str,
 
 
 def _forecasts(
-    step: StepInput, position: LpPosition, curve: impermanent_loss.LiquidityCurve | None, bare: Value
+    step: StepInput,
+    position: LpPosition,
+    curve: impermanent_loss.LiquidityCurve | None,
+    bare: Value,
 ) -> tuple[LossForecast, ...]:
     """The price of the token that is not the numeraire moves; of two others the first."""
     moves_first = position.token0 != step.portfolio.numeraire.address
@@ -193,12 +243,20 @@ def _forecasts(
         factor = Fraction(BPS + move_bps, BPS)
         x, unit = (factor, Fraction(1)) if moves_first else (1 / factor, factor)
         share = impermanent_loss.impermanent_loss_at(curve, x)
-        found.append(LossForecast(move_bps, moving, share, bare * impermanent_loss.hold_value_at(curve, x) * unit * share))
+        found.append(
+            LossForecast(
+                move_bps,
+                moving,
+                share,
+                bare * impermanent_loss.hold_value_at(curve, x) * unit * share,
+            )
+        )
     return tuple(found)
 
 
 def _v2_fees(position: LpV2Position, one: ConfirmedPosition, price0: Price, price1: Price) -> Value:
-    """Return the growth of a pair's share in value: √(a0·a1) now against √(e0·e1) provided (whitepaper v2, section 2.4).
+    """Return the growth of a pair's share in value: √(a0·a1) now against √(e0·e1) provided
+    (whitepaper v2, section 2.4).
 
     2·√(a0·a1·p0·p1) is the value of a share whose pool is at the reference price.
     """
@@ -216,11 +274,19 @@ def _state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | None) 
         return RangeState.EMPTY
     if isinstance(position, LpV2Position):
         return RangeState.WHOLE
-    return RangeState.INSIDE if curve.in_range else RangeState.BELOW if curve.low > 1 else RangeState.ABOVE
+    return (
+        RangeState.INSIDE
+        if curve.in_range
+        else RangeState.BELOW
+        if curve.low > 1
+        else RangeState.ABOVE
+    )
 
 
 def _pool_off(position: LpPosition, reference: Fraction) -> Fraction | None:
-    """Return the relative distance of the pool's price from the reference; None without a pool price."""
+    """Return the relative distance of the pool's price from the reference; None without a pool
+    price.
+    """
     price = positions.pool_price(position)
     return None if price is None else abs(price / reference - 1)
 
@@ -228,7 +294,10 @@ def _pool_off(position: LpPosition, reference: Fraction) -> Fraction | None:
 def _prices(position: LpPosition, prices: Mapping[str, Price]) -> tuple[Price, Price]:
     for token in (position.token0, position.token1):
         if token not in prices:
-            raise Refused(f"{position.name}: {safe_label('', token)} has no reference price", remedy="see status for what has no price")
+            raise Refused(
+                f"{position.name}: {safe_label('', token)} has no reference price",
+                remedy="see status for what has no price",
+            )
     return prices[position.token0], prices[position.token1]
 
 

@@ -1,4 +1,6 @@
-"""Effects of orders on targets and decision: sell triggered exits for the numeraire, and do not buy before an entry."""
+"""Effects of orders on targets and decision: sell triggered exits for the numeraire, and do not buy
+before an entry.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +42,19 @@ from agent.policy.orders.levels import (
     waits_for_entry,
     was_filled_when_armed,
 )
-from agent.policy.orders.lifecycle import advance_orders, dust_value, fired_exit_order, is_in_targeted_pool, unconfirmed_orders
+from agent.policy.orders.lifecycle import (
+    advance_orders,
+    dust_value,
+    fired_exit_order,
+    is_in_targeted_pool,
+    unconfirmed_orders,
+)
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, Price, Value, largest_remainder
 
 WIDER = Fraction(10, 9)
-"""Factor by which the shares of unsold assets may change in an exit, since its cost shrinks the total."""
+"""Factor by which the shares of unsold assets may change in an exit, since its cost shrinks the
+total."""
 
 
 def apply_orders(step: StepInput) -> StepInput:
@@ -62,7 +71,9 @@ def apply_order_targets(step: StepInput) -> StepInput:
         return step
     numeraire = step.portfolio.numeraire.address
     assets = [asset for asset in step.portfolio.assets if asset.token.address != numeraire]
-    out = [asset.token.address for asset in assets if _kept_by(orders, asset.token.address) is not None]
+    out = [
+        asset.token.address for asset in assets if _kept_by(orders, asset.token.address) is not None
+    ]
     prices = reference_prices(step).by_token
     drifts = _drifts(step, prices)
     waits = {
@@ -70,64 +81,120 @@ def apply_order_targets(step: StepInput) -> StepInput:
         for asset in assets
         if asset.token.address not in out and lifecycle.is_entry_pending(step, asset.token.address)
     }
-    notes = (*(_out_words(step, token) for token in out), *(_wait_words(step, token) for token in waits), *_unconfirmed_words(step))
+    notes = (
+        *(_out_words(step, token) for token in out),
+        *(_wait_words(step, token) for token in waits),
+        *_unconfirmed_words(step),
+    )
     if not out and not waits:
         return replace(step, wishes=(*step.wishes, *notes)) if notes else step
-    dust_tokens = {one.token for one in drifts if one.token in out and one.investable_raw * one.price < dust_value(step, drifts)}
-    dust_tokens |= {token for token, bps in waits.items() if investable_total(drifts) * bps < _least(step, prices) * BPS}
+    dust_tokens = {
+        one.token
+        for one in drifts
+        if one.token in out and one.investable_raw * one.price < dust_value(step, drifts)
+    }
+    dust_tokens |= {
+        token
+        for token, bps in waits.items()
+        if investable_total(drifts) * bps < _least(step, prices) * BPS
+    }
 
     targets = _shared_out(
-        step.portfolio, dict.fromkeys(out, 0) | {token: 0 if token in dust_tokens else bps for token, bps in waits.items()}
+        step.portfolio,
+        dict.fromkeys(out, 0)
+        | {token: 0 if token in dust_tokens else bps for token, bps in waits.items()},
     )
 
     def other(asset: Asset) -> Asset:
         token = asset.token.address
         if token in dust_tokens:
-            return replace(asset, target_bps=0, reserve_raw=native_coin.full_reserve_raw(step, asset))
+            return replace(
+                asset, target_bps=0, reserve_raw=native_coin.full_reserve_raw(step, asset)
+            )
         return replace(asset, target_bps=targets[token])
 
-    wanted = tuple(replace(one, share_bps=0) if {one.token0, one.token1} & {*out} else one for one in step.portfolio.lp_targets)
-    portfolio = replace(step.portfolio, assets=tuple(map(other, step.portfolio.assets)), lp_targets=wanted)
+    wanted = tuple(
+        replace(one, share_bps=0) if {one.token0, one.token1} & {*out} else one
+        for one in step.portfolio.lp_targets
+    )
+    portfolio = replace(
+        step.portfolio, assets=tuple(map(other, step.portfolio.assets)), lp_targets=wanted
+    )
     return replace(step, portfolio=portfolio, wishes=(*step.wishes, *notes))
 
 
 def faults(step: StepInput, references: ReferencePrices) -> list[str]:
-    """Return the orders that contradict present prices; one of them blocks all trading until the owner resolves it."""
+    """Return the orders that contradict present prices; one of them blocks all trading until the
+    owner resolves it.
+    """
     book, known, found = step.portfolio.orders, orders_by_key(step.history.orders), []
-    entries = {order.token: order for order in step.history.orders if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF}
+    entries = {
+        order.token: order
+        for order in step.history.orders
+        if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF
+    }
     for terms in book.terms:
         order, price = known.get((terms.token, terms.kind)), _price(references, terms.token)
         if order is None or price is None:
             continue
         try:
-            if order.stage is OrderStage.WAITING and not waits_for_entry(terms.kind, entries.get(terms.token)):
+            if order.stage is OrderStage.WAITING and not waits_for_entry(
+                terms.kind, entries.get(terms.token)
+            ):
                 arm_order(replace(order, terms=terms), price, 0, book, entries.get(terms.token))
             elif order.terms != terms and order.stage is OrderStage.ARMED:
                 require_valid_level(replace(order, terms=terms), price, book)
         except Refused as why:
             at = format_order_price(step.portfolio, terms.token, price)
-            found.append(f"{order_name(step.portfolio, terms)} contradicts the price of {at}: {why.message} ({why.remedy}; trimtab orders)")
+            found.append(
+                f"{order_name(step.portfolio, terms)} contradicts the price of {at}: {why.message}"
+                f" ({why.remedy}; trimtab orders)"
+            )
     return found
 
 
-def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> Rebalance | AdjustLiquidity | None:
-    """Return the trade of triggered orders, regardless of trigger and cooldown; None if nothing is left to sell.
+def triggered_exit(
+    step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]
+) -> Rebalance | AdjustLiquidity | None:
+    """Return the trade of triggered orders, regardless of trigger and cooldown; None if nothing is
+    left to sell.
 
-    It sells the wallet's balance of the first of `exit_tokens` for the numeraire and trades nothing else.
-    The others follow, each by its own transaction; then targeted liquidity is withdrawn to be sold too.
+    It sells the wallet's balance of the first of `exit_tokens` for the numeraire and trades nothing
+    else. The others follow, each by its own transaction; then targeted liquidity is withdrawn to be
+    sold too.
     """
     fired, leaving = _fired(step), exit_tokens(step, drifts)
     if leaving:
-        reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, leaving[0]})
-        return Rebalance(reason + _followers(step, leaving), exit_goal(step.portfolio, drifts, leaving[0]), exit=True)
-    in_pools = {one.token for one in drifts if _leaves(step, one, fired) and is_in_targeted_pool(step, one.token)}
-    pools = tuple(one.pool for one in step.portfolio.lp_targets if {one.token0, one.token1} & in_pools)
-    reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *in_pools})
-    return AdjustLiquidity(reason, pools) if pools and _taken_out(decide.restrict_to_pools(step, pools), prices) else None
+        reason = "; ".join(
+            _fired_words(step, order) for order in fired if order.token in {PORTFOLIO, leaving[0]}
+        )
+        return Rebalance(
+            reason + _followers(step, leaving),
+            exit_goal(step.portfolio, drifts, leaving[0]),
+            exit=True,
+        )
+    in_pools = {
+        one.token
+        for one in drifts
+        if _leaves(step, one, fired) and is_in_targeted_pool(step, one.token)
+    }
+    pools = tuple(
+        one.pool for one in step.portfolio.lp_targets if {one.token0, one.token1} & in_pools
+    )
+    reason = "; ".join(
+        _fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *in_pools}
+    )
+    return (
+        AdjustLiquidity(reason, pools)
+        if pools and _taken_out(decide.restrict_to_pools(step, pools), prices)
+        else None
+    )
 
 
 def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
-    """Return the tokens that triggered orders sell from the wallet, the next one first, without blocked exits."""
+    """Return the tokens that triggered orders sell from the wallet, the next one first, without
+    blocked exits.
+    """
     fired, least = _fired(step), dust_value(step, drifts)
     leaving = in_turn(step, [one for one in drifts if _leaves(step, one, fired)])
     return tuple(one.token for one in leaving if 0 < one.investable_raw * one.price >= least)
@@ -136,9 +203,9 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
 def in_turn(step: StepInput, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
     """Sort assets that are sold out, each by its own transaction.
 
-    Exits refused least often at submission go first, then in the portfolio's order. Each transaction that
-    reverted since the last success moves the first place on by one, past refusals too: an exit that is made
-    to revert holds up neither the next nor one that was refused before.
+    Exits refused least often at submission go first, then in the portfolio's order. Each
+    transaction that reverted since the last success moves the first place on by one, past refusals
+    too: an exit that is made to revert holds up neither the next nor one that was refused before.
     """
     first = step.history.reverts_in_row % max(1, len(leaving))
     refusals = {one.token: one.times for one in step.history.late}
@@ -155,23 +222,38 @@ def _followers(step: StepInput, leaving: Sequence[str]) -> str:
 
 
 def _fired(step: StepInput) -> list[ConditionalOrder]:
-    return [order for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED]
+    return [
+        order for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED
+    ]
 
 
 def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) -> Goal:
-    """Return the goal without this token, except in liquidity; others keep their shares, the numeraire takes the rest."""
+    """Return the goal without this token, except in liquidity; others keep their shares, the
+    numeraire takes the rest.
+    """
     shares = {one.token: one.share for one in drifts}
-    shares[token] = next(one.lp_raw * one.price for one in drifts if one.token == token) / investable_total(drifts)
-    free = 1 - sum((share for other, share in shares.items() if other != portfolio.numeraire.address), Fraction(0))
-    ranges = {one: (share / WIDER, min(Fraction(1), share * WIDER)) for one, share in shares.items()}
+    shares[token] = next(
+        one.lp_raw * one.price for one in drifts if one.token == token
+    ) / investable_total(drifts)
+    free = 1 - sum(
+        (share for other, share in shares.items() if other != portfolio.numeraire.address),
+        Fraction(0),
+    )
+    ranges = {
+        one: (share / WIDER, min(Fraction(1), share * WIDER)) for one, share in shares.items()
+    }
     ranges |= {token: (shares[token], shares[token]), portfolio.numeraire.address: (free, free)}
     return Goal(tuple(GoalWeight(one, low, high) for one, (low, high) in ranges.items()))
 
 
 def _taken_out(step: StepInput, prices: Mapping[str, Price]) -> bool:
-    """True if liquidity can be withdrawn now: its pool is near the reference, and every input is known."""
+    """True if liquidity can be withdrawn now: its pool is near the reference, and every input is
+    known.
+    """
     try:
-        return any(isinstance(move, WithdrawMove) for move in decide.target_adjustment(step, prices).moves)
+        return any(
+            isinstance(move, WithdrawMove) for move in decide.target_adjustment(step, prices).moves
+        )
     except Refused:
         return False
 
@@ -189,29 +271,52 @@ def _kept_by(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder
 
 
 def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
-    """Return the target an asset keeps: at most its present share, rounded down, so that nothing is bought."""
+    """Return the target an asset keeps: at most its present share, rounded down, so that nothing is
+    bought.
+    """
     share = next((one.share for one in drifts if one.token == asset.token.address), Fraction(0))
     return min(asset.target_bps, share * BPS // 1)
 
 
 def _shared_out(portfolio: Portfolio, fixed: Mapping[str, int]) -> dict[str, int]:
-    """Return targets in bps by token: those of `fixed`, and the remainder as the owner has chosen."""
-    numeraire, targets = portfolio.numeraire.address, {asset.token.address: asset.target_bps for asset in portfolio.assets}
+    """Return targets in bps by token: those of `fixed`, and the remainder as the owner has
+    chosen.
+    """
+    numeraire, targets = (
+        portfolio.numeraire.address,
+        {asset.token.address: asset.target_bps for asset in portfolio.assets},
+    )
     free = BPS - sum(fixed.values())
     others = {token: bps for token, bps in targets.items() if token not in fixed}
     if portfolio.orders.absent is WeightReallocation.CASH or sum(others.values()) == 0:
         spent = sum(bps for token, bps in others.items() if token != numeraire)
         return {**targets, **fixed, numeraire: free - spent}
-    shares = dict(zip(others, largest_remainder([Fraction(bps) for bps in others.values()], free), strict=True))
-    most = {asset.token.address: asset.max_bps for asset in portfolio.assets if asset.max_bps is not None}
-    kept = {token: min(bps, most.get(token, bps)) for token, bps in shares.items() if token != numeraire}
+    shares = dict(
+        zip(
+            others, largest_remainder([Fraction(bps) for bps in others.values()], free), strict=True
+        )
+    )
+    most = {
+        asset.token.address: asset.max_bps
+        for asset in portfolio.assets
+        if asset.max_bps is not None
+    }
+    kept = {
+        token: min(bps, most.get(token, bps)) for token, bps in shares.items() if token != numeraire
+    }
     return {**targets, **fixed, **kept, numeraire: free - sum(kept.values())}
 
 
 def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Worth that any target must have for the portfolio not to count as too small, numeraire base units."""
+    """Worth that any target must have for the portfolio not to count as too small, numeraire base
+    units.
+    """
     native = prices.get(step.portfolio.wrapped_native)
-    gas = Fraction(0) if native is None else minimum.leg_gas_value(step.snapshot, native) * minimum.GAS_MULTIPLE
+    gas = (
+        Fraction(0)
+        if native is None
+        else minimum.leg_gas_value(step.snapshot, native) * minimum.GAS_MULTIPLE
+    )
     return Fraction(0) if step.limits.min_trade is None else max(step.limits.min_trade, gas)
 
 
@@ -230,8 +335,14 @@ def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
     portfolio, money = step.portfolio, step.portfolio.numeraire.label
     what = "everything" if order.token == PORTFOLIO else "all of it"
     again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, order.token)
-    at, limit = format_order_price(portfolio, order.token, order.at), format_order_price(portfolio, order.token, trigger_price(order))
-    message = f"{order_name(portfolio, order)} at {limit} fired at {at} ({text.format_time(order.since_s)})"
+    at, limit = (
+        format_order_price(portfolio, order.token, order.at),
+        format_order_price(portfolio, order.token, trigger_price(order)),
+    )
+    message = (
+        f"{order_name(portfolio, order)} at {limit} fired at {at}"
+        f" ({text.format_time(order.since_s)})"
+    )
     return f"{message}: {what} is sold for {money} and stays out until trimtab orders arm {again}"
 
 
@@ -240,8 +351,14 @@ def _out_words(step: StepInput, token: str) -> str:
     if order is None:
         return ""
     again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, token)
-    kept = f"{order_subject(portfolio, token)} is out since {text.format_time(order.since_s)}: {order_name(portfolio, order)}"
-    return f"{kept} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; back in by trimtab orders arm {again}"
+    kept = (
+        f"{order_subject(portfolio, token)} is out since {text.format_time(order.since_s)}:"
+        f" {order_name(portfolio, order)}"
+    )
+    return (
+        f"{kept} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; back in by"
+        f" trimtab orders arm {again}"
+    )
 
 
 def _wait_words(step: StepInput, token: str) -> str:
@@ -253,33 +370,51 @@ def _wait_words(step: StepInput, token: str) -> str:
 
 
 def _unconfirmed_words(step: StepInput) -> list[str]:
-    """Return notes on orders that present prices alone would change, and on entries that hold nothing back."""
+    """Return notes on orders that present prices alone would change, and on entries that hold
+    nothing back.
+    """
     portfolio, now = step.portfolio, orders_by_key(step.history.orders)
-    waiting = [order for order in unconfirmed_orders(step) if order.key in now and order.stage is not now[order.key].stage]
+    waiting = [
+        order
+        for order in unconfirmed_orders(step)
+        if order.key in now and order.stage is not now[order.key].stage
+    ]
     blocks = step.policy.confirm_blocks
     notes = [
-        f"{order_name(portfolio, one)} would be {one.stage.value}, but the {blocks} blocks before do not confirm it" for one in waiting
+        f"{order_name(portfolio, one)} would be {one.stage.value}, but the {blocks} blocks before"
+        " do not confirm it"
+        for one in waiting
     ]
     for order in step.history.orders:
         if order.stage is OrderStage.FIRED and was_filled_when_armed(order):
             at = format_order_price(portfolio, order.token, trigger_price(order))
-            notes.append(f"{order_name(portfolio, order)} at {at} was not below the price when it was armed: it held nothing back")
+            notes.append(
+                f"{order_name(portfolio, order)} at {at} was not below the price when it was armed:"
+                " it held nothing back"
+            )
     return notes
 
 
-# --- Blocked exits: triggered exits that cannot be done now are excluded, so that everything else continues.
-# Like a quarantined asset, theirs counts neither in the total nor in weights and is not traded; each cycle tries the exit again.
+# --- Blocked exits: triggered exits that cannot be done now are excluded, so that everything else
+# continues.
+# Like a quarantined asset, theirs counts neither in the total nor in weights and is not traded;
+# each cycle tries the exit again.
 
 
-REMEDY = "wait for deeper pools, pin others with trimtab trust, or raise limits.price_impact or limits.plan_cost"
+REMEDY = (
+    "wait for deeper pools, pin others with trimtab trust, or raise limits.price_impact or"
+    " limits.plan_cost"
+)
 
 
 RETRY_REMEDY = "find out why its token refuses; trimtab resume retries it in the next cycle"
 FREE_RETRIES = 3
-"""Refusals in a row of an exit at submission after which it is still retried in the next cycle: markets move."""
+"""Refusals in a row of an exit at submission after which it is still retried in the next cycle:
+markets move."""
 BACKOFF_S, MAX_BACKOFF_S = 600, 3_600
-"""Chain time of the first back-off after that, doubled with each refusal, and its maximum: every retry approves and revokes, for gas.
-The maximum is low, since an attacker who moves the pool before sending can trigger the back-off.
+"""Chain time of the first back-off after that, doubled with each refusal, and its maximum: every
+retry approves and revokes, for gas. The maximum is low, since an attacker who moves the pool before
+sending can trigger the back-off.
 """
 DAY_S = 86_400
 
@@ -291,7 +426,9 @@ def retry_at_s(one: SubmissionRefusal) -> int:
 
 
 def backing_off(step: StepInput, token: str) -> BlockedExit | None:
-    """Return the exit if it is backing off now; a refusal dated in the future by a wrong header does not count."""
+    """Return the exit if it is backing off now; a refusal dated in the future by a wrong header
+    does not count.
+    """
     now_s = step.snapshot.head.timestamp_s
     for one in step.history.late:
         if one.token == token and one.at_s <= now_s < retry_at_s(one):
@@ -301,7 +438,9 @@ def backing_off(step: StepInput, token: str) -> BlockedExit | None:
 
 
 def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[SubmissionRefusal, ...]:
-    """Return the refusals to store after this exit was refused at submission; less than a day apart they count as in a row."""
+    """Return the refusals to store after this exit was refused at submission; less than a day apart
+    they count as in a row.
+    """
     now_s, known = step.snapshot.head.timestamp_s, {one.token: one for one in step.history.late}
     before = known.get(refused.token)
     times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
@@ -310,24 +449,37 @@ def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[Submi
 
 
 def open_submission_refusals(step: StepInput, sold: str) -> tuple[SubmissionRefusal, ...]:
-    """Return the refusals that stay stored after this token was sold: those of fired exits that are not done."""
+    """Return the refusals that stay stored after this token was sold: those of fired exits that are
+    not done.
+    """
     fired = _being_sold(step)
-    return tuple(one for one in step.history.late if one.token != sold and {one.token, PORTFOLIO} & fired)
+    return tuple(
+        one for one in step.history.late if one.token != sold and {one.token, PORTFOLIO} & fired
+    )
 
 
 def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
-    """Format the exits refused at submission that are retried in the next cycle, without the tokens in `texts`."""
+    """Format the exits refused at submission that are retried in the next cycle, without the tokens
+    in `texts`.
+    """
     sold, known = _being_sold(step), {*texts}
-    again = [one for one in step.history.late if one.token not in known and {one.token, PORTFOLIO} & sold]
+    again = [
+        one for one in step.history.late if one.token not in known and {one.token, PORTFOLIO} & sold
+    ]
     return [
-        f"{order_subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at {text.format_time(one.at_s)}; "
-        f"it is retried in the next cycle; {RETRY_REMEDY}, or {disarm_command(step, BlockedExit(one.token, '', ''))}"
+        f"{order_subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at"
+        f" {text.format_time(one.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
+        f" {disarm_command(step, BlockedExit(one.token, '', ''))}"
         for one in again
     ]
 
 
 def _being_sold(step: StepInput) -> set[str]:
-    return {order.token for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED}
+    return {
+        order.token
+        for order in step.history.orders
+        if order.is_exit and order.stage is OrderStage.FIRED
+    }
 
 
 def _often(one: SubmissionRefusal) -> str:
@@ -347,18 +499,24 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
         replace(
             asset,
             target_bps=targets[asset.token.address],
-            reserve_raw=native_coin.full_reserve_raw(step, asset) if asset.token.address in new else asset.reserve_raw,
+            reserve_raw=(
+                native_coin.full_reserve_raw(step, asset)
+                if asset.token.address in new
+                else asset.reserve_raw
+            ),
         )
         for asset in step.portfolio.assets
     )
-    return replace(step, portfolio=replace(step.portfolio, assets=assets), stuck=(*step.stuck, *new.values()))
+    return replace(
+        step, portfolio=replace(step.portfolio, assets=assets), stuck=(*step.stuck, *new.values())
+    )
 
 
 def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     """Return the targets of the remaining assets in bps by token.
 
-    If the weight of exited assets waits in the numeraire, unsold exits are not there yet. So the others keep their value, and the
-    numeraire's share is smaller by the blocked exits.
+    If the weight of exited assets waits in the numeraire, unsold exits are not there yet. So the
+    others keep their value, and the numeraire's share is smaller by the blocked exits.
     """
     before = {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:
@@ -366,7 +524,9 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     prices = reference_prices(step).by_token
     drifts = compute_drifts(step, prices)
     whole = investable_total(drifts)
-    left = whole - sum((one.investable_raw * one.price for one in drifts if one.token in shut), Fraction(0))
+    left = whole - sum(
+        (one.investable_raw * one.price for one in drifts if one.token in shut), Fraction(0)
+    )
     if left <= 0:
         return before
     numeraire = step.portfolio.numeraire.address
@@ -392,11 +552,18 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
 def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
     """Format one blocked exit: the order, the reason, and the remedy."""
     label, back = order_subject(step.portfolio, one.token), disarm_command(step, one)
-    again = "is kept until then" if backing_off(step, one.token) else "is kept and retried in each cycle"
+    again = (
+        "is kept until then"
+        if backing_off(step, one.token)
+        else "is kept and retried in each cycle"
+    )
     return f"{label} is out and cannot be sold now: {one.why}; it {again}; {one.remedy}, or {back}"
 
 
 def disarm_command(step: StepInput, one: BlockedExit) -> str:
     """The command that calls its exit off."""
     whole = fired_exit_order(step.history.orders, PORTFOLIO) is not None
-    return f"call it off: trimtab orders disarm {PORTFOLIO if whole else order_subject(step.portfolio, one.token)}"
+    return (
+        "call it off: trimtab orders disarm"
+        f" {PORTFOLIO if whole else order_subject(step.portfolio, one.token)}"
+    )

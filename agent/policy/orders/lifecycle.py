@@ -1,6 +1,8 @@
-"""Order lifecycle: stages change by reference prices that the preceding blocks confirm, and by nothing else (T3).
+"""Order lifecycle: stages change by reference prices that the preceding blocks confirm, and by
+nothing else (T3).
 
-No stage changes while a price is unknown or sources conflict; then nothing is decided, and the reason is reported.
+No stage changes while a price is unknown or sources conflict; then nothing is decided, and the
+reason is reported.
 """
 
 from __future__ import annotations
@@ -10,11 +12,32 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import PORTFOLIO, AssetDrift, ConditionalOrder, NavPerShare, OrderKind, OrderStage, OrderTerms, StepInput
+from agent.model import (
+    PORTFOLIO,
+    AssetDrift,
+    ConditionalOrder,
+    NavPerShare,
+    OrderKind,
+    OrderStage,
+    OrderTerms,
+    StepInput,
+)
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.orders import levels
-from agent.policy.orders.levels import arm_order, orders_by_key, require_valid_level, trigger_price, waits_for_entry
-from agent.reference import depeg_fault, reference_prices, reference_prices_at, sequencer_fault, source_conflict
+from agent.policy.orders.levels import (
+    arm_order,
+    orders_by_key,
+    require_valid_level,
+    trigger_price,
+    waits_for_entry,
+)
+from agent.reference import (
+    depeg_fault,
+    reference_prices,
+    reference_prices_at,
+    sequencer_fault,
+    source_conflict,
+)
 from agent.units import BPS, Price, Value
 
 HIGHER = Fraction(1, 1_000)
@@ -29,7 +52,8 @@ EXITED_STAGES = (OrderStage.FIRED, OrderStage.DONE)
 
 @dataclass(frozen=True, slots=True)
 class PriceWindow:
-    """Prices by token, of now and of the preceding blocks, newest first; `is_complete` is true if no required block is missing.
+    """Prices by token, of now and of the preceding blocks, newest first; `is_complete` is true if
+    no required block is missing.
 
     PORTFOLIO has the NAV per share.
     """
@@ -41,11 +65,17 @@ class PriceWindow:
     def span(self, token: str) -> tuple[Price, Price] | None:
         """Return the lowest and highest price over the blocks; None if one of them has no price."""
         found = [prices[token] for prices in (self.now, *self.before) if token in prices]
-        return (min(found), max(found)) if self.is_complete and len(found) == 1 + len(self.before) else None
+        return (
+            (min(found), max(found))
+            if self.is_complete and len(found) == 1 + len(self.before)
+            else None
+        )
 
 
 def advance_orders(step: StepInput) -> StepInput:
-    """Return the step with every order advanced to this block, and the NAV per share updated. Unchanged without orders."""
+    """Return the step with every order advanced to this block, and the NAV per share updated.
+    Unchanged without orders.
+    """
     book, known = step.portfolio.orders, step.history.orders
     if not book.terms and not known:
         return step
@@ -64,8 +94,14 @@ def advance_orders(step: StepInput) -> StepInput:
 
 
 def needs_past_prices(step: StepInput) -> bool:
-    """True if current prices alone would change an order, so that the preceding blocks must be read."""
-    if step.policy.confirm_blocks == 0 or step.snapshot.past or not (step.portfolio.orders.terms or step.history.orders):
+    """True if current prices alone would change an order, so that the preceding blocks must be
+    read.
+    """
+    if (
+        step.policy.confirm_blocks == 0
+        or step.snapshot.past
+        or not (step.portfolio.orders.terms or step.history.orders)
+    ):
         return False
     return unconfirmed_orders(step) != ()
 
@@ -83,7 +119,14 @@ def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> Conditio
     """Return the order that keeps `token` out of the market: a triggered exit of it or of the
     portfolio; None otherwise.
     """
-    return next((order for order in orders if order.token == token and order.is_exit and order.stage in EXITED_STAGES), None)
+    return next(
+        (
+            order
+            for order in orders
+            if order.token == token and order.is_exit and order.stage in EXITED_STAGES
+        ),
+        None,
+    )
 
 
 def is_entry_pending(step: StepInput, token: str) -> bool:
@@ -93,14 +136,24 @@ def is_entry_pending(step: StepInput, token: str) -> bool:
 
 
 def dust_value(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
-    """Return the value below which the remainder of an asset counts as sold, numeraire base units."""
+    """Return the value below which the remainder of an asset counts as sold, numeraire base
+    units.
+    """
     return max(step.limits.min_trade or Fraction(0), investable_total(drifts) * DUST_SHARE)
 
 
 def is_in_targeted_pool(step: StepInput, token: str) -> bool:
     """True if a pool with a liquidity target holds the token, and is withdrawn first."""
-    pools = {target.pool for target in step.portfolio.lp_targets if token in (target.token0, target.token1)}
-    found = {getattr(one, "pair", None) or getattr(one, "pool", None) for one in step.snapshot.positions if getattr(one, "liquidity", 0)}
+    pools = {
+        target.pool
+        for target in step.portfolio.lp_targets
+        if token in (target.token0, target.token1)
+    }
+    found = {
+        getattr(one, "pair", None) or getattr(one, "pool", None)
+        for one in step.snapshot.positions
+        if getattr(one, "liquidity", 0)
+    }
     return bool(pools & found)
 
 
@@ -117,13 +170,22 @@ def _seen(step: StepInput, prices: Mapping[str, Price], kept: NavPerShare | None
     settled = [block.head.number for block in past] == list(range(head - 1, head - 1 - wanted, -1))
     found = [reference_prices_at(step, block).by_token for block in past]
     now, *before = [
-        {**each, PORTFOLIO: levels.unit_value_at(kept, each)} if levels.is_known_at(kept, each) else each for each in (dict(prices), *found)
+        (
+            {**each, PORTFOLIO: levels.unit_value_at(kept, each)}
+            if levels.is_known_at(kept, each)
+            else each
+        )
+        for each in (dict(prices), *found)
     ]
     return PriceWindow(now, tuple(before), settled)
 
 
-def _of_token(step: StepInput, token: str, seen: PriceWindow, drifts: Sequence[AssetDrift]) -> list[ConditionalOrder]:
-    """Return all orders of one token. Once one of its exits or one of the portfolio has fired, its other exits pause."""
+def _of_token(
+    step: StepInput, token: str, seen: PriceWindow, drifts: Sequence[AssetDrift]
+) -> list[ConditionalOrder]:
+    """Return all orders of one token. Once one of its exits or one of the portfolio has fired, its
+    other exits pause.
+    """
     wanted = {terms.kind: terms for terms in step.portfolio.orders.terms if terms.token == token}
     known = {order.kind: order for order in step.history.orders if order.token == token}
     gone = any(fired_exit_order(step.history.orders, one) for one in (token, PORTFOLIO))
@@ -132,8 +194,12 @@ def _of_token(step: StepInput, token: str, seen: PriceWindow, drifts: Sequence[A
     for kind in sorted({*wanted, *known}, key=ORDER.__getitem__):
         order, terms = known.get(kind), wanted.get(kind)
         if order is None and terms is not None:
-            order = ConditionalOrder(token, kind, OrderStage.WAITING, terms, step.snapshot.head.timestamp_s)
-        if order is None or (terms is None and not (order.is_exit and order.stage in EXITED_STAGES)):
+            order = ConditionalOrder(
+                token, kind, OrderStage.WAITING, terms, step.snapshot.head.timestamp_s
+            )
+        if order is None or (
+            terms is None and not (order.is_exit and order.stage in EXITED_STAGES)
+        ):
             continue  # removed from the config by the owner; a fired exit stays in force
         if order.stage is OrderStage.FIRED and order.is_exit:
             order = _sold(step, order, drifts)
@@ -147,13 +213,23 @@ def _of_token(step: StepInput, token: str, seen: PriceWindow, drifts: Sequence[A
 
 
 def _next(
-    step: StepInput, order: ConditionalOrder, terms: OrderTerms, seen: PriceWindow, entry: ConditionalOrder | None
+    step: StepInput,
+    order: ConditionalOrder,
+    terms: OrderTerms,
+    seen: PriceWindow,
+    entry: ConditionalOrder | None,
 ) -> ConditionalOrder:
-    book, now_s, span = step.portfolio.orders, step.snapshot.head.timestamp_s, seen.span(order.token)
+    book, now_s, span = (
+        step.portfolio.orders,
+        step.snapshot.head.timestamp_s,
+        seen.span(order.token),
+    )
     price = seen.now.get(order.token)
     if price is None or price <= 0:
         return order
-    if order.stage is OrderStage.FIRED and _above(order, price):  # an entry closes without confirmation
+    if order.stage is OrderStage.FIRED and _above(
+        order, price
+    ):  # an entry closes without confirmation
         order = replace(order, stage=OrderStage.ARMED, at=price, since_s=now_s)
     if order.stage in (OrderStage.WAITING, OrderStage.OFF):
         order = replace(order, terms=terms)
@@ -165,7 +241,11 @@ def _next(
             order = require_valid_level(replace(order, terms=terms), price, book)
     except Refused:  # exits.faults reports it, and nothing is traded until the owner resolves it
         return order
-    return order if span is None or order.stage is not OrderStage.ARMED else _watched(order, span, price, now_s, book.hysteresis_bps)
+    return (
+        order
+        if span is None or order.stage is not OrderStage.ARMED
+        else _watched(order, span, price, now_s, book.hysteresis_bps)
+    )
 
 
 def _above(order: ConditionalOrder, price: Price) -> bool:
@@ -173,7 +253,13 @@ def _above(order: ConditionalOrder, price: Price) -> bool:
     return order.kind is OrderKind.ENTRY and at is not None and price > at
 
 
-def _watched(order: ConditionalOrder, span: tuple[Price, Price], price: Price, now_s: int, hysteresis_bps: int) -> ConditionalOrder:
+def _watched(
+    order: ConditionalOrder,
+    span: tuple[Price, Price],
+    price: Price,
+    now_s: int,
+    hysteresis_bps: int,
+) -> ConditionalOrder:
     """An order that watches, after prices between the lowest and the highest of `span`."""
     lowest, highest = span
     at = trigger_price(order)
@@ -199,12 +285,21 @@ def _in_liquidity(step: StepInput, one: AssetDrift, least: Value) -> bool:
     return is_in_targeted_pool(step, one.token) and one.lp_raw * one.price >= least
 
 
-def _sold(step: StepInput, order: ConditionalOrder, drifts: Sequence[AssetDrift]) -> ConditionalOrder:
+def _sold(
+    step: StepInput, order: ConditionalOrder, drifts: Sequence[AssetDrift]
+) -> ConditionalOrder:
     """Mark a fired exit as done once only dust of what it sells remains."""
     numeraire = step.portfolio.numeraire.address
-    sells = [one for one in drifts if one.token == order.token or (order.token == PORTFOLIO and one.token != numeraire)]
+    sells = [
+        one
+        for one in drifts
+        if one.token == order.token or (order.token == PORTFOLIO and one.token != numeraire)
+    ]
     least = dust_value(step, drifts)
-    left = any(0 < one.investable_raw * one.price >= least or _in_liquidity(step, one, least) for one in sells)
+    left = any(
+        0 < one.investable_raw * one.price >= least or _in_liquidity(step, one, least)
+        for one in sells
+    )
     if left or not drifts:
         return order
     return replace(order, stage=OrderStage.DONE, since_s=step.snapshot.head.timestamp_s)

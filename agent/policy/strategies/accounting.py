@@ -1,7 +1,9 @@
-"""Books of strategies, brought up to a block: open them, allocate trades, deposits and withdrawals, and check the sum.
+"""Books of strategies, brought up to a block: open them, allocate trades, deposits and withdrawals,
+and check the sum.
 
-The books of all strategies and the reserves (gas included) add up to the wallet's balances, to the base unit. Every balance change
-is a transaction of the agent or a stored transfer; if a single unit is left over, nothing is done.
+The books of all strategies and the reserves (gas included) add up to the wallet's balances, to the
+base unit. Every balance change is a transaction of the agent or a stored transfer; if a single unit
+is left over, nothing is done.
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ from agent.policy import native_coin
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, floor_int, largest_remainder
 
-# --- Strategy holdings: allocating inflows and outflows, payment in kind, internal netting, allocating trades.
-# In whole base units that sum exactly (largest remainder); no holding goes below zero. Prices: numeraire base units per token base unit.
+# --- Strategy holdings: allocating inflows and outflows, payment in kind, internal netting,
+# allocating trades.
+# In whole base units that sum exactly (largest remainder); no holding goes below zero. Prices:
+# numeraire base units per token base unit.
 
 
 StrategyHoldings = dict[str, dict[str, int]]
@@ -40,7 +44,9 @@ Prices = Mapping[str, Price]
 
 @dataclass(frozen=True, slots=True)
 class NettedToken:
-    """Purchases and sales of one token by strategies, numeraire base units: `crossed` is netted internally, `net` is signed."""
+    """Purchases and sales of one token by strategies, numeraire base units: `crossed` is netted
+    internally, `net` is signed.
+    """
 
     token: str
     bought: Value
@@ -73,18 +79,24 @@ def strategy_capital(held: Mapping[str, Mapping[str, int]], prices: Prices) -> d
 
 
 def split_pro_rata(raw: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
-    """Distribute `raw` base units in proportion to non-negative `shares`; equally if all are zero."""
+    """Distribute `raw` base units in proportion to non-negative `shares`; equally if all are
+    zero.
+    """
     names = list(shares)
     if not names:
         raise ValueError("nobody to share with")
     parts = [shares[name] for name in names]
     whole = parts if sum(parts) > 0 else [Fraction(1)] * len(parts)
     sign = -1 if raw < 0 else 1
-    return dict(zip(names, (sign * part for part in largest_remainder(whole, abs(raw))), strict=True))
+    return dict(
+        zip(names, (sign * part for part in largest_remainder(whole, abs(raw))), strict=True)
+    )
 
 
 def take_pro_rata(raw: int, token: str, held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """`raw` base units to take of a token, in proportion to who has how much; never more than each has. ValueError beyond the whole."""
+    """`raw` base units to take of a token, in proportion to who has how much; never more than each
+    has. ValueError beyond the whole.
+    """
     had = {name: tokens.get(token, 0) for name, tokens in held.items()}
     if raw > sum(had.values()):
         raise ValueError(f"{raw} base units of {token} are more than all strategies hold")
@@ -94,12 +106,18 @@ def take_pro_rata(raw: int, token: str, held: Mapping[str, Mapping[str, int]]) -
 
 
 def transfer_value(
-    held: StrategyHoldings, giver: str, receiver: str, value: Value, prices: Prices, first: Mapping[str, Value] | None = None
+    held: StrategyHoldings,
+    giver: str,
+    receiver: str,
+    value: Value,
+    prices: Prices,
+    first: Mapping[str, Value] | None = None,
 ) -> Value:
-    """Move tokens worth at most `value` from one strategy to another, in place; return the value moved.
+    """Move tokens worth at most `value` from one strategy to another, in place; return the value
+    moved.
 
-    Tokens in `first` go first, each up to the value given there, the largest first; the rest goes in kind: the same fraction of
-    every token, each rounded down.
+    Tokens in `first` go first, each up to the value given there, the largest first; the rest goes
+    in kind: the same fraction of every token, each rounded down.
     """
     left = value
     for token, most in sorted((first or {}).items(), key=lambda item: (-item[1], item[0])):
@@ -108,11 +126,17 @@ def transfer_value(
     if left > 0 and whole > 0:
         part = min(left / whole, Fraction(1))
         for token, raw in list(held[giver].items()):
-            left -= _give(held, giver, receiver, token, raw * prices[token] * part, prices) if raw else 0
+            left -= (
+                _give(held, giver, receiver, token, raw * prices[token] * part, prices)
+                if raw
+                else 0
+            )
     return value - left
 
 
-def _give(held: StrategyHoldings, giver: str, receiver: str, token: str, value: Value, prices: Prices) -> Value:
+def _give(
+    held: StrategyHoldings, giver: str, receiver: str, token: str, value: Value, prices: Prices
+) -> Value:
     price = prices[token]
     raw = min(held[giver].get(token, 0), floor_int(value / price)) if value > 0 and price > 0 else 0
     held[giver][token] = held[giver].get(token, 0) - raw
@@ -121,40 +145,62 @@ def _give(held: StrategyHoldings, giver: str, receiver: str, token: str, value: 
 
 
 def restore_capital_shares(
-    held: StrategyHoldings, due: Mapping[str, Value], prices: Prices, wanted: StrategyValues | None = None
+    held: StrategyHoldings,
+    due: Mapping[str, Value],
+    prices: Prices,
+    wanted: StrategyValues | None = None,
 ) -> dict[tuple[str, str], Value]:
-    """Move tokens until each strategy has its `due` value, to the rounding of a base unit, in place; return the payments.
+    """Move tokens until each strategy has its `due` value, to the rounding of a base unit, in
+    place; return the payments.
 
     A payer gives first its holdings beyond `wanted`; without that in kind.
     """
     paid: dict[tuple[str, str], Value] = {}
     for giver in held:
         for receiver in held:
-            over, under = holdings_value(held[giver], prices) - due[giver], due[receiver] - holdings_value(held[receiver], prices)
+            over, under = (
+                holdings_value(held[giver], prices) - due[giver],
+                due[receiver] - holdings_value(held[receiver], prices),
+            )
             if giver == receiver or over <= 0 or under <= 0:
                 continue
             first = None if wanted is None else _beyond(held[giver], wanted[giver], prices)
-            paid[giver, receiver] = transfer_value(held, giver, receiver, min(over, under), prices, first)
+            paid[giver, receiver] = transfer_value(
+                held, giver, receiver, min(over, under), prices, first
+            )
     return paid
 
 
-def _beyond(tokens: Mapping[str, int], wanted: Mapping[str, Value], prices: Prices) -> dict[str, Value]:
-    excess = {token: raw * prices[token] - wanted.get(token, Fraction(0)) for token, raw in tokens.items() if raw}
+def _beyond(
+    tokens: Mapping[str, int], wanted: Mapping[str, Value], prices: Prices
+) -> dict[str, Value]:
+    excess = {
+        token: raw * prices[token] - wanted.get(token, Fraction(0))
+        for token, raw in tokens.items()
+        if raw
+    }
     return {token: value for token, value in excess.items() if value > 0}
 
 
 def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple[NettedToken, ...]:
-    """Return purchases and sales per token, in the order of `tokens`; a positive adjustment buys."""
+    """Return purchases and sales per token, in the order of `tokens`; a positive adjustment
+    buys.
+    """
     found = []
     for token in tokens:
         values = [adjustment.get(token, Fraction(0)) for adjustment in adjustments.values()]
-        bought, sold = sum((v for v in values if v > 0), Fraction(0)), -sum((v for v in values if v < 0), Fraction(0))
+        bought, sold = (
+            sum((v for v in values if v > 0), Fraction(0)),
+            -sum((v for v in values if v < 0), Fraction(0)),
+        )
         found.append(NettedToken(token, bought, sold))
     return tuple(found)
 
 
 def market_remainder(adjustments: StrategyValues, one: NettedToken) -> dict[str, Value]:
-    """Return each strategy's part of a token that the market has to fill: pro rata on the heavier side, 0 on the other."""
+    """Return each strategy's part of a token that the market has to fill: pro rata on the heavier
+    side, 0 on the other.
+    """
     heavier = max(one.bought, one.sold)
     found = {}
     for name, adjustment in adjustments.items():
@@ -163,16 +209,27 @@ def market_remainder(adjustments: StrategyValues, one: NettedToken) -> dict[str,
     return found
 
 
-def net_internally(held: StrategyHoldings, adjustments: StrategyValues, prices: Prices, tokens: Sequence[str]) -> None:
-    """Exchanges inside, at reference prices and in place, what some strategies sell and others buy."""
+def net_internally(
+    held: StrategyHoldings, adjustments: StrategyValues, prices: Prices, tokens: Sequence[str]
+) -> None:
+    """Exchanges inside, at reference prices and in place, what some strategies sell and others
+    buy.
+    """
     for one in net_adjustments(adjustments, tokens):
         price = prices[one.token]
         if one.crossed <= 0 or price <= 0:
             continue
-        wanted = {name: adjustment[one.token] for name, adjustment in adjustments.items() if one.token in adjustment}
+        wanted = {
+            name: adjustment[one.token]
+            for name, adjustment in adjustments.items()
+            if one.token in adjustment
+        }
         out = {name: -value * one.crossed / one.sold for name, value in wanted.items() if value < 0}
         into = {name: value for name, value in wanted.items() if value > 0}
-        given = {name: min(held[name].get(one.token, 0), floor_int(value / price)) for name, value in out.items()}
+        given = {
+            name: min(held[name].get(one.token, 0), floor_int(value / price))
+            for name, value in out.items()
+        }
         for name, raw in given.items():
             held[name][one.token] -= raw
         for name, raw in split_pro_rata(sum(given.values()), into).items():
@@ -180,13 +237,19 @@ def net_internally(held: StrategyHoldings, adjustments: StrategyValues, prices: 
 
 
 def settle_trade(
-    held: Mapping[str, Mapping[str, int]], adjustments: StrategyValues, deltas: Mapping[str, int], prices: Prices, tokens: Sequence[str]
+    held: Mapping[str, Mapping[str, int]],
+    adjustments: StrategyValues,
+    deltas: Mapping[str, int],
+    prices: Prices,
+    tokens: Sequence[str],
 ) -> tuple[StrategyHoldings, dict[str, Value]]:
-    """Return the books after a trade that changed the wallet by `deltas` (base units by token), and its cost by strategy.
+    """Return the books after a trade that changed the wallet by `deltas` (base units by token), and
+    its cost by strategy.
 
-    Opposite adjustments are netted at reference prices, and the market's fills go to those with a remainder. The cost is shared by
-    remainder for the market (by capital if none). A strategy that got more than its part pays the others, first in tokens it did
-    not want. Without `deltas` adjustments are only netted. Raises ValueError if more went than all hold.
+    Opposite adjustments are netted at reference prices, and the market's fills go to those with a
+    remainder. The cost is shared by remainder for the market (by capital if none). A strategy that
+    got more than its part pays the others, first in tokens it did not want. Without `deltas`
+    adjustments are only netted. Raises ValueError if more went than all hold.
     """
     before = strategy_capital(held, prices)
     books = copy_holdings(held)
@@ -197,20 +260,34 @@ def settle_trade(
     net_internally(books, adjustments, prices, tokens)
     for token in tokens:
         delta = deltas.get(token, 0)
-        asked = {name: max(parts.get(token, Fraction(0)) * (1 if delta > 0 else -1), Fraction(0)) for name, parts in left.items()}
+        asked = {
+            name: max(parts.get(token, Fraction(0)) * (1 if delta > 0 else -1), Fraction(0))
+            for name, parts in left.items()
+        }
         if delta > 0:
-            for name, raw in split_pro_rata(delta, asked if sum(asked.values()) > 0 else before).items():
+            for name, raw in split_pro_rata(
+                delta, asked if sum(asked.values()) > 0 else before
+            ).items():
                 books[name][token] = books[name].get(token, 0) + raw
         elif delta < 0:
             _take(books, token, -delta, asked)
     cost = -sum((delta * prices[token] for token, delta in deltas.items() if delta), Fraction(0))
-    weight = {name: sum((abs(value) for value in parts.values()), Fraction(0)) for name, parts in left.items()}
+    weight = {
+        name: sum((abs(value) for value in parts.values()), Fraction(0))
+        for name, parts in left.items()
+    }
     whole = sum(weight.values(), Fraction(0))
     basis = weight if whole > 0 else before
     whole = sum(basis.values(), Fraction(0))
     costs = {name: cost * basis[name] / whole if whole > 0 else cost / len(basis) for name in held}
     due = {name: before[name] - costs[name] for name in held}
-    wanted = {name: {t: held[name].get(t, 0) * prices[t] + adjustments.get(name, {}).get(t, Fraction(0)) for t in tokens} for name in held}
+    wanted = {
+        name: {
+            t: held[name].get(t, 0) * prices[t] + adjustments.get(name, {}).get(t, Fraction(0))
+            for t in tokens
+        }
+        for name in held
+    }
     restore_capital_shares(books, due, prices, wanted)
     return books, costs
 
@@ -229,16 +306,23 @@ def _take(books: StrategyHoldings, token: str, raw: int, asked: Mapping[str, Fra
 
 
 def apply_transfer(
-    held: Mapping[str, Mapping[str, int]], token: str, raw: int, prices: Prices, only: str | None = None
+    held: Mapping[str, Mapping[str, int]],
+    token: str,
+    raw: int,
+    prices: Prices,
+    only: str | None = None,
 ) -> StrategyHoldings:
-    """Return the books after `raw` base units came (or went) without a trade: by capital share, or for the strategy `only`.
+    """Return the books after `raw` base units came (or went) without a trade: by capital share, or
+    for the strategy `only`.
 
-    A decrease is taken from the holders of the token; then the others are paid in kind, so that each bears its share of the value.
-    Raises ValueError if more went than all hold.
+    A decrease is taken from the holders of the token; then the others are paid in kind, so that
+    each bears its share of the value. Raises ValueError if more went than all hold.
     """
     books, before = copy_holdings(held), strategy_capital(held, prices)
     whole = sum(before.values(), Fraction(0))
-    part = {name: Fraction(name == only) if only in held else value for name, value in before.items()}
+    part = {
+        name: Fraction(name == only) if only in held else value for name, value in before.items()
+    }
     if raw >= 0:
         for name, got in split_pro_rata(raw, part).items():
             books[name][token] = books[name].get(token, 0) + got
@@ -262,7 +346,8 @@ def apply_transfer(
     return books
 
 
-# --- Books of strategies while they are brought up to a block: replay of stored bookings, then new ones.
+# --- Books of strategies while they are brought up to a block: replay of stored bookings, then new
+# ones.
 
 
 SCALE = 10**6
@@ -273,7 +358,9 @@ ONE = 10**12
 
 @dataclass
 class StrategyBooksUpdate:
-    """Holdings and units by strategy, and reserves, at the prices of `step`; `done` are new bookings."""
+    """Holdings and units by strategy, and reserves, at the prices of `step`; `done` are new
+    bookings.
+    """
 
     step: StepInput
     prices: Mapping[str, Price]
@@ -295,16 +382,24 @@ class StrategyBooksUpdate:
     ) -> None:
         """Replace the books by `after` and record the booking.
 
-        A change of capital up to `base` (all of it by default) issues or burns units at the unit value before; any further change
-        is performance.
+        A change of capital up to `base` (all of it by default) issues or burns units at the unit
+        value before; any further change is performance.
         """
         changes = []
         base = after if base is None else base
         for name, tokens in after.items():
-            moved = {token: tokens.get(token, 0) - self.held[name].get(token, 0) for token in {**self.held[name], **tokens}}
+            moved = {
+                token: tokens.get(token, 0) - self.held[name].get(token, 0)
+                for token in {**self.held[name], **tokens}
+            }
             changes += [(name, token, raw) for token, raw in moved.items() if raw]
-            before, then = holdings_value(self.held[name], self.prices), holdings_value(base[name], self.prices)
-            if delta := 0 if base[name] == self.held[name] else units_for(self.units[name], before, then):
+            before, then = (
+                holdings_value(self.held[name], self.prices),
+                holdings_value(base[name], self.prices),
+            )
+            if delta := (
+                0 if base[name] == self.held[name] else units_for(self.units[name], before, then)
+            ):
                 changes.append((name, STRATEGY_UNITS, delta))
                 self.units[name] += delta
         changes += [(UNALLOCATED, token, raw) for token, raw in aside.items() if raw]
@@ -312,7 +407,11 @@ class StrategyBooksUpdate:
             self.aside[token] = self.aside.get(token, 0) + raw
         self.held = after
         head, spent = self.step.snapshot.head, tuple((costs or {}).items())
-        self.done.append(StrategyBooking(source, kind, head.number, head.timestamp_s, tuple(changes), acted, spent))
+        self.done.append(
+            StrategyBooking(
+                source, kind, head.number, head.timestamp_s, tuple(changes), acted, spent
+            )
+        )
 
     def replay(self, booking: StrategyBooking) -> None:
         """Apply a stored booking."""
@@ -332,7 +431,9 @@ class StrategyBooksUpdate:
         return sum(tokens.get(token, 0) for tokens in self.held.values())
 
 
-def open_books(step: StepInput, split: CapitalSplit, ledger: StrategyLedger) -> StrategyBooksUpdate | None:
+def open_books(
+    step: StepInput, split: CapitalSplit, ledger: StrategyLedger
+) -> StrategyBooksUpdate | None:
     """Return the stored books as of the step's block; None if a price is missing."""
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = reference_prices(step).by_token
@@ -343,25 +444,33 @@ def open_books(step: StepInput, split: CapitalSplit, ledger: StrategyLedger) -> 
         if booking.block <= step.snapshot.head.number:
             update.replay(booking)
     wanted = {one.name for one in split.strategies}
-    for name in [name for name, held in update.held.items() if name not in wanted and not any(held.values())]:
+    for name in [
+        name for name, held in update.held.items() if name not in wanted and not any(held.values())
+    ]:
         del update.held[name], update.units[name]  # closed
     return update
 
 
 def units_for(units: int, before: Value, after: Value) -> int:
-    """Return the units issued (or burnt) for a change of a strategy's value from `before` to `after`: at its unit value, rounded down."""
+    """Return the units issued (or burnt) for a change of a strategy's value from `before` to
+    `after`: at its unit value, rounded down.
+    """
     if before > 0 and units > 0:
         return floor_int(units * (after - before) / before)
     return floor_int(after * SCALE) - units
 
 
 def unit_value(value: Value, units: int) -> int | None:
-    """Value of a unit in 10^-12, as it was 10^12 at the opening; None for a strategy without units."""
+    """Value of a unit in 10^-12, as it was 10^12 at the opening; None for a strategy without
+    units.
+    """
     return floor_int(value * SCALE * ONE / units) if units > 0 else None
 
 
 def wallet_balances(step: StepInput) -> dict[str, int] | None:
-    """Base units of each asset in the wallet, native coin with its wrapped token where it counts; None if one is not known."""
+    """Base units of each asset in the wallet, native coin with its wrapped token where it counts;
+    None if one is not known.
+    """
     read: dict[str, set[int]] = {}
     for holding in step.snapshot.holdings:
         read.setdefault(holding.token, set()).add(holding.raw)
@@ -371,37 +480,54 @@ def wallet_balances(step: StepInput) -> dict[str, int] | None:
         raws = read.get(asset.token.address, set())
         if len(raws) != 1 or asset.token.address in unsure:
             return None
-        found[asset.token.address] = next(iter(raws)) + (step.snapshot.native_wei if asset.native else 0)
+        found[asset.token.address] = next(iter(raws)) + (
+            step.snapshot.native_wei if asset.native else 0
+        )
     return found
 
 
 def reserved_balances(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
     """Return the reserved part of each balance, which belongs to no strategy."""
     assets = step.portfolio.assets
-    return {asset.token.address: min(balances[asset.token.address], native_coin.reserved_raw(step, asset)) for asset in assets}
+    return {
+        asset.token.address: min(
+            balances[asset.token.address], native_coin.reserved_raw(step, asset)
+        )
+        for asset in assets
+    }
 
 
 UNRECORDED_TRANSFER = "flow that is not written down"
 REMEDY = "see it and take it over with trimtab strategies apply"
 AdjustmentSource = Callable[[StepInput], tuple[StrategyValues, StrategyHoldings]]
-"""Source of strategies' adjustments at a step (values by strategy and token), and of their books after capital moved."""
+"""Source of strategies' adjustments at a step (values by strategy and token), and of their books
+after capital moved."""
 IntentStep = Callable[[Intent], StepInput | None]
-"""Source of the step that a trade carried out; None if it was not of the strategies, or is unknown."""
+"""Source of the step that a trade carried out; None if it was not of the strategies, or is
+unknown."""
 _OWNERS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY)
 """Transactions that trade nothing: they change only reserves."""
 _CARRIED = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
 
 
 def update_books(
-    step: StepInput, ledger: StrategyLedger, own: IntentStep, adjustments: AdjustmentSource, fresh: Sequence[ExternalTransfer] = ()
+    step: StepInput,
+    ledger: StrategyLedger,
+    own: IntentStep,
+    adjustments: AdjustmentSource,
+    fresh: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
-    """Return the books at the step's block; `fresh` are transfers not stored yet. `step` is from before any quarantine."""
+    """Return the books at the step's block; `fresh` are transfers not stored yet. `step` is from
+    before any quarantine.
+    """
     split, balances = step.split, wallet_balances(step)
     if split is None:
         return StrategyBooks(())
     update = open_books(step, split, ledger)
     if balances is None or update is None:
-        return StrategyBooks((), "balances or prices of the assets are not all known", turn=ledger.turn)
+        return StrategyBooks(
+            (), "balances or prices of the assets are not all known", turn=ledger.turn
+        )
     aside = reserved_balances(step, balances)
     if not ledger.bookings:
         _open(update, split, {token: raw - aside[token] for token, raw in balances.items()}, aside)
@@ -420,14 +546,24 @@ def update_books(
 
 
 def apply_configured_split(
-    step: StepInput, ledger: StrategyLedger, own: IntentStep, adjustments: AdjustmentSource, fresh: Sequence[ExternalTransfer] = ()
+    step: StepInput,
+    ledger: StrategyLedger,
+    own: IntentStep,
+    adjustments: AdjustmentSource,
+    fresh: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
-    """Return the books after the owner assigned the wallet as it is to the strategies of the config.
+    """Return the books after the owner assigned the wallet as it is to the strategies of the
+    config.
 
-    An unexplained difference is shared like a transfer. Removed strategies are closed and new ones opened. If that changes the
-    split, each gets its share: in kind, at reference prices, without a trade.
+    An unexplained difference is shared like a transfer. Removed strategies are closed and new ones
+    opened. If that changes the split, each gets its share: in kind, at reference prices, without a
+    trade.
     """
-    found, split, balances = update_books(step, ledger, own, adjustments, fresh), step.split, wallet_balances(step)
+    found, split, balances = (
+        update_books(step, ledger, own, adjustments, fresh),
+        step.split,
+        wallet_balances(step),
+    )
     update = None if split is None else open_books(step, split, ledger)
     if split is None or balances is None or update is None or not found.fault:
         return found
@@ -437,39 +573,56 @@ def apply_configured_split(
     before, aside = copy_holdings(update.held), reserved_balances(step, balances)
     after = before
     for token in update.tokens:
-        after = apply_transfer(after, token, balances[token] - aside[token] - update.total(token), update.prices)
+        after = apply_transfer(
+            after, token, balances[token] - aside[token] - update.total(token), update.prices
+        )
     names = [one.name for one in split.strategies]
     if set(names) != set(before):
         after = _resplit(after, split, update)
     update.held = before | {name: {} for name in names if name not in before}
     update.units = {name: update.units.get(name, 0) for name in update.held}
     moved = {token: aside[token] - update.aside.get(token, 0) for token in update.tokens}
-    update.book(f"change {step.snapshot.head.number} {ledger.turn}", StrategyBookingKind.CHANGE, after, moved)
+    update.book(
+        f"change {step.snapshot.head.number} {ledger.turn}",
+        StrategyBookingKind.CHANGE,
+        after,
+        moved,
+    )
     update.held = {name: update.held[name] for name in names}
     return _told(update, split, ledger, "")
 
 
-def netting_booking(step: StepInput, step_id: str, adjustments: AdjustmentSource) -> StrategyBooking | None:
-    """Return the booking of a step without any trade: capital moved, and opposite adjustments netted; None if there is nothing."""
+def netting_booking(
+    step: StepInput, step_id: str, adjustments: AdjustmentSource
+) -> StrategyBooking | None:
+    """Return the booking of a step without any trade: capital moved, and opposite adjustments
+    netted; None if there is nothing.
+    """
     books, split = step.history.sleeves, step.split
     if books is None or books.fault or split is None:
         return None
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = reference_prices(step).by_token
     held = {book.name: dict(book.holdings) for book in books.sleeves}
-    update = StrategyBooksUpdate(step, prices, tokens, held, {book.name: book.units for book in books.sleeves}, {}, [])
+    update = StrategyBooksUpdate(
+        step, prices, tokens, held, {book.name: book.units for book in books.sleeves}, {}, []
+    )
     wished, base = adjustments(step)
     after, _ = settle_trade(base, wished, {}, prices, tokens)
     update.book(f"cross {step_id}", StrategyBookingKind.CROSS, after, {}, base, _acted(wished))
     return update.done[0] if update.done[0].changes else None
 
 
-def _resplit(held: StrategyHoldings, split: CapitalSplit, update: StrategyBooksUpdate) -> StrategyHoldings:
+def _resplit(
+    held: StrategyHoldings, split: CapitalSplit, update: StrategyBooksUpdate
+) -> StrategyHoldings:
     """Give each strategy its share of the whole, and a removed one nothing."""
     names = [one.name for one in split.strategies]
     after: StrategyHoldings = {name: held.get(name, {}) for name in dict.fromkeys((*names, *held))}
     whole = sum(strategy_capital(after, update.prices).values(), Fraction(0))
-    due = dict.fromkeys(after, Fraction(0)) | {one.name: whole * one.share_bps / BPS for one in split.strategies}
+    due = dict.fromkeys(after, Fraction(0)) | {
+        one.name: whole * one.share_bps / BPS for one in split.strategies
+    }
     restore_capital_shares(after, due, update.prices)
     for name in after.keys() - set(names):  # base units that no whole payment could move
         for token, raw in after[name].items():
@@ -478,7 +631,12 @@ def _resplit(held: StrategyHoldings, split: CapitalSplit, update: StrategyBooksU
     return after
 
 
-def _open(update: StrategyBooksUpdate, split: CapitalSplit, free: Mapping[str, int], aside: Mapping[str, int]) -> None:
+def _open(
+    update: StrategyBooksUpdate,
+    split: CapitalSplit,
+    free: Mapping[str, int],
+    aside: Mapping[str, int],
+) -> None:
     shares = {one.name: Fraction(one.share_bps) for one in split.strategies}
     held: StrategyHoldings = {name: {} for name in shares}
     for token, raw in free.items():
@@ -491,10 +649,16 @@ def _open(update: StrategyBooksUpdate, split: CapitalSplit, free: Mapping[str, i
 def _events(
     step: StepInput, ledger: StrategyLedger, fresh: Iterable[ExternalTransfer]
 ) -> list[tuple[str, StrategyBookingKind, dict[str, int], Intent | None]]:
-    """Return the asset changes since, oldest first: (source, kind, base units by token, transaction)."""
+    """Return the asset changes since, oldest first: (source, kind, base units by token,
+    transaction).
+    """
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
     assets = {asset.token.address for asset in step.portfolio.assets}
-    owner, wrapped, head = step.snapshot.owner, step.portfolio.wrapped_native, step.snapshot.head.number
+    owner, wrapped, head = (
+        step.snapshot.owner,
+        step.portfolio.wrapped_native,
+        step.snapshot.head.number,
+    )
 
     def of_assets(changes: Iterable[tuple[str, int]]) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -508,23 +672,39 @@ def _events(
     for intent in ledger.intents:
         if intent.receipt is not None and intent.receipt.block_number <= head:
             changes = of_assets(intent.changes(owner, wrapped).items())
-            events.append((intent.receipt.block_number, intent.id, StrategyBookingKind.TRADE, changes, intent))
+            events.append(
+                (intent.receipt.block_number, intent.id, StrategyBookingKind.TRADE, changes, intent)
+            )
     for tx_hash, block, moved in ledger.earlier:
         if block <= head:
             events.append((block, tx_hash, StrategyBookingKind.FLOW, of_assets(moved), None))
     for number, flow in enumerate((*ledger.flows, *fresh)):
         source = f"flow {flow.id}" if flow.id else f"{UNRECORDED_TRANSFER} {number}"
-        events.append((flow.block, source, StrategyBookingKind.FLOW, of_assets([(flow.token, flow.delta_raw)]), None))
+        events.append(
+            (
+                flow.block,
+                source,
+                StrategyBookingKind.FLOW,
+                of_assets([(flow.token, flow.delta_raw)]),
+                None,
+            )
+        )
     return [event[1:] for event in sorted(events, key=lambda event: event[0])]
 
 
-def _within(update: StrategyBooksUpdate, changes: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
-    """Split changes into the part that strategies bear, and the part beyond all that they hold, borne by reserves."""
+def _within(
+    update: StrategyBooksUpdate, changes: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Split changes into the part that strategies bear, and the part beyond all that they hold,
+    borne by reserves.
+    """
     inside = {token: max(raw, -update.total(token)) for token, raw in changes.items()}
     return inside, {token: raw - inside[token] for token, raw in changes.items()}
 
 
-def _flow(update: StrategyBooksUpdate, source: str, changes: Mapping[str, int], flows_to: str | None) -> None:
+def _flow(
+    update: StrategyBooksUpdate, source: str, changes: Mapping[str, int], flows_to: str | None
+) -> None:
     inside, aside = _within(update, changes)
     after = copy_holdings(update.held)
     for token, raw in inside.items():
@@ -533,9 +713,15 @@ def _flow(update: StrategyBooksUpdate, source: str, changes: Mapping[str, int], 
 
 
 def _trade(
-    update: StrategyBooksUpdate, source: str, changes: Mapping[str, int], own: StepInput | None, adjustments: AdjustmentSource
+    update: StrategyBooksUpdate,
+    source: str,
+    changes: Mapping[str, int],
+    own: StepInput | None,
+    adjustments: AdjustmentSource,
 ) -> None:
-    """Allocate a transaction by the adjustments and prices of its own step; by capital if they are unknown."""
+    """Allocate a transaction by the adjustments and prices of its own step; by capital if they are
+    unknown.
+    """
     inside, aside = _within(update, changes)
     wished: StrategyValues = {}
     base, prices = update.held, update.prices
@@ -544,13 +730,18 @@ def _trade(
         wanted, moved = adjustments(own)
         if known.keys() >= set(update.tokens) and moved.keys() == update.held.keys():
             wished, prices = wanted, known
-            base = moved if _same(update, moved) else update.held  # other bookings have changed the books since
+            base = (
+                moved if _same(update, moved) else update.held
+            )  # other bookings have changed the books since
     after, costs = settle_trade(base, wished, inside, prices, update.tokens)
     update.book(source, StrategyBookingKind.TRADE, after, aside, base, _acted(wished), costs)
 
 
 def _same(update: StrategyBooksUpdate, moved: StrategyHoldings) -> bool:
-    return all(sum(tokens.get(token, 0) for tokens in moved.values()) == update.total(token) for token in update.tokens)
+    return all(
+        sum(tokens.get(token, 0) for tokens in moved.values()) == update.total(token)
+        for token in update.tokens
+    )
 
 
 def _acted(wished: StrategyValues) -> tuple[str, ...]:
@@ -566,16 +757,26 @@ def _mismatch(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
             named = update.step.portfolio.token(token)
             texts = (decimal_text(raw, named.decimals) for raw in (booked, balances[token]))
             wrong.append(f"{named.label}: {' against '.join(texts)} in the wallet")
-    return f"the books of the strategies do not match the wallet's balances ({'; '.join(wrong)}); {REMEDY}" if wrong else ""
+    return (
+        f"the books of the strategies do not match the wallet's balances ({'; '.join(wrong)});"
+        f" {REMEDY}"
+        if wrong
+        else ""
+    )
 
 
 def _other_names(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
     names = {one.name for one in split.strategies}
     if names == set(update.held):
         return ""
-    gone, new = ", ".join(sorted(set(update.held) - names)), ", ".join(sorted(names - set(update.held)))
+    gone, new = (
+        ", ".join(sorted(set(update.held) - names)),
+        ", ".join(sorted(names - set(update.held))),
+    )
     what = [f"{gone} is to be closed"] * bool(gone) + [f"{new} is to be opened"] * bool(new)
-    return f"the strategies of the config differ from those of the books ({'; '.join(what)}); {REMEDY}"
+    return (
+        f"the strategies of the config differ from those of the books ({'; '.join(what)}); {REMEDY}"
+    )
 
 
 def _set_aside(update: StrategyBooksUpdate, wanted: Mapping[str, int], turn: int) -> None:
@@ -585,18 +786,29 @@ def _set_aside(update: StrategyBooksUpdate, wanted: Mapping[str, int], turn: int
         if raw := wanted[token] - update.aside.get(token, 0):
             after, moved[token] = apply_transfer(after, token, -raw, update.prices), raw
     if moved:
-        update.book(f"aside {update.step.snapshot.head.number} {turn}", StrategyBookingKind.ASIDE, after, moved)
+        update.book(
+            f"aside {update.step.snapshot.head.number} {turn}",
+            StrategyBookingKind.ASIDE,
+            after,
+            moved,
+        )
 
 
-def _told(update: StrategyBooksUpdate, split: CapitalSplit, ledger: StrategyLedger, fault: str) -> StrategyBooks:
+def _told(
+    update: StrategyBooksUpdate, split: CapitalSplit, ledger: StrategyLedger, fault: str
+) -> StrategyBooks:
     states = {state.name: state for state in ledger.states}
     now_s = update.step.snapshot.head.timestamp_s
     bookings = (*ledger.bookings, *update.done)
     strategy_books = []
     for name in (one.name for one in split.strategies if one.name in update.held):
         acted = [one.at_s for one in bookings if one.kind in _CARRIED and name in one.acted]
-        costs = sum((cost for one in bookings for who, cost in one.costs if who == name), Fraction(0))
+        costs = sum(
+            (cost for one in bookings for who, cost in one.costs if who == name), Fraction(0)
+        )
         holdings = tuple((token, update.held[name].get(token, 0)) for token in update.tokens)
         state = states.get(name) or StrategyState(name, StrategyHealth.ACTIVE, now_s)
-        strategy_books.append(StrategyBook(name, holdings, update.units[name], state, max(acted, default=None), costs))
+        strategy_books.append(
+            StrategyBook(name, holdings, update.units[name], state, max(acted, default=None), costs)
+        )
     return StrategyBooks(tuple(strategy_books), fault, tuple(update.done), ledger.turn)

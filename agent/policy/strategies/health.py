@@ -1,8 +1,9 @@
 """Strategy health: the Sharpe ratio of its unit values pauses a strategy, and restores its capital.
 
-The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1), times the root of 365, without a riskless rate
-(Sharpe, The Sharpe Ratio, Journal of Portfolio Management 21, 1994). A day's value is the last one recorded in it (UTC). Whole
-numbers throughout: returns in 10^-12, the ratio in thousandths.
+The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1), times the root
+of 365, without a riskless rate (Sharpe, The Sharpe Ratio, Journal of Portfolio Management 21,
+1994). A day's value is the last one recorded in it (UTC). Whole numbers throughout: returns in
+10^-12, the ratio in thousandths.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from fractions import Fraction
 from itertools import pairwise
 from math import isqrt
 
-from agent.model.strategies import NavPoint, Strategy, StrategyHealth, StrategyHealthRule, StrategyState
+from agent.model.strategies import (
+    NavPoint,
+    Strategy,
+    StrategyHealth,
+    StrategyHealthRule,
+    StrategyState,
+)
 from agent.policy import text
 from agent.units import BPS, Price, decimal_text, floor_int
 
@@ -25,20 +32,33 @@ ENOUGH = (2, 3)
 
 
 def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:
-    """Annual Sharpe ratio over the window that ends now, in thousandths, rounded down; None if too little is known.
+    """Annual Sharpe ratio over the window that ends now, in thousandths, rounded down; None if too
+    little is known.
 
-    Too little: values do not reach back to the beginning of the window, days are missing, or nothing ever moved.
+    Too little: values do not reach back to the beginning of the window, days are missing, or
+    nothing ever moved.
     """
-    day = {point.at_s // DAY_S: point.index for point in sorted(points, key=lambda one: one.at_s) if point.at_s <= now_s}
+    day = {
+        point.at_s // DAY_S: point.index
+        for point in sorted(points, key=lambda one: one.at_s)
+        if point.at_s <= now_s
+    }
     first = (now_s - window_s) // DAY_S
     closes = [index for number, index in sorted(day.items()) if number >= first]
     days = window_s // DAY_S
     reaches = any(number <= first for number in day)
-    if not reaches or len(closes) * ENOUGH[1] < days * ENOUGH[0] or len(closes) < 3 or min(closes) <= 0:
+    if (
+        not reaches
+        or len(closes) * ENOUGH[1] < days * ENOUGH[0]
+        or len(closes) < 3
+        or min(closes) <= 0
+    ):
         return None
     returns = [(now * ONE) // before - ONE for before, now in pairwise(closes)]
     count, total = len(returns), sum(returns)
-    spread = count * sum(one * one for one in returns) - total * total  # n·Σr² - (Σr)² = n·(n - 1)·variance
+    spread = (
+        count * sum(one * one for one in returns) - total * total
+    )  # n·Σr² - (Σr)² = n·(n - 1)·variance
     if spread <= 0:
         return None
     # mean / deviation = Σr / n · sqrt(n·(n - 1) / spread); squared, times 365, in thousandths
@@ -47,23 +67,31 @@ def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int |
     return root if total >= 0 else -root - (root * root * count * spread != squared)
 
 
-def update_health(state: StrategyState, rule: StrategyHealthRule, sharpe: int | None, now_s: int) -> StrategyState:
-    """Return the state after a cycle: paused after a period below the limit, restored after a period at the recovery level.
+def update_health(
+    state: StrategyState, rule: StrategyHealthRule, sharpe: int | None, now_s: int
+) -> StrategyState:
+    """Return the state after a cycle: paused after a period below the limit, restored after a
+    period at the recovery level.
 
     An unknown ratio restarts both periods: too little history neither pauses nor restores.
     """
     active = state.health is StrategyHealth.ACTIVE
-    turning = sharpe is not None and (sharpe < rule.limit_milli if active else sharpe >= rule.recover_milli)
+    turning = sharpe is not None and (
+        sharpe < rule.limit_milli if active else sharpe >= rule.recover_milli
+    )
     if sharpe is None or not turning:
         return replace(state, sharpe_milli=sharpe, turning_s=None)
     since_s = now_s if state.turning_s is None else state.turning_s
-    limit, period_s = (rule.limit_milli, rule.period_s) if active else (rule.recover_milli, rule.recover_s)
+    limit, period_s = (
+        (rule.limit_milli, rule.period_s) if active else (rule.recover_milli, rule.recover_s)
+    )
     if now_s - since_s < period_s:
         return replace(state, sharpe_milli=sharpe, turning_s=since_s)
     side = "below" if active else "at or above"
     reason = (
-        f"the Sharpe ratio of {text.format_duration(rule.window_s)} has been {side} {decimal_text(limit, 3)} "
-        f"since {text.format_time(since_s)}, now {decimal_text(sharpe, 3)}"
+        f"the Sharpe ratio of {text.format_duration(rule.window_s)} has been {side}"
+        f" {decimal_text(limit, 3)} since {text.format_time(since_s)}, now"
+        f" {decimal_text(sharpe, 3)}"
     )
     return replace(
         state,
@@ -75,10 +103,18 @@ def update_health(state: StrategyState, rule: StrategyHealthRule, sharpe: int | 
     )
 
 
-def update_unit_index(state: StrategyState, strategy: Strategy, unit: int | None, prices: Mapping[str, Price], now_s: int) -> StrategyState:
-    """Return the state with its current unit value (None: it has no units, so that the last one stays) and its index updated.
+def update_unit_index(
+    state: StrategyState,
+    strategy: Strategy,
+    unit: int | None,
+    prices: Mapping[str, Price],
+    now_s: int,
+) -> StrategyState:
+    """Return the state with its current unit value (None: it has no units, so that the last one
+    stays) and its index updated.
 
-    The index follows the unit value; while the strategy is paused it follows its weights at reference prices, without costs.
+    The index follows the unit value; while the strategy is paused it follows its weights at
+    reference prices, without costs.
     """
     unit = state.unit if unit is None else unit
     marks = tuple((token, prices[token]) for token, _ in strategy.weights_bps if token in prices)
@@ -86,7 +122,14 @@ def update_unit_index(state: StrategyState, strategy: Strategy, unit: int | None
     if state.health is StrategyHealth.ACTIVE:
         index = state.index * unit // state.unit if state.unit > 0 else state.index
     elif all(before.get(token, 0) > 0 for token, bps in strategy.weights_bps if bps):
-        grown = sum((Fraction(bps, BPS) * prices[token] / before[token] for token, bps in strategy.weights_bps if bps), Fraction(0))
+        grown = sum(
+            (
+                Fraction(bps, BPS) * prices[token] / before[token]
+                for token, bps in strategy.weights_bps
+                if bps
+            ),
+            Fraction(0),
+        )
         index = floor_int(state.index * grown)
     else:
         index = state.index

@@ -7,11 +7,34 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import ConfigError
-from agent.model import Allocation, AssetDrift, Destination, Goal, GoalWeight, NoTradeZone, Portfolio, PurchaseKind, StepInput, Threshold
-from agent.model.strategies import CapitalSplit, Strategy, StrategyBook, StrategyHealth, StrategyState
+from agent.model import (
+    Allocation,
+    AssetDrift,
+    Destination,
+    Goal,
+    GoalWeight,
+    NoTradeZone,
+    Portfolio,
+    PurchaseKind,
+    StepInput,
+    Threshold,
+)
+from agent.model.strategies import (
+    CapitalSplit,
+    Strategy,
+    StrategyBook,
+    StrategyHealth,
+    StrategyState,
+)
 from agent.policy import price_confirmation, text
 from agent.policy import targets as allocation
-from agent.policy.drift import band, drifts_from_balances, investable_total, rebalance_goal, restrict_to_side
+from agent.policy.drift import (
+    band,
+    drifts_from_balances,
+    investable_total,
+    rebalance_goal,
+    restrict_to_side,
+)
 from agent.policy.orders import exits, lifecycle
 from agent.policy.strategies import accounting
 from agent.policy.strategies.accounting import NettedToken, Prices, StrategyHoldings, StrategyValues
@@ -28,10 +51,11 @@ ZERO_BAND = Threshold(0, None)
 
 @dataclass(frozen=True, slots=True)
 class StrategyAdjustment:
-    """One strategy: share of the capital and what that should be, value once capital has moved, and whether it acts, with its reason.
+    """One strategy: share of the capital and what that should be, value once capital has moved, and
+    whether it acts, with its reason.
 
-    `wanted` are values by token that it wants to hold; while it does not act those that it holds. `by` is what its schedules are
-    remembered by once they were reviewed.
+    `wanted` are values by token that it wants to hold; while it does not act those that it holds.
+    `by` is what its schedules are remembered by once they were reviewed.
     """
 
     name: str
@@ -54,21 +78,35 @@ class StrategyAdjustment:
         return {token: value - held[token] for token, value in self.wanted}
 
 
-def target_capital_shares(split: CapitalSplit, books: Mapping[str, StrategyBook]) -> dict[str, Fraction]:
-    """Return each strategy's target share of the capital: paused ones their floor, the others the rest in proportion."""
-    paused = {one.name for one in split.strategies if books[one.name].state.health is StrategyHealth.PAUSED}
+def target_capital_shares(
+    split: CapitalSplit, books: Mapping[str, StrategyBook]
+) -> dict[str, Fraction]:
+    """Return each strategy's target share of the capital: paused ones their floor, the others the
+    rest in proportion.
+    """
+    paused = {
+        one.name
+        for one in split.strategies
+        if books[one.name].state.health is StrategyHealth.PAUSED
+    }
     if len(paused) == len(split.strategies):
         return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
     floors = sum(one.floor_bps for one in split.strategies if one.name in paused)
     working = sum(one.share_bps for one in split.strategies if one.name not in paused)
     return {
-        one.name: Fraction(one.floor_bps, BPS) if one.name in paused else Fraction(one.share_bps * (BPS - floors), working * BPS)
+        one.name: (
+            Fraction(one.floor_bps, BPS)
+            if one.name in paused
+            else Fraction(one.share_bps * (BPS - floors), working * BPS)
+        )
         for one in split.strategies
     }
 
 
 def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> frozenset[Signal]:
-    """Return the strategies whose capital is beyond the split's band, or above the floor of a paused one."""
+    """Return the strategies whose capital is beyond the split's band, or above the floor of a
+    paused one.
+    """
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         return frozenset()
@@ -92,10 +130,15 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
     go to the others in proportion.
     """
     numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
-    weights = {numeraire: BPS} if state.health is StrategyHealth.PAUSED else dict(strategy.weights_bps)
+    weights = (
+        {numeraire: BPS} if state.health is StrategyHealth.PAUSED else dict(strategy.weights_bps)
+    )
     out = tokens_excluded_by_orders(step)
     weights = {
-        asset.token.address: 0 if asset.token.address in out else weights.get(asset.token.address, 0) for asset in step.portfolio.assets
+        asset.token.address: (
+            0 if asset.token.address in out else weights.get(asset.token.address, 0)
+        )
+        for asset in step.portfolio.assets
     }
     weights[numeraire] += BPS - sum(weights.values())
     left = [Fraction(0 if token in shut else bps) for token, bps in weights.items()]
@@ -111,49 +154,103 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
     if step.split is None:
         return set()
     numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
-    wanted = {token for one in step.split.strategies for token, bps in one.weights_bps if bps * one.share_bps >= BPS}
+    wanted = {
+        token
+        for one in step.split.strategies
+        for token, bps in one.weights_bps
+        if bps * one.share_bps >= BPS
+    }
     return {
         asset.token.address
         for asset in step.portfolio.assets
-        if asset.target_bps == 0 and asset.token.address in wanted - shut and asset.token.address != numeraire
+        if asset.target_bps == 0
+        and asset.token.address in wanted - shut
+        and asset.token.address != numeraire
     }
 
 
 def strategy_adjustment(
-    step: StepInput, strategy: Strategy, book: StrategyBook, held: StrategyHoldings, share: Fraction, due: Fraction, prices: Prices
+    step: StepInput,
+    strategy: Strategy,
+    book: StrategyBook,
+    held: StrategyHoldings,
+    share: Fraction,
+    due: Fraction,
+    prices: Prices,
 ) -> StrategyAdjustment:
-    """Return the strategy's adjustment, given `held`, the books of all strategies after capital moved."""
+    """Return the strategy's adjustment, given `held`, the books of all strategies after capital
+    moved.
+    """
     drifts = strategy_drifts(step, strategy, book.state, held[strategy.name], prices)
     answer, buying = _answer(step, strategy, book, drifts), _buying(step, book)
     acts, reason, next_s = answer.fired, answer.reason, answer.next_s
     if buying and book.state.health is not StrategyHealth.PAUSED and investable_total(drifts) > 0:
-        strategy, acts, reason, next_s = replace(strategy, destination=Destination.TARGET), True, "its first purchase continues", None
+        strategy, acts, reason, next_s = (
+            replace(strategy, destination=Destination.TARGET),
+            True,
+            "its first purchase continues",
+            None,
+        )
     elif acts and book.state.health is not StrategyHealth.PAUSED:
-        rested_s = None if book.last_rebalance_s is None else book.last_rebalance_s + strategy.cooldown_s
+        rested_s = (
+            None if book.last_rebalance_s is None else book.last_rebalance_s + strategy.cooldown_s
+        )
         if rested_s is not None and step.snapshot.head.timestamp_s < rested_s:
-            acts, reason, next_s = False, f"{reason}; but it rests until {text.format_time(rested_s)}", rested_s
+            acts, reason, next_s = (
+                False,
+                f"{reason}; but it rests until {text.format_time(rested_s)}",
+                rested_s,
+            )
         elif not answer.by_time:
-            not_yet = price_confirmation.unconfirmed_reason(step, prices, lambda then, at: _signals(then, strategy, book, held, at))
+            not_yet = price_confirmation.unconfirmed_reason(
+                step, prices, lambda then, at: _signals(then, strategy, book, held, at)
+            )
             acts, reason = not not_yet, f"{reason}; but {not_yet}" if not_yet else reason
     whole = investable_total(drifts)
     values = [drift.value for drift in drifts]
     if acts and whole > 0:
-        values = [part * whole for part in _shares(step, strategy, drifts, book.state.health is StrategyHealth.PAUSED)]
+        values = [
+            part * whole
+            for part in _shares(step, strategy, drifts, book.state.health is StrategyHealth.PAUSED)
+        ]
     wanted = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
     names = tuple(f"{strategy.name}: {name}" for name in answer.reviews)
-    return StrategyAdjustment(strategy.name, book.state, whole, share, due, drifts, acts, reason, wanted, next_s, answer.due, names)
+    return StrategyAdjustment(
+        strategy.name,
+        book.state,
+        whole,
+        share,
+        due,
+        drifts,
+        acts,
+        reason,
+        wanted,
+        next_s,
+        answer.due,
+        names,
+    )
 
 
 def _buying(step: StepInput, book: StrategyBook) -> bool:
-    """True during a first purchase in parts of this strategy: no trigger and no cooldown applies."""
+    """True during a first purchase in parts of this strategy: no trigger and no cooldown
+    applies.
+    """
     under = step.history.campaign
-    if under is None or under.campaign.purchase is not PurchaseKind.FIRST or book.last_rebalance_s is None:
+    if (
+        under is None
+        or under.campaign.purchase is not PurchaseKind.FIRST
+        or book.last_rebalance_s is None
+    ):
         return False
     return book.last_rebalance_s >= under.campaign.began_s
 
 
 def strategy_drifts(
-    step: StepInput, strategy: Strategy, state: StrategyState, held: Mapping[str, int], prices: Prices
+    step: StepInput,
+    strategy: Strategy,
+    state: StrategyState,
+    held: Mapping[str, int],
+    prices: Prices,
 ) -> tuple[AssetDrift, ...]:
     """Return the drift of each asset of one strategy from its weights, by the band of its own
     trigger.
@@ -161,67 +258,131 @@ def strategy_drifts(
     weights, shut = strategy_weights(step, strategy, state), exits.excluded_tokens(step)
     weights = _no_more_than_held(step, weights, held, prices)
     assets = [
-        replace(a, target_bps=weights[a.token.address], max_bps=None, reserve_raw=a.reserve_raw if a.token.address in shut else 0)
+        replace(
+            a,
+            target_bps=weights[a.token.address],
+            max_bps=None,
+            reserve_raw=a.reserve_raw if a.token.address in shut else 0,
+        )
         for a in step.portfolio.assets
     ]
     balances = {asset.token.address: held.get(asset.token.address, 0) for asset in assets}
-    return drifts_from_balances(assets, balances, prices, ZERO_BAND if state.health is StrategyHealth.PAUSED else strategy.trigger)
+    return drifts_from_balances(
+        assets,
+        balances,
+        prices,
+        ZERO_BAND if state.health is StrategyHealth.PAUSED else strategy.trigger,
+    )
 
 
-def _no_more_than_held(step: StepInput, weights: dict[str, int], held: Mapping[str, int], prices: Prices) -> dict[str, int]:
-    """Return the weights with assets awaiting their entry capped at their holdings; the rest waits in the numeraire."""
+def _no_more_than_held(
+    step: StepInput, weights: dict[str, int], held: Mapping[str, int], prices: Prices
+) -> dict[str, int]:
+    """Return the weights with assets awaiting their entry capped at their holdings; the rest waits
+    in the numeraire.
+    """
     numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
-    waiting = [token for token, bps in weights.items() if bps and token not in shut and lifecycle.is_entry_pending(step, token)]
+    waiting = [
+        token
+        for token, bps in weights.items()
+        if bps and token not in shut and lifecycle.is_entry_pending(step, token)
+    ]
     if not waiting or any(token not in prices for token in weights):
         return weights
     values = {token: held.get(token, 0) * prices[token] for token in weights if token not in shut}
     whole = sum(values.values(), Fraction(0))
-    most = {token: min(weights[token], int(values[token] * BPS // whole)) if whole else 0 for token in waiting}
+    most = {
+        token: min(weights[token], int(values[token] * BPS // whole)) if whole else 0
+        for token in waiting
+    }
     freed = sum(weights[token] - bps for token, bps in most.items())
     return {**weights, **most, numeraire: weights[numeraire] + freed}
 
 
-def _answer(step: StepInput, strategy: Strategy, book: StrategyBook, drifts: tuple[AssetDrift, ...]) -> TriggerResult:
+def _answer(
+    step: StepInput, strategy: Strategy, book: StrategyBook, drifts: tuple[AssetDrift, ...]
+) -> TriggerResult:
     if investable_total(drifts) == 0:
         return TriggerResult(False, "it has no capital", None)
     if book.state.health is StrategyHealth.PAUSED:
         away = any(drift.value > 0 and drift.target_bps == 0 for drift in drifts)
         return TriggerResult(away, f"paused: held in {step.portfolio.numeraire.label}", None)
     if isinstance(strategy.trigger, NoTradeZone):
-        raise ConfigError(f"strategies.{strategy.name}.trigger: a zone is for a whole portfolio", "use another trigger")
+        raise ConfigError(
+            f"strategies.{strategy.name}.trigger: a zone is for a whole portfolio",
+            "use another trigger",
+        )
     prefix = f"{strategy.name}: "
-    reviews = tuple((name.removeprefix(prefix), at_s) for name, at_s in step.history.reviews if name.startswith(prefix))
-    history = replace(step.history, last_rebalance_s=book.last_rebalance_s, last_review_s=None, reviews=reviews)
-    return evaluate_trigger(strategy.trigger, drifts, step.snapshot.head.timestamp_s, history, step.policy.jitter_bps)
+    reviews = tuple(
+        (name.removeprefix(prefix), at_s)
+        for name, at_s in step.history.reviews
+        if name.startswith(prefix)
+    )
+    history = replace(
+        step.history, last_rebalance_s=book.last_rebalance_s, last_review_s=None, reviews=reviews
+    )
+    return evaluate_trigger(
+        strategy.trigger, drifts, step.snapshot.head.timestamp_s, history, step.policy.jitter_bps
+    )
 
 
-def _signals(step: StepInput, strategy: Strategy, book: StrategyBook, held: StrategyHoldings, prices: Prices) -> frozenset[Signal]:
-    return frozenset(_answer(step, strategy, book, strategy_drifts(step, strategy, book.state, held[strategy.name], prices)).signals)
+def _signals(
+    step: StepInput, strategy: Strategy, book: StrategyBook, held: StrategyHoldings, prices: Prices
+) -> frozenset[Signal]:
+    return frozenset(
+        _answer(
+            step,
+            strategy,
+            book,
+            strategy_drifts(step, strategy, book.state, held[strategy.name], prices),
+        ).signals
+    )
 
 
-def _shares(step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...], paused: bool) -> list[Fraction]:
-    """Return the nearest shares that the goal allows, summing to one; a gap is filled where the goal leaves room."""
+def _shares(
+    step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...], paused: bool
+) -> list[Fraction]:
+    """Return the nearest shares that the goal allows, summing to one; a gap is filled where the
+    goal leaves room.
+    """
     if paused:
         return [Fraction(drift.target_bps, BPS) for drift in drifts]
-    wanted = restrict_to_side(drifts, rebalance_goal(drifts, strategy.destination), step.policy.only, step.portfolio.numeraire.address)
-    shares = [min(max(drift.share, one.low), one.high) for drift, one in zip(drifts, wanted.weights, strict=True)]
+    wanted = restrict_to_side(
+        drifts,
+        rebalance_goal(drifts, strategy.destination),
+        step.policy.only,
+        step.portfolio.numeraire.address,
+    )
+    shares = [
+        min(max(drift.share, one.low), one.high)
+        for drift, one in zip(drifts, wanted.weights, strict=True)
+    ]
     gap = 1 - sum(shares, Fraction(0))
-    rooms = [(one.high if gap > 0 else one.low) - share for share, one in zip(shares, wanted.weights, strict=True)]
+    rooms = [
+        (one.high if gap > 0 else one.low) - share
+        for share, one in zip(shares, wanted.weights, strict=True)
+    ]
     whole = sum(rooms, Fraction(0))
     if gap == 0 or whole * gap <= 0:
         return [drift.share for drift in drifts] if gap else shares
-    return [share + room * min(Fraction(1), gap / whole) for share, room in zip(shares, rooms, strict=True)]
+    return [
+        share + room * min(Fraction(1), gap / whole)
+        for share, room in zip(shares, rooms, strict=True)
+    ]
 
 
-# --- Joint result of the strategies: capital moved between them, internal netting, and one goal for the market.
+# --- Joint result of the strategies: capital moved between them, internal netting, and one goal for
+# the market.
 
 
 @dataclass(frozen=True, slots=True)
 class NettingResult:
-    """All strategies at one block. `moved` is (payer, receiver, value) of capital that goes from one to another, in kind, inside.
+    """All strategies at one block. `moved` is (payer, receiver, value) of capital that goes from
+    one to another, in kind, inside.
 
-    `netted` says per token what is crossed inside and what the market sees; `goal` are the wanted shares of the whole. `saved` is
-    what the market would have charged at least for what is crossed: the fee of the cheapest pool of each token.
+    `netted` says per token what is crossed inside and what the market sees; `goal` are the wanted
+    shares of the whole. `saved` is what the market would have charged at least for what is crossed:
+    the fee of the cheapest pool of each token.
     """
 
     wishes: tuple[StrategyAdjustment, ...]
@@ -238,13 +399,19 @@ class NettingResult:
 
 
 def strategies_fault(step: StepInput) -> str:
-    """Return why the strategies' books are unknown now; empty if they are known, or without strategies."""
+    """Return why the strategies' books are unknown now; empty if they are known, or without
+    strategies.
+    """
     if step.split is None:
         return ""
     if step.portfolio.positions or step.portfolio.lp_targets:
         return "the books of strategies do not count liquidity positions; remove one of them"
     books = step.history.sleeves
-    return "the books of the strategies are missing" if books is None else books.fault or books.unchosen
+    return (
+        "the books of the strategies are missing"
+        if books is None
+        else books.fault or books.unchosen
+    )
 
 
 def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResult:
@@ -261,21 +428,46 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     whole = sum(before.values(), Fraction(0))
     due, named = target_capital_shares(split, books.named), books.named
     found = tuple(
-        strategy_adjustment(step, one, named[one.name], held, before[one.name] / whole if whole else Fraction(0), due[one.name], prices)
+        strategy_adjustment(
+            step,
+            one,
+            named[one.name],
+            held,
+            before[one.name] / whole if whole else Fraction(0),
+            due[one.name],
+            prices,
+        )
         for one in split.strategies
     )
     tokens = [asset.token.address for asset in step.portfolio.assets]
     netted = accounting.net_adjustments({one.name: one.wishes for one in found}, tokens)
     total = sum((one.capital for one in found), Fraction(0))
-    wanted = {token: sum((dict(one.wanted)[token] for one in found), Fraction(0)) for token in tokens}
+    wanted = {
+        token: sum((dict(one.wanted)[token] for one in found), Fraction(0)) for token in tokens
+    }
     shares = [wanted[token] / total if total else Fraction(0) for token in tokens]
-    goal = Goal(tuple(GoalWeight(token, share, share) for token, share in zip(tokens, shares, strict=True)))
-    saved = sum((one.crossed * _cheapest_pips(step, one.token) for one in netted), Fraction(0)) / PIPS / 2
-    return NettingResult(found, moved, netted, goal, _strategies_result(step, found, moved, asked, netted, saved), saved)
+    goal = Goal(
+        tuple(GoalWeight(token, share, share) for token, share in zip(tokens, shares, strict=True))
+    )
+    saved = (
+        sum((one.crossed * _cheapest_pips(step, one.token) for one in netted), Fraction(0))
+        / PIPS
+        / 2
+    )
+    return NettingResult(
+        found,
+        moved,
+        netted,
+        goal,
+        _strategies_result(step, found, moved, asked, netted, saved),
+        saved,
+    )
 
 
 def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldings]:
-    """Return each strategy's adjustments at a step, and the books after capital moved; empty if they are unknown."""
+    """Return each strategy's adjustments at a step, and the books after capital moved; empty if
+    they are unknown.
+    """
     books = step.history.sleeves
     if step.split is None or books is None or strategies_fault(step):
         return {}, {}
@@ -288,22 +480,37 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
 def _capital_moved(
     step: StepInput, split: CapitalSplit, held: StrategyHoldings, prices: Mapping[str, Price]
 ) -> tuple[tuple[tuple[str, str, Value], ...], str]:
-    """Restore the split in place if a share of the capital is beyond its band, in the preceding blocks too; return the note."""
+    """Restore the split in place if a share of the capital is beyond its band, in the preceding
+    blocks too; return the note.
+    """
     books = step.history.sleeves
     signals = capital_signals(step, held, prices)
     if not signals or books is None:
         return (), ""
-    not_yet = price_confirmation.unconfirmed_reason(step, prices, lambda then, at: capital_signals(then, held, at))
+    not_yet = price_confirmation.unconfirmed_reason(
+        step, prices, lambda then, at: capital_signals(then, held, at)
+    )
     named = "; ".join(f"{name} has {what}" for what, name in sorted(signals))
     if not_yet:
         return (), f"{named}, but {not_yet}"
-    due, whole = target_capital_shares(split, books.named), sum(accounting.strategy_capital(held, prices).values(), Fraction(0))
-    paid = accounting.restore_capital_shares(held, {name: share * whole for name, share in due.items()}, prices)
-    return tuple((giver, receiver, value) for (giver, receiver), value in paid.items() if value > 0), named
+    due, whole = (
+        target_capital_shares(split, books.named),
+        sum(accounting.strategy_capital(held, prices).values(), Fraction(0)),
+    )
+    paid = accounting.restore_capital_shares(
+        held, {name: share * whole for name, share in due.items()}, prices
+    )
+    return (
+        tuple((giver, receiver, value) for (giver, receiver), value in paid.items() if value > 0),
+        named,
+    )
 
 
 def _cheapest_pips(step: StepInput, token: str) -> int:
-    return min((pool.fee_pips for pool in step.snapshot.pools if token in (pool.token0, pool.token1)), default=0)
+    return min(
+        (pool.fee_pips for pool in step.snapshot.pools if token in (pool.token0, pool.token1)),
+        default=0,
+    )
 
 
 def _strategies_result(
@@ -317,11 +524,17 @@ def _strategies_result(
     """All answers as one: it fires when a strategy acts, or when capital has to move inside."""
     acting = [one for one in found if one.acts]
     notes = [f"{one.name} acts ({one.reason})" for one in acting]
-    notes += [f"{asked}: the split is restored inside ({_moves(step, moved)})" if moved else asked] if asked else []
+    notes += (
+        [f"{asked}: the split is restored inside ({_moves(step, moved)})" if moved else asked]
+        if asked
+        else []
+    )
     if not acting:
         notes += [f"no strategy acts: {'; '.join(f'{one.name}: {one.reason}' for one in found)}"]
     if any(one.crossed for one in netted):
-        notes.append(f"{format_netting(step, netted)} and saves at least {_money(step, saved)} of pool fees")
+        notes.append(
+            f"{format_netting(step, netted)} and saves at least {_money(step, saved)} of pool fees"
+        )
     review_times = [one.next_s for one in found]
     due = [one for one in found if one.due]
     return TriggerResult(
@@ -335,12 +548,18 @@ def _strategies_result(
 
 def format_netting(step: StepInput, netted: tuple[NettedToken, ...]) -> str:
     """Format the internally netted value by token."""
-    parts = [f"{_money(step, one.crossed)} of {step.portfolio.token(one.token).label}" for one in netted if one.crossed]
+    parts = [
+        f"{_money(step, one.crossed)} of {step.portfolio.token(one.token).label}"
+        for one in netted
+        if one.crossed
+    ]
     return f"{', '.join(parts)} is exchanged between strategies, never in the market,"
 
 
 def _moves(step: StepInput, moved: tuple[tuple[str, str, Value], ...]) -> str:
-    return ", ".join(f"{giver} gives {receiver} {_money(step, value)}" for giver, receiver, value in moved)
+    return ", ".join(
+        f"{giver} gives {receiver} {_money(step, value)}" for giver, receiver, value in moved
+    )
 
 
 def _money(step: StepInput, value: Value) -> str:
@@ -348,11 +567,14 @@ def _money(step: StepInput, value: Value) -> str:
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
 
-# --- Weights of the strategies, each and combined: the portfolio's targets while several share the wallet.
+# --- Weights of the strategies, each and combined: the portfolio's targets while several share the
+# wallet.
 
 
 def choose_strategy_weights(step: StepInput) -> StepInput:
-    """The step with the weights that allocators of strategies choose now, each as that of a whole portfolio would, and the choices."""
+    """The step with the weights that allocators of strategies choose now, each as that of a whole
+    portfolio would, and the choices.
+    """
     split, books = step.split, step.history.sleeves
     if split is None or books is None or not any(one.allocator for one in split.strategies):
         return step
@@ -362,7 +584,10 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
             strategies.append(one)
             continue
         weights = dict(one.weights_bps)
-        assets = tuple(replace(asset, target_bps=weights.get(asset.token.address, 0)) for asset in step.portfolio.assets)
+        assets = tuple(
+            replace(asset, target_bps=weights.get(asset.token.address, 0))
+            for asset in step.portfolio.assets
+        )
         portfolio = replace(step.portfolio, assets=assets, weights=one.allocator)
         history = replace(step.history, allocation=last.get(one.name), unchosen="")
         found = allocation.apply_allocation(replace(step, portfolio=portfolio, history=history))
@@ -370,9 +595,20 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
             lacking.append(f"strategy {one.name} has no weights to go by: {found.history.unchosen}")
         if found.history.allocation is not None:
             last[one.name] = found.history.allocation
-        strategies.append(replace(one, weights_bps=tuple((asset.token.address, asset.target_bps) for asset in found.portfolio.assets)))
+        strategies.append(
+            replace(
+                one,
+                weights_bps=tuple(
+                    (asset.token.address, asset.target_bps) for asset in found.portfolio.assets
+                ),
+            )
+        )
     chosen_books = replace(books, choices=tuple(last.items()), unchosen="; ".join(lacking))
-    return replace(step, split=replace(split, strategies=tuple(strategies)), history=replace(step.history, sleeves=chosen_books))
+    return replace(
+        step,
+        split=replace(split, strategies=tuple(strategies)),
+        history=replace(step.history, sleeves=chosen_books),
+    )
 
 
 def strategy_history_needed(
@@ -385,12 +621,19 @@ def strategy_history_needed(
     for one in () if split is None else split.strategies:
         if one.allocator is not None:
             whole = replace(portfolio, weights=one.allocator)
-            found.append((allocation.allocation_history_s(whole, last.get(one.name), now_s), one.allocator.step_s))
+            found.append(
+                (
+                    allocation.allocation_history_s(whole, last.get(one.name), now_s),
+                    one.allocator.step_s,
+                )
+            )
     return tuple((back_s, step_s) for back_s, step_s in found if back_s)
 
 
 def combine_strategy_targets(step: StepInput) -> StepInput:
-    """Return the step with targets that combine the strategies' weights by capital share, and an explanation among its `wishes`."""
+    """Return the step with targets that combine the strategies' weights by capital share, and an
+    explanation among its `wishes`.
+    """
     step = choose_strategy_weights(step)
     split, books = step.split, step.history.sleeves
     if split is None:
@@ -400,10 +643,19 @@ def combine_strategy_targets(step: StepInput) -> StepInput:
         shares = target_capital_shares(split, books.named)
     assets = step.portfolio.assets
     parts = [
-        sum((shares[one.name] * dict(one.weights_bps).get(asset.token.address, 0) for one in split.strategies), Fraction(0))
+        sum(
+            (
+                shares[one.name] * dict(one.weights_bps).get(asset.token.address, 0)
+                for one in split.strategies
+            ),
+            Fraction(0),
+        )
         for asset in assets
     ]
-    targets = {asset.token.address: bps for asset, bps in zip(assets, largest_remainder(parts), strict=True)}
+    targets = {
+        asset.token.address: bps
+        for asset, bps in zip(assets, largest_remainder(parts), strict=True)
+    }
     notes = (
         "targets are those of the strategies together: "
         f"{', '.join(f'{name} {text.format_percent(share)}' for name, share in shares.items())}"

@@ -1,4 +1,6 @@
-"""Bands around the targets: the threshold trigger, and limits.max_weight, which binds under every trigger."""
+"""Bands around the targets: the threshold trigger, and limits.max_weight, which binds under every
+trigger.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +28,25 @@ BAND_KEYS = {"absolute": KeyUnit.SHARE, "relative": KeyUnit.SHARE}
 def build_band(absolute_bps: int | None, relative_bps: int | None) -> Threshold:
     """Build the band of a trigger that needs one. Raises ConfigError without a width."""
     if absolute_bps is None and relative_bps is None:
-        raise ConfigError("policy.trigger: a threshold needs absolute or relative", "for example relative = '10%'")
+        raise ConfigError(
+            "policy.trigger: a threshold needs absolute or relative", "for example relative = '10%'"
+        )
     return Threshold(absolute_bps, relative_bps)
 
 
 def validate_band(band: Threshold, where: str) -> None:
     """Raise ConfigError if the width is missing or invalid."""
     if band.absolute_bps is None and band.relative_bps is None:
-        raise ConfigError(f"{where}: a threshold without a width", 'write relative = "10%", absolute = "5%" or both')
+        raise ConfigError(
+            f"{where}: a threshold without a width",
+            'write relative = "10%", absolute = "5%" or both',
+        )
     for name, width_bps in (("absolute", band.absolute_bps), ("relative", band.relative_bps)):
         if width_bps is not None and not 0 < width_bps <= BPS:
-            raise ConfigError(f"{where}.{name}: {width_bps} bps is not within 0 and 100 %", 'write a width such as "10%"')
+            raise ConfigError(
+                f"{where}.{name}: {width_bps} bps is not within 0 and 100 %",
+                'write a width such as "10%"',
+            )
 
 
 def _evaluate(_: Threshold, inputs: TriggerInput) -> TriggerResult:
@@ -48,12 +58,18 @@ def _evaluate(_: Threshold, inputs: TriggerInput) -> TriggerResult:
 def format_width(threshold: Threshold) -> str:
     """Such as "10% of the target, 5% of the portfolio"."""
     widths = ((threshold.relative_bps, "target"), (threshold.absolute_bps, "portfolio"))
-    return ", ".join(f"{words.format_bps(bps)} of the {whole}" for bps, whole in widths if bps is not None)
+    return ", ".join(
+        f"{words.format_bps(bps)} of the {whole}" for bps, whole in widths if bps is not None
+    )
 
 
 def format_bands(portfolio: Portfolio) -> str:
     """Bands of single assets; empty if none has its own."""
-    return ", ".join(f"{asset.token.label} {format_width(asset.band)}" for asset in portfolio.assets if asset.band is not None)
+    return ", ".join(
+        f"{asset.token.label} {format_width(asset.band)}"
+        for asset in portfolio.assets
+        if asset.band is not None
+    )
 
 
 RULES = {
@@ -69,7 +85,8 @@ NOTATIONS = (
         "threshold",
         BAND_KEYS,
         build_band,
-        'relative = "10%" of the target, or absolute = "5%" of the portfolio; strictly beyond the band',
+        'relative = "10%" of the target, or absolute = "5%" of the portfolio; strictly beyond the'
+        " band",
     ),
 )
 
@@ -97,13 +114,21 @@ def _beyond(drift: AssetDrift) -> str:
     edge_bps, side = drift.band_low_bps, "below"
     if _is_above(drift):
         edge_bps, side = drift.band_high_bps, "above"
-    share, distance = words.format_percent(drift.share), words.format_points(drift.share - edge_bps / BPS)
+    share, distance = (
+        words.format_percent(drift.share),
+        words.format_points(drift.share - edge_bps / BPS),
+    )
     return f"{drift.symbol} at {share} is {distance} {side} its band {words.format_band(drift)}"
 
 
 def inside_text(drifts: Sequence[AssetDrift]) -> str:
-    """Format the asset closest to an edge of its band, and the price that would take it there, if all are inside."""
-    gaps = [(min(d.share * BPS - d.band_low_bps, d.band_high_bps - d.share * BPS), i) for i, d in enumerate(drifts)]
+    """Format the asset closest to an edge of its band, and the price that would take it there, if
+    all are inside.
+    """
+    gaps = [
+        (min(d.share * BPS - d.band_low_bps, d.band_high_bps - d.share * BPS), i)
+        for i, d in enumerate(drifts)
+    ]
     gap_bps, index = min(gaps)
     drift = drifts[index]
     price, high_price = alert_prices(drifts)[drift.token]
@@ -111,8 +136,8 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
     if drift.share * BPS - drift.band_low_bps != gap_bps:
         price, edge, move = high_price, "upper", "rises"
     text = (
-        f"all within their bands; closest is {drift.symbol} at {words.format_percent(drift.share)}, "
-        f"{words.format_points(gap_bps / BPS)} from the {edge} edge of {words.format_band(drift)}"
+        f"all within their bands; closest is {drift.symbol} at {words.format_percent(drift.share)},"
+        f" {words.format_points(gap_bps / BPS)} from the {edge} edge of {words.format_band(drift)}"
     )
     if price is None:
         return text
@@ -128,14 +153,19 @@ def furthest_text(drifts: Sequence[AssetDrift]) -> str:
         return "all exactly on target"
     side = "above" if away > 0 else "below"
     target = words.format_percent(Fraction(drift.target_bps, BPS))
-    return f"furthest from target is {drift.symbol} at {words.format_percent(drift.share)}, {words.format_points(away)} {side} {target}"
+    return (
+        f"furthest from target is {drift.symbol} at {words.format_percent(drift.share)},"
+        f" {words.format_points(away)} {side} {target}"
+    )
 
 
-# --- limits.max_weight as a trigger: a weight above it is reduced regardless of the policy's trigger.
+# --- limits.max_weight as a trigger: a weight above it is reduced regardless of the policy's
+# trigger.
 
 
 BELOW_BPS = 50
-"""Distance below its limit to which a weight is reduced, so that the next small rise triggers nothing."""
+"""Distance below its limit to which a weight is reduced, so that the next small rise triggers
+nothing."""
 BUYS = (TradeSide.BUY, TradeSide.LOSERS)
 """Sides under which nothing is sold for being too much."""
 
@@ -144,7 +174,11 @@ def overweight_assets(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
     """Return assets above their limit. An asset with its target at the limit is left to the
     trigger: any rise would exceed it.
     """
-    return tuple(one for one in drifts if one.max_bps is not None and one.target_bps < one.max_bps < one.share * BPS)
+    return tuple(
+        one
+        for one in drifts
+        if one.max_bps is not None and one.target_bps < one.max_bps < one.share * BPS
+    )
 
 
 def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
@@ -152,15 +186,25 @@ def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
     return frozenset(("above limits.max_weight", one.token) for one in overweight_assets(drifts))
 
 
-def apply_max_weight(step: StepInput, drifts: Sequence[AssetDrift], answer: TriggerResult) -> TriggerResult:
+def apply_max_weight(
+    step: StepInput, drifts: Sequence[AssetDrift], answer: TriggerResult
+) -> TriggerResult:
     """Return the trigger's result; if it does not fire, that of limits.max_weight."""
     if answer.fired or not must_reduce_weight(step, drifts):
         return answer
     message = "; ".join(
-        f"{one.symbol} at {words.format_percent(one.share)} is above limits.max_weight of {(one.max_bps or 0) / 100:g} %"
+        f"{one.symbol} at {words.format_percent(one.share)} is above limits.max_weight of"
+        f" {(one.max_bps or 0) / 100:g} %"
         for one in overweight_assets(drifts)
     )
-    return replace(answer, fired=True, reason=message, by_time=False, signals=tuple(sorted(overweight_signals(drifts))), waits_s=None)
+    return replace(
+        answer,
+        fired=True,
+        reason=message,
+        by_time=False,
+        signals=tuple(sorted(overweight_signals(drifts))),
+        waits_s=None,
+    )
 
 
 def must_reduce_weight(step: StepInput, drifts: Sequence[AssetDrift]) -> bool:
@@ -169,16 +213,22 @@ def must_reduce_weight(step: StepInput, drifts: Sequence[AssetDrift]) -> bool:
 
 
 def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
-    """Return the goal with points above a limit moved to just below it; the freed share goes to the most underweight, in proportion."""
+    """Return the goal with points above a limit moved to just below it; the freed share goes to the
+    most underweight, in proportion.
+    """
     ends = {one.token: _end(one) for one in overweight_assets(drifts)}
     points = {one.token: min(one.low, ends.get(one.token, one.low)) for one in goal.weights}
-    if any(one.low != one.high for one in goal.weights) or all(points[one.token] == one.low for one in goal.weights):
+    if any(one.low != one.high for one in goal.weights) or all(
+        points[one.token] == one.low for one in goal.weights
+    ):
         return goal
     return replace(goal, weights=_filled(drifts, points))
 
 
 def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
-    """Return the goal that sells only overweight assets to just below their limit, and buys underweight ones."""
+    """Return the goal that sells only overweight assets to just below their limit, and buys
+    underweight ones.
+    """
     ends = {one.token: _end(one) for one in overweight_assets(drifts)}
     return Goal(_filled(drifts, {one.token: ends.get(one.token, one.share) for one in drifts}))
 
@@ -188,8 +238,16 @@ def _end(one: AssetDrift) -> Fraction:
 
 
 def _filled(drifts: Sequence[AssetDrift], points: dict[str, Fraction]) -> tuple[GoalWeight, ...]:
-    """Return the points with their shortfall to one spread over underweight assets, in proportion."""
-    lacks = {one.token: max(Fraction(0), Fraction(one.target_bps, BPS) - points[one.token]) for one in drifts}
+    """Return the points with their shortfall to one spread over underweight assets, in
+    proportion.
+    """
+    lacks = {
+        one.token: max(Fraction(0), Fraction(one.target_bps, BPS) - points[one.token])
+        for one in drifts
+    }
     rest, whole = 1 - sum(points.values(), Fraction(0)), sum(lacks.values(), Fraction(0))
-    ends = {token: point + (rest * lacks[token] / whole if whole else Fraction(0)) for token, point in points.items()}
+    ends = {
+        token: point + (rest * lacks[token] / whole if whole else Fraction(0))
+        for token, point in points.items()
+    }
     return tuple(GoalWeight(token, end, end) for token, end in ends.items())

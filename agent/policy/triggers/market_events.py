@@ -1,8 +1,10 @@
-"""Market events from recorded prices: a drawdown from the highest price of a window, a jump of volatility.
+"""Market events from recorded prices: a drawdown from the highest price of a window, a jump of
+volatility.
 
-Recorded prices are at most one an hour and token, reference prices that the preceding blocks confirmed. Drawdown: 1 - p / max of
-the window. Volatility: realised variance per second, the sum of squared returns over the time they took (Andersen and Bollerslev,
-Answering the Skeptics, 1998, eq. 6, per second since the points are not evenly spaced); returns are p'/p - 1 in integers of 1/UNIT.
+Recorded prices are at most one an hour and token, reference prices that the preceding blocks
+confirmed. Drawdown: 1 - p / max of the window. Volatility: realised variance per second, the sum of
+squared returns over the time they took (Andersen and Bollerslev, Answering the Skeptics, 1998, eq.
+6, per second since the points are not evenly spaced); returns are p'/p - 1 in integers of 1/UNIT.
 Prices before the last rebalance do not count, so that an event fires once.
 """
 
@@ -30,7 +32,8 @@ from agent.units import BPS, YEAR_S, Price
 HOUR_S = 3_600
 DAY_S = 86_400
 MARGIN_S = DAY_S
-"""Extra seconds of history before the window of a drawdown, to find one price that proves that the record covers the window."""
+"""Extra seconds of history before the window of a drawdown, to find one price that proves that the
+record covers the window."""
 UNIT = 10**12
 """Returns are rounded to the nearest 1/UNIT, half to even."""
 CALM_BPS = 100
@@ -45,7 +48,9 @@ COVERED = Fraction(3, 4)
 
 @dataclass(frozen=True, slots=True)
 class EventProgress:
-    """Progress of an event for one asset: `reach` is 1 at its limit and fires beyond; `unknown` is why it cannot be computed."""
+    """Progress of an event for one asset: `reach` is 1 at its limit and fires beyond; `unknown` is
+    why it cannot be computed.
+    """
 
     token: str
     symbol: str
@@ -59,35 +64,58 @@ class EventProgress:
         return not self.unknown and self.reach > 1
 
 
-def _counted(tokens: tuple[str, ...], inputs: TriggerInput) -> Iterator[tuple[AssetDrift, list[PricePoint]]]:
+def _counted(
+    tokens: tuple[str, ...], inputs: TriggerInput
+) -> Iterator[tuple[AssetDrift, list[PricePoint]]]:
     """Yield each asset that counts with its recorded prices; without `tokens` all count."""
     for one in inputs.drifts:
         if not tokens or one.token in tokens:
-            yield one, [point for point in inputs.history.prices if point.token == one.token and point.at_s <= inputs.now_s]
+            yield (
+                one,
+                [
+                    point
+                    for point in inputs.history.prices
+                    if point.token == one.token and point.at_s <= inputs.now_s
+                ],
+            )
 
 
 def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> TriggerResult:
-    """Fire beyond the limit for any asset. One whose past is not known well enough fires nothing, and is named."""
+    """Fire beyond the limit for any asset. One whose past is not known well enough fires nothing,
+    and is named.
+    """
     over = [one for one in progress if one.fired]
     known = [one for one in progress if not one.unknown]
-    texts = [one.words for one in over] or [max(known, key=lambda one: one.reach).words for _ in known[:1]]
+    texts = [one.words for one in over] or [
+        max(known, key=lambda one: one.reach).words for _ in known[:1]
+    ]
     texts += [f"{one.symbol} is not judged: {one.unknown}" for one in progress if one.unknown]
     texts = texts or ["none of those that count is in the portfolio"]
     reason = f"{limit}: {'; '.join(texts)}" if over else f"no asset has {limit}: {'; '.join(texts)}"
-    return TriggerResult(bool(over), reason, None, signals=tuple(sorted((signal, one.token) for one in over)))
+    return TriggerResult(
+        bool(over), reason, None, signals=tuple(sorted((signal, one.token) for one in over))
+    )
 
 
 def _evaluate_drawdown(event: Drawdown, inputs: TriggerInput) -> TriggerResult:
     limit = f"a drawdown of more than {text.format_percent(Fraction(event.fall_bps, BPS))}"
-    return _result(limit, "fall", [_fall(event, *one, inputs) for one in _counted(event.tokens, inputs)])
+    return _result(
+        limit, "fall", [_fall(event, *one, inputs) for one in _counted(event.tokens, inputs)]
+    )
 
 
 def _evaluate_jump(event: VolatilityJump, inputs: TriggerInput) -> TriggerResult:
-    limit = f"more than {text.format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
-    return _result(limit, "jump", [_jump(event, *one, inputs) for one in _counted(event.tokens, inputs)])
+    limit = (
+        f"more than {text.format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
+    )
+    return _result(
+        limit, "jump", [_jump(event, *one, inputs) for one in _counted(event.tokens, inputs)]
+    )
 
 
-def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput) -> EventProgress:
+def _fall(
+    event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput
+) -> EventProgress:
     """Return the fall from the highest recorded price in the window; a shorter record can only miss
     a higher one.
     """
@@ -97,41 +125,71 @@ def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], inpu
     start_s = now_s - event.within_s
     since_s = start_s if rebalanced_s is None else max(start_s, rebalanced_s)
     highest = f"highest {_since(event, since_s, start_s, points[0].at_s)}"
-    peak, peak_s = max(((point.price, point.at_s) for point in points if point.at_s >= since_s), default=(drift.price, now_s))
+    peak, peak_s = max(
+        ((point.price, point.at_s) for point in points if point.at_s >= since_s),
+        default=(drift.price, now_s),
+    )
     if peak <= drift.price:
-        return EventProgress(drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its {highest}")
+        return EventProgress(
+            drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its {highest}"
+        )
     drawdown = 1 - drift.price / peak
-    message = f"{drift.symbol} is {text.format_percent(drawdown)} below its {highest}, that of {text.format_time(peak_s)}"
+    message = (
+        f"{drift.symbol} is {text.format_percent(drawdown)} below its {highest}, that of"
+        f" {text.format_time(peak_s)}"
+    )
     return EventProgress(drift.token, drift.symbol, drawdown * BPS / event.fall_bps, message)
 
 
 def _since(event: Drawdown, since_s: int, start_s: int, first_s: int) -> str:
     if first_s > since_s:
         return f"recorded since {text.format_time(first_s)}"
-    return f"of {text.format_duration(event.within_s)}" if since_s == start_s else "since the last rebalance"
+    return (
+        f"of {text.format_duration(event.within_s)}"
+        if since_s == start_s
+        else "since the last rebalance"
+    )
 
 
-def _jump(event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput) -> EventProgress:
+def _jump(
+    event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput
+) -> EventProgress:
     now_s, rebalanced_s = inputs.now_s, inputs.history.last_rebalance_s
     border_s = now_s - event.short_s
     if rebalanced_s is not None and rebalanced_s > border_s:
-        return _unknown(drift, f"the last rebalance answered for it until {text.format_time(rebalanced_s + event.short_s)}")
-    series = [(point.at_s, point.price) for point in points if now_s - event.short_s - event.long_s <= point.at_s < now_s]
+        return _unknown(
+            drift,
+            "the last rebalance answered for it until"
+            f" {text.format_time(rebalanced_s + event.short_s)}",
+        )
+    series = [
+        (point.at_s, point.price)
+        for point in points
+        if now_s - event.short_s - event.long_s <= point.at_s < now_s
+    ]
     series.append((now_s, drift.price))
-    moves = [(start_s, at_s, _return(before, price)) for (start_s, before), (at_s, price) in pairwise(series)]
+    moves = [
+        (start_s, at_s, _return(before, price))
+        for (start_s, before), (at_s, price) in pairwise(series)
+    ]
     short = _variance([move for move in moves if move[0] >= border_s], event.short_s, FEWEST_SHORT)
     long = _variance([move for move in moves if move[1] <= border_s], event.long_s, FEWEST_LONG)
     if short is None or long is None:
         window_s = event.short_s if short is None else event.long_s
         return _unknown(
-            drift, f"too few of its prices are known of the {'last' if short is None else 'long'} {text.format_duration(window_s)}"
+            drift,
+            f"too few of its prices are known of the {'last' if short is None else 'long'}"
+            f" {text.format_duration(window_s)}",
         )
     calm = max(long, Fraction(CALM_BPS**2, BPS**2 * YEAR_S))
     message = (
-        f"the volatility of {drift.symbol} is {_yearly(short)} a year over {text.format_duration(event.short_s)}, "
-        f"{_yearly(calm)} over the {text.format_duration(event.long_s)} before"
+        f"the volatility of {drift.symbol} is {_yearly(short)} a year over"
+        f" {text.format_duration(event.short_s)}, {_yearly(calm)} over the"
+        f" {text.format_duration(event.long_s)} before"
     )
-    return EventProgress(drift.token, drift.symbol, short * BPS**2 / (calm * event.factor_bps**2), message)
+    return EventProgress(
+        drift.token, drift.symbol, short * BPS**2 / (calm * event.factor_bps**2), message
+    )
 
 
 def _return(before: Price, after: Price) -> int:
@@ -148,7 +206,9 @@ def _variance(moves: Sequence[tuple[int, int, int]], window_s: int, fewest: int)
 
 def _yearly(variance: Fraction) -> str:
     yearly = variance * YEAR_S
-    return text.format_percent(Fraction(isqrt(yearly.numerator * UNIT**2 // yearly.denominator), UNIT))
+    return text.format_percent(
+        Fraction(isqrt(yearly.numerator * UNIT**2 // yearly.denominator), UNIT)
+    )
 
 
 def _unknown(drift: AssetDrift, why: str) -> EventProgress:
@@ -165,9 +225,14 @@ MOST_JUMP_BPS = 100 * BPS
 
 def _validate_drawdown(event: Drawdown) -> None:
     if not 0 < event.fall_bps < BPS:
-        raise ConfigError(f"policy.trigger.fall: {event.fall_bps} bps is not between 0 and 100 %", 'write a drawdown such as "20%"')
+        raise ConfigError(
+            f"policy.trigger.fall: {event.fall_bps} bps is not between 0 and 100 %",
+            'write a drawdown such as "20%"',
+        )
     if not SHORTEST_FALL_S <= event.within_s <= LONGEST_S:
-        raise ConfigError(f"policy.trigger.within: {event.within_s} s", "write a time from 1h to 28d")
+        raise ConfigError(
+            f"policy.trigger.within: {event.within_s} s", "write a time from 1h to 28d"
+        )
 
 
 def _validate_jump(event: VolatilityJump) -> None:
@@ -175,15 +240,22 @@ def _validate_jump(event: VolatilityJump) -> None:
     if not SHORTEST_VOLATILITY_S <= short_s <= LONGEST_S or not 2 * short_s <= long_s <= LONGEST_S:
         raise ConfigError(
             f"policy.trigger: short {short_s} s against long {long_s} s",
-            "write a short window of at least 6h and a long one of at least twice that, 28d at most",
+            "write a short window of at least 6h and a long one of at least twice that, 28d at"
+            " most",
         )
     if not BPS < factor_bps <= MOST_JUMP_BPS:
-        raise ConfigError(f"policy.trigger.jump: {factor_bps} bps is not above 100 %", 'write for example "200%": twice the usual')
+        raise ConfigError(
+            f"policy.trigger.jump: {factor_bps} bps is not above 100 %",
+            'write for example "200%": twice the usual',
+        )
 
 
 def _describe_drawdown(event: Drawdown, portfolio: Portfolio) -> str:
     within = text.format_duration(event.within_s)
-    return f"drawdown: {text.format_bps(event.fall_bps)} within {within} of {_tokens(event.tokens, portfolio)}"
+    return (
+        f"drawdown: {text.format_bps(event.fall_bps)} within {within} of"
+        f" {_tokens(event.tokens, portfolio)}"
+    )
 
 
 def _describe_jump(event: VolatilityJump, portfolio: Portfolio) -> str:
@@ -213,7 +285,9 @@ RULES = {
 }
 _SHARE, _DURATION, _ASSETS = KeyUnit.SHARE, KeyUnit.DURATION, {"assets": KeyUnit.SYMBOLS}
 NOTATIONS = (
-    TriggerNotation("drawdown", {"fall": _SHARE, "within": _DURATION} | _ASSETS, Drawdown, required=True),
+    TriggerNotation(
+        "drawdown", {"fall": _SHARE, "within": _DURATION} | _ASSETS, Drawdown, required=True
+    ),
     TriggerNotation(
         "volatility_jump",
         {"short": _DURATION, "long": _DURATION, "jump": _SHARE} | _ASSETS,

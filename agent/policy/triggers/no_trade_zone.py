@@ -1,12 +1,14 @@
 """The no-trade zone: proportional costs leave a zone around the targets, and gas a wider one.
 
-With costs in proportion to the traded amount it is best to do nothing inside a zone, and outside to trade to its edge, where the
-risk saved by the last unit equals its cost (Davis and Norman, Portfolio Selection with Transaction Costs, 1990; Leland 1999). A
-fixed cost F makes the trigger wider than the destination: going back over a distance x to the edge saves ½·k·x², so that it pays
+With costs in proportion to the traded amount it is best to do nothing inside a zone, and outside to
+trade to its edge, where the risk saved by the last unit equals its cost (Davis and Norman,
+Portfolio Selection with Transaction Costs, 1990; Leland 1999). A fixed cost F makes the trigger
+wider than the destination: going back over a distance x to the edge saves ½·k·x², so that it pays
 from x = √(2F/k) on.
 
-The costs here are a lower bound of any trade: fees of the cheapest route at current prices, and the pools' disadvantage against the
-reference; an advantage is no reason to trade. The planner decides if a plan pays with its impact and gas.
+The costs here are a lower bound of any trade: fees of the cheapest route at current prices, and the
+pools' disadvantage against the reference; an advantage is no reason to trade. The planner decides
+if a plan pays with its impact and gas.
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ from math import isqrt
 
 from agent.amm import pools
 from agent.errors import ConfigError
-from agent.model import AssetDrift, Destination, NoTradeZone, Pool, Portfolio, RiskCostTradeoff, StepInput, TrackingRisk
+from agent.model import (
+    AssetDrift,
+    Destination,
+    NoTradeZone,
+    Pool,
+    Portfolio,
+    RiskCostTradeoff,
+    StepInput,
+    TrackingRisk,
+)
 from agent.policy import minimum, text
 from agent.policy import risk as risks
 from agent.policy.risk import aversion, covariance, dot, matrix_times_vector, penalty
@@ -40,10 +51,11 @@ Costs = Mapping[tuple[int, int], Fraction]
 
 @dataclass(frozen=True, slots=True)
 class ZoneInterval:
-    """Shares within which one asset is left alone while all others keep to each other as their targets do.
+    """Shares within which one asset is left alone while all others keep to each other as their
+    targets do.
 
-    `low` and `high` are where the last unit pays, the destination; `trigger_low` and `trigger_high` where a whole swap does, gas
-    and approval included.
+    `low` and `high` are where the last unit pays, the destination; `trigger_low` and `trigger_high`
+    where a whole swap does, gas and approval included.
     """
 
     token: str
@@ -55,7 +67,9 @@ class ZoneInterval:
 
 @dataclass(frozen=True, slots=True)
 class ZoneExchange:
-    """The exchange that pays best: saving and cost of the next unit from `source` to `target`, per unit of value."""
+    """The exchange that pays best: saving and cost of the next unit from `source` to `target`, per
+    unit of value.
+    """
 
     source: str
     target: str
@@ -65,10 +79,11 @@ class ZoneExchange:
 
 @dataclass(frozen=True, slots=True)
 class ZoneView:
-    """A portfolio's position in its zone. `risk` is the cost of the deviation over the horizon, `gas` that of one swap, both in value.
+    """A portfolio's position in its zone. `risk` is the cost of the deviation over the horizon,
+    `gas` that of one swap, both in value.
 
-    `pair` is None if nothing can be moved; `saving` weighs the plan, if one was made. `measured` describes the price sample of the
-    risk, if it was measured.
+    `pair` is None if nothing can be moved; `saving` weighs the plan, if one was made. `measured`
+    describes the price sample of the risk, if it was measured.
     """
 
     risk: Value
@@ -83,14 +98,18 @@ class ZoneView:
 def evaluate_zone(
     step: StepInput, risk: TrackingRisk, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]
 ) -> tuple[ZoneView, tuple[AssetDrift, ...]]:
-    """Return the current zone, and the drifts with its bands. `prices` are of all tokens, numeraire base units per base unit."""
+    """Return the current zone, and the drifts with its bands. `prices` are of all tokens, numeraire
+    base units per base unit.
+    """
     tokens = [drift.token for drift in drifts]
     targets = [Fraction(drift.target_bps, BPS) for drift in drifts]
     values = [drift.value for drift in drifts]
     total = sum(values, Fraction(0))
     sigma, scale = covariance(risk, tokens), aversion(risk)
     costs = _costs(step, tokens, prices)
-    gas = minimum.leg_gas_value(step.snapshot, prices[step.portfolio.wrapped_native], minimum.LEG_GAS + minimum.APPROVAL_GAS)
+    gas = minimum.leg_gas_value(
+        step.snapshot, prices[step.portfolio.wrapped_native], minimum.LEG_GAS + minimum.APPROVAL_GAS
+    )
     intervals = []
     for number, token in enumerate(tokens):
         way = _alone(targets, number)
@@ -100,9 +119,14 @@ def evaluate_zone(
         edges = [_within(targets[number] + move) for move in (-down, up, -down - fixed, up + fixed)]
         intervals.append(ZoneInterval(token, *edges))
     off = [
-        scale * entry for entry in matrix_times_vector(sigma, [drift.share - target for drift, target in zip(drifts, targets, strict=True)])
+        scale * entry
+        for entry in matrix_times_vector(
+            sigma, [drift.share - target for drift, target in zip(drifts, targets, strict=True)]
+        )
     ]
-    sellable = {number: cost for number, cost in costs.items() if drifts[number[0]].investable_raw > 0}
+    sellable = {
+        number: cost for number, cost in costs.items() if drifts[number[0]].investable_raw > 0
+    }
     found = ZoneView(
         penalty(risk, tokens, targets, values, total),
         gas,
@@ -112,7 +136,9 @@ def evaluate_zone(
         None,
         risk.measured,
     )
-    return found, tuple(_banded(drift, interval) for drift, interval in zip(drifts, intervals, strict=True))
+    return found, tuple(
+        _banded(drift, interval) for drift, interval in zip(drifts, intervals, strict=True)
+    )
 
 
 def faults(step: StepInput, references: ReferencePrices) -> list[str]:
@@ -123,10 +149,18 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
     found = (
         []
         if trigger.risk.unmeasured
-        else [what for what, _ in risks.faults(trigger.risk, {asset.token.address: asset.token.label for asset in step.portfolio.assets})]
+        else [
+            what
+            for what, _ in risks.faults(
+                trigger.risk,
+                {asset.token.address: asset.token.label for asset in step.portfolio.assets},
+            )
+        ]
     )
     if not zone:
-        found.append(f"the trigger is a zone, but the destination is {step.policy.destination.value}")
+        found.append(
+            f"the trigger is a zone, but the destination is {step.policy.destination.value}"
+        )
     if step.limits.plan_cost_bps is None:
         found.append("the trigger is a zone, but limits.plan_cost is off")
     if step.portfolio.wrapped_native not in references.prices:
@@ -135,32 +169,51 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
 
 
 def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
-    """Return a result that fires if a first unit pays for itself. If the plan then costs more than it saves, the engine still holds."""
+    """Return a result that fires if a first unit pays for itself. If the plan then costs more than
+    it saves, the engine still holds.
+    """
     pair = found.pair
     if pair is None:
-        return TriggerResult(False, "nothing to move: no usable pool joins what is too much with what is missing", None)
+        return TriggerResult(
+            False,
+            "nothing to move: no usable pool joins what is too much with what is missing",
+            None,
+        )
     if pair.saves <= 0:
-        return TriggerResult(False, "within the no-trade zone: no exchange would save any risk", None)
+        return TriggerResult(
+            False, "within the no-trade zone: no exchange would save any risk", None
+        )
     labels = {drift.token: drift.symbol for drift in drifts}
     exchange = f"from {labels[pair.source]} to {labels[pair.target]}"
     if pair.saves > pair.costs:
-        reason = f"outside the no-trade zone: the first unit {exchange} saves {_bps(pair.saves)} of risk and costs {_bps(pair.costs)}"
+        reason = (
+            f"outside the no-trade zone: the first unit {exchange} saves {_bps(pair.saves)} of risk"
+            f" and costs {_bps(pair.costs)}"
+        )
         return TriggerResult(True, reason, None)
     furthest = max(drifts, key=lambda drift: abs(drift.share - Fraction(drift.target_bps, BPS)))
     reason = (
-        f"within the no-trade zone: the next unit {exchange} would save {_bps(pair.saves)} of risk and cost at least {_bps(pair.costs)}; "
-        f"{furthest.symbol} at {text.format_percent(furthest.share)} is moved beyond {text.format_band(furthest)}"
+        f"within the no-trade zone: the next unit {exchange} would save {_bps(pair.saves)} of risk"
+        f" and cost at least {_bps(pair.costs)}; {furthest.symbol} at"
+        f" {text.format_percent(furthest.share)} is moved beyond {text.format_band(furthest)}"
     )
     return TriggerResult(False, reason, None)
 
 
 def unmeasured_result(risk: TrackingRisk) -> TriggerResult:
     """The answer of a zone whose risk is not known: it holds."""
-    remedy = "wait for the agent's own records, or trimtab prices import, trimtab prices fetch, or set volatilities in [policy.risk]"
-    return TriggerResult(False, f"the zone cannot weigh anything yet: {risk.unmeasured}; {remedy}", None)
+    remedy = (
+        "wait for the agent's own records, or trimtab prices import, trimtab prices fetch, or set"
+        " volatilities in [policy.risk]"
+    )
+    return TriggerResult(
+        False, f"the zone cannot weigh anything yet: {risk.unmeasured}; {remedy}", None
+    )
 
 
-def uneconomic_plan_reason(reason: str, saving: RiskCostTradeoff, step: StepInput, horizon_s: int) -> str:
+def uneconomic_plan_reason(
+    reason: str, saving: RiskCostTradeoff, step: StepInput, horizon_s: int
+) -> str:
     """Return why a plan was rejected, with all figures in the numeraire."""
     decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
 
@@ -170,8 +223,9 @@ def uneconomic_plan_reason(reason: str, saving: RiskCostTradeoff, step: StepInpu
     parts = ("fees", "impact", "skew", "gas", "approvals")
     listed = ", ".join(f"{name} {money(getattr(saving, name))}" for name in parts)
     return (
-        f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within {text.format_duration(horizon_s)} and cost "
-        f"{money(saving.cost)} ({listed}); checked again at the next tick"
+        f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within"
+        f" {text.format_duration(horizon_s)} and cost {money(saving.cost)} ({listed}); checked"
+        " again at the next tick"
     )
 
 
@@ -179,7 +233,10 @@ def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> s
     """Return why no plan was made, with its highest possible saving."""
     decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
     risk, gas = (value_text(value, decimals, 4) for value in (found.risk, found.gas))
-    most = f"all of the risk within {text.format_duration(found.horizon_s)} is {risk} {label}, a swap with its approval costs {gas} of gas"
+    most = (
+        f"all of the risk within {text.format_duration(found.horizon_s)} is {risk} {label}, a swap"
+        f" with its approval costs {gas} of gas"
+    )
     return f"{reason}; but {most}; {why}; checked again at the next tick"
 
 
@@ -204,18 +261,31 @@ def _within(share: Fraction) -> Fraction:
 
 
 def _best(tokens: Sequence[str], off: Sequence[Fraction], costs: Costs) -> ZoneExchange | None:
-    pairs = [ZoneExchange(tokens[i], tokens[j], off[i] - off[j], cost) for (i, j), cost in costs.items()]
+    pairs = [
+        ZoneExchange(tokens[i], tokens[j], off[i] - off[j], cost) for (i, j), cost in costs.items()
+    ]
     return max(pairs, key=lambda pair: pair.saves / max(pair.costs, Fraction(1, ONE)), default=None)
 
 
 def _banded(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:
     outside = not interval.trigger_low <= drift.share <= interval.trigger_high
-    return replace(drift, band_low_bps=interval.trigger_low * BPS, band_high_bps=interval.trigger_high * BPS, outside=outside)
+    return replace(
+        drift,
+        band_low_bps=interval.trigger_low * BPS,
+        band_high_bps=interval.trigger_high * BPS,
+        outside=outside,
+    )
 
 
 def _costs(step: StepInput, tokens: Sequence[str], prices: Mapping[str, Price]) -> Costs:
-    """Least cost per unit of value of exchanging token i for j over any route, where limits.plan_cost allows it (Floyd-Warshall)."""
-    hubs = [hub.address for hub in step.portfolio.hubs if hub.address in prices and hub.address not in tokens]
+    """Least cost per unit of value of exchanging token i for j over any route, where
+    limits.plan_cost allows it (Floyd-Warshall).
+    """
+    hubs = [
+        hub.address
+        for hub in step.portfolio.hubs
+        if hub.address in prices and hub.address not in tokens
+    ]
     nodes = [*tokens, *hubs]
     size = range(len(nodes))
     rates = [[0] * len(nodes) for _ in size]
@@ -225,14 +295,21 @@ def _costs(step: StepInput, tokens: Sequence[str], prices: Mapping[str, Price]) 
             continue
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             i, j = position[token_in], position[token_out]
-            rates[i][j] = max(rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out]))
+            rates[i][j] = max(
+                rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out])
+            )
     for middle in size:
         for i in size:
             for j in size:
                 rates[i][j] = max(rates[i][j], -(-rates[i][middle] * rates[middle][j] // ONE))
     most = ONE if step.limits.plan_cost_bps is None else ONE * step.limits.plan_cost_bps // BPS
     few = range(len(tokens))
-    return {(i, j): Fraction(ONE - rates[i][j], ONE) for i in few for j in few if i != j and rates[i][j] > 0 and ONE - rates[i][j] <= most}
+    return {
+        (i, j): Fraction(ONE - rates[i][j], ONE)
+        for i in few
+        for j in few
+        if i != j and rates[i][j] > 0 and ONE - rates[i][j] <= most
+    }
 
 
 def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
@@ -243,7 +320,9 @@ def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
     return ceil_int(fair * ONE * (PIPS - pool.fee_pips) / PIPS)
 
 
-def _usable(step: StepInput, pool: Pool, position: Mapping[str, int], prices: Mapping[str, Price]) -> bool:
+def _usable(
+    step: StepInput, pool: Pool, position: Mapping[str, int], prices: Mapping[str, Price]
+) -> bool:
     """True if the planner would trade in it: known tokens, readable, not empty, deep enough."""
     if (
         pool.token0 not in position
@@ -252,7 +331,10 @@ def _usable(step: StepInput, pool: Pool, position: Mapping[str, int], prices: Ma
     ):
         return False
     least = step.limits.pool_min_value
-    return not pool.is_empty and (least is None or sum(pool.depth(token) * prices[token] for token in (pool.token0, pool.token1)) >= least)
+    return not pool.is_empty and (
+        least is None
+        or sum(pool.depth(token) * prices[token] for token in (pool.token0, pool.token1)) >= least
+    )
 
 
 def _root(value: Fraction) -> Fraction:
@@ -275,7 +357,10 @@ def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
     risk, by = trigger.risk, ""
     if risk.measuring is not None:
         by = f", risk of {text.format_duration(risk.measuring.window_s)} of recorded prices"
-    return f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon {risk.horizon_s} s{by}"
+    return (
+        f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon"
+        f" {risk.horizon_s} s{by}"
+    )
 
 
 RULES = {NoTradeZone: TriggerRules(lambda _: None, _evaluate, _describe)}

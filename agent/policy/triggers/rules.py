@@ -1,4 +1,6 @@
-"""Triggers by class and kind: evaluation, recorded prices needed, validation with their policy, and text."""
+"""Triggers by class and kind: evaluation, recorded prices needed, validation with their policy, and
+text.
+"""
 
 from __future__ import annotations
 
@@ -57,10 +59,14 @@ def evaluate_trigger(
     history: History,
     jitter_bps: int = 0,
 ) -> TriggerResult:
-    """Evaluate `trigger` at block time `now_s`; agent/policy/triggers/trigger.py describes the input."""
+    """Evaluate `trigger` at block time `now_s`; agent/policy/triggers/trigger.py describes the
+    input.
+    """
     if isinstance(trigger, AnyOf):
         each = [(one, with_trigger_bands(drifts, one)) for one in trigger.triggers]
-        return _any([evaluate_trigger(one, banded, now_s, history, jitter_bps) for one, banded in each])
+        return _any(
+            [evaluate_trigger(one, banded, now_s, history, jitter_bps) for one, banded in each]
+        )
     return RULES[type(trigger)].evaluate(trigger, TriggerInput(drifts, now_s, history, jitter_bps))
 
 
@@ -88,8 +94,13 @@ def trigger_history_s(trigger: Trigger) -> int:
 
 
 def required_history_s(policy: Policy, split: CapitalSplit | None = None) -> int:
-    """Return the seconds of hourly prices that a step of this config carries in `History.prices`."""
-    triggers = [policy.trigger, *(one.trigger for one in (() if split is None else split.strategies))]
+    """Return the seconds of hourly prices that a step of this config carries in
+    `History.prices`.
+    """
+    triggers = [
+        policy.trigger,
+        *(one.trigger for one in (() if split is None else split.strategies)),
+    ]
     return max(map(trigger_history_s, triggers))
 
 
@@ -99,7 +110,9 @@ def is_plain(trigger: Trigger) -> bool:
 
 
 def band_and_interval(trigger: Trigger) -> tuple[Threshold | None, int | None] | None:
-    """Return the band and the interval in seconds that alone decide; None if anything else does, or a calendar."""
+    """Return the band and the interval in seconds that alone decide; None if anything else does, or
+    a calendar.
+    """
     if not is_plain(trigger) or any(isinstance(one, Cron) for one in schedules_of(trigger)):
         return None
     return next(iter(thresholds_of(trigger)), None), review_interval_s(trigger)
@@ -114,31 +127,52 @@ def validate_trigger(trigger: Trigger) -> None:
         RULES[type(trigger)].validate(trigger)
         return
     if not 2 <= len(trigger.triggers) <= MOST_TRIGGERS:
-        raise ConfigError(f"policy.trigger: a list of {len(trigger.triggers)}", f"write 2 to {MOST_TRIGGERS} triggers, or one by itself")
+        raise ConfigError(
+            f"policy.trigger: a list of {len(trigger.triggers)}",
+            f"write 2 to {MOST_TRIGGERS} triggers, or one by itself",
+        )
     for one in trigger.triggers:
         validate_trigger(one)
 
 
 def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None) -> None:
-    """Raise ConfigError if the trigger is invalid or conflicts with destination, sides or the assets' own `bands`, by symbol."""
+    """Raise ConfigError if the trigger is invalid or conflicts with destination, sides or the
+    assets' own `bands`, by symbol.
+    """
     validate_trigger(policy.trigger)
     if policy.cooldown_s < 0:
-        raise ConfigError(f"policy.cooldown: {policy.cooldown_s} s is negative", 'write a time such as "1h"')
+        raise ConfigError(
+            f"policy.cooldown: {policy.cooldown_s} s is negative", 'write a time such as "1h"'
+        )
     banded = has_band(policy.trigger)
-    if policy.destination is Destination.BAND and not banded and not isinstance(policy.trigger, NoTradeZone):
-        raise ConfigError("policy.destination: band, but the trigger has none", 'use a threshold or hybrid trigger, or "target"')
+    if (
+        policy.destination is Destination.BAND
+        and not banded
+        and not isinstance(policy.trigger, NoTradeZone)
+    ):
+        raise ConfigError(
+            "policy.destination: band, but the trigger has none",
+            'use a threshold or hybrid trigger, or "target"',
+        )
     if policy.only in (TradeSide.WINNERS, TradeSide.LOSERS) and not banded:
         raise ConfigError(
-            f"policy.only: {policy.only.value}, which bands tell from the others, but the trigger has none",
+            f"policy.only: {policy.only.value}, which bands tell from the others, but the trigger"
+            " has none",
             'use a threshold or hybrid trigger, or only = "sell"',
         )
     if policy.only is not None and isinstance(policy.trigger, NoTradeZone):
-        raise ConfigError(f"policy.only: {policy.only.value}, but a zone weighs both sides of an exchange", "remove it, or use a threshold")
+        raise ConfigError(
+            f"policy.only: {policy.only.value}, but a zone weighs both sides of an exchange",
+            "remove it, or use a threshold",
+        )
     for symbol, own in (bands or {}).items():
         where = f"portfolio.assets.{symbol}.band"
         validate_band(own, where)
         if not banded:
-            raise ConfigError(f"{where}: the trigger knows no bands", "remove it, or use a threshold or hybrid trigger")
+            raise ConfigError(
+                f"{where}: the trigger knows no bands",
+                "remove it, or use a threshold or hybrid trigger",
+            )
     _zone_goes_with_zone(policy)
 
 
@@ -146,9 +180,15 @@ def _zone_goes_with_zone(policy: Policy) -> None:
     zone = isinstance(policy.trigger, NoTradeZone)
     if zone and policy.destination is not Destination.ZONE:
         shown = policy.destination.value
-        raise ConfigError(f"policy.destination: {shown}, but a zone goes as far as its last unit pays", 'write destination = "zone"')
+        raise ConfigError(
+            f"policy.destination: {shown}, but a zone goes as far as its last unit pays",
+            'write destination = "zone"',
+        )
     if policy.destination is Destination.ZONE and not zone:
-        raise ConfigError("policy.destination: zone, but the trigger is none", 'use trigger = { kind = "zone", … }, or "target"')
+        raise ConfigError(
+            "policy.destination: zone, but the trigger is none",
+            'use trigger = { kind = "zone", … }, or "target"',
+        )
 
 
 # --- Text of a policy's trigger and side: shown for confirmation and by status.

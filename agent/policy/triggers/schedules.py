@@ -1,4 +1,6 @@
-"""Schedules: due times by interval or cron, with random delay; triggers by time, hybrid, either and review."""
+"""Schedules: due times by interval or cron, with random delay; triggers by time, hybrid, either and
+review.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,17 @@ from cronsim import CronSim, CronSimError
 from cronsim.cronsim import Field
 
 from agent.errors import ConfigError
-from agent.model import AnyOf, Cron, Every, History, HybridTrigger, Portfolio, Schedule, StagedTrigger, Threshold
+from agent.model import (
+    AnyOf,
+    Cron,
+    Every,
+    History,
+    HybridTrigger,
+    Portfolio,
+    Schedule,
+    StagedTrigger,
+    Threshold,
+)
 from agent.policy import text as words
 from agent.policy.triggers import bands
 from agent.policy.triggers.trigger import (
@@ -26,7 +38,13 @@ from agent.policy.triggers.trigger import (
 from agent.units import BPS
 
 _EXAMPLE = 'write five fields such as "0 9 * * 1-5": minute, hour, day of month, month, day of week'
-_FIELDS = (("minute", 59), ("hour", 23), ("day of the month", 30), ("month", 11), ("day of the week", 7))
+_FIELDS = (
+    ("minute", 59),
+    ("hour", 23),
+    ("day of the month", 30),
+    ("month", 11),
+    ("day of the week", 7),
+)
 """Each field with its largest step: CronSim would run `*/90` minutes every hour."""
 _DAY_S = 86_400
 
@@ -34,15 +52,21 @@ _DAY_S = 86_400
 def next_cron_time(schedule: Cron, after_s: int) -> int | None:
     """The first time strictly after `after_s`, unix seconds; None if there is none within 50 years.
 
-    As crontab(5) has it: 0 and 7 are Sunday, and with both days restricted either one suffices. Where the clock is set
-    forward a skipped time fires after the gap; where it is set back a fixed hour fires once. Raises ConfigError.
+    As crontab(5) has it: 0 and 7 are Sunday, and with both days restricted either one suffices.
+    Where the clock is set forward a skipped time fires after the gap; where it is set back a fixed
+    hour fires once. Raises ConfigError.
     """
     expression, zone, every_hour = _parse(schedule.expression, schedule.timezone)
-    start = min(_wall(zone, at_s) + timedelta(seconds=after_s - at_s) for at_s in (after_s - _DAY_S, after_s, after_s + _DAY_S))
+    start = min(
+        _wall(zone, at_s) + timedelta(seconds=after_s - at_s)
+        for at_s in (after_s - _DAY_S, after_s, after_s + _DAY_S)
+    )
     best_s: int | None = None
     try:
         for wall in CronSim(expression, start):
-            first_s, again_s = (int(wall.replace(tzinfo=zone, fold=fold).timestamp()) for fold in (0, 1))
+            first_s, again_s = (
+                int(wall.replace(tzinfo=zone, fold=fold).timestamp()) for fold in (0, 1)
+            )
             skipped = again_s < first_s
             times_s = (first_s, again_s) if every_hour and not skipped else (first_s,)
             best_s = earliest(best_s, *(at_s for at_s in times_s if at_s > after_s))
@@ -59,14 +83,19 @@ def _wall(zone: ZoneInfo, at_s: int) -> datetime:
 
 @lru_cache(maxsize=64)
 def _parse(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
-    """Return the expression as CronSim takes it, its zone, and whether its hours follow the clock."""
+    """Return the expression as CronSim takes it, its zone, and whether its hours follow the
+    clock.
+    """
     fields = expression.upper().split()
     if len(fields) != 5:
         raise ConfigError(f"policy.trigger.cron: {expression!r} has {len(fields)} fields", _EXAMPLE)
     try:
         zone = ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):
-        raise ConfigError(f"policy.trigger.timezone: {timezone!r} is unknown", "write a name such as Europe/Berlin or UTC") from None
+        raise ConfigError(
+            f"policy.trigger.timezone: {timezone!r} is unknown",
+            "write a name such as Europe/Berlin or UTC",
+        ) from None
     fields[2] = fields[2].replace("LAST", "L")
     fields[4] = re.sub(r"(?<!\b0)(?<!\bSUN)-(?:0|SUN)\b", "-7", fields[4])
     for rule, written, (name, most) in zip(list(Field)[1:], fields, _FIELDS, strict=True):
@@ -76,7 +105,10 @@ def _parse(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
         except (CronSimError, ValueError):
             valid = False
         if not valid:
-            raise ConfigError(f"policy.trigger.cron: {expression!r}: {written.lower()!r} is not a {name}", _EXAMPLE)
+            raise ConfigError(
+                f"policy.trigger.cron: {expression!r}: {written.lower()!r} is not a {name}",
+                _EXAMPLE,
+            )
     return " ".join(fields), zone, fields[1].startswith("*")
 
 
@@ -88,7 +120,8 @@ REVIEW, EXECUTION = "review", "execution"
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStatus:
-    """Status of a schedule: `due`, its description, and its next time, counted from now if it is due, else from the last run.
+    """Status of a schedule: `due`, its description, and its next time, counted from now if it is
+    due, else from the last run.
 
     `name` is its key in the store.
     """
@@ -109,7 +142,9 @@ def schedule_name(schedule: Schedule, what: str = REVIEW) -> str:
 
 
 def last_evaluation_s(history: History) -> int | None:
-    """The later of the last rebalance and the last review, unix seconds; None if there was neither."""
+    """The later of the last rebalance and the last review, unix seconds; None if there was
+    neither.
+    """
     return _latest(history.last_rebalance_s, history.last_review_s)
 
 
@@ -122,32 +157,48 @@ def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int 
     """
     own_s = dict(history.reviews).get(schedule_name(schedule, what))
     if own_s is None:
-        return last_evaluation_s(history) if what == REVIEW and not history.reviews else history.last_rebalance_s
+        return (
+            last_evaluation_s(history)
+            if what == REVIEW and not history.reviews
+            else history.last_rebalance_s
+        )
     return own_s if what == EXECUTION else _latest(own_s, history.last_rebalance_s)
 
 
-def schedule_status(schedule: Schedule, now_s: int, history: History, jitter_bps: int, what: str = REVIEW) -> ScheduleStatus:
+def schedule_status(
+    schedule: Schedule, now_s: int, history: History, jitter_bps: int, what: str = REVIEW
+) -> ScheduleStatus:
     """Return a schedule's status at block time `now_s`."""
     called, since_s = schedule_name(schedule, what), last_run_s(schedule, history, what)
     if since_s is None:
         return ScheduleStatus(True, f"first {what}", next_time(schedule, now_s), called)
     planned_s = next_time(schedule, since_s)
     if planned_s is None:
-        return ScheduleStatus(False, f"the schedule has no time after {words.format_time(since_s)}", None, called)
+        return ScheduleStatus(
+            False, f"the schedule has no time after {words.format_time(since_s)}", None, called
+        )
     planned_s += jitter_delay_s(planned_s - since_s, history.delay_ppm, jitter_bps)
     if now_s >= planned_s:
-        message = f"{what} due since {words.format_time(planned_s)}, last one {words.format_time(since_s)}"
+        message = (
+            f"{what} due since {words.format_time(planned_s)}, last one"
+            f" {words.format_time(since_s)}"
+        )
         return ScheduleStatus(True, message, next_time(schedule, now_s), called)
     return ScheduleStatus(
-        False, f"next {what} {words.format_time(planned_s)}, in {words.format_duration(planned_s - now_s)}", planned_s, called
+        False,
+        f"next {what} {words.format_time(planned_s)}, in"
+        f" {words.format_duration(planned_s - now_s)}",
+        planned_s,
+        called,
     )
 
 
 def jitter_delay_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
-    """Return the random delay of a review in seconds: a part of `jitter_bps` of its interval, and at most an hour (T15).
+    """Return the random delay of a review in seconds: a part of `jitter_bps` of its interval, and
+    at most an hour (T15).
 
-    Otherwise anyone who knows the schedule would know the minute of the trade. It is never early: a permitted trade stays
-    permitted.
+    Otherwise anyone who knows the schedule would know the minute of the trade. It is never early: a
+    permitted trade stays permitted.
     """
     return min(interval_s * jitter_bps // BPS, LATEST_S) * delay_ppm // MILLION
 
@@ -180,14 +231,24 @@ _SOME_DAY_S = 1_700_000_000
 _KEYS = {"every": KeyUnit.DURATION, "cron": KeyUnit.TEXT, "timezone": KeyUnit.TEXT}
 
 
-def build_schedule(every_s: int | None, cron: str | None, timezone: str | None, prefix: str = "") -> Schedule:
-    """Build the schedule of the keys with that prefix. Raises ConfigError unless exactly one is given."""
+def build_schedule(
+    every_s: int | None, cron: str | None, timezone: str | None, prefix: str = ""
+) -> Schedule:
+    """Build the schedule of the keys with that prefix. Raises ConfigError unless exactly one is
+    given.
+    """
     if (every_s is None) == (cron is None):
-        raise ConfigError(f"policy.trigger: give exactly one of {prefix}every and {prefix}cron", f"for example {prefix}every = '1d'")
+        raise ConfigError(
+            f"policy.trigger: give exactly one of {prefix}every and {prefix}cron",
+            f"for example {prefix}every = '1d'",
+        )
     if every_s is not None:
         return Every(every_s)
     if timezone is None:
-        raise ConfigError("policy.trigger.timezone: a cron trigger names its time zone", "for example timezone = 'UTC'")
+        raise ConfigError(
+            "policy.trigger.timezone: a cron trigger names its time zone",
+            "for example timezone = 'UTC'",
+        )
     return Cron(cron or "", timezone)
 
 
@@ -203,17 +264,24 @@ def _staged(*keys: Any) -> StagedTrigger:
     review_every_s, review_cron, execute_every_s, execute_cron, timezone, *widths = keys
     band = None if widths == [None, None] else Threshold(*widths)
     review = build_schedule(review_every_s, review_cron, timezone, "review_")
-    return StagedTrigger(review, build_schedule(execute_every_s, execute_cron, timezone, "execute_"), band)
+    return StagedTrigger(
+        review, build_schedule(execute_every_s, execute_cron, timezone, "execute_"), band
+    )
 
 
 def _validate_schedule(schedule: Schedule, prefix: str = "") -> None:
     match schedule:
         case Every(every_s):
             if not SHORTEST_S <= every_s <= LONGEST_S:
-                raise ConfigError(f"policy.trigger.{prefix}every: {every_s} s", "write a time from 30m to 28d")
+                raise ConfigError(
+                    f"policy.trigger.{prefix}every: {every_s} s", "write a time from 30m to 28d"
+                )
         case Cron(expression, timezone):
             if next_cron_time(schedule, _SOME_DAY_S) is None:
-                raise ConfigError(f"policy.trigger.{prefix}cron: {expression!r} in {timezone} never comes", "write a date that exists")
+                raise ConfigError(
+                    f"policy.trigger.{prefix}cron: {expression!r} in {timezone} never comes",
+                    "write a date that exists",
+                )
 
 
 def _validate_hybrid(trigger: HybridTrigger) -> None:
@@ -227,9 +295,14 @@ def _validate_staged(trigger: StagedTrigger) -> None:
         bands.validate_band(trigger.threshold, "policy.trigger")
     _validate_schedule(review, "review_")
     _validate_schedule(execution, "execute_")
-    if isinstance(review, Every) and isinstance(execution, Every) and execution.every_s < review.every_s:
+    if (
+        isinstance(review, Every)
+        and isinstance(execution, Every)
+        and execution.every_s < review.every_s
+    ):
         raise ConfigError(
-            f"policy.trigger.execute_every: {execution.every_s} s is shorter than review_every, {review.every_s} s",
+            f"policy.trigger.execute_every: {execution.every_s} s is shorter than review_every,"
+            f" {review.every_s} s",
             "an execution reviews too: review at least as often, or use hybrid",
         )
 
@@ -245,13 +318,24 @@ def _evaluate_hybrid(trigger: HybridTrigger, inputs: TriggerInput) -> TriggerRes
     outside = bands.outside_text(inputs.drifts)
     signals = bands.band_signals(inputs.drifts) if review.due else ()
     reason = f"{review.words}; {outside or bands.inside_text(inputs.drifts)}"
-    return TriggerResult(review.due and bool(outside), reason, review.next_s, review.due, _names(review), signals=signals)
+    return TriggerResult(
+        review.due and bool(outside),
+        reason,
+        review.next_s,
+        review.due,
+        _names(review),
+        signals=signals,
+    )
 
 
 def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerResult:
-    """Return a schedule's result at an execution, or a hybrid's with a band; a review in between only reports."""
+    """Return a schedule's result at an execution, or a hybrid's with a band; a review in between
+    only reports.
+    """
     review = schedule_status(trigger.review, inputs.now_s, inputs.history, inputs.jitter_bps)
-    execution = schedule_status(trigger.execution, inputs.now_s, inputs.history, inputs.jitter_bps, EXECUTION)
+    execution = schedule_status(
+        trigger.execution, inputs.now_s, inputs.history, inputs.jitter_bps, EXECUTION
+    )
     next_s = earliest(review.next_s, execution.next_s)
     banded = trigger.threshold is not None
     if banded:
@@ -263,7 +347,9 @@ def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerRes
     if execution.due:
         signals = bands.band_signals(inputs.drifts) if banded else ()
         names = (execution.name, review.name)
-        return TriggerResult(acts, f"{execution.words}; {standing}", next_s, True, names, not banded, signals)
+        return TriggerResult(
+            acts, f"{execution.words}; {standing}", next_s, True, names, not banded, signals
+        )
     reason = f"{review.words}; {execution.words}; {standing}"
     waits_s = execution.next_s if review.due and acts else None
     return TriggerResult(False, reason, next_s, review.due, _names(review), waits_s=waits_s)
@@ -274,7 +360,9 @@ def _names(review: ScheduleStatus) -> tuple[str, ...]:
 
 
 def _describe_staged(trigger: StagedTrigger, _: Portfolio) -> str:
-    beyond = "" if trigger.threshold is None else f", beyond {bands.format_width(trigger.threshold)}"
+    beyond = (
+        "" if trigger.threshold is None else f", beyond {bands.format_width(trigger.threshold)}"
+    )
     return f"review: {_when(trigger.review)}, executed {_when(trigger.execution)}{beyond}"
 
 
@@ -286,7 +374,9 @@ def _when(schedule: Schedule) -> str:
             return f"{expression} in {timezone}"
 
 
-_BY_TIME = TriggerRules(_validate_schedule, _evaluate_schedule, lambda trigger, _: f"time: {_when(trigger)}", plain=True)
+_BY_TIME = TriggerRules(
+    _validate_schedule, _evaluate_schedule, lambda trigger, _: f"time: {_when(trigger)}", plain=True
+)
 RULES = {
     Every: _BY_TIME,
     Cron: _BY_TIME,
@@ -299,12 +389,24 @@ RULES = {
     StagedTrigger: TriggerRules(_validate_staged, _evaluate_staged, _describe_staged),
 }
 NOTATIONS = (
-    TriggerNotation("time", _KEYS, build_schedule, 'every = "1d", or cron = "0 9 * * mon" with timezone = "Europe/Berlin"'),
-    TriggerNotation("hybrid", bands.BAND_KEYS | _KEYS, _hybrid, "a review on schedule that acts beyond a band"),
+    TriggerNotation(
+        "time",
+        _KEYS,
+        build_schedule,
+        'every = "1d", or cron = "0 9 * * mon" with timezone = "Europe/Berlin"',
+    ),
+    TriggerNotation(
+        "hybrid", bands.BAND_KEYS | _KEYS, _hybrid, "a review on schedule that acts beyond a band"
+    ),
     TriggerNotation("either", bands.BAND_KEYS | _KEYS, _either),
     TriggerNotation(
         "review",
-        {f"{what}_{key}": unit for what in ("review", "execute") for key, unit in _KEYS.items() if key != "timezone"}
+        {
+            f"{what}_{key}": unit
+            for what in ("review", "execute")
+            for key, unit in _KEYS.items()
+            if key != "timezone"
+        }
         | {"timezone": KeyUnit.TEXT}
         | bands.BAND_KEYS,
         _staged,

@@ -31,9 +31,10 @@ class TriggerInput:
 class TriggerResult:
     """A trigger's result. `next_s` is the next due time of a schedule; None means the next tick.
 
-    `due` is true if a schedule asked for a review now, whether or not something is to be done; `reviews` are the names under which
-    the store keeps such schedules. `by_time` is true if a schedule fired it regardless of prices; else `signals` are the price
-    signals that did. `waits_s` is the execution time of this review's result.
+    `due` is true if a schedule asked for a review now, whether or not something is to be done;
+    `reviews` are the names under which the store keeps such schedules. `by_time` is true if a
+    schedule fired it regardless of prices; else `signals` are the price signals that did. `waits_s`
+    is the execution time of this review's result.
     """
 
     fired: bool
@@ -50,9 +51,10 @@ class TriggerResult:
 class TriggerRules:
     """Rules of one class of agent/model/triggers.py.
 
-    `validate` raises ConfigError for a trigger that could never fire, or has invalid numbers. `history_s`
-    are the seconds of recorded prices that it needs. `plain` is true if nothing but its band and its
-    schedule decides: a back-test then skips the bars in between, and may compile the rest.
+    `validate` raises ConfigError for a trigger that could never fire, or has invalid numbers.
+    `history_s` are the seconds of recorded prices that it needs. `plain` is true if nothing but its
+    band and its schedule decides: a back-test then skips the bars in between, and may compile the
+    rest.
     """
 
     validate: Callable[[Any], None]

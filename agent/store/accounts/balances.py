@@ -1,4 +1,6 @@
-"""Expected balances of the wallet and unexplained changes: external transfers, external transactions, unknown positions."""
+"""Expected balances of the wallet and unexplained changes: external transfers, external
+transactions, unknown positions.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,23 @@ from agent.model import (
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S, unpriced_loss_reason
 from agent.store import database, records
 from agent.store.accounts import ledger_sums
-from agent.store.database import Database, all_rows, column_values, first_row, insert_rows, max_value, upsert_rows
-from agent.store.tables import ExternalTransactionRow, ExternalTransferRow, FoundPositionRow, IntentRow, LiquidityRow, OpeningRow
+from agent.store.database import (
+    Database,
+    all_rows,
+    column_values,
+    first_row,
+    insert_rows,
+    max_value,
+    upsert_rows,
+)
+from agent.store.tables import (
+    ExternalTransactionRow,
+    ExternalTransferRow,
+    FoundPositionRow,
+    IntentRow,
+    LiquidityRow,
+    OpeningRow,
+)
 from agent.store.transitions import CONSUMED, OPEN
 
 # --- Transactions from before this store, or while another store held the wallet: read from the
@@ -44,7 +61,9 @@ KNOWN = "day_known"
 
 
 def forget_prior_day(db: Connection, nonce: int) -> bool:
-    """Forget the prior day after foreign use of the wallet, unless the recorded transactions reach this next `nonce`."""
+    """Forget the prior day after foreign use of the wallet, unless the recorded transactions reach
+    this next `nonce`.
+    """
     if database.find_fact(db, KNOWN) == str(nonce):
         return False
     database.delete_facts(db, KNOWN, ASKED)
@@ -54,29 +73,43 @@ def forget_prior_day(db: Connection, nonce: int) -> bool:
 def prior_changes(db: Connection) -> tuple[OwnBalanceChange, ...]:
     """Balance changes of external transactions, as far as openings do not contain them."""
     rows = all_rows(db, _changes(), ExternalTransactionRow)
-    return tuple(OwnBalanceChange(token, raw, row.block_number) for row in rows for token, raw in parse_changes(row))
+    return tuple(
+        OwnBalanceChange(token, raw, row.block_number)
+        for row in rows
+        for token, raw in parse_changes(row)
+    )
 
 
 def parse_changes(row: ExternalTransactionRow) -> tuple[tuple[str, int], ...]:
     """Balance changes of one external transaction: base units with sign by token."""
     try:
-        return tuple(sorted((token, int(raw)) for token, raw in json.loads(row.changes_json).items()))
+        return tuple(
+            sorted((token, int(raw)) for token, raw in json.loads(row.changes_json).items())
+        )
     except (ValueError, AttributeError) as error:
-        raise OperatorNeeded(f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain") from None
+        raise OperatorNeeded(
+            f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain"
+        ) from None
 
 
-_changes = cache(lambda: select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number))
+_changes = cache(
+    lambda: select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number)
+)
 
 
 @cache
 def _young() -> Select[Any]:
     """Select one external transaction of the last 24 h whose payouts are unknown."""
-    young = ExternalTransactionRow.chain_s > bindparam("since"), ExternalTransactionRow.outflow.is_(None)
+    young = (
+        ExternalTransactionRow.chain_s > bindparam("since"),
+        ExternalTransactionRow.outflow.is_(None),
+    )
     return select(ExternalTransactionRow.tx_hash).where(*young).limit(1)
 
 
 FOLDED_TO = "folded_seq"
-"""Key of the newest intent that openings contain already: it and all before it are final and deep."""
+"""Key of the newest intent that openings contain already: it and all before it are final and
+deep."""
 BALANCES_VERSION = "books_turn"
 ACCEPTED = "accepted_flows"
 """Key of the rises that were accepted last, each as number:chain time when."""
@@ -87,7 +120,8 @@ excluded.
 """
 """Key of the chain time since which unexplained deposits have continuously held something back."""
 FOLD_DEPTH_BLOCKS = 256
-"""Depth in blocks from which a final transaction is part of the opening: four times the deepest reorg that is followed."""
+"""Depth in blocks from which a final transaction is part of the opening: four times the deepest
+reorg that is followed."""
 RECENT = 1_000
 """Number of newest transfers searched for those of the last 24 h; by count, since a header from the
 future would hide others by time.
@@ -113,7 +147,9 @@ def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalance
     openings = all_rows(db, _openings(), OpeningRow)
     newest = newest_transfers(db, RECENT)
     return ExpectedBalances(
-        openings=tuple(OpeningBalance(row.token, int(row.raw), row.block_number) for row in openings),
+        openings=tuple(
+            OpeningBalance(row.token, int(row.raw), row.block_number) for row in openings
+        ),
         own=(*prior_changes(db), *(change for row in rows for change in _own(row, wallet, coin))),
         flows=newest if len(newest) < RECENT else _merged((*newest, *open_transfers(db))),
         unsettled_nonce=min(unsettled, default=None),
@@ -142,18 +178,26 @@ def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None
     insert_rows(db, ExternalTransferRow, [new])
     if flow.undoes:
         undone = ExternalTransferRow.seq.in_(flow.undoes), ExternalTransferRow.kind.is_(None)
-        db.execute(update(ExternalTransferRow).where(*undone).values(kind=ExternalTransferKind.UNDONE.value))
+        db.execute(
+            update(ExternalTransferRow)
+            .where(*undone)
+            .values(kind=ExternalTransferKind.UNDONE.value)
+        )
 
 
 def _began(db: Connection, at_s: int) -> None:
-    """Record the start of a wait: a deposit has been blocked since then, or since an earlier one."""
+    """Record the start of a wait: a deposit has been blocked since then, or since an earlier
+    one.
+    """
     known = rise_since_s(database.read_facts(db, RISE_SINCE))
     if known is None or not known <= at_s < known + ACCEPTANCE_WINDOW_S:
         database.write_facts(db, {RISE_SINCE: at_s})
 
 
 def rise_since_s(facts: Mapping[str, str]) -> int | None:
-    """Chain time since which unexplained deposits are held back, from the fact ROSE; None without one."""
+    """Chain time since which unexplained deposits are held back, from the fact ROSE; None without
+    one.
+    """
     return int(facts[RISE_SINCE]) if RISE_SINCE in facts else None
 
 
@@ -182,16 +226,31 @@ def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
     if flow.kind is ExternalTransferKind.ACCEPTED:
         changes = {"kind": flow.kind.value, "told_s": now_s}
         known = _accepted(database.read_facts(db, ACCEPTED))[1 - SHOWN :]
-        database.write_facts(db, {ACCEPTED: " ".join(f"{seq}:{at_s}" for seq, at_s in (*known, (flow.id, now_s)))})
-    db.execute(_change(), {"of": flow.id, "value": value, "halts": flow.halts, "chain_s": flow.chain_s, **changes})
+        database.write_facts(
+            db, {ACCEPTED: " ".join(f"{seq}:{at_s}" for seq, at_s in (*known, (flow.id, now_s)))}
+        )
+    db.execute(
+        _change(),
+        {"of": flow.id, "value": value, "halts": flow.halts, "chain_s": flow.chain_s, **changes},
+    )
 
 
-def accepted_deposits(db: Connection, facts: Mapping[str, str], chain_now_s: int) -> tuple[ExternalTransfer, ...]:
-    """Deposits accepted in the last 24 h of chain time, by the fact ACCEPTED: the newest SHOWN without those reclassified since, oldest
-    first.
+def accepted_deposits(
+    db: Connection, facts: Mapping[str, str], chain_now_s: int
+) -> tuple[ExternalTransfer, ...]:
+    """Deposits accepted in the last 24 h of chain time, by the fact ACCEPTED: the newest SHOWN
+    without those reclassified since, oldest first.
     """
-    rows = (first_row(db, _by_number(), ExternalTransferRow, of=seq) for seq, at_s in _accepted(facts) if at_s > chain_now_s - DAY_S)
-    return tuple(_transfer(row) for row in rows if row is not None and row.kind == ExternalTransferKind.ACCEPTED.value)
+    rows = (
+        first_row(db, _by_number(), ExternalTransferRow, of=seq)
+        for seq, at_s in _accepted(facts)
+        if at_s > chain_now_s - DAY_S
+    )
+    return tuple(
+        _transfer(row)
+        for row in rows
+        if row is not None and row.kind == ExternalTransferKind.ACCEPTED.value
+    )
 
 
 def _accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
@@ -223,16 +282,23 @@ def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
     newest = _found(db, _waiting(), SHOWN)
     if len(newest) < SHOWN:
         return newest
-    return _merged([*newest, *(flow for query in (_halting(), _fallen()) for flow in _found(db, query, SHOWN))])
+    return _merged(
+        [*newest, *(flow for query in (_halting(), _fallen()) for flow in _found(db, query, SHOWN))]
+    )
 
 
 def _found(db: Connection, newest_first: Select[Any], limit: int) -> tuple[ExternalTransfer, ...]:
-    return tuple(reversed([_transfer(row) for row in all_rows(db, newest_first, ExternalTransferRow, limit=limit)]))
+    return tuple(
+        reversed(
+            [_transfer(row) for row in all_rows(db, newest_first, ExternalTransferRow, limit=limit)]
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LostValue:
-    """Value of losses that no owner has called a withdrawal: of the last 24 h of chain time, and of all time.
+    """Value of losses that no owner has called a withdrawal: of the last 24 h of chain time, and of
+    all time.
 
     `unknown` is the reason why the value of the last 24 h cannot be calculated, if so.
     """
@@ -265,7 +331,10 @@ def _own(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
         return []
     intent: Intent = records.intent_from_row(row)
     block = 0 if intent.receipt is None else intent.receipt.block_number
-    return [OwnBalanceChange(token, raw, block) for token, raw in sorted(intent.changes(wallet, coin).items())]
+    return [
+        OwnBalanceChange(token, raw, block)
+        for token, raw in sorted(intent.changes(wallet, coin).items())
+    ]
 
 
 def _block(row: IntentRow) -> int:
@@ -280,16 +349,46 @@ def _transfer(row: ExternalTransferRow) -> ExternalTransfer:
         value = None if row.value is None else Fraction(row.value)
         delta = int(row.delta_raw)
     except (ValueError, ZeroDivisionError) as error:
-        raise OperatorNeeded(f"store: a flow is damaged: {error}", "restore a backup, compare it with the chain") from None
-    return ExternalTransfer(row.seq, row.token, delta, value, row.since_block, row.block_number, row.chain_s, row.halts, kind)
+        raise OperatorNeeded(
+            f"store: a flow is damaged: {error}", "restore a backup, compare it with the chain"
+        ) from None
+    return ExternalTransfer(
+        row.seq,
+        row.token,
+        delta,
+        value,
+        row.since_block,
+        row.block_number,
+        row.chain_s,
+        row.halts,
+        kind,
+    )
 
 
 _openings = cache(lambda: select(OpeningRow).order_by(OpeningRow.token))
-_later = cache(lambda: select(IntentRow).where(IntentRow.seq > bindparam("of")).order_by(IntentRow.seq))
-_by_number = cache(lambda: select(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of")))
-_change = cache(lambda: update(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of")))
-_after = cache(lambda: select(ExternalTransferRow).where(ExternalTransferRow.seq > bindparam("of")).order_by(ExternalTransferRow.seq))
-_newest = cache(lambda: select(ExternalTransferRow).order_by(ExternalTransferRow.seq.desc()).limit(bindparam("limit")))
+_later = cache(
+    lambda: select(IntentRow).where(IntentRow.seq > bindparam("of")).order_by(IntentRow.seq)
+)
+_by_number = cache(
+    lambda: select(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of"))
+)
+_change = cache(
+    lambda: update(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of"))
+)
+_after = cache(
+    lambda: (
+        select(ExternalTransferRow)
+        .where(ExternalTransferRow.seq > bindparam("of"))
+        .order_by(ExternalTransferRow.seq)
+    )
+)
+_newest = cache(
+    lambda: (
+        select(ExternalTransferRow)
+        .order_by(ExternalTransferRow.seq.desc())
+        .limit(bindparam("limit"))
+    )
+)
 _waiting = cache(lambda: _newest().where(ExternalTransferRow.kind.is_(None)))
 _halting = cache(lambda: _waiting().where(ExternalTransferRow.halts))
 _fallen = cache(lambda: _waiting().where(FELL))
@@ -301,7 +400,8 @@ _rises = cache(
 )
 
 
-# --- Liquidity positions whose mint or end the store has not recorded, and the owner's decision on them.
+# --- Liquidity positions whose mint or end the store has not recorded, and the owner's decision on
+# them.
 
 
 UNDECIDED, TAKEN, FORGOTTEN = "undecided", "taken", "forgotten"
@@ -314,7 +414,10 @@ def positions_moved_since(db: Connection, after: int | None) -> set[str]:
     return (
         set()
         if after is None
-        else {records.decode_json(LpPositionChange, text).name for text in column_values(db, _own_beyond(), of=after)}
+        else {
+            records.decode_json(LpPositionChange, text).name
+            for text in column_values(db, _own_beyond(), of=after)
+        }
     )
 
 
@@ -333,20 +436,30 @@ _positions_found = cache(lambda: select(FoundPositionRow))
 
 @cache
 def _undecided() -> Select[Any]:
-    return select(FoundPositionRow.name).where(FoundPositionRow.verdict == UNDECIDED).order_by(FoundPositionRow.name)
+    return (
+        select(FoundPositionRow.name)
+        .where(FoundPositionRow.verdict == UNDECIDED)
+        .order_by(FoundPositionRow.name)
+    )
 
 
 @cache
 def _positions_own() -> Select[str, int]:
     """Select position changes of mined intents with the intents' numbers, oldest first."""
-    query = select(LiquidityRow.move_json, IntentRow.seq).join(IntentRow, IntentRow.id == LiquidityRow.intent_id)
+    query = select(LiquidityRow.move_json, IntentRow.seq).join(
+        IntentRow, IntentRow.id == LiquidityRow.intent_id
+    )
     return query.order_by(IntentRow.seq)
 
 
 @cache
 def _own_beyond() -> Select[Any]:
     """Select position changes of intents beyond a number."""
-    return _positions_own().with_only_columns(LiquidityRow.move_json).where(IntentRow.seq > bindparam("of"))
+    return (
+        _positions_own()
+        .with_only_columns(LiquidityRow.move_json)
+        .where(IntentRow.seq > bindparam("of"))
+    )
 
 
 # --- Expected balances and external transfers: the accounting part of the store.
@@ -354,7 +467,9 @@ def _own_beyond() -> Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class BalanceStore:
-    """Balances, transfers, and transactions from before this store; each method is one transaction."""
+    """Balances, transfers, and transactions from before this store; each method is one
+    transaction.
+    """
 
     db: Database
 
@@ -362,7 +477,13 @@ class BalanceStore:
         """Expected balances and the newest transfers."""
         return self.db.query("read the books", expected_balances, self.db.wallet, self.db.coin)
 
-    def record(self, snapshot: Snapshot, balances: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
+    def record(
+        self,
+        snapshot: Snapshot,
+        balances: Mapping[str, int],
+        flows: Sequence[ExternalTransfer],
+        turn: int,
+    ) -> bool:
         """Record unexplained transfers and the `balances` as the new basis.
 
         False, and nothing written, if another process wrote since that version.
@@ -380,13 +501,19 @@ class BalanceStore:
             return True
 
     def _open_at(self, db: Connection, head: int, balances: Mapping[str, int], folded: int) -> int:
-        """Write the balances at that block as openings; return the newest intent that they contain for good."""
+        """Write the balances at that block as openings; return the newest intent that they contain
+        for good.
+        """
         rows = _behind(db, folded)
         ends: dict[int, int] = {}
-        for row in rows:  # a replaced one may still be mined while a reorg can remove the one that won its nonce
+        for row in (
+            rows
+        ):  # a replaced one may still be mined while a reorg can remove the one that won its nonce
             ends[row.nonce] = max(ends.get(row.nonce, 0), _block(row))
         carried = {
-            row.token: (int(row.raw), row.block_number) for row in all_rows(db, _openings(), OpeningRow) if row.token not in balances
+            row.token: (int(row.raw), row.block_number)
+            for row in all_rows(db, _openings(), OpeningRow)
+            if row.token not in balances
         }
         changed = dict(carried)
         for row in rows:
@@ -394,17 +521,35 @@ class BalanceStore:
                 break
             folded = row.seq
             for change in _own(row, self.db.wallet, self.db.coin):
-                if change.token in changed:  # an unread balance keeps its opening, which has to include this too
+                if (
+                    change.token in changed
+                ):  # an unread balance keeps its opening, which has to include this too
                     raw, block = changed[change.token]
                     changed[change.token] = (raw + change.delta_raw, block)
         own: dict[str, int] = {}
-        behind = (change for row in rows if row.seq > folded for change in _own(row, self.db.wallet, self.db.coin))
+        behind = (
+            change
+            for row in rows
+            if row.seq > folded
+            for change in _own(row, self.db.wallet, self.db.coin)
+        )
         for change in (*prior_changes(db), *behind):
             if change.block <= head:
                 own[change.token] = own.get(change.token, 0) + change.delta_raw
         changed |= {token: (raw - own.get(token, 0), head) for token, raw in balances.items()}
-        fresh = ((token, raw, block) for token, (raw, block) in changed.items() if carried.get(token) != (raw, block))
-        upsert_rows(db, OpeningRow, [{"token": token, "raw": str(raw), "block_number": block} for token, raw, block in fresh])
+        fresh = (
+            (token, raw, block)
+            for token, (raw, block) in changed.items()
+            if carried.get(token) != (raw, block)
+        )
+        upsert_rows(
+            db,
+            OpeningRow,
+            [
+                {"token": token, "raw": str(raw), "block_number": block}
+                for token, raw, block in fresh
+            ],
+        )
         return folded
 
     def transfers(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:
@@ -412,35 +557,49 @@ class BalanceStore:
         with self.db.read("read the flows") as db:
             return newest_transfers(db, limit)
 
-    def classify(self, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int) -> tuple[ExternalTransfer, ...]:
+    def classify(
+        self, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int
+    ) -> tuple[ExternalTransfer, ...]:
         """Record the owner's classification of a transfer: an open one, or an accepted one.
 
-        Without an id all open ones, without a kind the default kind. Raises ConfigError if the transfer is unknown or not open, or if the
-        kind does not fit its direction.
+        Without an id all open ones, without a kind the default kind. Raises ConfigError if the
+        transfer is unknown or not open, or if the kind does not fit its direction.
         """
         with self.db.write("write what a flow was") as db:
             query = select(ExternalTransferRow).order_by(ExternalTransferRow.seq)
-            wanted = ExternalTransferRow.kind.is_(None) if flow_id is None else ExternalTransferRow.seq == min(flow_id, MOST)
+            wanted = (
+                ExternalTransferRow.kind.is_(None)
+                if flow_id is None
+                else ExternalTransferRow.seq == min(flow_id, MOST)
+            )
             rows = all_rows(db, query.where(wanted), ExternalTransferRow)
             if flow_id is not None and not rows:
                 raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
             classified = []
             for row in rows:
                 if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
-                    raise ConfigError(f"flow {flow_id} is already confirmed as {row.kind}", "see trimtab flows --all")
+                    raise ConfigError(
+                        f"flow {flow_id} is already confirmed as {row.kind}",
+                        "see trimtab flows --all",
+                    )
                 fitting = RISES if int(row.delta_raw) > 0 else FALLS
                 if kind is not None and kind not in fitting:
                     names = " or ".join(one.value for one in fitting)
-                    raise ConfigError(f"--as {kind.value}: flow {row.seq} {'rose' if fitting is RISES else 'fell'}, so it was a {names}")
+                    raise ConfigError(
+                        f"--as {kind.value}: flow {row.seq}"
+                        f" {'rose' if fitting is RISES else 'fell'}, so it was a {names}"
+                    )
                 named = kind or fitting[0]
                 db.execute(_change(), {"of": row.seq, "kind": named.value, "told_s": now_s})
                 classified.append(replace(_transfer(row), kind=named))
             return tuple(classified)
 
     def prior_day_known(self, chain_now_s: int) -> bool:
-        """True if all of the last 24 h is known: read from the chain, or 24 h have passed since the first attempt.
+        """True if all of the last 24 h is known: read from the chain, or 24 h have passed since the
+        first attempt.
 
-        False for rows from before store version 0015, which recorded no payouts: the chain is read once more.
+        False for rows from before store version 0015, which recorded no payouts: the chain is read
+        once more.
         """
         with self.db.read("read the books") as db:
             if db.scalar(_young(), {"since": chain_now_s - DAY_S}) is not None:
@@ -455,21 +614,33 @@ class BalanceStore:
                 database.write_facts(db, {ASKED: chain_now_s})
 
     def record_prior_day(self, found: Sequence[ExternalTransaction], nonce: int) -> None:
-        """Record transactions that this store did not send, up to the wallet's next `nonce`; the last 24 h are known from here on.
+        """Record transactions that this store did not send, up to the wallet's next `nonce`; the
+        last 24 h are known from here on.
 
-        Balances were taken or compared up to the block of the openings: only later transactions explain a change.
+        Balances were taken or compared up to the block of the openings: only later transactions
+        explain a change.
         """
         with self.db.write("write the books") as db:
             counted = db.scalar(select(func.max(OpeningRow.block_number)))
             paid_out = {one.tx_hash: str(one.outflow) for one in found}
-            for untold in column_values(db, select(ExternalTransactionRow.tx_hash).where(ExternalTransactionRow.outflow.is_(None))):
+            for untold in column_values(
+                db,
+                select(ExternalTransactionRow.tx_hash).where(
+                    ExternalTransactionRow.outflow.is_(None)
+                ),
+            ):
                 db.execute(
-                    update(ExternalTransactionRow).where(ExternalTransactionRow.tx_hash == untold).values(outflow=paid_out.get(untold, "0"))
+                    update(ExternalTransactionRow)
+                    .where(ExternalTransactionRow.tx_hash == untold)
+                    .values(outflow=paid_out.get(untold, "0"))
                 )
             known = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
             rows = []
             for one in found:
-                ours = db.scalar(select(IntentRow.id).where(IntentRow.tx_hash == one.tx_hash).limit(1)) is not None
+                ours = (
+                    db.scalar(select(IntentRow.id).where(IntentRow.tx_hash == one.tx_hash).limit(1))
+                    is not None
+                )
                 if not ours and one.tx_hash not in known:
                     known.add(one.tx_hash)
                     fresh = counted is not None and one.block > counted
@@ -481,7 +652,9 @@ class BalanceStore:
                             "loss": str(one.loss),
                             "gas_wei": str(one.gas_wei),
                             "block_number": one.block,
-                            "changes_json": json.dumps({token: str(raw) for token, raw in one.changes if fresh}),
+                            "changes_json": json.dumps(
+                                {token: str(raw) for token, raw in one.changes if fresh}
+                            ),
                             "outflow": str(one.outflow),
                         }
                     )
@@ -501,7 +674,9 @@ class PositionStore:
     db: Database
 
     def changes(self) -> tuple[LpPositionChange, ...]:
-        """Changes of the agent's positions, oldest first: adopted ones, then the effects of mined intents, without forgotten positions."""
+        """Changes of the agent's positions, oldest first: adopted ones, then the effects of mined
+        intents, without forgotten positions.
+        """
         with self.db.read("read liquidity positions") as db:
             found = {row.name: row for row in all_rows(db, _positions_found(), FoundPositionRow)}
             taken = [
@@ -530,13 +705,30 @@ class PositionStore:
             insert_rows(
                 db,
                 FoundPositionRow,
-                [{"name": name, "verdict": UNDECIDED, "move_json": None, "after_seq": 0, "at_s": now_s} for name in fresh],
+                [
+                    {
+                        "name": name,
+                        "verdict": UNDECIDED,
+                        "move_json": None,
+                        "after_seq": 0,
+                        "at_s": now_s,
+                    }
+                    for name in fresh
+                ],
             )
             database.write_facts(db, {POSITIONS_SCANNED: 1})
 
     def decide(self, name: str, move: LpPositionChange | None, now_s: int) -> None:
-        """Record the owner's decision on a position: `move` is its mint and it counts from here on; None forgets it."""
+        """Record the owner's decision on a position: `move` is its mint and it counts from here on;
+        None forgets it.
+        """
         with self.db.write("write a liquidity position") as db:
             verdict, text = (FORGOTTEN, None) if move is None else (TAKEN, codec.dumps(move))
-            row = {"name": name, "verdict": verdict, "move_json": text, "after_seq": max_value(db, IntentRow.seq), "at_s": now_s}
+            row = {
+                "name": name,
+                "verdict": verdict,
+                "move_json": text,
+                "after_seq": max_value(db, IntentRow.seq),
+                "at_s": now_s,
+            }
             upsert_rows(db, FoundPositionRow, [row])

@@ -1,4 +1,6 @@
-"""The double-entry ledger in the store: openings, one entry per final intent, and hourly valuations."""
+"""The double-entry ledger in the store: openings, one entry per final intent, and hourly
+valuations.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,26 @@ from sqlalchemy import Connection, Select, bindparam, exists, func, select, upda
 from agent import codec
 from agent.accounting import entries as rules
 from agent.errors import OperatorNeeded
-from agent.model import Entry, Intent, LedgerBalance, LedgerOpening, LedgerTokens, Snapshot, Valuation
+from agent.model import (
+    Entry,
+    Intent,
+    LedgerBalance,
+    LedgerOpening,
+    LedgerTokens,
+    Snapshot,
+    Valuation,
+)
 from agent.store import database, records
 from agent.store.accounts import balances, ledger_sums
-from agent.store.database import Database, all_rows, column_values, first_row, insert_returning_id, insert_rows, max_value
+from agent.store.database import (
+    Database,
+    all_rows,
+    column_values,
+    first_row,
+    insert_returning_id,
+    insert_rows,
+    max_value,
+)
 from agent.store.tables import (
     BookOpeningRow,
     BookRow,
@@ -33,7 +51,8 @@ from agent.store.tables import (
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import NATIVE, Token
 
-# --- Rows of the double-entry ledger: openings, entries, transfers and valuations of one book, in chain order.
+# --- Rows of the double-entry ledger: openings, entries, transfers and valuations of one book, in
+# chain order.
 
 
 _CONSUMED = tuple(state.value for state in CONSUMED)
@@ -52,12 +71,18 @@ class LedgerBook:
 def current_book(db: Connection, kind: str) -> LedgerBook | None:
     """Return the newest book if it is of that kind, else None."""
     row = first_row(db, _newest_book(), BookRow)
-    return None if row is None or row.kind != kind else LedgerBook(row.seq, row.kind, row.opened_s, row.note)
+    return (
+        None
+        if row is None or row.kind != kind
+        else LedgerBook(row.seq, row.kind, row.opened_s, row.note)
+    )
 
 
 def open_book(db: Connection, kind: str, now_s: int, note: str) -> LedgerBook:
     """Open a book that begins now."""
-    return LedgerBook(insert_returning_id(db, BookRow, kind=kind, opened_s=now_s, note=note), kind, now_s, note)
+    return LedgerBook(
+        insert_returning_id(db, BookRow, kind=kind, opened_s=now_s, note=note), kind, now_s, note
+    )
 
 
 def openings(db: Connection, book: LedgerBook) -> Sequence[BookOpeningRow]:
@@ -71,8 +96,12 @@ def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
     return found
 
 
-def ledger_balances(db: Connection, head_block: int, kind: str, wallet: str, coin: str) -> tuple[tuple[LedgerBalance, ...], float]:
-    """Balances of the wallet by the ledger at that block, and the next block by which they change without a write."""
+def ledger_balances(
+    db: Connection, head_block: int, kind: str, wallet: str, coin: str
+) -> tuple[tuple[LedgerBalance, ...], float]:
+    """Balances of the wallet by the ledger at that block, and the next block by which they change
+    without a write.
+    """
     if (book := current_book(db, kind)) is None:
         return (), math.inf
     found, later = ledger_sums.running_balances(db, book.number), [math.inf]
@@ -92,19 +121,36 @@ def _add(found: dict[str, int], moved: Mapping[str, int], sign: int) -> None:
         found[token] += sign * moved[token]
 
 
-def _unentered_moves(db: Connection, book: LedgerBook, wallet: str, coin: str) -> Iterator[tuple[int, dict[str, int]]]:
-    """Blocks and wallet moves of transactions in a block that no entry has: the agent's own, and those of other stores."""
+def _unentered_moves(
+    db: Connection, book: LedgerBook, wallet: str, coin: str
+) -> Iterator[tuple[int, dict[str, int]]]:
+    """Blocks and wallet moves of transactions in a block that no entry has: the agent's own, and
+    those of other stores.
+    """
     opened = {row.token: row for row in openings(db, book) if row.place == ""}
-    begun = max(ledger_sums.settled_to(db), min((row.after_intent for row in opened.values()), default=0))
+    begun = max(
+        ledger_sums.settled_to(db), min((row.after_intent for row in opened.values()), default=0)
+    )
     for row in all_rows(db, _unentered(), IntentRow, begun=begun):
         intent = records.intent_from_row(row)
         if intent.receipt is not None:
             moved = intent.changes(wallet, coin).items()
-            counted = {token: raw for token, raw in moved if token in opened and row.seq > opened[token].after_intent}
+            counted = {
+                token: raw
+                for token, raw in moved
+                if token in opened and row.seq > opened[token].after_intent
+            }
             yield intent.receipt.block_number, counted
     for earlier in all_rows(db, _outside_blocks(), ExternalTransactionRow):
         block, changes = earlier.block_number, json.loads(earlier.changes_json).items()
-        yield block, {token: int(raw) for token, raw in changes if token in opened and block > opened[token].block_number}
+        yield (
+            block,
+            {
+                token: int(raw)
+                for token, raw in changes
+                if token in opened and block > opened[token].block_number
+            },
+        )
 
 
 def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
@@ -114,7 +160,9 @@ def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
     found: list[tuple[tuple[int, int, int], Entry]] = []
     for number, row in enumerate(rows):
         value = None if row.value is None else Fraction(row.value)
-        opening = LedgerOpening(row.place, row.token, int(row.raw), value, row.block_number, row.chain_s)
+        opening = LedgerOpening(
+            row.place, row.token, int(row.raw), value, row.block_number, row.chain_s
+        )
         found.append(((row.block_number, 0, number), rules.opening_entry(opening)))
     for flow in balances.newest_transfers(db, balances.MOST):
         if flow.token in opened and flow.id > opened[flow.token].after_flow:
@@ -131,7 +179,9 @@ def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
         return [(seq, ledger_sums.parse_entry(text)) for seq, text in rows]
 
 
-def _outside(db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningRow]) -> list[tuple[tuple[int, int, int], Entry]]:
+def _outside(
+    db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningRow]
+) -> list[tuple[tuple[int, int, int], Entry]]:
     """Return transactions sent by other stores, at the prices of the valuation before them, or of
     the first.
     """
@@ -139,26 +189,45 @@ def _outside(db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningR
     valued: tuple[Valuation, ...] | None = None
     for number, row in enumerate(all_rows(db, _outside_blocks(), ExternalTransactionRow)):
         moved = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
-        counted = {token for token in moved if token in opened and row.block_number > opened[token].block_number}
+        counted = {
+            token
+            for token in moved
+            if token in opened and row.block_number > opened[token].block_number
+        }
         if not counted:
             continue
         valued = valuations(db, book, 0, None) if valued is None else valued
         at = bisect_right([one.block for one in valued], row.block_number)
         near = valued[max(0, at - 1)].held if valued else ()
         prices = rules.EntryPrices({one.token: one.price for one in near}, NATIVE)
-        entry = rules.external_entry(row.tx_hash, row.block_number, row.chain_s, moved, prices, counted)
+        entry = rules.external_entry(
+            row.tx_hash, row.block_number, row.chain_s, moved, prices, counted
+        )
         found.append(((row.block_number, 3, number), entry))
     return found
 
 
-def valuations(db: Connection, book: LedgerBook, from_s: int, until_s: int | None, newest: int | None = None) -> tuple[Valuation, ...]:
+def valuations(
+    db: Connection, book: LedgerBook, from_s: int, until_s: int | None, newest: int | None = None
+) -> tuple[Valuation, ...]:
     """See ValuationStore.between; only the `newest` if given."""
-    query = select(ValuationRow).where(ValuationRow.book == book.number, ValuationRow.chain_s >= from_s)
+    query = select(ValuationRow).where(
+        ValuationRow.book == book.number, ValuationRow.chain_s >= from_s
+    )
     if until_s is not None:
         query = query.where(ValuationRow.chain_s <= until_s)
-    rows = all_rows(db, query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest), ValuationRow)
+    rows = all_rows(
+        db,
+        query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest),
+        ValuationRow,
+    )
     return tuple(
-        Valuation(row.block_number, row.chain_s, Fraction(row.value), ledger_sums.parse_held(records.decompress_text(row.held_z)))
+        Valuation(
+            row.block_number,
+            row.chain_s,
+            Fraction(row.value),
+            ledger_sums.parse_held(records.decompress_text(row.held_z)),
+        )
         for row in reversed(rows)
     )
 
@@ -182,7 +251,9 @@ def parse_wallet_moves(text: str) -> dict[str, int]:
     try:
         return {token: int(raw) for token, raw in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise OperatorNeeded(f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain") from None
+        raise OperatorNeeded(
+            f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain"
+        ) from None
 
 
 def wallet_json(entry: Entry) -> str:
@@ -191,8 +262,14 @@ def wallet_json(entry: Entry) -> str:
 
 
 _newest_book = cache(lambda: select(BookRow).order_by(BookRow.seq.desc()).limit(1))
-_after = cache(lambda: select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == bindparam("of")))
-_outside_blocks = cache(lambda: select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number))
+_after = cache(
+    lambda: select(func.min(BookOpeningRow.after_intent)).where(
+        BookOpeningRow.book == bindparam("of")
+    )
+)
+_outside_blocks = cache(
+    lambda: select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number)
+)
 select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindparam("of")))
 
 
@@ -214,12 +291,16 @@ def _ahead() -> Select[int, str]:
 def _unentered() -> Select[Any]:
     """Select intents beyond a number that are in a block and have no entry."""
     lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
-    return select(IntentRow).where(IntentRow.seq > bindparam("begun"), IntentRow.state.in_(_CONSUMED), lacking)
+    return select(IntentRow).where(
+        IntentRow.seq > bindparam("begun"), IntentRow.state.in_(_CONSUMED), lacking
+    )
 
 
 @cache
 def _entries() -> Select[int, str]:
-    of_book = select(EntryRow.intent_seq, EntryRow.entry_json).where(EntryRow.book == bindparam("of"))
+    of_book = select(EntryRow.intent_seq, EntryRow.entry_json).where(
+        EntryRow.book == bindparam("of")
+    )
     return of_book.order_by(EntryRow.block_number, EntryRow.intent_seq)
 
 
@@ -243,7 +324,9 @@ class LedgerStore:
             return current_book(db, self.db.book_kind)
 
     def open_book(self, now_s: int, note: str) -> LedgerBook:
-        """Close the current book, and open one at the balances of the next cycle. The old book is kept."""
+        """Close the current book, and open one at the balances of the next cycle. The old book is
+        kept.
+        """
         with self.db.write("open a book") as db:
             return open_book(db, self.db.book_kind, now_s, note)
 
@@ -252,11 +335,15 @@ class LedgerStore:
         return self.db.query("read the ledger", _intents_without_entry, self.db.book_kind)
 
     def unsettled(self) -> tuple[Intent, ...]:
-        """Intents since the first opening that are open, or ended in a block and have no entry yet, oldest first."""
+        """Intents since the first opening that are open, or ended in a block and have no entry yet,
+        oldest first.
+        """
         with self.db.read("read the ledger") as db:
             if (begun := _begun(db, self.db.book_kind)) is None:
                 return ()
-            found = all_rows(db, _lacking(_UNSETTLED), IntentRow, begun=max(begun, ledger_sums.settled_to(db)))
+            found = all_rows(
+                db, _lacking(_UNSETTLED), IntentRow, begun=max(begun, ledger_sums.settled_to(db))
+            )
             return tuple(map(records.intent_from_row, found))
 
     def enterable_intents(self) -> tuple[Intent, ...]:
@@ -266,29 +353,53 @@ class LedgerStore:
                 return ()
             ended = all_rows(db, _since(_ENDED), IntentRow, begun=begun)
             found = [records.intent_from_row(row) for row in ended if row.receipt_json is not None]
-            return tuple(sorted(found, key=lambda one: 0 if one.receipt is None else one.receipt.block_number))
+            return tuple(
+                sorted(
+                    found, key=lambda one: 0 if one.receipt is None else one.receipt.block_number
+                )
+            )
 
     def counted(self, intent_id: str) -> frozenset[str]:
-        """Tokens whose moves by that intent belong in the book: they were in it when the intent was recorded."""
+        """Tokens whose moves by that intent belong in the book: they were in it when the intent was
+        recorded.
+        """
         with self.db.read("read the ledger") as db:
-            book, seq = current_book(db, self.db.book_kind), db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
+            book, seq = (
+                current_book(db, self.db.book_kind),
+                db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id)),
+            )
             if book is None or seq is None:
                 return frozenset()
-            return frozenset(row.token for row in openings(db, book) if row.place == "" and row.after_intent < seq)
+            return frozenset(
+                row.token
+                for row in openings(db, book)
+                if row.place == "" and row.after_intent < seq
+            )
 
     def principal(self, position: str) -> dict[str, int]:
         """Return the net amount provided to a liquidity position by the ledger, base units by
         token.
         """
         account = f"{rules.LP}:{position}"
-        return {token: raw for (name, token), raw in rules.account_balances(self.entries()).items() if name == account}
+        return {
+            token: raw
+            for (name, token), raw in rules.account_balances(self.entries()).items()
+            if name == account
+        }
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
-        """Write the entry of a final intent; False, and nothing written, if it has one or its receipt has changed."""
+        """Write the entry of a final intent; False, and nothing written, if it has one or its
+        receipt has changed.
+        """
         with self.db.write("write an entry") as db:
             book = current_book(db, self.db.book_kind)
             row = first_row(db, _intent(), IntentRow, of=intent.id)
-            if book is None or row is None or row.state not in _ENDED or first_row(db, select_entry(), EntryRow, of=intent.id) is not None:
+            if (
+                book is None
+                or row is None
+                or row.state not in _ENDED
+                or first_row(db, select_entry(), EntryRow, of=intent.id) is not None
+            ):
                 return False
             if records.intent_from_row(row).receipt != intent.receipt:
                 return False
@@ -296,31 +407,46 @@ class LedgerStore:
             ledger_sums.advance_settled(db)
             return True
 
-    def open_places(self, snapshot: Snapshot, found: Mapping[Place, tuple[int, Fraction | None]]) -> tuple[Place, ...]:
+    def open_places(
+        self, snapshot: Snapshot, found: Mapping[Place, tuple[int, Fraction | None]]
+    ) -> tuple[Place, ...]:
         """Open new places in the book with their present holdings (base units, value).
 
-        Does nothing while a transaction of ours is in flight, or on a snapshot that balances were not compared on. Positions that the agent
-        minted are entered by their receipts instead.
+        Does nothing while a transaction of ours is in flight, or on a snapshot that balances were
+        not compared on. Positions that the agent minted are entered by their receipts instead.
         """
         with self.db.write("open the ledger") as db:
-            book = current_book(db, self.db.book_kind) or open_book(db, self.db.book_kind, snapshot.head.timestamp_s, "")
+            book = current_book(db, self.db.book_kind) or open_book(
+                db, self.db.book_kind, snapshot.head.timestamp_s, ""
+            )
             known = {(row.place, row.token) for row in openings(db, book)}
             own = balances.positions_moved_since(db, opened_after_intent(db, book))
             fresh = [place for place in found if place not in known and place[0] not in own]
             if not fresh or db.scalar(_any_open()) is not None:
                 return ()
-            compared = {row.token for row in all_rows(db, select(OpeningRow), OpeningRow) if row.block_number == snapshot.head.number}
+            compared = {
+                row.token
+                for row in all_rows(db, select(OpeningRow), OpeningRow)
+                if row.block_number == snapshot.head.number
+            }
             taken = tuple(place for place in fresh if place[0] or place[1] in compared)
             head = snapshot.head
             at = {"book": book.number, "block_number": head.number, "chain_s": head.timestamp_s}
-            at |= {"after_intent": max_value(db, IntentRow.seq), "after_flow": max_value(db, ExternalTransferRow.seq)}
+            at |= {
+                "after_intent": max_value(db, IntentRow.seq),
+                "after_flow": max_value(db, ExternalTransferRow.seq),
+            }
             opened = []
             for name, token in taken:
                 raw, value = found[name, token]
                 worth = None if value is None else str(value)
-                opened.append({"place": name, "token": token, "raw": str(raw), "value": worth, **at})
+                opened.append(
+                    {"place": name, "token": token, "raw": str(raw), "value": worth, **at}
+                )
             insert_rows(db, BookOpeningRow, opened)
-            ledger_sums.open_balances(db, book.number, {token: found[name, token][0] for name, token in taken if not name})
+            ledger_sums.open_balances(
+                db, book.number, {token: found[name, token][0] for name, token in taken if not name}
+            )
             return taken
 
     def has_places(self, places: Iterable[Place]) -> bool:
@@ -328,12 +454,16 @@ class LedgerStore:
         return self.db.query("read the ledger", _has_places, self.db.book_kind, frozenset(places))
 
     def balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
-        """Balances of the wallet by the ledger at that block, including mined transactions that are not final."""
+        """Balances of the wallet by the ledger at that block, including mined transactions that are
+        not final.
+        """
         of = self.db.book_kind, self.db.wallet, self.db.coin
         return self.db.query_until("read the ledger", ledger_balances, head_block, *of)
 
     def find_misstatements(self) -> tuple[str, ...]:
-        """Differences between the stored sums (see store/accounts/ledger_sums.py) and the entries, as messages; empty if sound."""
+        """Differences between the stored sums (see store/accounts/ledger_sums.py) and the entries,
+        as messages; empty if sound.
+        """
         with self.db.read("prove the ledger") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else ledger_sums.find_misstatements(db, book.number)
@@ -345,7 +475,9 @@ class LedgerStore:
                 ledger_sums.rebuild_sums(db, book.number)
 
     def entries(self) -> tuple[Entry, ...]:
-        """Every entry of the book in chain order: openings, transfers, external transactions, final intents."""
+        """Every entry of the book in chain order: openings, transfers, external transactions, final
+        intents.
+        """
         with self.db.read("read the ledger") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else ledger(db, book)
@@ -356,8 +488,12 @@ class LedgerStore:
             select(func.max(BookRow.seq)),
             select(func.count(), func.max(BookOpeningRow.block_number)).select_from(BookOpeningRow),
             select(func.max(ExternalTransferRow.seq)),
-            select(func.count()).select_from(ExternalTransferRow).where(ExternalTransferRow.kind.is_(None)),
-            select(func.count(), func.max(ExternalTransactionRow.block_number)).select_from(ExternalTransactionRow),
+            select(func.count())
+            .select_from(ExternalTransferRow)
+            .where(ExternalTransferRow.kind.is_(None)),
+            select(func.count(), func.max(ExternalTransactionRow.block_number)).select_from(
+                ExternalTransactionRow
+            ),
         )
         with self.db.read("read the ledger") as db:
             found = [int(number or 0) for query in counts for number in db.execute(query).one()]
@@ -375,9 +511,14 @@ class LedgerStore:
             book = current_book(db, self.db.book_kind)
             if book is None:
                 return ()
-            query = select(EntryRow.entry_json).where(EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book == book.number)
+            query = select(EntryRow.entry_json).where(
+                EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book == book.number
+            )
             return tuple(
-                ledger_sums.parse_entry(text) for text in column_values(db, query.order_by(EntryRow.block_number, EntryRow.intent_seq))
+                ledger_sums.parse_entry(text)
+                for text in column_values(
+                    db, query.order_by(EntryRow.block_number, EntryRow.intent_seq)
+                )
             )
 
     def rewrite(self, entries: Sequence[tuple[Intent, Entry]]) -> None:
@@ -388,11 +529,15 @@ class LedgerStore:
                 if row is not None:
                     ledger_sums.add_moves(db, row.book, parse_wallet_moves(row.wallet_json), -1)
                     texts = {"wallet_json": wallet_json(entry), "entry_json": codec.dumps(entry)}
-                    db.execute(update(EntryRow).where(EntryRow.intent_id == intent.id).values(**texts))
+                    db.execute(
+                        update(EntryRow).where(EntryRow.intent_id == intent.id).values(**texts)
+                    )
                     ledger_sums.add_moves(db, row.book, ledger_sums.wallet_moves(entry))
 
     def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
-        """Record token names, so that they are known after a token has left the portfolio; writes only new ones."""
+        """Record token names, so that they are known after a token has left the portfolio; writes
+        only new ones.
+        """
         kept = self.token_names()
         known = LedgerTokens((), numeraire, coin) if kept is None else kept
         merged = {token.address: token for token in (*known.tokens, *tokens)}
@@ -402,7 +547,9 @@ class LedgerStore:
                 database.write_facts(db, {NAMES_OF_TOKENS: codec.dumps(after)})
 
     def token_names(self) -> LedgerTokens | None:
-        """Every token that was ever in the portfolio, the numeraire and the wrapped native coin; None before the first cycle."""
+        """Every token that was ever in the portfolio, the numeraire and the wrapped native coin;
+        None before the first cycle.
+        """
         return self.db.query("read the ledger", _token_names)
 
 
@@ -413,7 +560,9 @@ class ValuationStore:
     db: Database
 
     def record(self, found: Valuation, forced: bool) -> bool:
-        """Record a valuation; at most once an hour unless `forced`. False if nothing was written."""
+        """Record a valuation; at most once an hour unless `forced`. False if nothing was
+        written.
+        """
         with self.db.read("read the valuations") as db:
             if not _due(db, current_book(db, self.db.book_kind), found, forced):
                 return False
@@ -422,7 +571,13 @@ class ValuationStore:
             if book is None or not _due(db, book, found, forced):
                 return False
             held_z = records.compress_text(codec.dumps(list(found.held)))
-            row = {"book": book.number, "block_number": found.block, "chain_s": found.chain_s, "value": str(found.value), "held_z": held_z}
+            row = {
+                "book": book.number,
+                "block_number": found.block,
+                "chain_s": found.chain_s,
+                "value": str(found.value),
+                "held_z": held_z,
+            }
             insert_rows(db, ValuationRow, [row])
             return True
 
@@ -447,7 +602,9 @@ class ValuationStore:
 
 
 def _begun(db: Connection, kind: str) -> int | None:
-    """Number of the newest intent contained in the first opening of the current book; None before it."""
+    """Number of the newest intent contained in the first opening of the current book; None before
+    it.
+    """
     book = current_book(db, kind)
     return None if book is None else opened_after_intent(db, book)
 
@@ -455,7 +612,9 @@ def _begun(db: Connection, kind: str) -> int | None:
 def _intents_without_entry(db: Connection, kind: str) -> tuple[Intent, ...]:
     if (begun := _begun(db, kind)) is None:
         return ()
-    missing = all_rows(db, _lacking(_ENDED), IntentRow, begun=max(begun, ledger_sums.settled_to(db)))
+    missing = all_rows(
+        db, _lacking(_ENDED), IntentRow, begun=max(begun, ledger_sums.settled_to(db))
+    )
     return tuple(records.intent_from_row(row) for row in missing if row.receipt_json is not None)
 
 
@@ -474,22 +633,33 @@ def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
 
 
 def _due(db: Connection, book: LedgerBook | None, found: Valuation, forced: bool) -> bool:
-    """True if a valuation is due: in a later block than the last, and in another hour unless it is forced."""
+    """True if a valuation is due: in a later block than the last, and in another hour unless it is
+    forced.
+    """
     if book is None:
         return False
     last = db.execute(_last_value(), {"of": book.number}).first()
-    return last is None or (last.block_number < found.block and (forced or found.chain_s // HOUR_S != last.chain_s // HOUR_S))
+    return last is None or (
+        last.block_number < found.block
+        and (forced or found.chain_s // HOUR_S != last.chain_s // HOUR_S)
+    )
 
 
 _intent = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")))
-_valued = cache(lambda: select(func.max(ValuationRow.block_number)).where(ValuationRow.book == bindparam("of")))
+_valued = cache(
+    lambda: select(func.max(ValuationRow.block_number)).where(ValuationRow.book == bindparam("of"))
+)
 _any_open = cache(lambda: select(IntentRow.id).where(IntentRow.state.in_(_OPEN)).limit(1))
 
 
 @cache
 def _since(states: tuple[str, ...]) -> Select[Any]:
     """Select intents in these states beyond a number, oldest first."""
-    return select(IntentRow).where(IntentRow.seq > bindparam("begun"), IntentRow.state.in_(states)).order_by(IntentRow.seq)
+    return (
+        select(IntentRow)
+        .where(IntentRow.seq > bindparam("begun"), IntentRow.state.in_(states))
+        .order_by(IntentRow.seq)
+    )
 
 
 @cache
@@ -500,5 +670,7 @@ def _lacking(states: tuple[str, ...]) -> Select[Any]:
 
 @cache
 def _last_value() -> Select[int, int]:
-    newest_first = select(ValuationRow.block_number, ValuationRow.chain_s).where(ValuationRow.book == bindparam("of"))
+    newest_first = select(ValuationRow.block_number, ValuationRow.chain_s).where(
+        ValuationRow.book == bindparam("of")
+    )
     return newest_first.order_by(ValuationRow.seq.desc()).limit(1)

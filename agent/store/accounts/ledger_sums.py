@@ -1,6 +1,8 @@
-"""Running sums stored beside the rows they sum, in the same transaction: balances by book, total loss, last settled intent.
+"""Running sums stored beside the rows they sum, in the same transaction: balances by book, total
+loss, last settled intent.
 
-A cycle therefore reads no more rows in an old book than in a new one. `trimtab books check` proves the balances from the entries.
+A cycle therefore reads no more rows in an old book than in a new one. `trimtab books check` proves
+the balances from the entries.
 """
 
 from __future__ import annotations
@@ -19,11 +21,20 @@ from agent.accounting.entries import QUANTA_PER_UNIT, WALLET
 from agent.model import Entry, EntryKind, Posting, ValuedHolding
 from agent.store import database, records
 from agent.store.database import column_values, max_value, upsert_rows
-from agent.store.tables import BookOpeningRow, BookRow, BudgetRow, EntryRow, ExternalTransferRow, IntentRow, RunningBalanceRow
+from agent.store.tables import (
+    BookOpeningRow,
+    BookRow,
+    BudgetRow,
+    EntryRow,
+    ExternalTransferRow,
+    IntentRow,
+    RunningBalanceRow,
+)
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import ceil_int
 
-# --- Fast parsing of stored entries and valuations: equal to codec.loads, without its general rules.
+# --- Fast parsing of stored entries and valuations: equal to codec.loads, without its general
+# rules.
 
 
 _KINDS = {kind.value: kind for kind in EntryKind}
@@ -36,7 +47,9 @@ _RESERVED = _HELD | {"reserved_raw"}
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Pause the garbage collector, which would repeatedly scan thousands of new long-lived objects."""
+    """Pause the garbage collector, which would repeatedly scan thousands of new long-lived
+    objects.
+    """
     was = gc.isenabled()
     gc.disable()
     try:
@@ -67,7 +80,11 @@ def parse_held(text: str) -> tuple[ValuedHolding, ...]:
 
 
 def _entry(data: dict[str, Any]) -> Entry:
-    if data.keys() != _ENTRY or type(data["by_hand"]) is not bool or type(data["postings"]) is not list:
+    if (
+        data.keys() != _ENTRY
+        or type(data["by_hand"]) is not bool
+        or type(data["postings"]) is not list
+    ):
         raise _UnexpectedFormat
     return Entry(
         _text(data["id"]),
@@ -85,7 +102,12 @@ def _posting(data: dict[str, Any]) -> Posting:
     if data.keys() != _POSTING:
         raise _UnexpectedFormat
     value = data["value"]
-    return Posting(_text(data["account"]), _text(data["token"]), _integer(data["raw"]), None if value is None else _fraction(value))
+    return Posting(
+        _text(data["account"]),
+        _text(data["token"]),
+        _integer(data["raw"]),
+        None if value is None else _fraction(value),
+    )
 
 
 def _held(data: dict[str, Any]) -> ValuedHolding:
@@ -124,31 +146,44 @@ def _fraction(value: str) -> Fraction:
 
 
 SETTLED_TO = "settled_to"
-"""Key of the newest intent up to which every one has ended, is booked, and is entered in the ledger or older than its book."""
+"""Key of the newest intent up to which every one has ended, is booked, and is entered in the ledger
+or older than its book."""
 LOSS_TOTAL = "loss_total"
 """Key of the total loss of booked intents, on the grid of accounting/entries.py; gains do not
 offset it.
 """
 ENTRIES_VERSION = "entries_turn"
 """Key of the number of writes of entries and transfers."""
-_OPEN, _CONSUMED, _ENDED = (tuple(state.value for state in states) for states in (OPEN, CONSUMED, ENDED_IN_BLOCK))
+_OPEN, _CONSUMED, _ENDED = (
+    tuple(state.value for state in states) for states in (OPEN, CONSUMED, ENDED_IN_BLOCK)
+)
 
 
 def running_balances(db: Connection, book: int) -> dict[str, int]:
-    """Base units by token: the wallet's opening plus all later transfers and entries of the book."""
+    """Base units by token: the wallet's opening plus all later transfers and entries of the
+    book.
+    """
     return {token: int(raw) for token, raw in db.execute(_balances(), {"of": book})}
 
 
 def open_balances(db: Connection, book: int, found: Mapping[str, int]) -> None:
     """Open tokens in the book with these base units in the wallet."""
-    upsert_rows(db, RunningBalanceRow, [{"book": book, "token": token, "raw": str(raw)} for token, raw in found.items()])
+    upsert_rows(
+        db,
+        RunningBalanceRow,
+        [{"book": book, "token": token, "raw": str(raw)} for token, raw in found.items()],
+    )
 
 
 def add_moves(db: Connection, book: int, moved: Mapping[str, int], sign: int = 1) -> None:
     """Add an entry's wallet moves to the running balances; sign -1 removes an entry."""
     database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1})
     kept = running_balances(db, book)
-    changed = [{"of": book, "token_of": token, "raw": str(kept[token] + sign * raw)} for token, raw in moved.items() if token in kept]
+    changed = [
+        {"of": book, "token_of": token, "raw": str(kept[token] + sign * raw)}
+        for token, raw in moved.items()
+        if token in kept
+    ]
     if changed:
         db.execute(_changed(), changed)
 
@@ -160,7 +195,9 @@ def add_transfer(db: Connection, token: str, raw: int) -> None:
 
 
 def find_misstatements(db: Connection, book: int) -> tuple[str, ...]:
-    """Differences between the stored sums and the book's openings, transfers and entries, as messages; empty if sound."""
+    """Differences between the stored sums and the book's openings, transfers and entries, as
+    messages; empty if sound.
+    """
     kept, summed = running_balances(db, book), recomputed_balances(db, book)
     wrong = [
         f"balance of {token}: {kept.get(token)} is kept, its entries come to {summed.get(token)}"
@@ -168,7 +205,10 @@ def find_misstatements(db: Connection, book: int) -> tuple[str, ...]:
         if kept.get(token) != summed.get(token)
     ]
     if (grains := _losses(db)) != database.fact_number(db, LOSS_TOTAL):
-        wrong.append(f"losses: {database.fact_number(db, LOSS_TOTAL)} grains are kept, budgets come to {grains}")
+        wrong.append(
+            f"losses: {database.fact_number(db, LOSS_TOTAL)} grains are kept, budgets come to"
+            f" {grains}"
+        )
     if settled_to(db) > _settled(db, 0, book):
         wrong.append(f"settled: up to transaction {settled_to(db)} is kept, an earlier one is open")
     return tuple(wrong)
@@ -178,16 +218,25 @@ def rebuild_sums(db: Connection, book: int) -> None:
     """Rebuild all sums from the rows they sum."""
     db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book == book))
     open_balances(db, book, recomputed_balances(db, book))
-    database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1, LOSS_TOTAL: _losses(db), SETTLED_TO: 0})
+    database.write_facts(
+        db, {ENTRIES_VERSION: entries_version(db) + 1, LOSS_TOTAL: _losses(db), SETTLED_TO: 0}
+    )
     advance_settled(db)
 
 
 def recomputed_balances(db: Connection, book: int) -> dict[str, int]:
-    """Base units by token: the wallet's opening plus all later transfers and the wallet postings of all entries."""
+    """Base units by token: the wallet's opening plus all later transfers and the wallet postings of
+    all entries.
+    """
     opened = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
     rows = db.execute(opened.where(BookOpeningRow.book == book, BookOpeningRow.place == "")).all()
-    found, after = {token: int(raw) for token, raw, _ in rows}, {token: flow for token, _, flow in rows}
-    for seq, token, delta in db.execute(select(ExternalTransferRow.seq, ExternalTransferRow.token, ExternalTransferRow.delta_raw)):
+    found, after = (
+        {token: int(raw) for token, raw, _ in rows},
+        {token: flow for token, _, flow in rows},
+    )
+    for seq, token, delta in db.execute(
+        select(ExternalTransferRow.seq, ExternalTransferRow.token, ExternalTransferRow.delta_raw)
+    ):
         if token in found and seq > after[token]:
             found[token] += int(delta)
     for text in column_values(db, select(EntryRow.entry_json).where(EntryRow.book == book)):
@@ -213,7 +262,9 @@ def loss_total(facts: Mapping[str, str]) -> Fraction:
 
 
 def add_loss(db: Connection, loss: Fraction, sign: int = 1) -> None:
-    """Add the loss of one intent, rounded up; sign -1 removes that of an intent whose receipt a reorg took."""
+    """Add the loss of one intent, rounded up; sign -1 removes that of an intent whose receipt a
+    reorg took.
+    """
     if (grains := round_loss_up(loss)) > 0:
         database.write_facts(db, {LOSS_TOTAL: database.fact_number(db, LOSS_TOTAL) + sign * grains})
 
@@ -236,7 +287,9 @@ def advance_settled(db: Connection) -> None:
 
 
 def _settled(db: Connection, known: int, book: int) -> int:
-    """Number of the last settled intent, starting at `known`. Intents before the book's first opening need no entry."""
+    """Number of the last settled intent, starting at `known`. Intents before the book's first
+    opening need no entry.
+    """
     newest = max_value(db, IntentRow.seq)
     if newest == known:  # all intents are settled
         return known
@@ -252,19 +305,35 @@ def reopen_settled(db: Connection, seq: int) -> None:
 
 
 def _losses(db: Connection) -> int:
-    return sum(round_loss_up(Fraction(loss)) for loss in column_values(db, select(BudgetRow.loss)) if loss != "0")
+    return sum(
+        round_loss_up(Fraction(loss))
+        for loss in column_values(db, select(BudgetRow.loss))
+        if loss != "0"
+    )
 
 
-_balances = cache(lambda: select(RunningBalanceRow.token, RunningBalanceRow.raw).where(RunningBalanceRow.book == bindparam("of")))
-_changed = cache(
-    lambda: update(RunningBalanceRow).where(RunningBalanceRow.book == bindparam("of"), RunningBalanceRow.token == bindparam("token_of"))
+_balances = cache(
+    lambda: select(RunningBalanceRow.token, RunningBalanceRow.raw).where(
+        RunningBalanceRow.book == bindparam("of")
+    )
 )
-_first_opening = cache(lambda: select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == bindparam("of")))
+_changed = cache(
+    lambda: update(RunningBalanceRow).where(
+        RunningBalanceRow.book == bindparam("of"), RunningBalanceRow.token == bindparam("token_of")
+    )
+)
+_first_opening = cache(
+    lambda: select(func.min(BookOpeningRow.after_intent)).where(
+        BookOpeningRow.book == bindparam("of")
+    )
+)
 
 
 @cache
 def _next_one() -> Select[Any]:
-    """Select the first unsettled intent beyond a number; those before the book's first opening need no entry."""
+    """Select the first unsettled intent beyond a number; those before the book's first opening need
+    no entry.
+    """
     unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(BudgetRow.intent_id == IntentRow.id)
     unentered = (
         IntentRow.state.in_(_ENDED)
@@ -273,4 +342,9 @@ def _next_one() -> Select[Any]:
         & ~exists().where(EntryRow.intent_id == IntentRow.id)
     )
     waits = or_(IntentRow.state.in_(_OPEN), unbooked, unentered)
-    return select(IntentRow.seq).where(IntentRow.seq > bindparam("known"), waits).order_by(IntentRow.seq).limit(1)
+    return (
+        select(IntentRow.seq)
+        .where(IntentRow.seq > bindparam("known"), waits)
+        .order_by(IntentRow.seq)
+        .limit(1)
+    )

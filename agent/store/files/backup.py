@@ -1,4 +1,6 @@
-"""Backup and restore of a store: consistent copies, integrity checks; a copy may not send before its owner adopts it (T8)."""
+"""Backup and restore of a store: consistent copies, integrity checks; a copy may not send before
+its owner adopts it (T8).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ _SIDES = ("-wal", "-shm", "-journal")
 
 @dataclass(frozen=True, slots=True)
 class StoreFileInfo:
-    """Contents of a store's file: version, owner, and `copy`, the time it was made if it is a copy not yet adopted.
+    """Contents of a store's file: version, owner, and `copy`, the time it was made if it is a copy
+    not yet adopted.
 
     `books` is "live" or "paper".
     """
@@ -35,54 +38,82 @@ class StoreFileInfo:
 
 
 def backup(source: Path, target: Path, force: bool = False) -> int:
-    """Copy the store at `source`, which may be in use, to `target`; return its bytes. Only the owner can read the file.
+    """Copy the store at `source`, which may be in use, to `target`; return its bytes. Only the
+    owner can read the file.
 
-    The copy is written beside its place, checked, and renamed at once. Raises ConfigError if the file exists and `force` is not given,
-    OperatorNeeded if the store is damaged or the copy cannot be written.
+    The copy is written beside its place, checked, and renamed at once. Raises ConfigError if the
+    file exists and `force` is not given, OperatorNeeded if the store is damaged or the copy cannot
+    be written.
     """
     _require_free(target, force)
     if target.exists() and source.samefile(target):
         raise ConfigError(f"{target} is the store itself", "name another file")
     if any(target.with_name(target.name + side).exists() for side in _SIDES):
-        raise ConfigError(f"{target} looks like a store in use: it has a write-ahead log", "name another file")
+        raise ConfigError(
+            f"{target} looks like a store in use: it has a write-ahead log", "name another file"
+        )
     with database_errors("make the backup"), _beside(target) as part:
         _copied(source, part)
         with closing(sqlite3.connect(part, isolation_level=None)) as copy:
-            copy.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (COPY_KEY, f"{source.name}, {_utc()}"))
+            copy.execute(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+                (COPY_KEY, f"{source.name}, {_utc()}"),
+            )
         inspect_store_file(part)
         part.replace(target)
         _sync(target.parent)
     return target.stat().st_size
 
 
-def restore(source: Path, target: Path, wallet: str, chain_id: int, known: tuple[str, ...], force: bool = False) -> Path | None:
-    """Replace the store at `target` by the backup at `source`; return the path of the earlier store, None if there was none.
+def restore(
+    source: Path,
+    target: Path,
+    wallet: str,
+    chain_id: int,
+    known: tuple[str, ...],
+    force: bool = False,
+) -> Path | None:
+    """Replace the store at `target` by the backup at `source`; return the path of the earlier
+    store, None if there was none.
 
-    Nothing is overwritten: with `force` the earlier store is kept beside. The restored store is a copy and sends nothing before it is
-    adopted. The caller holds the wallet's lock. Raises ConfigError or OperatorNeeded, and then nothing has changed.
+    Nothing is overwritten: with `force` the earlier store is kept beside. The restored store is a
+    copy and sends nothing before it is adopted. The caller holds the wallet's lock. Raises
+    ConfigError or OperatorNeeded, and then nothing has changed.
     """
     if not source.is_file():
-        raise ConfigError(f"backup {source}: there is no such file", "name a file that trimtab db backup wrote")
+        raise ConfigError(
+            f"backup {source}: there is no such file", "name a file that trimtab db backup wrote"
+        )
     if target.exists() and source.samefile(target):
-        raise ConfigError(f"{source} is the store itself", "name a file that trimtab db backup wrote")
+        raise ConfigError(
+            f"{source} is the store itself", "name a file that trimtab db backup wrote"
+        )
     found = inspect_store_file(source)
     if found.wallet.lower() != wallet.lower() or found.chain_id != str(chain_id):
         raise OperatorNeeded(
-            f"backup {source}: belongs to wallet {found.wallet} on chain {found.chain_id}, the config says {wallet} on chain {chain_id}",
+            f"backup {source}: belongs to wallet {found.wallet} on chain {found.chain_id}, the"
+            f" config says {wallet} on chain {chain_id}",
             "name a backup of this wallet and chain",
         )
     if found.books != "live":
-        raise OperatorNeeded(f"backup {source}: holds {found.books} books, which cannot become live ones", "name one of the live store")
+        raise OperatorNeeded(
+            f"backup {source}: holds {found.books} books, which cannot become live ones",
+            "name one of the live store",
+        )
     if found.version not in known:
         raise OperatorNeeded(
-            f"backup {source}: written by a newer trimtab (store version {found.version}, this program knows up to {known[-1]})",
+            f"backup {source}: written by a newer trimtab (store version {found.version}, this"
+            f" program knows up to {known[-1]})",
             "install the newer trimtab",
         )
     _require_free(target, force)
     with database_errors("restore the backup"), _beside(target) as part:
         _copied(source, part)
         with closing(sqlite3.connect(part, isolation_level=None)) as copy:
-            copy.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (COPY_KEY, f"{source.name}, {_utc()}"))
+            copy.execute(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+                (COPY_KEY, f"{source.name}, {_utc()}"),
+            )
         inspect_store_file(part)
         kept = _move_aside(target) if target.exists() else None
         part.replace(target)
@@ -91,18 +122,24 @@ def restore(source: Path, target: Path, wallet: str, chain_id: int, known: tuple
 
 
 def inspect_store_file(path: Path) -> StoreFileInfo:
-    """Check a store's file and return its contents: pages, keys, and that each transaction matches its last transition.
+    """Check a store's file and return its contents: pages, keys, and that each transaction matches
+    its last transition.
 
     Writes nothing. Raises OperatorNeeded with what is damaged.
     """
     with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
         try:
             pages = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            tables = {
+                name
+                for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
         except sqlite3.DatabaseError as error:
             raise _damaged(path, str(error)) from None
         if not {"alembic_version", "meta", "intents", "transitions"} <= tables:
-            raise OperatorNeeded(f"{path} is not a trimtab store", "name a file that trimtab db backup wrote")
+            raise OperatorNeeded(
+                f"{path} is not a trimtab store", "name a file that trimtab db backup wrote"
+            )
         if pages != "ok":
             raise _damaged(path, pages)
         lost = store.execute("PRAGMA foreign_key_check").fetchone()
@@ -110,11 +147,17 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
             raise _damaged(path, f"a row of {lost[0]} points at nothing")
         torn = store.execute(_TORN).fetchone()
         if torn is not None:
-            raise _damaged(path, f"transaction {torn[0]} is {torn[1]}, its last move led to {torn[2]}")
+            raise _damaged(
+                path, f"transaction {torn[0]} is {torn[1]}, its last move led to {torn[2]}"
+            )
         meta = dict(store.execute("SELECT key, value FROM meta"))
         (version,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
     return StoreFileInfo(
-        version, meta.get("wallet", "nobody"), meta.get("chain_id", "none"), meta.get(COPY_KEY), meta.get(BOOKS_KEY, "live")
+        version,
+        meta.get("wallet", "nobody"),
+        meta.get("chain_id", "none"),
+        meta.get(COPY_KEY),
+        meta.get(BOOKS_KEY, "live"),
     )
 
 
@@ -127,18 +170,26 @@ WHERE transitions.after IS NULL OR transitions.after <> intents.state LIMIT 1
 
 def _damaged(path: Path, why: str) -> OperatorNeeded:
     return OperatorNeeded(
-        f"{path} is damaged: {why}", "keep the file, restore another backup (trimtab db restore), compare it with the chain"
+        f"{path} is damaged: {why}",
+        "keep the file, restore another backup (trimtab db restore), compare it with the chain",
     )
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
     """Open a read-only connection, also while other processes write."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5)
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5
+    )
 
 
 def _copied(source: Path, part: Path) -> None:
-    """Copy by SQLite's own backup: all that was committed, also during writes; then one file without a log beside it."""
-    with closing(open_read_only(source)) as old, closing(sqlite3.connect(part, isolation_level=None)) as new:
+    """Copy by SQLite's own backup: all that was committed, also during writes; then one file
+    without a log beside it.
+    """
+    with (
+        closing(open_read_only(source)) as old,
+        closing(sqlite3.connect(part, isolation_level=None)) as new,
+    ):
         old.backup(new)
         new.execute("PRAGMA journal_mode = DELETE")
         new.execute("PRAGMA synchronous = FULL")
@@ -146,9 +197,13 @@ def _copied(source: Path, part: Path) -> None:
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
-    """Yield a new owner-only file beside `target`; it is removed unless it was renamed into place."""
+    """Yield a new owner-only file beside `target`; it is removed unless it was renamed into
+    place.
+    """
     if not target.parent.is_dir():
-        raise ConfigError(f"folder {str(target.parent)!r} does not exist; create it or name another")
+        raise ConfigError(
+            f"folder {str(target.parent)!r} does not exist; create it or name another"
+        )
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -163,18 +218,27 @@ def _require_free(target: Path, force: bool) -> None:
     if target.is_dir():
         raise ConfigError(f"{target} is a folder", "name a file in it")
     if target.exists() and not force:
-        raise ConfigError(f"{target} exists and is not overwritten", "name another file, or add --force")
+        raise ConfigError(
+            f"{target} exists and is not overwritten", "name another file, or add --force"
+        )
 
 
 def _move_aside(target: Path) -> Path:
-    """Rename the store with its log, so that it loses nothing and nothing of it reaches the store that follows."""
+    """Rename the store with its log, so that it loses nothing and nothing of it reaches the store
+    that follows.
+    """
     kept = target.with_name(f"{target.name}.before-restore-{_utc().replace(':', '')}")
     number = 1
     while kept.exists():
         number += 1
         kept = kept.with_name(f"{target.name}.before-restore-{_utc().replace(':', '')}-{number}")
-    with suppress(sqlite3.Error), closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as old:
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # a damaged store keeps its log, which is moved too
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as old,
+    ):
+        old.execute(
+            "PRAGMA wal_checkpoint(TRUNCATE)"
+        )  # a damaged store keeps its log, which is moved too
     for side in _SIDES:
         if (beside := target.with_name(target.name + side)).exists():
             beside.replace(kept.with_name(kept.name + side))

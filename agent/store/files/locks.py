@@ -1,4 +1,6 @@
-"""Locks of a wallet: one process acts for it at a time, and one serves it. The operating system releases them when a process dies."""
+"""Locks of a wallet: one process acts for it at a time, and one serves it. The operating system
+releases them when a process dies.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from platformdirs import user_state_path
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 
 POLL_S = 0.25
-"""Interval between attempts to get a lock: much shorter than the pause between two cycles of a run."""
+"""Interval between attempts to get a lock: much shorter than the pause between two cycles of a
+run."""
 UNKNOWN = "unknown"
 
 
@@ -37,7 +40,9 @@ def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chai
 
 
 def store_lock_path(store_file: Path) -> Path:
-    """Path of the lock beside a store: all users of the store share it, even with different state folders."""
+    """Path of the lock beside a store: all users of the store share it, even with different state
+    folders.
+    """
     return store_file.with_name(store_file.name + ".lock")
 
 
@@ -47,11 +52,14 @@ def service_lock_path(path: Path) -> Path:
 
 
 @contextmanager
-def wallet_lock(path: Path, chain_id: int, wallet: str, beside: Path | None = None) -> Iterator[None]:
+def wallet_lock(
+    path: Path, chain_id: int, wallet: str, beside: Path | None = None
+) -> Iterator[None]:
     """Hold the wallet while inside: only its holder signs, sends, or moves the journal.
 
-    With `beside` that lock is taken too, for a store shared by processes with different state folders. Raises LockHeld at once if another
-    process has it, with that process and its pid file; OperatorNeeded if the lock cannot be taken.
+    With `beside` that lock is taken too, for a store shared by processes with different state
+    folders. Raises LockHeld at once if another process has it, with that process and its pid file;
+    OperatorNeeded if the lock cannot be taken.
     """
     with _all(path, beside, lambda one: _in_use(one, chain_id, wallet)):
         yield
@@ -68,7 +76,8 @@ def wait_for_lock(
     sleep: Callable[[float], None],
     tell: Callable[[str], None],
 ) -> Iterator[None]:
-    """Hold the wallet like `wallet_lock`, but wait for another process to release it; `tell` is called with its holder.
+    """Hold the wallet like `wallet_lock`, but wait for another process to release it; `tell` is
+    called with its holder.
 
     Raises LockHeld after `patience_s`.
     """
@@ -80,7 +89,9 @@ def wait_for_lock(
                 break
             except LockHeld as other:
                 if waited_s >= patience_s:
-                    raise LockHeld(f"{other.message}; waited {patience_s:.0f} s for it", other.remedy) from None
+                    raise LockHeld(
+                        f"{other.message}; waited {patience_s:.0f} s for it", other.remedy
+                    ) from None
                 tell(f"Waiting for the wallet: {_who(path, beside)} is acting for it")
             sleep(POLL_S)
             waited_s += POLL_S
@@ -88,17 +99,25 @@ def wait_for_lock(
 
 
 @contextmanager
-def service_lock(path: Path, chain_id: int, wallet: str, beside: Path | None = None) -> Iterator[None]:
-    """Hold the service lock for a whole run, beside the wallet's locks, which it takes per cycle. Raises LockHeld at once."""
+def service_lock(
+    path: Path, chain_id: int, wallet: str, beside: Path | None = None
+) -> Iterator[None]:
+    """Hold the service lock for a whole run, beside the wallet's locks, which it takes per cycle.
+    Raises LockHeld at once.
+    """
 
     def taken(place: Path) -> LockHeld:
         pid_file = place.with_suffix(".pid")
         return LockHeld(
-            f"another run (process {_holder(pid_file)}) already serves {wallet} on chain {chain_id}; see {pid_file}",
-            "stop that run first: its service manager, or its process; other commands can run beside it",
+            f"another run (process {_holder(pid_file)}) already serves {wallet} on chain"
+            f" {chain_id}; see {pid_file}",
+            "stop that run first: its service manager, or its process; other commands can run"
+            " beside it",
         )
 
-    with _all(service_lock_path(path), None if beside is None else service_lock_path(beside), taken):
+    with _all(
+        service_lock_path(path), None if beside is None else service_lock_path(beside), taken
+    ):
         yield
 
 
@@ -114,7 +133,10 @@ def _all(path: Path, beside: Path | None, taken: Callable[[Path], LockHeld]) -> 
 
 @contextmanager
 def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # it imports asyncio, which read-only commands do not need
+    from filelock import (
+        FileLock,
+        Timeout,
+    )  # it imports asyncio, which read-only commands do not need
 
     lock = FileLock(path, timeout=0, mode=0o600)
     try:
@@ -123,7 +145,9 @@ def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
     except Timeout:
         raise taken(path) from None
     except OSError as error:
-        raise OperatorNeeded(f"cannot lock {path}: {error}", "make its folder writable for this user") from error
+        raise OperatorNeeded(
+            f"cannot lock {path}: {error}", "make its folder writable for this user"
+        ) from error
     try:
         yield
     finally:
@@ -134,10 +158,18 @@ def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
 
 def _in_use(path: Path, chain_id: int, wallet: str) -> LockHeld:
     pid_file = path.with_suffix(".pid")
-    remedy = "wait until it is done, answer its question, or end it; two at a time could trade twice"
+    remedy = (
+        "wait until it is done, answer its question, or end it; two at a time could trade twice"
+    )
     if _serves(path):
-        remedy = "it is the run, in the middle of a cycle: try again after it; its log shows its state"
-    return LockHeld(f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain {chain_id}; see {pid_file}", remedy)
+        remedy = (
+            "it is the run, in the middle of a cycle: try again after it; its log shows its state"
+        )
+    return LockHeld(
+        f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain"
+        f" {chain_id}; see {pid_file}",
+        remedy,
+    )
 
 
 def _who(path: Path, beside: Path | None) -> str:
@@ -158,7 +190,10 @@ def _write(pid_file: Path) -> None:
         with os.fdopen(descriptor, "w") as file:
             file.write(f"{os.getpid()}\n")
     except OSError as error:
-        raise OperatorNeeded(f"cannot write {pid_file}: {error}", "free space on its disk and make its folder writable") from error
+        raise OperatorNeeded(
+            f"cannot write {pid_file}: {error}",
+            "free space on its disk and make its folder writable",
+        ) from error
 
 
 def _holder(pid_file: Path) -> str:
@@ -170,7 +205,8 @@ def _holder(pid_file: Path) -> str:
     return text if text.isdecimal() else UNKNOWN
 
 
-# --- Permission checks: files that decide over money, and their folders, must be writable by their owner alone.
+# --- Permission checks: files that decide over money, and their folders, must be writable by their
+# owner alone.
 
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
@@ -178,12 +214,14 @@ _COMPANIONS = ("-wal", "-shm", "-journal")
 
 
 def require_private(path: Path, what: str, *, companions: bool = False) -> None:
-    """Raise ConfigError, with the chmod that repairs it, if others may write `path` or its folder. `what` names it in the message.
+    """Raise ConfigError, with the chmod that repairs it, if others may write `path` or its folder.
+    `what` names it in the message.
 
-    Like StrictModes of sshd: a file belongs to this user or root and is writable by its owner alone; so is its folder. A folder may be
-    writable by a group that is the user's own and has no other members, since a umask of 002 creates such folders, and by everybody if it
-    is sticky, like /tmp: there only owners remove files. With `companions` SQLite's own files beside it are checked too. A missing file
-    passes.
+    Like StrictModes of sshd: a file belongs to this user or root and is writable by its owner
+    alone; so is its folder. A folder may be writable by a group that is the user's own and has no
+    other members, since a umask of 002 creates such folders, and by everybody if it is sticky, like
+    /tmp: there only owners remove files. With `companions` SQLite's own files beside it are checked
+    too. A missing file passes.
     """
     names = (path, *(path.with_name(path.name + end) for end in _COMPANIONS if companions))
     for file in names:
@@ -212,7 +250,9 @@ def _alone_in(gid: int) -> bool:
         me, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:
         return False
-    others = [one.pw_name for one in pwd.getpwall() if one.pw_gid == gid and one.pw_uid != me.pw_uid]
+    others = [
+        one.pw_name for one in pwd.getpwall() if one.pw_gid == gid and one.pw_uid != me.pw_uid
+    ]
     return me.pw_gid == gid and not others and set(group.gr_mem) <= {me.pw_name}
 
 
@@ -233,10 +273,14 @@ def _require_owner(state: os.stat_result, path: Path, what: str) -> None:
 
 def _writable(what: str, path: Path, state: os.stat_result) -> ConfigError:
     mode = stat.S_IMODE(state.st_mode)
-    return ConfigError(f"{what}: others than its owner may write {path} (mode {mode:04o})", f"run: chmod go-w {shlex.quote(str(path))}")
+    return ConfigError(
+        f"{what}: others than its owner may write {path} (mode {mode:04o})",
+        f"run: chmod go-w {shlex.quote(str(path))}",
+    )
 
 
-# --- The kill switch: a file beside the store, or the switch inside it; an unreadable switch counts as paused (T14).
+# --- The kill switch: a file beside the store, or the switch inside it; an unreadable switch counts
+# as paused (T14).
 
 
 class PauseStore(Protocol):
@@ -278,7 +322,8 @@ class PauseRecord(Protocol):
 class KillSwitchState:
     """State of both switches; `paused` is None if they could not be read: treat None as True.
 
-    `hard` asks to cancel pending transactions and to revoke allowances: those transactions alone may be sent.
+    `hard` asks to cancel pending transactions and to revoke allowances: those transactions alone
+    may be sent.
     """
 
     paused: bool | None
@@ -287,7 +332,9 @@ class KillSwitchState:
 
 
 def pause_file(store_file: Path) -> Path:
-    """Path of the file whose presence pauses the agent: `touch trimtab.db.paused` needs no program and no free disk."""
+    """Path of the file whose presence pauses the agent: `touch trimtab.db.paused` needs no program
+    and no free disk.
+    """
     return store_file.with_name(store_file.name + ".paused")
 
 
@@ -306,7 +353,11 @@ class KillSwitch:
         except (OSError, TrimtabError) as error:
             return KillSwitchState(None, f"the kill switch cannot be read: {error}")
         if present:
-            return KillSwitchState(True, position.reason if position.paused else f"{self.file} exists", position.paused and position.hard)
+            return KillSwitchState(
+                True,
+                position.reason if position.paused else f"{self.file} exists",
+                position.paused and position.hard,
+            )
         return KillSwitchState(position.paused, position.reason, position.paused and position.hard)
 
     def is_paused(self) -> bool | None:
@@ -314,14 +365,18 @@ class KillSwitch:
         return self.read().paused
 
     def is_hard(self) -> bool:
-        """True if the switch was read and is at hard; an unreadable switch lets nothing be sent, not even cancels."""
+        """True if the switch was read and is at hard; an unreadable switch lets nothing be sent,
+        not even cancels.
+        """
         stopped = self.read()
         return stopped.paused is True and stopped.hard
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Pause by both switches; one is enough if the other cannot be written. Raises OperatorNeeded if neither can.
+        """Pause by both switches; one is enough if the other cannot be written. Raises
+        OperatorNeeded if neither can.
 
-        Hard needs the store, where cancels are recorded: without it OperatorNeeded is raised, and the agent is paused all the same.
+        Hard needs the store, where cancels are recorded: without it OperatorNeeded is raised, and
+        the agent is paused all the same.
         """
         failures = []
         try:
@@ -334,18 +389,25 @@ class KillSwitch:
             failures.append(error.message)
             if hard and len(failures) == 1:
                 raise OperatorNeeded(
-                    f"paused by {self.file}, but not hard: {error.message}", "free the store's disk, then trimtab pause --hard again"
+                    f"paused by {self.file}, but not hard: {error.message}",
+                    "free the store's disk, then trimtab pause --hard again",
                 ) from error
         if len(failures) > 1:
-            raise OperatorNeeded(f"cannot pause: {'; '.join(failures)}", "stop the process itself (SIGTERM)")
+            raise OperatorNeeded(
+                f"cannot pause: {'; '.join(failures)}", "stop the process itself (SIGTERM)"
+            )
 
     def resume(self, reason: str, now_s: int) -> None:
-        """Resume by both switches: the store first, so that a failure leaves the file and with it the pause."""
+        """Resume by both switches: the store first, so that a failure leaves the file and with it
+        the pause.
+        """
         self._store.resume(reason, now_s)
         try:
             self.file.unlink(missing_ok=True)
         except OSError as error:
-            raise OperatorNeeded(f"cannot remove {self.file}: {error}", "remove it; nothing is sent while it exists") from error
+            raise OperatorNeeded(
+                f"cannot remove {self.file}: {error}", "remove it; nothing is sent while it exists"
+            ) from error
 
 
 def _present(file: Path) -> bool:

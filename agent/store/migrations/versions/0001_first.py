@@ -1,4 +1,5 @@
-"""The first version: steps, intents and their transitions, budgets, movements, pins, pauses, configs."""
+"""The first version: steps, intents and their transitions, budgets, movements, pins, pauses,
+configs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,11 +9,17 @@ down_revision = None
 
 SEQUENCE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 IS_OPEN = sa.text("state IN ('broadcast', 'mined', 'planned', 'signed')")
-IS_OPEN_ORIGINAL = sa.text("replaces IS NULL AND state IN ('broadcast', 'mined', 'planned', 'signed')")
+IS_OPEN_ORIGINAL = sa.text(
+    "replaces IS NULL AND state IN ('broadcast', 'mined', 'planned', 'signed')"
+)
 
 
 def upgrade() -> None:
-    op.create_table("meta", sa.Column("key", sa.String(40), primary_key=True), sa.Column("value", sa.Text, nullable=False))
+    op.create_table(
+        "meta",
+        sa.Column("key", sa.String(40), primary_key=True),
+        sa.Column("value", sa.Text, nullable=False),
+    )
     op.create_table(
         "steps",
         sa.Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
@@ -42,9 +49,21 @@ def upgrade() -> None:
         sa.Column("replaces", sa.String(40), sa.ForeignKey("intents.id")),
     )
     op.create_index(
-        "one_open_intent_per_nonce", "intents", ["nonce"], unique=True, sqlite_where=IS_OPEN_ORIGINAL, postgresql_where=IS_OPEN_ORIGINAL
+        "one_open_intent_per_nonce",
+        "intents",
+        ["nonce"],
+        unique=True,
+        sqlite_where=IS_OPEN_ORIGINAL,
+        postgresql_where=IS_OPEN_ORIGINAL,
     )
-    op.create_index("one_open_cancel_per_intent", "intents", ["replaces"], unique=True, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
+    op.create_index(
+        "one_open_cancel_per_intent",
+        "intents",
+        ["replaces"],
+        unique=True,
+        sqlite_where=IS_OPEN,
+        postgresql_where=IS_OPEN,
+    )
     op.create_index("intents_by_state", "intents", ["state"])
     op.create_index("ix_intents_tx_hash", "intents", ["tx_hash"])
     op.create_table(
@@ -78,7 +97,9 @@ def upgrade() -> None:
         sa.Column("block_number", sa.BigInteger, nullable=False),
         sa.Column("chain_s", sa.BigInteger, nullable=False),
         sa.Column("tx_hash", sa.String(80), nullable=False),
-        sa.UniqueConstraint("tx_hash", "token", "kind", name="one_movement_per_transaction_token_kind"),
+        sa.UniqueConstraint(
+            "tx_hash", "token", "kind", name="one_movement_per_transaction_token_kind"
+        ),
     )
     op.create_table(
         "pins",
@@ -108,4 +129,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("a store is never taken back to an earlier version: restore the backup of that version")
+    raise NotImplementedError(
+        "a store is never taken back to an earlier version: restore the backup of that version"
+    )

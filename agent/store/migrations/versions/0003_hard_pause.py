@@ -8,8 +8,12 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    op.add_column("pauses", sa.Column("hard", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.add_column(
+        "pauses", sa.Column("hard", sa.Boolean, nullable=False, server_default=sa.false())
+    )
 
 
 def downgrade() -> None:
-    raise NotImplementedError("a store is never taken back to an earlier version: restore the backup of that version")
+    raise NotImplementedError(
+        "a store is never taken back to an earlier version: restore the backup of that version"
+    )

@@ -1,4 +1,5 @@
-"""What balances should be, changes that nobody made, transactions from before the store, and positions found in the wallet."""
+"""What balances should be, changes that nobody made, transactions from before the store, and
+positions found in the wallet."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -52,4 +53,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("a store is never taken back to an earlier version: restore the backup of that version")
+    raise NotImplementedError(
+        "a store is never taken back to an earlier version: restore the backup of that version"
+    )

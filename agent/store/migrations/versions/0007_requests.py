@@ -1,4 +1,5 @@
-"""What owners ask of a running bot: withdrawals and its end; confirmed payout addresses; what was paid; texts of configs."""
+"""What owners ask of a running bot: withdrawals and its end; confirmed payout addresses; what was
+paid; texts of configs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,4 +31,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("a store is never taken back to an earlier version: restore the backup of that version")
+    raise NotImplementedError(
+        "a store is never taken back to an earlier version: restore the backup of that version"
+    )

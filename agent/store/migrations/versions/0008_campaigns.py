@@ -1,4 +1,5 @@
-"""Corrections that are carried out over time, orders that wait for their price, and the rounds of both."""
+"""Corrections that are carried out over time, orders that wait for their price, and the rounds of
+both."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -35,4 +36,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("a store is never taken back to an earlier version: restore the backup of that version")
+    raise NotImplementedError(
+        "a store is never taken back to an earlier version: restore the backup of that version"
+    )

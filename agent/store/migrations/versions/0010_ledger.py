@@ -1,4 +1,5 @@
-"""The double-entry ledger: books, what they opened with, entries of final transactions, and what all was worth over time."""
+"""The double-entry ledger: books, what they opened with, entries of final transactions, and what
+all was worth over time."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -52,4 +53,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("a store is never taken back to an earlier version: restore the backup of that version")
+    raise NotImplementedError(
+        "a store is never taken back to an earlier version: restore the backup of that version"
+    )

@@ -23,7 +23,9 @@ def upgrade() -> None:
     op.create_index("intents_by_step", "intents", ["step_id"])
     op.create_index("budgets_by_kind", "budgets", ["kind", "succeeded", "chain_s"])
     opened, fell = sa.text("kind IS NULL"), sa.text("delta_raw LIKE '-%'")
-    op.create_index("flows_unexplained", "flows", ["seq"], sqlite_where=opened, postgresql_where=opened)
+    op.create_index(
+        "flows_unexplained", "flows", ["seq"], sqlite_where=opened, postgresql_where=opened
+    )
     op.create_index("flows_that_fell", "flows", ["seq"], sqlite_where=fell, postgresql_where=fell)
     connection = op.get_bind()
     connection.execute(sa.text("DELETE FROM meta WHERE key IN ('loss_total', 'settled_to')"))
@@ -35,7 +37,9 @@ def _balances(connection: sa.Connection) -> None:
     """Return opening balances, all entries of the book, and all flows since, by token."""
     sums: dict[tuple[int, str], int] = {}
     after: dict[tuple[int, str], int] = {}
-    for book, token, raw, flow in connection.execute(sa.text("SELECT book, token, raw, after_flow FROM book_openings WHERE place = ''")):
+    for book, token, raw, flow in connection.execute(
+        sa.text("SELECT book, token, raw, after_flow FROM book_openings WHERE place = ''")
+    ):
         sums[book, token], after[book, token] = int(raw), flow
     for book, moved in connection.execute(sa.text("SELECT book, wallet_json FROM entries")):
         for token, raw in json.loads(moved).items():
@@ -56,8 +60,13 @@ def _losses(connection: sa.Connection) -> None:
     for (loss,) in connection.execute(sa.text("SELECT loss FROM budgets WHERE loss <> '0'")):
         total += max(0, -(-(Fraction(loss) * GRAIN) // 1))
     if total:
-        connection.execute(sa.text("INSERT INTO meta (key, value) VALUES ('loss_total', :total)"), {"total": str(total)})
+        connection.execute(
+            sa.text("INSERT INTO meta (key, value) VALUES ('loss_total', :total)"),
+            {"total": str(total)},
+        )
 
 
 def downgrade() -> None:
-    raise NotImplementedError("a store is never taken back to an earlier version: restore the backup of that version")
+    raise NotImplementedError(
+        "a store is never taken back to an earlier version: restore the backup of that version"
+    )

@@ -1,4 +1,5 @@
-"""What asked for a step, as JSON, so that it can be proposed again by the same. Of steps already written down it is not known."""
+"""What asked for a step, as JSON, so that it can be proposed again by the same. Of steps already
+written down it is not known."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,4 +13,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("a store is never taken back to an earlier version: restore the backup of that version")
+    raise NotImplementedError(
+        "a store is never taken back to an earlier version: restore the backup of that version"
+    )
