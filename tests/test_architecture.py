@@ -39,7 +39,7 @@ ADAPTERS = {
     "agent.chain.sender.NodeSender",
     "agent.chain.sender.QuorumSender",
     "agent.chain.rpc.HttpTransport",
-    "agent.chain.rpc.EthTesterTransport",
+    "agent.chain.eth_tester.EthTesterTransport",
     "agent.store.store.Store",
     "agent.venues.composer.RouterComposer",
 }

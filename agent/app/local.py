@@ -19,7 +19,7 @@ from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.files import replace_file
 from agent.localchain import DEFAULT_WORLD, LocalChain, market, open_eth_tester
-from agent.localchain.serve import serve
+from agent.localchain.market import serve
 from agent.localchain.world import CONFIG_MARKER, LiquidityRange, V2Spec, V3Spec
 from agent.units import floor_int
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from agent.chain.rpc import EndpointOverloaded, Transport
-from agent.chain.wire import RpcCall, require_result
+from agent.chain.rpc import EndpointOverloaded, RpcCall, Transport, require_result
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 
 # --- Health of an endpoint: a decaying score of its answers and latency, and its back-off.

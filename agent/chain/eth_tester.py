@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from agent.chain.wire import RpcCall, RpcFault, parse_fault, require_result, scrub
+from agent.chain.rpc import RpcCall, RpcFault, parse_fault, require_result, scrub
 from agent.errors import Retryable
 
 if TYPE_CHECKING:

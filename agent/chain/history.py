@@ -13,11 +13,10 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import LATEST_ROUND_DATA, to_signed, uint_word
 from agent.chain.quorum import confirmed_value
 from agent.chain.receipts import parse_receipt
-from agent.chain.rpc import RpcFault as RpcFault_of_rpc
-from agent.chain.rpc import Transport
-from agent.chain.wire import (
+from agent.chain.rpc import (
     RpcCall,
     RpcFault,
+    Transport,
     hex_data,
     parse_bytes,
     parse_quantity,
@@ -470,7 +469,7 @@ def _priced(
 def _answer(reply: object) -> int | None:
     """The answer of latestRoundData; None if the node has none."""
     try:
-        raw = b"" if isinstance(reply, RpcFault_of_rpc) else parse_bytes(reply, "a price feed")
+        raw = b"" if isinstance(reply, RpcFault) else parse_bytes(reply, "a price feed")
     except Retryable:
         return None
     answer = int.from_bytes(raw[32:64], "big", signed=True) if len(raw) == _ROUND_BYTES else 0
@@ -485,7 +484,7 @@ def _all(line: Transport, calls: Sequence[RpcCall], what: str) -> list[Any]:
         raise
     except TrimtabError as error:
         raise HistoryUnavailable(f"the endpoint cannot report {what}: {error.message}") from None
-    refused = next((answer for answer in answers if isinstance(answer, RpcFault_of_rpc)), None)
+    refused = next((answer for answer in answers if isinstance(answer, RpcFault)), None)
     if refused is not None:
         raise HistoryUnavailable(f"{line.name} cannot report {what}: {refused.message}")
     return answers

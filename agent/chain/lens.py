@@ -10,8 +10,7 @@ from enum import Enum
 from typing import Any
 
 from agent.artifacts import own_artifact
-from agent.chain.rpc import CallFailed, RpcFault, Transport
-from agent.chain.wire import RpcCall, parse_bytes
+from agent.chain.rpc import CallFailed, RpcCall, RpcFault, Transport, parse_bytes
 from agent.errors import Retryable
 
 PAGE_BYTES = 24_576

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.lens import LensAnswer
-from agent.chain.wire import RpcCall, RpcFault, parse_head, parse_quantity, require_result
+from agent.chain.rpc import RpcCall, RpcFault, parse_head, parse_quantity, require_result
 from agent.errors import Refused, Retryable
 from agent.model import Head, Verdict
 

@@ -11,8 +11,7 @@ from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.quorum import confirmed_value
-from agent.chain.rpc import Transport
-from agent.chain.wire import hex_data, parse_bytes, parse_quantity, parse_recipient
+from agent.chain.rpc import Transport, hex_data, parse_bytes, parse_quantity, parse_recipient
 from agent.errors import Retryable
 from agent.model import LiquidityAdded, Receipt, Transfer
 from agent.units import NATIVE

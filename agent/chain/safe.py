@@ -16,8 +16,7 @@ from eth_utils.crypto import keccak
 from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import abi_decode, abi_encode
 from agent.chain.receipts import find_safe_execution, find_tx_by_nonce
-from agent.chain.rpc import Transport
-from agent.chain.wire import hex_data, parse_bytes
+from agent.chain.rpc import Transport, hex_data, parse_bytes
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.model import Head, PastPrices, SignedTx, Snapshot, UnsignedTx
 from agent.ports import (

@@ -27,9 +27,7 @@ from agent.chain.lens import (
     split_into_pages,
     uint_word,
 )
-from agent.chain.rpc import RpcFault as RpcFault_of_rpc
-from agent.chain.rpc import Transport
-from agent.chain.wire import RpcCall, RpcFault, hex_data, parse_bytes
+from agent.chain.rpc import RpcCall, RpcFault, Transport, hex_data, parse_bytes
 from agent.errors import Retryable
 from agent.model import LegFunding, Plan, Pool, Provide, ScreenedToken, StepInput, TokenFinding
 from agent.units import BPS, NATIVE
@@ -596,7 +594,7 @@ def _packed(move: TokenMove) -> bytes:
 
 def _read(answer: object, count: int) -> list[ScreenResult | None]:
     """Return the results of `count` trials of one call; None each if the node refused it."""
-    if isinstance(answer, RpcFault_of_rpc):
+    if isinstance(answer, RpcFault):
         return [None] * count
     return [
         judge_trial(record)
@@ -606,7 +604,7 @@ def _read(answer: object, count: int) -> list[ScreenResult | None]:
 
 def _in_time(line: Transport, answer: object) -> object:
     """Return the answer; raise Retryable for a rate limit, which says nothing about a token."""
-    if isinstance(answer, RpcFault_of_rpc) and answer.code in _LIMITED:
+    if isinstance(answer, RpcFault) and answer.code in _LIMITED:
         raise Retryable(
             f"{line.name} refuses a part of the token screen: {answer.message}",
             "ask less often, or use another endpoint",
@@ -698,7 +696,7 @@ def _before(items: Sequence[CallItem], answers: Sequence[object]) -> list[int | 
         asked = [items[index] for index in page]
         read = (
             [CallStatus.FAILED] * len(asked)
-            if isinstance(answer, RpcFault_of_rpc)
+            if isinstance(answer, RpcFault)
             else decode_page(asked, parse_bytes(answer, "earlier balances"))
         )
         values = [answer_uint(one) for one in read]

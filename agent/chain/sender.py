@@ -23,9 +23,16 @@ from agent.chain.quorum import (
     quorum_size,
 )
 from agent.chain.receipts import RECENT_BLOCKS, find_tx_by_nonce, parse_receipt
-from agent.chain.rpc import CallFailed, Transport
-from agent.chain.rpc import RpcFault as RpcFault_of_rpc
-from agent.chain.wire import RpcFault, hex_data, parse_bytes, parse_head, parse_quantity, scrub
+from agent.chain.rpc import (
+    CallFailed,
+    RpcFault,
+    Transport,
+    hex_data,
+    parse_bytes,
+    parse_head,
+    parse_quantity,
+    scrub,
+)
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TransactionStatus
@@ -336,7 +343,7 @@ class NodeSender:
                 head,
             )
         for outcome in (answer, gas):
-            if isinstance(outcome, RpcFault_of_rpc):
+            if isinstance(outcome, RpcFault):
                 return Simulation(
                     False, _failure(outcome), 0, head, reverted=_by_contracts(outcome, tx)
                 )
@@ -427,7 +434,7 @@ class NodeSender:
         return None if found is None else hex_data(parse_bytes(found.get("hash"), "block hash", 32))
 
 
-def _refused(tx_hash: str, fault: RpcFault_of_rpc) -> None:
+def _refused(tx_hash: str, fault: RpcFault) -> None:
     """Return if the node already has the transaction; else raise its refusal as an error."""
     meaning = _meaning(fault)
     if meaning is _RefusalKind.KNOWN:
@@ -476,7 +483,7 @@ def _most_wei(tx: UnsignedTx) -> int:
 
 
 def _result(answer: object, what: str) -> object:
-    if isinstance(answer, RpcFault_of_rpc):
+    if isinstance(answer, RpcFault):
         raise Retryable(f"the endpoint cannot report {what}: {answer.message}")
     return answer
 
@@ -491,7 +498,7 @@ def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
     raise Retryable(f"the endpoint's answer for {what} is not an object")
 
 
-def _meaning(fault: RpcFault_of_rpc) -> _RefusalKind | None:
+def _meaning(fault: RpcFault) -> _RefusalKind | None:
     text = fault.message.lower()
     return next(
         (meaning for meaning, phrases in _PHRASES if any(phrase in text for phrase in phrases)),
@@ -499,7 +506,7 @@ def _meaning(fault: RpcFault_of_rpc) -> _RefusalKind | None:
     )
 
 
-def _failure(fault: RpcFault_of_rpc) -> str:
+def _failure(fault: RpcFault) -> str:
     """Return the reason of a reverted simulation; raise Retryable if the node failed."""
     if _reverts(fault):
         return revert_reason(fault)
@@ -512,7 +519,7 @@ def _failure(fault: RpcFault_of_rpc) -> str:
     return f"{fault.message}; {remedy}" if remedy else fault.message
 
 
-def _reverts(fault: RpcFault_of_rpc) -> bool:
+def _reverts(fault: RpcFault) -> bool:
     return (
         fault.code == _REVERTED_CODE
         or fault.data not in ("", "0x")
@@ -520,7 +527,7 @@ def _reverts(fault: RpcFault_of_rpc) -> bool:
     )
 
 
-def _by_contracts(fault: RpcFault_of_rpc, tx: UnsignedTx) -> bool:
+def _by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
     """True if contracts refused, or burned all the gas. "gas required exceeds" may also mean a
     wallet that cannot pay, but only if gas or price was named.
     """

@@ -26,7 +26,7 @@ from agent.chain.quorum import (
     operators_by_value,
     quorum_size,
 )
-from agent.chain.rpc import RpcFault, Transport
+from agent.chain.rpc import RpcCall, RpcFault, Transport, parse_head, parse_quantity, require_result
 from agent.chain.watch import (
     PoolKind,
     SnapshotScope,
@@ -35,7 +35,6 @@ from agent.chain.watch import (
     snapshot_questions,
     with_deeper_ticks,
 )
-from agent.chain.wire import RpcCall, parse_head, parse_quantity, require_result
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import Head, PastPrices, QuarantinedItem, Snapshot
 from agent.ports import Clock

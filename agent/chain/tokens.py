@@ -19,8 +19,7 @@ from agent.chain.lens import (
     answer_uint,
     query_lens,
 )
-from agent.chain.rpc import Transport
-from agent.chain.wire import RpcCall, hex_data, parse_quantity, require_result
+from agent.chain.rpc import RpcCall, Transport, hex_data, parse_quantity, require_result
 from agent.errors import ConfigError, Refused, Retryable
 from agent.model import Plan, ProxyImplementation, Snapshot
 from agent.policy.approvals import swap_spend

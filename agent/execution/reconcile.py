@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from agent.chain.fees import GasFees, bump_fees
 from agent.chain.sender import NonceUsed, SendRefused
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.submitter import SubmissionEvent, Submitter, guard_refusal
@@ -16,6 +15,7 @@ from agent.ports import ConflictingTransactionFinder, Grant
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store.journal import family
 from agent.store.transitions import ENDED_IN_BLOCK, OPEN
+from agent.venues.composer import GasFees, bump_fees
 
 # --- Detection of final transactions that a reorg removed from the chain after their confirmations.
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 from agent.localchain.chain import LocalChain, LocalPool
 from agent.localchain.deploy import deploy_world
+from agent.localchain.market import serve
 from agent.localchain.nodes import WHALE_WEI, AnvilNode, TesterNode, run_anvil
-from agent.localchain.serve import serve
 from agent.localchain.world import DEFAULT_WORLD, WHALE_INDEX, LocalWorld, TokenKind, dev_accounts
 
 __all__ = [

@@ -350,7 +350,7 @@ class TesterNode:
     def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
         """See LocalNode."""
         from agent.chain.eth_tester import EthTesterTransport
-        from agent.chain.wire import RpcFault
+        from agent.chain.rpc import RpcFault
 
         answers = EthTesterTransport(self.provider).batch(calls)
         for answer in answers:

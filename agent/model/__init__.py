@@ -10,6 +10,19 @@ from agent.model.alerts import (
     AlertTargetState,
     Delivery,
 )
+from agent.model.asked import (
+    AgentCycle,
+    Invest,
+    ManualAction,
+    PlanRequest,
+    RaiseForWithdrawal,
+    SellEntireBalance,
+    SellEverything,
+    StepRequest,
+    Swap,
+    SwapAtPrice,
+    Unwrap,
+)
 from agent.model.gradual_execution import (
     BudgetCarryover,
     ExecutionProgress,
@@ -121,21 +134,7 @@ from agent.model.portfolio import (
     TradeSide,
     WeightReallocation,
 )
-from agent.model.step import (
-    AgentCycle,
-    History,
-    Invest,
-    ManualAction,
-    PlanRequest,
-    RaiseForWithdrawal,
-    SellEntireBalance,
-    SellEverything,
-    StepInput,
-    StepRequest,
-    Swap,
-    SwapAtPrice,
-    Unwrap,
-)
+from agent.model.step import History, StepInput
 from agent.model.transactions import (
     Intent,
     IntentEvent,

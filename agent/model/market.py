@@ -133,7 +133,7 @@ class Allowance:
 
 
 # --- Pools: the contract that every kind keeps. The kinds are in agent/amm, listed in
-# agent/amm/__init__.py.
+# agent/amm/kinds.py.
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,19 @@ from agent.accounting.tax_lots import Lots, TaxLotRun, identity_rate, run_tax_lo
 from agent.backtest.router import RouterAddresses
 from agent.backtest.world import NullSigner
 from agent.chain.endpoints import EndpointPool
-from agent.chain.evidence import GatheredEvidence
 from agent.chain.own_positions import PositionReader
 from agent.chain.positions import resolve_positions
 from agent.chain.quorum import QuorumTransport
 from agent.chain.rpc import HttpTransport, Transport
 from agent.chain.safe import SafeContract, SafeReader
 from agent.chain.screening import TokenScreen
-from agent.chain.second_quote import UnanimousQuoter, V2Contracts, V3Contracts, build_quoter
+from agent.chain.second_quote import (
+    GatheredEvidence,
+    UnanimousQuoter,
+    V2Contracts,
+    V3Contracts,
+    build_quoter,
+)
 from agent.chain.sender import QuorumSender
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import find_proxies, read_tokens

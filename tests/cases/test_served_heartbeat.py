@@ -7,7 +7,7 @@ import time
 import pytest
 
 from agent.localchain import LocalChain
-from agent.localchain.serve import HEARTBEAT_S, _beat
+from agent.localchain.market import HEARTBEAT_S, _beat
 
 
 def test_an_idle_chain_gets_a_block_unless_automine_is_off(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:

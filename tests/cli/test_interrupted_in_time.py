@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent.chain.endpoints import Endpoint
-from agent.chain.wire import RpcCall
+from agent.chain.rpc import RpcCall
 from agent.cli.display import terminal
 from agent.cli.display.terminal import PATIENCE_S
 from agent.store.database import Database

@@ -15,7 +15,7 @@ from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio
 from agent.artifacts import npm_artifact
-from agent.chain.wire import RpcFault
+from agent.chain.rpc import RpcFault
 from agent.localchain import LocalChain, LocalPool
 from agent.localchain.chain import V2_FACTORY, V2_PAIR, V3_FACTORY
 from agent.units import Token

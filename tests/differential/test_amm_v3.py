@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from agent.amm import pools
-from agent.amm.pools import ContractRevert
+from agent.amm.errors import ContractRevert
 from agent.amm.v3 import pool as bounds
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import (
@@ -21,7 +21,7 @@ from agent.amm.v3.tick_math import (
     get_tick_at_sqrt_ratio,
     price_limit,
 )
-from agent.chain.wire import RpcFault
+from agent.chain.rpc import RpcFault
 from agent.localchain import LocalChain
 from agent.model import SwapResult
 from tests.differential import pools_on_chain as on_chain

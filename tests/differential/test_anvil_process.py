@@ -19,8 +19,8 @@ from agent.config import parse_config
 from agent.errors import ConfigError
 from agent.files import replace_file
 from agent.localchain import LocalChain, run_anvil
+from agent.localchain.market import HEARTBEAT_S
 from agent.localchain.nodes import free_port
-from agent.localchain.serve import HEARTBEAT_S
 from tests.support.worlds import missing
 
 REPO = Path(__file__).resolve().parents[2]

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.chain.rpc import CallFailed, RpcFault
+from agent.chain.rpc import CallFailed, RpcFault, parse_head
 from agent.chain.tokens import encode_approve
-from agent.chain.wire import parse_head
 from agent.localchain import LocalChain
 from tests.support.wallets import Desk, three_way_plan
 

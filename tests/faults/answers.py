@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 
 from agent.chain import lens
 from agent.chain.lens import CallItem, CodeItem, LensItem, V3Item
-from agent.chain.wire import RpcFault
+from agent.chain.rpc import RpcFault
 
 SEND = "eth_sendRawTransaction"
 READ = {

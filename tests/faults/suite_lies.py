@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-from agent.chain.rpc import Transport
-from agent.chain.wire import RpcFault
+from agent.chain.rpc import RpcFault, Transport
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.store import open_store

@@ -18,11 +18,10 @@ from typing import Any
 import requests
 from eth_utils.crypto import keccak
 
-from agent.chain.rpc import CallFailed, RpcCall, RpcFault, Transport
+from agent.chain.rpc import CallFailed, RpcCall, RpcFault, Transport, require_result
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolRef, SnapshotScope
-from agent.chain.wire import require_result
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.units import Token

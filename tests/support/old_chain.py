@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.chain.history import RecentTransactions, recent_transactions_from
-from agent.chain.wire import RpcCall, RpcFault
+from agent.chain.rpc import RpcCall, RpcFault
 from agent.model import Head
 from tests.support import builders
 from tests.support.ledgers import COIN, DOLLAR

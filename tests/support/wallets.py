@@ -14,7 +14,6 @@ from eth_account import Account
 from web3.contract import Contract
 
 from agent.artifacts import npm_artifact
-from agent.chain.fees import gas_fees
 from agent.chain.sender import NodeSender
 from agent.chain.tokens import encode_approve, needed_approvals
 from agent.execution.submitter import SubmissionSettings, signable_nonces
@@ -27,6 +26,7 @@ from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store import Store
 from agent.units import NATIVE, floor_int
+from agent.venues.composer import gas_fees
 from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 from agent.venues.rebalancer import encode as encode_rebalance
 from agent.venues.rebalancer import native_wei as rebalancer_native_wei

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.chain.rpc import RpcFault
 from agent.chain.second_quote import (
     CONTRACTS,
     ContractQuoter,
@@ -19,7 +20,6 @@ from agent.chain.second_quote import (
     V3Contracts,
     build_quoter,
 )
-from agent.chain.wire import RpcFault
 from agent.errors import Retryable
 from agent.model import Leg
 from tests.support.builders import address

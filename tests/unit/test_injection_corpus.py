@@ -12,8 +12,8 @@ from typing import get_args
 import pytest
 
 from agent.app.start.setup import initialise
+from agent.chain.rpc import parse_fault, scrub
 from agent.chain.tokens import symbol_text
-from agent.chain.wire import parse_fault, scrub
 from agent.cli.display.output import printable
 from agent.config.load import parse_config
 from agent.errors import ConfigError, Retryable, TrimtabError

@@ -7,7 +7,7 @@ from typing import Any
 from agent.chain import history
 from agent.chain.history import PastRound, past_rounds
 from agent.chain.lens import address_word, uint_word
-from agent.chain.wire import RpcFault
+from agent.chain.rpc import RpcFault
 from agent.model import Head
 from tests.support.builders import address
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chain.lens import CallStatus
+from agent.chain.rpc import RpcFault
 from agent.chain.tokens import BEACON_SLOT, SLOTS, UNREADABLE, ProxyRef, proxy_answers, proxy_call_names, proxy_calls, proxy_implementations
-from agent.chain.wire import RpcFault
 from tests.support.builders import address
 
 TOKEN, PLACE, OTHER, BEACON = address("a proxy"), address("a place"), address("another"), address("a beacon")

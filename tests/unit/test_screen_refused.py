@@ -10,8 +10,8 @@ import pytest
 
 from agent.artifacts import own_artifact
 from agent.chain import lens
+from agent.chain.rpc import RpcCall, RpcFault
 from agent.chain.screening import FORMAT, TokenScreen, initial_token_moves
-from agent.chain.wire import RpcCall, RpcFault
 from agent.errors import Retryable
 from agent.model import TokenFinding
 from tests.support.builders import step_input

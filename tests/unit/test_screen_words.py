@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.chain.rpc import RpcFault
 from agent.chain.screening import RECORD_BYTES, TransferOutcome, TrialRecord, decode_records, judge_trial, transfer_outcome
-from agent.chain.wire import RpcFault
 from agent.errors import Retryable
 from agent.model import TokenFinding
 

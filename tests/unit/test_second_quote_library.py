@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm.v2 import get_amount_out
-from agent.chain.evidence import GatheredEvidence
-from agent.chain.second_quote import NoSecondQuote, UniswapPythonQuoter, V2Contracts, V3Contracts, second_quotes
-from agent.chain.wire import CallFailed, RpcFault
+from agent.chain.rpc import CallFailed, RpcFault
+from agent.chain.second_quote import GatheredEvidence, NoSecondQuote, UniswapPythonQuoter, V2Contracts, V3Contracts, second_quotes
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance
 from tests.support.builders import NOW_S, address, step_input, token, with_limits

@@ -9,7 +9,6 @@ from eth_abi import encode as abi_encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.fees import GasFees, bump_fees, gas_fees
 from agent.chain.rpc import RpcFault
 from agent.chain.sender import REVERT_MESSAGES, revert_reason
 from agent.chain.tokens import encode_approve, needed_approvals, open_allowances
@@ -17,6 +16,7 @@ from agent.errors import Refused
 from agent.model import Allowance, Head, LegFunding
 from agent.policy.approvals import swap_spend
 from agent.signing.calldata import Approve, UndecodableCalldata, decode, selector
+from agent.venues.composer import GasFees, bump_fees, gas_fees
 from agent.venues.swap_router_02 import encode
 from tests.support.builders import snapshot
 from tests.support.signing import DEADLINE_S, PLAN, ROUTER, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.wire import hex_data, parse_bytes, parse_fault, parse_head, parse_quantity, parse_recipient
+from agent.chain.rpc import hex_data, parse_bytes, parse_fault, parse_head, parse_quantity, parse_recipient
 from agent.errors import Retryable
 from agent.model import Head
 
