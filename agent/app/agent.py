@@ -51,8 +51,8 @@ from agent.policy.liquidity import valuation
 from agent.policy.orders.levels import expiry_reason
 from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
-from agent.store.config_versions import ConfigChanged
 from agent.store.files.locks import LockHeld
+from agent.store.store import ConfigChanged
 from agent.units import NATIVE, Token, parse_raw
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 
 from agent.app.documents.fields import fill
 from agent.app.documents.setup import AlertDocument, AlertTargetDocument
-from agent.config.alerts import AlertsTable, AlertTargetTable
 from agent.config.load import LoadedConfig, load_config
+from agent.config.service import AlertsTable, AlertTargetTable
 from agent.errors import EXIT_OPERATOR, ConfigError, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (

@@ -16,7 +16,7 @@ from agent.config import load
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, Refused
 from agent.model import Verdict
-from agent.store.config_versions import ConfigChanged, ConfigVersionStore
+from agent.store.store import ConfigChanged, ConfigVersionStore
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent

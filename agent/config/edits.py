@@ -17,9 +17,8 @@ from agent import files
 from agent.config import load
 from agent.config.fields import OFF, parse_address
 from agent.config.load import parse_config
-from agent.config.presets import PRESETS
+from agent.config.presets import PRESETS, TemplateAsset, refuse_look_alike
 from agent.config.schema import NATIVE
-from agent.config.template import TemplateAsset, refuse_look_alike
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO
 from agent.units import parse_bps, safe_label

@@ -17,12 +17,10 @@ from pydantic import Field, ValidationError
 
 from agent.config.fields import ConfigTable, Duration, Weight, parse_address
 from agent.config.limits import LimitsTable, read_limits
-from agent.config.load import LoadedConfig, is_secret
-from agent.config.presets import PRESETS
+from agent.config.load import LoadedConfig, describe_errors, is_secret
+from agent.config.presets import PRESETS, TemplateAsset, refuse_look_alike
 from agent.config.schema import NATIVE, AssetTable, Config
-from agent.config.template import TemplateAsset, refuse_look_alike
 from agent.config.triggers import Band, RiskTable, TriggerTable
-from agent.config.validation_errors import describe_errors
 from agent.config.weights import WeightsTable
 from agent.errors import ConfigError
 from agent.model import LIMITS

@@ -4,7 +4,6 @@ have no default.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from decimal import Decimal
 from fractions import Fraction
@@ -14,7 +13,6 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.accounting.export import RateTable, parse_rates
 from agent.amm.kinds import POOL_KINDS
-from agent.config.alerts import AlertsTable
 from agent.config.fields import (
     Address,
     AddressOrOff,
@@ -39,6 +37,7 @@ from agent.config.orders import (
     require_strategy_orders,
 )
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE
+from agent.config.service import AlertsTable, RecordTable, ServiceTable
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.triggers import Band, RiskTable, TriggerTable, require_zone
 from agent.config.weights import WeightsTable, require_weights
@@ -233,129 +232,6 @@ class WalletTable(ConfigTable):
         if self.safe and self.mode != "propose":
             raise ValueError('safe: a Safe has no key that could sign here; write mode = "propose"')
         return self
-
-
-# --- [service]: logs, health, heartbeat and retention of `trimtab run`.
-
-
-SHORTEST_HANG_S = 30
-"""A request to an endpoint may take a minute with its retries; a bound below this would end sound
-runs."""
-LONGEST_WAIT_S = 3_600
-"""A cycle that waits longer for the wallet would be silent for over an hour."""
-
-
-class ServiceTable(ConfigTable):
-    """`listen` serves metrics and health on loopback; another address must be repeated in
-    `listen_beyond_loopback`. `heartbeat_url` is a secret and is requested after each good cycle. A
-    cycle without a sign of life for `hang_after` ends the process. The newest `keep_steps` cycles
-    without a transaction are kept. Commands wait up to `wallet_wait` for another process that holds
-    the wallet.
-    """
-
-    listen: str | None = None
-    listen_beyond_loopback: str | None = None
-    heartbeat_url: SecretStr | None = None
-    heartbeat_url_env: Variable | None = None
-    heartbeat_method: Literal["GET", "POST"] = "GET"
-    log_format: Literal["text", "json"] | None = None
-    hang_after: Duration = 600
-    wallet_wait: Duration = 120
-    keep_steps: int = Field(default=2_000, ge=10, le=1_000_000)
-
-    @model_validator(mode="after")
-    def _sound(self) -> ServiceTable:
-        if self.heartbeat_url is not None and self.heartbeat_url_env is not None:
-            raise ValueError("heartbeat_url and heartbeat_url_env are both given; keep one")
-        if self.heartbeat_url is not None:
-            _require_http(self.heartbeat_url.get_secret_value(), "heartbeat_url")
-        if self.hang_after < SHORTEST_HANG_S:
-            raise ValueError(
-                f"hang_after: {self.hang_after}s would end healthy cycles; write 30s or more, such"
-                " as 10m"
-            )
-        if not 1 <= self.wallet_wait <= LONGEST_WAIT_S:
-            raise ValueError(
-                f"wallet_wait: {self.wallet_wait}s is not between a second and an hour; write for"
-                " example 2m"
-            )
-        if self.listen is not None:
-            host, _ = _parse(self.listen)
-            if not ipaddress.ip_address(host).is_loopback and self.listen_beyond_loopback != host:
-                raise ValueError(
-                    f"listen: {host} is reachable from other machines and shows the wallet's"
-                    " balances; write 127.0.0.1, or repeat it "
-                    f'in listen_beyond_loopback = "{host}"'
-                )
-        elif self.listen_beyond_loopback is not None:
-            raise ValueError(
-                "listen_beyond_loopback: without listen it allows nothing; set listen, or remove it"
-            )
-        return self
-
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """Host and port to listen on."""
-        return None if self.listen is None else _parse(self.listen)
-
-    def heartbeat(self) -> str | None:
-        """The heartbeat's URL, from the file or the environment. Raises ConfigError for a variable
-        that is not set, or holds no URL.
-        """
-        if self.heartbeat_url is not None:
-            return self.heartbeat_url.get_secret_value()
-        if self.heartbeat_url_env is None:
-            return None
-        url = os.environ.get(self.heartbeat_url_env, "")
-        try:
-            _require_http(url, "heartbeat_url_env")
-        except ValueError:
-            raise ConfigError(
-                f"service.heartbeat_url_env: environment variable {self.heartbeat_url_env} holds no"
-                " http or https address",
-                "export it",
-            ) from None
-        return url
-
-
-def _require_http(url: str, key: str) -> None:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"{key}: not an http or https address")
-
-
-def _parse(listen: str) -> tuple[str, int]:
-    """Host and port of "127.0.0.1:9464" or "[::1]:9464"."""
-    host, _, port = listen.rpartition(":")
-    try:
-        found = str(
-            ipaddress.ip_address(
-                "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
-            )
-        )
-    except ValueError:
-        raise ValueError(
-            f"listen: {listen!r} names no IP address and port; write 127.0.0.1:9464"
-        ) from None
-    if not port.isdecimal() or int(port) > 65_535:
-        raise ValueError(f"listen: {listen!r} names no port; write 127.0.0.1:9464")
-    return found, int(port)
-
-
-# --- [record]: folder of recorded steps, and their retention.
-
-
-FILES, MEGABYTES = 10_000, 1_000
-"""Default retention: some months of cycles every ten minutes."""
-
-
-class RecordTable(ConfigTable):
-    """Recording of steps. `dir` is relative to the config file. The newest `keep_files` files are
-    kept, up to `keep_megabytes` in total.
-    """
-
-    dir: str = Field(min_length=1)
-    keep_files: int = Field(default=FILES, ge=1, le=1_000_000)
-    keep_megabytes: int = Field(default=MEGABYTES, ge=1, le=1_000_000)
 
 
 # --- [tax]: lot rule, reporting currency, and yearly limit of realised gains.

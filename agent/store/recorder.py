@@ -1,5 +1,5 @@
-"""Recorder of steps as files: one canonical JSON document each, written whole or not at all; the
-oldest are removed beyond the limits.
+"""Files of steps and proposals, each written whole or not at all. Beyond the limits the oldest
+recorded steps are deleted.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from agent import codec
-from agent.errors import ConfigError, TrimtabError
+from agent import codec, files
+from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 from agent.model import Plan, StepInput, StepRequest
 from agent.store.records import StepRecord
 
@@ -102,17 +102,7 @@ class StepRecorder:
         number = known[-1][0] + 1 if known else 1
         name = f"step-{number:08d}-{record.line.id}.json"
         data = (codec.dumps(self._step(record)) + "\n").encode()
-        draft = self.folder / f".{name}.{secrets.token_hex(6)}.draft"
-        try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self.folder / name)
-        finally:
-            with suppress(OSError):
-                draft.unlink()
+        files.replace_file(self.folder / name, data)
         self._prune([*known, (number, name, len(data))])
 
     def _step(self, record: StepRecord) -> RecordedStep:
@@ -163,3 +153,32 @@ class StepRecorder:
                 return
             (self.folder / name).unlink(missing_ok=True)
             octets -= size
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutbox:
+    """ports.Outbox: one owner-only file for each proposal."""
+
+    folder: Path
+
+    def put(self, name: str, text: str) -> str:
+        """See ports.Outbox; a complete existing file is kept."""
+        path = self._path(name)
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            if not path.exists() or path.read_bytes() != text.encode():
+                files.replace_file(path, text.encode())
+        except OSError as error:
+            raise OperatorNeeded(
+                f"the proposal {path} cannot be written ({error.strerror})",
+                "make room there, then run it again",
+            ) from None
+        return str(path)
+
+    def remove_proposal(self, name: str) -> None:
+        """See ports.Outbox."""
+        with suppress(OSError):
+            self._path(name).unlink()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"

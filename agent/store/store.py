@@ -4,34 +4,42 @@ write is on disk when its method returns.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import Select, bindparam, delete, or_, select
 
-from agent.errors import OperatorNeeded
+from agent import codec
+from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.model import PaperWallet, Verdict
 from agent.store import budgets, database
 from agent.store.accounts.balances import BalanceStore, PositionStore
 from agent.store.accounts.ledger import LedgerStore, ValuationStore
 from agent.store.alerts import AlertStore
 from agent.store.budgets import BudgetStore
-from agent.store.config_versions import ConfigVersionStore
-from agent.store.database import LIVE, Database, all_rows, first_row, insert_rows, upsert_rows
-from agent.store.files.backup import BOOKS_KEY, COPY_KEY
+from agent.store.database import (
+    LIVE,
+    Database,
+    all_rows,
+    database_errors,
+    first_row,
+    insert_new_rows,
+    insert_rows,
+    upsert_rows,
+)
+from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
 from agent.store.gradual_execution import GradualExecutionStore
 from agent.store.journal import IntentStore, ProposalStore, StepStore
 from agent.store.orders import OrderStore
-from agent.store.paper import PaperStore
 from agent.store.prices import AllocationStore, PriceStore
-from agent.store.records import Pause, Pin
+from agent.store.records import Pause, Pin, compress_text, decode_json, decompress_text
 from agent.store.requests import RequestStore
 from agent.store.strategies import StrategyStore
-from agent.store.tables import ImplementationRow, PauseRow, PinRow
+from agent.store.tables import Base, ConfigRow, ImplementationRow, PauseRow, PinRow, PriceRow
 
 
 class Store:
@@ -189,51 +197,168 @@ class PauseSwitch:
                     None,
                 )
             row = first_row(db, _turned(), PauseRow)
-            return (
-                Pause(False, "", None)
-                if row is None
-                else Pause(row.paused, row.reason, row.at_s, row.hard)
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class FileOutbox:
-    """ports.Outbox: one owner-only file for each proposal."""
-
-    folder: Path
-
-    def put(self, name: str, text: str) -> str:
-        """See ports.Outbox; a complete existing file is kept."""
-        path, draft = self._path(name), self.folder / f".{name}.{secrets.token_hex(6)}.draft"
-        try:
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            if path.exists() and path.read_bytes() == text.encode():
-                return str(path)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        except OSError as error:
-            raise OperatorNeeded(
-                f"the proposal {path} cannot be written ({error.strerror})",
-                "make room there, then run it again",
-            ) from None
-        finally:
-            with suppress(OSError):
-                draft.unlink()
-        return str(path)
-
-    def remove_proposal(self, name: str) -> None:
-        """See ports.Outbox."""
-        with suppress(OSError):
-            self._path(name).unlink()
-
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.json"
+            if row is None:
+                return Pause(False, "", None)
+            return Pause(row.paused, row.reason, row.at_s, row.hard)
 
 
 _pins = cache(lambda: select(PinRow).order_by(PinRow.address))
 _implementations = cache(lambda: select(ImplementationRow))
 _turned = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
+
+
+# --- Config versions: every version that was used, or found unconfirmed, with hash, text without
+# secrets, and origin.
+
+
+UNCONFIRMED = "noticed"
+"""Origin of a version that was edited by hand and not confirmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigVersion:
+    """One version; `text` is the config in canonical form, without comments and secrets; None if
+    only the hash was kept.
+    """
+
+    number: int
+    digest: str
+    at_s: int
+    how: str
+    text: str | None
+
+
+class ConfigChanged(Refused):
+    """Raised when a process acts by a config that its owner has replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigVersionStore:
+    """Config versions; each method is a transaction of its own."""
+
+    db: Database
+
+    def confirm(
+        self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed"
+    ) -> None:
+        """Record a config file that the owner has confirmed or, with `how` UNCONFIRMED, has not."""
+        with self.db.write("write the config's hash") as db:
+            packed = None if text is None else compress_text(text)
+            insert_rows(
+                db,
+                ConfigRow,
+                [{"config_hash": config_hash, "at_s": now_s, "text_z": packed, "how": how}],
+            )
+
+    def confirmed(self) -> str | None:
+        """Hash of the config file that was confirmed last."""
+        with self.db.read("read the config's hash") as db:
+            found: str | None = db.scalar(_confirmed())
+            return found
+
+    def require_present(self, digest: str, known: str | None) -> None:
+        """Raise ConfigChanged if the owner has confirmed a version other than `digest` and `known`.
+
+        For a process that acts by the config `digest` and began while `known` was the confirmed
+        version.
+        """
+        now = self.confirmed()
+        if now not in (known, digest):
+            verdict = Verdict("config", digest[:16], str(now)[:16], False)
+            raise ConfigChanged(
+                "the config was edited; this process acts by the version before",
+                (verdict,),
+                "start it again",
+            )
+
+    def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
+        """The newest versions, newest first."""
+        with self.db.read("read the configs") as db:
+            rows = all_rows(db, _newest(), ConfigRow, limit=limit)
+            return tuple(
+                ConfigVersion(
+                    row.seq,
+                    row.config_hash,
+                    row.at_s,
+                    row.how or "confirmed",
+                    None if row.text_z is None else decompress_text(row.text_z),
+                )
+                for row in rows
+            )
+
+
+_newest = cache(lambda: select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(bindparam("limit")))
+
+
+@cache
+def _confirmed() -> Select[Any]:
+    confirmed = or_(ConfigRow.how.is_(None), ConfigRow.how != UNCONFIRMED)
+    return select(ConfigRow.config_hash).where(confirmed).order_by(ConfigRow.seq.desc()).limit(1)
+
+
+# --- Paper trading: the paper wallet, and trusted contracts and prices copied from the live store.
+
+
+PAPER_WALLET = "paper"
+"""Key of the paper wallet as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaperStore:
+    """The paper wallet; each method is a transaction of its own."""
+
+    db: Database
+
+    def wallet(self) -> PaperWallet | None:
+        """The paper wallet; None before it was created."""
+        with self.db.read("read the paper wallet") as db:
+            kept = database.find_fact(db, PAPER_WALLET)
+            return None if kept is None else decode_json(PaperWallet, kept)
+
+    def begin(self, begun: PaperWallet) -> None:
+        """Record the initial paper wallet. Raises ConfigError if there is one already."""
+        with self.db.write("begin the paper wallet") as db:
+            if database.find_fact(db, PAPER_WALLET) is not None:
+                raise ConfigError(
+                    "paper trading has already started",
+                    "omit --value and --start; to start over, remove the paper store",
+                )
+            database.write_facts(db, {PAPER_WALLET: codec.dumps(begun)})
+
+    def save(self, state: PaperWallet) -> None:
+        """Save the paper wallet as a whole. Raises OperatorNeeded if there is none."""
+        with self.db.write("write the paper wallet") as db:
+            if database.find_fact(db, PAPER_WALLET) is None:
+                raise OperatorNeeded("the paper wallet has not started", "trimtab paper begins one")
+            database.write_facts(db, {PAPER_WALLET: codec.dumps(state)})
+
+    def copy_pins(self, live: Path) -> None:
+        """Replace the pins by those of the live store at `live`; without a live store nothing is
+        pinned.
+        """
+        rows = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
+        with self.db.write("take over what is trusted") as db:
+            for kind, found in rows:
+                db.execute(delete(kind))
+                insert_rows(db, kind, found)
+
+    def copy_prices(self, live: Path) -> None:
+        """Copy the live store's recorded prices, for weights and triggers that need history."""
+        found = _rows_of_store(live, PriceRow)
+        with self.db.write("take over prices") as db:
+            insert_new_rows(db, PriceRow, found)
+
+
+def _rows_of_store(live: Path, kind: type[Base]) -> list[dict[str, object]]:
+    """Rows of a table of another store, read only; empty if the store or the table does not
+    exist.
+    """
+    if not live.is_file():
+        return []
+    table, names = kind.__tablename__, [column.name for column in kind.__table__.columns]
+    with database_errors(f"read {live}"), closing(open_read_only(live)) as store:
+        exists = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        if store.execute(exists, (table,)).fetchone() is None:
+            return []
+        found = store.execute(f"SELECT {', '.join(names)} FROM {table}")  # noqa: S608  names of our own models
+        return [dict(zip(names, row, strict=True)) for row in found]

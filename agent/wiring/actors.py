@@ -28,7 +28,7 @@ from agent.ports import Sender, SigningKey
 from agent.signing import keys
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
-from agent.store.store import FileOutbox
+from agent.store.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
 from agent.wiring.context import AgentContext, paper_actors, store_file
 

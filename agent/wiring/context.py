@@ -53,7 +53,8 @@ from agent.config.build import (
 )
 from agent.config.liquidity import build_targets
 from agent.config.load import LoadedConfig
-from agent.config.schema import FILES, MEGABYTES, Config, RpcTable, read_rates, year_limit
+from agent.config.schema import Config, RpcTable, read_rates, year_limit
+from agent.config.service import FILES, MEGABYTES
 from agent.config.weights import build_weights
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.bookkeeping import pending_entries, with_prior_day

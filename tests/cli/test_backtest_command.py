@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.cli.backtest import format_premium
-from agent.config.presets import ETHEREUM
-from agent.config.template import TemplateAsset, render
+from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.template import render
 from tests.cli.tools import Said
 from tests.support.text import mentions
 

@@ -289,7 +289,7 @@ def check_command() -> None:
 def check_alert_kind() -> None:
     """From the config over a cycle to a message with its title; it lasts while the read fails."""
     from agent.app.alerting import LASTING_KINDS, RunFacts, cycle_alerts
-    from agent.config.alerts import AlertsTable
+    from agent.config.service import AlertsTable
     from agent.execution.step_context import OutcomeKind, StepOutcome
     from agent.model import AlertKind, QuarantinedItem
     from agent.policy.decide import decide

@@ -10,8 +10,8 @@ import pytest
 import tomlkit
 
 from agent.app import alerting
-from agent.config.alerts import EVENTS, AlertsTable
 from agent.config.load import parse_config
+from agent.config.service import EVENTS, AlertsTable
 from agent.errors import ConfigError
 from agent.model import AlertKind, AlertMessage
 from agent.observe.notify import drain_channels

@@ -10,8 +10,8 @@ import pytest
 
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference, load_config, parse_config
 from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
-from agent.config.presets import ETHEREUM
-from agent.config.template import TemplateAsset, render
+from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.template import render
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, PriceSource, Threshold
 from agent.units import Token

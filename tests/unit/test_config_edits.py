@@ -11,8 +11,8 @@ import pytest
 from agent.config import load
 from agent.config.edits import ConfigChanges, apply_changes, parse_changes
 from agent.config.load import parse_config
-from agent.config.presets import ETHEREUM
-from agent.config.template import TemplateAsset, render
+from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.template import render
 from agent.errors import ConfigError
 
 WETH, WBTC, USDC, LINK = (next(t for t in ETHEREUM.tokens if t.symbol == symbol) for symbol in ("WETH", "WBTC", "USDC", "LINK"))

@@ -10,9 +10,9 @@ import tomlkit
 from agent.app.describe import EITHER, PRIVATE, PUBLIC, submission_text
 from agent.app.start.checks import doctor
 from agent.config import load
-from agent.config.presets import ETHEREUM
+from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.template import TemplateAsset, render
+from agent.config.template import render
 from agent.errors import ConfigError, Retryable
 from tests.support.endpoints import Script
 from tests.support.text import mentions

@@ -11,9 +11,9 @@ import tomlkit
 
 from agent.config import build_limits, build_portfolio
 from agent.config.load import load_config_text, parse_config
-from agent.config.presets import ETHEREUM
+from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.template import TemplateAsset, render
+from agent.config.template import render
 from agent.errors import ConfigError
 from agent.units import Token
 

@@ -13,8 +13,8 @@ from agent.config.build import build_portfolio
 from agent.config.edits import edit_order_levels, write_config
 from agent.config.load import parse_config
 from agent.config.orders import price_level_notes
-from agent.config.presets import ETHEREUM
-from agent.config.template import TemplateAsset, render
+from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.template import render
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
 from agent.policy.orders import levels as order_levels

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from agent.config import build_policy, build_reference, parse_config
-from agent.config.presets import ETHEREUM, SEQUENCER_FEEDS
-from agent.config.template import TemplateAsset, render
+from agent.config.presets import ETHEREUM, SEQUENCER_FEEDS, TemplateAsset
+from agent.config.template import render
 from agent.errors import ConfigError
 from agent.model import CodeHash
 from tests.support.text import mentions

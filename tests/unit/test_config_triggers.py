@@ -10,8 +10,8 @@ import pytest
 
 from agent.app.describe import parameters
 from agent.config import build_policy, build_portfolio, parse_config
-from agent.config.presets import ETHEREUM
-from agent.config.template import TemplateAsset, render
+from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.template import render
 from agent.errors import ConfigError
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, StagedTrigger, Threshold, TradeSide, Trigger, VolatilityJump
 from agent.policy.triggers.rules import NOTATIONS, RULES

@@ -9,9 +9,9 @@ import pytest
 
 from agent.app.describe import parameters
 from agent.config import build_portfolio, parse_config
-from agent.config.presets import ETHEREUM
+from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.template import TemplateAsset, render
+from agent.config.template import render
 from agent.config.weights import build_weights, supply_tokens
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit

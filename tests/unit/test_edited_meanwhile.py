@@ -16,7 +16,7 @@ from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExecutionStyle
 from agent.store import open_store
-from agent.store.config_versions import ConfigChanged
+from agent.store.store import ConfigChanged
 from agent.wiring import WalletSession
 from tests.support import builders
 from tests.unit.test_config import text

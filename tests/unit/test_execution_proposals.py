@@ -13,7 +13,7 @@ from agent.execution.external_signer import AwaitingExternalSignature, Proposing
 from agent.execution.submitter import Submitter
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, MinedTransaction
-from agent.store.store import FileOutbox
+from agent.store.recorder import FileOutbox
 from tests.support.transactions import START_S, WALLET, Bench, bench, grant, tx
 
 HASH = "0x" + "5" * 64

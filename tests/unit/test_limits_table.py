@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from agent.config import fields, limits
 from agent.config.limits import LimitsTable
-from agent.config.presets import ETHEREUM
+from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.template import TemplateAsset, render
+from agent.config.template import render
 from agent.guards.case import Guard
 from agent.guards.table import GUARDS, MARKET_GUARDS, REMEDIES
 from agent.model import LIMITS, Limits, LimitUnit

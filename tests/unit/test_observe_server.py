@@ -13,7 +13,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.config.schema import ServiceTable
+from agent.config.service import ServiceTable
 from agent.errors import ConfigError
 from agent.observe.health import Heartbeat, RunHealth
 from agent.observe.metrics import OUTCOMES, CycleFigures, Metrics, serving

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.store.store import FileOutbox
+from agent.store.recorder import FileOutbox
 
 
 def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from agent import errors
-from agent.config.schema import ServiceTable
+from agent.config.service import ServiceTable
 from agent.observe.metrics import Metrics
 from tests.test_docs import rows
 

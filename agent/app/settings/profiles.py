@@ -20,6 +20,7 @@ from agent.chain.rpc import Transport
 from agent.config.edits import write_config
 from agent.config.limits import Limit, is_tighter, read_limits
 from agent.config.load import LoadedConfig, load_config, load_config_text
+from agent.config.presets import read_token_list
 from agent.config.profile import (
     OFF,
     POLICY_KEYS,
@@ -32,7 +33,6 @@ from agent.config.profile import (
     resolve_token,
 )
 from agent.config.schema import NATIVE, AssetTable
-from agent.config.template import read_token_list
 from agent.errors import ConfigError, Retryable
 from agent.model import LIMITS, LimitUnit
 

@@ -26,15 +26,9 @@ from agent.config import template as starters
 from agent.config.build import fixed_contracts
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import LoadedConfig, load_config, parse_config
-from agent.config.presets import PRESETS, Preset
+from agent.config.presets import PRESETS, Preset, TemplateAsset, read_token_list, refuse_look_alike
 from agent.config.schema import NATIVE, RpcTable
-from agent.config.template import (
-    PortfolioTemplate,
-    TemplateAsset,
-    read_token_list,
-    refuse_look_alike,
-    render,
-)
+from agent.config.template import PortfolioTemplate, render
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.model import Snapshot, Verdict
 from agent.policy import minimum

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import ConfigError, OperatorNeeded
+from agent.files import sync_folder
 from agent.store.database import database_errors
 
 COPY_KEY = "copy_of"
@@ -53,15 +54,9 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
             f"{target} looks like a store in use: it has a write-ahead log", "name another file"
         )
     with database_errors("make the backup"), _beside(target) as part:
-        _copied(source, part)
-        with closing(sqlite3.connect(part, isolation_level=None)) as copy:
-            copy.execute(
-                "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
-                (COPY_KEY, f"{source.name}, {_utc()}"),
-            )
-        inspect_store_file(part)
+        _write_copy(source, part)
         part.replace(target)
-        _sync(target.parent)
+        sync_folder(target.parent)
     return target.stat().st_size
 
 
@@ -108,16 +103,10 @@ def restore(
         )
     _require_free(target, force)
     with database_errors("restore the backup"), _beside(target) as part:
-        _copied(source, part)
-        with closing(sqlite3.connect(part, isolation_level=None)) as copy:
-            copy.execute(
-                "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
-                (COPY_KEY, f"{source.name}, {_utc()}"),
-            )
-        inspect_store_file(part)
+        _write_copy(source, part)
         kept = _move_aside(target) if target.exists() else None
         part.replace(target)
-        _sync(target.parent)
+        sync_folder(target.parent)
     return kept
 
 
@@ -182,17 +171,23 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     )
 
 
-def _copied(source: Path, part: Path) -> None:
-    """Copy by SQLite's own backup: all that was committed, also during writes; then one file
-    without a log beside it.
+def _write_copy(source: Path, part: Path) -> None:
+    """Copy all committed data by SQLite's backup, also during writes, into one file without a log.
+    Mark the file as a copy and check it.
     """
     with (
-        closing(open_read_only(source)) as old,
-        closing(sqlite3.connect(part, isolation_level=None)) as new,
+        closing(open_read_only(source)) as store,
+        closing(sqlite3.connect(part, isolation_level=None)) as copy,
     ):
-        old.backup(new)
-        new.execute("PRAGMA journal_mode = DELETE")
-        new.execute("PRAGMA synchronous = FULL")
+        store.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")
+        copy.execute("PRAGMA synchronous = FULL")
+    with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+        copy.execute(
+            "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+            (COPY_KEY, f"{source.name}, {_utc()}"),
+        )
+    inspect_store_file(part)
 
 
 @contextmanager
@@ -244,15 +239,6 @@ def _move_aside(target: Path) -> Path:
             beside.replace(kept.with_name(kept.name + side))
     os.link(target, kept)
     return kept
-
-
-def _sync(folder: Path) -> None:
-    """Sync the folder: a new name is on the disk only once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _utc() -> str:
