@@ -40,16 +40,17 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.backtests import write_stress_report as write_stress_report
     from agent.app.backtests import write_tune_report as write_tune_report
     from agent.app.describe import limit_prices as limit_prices
+    from agent.app.editing import edit as edit
     from agent.app.local import demo_world as demo_world
     from agent.app.local import move_market as move_market
     from agent.app.local import serve_localchain as serve_localchain
     from agent.app.money.deposits import confirm_transfers as confirm_transfers
     from agent.app.money.deposits import invest as invest
     from agent.app.money.deposits import list_transfers as list_transfers
-    from agent.app.money.emergency import HardPauseReport as HardPauseReport
-    from agent.app.money.emergency import pause_hard as pause_hard
-    from agent.app.money.emergency import revoke as revoke
     from agent.app.money.rehearsal import rehearse_trade as rehearse_trade
+    from agent.app.money.shutdown import HardPauseReport as HardPauseReport
+    from agent.app.money.shutdown import pause_hard as pause_hard
+    from agent.app.money.shutdown import revoke as revoke
     from agent.app.money.shutdown import stop as stop
     from agent.app.money.withdrawals import withdraw as withdraw
     from agent.app.offline import WhatIf as WhatIf
@@ -76,6 +77,8 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.positions.strategies import route_transfers as route_transfers
     from agent.app.positions.strategies import strategies as strategies
     from agent.app.positions.strategies import take_over_strategies as take_over_strategies
+    from agent.app.profiles import export_profile as export_profile
+    from agent.app.profiles import import_profile as import_profile
     from agent.app.records.ledger import check_books as check_books
     from agent.app.records.ledger import compare_with_chain as compare_with_chain
     from agent.app.records.ledger import export as export
@@ -83,6 +86,14 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.records.ledger import open_books as open_books
     from agent.app.records.ledger import pnl as pnl
     from agent.app.records.ledger import refresh_ledger as refresh_ledger
+    from agent.app.records.maintenance import backup_store as backup_store
+    from agent.app.records.maintenance import cancel as cancel
+    from agent.app.records.maintenance import check_store as check_store
+    from agent.app.records.maintenance import pending_transactions as pending_transactions
+    from agent.app.records.maintenance import reconcile as reconcile
+    from agent.app.records.maintenance import restore_store as restore_store
+    from agent.app.records.maintenance import transactions as transactions
+    from agent.app.records.maintenance import upgrade_store as upgrade_store
     from agent.app.records.price_history import fetch_prices as fetch_prices
     from agent.app.records.price_history import forget_prices as forget_prices
     from agent.app.records.price_history import import_prices as import_prices
@@ -96,21 +107,10 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.records.step_history import pause as pause
     from agent.app.records.step_history import resume as resume
     from agent.app.records.step_history import waiting_orders as waiting_orders
-    from agent.app.records.store_files import backup_store as backup_store
-    from agent.app.records.store_files import check_store as check_store
-    from agent.app.records.store_files import restore_store as restore_store
-    from agent.app.records.store_files import upgrade_store as upgrade_store
-    from agent.app.records.tx_journal import cancel as cancel
-    from agent.app.records.tx_journal import pending_transactions as pending_transactions
-    from agent.app.records.tx_journal import reconcile as reconcile
-    from agent.app.records.tx_journal import transactions as transactions
     from agent.app.service import Service as Service
     from agent.app.service import StoppableClock as StoppableClock
     from agent.app.service import StopRequested as StopRequested
     from agent.app.service import serve as serve
-    from agent.app.settings.editing import edit as edit
-    from agent.app.settings.profiles import export_profile as export_profile
-    from agent.app.settings.profiles import import_profile as import_profile
     from agent.app.start.checks import doctor as doctor
     from agent.app.start.setup import initialise as initialise
     from agent.app.start.setup import templates as templates

@@ -14,7 +14,7 @@ from agent.amm.errors import KnownTicksExceeded
 from agent.amm.lp import positions
 from agent.app import config_versions, describe, withdrawal_run
 from agent.app.describe import Sandwich, parameters, sandwich
-from agent.app.start import least_total
+from agent.app.documents.status import least_total_now
 from agent.app.start.checks import endpoint_records
 from agent.chain.rpc import Transport
 from agent.config.fields import parse_address, parse_duration_s
@@ -226,11 +226,7 @@ class PortfolioStatus:
         that total.
         """
         drifts = self.decided.drifts
-        return (
-            least_total.least_total_now(self.step_input, investable_total(drifts))
-            if drifts
-            else None
-        )
+        return least_total_now(self.step_input, investable_total(drifts)) if drifts else None
 
     @property
     def trigger(self) -> describe.TriggerView:

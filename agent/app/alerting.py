@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from agent.app.documents.fields import fill
+from agent.app.documents import fill
 from agent.app.documents.setup import AlertDocument, AlertTargetDocument
 from agent.config.load import LoadedConfig, load_config
 from agent.config.service import AlertsTable, AlertTargetTable

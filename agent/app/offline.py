@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import codec, engine
-from agent.app.start import least_total
+from agent.app.documents.status import least_totals_of_values
 from agent.config.build import starting_limits
 from agent.config.triggers import parse_band
 from agent.errors import (
@@ -459,7 +459,7 @@ def _least(
     coin = Fraction(parse_raw(native, PLACES, "--native"), 10**PLACES)
     least_trade = limits.min_trade or Fraction(0)
     return tuple(
-        least_total.least_totals_of_values(
+        least_totals_of_values(
             rows,
             numeraire,
             limits.plan_cost_bps or 0,

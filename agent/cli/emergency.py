@@ -36,9 +36,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.app import Agent, OpenExposure
-    from agent.app.money.emergency import RevocationReport
     from agent.app.money.rehearsal import Rehearsal
-    from agent.app.money.shutdown import ShutdownReport
+    from agent.app.money.shutdown import RevocationReport, ShutdownReport
     from agent.cli.display.tables import FigureTable
 
 
@@ -65,8 +64,7 @@ def pause(
     back; a trimtab that runs does it instead of this command.
     """
     from agent import app as api
-    from agent.app.documents import owner
-    from agent.app.documents.fields import fill
+    from agent.app.documents import fill, owner
 
     if not hard:
         if send or yes:
@@ -173,8 +171,7 @@ def stop(
 
     run and rebalance then refuse until trimtab resume.
     """
-    from agent.app.documents import owner
-    from agent.app.documents.fields import fill
+    from agent.app.documents import fill, owner
     from agent.app.money import shutdown
 
     if keep and (to_stable or send_to is not None):
@@ -225,9 +222,8 @@ def revoke(
     """Lists the allowances of routers, position managers and Permit2; with --send sets them to
     zero.
     """
-    from agent.app.documents import owner
-    from agent.app.documents.fields import fill
-    from agent.app.money import emergency
+    from agent.app.documents import fill, owner
+    from agent.app.money import shutdown as emergency
 
     with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
 

@@ -166,8 +166,7 @@ def withdraw(
     """Withdraws money to a confirmed address, exactly once. Raises a shortfall from the most
     overweight assets first.
     """
-    from agent.app.documents import owner
-    from agent.app.documents.fields import fill
+    from agent.app.documents import fill, owner
     from agent.app.money import withdrawals
 
     if sum(given is not None for given in (amount, resume, release)) > 1:

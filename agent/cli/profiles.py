@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.app import Agent
-    from agent.app.settings.editing import EditReport
+    from agent.app.editing import EditReport
     from agent.execution.step_context import StepOutcome
 
 
@@ -140,8 +140,8 @@ def import_profile(
     sends nothing.
     """
     from agent import app as api
+    from agent.app import editing
     from agent.app.documents import owner, plans
-    from agent.app.settings import editing
 
     answerable = yes or interactive()  # a spinner takes the terminal's place
     with spinner("Reading the chain") as wait:
@@ -260,8 +260,8 @@ def edit(
     Nothing is sent without --send; a run uses the new config at its next cycle. Without a terminal
     it only shows the change, unless --yes.
     """
+    from agent.app import editing
     from agent.app.documents import owner, plans
-    from agent.app.settings import editing
     from agent.cli.portfolio import confirmer
     from agent.config.edits import apply_changes, parse_changes
 
@@ -411,7 +411,7 @@ def _show_transition(
     console: Console, document: Document, decimals: dict[str, int] | None, verbose: bool
 ) -> None:
     """Print the plan of an edit and its cost."""
-    from agent.app.pool_names import replace_pool_addresses
+    from agent.app.describe import replace_pool_addresses
     from agent.cli.display import plan_tables, tables
 
     plan = document["transition"]

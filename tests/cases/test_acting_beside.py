@@ -12,7 +12,8 @@ import pytest
 from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent
-from agent.app.money import emergency, shutdown, withdrawals
+from agent.app.money import shutdown, withdrawals
+from agent.app.money import shutdown as emergency
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, Retryable
 from agent.localchain import LocalChain

@@ -15,7 +15,7 @@ from agent import app as api
 from agent.accounting import entries as book
 from agent.app.agent import Agent
 from agent.app.records.ledger import open_ledger_data
-from agent.app.records.tx_journal import reconcile
+from agent.app.records.maintenance import reconcile
 from agent.config.load import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

@@ -12,7 +12,7 @@ from eth_account import Account
 
 from agent import wiring
 from agent.app.agent import Agent, ignore_progress
-from agent.app.records import tx_journal
+from agent.app.records import maintenance
 from agent.chain.safe import SafeContract, safe_tx, safe_tx_hash, typed_data
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.external_signer import AwaitingExternalSignature
@@ -240,7 +240,11 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
         shown = proposal(agent)
     signing = config(chain, tmp_path, ROOMY | {"execution.deadline": "30m"}, TWO)
     with again(chain, signing) as agent:
-        for act in (lambda: agent.rebalance(send=True, confirm=yes), lambda: tx_journal.reconcile(agent), lambda: tx_journal.cancel(agent)):
+        for act in (
+            lambda: agent.rebalance(send=True, confirm=yes),
+            lambda: maintenance.reconcile(agent),
+            lambda: maintenance.cancel(agent),
+        ):
             with pytest.raises(OperatorNeeded, match="external signature") as caught:
                 act()
             assert shown["id"] in str(caught.value)
@@ -286,7 +290,7 @@ def test_what_is_proposed_is_taken_back_on_request(anvil_chain: LocalChain, tmp_
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
-        for take_back in (lambda: tx_journal.cancel(agent), lambda: abandoned(agent)):
+        for take_back in (lambda: maintenance.cancel(agent), lambda: abandoned(agent)):
             shown = proposal(agent)
             take_back()
             (given_up,) = [intent for intent in agent.context.store.journal.intents() if intent.id == shown["id"]]

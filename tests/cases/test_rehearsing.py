@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.money import emergency, rehearsal
+from agent.app.money import rehearsal
+from agent.app.money import shutdown as emergency
 from agent.app.money.rehearsal import Rehearsal
 from agent.chain.tokens import PERMIT2
 from agent.errors import ConfigError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.records.tx_journal import reconcile
+from agent.app.records.maintenance import reconcile
 from agent.config.load import LoadedConfig
 from agent.errors import OperatorNeeded
 from agent.execution.reconcile import REORG_WATCH_BLOCKS

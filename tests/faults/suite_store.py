@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 
 import agent.store
-from agent.app.records.store_files import backup_store, restore_store
+from agent.app.records.maintenance import backup_store, restore_store
 from agent.config.load import load_config
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain

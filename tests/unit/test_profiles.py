@@ -11,7 +11,7 @@ import pytest
 
 from agent import app as api
 from agent import wiring
-from agent.app.settings.editing import EditReport
+from agent.app.editing import EditReport
 from agent.config.limits import LimitsTable, is_tighter
 from agent.config.load import load_config
 from agent.config.presets import ETHEREUM

@@ -1,6 +1,138 @@
-"""JSON documents: what commands print with --json. One declaration of each gives its keys, its JSON
-schema and how it is filled.
-
-An interface: keys are added, never renamed. Amounts, values and prices are text, so that no reader
-rounds them. Declarations are classes where fields are read by a path (`Of`), else tables.
+"""Types of the fields of JSON documents, and how a document is filled from an object by its
+declaration.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from fractions import Fraction
+from functools import cache
+from operator import attrgetter
+from types import NoneType
+from typing import Annotated, Any, NotRequired, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import Field
+from typing_extensions import is_typeddict
+
+from agent.units import decimal_text, value_text
+
+T = TypeVar("T")
+Convert = Callable[[Any, Any], object]
+"""Converts an attribute's value, with the portfolio whose tokens and numeraire it counts in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedBy:
+    """Conversion of a value into a field."""
+
+    convert: Convert
+
+
+@dataclass(frozen=True, slots=True)
+class Of:
+    """Attributes that a field shows, as paths, if they have other names."""
+
+    paths: tuple[str, ...]
+
+    def __init__(self, *paths: str) -> None:
+        object.__setattr__(self, "paths", paths)
+
+
+def fill(kind: type[T], source: object, portfolio: Any = None, /, **given: object) -> T:
+    """Return a document of this kind: each field from `given`, else from the source's attribute of
+    its name, converted.
+
+    `portfolio` names tokens by address, and has the numeraire that values are counted in. Optional
+    keys come from `given` alone. Nothing is validated: to show what was done must not fail after it
+    was done.
+    """
+    found: dict[str, object] = {}
+    for name, read, convert in _fields(kind):  # type: ignore[arg-type]
+        if name in given:
+            found[name] = given[name]
+        elif read is not None:
+            value = read(source)
+            found[name] = None if value is None else convert(value, portfolio)
+    return found  # type: ignore[return-value]
+
+
+@cache
+def _fields(kind: Hashable, /) -> list[tuple[str, Callable[[object], Any] | None, Convert]]:
+    """Name of each field with the reading of its attribute, None if it is optional, and the
+    conversion.
+    """
+    found: list[tuple[str, Callable[[object], Any] | None, Convert]] = []
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        paths = next(
+            (one.paths for one in getattr(hint, "__metadata__", ()) if isinstance(one, Of)), (name,)
+        )
+        found.append(
+            (
+                name,
+                None if get_origin(hint) is NotRequired else attrgetter(*paths),
+                _conversion(hint),
+            )
+        )
+    return found
+
+
+def _conversion(hint: Any) -> Convert:
+    for one in getattr(hint, "__metadata__", ()):
+        if isinstance(one, ConvertedBy):
+            return one.convert
+    if is_typeddict(hint):
+        return lambda value, portfolio: (
+            value if isinstance(value, dict) else fill(hint, value, portfolio)
+        )
+    inner = [_conversion(one) for one in get_args(hint)[:1] if one is not NoneType]
+    if get_origin(hint) is list:
+        return lambda values, portfolio: [inner[0](value, portfolio) for value in values]
+    return inner[0] if inner and get_origin(hint) is not dict else _plain
+
+
+def _plain(value: Any, _: Any) -> object:
+    return value.value if isinstance(value, Enum) else value
+
+
+def money(value: Fraction, portfolio: Any) -> str:
+    """Return a value as a decimal string of numeraire coins."""
+    return value_text(value, portfolio.numeraire.decimals)
+
+
+def utc(seconds: int) -> str:
+    """Return a chain time as text."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def one_of(*values: str) -> Any:
+    """Restrict text to these values."""
+    return Field(pattern=f"^({'|'.join(values)})$")
+
+
+Raw = Annotated[str, Field(pattern=r"^-?[0-9]+$"), ConvertedBy(lambda raw, _: str(raw))]
+"""Base units: an integer as text, so that no reader rounds it."""
+Decimal = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
+"""A price, amount or ratio as text, without exponent."""
+Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$"), ConvertedBy(money)]
+"""A value in the numeraire, as text."""
+Number = Annotated[float, ConvertedBy(lambda value, _: float(value))]
+Time = Annotated[str, ConvertedBy(lambda seconds, _: utc(seconds))]
+Symbol = Annotated[str, ConvertedBy(lambda token, portfolio: portfolio.token(token).label)]
+"""Display name of a token, from its address."""
+Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+TokenSymbol = Annotated[Symbol, Of("token")]
+TokenAddress = Annotated[str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$"), Of("token")]
+Amount = Annotated[
+    Decimal,
+    ConvertedBy(
+        lambda found, portfolio: decimal_text(found[0], portfolio.token(found[1]).decimals)
+    ),
+    Of("raw", "token"),
+]
+"""Whole coins, from base units and token."""
+Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
+TxHash = Annotated[str, Field(pattern=r"^(0x[0-9a-f]{64})?$")]
+"""Hash of a transaction; empty while it is not signed."""

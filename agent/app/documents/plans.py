@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, cast
 
 from typing_extensions import TypedDict
 
-from agent.app.documents.fields import (
+from agent.app.describe import pool_names
+from agent.app.documents import (
     Address,
     ConvertedBy,
     Money,
@@ -37,7 +38,6 @@ from agent.app.documents.steps import (
     decision,
     tax_document,
 )
-from agent.app.pool_names import pool_names
 
 if TYPE_CHECKING:
     from agent.app import Agent

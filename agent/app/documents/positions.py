@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents.fields import (
+from agent.app.documents import (
     Address,
     ConvertedBy,
     Decimal,

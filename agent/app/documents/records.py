@@ -7,7 +7,7 @@ from typing import Annotated, NotRequired
 from typing_extensions import TypedDict
 
 from agent.accounting.export import format_utc
-from agent.app.documents.fields import ConvertedBy, Decimal, Money, Of, Raw, Time, TxHash, one_of
+from agent.app.documents import ConvertedBy, Decimal, Money, Of, Raw, Time, TxHash, one_of
 from agent.app.documents.plans import LimitOrderDocument
 from agent.app.documents.steps import TransferDocument
 from agent.model import IntentState

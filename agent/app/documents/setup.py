@@ -9,7 +9,7 @@ from typing import Annotated, Any, NotRequired
 from typing_extensions import TypedDict
 
 from agent.accounting.export import format_utc
-from agent.app.documents.fields import Address, ConvertedBy, Decimal, Of, one_of
+from agent.app.documents import Address, ConvertedBy, Decimal, Of, one_of
 from agent.app.documents.owner import ContractDocument
 from agent.app.documents.plans import (
     EndpointDocument,

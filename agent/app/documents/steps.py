@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NotRequired
 from typing_extensions import TypedDict
 
 from agent.accounting.tax_lots import PlannedGain, planned_gains
-from agent.app.documents.fields import (
+from agent.app.documents import (
     ConvertedBy,
     Decimal,
     Money,

@@ -34,7 +34,7 @@ from agent.accounting.performance import (
 )
 from agent.accounting.tax_lots import Disposal, TaxLotRun, identity_rate, net_gain, run_tax_lots
 from agent.app.agent import Agent
-from agent.app.documents.fields import fill
+from agent.app.documents import fill
 from agent.app.documents.records import BookDocument, EntryDocument, PeriodDocument
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.schema import read_rates

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.app.agent import Agent
-from agent.app.documents.fields import fill
+from agent.app.documents import fill
 from agent.app.documents.positions import AllocationDocument, WeightedAssetDocument, WeightsDocument
 from agent.backtest.data import why_unreadable
 from agent.chain.history import PastRound, past_rounds, past_twaps

@@ -14,7 +14,8 @@ from agent import codec, wiring
 from agent.accounting.export import TokenNames, weights_bps
 from agent.accounting.export import format_utc as utc_of_sheets
 from agent.accounting.performance import performance_costs
-from agent.app.documents.fields import fill, utc
+from agent.app.describe import pool_names, replace_pool_addresses
+from agent.app.documents import fill, utc
 from agent.app.documents.plans import LimitOrderDocument
 from agent.app.documents.records import (
     CorrectionDocument,
@@ -23,7 +24,6 @@ from agent.app.documents.records import (
     PastTransactionDocument,
 )
 from agent.app.documents.steps import netting_document, tax_document
-from agent.app.pool_names import pool_names, replace_pool_addresses
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.model import (

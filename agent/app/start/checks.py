@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from agent import codec, wiring
 from agent.app.describe import PRIVATE, submission, submission_text
-from agent.app.documents.fields import fill
+from agent.app.documents import fill
 from agent.app.documents.plans import EndpointDocument
 from agent.app.documents.setup import CheckDocument
-from agent.app.start import least_total
+from agent.app.documents.status import least_total_now
 from agent.app.start.setup import EMPTY_CODE, NO_CODE
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
@@ -666,7 +666,7 @@ def _least(step: StepInput) -> Iterator[CheckResult]:
     """Yield the minimum total that these targets, bands, pools and gas work with."""
     prices = reference_prices(step).by_token
     try:
-        found = least_total.least_total_now(step, investable_total(compute_drifts(step, prices)))
+        found = least_total_now(step, investable_total(compute_drifts(step, prices)))
     except TrimtabError:
         return
     if found is not None:

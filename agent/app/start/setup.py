@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent import wiring
 from agent.app import config_versions
-from agent.app.documents.fields import fill
+from agent.app.documents import fill
 from agent.app.documents.setup import NewAssetDocument
-from agent.app.start import least_total
+from agent.app.documents.status import above_ceiling_lines, least_totals_of_config
 from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
@@ -179,7 +179,7 @@ def initialise(  # noqa: PLR0913
         ) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
-    needs = least_total.least_totals_of_config(parsed, dollars)
+    needs = least_totals_of_config(parsed, dollars)
     return {
         "config": str(path),
         "chain_id": preset.chain_id,
@@ -191,7 +191,7 @@ def initialise(  # noqa: PLR0913
         "assets": [fill(NewAssetDocument, asset) for asset in assets],
         "warnings": [
             *minimum.asset_count_warnings(len(assets)),
-            *least_total.above_ceiling_lines(needs, parsed.portfolio.max_live_value),
+            *above_ceiling_lines(needs, parsed.portfolio.max_live_value),
         ],
         "next": (
             [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from agent.app.pool_names import replace_pool_addresses
 from agent.cli.display.output import Document, cell, say
 from agent.cli.display.tables import (
     FigureTable,
@@ -41,6 +40,8 @@ def show_plan(
     more: str = "--json",
 ) -> None:
     """Print a plan; `more` is the option that shows what the short screen omits."""
+    from agent.app.describe import replace_pool_addresses
+
     if with_decision:
         console.print(decision(document))
     refused = document["outcome"] == "refused"
@@ -135,6 +136,8 @@ def _summary(console: Console, document: Document, more: str) -> None:
 
 
 def _details(console: Console, document: Document) -> None:
+    from agent.app.describe import replace_pool_addresses
+
     for pool in dict.fromkeys(leg["pool"] for leg in document["legs"]):
         console.print(cell(f"{document['pools'].get(pool, 'pool')}: {pool}", "dim"))
     if document["legs"] or document["actions"]:
@@ -216,6 +219,8 @@ def costs(document: Document) -> FigureTable:
 
 def verdicts(found: Sequence[Document], pools: dict[str, str]) -> FigureTable:
     """Table of guards with their measured values and limits."""
+    from agent.app.describe import replace_pool_addresses
+
     made = table("Guards", ("", "guard", "measured", "limit"))
     for item in found:
         mark = cell("✓", "green") if item["passed"] else cell("refused", "bold red")

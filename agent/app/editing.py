@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agent import engine, wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, Progress, ignore_progress, open_agent
-from agent.app.pool_names import pool_names, replace_pool_addresses
+from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.start import setup
 from agent.app.start.checks import screen_tokens
 from agent.chain.rpc import Transport

@@ -1,1 +1,0 @@
-"""Config edits and their versions; profiles."""
