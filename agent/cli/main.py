@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import atexit
 import gc
+import inspect
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Annotated
+from typing import Annotated, Any
 
 import click
 import typer
@@ -55,10 +56,22 @@ def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
     built.callback()(_root)
     for one in commands:
         if isinstance(one.body, typer.Typer):
+            for registered in one.body.registered_commands:
+                if registered.callback is not None:
+                    registered.help = registered.help or help_text(registered.callback)
             built.add_typer(one.body, name=one.name, rich_help_panel=one.heading.value)
         else:
-            built.command(one.name, rich_help_panel=one.heading.value)(one.body)
+            heading = one.heading.value
+            built.command(one.name, help=help_text(one.body), rich_help_panel=heading)(one.body)
     return built
+
+
+def help_text(body: Callable[..., Any]) -> str:
+    """Return the help of a command: its docstring with each paragraph on one line, since Typer
+    keeps line breaks of later paragraphs and the terminal wraps them again.
+    """
+    paragraphs = (inspect.getdoc(body) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _print_version(asked: bool) -> None:
