@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,9 @@ LONGEST_WORD, LONGEST_TEXT = 300, 8_000
 """Longest displayed word, and text: an error may quote any content of a file or a node."""
 
 
+_FIELD = re.compile(r"(--[a-z][a-z0-9-]*|[a-z0-9_]+(?:\.[\w-]+)+)(?= [^:]*: |, line |: )")
+
+
 def printable_text(text: str) -> str:
     """Return the text with characters escaped that could steer a terminal or reverse a line, and
     long words cut (T17).
@@ -58,16 +62,17 @@ def printable_text(text: str) -> str:
 
 
 class TrimtabError(Exception):
-    """Base of every error that the agent raises on purpose. `remedy` is the operator's next
-    step.
+    """Base of every error that the agent raises on purpose. `remedy` is the operator's next step,
+    `code` a stable name of the cause for programs (empty: the class is all that is known).
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str, remedy: str = "", *, code: str = "") -> None:
         super().__init__(printable_text(message))
         self.message = printable_text(message)
         self.remedy = printable_text(remedy)
+        self.code = code
 
     def __str__(self) -> str:
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
@@ -78,15 +83,35 @@ class ConfigError(TrimtabError):
 
     exit_code = EXIT_USAGE
 
+    @property
+    def field(self) -> str:
+        """Config key or option that the message begins with; empty if it names neither."""
+        found = _FIELD.match(self.message)
+        return found[1] if found else ""
+
 
 class Refused(TrimtabError):
-    """A guard refused; nothing was sent. Carries the verdicts with measurement and limit."""
+    """A guard refused; nothing was sent. Carries the verdicts with measurement and limit. Without a
+    code of its own, `code` is the first guard that refused.
+    """
 
     exit_code = EXIT_REFUSED
 
-    def __init__(self, message: str, verdicts: Sequence[Verdict] = (), remedy: str = "") -> None:
-        super().__init__(message, remedy)
+    def __init__(
+        self,
+        message: str,
+        verdicts: Sequence[Verdict] = (),
+        remedy: str = "",
+        *,
+        code: str = "",
+    ) -> None:
         self.verdicts = tuple(verdicts)
+        super().__init__(message, remedy, code=code or next(iter(self.guards), ""))
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """Names of the guards that refused, in their order."""
+        return tuple(one.guard for one in self.verdicts if not one.passed)
 
 
 class UnsendableTransaction(Refused):

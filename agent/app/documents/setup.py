@@ -28,10 +28,11 @@ QuietHoursDocument = TypedDict(
 )
 FailureDocument = TypedDict("FailureDocument", {
     "kind": str, "message": str, "remedy": str, "exit": int,
-    "verdicts": NotRequired[list[VerdictDocument]], "proposal": NotRequired[dict[str, Any]],
+    "code": NotRequired[str], "verdicts": NotRequired[list[VerdictDocument]],
+    "proposal": NotRequired[dict[str, Any]],
 })  # fmt: skip
-"""An error: its kind, message, remedy and exit code; a proposal that waits for its signer, with its
-file."""
+"""An error: its kind, message, remedy, exit code and, if it has one, the code of its cause; a proposal
+that waits for its signer, with its file."""
 NewAssetDocument = TypedDict("NewAssetDocument", {
     "symbol": str, "address": str, "target": str, "feed": Address | None,
 })  # fmt: skip

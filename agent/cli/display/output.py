@@ -103,6 +103,8 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
         "remedy": error.remedy,
         "exit": error.exit_code,
     }
+    if error.code:
+        body["code"] = error.code
     if isinstance(error, Refused):
         body["verdicts"] = [
             {"guard": v.guard, "measured": v.measured, "limit": v.limit, "passed": v.passed}
