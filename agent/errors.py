@@ -40,7 +40,9 @@ LONGEST_WORD, LONGEST_TEXT = 300, 8_000
 """Longest displayed word, and text: an error may quote any content of a file or a node."""
 
 
-_FIELD = re.compile(r"(--[a-z][a-z0-9-]*|[a-z0-9_]+(?:\.[\w-]+)+)(?= [^:]*: |, line |: )")
+_FIELD = re.compile(
+    r"(?:^|: )(--[a-z][a-z0-9-]*|[A-Za-z_]\w*(?:\.[\w-]+)*)(?=(?: \S+|, line \d+)?: )"
+)
 
 
 def printable_text(text: str) -> str:
@@ -85,8 +87,10 @@ class ConfigError(TrimtabError):
 
     @property
     def field(self) -> str:
-        """Config key or option that the message begins with; empty if it names neither."""
-        found = _FIELD.match(self.message)
+        """Config key or option that the message begins with, after the file if any; empty if it
+        names none.
+        """
+        found = _FIELD.search(self.message)
         return found[1] if found else ""
 
 

@@ -5,7 +5,7 @@ guards judge a plan by.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from fractions import Fraction
 
 from agent.model.liquidity import LpAction
@@ -80,11 +80,40 @@ class Hold:
     kept_by: str = ""
 
 
+class HaltCode(StrEnum):
+    """Causes of a halt for programs; the reason tells them to people."""
+
+    ASSETS = "assets"
+    BALANCE = "balance"
+    BALANCE_CHANGE = "balance_jump"
+    DEPEG = "depeg"
+    DESTINATION = "destination"
+    EMPTY = "empty"
+    LEDGER = "ledger"
+    MIN_TRADE = "min_trade"
+    ORACLE_DEVIATION = "oracle_deviation"
+    ORDERS = "orders"
+    POSITIONS = "positions"
+    QUARANTINE = "quarantine"
+    REFERENCE_PRICE = "reference_price"
+    SEQUENCER = "sequencer"
+    STOPPED = "stopped"
+    STORE_AHEAD = "store_ahead"
+    STRATEGIES = "strategies"
+    TARGETS = "targets"
+    WEIGHTS = "weights"
+    WITHDRAWAL = "withdrawal"
+    ZONE = "zone"
+
+
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Unknown, stale or contradictory data: do not trade, and report the reason."""
+    """Unknown, stale or contradictory data: do not trade, and report the reason. `codes` are its
+    causes, each once, in the order of the reason.
+    """
 
     reason: str
+    codes: tuple[HaltCode, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

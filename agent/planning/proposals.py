@@ -22,6 +22,7 @@ from agent.model import (
     Goal,
     GradualExecution,
     Halt,
+    HaltCode,
     Hold,
     Invest,
     LegFunding,
@@ -842,7 +843,7 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
     if isinstance(decided.decision, Halt):
         return Proposal(decided, None)
     if why := withdrawals.open_withdrawal_reason(step):
-        return Proposal(replace(decided, decision=Halt(why)), None)
+        return Proposal(replace(decided, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
     try:
         wanted = Rebalance(
             balance_changes.append_excluded(step, "the transition to these targets"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -20,6 +20,7 @@ from agent.model import (
     Goal,
     GradualExecution,
     Halt,
+    HaltCode,
     History,
     Hold,
     LedgerBalance,
@@ -42,6 +43,7 @@ from agent.policy.drift import (
     compute_drifts,
     corrections,
     has_band,
+    investable_total,
     rebalance_goal,
     restrict_to_side,
 )
@@ -70,7 +72,20 @@ from agent.units import BPS, NATIVE, Price, Value, decimal_text
 # ahead of the chain.
 
 
-def unknown_balances(step: StepInput) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A cause of a halt: its code for programs, its message for people."""
+
+    code: HaltCode
+    message: str
+
+
+def _halt(faults: Sequence[Fault]) -> Halt:
+    codes = dict.fromkeys(fault.code for fault in faults)
+    return Halt("; ".join(fault.message for fault in faults), tuple(codes))
+
+
+def unknown_balances(step: StepInput) -> list[Fault]:
     """Assets whose balance is unknown: quarantined, not read, or read twice with different
     answers.
     """
@@ -84,14 +99,16 @@ def unknown_balances(step: StepInput) -> list[str]:
             if item.address == address
         ]
         if quarantined:
-            faults.append(f"{label} is quarantined ({'; '.join(quarantined)})")
+            message = f"{label} is quarantined ({'; '.join(quarantined)})"
+            faults.append(Fault(HaltCode.QUARANTINE, message))
         elif not balances:
-            faults.append(f"the balance of {label} was not read")
+            faults.append(Fault(HaltCode.BALANCE, f"the balance of {label} was not read"))
         elif len(balances) > 1:
-            faults.append(
+            message = (
                 f"the balance of {label} was read as {' and '.join(map(str, sorted(balances)))}"
                 " base units"
             )
+            faults.append(Fault(HaltCode.BALANCE, message))
     return faults
 
 
@@ -111,13 +128,14 @@ def store_ahead_faults(history: History, now_s: int) -> list[str]:
 # --- Why a step cannot be decided: everything in it that is unknown, stale or contradictory.
 
 
-def decision_faults(step: StepInput, references: ReferencePrices) -> list[str]:
+def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]:
     """Everything that is unknown, stale or contradictory; empty when the step can be decided."""
     assets = step.portfolio.assets
     if len(assets) < minimum.MIN_ASSETS:
-        return [
+        message = (
             f"a portfolio needs at least {minimum.MIN_ASSETS} assets, this one has {len(assets)}"
-        ]
+        )
+        return [Fault(HaltCode.ASSETS, message)]
     faults = []
     if (
         step.quarantine
@@ -125,31 +143,41 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[str]:
         - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets})
         < minimum.MIN_ASSETS
     ):
-        faults.append(f"fewer than {minimum.MIN_ASSETS} tradable assets are left")
+        message = f"fewer than {minimum.MIN_ASSETS} tradable assets are left"
+        faults.append(Fault(HaltCode.QUARANTINE, message))
     weights_bps = sum(asset.target_bps for asset in assets)
     if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
-        faults.append(f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative")
+        message = f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative"
+        faults.append(Fault(HaltCode.TARGETS, message))
     listed = Counter(asset.token.address for asset in assets)
     faults += [
-        f"{step.portfolio.token(address).label} is listed {times} times"
+        Fault(HaltCode.ASSETS, f"{step.portfolio.token(address).label} is listed {times} times")
         for address, times in listed.items()
         if times > 1
     ]
     if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
-        faults.append("the destination is a band, but the trigger has none")
+        message = "the destination is a band, but the trigger has none"
+        faults.append(Fault(HaltCode.DESTINATION, message))
     faults += [
-        fault
-        for fault in (sequencer_fault(step), depeg_fault(step, references), source_conflict(step))
-        if fault
+        Fault(code, message)
+        for code, message in (
+            (HaltCode.SEQUENCER, sequencer_fault(step)),
+            (HaltCode.DEPEG, depeg_fault(step, references)),
+            (HaltCode.ORACLE_DEVIATION, source_conflict(step)),
+            (HaltCode.STRATEGIES, netting.strategies_fault(step)),
+        )
+        if message
     ]
-    faults += [fault for fault in (netting.strategies_fault(step),) if fault]
-    faults += exits.faults(step, references)
+    faults += [Fault(HaltCode.ORDERS, message) for message in exits.faults(step, references)]
     faults += unknown_balances(step)
-    faults += valuation.faults(step)
-    faults += no_trade_zone.faults(step, references)
-    faults += store_ahead_faults(step.history, step.snapshot.head.timestamp_s)
+    faults += [Fault(HaltCode.POSITIONS, message) for message in valuation.faults(step)]
+    faults += [Fault(HaltCode.ZONE, message) for message in no_trade_zone.faults(step, references)]
     faults += [
-        f"{gap.label} has no reference price ({gap.why})"
+        Fault(HaltCode.STORE_AHEAD, message)
+        for message in store_ahead_faults(step.history, step.snapshot.head.timestamp_s)
+    ]
+    faults += [
+        Fault(HaltCode.REFERENCE_PRICE, f"{gap.label} has no reference price ({gap.why})")
         for gap in references.unpriced
         if gap.token in listed
     ]
@@ -237,25 +265,33 @@ class DecisionContext:
         return compute_drifts(self.step, self.prices)
 
     @cached_property
-    def stop_reason(self) -> str:
-        """Return why nothing may be traded; empty otherwise."""
-        history = self.step.history
-        return history.stopped or history.books or valuation.undecided_positions_reason(self.step)
+    def stop(self) -> Fault | None:
+        """Return why nothing may be traded; None if it may."""
+        step = self.step
+        return _first_fault(
+            (HaltCode.STOPPED, step.history.stopped),
+            (HaltCode.LEDGER, step.history.books),
+            (HaltCode.POSITIONS, valuation.undecided_positions_reason(step)),
+        )
 
     @cached_property
-    def hold_back_reason(self) -> str:
+    def held_back(self) -> tuple[Fault, ...]:
         """Return why only exits and withdrawals of liquidity are allowed; empty if rebalances are
         allowed too.
         """
         reasons = (
-            withdrawals.open_withdrawal_reason(self.step),
-            balance_changes.halt_reason(self.step),
+            (HaltCode.WITHDRAWAL, withdrawals.open_withdrawal_reason(self.step)),
+            (HaltCode.BALANCE_CHANGE, balance_changes.halt_reason(self.step)),
         )
-        return "; ".join(reason for reason in reasons if reason)
+        return tuple(Fault(code, reason) for code, reason in reasons if reason)
 
     def result(self, decision: Decision) -> DecisionResult:
         """Return the decision with its inputs."""
         return DecisionResult(decision, self.drifts, self.references)
+
+
+def _first_fault(*reasons: tuple[HaltCode, str]) -> Fault | None:
+    return next((Fault(code, reason) for code, reason in reasons if reason), None)
 
 
 Decider = Callable[[DecisionContext], DecisionResult | None]
@@ -265,12 +301,12 @@ Decider = Callable[[DecisionContext], DecisionResult | None]
 def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     """Halt while anything the decision rests on is unknown, stale or contradictory."""
     faults = decision_faults(context.step, context.references)
-    return DecisionResult(Halt("; ".join(faults)), (), context.references) if faults else None
+    return DecisionResult(_halt(faults), (), context.references) if faults else None
 
 
 def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
     """Sell what triggered orders take out of the portfolio, one asset at a time."""
-    if context.stop_reason:
+    if context.stop:
         return None
     step, drifts = context.step, context.drifts
     if (leaving := exits.triggered_exit(step, drifts, context.prices)) is None:
@@ -285,22 +321,20 @@ def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
     """Halt after failures or a disagreement of the ledger, with undecided positions, and without
     target weights.
     """
-    reason = context.stop_reason or targets.missing_weights_reason(context.step)
-    if not reason:
-        return None
-    held_back = context.hold_back_reason
-    return context.result(Halt(f"{held_back}; {reason}" if held_back else reason))
+    stop = context.stop or _first_fault(
+        (HaltCode.WEIGHTS, targets.missing_weights_reason(context.step))
+    )
+    return None if stop is None else context.result(_halt((*context.held_back, stop)))
 
 
 def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
     """Trade nothing with a total too small to rebalance."""
-    if context.hold_back_reason or not (
-        reason := minimum.too_small_reason(context.step, context.drifts)
-    ):
+    if context.held_back or not (reason := minimum.too_small_reason(context.step, context.drifts)):
         return None
-    return context.result(
-        Hold(f"nothing else is traded: {reason}") if context.step.stuck else Halt(reason)
-    )
+    if context.step.stuck:
+        return context.result(Hold(f"nothing else is traded: {reason}"))
+    empty = investable_total(context.drifts) == 0
+    return context.result(_halt([Fault(HaltCode.EMPTY if empty else HaltCode.MIN_TRADE, reason)]))
 
 
 def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult | None:
@@ -318,11 +352,11 @@ def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult |
 
 def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     """Wait while a withdrawal is open or a balance change is unexplained."""
-    if not (reason := context.hold_back_reason):
+    if not context.held_back:
         return None
-    next_s = withdrawals.next_part_s(context.step)
+    halt, next_s = _halt(context.held_back), withdrawals.next_part_s(context.step)
     return context.result(
-        Halt(reason) if next_s is None else Hold(reason, next_s, "limits.first_purchase")
+        halt if next_s is None else Hold(halt.reason, next_s, "limits.first_purchase")
     )
 
 

@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from agent.errors import ConfigError, TrimtabError
+
 
 def mentions(text: object, *terms: str) -> bool:
     """Return whether the text has each of the terms, in any order and case."""
     found = str(text).casefold()
     return all(term.casefold() in found for term in terms)
+
+
+@contextmanager
+def raises_code(kind: type[TrimtabError], code: str, *figures: object) -> Iterator[pytest.ExceptionInfo[TrimtabError]]:
+    """Expect an error of this kind and code that shows each of the figures: amounts, limits, names of tokens or places."""
+    with pytest.raises(kind) as caught:
+        yield caught
+    assert caught.value.code == code, (caught.value.code, caught.value)
+    _require_figures(caught.value, figures)
+
+
+@contextmanager
+def raises_field(field: str, *figures: object, code: str = "") -> Iterator[pytest.ExceptionInfo[ConfigError]]:
+    """Expect an error of the config key or option `field` that shows each of the figures."""
+    with pytest.raises(ConfigError) as caught:
+        yield caught
+    assert (caught.value.field, caught.value.code) == (field, code), caught.value
+    _require_figures(caught.value, figures)
+
+
+def _require_figures(error: TrimtabError, figures: tuple[object, ...]) -> None:
+    lacking = [figure for figure in figures if str(figure) not in str(error)]
+    assert not lacking, (lacking, error)

@@ -24,6 +24,7 @@ from agent.app.documents import (
     money,
     one_of,
 )
+from agent.model import Halt, Hold
 from agent.policy.cash_flows import balance_changes
 from agent.reference import reference_prices
 from agent.units import BPS, decimal_text
@@ -216,12 +217,22 @@ def netting_document(found: NettingResult | None, portfolio: Portfolio) -> Netti
 class DecisionDocument(TypedDict):
     kind: Annotated[str, one_of("hold", "rebalance", "halt", "adjustliquidity", "topup")]
     reason: str
+    codes: NotRequired[list[str]]
     outcome: NotRequired[str]
 
 
 def decision(decided: DecisionResult) -> DecisionDocument:
-    """Document of a decision."""
-    return {"kind": type(decided.decision).__name__.lower(), "reason": decided.decision.reason}
+    """Document of a decision: `codes` are the causes of a halt, or the setting that held back a
+    trigger that fired.
+    """
+    found = decided.decision
+    shown: DecisionDocument = {"kind": type(found).__name__.lower(), "reason": found.reason}
+    match found:
+        case Halt(codes=codes) if codes:
+            shown["codes"] = list(codes)
+        case Hold(kept_by=kept_by) if kept_by:
+            shown["codes"] = [kept_by]
+    return shown
 
 
 # Fields of every document that shows a step; filled from an object with `step_input` and `decided`.
