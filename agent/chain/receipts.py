@@ -1,4 +1,4 @@
-"""Receipts and transactions of the wallet sent by others: by nonce, or as a Safe's execution."""
+"""Outcome of transactions: receipts, transactions found by nonce or Safe hash, revert reasons."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
+from agent.chain.lens import abi_decode
 from agent.chain.quorum import confirmed_value
-from agent.chain.rpc import Transport, hex_data, parse_bytes, parse_quantity, parse_recipient
-from agent.errors import Retryable
+from agent.chain.rpc import (
+    RpcFault,
+    Transport,
+    hex_data,
+    parse_bytes,
+    parse_quantity,
+    parse_recipient,
+    scrub,
+)
+from agent.errors import Retryable, TrimtabError
 from agent.model import LiquidityAdded, Receipt, Transfer
+from agent.signing.calldata import selector
 from agent.units import NATIVE
 
-# --- Receipts of a node: cost, token transfers, added liquidity.
+# --- Receipts: gas cost, token transfers, added liquidity.
 
 
 TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
@@ -45,7 +55,7 @@ def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
         effective_gas_price_wei=parse_quantity(raw.get("effectiveGasPrice"), "effective gas price"),
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
         added=_added(logs),
-        wrapped=tuple(made for log in logs if (made := _wrapped(log)) is not None),
+        wrapped=tuple(wrap for log in logs if (wrap := _wrapped(log)) is not None),
     )
 
 
@@ -74,9 +84,10 @@ def _wrapped(log: Log) -> Transfer | None:
     for event in (DEPOSIT, WITHDRAWAL):
         topics = _topics(log, event, 2)
         if topics is not None and len(data := parse_bytes(log.get("data"), "log data")) == 32:
-            holder = _address(topics[1])
-            ends = (NATIVE, holder) if event == DEPOSIT else (holder, NATIVE)
-            return Transfer(_emitter(log), *ends, int.from_bytes(data, "big"))
+            holder, raw = _address(topics[1]), int.from_bytes(data, "big")
+            if event == DEPOSIT:
+                return Transfer(_emitter(log), NATIVE, holder, raw)
+            return Transfer(_emitter(log), holder, NATIVE, raw)
     return None
 
 
@@ -85,11 +96,11 @@ def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
     Transfer from zero before it.
     """
     minted: dict[tuple[str, int], str] = {}
-    found = []
+    added = []
     for log in logs:
-        made = _topics(log, TRANSFER, 4)
-        if made is not None and _address(made[1]) == NATIVE:
-            minted[_emitter(log), _number(made[3])] = _address(made[2])
+        transfer = _topics(log, TRANSFER, 4)
+        if transfer is not None and _address(transfer[1]) == NATIVE:
+            minted[_emitter(log), _number(transfer[3])] = _address(transfer[2])
         topics = _topics(log, INCREASE_LIQUIDITY, 2)
         if topics is None:
             continue
@@ -100,20 +111,20 @@ def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
             int.from_bytes(data[at : at + 32], "big") for at in (0, 32, 64)
         )
         manager, token_id = _emitter(log), _number(topics[1])
-        found.append(
+        added.append(
             LiquidityAdded(
                 manager, token_id, liquidity, (amount0, amount1), minted.get((manager, token_id))
             )
         )
-    return tuple(found)
+    return tuple(added)
 
 
 def _topics(log: Log, event: str, count: int) -> list[object] | None:
     """Return the topics of a log entry if it is this event with that number of topics."""
     topics = log.get("topics")
-    return (
-        topics if isinstance(topics, list) and len(topics) == count and topics[0] == event else None
-    )
+    if isinstance(topics, list) and len(topics) == count and topics[0] == event:
+        return topics
+    return None
 
 
 def _emitter(log: Log) -> str:
@@ -128,14 +139,17 @@ def _number(topic: object) -> int:
     return int.from_bytes(parse_bytes(topic, "log topic", 32), "big")
 
 
+# --- Transactions of the wallet that another program sent: by nonce, or as a Safe's execution.
+
+
 LOGS_AT_ONCE = 1_000
 """Blocks per event request; the limit of free endpoints."""
 MOST_REQUESTS = 200
 RECENT_BLOCKS = 120
-"""Number of recent blocks for which every node knows nonces; older ones need an archive node."""
+"""Recent blocks whose nonces every node knows; older ones need an archive node."""
 EXECUTION_SUCCESS = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256)"))
-"""Execution event of a Safe; the call's hash is its first topic since 1.4, before that the first
-word of its data.
+"""Execution event of a Safe. The call's hash is its first topic since version 1.4, and the first
+word of its data before.
 """
 
 T = TypeVar("T")
@@ -182,7 +196,7 @@ def find_safe_execution(
     return _agreed(
         endpoint_pool,
         lambda line: _executed(line, safe, safe_tx_hash, since_block, head_block),
-        "what the Safe carried out",
+        "the execution by the Safe",
     )
 
 
@@ -199,10 +213,8 @@ def _agreed(endpoint_pool: EndpointPool, question: Callable[[Transport], T], wha
 def _used(
     line: Transport, owner: str, nonce: int, since_block: int, head_block: int
 ) -> NonceTx | None:
-    low, high = (
-        max(0, since_block - 1),
-        head_block,
-    )  # unused after the first block, used after the second
+    # The nonce is unused after block `low`, and used after block `high`.
+    low, high = max(0, since_block - 1), head_block
 
     def count(block: int) -> int:
         return parse_quantity(line.call("eth_getTransactionCount", [owner, hex(block)]), "nonce")
@@ -210,22 +222,21 @@ def _used(
     if count(high) <= nonce:
         return None
     if low < high - RECENT_BLOCKS and count(high - RECENT_BLOCKS) <= nonce:
-        low = high - RECENT_BLOCKS  # so that a node without old states is not asked for one
+        low = high - RECENT_BLOCKS  # a node without old states can answer from here on
     elif low < high and count(low) > nonce:
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if count(middle) > nonce else (middle, high)
+        if count(middle) > nonce:
+            high = middle
+        else:
+            low = middle
     block = line.call("eth_getBlockByNumber", [hex(high), True])
     listed = block.get("transactions") if isinstance(block, Mapping) else None
     if not isinstance(listed, list):
         raise Retryable(f"{line.name} does not show block {high}")
     for tx in listed:
-        if (
-            isinstance(tx, Mapping)
-            and str(tx.get("from", "")).lower() == owner.lower()
-            and parse_quantity(tx.get("nonce"), "nonce") == nonce
-        ):
+        if _sent_with(tx, owner, nonce):
             return NonceTx(
                 hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32)),
                 high,
@@ -234,7 +245,15 @@ def _used(
                 hex_data(parse_bytes(tx.get("input"), "calldata")),
             )
     raise Retryable(
-        f"{line.name} says that block {high} used nonce {nonce}, without the transaction"
+        f"{line.name} reports nonce {nonce} used in block {high}, but lists no such transaction"
+    )
+
+
+def _sent_with(tx: object, owner: str, nonce: int) -> bool:
+    return (
+        isinstance(tx, Mapping)
+        and str(tx.get("from", "")).lower() == owner.lower()
+        and parse_quantity(tx.get("nonce"), "nonce") == nonce
     )
 
 
@@ -242,18 +261,17 @@ def _executed(
     line: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int
 ) -> SafeExecution | None:
     if (head_block - since_block) // LOGS_AT_ONCE >= MOST_REQUESTS:
-        since_block = (
-            head_block - LOGS_AT_ONCE * MOST_REQUESTS
-        )  # a proposal that old has long expired
+        # A proposal before that has long expired.
+        since_block = head_block - LOGS_AT_ONCE * MOST_REQUESTS
     for start in range(since_block, head_block + 1, LOGS_AT_ONCE):
         end = min(head_block, start + LOGS_AT_ONCE - 1)
-        asked = {
+        request = {
             "address": safe,
             "fromBlock": hex(start),
             "toBlock": hex(end),
             "topics": [EXECUTION_SUCCESS],
         }
-        logs = line.call("eth_getLogs", [asked])
+        logs = line.call("eth_getLogs", [request])
         if not isinstance(logs, list):
             raise Retryable(f"{line.name} returned events that are not a list")
         for log in logs:
@@ -266,9 +284,7 @@ def _executed(
 
 
 def _names(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
-    """True if the event is the Safe's own and of this call: endpoints may return more than
-    requested.
-    """
+    """True if the Safe emitted the event for this call: endpoints may return more than requested."""
     topics = log.get("topics")
     if (
         str(log.get("address", "")).lower() != safe.lower()
@@ -276,7 +292,206 @@ def _names(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
         or topics[:1] != [EXECUTION_SUCCESS]
     ):
         return False
-    named = (
-        topics[1] if len(topics) > 1 else hex_data(parse_bytes(log.get("data"), "log data")[:32])
-    )
-    return str(named).lower() == safe_tx_hash
+    if len(topics) > 1:
+        named = str(topics[1])
+    else:
+        named = hex_data(parse_bytes(log.get("data"), "log data")[:32])
+    return named.lower() == safe_tx_hash
+
+
+def find_conflicting_tx(
+    endpoint_pool: EndpointPool, owner: str, nonce: int, head_block: int
+) -> str | None:
+    """Return the hash of the mined or pending transaction of `owner` with `nonce`; None if no
+    endpoint knows it. For messages to the operator, never for decisions.
+    """
+    for since_block in (max(0, head_block - RECENT_BLOCKS), 0):
+        try:
+            found = find_tx_by_nonce(endpoint_pool, owner, nonce, since_block, head_block)
+        except TrimtabError:
+            continue
+        if found is not None:
+            return found.tx_hash
+    poll = endpoint_pool.ask(lambda line: _pending(line, owner, nonce))
+    return next((answer for answer in poll.answers.values() if answer is not None), None)
+
+
+def _pending(line: Transport, owner: str, nonce: int) -> str | None:
+    block = line.call("eth_getBlockByNumber", ["pending", True])
+    listed = block.get("transactions") if isinstance(block, Mapping) else None
+    for tx in listed if isinstance(listed, list) else []:
+        try:
+            if _sent_with(tx, owner, nonce):
+                return hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32))
+        except Retryable:
+            continue
+    return None
+
+
+# --- Revert reasons: Error(string), Panic(uint256), custom errors, Uniswap's terse codes.
+
+
+_ERROR = selector("Error(string)")
+_PANIC = selector("Panic(uint256)")
+_MAX_TEXT = 120
+_PREFIXES = (
+    "execution reverted: ",
+    "execution reverted",
+    "VM Exception while processing transaction: revert ",
+    "revert: ",
+    "reverted: ",
+)
+
+_TOO_LITTLE = "a pool would pay less than the plan's minimum: the market moved since the snapshot"
+_UNPAID = (
+    "a token could not be taken from the wallet: the balance or allowance is too small, or the"
+    " token forbids it"
+)
+
+REVERT_MESSAGES = {
+    "Too little received": _TOO_LITTLE,
+    "UniswapV2Router: INSUFFICIENT_OUTPUT_AMOUNT": _TOO_LITTLE,
+    "Too much requested": (
+        "a pool would charge more than the plan's maximum: the market moved since the snapshot"
+    ),
+    "Transaction too old": "the deadline has passed",
+    "UniswapV2Router: EXPIRED": "the deadline has passed",
+    "STF": _UNPAID,
+    "TransferHelper: TRANSFER_FROM_FAILED": _UNPAID,
+    "TransferHelper::transferFrom: transferFrom failed": _UNPAID,
+    "ST": "the router could not transfer a token",
+    "TF": "the pool could not transfer a token",
+    "UniswapV2: TRANSFER_FAILED": "the pool could not transfer a token",
+    "SA": "a token refused an approval",
+    "STE": "the native coin could not be transferred",
+    "AS": "the amount to swap is zero",
+    "IIA": (
+        "the pool was not paid: the token takes a fee on transfer, or transfers less than the"
+        " amount"
+    ),
+    "LOK": "the pool is locked: a reentrant call, or it was never initialised",
+    "UniswapV2: LOCKED": "the pool is locked: a reentrant call",
+    "SPL": "the price limit is on the wrong side of the pool's price",
+    "L": "the pool has no liquidity to swap against",
+    "OLD": "the pool's price history does not reach back that far",
+    "I": "the pool's price history was never initialised",
+    "TLU": "the lower tick is not below the upper tick",
+    "TLM": "a tick is below the minimum",
+    "TUM": "a tick is above the maximum",
+    "UniswapV2: K": "the pool was not paid in full: the token takes a fee on transfer",
+    "UniswapV2: INSUFFICIENT_INPUT_AMOUNT": "the pool was paid nothing",
+    "UniswapV2: INSUFFICIENT_LIQUIDITY": "the pool has too little liquidity",
+    "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT": "the amount to swap is zero",
+    "UniswapV2Library: INSUFFICIENT_LIQUIDITY": "the pool has no liquidity",
+    "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT": "the amount is too small to buy anything",
+    "Insufficient WETH9": "the router holds less wrapped native coin than the minimum",
+    "Insufficient token": "the router holds less of a token than the minimum",
+}
+"""Descriptions of the revert reasons of Uniswap V2 and V3 contracts."""
+
+_CUSTOM = {
+    "ERC20InsufficientBalance(address,uint256,uint256)": "the balance of a token is too small",
+    "ERC20InsufficientAllowance(address,uint256,uint256)": "the allowance of a token is too small",
+    "ERC20InvalidReceiver(address)": "a token refuses the recipient",
+    "ERC20InvalidSpender(address)": "a token refuses the spender",
+    "SafeERC20FailedOperation(address)": "a token's transfer or approval failed",
+    "EnforcedPause()": "a token or contract is paused",
+    "InsufficientBalance()": "a balance is too small",
+    "InsufficientAllowance()": "an allowance is too small",
+    "TransferFailed()": "a token's transfer failed",
+    "TransferFromFailed()": "a token could not be taken from the wallet",
+}
+_REBALANCER = {
+    "Expired()": "the deadline has passed",
+    "Reentered()": (
+        "reentrant call of the Rebalancer: a token or pool of the plan runs foreign code"
+    ),
+    "Malformed()": "the Rebalancer cannot decode the program",
+    "NotAwaited()": (
+        "a caller other than the pool of the current swap requested payment from the Rebalancer"
+    ),
+    "TooMuchAsked()": "a pool requested more than its swap pays",
+    "NoSuchPool(uint256)": "swap {}: the venue's factory has no such pool",
+    "TooLittleOut(uint256)": f"swap {{}}: {_TOO_LITTLE}",
+    "FilledInPart(uint256)": (
+        "swap {}: the pool took only part of the amount: it is short of liquidity"
+    ),
+    "TokenRefused(address)": (
+        "token {} could not be transferred or read: the balance or allowance is too small, or the"
+        " token forbids it"
+    ),
+    "BelowBound(address)": (
+        "the wallet's {} would change by less than the plan's bound: more spent, or less received"
+    ),
+    "BelowFloor(int256)": (
+        "the wallet's value would change by {} base units of the numeraire, less than the plan's"
+        " floor"
+    ),
+    "LeftBehind(address)": "{} would be left behind in the Rebalancer",
+    "NativeRefused()": (
+        "native coin could not be sent to the wallet, or did not come from its wrapping contract"
+    ),
+}
+"""Descriptions of the errors of contracts/src/Rebalancer.sol; {} stands for the argument."""
+CUSTOM = {
+    selector(signature): (signature, description)
+    for signature, description in (_CUSTOM | _REBALANCER).items()
+}
+"""Custom errors of token libraries and of our Rebalancer by selector: signature, description."""
+
+_PANICS = {
+    0x01: "an assertion failed",
+    0x11: "arithmetic overflow",
+    0x12: "division by zero",
+    0x21: "an enum has no such value",
+    0x32: "an index is out of bounds",
+    0x41: "out of memory",
+}
+
+
+def revert_reason(fault: RpcFault) -> str:
+    """Return the reason of a failed call, with the contract's text in parentheses; safe characters
+    only (T17).
+    """
+    if fault.data not in ("", "0x"):
+        return _from_data(bytes.fromhex(fault.data[2:]))
+    text = fault.message
+    for prefix in _PREFIXES:
+        text = text.removeprefix(prefix)
+    text = text.strip(" :'")
+    return revert_message(text) if text else "reverted without a reason"
+
+
+def revert_message(code: str) -> str:
+    """Describe a contract's revert text; a text that the table lacks is returned cut and scrubbed."""
+    shown = scrub(code)[:_MAX_TEXT]
+    return f"{REVERT_MESSAGES[code]} ({shown})" if code in REVERT_MESSAGES else shown
+
+
+def _from_data(data: bytes) -> str:
+    head, body = data[:4], data[4:]
+    if head == _ERROR:
+        try:
+            return revert_message(str(abi_decode(["string"], body)[0]))
+        except Exception:  # eth_abi raises many error types on malformed bytes
+            return "reverted with a reason that cannot be decoded"
+    if head == _PANIC and len(body) == 32:
+        code = int.from_bytes(body, "big")
+        return f"the contract panicked: {_PANICS.get(code, 'panic')} (Panic 0x{code:02x})"
+    if head in CUSTOM:
+        signature, description = CUSTOM[head]
+        name, _, types = signature.rstrip(")").partition("(")
+        return f"{description.format(_error_argument(types, body))} ({name})"
+    if len(head) == 4:
+        return f"reverted with custom error 0x{head.hex()}"
+    return "reverted with data that cannot be decoded"
+
+
+def _error_argument(kind: str, body: bytes) -> str:
+    """Return the single value carried by a Rebalancer error."""
+    word = body[:32]
+    if len(word) != 32:
+        return "?"
+    if kind == "address":
+        return str(to_checksum_address(word[12:]))
+    return str(int.from_bytes(word, "big", signed=kind == "int256"))

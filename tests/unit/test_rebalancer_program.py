@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.artifacts import own_artifact
+from agent.chain.receipts import CUSTOM, revert_reason
 from agent.chain.rpc import RpcFault
-from agent.chain.sender import CUSTOM, revert_reason
 from agent.errors import Refused
 from agent.model import LegFunding, Plan
 from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, Venue, decode, selector

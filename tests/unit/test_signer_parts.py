@@ -9,8 +9,8 @@ from eth_abi import encode as abi_encode
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.chain.receipts import REVERT_MESSAGES, revert_reason
 from agent.chain.rpc import RpcFault
-from agent.chain.sender import REVERT_MESSAGES, revert_reason
 from agent.chain.tokens import encode_approve, needed_approvals, open_allowances
 from agent.errors import Refused
 from agent.model import Allowance, Head, LegFunding
@@ -41,8 +41,8 @@ def error(text: str) -> str:
             "the balance of a token is too small (ERC20InsufficientBalance)",
         ),
         (RpcFault(3, "x", "0xdeadbeef00"), "reverted with custom error 0xdeadbeef"),
-        (RpcFault(3, "x", "0xde"), "data that cannot be read"),
-        (RpcFault(3, "x", "0x" + selector("Error(string)").hex() + "ff" * 40), "a reason that cannot be read"),
+        (RpcFault(3, "x", "0xde"), "data that cannot be decoded"),
+        (RpcFault(3, "x", "0x" + selector("Error(string)").hex() + "ff" * 40), "a reason that cannot be decoded"),
         (RpcFault(3, "execution reverted", "0x"), "reverted without a reason"),
         (RpcFault(3, "execution reverted"), "reverted without a reason"),
         (RpcFault(3, "execution reverted", error("Pausable: paused")), "Pausable: paused"),
