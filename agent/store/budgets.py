@@ -29,7 +29,7 @@ from agent.model import (
 from agent.policy import failures
 from agent.ports import Grant
 from agent.store import database, gradual_execution, orders, requests
-from agent.store.accounts import balances, ledger, ledger_sums
+from agent.store.accounts import balances, ledger, ledger_sums, positions
 from agent.store.database import (
     Database,
     all_rows,
@@ -399,7 +399,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         started_s=db.scalar(_started()),
         flows=balances.open_transfers(db),
         unknown=fell.unknown,
-        undecided=balances.undecided_positions(db),
+        undecided=positions.undecided_positions(db),
         delay_ppm=int(facts.get(DELAY) or 0),
         orders=orders.read_orders(db),
         orders_turn=database.parse_fact_number(

@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select, update
 
 from agent import codec
-from agent.amm.lp import positions
 from agent.errors import OperatorNeeded
 from agent.model import (
     Intent,
@@ -27,10 +26,10 @@ from agent.model import (
 )
 from agent.ports import Grant
 from agent.store import budgets, database, records, requests
-from agent.store.accounts import balances, ledger_sums
-from agent.store.database import Database, all_rows, first_row, insert_rows, max_value, upsert_rows
+from agent.store.accounts import balances, ledger_sums, positions
+from agent.store.database import Database, all_rows, first_row, insert_rows, max_value
 from agent.store.records import IntentTransition, StepRecord, StepSummary
-from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, StepRow, TransitionRow
+from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
     CONSUMED,
     ENDED_IN_BLOCK,
@@ -254,7 +253,7 @@ class IntentStore:
             if found.receipt_json is not None and kept != found.receipt_json:
                 budgets.unbook_intent(db, records.intent_from_row(found))
             if found.kind == IntentKind.LIQUIDITY.value:
-                _remember_position(
+                positions.record_change(
                     db,
                     found,
                     self.db.wallet,
@@ -345,7 +344,7 @@ class IntentStore:
                 db, {ADOPTED_NONCE: nonce, ADOPTED_AFTER: max_value(db, IntentRow.seq)}
             )
             if balances.forget_prior_day(db, nonce):
-                balances.require_position_scan(db)
+                positions.require_position_scan(db)
             database.write_facts(db, {"adopted_s": now_s})
 
 
@@ -480,21 +479,6 @@ def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
     return tuple(intent for intent in at_nonce if root(intent.id) == root(intent_id))
 
 
-def _remember_position(
-    db: Connection, row: IntentRow, wallet: str, receipt: Receipt | None
-) -> None:
-    action = records.decode_json(Grant, records.decompress_text(row.grant_z)).action
-    done = (
-        None
-        if receipt is None or action is None
-        else positions.position_change(action, receipt, wallet)
-    )
-    if done is not None:
-        upsert_rows(db, LiquidityRow, [{"intent_id": row.id, "move_json": codec.dumps(done)}])
-    else:
-        db.execute(_without_position(), {"of": row.id})
-
-
 def _adoption(db: Connection) -> tuple[int, int] | None:
     """The nonce adopted last, and the newest intent by then; None before the first adoption."""
     found = database.read_facts(db, ADOPTED_NONCE, ADOPTED_AFTER)
@@ -569,9 +553,6 @@ _plan = cache(
         .join(IntentRow, IntentRow.step_id == StepRow.id)
         .where(IntentRow.id == bindparam("of"))
     )
-)
-_without_position = cache(
-    lambda: delete(LiquidityRow).where(LiquidityRow.intent_id == bindparam("of"))
 )
 
 

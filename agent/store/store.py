@@ -17,8 +17,10 @@ from agent import codec
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.model import PaperWallet, Verdict
 from agent.store import budgets, database
-from agent.store.accounts.balances import BalanceStore, PositionStore
-from agent.store.accounts.ledger import LedgerStore, ValuationStore
+from agent.store.accounts.balances import BalanceStore
+from agent.store.accounts.ledger import LedgerStore
+from agent.store.accounts.ledger_sums import ValuationStore
+from agent.store.accounts.positions import PositionStore
 from agent.store.alerts import AlertStore
 from agent.store.budgets import BudgetStore
 from agent.store.database import (

@@ -5,7 +5,7 @@ transactions, unknown positions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, update
 
-from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import (
     ExpectedBalances,
@@ -21,7 +20,6 @@ from agent.model import (
     ExternalTransfer,
     ExternalTransferKind,
     Intent,
-    LpPositionChange,
     OpeningBalance,
     OwnBalanceChange,
     Snapshot,
@@ -41,9 +39,7 @@ from agent.store.database import (
 from agent.store.tables import (
     ExternalTransactionRow,
     ExternalTransferRow,
-    FoundPositionRow,
     IntentRow,
-    LiquidityRow,
     OpeningRow,
 )
 from agent.store.transitions import CONSUMED, OPEN
@@ -400,68 +396,6 @@ _rises = cache(
 )
 
 
-# --- Liquidity positions whose mint or end the store has not recorded, and the owner's decision on
-# them.
-
-
-UNDECIDED, TAKEN, FORGOTTEN = "undecided", "taken", "forgotten"
-POSITIONS_SCANNED = "positions_looked"
-"""Key set once the wallet was scanned after creation or adoption of the store."""
-
-
-def positions_moved_since(db: Connection, after: int | None) -> set[str]:
-    """Names of positions that intents beyond that number changed; empty without a number."""
-    return (
-        set()
-        if after is None
-        else {
-            records.decode_json(LpPositionChange, text).name
-            for text in column_values(db, _own_beyond(), of=after)
-        }
-    )
-
-
-def undecided_positions(db: Connection) -> tuple[str, ...]:
-    """Names of positions that the owner has to decide on."""
-    return tuple(column_values(db, _undecided()))
-
-
-def require_position_scan(db: Connection) -> None:
-    """Require a new scan for positions after foreign use of the wallet."""
-    database.delete_facts(db, POSITIONS_SCANNED)
-
-
-_positions_found = cache(lambda: select(FoundPositionRow))
-
-
-@cache
-def _undecided() -> Select[Any]:
-    return (
-        select(FoundPositionRow.name)
-        .where(FoundPositionRow.verdict == UNDECIDED)
-        .order_by(FoundPositionRow.name)
-    )
-
-
-@cache
-def _positions_own() -> Select[str, int]:
-    """Select position changes of mined intents with the intents' numbers, oldest first."""
-    query = select(LiquidityRow.move_json, IntentRow.seq).join(
-        IntentRow, IntentRow.id == LiquidityRow.intent_id
-    )
-    return query.order_by(IntentRow.seq)
-
-
-@cache
-def _own_beyond() -> Select[Any]:
-    """Select position changes of intents beyond a number."""
-    return (
-        _positions_own()
-        .with_only_columns(LiquidityRow.move_json)
-        .where(IntentRow.seq > bindparam("of"))
-    )
-
-
 # --- Expected balances and external transfers: the accounting part of the store.
 
 
@@ -665,70 +599,3 @@ class BalanceStore:
         """Record that every unexplained deposit is excluded until classified."""
         with self.db.write("write what is left alone") as db:
             database.write_facts(db, {LEFT_ALONE: max_value(db, ExternalTransferRow.seq)})
-
-
-@dataclass(frozen=True, slots=True)
-class PositionStore:
-    """Liquidity positions; each method is a transaction of its own."""
-
-    db: Database
-
-    def changes(self) -> tuple[LpPositionChange, ...]:
-        """Changes of the agent's positions, oldest first: adopted ones, then the effects of mined
-        intents, without forgotten positions.
-        """
-        with self.db.read("read liquidity positions") as db:
-            found = {row.name: row for row in all_rows(db, _positions_found(), FoundPositionRow)}
-            taken = [
-                records.decode_json(LpPositionChange, row.move_json)
-                for row in found.values()
-                if row.verdict == TAKEN and row.move_json is not None
-            ]
-            own = []
-            for text, seq in db.execute(_positions_own()):
-                move = records.decode_json(LpPositionChange, text)
-                verdict = found.get(move.name)
-                if verdict is None or verdict.verdict != FORGOTTEN or seq > verdict.after_seq:
-                    own.append(move)
-            return (*taken, *own)
-
-    def scanned(self) -> bool:
-        """True if the wallet was scanned for positions since the store was new, or adopted."""
-        with self.db.read("read liquidity positions") as db:
-            return database.find_fact(db, POSITIONS_SCANNED) is not None
-
-    def record(self, names: Iterable[str], now_s: int) -> None:
-        """Record positions that the owner has to decide on."""
-        with self.db.write("write liquidity positions") as db:
-            known = {row.name for row in all_rows(db, _positions_found(), FoundPositionRow)}
-            fresh = [name for name in dict.fromkeys(names) if name not in known]
-            insert_rows(
-                db,
-                FoundPositionRow,
-                [
-                    {
-                        "name": name,
-                        "verdict": UNDECIDED,
-                        "move_json": None,
-                        "after_seq": 0,
-                        "at_s": now_s,
-                    }
-                    for name in fresh
-                ],
-            )
-            database.write_facts(db, {POSITIONS_SCANNED: 1})
-
-    def decide(self, name: str, move: LpPositionChange | None, now_s: int) -> None:
-        """Record the owner's decision on a position: `move` is its mint and it counts from here on;
-        None forgets it.
-        """
-        with self.db.write("write a liquidity position") as db:
-            verdict, text = (FORGOTTEN, None) if move is None else (TAKEN, codec.dumps(move))
-            row = {
-                "name": name,
-                "verdict": verdict,
-                "move_json": text,
-                "after_seq": max_value(db, IntentRow.seq),
-                "at_s": now_s,
-            }
-            upsert_rows(db, FoundPositionRow, [row])

@@ -28,13 +28,19 @@ from agent.model import (
     Valuation,
 )
 from agent.store import database, records
-from agent.store.accounts import balances, ledger_sums
+from agent.store.accounts import balances, ledger_sums, positions
+from agent.store.accounts.ledger_sums import (
+    LedgerBook,
+    current_book,
+    opened_after_intent,
+    openings,
+    valuations,
+)
 from agent.store.database import (
     Database,
     all_rows,
     column_values,
     first_row,
-    insert_returning_id,
     insert_rows,
     max_value,
 )
@@ -46,7 +52,6 @@ from agent.store.tables import (
     ExternalTransferRow,
     IntentRow,
     OpeningRow,
-    ValuationRow,
 )
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import NATIVE, Token
@@ -56,44 +61,6 @@ from agent.units import NATIVE, Token
 
 
 _CONSUMED = tuple(state.value for state in CONSUMED)
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerBook:
-    """One ledger book."""
-
-    number: int
-    kind: str
-    opened_s: int
-    note: str
-
-
-def current_book(db: Connection, kind: str) -> LedgerBook | None:
-    """Return the newest book if it is of that kind, else None."""
-    row = first_row(db, _newest_book(), BookRow)
-    return (
-        None
-        if row is None or row.kind != kind
-        else LedgerBook(row.seq, row.kind, row.opened_s, row.note)
-    )
-
-
-def open_book(db: Connection, kind: str, now_s: int, note: str) -> LedgerBook:
-    """Open a book that begins now."""
-    return LedgerBook(
-        insert_returning_id(db, BookRow, kind=kind, opened_s=now_s, note=note), kind, now_s, note
-    )
-
-
-def openings(db: Connection, book: LedgerBook) -> Sequence[BookOpeningRow]:
-    """Openings of the book, oldest first."""
-    return all_rows(db, _openings(), BookOpeningRow, of=book.number)
-
-
-def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
-    """Number of the newest intent contained in the first opening; None before the first opening."""
-    found: int | None = db.scalar(_after(), {"of": book.number})
-    return found
 
 
 def ledger_balances(
@@ -207,31 +174,6 @@ def _outside(
     return found
 
 
-def valuations(
-    db: Connection, book: LedgerBook, from_s: int, until_s: int | None, newest: int | None = None
-) -> tuple[Valuation, ...]:
-    """See ValuationStore.between; only the `newest` if given."""
-    query = select(ValuationRow).where(
-        ValuationRow.book == book.number, ValuationRow.chain_s >= from_s
-    )
-    if until_s is not None:
-        query = query.where(ValuationRow.chain_s <= until_s)
-    rows = all_rows(
-        db,
-        query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest),
-        ValuationRow,
-    )
-    return tuple(
-        Valuation(
-            row.block_number,
-            row.chain_s,
-            Fraction(row.value),
-            ledger_sums.parse_held(records.decompress_text(row.held_z)),
-        )
-        for row in reversed(rows)
-    )
-
-
 def add_entry(db: Connection, book: LedgerBook, seq: int, entry: Entry) -> None:
     """Write a final intent's entry, and add it to the running balances."""
     row = {
@@ -261,22 +203,10 @@ def wallet_json(entry: Entry) -> str:
     return json.dumps({token: str(raw) for token, raw in ledger_sums.wallet_moves(entry).items()})
 
 
-_newest_book = cache(lambda: select(BookRow).order_by(BookRow.seq.desc()).limit(1))
-_after = cache(
-    lambda: select(func.min(BookOpeningRow.after_intent)).where(
-        BookOpeningRow.book == bindparam("of")
-    )
-)
 _outside_blocks = cache(
     lambda: select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number)
 )
 select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindparam("of")))
-
-
-@cache
-def _openings() -> Select[Any]:
-    of_book = select(BookOpeningRow).where(BookOpeningRow.book == bindparam("of"))
-    return of_book.order_by(BookOpeningRow.block_number, BookOpeningRow.place, BookOpeningRow.token)
 
 
 @cache
@@ -305,7 +235,6 @@ def _entries() -> Select[int, str]:
 
 
 NAMES_OF_TOKENS = "book_tokens"
-HOUR_S = 3_600
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
 _UNSETTLED = (*_OPEN, *_ENDED)
 Place = tuple[str, str]
@@ -328,7 +257,7 @@ class LedgerStore:
         kept.
         """
         with self.db.write("open a book") as db:
-            return open_book(db, self.db.book_kind, now_s, note)
+            return ledger_sums.open_book(db, self.db.book_kind, now_s, note)
 
     def intents_without_entry(self) -> tuple[Intent, ...]:
         """Final and reverted intents without an entry, oldest first."""
@@ -416,11 +345,11 @@ class LedgerStore:
         not compared on. Positions that the agent minted are entered by their receipts instead.
         """
         with self.db.write("open the ledger") as db:
-            book = current_book(db, self.db.book_kind) or open_book(
+            book = current_book(db, self.db.book_kind) or ledger_sums.open_book(
                 db, self.db.book_kind, snapshot.head.timestamp_s, ""
             )
             known = {(row.place, row.token) for row in openings(db, book)}
-            own = balances.positions_moved_since(db, opened_after_intent(db, book))
+            own = positions.positions_moved_since(db, opened_after_intent(db, book))
             fresh = [place for place in found if place not in known and place[0] not in own]
             if not fresh or db.scalar(_any_open()) is not None:
                 return ()
@@ -553,54 +482,6 @@ class LedgerStore:
         return self.db.query("read the ledger", _token_names)
 
 
-@dataclass(frozen=True, slots=True)
-class ValuationStore:
-    """Valuations of the current book; each method is a transaction of its own."""
-
-    db: Database
-
-    def record(self, found: Valuation, forced: bool) -> bool:
-        """Record a valuation; at most once an hour unless `forced`. False if nothing was
-        written.
-        """
-        with self.db.read("read the valuations") as db:
-            if not _due(db, current_book(db, self.db.book_kind), found, forced):
-                return False
-        with self.db.write("write the valuation") as db:
-            book = current_book(db, self.db.book_kind)
-            if book is None or not _due(db, book, found, forced):
-                return False
-            held_z = records.compress_text(codec.dumps(list(found.held)))
-            row = {
-                "book": book.number,
-                "block_number": found.block,
-                "chain_s": found.chain_s,
-                "value": str(found.value),
-                "held_z": held_z,
-            }
-            insert_rows(db, ValuationRow, [row])
-            return True
-
-    def between(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
-        """Valuations of the book with from_s <= chain time <= until_s, oldest first."""
-        with self.db.read("read the valuations") as db:
-            book = current_book(db, self.db.book_kind)
-            return () if book is None else valuations(db, book, from_s, until_s)
-
-    def newest(self, limit: int) -> tuple[Valuation, ...]:
-        """The newest valuations of the book, newest first."""
-        with self.db.read("read the valuations") as db:
-            book = current_book(db, self.db.book_kind)
-            return () if book is None else tuple(reversed(valuations(db, book, 0, None, limit)))
-
-    def last_block(self) -> int:
-        """Block of the newest valuation of the book; -1 without one."""
-        with self.db.read("read the valuations") as db:
-            book = current_book(db, self.db.book_kind)
-            block: int | None = None if book is None else db.scalar(_valued(), {"of": book.number})
-            return -1 if block is None else block
-
-
 def _begun(db: Connection, kind: str) -> int | None:
     """Number of the newest intent contained in the first opening of the current book; None before
     it.
@@ -628,27 +509,11 @@ def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
     if book is None:
         return False
     known = {(row.place, row.token) for row in openings(db, book)}
-    own = balances.positions_moved_since(db, opened_after_intent(db, book))
+    own = positions.positions_moved_since(db, opened_after_intent(db, book))
     return all(place in known or place[0] in own for place in places)
 
 
-def _due(db: Connection, book: LedgerBook | None, found: Valuation, forced: bool) -> bool:
-    """True if a valuation is due: in a later block than the last, and in another hour unless it is
-    forced.
-    """
-    if book is None:
-        return False
-    last = db.execute(_last_value(), {"of": book.number}).first()
-    return last is None or (
-        last.block_number < found.block
-        and (forced or found.chain_s // HOUR_S != last.chain_s // HOUR_S)
-    )
-
-
 _intent = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")))
-_valued = cache(
-    lambda: select(func.max(ValuationRow.block_number)).where(ValuationRow.book == bindparam("of"))
-)
 _any_open = cache(lambda: select(IntentRow.id).where(IntentRow.state.in_(_OPEN)).limit(1))
 
 
@@ -666,11 +531,3 @@ def _since(states: tuple[str, ...]) -> Select[Any]:
 def _lacking(states: tuple[str, ...]) -> Select[Any]:
     """Select intents without an entry."""
     return _since(states).where(~exists().where(EntryRow.intent_id == IntentRow.id))
-
-
-@cache
-def _last_value() -> Select[int, int]:
-    newest_first = select(ValuationRow.block_number, ValuationRow.chain_s).where(
-        ValuationRow.book == bindparam("of")
-    )
-    return newest_first.order_by(ValuationRow.seq.desc()).limit(1)

@@ -1,26 +1,38 @@
-"""Running sums stored beside the rows they sum, in the same transaction: balances by book, total
-loss, last settled intent.
+"""Ledger books: openings, valuations, and running sums, which are written in the same transaction as
+the rows they sum.
 
-A cycle therefore reads no more rows in an old book than in a new one. `trimtab books check` proves
-the balances from the entries.
+The sums are the balances of a book, the total loss and the last settled intent. With them a cycle
+reads no more rows in an old book than in a new one. `trimtab books check` proves the balances from
+the entries.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, delete, exists, func, or_, select, update
 
+from agent import codec
 from agent.accounting.entries import QUANTA_PER_UNIT, WALLET
-from agent.model import Entry, EntryKind, Posting, ValuedHolding
+from agent.model import Entry, EntryKind, Posting, Valuation, ValuedHolding
 from agent.store import database, records
-from agent.store.database import column_values, max_value, upsert_rows
+from agent.store.database import (
+    Database,
+    all_rows,
+    column_values,
+    first_row,
+    insert_returning_id,
+    insert_rows,
+    max_value,
+    upsert_rows,
+)
 from agent.store.tables import (
     BookOpeningRow,
     BookRow,
@@ -29,6 +41,7 @@ from agent.store.tables import (
     ExternalTransferRow,
     IntentRow,
     RunningBalanceRow,
+    ValuationRow,
 )
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import ceil_int
@@ -145,6 +158,49 @@ def _fraction(value: str) -> Fraction:
     return Fraction(_integer(above), _integer(below))
 
 
+# --- Ledger books and their openings.
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerBook:
+    """One ledger book."""
+
+    number: int
+    kind: str
+    opened_s: int
+    note: str
+
+
+def current_book(db: Connection, kind: str) -> LedgerBook | None:
+    """Return the newest book if it is of that kind, else None."""
+    row = first_row(db, _newest_book(), BookRow)
+    if row is None or row.kind != kind:
+        return None
+    return LedgerBook(row.seq, row.kind, row.opened_s, row.note)
+
+
+def open_book(db: Connection, kind: str, now_s: int, note: str) -> LedgerBook:
+    """Open a book that begins now."""
+    return LedgerBook(
+        insert_returning_id(db, BookRow, kind=kind, opened_s=now_s, note=note), kind, now_s, note
+    )
+
+
+def openings(db: Connection, book: LedgerBook) -> Sequence[BookOpeningRow]:
+    """Openings of the book, oldest first."""
+    return all_rows(db, _openings(), BookOpeningRow, of=book.number)
+
+
+def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
+    """Number of the newest intent contained in the first opening; None before the first opening."""
+    found: int | None = db.scalar(_opened_after(), {"of": book.number})
+    return found
+
+
+# --- Running sums of one book.
+
+
+HOUR_S = 3_600
 SETTLED_TO = "settled_to"
 """Key of the newest intent up to which every one has ended, is booked, and is entered in the ledger
 or older than its book."""
@@ -293,7 +349,7 @@ def _settled(db: Connection, known: int, book: int) -> int:
     newest = max_value(db, IntentRow.seq)
     if newest == known:  # all intents are settled
         return known
-    first = db.scalar(_first_opening(), {"of": book})
+    first = db.scalar(_opened_after(), {"of": book})
     next_one = db.scalar(_next_one(), {"known": known, "first": newest if first is None else first})
     return int(newest if next_one is None else next_one - 1)
 
@@ -312,6 +368,12 @@ def _losses(db: Connection) -> int:
     )
 
 
+_newest_book = cache(lambda: select(BookRow).order_by(BookRow.seq.desc()).limit(1))
+_opened_after = cache(
+    lambda: select(func.min(BookOpeningRow.after_intent)).where(
+        BookOpeningRow.book == bindparam("of")
+    )
+)
 _balances = cache(
     lambda: select(RunningBalanceRow.token, RunningBalanceRow.raw).where(
         RunningBalanceRow.book == bindparam("of")
@@ -322,11 +384,12 @@ _changed = cache(
         RunningBalanceRow.book == bindparam("of"), RunningBalanceRow.token == bindparam("token_of")
     )
 )
-_first_opening = cache(
-    lambda: select(func.min(BookOpeningRow.after_intent)).where(
-        BookOpeningRow.book == bindparam("of")
-    )
-)
+
+
+@cache
+def _openings() -> Select[Any]:
+    of_book = select(BookOpeningRow).where(BookOpeningRow.book == bindparam("of"))
+    return of_book.order_by(BookOpeningRow.block_number, BookOpeningRow.place, BookOpeningRow.token)
 
 
 @cache
@@ -348,3 +411,111 @@ def _next_one() -> Select[Any]:
         .order_by(IntentRow.seq)
         .limit(1)
     )
+
+
+# --- Valuations of the ledger's current book, at most one an hour.
+
+
+@dataclass(frozen=True, slots=True)
+class ValuationStore:
+    """Valuations of the current book; each method is a transaction of its own."""
+
+    db: Database
+
+    def record(self, found: Valuation, forced: bool) -> bool:
+        """Record a valuation; at most once an hour unless `forced`. False if nothing was
+        written.
+        """
+        with self.db.read("read the valuations") as db:
+            if not _due(db, current_book(db, self.db.book_kind), found, forced):
+                return False
+        with self.db.write("write the valuation") as db:
+            book = current_book(db, self.db.book_kind)
+            if book is None or not _due(db, book, found, forced):
+                return False
+            held_z = records.compress_text(codec.dumps(list(found.held)))
+            row = {
+                "book": book.number,
+                "block_number": found.block,
+                "chain_s": found.chain_s,
+                "value": str(found.value),
+                "held_z": held_z,
+            }
+            insert_rows(db, ValuationRow, [row])
+            return True
+
+    def between(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
+        """Valuations of the book with from_s <= chain time <= until_s, oldest first."""
+        with self.db.read("read the valuations") as db:
+            book = current_book(db, self.db.book_kind)
+            return () if book is None else valuations(db, book, from_s, until_s)
+
+    def newest(self, limit: int) -> tuple[Valuation, ...]:
+        """The newest valuations of the book, newest first."""
+        with self.db.read("read the valuations") as db:
+            book = current_book(db, self.db.book_kind)
+            return () if book is None else tuple(reversed(valuations(db, book, 0, None, limit)))
+
+    def last_block(self) -> int:
+        """Block of the newest valuation of the book; -1 without one."""
+        with self.db.read("read the valuations") as db:
+            book = current_book(db, self.db.book_kind)
+            block: int | None = (
+                None if book is None else db.scalar(_newest_block(), {"of": book.number})
+            )
+            return -1 if block is None else block
+
+
+def valuations(
+    db: Connection,
+    book: LedgerBook,
+    from_s: int,
+    until_s: int | None,
+    newest: int | None = None,
+) -> tuple[Valuation, ...]:
+    """See ValuationStore.between; only the `newest` if given."""
+    query = select(ValuationRow).where(
+        ValuationRow.book == book.number, ValuationRow.chain_s >= from_s
+    )
+    if until_s is not None:
+        query = query.where(ValuationRow.chain_s <= until_s)
+    rows = all_rows(
+        db,
+        query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest),
+        ValuationRow,
+    )
+    return tuple(
+        Valuation(
+            row.block_number,
+            row.chain_s,
+            Fraction(row.value),
+            parse_held(records.decompress_text(row.held_z)),
+        )
+        for row in reversed(rows)
+    )
+
+
+def _due(db: Connection, book: LedgerBook | None, found: Valuation, forced: bool) -> bool:
+    """True if a valuation is due: in a later block than the last, and in another hour unless it is
+    forced.
+    """
+    if book is None:
+        return False
+    last = db.execute(_last_valuation(), {"of": book.number}).first()
+    return last is None or (
+        last.block_number < found.block
+        and (forced or found.chain_s // HOUR_S != last.chain_s // HOUR_S)
+    )
+
+
+_newest_block = cache(
+    lambda: select(func.max(ValuationRow.block_number)).where(ValuationRow.book == bindparam("of"))
+)
+
+
+@cache
+def _last_valuation() -> Select[int, int]:
+    newest_first = select(ValuationRow.block_number, ValuationRow.chain_s).where(
+        ValuationRow.book == bindparam("of")
+    )
+    return newest_first.order_by(ValuationRow.seq.desc()).limit(1)
