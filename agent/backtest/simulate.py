@@ -88,9 +88,9 @@ from agent.reference.checks import is_dollar
 from agent.signing.rules import SigningRules
 from agent.store import Store, open_memory_store
 from agent.store.accounts.balances import BalanceStore
+from agent.store.accounts.ledger_sums import ValuationStore
 from agent.store.database import MemoryDatabase
 from agent.store.journal import IntentStore
-from agent.store.accounts.ledger_sums import ValuationStore
 from agent.store.prices import PriceStore
 from agent.units import BPS, Token, Value, decimal_text, price_text, value_text
 

@@ -28,7 +28,7 @@ from agent.model import (
 )
 from agent.policy import failures
 from agent.ports import Grant
-from agent.store import database, gradual_execution, orders, requests
+from agent.store import database, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums, positions
 from agent.store.database import (
     Database,
@@ -432,7 +432,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         ),
         wasted_wei=sum(map(int, column_values(db, _wasted()))),
     )
-    found = gradual_execution.with_gradual_execution(db, wallet, coin, found, chain_now_s)
+    found = orders.with_gradual_execution(db, wallet, coin, found, chain_now_s)
     passing = (
         found.campaign,
         found.spent,

@@ -34,9 +34,8 @@ from agent.store.database import (
     upsert_rows,
 )
 from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
-from agent.store.gradual_execution import GradualExecutionStore
 from agent.store.journal import IntentStore, ProposalStore, StepStore
-from agent.store.orders import OrderStore
+from agent.store.orders import GradualExecutionStore, OrderStore
 from agent.store.prices import AllocationStore, PriceStore
 from agent.store.records import Pause, Pin, compress_text, decode_json, decompress_text
 from agent.store.requests import RequestStore

@@ -234,6 +234,15 @@ class PriceRow(Base):
     __table_args__ = (Index("prices_by_hour", "numeraire", "hour"),)
 
 
+class OrderRow(Base):
+    """State of one conditional order, as JSON."""
+
+    __tablename__ = "orders"
+    token: Mapped[str] = mapped_column(String(42), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    order_json: Mapped[str] = mapped_column(Text)
+
+
 class GradualExecutionRow(Base):
     """A gradual execution, or a limit order, as it began, and its end."""
 
@@ -250,7 +259,7 @@ class GradualExecutionRow(Base):
 
 class ExecutionSliceRow(Base):
     """An attempt at one slice, written before it is sent, with the draw for the slice after it; see
-    store/gradual_execution.py.
+    store/orders.py.
     """
 
     __tablename__ = "rounds"

@@ -42,7 +42,7 @@ from agent.planning.gas import NATIVE_VENUE
 from agent.policy.text import format_duration, format_percent
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.store.files.locks import pause_file
-from agent.store.gradual_execution import PastGradualExecution
+from agent.store.orders import PastGradualExecution
 from agent.units import Value, ceil_int, decimal_text, parse_raw, value_text
 from agent.venues import composer
 
