@@ -14,7 +14,7 @@ from cattrs import Converter, transform_error
 from cattrs.errors import ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
-from agent.amm.kinds import POOL_KINDS
+from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
 from agent.model import Decision, LpPosition, Pool, Schedule, StepRequest, Trigger
 

@@ -1,5 +1,5 @@
-"""What all kinds of pools share: direction, marginal price, price move, and searches that their
-bounds are found with.
+"""Code shared by all pool kinds: errors, swap direction, marginal price, price move, and searches
+for bounds.
 """
 
 from __future__ import annotations
@@ -8,8 +8,64 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from agent.errors import ConfigError, Refused
-from agent.model import Pool
+from agent.model import Pool, Verdict
 from agent.units import BPS, mul_div_up
+
+# --- Errors: contract reverts, and swaps beyond the known ticks.
+
+
+class ContractRevert(Refused):
+    """The deployed contract would revert. `reason` is its revert string ("" for a bare require),
+    `where` the function.
+    """
+
+    def __init__(self, where: str, reason: str, remedy: str = "") -> None:
+        message = f"reverts with {reason!r}" if reason else "reverts without a reason"
+        super().__init__(f"{where} {message}", remedy=remedy)
+        self.where = where
+        self.reason = reason
+
+
+class KnownTicksExceeded(Refused):
+    """The amount exceeds the known ticks of `pools`; with more ticks it may fit."""
+
+    def __init__(self, message: str, verdict: Verdict, remedy: str, pools: tuple[str, ...]) -> None:
+        super().__init__(message, (verdict,), remedy)
+        self.pools = pools
+
+
+class BeyondKnownTicks(KnownTicksExceeded):
+    """A quote needs unknown ticks. `largest_raw` base units is the largest quotable amount on
+    `side` ("in" or "out").
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        side: str,
+        asked_raw: int,
+        largest_raw: int,
+        known_from_tick: int,
+        known_to_tick: int,
+    ) -> None:
+        super().__init__(
+            f"pool {pool}: {asked_raw} base units {side} leave the known ticks [{known_from_tick},"
+            f" {known_to_tick}]; the largest amount {side} that can be quoted is {largest_raw}",
+            Verdict(
+                "known_ticks",
+                f"{asked_raw} base units {side}",
+                f"{largest_raw} base units {side}",
+                False,
+            ),
+            f"trade at most {largest_raw} base units {side} at a time",
+            (pool,),
+        )
+        self.side = side
+        self.asked_raw = asked_raw
+        self.largest_raw = largest_raw
+
+
+# --- Direction, prices, and searches for bounds.
 
 
 def is_zero_for_one(pool: Pool, token_in: str) -> bool:

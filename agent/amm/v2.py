@@ -11,8 +11,13 @@ from fractions import Fraction
 from math import gcd, isqrt
 from typing import ClassVar
 
-from agent.amm.errors import ContractRevert
-from agent.amm.pools import is_zero_for_one, last_that_fits, moved_back, without_mean
+from agent.amm.pools import (
+    ContractRevert,
+    is_zero_for_one,
+    last_that_fits,
+    moved_back,
+    without_mean,
+)
 from agent.floats import power
 from agent.model import PriceCurve, SwapGas, SwapResult
 from agent.units import BPS, PIPS, UINT256_MAX, Token, mul_div_up

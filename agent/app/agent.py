@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agent import engine, wiring
 from agent.accounting.tax_lots import wallet_changes as planned_changes
-from agent.amm.errors import KnownTicksExceeded
 from agent.amm.lp import positions
+from agent.amm.pools import KnownTicksExceeded
 from agent.app import config_versions, describe, withdrawal_run
 from agent.app.describe import Sandwich, parameters, sandwich
 from agent.app.documents.status import least_total_now

@@ -24,7 +24,7 @@ from agent.model import (
     Verdict,
     WithdrawalProgress,
 )
-from agent.model.asked import RaiseForWithdrawal, Unwrap
+from agent.model.step import RaiseForWithdrawal, Unwrap
 from agent.planning import proposals
 from agent.policy import native_coin, text
 from agent.policy.cash_flows import withdrawals

@@ -9,7 +9,7 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from agent.amm.kinds import FORMS
+from agent.amm import FORMS
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio

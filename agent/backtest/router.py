@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.backtest.settings import ROUTER, WALLET
 from agent.model import Leg, LegFunding, Pool, SwapResult, Transfer
 from agent.planning.gas import NATIVE_VENUE, GasInputs, leg_gas_units, plan_gas_units

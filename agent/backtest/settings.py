@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from agent.amm.kinds import FORMS
+from agent.amm import FORMS
 from agent.amm.v3.pool import V3Pool
 from agent.errors import ConfigError
 from agent.model import (

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent import codec
-from agent.amm.errors import BeyondKnownTicks, ContractRevert
-from agent.amm.kinds import POOL_KINDS
+from agent.amm import POOL_KINDS
+from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.backtest import router

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.accounting.export import RateTable, parse_rates
-from agent.amm.kinds import POOL_KINDS
+from agent.amm import POOL_KINDS
 from agent.config.fields import (
     Address,
     AddressOrOff,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from agent.amm.errors import KnownTicksExceeded
+from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused, Retryable
 from agent.model import (
     Decision,

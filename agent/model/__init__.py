@@ -10,19 +10,6 @@ from agent.model.alerts import (
     AlertTargetState,
     Delivery,
 )
-from agent.model.asked import (
-    AgentCycle,
-    Invest,
-    ManualAction,
-    PlanRequest,
-    RaiseForWithdrawal,
-    SellEntireBalance,
-    SellEverything,
-    StepRequest,
-    Swap,
-    SwapAtPrice,
-    Unwrap,
-)
 from agent.model.gradual_execution import (
     BudgetCarryover,
     ExecutionProgress,
@@ -135,7 +122,21 @@ from agent.model.portfolio import (
     TradeSide,
     WeightReallocation,
 )
-from agent.model.step import History, StepInput
+from agent.model.step import (
+    AgentCycle,
+    History,
+    Invest,
+    ManualAction,
+    PlanRequest,
+    RaiseForWithdrawal,
+    SellEntireBalance,
+    SellEverything,
+    StepInput,
+    StepRequest,
+    Swap,
+    SwapAtPrice,
+    Unwrap,
+)
 from agent.model.transactions import (
     Intent,
     IntentEvent,

@@ -133,7 +133,7 @@ class Allowance:
 
 
 # --- Pools: the contract that every kind keeps. The kinds are in agent/amm, listed in
-# agent/amm/kinds.py.
+# agent/amm/__init__.py.
 
 
 @dataclass(frozen=True, slots=True)

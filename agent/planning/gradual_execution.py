@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.amm.errors import KnownTicksExceeded
+from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.floats import DECIMAL
 from agent.model import (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.amm.errors import KnownTicksExceeded
+from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.model import (
     PORTFOLIO,

@@ -10,7 +10,7 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from agent.amm import pools
-from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.model import Leg, LegFunding, Pool, SwapResult
 from agent.planning.draft import PlanDraft
 from agent.planning.gas import leg_gas_units

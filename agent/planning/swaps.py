@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from agent.amm import pools
-from agent.amm.errors import KnownTicksExceeded
+from agent.amm.pools import KnownTicksExceeded
 from agent.errors import ConfigError, Refused
 from agent.model import (
     Goal,

@@ -1,3 +1,3 @@
 """Target weights from data: returns, covariances, allocators; floats leave as basis points through
-one function (bounded.to_bps).
+one function (units.bounded_bps).
 """

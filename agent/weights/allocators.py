@@ -20,8 +20,7 @@ import numpy as np
 from agent.errors import Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, TokenSupply
-from agent.units import BPS, Price
-from agent.weights.bounded import proportional_shares
+from agent.units import BPS, Price, proportional_shares
 from agent.weights.returns import Floats, Returns, compute_returns, covariance, import_extra
 
 Optimiser = Callable[[Floats, Floats, Floats], Floats]

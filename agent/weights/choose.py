@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from agent import codec
 from agent.errors import Refused
 from agent.model import Allocation, AllocationMethod, AllocatorConfig, Asset, WeightLimit
-from agent.units import BPS
+from agent.units import BPS, bounded_bps
 from agent.weights.allocators import ALLOCATORS, AllocatorData, UnroundedWeights, WeightBounds
-from agent.weights.bounded import to_bps
 
 
 def settings_hash(weights: AllocatorConfig, assets: Sequence[Asset]) -> str:
@@ -65,7 +64,7 @@ def choose_allocation(
     """
     bounds, found = unrounded_weights(weights, assets, facts)
     try:
-        chosen = to_bps(found.shares, bounds.low, bounds.high, bounds.total)
+        chosen = bounded_bps(found.shares, bounds.low, bounds.high, bounds.total)
     except ValueError as error:
         raise Refused(
             f"{weights.method.value}: {error}", remedy="check portfolio.weights.limits"

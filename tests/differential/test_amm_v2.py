@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from agent.amm import pools
-from agent.amm.errors import ContractRevert
+from agent.amm.pools import ContractRevert
 from agent.amm.v2 import UINT112_MAX, V2Pool, get_amount_in, get_amount_out
 from agent.chain.rpc import RpcFault
 from agent.localchain import LocalChain

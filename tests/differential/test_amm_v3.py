@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from agent.amm import pools
-from agent.amm.errors import ContractRevert
+from agent.amm.pools import ContractRevert
 from agent.amm.v3 import pool as bounds
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import (

@@ -8,7 +8,7 @@ from fractions import Fraction
 from graphlib import CycleError, TopologicalSorter
 
 from agent.amm import pools as amm
-from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick

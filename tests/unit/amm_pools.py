@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from agent.amm.errors import ContractRevert
+from agent.amm.pools import ContractRevert
 from agent.amm.v2 import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity

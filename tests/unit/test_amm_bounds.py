@@ -8,7 +8,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.amm import pools
-from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
 from agent.amm.v3 import pool
 from agent.amm.v3.pool import V3Pool

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.amm.v2 import V2Pool
 from agent.amm.v3.pool import INT256_MAX, WIDEST_SPACING, swap
 from agent.amm.v3.tick_math import (

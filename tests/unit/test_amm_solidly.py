@@ -5,8 +5,7 @@ from fractions import Fraction
 import pytest
 from pydantic import ValidationError
 
-from agent.amm.errors import ContractRevert
-from agent.amm.pools import marginal_price
+from agent.amm.pools import ContractRevert, marginal_price
 from agent.amm.solidly import SolidlyPool
 from agent.config.schema import VenuesTable
 from agent.guards import judge

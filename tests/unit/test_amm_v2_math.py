@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.errors import ContractRevert
+from agent.amm.pools import ContractRevert
 from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out, require_pair_swaps
 
 reserves = st.integers(1, UINT112_MAX)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.errors import ContractRevert
+from agent.amm.pools import ContractRevert
 from agent.amm.v3.sqrt_price_math import (
     get_amount0_delta,
     get_amount1_delta,

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.amm.kinds import FORMS
+from agent.amm import FORMS
 from agent.amm.v2 import get_amount_out
 from agent.backtest import simulate
 from agent.backtest.settings import WALLET, OwnerTransfer, SimulationSettings, make_spec

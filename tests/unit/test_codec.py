@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.amm.kinds import POOL_KINDS
+from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
 from agent.model import (
     Cron,

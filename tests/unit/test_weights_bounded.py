@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.units import BPS
-from agent.weights.bounded import proportional_shares, to_bps
+from agent.units import BPS, bounded_bps, proportional_shares
 
 Case = tuple[list[Fraction], list[int], list[int], int]
 PARTS = st.lists(st.fractions(min_value=Fraction(1, 1000), max_value=1000), min_size=1, max_size=8)
@@ -45,7 +44,7 @@ def test_shares_sum_keep_their_bounds_and_are_in_proportion_where_none_binds(
 def test_whole_basis_points_sum_exactly_and_are_within_one_of_the_share(case: Case) -> None:
     wanted, low, high, total = case
     shares = proportional_shares(wanted, low, high, total)
-    found = to_bps(shares, low, high, total)
+    found = bounded_bps(shares, low, high, total)
     assert sum(found) == total
     assert all(a <= bps <= b for bps, a, b in zip(found, low, high, strict=True))
     assert all(abs(bps - share) < 1 for bps, share in zip(found, shares, strict=True))
@@ -71,8 +70,8 @@ def test_what_a_cap_cuts_off_goes_to_the_others_in_proportion() -> None:
 
 
 def test_an_error_of_rounding_beyond_a_bound_is_cut_off() -> None:
-    assert to_bps([Fraction(40_000_001, 10_000), Fraction(59_999_999, 10_000)], [0, 0], [4_000, BPS], BPS) == [4_000, 6_000]
-    assert to_bps([Fraction(-1, 10**9), BPS + Fraction(1, 10**9)], [0, 0], [BPS, BPS], BPS) == [0, BPS]
+    assert bounded_bps([Fraction(40_000_001, 10_000), Fraction(59_999_999, 10_000)], [0, 0], [4_000, BPS], BPS) == [4_000, 6_000]
+    assert bounded_bps([Fraction(-1, 10**9), BPS + Fraction(1, 10**9)], [0, 0], [BPS, BPS], BPS) == [0, BPS]
 
 
 @pytest.mark.parametrize(("low", "high", "total"), [([5_000, 6_000], [BPS, BPS], BPS), ([0, 0], [4_000, 5_000], BPS)])
@@ -80,7 +79,7 @@ def test_bounds_that_nothing_fits_are_refused(low: list[int], high: list[int], t
     with pytest.raises(ValueError, match="no shares"):
         proportional_shares([Fraction(1), Fraction(1)], low, high, total)
     with pytest.raises(ValueError, match="no shares"):
-        to_bps([Fraction(total, 2)] * 2, low, high, total)
+        bounded_bps([Fraction(total, 2)] * 2, low, high, total)
 
 
 def test_nothing_wanted_fills_no_room() -> None:

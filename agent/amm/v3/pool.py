@@ -14,8 +14,13 @@ from itertools import accumulate
 from math import isqrt
 from typing import ClassVar, NamedTuple
 
-from agent.amm.errors import BeyondKnownTicks, ContractRevert
-from agent.amm.pools import is_zero_for_one, moved_back, without_mean
+from agent.amm.pools import (
+    BeyondKnownTicks,
+    ContractRevert,
+    is_zero_for_one,
+    moved_back,
+    without_mean,
+)
 from agent.amm.v3.sqrt_price_math import get_amount0_delta, get_amount1_delta
 from agent.amm.v3.swap_math import compute_swap_step, whole_step
 from agent.amm.v3.tick_bitmap import End, TickLiquidity, next_step, stop_table, tick_table

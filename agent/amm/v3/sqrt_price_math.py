@@ -4,7 +4,7 @@ in Q96.
 
 from __future__ import annotations
 
-from agent.amm.errors import ContractRevert
+from agent.amm.pools import ContractRevert
 
 UINT160_BITS = 160
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import isqrt
 
-from agent.amm.errors import ContractRevert
+from agent.amm.pools import ContractRevert
 from agent.units import UINT256_MAX
 
 MIN_TICK = -887272
