@@ -1,5 +1,5 @@
-"""Frozen types of each stage: snapshot (market), portfolio and policy, step input, plan,
-transactions, ledger.
+"""Frozen types of each stage: snapshot, portfolio and policy, step input, plan, transactions,
+ledger.
 """
 
 from agent.model.alerts import (

@@ -1,4 +1,4 @@
-"""Alerts: their state by key, messages queued for targets, and deliveries."""
+"""Alerts, the state of each alert key, queued messages, and deliveries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class AlertKind(Enum):
     title: str
 
     def __new__(cls, value: str, title: str = "") -> AlertKind:
-        """Create a member that is looked up by name alone."""
+        """Create a kind; its value is its name in the config."""
         kind = object.__new__(cls)
         kind._value_, kind.title = value, title
         return kind

@@ -12,7 +12,7 @@ from agent.model.portfolio import Destination, ExecutionPace, TradeSide
 
 @dataclass(frozen=True, slots=True)
 class SliceDraw:
-    """Random draw in millionths (0 to 999,999) for the size of a slice and for the wait after
+    """Random draws, in millionths (0 to 999,999), for the size of a slice and for the wait after
     it.
     """
 
@@ -22,11 +22,11 @@ class SliceDraw:
 
 @dataclass(frozen=True, slots=True)
 class BudgetCarryover:
-    """Budget that earlier gradual executions have used of a shared one.
+    """Used part of a budget that successive gradual executions share.
 
-    It ends at chain time `until_s`, set by the first of them. `wish` is the largest value that one
-    of them was to move and `spent` their total loss, in numeraire base units. `arrival` are the
-    prices that measure the next one too (empty: its own).
+    The budget ends at chain time `until_s`, set by the first execution. `wish` is the largest value
+    that any execution was to move and `spent` the total loss, in numeraire base units. `arrival`
+    are the prices against which the next execution is measured too (empty: its own start prices).
     """
 
     until_s: int
@@ -36,7 +36,7 @@ class BudgetCarryover:
 
 
 class PurchaseKind(Enum):
-    """Purchases that are not drift: the first purchase of a portfolio, and an invested deposit."""
+    """Purchase not caused by drift: the first purchase of a portfolio, or an invested deposit."""
 
     FIRST = "first purchase"
     TOP_UP = "top-up"
@@ -46,14 +46,14 @@ class PurchaseKind(Enum):
 class GradualExecution:
     """Terms of one gradual execution, fixed at its start. Values in numeraire base units.
 
-    It trades towards `goal` while the config's `targets_bps` by token, `destination`, `only` and
-    `pace` stay unchanged. `arrival` are the reference prices by token at its start; everything is
-    measured against them. `wish` is the value to move at those prices, by `sides` (token, +1 to buy
-    or -1 to sell), in `rounds` equal slices. `budget` is the largest loss against them, gas
-    included. No slice begins after `ends_s`, and the execution expires at `expires_s`. `first`
-    decides the size of the first slice. `before` is the budget that earlier executions have used.
-    `purchase` marks a purchase in parts, to the targets of its start; `came` is the amount that a
-    top-up invests, base units by token.
+    It trades towards `goal` while the config's `targets_bps`, `destination`, `only` and `pace` stay
+    unchanged. `arrival` are the reference prices by token at its start; value and loss are measured
+    at these prices. `wish` is the value to move, on the `sides` (token, +1 to buy or -1 to sell),
+    in `rounds` equal slices. `budget` is the largest loss, gas included (None: off). No slice
+    begins after `ends_s`, and the execution expires at `expires_s`. `first` decides the size of the
+    first slice. `before` is the used part of a shared budget. `purchase` marks a purchase in parts,
+    towards the targets at its start; `came` is the amount that a top-up invests, base units by
+    token.
     """
 
     pace: ExecutionPace
@@ -77,12 +77,12 @@ class GradualExecution:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionProgress:
-    """Progress of a gradual execution, by the receipts of its transactions.
+    """Progress of the gradual execution `campaign`, from the receipts of its transactions.
 
-    `done` counts slices, `moved` and `spent` are values at arrival prices. `spent` is value given
+    `done` counts slices. `moved` and `spent` are values at arrival prices; `spent` is value given
     less value received, plus the gas of every mined transaction. The next slice is due at chain
-    time `next_s`; `draw` decides its size and was stored before the slice before it. `sold` are
-    base units by token that the wallet gave.
+    time `next_s`; `draw` decides its size and is stored before the previous slice is sent. `sold`
+    are the base units sold, by token.
     """
 
     id: str
@@ -97,8 +97,8 @@ class ExecutionProgress:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSlice:
-    """One slice: number, `part` of the remainder to trade, and the remainder `left`, numeraire base
-    units.
+    """One slice: its number, the share `part` of the remaining value to trade, and that value
+    `left` in numeraire base units.
     """
 
     number: int

@@ -35,11 +35,11 @@ class EntryKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """Change of one account of one token by one entry, in signed base units; a positive number
-    increases an asset account.
+    """Change of one account in one token, in signed base units; a positive number increases an
+    asset account.
 
     `value` is in numeraire base units with the sign of `raw`, at the reference price of the entry's
-    step (None: no price then).
+    step (None: no price).
     """
 
     account: str
@@ -50,10 +50,10 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One movement, final. The postings of each token sum to zero. `id` is that of its intent, flow
-    or opening.
+    """Ledger entry of a final transaction, flow or opening. The postings of each token sum to zero.
 
-    `by_hand` marks a manual trade, accounted apart from the strategy (R8.8).
+    `id` is the id of its intent, flow or opening. `by_hand` marks a manual trade, which is reported
+    apart from the strategy.
     """
 
     id: str
@@ -68,8 +68,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LedgerOpening:
-    """Opening balance of a token in one place ("" for the wallet, else the name of a liquidity
-    position).
+    """Opening balance of a token in the wallet (`place` "") or in the liquidity position named
+    `place`.
     """
 
     place: str
@@ -82,7 +82,7 @@ class LedgerOpening:
 
 @dataclass(frozen=True, slots=True)
 class ValuedHolding:
-    """Holding of one token in a cycle, base units: in the wallet and in liquidity positions;
+    """Holding of one token in one cycle, in base units: in the wallet and in liquidity positions.
     units.NATIVE is the native coin.
 
     `reserved_raw` is the part of the wallet's balance outside the managed portfolio: gas money,
@@ -98,7 +98,7 @@ class ValuedHolding:
 
     @property
     def managed_raw(self) -> int:
-        """Base units that weights, returns and drawdowns count."""
+        """Base units of the managed portfolio, the basis of weights, returns and drawdowns."""
         return self.wallet_raw + self.lp_raw - self.reserved_raw
 
     @property
@@ -109,9 +109,7 @@ class ValuedHolding:
 
 @dataclass(frozen=True, slots=True)
 class Valuation:
-    """Value of all recorded holdings in one cycle, at its reference prices, in numeraire base
-    units.
-    """
+    """Value of all recorded holdings at the reference prices of one cycle, in numeraire base units."""
 
     block: int
     chain_s: int
@@ -138,8 +136,8 @@ class Valuation:
 
 @dataclass(frozen=True, slots=True)
 class LedgerBalance:
-    """Wallet balance of a token by the ledger, transactions that are mined but not final included;
-    base units.
+    """Wallet balance of a token by the ledger, in base units; includes mined transactions that are
+    not final.
     """
 
     token: str
@@ -148,9 +146,7 @@ class LedgerBalance:
 
 @dataclass(frozen=True, slots=True)
 class LedgerTokens:
-    """Tokens of the ledger, including those that left the portfolio; the numeraire; the wrapped
-    native coin.
-    """
+    """Tokens of the ledger, including former assets; the numeraire; the wrapped native coin `coin`."""
 
     tokens: tuple[Token, ...]
     numeraire: Token
@@ -168,8 +164,8 @@ class LotMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OpenLot:
-    """Remainder of one acquisition, base units, and its cost in reporting units (numeraire base
-    units times the rate).
+    """Unsold part of one acquisition, in base units, and its cost in reporting units (numeraire
+    base units times the rate).
     """
 
     token: str
@@ -183,8 +179,8 @@ class TaxState:
     """Inputs for a plan's taxable gain: open lots, gains realised this year, and the year's limit
     (None: no limit).
 
-    `rate` is reporting units per numeraire base unit now; `currency` is its name, empty for the
-    numeraire itself.
+    `rate` is reporting units per numeraire base unit at this block; `currency` is the name of the
+    reporting currency, empty for the numeraire.
     """
 
     method: LotMethod
@@ -202,9 +198,9 @@ class ExternalTransferKind(Enum):
     """Cause of an unexplained balance change. The agent sets REBASE, GAS_MONEY, UNDONE and
     ACCEPTED, the owner the others.
 
-    UNDONE is a decrease that was restored to the last base unit, and the increase that restored it.
-    ACCEPTED is an increase not explained within limits.balance_jump_wait: it counts as a deposit,
-    and the owner may still reclassify it.
+    UNDONE marks a decrease that was restored to the last base unit, and the increase that restored
+    it. ACCEPTED is an increase that no one explained within limits.balance_jump_wait: it counts as
+    a deposit, and the owner may still reclassify it.
     """
 
     DEPOSIT = "deposit"
@@ -218,19 +214,21 @@ class ExternalTransferKind(Enum):
 
 
 NON_LOSS_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.UNDONE)
-"""Kinds of a decrease that are not a loss. Any other decrease is one, unexplained ones included."""
+"""Kinds of a decrease that is not a loss. Every other decrease counts as a loss, also an
+unexplained one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalTransfer:
-    """A change of one balance between two blocks that no transaction of the agent made, base units
-    with sign.
+    """A balance change between two blocks that no transaction of the agent explains, in signed base
+    units.
 
-    `value` is in signed numeraire base units at the reference price when it was found, or once
-    there was one (None: no price yet). `chain_s` is the chain time when it was found. `halts` marks
-    a change beyond limits.balance_jump: purchases and rebalances stop until its `kind` is known;
-    exits, withdrawals and shutdown continue. `id` is 0 until it is stored. `undoes` are ids of open
-    decreases that this increase restores and closes.
+    `value` is in signed numeraire base units, at the reference price when the change was found or
+    at the first one afterwards (None: no price yet). `chain_s` is the chain time when the change
+    was found. `halts` marks a change beyond limits.balance_jump: purchases and rebalances stop
+    until its `kind` is known; exits, withdrawals and shutdown continue. `id` is 0 until it is
+    stored. `undoes` are ids of open decreases that this increase restores and closes.
     """
 
     id: int
@@ -251,20 +249,20 @@ class ExternalTransfer:
 
     @property
     def holds(self) -> bool:
-        """True while it blocks purchases and rebalances."""
+        """True while the change blocks purchases and rebalances."""
         return self.halts and self.is_open
 
     @property
     def is_loss(self) -> bool:
-        """True if it counts against limits.daily_loss: every decrease not confirmed as a
-        withdrawal.
+        """True if the change counts against limits.daily_loss: a decrease of any kind except
+        NON_LOSS_KINDS.
         """
         return self.delta_raw < 0 and self.kind not in NON_LOSS_KINDS
 
 
 @dataclass(frozen=True, slots=True)
 class OpeningBalance:
-    """Balance at `block` without the transactions in ExpectedBalances.own; units.NATIVE is the
+    """Balance at `block`, excluding the transactions in ExpectedBalances.own; units.NATIVE is the
     native coin.
     """
 
@@ -284,10 +282,11 @@ class OwnBalanceChange:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedBalances:
-    """Expected balances: openings, own transactions since, and the newest external transfers.
+    """Expected balances: openings, later transactions of the agent, and the newest external
+    transfers.
 
-    `unsettled_nonce` is the lowest own nonce whose outcome the journal does not know yet. `turn`
-    counts writes of the openings, so that two processes do not record one transfer twice.
+    `unsettled_nonce` is the lowest nonce of the agent without a recorded outcome. `turn` counts
+    writes of the openings, so that two processes do not record one transfer twice.
     """
 
     openings: tuple[OpeningBalance, ...]
@@ -299,10 +298,11 @@ class ExpectedBalances:
 
 @dataclass(frozen=True, slots=True)
 class ExternalTransaction:
-    """A wallet transaction sent outside the store: its use of daily limits and its balance changes.
+    """A wallet transaction that is not in the journal: its use of daily limits and its balance
+    changes.
 
-    Values in numeraire base units, `changes` as (token, signed base units), gas included. `outflow`
-    is the value given away without return.
+    Values are in numeraire base units, `changes` are (token, signed base units), gas included.
+    `outflow` is the value paid out without anything in return.
     """
 
     tx_hash: str

@@ -1,5 +1,5 @@
-"""Every limit of [limits], one row each; config, template, profiles, confirmation and docs are
-derived from the rows.
+"""The limits of [limits], one row each. Config, template, profiles and confirmation are derived
+from the rows.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the config; None means switched off by name. Numeraire base units: max_live_value,
-    min_trade, pool_min_value, payout_per_day. Gas in wei. An active limit with missing data
-    refuses.
+    """Limits of the config; None is "off".
 
-    `token_screen` switches the transfer test of tokens before each plan. `balance_jump_wait_s` is
+    max_live_value, min_trade, pool_min_value and payout_per_day are in numeraire base units, limits
+    of gas in wei. An active limit with missing data refuses the plan.
+
+    `token_screen` turns on the transfer test of tokens before each plan. `balance_jump_wait_s` is
     the chain time after which an increase beyond balance_jump counts as a deposit (None: at the
     next cycle). `first_purchase_s` is the time between two parts of a first purchase or top-up
-    (None: limits of turnover apply). Fields with a default are newer than some stored steps.
+    (None: turnover limits apply). Fields with a default are missing from some stored steps.
     """
 
     price_impact_bps: int | None
@@ -51,7 +52,7 @@ class Limits:
 
 
 class LimitUnit(Enum):
-    """Unit of a limit, by its name in docs/limits.md."""
+    """Unit of a limit."""
 
     SHARE = "share"
     DURATION = "duration"
@@ -62,8 +63,8 @@ class LimitUnit(Enum):
 
 
 class TighterDirection(Enum):
-    """Direction in which a limit tightens: less, more (in either, "off" may be the tightest), or
-    on. By default "off" is the loosest.
+    """Direction in which a limit becomes tighter: a lower value, a higher value, or "on". "off" is
+    the loosest value, except for LESS_OR_OFF and MORE_OR_OFF, where it is the tightest.
     """
 
     LESS = "less"
@@ -87,9 +88,9 @@ _SUFFIXES = {
 class LimitSpec:
     """One key of [limits].
 
-    `start` is its value in a new config, in dollars if counted in coins; `about` is its comment
-    there. `missing` applies if the key is absent; empty: the key is required. Above `ceiling_bps`,
-    or off, the limit must be named in limits.i_accept.
+    `start` is its value in a new config, in dollars for unit COINS; `about` is its comment there.
+    `missing` is the value of an absent key (empty: the key is required). A limit above
+    `ceiling_bps`, or off, must be named in limits.i_accept.
     """
 
     key: str
@@ -102,7 +103,7 @@ class LimitSpec:
 
     @property
     def field(self) -> str:
-        """Field of Limits: key and unit."""
+        """Name of the field in Limits: key and unit suffix."""
         return self.key + _SUFFIXES[self.unit]
 
 
@@ -131,7 +132,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _SHARE,
                 _LESS,
                 "0.3%",
-                "least output of a swap below its prediction",
+                "minimum output of a swap below its prediction",
                 ceiling_bps=500,
             ),
             LimitSpec(
@@ -230,7 +231,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 LimitUnit.SWITCH,
                 TighterDirection.ON,
                 "on",
-                "tries tokens out before each plan that moves them (docs/tokens.md)",
+                "test transfers of tokens before each plan that moves them (docs/tokens.md)",
                 missing="on",
             ),
             LimitSpec(
@@ -238,7 +239,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _COINS,
                 _LESS,
                 "1000",
-                "what may be paid out within 24 h",
+                "most that may be paid out within 24 h",
                 missing="0",
             ),
         )
@@ -247,7 +248,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
 """Limits by key, in the order of errors and of the confirmation.
 
 Two limits have no row: limits.max_weight, a table by asset, and portfolio.max_live_value. A profile
-may set limits with a row.
+may set any limit with a row.
 """
 LIMITS_AS_WRITTEN = tuple(sorted(LIMITS.values(), key=lambda one: one.unit is LimitUnit.SWITCH))
-"""Limits in the order of a new config: switches last."""
+"""Limits in the order of a new config: switches are last."""

@@ -1,5 +1,5 @@
-"""Liquidity positions: confirmed ones, their state at one block, and actions. Number pairs are
-(token0, token1).
+"""Liquidity positions: confirmed positions, their state at one block, targets and actions. Pairs of
+numbers are (token0, token1).
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedPosition:
-    """A position named in the config.
+    """A position named in the config. All other positions of the wallet are ignored.
 
-    Only these count; positions sent by others do not. `contract` is the V2 pair, or the position
-    manager of V3 with `token_id`. `entry_raw` are the base units provided, `entry_block` the block
-    (None: not given). `volatility_bps` is the annual volatility of the pair's price, `horizon_s`
-    the horizon of a forecast.
+    `contract` is the V2 pair, or the V3 position manager with `token_id`. `entry_raw` are the base
+    units provided, `entry_block` their block (None: not given). `volatility_bps` is the annual
+    volatility of the pair's price, `horizon_s` the horizon of the expected impermanent loss.
     """
 
     venue: str
@@ -39,8 +38,8 @@ class LpV2Position:
     """LP tokens of the wallet in a Uniswap V2 pair, with the inputs of their burn.
 
     `balances` are the pair's real balances, which anyone may raise above `reserves`. `protocol_fee`
-    is true if the factory has a feeTo, for whom the pair first mints LP tokens; `k_last` is the
-    product of reserves at the last such mint.
+    is true if the factory has a feeTo address; the pair then mints LP tokens to it before the burn,
+    and `k_last` is the product of reserves at the last such mint.
     """
 
     venue: str
@@ -56,18 +55,18 @@ class LpV2Position:
 
     @property
     def name(self) -> str:
-        """Name of the owner's confirmation."""
+        """Display name of the position."""
         return position_name(self.venue, self.pair, None)
 
 
 @dataclass(frozen=True, slots=True)
 class LpV3Position:
-    """A token of the V3 position manager that belongs to the wallet, and its pool as far as the
-    position depends on it.
+    """A token of the V3 position manager that belongs to the wallet, with the state of its pool on
+    which it depends.
 
-    `inside_last_x128` and `owed` are the manager's account of this token. `core_…` is the pool's
-    account of all that the manager has in this range, which other tokens share and from which
-    collect is paid. Growths are per unit of liquidity, modulo 2^256.
+    `inside_last_x128` and `owed` are the manager's record of this token. Fields `core_…` are the
+    pool's record of the manager's whole position in this range: all tokens of the manager share it,
+    and collect pays from it. Growths are per unit of liquidity, modulo 2^256.
     """
 
     venue: str
@@ -93,15 +92,13 @@ class LpV3Position:
 
     @property
     def name(self) -> str:
-        """Name of the owner's confirmation."""
+        """Display name of the position."""
         return position_name(self.venue, self.manager, self.token_id)
 
 
 @dataclass(frozen=True, slots=True)
 class LpMissingPosition:
-    """A confirmed token of the position manager that does not exist: it was burned, or never
-    minted. It holds nothing.
-    """
+    """A confirmed token of the position manager that does not exist: burned, or never minted."""
 
     venue: str
     manager: str
@@ -111,7 +108,7 @@ class LpMissingPosition:
 
     @property
     def name(self) -> str:
-        """Name of the owner's confirmation."""
+        """Display name of the position."""
         return position_name(self.venue, self.manager, self.token_id)
 
 
@@ -123,9 +120,8 @@ class LpPositionChange:
     """Effect of one mined transaction of the agent on a position: `liquidity` added, negative if
     removed.
 
-    `amounts_raw` were put in (zero otherwise); `held` is the position's whole liquidity before a
-    removal. A new V3 position has its `fee_pips` and `ticks`; None if they are known from before,
-    and for V2.
+    `amounts_raw` are the base units added (zero for a removal); `held` is the position's whole
+    liquidity before a removal. `ticks` is the range of a new V3 position, otherwise None.
     """
 
     venue: str
@@ -143,27 +139,29 @@ class LpPositionChange:
 
     @property
     def name(self) -> str:
-        """Name of the position."""
+        """Display name of the position."""
         return position_name(self.venue, self.contract, self.token_id)
 
 
 def position_name(venue: str, contract: str, token_id: int | None) -> str:
-    """Venue with the token's number, such as uniswap_v3 #42, or with the pair's address."""
+    """Return the venue with the token's number, such as "uniswap_v3 #42", or with the pair's
+    address.
+    """
     return f"{venue} {contract}" if token_id is None else f"{venue} #{token_id}"
 
 
-# --- Liquidity targets, and actions on positions. Pairs of numbers are (token0, token1) base units.
+# --- Liquidity targets, and actions on positions.
 
 
 @dataclass(frozen=True, slots=True)
 class LpTarget:
     """Target share of the portfolio to provide to one pool.
 
-    `contract` is the V2 pair, or the V3 position manager. V3 has `fee_pips`, `tick_spacing` and
-    `width_bps`: a new range reaches from reference price / (1 + width) to reference price · (1 +
-    width), rounded to the spacing; V2 has None for the last two. Fees above `compound_above`
-    (numeraire base units) are collected and reinvested; None leaves them. `volatility_bps` (annual)
-    and `horizon_s` enter the expected loss of the liquidity, as for a confirmed position.
+    `contract` is the V2 pair, or the V3 position manager. A new V3 range reaches from reference
+    price / (1 + width) to reference price · (1 + width), rounded to `tick_spacing`; `tick_spacing`
+    and `width_bps` are None for V2. Fees above `compound_above` (numeraire base units) are
+    collected and reinvested (None: never). `volatility_bps` (annual) and `horizon_s` determine the
+    expected impermanent loss, as for a confirmed position.
     """
 
     venue: str
@@ -182,10 +180,10 @@ class LpTarget:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Withdraw liquidity from a position to the wallet; for V3 with all fees.
+    """Withdraw liquidity from a position to the wallet, for V3 with all fees.
 
-    `contract` is the V2 pair, or the position manager of V3 with `token_id`. `amounts_raw` is the
-    contracts' payout at the snapshot, `min_raw` the least accepted, from reference prices (T11).
+    `contract` is the V2 pair, or the V3 position manager with `token_id`. `amounts_raw` is the
+    contracts' payout at the snapshot, `min_raw` the minimum accepted, from reference prices (T11).
     `fees_raw` are zero for V2. `held` is the position's whole liquidity.
     """
 
@@ -205,7 +203,7 @@ class Withdraw:
 
     @property
     def name(self) -> str:
-        """Name of the owner's confirmation of the position."""
+        """Display name of the position."""
         return position_name(self.venue, self.contract, self.token_id)
 
 
@@ -225,17 +223,17 @@ class Collect:
 
     @property
     def name(self) -> str:
-        """Name of the owner's confirmation of the position."""
+        """Display name of the position."""
         return position_name(self.venue, self.contract, self.token_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Provide:
-    """Provide both tokens to a pool: to a V2 pair, a new V3 position of `ticks`, or (`token_id`) an
-    existing one of the wallet.
+    """Provide both tokens to a V2 pair, to a new V3 position of `ticks`, or to the wallet's V3
+    position `token_id`.
 
-    At most `desired_raw` is taken and exactly `amounts_raw` at the snapshot, for `liquidity`; never
-    less than `min_raw`. The V2 router gets token0 as its tokenA.
+    The pool takes at most `desired_raw` and at least `min_raw`; at the snapshot exactly
+    `amounts_raw`, for `liquidity`. token0 is tokenA of the V2 router.
     """
 
     venue: str
@@ -256,12 +254,9 @@ class Provide:
     @property
     def name(self) -> str:
         """Name of the position, or of the pool in which a new one opens."""
-        minted = self.ticks is not None and self.token_id is None
-        return (
-            f"{self.venue} {self.pool} (new)"
-            if minted
-            else position_name(self.venue, self.contract, self.token_id)
-        )
+        if self.ticks is not None and self.token_id is None:
+            return f"{self.venue} {self.pool} (new)"
+        return position_name(self.venue, self.contract, self.token_id)
 
 
 LpAction = Withdraw | Collect | Provide

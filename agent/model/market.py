@@ -12,7 +12,7 @@ from agent.model.liquidity import LpPosition
 from agent.model.weights import TokenSupply
 from agent.units import Price, Token
 
-# --- Findings of the token screen, with description and remedy.
+# --- Findings of the token screen.
 
 
 class TokenFinding(Enum):
@@ -49,35 +49,35 @@ class TokenFinding(Enum):
 
 
 _OUT = "remove it from the portfolio; its balance stays untouched"
-_WAIT = "nothing; it is tried again before each plan, and traded when it moves again"
+_WAIT = "none; it is tested again before each plan, and traded once transfers work"
 _WORDS = {
     TokenFinding.CLEAN: ("transfers the exact amount", ""),
     TokenFinding.NO_RETURN_VALUE: ("transfers the exact amount and returns nothing", ""),
     TokenFinding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _OUT),
     TokenFinding.REBASING: (
-        "its balances change by themselves",
-        f"{_OUT}; many such tokens have a wrapped form that does not",
+        "its balances change without transfers",
+        f"{_OUT}; many such tokens have a wrapped form without rebases",
     ),
-    TokenFinding.FALSE_RETURNING: ("answers a transfer with false or with nonsense", _OUT),
+    TokenFinding.FALSE_RETURNING: ("a transfer returns false or garbage", _OUT),
     TokenFinding.PAUSED: ("transfers are blocked", _WAIT),
     TokenFinding.BLOCKLISTED: (
-        "blocks an address that must transfer it",
-        "ask its issuer; it is tried again before each plan",
+        "blocks an address that has to transfer it",
+        "ask its issuer; it is tested again before each plan",
     ),
-    TokenFinding.CALLBACK: ("calls others in the middle of a transfer", _OUT),
-    TokenFinding.HONEYPOT: ("can be bought and not sold", _OUT),
+    TokenFinding.CALLBACK: ("calls other contracts during a transfer", _OUT),
+    TokenFinding.HONEYPOT: ("can be bought but not sold", _OUT),
     TokenFinding.UNREADABLE: ("does not return its balances", _OUT),
     TokenFinding.CODE_CHANGED: (
-        "its code is another than trimtab trust pinned",
-        "find out why, then: trimtab trust",
+        "its code differs from the pinned code",
+        "find out why, then run trimtab trust",
     ),
     TokenFinding.IMPLEMENTATION_CHANGED: (
-        "its implementation is another than trimtab trust pinned",
-        "find out why, then: trimtab trust",
+        "its implementation differs from the pinned one",
+        "find out why, then run trimtab trust",
     ),
     TokenFinding.UNKNOWN: (
-        "could not be tried",
-        'ask another endpoint, or switch the screen off by limits.token_screen = "off"',
+        "could not be tested",
+        'use another endpoint, or switch the screen off: limits.token_screen = "off"',
     ),
 }
 
@@ -132,18 +132,17 @@ class Allowance:
     raw: int
 
 
-# --- Pools: the contract that every kind keeps. The kinds are in agent/amm, listed in
-# agent/amm/__init__.py.
+# --- Pools: the protocol of all kinds. agent/amm/__init__.py lists the kinds.
 
 
 @dataclass(frozen=True, slots=True)
 class SwapGas:
-    """Gas of the swaps in one kind of pool, units.
+    """Gas units of a swap in one kind of pool.
 
-    `swap` is that of one swap by router, `again` what each further one through the same pool saves.
-    `moved` is for the pool's own price observation, `tick` and `stop` for each initialised tick
-    crossed and each further stop. `first_writes` are the slots per token that the first trade
-    writes.
+    `swap` is the gas of one swap, by kind of router; `again` is the saving of each further swap in
+    the same pool. `moved` is the gas of a price observation, `tick` of each initialised tick
+    crossed, `stop` of each further stop. `first_writes` is the number of storage slots per token
+    that the first trade writes.
     """
 
     swap: Mapping[str, int]
@@ -159,12 +158,12 @@ PoolT_co = TypeVar("PoolT_co", bound="Pool", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SwapResult(Generic[PoolT_co]):
-    """Result of a swap: amounts in base units, and the pool after it. `fee_raw` is the fee part of
+    """Result of a swap: amounts in base units, and the state `after` it. `fee_raw` is part of
     amount_in_raw.
 
-    `amount_in_raw` and `amount_out_raw` are the amounts moved: a swap that meets its price limit
-    fills in part. `ticks_crossed` counts initialised ticks; `steps` every stop at a tick, word
-    border, limit or inside a range.
+    A swap that reaches its price limit fills in part; the amounts are those moved. `ticks_crossed`
+    counts initialised ticks, `steps` all stops: at a tick, a bitmap word border, the limit, or
+    inside a range.
     """
 
     amount_in_raw: int
@@ -176,11 +175,11 @@ class SwapResult(Generic[PoolT_co]):
 
 
 class PriceCurve(NamedTuple):
-    """Marginal prices of one direction, and the liquidity between them, as floats.
+    """Marginal prices in one direction and the liquidity between them, as floats.
 
     `roots` are square roots of token_out per token_in, descending; `depths[k]` is the liquidity L
-    below roots[k]. From one root to the next a pool takes L·(1/s₁ − 1/s₀) net of fee and pays L·(s₀
-    − s₁).
+    below roots[k]. Between roots s₀ > s₁ the pool takes L·(1/s₁ − 1/s₀) net of fee and pays L·(s₀ −
+    s₁).
     """
 
     roots: list[float]
@@ -188,9 +187,7 @@ class PriceCurve(NamedTuple):
 
 
 class TickState(NamedTuple):
-    """Square root of the price (Q64.96), tick, and spacing of the ticks of a pool whose liquidity
-    is in ranges.
-    """
+    """Square root of the price (Q64.96), tick and tick spacing of a pool with liquidity in ranges."""
 
     sqrt_price_x96: int
     tick: int
@@ -198,22 +195,22 @@ class TickState(NamedTuple):
 
 
 class Pool(Protocol):
-    """State of one pool at one block, with its contract's arithmetic: state in, state out, base
-    units, the contract's rounding.
+    """State of one pool at one block, with the arithmetic and rounding of its contract, in base
+    units.
 
-    Methods raise ConfigError for a token that is not the pool's, ContractRevert where the contract
-    would revert, and BeyondKnownTicks where the state was not read far enough.
+    Methods return new states. They raise ConfigError for a token that the pool does not trade,
+    ContractRevert if the contract would revert, and BeyondKnownTicks if more ticks have to be read.
     """
 
     kind: ClassVar[str]
     """Key in POOL_KINDS."""
     forms: ClassVar[tuple[str, ...]]
-    """Names of its curves, by which a back-test chooses one."""
+    """Names of its curves in the settings of a back-test."""
     gas: ClassVar[SwapGas]
     paid_first: ClassVar[bool]
-    """True if the pool is paid before it pays, false if in its callback."""
+    """True if the pool receives the input before it pays the output; false if in its callback."""
     keeps_observations: ClassVar[bool]
-    """True if the pool records its own prices, for a time-weighted mean."""
+    """True if the pool records price observations for a TWAP."""
 
     @classmethod
     def simulated(
@@ -225,7 +222,7 @@ class Pool(Protocol):
         reserves: tuple[int, int],
         fee_pips: int,
     ) -> Self:
-        """Return a pool over all prices at `price` token1 per token0, with these reserves."""
+        """Return a simulated full-range pool at `price` token1 per token0, with these reserves."""
 
     @property
     def address(self) -> str:
@@ -233,7 +230,7 @@ class Pool(Protocol):
 
     @property
     def venue(self) -> str:
-        """The config's name of where it trades."""
+        """Name of its venue in the config."""
 
     @property
     def token0(self) -> str:
@@ -245,19 +242,19 @@ class Pool(Protocol):
 
     @property
     def fee_pips(self) -> int:
-        """Fee on what comes in, millionths."""
+        """Fee on the input, in millionths."""
 
     @property
     def unwritten(self) -> tuple[bool, bool]:
-        """True per token whose slots of a first trade are still zero."""
+        """True for each token whose storage slots of a first trade are still zero."""
 
     @property
     def label(self) -> str:
-        """Suffix of its pair in display names; empty for the most common kind."""
+        """Suffix of the pair in display names; empty for the most common kind."""
 
     @property
     def fault(self) -> str:
-        """Property that no contract has and no method survives; empty if there is none."""
+        """Reason why this state is impossible and unusable; empty for a valid state."""
 
     @property
     def has_price(self) -> bool:
@@ -268,22 +265,20 @@ class Pool(Protocol):
         """True if nothing can be traded."""
 
     def quote(self, token_in: str, amount_in_raw: int) -> int:
-        """Return the output of `swap` without building the state after it."""
+        """Return the output of `swap` without building the next state."""
 
     def quoter(self, token_in: str) -> Callable[[int], int]:
-        """Return `quote` of one direction for many amounts: the same results and errors, faster."""
+        """Return a fast `quote` for one direction, with the same results and errors."""
 
     def swap(self, token_in: str, amount_in_raw: int) -> SwapResult[Self]:
-        """Return an exact-input swap of up to amount_in_raw."""
+        """Return the result of an exact-input swap of up to amount_in_raw."""
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
-        """Return token_out per token_in for a vanishing trade, fee excluded, as an unreduced
-        fraction.
-        """
+        """Return the marginal price, token_out per token_in without fee, as an unreduced fraction."""
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
-        """Return the largest input after which the price move is at most impact_bps, within what
-        was read and contract sizes.
+        """Return the largest input that moves the price by at most impact_bps, within the known
+        ticks and the contract's number sizes.
         """
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
@@ -292,64 +287,58 @@ class Pool(Protocol):
         """
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
-        """True if the state that was read ends before selling token_in has moved the price by
-        impact_bps.
-        """
+        """True if the known ticks end before a sale of token_in has moved the price by impact_bps."""
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
-        """Return the float curve down to the impact bound; None if nothing can be traded that
-        way.
-        """
+        """Return the curve up to the impact bound; None if nothing can be traded in that direction."""
 
     def depth(self, token: str) -> int:
-        """Return the base units of `token` that count as depth."""
+        """Return the base units of `token` that count as depth (limits.pool_min_value)."""
 
     def spot_depth(self, token: str) -> int:
-        """Return the virtual reserve of `token` at the price now, comparable between kinds; 0 if
-        there is no price.
+        """Return the virtual reserve of `token` at the current price, comparable between kinds; 0
+        without a price.
         """
 
     def recovered(self, start: Self, left: Fraction) -> Self:
-        """Return the pool with its price back at that of `start` but for `left` of the way, on its
-        own curve.
+        """Return the pool with its price moved back on its curve towards that of `start`, the share
+        `left` of the distance remaining.
 
-        The way is measured in square roots of prices; what is left is rounded away from the start.
+        The distance is measured in square roots of prices and rounded away from the start.
         """
 
     @property
     def observed(self) -> int | None:
-        """Value whose change makes the first swap of a block write a price observation; None if the
-        kind writes none.
+        """Value whose change within a block makes a swap write a price observation; None for kinds
+        without observations.
         """
 
     @property
     def observations(self) -> tuple[int, int] | None:
-        """Number of observations now and next; None if unknown."""
+        """Current and next number of observation slots; None if unknown."""
 
     @property
     def mean_window_s(self) -> int | None:
-        """Window of the time-weighted mean that was read; None if there is none."""
+        """Window of the TWAP that was read; None if none was."""
 
     def mean_price(self, token: str) -> Fraction:
-        """Return base units of the other token per base unit of `token` over the window. Raises
-        Refused without a mean.
+        """Return the TWAP: base units of the other token per base unit of `token`. Raises Refused
+        without one.
         """
 
     def mean_depth(self, token: str) -> int:
-        """Return the virtual reserve of `token` over the window."""
+        """Return the mean virtual reserve of `token` over the window."""
 
     @property
     def tick_state(self) -> TickState | None:
-        """Position on the ticks, of a pool whose liquidity is in ranges of them; None for other
-        kinds.
-        """
+        """Tick state of a pool with liquidity in ranges; None for other kinds."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedRound:
-    """Latest round of a price feed with the Chainlink AggregatorV3 interface; answer in
-    10^-decimals of its quote (USD). `min_answer` and `max_answer` are the bounds at which the
-    aggregator clips answers; None without bounds.
+    """Latest round of a Chainlink AggregatorV3 price feed; `answer` is in 10^-decimals USD.
+    `min_answer` and `max_answer` are the bounds to which the aggregator clips answers (None: no
+    bounds).
     """
 
     feed: str
@@ -375,7 +364,7 @@ class CodeHash:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedItem:
-    """An item that could not be read: excluded and named, never taken as zero."""
+    """An item that could not be read: it is reported and excluded, never treated as zero."""
 
     item: str
     address: str
@@ -384,7 +373,7 @@ class QuarantinedItem:
 
 @dataclass(frozen=True, slots=True)
 class PastPrices:
-    """Prices at an earlier block: its head, feed rounds and pools."""
+    """Head, feed rounds and pools at an earlier block."""
 
     head: Head
     feeds: tuple[FeedRound, ...]
@@ -395,38 +384,38 @@ T = TypeVar("T")
 
 
 class DerivedValues:
-    """Cache of values derived from a frozen object's fields; not a field, so never stored, compared
-    or copied.
+    """Base of frozen objects that cache values derived from their fields. The cache is not stored,
+    compared or copied.
     """
 
     __slots__ = ("_derived",)
     _derived: dict[Hashable, Any]
 
-    def derived(self, key: Hashable, work_out: Callable[[], T]) -> T:
+    def derived(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return the value cached under `key`, computed at the first call.
 
-        It must depend on `key` and the fields alone.
+        `compute` must depend on `key` and the fields alone.
         """
         try:
-            kept = self._derived
+            cache = self._derived
         except AttributeError:
-            kept = {}
-            object.__setattr__(self, "_derived", kept)
-        if key not in kept:
-            kept[key] = work_out()
-        value: T = kept[key]
+            cache = {}
+            object.__setattr__(self, "_derived", cache)
+        if key not in cache:
+            cache[key] = compute()
+        value: T = cache[key]
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot(DerivedValues):
-    """All data of the chain that a step uses.
+    """All chain data of a step.
 
-    `now_s` is the agent's clock at reading. `operators` are those whose endpoints answered byte for
-    byte alike; `requests` is the number of HTTP requests. A token in neither `holdings` nor
-    `quarantined` was not read. `positions` are the confirmed liquidity positions that could be
-    read. `past` are the preceding blocks of the same chain, newest first, read only before the step
-    acts. `supplies` are the supplies of tokens weighted by market cap; unreadable ones are missing.
+    `now_s` is the agent's clock at the time of reading. `operators` are the operators with equal
+    answers, byte for byte; `requests` is the number of HTTP requests. A token in neither `holdings`
+    nor `quarantined` was not read. `positions` are the readable confirmed liquidity positions.
+    `past` are preceding blocks of the same chain, newest first, read if a step has to confirm
+    prices. `supplies` are the readable supplies of tokens weighted by market cap.
     """
 
     head: Head
@@ -451,7 +440,7 @@ class Snapshot(DerivedValues):
     supplies: tuple[TokenSupply, ...] = ()
 
 
-# --- A past price, recorded or read from a file or chain.
+# --- Price records.
 
 
 @dataclass(frozen=True, slots=True)

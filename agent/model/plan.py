@@ -1,6 +1,4 @@
-"""Plans and their parts: drift, decision, goal, legs, cost and verdicts; and the Evidence that
-guards judge a plan by.
-"""
+"""Drift, decision, goal, plan with its legs, cost and verdicts, and the evidence for the guards."""
 
 from __future__ import annotations
 
@@ -18,11 +16,12 @@ from agent.model.triggers import RiskCostTradeoff, Threshold, TrackingRisk
 class AssetDrift:
     """Balance, weight and band of one asset.
 
-    `raw` is the wallet's balance, `investable_raw` that less its reserve: only this can be spent.
-    `lp_raw` is the amount in confirmed liquidity positions; `value` and weights count both, less
-    the reserve. `share` is the exact weight; `weight_bps` its largest-remainder rounding. Bands act
-    on strictly beyond: below `band_low_bps` or above `band_high_bps` (exact fractions, since 10 %
-    of 333 bps is not an integer). `own_band` is the asset's band, `max_bps` its maximum weight.
+    `raw` is the wallet's balance; `investable_raw` is that balance less the reserve, the most that
+    can be spent. `lp_raw` is the amount in confirmed liquidity positions. `value` and weights count
+    investable_raw and lp_raw. `share` is the exact weight, `weight_bps` its rounding by largest
+    remainder. The asset is `outside` if its weight is strictly below `band_low_bps` or above
+    `band_high_bps`; the bounds are fractions, since 10 % of 333 bps is not an integer. `own_band`
+    replaces the trigger's band, `max_bps` is the maximum weight.
     """
 
     token: str
@@ -45,7 +44,7 @@ class AssetDrift:
 
 @dataclass(frozen=True, slots=True)
 class GoalWeight:
-    """Wanted share of the investable total after fees for one asset: a point (low == high) or an
+    """Target share of one asset in the investable total after fees: a point (low == high) or an
     interval.
     """
 
@@ -56,9 +55,11 @@ class GoalWeight:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Target weights of all assets, in the portfolio's order; with a `risk`, as far towards them as
-    trading pays. Tokens in `unsold` are never sold and tokens in `unbought` never bought, whatever
-    remains undone. `sell_at_most` caps the base units sold of a token.
+    """Target weights of all assets, in the portfolio's order.
+
+    With a `risk` the plan stops where further trading costs more than it saves. Tokens in `unsold`
+    are never sold and tokens in `unbought` never bought, even if the goal is missed. `sell_at_most`
+    caps the base units sold of a token.
     """
 
     weights: tuple[GoalWeight, ...]
@@ -70,9 +71,9 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """No trade now, with the reason and the time of the next evaluation (None: the next tick).
+    """No trade now, with the reason and the time of the next evaluation (None: the next cycle).
 
-    `kept_by` names the setting that held back a fired trigger; empty if none fired.
+    `kept_by` names the setting that held back a fired trigger; empty if no trigger fired.
     """
 
     reason: str
@@ -81,7 +82,7 @@ class Hold:
 
 
 class HaltCode(StrEnum):
-    """Causes of a halt for programs; the reason tells them to people."""
+    """Cause of a halt, as a code for programs."""
 
     ASSETS = "assets"
     BALANCE = "balance"
@@ -108,8 +109,9 @@ class HaltCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Unknown, stale or contradictory data: do not trade, and report the reason. `codes` are its
-    causes, each once, in the order of the reason.
+    """No trade, because data are unknown, stale or contradictory.
+
+    `codes` are the causes, each once, in the order of the reason.
     """
 
     reason: str
@@ -120,11 +122,10 @@ class Halt:
 class Rebalance:
     """A trigger fired: trade towards the goal.
 
-    `exit` marks an order that sells for the numeraire regardless of cooldown and limits of
-    turnover: they do not count its sales for the numeraire, and all other limits apply. `by_hand`
-    marks a manual trade, accounted apart from the strategy. `by_owner` marks a request of the owner
-    to the strategy: an investment or a transition. `apart` is the value moved for a purchase or a
-    withdrawal, which limits of turnover do not count, since they are for drift.
+    `exit` marks an order that sells for the numeraire: neither cooldown nor turnover limits apply
+    to this sale, all other limits do. `by_hand` marks a manual trade, which is reported apart from
+    the strategy. `by_owner` marks an investment or a transition that the owner requested. `apart`
+    is the value moved for a purchase or a withdrawal: turnover limits are for drift and exclude it.
     """
 
     reason: str
@@ -145,8 +146,10 @@ class Rebalance:
 @dataclass(frozen=True, slots=True)
 class AdjustLiquidity:
     """Withdraw, collect or provide liquidity, within budget and maximum weight; swaps follow in a
-    later plan. With `pools` only the targets in these are followed: an exit withdraws the liquidity
-    that it sells and leaves the rest unchanged.
+    later plan.
+
+    With `pools` only their targets are followed: an exit withdraws the liquidity that it sells and
+    leaves the rest unchanged.
     """
 
     reason: str
@@ -168,7 +171,9 @@ Decision = Hold | Halt | Rebalance | AdjustLiquidity | TopUp
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One guard's judgement. `guard` is the limit's name in the config."""
+    """Judgement of one guard: measured value and limit. `guard` is the name of the limit in the
+    config.
+    """
 
     guard: str
     measured: str
@@ -189,10 +194,10 @@ class LegFunding(Enum):
 class Leg:
     """One swap in one pool, amounts in base units.
 
-    Legs run in order. A leg with source ROUTER spends all that the legs before it left in the
-    router in `token_in`; `amount_in_raw` is then the prediction. `fee_raw` is in token_in.
-    `impact_bps` is the move of the pool's marginal price, fees excluded, rounded up. `min_out_raw`
-    is the floor of design section 6.
+    Legs run in order. A leg with source ROUTER spends the router's whole balance of `token_in`;
+    `amount_in_raw` is then a prediction. `fee_raw` is in token_in. `impact_bps` is the move of the
+    pool's marginal price, fees excluded, rounded up. `min_out_raw` is the minimum output, from the
+    simulation and the reference price (docs/limits.md).
     """
 
     pool: str
@@ -213,8 +218,8 @@ class Leg:
 class PlanCost:
     """Predicted cost in numeraire base units.
 
-    Pool fees, price impact, skew of pools off the reference, gas of the transaction, and gas of the
-    approvals that it still needs.
+    `skew` is the cost of pool prices that differ from the reference, `gas` that of the transaction,
+    `approvals` the gas of missing approvals.
     """
 
     fees: Fraction
@@ -231,8 +236,10 @@ class PlanCost:
 
 @dataclass(frozen=True, slots=True)
 class SkippedItem:
-    """An item not carried out, and why: impact bound, dust, no route. `kept_by` names the limit of
-    cost or size if the move is possible but not worth it; empty otherwise.
+    """A trade or token that the plan skips, and the reason, such as impact bound, dust or no route.
+
+    `kept_by` names the limit of cost or size if the trade is possible but not worth it; empty
+    otherwise.
     """
 
     what: str
@@ -242,16 +249,16 @@ class SkippedItem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Predictions that can be checked: legs, balances and weights after, cost, expiry. Values in
+    """Plan of a step: legs or liquidity actions, and their predicted results. Values are in
     numeraire base units.
 
-    `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` the sum over
-    legs. `gap_bps` is the optimality certificate (None: nothing to certify). `verdicts` is empty
-    until guards have judged. `actions` on liquidity positions are one transaction each, in order; a
-    plan has either actions or legs, since swaps are planned anew after the actions.
-    `holdings_after` are token balances; `native_after_wei` is the native coin beside them, before
-    gas (None: unchanged). `saving` weighs the plan of a no-trade zone, `pacing` compares numbers of
-    slices.
+    `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` is the value
+    sold, summed over legs. `gap_bps` is the proven bound of the optimality gap (None: nothing to
+    prove). `verdicts` is empty until the guards have judged the plan. `actions` on liquidity
+    positions are one transaction each, in order; a plan has either actions or legs, since swaps are
+    planned again after the actions. `holdings_after` are token balances; `native_after_wei` is the
+    native balance before gas (None: unchanged). `saving` is the trade-off of a no-trade zone,
+    `pacing` the comparison of numbers of slices.
     """
 
     block: int
@@ -274,13 +281,13 @@ class Plan:
 
     @property
     def exits(self) -> bool:
-        """True if limits of turnover ignore its sales for the numeraire."""
+        """True if turnover limits exclude the plan's sales for the numeraire."""
         return isinstance(self.decision, Rebalance) and self.decision.exit
 
 
 @dataclass(frozen=True, slots=True)
 class SecondQuote:
-    """Output of one leg's pool by an independent library; `error` if there is none."""
+    """Output of one leg by an independent quote; `error` if there is none."""
 
     leg: int
     amount_out_raw: int | None
@@ -289,12 +296,12 @@ class SecondQuote:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Inputs of the guards beyond the snapshot, gathered for one plan just before it is judged.
+    """Inputs of the guards beyond the snapshot, read for one plan just before it is judged.
 
     `paused` is None if the kill switch could not be read, which counts as paused (T14). `trusted`
     are the pinned (address, code hash) pairs of `trimtab trust`. `quorum` is true if enough
-    operators agreed. A limit that is on and whose evidence is missing refuses. `screens` are the
-    transfer tests of the plan's tokens (None: not run).
+    operators agreed. `screens` are the transfer tests of the plan's tokens (None: not run). An
+    active limit with missing evidence refuses the plan.
     """
 
     paused: bool | None

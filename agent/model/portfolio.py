@@ -14,18 +14,18 @@ from agent.model.triggers import Threshold, Trigger
 from agent.model.weights import AllocatorConfig
 from agent.units import NATIVE, Price, Token
 
-# --- Orders: entries and exits by price, and their state.
+# --- Conditional orders (entries and exits by price), and their state.
 
 
 PORTFOLIO = "portfolio"
-"""Subject of an order on the whole portfolio, in place of a token's address; its price is the NAV
-per share.
+"""Subject of an order on the whole portfolio, in place of a token address; its price is the NAV per
+share.
 """
 
 
 class OrderKind(Enum):
-    """Kind of an order: buy at or below a price; sell at or below one, at or above one, or a
-    distance below the highest price.
+    """Kind of an order: buy at or below a price; sell at or below a price, at or above a price, or
+    at a distance below the highest price.
     """
 
     ENTRY = "entry"
@@ -37,9 +37,9 @@ class OrderKind(Enum):
 class OrderStage(Enum):
     """Stage of an order.
 
-    WAITING: its price is not fixed yet. ARMED: its price is watched. FIRED: an exit is being sold,
-    an entry may be bought. DONE: sold, and out of the market until the owner arms it again. OFF:
-    switched off by the owner.
+    WAITING: its price is not fixed yet. ARMED: its price is watched. FIRED: the exit is being sold,
+    or the entry may be bought. DONE: the asset is sold and stays out of the market until the owner
+    arms the order again. OFF: switched off by the owner.
     """
 
     WAITING = "waiting"
@@ -50,8 +50,8 @@ class OrderStage(Enum):
 
 
 class WeightReallocation(Enum):
-    """Destination of the weight of an asset that is out or awaits its entry: the numeraire, or the
-    other assets in proportion.
+    """Destination of the weight of an asset that was sold or awaits its entry: the numeraire, or
+    the remaining assets in proportion.
     """
 
     CASH = "cash"
@@ -62,9 +62,9 @@ class WeightReallocation(Enum):
 class OrderTerms:
     """One order of the config. Exactly one of `price` and `share_bps` is set.
 
-    `price` is in numeraire base units per token base unit; for a trailing stop, its distance from
-    the highest price. `share_bps` is the distance from the price at arming (for exits of an asset
-    with an entry: from the entry); for a trailing stop, from the highest price.
+    `price` is in numeraire base units per token base unit. `share_bps` is the distance from the
+    price at arming, or from the entry price for exits of an asset with an entry. For a trailing
+    stop both are the distance from the highest price.
     """
 
     token: str
@@ -77,9 +77,9 @@ class OrderTerms:
 class OrdersConfig:
     """The orders of a portfolio.
 
-    An order is armed once its price is `hysteresis_bps` away from its level, and a closed entry
-    reopens that far below its level. An entry above the current price fills at once: refused with
-    `refuse_filled`, else reported.
+    An order is armed once the price is `hysteresis_bps` away from its level, and a closed entry
+    reopens that far below its level. An entry above the current price fills at once: with
+    `refuse_filled` it is refused, otherwise reported.
     """
 
     terms: tuple[OrderTerms, ...] = ()
@@ -95,9 +95,10 @@ NO_ORDERS = OrdersConfig()
 class ConditionalOrder:
     """State of one order.
 
-    `basis` is the price that a share counts from, `mark` the highest confirmed price of a trailing
-    stop, `at` the price at which it fired or closed (None: not yet), `since_s` the chain time of
-    its last change of stage. Prices of the portfolio are its NAV per share, which began at 1.
+    `basis` is the price from which `share_bps` counts, `mark` the highest confirmed price of a
+    trailing stop, `at` the price at which the order fired or closed (None: not yet), `since_s` the
+    chain time of the last change of stage. Prices of the portfolio are its NAV per share, 1 at the
+    start.
     """
 
     token: str
@@ -122,11 +123,11 @@ class ConditionalOrder:
 
 @dataclass(frozen=True, slots=True)
 class NavPerShare:
-    """NAV per share at an earlier cycle: `worth` with these holdings (token, base units) at these
-    prices.
+    """NAV per share `worth` of an earlier cycle, with its holdings (token, base units) and prices.
 
-    Deposits and withdrawals do not change it: it follows the price gains of those holdings. `lost`
-    is the loss by the agent's transactions since, gas included, in numeraire base units.
+    The current NAV follows from the price gains of these holdings, so deposits and withdrawals do
+    not change it. `lost` is the later loss by the agent's transactions, gas included, in numeraire
+    base units.
     """
 
     worth: Fraction
@@ -138,8 +139,8 @@ class NavPerShare:
 
 @dataclass(frozen=True, slots=True)
 class BlockedExit:
-    """An asset that an order sells but that cannot be sold now: `why`, and the owner's remedy. Its
-    holdings stay.
+    """An exit that cannot be carried out now, with the reason and the owner's remedy. The holdings
+    of `token` stay.
     """
 
     token: str
@@ -151,7 +152,8 @@ class BlockedExit:
 class SubmissionRefusal:
     """An exit that passed every guard and was refused at submission.
 
-    `why` is the reason, `times` the number of refusals in a row, `at_s` the chain time of the last.
+    `why` is the reason, `times` the number of consecutive refusals, `at_s` the chain time of the
+    newest.
     """
 
     token: str
@@ -165,11 +167,13 @@ class SubmissionRefusal:
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One target: weight in bps of the investable total, `reserve_raw` base units outside the
-    portfolio, `feed` its USD price feed. With `native` the token is the wrapped native coin, and
-    the wallet's native coin counts with it. `rebasing_bps` is the largest daily change of its
-    balance without a transfer, of rebasing and interest-bearing tokens. `band` replaces the
-    trigger's. Above `max_bps` of the portfolio it is not bought.
+    """An asset and its target weight, in bps of the investable total.
+
+    `reserve_raw` base units stay outside the portfolio. `feed` is the USD price feed. With `native`
+    the token is the wrapped native coin, and the wallet's native coin counts with it.
+    `rebasing_bps` is the largest daily balance change of a rebasing or interest-bearing token
+    without a transfer. `band` replaces the trigger's band. Above `max_bps` of the portfolio the
+    asset is not bought.
     """
 
     token: Token
@@ -184,12 +188,12 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Portfolio:
-    """Assets whose weights sum to 10,000; `hubs` are tokens that routes may pass through,
-    `hub_feeds` their USD feeds.
+    """Assets, whose target weights sum to 10,000, and the settings of what the wallet holds.
 
-    `wrapped_native` prices gas; it should be an asset or a hub. `positions` are the liquidity
-    positions that count, `lp_targets` the target liquidity, `orders` the entries and exits.
-    `weights` is the allocator of the targets; None leaves them fixed.
+    Routes may pass through the `hubs`; `hub_feeds` are their USD feeds. The price of
+    `wrapped_native` is the price of gas; the token should be an asset or a hub. `positions` are the
+    confirmed liquidity positions, `lp_targets` the target liquidity. `weights` is the allocator
+    that chooses the targets (None: fixed targets).
     """
 
     numeraire: Token
@@ -203,20 +207,19 @@ class Portfolio:
     orders: OrdersConfig = NO_ORDERS
 
     def feed(self, address: str) -> str | None:
-        """USD price feed of the token at `address`; None if it has none."""
+        """Return the USD price feed of the token at `address`; None without a feed."""
         feeds = {asset.token.address: asset.feed for asset in self.assets} | dict(self.hub_feeds)
         return feeds.get(address)
 
     def feeds(self) -> tuple[str, ...]:
-        """Every price feed, each once."""
-        found = [asset.feed for asset in self.assets if asset.feed is not None] + [
-            feed for _, feed in self.hub_feeds
-        ]
-        return tuple(dict.fromkeys(found))
+        """Return every price feed once."""
+        asset_feeds = [asset.feed for asset in self.assets if asset.feed is not None]
+        hub_feeds = [feed for _, feed in self.hub_feeds]
+        return tuple(dict.fromkeys(asset_feeds + hub_feeds))
 
     def token(self, address: str) -> Token:
-        """The token at `address`; KeyError when it is neither asset nor hub, nor the native
-        coin.
+        """Return the asset, hub, numeraire or native coin at `address`. Raises KeyError for other
+        tokens.
         """
         if address == NATIVE:
             return Token(NATIVE, "native", 18)
@@ -227,8 +230,8 @@ class Portfolio:
 
 
 class Destination(Enum):
-    """Destination of a triggered rebalance: target, nearer edge of the band, halfway, or as far as
-    it pays.
+    """Destination of a rebalance: the target, the nearer edge of the band, halfway between, or the
+    point beyond which trading does not pay.
     """
 
     TARGET = "target"
@@ -238,7 +241,7 @@ class Destination(Enum):
 
 
 class TradeSide(Enum):
-    """Side of a rebalance that is traded (defined in agent/policy/drift.py)."""
+    """The only side of a rebalance that is traded (see agent/policy/drift.py)."""
 
     SELL = "sell"
     BUY = "buy"
@@ -250,9 +253,9 @@ class TradeSide(Enum):
 class Policy:
     """Trigger, destination and constraints of rebalancing.
 
-    BAND needs a trigger with a band; ZONE and the no-trade zone require each other. A price trigger
-    must also fire on the prices of the `confirm_blocks` preceding blocks. A schedule is delayed by
-    up to `jitter_bps` of its interval, at random. With `only` a single side is traded.
+    Destination BAND needs a trigger with a band; ZONE and the no-trade zone require each other. A
+    price trigger must also fire at the prices of the `confirm_blocks` preceding blocks. A schedule
+    is delayed at random by up to `jitter_bps` of its interval. `only` restricts trades to one side.
     """
 
     trigger: Trigger
@@ -267,7 +270,9 @@ class Policy:
 
 
 class ExecutionStyle(Enum):
-    """At once; in slices if that is cheaper; over a stated time; or only at a limit price."""
+    """Execution style: at once, in slices if that is cheaper, over a fixed time, or at a limit
+    price.
+    """
 
     MARKET = "market"
     ROUNDS = "rounds"
@@ -279,13 +284,13 @@ class ExecutionStyle(Enum):
 class ExecutionPace:
     """Timing of execution, from [execution]. Shares in bps.
 
-    ROUNDS: up to `max_rounds` slices, `interval_s` apart on average, assuming that pools recover
-    half of their move within `recovery_s`. TWAP: `max_rounds` slices over `over_s`. Sizes differ by
-    up to `size_jitter_bps` of an equal share, times by up to `time_jitter_bps` of the mean.
-    `budget_bps` of the moved value is the largest loss against the prices at the start (None: off).
-    `waiting_bps_hour` is the cost of waiting one hour with the remainder; None takes the zone's
-    risk. LIMIT: at most `limit_bps` worse than the prices at the start (negative: that much
-    better), within `patience_s`.
+    ROUNDS: up to `max_rounds` slices, `interval_s` apart on average; pools are assumed to recover
+    half of a price move within `recovery_s`. TWAP: `max_rounds` slices over `over_s`. LIMIT: at
+    most `limit_bps` worse than the prices at the start (negative: better), within `patience_s`.
+    Slice sizes vary by up to `size_jitter_bps` of an equal share, waits by up to `time_jitter_bps`
+    of the mean. `budget_bps` of the moved value is the largest loss against the prices at the start
+    (None: off). `waiting_bps_hour` is the hourly cost of waiting with the remainder (None: the risk
+    of the no-trade zone).
     """
 
     style: ExecutionStyle = ExecutionStyle.MARKET
@@ -303,11 +308,11 @@ class ExecutionPace:
 
 @dataclass(frozen=True, slots=True)
 class SlicingCost:
-    """Cost of a rebalance in this many equal slices, numeraire base units at the current reference
+    """Cost of a rebalance in `rounds` equal slices, in numeraire base units at current reference
     prices.
 
-    `gas` includes that of approvals. `waiting` prices delay, `rest` the part that is never moved.
-    `moved` is the turnover of all slices together.
+    `moved` is the turnover of all slices together. `gas` includes approvals. `waiting` is the cost
+    of delay, `rest` that of the part never moved.
     """
 
     rounds: int
@@ -321,20 +326,22 @@ class SlicingCost:
 
     @property
     def total(self) -> Fraction:
-        """Total of all compared costs."""
+        """Sum of all costs."""
         return self.fees + self.impact + self.skew + self.gas + self.waiting + self.rest
 
 
 @dataclass(frozen=True, slots=True)
 class SlicingComparison:
-    """Costs by number of slices: all `options`, fewest first, the `chosen` number, and `why`."""
+    """Costs by number of slices: all `options`, fewest slices first, the `chosen` number, and the
+    reason.
+    """
 
     options: tuple[SlicingCost, ...]
     chosen: int
     why: str
 
 
-# --- Constraints: reference prices and execution settings.
+# --- Settings of reference prices and of execution.
 
 
 class PriceSource(Enum):
@@ -349,11 +356,12 @@ class PriceSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceConfig:
-    """Sources of the reference price in order of preference; a feed older than `feed_max_age_s`
-    does not count. `feed_ages` overrides this age by feed, in seconds. `mean_pools` are the pools
-    whose TWAPs count, with their pinned code; None allows every pool of the snapshot. Nothing is
-    traded while `sequencer_feed` reports a rollup's sequencer down, and until it has been up for
-    `sequencer_grace_s`.
+    """Sources of reference prices, `kinds` in order of preference.
+
+    A feed round older than `feed_max_age_s` does not count; `feed_ages` overrides this age by feed,
+    in seconds. `mean_pools` are the pools whose TWAPs count, with their pinned code (None: every
+    pool of the snapshot). Nothing is traded while `sequencer_feed` reports a rollup's sequencer
+    down, and until it has been up for `sequencer_grace_s`.
     """
 
     kinds: tuple[PriceSource, ...]
@@ -366,21 +374,21 @@ class ReferenceConfig:
 
     @property
     def uptime(self) -> tuple[str, ...]:
-        """The sequencer's feed, if any."""
+        """The sequencer's uptime feed, if any."""
         return () if self.sequencer_feed is None else (self.sequencer_feed,)
 
     def max_age_s(self, feed: str) -> int:
-        """Maximum age of that feed's round, in seconds."""
+        """Return the maximum age of a round of `feed`, in seconds."""
         return dict(self.feed_ages).get(feed, self.feed_max_age_s)
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionConfig:
-    """Settings that turn a plan into a transaction. `router` is the spender's address,
-    `router_kind` its encoder's name.
+    """Settings for turning a plan into a transaction.
 
-    `liquidity` are (venue, contract) through which liquidity is provided and withdrawn: V2 router,
-    V3 position manager. `pace` selects immediate or gradual execution.
+    `router` is the spender's address, `router_kind` the name of its encoder. `liquidity` are the
+    (venue, contract) pairs that provide and withdraw liquidity: V2 router, V3 position manager.
+    `pace` selects immediate or gradual execution.
     """
 
     router_kind: str

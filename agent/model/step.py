@@ -28,105 +28,108 @@ from agent.model.weights import Allocation
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The store's part of a decision's input. Values in numeraire base units over the last 24 h of
-    chain time.
+    """The store's part of a decision's input.
 
-    `last_rebalance_s` is the chain time of the newest successful swap that the policy's trigger
-    asked for, `last_liquidity_s` that of the newest liquidity action. `reverts_in_row` and
-    `approvals_in_row` (steps that only approved) count since the last successful swap, or since the
-    owner resumed. `flows` are unexplained balance changes; their decreases are part of the loss.
-    `unknown` is the reason why the last 24 h are not known; limits of a day then refuse.
-    `undecided` are liquidity positions of the wallet that the store does not know and that the
-    owner has to adopt or forget. The schedule's next review is late by `delay_ppm` millionths of
-    its window, drawn at the last one. `depegged` are stablecoins that left their peg and have not
-    returned, `unread` (token, chain time since when) assets whose balance could not be read.
-    `prices` are recorded prices, oldest first, as far back as policy/triggers/market_events.py
-    says. `allocation` are the weights chosen last, `unchosen` the reason why none count. `reviews`
-    are (schedule, chain time of its last review), named as policy/triggers/schedules.py does.
-
-    `books` describes a disagreement of ledger and chain, `tax` has the inputs of a plan's taxable
-    gain (None: not known). `campaign` is the gradual execution under way, `campaign_ended_s` the
-    end of the last one, and `draw` decides the size of the first slice of the next (None: not drawn
-    yet). `spent` is the part of a shared budget that the last one used (None: nothing). `orders`
-    are the states of the orders, `orders_turn` the number of their writes, `unit_value` the last
-    NAV per share (None: not needed). `sleeves` are the books of the strategies (None: there are
-    none). `loss_total` is the loss since the store began. `late` are exits that were refused at
-    submission. `invested` is the amount that the owner invests with this step, base units by token.
-
-    `fell_24h` and `fell_total` are the parts of those losses that are decreases without a
-    transaction of the agent. `accepted` are unexplained increases accepted as deposits in the last
-    24 h. `failed_s` is the chain time of the newest of too many failures in a row; `failures_stop`
-    is true after too many since the owner resumed, even if exits have succeeded since.
-    `wasted_24h_wei` is gas of transactions that exchanged nothing (reverts, approvals, cancels) in
-    the last 24 h, `wasted_wei` that of all reverts since the store began; both are part of the
-    losses. `rises` are unexplained increases, base units by token; `rose_s` is the chain time since
-    which such increases have blocked purchases, one after another, in the last ACCEPTANCE_WINDOW_S
-    of policy/cash_flows/balance_changes.py. `left_rises` are those of `rises` that were once
-    excluded above portfolio.max_live_value: they stay excluded at any price.
+    Values are in numeraire base units; `_24h` means the last 24 h of chain time.
     """
 
     last_rebalance_s: int | None
+    """Chain time of the newest successful swap that the policy's trigger started."""
     last_review_s: int | None
+    """Chain time of the newest review of a schedule."""
     turnover_24h: Fraction
     loss_24h: Fraction
+    """Losses of transactions and unexplained decreases."""
     gas_24h_wei: int
     reverts_in_row: int
+    """Consecutive reverts since the last successful swap, or since the owner resumed."""
     started_s: int | None
+    """Time of the first recorded step; None if there is none."""
     approvals_in_row: int = 0
+    """Consecutive steps that only approved, counted as `reverts_in_row`."""
     last_liquidity_s: int | None = None
+    """Chain time of the newest liquidity action."""
     flows: tuple[ExternalTransfer, ...] = ()
+    """Unexplained balance changes."""
     unknown: str = ""
+    """Reason why the last 24 h are not known; daily limits then refuse. Empty: known."""
     undecided: tuple[str, ...] = ()
+    """Liquidity positions of the wallet that the owner has to adopt or forget."""
     delay_ppm: int = 0
+    """Random delay of the next review, in millionths of the longest; drawn at the last review."""
     depegged: tuple[str, ...] = ()
+    """Stablecoins that left their peg and have not returned."""
     unread: tuple[tuple[str, int], ...] = ()
+    """Assets with unreadable balance, each with the chain time since when."""
     loss_total: Fraction = Fraction(0)
+    """Loss since the store was created."""
     prices: tuple[PricePoint, ...] = ()
+    """Recorded prices, oldest first, as far back as allocators and market events need them."""
     allocation: Allocation | None = None
+    """Last allocation."""
     unchosen: str = ""
+    """Reason why no allocation is valid."""
     outflow_24h: Fraction = Fraction(0)
+    """Payouts."""
     claims: tuple[PendingPayment, ...] = ()
+    """Unpaid payments of open withdrawals."""
     stopped: str = ""
+    """Reason why trading is stopped on request of the owner; empty: not stopped."""
     reviews: tuple[tuple[str, int], ...] = ()
+    """Chain time of the last run of each schedule, by its name in policy/triggers/schedules.py."""
     books: str = ""
+    """Disagreement of ledger and chain; empty: none."""
     tax: TaxState | None = None
+    """Inputs of a plan's taxable gain; None: not known."""
     campaign: ExecutionProgress | None = None
+    """Gradual execution in progress."""
     campaign_ended_s: int | None = None
+    """Chain time at which the last gradual execution ended."""
     draw: SliceDraw | None = None
+    """Draw for the first slice of the next gradual execution; None: not drawn yet."""
     spent: BudgetCarryover | None = None
+    """Used part of a shared budget of gradual executions."""
     orders: tuple[ConditionalOrder, ...] = ()
+    """States of the conditional orders."""
     orders_turn: int = 0
+    """Number of writes of `orders`."""
     unit_value: NavPerShare | None = None
+    """Last NAV per share; None: not needed."""
     sleeves: StrategyBooks | None = None
+    """Books of the strategies; None: no strategies."""
     late: tuple[SubmissionRefusal, ...] = ()
+    """Exits that were refused at submission."""
     invested: tuple[tuple[str, int], ...] = ()
+    """Base units by token that the owner invests with this step."""
     fell_24h: Fraction = Fraction(0)
+    """Part of `loss_24h` from balance decreases without a transaction of the agent."""
     fell_total: Fraction = Fraction(0)
+    """Part of `loss_total` from such decreases."""
     accepted: tuple[ExternalTransfer, ...] = ()
+    """Unexplained increases accepted as deposits in the last 24 h."""
     failed_s: int | None = None
+    """Chain time of the newest of too many consecutive failures; None: not too many."""
     failures_stop: bool = False
+    """True after too many failures since the owner resumed, even if exits have succeeded since."""
     wasted_24h_wei: int = 0
+    """Gas of transactions that exchanged nothing: reverts, approvals, cancels. Part of `loss_24h`.
+    """
     wasted_wei: int = 0
+    """Gas of all reverts since the store was created. Part of `loss_total`."""
     rises: tuple[tuple[str, int], ...] = ()
+    """Unexplained increases, base units by token."""
     rose_s: int | None = None
+    """Chain time since which unexplained increases have blocked purchases without a gap, within
+    ACCEPTANCE_WINDOW_S of policy/cash_flows/balance_changes.py.
+    """
     left_rises: tuple[tuple[str, int], ...] = ()
+    """Part of `rises` once excluded above portfolio.max_live_value; it stays excluded at any price.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """Everything that one step decides from; the same input gives the same decision and plan.
-
-    `spend_caps` are the most (token, base units) that legs may take from the wallet: the amounts
-    this step has approved. `spent_gas_wei` is the gas of those approvals; limits on native coin
-    still count it, so that the approvals can be used. `acted` is true once this step has moved
-    liquidity: the bands of shares do not hold back the rest of it. `quarantine` are tokens that are
-    not traded; the portfolio then has targets for the others. `wishes` explain why the targets
-    differ from the config. `split` are the strategies that share the wallet (None: one strategy).
-    `stuck` are fired exits that cannot be carried out now: their assets are skipped, and everything
-    else continues. `aside` explains an unexplained deposit that is excluded above
-    portfolio.max_live_value (reserved then), `aside_raw` its amount, base units by token; with
-    `aside` empty the amount was returned to an exit.
-    """
+    """All inputs of one step. Equal inputs give equal decisions and plans."""
 
     snapshot: Snapshot
     portfolio: Portfolio
@@ -136,14 +139,31 @@ class StepInput:
     execution: ExecutionConfig
     history: History
     spend_caps: tuple[tuple[str, int], ...] = ()
+    """Maximum base units by token that legs may take from the wallet: the amounts approved in this
+    step.
+    """
     spent_gas_wei: int = 0
+    """Gas of these approvals, added to the native balance in agent/policy/native_coin.py, so that
+    the approvals can be used.
+    """
     acted: bool = False
+    """True once this step has moved liquidity; share bands then do not hold back the remaining
+    actions.
+    """
     quarantine: tuple[ScreenedToken, ...] = ()
+    """Tokens that are not traded; the portfolio has targets for the remaining assets."""
     wishes: tuple[str, ...] = ()
+    """Reasons why the targets differ from the config."""
     split: CapitalSplit | None = None
+    """Strategies that share the wallet; None: a single strategy."""
     stuck: tuple[BlockedExit, ...] = ()
+    """Triggered exits that cannot be carried out now. Their assets are skipped."""
     aside: str = ""
+    """Reason why an unexplained deposit above portfolio.max_live_value is excluded; empty: none is,
+    or the amount was returned for an exit.
+    """
     aside_raw: tuple[tuple[str, int], ...] = ()
+    """Amount of that deposit, base units by token."""
 
 
 # --- Requests that start a step. StepInput and the request together repeat a plan.

@@ -1,4 +1,4 @@
-"""Strategies that share one wallet: their settings, holdings, bookings and state."""
+"""Strategies that share one wallet: settings, holdings, bookings and state."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from agent.model.triggers import Threshold, Trigger
 from agent.model.weights import Allocation, AllocatorConfig
 
 STRATEGY_UNITS = "units"
-"""Key of a strategy's own units, in place of a token address."""
+"""Key of a strategy's units (shares of its NAV), in place of a token address."""
 UNALLOCATED = ""
 """Holder of the unallocated balance: reserves, and native coin for gas."""
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyHealthRule:
-    """Rule that pauses a strategy by its Sharpe ratio over `window_s` and resumes it.
+    """Rule that pauses and resumes a strategy by its Sharpe ratio over `window_s`.
 
-    It is paused at its floor after `period_s` below `limit_milli`, and resumed after `recover_s` at
-    or above `recover_milli`. Ratios are annual, in thousandths, with a risk-free rate of zero.
+    The strategy is paused at its floor after `period_s` below `limit_milli`, and resumed after
+    `recover_s` at or above `recover_milli`. Ratios are annual, in thousandths, with a risk-free
+    rate of zero.
     """
 
     limit_milli: int
@@ -35,10 +36,11 @@ class StrategyHealthRule:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """One strategy: share of the capital, weights by token address in bps (sum 10,000), trigger,
-    destination and cooldown. `floor_bps` is the capital share that the health rule leaves; with
-    `health` None the rule is off. With an `allocator`, weights are chosen from data, and these
-    apply until then.
+    """One strategy: share of the capital, weights by token in bps (sum 10,000), trigger,
+    destination and cooldown.
+
+    `floor_bps` is the capital share of the strategy while its `health` rule pauses it (None: no
+    rule). With an `allocator`, `weights_bps` apply until the first allocation.
     """
 
     name: str
@@ -54,8 +56,8 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class CapitalSplit:
-    """Split of capital over strategies, shares summing to 10,000; outside `band` the split itself
-    is rebalanced.
+    """Split of the capital between strategies; shares sum to 10,000. Outside `band` the split is
+    rebalanced.
     """
 
     strategies: tuple[Strategy, ...]
@@ -63,7 +65,7 @@ class CapitalSplit:
 
 
 class StrategyHealth(Enum):
-    """Health state of a strategy: trading its share, or paused at its floor in the numeraire."""
+    """Health of a strategy: active with its share, or paused at its floor in the numeraire."""
 
     ACTIVE = "active"
     PAUSED = "paused"
@@ -82,10 +84,11 @@ class StrategyBookingKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StrategyBooking:
-    """One change in the holdings of strategies: (strategy, token or UNITS, signed base units).
+    """One change in the holdings of strategies: (strategy, token or STRATEGY_UNITS, signed base
+    units).
 
-    `source` is its unique id. `acted` are the strategies that requested it, `costs` the trade cost
-    of each, in numeraire base units.
+    `source` is its unique id. `acted` are the strategies that requested the trade, `costs` their
+    trade costs in numeraire base units.
     """
 
     source: str
@@ -101,10 +104,10 @@ class StrategyBooking:
 class StrategyState:
     """State of a strategy beyond its holdings.
 
-    `since_s` is when `health` began, `turning_s` since when its Sharpe ratio asks for the other
-    state. `unit` is the last recorded value of a unit. `index` is the measure of the health rule:
-    equal to the unit, and while paused the return of the weights at the prices `marks`. Both in
-    10^-12.
+    `since_s` is the start of the current `health`, `turning_s` the time since which the Sharpe
+    ratio fits the opposite state. `unit` is the last recorded NAV per unit. `index` is the measure
+    of the health rule: it follows the unit, and while paused the return of the weights since the
+    prices `marks`. Both are in 10^-12.
     """
 
     name: str
@@ -121,7 +124,7 @@ class StrategyState:
 
 @dataclass(frozen=True, slots=True)
 class StrategyBook:
-    """Holdings of one strategy in base units by token, units, and chain time of the last
+    """Holdings of one strategy (base units by token), its units, state, and chain time of the last
     rebalance.
     """
 
@@ -141,9 +144,9 @@ class StrategyBook:
 class StrategyBooks:
     """All strategies at one block.
 
-    `fault` is why their holdings are unknown, `pending` are bookings not stored yet. `choices` are
-    the last weights by allocators, per strategy; `unchosen` names a strategy without weights, and
-    the reason.
+    `fault` is the reason why holdings are unknown (empty: known), `pending` are bookings not stored
+    yet. `choices` are the last allocations by strategy; `unchosen` names a strategy without weights
+    and the reason.
     """
 
     sleeves: tuple[StrategyBook, ...]
@@ -155,13 +158,13 @@ class StrategyBooks:
 
     @property
     def named(self) -> dict[str, StrategyBook]:
-        """Return the strategy of that name."""
+        """Books by strategy name."""
         return {book.name: book for book in self.sleeves}
 
 
 @dataclass(frozen=True, slots=True)
 class NavPoint:
-    """Unit value and health index of a strategy at a time, in 10^-12."""
+    """NAV per unit and health index of a strategy at one time, in 10^-12."""
 
     at_s: int
     unit: int
@@ -170,9 +173,12 @@ class NavPoint:
 
 @dataclass(frozen=True, slots=True)
 class StrategyLedger:
-    """Stored records of strategies: bookings oldest first, states, and wallet changes not booked
-    yet. `earlier` are (transaction, block, balance changes) sent by the wallet outside this store.
-    `flows_to` is the strategy that owns deposits and withdrawals (None: shared by capital).
+    """Stored records of strategies: bookings (oldest first), states, and wallet changes not booked
+    yet.
+
+    `earlier` are wallet transactions that are not in the journal, as (transaction, block, balance
+    changes). `flows_to` is the strategy that gets deposits and withdrawals (None: all, in
+    proportion to capital).
     """
 
     bookings: tuple[StrategyBooking, ...] = ()

@@ -22,8 +22,8 @@ class IntentKind(Enum):
 
 
 class IntentState(Enum):
-    """States of design section 9; PLANNED to MINED are open, the others are ends until a
-    reorganisation takes their block.
+    """State of an intent (docs/journal.md). PLANNED to MINED are open; all others are final unless
+    a reorg removes their block.
     """
 
     PLANNED = "planned"
@@ -37,8 +37,8 @@ class IntentState(Enum):
 
 
 class IntentEvent(Enum):
-    """Event that changes the state of a stored intent; `agent.store.transitions` lists those
-    permitted in each state.
+    """Event that changes the state of a stored intent; agent/store/transitions.py lists the
+    permitted ones.
     """
 
     SIGN = "sign"
@@ -55,8 +55,8 @@ class IntentEvent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class UnsignedTx:
-    """A transaction without signature. EIP-1559 when `max_fee_wei` is set, legacy when
-    `gas_price_wei` is. `data` is 0x-hex.
+    """A transaction without signature: EIP-1559 if `max_fee_wei` is set, legacy if `gas_price_wei`
+    is. `data` is 0x-hex.
     """
 
     chain_id: int
@@ -72,7 +72,7 @@ class UnsignedTx:
 
 @dataclass(frozen=True, slots=True)
 class SignedTx:
-    """Signed bytes, only ever in memory and never shown (T8), and their hash."""
+    """Signed transaction and its hash. `raw` stays in memory and is never shown (T8)."""
 
     raw: bytes = field(repr=False)
     hash: str
@@ -90,8 +90,8 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class LiquidityAdded:
-    """An IncreaseLiquidity event of a position manager: base units taken of (token0, token1), and
-    the recipient of the minted token, `minted_to`; None if the token existed before.
+    """An IncreaseLiquidity event of a position manager. `amounts_raw` are base units of (token0,
+    token1); `minted_to` is the recipient of a newly minted token (None: the token existed before).
     """
 
     manager: str
@@ -105,8 +105,8 @@ class LiquidityAdded:
 class Receipt:
     """Receipt of a mined transaction. `status` is 1 for success, 0 for revert.
 
-    `wrapped` are the Deposit and Withdrawal events of tokens such as WETH9, as transfers from and
-    to the zero address.
+    `wrapped` are Deposit and Withdrawal events, as of WETH9, written as transfers from and to the
+    zero address.
     """
 
     tx_hash: str
@@ -125,38 +125,35 @@ class Receipt:
         return self.gas_used * self.effective_gas_price_wei
 
     def net(self, wallet: str) -> dict[str, int]:
-        """Net base units per token that this transaction moved into (+) or out of (-) `wallet`, by
-        its Transfer events.
+        """Return the net base units per token moved into (+) or out of (-) `wallet`, by Transfer
+        events.
 
-        A token that wraps native coin without such an event, as WETH9, counts by its own.
+        Deposit and Withdrawal events count if the token emits no Transfer for them, as WETH9.
         """
         deltas: dict[str, int] = {}
-        for transfer in (
-            *self.transfers,
-            *(one for one in self.wrapped if one not in self.transfers),
-        ):
+        wraps = (event for event in self.wrapped if event not in self.transfers)
+        for transfer in (*self.transfers, *wraps):
             sign = (transfer.recipient == wallet) - (transfer.sender == wallet)
             if sign:
                 deltas[transfer.token] = deltas.get(transfer.token, 0) + sign * transfer.raw
         return deltas
 
     def unwrapped(self, token: str, *holders: str) -> int:
-        """Return base units of `token` that one of `holders` unwrapped."""
+        """Return the base units of `token` that `holders` unwrapped."""
         return sum(
-            one.raw
-            for one in self.wrapped
-            if (one.token, one.recipient) == (token, NATIVE) and one.sender in holders
+            event.raw
+            for event in self.wrapped
+            if (event.token, event.recipient) == (token, NATIVE) and event.sender in holders
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """One transaction on its way. `tx` is stored, signed bytes never are; `tx_hash` is known from
-    SIGNED on.
+    """One transaction in the journal, from planned to final. Signed bytes are never stored.
 
-    `note` describes it; `deadline_s` is the chain time after which it must not be sent again;
-    `replaces` is the id of the intent whose nonce it takes: the same with a higher fee, or a
-    CANCEL.
+    `tx_hash` is set from SIGNED on. `deadline_s` is the chain time after which the transaction must
+    not be sent again. `replaces` is the id of the intent at the same nonce that this one replaces,
+    with a higher fee or as a CANCEL.
     """
 
     id: str
@@ -173,52 +170,53 @@ class Intent:
 
     @property
     def succeeded(self) -> bool:
-        """True if it is in a block and did not revert. A reverted one may be MINED too, until its
-        block is final.
+        """True if the transaction is in a block and did not revert. A reverted one is MINED too
+        until its block is final.
         """
         mined = self.state in (IntentState.MINED, IntentState.FINAL)
         return mined and self.receipt is not None and self.receipt.status == 1
 
     def changes(self, wallet: str, coin: str) -> dict[str, int]:
-        """Return the change of each balance of `wallet`, base units by token; units.NATIVE is the
-        native coin.
+        """Return the balance changes of `wallet` in base units by token; units.NATIVE is the native
+        coin.
 
-        Tokens count by their events. Native coin counts gas, value sent, and the wrapped native
-        coin `coin` that the wallet or the called contract unwrapped. A Withdrawal event of any
-        other token is not proof of native coin and is ignored.
+        Tokens change by their events, native coin by gas, value sent, and the wrapped native coin
+        `coin` that the wallet or the called contract unwrapped. Withdrawal events of other tokens
+        prove no native coin and are ignored.
         """
         receipt = self.receipt
         if receipt is None:
             return {}
-        found = {token: raw for token, raw in receipt.net(wallet).items() if raw}
-        wei = self.coins(wallet, coin) - receipt.gas_cost_wei
-        return {**found, NATIVE: wei} if wei else found
+        deltas = {token: raw for token, raw in receipt.net(wallet).items() if raw}
+        if wei := self.coins(wallet, coin) - receipt.gas_cost_wei:
+            deltas[NATIVE] = wei
+        return deltas
 
     def coins(self, wallet: str, coin: str) -> int:
         """Return the change of the wallet's native coin without gas, wei."""
         if self.receipt is None or self.receipt.status != 1:
             return 0
-        if (
-            self.kind is IntentKind.PAYOUT
-        ):  # the recipient may unwrap its own coins in that transaction
-            return -self.tx.value_wei
-        return self.receipt.unwrapped(coin, wallet, self.tx.to) - (
-            self.tx.value_wei if self.tx.to != wallet else 0
-        )
+        sent_wei = self.tx.value_wei
+        if self.kind is IntentKind.PAYOUT:  # the recipient may unwrap its own tokens
+            return -sent_wei
+        unwrapped_wei = self.receipt.unwrapped(coin, wallet, self.tx.to)
+        if self.tx.to == wallet:
+            return unwrapped_wei
+        return unwrapped_wei - sent_wei
 
 
 # --- Requests of the owner: withdrawals, reservations, and shutdown.
 
 
 class RequestKind(Enum):
-    """A withdrawal of some money, or the end of the bot."""
+    """Kind of a request: a withdrawal, or the end of the bot."""
 
     WITHDRAW = "withdraw"
     STOP = "stop"
 
 
 class RequestState(Enum):
-    """OPEN until completed; RELEASED if the owner withdrew it."""
+    """State of a request: OPEN until completed, RELEASED if the owner cancelled it."""
 
     OPEN = "open"
     DONE = "done"
@@ -227,8 +225,8 @@ class RequestState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A payment or reservation of base units of an asset; with `native` it is paid in native coin,
-    `token` being the wrapped one.
+    """A payment or reservation of `raw` base units of `token`; with `native` the wrapped native
+    coin `token` is paid as native coin.
     """
 
     token: str
@@ -238,10 +236,10 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalProgress:
-    """Progress of a withdrawal that is raised in parts: `done` of about `count`.
+    """Progress of a withdrawal that is raised in parts: `done` of about `count` parts.
 
-    The next part starts at chain time `next_s`; a run continues it until `until_s`. `lacked_raw` is
-    the shortfall in base units when the current part began; 0 between parts.
+    The next part starts at chain time `next_s`; the withdrawal continues until `until_s`.
+    `lacked_raw` is the shortfall in base units at the start of the current part; 0 between parts.
     """
 
     count: int
@@ -253,12 +251,12 @@ class WithdrawalProgress:
 
 @dataclass(frozen=True, slots=True)
 class OwnerRequest:
-    """One request.
+    """A request of the owner: a withdrawal, or the end of the bot.
 
     `to` is the confirmed payout address (None: no payment). With `to_stable` everything is sold for
     the numeraire. `payments` of a withdrawal are fixed at the request; a stop pays the final
-    balance. `asked_s` is chain time. `parts` is the progress of a withdrawal in parts (None: raised
-    in one plan).
+    balance. `asked_s` is the chain time of the request. `parts` is the progress of a withdrawal in
+    parts (None: raised in one plan).
     """
 
     id: int
@@ -273,7 +271,7 @@ class OwnerRequest:
 
 @dataclass(frozen=True, slots=True)
 class PendingPayment:
-    """An unpaid payment of an open withdrawal: its amount is no longer part of the portfolio.
+    """An unpaid payment of an open withdrawal. Its amount is no longer part of the portfolio.
 
     `parts` is the progress of its withdrawal.
     """
@@ -285,10 +283,10 @@ class PendingPayment:
 
 @dataclass(frozen=True, slots=True)
 class Payout:
-    """One transaction that pays exactly `raw` base units of `token` (units.NATIVE for the native
+    """Terms of one payout transaction: exactly `raw` base units of `token` (units.NATIVE: native
     coin) to `to`, for a request.
 
-    `most_raw` is the remainder of limits.payout_per_day, calculated apart from the amount.
+    `most_raw` is the remainder of limits.payout_per_day, calculated independently of the amount.
     """
 
     token: str
@@ -303,8 +301,8 @@ class Payout:
 
 @dataclass(frozen=True, slots=True)
 class PaperTx:
-    """A transaction that waits for a block above `sent_block`; `hash` is that of its fields, no
-    chain's.
+    """A pending transaction, executed in a block after `sent_block`; `hash` is computed from its
+    fields.
     """
 
     hash: str
@@ -314,11 +312,10 @@ class PaperTx:
 
 @dataclass(frozen=True, slots=True)
 class PaperWallet:
-    """Balances, allowances and transactions of the paper wallet as of `block`, in base units and
-    wei. `waiting` are not executed yet.
+    """Balances, allowances and transactions of the paper wallet at `block`, in base units and wei.
 
-    `receipts` are the newest ones, `blocks` (number, hash) of the newest blocks with a transaction
-    of this wallet.
+    `waiting` are pending transactions, `receipts` the newest receipts, `blocks` (number, hash) of
+    the newest blocks with a transaction of this wallet.
     """
 
     balances: tuple[Holding, ...]

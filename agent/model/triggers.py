@@ -1,4 +1,4 @@
-"""Triggers: bands, schedules, market events, combinations of them, and the no-trade zone with its
+"""Triggers: bands, schedules, market events, their combinations, and the no-trade zone with its
 risk.
 
 A new kind is a class here, a member of SingleTrigger, and a row in agent/policy/triggers/.
@@ -9,16 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-# --- Risk of deviating from the targets: risk aversion, volatilities, correlations; and a plan's
-# saving of it.
+# --- Risk of deviating from the targets, and the trade-off between risk and cost.
 
 
 @dataclass(frozen=True, slots=True)
 class RiskEstimationWindow:
-    """Sample for estimating volatilities: returns of each `step_s` within `window_s` of recorded
-    prices.
+    """Sample for estimating volatilities: returns over `step_s` within the last `window_s` of
+    recorded prices.
 
-    Each token needs `min_returns`, and its newest price may be `max_age_s` old.
+    Each token needs `min_returns` returns and a price not older than `max_age_s`.
     """
 
     window_s: int
@@ -29,13 +28,13 @@ class RiskEstimationWindow:
 
 @dataclass(frozen=True, slots=True)
 class TrackingRisk:
-    """Prices a deviation d from the targets at ½·λ·V·dᵀΣd·H: V the portfolio's value, Σ the annual
-    covariance, H the horizon in years.
+    """Risk of a deviation d from the targets, priced at ½·λ·V·dᵀΣd·H; V is the portfolio's value, Σ
+    the annual covariance, H the horizon in years.
 
     λ = 2 · `cost_bps`, the annual cost of 1 % of tracking error in bps of the portfolio.
     `volatilities_bps` are annual, by token address; `correlations_bps` has each pair of tokens
-    once. With `measuring` both hold only the owner's values, and a step completes them from
-    recorded prices: `measured` describes the sample, `unmeasured` why there is none.
+    once. With `measuring` they contain only the owner's values, and each step adds estimates from
+    recorded prices: `measured` describes the sample, `unmeasured` the reason why there is none.
     """
 
     cost_bps: Fraction
@@ -49,8 +48,8 @@ class TrackingRisk:
 
 @dataclass(frozen=True, slots=True)
 class NoTradeZone:
-    """Fires when a plan saves more risk than it costs; the plan goes as far as its last unit
-    pays.
+    """Fires if a plan saves more risk than it costs. The plan ends where the next unit would cost
+    more than it saves.
     """
 
     risk: TrackingRisk
@@ -58,10 +57,10 @@ class NoTradeZone:
 
 @dataclass(frozen=True, slots=True)
 class RiskCostTradeoff:
-    """Risk that a plan removes over the horizon, and its cost, in numeraire base units.
+    """Risk before and after a plan, over the horizon, and the plan's cost, in numeraire base units.
 
-    `skew` is negative if pools pay more than the reference; it can at most make the exchange free.
-    `approvals` is the gas of the approvals that the plan still needs.
+    `skew` is negative if pools pay more than the reference; it never makes the exchange cheaper
+    than free. `approvals` is the gas of missing approvals.
     """
 
     before: Fraction
@@ -74,12 +73,12 @@ class RiskCostTradeoff:
 
     @property
     def saved(self) -> Fraction:
-        """Risk that the plan takes away."""
+        """Risk that the plan removes."""
         return self.before - self.after
 
     @property
     def cost(self) -> Fraction:
-        """Everything that it is weighed against."""
+        """Cost of the plan, gas and approvals included."""
         return max(self.fees + self.impact + self.skew, Fraction(0)) + self.gas + self.approvals
 
     @property
@@ -88,15 +87,15 @@ class RiskCostTradeoff:
         return self.saved > self.cost
 
 
-# --- Triggers, and the bands and schedules that they consist of.
+# --- Triggers, with their bands and schedules.
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
     """Acts when a weight is strictly further from target than the band.
 
-    `absolute_bps` in percentage points of the portfolio, `relative_bps` in bps of the target; with
-    both the narrower band counts.
+    `absolute_bps` is in bps of the portfolio, `relative_bps` in bps of the target; with both the
+    narrower band counts.
     """
 
     absolute_bps: int | None
@@ -105,8 +104,8 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Acts when `every_s` seconds have passed since the last rebalance or review (1,800 to
-    2,419,200).
+    """Acts when `every_s` seconds (1,800 to 2,419,200) have passed since the last rebalance or
+    review.
     """
 
     every_s: int
@@ -125,7 +124,7 @@ Schedule = Every | Cron
 
 @dataclass(frozen=True, slots=True)
 class HybridTrigger:
-    """Reviews on `schedule`, acts only if `threshold` is exceeded then."""
+    """Reviews on `schedule` and acts if `threshold` is then exceeded."""
 
     threshold: Threshold
     schedule: Schedule
@@ -133,8 +132,8 @@ class HybridTrigger:
 
 @dataclass(frozen=True, slots=True)
 class StagedTrigger:
-    """Reviews on `review` and reports its result; acts on `execution` alone, with a `threshold`
-    only beyond its band.
+    """Reviews on `review` and reports the result; acts only on `execution`, with a `threshold` only
+    if it is exceeded.
     """
 
     review: Schedule
@@ -144,10 +143,9 @@ class StagedTrigger:
 
 @dataclass(frozen=True, slots=True)
 class Drawdown:
-    """Acts when the price of a token is strictly more than `fall_bps` below its highest of the last
-    `within_s` seconds.
-
-    `tokens` are the addresses that count; none named: every asset but the numeraire.
+    """Acts when the price of a token is strictly more than `fall_bps` below its highest price of
+    the last `within_s` seconds. `tokens` are the watched addresses; empty: every asset except the
+    numeraire.
     """
 
     fall_bps: int
@@ -158,7 +156,7 @@ class Drawdown:
 @dataclass(frozen=True, slots=True)
 class VolatilityJump:
     """Acts when the volatility of the last `short_s` seconds is strictly more than `factor_bps` of
-    that of the `long_s` before them.
+    the volatility of the `long_s` seconds before.
 
     `tokens` as in Drawdown.
     """
@@ -174,7 +172,7 @@ SingleTrigger = Threshold | Every | Cron | HybridTrigger | StagedTrigger | Drawd
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Fires when any of several triggers does, each with its own band and schedule."""
+    """Fires if any of several triggers fires, each with its band and schedule."""
 
     triggers: tuple[SingleTrigger, ...]
 
@@ -183,20 +181,20 @@ Trigger = SingleTrigger | AnyOf | NoTradeZone
 
 
 def thresholds_of(trigger: Trigger) -> tuple[Threshold, ...]:
-    """Return the bands that a trigger judges weights by."""
+    """Return the bands of a trigger."""
     match trigger:
         case Threshold():
             return (trigger,)
         case HybridTrigger(threshold) | StagedTrigger(_, _, threshold):
             return () if threshold is None else (threshold,)
         case AnyOf(triggers):
-            return tuple(threshold for one in triggers for threshold in thresholds_of(one))
+            return tuple(band for member in triggers for band in thresholds_of(member))
         case _:
             return ()
 
 
 def schedules_of(trigger: Trigger) -> tuple[Schedule, ...]:
-    """Return the schedules of a trigger; that of a review comes before that of its execution."""
+    """Return the schedules of a trigger, a review schedule before its execution schedule."""
     match trigger:
         case Every() | Cron():
             return (trigger,)
@@ -205,14 +203,18 @@ def schedules_of(trigger: Trigger) -> tuple[Schedule, ...]:
         case StagedTrigger(review, execution):
             return (review, execution)
         case AnyOf(triggers):
-            return tuple(schedule for one in triggers for schedule in schedules_of(one))
+            return tuple(schedule for member in triggers for schedule in schedules_of(member))
         case _:
             return ()
 
 
 def review_interval_s(trigger: Trigger) -> int | None:
-    """Return the seconds between two times that a trigger may act; None for a calendar, or if every
-    cycle may act.
+    """Return the interval, in seconds, at which a trigger may act; None for a cron schedule, or if
+    it may act in every cycle.
     """
-    timed = () if isinstance(trigger, AnyOf) else schedules_of(trigger)
-    return next((one.every_s for one in timed[-1:] if isinstance(one, Every)), None)
+    schedules = () if isinstance(trigger, AnyOf) else schedules_of(trigger)
+    match schedules[-1:]:
+        case (Every(every_s),):
+            return every_s
+        case _:
+            return None

@@ -1,4 +1,4 @@
-"""Allocators of target weights: methods, limits, and the weights chosen last."""
+"""Allocators of target weights: methods, settings and chosen weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class AllocationNeeds(Enum):
-    """Data for choosing weights, besides the assets and their bounds."""
+    """Data that a method needs, besides the assets and their bounds."""
 
     NOTHING = "nothing"
     SUPPLIES = "supplies"
@@ -16,7 +16,7 @@ class AllocationNeeds(Enum):
 
 
 class AllocationMethod(Enum):
-    """Method by which the weights of the free assets are chosen, and the data that it needs.
+    """Method that chooses the weights of the free assets, and the data that it needs.
 
     A new method is a row here, and a function with a row in agent/weights/allocators.py.
     """
@@ -45,12 +45,14 @@ class AllocationMethod(Enum):
         return self.needs in (AllocationNeeds.VOLATILITIES, AllocationNeeds.CORRELATIONS)
 
 
-PRICED_METHODS = tuple(one for one in AllocationMethod if one.needs is not AllocationNeeds.SUPPLIES)
-"""Methods that prices alone decide: market caps are in no price file."""
+PRICED_METHODS = tuple(
+    method for method in AllocationMethod if method.needs is not AllocationNeeds.SUPPLIES
+)
+"""Methods that need no data except prices."""
 
 
 class InitialWeights(Enum):
-    """Targets before the first allocation: those of the config, or none, which trades nothing."""
+    """Targets before the first allocation: those of the config, or none, so that nothing is traded."""
 
     TARGETS = "targets"
     WAIT = "wait"
@@ -58,7 +60,7 @@ class InitialWeights(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WeightLimit:
-    """Least and greatest weight of one free asset, bps of the portfolio."""
+    """Minimum and maximum weight of one free asset, in bps of the portfolio."""
 
     token: str
     low_bps: int
@@ -67,9 +69,7 @@ class WeightLimit:
 
 @dataclass(frozen=True, slots=True)
 class TokenSupply:
-    """Supply of a token, base units; `source` names its source, empty for the token's own
-    contract.
-    """
+    """Supply of a token in base units. `source` names its origin; empty for the token's contract."""
 
     token: str
     raw: int
@@ -78,12 +78,13 @@ class TokenSupply:
 
 @dataclass(frozen=True, slots=True)
 class AllocatorConfig:
-    """An allocator and its bounds. `fixed` are tokens that always keep their target of the config.
+    """Settings of an allocator. `fixed` are tokens that keep their target of the config.
 
-    Weights are chosen every `every_s` from the returns of each `step_s` within `window_s`; each
-    asset needs `min_returns`, and its newest price may be `max_age_s` old. If no choice is
-    possible, the last one is valid for `keep_s`. A choice that moves no weight by more than
-    `churn_bps` changes nothing. `supplies` are the owner's values, which override the chain's.
+    Weights are chosen every `every_s` from returns over `step_s` within the last `window_s`. Each
+    asset needs `min_returns` returns and a price not older than `max_age_s`. If no choice is
+    possible, the last allocation stays valid for `keep_s` after it was due. An allocation that
+    moves no weight by more than `churn_bps` changes nothing. `supplies` are the owner's values,
+    which override those of the chain.
     """
 
     method: AllocationMethod
@@ -102,11 +103,10 @@ class AllocatorConfig:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Chosen weights: bps of the portfolio by token, which sum to 10,000. `basis` identifies the
-    config they belong to.
+    """Chosen weights in bps by token, with sum 10,000. `basis` is the hash of the settings.
 
-    `from_s` and `until_s` are the first and last price used, `returns` their number per asset;
-    `data` describes the sample and `why` the choice.
+    `from_s` and `until_s` are the times of the first and last price used, `returns` the number of
+    returns per asset. `data` describes the sample, `why` the choice.
     """
 
     at_s: int
