@@ -43,7 +43,7 @@ from agent.model import (
 )
 from agent.planning.proposals import Proposer, proposer
 from agent.policy.decide import DecisionResult, decide
-from agent.policy.orders.exits import RETRY_REMEDY, add_submission_refusal, exclude_blocked_exits
+from agent.policy.exits import RETRY_REMEDY, add_submission_refusal, exclude_blocked_exits
 from agent.ports import Approval, EvidenceSource, PreparedTransaction, StepStorage
 
 MAX_APPROVAL_ROUNDS = 4

@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.errors import Refused
 from agent.model import Plan, Rebalance, StepInput
-from agent.planning.draft import PlanDraft
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
+from agent.planning.rounding import PlanDraft
 from agent.reference import reference_prices
 from agent.units import BPS
 from scripts import planner_peers

@@ -46,10 +46,10 @@ from agent.observe.notify import (
     drain_channels,
     sanitize_text,
 )
+from agent.policy import conditional_orders
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
-from agent.policy.orders import levels
-from agent.policy.orders.exits import disarm_command
+from agent.policy.exits import disarm_command
 from agent.policy.text import format_band, format_percent
 from agent.policy.triggers import bands
 from agent.store.alerts import AlertStore
@@ -301,10 +301,10 @@ def _orders(step: StepInput) -> Iterator[Alert]:
         at = (
             ""
             if order.at is None
-            else f" at {levels.format_order_price(step.portfolio, order.token, order.at)}"
+            else f" at {conditional_orders.format_order_price(step.portfolio, order.token, order.at)}"
         )
         then = "trimtab orders shows it and re-arms it" if order.is_exit else "it may be bought"
-        what = levels.order_name(step.portfolio, order.terms)
+        what = conditional_orders.order_name(step.portfolio, order.terms)
         yield Alert(
             AlertKind.ORDER,
             f"order:{order.token}:{order.kind.value}",
@@ -315,7 +315,7 @@ def _orders(step: StepInput) -> Iterator[Alert]:
 
 def _blocked_exit_alert(step: StepInput, one: BlockedExit) -> Alert:
     """Return the alert for a blocked exit, active until the exit is done or cancelled."""
-    label = levels.order_subject(step.portfolio, one.token)
+    label = conditional_orders.order_subject(step.portfolio, one.token)
     text = (
         f"{label} cannot be sold although its order fired; everything else continues. trimtab"
         f" orders shows why; {disarm_command(step, one)}"

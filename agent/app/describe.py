@@ -28,9 +28,8 @@ from agent.guards.market import (
 from agent.model import LIMITS, Destination, LimitUnit, LpTarget, Portfolio, StepInput, TradeSide
 from agent.model.gradual_execution import LimitOrder
 from agent.model.strategies import CapitalSplit, Strategy
-from agent.policy import text
+from agent.policy import conditional_orders, text
 from agent.policy.decide import DecisionResult
-from agent.policy.orders import levels
 from agent.policy.strategies.netting import target_capital_shares
 from agent.policy.text import format_duration
 from agent.policy.triggers import bands, rules
@@ -265,7 +264,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "liquidity targets": (
             ", ".join(_format_target(target) for target in portfolio.lp_targets) or "none"
         ),
-        "orders": levels.format_orders(portfolio) or "none",
+        "orders": conditional_orders.format_orders(portfolio) or "none",
         "trigger": rules.format_trigger(policy.trigger, portfolio),
         "bands of single assets": bands.format_bands(portfolio) or "none",
         "destination": config.policy.destination,

@@ -22,7 +22,7 @@ from agent.chain.lens import (
 from agent.chain.rpc import RpcCall, Transport, hex_data, parse_quantity, require_result
 from agent.errors import ConfigError, Refused, Retryable
 from agent.model import Plan, ProxyImplementation, Snapshot
-from agent.policy.approvals import swap_spend
+from agent.planning.gas import swap_spend
 from agent.signing.calldata import APPROVE, address_from_word
 from agent.units import Token, safe_label
 

@@ -27,8 +27,8 @@ from agent.config.weights import require_sampling
 from agent.errors import ConfigError
 from agent.model import AnyOf, NoTradeZone, RiskEstimationWindow, Threshold, Trigger
 from agent.policy import risk
+from agent.policy.triggers.bands import KeyUnit, TriggerNotation
 from agent.policy.triggers.rules import NOTATIONS
-from agent.policy.triggers.trigger import KeyUnit, TriggerNotation
 from agent.units import BPS, parse_share_bps
 
 if TYPE_CHECKING:

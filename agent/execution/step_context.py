@@ -22,12 +22,12 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.planning.draft import plan_pools_out_of_ticks
 from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
-from agent.policy import price_confirmation, quarantine
+from agent.planning.rounding import plan_pools_out_of_ticks
+from agent.policy import conditional_orders, quarantine
 from agent.policy.decide import DecisionResult, decide
-from agent.policy.orders import lifecycle
 from agent.policy.quarantine import quarantine_tokens as quarantine_of_quarantine
+from agent.policy.triggers import rules
 from agent.ports import (
     BalanceJournal,
     BudgetJournal,
@@ -126,10 +126,8 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
     """Return the step with the preceding blocks if it acts on prices and policy.confirm_blocks
     requires them.
     """
-    moves_orders = lifecycle.needs_past_prices(step)
-    if not moves_orders and not price_confirmation.needs_past_blocks(
-        step, lambda other: decide(other).asks
-    ):
+    moves_orders = conditional_orders.needs_past_prices(step)
+    if not moves_orders and not rules.needs_past_blocks(step, lambda other: decide(other).asks):
         return step
     past = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
     snapshot = replace(step.snapshot, past=past)

@@ -36,7 +36,8 @@ from agent.model import (
     TopUp,
     Verdict,
 )
-from agent.policy import approvals, native_coin
+from agent.planning import gas as approvals
+from agent.policy import native_coin
 from agent.policy.cash_flows import purchase, withdrawals
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import (

@@ -36,10 +36,11 @@ from agent.model import (
     StepInput,
     Verdict,
 )
+from agent.planning import gas as approvals
 from agent.planning import planner
-from agent.planning.draft import plan_pools_out_of_ticks
 from agent.planning.gas import NATIVE_VENUE
-from agent.policy import approvals, native_coin, text
+from agent.planning.rounding import plan_pools_out_of_ticks
+from agent.policy import native_coin, text
 from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import DecisionResult
 from agent.policy.drift import compute_drifts, corrections, investable_total

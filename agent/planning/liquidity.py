@@ -25,7 +25,7 @@ from agent.model import (
     Verdict,
     Withdraw,
 )
-from agent.policy import approvals
+from agent.planning import gas as approvals
 from agent.policy.liquidity.book import (
     Amounts,
     CollectMove,

@@ -25,7 +25,6 @@ from agent.model import (
     TrackingRisk,
     Verdict,
 )
-from agent.planning.draft import PlanDraft
 from agent.planning.fixed_point import DUST, FixedPoint, find_fixed_point, sell_exits_whole
 from agent.planning.gas import balance_deltas, gas_price_wei, gas_value, unwrap
 from agent.planning.plan_builder import MIN_TRADE, PLAN_COST, assemble_plan, gap_bps, skipped_items
@@ -41,6 +40,7 @@ from agent.planning.problem import (
     objective_for_goal,
     turnover_left,
 )
+from agent.planning.rounding import PlanDraft
 from agent.planning.swaps import Quote, plan_swap, quote
 from agent.policy import native_coin
 from agent.policy.drift import compute_drifts

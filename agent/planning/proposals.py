@@ -45,19 +45,18 @@ from agent.model import (
     Verdict,
 )
 from agent.planning import gradual_execution, planner
-from agent.planning.draft import plan_pools_out_of_ticks
 from agent.planning.gradual_execution import limit_swap, schedule_plan
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.plan_builder import MIN_TRADE, PLAN_COST
-from agent.policy import minimum, native_coin, text
+from agent.planning.rounding import plan_pools_out_of_ticks
+from agent.policy import conditional_orders, exits, minimum, native_coin, text
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
 from agent.policy.cash_flows.balance_changes import DAY_S
+from agent.policy.conditional_orders import expiry_reason
 from agent.policy.decide import DecisionResult, decide, liquidity_or_hold
 from agent.policy.drift import compute_drifts, corrections, investable_total, rebalance_goal
+from agent.policy.exits import exit_goal
 from agent.policy.gradual_execution import MILLION, partial_goal, target_weights
-from agent.policy.orders import exits, levels, lifecycle
-from agent.policy.orders.exits import exit_goal
-from agent.policy.orders.levels import expiry_reason
 from agent.policy.triggers.no_trade_zone import no_plan_reason, uneconomic_plan_reason
 from agent.reference import reference_prices
 from agent.units import NATIVE, Value, ceil_int, decimal_text
@@ -596,15 +595,15 @@ def _out(step_input: StepInput, order: LimitOrder) -> str:
     known, portfolio = step_input.history.orders, step_input.portfolio
     if order.token_out == portfolio.numeraire.address:
         return ""
-    by = lifecycle.fired_exit_order(known, PORTFOLIO) or lifecycle.fired_exit_order(
-        known, order.token_out
-    )
+    by = conditional_orders.fired_exit_order(
+        known, PORTFOLIO
+    ) or conditional_orders.fired_exit_order(known, order.token_out)
     return (
         ""
         if by is None
         else (
             f"waits: {portfolio.token(order.token_out).label} is out by"
-            f" {levels.order_name(portfolio, by)}"
+            f" {conditional_orders.order_name(portfolio, by)}"
         )
     )
 

@@ -23,7 +23,6 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.planning.draft import PlanDraft, pools_out_of_ticks
 from agent.planning.dual import Program, Solution, solve_dual
 from agent.planning.fixed_point import legs_by_edge, to_routes
 from agent.planning.gas import gas_price_wei
@@ -39,7 +38,7 @@ from agent.planning.problem import (
     min_out,
     problem_for_tokens,
 )
-from agent.planning.rounding import run_routes
+from agent.planning.rounding import PlanDraft, pools_out_of_ticks, run_routes
 from agent.planning.routes import FlowPaths, decompose_flows
 from agent.planning.utility import sell_program
 from agent.policy.cash_flows import balance_changes

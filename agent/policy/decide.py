@@ -29,11 +29,11 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import (
+    exits,
     failures,
     gradual_execution,
     minimum,
     native_coin,
-    price_confirmation,
     quarantine,
     targets,
     text,
@@ -51,14 +51,13 @@ from agent.policy.liquidity import decide as lp_wish
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import WithdrawMove
 from agent.policy.minimum import format_money
-from agent.policy.orders import exits
 from agent.policy.strategies import netting
 from agent.policy.strategies.netting import NettingResult
-from agent.policy.triggers import bands, no_trade_zone
+from agent.policy.triggers import bands, no_trade_zone, rules
+from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import last_evaluation_s
-from agent.policy.triggers.trigger import TriggerResult
 from agent.reference import (
     ReferencePrices,
     depeg_fault,
@@ -343,7 +342,7 @@ def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult |
     too_much = lp_wish.limit_adjustment(step, prices)
     if not too_much.over:
         return None
-    not_yet = price_confirmation.unconfirmed_reason(step, prices, price_confirmation.limit_signals)
+    not_yet = rules.unconfirmed_reason(step, prices, rules.limit_signals)
     out = (
         _unconfirmed_hold(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
     )
@@ -510,11 +509,7 @@ def _confirmed(
     """Return the rebalance if the preceding blocks confirm it, or no price caused it; else a hold
     whose review stays due.
     """
-    not_yet = (
-        ""
-        if by_time
-        else price_confirmation.unconfirmed_reason(step, prices, price_confirmation.trigger_signals)
-    )
+    not_yet = "" if by_time else rules.unconfirmed_reason(step, prices, rules.trigger_signals)
     return (_unconfirmed_hold(decision.reason, not_yet), False) if not_yet else (decision, reviewed)
 
 
@@ -588,9 +583,7 @@ def _withdraw_liquidity_first(
         return None
     if not any(isinstance(move, WithdrawMove) for move in wanted.moves):
         return None
-    not_yet = price_confirmation.unconfirmed_reason(
-        step, prices, price_confirmation.liquidity_signals, every=True
-    )
+    not_yet = rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True)
     return _unconfirmed_hold(wanted.reason, not_yet) if not_yet else AdjustLiquidity(wanted.reason)
 
 
@@ -622,9 +615,7 @@ def liquidity_or_hold(
             reason=f"{hold.reason}; {wanted.reason}; {resting[0]}",
             next_s=hold.next_s or resting[1],
         )
-    not_yet = price_confirmation.unconfirmed_reason(
-        step, prices, price_confirmation.liquidity_signals, every=True
-    )
+    not_yet = rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True)
     return (
         replace(hold, reason=f"{hold.reason}; {wanted.reason}, but {not_yet}")
         if not_yet

@@ -25,10 +25,11 @@ from agent.model import (
     SliceDraw,
     StepInput,
 )
-from agent.policy import price_confirmation, text
+from agent.policy import text
 from agent.policy.cash_flows import purchase
 from agent.policy.drift import compute_drifts, corrections
-from agent.policy.triggers.trigger import Signal
+from agent.policy.triggers import rules
+from agent.policy.triggers.bands import Signal
 from agent.units import BPS, Price, Value, ceil_int, value_text
 
 # --- Slice arithmetic: size and time of the next slice, with random draws.
@@ -184,7 +185,7 @@ def decide_slice(
             )
         )
     found = ExecutionSlice(under.done + 1, _part(under, left, now_s), left)
-    if not_yet := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
+    if not_yet := rules.unconfirmed_reason(step, prices, execution_signals):
         return SliceDecision(
             Hold(
                 f"{message}; but {not_yet}; checked again at the next tick",

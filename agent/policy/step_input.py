@@ -20,7 +20,7 @@ from agent.model import (
 from agent.model.strategies import StrategyLedger
 from agent.policy import decide, quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
-from agent.policy.orders.exits import apply_orders
+from agent.policy.exits import apply_orders
 from agent.policy.risk import apply_measured_risk
 from agent.policy.strategies import accounting, netting
 from agent.policy.strategies.netting import combine_strategy_targets

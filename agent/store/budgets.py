@@ -123,7 +123,7 @@ def _since_success(
     Only such a success ends a streak. Cancels neither count nor interrupt it. Approvals that
     succeed do not interrupt it, since each new attempt may need one. Approvals for exits refused
     before sending do not count: their attempts are bounded elsewhere
-    (agent/policy/orders/exits.py), and one that never succeeds must not stop the others.
+    (agent/policy/exits.py), and one that never succeeds must not stop the others.
     """
     found: list[IntentRow] = []
     # A few at a time, in table order: the streak ends soon, and years of transactions precede it.

@@ -27,10 +27,9 @@ from agent.model import (
     Verdict,
     Withdraw,
 )
-from agent.planning.gas import NATIVE_VENUE, balance_deltas
+from agent.planning.gas import NATIVE_VENUE, action_spend, balance_deltas
 from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
-from agent.policy.approvals import action_spend
 from agent.policy.cash_flows import withdrawals
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
 from agent.reference import reference_prices

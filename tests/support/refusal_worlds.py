@@ -29,8 +29,8 @@ from agent.model import (
     Verdict,
 )
 from agent.planning import proposals
-from agent.policy.approvals import swap_spend
-from agent.policy.orders.exits import apply_orders
+from agent.planning.gas import swap_spend
+from agent.policy.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store
 from tests.support.builders import NOW_S, OWNER

@@ -8,8 +8,8 @@ from fractions import Fraction
 from agent.guards.case import build_guard_case
 from agent.guards.market import max_extractable_profit
 from agent.model import Allowance, Goal, GoalWeight, Plan, Rebalance, StepInput, TopUp
+from agent.planning import gas as approvals
 from agent.planning import planner
-from agent.policy import approvals
 from agent.policy.minimum import APPROVAL_GAS
 from tests.support.builders import GWEI, ROUTER, step_input, token, with_limits, with_snapshot
 from tests.support.plans import evidence, sell_weth, verdict

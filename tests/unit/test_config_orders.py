@@ -17,7 +17,7 @@ from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.template import render
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
-from agent.policy.orders import levels as order_levels
+from agent.policy import conditional_orders
 from agent.units import Token
 from tests.support.text import mentions
 
@@ -144,9 +144,9 @@ def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> 
 
 def test_the_owner_confirms_his_orders_in_words() -> None:
     config = parse_config(text({"stop_loss": "1200", "trailing_stop": "15%"}, {"stop_loss": "20%", "absent": "redistribute"}))
-    said = order_levels.format_orders(build_portfolio(config, TOKENS))
+    said = conditional_orders.format_orders(build_portfolio(config, TOKENS))
     assert mentions(said, "portfolio 20%", "WETH 1200 USDC", "WETH 15%", "redistribute", "hysteresis 1%")
-    assert order_levels.format_orders(build_portfolio(parse_config(text()), TOKENS)) == ""
+    assert conditional_orders.format_orders(build_portfolio(parse_config(text()), TOKENS)) == ""
 
 
 @pytest.mark.parametrize(

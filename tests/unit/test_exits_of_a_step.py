@@ -16,7 +16,7 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ConditionalOrder, IntentKind, OrdersConfig, StepInput, SubmissionRefusal
 from agent.policy.decide import decide
-from agent.policy.orders.exits import apply_orders
+from agent.policy.exits import apply_orders
 from agent.ports import Approval, PreparedTransaction
 from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits

@@ -15,8 +15,8 @@ from agent.chain.watch import MAX_TICK as LENS_MAX_TICK
 from agent.chain.watch import PoolKind, PoolRef, deep_pool_item, with_deeper_ticks
 from agent.errors import Retryable
 from agent.model import Leg, LegFunding
-from agent.planning.draft import pools_out_of_ticks
 from agent.planning.problem import UNBOUNDED_BPS
+from agent.planning.rounding import pools_out_of_ticks
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, tokens, v3_pools
 
 impacts = st.sampled_from([1, 50, 200, 1_000, 5_000, UNBOUNDED_BPS])

@@ -14,7 +14,7 @@ from agent.chain.rpc import RpcFault
 from agent.chain.tokens import encode_approve, needed_approvals, open_allowances
 from agent.errors import Refused
 from agent.model import Allowance, Head, LegFunding
-from agent.policy.approvals import swap_spend
+from agent.planning.gas import swap_spend
 from agent.signing.calldata import Approve, UndecodableCalldata, decode, selector
 from agent.venues.composer import GasFees, bump_fees, gas_fees
 from agent.venues.swap_router_02 import encode

@@ -23,14 +23,14 @@ from agent.model import (
     TokenFinding,
 )
 from agent.planning import proposals
-from agent.policy import price_confirmation
+from agent.policy import conditional_orders
 from agent.policy.decide import decide
-from agent.policy.orders import lifecycle
-from agent.policy.orders.exits import apply_order_targets, apply_orders
+from agent.policy.exits import apply_order_targets, apply_orders
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.strategies import netting
 from agent.policy.strategies.accounting import settle_trade
+from agent.policy.triggers import rules
 from agent.reference import reference_prices
 from tests.support.builders import ETHER, brought_up, split, step_input, strategy, token, v3_pool
 from tests.support.standing_orders import Bot, price_of, terms, three, two
@@ -62,12 +62,12 @@ def test_blocks_are_read_only_where_prices_would_move_an_order() -> None:
     bot = two(terms("WETH", STOP, 1_500), terms("WETH", TRAIL, None, 5_000), confirm=3)
 
     def stirs(price: int) -> bool:
-        return lifecycle.needs_past_prices(apply_orders(bot.seen({"WETH": price}, [])))
+        return conditional_orders.needs_past_prices(apply_orders(bot.seen({"WETH": price}, [])))
 
     assert stirs(2_000), "to be armed"
     bot.look({"WETH": 2_000})
     assert [stirs(price) for price in (2_000, 1_501, 2_001, 2_003, 1_500)] == [False, False, False, True, True]
-    assert not price_confirmation.needs_past_blocks(apply_orders(bot.seen({"WETH": 2_000}, [])), lambda step: decide(step).decision)
+    assert not rules.needs_past_blocks(apply_orders(bot.seen({"WETH": 2_000}, [])), lambda step: decide(step).decision)
 
 
 def test_while_a_price_is_unknown_or_contradicts_another_nothing_fires_and_it_is_said() -> None:
@@ -113,7 +113,7 @@ def test_liquidity_of_what_is_out_is_wanted_no_more() -> None:
     step = bot.seen({"WETH": 1_400, "WBTC": 60_000})
     step = replace(step, portfolio=replace(step.portfolio, lp_targets=(target, other)))
     assert lp(step) == [1_000, 1_000]
-    assert lp(lifecycle.advance_orders(step)) == [0, 1_000]
+    assert lp(conditional_orders.advance_orders(step)) == [0, 1_000]
 
 
 def test_an_order_that_fired_stays_when_its_owner_takes_it_out_of_the_config() -> None:

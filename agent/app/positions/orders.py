@@ -32,11 +32,9 @@ from agent.model import (
 )
 from agent.planning import proposals
 from agent.planning.proposals import decision_at
+from agent.policy import conditional_orders, exits
 from agent.policy import text as words
-from agent.policy.orders import exits
-from agent.policy.orders import levels as order_levels
-from agent.policy.orders import levels as unit_value
-from agent.policy.orders.lifecycle import EXITED_STAGES, unconfirmed_orders
+from agent.policy.conditional_orders import EXITED_STAGES, unconfirmed_orders
 from agent.reference import reference_prices
 from agent.units import BPS, Price, decimal_text, parse_raw, price_text
 
@@ -168,21 +166,23 @@ def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTer
     price = _price(step, terms.token)
     if price is None:
         raise Refused(
-            f"{order_levels.order_name(step.portfolio, terms)}: there is no reference price now",
+            f"{conditional_orders.order_name(step.portfolio, terms)}: there is no reference price now",
             remedy="see trimtab status",
         )
-    book, label = step.portfolio.orders, order_levels.order_name(step.portfolio, terms)
+    book, label = step.portfolio.orders, conditional_orders.order_name(step.portfolio, terms)
     entry = next(
         (one for one in chosen if one.token == terms.token and one.kind is OrderKind.ENTRY), None
     )
     try:
         opened = (
-            None if entry is None else order_levels.arm_order(_waiting_order(entry), price, 0, book)
+            None
+            if entry is None
+            else conditional_orders.arm_order(_waiting_order(entry), price, 0, book)
         )
-        if not order_levels.waits_for_entry(terms.kind, opened):
-            order_levels.arm_order(_waiting_order(terms), price, 0, book, opened)
+        if not conditional_orders.waits_for_entry(terms.kind, opened):
+            conditional_orders.arm_order(_waiting_order(terms), price, 0, book, opened)
     except Refused as why:
-        at = order_levels.format_order_price(step.portfolio, terms.token, price)
+        at = conditional_orders.format_order_price(step.portfolio, terms.token, price)
         verdict = Verdict(terms.kind.value, f"the price is {at}", why.message, False)
         raise Refused(
             f"{label} cannot be armed at the price of {at}: {why.message}", (verdict,), why.remedy
@@ -236,7 +236,9 @@ def _called(subject: str) -> str:
 def _reenabled(step: StepInput, known: Sequence[ConditionalOrder]) -> list[str]:
     """Return assets that these orders exited or were exiting."""
     gone = [order.token for order in known if order.is_exit and order.stage in EXITED_STAGES]
-    return [order_levels.order_subject(step.portfolio, token) for token in dict.fromkeys(gone)]
+    return [
+        conditional_orders.order_subject(step.portfolio, token) for token in dict.fromkeys(gone)
+    ]
 
 
 def _named(step: StepInput, order: ConditionalOrder) -> NamedOrderDocument:
@@ -248,8 +250,8 @@ def _named(step: StepInput, order: ConditionalOrder) -> NamedOrderDocument:
 
 
 def _row(step: StepInput, order: ConditionalOrder) -> ConditionalOrderDocument:
-    price, level = _price(step, order.token), order_levels.trigger_price(order)
-    away = None if price is None else order_levels.distance_to_trigger(order, price)
+    price, level = _price(step, order.token), conditional_orders.trigger_price(order)
+    away = None if price is None else conditional_orders.distance_to_trigger(order, price)
     next_ = next(
         (
             one
@@ -274,7 +276,7 @@ def _row(step: StepInput, order: ConditionalOrder) -> ConditionalOrderDocument:
         "since_s": order.since_s,
         "since": words.format_time(order.since_s),
         "unconfirmed": None if next_ is None else next_.stage.value,
-        "filled_at_once": order_levels.was_filled_when_armed(order),
+        "filled_at_once": conditional_orders.was_filled_when_armed(order),
     }
 
 
@@ -286,7 +288,9 @@ def _terms(step: StepInput, terms: OrderTerms) -> str:
 
 
 def _subject(step: StepInput, token: str) -> str:
-    return PORTFOLIO if token == PORTFOLIO else order_levels.order_subject(step.portfolio, token)
+    return (
+        PORTFOLIO if token == PORTFOLIO else conditional_orders.order_subject(step.portfolio, token)
+    )
 
 
 def _figure(step: StepInput, token: str, price: Price | None) -> str | None:
@@ -312,7 +316,7 @@ def _price(step: StepInput, token: str) -> Price | None:
 
 def _unit(step: StepInput) -> Fraction:
     prices = reference_prices(step).by_token
-    return unit_value.unit_value_at(step.history.unit_value, prices)
+    return conditional_orders.unit_value_at(step.history.unit_value, prices)
 
 
 # --- Limit orders: sell at a price or better before a deadline.

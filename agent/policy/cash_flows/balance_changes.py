@@ -19,10 +19,9 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.policy import native_coin, text
+from agent.policy import conditional_orders, exits, native_coin, text
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.liquidity import valuation
-from agent.policy.orders import exits, lifecycle
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, value_text
 
@@ -587,9 +586,9 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             continue
         claimed = [claim for claim in step.history.claims if claim.payment.token == token]
         free = held.get(token, 0)
-        out = lifecycle.fired_exit_order(step.history.orders, token) or lifecycle.fired_exit_order(
-            step.history.orders, PORTFOLIO
-        )
+        out = conditional_orders.fired_exit_order(
+            step.history.orders, token
+        ) or conditional_orders.fired_exit_order(step.history.orders, PORTFOLIO)
         rest = asset.reserve_raw - rises.get(token, 0) - sum(claim.payment.raw for claim in claimed)
         why = (
             "dust of an order, and the reserve"

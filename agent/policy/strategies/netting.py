@@ -26,7 +26,7 @@ from agent.model.strategies import (
     StrategyHealth,
     StrategyState,
 )
-from agent.policy import price_confirmation, text
+from agent.policy import conditional_orders, exits, text
 from agent.policy import targets as allocation
 from agent.policy.drift import (
     band,
@@ -35,13 +35,13 @@ from agent.policy.drift import (
     rebalance_goal,
     restrict_to_side,
 )
-from agent.policy.orders import exits, lifecycle
 from agent.policy.strategies import accounting
 from agent.policy.strategies.accounting import NettedToken, Prices, StrategyHoldings, StrategyValues
 from agent.policy.targets import with_targets
+from agent.policy.triggers import rules
+from agent.policy.triggers.bands import Signal, TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import earliest
-from agent.policy.triggers.trigger import Signal, TriggerResult
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS, Price, Value, largest_remainder, value_text
 
@@ -202,7 +202,7 @@ def strategy_adjustment(
                 rested_s,
             )
         elif not answer.by_time:
-            not_yet = price_confirmation.unconfirmed_reason(
+            not_yet = rules.unconfirmed_reason(
                 step, prices, lambda then, at: _signals(then, strategy, book, held, at)
             )
             acts, reason = not not_yet, f"{reason}; but {not_yet}" if not_yet else reason
@@ -285,7 +285,7 @@ def _no_more_than_held(
     waiting = [
         token
         for token, bps in weights.items()
-        if bps and token not in shut and lifecycle.is_entry_pending(step, token)
+        if bps and token not in shut and conditional_orders.is_entry_pending(step, token)
     ]
     if not waiting or any(token not in prices for token in weights):
         return weights
@@ -487,7 +487,7 @@ def _capital_moved(
     signals = capital_signals(step, held, prices)
     if not signals or books is None:
         return (), ""
-    not_yet = price_confirmation.unconfirmed_reason(
+    not_yet = rules.unconfirmed_reason(
         step, prices, lambda then, at: capital_signals(then, held, at)
     )
     named = "; ".join(f"{name} has {what}" for what, name in sorted(signals))

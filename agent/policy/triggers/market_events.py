@@ -19,14 +19,14 @@ from math import isqrt
 from agent.errors import ConfigError
 from agent.model import AssetDrift, Drawdown, Portfolio, PricePoint, VolatilityJump
 from agent.policy import text
-from agent.policy.triggers.schedules import LONGEST_S
-from agent.policy.triggers.trigger import (
+from agent.policy.triggers.bands import (
     KeyUnit,
     TriggerInput,
     TriggerNotation,
     TriggerResult,
     TriggerRules,
 )
+from agent.policy.triggers.schedules import LONGEST_S
 from agent.units import BPS, YEAR_S, Price
 
 HOUR_S = 3_600

@@ -33,7 +33,7 @@ from agent.model import (
 from agent.policy import minimum, text
 from agent.policy import risk as risks
 from agent.policy.risk import aversion, covariance, dot, matrix_times_vector, penalty
-from agent.policy.triggers.trigger import (
+from agent.policy.triggers.bands import (
     KeyUnit,
     TriggerInput,
     TriggerNotation,

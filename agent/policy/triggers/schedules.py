@@ -28,7 +28,7 @@ from agent.model import (
 )
 from agent.policy import text as words
 from agent.policy.triggers import bands
-from agent.policy.triggers.trigger import (
+from agent.policy.triggers.bands import (
     KeyUnit,
     TriggerInput,
     TriggerNotation,

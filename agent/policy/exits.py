@@ -26,29 +26,26 @@ from agent.model import (
     SubmissionRefusal,
     WeightReallocation,
 )
-from agent.policy import minimum, native_coin, text
-from agent.policy.drift import compute_drifts, investable_total
-from agent.policy.liquidity import decide
-from agent.policy.liquidity.book import WithdrawMove
-from agent.policy.orders import lifecycle
-from agent.policy.orders.levels import (
+from agent.policy import conditional_orders, minimum, native_coin, text
+from agent.policy.conditional_orders import (
+    advance_orders,
     arm_order,
+    dust_value,
+    fired_exit_order,
     format_order_price,
+    is_in_targeted_pool,
     order_name,
     order_subject,
     orders_by_key,
     require_valid_level,
     trigger_price,
+    unconfirmed_orders,
     waits_for_entry,
     was_filled_when_armed,
 )
-from agent.policy.orders.lifecycle import (
-    advance_orders,
-    dust_value,
-    fired_exit_order,
-    is_in_targeted_pool,
-    unconfirmed_orders,
-)
+from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.liquidity import decide
+from agent.policy.liquidity.book import WithdrawMove
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, Price, Value, largest_remainder
 
@@ -79,7 +76,8 @@ def apply_order_targets(step: StepInput) -> StepInput:
     waits = {
         asset.token.address: _held_bps(asset, drifts)
         for asset in assets
-        if asset.token.address not in out and lifecycle.is_entry_pending(step, asset.token.address)
+        if asset.token.address not in out
+        and conditional_orders.is_entry_pending(step, asset.token.address)
     }
     notes = (
         *(_out_words(step, token) for token in out),

@@ -1,1 +1,0 @@
-"""Entries, stop losses, take profits and trailing stops."""
