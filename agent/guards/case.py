@@ -36,7 +36,7 @@ from agent.model import (
     TopUp,
     Verdict,
 )
-from agent.planning import gas as approvals
+from agent.planning.gas import approval_gas_units
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchase, withdrawals
 from agent.policy.liquidity import valuation
@@ -384,7 +384,7 @@ class GuardCase:
         """Expected gas of the plan's transaction, and of the approvals that have to be mined before
         it.
         """
-        return self.plan.gas_units + approvals.gas_units(self.step, self.plan)
+        return self.plan.gas_units + approval_gas_units(self.step, self.plan)
 
     def gas_price_wei(self) -> int:
         """Price of a unit of gas now: base fee and priority fee, or the node's gas price on chains

@@ -383,7 +383,7 @@ def action_spend(action: LpAction) -> dict[str, int]:
             return {}
 
 
-def count(amounts: Mapping[str, int], allowed: Mapping[str, int]) -> int:
+def approval_count(amounts: Mapping[str, int], allowed: Mapping[str, int]) -> int:
     """Return the number of approvals for these amounts: one from an allowance of zero, two from one
     that is too small and reset first.
     """
@@ -391,16 +391,16 @@ def count(amounts: Mapping[str, int], allowed: Mapping[str, int]) -> int:
     return sum(2 if raw > 0 else 1 for raw in short)
 
 
-def gas_units(step: StepInput, plan: Plan) -> int:
+def approval_gas_units(step: StepInput, plan: Plan) -> int:
     """Gas of the approvals that the plan still needs. A top-up unwraps from the wallet itself, and
     needs none.
     """
     if isinstance(plan.decision, TopUp):
         return 0
-    needed = count(swap_spend(plan.legs), _allowed(step, step.execution.router))
+    needed = approval_count(swap_spend(plan.legs), _allowed(step, step.execution.router))
     contracts = dict(step.execution.liquidity)
     needed += sum(
-        count(action_spend(action), _allowed(step, contracts.get(action.venue, "")))
+        approval_count(action_spend(action), _allowed(step, contracts.get(action.venue, "")))
         for action in plan.actions
     )
     return APPROVAL_GAS * needed

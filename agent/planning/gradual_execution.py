@@ -36,9 +36,8 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.planning import gas as approvals
 from agent.planning import planner
-from agent.planning.gas import NATIVE_VENUE
+from agent.planning.gas import NATIVE_VENUE, approval_gas_units, swap_spend
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import native_coin, text
 from agent.policy.cash_flows import balance_changes
@@ -206,7 +205,7 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
     for leg in plan.legs:
         if leg.venue != NATIVE_VENUE:
             pools[leg.pool] = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw).after
-    after, spent = dict(plan.holdings_after), approvals.swap_spend(plan.legs)
+    after, spent = dict(plan.holdings_after), swap_spend(plan.legs)
     snapshot = step.snapshot
     allowances = tuple(
         (
@@ -387,7 +386,7 @@ def worst_case_gas(
 ) -> Value:
     """Return the gas part of the worst case."""
     known = with_native(step, reference_prices(step).by_token if prices is None else prices)
-    units = ceil_int((found.gas_units + approvals.gas_units(step, found)) * native_coin.GAS_MARGIN)
+    units = ceil_int((found.gas_units + approval_gas_units(step, found)) * native_coin.GAS_MARGIN)
     return units * native_coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
 
 

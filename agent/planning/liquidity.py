@@ -25,7 +25,7 @@ from agent.model import (
     Verdict,
     Withdraw,
 )
-from agent.planning import gas as approvals
+from agent.planning.gas import approval_gas_units
 from agent.policy.liquidity.book import (
     Amounts,
     CollectMove,
@@ -93,7 +93,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
         wanted.skipped,
     )
     return replace(
-        found, cost=replace(found.cost, approvals=unit * approvals.gas_units(step, found))
+        found, cost=replace(found.cost, approvals=unit * approval_gas_units(step, found))
     )
 
 

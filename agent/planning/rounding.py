@@ -13,8 +13,14 @@ from types import MappingProxyType
 from agent.amm import pools
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.model import Leg, LegFunding, PlanCost, Pool, StepInput, SwapResult
-from agent.planning import gas as approvals
-from agent.planning.gas import gas_value, leg_gas_units, plan_gas_units, with_payment_legs
+from agent.planning.gas import (
+    approval_count,
+    gas_value,
+    leg_gas_units,
+    plan_gas_units,
+    swap_spend,
+    with_payment_legs,
+)
 from agent.planning.problem import UNBOUNDED_BPS, Problem, fair_floor, min_out
 from agent.planning.routes import Route, merge_routes
 from agent.policy.minimum import APPROVAL_GAS
@@ -57,8 +63,8 @@ class PlanDraft:
 
     def cost(self, problem: Problem) -> PlanCost:
         """Return the cost of all legs in numeraire base units, missing approvals included."""
-        needed = approvals.count(
-            approvals.swap_spend(with_payment_legs(problem.coin, self.legs)), problem.gas.allowances
+        needed = approval_count(
+            swap_spend(with_payment_legs(problem.coin, self.legs)), problem.gas.allowances
         )
         swaps, before = (
             gas_value(units, 1, problem.gas_unit_value)

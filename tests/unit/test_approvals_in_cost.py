@@ -8,8 +8,8 @@ from fractions import Fraction
 from agent.guards.case import build_guard_case
 from agent.guards.market import max_extractable_profit
 from agent.model import Allowance, Goal, GoalWeight, Plan, Rebalance, StepInput, TopUp
-from agent.planning import gas as approvals
 from agent.planning import planner
+from agent.planning.gas import approval_gas_units
 from agent.policy.minimum import APPROVAL_GAS
 from tests.support.builders import GWEI, ROUTER, step_input, token, with_limits, with_snapshot
 from tests.support.plans import evidence, sell_weth, verdict
@@ -74,7 +74,7 @@ def test_the_planner_keeps_to_plan_cost_with_its_approvals() -> None:
 
 def test_unwrapping_gas_money_needs_no_approval() -> None:
     plan = replace(sell_weth(world(0)), decision=TopUp("test", 1))
-    assert approvals.gas_units(world(0), plan) == 0
+    assert approval_gas_units(world(0), plan) == 0
 
 
 def test_a_searcher_earns_no_gas_of_approvals() -> None:
