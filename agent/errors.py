@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,6 +62,82 @@ def printable_text(text: str) -> str:
             for word in shown.split(" ")
         )
     return shown if len(shown) <= LONGEST_TEXT else f"{shown[: LONGEST_TEXT - 1]}…"
+
+
+class ErrorCode(StrEnum):
+    """Causes of errors for programs, where no guard refused; messages are for people."""
+
+    ACCESS = "access"
+    ALLOWANCE = "allowance"
+    AMOUNT = "amount"
+    ANSWER = "answer"
+    BATCH = "batch"
+    BLOCK_CHANGED = "block_changed"
+    CANNOT_CANCEL = "cannot_cancel"
+    CHAIN = "chain"
+    DAMAGED = "damaged"
+    DEADLINE = "deadline"
+    DEEP_REORG = "deep_reorg"
+    EMPTY = "empty"
+    ENDPOINT = "endpoint"
+    EXECUTION_ENDED = "execution_ended"
+    EXECUTION_OPEN = "execution_open"
+    FEE = "fee"
+    FILE = "file"
+    FOREIGN_NONCE = "foreign_nonce"
+    FOREIGN_PENDING = "foreign_pending"
+    GOAL = "goal"
+    HARD_PAUSE = "hard_pause"
+    KEY = "key"
+    KEY_SERVICE = "key_service"
+    LAG = "lag"
+    LIBRARY = "library"
+    LOCK = "lock"
+    METHOD = "method"
+    MINT_NOT_FINAL = "mint_not_final"
+    NONCE_USED = "nonce_used"
+    NO_ANSWER = "no_answer"
+    NO_LEGS = "no_legs"
+    NOT_A_STORE = "not_a_store"
+    NOT_JSON = "not_json"
+    NOT_JUDGED = "not_judged"
+    NOT_MINED = "not_mined"
+    OLD_BLOCKS = "old_blocks"
+    OPEN_TRANSACTION = "open_transaction"
+    OPERATORS = "operators"
+    ORDERS_CHANGED = "orders_changed"
+    PACKAGE = "package"
+    PAPER = "paper"
+    PAUSE = "pause"
+    POOL = "pool"
+    QUORUM = "quorum"
+    QUOTER = "quoter"
+    QUOTES_DIFFER = "quotes_differ"
+    RANGE = "range"
+    RATE_LIMIT = "rate_limit"
+    RECEIPT = "receipt"
+    REFERENCE_PRICE = "reference_price"
+    REORG = "reorg"
+    ROUTE = "route"
+    ROUTER_BALANCE = "router_balance"
+    SCHEDULER = "scheduler"
+    SCREEN = "token_screen"
+    SIGNATURE = "signature"
+    SIMULATION = "simulation"
+    STORE = "store"
+    STORE_OWNER = "store_owner"
+    STORE_VERSION = "store_version"
+    TIMEOUT = "timeout"
+    TOKENS = "tokens"
+    TRANSACTIONS_MANY = "transactions_many"
+    TRANSACTIONS_MISSING = "transactions_missing"
+    TWAP = "twap"
+    UNKNOWN_IF_SENT = "unknown_if_sent"
+    UNREACHABLE = "unreachable"
+    VENUE = "venue"
+    WEIGHTS = "weights"
+    WORKER = "worker"
+    WRAPPING = "wrapping"
 
 
 class TrimtabError(Exception):

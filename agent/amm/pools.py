@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from agent.errors import ConfigError, Refused
+from agent.errors import ErrorCode, ConfigError, Refused
 from agent.model import Pool, Verdict
 from agent.units import BPS, mul_div_up
 
@@ -134,4 +134,5 @@ def without_mean(pool: Pool) -> Refused:
             "its observations do not reach back over the window: take a shorter window or another"
             " pool"
         ),
+        code=ErrorCode.TWAP,
     )

@@ -17,7 +17,7 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any, Protocol, TypeVar
 
 from agent.backtest.tune.jobs import RunEngine, RunResult, TuneChunk, TuneJob
-from agent.errors import ConfigError, Refused, Retryable, TrimtabError, printable_text
+from agent.errors import ConfigError, ErrorCode, Refused, Retryable, TrimtabError, printable_text
 
 # --- Run work in chunks on processes of this machine.
 
@@ -60,7 +60,9 @@ def run_in_processes(
                     yield waiting.pop(future), future.result()
         except BrokenProcessPool:
             raise Retryable(
-                lost, "run the same command again, with fewer --cores if memory is short"
+                lost,
+                "run the same command again, with fewer --cores if memory is short",
+                code=ErrorCode.WORKER,
             ) from None
         finally:
             for future in waiting:
@@ -177,6 +179,7 @@ def run_on_cluster(
         raise Retryable(
             f"--scheduler: {address} was lost ({type(error).__name__}); {RESULTS_KEPT_HINT}",
             "restart it, then run the same command again",
+            code=ErrorCode.SCHEDULER,
         ) from None
     finally:
         client.close(timeout=1)
@@ -208,6 +211,7 @@ def _connected(distributed: Any, address: str) -> Any:
         raise Retryable(
             f"--scheduler: {address} does not answer ({type(error).__name__})",
             "start one with: dask scheduler, dask worker ADDRESS",
+            code=ErrorCode.SCHEDULER,
         ) from None
 
 
@@ -245,4 +249,5 @@ def _failed(error: BaseException) -> TrimtabError:
     return Refused(
         f"--scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}",
         remedy="see its log",
+        code=ErrorCode.WORKER,
     )

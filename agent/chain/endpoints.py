@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from agent.chain.rpc import EndpointOverloaded, RpcCall, Transport, require_result
-from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, TrimtabError
 
 # --- Health of an endpoint: a decaying score of its answers and latency, and its back-off.
 
@@ -202,7 +202,8 @@ class Endpoint:
             found = self.health.state
             if found.circuit is Circuit.WAIT:
                 raise EndpointResting(
-                    f"{self.name} is rate limiting, {found.rest_s:.0f} s more: {found.why}"
+                    f"{self.name} is rate limiting, {found.rest_s:.0f} s more: {found.why}",
+                    code=ErrorCode.RATE_LIMIT,
                 )
             started = self._now()
             try:
@@ -335,7 +336,9 @@ class EndpointPool:
         )
         remedy = next((failure.remedy for failure in poll.lost.values() if failure.remedy), "")
         raise kind(
-            f"{len(poll.operators)} of {self.min_operators} operators answered: {message}", remedy
+            f"{len(poll.operators)} of {self.min_operators} operators answered: {message}",
+            remedy,
+            code=ErrorCode.OPERATORS,
         )
 
     def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:

@@ -23,7 +23,7 @@ from agent.chain.rpc import (
     parse_recipient,
     require_result,
 )
-from agent.errors import Retryable, TrimtabError
+from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.model import Head, Pool, Receipt
 from agent.signing.calldata import address_from_word
 
@@ -273,7 +273,9 @@ def recent_transactions(
         ]
         raise HistoryUnavailable(reasons[0] if reasons else "no endpoint answers")
     if len({operator for operator, _ in days}) < endpoint_pool.min_operators:
-        raise HistoryUnavailable("too few operators can report the wallet's last 24 h")
+        raise HistoryUnavailable(
+            "too few operators can report the wallet's last 24 h", code=ErrorCode.OPERATORS
+        )
     return confirmed_value(
         days, endpoint_pool.min_operators, "what the wallet did in the last 24 h"
     )
@@ -299,7 +301,8 @@ def recent_transactions_from(
     complete = ours == list(range(nonce - len(ours), nonce))
     if not complete or (since == 0 and len(ours) != nonce):
         raise HistoryUnavailable(
-            f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h"
+            f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h",
+            code=ErrorCode.TRANSACTIONS_MISSING,
         )
     return RecentTransactions(since, _priced(line, owner, sent, feeds))
 
@@ -348,7 +351,8 @@ def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) ->
     if nonce - before > MOST_SENT:
         raise HistoryUnavailable(
             f"the wallet sent {nonce - before} transactions in the last 24 h; at most {MOST_SENT}"
-            " are read"
+            " are read",
+            code=ErrorCode.TRANSACTIONS_MANY,
         )
     spans = [(max(since - 1, 0), head.number, before, nonce)] if nonce > before else []
     found: list[int] = []
@@ -385,7 +389,9 @@ def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
         ]
         for block in _all(line, calls, "old blocks"):
             if not isinstance(block, Mapping) or not isinstance(block.get("transactions"), list):
-                raise HistoryUnavailable("the endpoint keeps no old blocks")
+                raise HistoryUnavailable(
+                    "the endpoint keeps no old blocks", code=ErrorCode.OLD_BLOCKS
+                )
             found.append(block)
     return found
 
@@ -483,10 +489,14 @@ def _all(line: Transport, calls: Sequence[RpcCall], what: str) -> list[Any]:
     except Retryable:
         raise
     except TrimtabError as error:
-        raise HistoryUnavailable(f"the endpoint cannot report {what}: {error.message}") from None
+        raise HistoryUnavailable(
+            f"the endpoint cannot report {what}: {error.message}", code=ErrorCode.OLD_BLOCKS
+        ) from None
     refused = next((answer for answer in answers if isinstance(answer, RpcFault)), None)
     if refused is not None:
-        raise HistoryUnavailable(f"{line.name} cannot report {what}: {refused.message}")
+        raise HistoryUnavailable(
+            f"{line.name} cannot report {what}: {refused.message}", code=ErrorCode.OLD_BLOCKS
+        )
     return answers
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.lens import LensAnswer
 from agent.chain.rpc import RpcCall, RpcFault, parse_head, parse_quantity, require_result
-from agent.errors import Refused, Retryable
+from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import Head, Verdict
 
 # --- Quorum on whole answers: endpoints are compared, and dissenters are named (T2).
@@ -172,6 +172,7 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: st
         raise NoQuorum(
             f"endpoints disagree on {what}, {enough} operators must say the same ({message})",
             NO_MAJORITY_REMEDY,
+            code=ErrorCode.QUORUM,
         )
     return ranked[0]
 
@@ -319,7 +320,11 @@ def ask_at_one_block(
             message = "; ".join(
                 f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in again.answers
             )
-            raise NoQuorum(f"endpoints disagree on block {height} ({message})", NO_MAJORITY_REMEDY)
+            raise NoQuorum(
+                f"endpoints disagree on block {height} ({message})",
+                NO_MAJORITY_REMEDY,
+                code=ErrorCode.QUORUM,
+            )
     common = head_of(found[0][1])
     message = height_disagreement(endpoint_pool, newest, common.number)
     for endpoint, head in heads.items():
@@ -407,7 +412,7 @@ class QuorumTransport:
 
         found = ask_at_one_block(self._endpoint_pool, newest, lambda head: head)
         if found.height_disagreement:
-            raise NoQuorum(found.height_disagreement, NO_MAJORITY_REMEDY)
+            raise NoQuorum(found.height_disagreement, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
         return found.answers[0][1]
 
 

@@ -21,7 +21,7 @@ from agent.chain.rpc import (
     parse_recipient,
     scrub,
 )
-from agent.errors import Retryable, TrimtabError
+from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.model import LiquidityAdded, Receipt, Transfer
 from agent.signing.calldata import selector
 from agent.units import NATIVE
@@ -40,12 +40,16 @@ Log = Mapping[str, object]
 def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
     """Parse a receipt. Raises Retryable if it belongs to another transaction or is inconsistent."""
     if hex_data(parse_bytes(raw.get("transactionHash"), "transaction hash", 32)) != tx_hash.lower():
-        raise Retryable("the endpoint sent the receipt of another transaction")
+        raise Retryable(
+            "the endpoint sent the receipt of another transaction", code=ErrorCode.ANSWER
+        )
     logs = raw.get("logs")
     if not isinstance(logs, list):
-        raise Retryable("the endpoint's receipt has no logs")
+        raise Retryable("the endpoint's receipt has no logs", code=ErrorCode.ANSWER)
     if not all(isinstance(log, Mapping) for log in logs):
-        raise Retryable("the endpoint's receipt has a log entry that is not an object")
+        raise Retryable(
+            "the endpoint's receipt has a log entry that is not an object", code=ErrorCode.ANSWER
+        )
     return Receipt(
         tx_hash=tx_hash,
         status=parse_quantity(raw.get("status"), "receipt status"),
@@ -234,7 +238,7 @@ def _used(
     block = line.call("eth_getBlockByNumber", [hex(high), True])
     listed = block.get("transactions") if isinstance(block, Mapping) else None
     if not isinstance(listed, list):
-        raise Retryable(f"{line.name} does not show block {high}")
+        raise Retryable(f"{line.name} does not show block {high}", code=ErrorCode.ANSWER)
     for tx in listed:
         if _sent_with(tx, owner, nonce):
             return NonceTx(
@@ -245,7 +249,8 @@ def _used(
                 hex_data(parse_bytes(tx.get("input"), "calldata")),
             )
     raise Retryable(
-        f"{line.name} reports nonce {nonce} used in block {high}, but lists no such transaction"
+        f"{line.name} reports nonce {nonce} used in block {high}, but lists no such transaction",
+        code=ErrorCode.ANSWER,
     )
 
 
@@ -273,7 +278,9 @@ def _executed(
         }
         logs = line.call("eth_getLogs", [request])
         if not isinstance(logs, list):
-            raise Retryable(f"{line.name} returned events that are not a list")
+            raise Retryable(
+                f"{line.name} returned events that are not a list", code=ErrorCode.ANSWER
+            )
         for log in logs:
             if isinstance(log, Mapping) and _names(log, safe, safe_tx_hash):
                 tx_hash = hex_data(parse_bytes(log.get("transactionHash"), "transaction hash", 32))

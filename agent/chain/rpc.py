@@ -24,7 +24,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from agent.errors import ConfigError, OperatorNeeded, Retryable
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.model import Head
 
 # --- Strict parsing of a node's answers: quantities, bytes, headers, faults; anything else is an error, never a guess.
@@ -72,7 +72,7 @@ def parse_quantity(value: object, what: str) -> int:
     """Non-negative integer of a JSON-RPC quantity. Raises Retryable naming `what`."""
     if isinstance(value, str) and _QUANTITY.fullmatch(value):
         return int(value, 16)
-    raise Retryable(f"the endpoint's answer for {what} is not a number")
+    raise Retryable(f"the endpoint's answer for {what} is not a number", code=ErrorCode.ANSWER)
 
 
 def parse_bytes(value: object, what: str, length: int | None = None) -> bytes:
@@ -84,7 +84,8 @@ def parse_bytes(value: object, what: str, length: int | None = None) -> bytes:
         if length is None or len(raw) == length:
             return raw
     raise Retryable(
-        f"the endpoint's answer for {what} is not {'data' if length is None else f'{length} bytes'}"
+        f"the endpoint's answer for {what} is not {'data' if length is None else f'{length} bytes'}",
+        code=ErrorCode.ANSWER,
     )
 
 
@@ -107,7 +108,7 @@ def hex_data(raw: bytes) -> str:
 def parse_head(block: object, chain_id: int) -> Head:
     """Head of an `eth_getBlockBy…` answer. Raises Retryable if fields are missing or malformed."""
     if not isinstance(block, Mapping):
-        raise Retryable("the endpoint has no such block")
+        raise Retryable("the endpoint has no such block", code=ErrorCode.ANSWER)
     base_fee = block.get("baseFeePerGas")
     return Head(
         chain_id=chain_id,
@@ -123,7 +124,9 @@ def parse_head(block: object, chain_id: int) -> Head:
 def _moderate(value: int, what: str) -> int:
     """A number that every store can keep. Raises Retryable for any other."""
     if value >= 2**63:
-        raise Retryable(f"the endpoint's answer for {what} is beyond all sense")
+        raise Retryable(
+            f"the endpoint's answer for {what} is beyond all sense", code=ErrorCode.ANSWER
+        )
     return value
 
 
@@ -238,8 +241,10 @@ class EndpointOverloaded(Retryable):
     unspecified.
     """
 
-    def __init__(self, message: str, remedy: str = "", retry_after_s: float | None = None) -> None:
-        super().__init__(message, remedy)
+    def __init__(
+        self, message: str, remedy: str = "", retry_after_s: float | None = None, *, code: str = ""
+    ) -> None:
+        super().__init__(message, remedy, code=code)
         self.retry_after_s = retry_after_s
 
 
@@ -368,12 +373,15 @@ class HttpTransport:
             raise RuntimeError(defect)
         if failure is not None:
             raise Retryable(
-                failure, "check the connection and the endpoint, or configure a second one"
+                failure,
+                "check the connection and the endpoint, or configure a second one",
+                code=ErrorCode.UNREACHABLE,
             )
         if text is None:
             raise Retryable(
                 f"{self.name} took longer than {self._timeout_s:g} s or sent more than"
-                f" {self._max_response_bytes} bytes"
+                f" {self._max_response_bytes} bytes",
+                code=ErrorCode.TIMEOUT,
             )
         self._check_status(status, text, patience)
         return text
@@ -402,17 +410,21 @@ class HttpTransport:
                 f"{self.name} is rate limiting (HTTP 429)",
                 "ask less often or use a plan with more requests",
                 after_s,
+                code=ErrorCode.RATE_LIMIT,
             )
         if status in _RETRY_STATUS:
             raise EndpointOverloaded(
                 f"{self.name} failed (HTTP {status})",
                 "it may be overloaded; try again, or configure a second endpoint",
                 after_s,
+                code=ErrorCode.ENDPOINT,
             )
         if text.lstrip()[:1] in (b"{", b"["):
             return  # some nodes answer a JSON-RPC error with status 400
         raise OperatorNeeded(
-            f"{self.name} refuses (HTTP {status})", "check its url and access key in [[chain.rpc]]"
+            f"{self.name} refuses (HTTP {status})",
+            "check its url and access key in [[chain.rpc]]",
+            code=ErrorCode.ACCESS,
         )
 
     def _parse(self, text: bytes) -> object:
@@ -426,10 +438,12 @@ class HttpTransport:
             raise OperatorNeeded(
                 f"{self.name} answers with a web page, not JSON-RPC",
                 "check its url in [[chain.rpc]]",
+                code=ErrorCode.NOT_JSON,
             )
         raise Retryable(
             f"{self.name} sent {len(text)} bytes that are not JSON",
             "a cut-off answer or not a node; check its url",
+            code=ErrorCode.NOT_JSON,
         )
 
     def _match(self, parsed: object, ids: list[int]) -> list[object]:
@@ -439,6 +453,7 @@ class HttpTransport:
             raise Retryable(
                 f"{self.name} refused the whole batch: {fault.message}",
                 "the endpoint must take JSON-RPC batches",
+                code=ErrorCode.BATCH,
             )
         by_id: dict[int, object] = {}
         for answer in answers:
@@ -449,16 +464,22 @@ class HttpTransport:
                 or not isinstance(number, int)
                 or number in by_id
             ):
-                raise Retryable(f"{self.name} sent an answer without a proper id")
+                raise Retryable(
+                    f"{self.name} sent an answer without a proper id", code=ErrorCode.ANSWER
+                )
             if "error" in answer and answer["error"] is not None:
                 by_id[number] = self._fault(answer["error"])
             elif "result" in answer:
                 by_id[number] = answer["result"]
             else:
-                raise Retryable(f"{self.name} sent an answer with neither result nor error")
+                raise Retryable(
+                    f"{self.name} sent an answer with neither result nor error",
+                    code=ErrorCode.ANSWER,
+                )
         if set(by_id) != set(ids):
             raise Retryable(
-                f"{self.name} answered other questions than were asked (ids do not match)"
+                f"{self.name} answered other questions than were asked (ids do not match)",
+                code=ErrorCode.ANSWER,
             )
         return [by_id[i] for i in ids]
 

@@ -17,7 +17,7 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import abi_decode, abi_encode
 from agent.chain.receipts import find_safe_execution, find_tx_by_nonce
 from agent.chain.rpc import Transport, hex_data, parse_bytes
-from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, TrimtabError
 from agent.model import Head, PastPrices, SignedTx, Snapshot, UnsignedTx
 from agent.ports import (
     ExternalSigner,
@@ -156,6 +156,7 @@ class SafeContract:
                 f"{signature} of {self.address} got an answer that no Safe gives"
                 f" ({type(error).__name__})",
                 "check wallet.address and the endpoint",
+                code=ErrorCode.ANSWER,
             ) from None
 
 

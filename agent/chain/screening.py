@@ -28,7 +28,7 @@ from agent.chain.lens import (
     uint_word,
 )
 from agent.chain.rpc import RpcCall, RpcFault, Transport, hex_data, parse_bytes
-from agent.errors import Retryable
+from agent.errors import ErrorCode, Retryable
 from agent.model import LegFunding, Plan, Pool, Provide, ScreenedToken, StepInput, TokenFinding
 from agent.units import BPS, NATIVE
 
@@ -532,6 +532,7 @@ class TokenScreen:
             raise Retryable(
                 f"{self.line.name} refuses the token screen",
                 "it must allow eth_call of creation code",
+                code=ErrorCode.SCREEN,
             )
         return [
             result or (TokenFinding.UNKNOWN, "the endpoint refuses the screen")
@@ -608,6 +609,7 @@ def _in_time(line: Transport, answer: object) -> object:
         raise Retryable(
             f"{line.name} refuses a part of the token screen: {answer.message}",
             "ask less often, or use another endpoint",
+            code=ErrorCode.RATE_LIMIT,
         )
     return answer
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 from agent.chain.lens import GET_PAIR, GET_POOL, abi_encode, address_call, uint_word
 from agent.chain.rpc import CallFailed, Transport, hex_data, parse_bytes, require_result
-from agent.errors import TrimtabError
+from agent.errors import ErrorCode, TrimtabError
 from agent.model import Evidence, Leg, Plan, ScreenedToken, SecondQuote, StepInput
 from agent.planning.gas import NATIVE_VENUE
 from agent.ports import Clock
@@ -172,16 +172,23 @@ class UniswapPythonQuoter:
         """See Quoter."""
         venue = self._venues.get(leg.venue)
         if venue is None:
-            raise NoSecondQuote(f"venue {leg.venue} has no addresses for a second quote")
+            raise NoSecondQuote(
+                f"venue {leg.venue} has no addresses for a second quote", code=ErrorCode.VENUE
+            )
         if isinstance(venue, V2Contracts) and leg.fee_pips != V2_FEE_PIPS:
-            raise NoSecondQuote("the library knows V2 pools with a fee of 0.3 % only")
+            raise NoSecondQuote(
+                "the library knows V2 pools with a fee of 0.3 % only", code=ErrorCode.FEE
+            )
         library = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
         self._libraries[leg.venue] = library
         library.view.transport, library.view.block_hash = self._transport, block_hash
         pool = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
         if pool not in self._named:
             if without_foreign_errors(lambda: library.find_pool(leg)).lower() != leg.pool.lower():
-                raise NoSecondQuote("the venue's factory names another pool for this pair and fee")
+                raise NoSecondQuote(
+                    "the venue's factory names another pool for this pair and fee",
+                    code=ErrorCode.POOL,
+                )
             self._named.add(pool)
         return without_foreign_errors(lambda: library.ask(leg, amount_in_raw))
 
@@ -220,7 +227,9 @@ class _View:
                     "result": self.transport.call("eth_call", [call, at_block]),
                 }
             case _:
-                raise NoSecondQuote(f"the library asked for {method}, which is not allowed")
+                raise NoSecondQuote(
+                    f"the library asked for {method}, which is not allowed", code=ErrorCode.METHOD
+                )
 
 
 def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _LibraryQuoter:
@@ -311,13 +320,17 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
     except NoSecondQuote:
         raise
     except CallFailed as error:
-        raise NoSecondQuote(f"the venue's quoter refused: {error.fault.message}") from None
+        raise NoSecondQuote(
+            f"the venue's quoter refused: {error.fault.message}", code=ErrorCode.QUOTER
+        ) from None
     except TrimtabError as error:
-        raise NoSecondQuote(f"no answer: {error.message}") from None
+        raise NoSecondQuote(f"no answer: {error.message}", code=ErrorCode.NO_ANSWER) from None
     except (
         Exception
     ) as error:  # uniswap-python raises plain Exception, web3's errors and ValueError
-        raise NoSecondQuote(f"the library failed with {type(error).__name__}") from None
+        raise NoSecondQuote(
+            f"the library failed with {type(error).__name__}", code=ErrorCode.LIBRARY
+        ) from None
 
 
 # --- Quotes by the venues' own contracts: Router02.getAmountsOut and QuoterV2, by eth_call at the
@@ -344,10 +357,14 @@ class ContractQuoter:
     def _quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         match self._venues.get(leg.venue):
             case None:
-                raise NoSecondQuote(f"venue {leg.venue} has no addresses for a second quote")
+                raise NoSecondQuote(
+                    f"venue {leg.venue} has no addresses for a second quote", code=ErrorCode.VENUE
+                )
             case V2Contracts() as venue:
                 if leg.fee_pips != V2_FEE_PIPS:
-                    raise NoSecondQuote("Router02 knows V2 pools with a fee of 0.3 % only")
+                    raise NoSecondQuote(
+                        "Router02 knows V2 pools with a fee of 0.3 % only", code=ErrorCode.FEE
+                    )
                 find = address_call(GET_PAIR, leg.token_in, leg.token_out)
                 ask = GET_AMOUNTS_OUT + abi_encode(
                     ["uint256", "address[]"], [amount_in_raw, [leg.token_in, leg.token_out]]
@@ -356,7 +373,10 @@ class ContractQuoter:
                 self._require_pool(leg, pool)
                 start, count, _, out_raw = _words(paid, 4)
                 if (start, count) != _AMOUNTS_OF_TWO:
-                    raise NoSecondQuote("Router02 answered with something else than two amounts")
+                    raise NoSecondQuote(
+                        "Router02 answered with something else than two amounts",
+                        code=ErrorCode.ANSWER,
+                    )
                 return out_raw
             case V3Contracts() as venue:
                 find = address_call(GET_POOL, leg.token_in, leg.token_out) + uint_word(leg.fee_pips)
@@ -384,7 +404,9 @@ class ContractQuoter:
 
     def _require_pool(self, leg: Leg, found: object) -> None:
         if _words(found, 1)[0] != int(leg.pool, 16):
-            raise NoSecondQuote("the venue's factory names another pool for this pair and fee")
+            raise NoSecondQuote(
+                "the venue's factory names another pool for this pair and fee", code=ErrorCode.POOL
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +425,8 @@ class UnanimousQuoter:
         if len(set(quotes.values())) != 1:
             raise NoSecondQuote(
                 "second quotes differ: "
-                + ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items())
+                + ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items()),
+                code=ErrorCode.QUOTES_DIFFER,
             )
         return next(iter(quotes.values()))
 

@@ -27,7 +27,7 @@ from agent.chain.rpc import (
     parse_head,
     parse_quantity,
 )
-from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.model import Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TransactionStatus
 from agent.signing.calldata import APPROVE
@@ -161,12 +161,15 @@ class NodeSender:
             return
         except Retryable as error:
             raise Retryable(
-                f"{unknown}: {error.message}", "check its hash before sending anything else"
+                f"{unknown}: {error.message}",
+                "check its hash before sending anything else",
+                code=ErrorCode.UNKNOWN_IF_SENT,
             ) from None
         if not isinstance(answer, str) or answer.lower() != signed.hash:
             raise Retryable(
                 f"{unknown}: the node returned another hash",
                 "check its hash before sending anything else",
+                code=ErrorCode.UNKNOWN_IF_SENT,
             )
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
@@ -226,9 +229,14 @@ def _refused(tx_hash: str, fault: RpcFault) -> None:
         raise NonceUsed(
             f"the nonce of transaction {tx_hash} is used by another transaction ({fault.message})",
             "another program sends from this wallet; find it before you continue",
+            code=ErrorCode.NONCE_USED,
         )
     if meaning is None:
-        raise Retryable(f"{_outcome_unknown(tx_hash)}: {fault.message}", "check its hash")
+        raise Retryable(
+            f"{_outcome_unknown(tx_hash)}: {fault.message}",
+            "check its hash",
+            code=ErrorCode.UNKNOWN_IF_SENT,
+        )
     verdict = Verdict(f"send.{meaning.value}", fault.message, "accepted by the node", False)
     raise SendRefused(
         f"the node refused transaction {tx_hash}: {fault.message}",
@@ -265,7 +273,9 @@ def _most_wei(tx: UnsignedTx) -> int:
 
 def _result(answer: object, what: str) -> object:
     if isinstance(answer, RpcFault):
-        raise Retryable(f"the endpoint cannot report {what}: {answer.message}")
+        raise Retryable(
+            f"the endpoint cannot report {what}: {answer.message}", code=ErrorCode.ANSWER
+        )
     return answer
 
 
@@ -274,7 +284,7 @@ def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
     result = _result(answer, what)
     if result is None or isinstance(result, Mapping):
         return result
-    raise Retryable(f"the endpoint's answer for {what} is not an object")
+    raise Retryable(f"the endpoint's answer for {what} is not an object", code=ErrorCode.ANSWER)
 
 
 def _meaning(fault: RpcFault) -> _RefusalKind | None:
@@ -292,7 +302,9 @@ def _failure(fault: RpcFault) -> str:
     meaning = _meaning(fault)
     if meaning is None or meaning is _RefusalKind.KNOWN:
         raise Retryable(
-            f"the endpoint cannot simulate: {fault.message}", "try again, or use another endpoint"
+            f"the endpoint cannot simulate: {fault.message}",
+            "try again, or use another endpoint",
+            code=ErrorCode.SIMULATION,
         )
     remedy = _REMEDIES.get(meaning)
     return f"{fault.message}; {remedy}" if remedy else fault.message
@@ -426,6 +438,7 @@ class QuorumSender:
             raise Retryable(
                 f"{_outcome_unknown(signed.hash)}: {message}",
                 "check its hash before sending anything else",
+                code=ErrorCode.UNKNOWN_IF_SENT,
             )
         refused = next((refusal for refusal in refusals if isinstance(refusal, SendRefused)), None)
         if refused is not None:
@@ -563,6 +576,7 @@ class QuorumSender:
             raise OperatorNeeded(
                 f"an endpoint is on chain {head.chain_id}, the config says {self._chain_id}",
                 "fix the endpoint's url",
+                code=ErrorCode.CHAIN,
             )
         return head
 

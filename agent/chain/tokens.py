@@ -20,7 +20,7 @@ from agent.chain.lens import (
     query_lens,
 )
 from agent.chain.rpc import RpcCall, Transport, hex_data, parse_quantity, require_result
-from agent.errors import ConfigError, Refused, Retryable
+from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.model import Plan, ProxyImplementation, Snapshot
 from agent.planning.gas import swap_spend
 from agent.signing.calldata import APPROVE, address_from_word
@@ -234,6 +234,7 @@ def lacking_approvals(
                 remedy=(
                     "the token is quarantined or its spender is not watched; see `trimtab doctor`"
                 ),
+                code=ErrorCode.ALLOWANCE,
             )
         if have[token] >= raw:
             continue

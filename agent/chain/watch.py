@@ -40,7 +40,7 @@ from agent.chain.lens import (
 )
 from agent.chain.positions import PositionRef
 from agent.chain.tokens import ProxyRef
-from agent.errors import ConfigError, Retryable
+from agent.errors import ConfigError, ErrorCode, Retryable
 from agent.model import (
     Allowance,
     CodeHash,
@@ -331,6 +331,7 @@ def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
         raise Retryable(
             f"pool {pool.address} is another at its own block when more of its ticks are read",
             "run it again",
+            code=ErrorCode.BLOCK_CHANGED,
         )
     return replace(
         pool,

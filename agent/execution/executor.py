@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from agent.errors import Refused, Retryable
+from agent.errors import ErrorCode, Refused, Retryable
 from agent.execution.reconcile import Reconciler, TxReplacer
 from agent.execution.submitter import IN_FLIGHT_STATES, Submitter, guard_refusal
 from agent.model import Intent, IntentKind, Provide, UnsignedTx
@@ -84,6 +84,7 @@ class JournaledExecutor:
                 f"{note}: transaction {intent.tx_hash} was sent and is not mined after"
                 f" {submitter.settings.mined_timeout_s:.0f} s",
                 "run the command again: it follows this transaction before it does anything else",
+                code=ErrorCode.NOT_MINED,
             )
         ended = submitter.await_final(mined)
         if ended.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
@@ -110,6 +111,7 @@ class JournaledExecutor:
                     f"the mint of {intent.tx_hash} is not final: a reorg may still give its"
                     " position another number",
                     "run the command again once it has its confirmations",
+                    code=ErrorCode.MINT_NOT_FINAL,
                 )
 
     def _require_turn(self, tx: UnsignedTx) -> None:
@@ -119,7 +121,11 @@ class JournaledExecutor:
             what = (
                 f"{first.note}, {first.tx_hash}" if first.state in IN_FLIGHT_STATES else first.note
             )
-            raise Retryable(f"an earlier transaction is not finished: {what}", "reconcile first")
+            raise Retryable(
+                f"an earlier transaction is not finished: {what}",
+                "reconcile first",
+                code=ErrorCode.OPEN_TRANSACTION,
+            )
         expected = self._reconciler.require_known_nonce()
         if tx.nonce != expected:
             raise guard_refusal(

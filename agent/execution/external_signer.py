@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import codec
-from agent.errors import OperatorNeeded, Retryable
+from agent.errors import ErrorCode, OperatorNeeded, Retryable
 from agent.execution.executor import JournaledExecutor
 from agent.execution.submitter import Submitter
 from agent.model import Intent, IntentKind, IntentState, SignedTx, UnsignedTx
@@ -162,6 +162,7 @@ class ProposingExecutor(JournaledExecutor):
                 f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in the place"
                 f" of {intent.id} («{intent.note}»)",
                 "find out who signed it and check the balances, then trimtab adopt",
+                code=ErrorCode.NONCE_USED,
             )
         return False
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agent.chain.sender import NonceUsed, SendRefused
-from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.submitter import SubmissionEvent, Submitter, guard_refusal
 from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, UnsignedTx
 from agent.ports import ConflictingTransactionFinder, Grant
@@ -124,6 +124,7 @@ class ReorgHandler:
             f" reorg of more than {REORG_WATCH_BLOCKS} blocks, or another chain",
             "check the endpoints and the balances; to continue from the present chain: trimtab"
             " adopt",
+            code=ErrorCode.DEEP_REORG,
         )
 
 
@@ -132,6 +133,7 @@ def _block(intent: Intent) -> tuple[int, str]:
         raise OperatorNeeded(
             f"store: transaction {intent.tx_hash} ended in a block but has no receipt",
             "restore a backup of the store",
+            code=ErrorCode.RECEIPT,
         )
     return intent.receipt.block_number, intent.receipt.block_hash
 
@@ -224,6 +226,7 @@ class TxReplacer:
                 f"{waiting.note} ({waiting.tx_hash}) cannot be sent again ({why}) nor cancelled:"
                 f" {simulation.reason}",
                 "send the wallet native coin for gas, then run the command again",
+                code=ErrorCode.CANNOT_CANCEL,
             )
         tx = replace(tx, gas=max(_MIN_GAS, simulation.gas * 6 // 5))
         now_s, ceiling_wei = simulation.head.timestamp_s, settings.max_fee_wei
@@ -480,6 +483,7 @@ class Reconciler:
                 f" our transaction of nonce {expected - 1}, or the chain was restarted",
                 "try again; a restarted local chain needs a new file in store.url, one that dropped"
                 " blocks: trimtab adopt",
+                code=ErrorCode.LAG,
             )
         if pending > latest:
             raise OperatorNeeded(
@@ -487,6 +491,7 @@ class Reconciler:
                 f" that this store does not know{self._named(latest)}",
                 "something else uses this wallet, or this is a restored store: stop the other"
                 " sender, wait until it is mined, then trimtab adopt",
+                code=ErrorCode.FOREIGN_PENDING,
             )
         if expected is None:
             self._journal.set_expected_nonce(latest, self._submitter.clock.now_s())
@@ -506,6 +511,7 @@ class Reconciler:
             raise Retryable(
                 f"a transaction at nonce {latest} is pending",
                 "wait until it is mined, then trimtab adopt",
+                code=ErrorCode.FOREIGN_PENDING,
             )
         unfinished = [
             intent
@@ -521,6 +527,7 @@ class Reconciler:
                 raise Retryable(
                     f"{intent.note} ({intent.tx_hash}) is open",
                     "run the command that resolves it first, then adopt",
+                    code=ErrorCode.OPEN_TRANSACTION,
                 )
         self._journal.set_expected_nonce(
             latest, self._submitter.clock.now_s()
@@ -615,6 +622,7 @@ class Reconciler:
                 f"the endpoint's next nonce is {latest}, a transaction of ours has {nonce}: it lags"
                 " behind",
                 "try again",
+                code=ErrorCode.LAG,
             )
         return "unknown"
 
@@ -711,6 +719,7 @@ class Reconciler:
             f" store does not know{self._named(nonce)} (the chain's next is {latest}; {hashes})",
             "something else uses this wallet, or this store is a restored copy: stop the other"
             " sender, check the balances, then trimtab adopt",
+            code=ErrorCode.FOREIGN_NONCE,
         )
 
     def _named(self, nonce: int) -> str:

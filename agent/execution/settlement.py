@@ -13,7 +13,7 @@ from agent import codec
 from agent.amm.lp import positions as change
 from agent.amm.lp import positions as exact
 from agent.amm.lp import positions as own
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import (
     Collect,
     ExternalTransfer,
@@ -143,6 +143,7 @@ def trade_loss(
             raise OperatorNeeded(
                 f"{-delta} base units of {token} left the wallet without a reference price",
                 "check the receipt, then add a feed for it",
+                code=ErrorCode.REFERENCE_PRICE,
             )
         total -= delta * (price or 0)
     return total

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from agent.amm.pools import KnownTicksExceeded
-from agent.errors import Refused, Retryable
+from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import (
     Decision,
     Evidence,
@@ -69,6 +69,7 @@ class CaughtUpReader:
             f"the endpoints agree on block {found.head.number} only, which is behind our"
             f" transaction of nonce {ours - 1}",
             "try again when the slower endpoint has caught up",
+            code=ErrorCode.LAG,
         )
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
@@ -158,7 +159,11 @@ def record_order_stages(orders: OrderJournal, step: StepInput) -> None:
     if not history.orders and history.unit_value is None and not step.portfolio.orders.terms:
         return
     if not orders.update(history.orders, history.unit_value, history.orders_turn):
-        raise Retryable("orders were changed while the chain was read", "run it again")
+        raise Retryable(
+            "orders were changed while the chain was read",
+            "run it again",
+            code=ErrorCode.ORDERS_CHANGED,
+        )
 
 
 def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> StepInput:

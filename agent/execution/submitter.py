@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 
 from agent.chain.quorum import NO_MAJORITY_REMEDY as REMEDY
 from agent.chain.quorum import NoQuorum
-from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, UnsendableTransaction
+from agent.errors import (
+    ErrorCode,
+    OperatorNeeded,
+    Refused,
+    Retryable,
+    TrimtabError,
+    UnsendableTransaction,
+)
 from agent.model import (
     Intent,
     IntentEvent,
@@ -130,10 +137,11 @@ class Submitter:
             raise OperatorNeeded(
                 f"the endpoint is on chain {head.chain_id}, the transaction is for {tx.chain_id}",
                 "check [chain] in the config",
+                code=ErrorCode.CHAIN,
             )
         require_before_deadline(head.timestamp_s, deadline_s)
         if simulation.height_disagreement and not only_undoes(grant):
-            raise NoQuorum(simulation.height_disagreement, REMEDY)
+            raise NoQuorum(simulation.height_disagreement, REMEDY, code=ErrorCode.LAG)
         if not simulation.ok:
             kind, message = (
                 (UnsendableTransaction if simulation.reverted else Refused),
@@ -270,6 +278,7 @@ class Submitter:
                 raise Retryable(
                     f"nonce {nonce} needs an earlier one that a reorg removed from its block",
                     "run the command again: it sends the earlier one first",
+                    code=ErrorCode.REORG,
                 )
             if waited >= self.settings.mined_timeout_s:
                 if trouble is not None:
@@ -354,6 +363,7 @@ class Submitter:
             raise OperatorNeeded(
                 f"store: transaction {intent.tx_hash} is mined but has no receipt",
                 "restore a backup of the store",
+                code=ErrorCode.RECEIPT,
             )
         try:
             height = self.sender.head().number

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.guards import market, portfolio, safety
 from agent.guards.case import Guard, build_guard_case
 from agent.model import Evidence, Plan, StepInput, Verdict
@@ -46,7 +46,10 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if missing:
         raise Refused(
-            f"not judged by {', '.join(missing)}", verdicts, "judge the plan before it is used"
+            f"not judged by {', '.join(missing)}",
+            verdicts,
+            "judge the plan before it is used",
+            code=ErrorCode.NOT_JUDGED,
         )
     if refusing:
         message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)

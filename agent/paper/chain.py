@@ -16,7 +16,7 @@ from agent.backtest.router import (
     TransactionReverted,
 )
 from agent.backtest.world import decode_unsigned
-from agent.errors import ConfigError, OperatorNeeded, Retryable
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.model import (
     Allowance,
     Evidence,
@@ -143,6 +143,7 @@ class PaperChain:
             raise OperatorNeeded(
                 f"nonce {tx.nonce} of the paper wallet is used",
                 "remove the paper store to start over",
+                code=ErrorCode.NONCE_USED,
             )
         sent_block = max(self._heads().number, 0 if self._seen is None else self._seen.head.number)
         others = tuple(one for one in state.waiting if one.tx.nonce != tx.nonce)
@@ -307,7 +308,8 @@ class PaperReader:
         if found.head.number < state.block:
             raise Retryable(
                 f"the endpoints agree on block {found.head.number} only, which is behind our"
-                f" transaction in {state.block}"
+                f" transaction in {state.block}",
+                code=ErrorCode.LAG,
             )
         held = {holding.token: holding.raw for holding in state.balances}
         allowed = {(one.token, one.spender): one.raw for one in state.allowances}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.amm.lp import minting, positions
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.model import (
     AdjustLiquidity,
     Asset,
@@ -158,7 +158,10 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
     band = minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
     after = book_after_provision(book, target, pool, one, move.ticks, move.desired)
     if after is None:
-        raise Refused(f"liquidity in {target.pool}: what could be provided comes to nothing")
+        raise Refused(
+            f"liquidity in {target.pool}: what could be provided comes to nothing",
+            code=ErrorCode.AMOUNT,
+        )
     action = Provide(
         venue=target.venue,
         contract=target.contract,
@@ -242,6 +245,7 @@ def least_amounts(step: StepInput, action: LpAction) -> Amounts:
         raise Refused(
             f"{action.name}: {unknown[0]} has no reference price",
             remedy="see status for what has no price",
+            code=ErrorCode.REFERENCE_PRICE,
         )
     return least_amounts_in_book(open_position_book(step, prices), action)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gains, wallet_changes
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.model import (
     Goal,
     Holding,
@@ -302,6 +302,7 @@ def plan(
         raise Refused(
             "there is nothing to invest: every balance is zero or reserved",
             remedy="fund the wallet or lower the reserves",
+            code=ErrorCode.EMPTY,
         )
     objective = objective_for_goal(problem, decision.goal)
     problem = replace(problem, leaving=leaving_tokens(problem, decision.goal))

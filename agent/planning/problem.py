@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.amm import pools as amm
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.floats import FloatArray, fsum_array, matvec
 from agent.model import Goal, Pool, SkippedItem, StepInput, TrackingRisk, Verdict
 from agent.planning.gas import (
@@ -579,6 +579,7 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
         raise Refused(
             "the goal names other tokens than the portfolio's assets",
             remedy="decide and plan from the same input",
+            code=ErrorCode.GOAL,
         )
     wanted = [by_token.get(node.address) for node in problem.nodes]
     held = np.array([float(node.value) for node in problem.nodes])

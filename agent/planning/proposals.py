@@ -318,6 +318,7 @@ class RefusedWithBlockedExits(Refused):
             ),
             why.verdicts,
             why.remedy,
+            code=why.code,
         )
         self.step = step
 

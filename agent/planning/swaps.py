@@ -10,7 +10,7 @@ import numpy as np
 
 from agent.amm import pools
 from agent.amm.pools import KnownTicksExceeded
-from agent.errors import ConfigError, Refused
+from agent.errors import ErrorCode, ConfigError, Refused
 from agent.model import (
     Goal,
     GoalWeight,
@@ -83,6 +83,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         raise Refused(
             "no reference price for one of the tokens",
             remedy="add a feed, or list it in portfolio.assets",
+            code=ErrorCode.REFERENCE_PRICE,
         )
     if amount_in_raw > seller.spendable_raw:
         decimals = step.portfolio.token(token_in).decimals
@@ -139,6 +140,7 @@ def quote(
             raise Refused(
                 "no usable pool connects the two tokens",
                 remedy="trimtab doctor lists the pools found",
+                code=ErrorCode.ROUTE,
             )
         split = _best(problem, token_in, token_out, amount_in_raw)
         _require_whole(step, problem, split, token_in, amount_in_raw)

@@ -16,7 +16,7 @@ from eth_keys.datatypes import PublicKey, Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.exceptions import ValidationError
 
-from agent.errors import OperatorNeeded, Retryable, TrimtabError
+from agent.errors import ErrorCode, OperatorNeeded, Retryable, TrimtabError
 from agent.model import SignedTx, UnsignedTx
 from agent.signing.rules import Vrs, sign_with
 
@@ -55,6 +55,7 @@ class RemoteKey:
             raise OperatorNeeded(
                 "the key service's signature makes a transaction of another wallet",
                 "check wallet.address and the key",
+                code=ErrorCode.KEY,
             )
         return signed
 
@@ -67,6 +68,7 @@ class RemoteKey:
             raise Retryable(
                 f"the key service did not sign ({type(error).__name__})",
                 "nothing was sent; check the service and its permissions, try again",
+                code=ErrorCode.KEY_SERVICE,
             ) from None
         try:
             return recover_vrs(der, digest, self.address)
@@ -74,6 +76,7 @@ class RemoteKey:
             raise OperatorNeeded(
                 f"the key service's answer is not a signature of {self.address}: {error}",
                 "check that it is this key",
+                code=ErrorCode.SIGNATURE,
             ) from None
 
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Select, bindparam, delete, select
 
-from agent.errors import OperatorNeeded
+from agent.errors import ErrorCode, OperatorNeeded
 from agent.model import (
     History,
     Intent,
@@ -453,7 +453,9 @@ def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
         )
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(
-            f"store: what it remembers of reviews is damaged: {error}", "restore a backup"
+            f"store: what it remembers of reviews is damaged: {error}",
+            "restore a backup",
+            code=ErrorCode.DAMAGED,
         ) from None
 
 
@@ -510,6 +512,7 @@ def _fraction(text: str) -> Fraction:
         raise OperatorNeeded(
             f"store: a budget entry is damaged: {error}",
             "restore a backup, compare it with the chain",
+            code=ErrorCode.DAMAGED,
         ) from None
 
 

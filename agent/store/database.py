@@ -30,7 +30,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute
 
-from agent.errors import OperatorNeeded
+from agent.errors import ErrorCode, OperatorNeeded
 from agent.store.tables import Base, MetaRow
 
 if TYPE_CHECKING:
@@ -84,10 +84,12 @@ def database_errors(what: str) -> Iterator[None]:
         yield
     except DBAPIError as error:  # the driver's message repeats the statement with all parameters
         raise OperatorNeeded(
-            f"store: cannot {what}: {error.orig}", remedy(str(error.orig))
+            f"store: cannot {what}: {error.orig}", remedy(str(error.orig)), code=ErrorCode.STORE
         ) from error
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise OperatorNeeded(f"store: cannot {what}: {error}", remedy(str(error))) from error
+        raise OperatorNeeded(
+            f"store: cannot {what}: {error}", remedy(str(error)), code=ErrorCode.STORE
+        ) from error
 
 
 # --- One database of one wallet: each read and write is a transaction, each failure becomes

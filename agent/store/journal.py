@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select, update
 
 from agent import codec
-from agent.errors import OperatorNeeded
+from agent.errors import ErrorCode, OperatorNeeded
 from agent.model import (
     Intent,
     IntentEvent,
@@ -181,6 +181,7 @@ class IntentStore:
                     f"nonce {tx.nonce} already carries an open transaction:"
                     f" {', '.join(f'{row.note} ({row.tx_hash})' for row in rivals)}",
                     "run the command again: it resolves open transactions first",
+                    code=ErrorCode.OPEN_TRANSACTION,
                 )
             if replaces is not None and place is None:
                 raise ValueError(

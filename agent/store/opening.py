@@ -24,7 +24,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateIndex
 
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.store.database import (
     LIVE,
     WRITE,
@@ -212,7 +212,9 @@ def _version(connection: Connection) -> str | None:
         if not inspect(connection).get_table_names():
             return None
         raise OperatorNeeded(
-            "store: this database is not a trimtab store", "give store.url a file of its own"
+            "store: this database is not a trimtab store",
+            "give store.url a file of its own",
+            code=ErrorCode.NOT_A_STORE,
         )
     version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if version not in REVISIONS:
@@ -220,6 +222,7 @@ def _version(connection: Connection) -> str | None:
             f"store: written by a newer trimtab (store version {version}, this program knows up to"
             f" {REVISIONS[-1]})",
             "install the newer trimtab, or restore a backup of this version",
+            code=ErrorCode.STORE_VERSION,
         )
     return str(version)
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Select, bindparam, delete, select, update
 
 from agent import codec
-from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.model import (
     BudgetCarryover,
     ConditionalOrder,
@@ -201,6 +201,7 @@ class GradualExecutionStore:
                 raise OperatorNeeded(
                     "another correction is under way already",
                     "let it end, or end it: trimtab limit --cancel ID",
+                    code=ErrorCode.EXECUTION_OPEN,
                 )
             database.delete_facts(db, SLICE_DRAW)
             return _add(db, EXECUTION, execution.began_s, codec.dumps(execution))
@@ -219,6 +220,7 @@ class GradualExecutionStore:
                 raise Refused(
                     "the gradual execution ended in the meantime",
                     remedy="try again; see trimtab limit",
+                    code=ErrorCode.EXECUTION_ENDED,
                 )
             before = first_row(db, _tries(), ExecutionSliceRow, of=campaign_id, number=number)
             used = draw if before is None else SliceDraw(before.size_ppm, before.wait_ppm)
@@ -431,7 +433,9 @@ def _draw(text: str) -> SliceDraw:
         size, wait = map(int, text.split())
     except ValueError as error:
         raise OperatorNeeded(
-            f"store: a draw is damaged: {error}", "restore a backup, compare it with the chain"
+            f"store: a draw is damaged: {error}",
+            "restore a backup, compare it with the chain",
+            code=ErrorCode.DAMAGED,
         ) from None
     return SliceDraw(size, wait)
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Delete, Select, bindparam, delete, func, select
 
 from agent import codec
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import Allocation, PricePoint
 from agent.store.database import Database, all_rows, first_row, insert_new_rows, insert_rows
 from agent.store.tables import AllocationRow, PriceRow
@@ -139,12 +139,15 @@ def _price(text: str) -> Fraction:
         found = Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(
-            f"store: a price is damaged: {error}", "restore a backup, or trimtab prices forget"
+            f"store: a price is damaged: {error}",
+            "restore a backup, or trimtab prices forget",
+            code=ErrorCode.DAMAGED,
         ) from None
     if found <= 0:
         raise OperatorNeeded(
             "store: a price is damaged: it is not above zero",
             "restore a backup, or trimtab prices forget",
+            code=ErrorCode.DAMAGED,
         )
     return found
 

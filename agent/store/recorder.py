@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from agent import codec, files
-from agent.errors import ConfigError, OperatorNeeded, TrimtabError
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, TrimtabError
 from agent.model import Plan, StepInput, StepRequest
 from agent.store.records import StepRecord
 
@@ -172,6 +172,7 @@ class FileOutbox:
             raise OperatorNeeded(
                 f"the proposal {path} cannot be written ({error.strerror})",
                 "make room there, then run it again",
+                code=ErrorCode.FILE,
             ) from None
         return str(path)
 

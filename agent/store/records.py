@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from agent import codec
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
 from agent.store.tables import IntentRow, StepRow
 
@@ -124,6 +124,7 @@ def _damaged(why: str) -> OperatorNeeded:
     return OperatorNeeded(
         f"store: a row is damaged: {why}",
         "keep the file, restore a backup, compare it with the chain",
+        code=ErrorCode.DAMAGED,
     )
 
 

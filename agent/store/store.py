@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Select, bindparam, delete, or_, select
 
 from agent import codec
-from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.model import PaperWallet, Verdict
 from agent.store import budgets, database
 from agent.store.accounts.balances import BalanceStore
@@ -91,6 +91,7 @@ class Store:
                 f"store: belongs to wallet {found.get('wallet')} on chain {found.get('chain_id')}, "
                 f"the config says {self.db.wallet} on chain {chain_id}",
                 "give each wallet and chain a store of its own (store.url)",
+                code=ErrorCode.STORE_OWNER,
             )
         elif books != self.db.book_kind:
             raise OperatorNeeded(
@@ -98,6 +99,7 @@ class Store:
                 " goes from the one to the other",
                 "name the live store in store.url, and leave the paper store to trimtab paper and"
                 " --paper",
+                code=ErrorCode.PAPER,
             )
 
     def adopt_copy(self) -> None:

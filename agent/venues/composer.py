@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.chain import tokens
-from agent.errors import OperatorNeeded, Refused, UnsendableTransaction
+from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
 from agent.model import (
     Collect,
     ExecutionConfig,
@@ -230,6 +230,7 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
         raise Refused(
             f"no reference price of {', '.join(missing)}",
             remedy="give it a feed, or list it in portfolio.assets",
+            code=ErrorCode.REFERENCE_PRICE,
         )
     prices = {token: known[token] for token in least}
     floor = sum((raw * prices[token] for token, raw in least.items()), Fraction(0))
@@ -377,7 +378,9 @@ class RouterComposer:
         try:
             draft = self._written(step, plan, note, head.timestamp_s + step.execution.deadline_s)
         except Refused as why:
-            raise UnsendableTransaction(why.message, why.verdicts, why.remedy) from None
+            raise UnsendableTransaction(
+                why.message, why.verdicts, why.remedy, code=why.code
+            ) from None
         return self._prepare(step, draft)
 
     def _written(self, step: StepInput, plan: Plan, note: str, deadline_s: int) -> _TxDraft:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.chain.lens import abi_encode
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.model import Collect, LpAction, Provide, Withdraw
 from agent.signing.liquidity import (
     ADD,
@@ -122,6 +122,7 @@ def _require(something: bool, action: LpAction) -> None:
         raise Refused(
             f"{action.name}: an amount of nothing, or a minimum of nothing for both tokens",
             remedy="raise limits.min_trade to skip dust",
+            code=ErrorCode.AMOUNT,
         )
 
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from agent.artifacts import own_artifact
 from agent.chain.lens import abi_encode
 from agent.chain.rpc import Transport
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import Leg, LegFunding, Plan
 from agent.planning.gas import NATIVE_VENUE, balance_deltas
 from agent.signing.calldata import (
@@ -66,9 +66,13 @@ def encode(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
     without price, a token left behind.
     """
     if not plan.legs:
-        raise Refused("the plan has no legs; there is nothing to encode")
+        raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
     if not 0 < deadline_s < 1 << 40:
-        raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
+        raise Refused(
+            f"deadline {deadline_s} is not a Unix time",
+            remedy="set execution.deadline",
+            code=ErrorCode.DEADLINE,
+        )
     places = _places(plan.legs)
     changes = min_balance_changes(plan.legs)
     tokens = list(
@@ -78,7 +82,8 @@ def encode(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
     )
     if len(tokens) > _MOST_TOKENS:
         raise Refused(
-            f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MOST_TOKENS}"
+            f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MOST_TOKENS}",
+            code=ErrorCode.TOKENS,
         )
     header = (
         deadline_s.to_bytes(5, "big")
@@ -118,6 +123,7 @@ def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
         raise Refused(
             f"the Rebalancer needs a price of {token}, got {price}",
             remedy="give the token a price feed",
+            code=ErrorCode.REFERENCE_PRICE,
         )
     return scaled
 
@@ -130,6 +136,7 @@ def _leg(
             f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
             f" {leg.min_out_raw} must be above zero",
             remedy="raise limits.min_trade to skip dust",
+            code=ErrorCode.AMOUNT,
         )
     venue = _VENUES[leg.venue]
     amount_raw = leg.amount_in_raw if source is FundsLocation.WALLET else 0
@@ -166,12 +173,14 @@ def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str
             raise Refused(
                 f"leg through pool {leg.pool}: the Rebalancer does not reach venue {leg.venue!r}",
                 remedy=f"use {V2_VENUE} or {V3_VENUE}",
+                code=ErrorCode.VENUE,
             )
         if leg.source is LegFunding.ROUTER:
             if leg.token_in not in waiting:
                 raise Refused(
                     f"leg {number + 1} spends {leg.token_in} from the router, where no leg before"
-                    " it left any"
+                    " it left any",
+                    code=ErrorCode.ROUTER_BALANCE,
                 )
             spenders |= dict.fromkeys(waiting.pop(leg.token_in), number)
         if leg.sink is LegFunding.ROUTER:
@@ -179,7 +188,8 @@ def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str
     if waiting:
         raise Refused(
             f"the plan leaves {', '.join(sorted(waiting))} in the router, where anyone could"
-            " take it"
+            " take it",
+            code=ErrorCode.ROUTER_BALANCE,
         )
     direct = {
         spender
@@ -216,7 +226,9 @@ def _signed(raw: int, what: str) -> bytes:
         return raw.to_bytes(16, "big", signed=True)
     except OverflowError:
         raise Refused(
-            f"{what}: {raw} does not fit 127 bits", remedy="trade in smaller parts"
+            f"{what}: {raw} does not fit 127 bits",
+            remedy="trade in smaller parts",
+            code=ErrorCode.RANGE,
         ) from None
 
 

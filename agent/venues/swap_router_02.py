@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.chain.lens import abi_encode
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.model import Leg, LegFunding, Plan
 from agent.planning.gas import NATIVE_VENUE
 from agent.signing.calldata import (
@@ -52,9 +52,13 @@ def encode(plan: Plan, wallet: str, deadline_s: int) -> str:
     token left behind in the router.
     """
     if not plan.legs:
-        raise Refused("the plan has no legs; there is nothing to encode")
+        raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
     if deadline_s <= 0:
-        raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
+        raise Refused(
+            f"deadline {deadline_s} is not a Unix time",
+            remedy="set execution.deadline",
+            code=ErrorCode.DEADLINE,
+        )
     _check_flow(plan.legs)
     _check_native(plan.legs)
     calls: list[bytes] = []
@@ -90,6 +94,7 @@ def _require_amounts(leg: Leg) -> None:
             f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
             f" {leg.min_out_raw} must be above zero",
             remedy="raise limits.min_trade to skip dust",
+            code=ErrorCode.AMOUNT,
         )
 
 
@@ -117,6 +122,7 @@ def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
     raise Refused(
         f"leg through pool {leg.pool}: SwapRouter02 does not reach venue {leg.venue!r}",
         remedy=f"use {V2_VENUE} or {V3_VENUE}",
+        code=ErrorCode.VENUE,
     )
 
 
@@ -146,16 +152,20 @@ def _check_flow(legs: Sequence[Leg]) -> None:
             if leg.token_in not in held:
                 raise Refused(
                     f"leg {number} spends {leg.token_in} from the router, where no leg before it"
-                    " left any"
+                    " left any",
+                    code=ErrorCode.ROUTER_BALANCE,
                 )
             held.discard(leg.token_in)
         elif leg.venue == NATIVE_VENUE and held & {leg.token_in, leg.token_out}:
-            raise Refused(f"leg {number} would mix with the router's balance")
+            raise Refused(
+                f"leg {number} would mix with the router's balance", code=ErrorCode.ROUTER_BALANCE
+            )
         if leg.sink is LegFunding.ROUTER:
             held.add(leg.token_out)
     if held:
         raise Refused(
-            f"the plan leaves {', '.join(sorted(held))} in the router, where anyone could take it"
+            f"the plan leaves {', '.join(sorted(held))} in the router, where anyone could take it",
+            code=ErrorCode.ROUTER_BALANCE,
         )
 
 
@@ -179,7 +189,8 @@ def _check_native(legs: Sequence[Leg]) -> None:
             or paid.amount_in_raw != legs[number].amount_in_raw
         ):
             raise Refused(
-                f"leg {number + 1} wraps {legs[number].amount_in_raw} wei for no swap of just that"
+                f"leg {number + 1} wraps {legs[number].amount_in_raw} wei for no swap of just that",
+                code=ErrorCode.WRAPPING,
             )
         if any(
             leg.token_in == paid.token_in
@@ -188,5 +199,6 @@ def _check_native(legs: Sequence[Leg]) -> None:
         ):
             raise Refused(
                 f"leg {number + 2} is paid in native coin after wrapped coin was spent;"
-                " SwapRouter02 would confuse both"
+                " SwapRouter02 would confuse both",
+                code=ErrorCode.WRAPPING,
             )

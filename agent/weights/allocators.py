@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, TokenSupply
 from agent.units import BPS, Price, proportional_shares
@@ -195,6 +195,7 @@ def _solved(made: Any, covariance: Floats) -> Floats:
         raise Refused(
             f"the optimiser found no weights: {message[:200]}",
             remedy="check portfolio.weights.limits",
+            code=ErrorCode.WEIGHTS,
         ) from None
     found = np.asarray(made.weights_, dtype=np.float64)
     if not np.isfinite(found).all():

@@ -11,7 +11,7 @@ from math import isqrt
 
 from agent.amm.v3.sqrt_price_math import get_amount0_delta, get_amount1_delta
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, get_sqrt_ratio_at_tick
-from agent.errors import OperatorNeeded, Refused
+from agent.errors import ErrorCode, OperatorNeeded, Refused
 from agent.model import (
     Collect,
     ConfirmedPosition,
@@ -129,6 +129,7 @@ def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> 
         raise Refused(
             f"{position.name}: a reference price of its tokens is not positive",
             remedy="check the feeds",
+            code=ErrorCode.REFERENCE_PRICE,
         )
     ratio = price0 / price1
     match position:
@@ -176,6 +177,7 @@ def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -
                 raise Refused(
                     f"{position.name}: {token} has no reference price",
                     remedy="see status for what has no price",
+                    code=ErrorCode.REFERENCE_PRICE,
                 )
         for token, raw in zip(
             tokens, owned_amounts(position, prices[tokens[0]], prices[tokens[1]]), strict=True
@@ -424,6 +426,7 @@ def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
         f"the receipt of {receipt.tx_hash} does not show the liquidity that it added to"
         f" {action.name}",
         "ask another endpoint; nothing is planned before it is known what the wallet has",
+        code=ErrorCode.RECEIPT,
     )
 
 

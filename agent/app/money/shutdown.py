@@ -17,7 +17,7 @@ from agent.app.records.step_history import pause_by_file
 from agent.chain.tokens import PERMIT2, read_allowances
 from agent.config.fields import parse_address
 from agent.config.load import LoadedConfig, load_config
-from agent.errors import ConfigError, OperatorNeeded, Refused, TrimtabError
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, TrimtabError
 from agent.execution.approvals import (
     OpenExposure,
     current_step_input,
@@ -92,7 +92,9 @@ def pause_hard(
         except TrimtabError as error:
             message = f"paused by {pause_by_file(loaded, error)}, but not hard: {error.message}"
             raise OperatorNeeded(
-                message, f"{error.remedy}; then trimtab pause --hard again"
+                message,
+                f"{error.remedy}; then trimtab pause --hard again",
+                code=ErrorCode.HARD_PAUSE,
             ) from error
         switch.pause(reason, int(time.time()), hard=send and sure)
     require_private(loaded.path, "config")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agent.backtest.settings import BacktestSpec, SimulationSettings
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import Destination, Policy, Trigger
 from agent.policy import text
 from agent.policy.triggers.rules import band_and_interval, validate_policy
@@ -526,7 +526,9 @@ def _kernel() -> ModuleType:
         from agent.backtest.kernel import kernel as fast_kernel
     except ModuleNotFoundError as missing:
         raise Refused(
-            f"{missing.name} is not installed", remedy="pip install 'trimtab[analysis]'"
+            f"{missing.name} is not installed",
+            remedy="pip install 'trimtab[analysis]'",
+            code=ErrorCode.PACKAGE,
         ) from None
     return fast_kernel
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.result import SimulationResult
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.units import YEAR_S, Value
 
 Floats = NDArray[np.float64]
@@ -187,7 +187,9 @@ def risk_metrics(found: GrowthSeries) -> RiskMetrics:
         import empyrical
     except ModuleNotFoundError as missing:
         raise Refused(
-            f"{missing.name} is not installed", remedy="pip install 'trimtab[analysis]'"
+            f"{missing.name} is not installed",
+            remedy="pip install 'trimtab[analysis]'",
+            code=ErrorCode.PACKAGE,
         ) from None
     a_year, beyond, window = found.per_year, found.returns - found.hold_returns, found.window
     known = len(beyond) > 1

@@ -25,7 +25,7 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationS
 from agent.backtest.simulate import open_run, simulate
 from agent.backtest.tune.grid import PolicyChoice
 from agent.config.weights import HOUR_S, LONGEST_WINDOW_S
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import Content, replace_file, sync_folder
 from agent.model import AllocationMethod, AllocatorConfig, ExecutionStyle, InitialWeights
 from agent.policy.text import format_duration
@@ -338,6 +338,7 @@ class ResultStore:
             raise OperatorNeeded(
                 f"--out: another search writes into {self._folder}",
                 "wait for it, or name another folder",
+                code=ErrorCode.LOCK,
             ) from None
         except OSError as error:
             raise _unwritable(self._folder, error) from None

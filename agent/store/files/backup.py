@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import sync_folder
 from agent.store.database import database_errors
 
@@ -89,17 +89,20 @@ def restore(
             f"backup {source}: belongs to wallet {found.wallet} on chain {found.chain_id}, the"
             f" config says {wallet} on chain {chain_id}",
             "name a backup of this wallet and chain",
+            code=ErrorCode.STORE_OWNER,
         )
     if found.books != "live":
         raise OperatorNeeded(
             f"backup {source}: holds {found.books} books, which cannot become live ones",
             "name one of the live store",
+            code=ErrorCode.PAPER,
         )
     if found.version not in known:
         raise OperatorNeeded(
             f"backup {source}: written by a newer trimtab (store version {found.version}, this"
             f" program knows up to {known[-1]})",
             "install the newer trimtab",
+            code=ErrorCode.STORE_VERSION,
         )
     _require_free(target, force)
     with database_errors("restore the backup"), _beside(target) as part:
@@ -127,7 +130,9 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
             raise _damaged(path, str(error)) from None
         if not {"alembic_version", "meta", "intents", "transitions"} <= tables:
             raise OperatorNeeded(
-                f"{path} is not a trimtab store", "name a file that trimtab db backup wrote"
+                f"{path} is not a trimtab store",
+                "name a file that trimtab db backup wrote",
+                code=ErrorCode.NOT_A_STORE,
             )
         if pages != "ok":
             raise _damaged(path, pages)
@@ -161,6 +166,7 @@ def _damaged(path: Path, why: str) -> OperatorNeeded:
     return OperatorNeeded(
         f"{path} is damaged: {why}",
         "keep the file, restore another backup (trimtab db restore), compare it with the chain",
+        code=ErrorCode.DAMAGED,
     )
 
 

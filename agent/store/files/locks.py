@@ -17,7 +17,7 @@ from typing import Protocol
 
 from platformdirs import user_state_path
 
-from agent.errors import ConfigError, OperatorNeeded, TrimtabError
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, TrimtabError
 
 POLL_S = 0.25
 """Interval between attempts to get a lock: much shorter than the pause between two cycles of a
@@ -146,7 +146,9 @@ def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
         raise taken(path) from None
     except OSError as error:
         raise OperatorNeeded(
-            f"cannot lock {path}: {error}", "make its folder writable for this user"
+            f"cannot lock {path}: {error}",
+            "make its folder writable for this user",
+            code=ErrorCode.LOCK,
         ) from error
     try:
         yield
@@ -193,6 +195,7 @@ def _write(pid_file: Path) -> None:
         raise OperatorNeeded(
             f"cannot write {pid_file}: {error}",
             "free space on its disk and make its folder writable",
+            code=ErrorCode.FILE,
         ) from error
 
 
@@ -391,10 +394,13 @@ class KillSwitch:
                 raise OperatorNeeded(
                     f"paused by {self.file}, but not hard: {error.message}",
                     "free the store's disk, then trimtab pause --hard again",
+                    code=ErrorCode.HARD_PAUSE,
                 ) from error
         if len(failures) > 1:
             raise OperatorNeeded(
-                f"cannot pause: {'; '.join(failures)}", "stop the process itself (SIGTERM)"
+                f"cannot pause: {'; '.join(failures)}",
+                "stop the process itself (SIGTERM)",
+                code=ErrorCode.PAUSE,
             )
 
     def resume(self, reason: str, now_s: int) -> None:
@@ -406,7 +412,9 @@ class KillSwitch:
             self.file.unlink(missing_ok=True)
         except OSError as error:
             raise OperatorNeeded(
-                f"cannot remove {self.file}: {error}", "remove it; nothing is sent while it exists"
+                f"cannot remove {self.file}: {error}",
+                "remove it; nothing is sent while it exists",
+                code=ErrorCode.PAUSE,
             ) from error
 
 
