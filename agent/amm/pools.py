@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from agent.errors import ErrorCode, ConfigError, Refused
+from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import Pool, Verdict
 from agent.units import BPS, mul_div_up
 

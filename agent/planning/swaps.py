@@ -10,7 +10,7 @@ import numpy as np
 
 from agent.amm import pools
 from agent.amm.pools import KnownTicksExceeded
-from agent.errors import ErrorCode, ConfigError, Refused
+from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import (
     Goal,
     GoalWeight,
