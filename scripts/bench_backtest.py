@@ -31,7 +31,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.backtest.data import PriceTable
-from agent.backtest.kernel.sweep import (
+from agent.backtest.settings import SimulationSettings, make_spec
+from agent.backtest.simulate import simulate
+from agent.backtest.sweep import (
     KernelPrices,
     KernelResult,
     KernelSetting,
@@ -40,8 +42,6 @@ from agent.backtest.kernel.sweep import (
     run_kernel,
     sweep,
 )
-from agent.backtest.settings import SimulationSettings, make_spec
-from agent.backtest.simulate import simulate
 from agent.model import Destination, Threshold
 from scripts.quote_peers import Missing, install
 

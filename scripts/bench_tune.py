@@ -25,8 +25,8 @@ import numpy as np
 from distributed import Client
 
 from agent.backtest.data import make_price_table
-from agent.backtest.kernel.sweep import available_cores
 from agent.backtest.settings import SimulationSettings, make_spec
+from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import parse_grid
 from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
 from agent.backtest.workers import run_locally, run_on_cluster

@@ -21,8 +21,6 @@ from agent.backtest.data import (
     rename_funding_symbols,
     select_spec_symbols,
 )
-from agent.backtest.kernel.sweep import available_cores
-from agent.backtest.market import read_pool
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.report.series import figures as backtest_figures
@@ -52,6 +50,7 @@ from agent.backtest.stress.run import (
 )
 from agent.backtest.stress.run import Progress as StressProgress
 from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
+from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import PolicyChoice, parse_calendar_rule, parse_choice, parse_grid
 from agent.backtest.tune.jobs import (
     CONFIRM_ABOVE_S,
@@ -70,6 +69,7 @@ from agent.backtest.tune.search import Progress as TuneProgress
 from agent.backtest.tune.search import TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective, WalkForwardMode
 from agent.backtest.workers import check_address, run_in_processes, run_locally, run_on_cluster
+from agent.backtest.world import read_pool
 from agent.config import build_limits, build_policy, build_portfolio, build_reference
 from agent.config.build import build_split, starting_limits, with_allocators
 from agent.config.fields import parse_duration_s, parse_gas_price_wei

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from agent import paper as chain
 from agent import wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
@@ -17,7 +18,6 @@ from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError
 from agent.execution.step_context import StepOutcome
 from agent.model import PaperWallet
-from agent.paper import chain
 from agent.ports import Clock
 from agent.units import parse_raw
 from agent.wiring.context import live_store_file

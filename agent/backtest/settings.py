@@ -51,6 +51,21 @@ class OwnerTransfer:
     amount: Fraction
 
 
+@dataclass(frozen=True, slots=True)
+class AppliedTransfer:
+    """A deposit (positive) or withdrawal of the owner, at the prices of its bar.
+
+    Values in numeraire base units. `before` is the portfolio value just before, after all gas,
+    `hold_before` that of holding.
+    """
+
+    bar: int
+    time_s: int
+    value: Value
+    before: Value
+    hold_before: Value
+
+
 def parse_owner_transfer(text: str) -> OwnerTransfer:
     """Parse 2021-03-01=+1000, or with a time of day; UTC unless a zone is named. Raises
     ConfigError.

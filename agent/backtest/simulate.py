@@ -29,7 +29,10 @@ from agent.backtest.data import (
     select_spec_symbols,
 )
 from agent.backtest.data import funding_digest as digest_of_funding
-from agent.backtest.paths import (
+from agent.backtest.result import (
+    DelistedHolding,
+    RebalanceRecord,
+    SimulationResult,
     TargetBands,
     TaxLotLedger,
     portfolio_paths,
@@ -37,7 +40,6 @@ from agent.backtest.paths import (
     target_bands,
     time_weighted_returns,
 )
-from agent.backtest.result import DelistedHolding, RebalanceRecord, SimulationResult
 from agent.backtest.settings import (
     IN_NUMERAIRE,
     LEAVE,

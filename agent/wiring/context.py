@@ -75,7 +75,7 @@ from agent.model import (
     TaxState,
 )
 from agent.model.strategies import CapitalSplit
-from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
+from agent.paper import PaperChain, PaperEvidence, PaperReader
 from agent.policy import quarantine
 from agent.policy.step_input import assemble_input
 from agent.ports import Clock, Reader

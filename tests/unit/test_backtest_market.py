@@ -19,9 +19,9 @@ from agent.amm.pools import marginal_price
 from agent.amm.v3.pool import V3Pool
 from agent.app.backtests import sample
 from agent.backtest.data import read_gas, read_table
-from agent.backtest.market import arbitrage_pool, read_pool
 from agent.backtest.settings import BacktestSpec, make_spec
 from agent.backtest.simulate import open_run
+from agent.backtest.world import arbitrage_pool, read_pool
 from agent.errors import ConfigError
 from agent.model import Halt
 from agent.units import Token

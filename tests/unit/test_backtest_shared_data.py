@@ -14,8 +14,8 @@ pytest.importorskip("polars")
 
 from agent.app.backtests import rename_symbols
 from agent.backtest.data import PriceTable, read_gas, read_table
-from agent.backtest.market import read_pool
 from agent.backtest.settings import make_spec
+from agent.backtest.world import read_pool
 from agent.model import Threshold
 from tests.support.backtests import simulated
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.backtest.kernel.sweep import prepare_prices
+from agent.backtest.sweep import prepare_prices
 from scripts import bench_backtest
 from scripts.bench_backtest import SYMBOLS, VALUE, by_loop, each_its_own, last_gets_less, measure_kernel, on_credit, prices, together
 

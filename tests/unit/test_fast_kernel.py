@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.amm.v2 import get_amount_out
-from agent.backtest.kernel.kernel import value_after_costs
-from agent.backtest.kernel.sweep import KernelPrices, KernelSetting, TradingCosts, prepare_prices, run_kernel, sweep
+from agent.backtest.kernel import value_after_costs
+from agent.backtest.sweep import KernelPrices, KernelSetting, TradingCosts, prepare_prices, run_kernel, sweep
 from agent.errors import ConfigError, Refused
 from agent.model import Cron, Destination, Every, HybridTrigger, Threshold, VolatilityJump
 from tests.support.backtests import SYMBOLS, VALUE, market, plain, settings_of
@@ -240,8 +240,8 @@ def test_no_settings_no_value_and_marks_out_of_order_are_named() -> None:
 
 
 def test_without_numba_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "agent.backtest.kernel.kernel", raising=False)
-    monkeypatch.delattr("agent.backtest.kernel.kernel", raising=False)
+    monkeypatch.delitem(sys.modules, "agent.backtest.kernel", raising=False)
+    monkeypatch.delattr("agent.backtest.kernel", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(Refused, match="numba") as refused:
         run_kernel(table(1, 10, 4), EVEN, VALUE)

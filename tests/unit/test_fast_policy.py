@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agent.backtest.kernel.kernel import BAND, HALFWAY, TARGET, destination_shares, set_bands
-from agent.backtest.kernel.sweep import KernelSetting, TradingCosts, prepare_prices, run_kernel
+from agent.backtest.kernel import BAND, HALFWAY, TARGET, destination_shares, set_bands
+from agent.backtest.sweep import KernelSetting, TradingCosts, prepare_prices, run_kernel
 from agent.model import Asset, Destination, Every, History, HybridTrigger, Threshold
 from agent.policy.drift import band, corrections, drifts_from_balances, investable_total, rebalance_goal
 from agent.policy.triggers.rules import evaluate_trigger

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.backtest.kernel.sweep import CHANGED, CLOSED, SAME, prepare_prices
+from agent.backtest.sweep import CHANGED, CLOSED, SAME, prepare_prices
 from agent.errors import ConfigError
 from tests.support.backtests import MARKET_HOUR_S as HOUR_S
 from tests.support.backtests import MARKET_START_S as START_S

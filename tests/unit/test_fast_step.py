@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.backtest.data import numeraire_prices
-from agent.backtest.kernel.sweep import prepare_prices, run_kernel
 from agent.backtest.settings import PERMISSIVE_LIMITS, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.stress.work import kernel_setting_or_reason
+from agent.backtest.sweep import prepare_prices, run_kernel
 from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
 from tests.support.backtests import COIN, DEEP, HOUR_S, random_table
 

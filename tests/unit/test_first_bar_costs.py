@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.backtest import paths
+from agent.backtest import result as paths
 from agent.backtest.report.series import growth_series
 from agent.backtest.result import RebalancingPremium, rebalancing_premium
 from agent.errors import ConfigError

@@ -12,15 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, numeraire_prices
-from agent.backtest.kernel.sweep import (
-    CONSTANT_PRODUCT,
-    DESTINATION_CODES,
-    KernelResult,
-    KernelSetting,
-    prepare_prices,
-    simulated_costs,
-)
-from agent.backtest.kernel.sweep import run_kernel as run_fast
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import SimulationResult, simulate
 from agent.backtest.stress.paths import (
@@ -35,6 +26,15 @@ from agent.backtest.stress.paths import (
     fit_jump_diffusion,
     jump_diffusion_path,
 )
+from agent.backtest.sweep import (
+    CONSTANT_PRODUCT,
+    DESTINATION_CODES,
+    KernelResult,
+    KernelSetting,
+    prepare_prices,
+    simulated_costs,
+)
+from agent.backtest.sweep import run_kernel as run_fast
 from agent.model import ExecutionStyle
 from agent.policy.drift import band, has_band
 from agent.policy.triggers.rules import band_and_interval, is_plain

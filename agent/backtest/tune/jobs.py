@@ -20,9 +20,9 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, forward_fill, numeraire_prices
-from agent.backtest.kernel.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationSettings
 from agent.backtest.simulate import open_run, simulate
+from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
 from agent.backtest.tune.grid import PolicyChoice
 from agent.config.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded

@@ -1,4 +1,4 @@
-"""The paper chain: real blocks and pools, a paper wallet, and no way to reach a node."""
+"""Paper trading: real blocks and exact pools, a paper wallet, and nothing that sends."""
 
 from __future__ import annotations
 

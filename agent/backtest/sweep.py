@@ -24,7 +24,7 @@ from agent.units import BPS, PIPS
 
 Floats = NDArray[np.float64]
 SAME, CHANGED, CLOSED = 0, 1, 2
-"""As in agent/backtest/kernel/kernel.py, which is imported on demand."""
+"""As in agent/backtest/kernel.py, which is imported on demand."""
 FEWEST_BARS = 2
 
 
@@ -229,7 +229,7 @@ def _notes(
 
 
 DESTINATION_CODES = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
-"""Numbers of destinations in agent/backtest/kernel/kernel.py."""
+"""Numbers of destinations in agent/backtest/kernel.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,7 +523,7 @@ def sweep(
 def _kernel() -> ModuleType:
     """Import the compiled part; numba takes a second to load, and may not be installed."""
     try:
-        from agent.backtest.kernel import kernel as fast_kernel
+        from agent.backtest import kernel as fast_kernel
     except ModuleNotFoundError as missing:
         raise Refused(
             f"{missing.name} is not installed",

@@ -1,1 +1,0 @@
-"""The compiled kernel, and parameter sweeps over it."""

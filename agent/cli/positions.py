@@ -1,0 +1,568 @@
+"""Commands about what the agent holds beside plain tokens: orders, liquidity positions, strategies."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.display.output import (
+    READING,
+    Document,
+    ask,
+    cell,
+    emit,
+    err,
+    note,
+    out,
+    require_answerable,
+    say,
+    spinner,
+)
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Yes, command_group
+from agent.errors import EXIT_REFUSED, ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agent.cli.display.tables import FigureTable
+
+
+# --- Conditional orders: orders, orders set, orders arm, orders disarm.
+
+
+orders_group = command_group(
+    Heading.TRADE,
+    70,
+    "orders",
+    "Entry prices, stop losses, take profits and trailing stops.",
+    has_default=True,
+)
+Subject = Annotated[str, typer.Argument(help="Symbol of an asset, portfolio, or all.")]
+UnattendedYes = Annotated[
+    bool, typer.Option("--yes", help="Do not ask for confirmation (for machines).")
+]
+Level = Annotated[
+    str | None,
+    typer.Option(help='A price in the numeraire such as 1500, a distance such as 10%, or "off".'),
+]
+
+
+@orders_group.callback()
+def orders(
+    context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Every order: its level, the price now, the distance between them, its stage and since when.
+    Changes nothing.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from agent import app as api
+
+    with spinner(READING), api.open_agent(config) as agent:
+        document = api.standing_orders(agent)
+    emit(document, as_json, lambda: show_orders(document))
+
+
+@orders_group.command("set")
+def set_(
+    subject: Annotated[str, typer.Argument(help="Symbol of an asset, or portfolio.")],
+    entry: Level = None,
+    stop_loss: Level = None,
+    take_profit: Level = None,
+    trailing_stop: Level = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Writes order levels to the config file. A run uses them before it acts again; trimtab orders
+    lists them.
+    """
+    from agent import app as api
+
+    given = {
+        "entry": entry,
+        "stop_loss": stop_loss,
+        "take_profit": take_profit,
+        "trailing_stop": trailing_stop,
+    }
+    levels = {kind: level for kind, level in given.items() if level is not None}
+    if not levels:
+        raise ConfigError(
+            "orders set: no level is given",
+            f"for example: trimtab orders set {subject} --stop-loss 10%",
+        )
+    document = api.set_orders(config, subject, levels)
+
+    def message() -> None:
+        for kind, (before, after) in document["changes"].items():
+            say(f"{kind} of {subject}: {before or 'off'} -> {after or 'off'}")
+        if not document["changes"]:
+            say("The config has this value already.")
+        else:
+            note("A running trimtab run applies it before it acts again.")
+
+    emit(document, as_json, message)
+
+
+@orders_group.command()
+def arm(
+    subject: Subject,
+    config: ConfigPath = DEFAULT_CONFIG,
+    yes: UnattendedYes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Re-arms orders. The next rebalance buys the asset back; levels count from its price then."""
+    _change_orders("arm", subject, config, yes, as_json)
+
+
+@orders_group.command()
+def disarm(
+    subject: Subject,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="entry, stop_loss, take_profit or trailing_stop; repeatable."),
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    yes: UnattendedYes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Disarms orders until re-armed. The next rebalance buys back what they kept out."""
+    _change_orders("disarm", subject, config, yes, as_json, kind or ())
+
+
+def _change_orders(
+    verb: str,
+    subject: str,
+    config: ConfigPath,
+    yes: bool,
+    as_json: bool,
+    kinds: list[str] | tuple[str, ...] = (),
+) -> None:
+    from agent import app as api
+    from agent.model import OrderKind
+
+    names = [kind.value for kind in OrderKind]
+    if strange := [kind for kind in kinds if kind not in names]:
+        raise ConfigError(
+            f"--only: {strange[0]!r} is not a kind of order", f"choose from {', '.join(names)}"
+        )
+    require_answerable(yes)
+    with spinner(READING) as wait, api.open_agent(config) as agent:
+        with wait.aside():
+            if not yes and not ask(
+                f"{verb} the orders of {subject}; what they kept out is bought back by the next"
+                " rebalance"
+            ):
+                raise typer.Exit(EXIT_REFUSED)
+        document: Document
+        if verb == "arm":
+            document = api.arm_orders(agent, subject)
+        else:
+            document = api.disarm_orders(agent, subject, [OrderKind(kind) for kind in kinds])
+        with wait.aside():
+            emit(document, as_json, lambda: _show_change(document))
+
+
+def _show_change(document: Document) -> None:
+    armed = "armed" in document
+    for item in document["armed" if armed else "disarmed"]:
+        state = "is armed at the next cycle" if armed else "is out of force"
+        say(f"{item['kind']} of {item['subject']} {state}")
+    for subject in document["back_in"]:
+        say(f"{subject} comes back in by the next rebalance")
+
+
+def show_orders(document: Document) -> None:
+    """Print all orders as tables."""
+    from agent.cli.display import tables
+
+    if document["limit_orders"]:
+        names = ("id", "order", "limit", "market", "off", "until")
+        waiting = tables.table("Limit orders", (*names[:4], names[5]), names[4:5], order=names)
+        for item in document["limit_orders"]:
+            off = "" if item["off_bps"] is None else f"{item['off_bps'] / 100:+.2f} %"
+            market = "not known" if item["market"] is None else item["market"][0]
+            waiting.add_row(
+                item["id"], cell(item["what"]), item["limit"][0], market, off, item["until"]
+            )
+        out.print(waiting)
+    if not document["orders"]:
+        if document["limit_orders"]:
+            return
+        say(
+            "There are no orders. Write entry, stop_loss, take_profit or trailing_stop: trimtab"
+            " orders set, or docs/orders.md"
+        )
+        return
+    title = f"Orders at block {document['block']}, prices in {document['numeraire']}"
+    made = tables.table(title, ("of", "order", "stage", "since"), ("set", "level", "price", "away"))
+    for item in document["orders"]:
+        away = "" if item["distance_bps"] is None else f"{item['distance_bps'] / 100:+.2f}%"
+        stage = (
+            f"{item['stage']} ({item['unconfirmed']}, not confirmed)"
+            if item["unconfirmed"]
+            else item["stage"]
+        )
+        since = item["since"] + (
+            f", at {tables.amount(item['fired_at'], 4)}" if item["fired_at"] else ""
+        )
+        figures = [
+            tables.amount(item[name], 4) if item[name] else "" for name in ("level", "price")
+        ]
+        made.add_row(
+            cell(item["subject"]),
+            item["kind"],
+            cell(stage),
+            cell(since),
+            item["terms"],
+            *figures,
+            away,
+        )
+    out.print(made)
+    for line in document["told"]:
+        say(line)
+    for line in document["stuck"]:
+        out.print(cell(line, "bold red"))
+    for line in document["contradictions"]:
+        out.print(cell(f"Nothing is traded: {line}", "bold red"))
+
+
+# --- Liquidity positions: lp, lp take, lp forget.
+
+
+lp_group = command_group(Heading.TRADE, 60, "lp", "Liquidity positions.", has_default=True)
+
+
+@lp_group.callback()
+def lp(
+    context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Liquidity positions: value, impermanent loss so far and expected, fees, loss against
+    rebalancing; and what is ignored.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from agent import app as api
+    from agent.app.documents.positions import liquidity_document
+
+    with spinner(READING), api.open_agent(config) as agent:
+        found = api.liquidity(agent)
+    document = liquidity_document(found)
+    emit(document, as_json, lambda: show_liquidity(document))
+
+
+@lp_group.command()
+def take(
+    number: Annotated[str, typer.Argument(help="Number of a V3 position of the wallet.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Starts counting a position as the agent's own, for example after restoring a store."""
+    from agent import app as api
+
+    with spinner(READING), api.open_agent(config) as agent:
+        document = api.take_position(agent, number)
+    emit(document, as_json, lambda: say(f"{document['position']} counts from here on."))
+
+
+@lp_group.command()
+def forget(
+    which: Annotated[str, typer.Argument(help="Number of a V3 position, or address of a pair.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Stops counting a position that was given away or should be ignored. Sends nothing."""
+    from agent import app as api
+
+    document = api.forget_position(config, which)
+    emit(document, as_json, lambda: say(f"{document['position']} is no longer counted."))
+
+
+def show_liquidity(document: Document) -> None:
+    """Print positions, forecasts, sums against their limits, and ignored positions."""
+    if document["positions"]:
+        out.print(_positions(document))
+        out.print(_payable(document))
+        out.print(_forecasts(document))
+    else:
+        say(
+            "No confirmed liquidity position could be read."
+            if document["unreadable"]
+            else "No liquidity position is confirmed in the config."
+        )
+    if document["targets"]:
+        out.print(_targets(document))
+    for name, title in (("expected_loss", "Expected loss"), ("weight", "In liquidity")):
+        say(f"{title}: {_sum(document[name], document['numeraire'])}")
+    for text in (*document["unreadable"], *document["warnings"]):
+        out.print(cell(f"Note: {text}", "yellow"))
+    for item in document["ignored"]:
+        tokens = " and ".join(item["tokens"])
+        out.print(
+            cell(
+                f"Ignored, not confirmed in the config: {item['position']}, liquidity"
+                f" {item['liquidity']} of {tokens}",
+                "yellow",
+            )
+        )
+    if document["ignored_more"]:
+        out.print(
+            cell(
+                f"Ignored: {document['ignored_more']} more tokens of the position manager", "yellow"
+            )
+        )
+
+
+def _positions(document: Document) -> FigureTable:
+    from agent.cli.display import tables
+
+    made = tables.table(
+        f"Liquidity at block {document['block']}, in {document['numeraire']}",
+        ("position", "state"),
+        ("value", "if held", "loss", "fees", "LVR a day"),
+    )
+    for item in document["positions"]:
+        figures = (tables.amount(item[key], 2) for key in ("value", "hold_value", "loss", "fees"))
+        made.add_row(
+            _short(item), cell(item["state"]), *figures, tables.amount(item["lvr_per_day"], 4)
+        )
+    return made
+
+
+def _targets(document: Document) -> FigureTable:
+    from agent.cli.display import tables
+
+    order = ("pool", "share", "has", "value", "fees", "now")
+    made = tables.table("Liquidity targets", ("pool", "now"), order[1:-1], order=order)
+    for item in document["targets"]:
+        has = (
+            "unknown" if item["weight_bps"] is None else f"{float(item['weight_bps']) / 100:.2f} %"
+        )
+        now = (
+            "; ".join((*item["asks"], *(f"left: {why}" for why in item["leaves"])))
+            or "at its share"
+        )
+        figures = (tables.amount(item[key], 2) for key in ("value", "fees"))
+        pool = cell(f"{'/'.join(item['tokens'])} {item['fee_pips'] / 10_000:g} %")
+        made.add_row(pool, f"{item['share_bps'] / 100:g} %", has, *figures, cell(now))
+    return made
+
+
+def _payable(document: Document) -> FigureTable:
+    from agent.cli.display import tables
+
+    made = tables.table(
+        "What taking them out would pay now, in base units",
+        ("position", "token"),
+        ("liquidity", "uncollected fees"),
+    )
+    for item in document["positions"]:
+        for symbol in item["tokens"]:
+            made.add_row(
+                _short(item), cell(symbol), item["redeemable_raw"][symbol], item["fees_raw"][symbol]
+            )
+    return made
+
+
+def _forecasts(document: Document) -> FigureTable:
+    from agent.cli.display import tables
+
+    moves = [
+        f"{item['move_bps'] / 100:+g} %"
+        for item in next((p["forecasts"] for p in document["positions"] if p["forecasts"]), [])
+    ]
+    made = tables.table(
+        f"Impermanent loss from now on, in {document['numeraire']}",
+        ("position", "if moves"),
+        (*moves, "expected"),
+    )
+    for item in document["positions"]:
+        if item["forecasts"]:
+            lost = (tables.amount(part["loss"], 2) for part in item["forecasts"])
+            made.add_row(
+                _short(item),
+                cell(item["forecasts"][0]["moving"]),
+                *lost,
+                tables.amount(item["expected_loss"], 2),
+            )
+    return made
+
+
+def _sum(found: Document, numeraire: str) -> str:
+    from agent.cli.display import tables
+
+    if found["value"] is None or found["share_bps"] is None:
+        return "unknown"
+    limit = "no limit" if found["limit_bps"] is None else f"limit {found['limit_bps'] / 100:g} %"
+    over = "" if found["within"] else ": over it"
+    return (
+        f"{tables.amount(found['value'], 2)} {numeraire}, {float(found['share_bps']) / 100:.2f} %"
+        f" of the portfolio, {limit}{over}"
+    )
+
+
+def _short(item: Document) -> Any:
+    venue = item["venue"].removeprefix("uniswap_")
+    number = "" if item["token_id"] is None else f" #{item['token_id']}"
+    return cell(f"{'/'.join(item['tokens'])} {venue}{number}")
+
+
+# --- Strategies over one wallet: strategies, strategies apply, strategies deposits-to.
+
+
+strategies_group = command_group(
+    Heading.TRADE,
+    50,
+    "strategies",
+    "Several strategies over one wallet: capital, returns, health.",
+    has_default=True,
+)
+
+
+@strategies_group.callback()
+def strategies(
+    context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
+    """Capital, share, unit value, return, Sharpe ratio and state of each strategy, and what they
+    exchange among themselves.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from agent import app as api
+
+    with spinner(READING), api.open_agent(config) as agent:
+        document = api.strategies(agent)
+    emit(document, as_json, lambda: show_strategies(out, document))
+
+
+@strategies_group.command()
+def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Reconciles the strategy books with wallet and config: closes, opens and splits in kind, after
+    confirmation.
+    """
+    from agent import app as api
+
+    with api.open_agent(config) as agent, spinner(READING) as wait:
+
+        def sure(document: Document) -> bool:
+            require_answerable(yes)  # only if there is something to ask
+            if yes:
+                return True
+            with wait.aside():
+                err.print(cell(document["why"]))
+                show_strategies(err, document)
+                return ask("Adopt these books?")
+
+        document = api.take_over_strategies(agent, sure)
+    emit(document, as_json, lambda: _applied(document))
+    raise typer.Exit(0 if document["applied"] else EXIT_REFUSED)
+
+
+@strategies_group.command("deposits-to")
+def deposits_to(
+    name: Annotated[str, typer.Argument(help="Name of a strategy, or all.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Sets the strategy that receives deposits and pays withdrawals; all shares them by capital."""
+    from agent import app as api
+
+    document = api.route_transfers(config, name)
+    to = document["flows_to"]
+    emit(
+        document,
+        as_json,
+        lambda: say(
+            "Shared by capital."
+            if to is None
+            else f"Deposits and withdrawals are of {to} from now on."
+        ),
+    )
+
+
+def show_strategies(console: Console, document: Document) -> None:
+    """Print a document of strategies."""
+    from agent.cli.display import tables
+
+    unit = document["numeraire"]
+    standing = tables.table(
+        f"Strategies at block {document['block']}: {tables.money(document['total_value'])} {unit}",
+        ("strategy", "state", "since"),
+        ("capital", "share", "wanted"),
+        order=("strategy", "capital", "share", "wanted", "state", "since"),
+    )
+    doing = tables.table("How they do", ("strategy",), ("unit value", "return", "Sharpe", "costs"))
+    for one in document["strategies"]:
+        standing.add_row(
+            cell(one["name"]),
+            tables.money(one["capital"]),
+            _share(one["share_bps"]),
+            _share(one["target_share_bps"]),
+            cell(one["state"], "yellow" if one["state"] == "paused" else "green"),
+            datetime.fromtimestamp(one["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
+        )
+        doing.add_row(
+            cell(one["name"]),
+            "" if one["unit_value"] is None else tables.amount(one["unit_value"], 6),
+            _share(one["return_bps"]),
+            one["sharpe"] or "not known",
+            tables.money(one["costs"]),
+        )
+    console.print(standing)
+    console.print(doing)
+    for one in document["strategies"]:
+        console.print(holdings(one, unit))
+        if one["why"]:
+            console.print(cell(f"{one['name']} is {one['state']}: {one['why']}", "yellow"))
+    if document["fault"]:
+        console.print(cell(document["fault"], "bold red"))
+    for line in netting_lines(document["together"], unit):
+        console.print(cell(line))
+
+
+def holdings(one: Document, unit: str) -> Any:
+    """Table of one strategy's holdings against its weights."""
+    from agent.cli.display import tables
+
+    made = tables.table(one["name"], ("token",), ("amount", f"value in {unit}", "weight", "wanted"))
+    for item in one["holdings"]:
+        made.add_row(
+            cell(item["symbol"]),
+            tables.amount(item["amount"]),
+            tables.money(item["value"]),
+            _share(item["weight_bps"]),
+            _share(item["target_bps"]),
+        )
+    return made
+
+
+def netting_lines(found: Document | None, unit: str) -> list[str]:
+    """Sentences on internal netting between strategies; empty without any."""
+    if found is None:
+        return []
+    lines = [f"{name}: {reason}" for name, reason in found["reasons"].items()]
+    lines += [
+        f"Internal: {one['from']} gives {one['to']} {one['value']} {unit} of its capital"
+        for one in found["capital_moved"]
+    ]
+    lines += [
+        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered; {one['crossed']}"
+        f" netted internally, {one['net']} left for the market"
+        for one in found["netted"]
+    ]
+    saved = found["saved_fees"]
+    return lines + (
+        [f"Exchanged inside: {found['crossed']} {unit}; pool fees saved: at least {saved} {unit}"]
+        if saved != "0"
+        else []
+    )
+
+
+def _applied(document: Document) -> None:
+    show_strategies(out, document)
+    say("The books are adopted." if document["applied"] else "Nothing was changed.")
+
+
+def _share(value_bps: int | None) -> str:
+    return "" if value_bps is None else f"{value_bps / 100:.2f} %"
