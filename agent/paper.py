@@ -14,8 +14,8 @@ from agent.backtest.router import (
     TicksExhausted,
     TransactionEffects,
     TransactionReverted,
+    decode_unsigned,
 )
-from agent.backtest.world import decode_unsigned
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.model import (
     Allowance,

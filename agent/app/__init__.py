@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.backtests import StressOptions as StressOptions
     from agent.app.backtests import TuneOptions as TuneOptions
     from agent.app.backtests import backtest as backtest
-    from agent.app.backtests import backtest_figures as backtest_figures
+    from agent.app.backtests import backtest_document as backtest_document
     from agent.app.backtests import check_report_path as check_report_path
     from agent.app.backtests import prepare_stress as prepare_stress
     from agent.app.backtests import prepare_tune as prepare_tune
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.backtests import run_stress as run_stress
     from agent.app.backtests import run_tune as run_tune
     from agent.app.backtests import sample as sample
-    from agent.app.backtests import stress_figures as stress_figures
+    from agent.app.backtests import stress_document as stress_document
     from agent.app.backtests import tune_document as tune_document
     from agent.app.backtests import write_report as write_report
     from agent.app.backtests import write_stress_report as write_stress_report

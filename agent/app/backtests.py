@@ -14,16 +14,16 @@ from agent.app.offline import parse_bands, parse_pairs, target_bps
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
-    read_funding,
     read_gas,
     read_owner_transfers,
     read_table,
-    rename_funding_symbols,
     select_spec_symbols,
 )
+from agent.backtest.funding import read_funding, rename_funding_symbols
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import ReportPage, write_document, write_page
-from agent.backtest.report.series import figures as backtest_figures
+from agent.backtest.report.series import backtest_document
+from agent.backtest.result import SimulationResult
 from agent.backtest.settings import (
     DECIMALS,
     HALT,
@@ -37,10 +37,9 @@ from agent.backtest.settings import (
     parse_owner_transfer,
     simulated_spec,
 )
-from agent.backtest.simulate import Progress, SimulationResult, simulate
+from agent.backtest.simulate import Progress, simulate
 from agent.backtest.stress.paths import Scenario, Severity
-from agent.backtest.stress.report import figures as stress_figures
-from agent.backtest.stress.report import stress_page
+from agent.backtest.stress.report import stress_document, stress_page
 from agent.backtest.stress.run import (
     MOST_BARS,
     StressResult,
@@ -97,13 +96,13 @@ __all__ = [
     "PreparedStressTest",
     "StressOptions",
     "TuneOptions",
-    "backtest_figures",
+    "backtest_document",
     "check_report_path",
     "prepare_stress",
     "prepare_tune",
     "run_stress",
     "run_tune",
-    "stress_figures",
+    "stress_document",
     "tune_document",
     "write_pages",
     "write_report",

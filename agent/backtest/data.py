@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from agent.backtest.settings import BacktestSpec, OwnerTransfer
 from agent.errors import ConfigError
-from agent.units import YEAR_S, Token, Value, floor_int, safe_label
+from agent.units import Token, safe_label
 
 # --- Price tables: closes of symbols at rising times, with notes on missing data.
 
@@ -172,210 +172,6 @@ def price_gap_notes(
     return tuple(notes)
 
 
-# --- Funding of hypothetical shorts as large as each holding. No position is simulated: it is
-# arithmetic on rates.
-
-
-HIGH_YEARLY_RATE = 1.0
-"""Funding rates above the whole notional per year are probably in percent."""
-GAP = 1.5
-"""Tolerance of the usual distance: venues' times deviate by moments."""
-Times = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class FundingRateSeries:
-    """Funding rates: `rates[i]` is what longs paid shorts at `times_s[i]` (Unix seconds, rising),
-    as a share of notional for the interval before.
-    """
-
-    symbol: str
-    times_s: Times
-    rates: NDArray[np.float64]
-
-    @property
-    def usual_s(self) -> int:
-        """The usual distance of two times, seconds; 0 for a single one."""
-        return int(np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 0
-
-
-@dataclass(frozen=True, slots=True)
-class FundingCarry:
-    """Funding that a short of the holding's size received (negative: paid), at each of `times_s` in
-    the simulation. `payments` are numeraire base units, each rounded down, against the holder;
-    `notionals` are the holdings, rounded down too. `lengths_s` is the duration of each rate.
-    """
-
-    symbol: str
-    times_s: Times
-    payments: tuple[int, ...]
-    notionals: tuple[int, ...]
-    lengths_s: tuple[int, ...]
-
-    @property
-    def total(self) -> Value:
-        """All payments, numeraire base units."""
-        return Fraction(sum(self.payments))
-
-    @property
-    def notional(self) -> Value:
-        """Mean of the holdings at these times, numeraire base units."""
-        return Fraction(sum(self.notionals), len(self.notionals))
-
-    @property
-    def held_for(self) -> int:
-        """Sum of holding times duration, base units and seconds."""
-        return sum(
-            notional * length
-            for notional, length in zip(self.notionals, self.lengths_s, strict=True)
-        )
-
-    @property
-    def yearly(self) -> float | None:
-        """Carry per year of 365 days, as a share of the holding; None without a holding or known
-        duration.
-        """
-        return _yearly([self])
-
-
-@dataclass(frozen=True, slots=True)
-class FundingSummary:
-    """Carry of each symbol with rates; `digest` is the SHA-256 of those rates."""
-
-    carries: tuple[FundingCarry, ...]
-    digest: str
-
-    @property
-    def total(self) -> Value:
-        """Total over all symbols, numeraire base units."""
-        return sum((one.total for one in self.carries), Fraction(0))
-
-    @property
-    def yearly(self) -> float | None:
-        """Carry per year of all symbols together; see FundingCarry."""
-        return _yearly(self.carries)
-
-
-def _yearly(carries: Sequence[FundingCarry]) -> float | None:
-    held = sum(one.held_for for one in carries)
-    return (
-        float(Fraction(sum(sum(one.payments) for one in carries) * YEAR_S, held)) if held else None
-    )
-
-
-def rename_funding_symbols(
-    series: Sequence[FundingRateSeries], names: Mapping[str, str]
-) -> tuple[FundingRateSeries, ...]:
-    """Rename the series to the config's symbols, by `names`. Raises ConfigError if two become
-    one.
-    """
-    found = tuple(replace(one, symbol=names.get(one.symbol, one.symbol)) for one in series)
-    if len({one.symbol for one in found}) < len(found):
-        raise ConfigError(
-            "--as: two symbols of the file of funding get one name",
-            "give each of them a name of its own",
-        )
-    return found
-
-
-def require_prices(
-    series: Sequence[FundingRateSeries], symbols: Sequence[str], bars_s: Times
-) -> None:
-    """Raise ConfigError for rates of symbols without prices (`symbols`), and for rates all outside
-    the bars of the simulation.
-    """
-    for one in series:
-        if one.symbol not in symbols:
-            raise ConfigError(
-                f"--funding: {one.symbol} has rates and no prices",
-                "give its prices, take its rows out, or name it as the prices do with --as; they"
-                f" have {', '.join(symbols)}",
-            )
-        if not rates_within(one, bars_s).any():
-            rates, bars = (
-                f"from {_when(times[0])} to {_when(times[-1])}" for times in (one.times_s, bars_s)
-            )
-            raise ConfigError(
-                f"--funding: the rates of {one.symbol}, {rates}, lie outside the simulation,"
-                f" {bars}",
-                "give prices and rates of the same time, or take its rows out",
-            )
-
-
-def funding_carry(
-    series: FundingRateSeries, bars_s: Times, held: Callable[[int], Value]
-) -> FundingCarry:
-    """Payments at the times of the series within the bars. `held` returns the holding after a bar,
-    at its price, numeraire base units.
-
-    The newest bar until each time is used: no later price or trade changes a payment.
-    """
-    inside, usual = rates_within(series, bars_s), series.usual_s
-    times_s = series.times_s[inside]
-    bars = np.searchsorted(bars_s, times_s, side="right") - 1
-    worth = [held(bar) for bar in bars.tolist()]
-    lengths = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual), usual)[inside]
-    rates = [Fraction(str(rate)) for rate in series.rates[inside].tolist()]
-    payments = tuple(floor_int(value * rate) for value, rate in zip(worth, rates, strict=True))
-    return FundingCarry(
-        series.symbol,
-        times_s,
-        payments,
-        tuple(floor_int(value) for value in worth),
-        tuple(lengths.tolist()),
-    )
-
-
-def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
-    """Notes on rates that start late, end early, are outside the bars, have irregular distances, or
-    look like percent.
-    """
-    times_s, usual, found = series.times_s, series.usual_s, []
-    name, inside = f"funding: {series.symbol}", rates_within(series, bars_s)
-    if times_s[0] - bars_s[0] > usual:
-        found.append(f"{name} starts at {_when(times_s[0])}, after the simulation does")
-    if bars_s[-1] - times_s[-1] > usual:
-        found.append(f"{name} ends at {_when(times_s[-1])}, before the simulation")
-    if outside := int((~inside).sum()):
-        found.append(f"{name} has {outside} rates outside the simulation, they do not count")
-    steps = np.diff(times_s)
-    if wide := int((steps > GAP * usual).sum()):
-        found.append(
-            f"{name} has {wide} times that follow later than usual, at most {int(steps.max())} s;"
-            " what is missing counts zero"
-        )
-    if close := int((steps * GAP < usual).sum()):
-        found.append(
-            f"{name} has {close} times that follow sooner than usual, at least {int(steps.min())} s"
-        )
-    a_year = float(np.median(np.abs(series.rates))) * YEAR_S / usual if usual else 0.0
-    if a_year > HIGH_YEARLY_RATE:
-        found.append(
-            f"{name} has rates that come to {100 * a_year:,.0f}% a year: are they written in"
-            " percent?"
-        )
-    return found
-
-
-def funding_digest(series: Sequence[FundingRateSeries]) -> str:
-    """SHA-256 of symbols, times and rates."""
-    found = hashlib.sha256("\n".join(one.symbol for one in series).encode())
-    for one in series:
-        found.update(np.ascontiguousarray(one.times_s, dtype="<i8").tobytes())
-        found.update(np.ascontiguousarray(one.rates, dtype="<f8").tobytes())
-    return found.hexdigest()
-
-
-def rates_within(series: FundingRateSeries, bars_s: Times) -> NDArray[np.bool_]:
-    """Mask of the times of the series from the first bar to the last."""
-    found: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
-    return found
-
-
-def _when(time_s: int) -> str:
-    return f"{datetime.fromtimestamp(int(time_s), UTC):%Y-%m-%d %H:%M}"
-
-
 # --- Error messages for unreadable price files, in place of the libraries' own.
 
 
@@ -429,8 +225,8 @@ def read_table(path: Path) -> PriceTable:
     Raises ConfigError for a missing package or column, mixed time zones, times that go back or
     repeat, closes that are not positive numbers, and a negative volume.
     """
-    polars = _polars()
-    frame = _frame(polars, path)
+    polars = load_polars()
+    frame = read_frame(polars, path)
     column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
     if column is None:
         raise ConfigError(
@@ -438,8 +234,8 @@ def read_table(path: Path) -> PriceTable:
             f" {', '.join(frame.columns)[:200]}",
             FORMAT_HINT,
         )
-    frame = frame.with_columns(_seconds(polars, frame[column], path).alias(column))
-    _require_unix(frame[column], path)
+    frame = frame.with_columns(unix_seconds(polars, frame[column], path).alias(column))
+    require_unix_seconds(frame[column], path)
     long = "symbol" in frame.columns
     if long and "close" not in frame.columns:
         raise ConfigError(
@@ -461,8 +257,8 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     `gas_price_wei` so far. Raises ConfigError like read_table, and if the first row comes after the
     first time.
     """
-    polars, option = _polars(), "--gas-prices"
-    frame = _frame(polars, path, option)
+    polars, option = load_polars(), "--gas-prices"
+    frame = read_frame(polars, path, option)
     if not {"time", "gas_price_wei"} <= set(frame.columns):
         raise ConfigError(
             f"{option}: {path.name} needs columns time and gas_price_wei; it has"
@@ -480,7 +276,7 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
             "write for example 20000000000",
         )
     rows, prices = (
-        _seconds(polars, frame["time"], path).to_numpy(),
+        unix_seconds(polars, frame["time"], path).to_numpy(),
         frame["gas_price_wei"].to_list(),
     )
     if (np.diff(rows) <= 0).any():
@@ -502,8 +298,8 @@ def read_owner_transfers(path: Path) -> tuple[OwnerTransfer, ...]:
     """Read deposits and withdrawals: columns time and amount, in whole coins of the numeraire.
     Raises ConfigError.
     """
-    polars, option = _polars(), "--flows"
-    frame = _frame(polars, path, option)
+    polars, option = load_polars(), "--flows"
+    frame = read_frame(polars, path, option)
     if not {"time", "amount"} <= set(frame.columns):
         raise ConfigError(
             f"{option}: {path.name} needs columns time and amount; it has"
@@ -521,87 +317,15 @@ def read_owner_transfers(path: Path) -> tuple[OwnerTransfer, ...]:
             f"{option}: an amount of {path.name} is zero or not a number",
             "write plain decimals such as -250.5",
         )
-    times = _seconds(polars, frame["time"], path).to_list()
+    times = unix_seconds(polars, frame["time"], path).to_list()
     return tuple(
         OwnerTransfer(int(at_s), Fraction(str(amount)))
         for at_s, amount in zip(times, amounts.to_list(), strict=True)
     )
 
 
-def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
-    """Read funding rates by symbol in file order: columns time, symbol, rate, a share of notional
-    per interval, positive if longs pay shorts.
-
-    Raises ConfigError like read_table, and for rates that are not a number or beyond the whole
-    notional.
-    """
-    polars, option = _polars(), "--funding"
-    frame = _frame(polars, path, option)
-    column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
-    if column is None or not {"symbol", "rate"} <= set(frame.columns):
-        raise ConfigError(
-            f"{option}: {path.name} needs columns time, symbol and rate; it has"
-            f" {', '.join(frame.columns)[:200]}",
-            "rate is the share of notional that longs pay shorts in an interval, such as 0.0001",
-        )
-    frame = frame.with_columns(
-        _seconds(polars, frame[column], path).alias(column),
-        polars.col("symbol").cast(polars.String),
-    )
-    _require_unix(frame[column], path)
-    for name in ("symbol", "rate"):
-        if frame[name].null_count():
-            row = int(frame[name].is_null().arg_true()[0])
-            raise ConfigError(
-                f"{option}: {path.name}, row {row + 1}: it has no {name}",
-                "remove rows that say nothing",
-            )
-    if not frame["rate"].dtype.is_numeric():
-        raise ConfigError(
-            f"{option}: {path.name}: column 'rate' holds no numbers",
-            "write plain decimals such as 0.0001",
-        )
-    frame = frame.with_columns(polars.col("rate").cast(polars.Float64)).with_row_index("row")
-    _require_rates(polars, frame, f"{option}: {path.name}")
-    later = frame.with_columns(polars.col(column).diff().over("symbol").alias("step")).filter(
-        polars.col("step") <= 0
-    )
-    if later.height:
-        word = "twice" if later["step"][0] == 0 else "after a later one"
-        raise ConfigError(
-            f"{option}: {path.name}, row {later['row'][0] + 1}: {later['symbol'][0]!r} has that"
-            f" time {word}",
-            "sort the file by time, each time once",
-        )
-    symbols = frame["symbol"].unique(maintain_order=True).to_list()
-    parts = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
-    return tuple(
-        FundingRateSeries(str(name), one[column].to_numpy(), one["rate"].to_numpy())
-        for name, one in zip(symbols, parts, strict=True)
-    )
-
-
-def _require_rates(polars: Any, frame: Any, where: str) -> None:
-    if any(safe_label(symbol, "") != symbol for symbol in frame["symbol"].unique().to_list()):
-        raise ConfigError(
-            f"{where}: a symbol is not a plain name",
-            "use letters, digits and ._- alone, at most 16",
-        )
-    bad = frame.filter(~(polars.col("rate").abs() <= 1))  # NaN is neither
-    if bad.height:
-        found = bad["rate"][0]
-        message = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {found}"
-        if np.isfinite(found):
-            raise ConfigError(
-                f"{message}, more than the whole notional: it looks like percent",
-                "write a share: 0.0001 for 0.01%",
-            )
-        raise ConfigError(
-            message, "write a share of notional such as 0.0001; leave the row out if there was none"
-        )
-
-
-def _require_unix(times: Any, path: Path) -> None:
+def require_unix_seconds(times: Any, path: Path) -> None:
+    """Raise ConfigError if the times cannot be Unix seconds."""
     low, high = times.min(), times.max()
     if low is not None and not _EPOCH_S <= int(low) <= int(high) <= _LATEST_S:
         raise ConfigError(
@@ -610,7 +334,8 @@ def _require_unix(times: Any, path: Path) -> None:
         )
 
 
-def _polars() -> Any:
+def load_polars() -> Any:
+    """Import polars. Raises ConfigError if it is not installed."""
     try:
         return import_module("polars")
     except ImportError:
@@ -619,7 +344,8 @@ def _polars() -> Any:
         ) from None
 
 
-def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
+def read_frame(polars: Any, path: Path, option: str = "--prices") -> Any:
+    """Read a CSV or Parquet file as a frame with at least one row. Raises ConfigError."""
     if not path.is_file():
         raise ConfigError(
             f"{option}: {str(path)!r} is not a file", "name a .csv or .parquet file that is there"
@@ -648,7 +374,7 @@ def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     return frame
 
 
-def _seconds(polars: Any, times: Any, path: Path) -> Any:
+def unix_seconds(polars: Any, times: Any, path: Path) -> Any:
     """Unix seconds of a column of times."""
     if times.null_count():
         raise ConfigError(

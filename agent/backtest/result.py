@@ -18,19 +18,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.accounting.performance import calendar_periods, year_start_s
 from agent.accounting.tax_lots import TaxLotRun, run_tax_lots
-from agent.backtest.data import FundingSummary, numeraire_prices
+from agent.backtest.data import numeraire_prices
+from agent.backtest.funding import (
+    FundingRateSeries,
+    FundingSummary,
+    funding_carry,
+    funding_notes,
+    rates_within,
+)
+from agent.backtest.funding import funding_digest as digest_of_funding
 from agent.backtest.settings import AppliedTransfer, TaxRule
 from agent.backtest.world import SimulatedWorld
 from agent.errors import ConfigError
 from agent.model import AssetDrift, Portfolio, TaxState
 from agent.store import Store
-from agent.units import BPS, NATIVE, YEAR_S, Price, Value
+from agent.units import (
+    BPS,
+    NATIVE,
+    YEAR_S,
+    Price,
+    Token,
+    Value,
+    decimal_text,
+    price_text,
+    value_text,
+)
 
 Floats = NDArray[np.float64]
 WEIGHT_TOLERANCE = 1e-9
@@ -435,3 +454,105 @@ class TaxLotLedger:
             self._portfolio.numeraire.address,
             self._portfolio.wrapped_native,
         )
+
+
+# --- Delisted holdings: amounts, and the part of the final value that depends on old prices.
+
+
+SHOWN = 2
+"""Decimal places of a value in words."""
+
+
+def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[DelistedHolding, ...]:
+    """Holdings whose last price is too old for a step at the world's last bar."""
+    found = []
+    for token in world.tokens:
+        column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)
+        if column is None or token == world.money or not raw or not world.stale[world.bar, column]:
+            continue
+        price, value = world.prices[token.address], raw * world.prices[token.address]
+        at_s = int(world.table.times_s[world.newest[world.bar, column]])
+        found.append(
+            DelistedHolding(
+                token.label,
+                token.decimals,
+                raw,
+                price,
+                at_s,
+                value,
+                value / final_value if final_value > 0 else None,
+            )
+        )
+    return tuple(found)
+
+
+def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
+    """Describe the holding in a sentence."""
+    day = datetime.fromtimestamp(one.time_s, UTC).strftime("%Y-%m-%d %H:%M")
+    share = "" if one.share is None else f", {float(100 * one.share):.2f} % of the final value"
+    return (
+        f"{decimal_text(one.raw, one.decimals)} {one.symbol} have no price after {day} UTC: valued"
+        f" at the last price, {price_text(one.price, one.decimals, decimals, 6)} {money}, they are"
+        f" {value_text(one.value, decimals, SHOWN)} {money}{share}"
+    )
+
+
+# --- Funding of a finished simulation: the carry of each symbol, and notes on missing data.
+
+
+def funding_of_holdings(
+    world: SimulatedWorld, series: Sequence[FundingRateSeries]
+) -> tuple[FundingSummary, tuple[str, ...]]:
+    """Return the carry of each series, in order, and notes; symbols outside the portfolio count
+    zero.
+    """
+    tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
+    told_from = np.array([one.bar for one in world.records])
+    carries, notes = [], []
+    for one in series:
+        token = tokens.get(one.symbol)
+        carries.append(funding_carry(one, bars_s, partial(_held_value, world, token, told_from)))
+        notes += funding_notes(one, bars_s)
+        if token is None:
+            notes.append(f"funding: {one.symbol} is not held, its rates count zero")
+        elif (stood := _count_missing_prices(world, one)) > 0:
+            notes.append(
+                f"funding: at {stood} times {one.symbol} had no price; the last price was used"
+            )
+    with_rates = {one.symbol for one in series} | {world.money.symbol}
+    without = [
+        asset.token.symbol
+        for asset in world.wanted.portfolio.assets
+        if asset.token.symbol not in with_rates
+    ]
+    if without:
+        notes.append(
+            f"funding: no rates of {', '.join(without)}, what a short of it would have got is not"
+            " known"
+        )
+    return FundingSummary(tuple(carries), digest_of_funding(series)), tuple(notes)
+
+
+def _held_value(
+    world: SimulatedWorld, token: Token | None, told_from: NDArray[np.int64], bar: int
+) -> Value:
+    """Value of its holding after that bar, at the bar's price."""
+    if token is None:
+        return Fraction(0)
+    newest = int(np.searchsorted(told_from, bar, side="right")) - 1
+    return world.records[newest].balances.get(token.address, 0) * world.price(token, bar)
+
+
+def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> int:
+    """Number of times of the series for which an older price was used."""
+    if series.symbol not in world.table.symbols:
+        return 0
+    bars = (
+        np.searchsorted(
+            world.table.times_s,
+            series.times_s[rates_within(series, world.table.times_s)],
+            side="right",
+        )
+        - 1
+    )
+    return int(np.isnan(world.table.closes[bars, world.table.symbols.index(series.symbol)]).sum())

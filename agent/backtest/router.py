@@ -1,16 +1,17 @@
-"""Simulated SwapRouter02: a multicall on exact pools with payments, swaps, minimums and events; all
-or nothing.
-"""
+"""Simulated sending: a signer without a key, and SwapRouter02 on exact pools."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from agent import codec
 from agent.amm.pools import BeyondKnownTicks, ContractRevert
 from agent.backtest.settings import ROUTER, WALLET
-from agent.model import Leg, LegFunding, Pool, SwapResult, Transfer
+from agent.model import Leg, LegFunding, Pool, SignedTx, SwapResult, Transfer, UnsignedTx
 from agent.planning.gas import NATIVE_VENUE, GasInputs, leg_gas_units, plan_gas_units
+from agent.ports import Grant
 from agent.signing.calldata import (
     Approve,
     ExactInputSingle,
@@ -24,8 +25,43 @@ from agent.signing.calldata import (
     WrapEth,
     decode,
 )
+from agent.signing.rules import SignableNonces, SigningRules, require_signable
 from agent.units import NATIVE
 from agent.venues.swap_router_02 import ROUTER_ITSELF
+
+
+class NullSigner:
+    """ports.Signer without a key.
+
+    The signed bytes are the transaction's fields as JSON, the hash is their digest; both are
+    deterministic.
+    """
+
+    def __init__(self, rules: SigningRules, nonces: Callable[[], SignableNonces]) -> None:
+        self._rules, self._nonces = rules, nonces
+
+    @property
+    def address(self) -> str:
+        """The wallet of the rules."""
+        return self._rules.wallet
+
+    def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
+        """See ports.Signer."""
+        require_signable(tx, grant, self._rules, self._nonces())
+        raw = codec.dumps(tx).encode()
+        return SignedTx(raw, "0x" + hashlib.sha256(raw).hexdigest())
+
+
+def decode_unsigned(signed: SignedTx) -> UnsignedTx:
+    """Return the fields of a transaction signed by NullSigner.
+
+    Raises ConfigError for any other bytes.
+    """
+    return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
+
+
+# --- The router: a multicall with payments, swaps, minimums and events; all or nothing.
+
 
 APPROVE_UNITS = 46_000
 """An approval of a plain ERC-20 token, as measured on the embedded chain."""

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from fractions import Fraction
-from functools import partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 
@@ -17,257 +12,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent import codec
-from agent.backtest.data import (
-    FundingRateSeries,
-    FundingSummary,
-    PriceTable,
-    funding_carry,
-    funding_notes,
-    numeraire_prices,
-    rates_within,
-    require_prices,
-    select_spec_symbols,
-)
-from agent.backtest.data import funding_digest as digest_of_funding
+from agent.backtest.context import SimulationContext, open_simulation
+from agent.backtest.data import PriceTable, numeraire_prices, select_spec_symbols
+from agent.backtest.funding import FundingRateSeries, require_prices
 from agent.backtest.result import (
-    DelistedHolding,
     RebalanceRecord,
     SimulationResult,
     TargetBands,
     TaxLotLedger,
+    delisted_holdings,
+    format_delisted,
+    funding_of_holdings,
     portfolio_paths,
     premium_of_simulation,
     target_bands,
     time_weighted_returns,
 )
-from agent.backtest.settings import (
-    IN_NUMERAIRE,
-    LEAVE,
-    ROUTER,
-    WALLET,
-    BacktestSpec,
-    SimulationSettings,
-)
+from agent.backtest.settings import IN_NUMERAIRE, LEAVE, BacktestSpec, SimulationSettings
 from agent.backtest.world import (
-    CHAIN_ID,
     EndOfPrices,
     Fill,
-    NullSigner,
-    ReplayReader,
-    SimulatedChain,
-    SimulatedComposer,
-    SimulatedEvidence,
     SimulatedWallet,
     SimulatedWorld,
     balances_at_targets,
 )
-from agent.engine import run_step
 from agent.errors import ConfigError, Refused, Retryable
-from agent.execution.executor import JournaledExecutor
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
-from agent.execution.step_memory import read_memory
-from agent.execution.submitter import SubmissionSettings as Patience
-from agent.execution.submitter import Submitter, signable_nonces
-from agent.model import (
-    AgentCycle,
-    ExecutionStyle,
-    ExternalTransfer,
-    History,
-    Hold,
-    Intent,
-    NoTradeZone,
-    ScreenedToken,
-    Snapshot,
-    StepInput,
-    TokenFinding,
-    Valuation,
-    schedules_of,
-)
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
 from agent.policy.drift import band, has_band
-from agent.policy.step_input import assemble_input
-from agent.policy.triggers.rules import is_plain, required_history_s
+from agent.policy.triggers.rules import is_plain
 from agent.reference.checks import is_dollar
-from agent.signing.rules import SigningRules
-from agent.store import Store, open_memory_store
-from agent.store.accounts.balances import BalanceStore
-from agent.store.accounts.ledger_sums import ValuationStore
-from agent.store.database import MemoryDatabase
-from agent.store.journal import IntentStore
-from agent.store.prices import PriceStore
-from agent.units import BPS, Token, Value, decimal_text, price_text, value_text
-
-# --- Simulated steps: engine, journal and bookkeeping of a live run.
-
-
-class SimulatedIntents(IntentStore):
-    """Intents of a simulation: its blocks are never reorganised, so only the newest is checked."""
-
-    def ended_in_block(self, limit: int) -> Sequence[Intent]:
-        """See IntentStore."""
-        return super().ended_in_block(min(limit, 1))
-
-
-class SimulatedBalances(BalanceStore):
-    """Balances of a simulation: those that no write has changed since need no new opening."""
-
-    db: MemoryDatabase
-
-    def record(
-        self,
-        snapshot: Snapshot,
-        balances: Mapping[str, int],
-        flows: Sequence[ExternalTransfer],
-        turn: int,
-    ) -> bool:
-        """See BalanceStore."""
-        key = "balances"
-        if not flows and self.db.answers.get(key) == balances:
-            return True
-        done = super().record(snapshot, balances, flows, turn)
-        if done:
-            self.db.answers[key] = dict(balances)
-        return done
-
-
-class NoValuations(ValuationStore):
-    """The simulation calculates its values anyway."""
-
-    def record(self, found: Valuation, forced: bool) -> bool:
-        """Record nothing."""
-        return False
-
-    def last_block(self) -> int:
-        """See ValuationStore."""
-        return -1
-
-
-class NoPrices(PriceStore):
-    """For triggers and allocators without history: no price is due to be recorded."""
-
-    def has(self, numeraire: str, at_s: int) -> bool:
-        """See PriceStore."""
-        return True
-
-
-def simulation_store(coin: str, keeps_prices: bool) -> Store:
-    """Open a store in memory that leaves out what a simulation does not need; without
-    `keeps_prices` prices too.
-    """
-    store = open_memory_store(CHAIN_ID, WALLET, coin)
-    store.journal, store.balances, store.valuations = (
-        SimulatedIntents(store.db),
-        SimulatedBalances(store.db),
-        NoValuations(store.db),
-    )
-    if not keeps_prices:
-        store.prices = NoPrices(store.db)
-    return store
-
-
-@dataclass(frozen=True, slots=True)
-class SimulationContext:
-    """Readers and actors over a simulated world instead of a chain."""
-
-    world: SimulatedWorld
-    store: Store
-    readers: StepReaders
-    actors: StepActors
-
-    def step(self) -> StepOutcome:
-        """Run one step at the world's bar. Raises EndOfPrices when it waits beyond the last."""
-        return run_step(self.readers, AgentCycle(), self.store, self.actors)
-
-
-@contextmanager
-def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
-    """Open a context with its own store, deleted afterwards. The world is at a bar."""
-    store = simulation_store(
-        world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted)
-    )
-    try:
-        store.balances.record_prior_day((), 0)  # an unused wallet
-        yield _build_context(world, store)
-    finally:
-        store.close()
-
-
-def _needs_price_history(wanted: BacktestSpec) -> bool:
-    """True if a trigger or allocator of this policy needs recorded prices."""
-    chosen = wanted.portfolio.weights is not None or any(
-        one.allocator for one in (wanted.split.strategies if wanted.split else ())
-    )
-    return chosen or required_history_s(wanted.policy, wanted.split) > 0
-
-
-def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
-    wanted = world.wanted
-    reach_s = (
-        (world.settings.latency_bars + 1) * world.table.interval_s
-        if world.settings.latency_bars
-        else 0
-    )
-    execution = replace(wanted.execution, deadline_s=wanted.execution.deadline_s + reach_s)
-
-    taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax)
-
-    def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        if world.flowed and any(
-            flow.is_open for flow in history.flows
-        ):  # classify the owner's transfers at once
-            store.balances.classify(None, None, snapshot.now_s)
-            history = store.budgets.history(snapshot.head.timestamp_s)
-        bare = StepInput(
-            snapshot,
-            wanted.portfolio,
-            wanted.policy,
-            wanted.reference,
-            wanted.limits,
-            execution,
-            history,
-            split=wanted.split,
-        )
-        left = [
-            ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more")
-            for token in sorted(world.gone)
-        ]
-        return assemble_input(
-            bare, read_memory(bare, store, taxes.state(snapshot.head.timestamp_s), left)
-        )
-
-    chain = SimulatedChain(world)
-    chance = random.Random(world.settings.seed).random
-    tokens = tuple(token.address for token in world.tokens)
-    weth, ceiling_wei = wanted.portfolio.wrapped_native, wanted.limits.gas_price_wei
-    rules = SigningRules(
-        CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, ceiling_wei, wrapped_native=weth
-    )
-    patience = Patience(
-        confirmations=1,
-        poll_s=1.0,
-        mined_timeout_s=math.inf,
-        final_timeout_s=math.inf,
-        max_fee_wei=ceiling_wei,
-        gas_per_day_wei=wanted.limits.gas_per_day_wei,
-    )
-    signer = NullSigner(rules, partial(signable_nonces, store.journal))
-    executor = JournaledExecutor(
-        Submitter(store.journal, store.budgets, signer, chain, world, patience, lambda: False)
-    )
-    readers = StepReaders(
-        ReplayReader(world),
-        assemble,
-        store.budgets.history,
-        SimulatedEvidence(world),
-        world,
-        chance,
-    )
-    return SimulationContext(
-        world,
-        store,
-        readers,
-        StepActors(executor, SimulatedComposer(chain, WALLET, world), lambda _: True),
-    )
-
+from agent.units import BPS
 
 # --- Skipping of quiet bars: those at which a step would certainly hold, by prices and times alone.
 
@@ -391,108 +166,6 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
         is_dollar(a.token) and a.token.address in world.columns for a in portfolio.assets
     )
     return plain and fixed and whole and not pegged
-
-
-# --- Delisted holdings: amounts, and the part of the final value that depends on old prices.
-
-
-SHOWN = 2
-"""Decimal places of a value in words."""
-
-
-def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[DelistedHolding, ...]:
-    """Holdings whose last price is too old for a step at the world's last bar."""
-    found = []
-    for token in world.tokens:
-        column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)
-        if column is None or token == world.money or not raw or not world.stale[world.bar, column]:
-            continue
-        price, value = world.prices[token.address], raw * world.prices[token.address]
-        at_s = int(world.table.times_s[world.newest[world.bar, column]])
-        found.append(
-            DelistedHolding(
-                token.label,
-                token.decimals,
-                raw,
-                price,
-                at_s,
-                value,
-                value / final_value if final_value > 0 else None,
-            )
-        )
-    return tuple(found)
-
-
-def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
-    """Describe the holding in a sentence."""
-    day = datetime.fromtimestamp(one.time_s, UTC).strftime("%Y-%m-%d %H:%M")
-    share = "" if one.share is None else f", {float(100 * one.share):.2f} % of the final value"
-    return (
-        f"{decimal_text(one.raw, one.decimals)} {one.symbol} have no price after {day} UTC: valued"
-        f" at the last price, {price_text(one.price, one.decimals, decimals, 6)} {money}, they are"
-        f" {value_text(one.value, decimals, SHOWN)} {money}{share}"
-    )
-
-
-# --- Funding of a finished simulation: the carry of each symbol, and notes on missing data.
-
-
-def funding_of_holdings(
-    world: SimulatedWorld, series: Sequence[FundingRateSeries]
-) -> tuple[FundingSummary, tuple[str, ...]]:
-    """Return the carry of each series, in order, and notes; symbols outside the portfolio count
-    zero.
-    """
-    tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
-    told_from = np.array([one.bar for one in world.records])
-    carries, notes = [], []
-    for one in series:
-        token = tokens.get(one.symbol)
-        carries.append(funding_carry(one, bars_s, partial(_held_value, world, token, told_from)))
-        notes += funding_notes(one, bars_s)
-        if token is None:
-            notes.append(f"funding: {one.symbol} is not held, its rates count zero")
-        elif (stood := _count_missing_prices(world, one)) > 0:
-            notes.append(
-                f"funding: at {stood} times {one.symbol} had no price; the last price was used"
-            )
-    with_rates = {one.symbol for one in series} | {world.money.symbol}
-    without = [
-        asset.token.symbol
-        for asset in world.wanted.portfolio.assets
-        if asset.token.symbol not in with_rates
-    ]
-    if without:
-        notes.append(
-            f"funding: no rates of {', '.join(without)}, what a short of it would have got is not"
-            " known"
-        )
-    return FundingSummary(tuple(carries), digest_of_funding(series)), tuple(notes)
-
-
-def _held_value(
-    world: SimulatedWorld, token: Token | None, told_from: NDArray[np.int64], bar: int
-) -> Value:
-    """Value of its holding after that bar, at the bar's price."""
-    if token is None:
-        return Fraction(0)
-    newest = int(np.searchsorted(told_from, bar, side="right")) - 1
-    return world.records[newest].balances.get(token.address, 0) * world.price(token, bar)
-
-
-def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> int:
-    """Number of times of the series for which an older price was used."""
-    if series.symbol not in world.table.symbols:
-        return 0
-    bars = (
-        np.searchsorted(
-            world.table.times_s,
-            series.times_s[rates_within(series, world.table.times_s)],
-            side="right",
-        )
-        - 1
-    )
-    return int(np.isnan(world.table.closes[bars, world.table.symbols.index(series.symbol)]).sum())
 
 
 Progress = Callable[[int, int], None]

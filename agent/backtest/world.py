@@ -5,9 +5,8 @@ Later bars are not visible.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import isqrt
@@ -17,20 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent import codec
-from agent.amm.pools import BeyondKnownTicks, ContractRevert
-from agent.amm import FORMS, POOL_KINDS
-from agent.amm.v2 import V2Pool
+from agent.amm import FORMS
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
-from agent.backtest import router
 from agent.backtest.data import PriceTable, columns_by_token, forward_fill
-from agent.backtest.router import FAILED_UNITS, TransactionEffects, TransactionReverted
 from agent.backtest.settings import (
     LEAVE,
-    ROUTER,
-    WALLET,
     AppliedTransfer,
     BacktestSpec,
     SimulationSettings,
@@ -39,33 +31,10 @@ from agent.backtest.settings import (
     transfers_by_bar,
 )
 from agent.errors import ConfigError
-from agent.model import (
-    Allowance,
-    CodeHash,
-    Evidence,
-    FeedRound,
-    Head,
-    Holding,
-    Leg,
-    OrderKind,
-    PastPrices,
-    Plan,
-    Pool,
-    Receipt,
-    ScreenedToken,
-    SecondQuote,
-    SignedTx,
-    Snapshot,
-    StepInput,
-    UnsignedTx,
-)
-from agent.model.market import TokenFinding
+from agent.model import FeedRound, Head, OrderKind, Pool, Receipt, UnsignedTx
 from agent.model.strategies import Strategy
-from agent.ports import Grant, PreparedTransaction, Simulation, TransactionStatus
-from agent.signing.rules import SignableNonces, SigningRules, require_signable
 from agent.units import BPS, PIPS, Price, Token, floor_int
 from agent.units import Price as Ratio
-from agent.venues.composer import RouterComposer
 
 # --- Simulated pools: pools of stated depth around a price, and recorded V3 pools traded to each bar's price exactly.
 
@@ -492,294 +461,3 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
 def _strategy_target_bps(one: Strategy, token: str) -> Fraction:
     """Return the weight of a token across strategies, bps of the whole."""
     return Fraction(one.share_bps * dict(one.weights_bps).get(token, 0), BPS)
-
-
-# --- Reader of a simulated world: one bar is one snapshot.
-
-
-OPERATORS = ("simulated",)
-
-
-class ReplayReader:
-    """ports.Reader of a simulated world: pools and feeds at the bar's prices, and the simulated
-    wallet.
-    """
-
-    def __init__(self, world: SimulatedWorld) -> None:
-        self._world = world
-
-    def snapshot(self) -> Snapshot:
-        """See ports.Reader."""
-        world = self._world
-        wallet, tokens = world.wallet, [token.address for token in world.tokens]
-        return Snapshot(
-            head=world.head(),
-            now_s=world.now_s(),
-            owner=WALLET,
-            native_wei=wallet.native_wei,
-            nonce_latest=wallet.nonce,
-            nonce_pending=wallet.nonce + len(world.pending),
-            priority_fee_wei=0,
-            gas_price_wei=world.gas_wei,
-            holdings=tuple(Holding(token, wallet.balances.get(token, 0)) for token in tokens),
-            allowances=tuple(
-                Allowance(token, ROUTER, wallet.allowances.get(token, 0)) for token in tokens
-            ),
-            pools=tuple(world.pools.values()),
-            feeds=world.feeds,
-            code_hashes=tuple(
-                CodeHash(address, code_hash(address)) for address in (ROUTER, *tokens, *world.pools)
-            ),
-            quarantined=(),
-            operators=OPERATORS,
-            requests=0,
-        )
-
-    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """Return the snapshot unchanged: all ticks are known."""
-        return snapshot
-
-    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """Return the preceding blocks, which lie in the same bar and have its prices
-        (ports.Reader). Feed rounds are dated no later than their block; a later date would make
-        them invalid.
-        """
-        world = self._world
-        heads = (
-            Head(
-                head.chain_id,
-                number,
-                f"0x{number:064x}",
-                head.timestamp_s - (head.number - number),
-                head.base_fee_wei,
-            )
-            for number in range(head.number - 1, head.number - 1 - blocks, -1)
-        )
-        pools = tuple(world.pools.values())
-        return tuple(
-            PastPrices(one, tuple(_by(feed, one.timestamp_s) for feed in world.feeds), pools)
-            for one in heads
-        )
-
-
-class SimulatedEvidence:
-    """ports.EvidenceSource of a simulated world.
-
-    Nothing is paused, all code is pinned, and every token transfers the exact amount. Second quotes
-    come from the pools themselves, leg by leg.
-    """
-
-    def __init__(self, world: SimulatedWorld) -> None:
-        self._world = world
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        """See ports.EvidenceSource."""
-        tokens = dict.fromkeys(
-            token for leg in plan.legs for token in (leg.token_in, leg.token_out)
-        )
-        return Evidence(
-            paused=False,
-            pause_reason="",
-            trusted=tuple((code.address, code.hash) for code in step.snapshot.code_hashes),
-            second_quotes=self._quotes(plan),
-            quorum=True,
-            now_s=self._world.now_s(),
-            screens=tuple(ScreenedToken(token, TokenFinding.CLEAN) for token in tokens),
-        )
-
-    def _quotes(self, plan: Plan) -> tuple[SecondQuote, ...]:
-        pools, found = dict(self._world.pools), []
-        for number, leg in enumerate(plan.legs):
-            try:
-                swapped = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw)
-            except (ContractRevert, BeyondKnownTicks) as error:
-                found.append(SecondQuote(number, None, error.message))
-                continue
-            pools[leg.pool] = swapped.after
-            found.append(SecondQuote(number, swapped.amount_out_raw))
-        return tuple(found)
-
-
-def _by(feed: FeedRound, at_s: int) -> FeedRound:
-    """Return the round, dated no later than `at_s`."""
-    return (
-        feed if feed.updated_at_s <= at_s else replace(feed, started_at_s=at_s, updated_at_s=at_s)
-    )
-
-
-def code_hash(address: str) -> str:
-    """Return a constant stand-in for the code hash of an address."""
-    return "0x" + hashlib.sha256(address.encode()).hexdigest()
-
-
-# --- Signer without a key: transactions pass the real signing rules and get a hash, but no chain
-# accepts them.
-
-
-class NullSigner:
-    """ports.Signer without a key.
-
-    The signed bytes are the transaction's fields as JSON, the hash is their digest; both are
-    deterministic.
-    """
-
-    def __init__(self, rules: SigningRules, nonces: Callable[[], SignableNonces]) -> None:
-        self._rules, self._nonces = rules, nonces
-
-    @property
-    def address(self) -> str:
-        """The wallet of the rules."""
-        return self._rules.wallet
-
-    def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
-        """See ports.Signer."""
-        require_signable(tx, grant, self._rules, self._nonces())
-        raw = codec.dumps(tx).encode()
-        return SignedTx(raw, "0x" + hashlib.sha256(raw).hexdigest())
-
-
-def decode_unsigned(signed: SignedTx) -> UnsignedTx:
-    """Return the fields of a transaction signed by NullSigner.
-
-    Raises ConfigError for any other bytes.
-    """
-    return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
-
-
-class SimulatedComposer(RouterComposer):
-    """RouterComposer of a world whose router reaches every pool that is paid first by the call for
-    a Uniswap V2 pair.
-
-    So a kind of pool can be back-tested before any router of ours reaches it.
-    """
-
-    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """See RouterComposer: legs of such pools are written, granted and signed as those of a
-        pair.
-        """
-        return super().swap(step, replace(plan, legs=tuple(map(_as_pair, plan.legs))))
-
-
-def _as_pair(leg: Leg) -> Leg:
-    known = POOL_KINDS.get(leg.venue)
-    return leg if known is None or not known.paid_first else replace(leg, venue=V2Pool.kind)
-
-
-# --- The simulated chain: a sender, and the effects of each transaction.
-
-
-class SimulatedChain:
-    """ports.Sender of a simulated world.
-
-    Approvals are mined at once, swaps `latency_bars` after the bar in which they were sent.
-    """
-
-    def __init__(self, world: SimulatedWorld) -> None:
-        self._world = world
-
-    def head(self) -> Head:
-        """See ports.Sender."""
-        self._mine()
-        return self._world.head()
-
-    def block_hash(self, number: int) -> str | None:
-        """See ports.Sender."""
-        return block_hash(number) if number <= self._world.block else None
-
-    def nonces(self, _owner: str) -> tuple[int, int]:
-        """See ports.Sender."""
-        self._mine()
-        latest = self._world.wallet.nonce
-        return latest, latest + len(self._world.pending)
-
-    def simulate(self, tx: UnsignedTx, _sender: str) -> Simulation:
-        """See ports.Sender."""
-        try:
-            done = self._run(tx)
-        except TransactionReverted as error:
-            return Simulation(False, str(error), 0, self._world.head())
-        return Simulation(True, "", done.gas, self._world.head())
-
-    def send(self, signed: SignedTx) -> None:
-        """See ports.Sender."""
-        tx = decode_unsigned(signed)
-        swap = tx.to == ROUTER
-        self._world.pending.append(
-            (self._world.bar + (self._world.settings.latency_bars if swap else 0), signed.hash, tx)
-        )
-        self._mine()
-
-    def status_of(self, tx_hash: str) -> TransactionStatus:
-        """See ports.Sender."""
-        self._mine()
-        if (receipt := self._world.receipts.get(tx_hash)) is not None:
-            return TransactionStatus("mined", receipt)
-        return TransactionStatus(
-            (
-                "pending"
-                if any(waits == tx_hash for _, waits, _ in self._world.pending)
-                else "unknown"
-            ),
-            None,
-        )
-
-    def _mine(self) -> None:
-        """Mine the transactions due at this bar, each in a block of its own."""
-        world = self._world
-        while world.pending and world.pending[0][0] <= world.bar:
-            _, tx_hash, tx = world.pending.pop(0)
-            world.begin_block()
-            world.receipts[tx_hash] = self._apply(tx, tx_hash)
-
-    def _run(self, tx: UnsignedTx) -> TransactionEffects:
-        world = self._world
-        wallet = world.wallet
-        return router.execute(
-            tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s()
-        )
-
-    def _apply(self, tx: UnsignedTx, tx_hash: str) -> Receipt:
-        world, wallet = self._world, self._world.wallet
-        wallet.nonce += 1
-        try:
-            done = self._run(tx)
-        except TransactionReverted:
-            done = None
-        units = FAILED_UNITS if done is None else done.gas
-        wallet.native_wei -= units * world.gas_wei
-        if done is not None:
-            wallet.balances, wallet.allowances, world.pools = (
-                done.balances,
-                done.allowances,
-                done.pools,
-            )
-        world.fills.append(self._fill(tx, done, units))
-        transfers = () if done is None else tuple(done.transfers)
-        return Receipt(
-            tx_hash,
-            int(done is not None),
-            world.block,
-            block_hash(world.block),
-            units,
-            world.gas_wei,
-            transfers,
-        )
-
-    def _fill(self, tx: UnsignedTx, done: TransactionEffects | None, units: int) -> Fill:
-        world = self._world
-        prices = world.prices
-        gas = units * world.gas_wei * prices[world.wanted.portfolio.wrapped_native]
-        world.gas_paid += gas
-        fees = lost = Fraction(0)
-        for token_in, token_out, swapped in [] if done is None else done.swaps:
-            fees += swapped.fee_raw * prices[token_in]
-            lost += (
-                swapped.amount_in_raw * prices[token_in]
-                - swapped.amount_out_raw * prices[token_out]
-            )
-        moved: dict[str, int] = {}
-        for one in [] if done is None else done.transfers:
-            sign = (one.recipient == WALLET) - (one.sender == WALLET)
-            moved[one.token] = moved.get(one.token, 0) + sign * one.raw
-        turned = sum((abs(raw) * prices[token] for token, raw in moved.items()), Fraction(0)) / 2
-        return Fill(world.bar, tx.to == ROUTER, done is not None, turned, fees, lost - fees, gas)

@@ -1,30 +1,22 @@
-"""Simulation commands: backtest, stress, tune."""
+"""Commands on simulated prices: backtest and stress."""
 
 from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import asdict
 from datetime import UTC, datetime
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import Document, ask, cell, emit, err, interactive, out, say
+from agent.cli.display.output import Document, ask, emit, err, interactive, out, say
 from agent.cli.display.terminal import interruptible
 from agent.cli.options import AsJson, Heading, Yes, command
 from agent.errors import ConfigError
-from agent.units import decimal_text, price_text, value_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from agent.backtest.data import FundingSummary
-    from agent.backtest.simulate import SimulationResult
-    from agent.backtest.stress.run import StressResult
-    from agent.backtest.tune.jobs import WorkEstimate
+    pass
 
 
 FREE = "0 wei"
@@ -194,120 +186,10 @@ def backtest(
         found = api.backtest(
             file, market, portfolio, every_bar=every_bar, funding=funding, progress=tell
         )
-    made = document(found)
+    made = api.backtest_document(found)
     if html is not None:
         made["report"] = [str(path) for path in api.write_report(found, html)]
     emit(made, as_json, lambda: _show(made))
-
-
-def document(found: SimulationResult) -> dict[str, Any]:
-    """Document of a backtest. Values as decimal strings in the numeraire, ratios as decimal
-    strings; null if a figure is unknown.
-    """
-    from agent import app as api
-
-    def money(amount: Fraction) -> str:
-        return value_text(amount, found.decimals, 18)
-
-    return {
-        "final_value": money(found.final_value),
-        "hold_value": money(found.hold_value),
-        "start_value": money(found.start_value),
-        "twr": f"{found.twr:.6f}",
-        "hold_twr": f"{found.hold_twr:.6f}",
-        "numeraire": found.numeraire,
-        "rebalances": sum(one.succeeded for one in found.rebalances),
-        "turnover": value_text(found.turnover, 0, 6),
-        "costs": {
-            "fees": money(found.fees),
-            "impact": money(found.impact),
-            "gas": money(found.gas),
-            "total": money(found.fees + found.impact + found.gas),
-        },
-        "gas_counted": found.gas_counted,
-        "figures": {
-            name: {
-                key: None if math.isnan(number) else f"{number:.6f}"
-                for key, number in asdict(one).items()
-            }
-            for name, one in zip(("rebalanced", "held"), api.backtest_figures(found), strict=True)
-        },
-        "harvest": (
-            None
-            if found.premium is None
-            else {name: f"{number:.6f}" for name, number in asdict(found.premium).items()}
-        ),
-        "funding": None if found.funding is None else _funding(found.funding, money),
-        "from": int(found.times_s[0]),
-        "until": int(found.times_s[-1]),
-        "bars": found.bars,
-        "looked": found.evaluated,
-        "halted": found.halted,
-        "refused": dict(found.refused),
-        "kept": dict(found.kept),
-        "weights_bps": {
-            symbol: round(float(w) * 10_000)
-            for symbol, w in zip(found.symbols, found.weights[-1], strict=True)
-        },
-        "trades": [
-            {
-                "time": one.time_s,
-                "turnover": money(one.turnover),
-                "fees": money(one.fees),
-                "impact": money(one.impact),
-                "gas": money(one.gas),
-                "succeeded": one.succeeded,
-            }
-            for one in found.rebalances
-        ],
-        "flows": [
-            {"time": one.time_s, "value": money(one.value), "before": money(one.before)}
-            for one in found.flows
-        ],
-        "taxes": {
-            "lots": found.lots,
-            "years": {str(one.year): money(one.realised) for one in found.taxes},
-        },
-        "ended": [
-            {
-                "symbol": one.symbol,
-                "amount": decimal_text(one.raw, one.decimals),
-                "price": price_text(one.price, one.decimals, found.decimals),
-                "at": one.time_s,
-                "value": money(one.value),
-                "share": None if one.share is None else f"{float(one.share):.6f}",
-            }
-            for one in found.ended
-        ],
-        "notes": list(found.notes),
-        "config_hash": found.config_hash,
-        "data_hash": found.data_hash,
-        "seed": found.seed,
-        "versions": dict(found.versions),
-    }
-
-
-def _funding(found: FundingSummary, money: Callable[[Fraction], str]) -> Document:
-    def share(yearly: float | None) -> str | None:
-        return None if yearly is None else f"{yearly:.6f}"
-
-    return {
-        "total": money(found.total),
-        "yearly": share(found.yearly),
-        "intervals": sum(len(one.payments) for one in found.carries),
-        "assets": {
-            one.symbol: {
-                "carry": money(one.total),
-                "yearly": share(one.yearly),
-                "notional": money(one.notional),
-                "intervals": len(one.payments),
-                "from": int(one.times_s[0]),
-                "until": int(one.times_s[-1]),
-            }
-            for one in found.carries
-        },
-        "data_hash": found.digest,
-    }
 
 
 def format_premium(earned: Document, twr: float, hold_twr: float) -> str:
@@ -538,7 +420,7 @@ def stress(
                 status.update(f"{case}: path {done} of {count}")
 
         found = api.run_stress(prepared, tell, cores)
-    made = stress_document(found)
+    made = api.stress_document(found)
     if html is not None:
         made["report"] = [str(path) for path in api.write_stress_report(found, html)]
     emit(made, as_json, lambda: _stress_show(made))
@@ -557,41 +439,6 @@ def _ask_first(seconds: float, yes: bool) -> None:
         raise ConfigError(
             "nothing was tried", "try fewer paths (--paths, --step-paths) or shorter ones (--bars)"
         )
-
-
-def stress_document(found: StressResult) -> dict[str, Any]:
-    """Document of a stress test. Shares and ratios as decimal strings of six places; null if there
-    is nothing to measure.
-    """
-    from agent.app import stress_figures
-
-    return {
-        "cases": [
-            {
-                "name": case.name,
-                "by": case.by,
-                "paths": len(case.measured),
-                **stress_figures(case),
-                "rebalances": sum(one.rebalances for one in case.measured),
-                "halted": sum(one.halted for one in case.measured),
-                "refused": dict(case.refused),
-            }
-            for case in found.cases
-        ],
-        "left_out": dict(found.skipped),
-        "bars": found.bars,
-        "interval_s": found.interval_s,
-        "made_from_moves": found.moves,
-        "block": f"{found.block:.6f}",
-        "jumps_per_bar": f"{found.jump_rate:.6f}",
-        "kernel_off": None if found.kernel_off is None else f"{found.kernel_off:.3e}",
-        "notes": list(found.notes),
-        "parameters": dict(found.parameters),
-        "seed": found.seed,
-        "config_hash": found.config_hash,
-        "data_hash": found.data_hash,
-        "versions": dict(found.versions),
-    }
 
 
 def _stress_show(made: Document) -> None:
@@ -634,255 +481,3 @@ def _stress_show(made: Document) -> None:
 
 def _percent(share: str) -> str:
     return f"{100 * float(share):.2f} %"
-
-
-# --- `trimtab tune`: search for the best band, interval and destination, and a test of its
-# significance.
-
-
-SHADES = "·░▒▓█"
-"""From the lowest objective to the highest."""
-ROWS = 10
-NUMBERED = 8
-"""A map of more columns has shades alone."""
-
-
-@command(Heading.TEST, 20)
-@interruptible
-def tune(
-    prices: Annotated[
-        Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest.")
-    ] = None,
-    sample: Sample = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", "-c", help="The config whose setting is searched, in place of --target."
-        ),
-    ] = None,
-    target: Target = "",
-    band: Annotated[
-        str,
-        typer.Option(
-            "--band", help="Bands to try: 1%rel..30%rel:12 are twelve; 5%abs,10%abs are two."
-        ),
-    ] = "",
-    every: Annotated[
-        str,
-        typer.Option(
-            "--every", help="Intervals to try: 1d,7d,28d. With --band also both together."
-        ),
-    ] = "",
-    destination: Annotated[
-        str, typer.Option("--destination", help="target, halfway, band; several with commas.")
-    ] = "target",
-    allocator: Annotated[
-        str,
-        typer.Option(
-            "--allocator",
-            help=(
-                "fixed, or kinds of portfolio.weights that need prices alone; several with commas."
-            ),
-        ),
-    ] = "fixed",
-    trigger: Annotated[
-        str, typer.Option("--trigger", help="Only these kinds: band, every, hybrid.")
-    ] = "",
-    calendar: Annotated[
-        str,
-        typer.Option("--calendar", help="Benchmark: rebalancing to the targets at this interval."),
-    ] = "28d",
-    objective: Annotated[str, typer.Option("--objective", help="growth, or sharpe.")] = "growth",
-    walk: Annotated[
-        str, typer.Option("--walk", help="anchored (windows from the first bar) or rolling.")
-    ] = "anchored",
-    folds: Annotated[int, typer.Option("--folds", help="Number of walk-forward folds.")] = 4,
-    window: Annotated[str, typer.Option("--window", help="Lookback of allocators.")] = "60d",
-    rechoose: Annotated[
-        str, typer.Option("--rechoose", help="Interval between choices of allocators.")
-    ] = "7d",
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Use the full step for every setting instead of the fast kernel."
-        ),
-    ] = False,
-    cost: Cost = "10bps",
-    depth: Depth = "1000000000",
-    pool: Pool = "v2",
-    value: Value = "10000",
-    gas: Annotated[
-        str, typer.Option("--gas", help="Gas price, such as 20 gwei; needs the full step.")
-    ] = "0 wei",
-    gas_prices: GasPrices = None,
-    native: Native = "",
-    latency: Latency = 0,
-    numeraire: Numeraire = "",
-    names: Names = "",
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
-    cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all.")] = 0,
-    scheduler: Annotated[
-        str, typer.Option("--scheduler", help="Dask scheduler for the full step: tcp://HOST:8786.")
-    ] = "",
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="Folder for all results; an interrupted search continues there."
-        ),
-    ] = None,
-    html: Html = None,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Searches settings on three quarters of the data and tests the best on the rest. Says so if
-    there is no edge.
-    """
-    from agent import app as api
-
-    if html is not None:
-        api.check_report_path(html)
-    file = api.prices_file(prices, sample)
-    market = api.MarketOptions(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
-    grids = api.TuneOptions(
-        band,
-        every,
-        destination,
-        allocator,
-        trigger,
-        calendar,
-        objective,
-        walk,
-        folds,
-        window,
-        rechoose,
-        full,
-    )
-    portfolio = api.PortfolioOptions(
-        config, target, numeraire=numeraire, native=native, names=names
-    )
-    search = api.prepare_tune(file, market, grids, portfolio)
-    shown = nullcontext() if as_json or not err.is_terminal else err.status("measuring")
-    with shown as status:
-
-        def tell(done: int, runs: int) -> None:
-            if status is not None:
-                status.update(f"{done:,} of {runs:,} runs")
-
-        def confirm(estimate: WorkEstimate) -> bool:
-            if as_json or not interactive():
-                return False
-            if status is not None:
-                status.stop()
-            answer = ask(f"This is {estimate.words}. Begin?")
-            if status is not None:
-                status.start()
-            return answer
-
-        found = api.run_tune(
-            search,
-            cores=cores,
-            scheduler=scheduler,
-            folder=folder,
-            confirm=None if yes else confirm,
-            progress=tell,
-        )
-    made = api.tune_document(found)
-    if html is not None:
-        made["report"] = [str(path) for path in api.write_tune_report(found, html)]
-    emit(made, as_json, lambda: _tune_show(made))
-
-
-def _tune_show(made: Document) -> None:
-    from agent.cli.display.tables import amount, table
-
-    growth = made["objective"] == "growth"
-    head = (
-        f"{made['settings']:,} settings, ranked by {made['objective']} a year in the first three"
-        " quarters"
-    )
-    ranked = table(head, ("setting",), (made["objective"], "over hold", "costs", "trades"))
-    for one in made["ranked"][:ROWS]:
-        own = _tune_percent(one["objective"]) if growth else one["objective"][:-3]
-        ranked.add_row(
-            cell(one["label"]),
-            own,
-            _tune_percent(one["over_hold"]),
-            amount(one["costs"], 2),
-            str(one["rebalances"]),
-        )
-    out.print(ranked)
-    _show_map(made["stability"], growth)
-    folds = table(
-        f"Walk-forward, {made['walk_forward']['walk']}",
-        ("chosen in the past",),
-        ("over hold", "over calendar"),
-    )
-    for one in made["walk_forward"]["folds"]:
-        folds.add_row(
-            cell(one["chosen"]),
-            _tune_percent(one["over_hold"]),
-            _tune_percent(one["over_calendar"]),
-        )
-    if made["walk_forward"]["folds"]:
-        out.print(folds)
-    if (risk := made["overfitting"]) is not None:
-        say(
-            f"Chance of over-fitting: {float(risk['probability']):.0%} ({risk['ways']:,} ways to"
-            " halve the data)"
-        )
-    if (sure := made["deflated_sharpe"]) is not None:
-        say(
-            f"Deflated Sharpe ratio of the excess over hold, {sure['trials']} trials:"
-            f" {float(sure['probability']):.1%}"
-        )
-    if made["resumed"]:
-        say(f"{made['resumed']:,} runs were done before")
-    for note in (*made["notes"], *made["verdict"]):
-        say(note)
-    say(
-        f"grid {made['grid_hash'][:16]}, config {made['config_hash'][:16]}, data"
-        f" {made['data_hash'][:16]}, seed {made['seed']}"
-    )
-
-
-def _show_map(stable: Document, growth: bool) -> None:
-    """Show the objective over two axes as shades; the best cell is in brackets."""
-    from agent.cli.display.tables import table
-
-    if len(stable["rows"]) * len(stable["columns"]) < 2:
-        return
-    known = [float(value) for row in stable["values"] for value in row if value is not None]
-    low, high = min(known), max(known)
-    shown = table(
-        f"{'Growth' if growth else 'Sharpe ratio'} by {stable['down']} and {stable['across']}",
-        (stable["down"], *stable["columns"]),
-    )
-    for i, (label, row) in enumerate(zip(stable["rows"], stable["values"], strict=True)):
-        cells = []
-        for j, value in enumerate(row):
-            if value is None:
-                cells.append(cell(""))
-                continue
-            share = (float(value) - low) / (high - low) if high > low else 1.0
-            mark = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
-            number = (
-                f" {_tune_percent(value) if growth else value[:-4]}" if len(row) <= NUMBERED else ""
-            )
-            text = f"{mark}{number}"
-            cells.append(cell(f"[{text}]" if [i, j] == stable["best"] else text))
-        shown.add_row(cell(label), *cells)
-    out.print(shown)
-    near = stable["neighbours"]
-    if near is not None:
-        drop, most = (
-            f"{100 * float(near[key]):.2f} points" if growth else near[key]
-            for key in ("mean_fall", "largest_fall")
-        )
-        say(
-            f"One grid step from the best it falls by {drop} on the mean, {most} at most, among"
-            f" {near['count']} neighbours"
-        )
-
-
-def _tune_percent(text: str) -> str:
-    return f"{100 * float(text):+.2f} %"

@@ -40,9 +40,6 @@ orders_group = command_group(
     has_default=True,
 )
 Subject = Annotated[str, typer.Argument(help="Symbol of an asset, portfolio, or all.")]
-UnattendedYes = Annotated[
-    bool, typer.Option("--yes", help="Do not ask for confirmation (for machines).")
-]
 Level = Annotated[
     str | None,
     typer.Option(help='A price in the numeraire such as 1500, a distance such as 10%, or "off".'),
@@ -109,7 +106,7 @@ def set_(
 def arm(
     subject: Subject,
     config: ConfigPath = DEFAULT_CONFIG,
-    yes: UnattendedYes = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Re-arms orders. The next rebalance buys the asset back; levels count from its price then."""
@@ -124,7 +121,7 @@ def disarm(
         typer.Option("--only", help="entry, stop_loss, take_profit or trailing_stop; repeatable."),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
-    yes: UnattendedYes = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Disarms orders until re-armed. The next rebalance buys back what they kept out."""

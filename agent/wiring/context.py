@@ -15,8 +15,7 @@ from secrets import SystemRandom
 
 from agent.accounting.performance import year_start_s
 from agent.accounting.tax_lots import Lots, TaxLotRun, identity_rate, run_tax_lots
-from agent.backtest.router import RouterAddresses
-from agent.backtest.world import NullSigner
+from agent.backtest.router import NullSigner, RouterAddresses
 from agent.chain.endpoints import EndpointPool
 from agent.chain.own_positions import PositionReader
 from agent.chain.positions import resolve_positions

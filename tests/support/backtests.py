@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, make_price_table
-from agent.backtest.result import RebalanceRecord, YearGain, rebalancing_premium
+from agent.backtest.result import RebalanceRecord, SimulationResult, YearGain, rebalancing_premium
 from agent.backtest.settings import PERMISSIVE_LIMITS, AppliedTransfer, BacktestSpec, SimulationSettings, make_spec
-from agent.backtest.simulate import SimulationResult, simulate
+from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import Scenario, Severity, apply_scenario
 from agent.backtest.stress.run import StressSpec
 from agent.backtest.sweep import KernelSetting, TradingCosts

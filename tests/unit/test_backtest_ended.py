@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from agent.backtest.report.series import backtest_document
 from agent.backtest.settings import make_spec
-from agent.cli.backtest import document
 from tests.support.backtests import BAND, COIN, HOUR_S, START_S, hourly, simulated
 from tests.support.text import mentions
 
@@ -16,7 +16,7 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 @pytest.mark.parametrize("gone", ["leave", "halt"])
 def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_value(gone: str) -> None:
     found = simulated(hourly(BTC=[100.0] * 9, ETH=GONE), make_spec(THREE, BAND, "USD"), gone=gone)
-    (one,) = document(found)["ended"]
+    (one,) = backtest_document(found)["ended"]
     # 200 ETH at 11 beside 40 BTC at 100 and 4,000 USD.
     assert one == {
         "symbol": "ETH",

@@ -16,20 +16,20 @@ from tests.support.text import mentions
 
 pytest.importorskip("polars")
 
-from agent.backtest.data import (
+from agent.backtest.data import PriceTable, read_table
+from agent.backtest.funding import (
     FundingRateSeries,
     FundingSummary,
-    PriceTable,
     funding_carry,
     funding_digest,
     funding_notes,
     read_funding,
-    read_table,
     rename_funding_symbols,
     require_prices,
 )
+from agent.backtest.result import SimulationResult
 from agent.backtest.settings import PRO_RATA, BacktestSpec, OwnerTransfer, make_spec
-from agent.backtest.simulate import SimulationResult, simulate
+from agent.backtest.simulate import simulate
 from agent.errors import ConfigError
 from tests.support.backtests import BAND, COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table
 

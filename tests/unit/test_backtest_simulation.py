@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.amm import FORMS
 from agent.amm.v2 import get_amount_out
-from agent.backtest import simulate
+from agent.backtest import context
+from agent.backtest.result import SimulationResult
 from agent.backtest.settings import WALLET, OwnerTransfer, SimulationSettings, make_spec
-from agent.backtest.simulate import SimulationResult, open_run
+from agent.backtest.simulate import open_run
 from agent.errors import ConfigError
 from agent.execution import settlement
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, IntentKind, Rebalance, StepInput, Threshold, Trigger
@@ -123,9 +124,9 @@ def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is
 
     def plain(coin: str, keeps_prices: bool) -> Store:
         assert keeps_prices
-        return open_store(f"sqlite:///{tmp_path}/plain.db", simulate.CHAIN_ID, simulate.WALLET, coin)
+        return open_store(f"sqlite:///{tmp_path}/plain.db", context.CHAIN_ID, WALLET, coin)
 
-    monkeypatch.setattr(simulate, "simulation_store", plain)
+    monkeypatch.setattr(context, "simulation_store", plain)
     assert quick == steps()
     assert len(quick) >= 20
 

@@ -11,8 +11,7 @@ import pytest
 
 from agent import codec
 from agent.amm.v2 import V2Pool
-from agent.backtest.router import RouterAddresses
-from agent.backtest.world import NullSigner, decode_unsigned
+from agent.backtest.router import NullSigner, RouterAddresses, decode_unsigned
 from agent.chain.tokens import encode_approve
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.model import (

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("empyrical")
 
-from agent.backtest.data import FundingCarry, FundingSummary
+from agent.backtest.funding import FundingCarry, FundingSummary
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import report_document
 from agent.backtest.report.series import MOST_POINTS

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from agent.backtest.data import FundingCarry
+from agent.backtest.funding import FundingCarry
 from agent.backtest.report import sections as report_sections
 from agent.backtest.report.page import (
     NONE,

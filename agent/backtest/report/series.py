@@ -4,16 +4,20 @@ and thinning that keeps extremes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.funding import FundingSummary
 from agent.backtest.result import SimulationResult
 from agent.errors import ErrorCode, Refused
-from agent.units import YEAR_S, Value
+from agent.units import YEAR_S, Value, decimal_text, price_text, value_text
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -273,3 +277,115 @@ def unit_changes(result: SimulationResult) -> Floats:
     base = np.maximum(np.abs(units[:-1]), np.abs(units[1:]))
     change = np.divide(np.diff(units, axis=0), base, out=np.zeros_like(base), where=base > 0)
     return np.vstack([np.zeros(units.shape[1]), change])
+
+
+# --- JSON document of a backtest.
+
+
+def backtest_document(found: SimulationResult) -> dict[str, Any]:
+    """Document of a backtest. Values as decimal strings in the numeraire, ratios as decimal
+    strings; null if a figure is unknown.
+    """
+
+    def money(amount: Fraction) -> str:
+        return value_text(amount, found.decimals, 18)
+
+    return {
+        "final_value": money(found.final_value),
+        "hold_value": money(found.hold_value),
+        "start_value": money(found.start_value),
+        "twr": f"{found.twr:.6f}",
+        "hold_twr": f"{found.hold_twr:.6f}",
+        "numeraire": found.numeraire,
+        "rebalances": sum(one.succeeded for one in found.rebalances),
+        "turnover": value_text(found.turnover, 0, 6),
+        "costs": {
+            "fees": money(found.fees),
+            "impact": money(found.impact),
+            "gas": money(found.gas),
+            "total": money(found.fees + found.impact + found.gas),
+        },
+        "gas_counted": found.gas_counted,
+        "figures": {
+            name: {
+                key: None if math.isnan(number) else f"{number:.6f}"
+                for key, number in asdict(one).items()
+            }
+            for name, one in zip(("rebalanced", "held"), figures(found), strict=True)
+        },
+        "harvest": (
+            None
+            if found.premium is None
+            else {name: f"{number:.6f}" for name, number in asdict(found.premium).items()}
+        ),
+        "funding": None if found.funding is None else _funding(found.funding, money),
+        "from": int(found.times_s[0]),
+        "until": int(found.times_s[-1]),
+        "bars": found.bars,
+        "looked": found.evaluated,
+        "halted": found.halted,
+        "refused": dict(found.refused),
+        "kept": dict(found.kept),
+        "weights_bps": {
+            symbol: round(float(w) * 10_000)
+            for symbol, w in zip(found.symbols, found.weights[-1], strict=True)
+        },
+        "trades": [
+            {
+                "time": one.time_s,
+                "turnover": money(one.turnover),
+                "fees": money(one.fees),
+                "impact": money(one.impact),
+                "gas": money(one.gas),
+                "succeeded": one.succeeded,
+            }
+            for one in found.rebalances
+        ],
+        "flows": [
+            {"time": one.time_s, "value": money(one.value), "before": money(one.before)}
+            for one in found.flows
+        ],
+        "taxes": {
+            "lots": found.lots,
+            "years": {str(one.year): money(one.realised) for one in found.taxes},
+        },
+        "ended": [
+            {
+                "symbol": one.symbol,
+                "amount": decimal_text(one.raw, one.decimals),
+                "price": price_text(one.price, one.decimals, found.decimals),
+                "at": one.time_s,
+                "value": money(one.value),
+                "share": None if one.share is None else f"{float(one.share):.6f}",
+            }
+            for one in found.ended
+        ],
+        "notes": list(found.notes),
+        "config_hash": found.config_hash,
+        "data_hash": found.data_hash,
+        "seed": found.seed,
+        "versions": dict(found.versions),
+    }
+
+
+def _funding(found: FundingSummary, money: Callable[[Fraction], str]) -> dict[str, Any]:
+    def share(yearly: float | None) -> str | None:
+        return None if yearly is None else f"{yearly:.6f}"
+
+    return {
+        "total": money(found.total),
+        "yearly": share(found.yearly),
+        "intervals": sum(len(one.payments) for one in found.carries),
+        "assets": {
+            one.symbol: {
+                "carry": money(one.total),
+                "yearly": share(one.yearly),
+                "notional": money(one.notional),
+                "intervals": len(one.payments),
+                "from": int(one.times_s[0]),
+                "until": int(one.times_s[-1]),
+            }
+            for one in found.carries
+        },
+        "data_hash": found.digest,
+    }

@@ -56,6 +56,39 @@ def figures(case: StressCase) -> dict[str, Any]:
     return found
 
 
+def stress_document(found: StressResult) -> dict[str, Any]:
+    """Document of a stress test. Shares and ratios as decimal strings of six places; null if there
+    is nothing to measure.
+    """
+    return {
+        "cases": [
+            {
+                "name": case.name,
+                "by": case.by,
+                "paths": len(case.measured),
+                **figures(case),
+                "rebalances": sum(one.rebalances for one in case.measured),
+                "halted": sum(one.halted for one in case.measured),
+                "refused": dict(case.refused),
+            }
+            for case in found.cases
+        ],
+        "left_out": dict(found.skipped),
+        "bars": found.bars,
+        "interval_s": found.interval_s,
+        "made_from_moves": found.moves,
+        "block": f"{found.block:.6f}",
+        "jumps_per_bar": f"{found.jump_rate:.6f}",
+        "kernel_off": None if found.kernel_off is None else f"{found.kernel_off:.3e}",
+        "notes": list(found.notes),
+        "parameters": dict(found.parameters),
+        "seed": found.seed,
+        "config_hash": found.config_hash,
+        "data_hash": found.data_hash,
+        "versions": dict(found.versions),
+    }
+
+
 def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
     """Sections on simulated paths, then on stress scenarios."""
     many = [case for case in found.cases if case.by == "kernel" or case.name in CALM_NAMES.values()]

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, numeraire_prices
+from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec, SimulationSettings
-from agent.backtest.simulate import SimulationResult, simulate
+from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import (
     JumpDiffusion,
     PathMethod,

@@ -1,0 +1,502 @@
+"""A live step on a simulated world: its reader, evidence, signer, chain and store.
+
+Engine, journal and bookkeeping are those of a live run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+
+from agent.amm import POOL_KINDS
+from agent.amm.pools import BeyondKnownTicks, ContractRevert
+from agent.amm.v2 import V2Pool
+from agent.backtest import router
+from agent.backtest.result import TaxLotLedger
+from agent.backtest.router import (
+    FAILED_UNITS,
+    NullSigner,
+    TransactionEffects,
+    TransactionReverted,
+    decode_unsigned,
+)
+from agent.backtest.settings import ROUTER, WALLET, BacktestSpec
+from agent.backtest.world import CHAIN_ID, Fill, SimulatedWorld, block_hash
+from agent.engine import run_step
+from agent.execution.executor import JournaledExecutor
+from agent.execution.step_context import StepActors, StepOutcome, StepReaders
+from agent.execution.step_memory import read_memory
+from agent.execution.submitter import SubmissionSettings as Patience
+from agent.execution.submitter import Submitter, signable_nonces
+from agent.model import (
+    AgentCycle,
+    Allowance,
+    CodeHash,
+    Evidence,
+    ExternalTransfer,
+    FeedRound,
+    Head,
+    History,
+    Holding,
+    Intent,
+    Leg,
+    PastPrices,
+    Plan,
+    Receipt,
+    ScreenedToken,
+    SecondQuote,
+    SignedTx,
+    Snapshot,
+    StepInput,
+    TokenFinding,
+    UnsignedTx,
+    Valuation,
+)
+from agent.policy.step_input import assemble_input
+from agent.policy.triggers.rules import required_history_s
+from agent.ports import PreparedTransaction, Simulation, TransactionStatus
+from agent.signing.rules import SigningRules
+from agent.store import Store, open_memory_store
+from agent.store.accounts.balances import BalanceStore
+from agent.store.accounts.ledger_sums import ValuationStore
+from agent.store.database import MemoryDatabase
+from agent.store.journal import IntentStore
+from agent.store.prices import PriceStore
+from agent.venues.composer import RouterComposer
+
+# --- Reader and evidence: one bar is one snapshot.
+
+OPERATORS = ("simulated",)
+
+
+class ReplayReader:
+    """ports.Reader of a simulated world: pools and feeds at the bar's prices, and the simulated
+    wallet.
+    """
+
+    def __init__(self, world: SimulatedWorld) -> None:
+        self._world = world
+
+    def snapshot(self) -> Snapshot:
+        """See ports.Reader."""
+        world = self._world
+        wallet, tokens = world.wallet, [token.address for token in world.tokens]
+        return Snapshot(
+            head=world.head(),
+            now_s=world.now_s(),
+            owner=WALLET,
+            native_wei=wallet.native_wei,
+            nonce_latest=wallet.nonce,
+            nonce_pending=wallet.nonce + len(world.pending),
+            priority_fee_wei=0,
+            gas_price_wei=world.gas_wei,
+            holdings=tuple(Holding(token, wallet.balances.get(token, 0)) for token in tokens),
+            allowances=tuple(
+                Allowance(token, ROUTER, wallet.allowances.get(token, 0)) for token in tokens
+            ),
+            pools=tuple(world.pools.values()),
+            feeds=world.feeds,
+            code_hashes=tuple(
+                CodeHash(address, code_hash(address)) for address in (ROUTER, *tokens, *world.pools)
+            ),
+            quarantined=(),
+            operators=OPERATORS,
+            requests=0,
+        )
+
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """Return the snapshot unchanged: all ticks are known."""
+        return snapshot
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """Return the preceding blocks, which lie in the same bar and have its prices
+        (ports.Reader). Feed rounds are dated no later than their block; a later date would make
+        them invalid.
+        """
+        world = self._world
+        heads = (
+            Head(
+                head.chain_id,
+                number,
+                f"0x{number:064x}",
+                head.timestamp_s - (head.number - number),
+                head.base_fee_wei,
+            )
+            for number in range(head.number - 1, head.number - 1 - blocks, -1)
+        )
+        pools = tuple(world.pools.values())
+        return tuple(
+            PastPrices(one, tuple(_by(feed, one.timestamp_s) for feed in world.feeds), pools)
+            for one in heads
+        )
+
+
+class SimulatedEvidence:
+    """ports.EvidenceSource of a simulated world.
+
+    Nothing is paused, all code is pinned, and every token transfers the exact amount. Second quotes
+    come from the pools themselves, leg by leg.
+    """
+
+    def __init__(self, world: SimulatedWorld) -> None:
+        self._world = world
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        """See ports.EvidenceSource."""
+        tokens = dict.fromkeys(
+            token for leg in plan.legs for token in (leg.token_in, leg.token_out)
+        )
+        return Evidence(
+            paused=False,
+            pause_reason="",
+            trusted=tuple((code.address, code.hash) for code in step.snapshot.code_hashes),
+            second_quotes=self._quotes(plan),
+            quorum=True,
+            now_s=self._world.now_s(),
+            screens=tuple(ScreenedToken(token, TokenFinding.CLEAN) for token in tokens),
+        )
+
+    def _quotes(self, plan: Plan) -> tuple[SecondQuote, ...]:
+        pools, found = dict(self._world.pools), []
+        for number, leg in enumerate(plan.legs):
+            try:
+                swapped = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw)
+            except (ContractRevert, BeyondKnownTicks) as error:
+                found.append(SecondQuote(number, None, error.message))
+                continue
+            pools[leg.pool] = swapped.after
+            found.append(SecondQuote(number, swapped.amount_out_raw))
+        return tuple(found)
+
+
+def _by(feed: FeedRound, at_s: int) -> FeedRound:
+    """Return the round, dated no later than `at_s`."""
+    return (
+        feed if feed.updated_at_s <= at_s else replace(feed, started_at_s=at_s, updated_at_s=at_s)
+    )
+
+
+def code_hash(address: str) -> str:
+    """Return a constant stand-in for the code hash of an address."""
+    return "0x" + hashlib.sha256(address.encode()).hexdigest()
+
+
+# --- Composer and chain: each transaction with its effects.
+
+
+class SimulatedComposer(RouterComposer):
+    """RouterComposer of a world whose router reaches every pool that is paid first by the call for
+    a Uniswap V2 pair.
+
+    So a kind of pool can be back-tested before any router of ours reaches it.
+    """
+
+    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+        """See RouterComposer: legs of such pools are written, granted and signed as those of a
+        pair.
+        """
+        return super().swap(step, replace(plan, legs=tuple(map(_as_pair, plan.legs))))
+
+
+def _as_pair(leg: Leg) -> Leg:
+    known = POOL_KINDS.get(leg.venue)
+    return leg if known is None or not known.paid_first else replace(leg, venue=V2Pool.kind)
+
+
+class SimulatedChain:
+    """ports.Sender of a simulated world.
+
+    Approvals are mined at once, swaps `latency_bars` after the bar in which they were sent.
+    """
+
+    def __init__(self, world: SimulatedWorld) -> None:
+        self._world = world
+
+    def head(self) -> Head:
+        """See ports.Sender."""
+        self._mine()
+        return self._world.head()
+
+    def block_hash(self, number: int) -> str | None:
+        """See ports.Sender."""
+        return block_hash(number) if number <= self._world.block else None
+
+    def nonces(self, _owner: str) -> tuple[int, int]:
+        """See ports.Sender."""
+        self._mine()
+        latest = self._world.wallet.nonce
+        return latest, latest + len(self._world.pending)
+
+    def simulate(self, tx: UnsignedTx, _sender: str) -> Simulation:
+        """See ports.Sender."""
+        try:
+            done = self._run(tx)
+        except TransactionReverted as error:
+            return Simulation(False, str(error), 0, self._world.head())
+        return Simulation(True, "", done.gas, self._world.head())
+
+    def send(self, signed: SignedTx) -> None:
+        """See ports.Sender."""
+        tx = decode_unsigned(signed)
+        swap = tx.to == ROUTER
+        self._world.pending.append(
+            (self._world.bar + (self._world.settings.latency_bars if swap else 0), signed.hash, tx)
+        )
+        self._mine()
+
+    def status_of(self, tx_hash: str) -> TransactionStatus:
+        """See ports.Sender."""
+        self._mine()
+        if (receipt := self._world.receipts.get(tx_hash)) is not None:
+            return TransactionStatus("mined", receipt)
+        return TransactionStatus(
+            (
+                "pending"
+                if any(waits == tx_hash for _, waits, _ in self._world.pending)
+                else "unknown"
+            ),
+            None,
+        )
+
+    def _mine(self) -> None:
+        """Mine the transactions due at this bar, each in a block of its own."""
+        world = self._world
+        while world.pending and world.pending[0][0] <= world.bar:
+            _, tx_hash, tx = world.pending.pop(0)
+            world.begin_block()
+            world.receipts[tx_hash] = self._apply(tx, tx_hash)
+
+    def _run(self, tx: UnsignedTx) -> TransactionEffects:
+        world = self._world
+        wallet = world.wallet
+        return router.execute(
+            tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s()
+        )
+
+    def _apply(self, tx: UnsignedTx, tx_hash: str) -> Receipt:
+        world, wallet = self._world, self._world.wallet
+        wallet.nonce += 1
+        try:
+            done = self._run(tx)
+        except TransactionReverted:
+            done = None
+        units = FAILED_UNITS if done is None else done.gas
+        wallet.native_wei -= units * world.gas_wei
+        if done is not None:
+            wallet.balances, wallet.allowances, world.pools = (
+                done.balances,
+                done.allowances,
+                done.pools,
+            )
+        world.fills.append(self._fill(tx, done, units))
+        transfers = () if done is None else tuple(done.transfers)
+        return Receipt(
+            tx_hash,
+            int(done is not None),
+            world.block,
+            block_hash(world.block),
+            units,
+            world.gas_wei,
+            transfers,
+        )
+
+    def _fill(self, tx: UnsignedTx, done: TransactionEffects | None, units: int) -> Fill:
+        world = self._world
+        prices = world.prices
+        gas = units * world.gas_wei * prices[world.wanted.portfolio.wrapped_native]
+        world.gas_paid += gas
+        fees = lost = Fraction(0)
+        for token_in, token_out, swapped in [] if done is None else done.swaps:
+            fees += swapped.fee_raw * prices[token_in]
+            lost += (
+                swapped.amount_in_raw * prices[token_in]
+                - swapped.amount_out_raw * prices[token_out]
+            )
+        moved: dict[str, int] = {}
+        for one in [] if done is None else done.transfers:
+            sign = (one.recipient == WALLET) - (one.sender == WALLET)
+            moved[one.token] = moved.get(one.token, 0) + sign * one.raw
+        turned = sum((abs(raw) * prices[token] for token, raw in moved.items()), Fraction(0)) / 2
+        return Fill(world.bar, tx.to == ROUTER, done is not None, turned, fees, lost - fees, gas)
+
+
+# --- Store in memory, without what a simulation does not need.
+
+
+class SimulatedIntents(IntentStore):
+    """Intents of a simulation: its blocks are never reorganised, so only the newest is checked."""
+
+    def ended_in_block(self, limit: int) -> Sequence[Intent]:
+        """See IntentStore."""
+        return super().ended_in_block(min(limit, 1))
+
+
+class SimulatedBalances(BalanceStore):
+    """Balances of a simulation: those that no write has changed since need no new opening."""
+
+    db: MemoryDatabase
+
+    def record(
+        self,
+        snapshot: Snapshot,
+        balances: Mapping[str, int],
+        flows: Sequence[ExternalTransfer],
+        turn: int,
+    ) -> bool:
+        """See BalanceStore."""
+        key = "balances"
+        if not flows and self.db.answers.get(key) == balances:
+            return True
+        done = super().record(snapshot, balances, flows, turn)
+        if done:
+            self.db.answers[key] = dict(balances)
+        return done
+
+
+class NoValuations(ValuationStore):
+    """The simulation calculates its values anyway."""
+
+    def record(self, found: Valuation, forced: bool) -> bool:
+        """Record nothing."""
+        return False
+
+    def last_block(self) -> int:
+        """See ValuationStore."""
+        return -1
+
+
+class NoPrices(PriceStore):
+    """For triggers and allocators without history: no price is due to be recorded."""
+
+    def has(self, numeraire: str, at_s: int) -> bool:
+        """See PriceStore."""
+        return True
+
+
+def simulation_store(coin: str, keeps_prices: bool) -> Store:
+    """Open a store in memory that leaves out what a simulation does not need; without
+    `keeps_prices` prices too.
+    """
+    store = open_memory_store(CHAIN_ID, WALLET, coin)
+    store.journal, store.balances, store.valuations = (
+        SimulatedIntents(store.db),
+        SimulatedBalances(store.db),
+        NoValuations(store.db),
+    )
+    if not keeps_prices:
+        store.prices = NoPrices(store.db)
+    return store
+
+
+# --- Context of a step.
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationContext:
+    """Readers and actors over a simulated world instead of a chain."""
+
+    world: SimulatedWorld
+    store: Store
+    readers: StepReaders
+    actors: StepActors
+
+    def step(self) -> StepOutcome:
+        """Run one step at the world's bar. Raises EndOfPrices when it waits beyond the last."""
+        return run_step(self.readers, AgentCycle(), self.store, self.actors)
+
+
+@contextmanager
+def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
+    """Open a context with its own store, deleted afterwards. The world is at a bar."""
+    store = simulation_store(
+        world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted)
+    )
+    try:
+        store.balances.record_prior_day((), 0)  # an unused wallet
+        yield _build_context(world, store)
+    finally:
+        store.close()
+
+
+def _needs_price_history(wanted: BacktestSpec) -> bool:
+    """True if a trigger or allocator of this policy needs recorded prices."""
+    chosen = wanted.portfolio.weights is not None or any(
+        one.allocator for one in (wanted.split.strategies if wanted.split else ())
+    )
+    return chosen or required_history_s(wanted.policy, wanted.split) > 0
+
+
+def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
+    wanted = world.wanted
+    reach_s = (
+        (world.settings.latency_bars + 1) * world.table.interval_s
+        if world.settings.latency_bars
+        else 0
+    )
+    execution = replace(wanted.execution, deadline_s=wanted.execution.deadline_s + reach_s)
+
+    taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax)
+
+    def assemble(snapshot: Snapshot, history: History) -> StepInput:
+        if world.flowed and any(
+            flow.is_open for flow in history.flows
+        ):  # classify the owner's transfers at once
+            store.balances.classify(None, None, snapshot.now_s)
+            history = store.budgets.history(snapshot.head.timestamp_s)
+        bare = StepInput(
+            snapshot,
+            wanted.portfolio,
+            wanted.policy,
+            wanted.reference,
+            wanted.limits,
+            execution,
+            history,
+            split=wanted.split,
+        )
+        left = [
+            ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more")
+            for token in sorted(world.gone)
+        ]
+        return assemble_input(
+            bare, read_memory(bare, store, taxes.state(snapshot.head.timestamp_s), left)
+        )
+
+    chain = SimulatedChain(world)
+    chance = random.Random(world.settings.seed).random
+    tokens = tuple(token.address for token in world.tokens)
+    weth, ceiling_wei = wanted.portfolio.wrapped_native, wanted.limits.gas_price_wei
+    rules = SigningRules(
+        CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, ceiling_wei, wrapped_native=weth
+    )
+    patience = Patience(
+        confirmations=1,
+        poll_s=1.0,
+        mined_timeout_s=math.inf,
+        final_timeout_s=math.inf,
+        max_fee_wei=ceiling_wei,
+        gas_per_day_wei=wanted.limits.gas_per_day_wei,
+    )
+    signer = NullSigner(rules, partial(signable_nonces, store.journal))
+    executor = JournaledExecutor(
+        Submitter(store.journal, store.budgets, signer, chain, world, patience, lambda: False)
+    )
+    readers = StepReaders(
+        ReplayReader(world),
+        assemble,
+        store.budgets.history,
+        SimulatedEvidence(world),
+        world,
+        chance,
+    )
+    return SimulationContext(
+        world,
+        store,
+        readers,
+        StepActors(executor, SimulatedComposer(chain, WALLET, world), lambda _: True),
+    )

@@ -1,0 +1,303 @@
+"""Funding of hypothetical shorts as large as each holding: rates from a file, and their payments.
+
+No position is simulated; this is arithmetic on rates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.data import (
+    TIME_COLUMNS,
+    load_polars,
+    read_frame,
+    require_unix_seconds,
+    unix_seconds,
+)
+from agent.errors import ConfigError
+from agent.units import YEAR_S, Value, floor_int, safe_label
+
+HIGH_YEARLY_RATE = 1.0
+"""Funding rates above the whole notional per year are probably in percent."""
+
+
+GAP = 1.5
+"""Tolerance of the usual distance: venues' times deviate by moments."""
+
+
+Times = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FundingRateSeries:
+    """Funding rates: `rates[i]` is what longs paid shorts at `times_s[i]` (Unix seconds, rising),
+    as a share of notional for the interval before.
+    """
+
+    symbol: str
+    times_s: Times
+    rates: NDArray[np.float64]
+
+    @property
+    def usual_s(self) -> int:
+        """The usual distance of two times, seconds; 0 for a single one."""
+        return int(np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class FundingCarry:
+    """Funding that a short of the holding's size received (negative: paid), at each of `times_s` in
+    the simulation. `payments` are numeraire base units, each rounded down, against the holder;
+    `notionals` are the holdings, rounded down too. `lengths_s` is the duration of each rate.
+    """
+
+    symbol: str
+    times_s: Times
+    payments: tuple[int, ...]
+    notionals: tuple[int, ...]
+    lengths_s: tuple[int, ...]
+
+    @property
+    def total(self) -> Value:
+        """All payments, numeraire base units."""
+        return Fraction(sum(self.payments))
+
+    @property
+    def notional(self) -> Value:
+        """Mean of the holdings at these times, numeraire base units."""
+        return Fraction(sum(self.notionals), len(self.notionals))
+
+    @property
+    def held_for(self) -> int:
+        """Sum of holding times duration, base units and seconds."""
+        return sum(
+            notional * length
+            for notional, length in zip(self.notionals, self.lengths_s, strict=True)
+        )
+
+    @property
+    def yearly(self) -> float | None:
+        """Carry per year of 365 days, as a share of the holding; None without a holding or known
+        duration.
+        """
+        return _yearly([self])
+
+
+@dataclass(frozen=True, slots=True)
+class FundingSummary:
+    """Carry of each symbol with rates; `digest` is the SHA-256 of those rates."""
+
+    carries: tuple[FundingCarry, ...]
+    digest: str
+
+    @property
+    def total(self) -> Value:
+        """Total over all symbols, numeraire base units."""
+        return sum((one.total for one in self.carries), Fraction(0))
+
+    @property
+    def yearly(self) -> float | None:
+        """Carry per year of all symbols together; see FundingCarry."""
+        return _yearly(self.carries)
+
+
+def _yearly(carries: Sequence[FundingCarry]) -> float | None:
+    held = sum(one.held_for for one in carries)
+    return (
+        float(Fraction(sum(sum(one.payments) for one in carries) * YEAR_S, held)) if held else None
+    )
+
+
+def rename_funding_symbols(
+    series: Sequence[FundingRateSeries], names: Mapping[str, str]
+) -> tuple[FundingRateSeries, ...]:
+    """Rename the series to the config's symbols, by `names`. Raises ConfigError if two become
+    one.
+    """
+    found = tuple(replace(one, symbol=names.get(one.symbol, one.symbol)) for one in series)
+    if len({one.symbol for one in found}) < len(found):
+        raise ConfigError(
+            "--as: two symbols of the file of funding get one name",
+            "give each of them a name of its own",
+        )
+    return found
+
+
+def require_prices(
+    series: Sequence[FundingRateSeries], symbols: Sequence[str], bars_s: Times
+) -> None:
+    """Raise ConfigError for rates of symbols without prices (`symbols`), and for rates all outside
+    the bars of the simulation.
+    """
+    for one in series:
+        if one.symbol not in symbols:
+            raise ConfigError(
+                f"--funding: {one.symbol} has rates and no prices",
+                "give its prices, take its rows out, or name it as the prices do with --as; they"
+                f" have {', '.join(symbols)}",
+            )
+        if not rates_within(one, bars_s).any():
+            rates, bars = (
+                f"from {_when(times[0])} to {_when(times[-1])}" for times in (one.times_s, bars_s)
+            )
+            raise ConfigError(
+                f"--funding: the rates of {one.symbol}, {rates}, lie outside the simulation,"
+                f" {bars}",
+                "give prices and rates of the same time, or take its rows out",
+            )
+
+
+def funding_carry(
+    series: FundingRateSeries, bars_s: Times, held: Callable[[int], Value]
+) -> FundingCarry:
+    """Payments at the times of the series within the bars. `held` returns the holding after a bar,
+    at its price, numeraire base units.
+
+    The newest bar until each time is used: no later price or trade changes a payment.
+    """
+    inside, usual = rates_within(series, bars_s), series.usual_s
+    times_s = series.times_s[inside]
+    bars = np.searchsorted(bars_s, times_s, side="right") - 1
+    worth = [held(bar) for bar in bars.tolist()]
+    lengths = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual), usual)[inside]
+    rates = [Fraction(str(rate)) for rate in series.rates[inside].tolist()]
+    payments = tuple(floor_int(value * rate) for value, rate in zip(worth, rates, strict=True))
+    return FundingCarry(
+        series.symbol,
+        times_s,
+        payments,
+        tuple(floor_int(value) for value in worth),
+        tuple(lengths.tolist()),
+    )
+
+
+def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
+    """Notes on rates that start late, end early, are outside the bars, have irregular distances, or
+    look like percent.
+    """
+    times_s, usual, found = series.times_s, series.usual_s, []
+    name, inside = f"funding: {series.symbol}", rates_within(series, bars_s)
+    if times_s[0] - bars_s[0] > usual:
+        found.append(f"{name} starts at {_when(times_s[0])}, after the simulation does")
+    if bars_s[-1] - times_s[-1] > usual:
+        found.append(f"{name} ends at {_when(times_s[-1])}, before the simulation")
+    if outside := int((~inside).sum()):
+        found.append(f"{name} has {outside} rates outside the simulation, they do not count")
+    steps = np.diff(times_s)
+    if wide := int((steps > GAP * usual).sum()):
+        found.append(
+            f"{name} has {wide} times that follow later than usual, at most {int(steps.max())} s;"
+            " what is missing counts zero"
+        )
+    if close := int((steps * GAP < usual).sum()):
+        found.append(
+            f"{name} has {close} times that follow sooner than usual, at least {int(steps.min())} s"
+        )
+    a_year = float(np.median(np.abs(series.rates))) * YEAR_S / usual if usual else 0.0
+    if a_year > HIGH_YEARLY_RATE:
+        found.append(
+            f"{name} has rates that come to {100 * a_year:,.0f}% a year: are they written in"
+            " percent?"
+        )
+    return found
+
+
+def funding_digest(series: Sequence[FundingRateSeries]) -> str:
+    """SHA-256 of symbols, times and rates."""
+    found = hashlib.sha256("\n".join(one.symbol for one in series).encode())
+    for one in series:
+        found.update(np.ascontiguousarray(one.times_s, dtype="<i8").tobytes())
+        found.update(np.ascontiguousarray(one.rates, dtype="<f8").tobytes())
+    return found.hexdigest()
+
+
+def rates_within(series: FundingRateSeries, bars_s: Times) -> NDArray[np.bool_]:
+    """Mask of the times of the series from the first bar to the last."""
+    found: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
+    return found
+
+
+def _when(time_s: int) -> str:
+    return f"{datetime.fromtimestamp(int(time_s), UTC):%Y-%m-%d %H:%M}"
+
+
+def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
+    """Read funding rates by symbol in file order: columns time, symbol, rate, a share of notional
+    per interval, positive if longs pay shorts.
+
+    Raises ConfigError like read_table, and for rates that are not a number or beyond the whole
+    notional.
+    """
+    polars, option = load_polars(), "--funding"
+    frame = read_frame(polars, path, option)
+    column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
+    if column is None or not {"symbol", "rate"} <= set(frame.columns):
+        raise ConfigError(
+            f"{option}: {path.name} needs columns time, symbol and rate; it has"
+            f" {', '.join(frame.columns)[:200]}",
+            "rate is the share of notional that longs pay shorts in an interval, such as 0.0001",
+        )
+    frame = frame.with_columns(
+        unix_seconds(polars, frame[column], path).alias(column),
+        polars.col("symbol").cast(polars.String),
+    )
+    require_unix_seconds(frame[column], path)
+    for name in ("symbol", "rate"):
+        if frame[name].null_count():
+            row = int(frame[name].is_null().arg_true()[0])
+            raise ConfigError(
+                f"{option}: {path.name}, row {row + 1}: it has no {name}",
+                "remove rows that say nothing",
+            )
+    if not frame["rate"].dtype.is_numeric():
+        raise ConfigError(
+            f"{option}: {path.name}: column 'rate' holds no numbers",
+            "write plain decimals such as 0.0001",
+        )
+    frame = frame.with_columns(polars.col("rate").cast(polars.Float64)).with_row_index("row")
+    _require_rates(polars, frame, f"{option}: {path.name}")
+    later = frame.with_columns(polars.col(column).diff().over("symbol").alias("step")).filter(
+        polars.col("step") <= 0
+    )
+    if later.height:
+        word = "twice" if later["step"][0] == 0 else "after a later one"
+        raise ConfigError(
+            f"{option}: {path.name}, row {later['row'][0] + 1}: {later['symbol'][0]!r} has that"
+            f" time {word}",
+            "sort the file by time, each time once",
+        )
+    symbols = frame["symbol"].unique(maintain_order=True).to_list()
+    parts = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
+    return tuple(
+        FundingRateSeries(str(name), one[column].to_numpy(), one["rate"].to_numpy())
+        for name, one in zip(symbols, parts, strict=True)
+    )
+
+
+def _require_rates(polars: Any, frame: Any, where: str) -> None:
+    if any(safe_label(symbol, "") != symbol for symbol in frame["symbol"].unique().to_list()):
+        raise ConfigError(
+            f"{where}: a symbol is not a plain name",
+            "use letters, digits and ._- alone, at most 16",
+        )
+    bad = frame.filter(~(polars.col("rate").abs() <= 1))  # NaN is neither
+    if bad.height:
+        found = bad["rate"][0]
+        message = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {found}"
+        if np.isfinite(found):
+            raise ConfigError(
+                f"{message}, more than the whole notional: it looks like percent",
+                "write a share: 0.0001 for 0.01%",
+            )
+        raise ConfigError(
+            message, "write a share of notional such as 0.0001; leave the row out if there was none"
+        )
