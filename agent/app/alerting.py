@@ -50,10 +50,10 @@ from agent.policy import conditional_orders
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
 from agent.policy.exits import disarm_command
-from agent.policy.text import format_band, format_percent
 from agent.policy.triggers import bands
+from agent.policy.triggers.bands import format_band
 from agent.store.alerts import AlertStore
-from agent.units import BPS, Price, decimal_text, parse_raw, price_text
+from agent.units import BPS, Price, decimal_text, format_percent, parse_raw, price_text
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent

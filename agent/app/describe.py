@@ -28,13 +28,12 @@ from agent.guards.market import (
 from agent.model import LIMITS, Destination, LimitUnit, LpTarget, Portfolio, StepInput, TradeSide
 from agent.model.gradual_execution import LimitOrder
 from agent.model.strategies import CapitalSplit, Strategy
-from agent.policy import conditional_orders, text
+from agent.policy import conditional_orders
 from agent.policy.decide import DecisionResult
 from agent.policy.strategies.netting import target_capital_shares
-from agent.policy.text import format_duration
 from agent.policy.triggers import bands, rules
 from agent.reference import reference_prices
-from agent.units import BPS, Value, decimal_text, price_text
+from agent.units import BPS, Value, decimal_text, format_duration, format_time, price_text
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
@@ -392,7 +391,7 @@ def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
         destination=policy.destination,
         cooldown_s=policy.cooldown_s,
         next_s=decided.next_s,
-        next=None if decided.next_s is None else text.format_time(decided.next_s),
+        next=None if decided.next_s is None else format_time(decided.next_s),
     )
 
 

@@ -26,11 +26,11 @@ from agent.model import (
 )
 from agent.model.step import RaiseForWithdrawal, Unwrap
 from agent.planning import proposals
-from agent.policy import native_coin, text
+from agent.policy import native_coin
 from agent.policy.cash_flows import withdrawals
 from agent.policy.cash_flows.purchase import LASTS_S
 from agent.store import Store
-from agent.units import NATIVE, ceil_int
+from agent.units import NATIVE, ceil_int, format_time
 from agent.wiring import AgentContext
 
 KINDS = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
@@ -370,7 +370,7 @@ def _record_part(
     store.requests.record_parts(request.id, parts)
     return (
         f"part {done} of about {count} is raised for withdrawal {request.id}; next at"
-        f" {text.format_time(parts.next_s)}: trimtab run --send continues and pays once all of it"
+        f" {format_time(parts.next_s)}: trimtab run --send continues and pays once all of it"
         f" is raised, or trimtab withdraw --resume {request.id} --send"
     )
 
@@ -433,10 +433,7 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
 
 def format_parts(parts: WithdrawalProgress) -> str:
     """Describe the progress of a withdrawal in parts."""
-    return (
-        f"{parts.done} of about {parts.count} parts raised, next at"
-        f" {text.format_time(parts.next_s)}"
-    )
+    return f"{parts.done} of about {parts.count} parts raised, next at {format_time(parts.next_s)}"
 
 
 def _has_shortfall(request: OwnerRequest, step: StepInput) -> bool:

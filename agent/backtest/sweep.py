@@ -18,9 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import Destination, Policy, Trigger
-from agent.policy import text
 from agent.policy.triggers.rules import band_and_interval, validate_policy
-from agent.units import BPS, PIPS
+from agent.units import BPS, PIPS, format_duration, format_time
 
 Floats = NDArray[np.float64]
 SAME, CHANGED, CLOSED = 0, 1, 2
@@ -117,10 +116,10 @@ def _check_times(times: NDArray[np.int64]) -> None:
         what = (
             "is there twice"
             if steps[row - 1] == 0
-            else f"comes after {text.format_time(int(times[row - 1]))}"
+            else f"comes after {format_time(int(times[row - 1]))}"
         )
         raise ConfigError(
-            f"times: {text.format_time(int(times[row]))} (row {row}) {what}",
+            f"times: {format_time(int(times[row]))} (row {row}) {what}",
             "sort the table by time, one row per time",
         )
 
@@ -135,7 +134,7 @@ def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Float
         )
         raise ConfigError(
             f"prices: {symbols[column]} is {what} ({price:g}) at"
-            f" {text.format_time(int(times[row]))} (row {row})",
+            f" {format_time(int(times[row]))} (row {row})",
             "leave a price out where there is none",
         )
     empty = np.isnan(table).all(axis=0)
@@ -197,7 +196,7 @@ def _notes(
         first, last = int(rows[0]), int(rows[-1])
         if first > 0:
             notes.append(
-                f"{symbol} has no price before {text.format_time(int(times[first]))}: until then"
+                f"{symbol} has no price before {format_time(int(times[first]))}: until then"
                 " the others take its weight"
             )
         if holes := last - first + 1 - len(rows):
@@ -207,7 +206,7 @@ def _notes(
             )
         if last < len(known) - 1:
             notes.append(
-                f"{symbol} has no price after {text.format_time(int(times[last]))}: it counts at"
+                f"{symbol} has no price after {format_time(int(times[last]))}: it counts at"
                 f" its last one; {waiting}"
             )
     steps = np.diff(times)
@@ -215,11 +214,11 @@ def _notes(
     if wide := int((steps > usual).sum()):
         row = int(np.argmax(steps))
         longest = (
-            f"the longest of {text.format_duration(int(steps[row]))} after"
-            f" {text.format_time(int(times[row]))}"
+            f"the longest of {format_duration(int(steps[row]))} after"
+            f" {format_time(int(times[row]))}"
         )
         notes.append(
-            f"{wide} times bars are further apart than the usual {text.format_duration(usual)},"
+            f"{wide} times bars are further apart than the usual {format_duration(usual)},"
             f" {longest}"
         )
     return tuple(notes)

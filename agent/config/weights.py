@@ -21,8 +21,7 @@ from agent.model import (
     TokenSupply,
     WeightLimit,
 )
-from agent.policy.text import format_duration
-from agent.units import BPS, floor_int, safe_label
+from agent.units import BPS, floor_int, format_duration, safe_label
 
 if TYPE_CHECKING:
     from agent.config.schema import PortfolioTable

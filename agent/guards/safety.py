@@ -19,8 +19,7 @@ from agent.guards.replay import LegFlow
 from agent.model import Collect, LegFunding, LpAction, Plan, Provide, Withdraw
 from agent.policy import failures
 from agent.policy.native_coin import floor_wei
-from agent.policy.text import format_time
-from agent.units import NATIVE
+from agent.units import NATIVE, format_time
 
 FUTURE_TOLERANCE_S = 30
 """Seconds by which a block's time may be ahead of the agent's clock: consensus allows block

@@ -16,10 +16,10 @@ from agent.planning.cycles import TokenOrder, order_tokens
 from agent.planning.dual import Solution, solve_dual
 from agent.planning.pool_curves import CurveStack
 from agent.planning.pool_selection import PoolSelection, PoolSelector
-from agent.planning.problem import IndexArray, PlanObjective, PoolGraph, Problem
+from agent.planning.problem import IndexArray, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, run_routes
 from agent.planning.routes import FlowPath, FlowPaths, Route, decompose_flows, merged_leg_counts
-from agent.planning.utility import FlowOptimizer, sell_program
+from agent.planning.utility import FlowOptimizer, PlanObjective, sell_program
 from agent.units import BPS, Value, floor_int
 
 ROUNDS = 20

@@ -39,7 +39,7 @@ from agent.model import (
 from agent.planning import planner
 from agent.planning.gas import NATIVE_VENUE, approval_gas_units, swap_spend
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.policy import native_coin, text
+from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import DecisionResult
 from agent.policy.drift import compute_drifts, corrections, investable_total
@@ -55,7 +55,7 @@ from agent.policy.gradual_execution import (
 )
 from agent.policy.risk import penalty
 from agent.reference import ReferencePrices, reference_prices
-from agent.units import BPS, NATIVE, Price, Value, ceil_int, price_text, value_text
+from agent.units import BPS, NATIVE, Price, Value, ceil_int, format_time, price_text, value_text
 
 HOUR_S = 3_600
 PRECISION = 10**12
@@ -595,7 +595,7 @@ def _at_price(
     why = (
         f"{decided.decision.reason}; waits for its price: it would yield"
         f" {_money(step, _brings(plan, prices))} and needs {_money(step, least)}, at the prices of"
-        f" {text.format_time(execution.began_s)}, until {text.format_time(execution.expires_s)}"
+        f" {format_time(execution.began_s)}, until {format_time(execution.expires_s)}"
     )
     return replace(decided, decision=Hold(why), round=None), None
 

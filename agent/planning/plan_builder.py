@@ -15,9 +15,10 @@ from agent.model import Plan, Rebalance, SkippedItem, StepInput
 from agent.planning.fixed_point import DUST, FixedPoint
 from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.pool_selection import COSTLY, DEAR, OVER_COST
-from agent.planning.problem import FAR, UNBOUNDED_BPS, PlanObjective, PoolGraph, Problem
+from agent.planning.problem import FAR, UNBOUNDED_BPS, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
+from agent.planning.utility import PlanObjective
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"

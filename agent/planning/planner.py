@@ -12,88 +12,33 @@ from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gai
 from agent.errors import ErrorCode, Refused
 from agent.model import (
     Goal,
-    Holding,
     Leg,
     Plan,
-    PlanCost,
     Rebalance,
     RiskCostTradeoff,
     SkippedItem,
     StepInput,
     TaxState,
-    TopUp,
     TrackingRisk,
     Verdict,
 )
 from agent.planning.fixed_point import DUST, FixedPoint, find_fixed_point, sell_exits_whole
-from agent.planning.gas import balance_deltas, gas_price_wei, gas_value, unwrap
 from agent.planning.plan_builder import MIN_TRADE, PLAN_COST, assemble_plan, gap_bps, skipped_items
 from agent.planning.pool_selection import OVER_COST
-from agent.planning.problem import (
+from agent.planning.problem import PoolGraph, Problem, build_pool_graph, build_problem
+from agent.planning.rounding import PlanDraft
+from agent.planning.swaps import Quote, plan_swap, quote
+from agent.planning.utility import (
     PlanObjective,
-    PoolGraph,
-    Problem,
-    build_pool_graph,
-    build_problem,
     leaving_tokens,
     objective_for_exit,
     objective_for_goal,
     turnover_left,
 )
-from agent.planning.rounding import PlanDraft
-from agent.planning.swaps import Quote, plan_swap, quote
-from agent.policy import native_coin
-from agent.policy.drift import compute_drifts
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.policy.risk import penalty
 from agent.reference import ReferencePrices, reference_prices
-from agent.units import BPS, NATIVE, PIPS, Value, value_text
-
-# --- Top-up of gas money: wrapped coin unwrapped by the wallet itself, without router or approval.
-
-
-def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
-    """Return a plan of one leg that unwraps the decision's amount. Raises Refused if a price or
-    balance is missing.
-    """
-    token = step.portfolio.wrapped_native
-    prices = reference_prices(step).by_token
-    if token not in prices:
-        raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
-    legs = (unwrap(token, decision.raw),)
-    moved = balance_deltas(legs)
-    snapshot = step.snapshot
-    holdings = tuple(
-        Holding(held.token, held.raw + moved.get(held.token, 0)) for held in snapshot.holdings
-    )
-    native_wei = snapshot.native_wei + moved[NATIVE]
-    drifts = compute_drifts(
-        replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices
-    )
-    raw = {held.token: held.raw for held in holdings}
-    nothing = Fraction(0)
-    return Plan(
-        block=snapshot.head.number,
-        decision=decision,
-        legs=legs,
-        holdings_after=tuple((one.token, raw[one.token]) for one in drifts),
-        weights_after_bps=tuple((one.token, one.weight_bps) for one in drifts),
-        cost=PlanCost(
-            nothing,
-            nothing,
-            nothing,
-            gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token]),
-        ),
-        turnover=nothing,
-        gross_volume=nothing,
-        gas_units=native_coin.UNWRAP_GAS,
-        gap_bps=None,
-        verdicts=(),
-        skipped=(),
-        expires_block=snapshot.head.number + step.execution.expire_blocks,
-        native_after_wei=native_wei,
-    )
-
+from agent.units import BPS, PIPS, Value, value_text
 
 # --- Evaluation of a zone's plan: the risk it removes against its cost.
 
@@ -251,7 +196,7 @@ def wrong_side_tokens(problem: Problem, goal: Goal, draft: PlanDraft) -> dict[in
     }
 
 
-__all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "plan_top_up", "quote"]
+__all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
 
 
 TIGHTER = 6

@@ -44,12 +44,12 @@ from agent.model import (
     Unwrap,
     Verdict,
 )
-from agent.planning import gradual_execution, planner
+from agent.planning import gradual_execution, planner, swaps
 from agent.planning.gradual_execution import limit_swap, schedule_plan
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.plan_builder import MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.policy import conditional_orders, exits, minimum, native_coin, text
+from agent.policy import conditional_orders, exits, minimum, native_coin
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.conditional_orders import expiry_reason
@@ -59,7 +59,7 @@ from agent.policy.exits import exit_goal
 from agent.policy.gradual_execution import MILLION, partial_goal, target_weights
 from agent.policy.triggers.no_trade_zone import no_plan_reason, uneconomic_plan_reason
 from agent.reference import reference_prices
-from agent.units import NATIVE, Value, ceil_int, decimal_text
+from agent.units import NATIVE, Value, ceil_int, decimal_text, format_time
 
 # --- A purchase as a plan: whole if the pools take it, else the same fraction of every asset, so
 # that no part is one-sided.
@@ -359,7 +359,7 @@ def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
         case AdjustLiquidity() as decision:
             return Proposal(decided, plan_liquidity(step, decision))
         case TopUp() as decision:
-            return Proposal(decided, planner.plan_top_up(step, decision))
+            return Proposal(decided, swaps.plan_top_up(step, decision))
         case Hold() | Halt():
             return Proposal(decided, None)
 
@@ -496,7 +496,7 @@ def _not_worth_it(
     """Return a hold for a trade above limits.plan_cost or below limits.min_trade; the review counts
     as done.
     """
-    again = "" if decided.next_s is None else f"; next review {text.format_time(decided.next_s)}"
+    again = "" if decided.next_s is None else f"; next review {format_time(decided.next_s)}"
     held = Hold(
         f"{decision.reason};"
         f" {minimum.not_worth_reason(step, decided.references, nothing.drift)}{again}",
@@ -864,7 +864,7 @@ def unwrap(raw: int) -> Proposer:
         decision = TopUp(
             f"{decimal_text(raw, token.decimals)} {token.label} is unwrapped to be paid out", raw
         )
-        return _by_owner(step, decision, planner.plan_top_up(step, decision))
+        return _by_owner(step, decision, swaps.plan_top_up(step, decision))
 
     return propose
 

@@ -14,18 +14,21 @@ from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import (
     Goal,
     GoalWeight,
+    Holding,
     Leg,
     LegFunding,
     Plan,
+    PlanCost,
     Pool,
     Rebalance,
     SkippedItem,
     StepInput,
+    TopUp,
     Verdict,
 )
 from agent.planning.dual import Program, Solution, solve_dual
 from agent.planning.fixed_point import legs_by_edge, to_routes
-from agent.planning.gas import gas_price_wei
+from agent.planning.gas import balance_deltas, gas_price_wei, gas_value, unwrap
 from agent.planning.plan_builder import assemble_plan, rounded_gap
 from agent.planning.pool_curves import CurveStack
 from agent.planning.pool_selection import PoolSelection, PoolSelector
@@ -40,10 +43,14 @@ from agent.planning.problem import (
 )
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks, run_routes
 from agent.planning.routes import FlowPaths, decompose_flows
-from agent.planning.utility import sell_program
+from agent.planning.utility import (
+    sell_program,
+)
+from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
+from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices, spot_prices
-from agent.units import Value, decimal_text
+from agent.units import NATIVE, Value, decimal_text
 
 SOLD = 1 - 1e-9
 """Fraction of the total pool capacity that fewer pools have to absorb."""
@@ -394,4 +401,50 @@ def _single(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> L
         impact_bps=pools.price_move_bps(pool, swapped.after, token_in),
         source=LegFunding.WALLET,
         sink=LegFunding.WALLET,
+    )
+
+
+# --- Top-up of gas money: wrapped coin unwrapped by the wallet itself, without router or approval.
+
+
+def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
+    """Return a plan of one leg that unwraps the decision's amount. Raises Refused if a price or
+    balance is missing.
+    """
+    token = step.portfolio.wrapped_native
+    prices = reference_prices(step).by_token
+    if token not in prices:
+        raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
+    legs = (unwrap(token, decision.raw),)
+    moved = balance_deltas(legs)
+    snapshot = step.snapshot
+    holdings = tuple(
+        Holding(held.token, held.raw + moved.get(held.token, 0)) for held in snapshot.holdings
+    )
+    native_wei = snapshot.native_wei + moved[NATIVE]
+    drifts = compute_drifts(
+        replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices
+    )
+    raw = {held.token: held.raw for held in holdings}
+    nothing = Fraction(0)
+    return Plan(
+        block=snapshot.head.number,
+        decision=decision,
+        legs=legs,
+        holdings_after=tuple((one.token, raw[one.token]) for one in drifts),
+        weights_after_bps=tuple((one.token, one.weight_bps) for one in drifts),
+        cost=PlanCost(
+            nothing,
+            nothing,
+            nothing,
+            gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token]),
+        ),
+        turnover=nothing,
+        gross_volume=nothing,
+        gas_units=native_coin.UNWRAP_GAS,
+        gap_bps=None,
+        verdicts=(),
+        skipped=(),
+        expires_block=snapshot.head.number + step.execution.expire_blocks,
+        native_after_wei=native_wei,
     )

@@ -14,15 +14,20 @@ DeviationRisk). The utility scales with y, so that costs need no guess of the fi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.errors import ErrorCode, Refused
 from agent.floats import FloatArray, dot, fsum_array, inverse, matvec
+from agent.model import Goal, StepInput, TrackingRisk, Verdict
 from agent.planning.dual import Program, Solution, box_minimum, evaluate_dual, solve_dual
 from agent.planning.pool_curves import CurveStack
+from agent.planning.problem import Problem, TokenNode
+from agent.policy.risk import aversion, correlations, volatilities
+from agent.units import BPS, Value
 
 IndexArray = NDArray[np.intp]
 WIDE = 0.9
@@ -298,3 +303,210 @@ def sell_program(start: FloatArray, pinned: Mapping[int, float], reach: float) -
     cost = np.array([end - start[i] for i, end in pinned.items()])
     edge = np.full(len(cost), reach)
     return Program(fsum_array(start), rise, cost, None, -edge, edge)
+
+
+# --- Objective of a goal: target shares of the final total, the price of a unit off target, and the
+# remaining turnover.
+
+
+ROUNDED_RAW = 16
+"""Base units by which rounded paths may miss an approved amount."""
+
+
+FUZZ = Fraction(1, 10**12)
+"""Float tolerance of a goal."""
+
+
+REACH = 0.3
+"""Penalty P in a zone, high enough never to stop an exchange: the quadratic risk decides, and
+plan_cost bounds pools.
+"""
+
+
+MOST_SAVED = 0.25
+"""Largest saving per unit of exchange in a zone.
+
+Higher savings are scaled down; they still outweigh any cost.
+"""
+
+
+HAIR = 5e-5
+"""Half a basis point inside a band's edge, so that rounding cannot leave a move outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanObjective:
+    """Goal shares of the final total by node (hubs zero), present values, the price of a unit to
+    move, and θ as `tie_break`. `least` is the value that cannot be sold: in positions, not
+    approved, or protected. No token is bought beyond `most`. `off` is the value to move; in a zone
+    `risk` prices the remainder.
+    """
+
+    held: FloatArray
+    locked: FloatArray
+    least: FloatArray
+    most: FloatArray
+    low: FloatArray
+    high: FloatArray
+    hubs: tuple[int, ...]
+    price: float
+    tie_break: float
+    off: float
+    risk: DeviationRisk | None = None
+
+    def worth(self, scale: float, unmoved: Mapping[int, float]) -> PlanUtility:
+        """Return the utility in units of `scale`; tokens in `unmoved` end at the given value."""
+        pinned = dict.fromkeys(self.hubs, 0.0) | {
+            token: value / scale for token, value in unmoved.items()
+        }
+        risk = (
+            None
+            if self.risk is None
+            else DeviationRisk(self.risk.volatility, self.risk.bend / scale)
+        )
+        return PlanUtility(
+            self.low, self.high, self.price if risk is None else REACH, self.tie_break, pinned, risk
+        )
+
+    def search(
+        self, scale: float, extra: FloatArray, unmoved: Mapping[int, float], budget: float | None
+    ) -> FlowOptimizer:
+        """Return the optimizer for pools that add `extra` (in units of `scale`); `budget` bounds
+        turnover.
+        """
+        held = self.held / scale
+        bounds = self.least / scale, self.most / scale
+        return FlowOptimizer(
+            self.worth(scale, unmoved),
+            held,
+            held + extra,
+            *bounds,
+            None if budget is None else budget / scale,
+        )
+
+
+def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
+    """Return the objective of a goal, with slightly narrower intervals; P is plan_cost."""
+    by_token = {weight.token: weight for weight in goal.weights}
+    if set(by_token) != {node.address for node in problem.assets}:
+        raise Refused(
+            "the goal names other tokens than the portfolio's assets",
+            remedy="decide and plan from the same input",
+            code=ErrorCode.GOAL,
+        )
+    wanted = [by_token.get(node.address) for node in problem.nodes]
+    held = np.array([float(node.value) for node in problem.nodes])
+    low = np.array([float(weight.low) if weight else 0.0 for weight in wanted])
+    high = np.array([float(weight.high) if weight else 0.0 for weight in wanted])
+    hair = np.minimum(HAIR, (high - low) / 4)
+    low, high = low + hair, high - hair
+    whole = fsum_array(held)
+    above, below = (
+        fsum_array(np.maximum(held - high * whole, 0.0)),
+        fsum_array(np.maximum(low * whole - held, 0.0)),
+    )
+    points = bool((low == high).all())
+    tie_break = 0.5 if points or above + below <= 0 else above / (above + below)
+    price = WIDE if problem.plan_cost_bps is None else min(problem.plan_cost_bps / BPS, WIDE)
+    locked = np.array([float(node.locked) for node in problem.nodes])
+    least = np.array([float(_kept(node, goal)) for node in problem.nodes])
+    most = np.array(
+        [float(node.value) if node.address in goal.unbought else np.inf for node in problem.nodes]
+    )
+    hubs = tuple(number for number, node in enumerate(problem.nodes) if not node.is_asset)
+    risk = None if goal.risk is None else _risk(problem, goal.risk, held - low * whole)
+    return PlanObjective(
+        held, locked, least, most, low, high, hubs, price, tie_break, max(above, below), risk
+    )
+
+
+def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
+    """Return the tokens that the goal sells to the last unit."""
+    high = {weight.token: weight.high for weight in goal.weights}
+    return frozenset(
+        node.address
+        for node in problem.assets
+        if high[node.address] * problem.total <= node.locked * (1 + FUZZ)
+    )
+
+
+def objective_for_exit(objective: PlanObjective, into: int) -> PlanObjective:
+    """Return the objective of an exit into an underweight token of any amount.
+
+    Each unit sold saves the full price. Otherwise the last part of the exit would remain if pools
+    pay more for other tokens, once this one has its share.
+    """
+    if (
+        objective.held[into] >= objective.low[into] * fsum_array(objective.held)
+        or objective.high[into] >= 1
+    ):
+        return objective
+    high = objective.high.copy()
+    high[into] = 1.0
+    return replace(objective, high=high, tie_break=1.0)
+
+
+def _risk(problem: Problem, risk: TrackingRisk, off: FloatArray) -> DeviationRisk:
+    """Return the zone's risk in value: its factor is λ·H / V. `off` is the present deviation."""
+    tokens = [node.address for node in problem.assets]
+    known = dict(zip(tokens, volatilities(risk, tokens), strict=True))
+    spread = np.array([float(known.get(node.address, 0)) for node in problem.nodes])
+    related = np.array([[float(entry) for entry in row] for row in correlations(risk, tokens)])
+    factor = float(aversion(risk) / problem.total)
+    slopes = factor * spread[: len(tokens)] * matvec(related, (spread * off)[: len(tokens)])
+    return build_deviation_risk(
+        spread, related, factor * min(1.0, MOST_SAVED / max(float(np.ptp(slopes)), MOST_SAVED))
+    )
+
+
+def _kept(node: TokenNode, goal: Goal) -> Value:
+    """Return the lowest value to which the goal lets a token fall."""
+    if node.address in goal.unsold:
+        return node.value
+    caps = dict(goal.sell_at_most)
+    if node.address not in caps:
+        return _least(node)
+    return max(_least(node), node.value - caps[node.address] * node.price)
+
+
+def _least(node: TokenNode) -> Value:
+    """Return the value in positions, or held beyond the step's approval.
+
+    The bound is slightly beyond the approval, where legs stop exactly, so that no dust of it
+    remains.
+    """
+    if node.cap_raw is None:
+        return node.locked
+    spendable = (node.cap_raw + ROUNDED_RAW) * node.price * (1 + FUZZ)
+    return max(node.locked, node.value - spendable)
+
+
+def turnover_left(
+    step: StepInput, total: Value, apart: Value = Fraction(0)
+) -> tuple[Value | None, str]:
+    """Return the turnover left for this plan, and its limit's name; `apart` does not count.
+
+    Raises Refused if less than a trade is left of the day's turnover, unless something is apart.
+    """
+    limits, found = step.limits, []
+    if limits.turnover_bps is not None:
+        found.append((total * Fraction(limits.turnover_bps, BPS), "limits.turnover"))
+    if limits.daily_turnover_bps is not None:
+        day = total * Fraction(limits.daily_turnover_bps, BPS)
+        left = day - step.history.turnover_24h
+        if left <= (limits.min_trade or 0) and not apart:
+            raise Refused(
+                "the turnover of the last 24 hours has used up limits.daily_turnover",
+                (
+                    Verdict(
+                        "daily_turnover",
+                        f"{float(step.history.turnover_24h / total):.2%}",
+                        f"{float(day / total):.2%}",
+                        False,
+                    ),
+                ),
+                "wait until the last day's trades are 24 h old",
+            )
+        found.append((max(Fraction(0), left), "limits.daily_turnover"))
+    least, name = min(found, default=(None, ""), key=lambda item: item[0])
+    return (None if least is None else least + apart), name

@@ -25,7 +25,6 @@ from agent.model import (
     Portfolio,
     StepInput,
 )
-from agent.policy import text
 from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import (
     depeg_fault,
@@ -34,7 +33,7 @@ from agent.reference import (
     sequencer_fault,
     source_conflict,
 )
-from agent.units import BPS, Price, Value, floor_int, price_text
+from agent.units import BPS, Price, Value, floor_int, format_percent, format_time, price_text
 
 # --- Price levels of orders: trigger price, validity when arming, expiry, NAV per share, and their text.
 
@@ -108,8 +107,7 @@ def require_valid_level(
                 )
             if at < price * (1 + room):
                 raise Refused(
-                    f"its level is within the hysteresis of {text.format_percent(room)} of the"
-                    " price",
+                    f"its level is within the hysteresis of {format_percent(room)} of the price",
                     remedy="raise it",
                 )
         case OrderKind.STOP_LOSS | OrderKind.TRAILING_STOP:
@@ -119,8 +117,7 @@ def require_valid_level(
                 )
             if at > price * (1 - room):
                 raise Refused(
-                    f"its level is within the hysteresis of {text.format_percent(room)} of the"
-                    " price",
+                    f"its level is within the hysteresis of {format_percent(room)} of the price",
                     remedy="lower it",
                 )
     return order
@@ -240,10 +237,10 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
     """
     now_s, deadline_s = step.snapshot.head.timestamp_s, step.execution.deadline_s
     if now_s >= order.until_s:
-        return f"expired {text.format_time(order.until_s)}"
+        return f"expired {format_time(order.until_s)}"
     if now_s + deadline_s > order.until_s:
         return (
-            f"expires {text.format_time(order.until_s)}, sooner than a transaction of now would"
+            f"expires {format_time(order.until_s)}, sooner than a transaction of now would"
             f" (execution.deadline {deadline_s} s)"
         )
     return ""

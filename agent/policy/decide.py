@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -16,14 +16,12 @@ from agent.model import (
     Decision,
     Destination,
     ExecutionSlice,
-    ExpectedBalances,
     Goal,
     GradualExecution,
     Halt,
     HaltCode,
     History,
     Hold,
-    LedgerBalance,
     NoTradeZone,
     Rebalance,
     StepInput,
@@ -36,7 +34,6 @@ from agent.policy import (
     native_coin,
     quarantine,
     targets,
-    text,
 )
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
 from agent.policy.drift import (
@@ -65,7 +62,7 @@ from agent.reference import (
     sequencer_fault,
     source_conflict,
 )
-from agent.units import BPS, NATIVE, Price, Value, decimal_text
+from agent.units import BPS, Price, Value, format_time
 
 # --- What a decision cannot rest on: balances that are not known for certain, and a memory that is
 # ahead of the chain.
@@ -119,8 +116,8 @@ def store_ahead_faults(history: History, now_s: int) -> list[str]:
     if last_s is None or last_s <= now_s:
         return []
     return [
-        f"the last action in the store is of {text.format_time(last_s)}, the block only of"
-        f" {text.format_time(now_s)}"
+        f"the last action in the store is of {format_time(last_s)}, the block only of"
+        f" {format_time(now_s)}"
     ]
 
 
@@ -523,7 +520,7 @@ def _hold(answer: TriggerResult) -> Hold:
     when = (
         "checked again at the next tick"
         if answer.next_s is None
-        else f"next review {text.format_time(answer.next_s)}"
+        else f"next review {format_time(answer.next_s)}"
     )
     return Hold(
         answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s
@@ -550,7 +547,7 @@ def _forecast(
     return replace(
         answer,
         reason=(
-            f"{answer.reason}; {message}; executed from {text.format_time(answer.waits_s)} on, at"
+            f"{answer.reason}; {message}; executed from {format_time(answer.waits_s)} on, at"
             " the prices then"
         ),
     )
@@ -702,59 +699,8 @@ def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] |
     until_s = last_s + step.policy.cooldown_s
     return (
         (
-            f"but the last {what} was at {text.format_time(last_s)} and the cooldown lasts until"
-            f" {text.format_time(until_s)}"
+            f"but the last {what} was at {format_time(last_s)} and the cooldown lasts until"
+            f" {format_time(until_s)}"
         ),
         until_s,
     )
-
-
-# --- Whether the ledger and the chain agree on every balance; where they do not, which balance, and
-# by how much.
-
-
-REMEDY = (
-    "find the entry with trimtab books check, or restart from the chain's balances with trimtab"
-    " books open"
-)
-
-
-def reconcile_ledger(
-    step: StepInput, books: ExpectedBalances, stands: Iterable[LedgerBalance]
-) -> StepInput:
-    """Return the step with ledger differences in its history.
-
-    Unexplained, unrecorded changes are flows and not differences. A snapshot not comparable with
-    expected balances is not compared with the ledger either.
-    """
-    if not balance_changes.is_comparable(step.snapshot, books):
-        return step
-    unwritten = {
-        token: delta
-        for token, (delta, _) in balance_changes.differences(step.snapshot, books).items()
-    }
-    sure = balance_changes.balances_of(step.snapshot)
-    counted = {asset.token.address for asset in step.portfolio.assets} | {NATIVE}
-    wrong = []
-    for stand in stands:
-        expected = stand.raw + unwritten.get(stand.token, 0)
-        if stand.token in counted and stand.token in sure and sure[stand.token] != expected:
-            expected_text, has = (
-                _amount(step, stand.token, raw) for raw in (expected, sure[stand.token])
-            )
-            wrong.append(
-                f"{balance_changes.token_label(step, stand.token)}: {expected_text} by the ledger,"
-                f" {has} on the chain"
-            )
-    if not wrong:
-        return step
-    message = (
-        f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(wrong)};"
-        f" {REMEDY}"
-    )
-    return replace(step, history=replace(step.history, books=message))
-
-
-def _amount(step: StepInput, token: str, raw: int) -> str:
-    decimals = 18 if token == NATIVE else step.portfolio.token(token).decimals
-    return decimal_text(raw, decimals)

@@ -22,9 +22,9 @@ from agent.model import (
     Trigger,
     thresholds_of,
 )
-from agent.policy import native_coin, text
+from agent.policy import native_coin
 from agent.policy.liquidity import valuation
-from agent.units import BPS, Price, Value, largest_remainder
+from agent.units import BPS, Price, Value, format_percent, largest_remainder
 
 # --- Width of the band around a target: the trigger's widths, an asset's own, the narrower of
 # several.
@@ -175,7 +175,7 @@ def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
 def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Return a message for each asset above limits.max_weight."""
     return tuple(
-        f"{drift.symbol} is {text.format_percent(drift.share)} of the portfolio, above"
+        f"{drift.symbol} is {format_percent(drift.share)} of the portfolio, above"
         f" limits.max_weight of {drift.max_bps / 100:g} %: no more of it is bought, and it is"
         " reduced where that pays its cost"
         for drift in drifts

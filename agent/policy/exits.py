@@ -26,7 +26,7 @@ from agent.model import (
     SubmissionRefusal,
     WeightReallocation,
 )
-from agent.policy import conditional_orders, minimum, native_coin, text
+from agent.policy import conditional_orders, minimum, native_coin
 from agent.policy.conditional_orders import (
     advance_orders,
     arm_order,
@@ -47,7 +47,7 @@ from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.liquidity import decide
 from agent.policy.liquidity.book import WithdrawMove
 from agent.reference import ReferencePrices, reference_prices
-from agent.units import BPS, Price, Value, largest_remainder
+from agent.units import BPS, Price, Value, format_time, largest_remainder
 
 WIDER = Fraction(10, 9)
 """Factor by which the shares of unsold assets may change in an exit, since its cost shrinks the
@@ -338,8 +338,7 @@ def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
         format_order_price(portfolio, order.token, trigger_price(order)),
     )
     message = (
-        f"{order_name(portfolio, order)} at {limit} fired at {at}"
-        f" ({text.format_time(order.since_s)})"
+        f"{order_name(portfolio, order)} at {limit} fired at {at} ({format_time(order.since_s)})"
     )
     return f"{message}: {what} is sold for {money} and stays out until trimtab orders arm {again}"
 
@@ -350,7 +349,7 @@ def _out_words(step: StepInput, token: str) -> str:
         return ""
     again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, token)
     kept = (
-        f"{order_subject(portfolio, token)} is out since {text.format_time(order.since_s)}:"
+        f"{order_subject(portfolio, token)} is out since {format_time(order.since_s)}:"
         f" {order_name(portfolio, order)}"
     )
     return (
@@ -430,7 +429,7 @@ def backing_off(step: StepInput, token: str) -> BlockedExit | None:
     now_s = step.snapshot.head.timestamp_s
     for one in step.history.late:
         if one.token == token and one.at_s <= now_s < retry_at_s(one):
-            why = f"{one.why}; {_often(one)}, so it rests until {text.format_time(retry_at_s(one))}"
+            why = f"{one.why}; {_often(one)}, so it rests until {format_time(retry_at_s(one))}"
             return BlockedExit(token, why, RETRY_REMEDY)
     return None
 
@@ -466,7 +465,7 @@ def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
     ]
     return [
         f"{order_subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at"
-        f" {text.format_time(one.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
+        f" {format_time(one.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
         f" {disarm_command(step, BlockedExit(one.token, '', ''))}"
         for one in again
     ]

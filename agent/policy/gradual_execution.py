@@ -25,12 +25,11 @@ from agent.model import (
     SliceDraw,
     StepInput,
 )
-from agent.policy import text
 from agent.policy.cash_flows import purchase
 from agent.policy.drift import compute_drifts, corrections
 from agent.policy.triggers import rules
 from agent.policy.triggers.bands import Signal
-from agent.units import BPS, Price, Value, ceil_int, value_text
+from agent.units import BPS, Price, Value, ceil_int, format_time, value_text
 
 # --- Slice arithmetic: size and time of the next slice, with random draws.
 
@@ -169,7 +168,7 @@ def decide_slice(
     left = _left(drifts, begun)
     if why := _over(step, drifts, under, left):
         return SliceDecision(
-            Hold(f"the gradual execution from {text.format_time(begun.began_s)} is over: {why}"),
+            Hold(f"the gradual execution from {format_time(begun.began_s)} is over: {why}"),
             ended=why,
         )
     message = (
@@ -177,12 +176,10 @@ def decide_slice(
         if begun.pace.style is not ExecutionStyle.LIMIT
         else "the correction at a price"
     )
-    message = f"{message} from {text.format_time(begun.began_s)}, {_money(step, left)} to move"
+    message = f"{message} from {format_time(begun.began_s)}, {_money(step, left)} to move"
     if now_s < under.next_s:
         return SliceDecision(
-            Hold(
-                f"{message}: due {text.format_time(under.next_s)}", under.next_s, "execution.style"
-            )
+            Hold(f"{message}: due {format_time(under.next_s)}", under.next_s, "execution.style")
         )
     found = ExecutionSlice(under.done + 1, _part(under, left, now_s), left)
     if not_yet := rules.unconfirmed_reason(step, prices, execution_signals):
@@ -211,23 +208,20 @@ def _purchase(
         purchase.turnover_allowance(step),
         sum((lack for lack in lacks if lack > 0), Fraction(0)),
     )
-    what = (
-        f"the {begun.purchase.value if begun.purchase else ''} from"
-        f" {text.format_time(begun.began_s)}"
-    )
+    what = f"the {begun.purchase.value if begun.purchase else ''} from {format_time(begun.began_s)}"
     parts = "1 part" if under.done == 1 else f"{under.done} parts"
     least = max(Fraction(1), step.limits.min_trade or Fraction(0))
     if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
         why = f"done in {parts}"
     elif now_s >= begun.expires_s:
         why = (
-            f"its time ended {text.format_time(begun.expires_s)} after {parts};"
+            f"its time ended {format_time(begun.expires_s)} after {parts};"
             f" {_money(step, left)} remain, and count as drift"
         )
     elif now_s < under.next_s:
         message = (
             f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at"
-            f" {text.format_time(under.next_s)}"
+            f" {format_time(under.next_s)}"
         )
         return SliceDecision(Hold(message, under.next_s, "limits.first_purchase"))
     else:
@@ -339,10 +333,7 @@ def format_budget(step: StepInput, begun: GradualExecution) -> str:
     return (
         shown
         if begun.before is None
-        else (
-            f"{shown}, what is left of a budget shared until"
-            f" {text.format_time(begun.before.until_s)}"
-        )
+        else (f"{shown}, what is left of a budget shared until {format_time(begun.before.until_s)}")
     )
 
 
@@ -373,7 +364,7 @@ def _over(
         return f"done in {rounds}" if under.done else "the drift is gone"
     if step.snapshot.head.timestamp_s >= begun.expires_s:
         return (
-            f"its time ended {text.format_time(begun.expires_s)} after {rounds};"
+            f"its time ended {format_time(begun.expires_s)} after {rounds};"
             f" {_money(step, left)} remain"
         )
     if begun.budget is not None and under.spent >= begun.budget:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.model import ScreenedToken, Snapshot, StepInput, TokenFinding
-from agent.policy import native_coin, text
-from agent.units import largest_remainder
+from agent.policy import native_coin
+from agent.units import format_duration, largest_remainder
 
 SILENT_S = 3_600
 """Chain time of an unreadable balance after which the other assets trade without it; until then
@@ -93,9 +93,7 @@ def silent_assets(step: StepInput) -> list[ScreenedToken]:
         if token not in bound and now_s - since_s >= SILENT_S
     ]
     return [
-        ScreenedToken(
-            token, TokenFinding.UNREADABLE, f"for {text.format_duration(now_s - since_s)}"
-        )
+        ScreenedToken(token, TokenFinding.UNREADABLE, f"for {format_duration(now_s - since_s)}")
         for token, since_s in waited
     ]
 

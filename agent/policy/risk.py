@@ -14,9 +14,8 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import NoTradeZone, Policy, StepInput, TrackingRisk
-from agent.policy import text
 from agent.policy.targets import trusted_time_s
-from agent.units import BPS, YEAR_S, Value
+from agent.units import BPS, YEAR_S, Value, format_duration, format_time
 from agent.weights.returns import RiskEstimate, estimate_risk
 
 LEAST_VOLATILITY_BPS = 10
@@ -285,7 +284,7 @@ def _words(risk: TrackingRisk, names: Mapping[str, str], found: RiskEstimate | N
         if one in own and other in own
     ]
     of = (
-        f"{found.count} returns over {text.format_duration(risk.measuring.step_s)},"
-        f" {text.format_time(found.from_s)} to {text.format_time(found.until_s)}"
+        f"{found.count} returns over {format_duration(risk.measuring.step_s)},"
+        f" {format_time(found.from_s)} to {format_time(found.until_s)}"
     )
     return f"volatilities a year and correlations of {of}: {', '.join(listed)}"

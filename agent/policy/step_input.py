@@ -4,7 +4,7 @@ in a backtest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,13 +18,16 @@ from agent.model import (
     TaxState,
 )
 from agent.model.strategies import StrategyLedger
-from agent.policy import decide, quarantine
+from agent.policy import (
+    quarantine,
+)
 from agent.policy.cash_flows import balance_changes, withdrawals
 from agent.policy.exits import apply_orders
 from agent.policy.risk import apply_measured_risk
 from agent.policy.strategies import accounting, netting
 from agent.policy.strategies.netting import combine_strategy_targets
 from agent.policy.targets import apply_allocation
+from agent.units import NATIVE, decimal_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
     """
     return (
         partial(add_memory, memory=memory),
-        partial(decide.reconcile_ledger, books=memory.balances, stands=memory.ledger),
+        partial(reconcile_ledger, books=memory.balances, stands=memory.ledger),
         partial(balance_changes.apply_balance_changes, books=memory.balances),
         withdrawals.reserve_withdrawals,
         balance_changes.exclude_unexplained_rises,  # before strategies: no strategy owns an unexplained increase
@@ -136,3 +139,53 @@ def add_strategy_books(
     return replace(
         step, history=replace(step.history, sleeves=replace(found, choices=memory.choices))
     )
+
+
+# --- Differences between ledger and chain, by token.
+
+
+REMEDY = (
+    "find the entry with trimtab books check, or restart from the chain's balances with trimtab"
+    " books open"
+)
+
+
+def reconcile_ledger(
+    step: StepInput, books: ExpectedBalances, stands: Iterable[LedgerBalance]
+) -> StepInput:
+    """Return the step with ledger differences in its history.
+
+    Unexplained, unrecorded changes are flows and not differences. A snapshot not comparable with
+    expected balances is not compared with the ledger either.
+    """
+    if not balance_changes.is_comparable(step.snapshot, books):
+        return step
+    unwritten = {
+        token: delta
+        for token, (delta, _) in balance_changes.differences(step.snapshot, books).items()
+    }
+    sure = balance_changes.balances_of(step.snapshot)
+    counted = {asset.token.address for asset in step.portfolio.assets} | {NATIVE}
+    wrong = []
+    for stand in stands:
+        expected = stand.raw + unwritten.get(stand.token, 0)
+        if stand.token in counted and stand.token in sure and sure[stand.token] != expected:
+            expected_text, has = (
+                _amount(step, stand.token, raw) for raw in (expected, sure[stand.token])
+            )
+            wrong.append(
+                f"{balance_changes.token_label(step, stand.token)}: {expected_text} by the ledger,"
+                f" {has} on the chain"
+            )
+    if not wrong:
+        return step
+    message = (
+        f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(wrong)};"
+        f" {REMEDY}"
+    )
+    return replace(step, history=replace(step.history, books=message))
+
+
+def _amount(step: StepInput, token: str, raw: int) -> str:
+    decimals = 18 if token == NATIVE else step.portfolio.token(token).decimals
+    return decimal_text(raw, decimals)

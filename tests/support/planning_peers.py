@@ -13,9 +13,10 @@ from agent.amm.v2 import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
 from agent.model import LegFunding, Plan, Pool, Rebalance, StepInput
-from agent.planning.problem import PlanObjective, Problem, build_problem, objective_for_goal, turnover_left
+from agent.planning.problem import Problem, build_problem
 from agent.planning.rounding import PlanDraft, RouteSimulator
 from agent.planning.routes import Route
+from agent.planning.utility import PlanObjective, objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS as UNIT_BPS
 from agent.units import Value, floor_int

@@ -14,8 +14,9 @@ from agent.model import Pool, StepInput
 from agent.planning.fixed_point import FixedPoint, find_fixed_point
 from agent.planning.plan_builder import gap_bps, rounded_gap
 from agent.planning.planner import plan, plan_swap
-from agent.planning.problem import PoolGraph, build_pool_graph, build_problem, objective_for_goal, turnover_left
+from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
+from agent.planning.utility import objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot

@@ -10,9 +10,10 @@ from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
 from agent.planning.fixed_point import find_fixed_point
 from agent.planning.planner import best_paying, plan, plan_swap
-from agent.planning.problem import build_pool_graph, build_problem, objective_for_goal
+from agent.planning.problem import build_pool_graph, build_problem
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
+from agent.planning.utility import objective_for_goal
 from agent.reference import reference_prices
 from tests.support.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import carry_out, pools_of

@@ -11,8 +11,8 @@ import pytest
 from agent.model import StepInput
 from agent.planning import cycles
 from agent.planning.cycles import break_cycles, flows_by_token_pair, order_tokens, shortest_cycle
-from agent.planning.problem import PoolGraph, build_pool_graph, build_problem, objective_for_goal, turnover_left
-from agent.planning.utility import FlowOptimizer
+from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
+from agent.planning.utility import FlowOptimizer, objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import with_limits

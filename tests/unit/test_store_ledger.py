@@ -11,7 +11,7 @@ import pytest
 from agent.execution import settlement
 from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.model import EntryKind, IntentState, StepInput, Transfer
-from agent.policy.decide import reconcile_ledger
+from agent.policy.step_input import reconcile_ledger
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved

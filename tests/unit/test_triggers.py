@@ -8,12 +8,12 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift, Cron, Destination, Every, History, HybridTrigger, Policy, Threshold, Trigger
-from agent.policy import text as words
 from agent.policy.drift import drifts_from_balances
 from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger, validate_policy, validate_trigger
 from agent.policy.triggers.schedules import last_evaluation_s
 from agent.policy.triggers.schedules import next_cron_time as next_time
+from agent.units import format_duration, format_time
 from tests.support.builders import NOW_S, history, token
 from tests.support.text import mentions
 
@@ -284,11 +284,11 @@ def test_a_negative_cooldown_is_a_config_error() -> None:
     ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (93_784, "1 d 2 h"), (3_600, "1 h"), (86_460, "1 d 1 min"), (3_661, "1 h 1 min")]
 )
 def test_spans_read_in_at_most_two_units(seconds: int, text: str) -> None:
-    assert words.format_duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_moments_beyond_any_calendar_are_shown_as_the_number_they_are() -> None:
-    assert words.format_time(0) == "1970-01-01 00:00:00 UTC"
-    assert words.format_time(253_402_300_799) == "9999-12-31 23:59:59 UTC"
-    assert words.format_time(253_402_300_800) == "second 253402300800"
-    assert words.format_time(-1) == "second -1"
+    assert format_time(0) == "1970-01-01 00:00:00 UTC"
+    assert format_time(253_402_300_799) == "9999-12-31 23:59:59 UTC"
+    assert format_time(253_402_300_800) == "second 253402300800"
+    assert format_time(-1) == "second -1"

@@ -154,7 +154,7 @@ def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
             f"--flow {strange[0]}: no unexplained deposit has this number",
             "trimtab flows lists them",
         )
-    came = balance_changes.investable_deposits(
+    came = purchase.investable_deposits(
         step, [flow for flow in ours if not only or flow.id in only]
     )
     return InvestmentReport(step, came, None, left=tuple(flow for flow in ours if flow not in came))

@@ -33,10 +33,9 @@ from agent.model import (
 from agent.planning import proposals
 from agent.planning.proposals import decision_at
 from agent.policy import conditional_orders, exits
-from agent.policy import text as words
 from agent.policy.conditional_orders import EXITED_STAGES, unconfirmed_orders
 from agent.reference import reference_prices
-from agent.units import BPS, Price, decimal_text, parse_raw, price_text
+from agent.units import BPS, Price, decimal_text, format_time, parse_raw, price_text
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
@@ -274,7 +273,7 @@ def _row(step: StepInput, order: ConditionalOrder) -> ConditionalOrderDocument:
         ),
         "fired_at": _figure(step, order.token, order.at),
         "since_s": order.since_s,
-        "since": words.format_time(order.since_s),
+        "since": format_time(order.since_s),
         "unconfirmed": None if next_ is None else next_.stage.value,
         "filled_at_once": conditional_orders.was_filled_when_armed(order),
     }

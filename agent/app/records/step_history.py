@@ -39,11 +39,18 @@ from agent.model import (
 )
 from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
-from agent.policy.text import format_duration, format_percent
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.store.files.locks import pause_file
 from agent.store.orders import PastGradualExecution
-from agent.units import Value, ceil_int, decimal_text, parse_raw, value_text
+from agent.units import (
+    Value,
+    ceil_int,
+    decimal_text,
+    format_duration,
+    format_percent,
+    parse_raw,
+    value_text,
+)
 from agent.venues import composer
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from agent.model import (
     review_interval_s,
     thresholds_of,
 )
-from agent.policy.text import format_duration
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.schedules import LONGEST_S, SHORTEST_S
+from agent.units import format_duration
 
 One = TypeVar("One")
 MOST_SETTINGS = 1_000_000

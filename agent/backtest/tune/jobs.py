@@ -28,8 +28,7 @@ from agent.config.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import Content, replace_file, sync_folder
 from agent.model import AllocationMethod, AllocatorConfig, ExecutionStyle, InitialWeights
-from agent.policy.text import format_duration
-from agent.units import BPS
+from agent.units import BPS, format_duration
 
 Floats = NDArray[np.float64]
 KERNEL_CHUNK = 512

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.tune.grid import PolicyChoice, band_text
-from agent.policy.text import format_duration
+from agent.units import format_duration
 
 Floats = NDArray[np.float64]
 EULER = 0.5772156649015329

@@ -4,7 +4,7 @@ portfolio.max_live_value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -17,13 +17,12 @@ from agent.model import (
     ExternalTransferKind,
     Snapshot,
     StepInput,
-    Verdict,
 )
-from agent.policy import conditional_orders, exits, native_coin, text
+from agent.policy import conditional_orders, exits, native_coin
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.liquidity import valuation
 from agent.reference import reference_prices
-from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, value_text
+from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, format_time, value_text
 
 DAY_S = 86_400
 ACCEPTANCE_WINDOW_S = 30 * DAY_S
@@ -392,7 +391,7 @@ def halt_reason(step: StepInput) -> str:
     until = "until they are explained"
     if all(flow.delta_raw > 0 for flow in holding):
         last_s = max(accepted_s(step, flow) for flow in holding)
-        until += f", or accepted as deposits at {text.format_time(last_s)}"
+        until += f", or accepted as deposits at {format_time(last_s)}"
     return (
         f"unexplained balance changes{beyond}: {message}{more}; nothing is bought or rebalanced"
         f" {until}: trimtab flows confirm; exits, withdrawals and stop continue"
@@ -479,7 +478,7 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
     except Refused:
         return step
     if investable_total(standing) > limit:
-        return exclude_amounts(step, _with_sold(step, rises, prices), ABOVE_MAX_LIVE_VALUE)
+        return exclude_amounts(step, rises_after_sales(step, rises, prices), ABOVE_MAX_LIVE_VALUE)
     before = _assets_of(step, step.history.left_rises)
     return exclude_amounts(
         step,
@@ -557,7 +556,7 @@ def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str,
     return rises
 
 
-def _with_sold(
+def rises_after_sales(
     step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]
 ) -> dict[str, int]:
     """Return the increases; the part that the wallet no longer holds, sold by an exit, counts as
@@ -606,62 +605,3 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
                 found.append((token, kept, reason))
                 free -= kept
     return tuple(found)
-
-
-def investable_deposits(
-    step: StepInput, came: Sequence[ExternalTransfer]
-) -> tuple[ExternalTransfer, ...]:
-    """Return the increases, given oldest first, that fit below portfolio.max_live_value.
-
-    The oldest come first and each counts whole, so that a later deposit takes no room from an
-    earlier one. Raises Refused if none fits.
-    """
-    limit, whole = step.limits.max_live_value, restore_excluded(step)
-    if limit is None or not came:
-        return tuple(came)
-    prices = reference_prices(whole).by_token
-    try:
-        standing = compute_drifts(whole, prices)
-    except Refused:
-        return tuple(came)  # unknown: planning reports the refusal
-    free = {one.token: one.investable_raw for one in standing}
-    risen = _with_sold(whole, unexplained_rises(whole), prices)
-    rose = sum(
-        (
-            min(free.get(token, 0), max(0, raw)) * prices[token]
-            for token, raw in risen.items()
-            if token in free
-        ),
-        Fraction(0),
-    )
-    room, taken = limit - (investable_total(standing) - rose), list[ExternalTransfer]()
-    for flow in came:
-        if (value := _value(whole, flow, prices)) <= room:
-            taken.append(flow)
-            room -= value
-    if not taken:
-        numeraire = step.portfolio.numeraire
-        managed, most = (
-            f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}"
-            for one in (investable_total(standing) - rose, limit)
-        )
-        smallest = min(_value(whole, flow, prices) for flow in came)
-        came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
-        raise Refused(
-            f"{came_words} invested on top of {managed} would exceed portfolio.max_live_value of"
-            f" {most}",
-            (
-                Verdict(
-                    "max_live_value", f"{managed} and {came_words} more", f"at most {most}", False
-                ),
-            ),
-            "raise it by trimtab edit --set portfolio.max_live_value=AMOUNT, or send less",
-        )
-    return tuple(taken)
-
-
-def _value(step: StepInput, flow: ExternalTransfer, prices: Mapping[str, Price]) -> Fraction:
-    return (
-        flow.delta_raw
-        * prices[step.portfolio.wrapped_native if flow.token == NATIVE else flow.token]
-    )

@@ -8,25 +8,39 @@ purchase under way, or of a top-up's deposits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+from agent.errors import Refused
 from agent.model import (
     AssetDrift,
     Destination,
     ExecutionPace,
     ExecutionProgress,
     ExecutionStyle,
+    ExternalTransfer,
     Goal,
     GradualExecution,
     PurchaseKind,
     StepInput,
+    Verdict,
+)
+from agent.policy.cash_flows.balance_changes import (
+    restore_excluded,
+    rises_after_sales,
+    unexplained_rises,
 )
 from agent.policy.cash_flows.withdrawals import goal_to_invest
-from agent.policy.drift import compute_drifts, corrections, rebalance_goal, restrict_to_side
+from agent.policy.drift import (
+    compute_drifts,
+    corrections,
+    investable_total,
+    rebalance_goal,
+    restrict_to_side,
+)
 from agent.policy.strategies import netting
 from agent.reference import reference_prices
-from agent.units import Value
+from agent.units import NATIVE, Price, Value, value_text
 
 LASTS_S = 7 * 86_400
 """Longest duration of a purchase in parts; any remainder then counts as drift."""
@@ -134,4 +148,63 @@ def _moves(drifts: Sequence[AssetDrift], wanted: Goal) -> Value:
     return max(
         sum((lack for lack in lacks if lack > 0), NONE),
         -sum((lack for lack in lacks if lack < 0), NONE),
+    )
+
+
+def investable_deposits(
+    step: StepInput, came: Sequence[ExternalTransfer]
+) -> tuple[ExternalTransfer, ...]:
+    """Return the increases, given oldest first, that fit below portfolio.max_live_value.
+
+    The oldest come first and each counts whole, so that a later deposit takes no room from an
+    earlier one. Raises Refused if none fits.
+    """
+    limit, whole = step.limits.max_live_value, restore_excluded(step)
+    if limit is None or not came:
+        return tuple(came)
+    prices = reference_prices(whole).by_token
+    try:
+        standing = compute_drifts(whole, prices)
+    except Refused:
+        return tuple(came)  # unknown: planning reports the refusal
+    free = {one.token: one.investable_raw for one in standing}
+    risen = rises_after_sales(whole, unexplained_rises(whole), prices)
+    rose = sum(
+        (
+            min(free.get(token, 0), max(0, raw)) * prices[token]
+            for token, raw in risen.items()
+            if token in free
+        ),
+        Fraction(0),
+    )
+    room, taken = limit - (investable_total(standing) - rose), list[ExternalTransfer]()
+    for flow in came:
+        if (value := _value(whole, flow, prices)) <= room:
+            taken.append(flow)
+            room -= value
+    if not taken:
+        numeraire = step.portfolio.numeraire
+        managed, most = (
+            f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}"
+            for one in (investable_total(standing) - rose, limit)
+        )
+        smallest = min(_value(whole, flow, prices) for flow in came)
+        came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
+        raise Refused(
+            f"{came_words} invested on top of {managed} would exceed portfolio.max_live_value of"
+            f" {most}",
+            (
+                Verdict(
+                    "max_live_value", f"{managed} and {came_words} more", f"at most {most}", False
+                ),
+            ),
+            "raise it by trimtab edit --set portfolio.max_live_value=AMOUNT, or send less",
+        )
+    return tuple(taken)
+
+
+def _value(step: StepInput, flow: ExternalTransfer, prices: Mapping[str, Price]) -> Fraction:
+    return (
+        flow.delta_raw
+        * prices[step.portfolio.wrapped_native if flow.token == NATIVE else flow.token]
     )

@@ -20,11 +20,21 @@ from agent.model import (
     Verdict,
     WithdrawalProgress,
 )
-from agent.policy import native_coin, text
+from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import reference_prices
-from agent.units import BPS, NATIVE, UINT256_MAX, Price, Value, decimal_text, floor_int, value_text
+from agent.units import (
+    BPS,
+    NATIVE,
+    UINT256_MAX,
+    Price,
+    Value,
+    decimal_text,
+    floor_int,
+    format_time,
+    value_text,
+)
 
 # --- Remainder of limits.payout_per_day, and reserves for open claims.
 
@@ -147,7 +157,7 @@ def open_withdrawal_reason(step: StepInput) -> str:
             number = counted(step, parts, claim.payment.token).done + 1
             message = (
                 f"part {number} of about {max(parts.count, number)} next at"
-                f" {text.format_time(parts.next_s)} by"
+                f" {format_time(parts.next_s)} by"
             )
             return (
                 f"withdrawal {claim.request}: {lacks}; {message if short else 'the next cycle of'}"

@@ -8,25 +8,42 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.amm.lp import positions
+from agent.amm.lp import impermanent_loss, minting, positions
 from agent.errors import Refused
-from agent.model import LpTarget, StepInput, Verdict
+from agent.model import (
+    ConfirmedPosition,
+    LpPosition,
+    LpTarget,
+    LpV2Position,
+    LpV3Position,
+    SkippedItem,
+    StepInput,
+    Verdict,
+)
 from agent.policy.liquidity.book import (
     NO_ADJUSTMENT,
+    CollectMove,
     LiquidityAdjustment,
+    LiquidityExposure,
+    LiquidityLimits,
+    PositionBook,
     ProvideMove,
+    WithdrawMove,
+    liquidity_limits,
     open_position_book,
     pool_price,
+    price_deviation_reason,
 )
 from agent.policy.liquidity.targets import (
+    EXIT_TARGET_SHARE,
     AdjustmentBuilder,
     adjust_to_target,
+    book_after_withdrawal,
     is_out_of_range,
     target_label,
     target_positions,
-    withdraw_to_limits,
 )
-from agent.units import Price, Value
+from agent.units import BPS, Price, Value, ceil_int, format_percent
 
 
 def limit_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:
@@ -167,3 +184,154 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
             )
         )
     return tuple(found)
+
+
+# --- Withdrawals to the limits of loss and weight, at reference prices alone (T3).
+# Order: loss avoided per unit of cost. The loss is the mean impermanent loss over the horizon. The
+# cost is gas, plus forgone earnings of liquidity in range. Future fees are unknown from one block;
+# in a balanced market they offset the loss of every position alike (Milionis et al. 2022), so
+# limits.plan_cost of the value replaces them. Positions without earnings therefore go first, then
+# those with most loss per value. The last is withdrawn only until both sums reach EXIT_TARGET_SHARE
+# of their limits, so that a small price move needs no further withdrawal.
+
+
+FORGONE_BPS = 50
+"""Used if limits.plan_cost is off."""
+
+
+def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAdjustment:
+    """Return withdrawals that satisfy both limits; NO_ADJUSTMENT if they hold.
+
+    `gas_unit_value` is the value of a unit of gas.
+    """
+    limits = liquidity_limits(book.step.limits)
+    load = book.load()
+    if load.within(limits):
+        return NO_ADJUSTMENT
+    why = format_exceeded_limits(load, limits)
+    exit_limits = limits.scaled(EXIT_TARGET_SHARE)
+    moves: list[WithdrawMove | CollectMove] = []
+    skipped: list[SkippedItem] = []
+    for one, position in sorted(
+        book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True
+    ):
+        if book.load().within(exit_limits):
+            break
+        if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
+            if (
+                book.value(one, positions.uncollected_fees(position))
+                > minting.V3_COLLECT_UNITS * gas_unit_value
+            ):  # dust cannot keep a limit exceeded
+                moves.append(CollectMove(one, position, f"{why}: what it is still owed"))
+                book = book.collected(one)
+            continue
+        if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
+            continue
+        off = price_deviation_reason(
+            book.step.limits, positions.pool_price(position), book.ratio(one)
+        )
+        if off:
+            skipped.append(SkippedItem(one.name, f"not taken out: {off}"))
+            continue
+        liquidity = _needed(book, one, position, exit_limits)
+        if liquidity == 0:
+            skipped.append(
+                SkippedItem(one.name, "not taken out: this step has approved none of it")
+            )
+            continue
+        part = (
+            "all"
+            if liquidity == position.liquidity
+            else format_percent(Fraction(liquidity, position.liquidity))
+        )
+        moves.append(WithdrawMove(one, position, liquidity, f"{why}: {part} of it"))
+        book = book_after_withdrawal(book, one, position, liquidity)
+    taken = ", ".join(move.one.name for move in moves) or "nothing can be taken out now"
+    return LiquidityAdjustment(tuple(moves), f"{why}: take out {taken}", tuple(skipped), over=True)
+
+
+def format_exceeded_limits(load: LiquidityExposure, limits: LiquidityLimits) -> str:
+    """Format the exceeded limits with their numbers."""
+    parts = []
+    if load.exceeds_loss(limits) and limits.loss is not None:
+        parts.append(
+            f"expected loss {_share(load.loss, load)} above limits.impermanent_loss"
+            f" {format_percent(limits.loss)}"
+        )
+    if load.exceeds_weight(limits) and limits.weight is not None:
+        parts.append(
+            f"liquidity {_share(load.weight, load)} above limits.lp_max_weight"
+            f" {format_percent(limits.weight)}"
+        )
+    return " and ".join(parts)
+
+
+def _needed(
+    book: PositionBook,
+    one: ConfirmedPosition,
+    position: LpV2Position | LpV3Position,
+    exit_limits: LiquidityLimits,
+) -> int:
+    """Return the least liquidity of a position that brings both sums to the target, at least
+    min_trade; all if that is not enough.
+    """
+    whole = _capped(book, one, position.liquidity)
+    bare = book.value_without_fees(one, position)
+    least = book.step.limits.min_trade or Fraction(0)
+    low = min(whole, max(1, ceil_int(position.liquidity * least / bare))) if bare > 0 else whole
+    if not book_after_withdrawal(book, one, position, whole).load().within(exit_limits):
+        return whole
+    high = whole
+    if book_after_withdrawal(book, one, position, low).load().within(exit_limits):
+        high = low
+    # Loss and value are proportional to liquidity; a precision of one thousandth is enough.
+    while high - low > max(1, whole // 1_000):
+        middle = (low + high) // 2
+        low, high = (
+            (low, middle)
+            if book_after_withdrawal(book, one, position, middle).load().within(exit_limits)
+            else (middle, high)
+        )
+    stays = bare * (whole - high) / position.liquidity
+    nothing = (
+        max(positions.principal(position, high)) == 0
+    )  # fees come with any part, but every withdrawal needs a minimum
+    return (
+        whole if nothing or stays < least else high
+    )  # the remainder would not pay for a transaction
+
+
+def _capped(book: PositionBook, one: ConfirmedPosition, liquidity: int) -> int:
+    """Cap LP tokens of a pair at this step's approval: they are paid to the router."""
+    return (
+        liquidity
+        if one.token_id is not None
+        else min(liquidity, dict(book.step.spend_caps).get(one.contract, liquidity))
+    )
+
+
+def _rank(
+    book: PositionBook, one: ConfirmedPosition, position: LpPosition, gas_unit_value: Value
+) -> Fraction:
+    """Return the loss avoided per unit of cost; larger goes first."""
+    price0, price1 = book.prices[one.token0], book.prices[one.token1]
+    curve = impermanent_loss.liquidity_curve(position, price0, price1)
+    if curve is None:
+        return Fraction(-1)
+    bare = book.value_without_fees(one, position)
+    avoided = bare * impermanent_loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
+    units = (
+        minting.V2_REMOVE_UNITS if isinstance(position, LpV2Position) else minting.V3_WITHDRAW_UNITS
+    )
+    share_bps = book.step.limits.plan_cost_bps
+    forgone = (
+        bare * (FORGONE_BPS if share_bps is None else share_bps) / BPS
+        if curve.in_range
+        else Fraction(0)
+    )
+    cost = units * gas_unit_value + forgone
+    return avoided / cost if cost > 0 else avoided
+
+
+def _share(value: Value, load: LiquidityExposure) -> str:
+    return format_percent(value / load.total) if load.total > 0 else "of nothing"

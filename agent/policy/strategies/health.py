@@ -21,8 +21,7 @@ from agent.model.strategies import (
     StrategyHealthRule,
     StrategyState,
 )
-from agent.policy import text
-from agent.units import BPS, Price, decimal_text, floor_int
+from agent.units import BPS, Price, decimal_text, floor_int, format_duration, format_time
 
 DAY_S = 86_400
 DAYS_A_YEAR = 365
@@ -89,8 +88,8 @@ def update_health(
         return replace(state, sharpe_milli=sharpe, turning_s=since_s)
     side = "below" if active else "at or above"
     reason = (
-        f"the Sharpe ratio of {text.format_duration(rule.window_s)} has been {side}"
-        f" {decimal_text(limit, 3)} since {text.format_time(since_s)}, now"
+        f"the Sharpe ratio of {format_duration(rule.window_s)} has been {side}"
+        f" {decimal_text(limit, 3)} since {format_time(since_s)}, now"
         f" {decimal_text(sharpe, 3)}"
     )
     return replace(

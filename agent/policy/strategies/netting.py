@@ -26,7 +26,7 @@ from agent.model.strategies import (
     StrategyHealth,
     StrategyState,
 )
-from agent.policy import conditional_orders, exits, text
+from agent.policy import conditional_orders, exits
 from agent.policy import targets as allocation
 from agent.policy.drift import (
     band,
@@ -43,7 +43,16 @@ from agent.policy.triggers.bands import Signal, TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import earliest
 from agent.reference import reference_prices
-from agent.units import BPS, PIPS, Price, Value, largest_remainder, value_text
+from agent.units import (
+    BPS,
+    PIPS,
+    Price,
+    Value,
+    format_percent,
+    format_time,
+    largest_remainder,
+    value_text,
+)
 
 ZERO_BAND = Threshold(0, None)
 """The band of a strategy that waits in the numeraire."""
@@ -198,7 +207,7 @@ def strategy_adjustment(
         if rested_s is not None and step.snapshot.head.timestamp_s < rested_s:
             acts, reason, next_s = (
                 False,
-                f"{reason}; but it rests until {text.format_time(rested_s)}",
+                f"{reason}; but it rests until {format_time(rested_s)}",
                 rested_s,
             )
         elif not answer.by_time:
@@ -658,6 +667,6 @@ def combine_strategy_targets(step: StepInput) -> StepInput:
     }
     notes = (
         "targets are those of the strategies together: "
-        f"{', '.join(f'{name} {text.format_percent(share)}' for name, share in shares.items())}"
+        f"{', '.join(f'{name} {format_percent(share)}' for name, share in shares.items())}"
     )
     return with_targets(step, targets, notes)

@@ -22,9 +22,8 @@ from agent.model import (
     TradeSide,
     Trigger,
 )
-from agent.policy import text as words
 from agent.policy.drift import alert_prices
-from agent.units import BPS
+from agent.units import BPS, decimal_text, format_bps, format_percent, format_points
 
 # --- Rows of triggers: notation in the config, rules of a class, and the result of an evaluation.
 
@@ -149,7 +148,7 @@ def format_width(threshold: Threshold) -> str:
     """Such as "10% of the target, 5% of the portfolio"."""
     widths = ((threshold.relative_bps, "target"), (threshold.absolute_bps, "portfolio"))
     return ", ".join(
-        f"{words.format_bps(bps)} of the {whole}" for bps, whole in widths if bps is not None
+        f"{format_bps(bps)} of the {whole}" for bps, whole in widths if bps is not None
     )
 
 
@@ -205,10 +204,10 @@ def _beyond(drift: AssetDrift) -> str:
     if _is_above(drift):
         edge_bps, side = drift.band_high_bps, "above"
     share, distance = (
-        words.format_percent(drift.share),
-        words.format_points(drift.share - edge_bps / BPS),
+        format_percent(drift.share),
+        format_points(drift.share - edge_bps / BPS),
     )
-    return f"{drift.symbol} at {share} is {distance} {side} its band {words.format_band(drift)}"
+    return f"{drift.symbol} at {share} is {distance} {side} its band {format_band(drift)}"
 
 
 def inside_text(drifts: Sequence[AssetDrift]) -> str:
@@ -226,12 +225,12 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
     if drift.share * BPS - drift.band_low_bps != gap_bps:
         price, edge, move = high_price, "upper", "rises"
     text = (
-        f"all within their bands; closest is {drift.symbol} at {words.format_percent(drift.share)},"
-        f" {words.format_points(gap_bps / BPS)} from the {edge} edge of {words.format_band(drift)}"
+        f"all within their bands; closest is {drift.symbol} at {format_percent(drift.share)},"
+        f" {format_points(gap_bps / BPS)} from the {edge} edge of {format_band(drift)}"
     )
     if price is None:
         return text
-    change = words.format_percent(abs(price / drift.price - 1))
+    change = format_percent(abs(price / drift.price - 1))
     return f"{text}, left when its price alone {move} by more than {change}"
 
 
@@ -242,10 +241,10 @@ def furthest_text(drifts: Sequence[AssetDrift]) -> str:
     if away == 0:
         return "all exactly on target"
     side = "above" if away > 0 else "below"
-    target = words.format_percent(Fraction(drift.target_bps, BPS))
+    target = format_percent(Fraction(drift.target_bps, BPS))
     return (
-        f"furthest from target is {drift.symbol} at {words.format_percent(drift.share)},"
-        f" {words.format_points(away)} {side} {target}"
+        f"furthest from target is {drift.symbol} at {format_percent(drift.share)},"
+        f" {format_points(away)} {side} {target}"
     )
 
 
@@ -283,7 +282,7 @@ def apply_max_weight(
     if answer.fired or not must_reduce_weight(step, drifts):
         return answer
     message = "; ".join(
-        f"{one.symbol} at {words.format_percent(one.share)} is above limits.max_weight of"
+        f"{one.symbol} at {format_percent(one.share)} is above limits.max_weight of"
         f" {(one.max_bps or 0) / 100:g} %"
         for one in overweight_assets(drifts)
     )
@@ -341,3 +340,9 @@ def _filled(drifts: Sequence[AssetDrift], points: dict[str, Fraction]) -> tuple[
         for token, point in points.items()
     }
     return tuple(GoalWeight(token, end, end) for token, end in ends.items())
+
+
+def format_band(drift: AssetDrift) -> str:
+    """The band of an asset: "45-55 %"."""
+    low, high = (decimal_text(round(edge), 2) for edge in (drift.band_low_bps, drift.band_high_bps))
+    return f"{low}-{high} %"

@@ -18,7 +18,6 @@ from math import isqrt
 
 from agent.errors import ConfigError
 from agent.model import AssetDrift, Drawdown, Portfolio, PricePoint, VolatilityJump
-from agent.policy import text
 from agent.policy.triggers.bands import (
     KeyUnit,
     TriggerInput,
@@ -27,7 +26,7 @@ from agent.policy.triggers.bands import (
     TriggerRules,
 )
 from agent.policy.triggers.schedules import LONGEST_S
-from agent.units import BPS, YEAR_S, Price
+from agent.units import BPS, YEAR_S, Price, format_bps, format_duration, format_percent, format_time
 
 HOUR_S = 3_600
 DAY_S = 86_400
@@ -98,16 +97,14 @@ def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> Trigg
 
 
 def _evaluate_drawdown(event: Drawdown, inputs: TriggerInput) -> TriggerResult:
-    limit = f"a drawdown of more than {text.format_percent(Fraction(event.fall_bps, BPS))}"
+    limit = f"a drawdown of more than {format_percent(Fraction(event.fall_bps, BPS))}"
     return _result(
         limit, "fall", [_fall(event, *one, inputs) for one in _counted(event.tokens, inputs)]
     )
 
 
 def _evaluate_jump(event: VolatilityJump, inputs: TriggerInput) -> TriggerResult:
-    limit = (
-        f"more than {text.format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
-    )
+    limit = f"more than {format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
     return _result(
         limit, "jump", [_jump(event, *one, inputs) for one in _counted(event.tokens, inputs)]
     )
@@ -135,17 +132,17 @@ def _fall(
         )
     drawdown = 1 - drift.price / peak
     message = (
-        f"{drift.symbol} is {text.format_percent(drawdown)} below its {highest}, that of"
-        f" {text.format_time(peak_s)}"
+        f"{drift.symbol} is {format_percent(drawdown)} below its {highest}, that of"
+        f" {format_time(peak_s)}"
     )
     return EventProgress(drift.token, drift.symbol, drawdown * BPS / event.fall_bps, message)
 
 
 def _since(event: Drawdown, since_s: int, start_s: int, first_s: int) -> str:
     if first_s > since_s:
-        return f"recorded since {text.format_time(first_s)}"
+        return f"recorded since {format_time(first_s)}"
     return (
-        f"of {text.format_duration(event.within_s)}"
+        f"of {format_duration(event.within_s)}"
         if since_s == start_s
         else "since the last rebalance"
     )
@@ -159,8 +156,7 @@ def _jump(
     if rebalanced_s is not None and rebalanced_s > border_s:
         return _unknown(
             drift,
-            "the last rebalance answered for it until"
-            f" {text.format_time(rebalanced_s + event.short_s)}",
+            f"the last rebalance answered for it until {format_time(rebalanced_s + event.short_s)}",
         )
     series = [
         (point.at_s, point.price)
@@ -179,13 +175,13 @@ def _jump(
         return _unknown(
             drift,
             f"too few of its prices are known of the {'last' if short is None else 'long'}"
-            f" {text.format_duration(window_s)}",
+            f" {format_duration(window_s)}",
         )
     calm = max(long, Fraction(CALM_BPS**2, BPS**2 * YEAR_S))
     message = (
         f"the volatility of {drift.symbol} is {_yearly(short)} a year over"
-        f" {text.format_duration(event.short_s)}, {_yearly(calm)} over the"
-        f" {text.format_duration(event.long_s)} before"
+        f" {format_duration(event.short_s)}, {_yearly(calm)} over the"
+        f" {format_duration(event.long_s)} before"
     )
     return EventProgress(
         drift.token, drift.symbol, short * BPS**2 / (calm * event.factor_bps**2), message
@@ -206,9 +202,7 @@ def _variance(moves: Sequence[tuple[int, int, int]], window_s: int, fewest: int)
 
 def _yearly(variance: Fraction) -> str:
     yearly = variance * YEAR_S
-    return text.format_percent(
-        Fraction(isqrt(yearly.numerator * UNIT**2 // yearly.denominator), UNIT)
-    )
+    return format_percent(Fraction(isqrt(yearly.numerator * UNIT**2 // yearly.denominator), UNIT))
 
 
 def _unknown(drift: AssetDrift, why: str) -> EventProgress:
@@ -251,16 +245,16 @@ def _validate_jump(event: VolatilityJump) -> None:
 
 
 def _describe_drawdown(event: Drawdown, portfolio: Portfolio) -> str:
-    within = text.format_duration(event.within_s)
+    within = format_duration(event.within_s)
     return (
-        f"drawdown: {text.format_bps(event.fall_bps)} within {within} of"
+        f"drawdown: {format_bps(event.fall_bps)} within {within} of"
         f" {_tokens(event.tokens, portfolio)}"
     )
 
 
 def _describe_jump(event: VolatilityJump, portfolio: Portfolio) -> str:
-    short, long = text.format_duration(event.short_s), text.format_duration(event.long_s)
-    windows = f"{short} above {text.format_bps(event.factor_bps)} of the {long} before"
+    short, long = format_duration(event.short_s), format_duration(event.long_s)
+    windows = f"{short} above {format_bps(event.factor_bps)} of the {long} before"
     return f"volatility_jump: {windows}, of {_tokens(event.tokens, portfolio)}"
 
 

@@ -30,9 +30,10 @@ from agent.model import (
     StepInput,
     TrackingRisk,
 )
-from agent.policy import minimum, text
+from agent.policy import minimum
 from agent.policy import risk as risks
 from agent.policy.risk import aversion, covariance, dot, matrix_times_vector, penalty
+from agent.policy.triggers import bands
 from agent.policy.triggers.bands import (
     KeyUnit,
     TriggerInput,
@@ -41,7 +42,17 @@ from agent.policy.triggers.bands import (
     TriggerRules,
 )
 from agent.reference import ReferencePrices
-from agent.units import BPS, PIPS, Price, Value, ceil_int, decimal_text, value_text
+from agent.units import (
+    BPS,
+    PIPS,
+    Price,
+    Value,
+    ceil_int,
+    decimal_text,
+    format_duration,
+    format_percent,
+    value_text,
+)
 
 ONE = 10**12
 """Rates of routes are kept to this precision, rounded up, so that costs are never overstated."""
@@ -195,7 +206,7 @@ def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     reason = (
         f"within the no-trade zone: the next unit {exchange} would save {_bps(pair.saves)} of risk"
         f" and cost at least {_bps(pair.costs)}; {furthest.symbol} at"
-        f" {text.format_percent(furthest.share)} is moved beyond {text.format_band(furthest)}"
+        f" {format_percent(furthest.share)} is moved beyond {bands.format_band(furthest)}"
     )
     return TriggerResult(False, reason, None)
 
@@ -224,7 +235,7 @@ def uneconomic_plan_reason(
     listed = ", ".join(f"{name} {money(getattr(saving, name))}" for name in parts)
     return (
         f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within"
-        f" {text.format_duration(horizon_s)} and cost {money(saving.cost)} ({listed}); checked"
+        f" {format_duration(horizon_s)} and cost {money(saving.cost)} ({listed}); checked"
         " again at the next tick"
     )
 
@@ -234,7 +245,7 @@ def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> s
     decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
     risk, gas = (value_text(value, decimals, 4) for value in (found.risk, found.gas))
     most = (
-        f"all of the risk within {text.format_duration(found.horizon_s)} is {risk} {label}, a swap"
+        f"all of the risk within {format_duration(found.horizon_s)} is {risk} {label}, a swap"
         f" with its approval costs {gas} of gas"
     )
     return f"{reason}; but {most}; {why}; checked again at the next tick"
@@ -356,7 +367,7 @@ def _evaluate(_: NoTradeZone, __: TriggerInput) -> TriggerResult:
 def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
     risk, by = trigger.risk, ""
     if risk.measuring is not None:
-        by = f", risk of {text.format_duration(risk.measuring.window_s)} of recorded prices"
+        by = f", risk of {format_duration(risk.measuring.window_s)} of recorded prices"
     return (
         f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon"
         f" {risk.horizon_s} s{by}"

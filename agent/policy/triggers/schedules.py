@@ -26,7 +26,6 @@ from agent.model import (
     StagedTrigger,
     Threshold,
 )
-from agent.policy import text as words
 from agent.policy.triggers import bands
 from agent.policy.triggers.bands import (
     KeyUnit,
@@ -35,7 +34,7 @@ from agent.policy.triggers.bands import (
     TriggerResult,
     TriggerRules,
 )
-from agent.units import BPS
+from agent.units import BPS, format_duration, format_time
 
 _EXAMPLE = 'write five fields such as "0 9 * * 1-5": minute, hour, day of month, month, day of week'
 _FIELDS = (
@@ -175,19 +174,15 @@ def schedule_status(
     planned_s = next_time(schedule, since_s)
     if planned_s is None:
         return ScheduleStatus(
-            False, f"the schedule has no time after {words.format_time(since_s)}", None, called
+            False, f"the schedule has no time after {format_time(since_s)}", None, called
         )
     planned_s += jitter_delay_s(planned_s - since_s, history.delay_ppm, jitter_bps)
     if now_s >= planned_s:
-        message = (
-            f"{what} due since {words.format_time(planned_s)}, last one"
-            f" {words.format_time(since_s)}"
-        )
+        message = f"{what} due since {format_time(planned_s)}, last one {format_time(since_s)}"
         return ScheduleStatus(True, message, next_time(schedule, now_s), called)
     return ScheduleStatus(
         False,
-        f"next {what} {words.format_time(planned_s)}, in"
-        f" {words.format_duration(planned_s - now_s)}",
+        f"next {what} {format_time(planned_s)}, in {format_duration(planned_s - now_s)}",
         planned_s,
         called,
     )
@@ -369,7 +364,7 @@ def _describe_staged(trigger: StagedTrigger, _: Portfolio) -> str:
 def _when(schedule: Schedule) -> str:
     match schedule:
         case Every(every_s):
-            return f"every {words.format_duration(every_s)}"
+            return f"every {format_duration(every_s)}"
         case Cron(expression, timezone):
             return f"{expression} in {timezone}"
 
