@@ -26,6 +26,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -57,6 +58,8 @@ ENVIRONMENT = {
 }
 ANY = "ANY"
 PROBLEMS = 500
+LEAST_BASE_FEE_WEI = 7
+"""An eighth of it is below one wei: EIP-1559 lowers it no further."""
 WAITS_S = (0, 3, 7)
 """Each run of the scene begins so much later: numbers of blocks, and last digits that hang on the
 second of one, differ."""
@@ -99,10 +102,11 @@ def helps() -> dict[str, str]:
 @contextmanager
 def chain(folder: Path) -> Iterator[None]:
     """`trimtab localchain` with its config trimtab.toml in the folder."""
+    port = free_port()
     arguments = [
         "localchain",
         "--port",
-        str(free_port()),
+        str(port),
         "--write-config",
         "trimtab.toml",
         "--json",
@@ -117,10 +121,32 @@ def chain(folder: Path) -> Iterator[None]:
     try:
         while process.stdout is not None and process.stdout.readline() not in ("}\n", ""):
             pass
+        settle_base_fee(port)
         yield
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+
+
+def settle_base_fee(port: int) -> None:
+    """Set the base fee that empty blocks end at. It falls by an eighth a block, so that the last
+    digit of a cost depends on how many blocks were mined before.
+    """
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "anvil_setNextBlockBaseFeePerGas",
+        "params": [hex(LEAST_BASE_FEE_WEI)],
+    }
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}",
+        json.dumps(call).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        document = json.load(answer)
+    if "error" in document:
+        raise RuntimeError(f"the base fee was not set: {document['error']}")
 
 
 def scene(wait_s: int = 0) -> dict[str, Any]:
