@@ -23,6 +23,7 @@ PURE = {
     "ports",
     "codec",
     "amm",
+    "margin",
     "reference",
     "weights",
     "accounting",

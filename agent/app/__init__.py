@@ -41,6 +41,9 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.backtests import write_tune_report as write_tune_report
     from agent.app.describe import limit_prices as limit_prices
     from agent.app.editing import edit as edit
+    from agent.app.futures import FuturesOptions as FuturesOptions
+    from agent.app.futures import FuturesWhatIfDocument as FuturesWhatIfDocument
+    from agent.app.futures import what_if_futures as what_if_futures
     from agent.app.local import demo_world as demo_world
     from agent.app.local import move_market as move_market
     from agent.app.local import serve_localchain as serve_localchain

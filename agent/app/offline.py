@@ -372,6 +372,16 @@ class WhatIf:
         return tuple(minimum.asset_count_warnings(len(self.drifts)))
 
     @property
+    def values(self) -> dict[str, Value]:
+        """Value of each asset by symbol."""
+        return {drift.symbol: Fraction(drift.raw, 10**PLACES) for drift in self.drifts}
+
+    @property
+    def excess(self) -> dict[str, Value]:
+        """Value above its target of each overweight asset, by symbol."""
+        return {symbol: -trade for symbol, trade in self.to_target.items() if trade < 0}
+
+    @property
     def triggered(self) -> tuple[str, ...]:
         """Symbols outside their bands."""
         return tuple(drift.symbol for drift in self.drifts if self.banded and drift.outside)

@@ -25,6 +25,92 @@ ALONE = (
 )
 
 
+FUTURES = "Futures"
+"""Heading of the options about futures."""
+Notional = Annotated[
+    str,
+    typer.Option(
+        "--futures",
+        help="Futures notional: BTC=10500,ETH=-2000; negative for a short.",
+        rich_help_panel=FUTURES,
+    ),
+]
+FuturesTarget = Annotated[
+    str,
+    typer.Option(
+        "--futures-target",
+        help="Target weights of the notional in percent: BTC=50,ETH=-50.",
+        rich_help_panel=FUTURES,
+    ),
+]
+FuturesBand = Annotated[
+    str,
+    typer.Option(
+        "--futures-band",
+        help="Drift of a notional weight that triggers: 5%.",
+        rich_help_panel=FUTURES,
+    ),
+]
+Margin = Annotated[
+    str,
+    typer.Option(
+        "--margin",
+        help="Value of the margin account; without it the sum of --value.",
+        rich_help_panel=FUTURES,
+    ),
+]
+Leverage = Annotated[
+    str,
+    typer.Option(
+        "--leverage",
+        help="Target leverage: 2x; without it the notional stays.",
+        rich_help_panel=FUTURES,
+    ),
+]
+MaxLeverage = Annotated[
+    str,
+    typer.Option("--max-leverage", help="Most notional per margin: 4x.", rich_help_panel=FUTURES),
+]
+MaxUtilisation = Annotated[
+    str,
+    typer.Option(
+        "--max-utilisation",
+        help="Most of the margin that positions may bind: 60%.",
+        rich_help_panel=FUTURES,
+    ),
+]
+SpotMultiple = Annotated[
+    str,
+    typer.Option(
+        "--spot-multiple", help="Most notional per spot value: 2.5x.", rich_help_panel=FUTURES
+    ),
+]
+Stress = Annotated[
+    str,
+    typer.Option(
+        "--stress",
+        help="Move against every position that the account must survive: 20%.",
+        rich_help_panel=FUTURES,
+    ),
+]
+Hedge = Annotated[
+    str,
+    typer.Option(
+        "--hedge",
+        help="Share of an overweight that is shorted instead of sold: 50%.",
+        rich_help_panel=FUTURES,
+    ),
+]
+Lot = Annotated[
+    str,
+    typer.Option(
+        "--lot",
+        help="Smallest contract size, at the prices of --price: BTC=0.001.",
+        rich_help_panel=FUTURES,
+    ),
+]
+
+
 @command(Heading.TRY, 30)
 @interruptible
 def whatif(
@@ -53,10 +139,24 @@ def whatif(
     native: Annotated[
         str, typer.Option("--native", help="Price of the native coin in the same unit, for gas.")
     ] = "3000",
+    futures: Notional = "",
+    futures_target: FuturesTarget = "",
+    futures_band: FuturesBand = "",
+    margin: Margin = "",
+    leverage: Leverage = "",
+    max_leverage: MaxLeverage = "",
+    max_utilisation: MaxUtilisation = "",
+    spot_multiple: SpotMultiple = "",
+    stress: Stress = "",
+    hedge: Hedge = "",
+    lot: Lot = "",
     as_json: AsJson = False,
 ) -> None:
     """Shows what a rebalance would do with these values, and alert prices. Needs no chain and no
     config.
+
+    With --futures it adds leverage, margin, orders in contracts, and the hedge of what is
+    overweight.
     """
     from agent import app as api
 
@@ -71,6 +171,22 @@ def whatif(
         native=native,
     )
     made = document(found)
+    if futures:
+        options = api.FuturesOptions(
+            notional=futures,
+            target=futures_target,
+            band=futures_band,
+            margin=margin,
+            leverage=leverage,
+            max_leverage=max_leverage,
+            max_utilisation=max_utilisation,
+            spot_multiple=spot_multiple,
+            stress=stress,
+            price=price,
+            lot=lot,
+            hedge=hedge,
+        )
+        made = {**made, "futures": api.what_if_futures(options, found.values, found.excess)}
     emit(made, as_json, lambda: _show(made))
 
 
@@ -165,6 +281,45 @@ def _show(made: Document) -> None:
         say(one["text"])
     for warning in made["warnings"]:
         note(warning)
+    if "futures" in made:
+        _show_futures(made["futures"])
+
+
+def _show_futures(made: Document) -> None:
+    from agent.cli.display.tables import bps, money, table
+
+    multiple = "unlimited" if made["leverage"] is None else f"{float(made['leverage']):.2f}x"
+    shown = table(
+        f"Futures: {money(made['gross'])} notional, {multiple} of {money(made['margin'])} margin",
+        ("market",),
+        ("notional", "weight", "target", "order", "contracts", "liquidated at"),
+    )
+    for market in made["markets"]:
+        shown.add_row(
+            cell(market["symbol"]),
+            money(market["notional"]),
+            bps(market["weight_bps"]),
+            bps(market["target_bps"]),
+            _signed(market["order_notional"], money),
+            _signed(market["order_size"], _price),
+            "never" if market["liquidation_price"] is None else _price(market["liquidation_price"]),
+        )
+    out.print(shown)
+    say(f"long {money(made['long'])}, short {money(made['short'])}, net {money(made['net'])}")
+    for breach in made["breaches"]:
+        say(f"{breach['limit']}: {breach['measured']}, limit {breach['allowed']}")
+    if made["triggers"]:
+        after = money(made["allowed_gross"])
+        say(f"Triggered: {', '.join(made['triggers'])}; notional after the orders {after}")
+    else:
+        say("Nothing triggers.")
+    for hedge in made["hedges"]:
+        say(
+            f"{hedge['symbol']}: sell {money(hedge['sell'])}, short {money(hedge['short'])};"
+            f" net exposure {money(hedge['net_exposure'])}"
+        )
+    exposure = ", ".join(f"{symbol} {money(text)}" for symbol, text in made["net_exposure"].items())
+    say(f"Net exposure, spot and futures: {exposure}")
 
 
 def _signed(text: str, shown: Callable[[str], str]) -> str:

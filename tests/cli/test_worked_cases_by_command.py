@@ -58,6 +58,35 @@ def test_w3_the_spot_part_alts_that_doubled_are_sold_by_2400_for_1200_of_each(ba
     assert found["trades"] == {"BTC": "1200", "ETH": "1200", "ALTS": "-2400"}
 
 
+W3_FUTURES = ("--futures", "BTC=10500,ETH=10500,ALTS=14000", "--max-leverage", "4x")
+
+
+def test_w3_leverage_falls_to_two_and_a_half_and_triggers_nothing(bare: Bare) -> None:
+    before = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 4_000}, *W3_FUTURES)["futures"]
+    after = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}, *W3_FUTURES)["futures"]
+    assert (before["gross"], before["leverage"]) == ("35000", "3.5")
+    assert (after["gross"], after["leverage"], after["triggers"], after["breaches"]) == ("35000", "2.5", [], [])
+    over = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 2_000}, *W3_FUTURES)["futures"]
+    assert (over["leverage"], over["triggers"], over["allowed_gross"]) == ("4.375", ["leverage"], "32000")
+
+
+def test_w3_half_of_the_excess_is_shorted_instead_of_sold(bare: Bare) -> None:
+    values = {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}
+    found = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, values, *W3_FUTURES, "--hedge", "50%")["futures"]
+    assert found["hedges"] == [{"symbol": "ALTS", "excess": "2400", "sell": "1200", "short": "1200", "net_exposure": "5600"}]
+    assert found["net_exposure"] == {"BTC": "13500", "ETH": "13500", "ALTS": "19600"}
+
+
+def test_w7_sixty_thousand_of_futures_close_ten_thousand(bare: Bare) -> None:
+    futures = ("--futures", "BTC=40000,ETH=-20000", "--spot-multiple", "2.5x", "--margin", "30000")
+    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 10_000, "USD": 10_000}, *futures)["futures"]
+    assert (found["spot_multiple"], found["triggers"], found["allowed_gross"]) == ("3", ["spot_multiple"], "50000")
+    assert found["breaches"] == [{"limit": "spot_multiple", "measured": "3.00x", "allowed": "2.5x"}]
+    closed = {market["symbol"]: Fraction(market["order_notional"]) for market in found["markets"]}
+    assert closed["BTC"] < 0 < closed["ETH"]
+    assert round(sum(abs(notional) for notional in closed.values()), 6) == 10_000
+
+
 def test_w4_one_asset_doubles_alone(bare: Bare) -> None:
     found = asked(bare, {"BTC": 50, "ETH": 30, "X": 20}, {"BTC": 5_000, "ETH": 3_000, "X": 4_000}, "--band", "10%rel")
     assert found["weights_bps"] == {"BTC": 4_167, "ETH": 2_500, "X": 3_333}
@@ -72,6 +101,30 @@ def test_w5_the_spot_part_books_of_margin_by_asset_and_by_strategy(bare: Bare) -
     strategies = asked(bare, {"trend": 60, "reversion": 40}, {"trend": 7_500, "reversion": 2_500}, "--band", "10%rel")
     assert strategies["triggered"] == ["trend", "reversion"]
     assert strategies["trades"] == {"trend": "-1500", "reversion": "1500"}
+
+
+def test_w5_a_margin_book_is_brought_to_its_weights_in_whole_contracts(bare: Bare) -> None:
+    book = ("--futures", "BTC=6500,ETH=2000,SOL=1500", "--futures-target", "BTC=50,ETH=30,SOL=20", "--futures-band", "5%")
+    units = ("--margin", "5000", "--price", "BTC=30000,USD=1", "--lot", "BTC=0.001")
+    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 5_000, "USD": 5_000}, *book, *units)["futures"]
+    assert (found["leverage"], found["triggers"]) == ("2", ["drift"])
+    assert [market["drift_bps"] for market in found["markets"]] == [1_500, -1_000, -500]
+    bitcoin, ether, solana = found["markets"]
+    assert bitcoin["size_after"] == "0.166"  # 5,000 of 30,000 each is 0.1666…: rounded down to lots
+    assert [round(Fraction(market["order_notional"]), 6) for market in (ether, solana)] == [1_000, 500]
+
+
+def test_options_of_futures_that_make_no_sense_name_themselves(bare: Bare) -> None:
+    for more, field in (
+        (("--margin", "0"), "--margin"),
+        (("--futures-target", "BTC=50"), "--futures-target"),
+        (("--lot", "SOL=1"), "--lot"),
+        (("--hedge", "150%"), "--hedge"),
+        (("--max-leverage", "4"), "--max-leverage"),
+    ):
+        said = bare("whatif", "--target", "BTC=50,USD=50", "--value", "BTC=1,USD=1", "--futures", "BTC=5", *more, "--json")
+        assert said.code == 2
+        assert field in said.why
 
 
 def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(bare: Bare) -> None:

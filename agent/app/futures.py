@@ -1,0 +1,336 @@
+"""What futures do to a portfolio, in numbers, without a venue: leverage, margin, orders, hedge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypedDict
+
+from agent.app.offline import PLACES, parse_pairs
+from agent.errors import ConfigError
+from agent.margin import account as margin
+from agent.margin.state import breaches, margin_state
+from agent.model.futures import (
+    FuturesLimits,
+    FuturesPolicy,
+    FuturesTarget,
+    MarginAccount,
+    MarginTier,
+    PerpMarket,
+    Position,
+)
+from agent.policy.futures.targets import (
+    notional_drifts,
+    orders_to_target,
+    reduction_orders,
+    triggered,
+)
+from agent.units import BPS, Token, parse_raw, parse_share_bps, value_text
+
+UNIT = 10**PLACES
+QUOTE = Token("", "", PLACES)
+INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
+"""Margin rates of Perpetual Protocol v2, where none are given."""
+OFF_BPS = 10**9
+"""A limit that nothing reaches."""
+SHOWN_PLACES = 9
+"""Decimal places of amounts; sizes are truncated at the 18th, which the ninth rounds away."""
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesOptions:
+    """Options of `whatif` about futures, as typed. Empty: the default of the command."""
+
+    notional: str
+    target: str = ""
+    band: str = ""
+    margin: str = ""
+    leverage: str = ""
+    max_leverage: str = ""
+    max_utilisation: str = ""
+    spot_multiple: str = ""
+    stress: str = ""
+    price: str = ""
+    lot: str = ""
+    hedge: str = ""
+
+
+class FuturesMarketDocument(TypedDict):
+    """One market: notional, weight, order. Amounts in the unit of the values, sizes in contracts
+    of the given price (of one unit of value without one).
+    """
+
+    symbol: str
+    notional: str
+    weight_bps: int
+    target_bps: int
+    drift_bps: int
+    order_notional: str
+    order_size: str
+    size_after: str
+    liquidation_price: str | None
+
+
+class HedgeDocument(TypedDict):
+    """An overweight spot asset: what is sold, what is shorted instead, and what stays exposed."""
+
+    symbol: str
+    excess: str
+    sell: str
+    short: str
+    net_exposure: str
+
+
+class FuturesWhatIfDocument(TypedDict):
+    """The futures layer of `whatif`. Multiples and shares are decimals; None: the account is worth
+    nothing.
+    """
+
+    gross: str
+    long: str
+    short: str
+    net: str
+    margin: str
+    leverage: str | None
+    utilisation: str | None
+    maintenance: str
+    spot_multiple: str | None
+    triggers: list[str]
+    breaches: list[dict[str, str]]
+    allowed_gross: str
+    markets: list[FuturesMarketDocument]
+    hedges: list[HedgeDocument]
+    net_exposure: dict[str, str]
+
+
+def what_if_futures(
+    options: FuturesOptions, spot: Mapping[str, Fraction], spot_excess: Mapping[str, Fraction]
+) -> FuturesWhatIfDocument:
+    """Return the futures layer beside a spot portfolio.
+
+    `spot` are values by symbol, `spot_excess` what is above target of each overweight asset, both
+    in whole units. Raises ConfigError naming the option.
+    """
+    spot_value = sum(spot.values(), Fraction(0))
+    account = _account(options, spot_value)
+    policy = _policy(options, account)
+    value = Fraction(spot_value * UNIT)
+    state = margin_state(account, policy.limits)
+    fired = triggered(account, policy, value)
+    reduction = reduction_orders(account, policy, value)
+    orders = reduction or (orders_to_target(account, policy) if fired else {})
+    hedges = _hedges(options, spot, spot_excess)
+    signed = [margin.value_at_mark_raw(account, position) for position in account.positions]
+    return {
+        "gross": _coins(state.gross_raw),
+        "long": _coins(sum(one for one in signed if one > 0)),
+        "short": _coins(-sum(one for one in signed if one < 0)),
+        "net": _coins(state.net_raw),
+        "margin": _coins(state.value_raw),
+        "leverage": _ratio(state.leverage),
+        "utilisation": _ratio(state.utilisation),
+        "maintenance": _coins(margin.maintenance_raw(account)),
+        "spot_multiple": _ratio(Fraction(state.gross_raw) / value if value else None),
+        "triggers": [trigger.value for trigger in fired],
+        "breaches": [
+            {"limit": one.limit, "measured": one.measured, "allowed": one.allowed}
+            for one in breaches(state, policy.limits, value)
+        ],
+        "allowed_gross": _coins(_gross_after(account, reduction)),
+        "markets": _markets(account, policy, orders),
+        "hedges": hedges,
+        "net_exposure": _net_exposure(account, spot, orders, hedges),
+    }
+
+
+def _account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
+    """Return the account of the options: positions at their mark, so that nothing is unrealised."""
+    notionals = {
+        symbol: _signed(text, f"--futures {symbol}")
+        for symbol, text in parse_pairs(options.notional, "--futures").items()
+    }
+    prices = _positive(options.price, "--price")
+    lots = _positive(options.lot, "--lot")
+    for option, given in (("--lot", lots), ("--futures-target", _targets(options))):
+        for symbol in given:
+            if symbol not in notionals:
+                raise ConfigError(
+                    f"{option}: {symbol!r} is not in --futures", f"add {symbol}=0 to --futures"
+                )
+    value = parse_raw(options.margin, PLACES, "--margin") if options.margin else None
+    if value is None:
+        value = int(spot_value * UNIT)
+    if value == 0:
+        raise ConfigError("--margin: is zero", "give the account value, such as --margin 5000")
+    markets, positions = [], []
+    for symbol, notional in notionals.items():
+        market = PerpMarket(
+            market=symbol,
+            symbol=symbol,
+            asset=symbol,
+            size_decimals=PLACES,
+            lot_raw=int(lots.get(symbol, Fraction(1, UNIT)) * UNIT),
+            tick=Fraction(1),
+            tiers=(MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
+            fee_ppm=0,
+            mark=prices.get(symbol, Fraction(1)),
+            index=prices.get(symbol, Fraction(1)),
+            index_s=0,
+            funding_daily=Fraction(0),
+        )
+        markets.append(market)
+        size_raw = int(notional * UNIT / market.mark)
+        if size_raw:
+            open_notional = -margin.position_value_raw(market, size_raw)
+            positions.append(Position(symbol, size_raw, open_notional))
+    return MarginAccount(QUOTE, value, 0, tuple(positions), tuple(markets))
+
+
+def _policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
+    """Return the policy of the options. Without target weights the present ones are kept; without
+    a target leverage the present gross notional.
+    """
+    gross = margin.gross_notional_raw(account)
+    targets = _targets(options) or {
+        market.symbol: round(
+            Fraction(margin.position_value_raw(market, account.size_raw(market.market)), gross)
+            * BPS
+        )
+        for market in account.markets
+        if gross
+    }
+    if _targets(options) and sum(abs(bps) for bps in targets.values()) != BPS:
+        raise ConfigError(
+            "--futures-target: absolute weights must sum to 100 %",
+            "write for example BTC=50,ETH=-50 for a long and a short of equal size",
+        )
+    value = margin.account_value_raw(account)
+    leverage = _share(options.leverage, "--leverage", 0) or round(Fraction(gross, value) * BPS)
+    limits = FuturesLimits(
+        max_leverage_bps=_share(options.max_leverage, "--max-leverage", OFF_BPS),
+        max_utilisation_bps=_share(options.max_utilisation, "--max-utilisation", OFF_BPS),
+        max_position_bps=BPS,
+        spot_multiple_bps=_share(options.spot_multiple, "--spot-multiple", 0),
+        stress_move_bps=_share(options.stress, "--stress", 0),
+        slippage_bps=0,
+        hysteresis_bps=0,
+    )
+    return FuturesPolicy(
+        tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),
+        leverage,
+        _share(options.band, "--futures-band", 0),
+        limits,
+    )
+
+
+def _targets(options: FuturesOptions) -> dict[str, int]:
+    if not options.target:
+        return {}
+    return {
+        symbol: int(_signed(text.removesuffix("%"), f"--futures-target {symbol}") * 100)
+        for symbol, text in parse_pairs(options.target, "--futures-target").items()
+    }
+
+
+def _signed(text: str, field: str) -> Fraction:
+    sign = -1 if text.startswith("-") else 1
+    return sign * Fraction(parse_raw(text.removeprefix("-"), PLACES, field), UNIT)
+
+
+def _positive(text: str, option: str) -> dict[str, Fraction]:
+    found = {}
+    for symbol, written in parse_pairs(text, option).items() if text else ():
+        found[symbol] = Fraction(parse_raw(written, PLACES, f"{option} {symbol}"), UNIT)
+        if found[symbol] == 0:
+            raise ConfigError(f"{option} {symbol}: must be above 0", "leave it out, or give it")
+    return found
+
+
+def _share(text: str, option: str, default: int) -> int:
+    return parse_share_bps(text, option) if text else default
+
+
+def _markets(
+    account: MarginAccount, policy: FuturesPolicy, orders: Mapping[str, int]
+) -> list[FuturesMarketDocument]:
+    found: list[FuturesMarketDocument] = []
+    for drift in notional_drifts(account, policy):
+        market = account.market(drift.market)
+        order = orders.get(drift.market, 0)
+        price = margin.liquidation_price(account, drift.market)
+        found.append(
+            {
+                "symbol": drift.symbol,
+                "notional": _coins(int(drift.notional)),
+                "weight_bps": round(drift.share * BPS),
+                "target_bps": round(drift.target_share * BPS),
+                "drift_bps": round(drift.drift * BPS),
+                "order_notional": _coins(margin.position_value_raw(market, order)),
+                "order_size": _coins(order),
+                "size_after": _coins(account.size_raw(drift.market) + order),
+                "liquidation_price": None if price is None else value_text(price, 0, PLACES),
+            }
+        )
+    return found
+
+
+def _gross_after(account: MarginAccount, orders: Mapping[str, int]) -> int:
+    return sum(
+        abs(
+            margin.position_value_raw(
+                market, account.size_raw(market.market) + orders.get(market.market, 0)
+            )
+        )
+        for market in account.markets
+    )
+
+
+def _hedges(
+    options: FuturesOptions, spot: Mapping[str, Fraction], spot_excess: Mapping[str, Fraction]
+) -> list[HedgeDocument]:
+    share = _share(options.hedge, "--hedge", 0)
+    if share > BPS:
+        raise ConfigError("--hedge: is above 100 %", "give the share of the excess to short")
+    found: list[HedgeDocument] = []
+    for symbol, excess in spot_excess.items() if share else ():
+        short = excess * share / BPS
+        found.append(
+            {
+                "symbol": symbol,
+                "excess": _whole(excess),
+                "sell": _whole(excess - short),
+                "short": _whole(short),
+                "net_exposure": _whole(spot[symbol] - excess),
+            }
+        )
+    return found
+
+
+def _net_exposure(
+    account: MarginAccount,
+    spot: Mapping[str, Fraction],
+    orders: Mapping[str, int],
+    hedges: list[HedgeDocument],
+) -> dict[str, str]:
+    """Value that follows each symbol's price: spot and futures after the orders, less hedges."""
+    exposure = dict(spot)
+    for hedge in hedges:
+        exposure[hedge["symbol"]] = Fraction(hedge["net_exposure"])
+    for market in account.markets:
+        size = account.size_raw(market.market) + orders.get(market.market, 0)
+        value = Fraction(margin.position_value_raw(market, size), UNIT)
+        exposure[market.symbol] = exposure.get(market.symbol, Fraction(0)) + value
+    return {symbol: _whole(value) for symbol, value in exposure.items()}
+
+
+def _coins(raw: int) -> str:
+    return value_text(Fraction(raw), PLACES, SHOWN_PLACES)
+
+
+def _whole(value: Fraction) -> str:
+    return value_text(value, 0, PLACES)
+
+
+def _ratio(value: Fraction | None) -> str | None:
+    return None if value is None else value_text(value, 0, 6)

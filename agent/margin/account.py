@@ -1,0 +1,280 @@
+"""Value, margin, leverage and liquidation prices of a cross-margined account.
+
+Integers follow Perpetual Protocol v2 (AccountBalance, Vault, PerpMath of @perp/curie-contract
+2.8.4), which truncates toward zero, so that each figure equals the contract's to the base unit.
+Venues with margin tiers (Hyperliquid) charge each part of a notional its own rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
+from agent.units import Price, ceil_int, mul_div_down
+
+PPM = 1_000_000
+"""Parts per million in one whole."""
+WAD = 10**18
+"""One whole of the venue's fixed-point shares."""
+
+
+def truncate(value: Fraction) -> int:
+    """Integer part toward zero, as Solidity divides."""
+    whole = abs(value.numerator) // value.denominator
+    return -whole if value < 0 else whole
+
+
+def position_value_raw(market: PerpMarket, size_raw: int) -> int:
+    """Signed value of a size at the mark (AccountBalance._getPositionValue)."""
+    return truncate(size_raw * market.mark)
+
+
+def value_at_mark_raw(account: MarginAccount, position: Position) -> int:
+    """Signed value of a position at the mark, quote base units."""
+    return position_value_raw(account.market(position.market), position.size_raw)
+
+
+def unrealised_raw(account: MarginAccount) -> int:
+    """Profit of all positions at the mark, without funding (getPnlAndPendingFee)."""
+    return sum(
+        value_at_mark_raw(account, position) + position.open_notional_raw
+        for position in account.positions
+    )
+
+
+def funding_pending_raw(account: MarginAccount) -> int:
+    """Funding that the account owes; negative if it is owed."""
+    return sum(position.funding_pending_raw for position in account.positions)
+
+
+def collateral_value_raw(account: MarginAccount) -> int:
+    """Collateral with what is realised and what funding takes (Vault.getSettlementTokenValue, less
+    the profit of open positions).
+    """
+    return account.collateral_raw + account.realised_raw - funding_pending_raw(account)
+
+
+def account_value_raw(account: MarginAccount) -> int:
+    """Collateral and unrealised profit (ClearingHouse.getAccountValue)."""
+    return collateral_value_raw(account) + unrealised_raw(account)
+
+
+def gross_notional_raw(account: MarginAccount) -> int:
+    """Sum of the absolute values of all positions (getTotalAbsPositionValue)."""
+    return sum(abs(value_at_mark_raw(account, position)) for position in account.positions)
+
+
+def net_notional_raw(account: MarginAccount) -> int:
+    """Longs less shorts at the mark."""
+    return sum(value_at_mark_raw(account, position) for position in account.positions)
+
+
+def leverage(account: MarginAccount) -> Fraction | None:
+    """Gross notional per account value; None when the account is worth nothing but holds
+    positions, so that no limit can be kept.
+    """
+    gross, value = gross_notional_raw(account), account_value_raw(account)
+    if gross == 0:
+        return Fraction(0)
+    return Fraction(gross, value) if value > 0 else None
+
+
+def debt_value_raw(account: MarginAccount) -> int:
+    """Notional that needs initial margin: the net quote owed and the shorts at the mark
+    (AccountBalance.getTotalDebtValue).
+    """
+    quote = sum(position.open_notional_raw for position in account.positions)
+    shorts = sum(
+        value_at_mark_raw(account, position)
+        for position in account.positions
+        if position.size_raw < 0
+    )
+    return -(min(0, quote) + shorts)
+
+
+def tiered_raw(tiers: tuple[MarginTier, ...], notional_raw: int, is_initial: bool) -> Fraction:
+    """Margin of a notional by tiers: each part at its own rate."""
+    required = Fraction(0)
+    for index, tier in enumerate(tiers):
+        above = tiers[index + 1].above_raw if index + 1 < len(tiers) else notional_raw
+        part = min(notional_raw, above) - tier.above_raw
+        if part <= 0:
+            break
+        required += Fraction(part * (tier.initial_ppm if is_initial else tier.maintenance_ppm), PPM)
+    return required
+
+
+def maintenance_raw(account: MarginAccount) -> int:
+    """Account value below which positions are liquidated.
+
+    One rate for all markets: rounded down once over the sum, as
+    AccountBalance.getMarginRequirementForLiquidation does. Else the sum by market and tier, rounded
+    up.
+    """
+    if (rate := _single_rate(account, is_initial=False)) is not None:
+        return mul_div_down(gross_notional_raw(account), rate, PPM)
+    return ceil_int(
+        sum(
+            (
+                tiered_raw(
+                    account.market(position.market).tiers,
+                    abs(value_at_mark_raw(account, position)),
+                    is_initial=False,
+                )
+                for position in account.positions
+            ),
+            Fraction(0),
+        )
+    )
+
+
+def initial_raw(account: MarginAccount) -> int:
+    """Initial margin that the positions bind.
+
+    One rate for all markets: the rate on the debt, as Vault._getTotalMarginRequirement. Else by
+    market and tier on the notional, rounded up.
+    """
+    if (rate := _single_rate(account, is_initial=True)) is not None:
+        return mul_div_down(debt_value_raw(account), rate, PPM)
+    return ceil_int(
+        sum(
+            (
+                tiered_raw(
+                    account.market(position.market).tiers,
+                    abs(value_at_mark_raw(account, position)),
+                    is_initial=True,
+                )
+                for position in account.positions
+            ),
+            Fraction(0),
+        )
+    )
+
+
+def free_raw(account: MarginAccount) -> int:
+    """Margin that can be withdrawn or used: the smaller of collateral and account value, less
+    initial margin; unrealised profit binds nothing (Vault._getFreeCollateralByRatio). May be
+    negative.
+    """
+    return min(collateral_value_raw(account), account_value_raw(account)) - initial_raw(account)
+
+
+def utilisation(account: MarginAccount) -> Fraction | None:
+    """Share of the account value that is not free; None when the account is worth nothing but
+    holds positions.
+    """
+    value = account_value_raw(account)
+    if value > 0:
+        return 1 - Fraction(free_raw(account), value)
+    return None if account.positions else Fraction(0)
+
+
+def is_liquidatable(account: MarginAccount) -> bool:
+    """True when the account value is below the maintenance margin."""
+    return account_value_raw(account) < maintenance_raw(account)
+
+
+def liquidation_price(account: MarginAccount, market: str) -> Price | None:
+    """Mark of one market at which the account is liquidated while the others stay; None if there
+    is none at or above zero, or no position.
+
+    With value V, mark m, size s, other maintenance O and rate r of the position's tier, it solves
+    V + s (P - m) = O + r |s| P - d, where d is what lower tiers save.
+    """
+    held = account.market(market)
+    size = account.size_raw(market)
+    if size == 0:
+        return None
+    value = account_value_raw(account)
+    others = Fraction(
+        maintenance_raw(
+            replace(
+                account,
+                positions=tuple(one for one in account.positions if one.market != market),
+            )
+        )
+    )
+    for index, tier in enumerate(held.tiers):
+        rate = Fraction(tier.maintenance_ppm, PPM)
+        saved = rate * tier.above_raw - tiered_raw(held.tiers, tier.above_raw, is_initial=False)
+        slope = size - rate * abs(size)
+        price = (others - saved - value + size * held.mark) / slope
+        notional = abs(size) * price
+        above = held.tiers[index + 1].above_raw if index + 1 < len(held.tiers) else None
+        if price >= 0 and notional >= tier.above_raw and (above is None or notional <= above):
+            return price
+    return None
+
+
+def liquidation_distance(account: MarginAccount, market: str) -> Fraction | None:
+    """Move of the mark to the liquidation price, as a share of the mark; None if there is none.
+
+    Negative for a long (the price falls to it), positive for a short.
+    """
+    price = liquidation_price(account, market)
+    return None if price is None else price / account.market(market).mark - 1
+
+
+def with_marks(account: MarginAccount, moves: dict[str, Fraction]) -> MarginAccount:
+    """Return the account after the marks moved by these shares, by market (stress)."""
+    markets = tuple(
+        replace(market, mark=market.mark * (1 + moves.get(market.market, Fraction(0))))
+        for market in account.markets
+    )
+    return replace(account, markets=markets)
+
+
+def with_trade(account: MarginAccount, market: str, size_raw: int, quote_raw: int) -> MarginAccount:
+    """Return the account after a fill of `size_raw` (negative: sold) that moved the quote balance
+    by `quote_raw` (negative: paid, fees included).
+
+    Pending funding of the position is settled, and a reduction realises the profit of its share.
+    """
+    position = next(
+        (held for held in account.positions if held.market == market), Position(market, 0, 0)
+    )
+    realised, open_notional = _realise(position, size_raw, quote_raw)
+    others = tuple(held for held in account.positions if held.market != market)
+    after = Position(market, position.size_raw + size_raw, open_notional)
+    return replace(
+        account,
+        positions=(*others, after) if after.size_raw else others,
+        realised_raw=account.realised_raw + realised - position.funding_pending_raw,
+    )
+
+
+def _realise(position: Position, size_raw: int, quote_raw: int) -> tuple[int, int]:
+    """Return the realised profit of a fill and the open notional after it
+    (Exchange._getPnlToBeRealized, with its share of 18 decimals).
+    """
+    held = position.size_raw
+    if held * size_raw >= 0:
+        return 0, position.open_notional_raw + quote_raw
+    closed = mul_div_down(abs(size_raw), WAD, abs(held))
+    if closed <= WAD:
+        realised = quote_raw + truncate(Fraction(position.open_notional_raw * closed, WAD))
+    else:
+        realised = position.open_notional_raw + truncate(Fraction(quote_raw * WAD, closed))
+    return realised, position.open_notional_raw + quote_raw - realised
+
+
+def largest_share(account: MarginAccount) -> Fraction:
+    """Largest position as a share of the gross notional; zero without positions."""
+    gross = gross_notional_raw(account)
+    if gross == 0:
+        return Fraction(0)
+    return Fraction(
+        max(abs(value_at_mark_raw(account, position)) for position in account.positions), gross
+    )
+
+
+def _single_rate(account: MarginAccount, is_initial: bool) -> int | None:
+    """Return the one rate of all held markets without tiers; None if rates differ."""
+    rates = set()
+    for position in account.positions:
+        tiers = account.market(position.market).tiers
+        if len(tiers) != 1:
+            return None
+        rates.add(tiers[0].initial_ppm if is_initial else tiers[0].maintenance_ppm)
+    return rates.pop() if len(rates) == 1 else None

@@ -1,0 +1,157 @@
+"""The account that an order leaves behind, held against its limits; orders that breach are cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.margin import account as margin
+from agent.model.futures import FuturesLimits, MarginAccount, PerpOrder
+from agent.units import BPS
+
+
+@dataclass(frozen=True, slots=True)
+class MarginState:
+    """Figures of an account that limits hold. Shares are exact; `leverage` and `utilisation` are
+    None when the account is worth nothing but holds positions.
+
+    `distances` are by market the move of its mark to the liquidation price, as a positive share
+    (None: there is none). `survives` says whether the account stays above maintenance after every
+    mark has moved against its position by the stress move.
+    """
+
+    leverage: Fraction | None
+    utilisation: Fraction | None
+    largest_share: Fraction
+    gross_raw: int
+    net_raw: int
+    value_raw: int
+    distances: tuple[tuple[str, Fraction | None], ...]
+    survives: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A limit that a state breaks: its name in the config, and both figures as text."""
+
+    limit: str
+    measured: str
+    allowed: str
+
+
+def margin_state(account: MarginAccount, limits: FuturesLimits) -> MarginState:
+    """Return the figures of an account."""
+    against = Fraction(limits.stress_move_bps, BPS)
+    moves = {
+        position.market: -against if position.is_long else against for position in account.positions
+    }
+    stressed = margin.with_marks(account, moves)
+    distances = []
+    for position in account.positions:
+        distance = margin.liquidation_distance(account, position.market)
+        distances.append((position.market, None if distance is None else abs(distance)))
+    return MarginState(
+        margin.leverage(account),
+        margin.utilisation(account),
+        margin.largest_share(account),
+        margin.gross_notional_raw(account),
+        margin.net_notional_raw(account),
+        margin.account_value_raw(account),
+        tuple(distances),
+        not account.positions or not margin.is_liquidatable(stressed),
+    )
+
+
+def breaches(state: MarginState, limits: FuturesLimits, spot_value: Fraction) -> list[Breach]:
+    """Return every limit that the state breaks. `spot_value` is in quote base units."""
+    found = []
+    if state.leverage is None or state.leverage > Fraction(limits.max_leverage_bps, BPS):
+        found.append(
+            Breach(
+                "max_leverage", _multiple(state.leverage), _multiple_bps(limits.max_leverage_bps)
+            )
+        )
+    most = Fraction(limits.max_utilisation_bps, BPS)
+    if state.utilisation is None or state.utilisation > most:
+        found.append(Breach("max_utilisation", _percent(state.utilisation), _percent(most)))
+    share = Fraction(limits.max_position_bps, BPS)
+    if state.largest_share > share:
+        found.append(Breach("max_position", _percent(state.largest_share), _percent(share)))
+    notional = spot_value * limits.spot_multiple_bps / BPS
+    if limits.spot_multiple_bps and state.gross_raw > notional:
+        measured = Fraction(state.gross_raw) / spot_value if spot_value > 0 else None
+        found.append(
+            Breach("spot_multiple", _multiple(measured), _multiple_bps(limits.spot_multiple_bps))
+        )
+    if not state.survives:
+        found.append(
+            Breach(
+                "stress_move",
+                "liquidated",
+                f"survives {_percent(Fraction(limits.stress_move_bps, BPS))} against every position",
+            )
+        )
+    return found
+
+
+def is_reduction(account: MarginAccount, order: PerpOrder) -> bool:
+    """True if an order only makes a position smaller and does not turn it."""
+    held = account.size_raw(order.market)
+    return held * order.size_raw < 0 and abs(order.size_raw) <= abs(held)
+
+
+def largest_allowed_raw(
+    account: MarginAccount,
+    market: str,
+    size_raw: int,
+    limits: FuturesLimits,
+    spot_value: Fraction,
+) -> int:
+    """Return the largest part of an order, in whole lots, that breaks no limit; zero if none does.
+
+    The fill is taken at the mark with the taker fee. Leverage and exposure grow with the size
+    beyond the point where the position turns, so that the largest part is found by bisection.
+    """
+    lot = account.market(market).lot_raw
+    sign = 1 if size_raw > 0 else -1
+    low, high = 0, abs(size_raw) // lot
+    if _allowed(account, market, sign * high * lot, limits, spot_value):
+        return sign * high * lot
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _allowed(account, market, sign * middle * lot, limits, spot_value):
+            low = middle
+        else:
+            high = middle
+    return sign * low * lot
+
+
+def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> MarginAccount:
+    """Return the account after a fill at the mark that paid the taker fee, rounded against us."""
+    held = account.market(market)
+    value = margin.position_value_raw(held, size_raw)
+    fee = -(-abs(value) * held.fee_ppm // margin.PPM)
+    return margin.with_trade(account, market, size_raw, -value - fee)
+
+
+def _allowed(
+    account: MarginAccount,
+    market: str,
+    size_raw: int,
+    limits: FuturesLimits,
+    spot_value: Fraction,
+) -> bool:
+    after = after_fill_at_mark(account, market, size_raw) if size_raw else account
+    return not breaches(margin_state(after, limits), limits, spot_value)
+
+
+def _multiple(value: Fraction | None) -> str:
+    return "unlimited" if value is None else f"{float(value):.2f}x"
+
+
+def _multiple_bps(bps: int) -> str:
+    return f"{bps / BPS:g}x"
+
+
+def _percent(value: Fraction | None) -> str:
+    return "unlimited" if value is None else f"{float(value) * 100:.2f} %"

@@ -1,0 +1,169 @@
+"""Perpetual futures: markets, positions, the margin account and orders.
+
+Signs: a size is positive for a long and negative for a short. `funding_pending_raw` and
+`funding_daily` are positive when the holder of a long pays. An open notional is what opening
+added to the account's quote balance: negative for a long, which paid, and positive for a short.
+Sizes are base units of the market's asset; amounts are base units of the quote, in which
+collateral and profit are counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+from agent.units import Price, Token
+
+
+class OrderKind(Enum):
+    """Kind of a futures order."""
+
+    MARKET = "market"
+    LIMIT = "limit"
+
+
+@dataclass(frozen=True, slots=True)
+class MarginTier:
+    """Margin rates of the part of a notional above `above_raw` quote base units, in parts per
+    million. Rates apply to their part only, as tax brackets do.
+    """
+
+    above_raw: int
+    initial_ppm: int
+    maintenance_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
+class PerpMarket:
+    """A perpetual market at a block.
+
+    `market` is the venue's name of it: the base token's address, or the coin. `asset` is the
+    portfolio's token with the same price (empty: none). `lot_raw` is the smallest step of a size in
+    base units, `tick` that of a price. `mark` and `index` are quote base units per base unit of
+    size; `index_s` is the chain time of the index. `funding_daily` is the share of notional that
+    longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional.
+    """
+
+    market: str
+    symbol: str
+    asset: str
+    size_decimals: int
+    lot_raw: int
+    tick: Price
+    tiers: tuple[MarginTier, ...]
+    fee_ppm: int
+    mark: Price
+    index: Price
+    index_s: int
+    funding_daily: Fraction
+    is_paused: bool = False
+
+    @property
+    def unit(self) -> int:
+        """Base units of a size of one."""
+        return int(10**self.size_decimals)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A position in one market. `funding_pending_raw` is owed by the account (negative: owed to
+    it) and not settled yet.
+    """
+
+    market: str
+    size_raw: int
+    open_notional_raw: int
+    funding_pending_raw: int = 0
+
+    @property
+    def is_long(self) -> bool:
+        """True for a long position."""
+        return self.size_raw > 0
+
+    @property
+    def entry(self) -> Price:
+        """Average entry price, quote base units per base unit of size; zero without a size."""
+        return Fraction(-self.open_notional_raw, self.size_raw) if self.size_raw else Fraction(0)
+
+
+@dataclass(frozen=True, slots=True)
+class MarginAccount:
+    """The collateral of a venue and the positions that it carries, cross-margined.
+
+    `collateral_raw` is the deposited balance, `realised_raw` the profit realised and not settled
+    into it yet, both in quote base units.
+    """
+
+    quote: Token
+    collateral_raw: int
+    realised_raw: int
+    positions: tuple[Position, ...]
+    markets: tuple[PerpMarket, ...]
+
+    def market(self, name: str) -> PerpMarket:
+        """Return the market of this name. Raises KeyError."""
+        for market in self.markets:
+            if market.market == name:
+                return market
+        raise KeyError(name)
+
+    def size_raw(self, name: str) -> int:
+        """Return the size held in a market, zero without a position."""
+        return sum(position.size_raw for position in self.positions if position.market == name)
+
+
+@dataclass(frozen=True, slots=True)
+class PerpOrder:
+    """An order of `size_raw` (negative: sell). `bound_raw` is the most quote that a buy may pay,
+    or the least that a sale must bring, for the whole size.
+    """
+
+    market: str
+    size_raw: int
+    kind: OrderKind
+    bound_raw: int
+    is_reduce_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesLimits:
+    """Limits of the futures layer; shares in basis points of one.
+
+    `max_leverage_bps` bounds gross notional per account value, `max_utilisation_bps` the share of
+    the account value that is not free, `max_position_bps` one position's share of the gross
+    notional, `spot_multiple_bps` gross notional per value of the spot portfolio (zero: unlimited).
+    The account has to survive `stress_move_bps` against every position at once. Orders are bound
+    `slippage_bps` beyond the index. A reduction goes on until `hysteresis_bps` below its limit.
+    """
+
+    max_leverage_bps: int
+    max_utilisation_bps: int
+    max_position_bps: int
+    spot_multiple_bps: int
+    stress_move_bps: int
+    slippage_bps: int
+    hysteresis_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesTarget:
+    """Target of one market: its share of the futures notional in basis points, negative for a
+    short.
+    """
+
+    market: str
+    weight_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesPolicy:
+    """Targets of the futures layer. `leverage_bps` is the target of gross notional per account
+    value; a market's notional is its weight of that. `band_bps` is the drift of a weight that
+    triggers, in points of the gross notional (zero: none does).
+    """
+
+    targets: tuple[FuturesTarget, ...]
+    leverage_bps: int
+    band_bps: int
+    limits: FuturesLimits

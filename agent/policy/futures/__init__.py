@@ -1,0 +1,1 @@
+"""Decisions of the futures layer: targets, triggers, reductions and hedges, all pure."""

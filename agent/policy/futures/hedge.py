@@ -1,0 +1,81 @@
+"""A hedge instead of a sale: part of an overweight asset's excess is shorted.
+
+A hedge keeps the holding, and with it its tax lots, and takes its price risk out; it costs the
+taker fee twice and the funding while it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+from agent.model.futures import PerpMarket
+from agent.units import BPS
+
+DAY_S = 86_400
+
+
+class ReductionChoice(Enum):
+    """How an overweight is reduced."""
+
+    SELL = "sell"
+    HEDGE = "hedge"
+
+
+@dataclass(frozen=True, slots=True)
+class HedgePlan:
+    """An excess split into a sale and a short, and what each way costs; values in numeraire base
+    units.
+
+    `net_exposure` is what of the asset's value still follows its price. Costs are of the hedged
+    part alone: selling it (trade cost and tax now), or shorting it (fees now and at the end, and
+    expected funding over the horizon; negative: shorts are paid).
+    """
+
+    excess: Fraction
+    sold: Fraction
+    hedged: Fraction
+    net_exposure: Fraction
+    cost_of_sale: Fraction
+    cost_of_hedge: Fraction
+    choice: ReductionChoice
+
+
+def plan_hedge(
+    value: Fraction,
+    target: Fraction,
+    share_bps: int,
+    market: PerpMarket,
+    *,
+    horizon_s: int,
+    sale_cost_bps: int,
+    tax: Fraction,
+) -> HedgePlan:
+    """Split an excess and choose the cheaper way for the share that may be hedged.
+
+    `tax` is what selling that share now would owe. Equal costs sell: a sale ends the risk.
+    """
+    excess = max(Fraction(0), value - target)
+    hedged = excess * share_bps / BPS
+    sale = hedged * sale_cost_bps / BPS + tax
+    fees = 2 * hedged * market.fee_ppm / 1_000_000
+    funding = -hedged * market.funding_daily * horizon_s / DAY_S
+    hedge = fees + funding
+    choice = ReductionChoice.HEDGE if hedged and hedge < sale else ReductionChoice.SELL
+    if choice is ReductionChoice.SELL:
+        hedged = Fraction(0)
+    return HedgePlan(excess, excess - hedged, hedged, value - excess, sale, hedge, choice)
+
+
+def unwind_reason(
+    excess: Fraction, hedged: Fraction, funding_paid: Fraction, cost_of_sale: Fraction
+) -> str:
+    """Return why a standing hedge is closed: the excess is gone, or funding has cost more than a
+    sale would have; empty while it stands.
+    """
+    if hedged and excess <= 0:
+        return "the weight is back at its target"
+    if funding_paid > cost_of_sale:
+        return "funding has cost more than a sale would have"
+    return ""

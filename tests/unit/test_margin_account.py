@@ -1,0 +1,190 @@
+"""The margin account: values, liquidation prices, fills and limits, held against their definitions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.margin import account as margin
+from agent.margin.sizes import index_bound_raw, size_for_notional_raw, tick_price
+from agent.margin.state import breaches, largest_allowed_raw, margin_state
+from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, MarginTier, PerpMarket
+from agent.policy.futures.hedge import ReductionChoice, plan_hedge, unwind_reason
+from agent.policy.futures.targets import FuturesTrigger, orders_to_target, reduction_orders, triggered
+from agent.units import Token
+
+USD = Token("", "USD", 18)
+E18 = 10**18
+ONE_TIER = (MarginTier(0, 100_000, 62_500),)
+TIERS = (MarginTier(0, 50_000, 25_000), MarginTier(20_000 * E18, 100_000, 50_000), MarginTier(100_000 * E18, 200_000, 100_000))
+LIMITS = FuturesLimits(40_000, 6_000, 10_000, 25_000, 0, 50, 500)
+
+
+def market(name: str, price: int = 2_000, tiers: tuple[MarginTier, ...] = ONE_TIER, lot_raw: int = 10**15) -> PerpMarket:
+    return PerpMarket(name, name, name, 18, lot_raw, Fraction(1, 100), tiers, 1_000, Fraction(price), Fraction(price), 0, Fraction(0))
+
+
+def account(collateral: int, sizes: dict[str, int], *markets: PerpMarket) -> MarginAccount:
+    """Positions opened at the mark without a fee."""
+    empty = MarginAccount(USD, collateral * E18, 0, (), markets)
+    for name, size_raw in sizes.items():
+        empty = margin.with_trade(empty, name, size_raw, -margin.position_value_raw(empty.market(name), size_raw))
+    return empty
+
+
+def test_a_long_gains_and_a_short_loses_when_the_mark_rises() -> None:
+    for sign in (1, -1):
+        held = account(10_000, {"ETH": sign * 10 * E18}, market("ETH"))
+        after = margin.with_marks(held, {"ETH": Fraction(1, 10)})
+        assert margin.unrealised_raw(after) == sign * 2_000 * E18
+        assert margin.net_notional_raw(after) == sign * 22_000 * E18
+        assert held.positions[0].entry == 2_000
+
+
+def test_pending_funding_is_owed_when_positive() -> None:
+    held = account(10_000, {"ETH": E18}, market("ETH"))
+    owing = replace(held, positions=(replace(held.positions[0], funding_pending_raw=7 * E18),))
+    assert margin.account_value_raw(owing) == margin.account_value_raw(held) - 7 * E18
+    closed = margin.with_trade(owing, "ETH", -E18, 2_000 * E18)
+    assert margin.account_value_raw(closed) == margin.account_value_raw(owing)
+
+
+sizes = st.integers(-(10**20), 10**20)
+
+
+@given(st.sampled_from([ONE_TIER, TIERS]), sizes.filter(bool), sizes, st.integers(1, 10**6))
+def test_the_account_is_liquidated_at_its_liquidation_price_and_not_before(
+    tiers: tuple[MarginTier, ...], first: int, second: int, collateral: int
+) -> None:
+    held = account(
+        collateral, {"ETH": first, "BTC": second} if second else {"ETH": first}, market("ETH", 2_000, tiers), market("BTC", 30_000, tiers)
+    )
+    if margin.is_liquidatable(held):
+        return
+    price = margin.liquidation_price(held, "ETH")
+    if price is None:
+        assert not margin.is_liquidatable(margin.with_marks(held, {"ETH": Fraction(-1) if first > 0 else Fraction(0)}))
+        return
+    slip = Fraction(1, 10**6)
+    toward, away = (1 - slip, 1 + slip) if first > 0 else (1 + slip, 1 - slip)
+    at = {name: price * factor / 2_000 - 1 for name, factor in (("beyond", toward), ("before", away))}
+    assert margin.is_liquidatable(margin.with_marks(held, {"ETH": at["beyond"]}))
+    assert not margin.is_liquidatable(margin.with_marks(held, {"ETH": at["before"]}))
+
+
+@given(sizes.filter(bool), sizes.filter(bool), st.integers(500, 8_000))
+def test_a_fill_at_the_mark_changes_no_value_and_closing_leaves_no_position(first: int, second: int, price: int) -> None:
+    held = margin.with_marks(account(10_000, {"ETH": first}, market("ETH")), {"ETH": Fraction(price, 2_000) - 1})
+    fill = -margin.position_value_raw(held.market("ETH"), second)
+    after = margin.with_trade(held, "ETH", second, fill)
+    assert abs(margin.account_value_raw(after) - margin.account_value_raw(held)) <= 2
+    closed = margin.with_trade(after, "ETH", -after.size_raw("ETH"), margin.position_value_raw(after.market("ETH"), after.size_raw("ETH")))
+    assert closed.positions == ()
+    assert abs(margin.account_value_raw(closed) - margin.account_value_raw(held)) <= 4
+
+
+def test_a_share_of_a_reduction_is_truncated_at_18_decimals_as_the_exchange_does() -> None:
+    held = account(10_000, {"ETH": 3 * E18}, market("ETH"))
+    after = margin.with_trade(held, "ETH", -E18, 2_100 * E18)
+    assert after.realised_raw == 2_100 * E18 - 6_000 * E18 * 333333333333333333 // E18
+    assert after.positions[0].open_notional_raw == -6_000 * E18 + 6_000 * E18 * 333333333333333333 // E18
+
+
+def test_margin_binds_the_debt_and_unrealised_profit_frees_nothing() -> None:
+    held = account(10_000, {"ETH": -10 * E18}, market("ETH"))
+    assert margin.initial_raw(held) == 2_000 * E18
+    assert margin.free_raw(held) == 8_000 * E18
+    gained = margin.with_marks(held, {"ETH": Fraction(-1, 2)})
+    assert (margin.account_value_raw(gained), margin.free_raw(gained)) == (20_000 * E18, 9_000 * E18)
+    assert margin.utilisation(gained) == Fraction(11, 20)
+
+
+def test_tiers_charge_each_part_its_own_rate() -> None:
+    assert margin.tiered_raw(TIERS, 120_000 * E18, is_initial=False) == (500 + 4_000 + 2_000) * E18
+    assert margin.tiered_raw(TIERS, 20_000 * E18, is_initial=True) == 1_000 * E18
+
+
+def test_a_worthless_account_has_no_leverage_and_breaks_every_limit() -> None:
+    ruined = margin.with_marks(account(100, {"ETH": E18}, market("ETH")), {"ETH": Fraction(-1, 2)})
+    state = margin_state(ruined, LIMITS)
+    assert (state.leverage, state.utilisation, state.survives) == (None, None, False)
+    assert {"max_leverage", "max_utilisation"} <= {breach.limit for breach in breaches(state, LIMITS, Fraction(10**24))}
+
+
+def test_sizes_round_toward_zero_and_bounds_count_from_the_index() -> None:
+    held = market("ETH")
+    assert size_for_notional_raw(held, Fraction(-(5 * E18 + 1))) == -2 * 10**15
+    pushed = replace(held, mark=Fraction(4_000))
+    assert index_bound_raw(pushed, E18, 50) == 2_010 * E18
+    assert index_bound_raw(pushed, -E18, 50) == 1_990 * E18
+    assert (tick_price(held, Fraction(2_000_005, 1_000), True), tick_price(held, Fraction(2_000_005, 1_000), False)) == (
+        2_000,
+        Fraction(200_001, 100),
+    )
+
+
+@given(st.integers(1, 10**20), st.integers(100, 10_000))
+def test_the_largest_allowed_order_breaks_no_limit_and_one_lot_more_does(size_raw: int, collateral: int) -> None:
+    held = account(collateral, {}, market("ETH"))
+    spot = Fraction(10**6 * E18)
+    allowed = largest_allowed_raw(held, "ETH", size_raw, LIMITS, spot)
+    lot = held.markets[0].lot_raw
+
+    def broken(order_raw: int) -> bool:
+        value = margin.position_value_raw(held.markets[0], order_raw)
+        after = margin.with_trade(held, "ETH", order_raw, -value - -(-value // 1_000)) if order_raw else held
+        return bool(breaches(margin_state(after, LIMITS), LIMITS, spot))
+
+    assert allowed % lot == 0
+    assert not broken(allowed)
+    assert allowed == size_raw // lot * lot or broken(allowed + lot)
+
+
+@given(st.integers(1, 10**19), st.integers(1, 10**19), st.integers(300, 5_000), st.integers(0, 5_000))
+def test_a_reduction_ends_within_every_limit_and_triggers_no_second_one(eth: int, btc: int, collateral: int, stress: int) -> None:
+    limits = replace(LIMITS, stress_move_bps=stress)
+    policy = FuturesPolicy((), 0, 0, limits)
+    held = account(collateral, {"ETH": eth, "BTC": -btc}, market("ETH"), market("BTC", 1_500))
+    spot = Fraction(3_000 * E18)
+    orders = reduction_orders(held, policy, spot)
+    for name, size_raw in orders.items():
+        assert held.size_raw(name) * size_raw < 0
+        assert abs(size_raw) <= abs(held.size_raw(name))
+        held = margin.with_trade(held, name, size_raw, -margin.position_value_raw(held.market(name), size_raw))
+    assert not triggered(held, policy, spot)
+    assert not reduction_orders(held, policy, spot)
+
+
+def test_targets_are_reached_from_below() -> None:
+    policy = FuturesPolicy((FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)), 20_000, 500, LIMITS)
+    held = account(10_000, {"ETH": 10 * E18}, market("ETH"), market("BTC", 30_000))
+    assert triggered(held, policy, Fraction(10**6 * E18)) == (FuturesTrigger.DRIFT,)
+    orders = orders_to_target(held, policy)
+    assert orders == {"ETH": -4 * E18, "BTC": -266 * 10**15}
+
+
+@pytest.mark.parametrize(
+    ("funding_daily", "tax", "choice"),
+    [
+        (Fraction(0), 0, ReductionChoice.SELL),
+        (Fraction(0), 50, ReductionChoice.HEDGE),
+        (Fraction(-1, 100), 50, ReductionChoice.SELL),
+        (Fraction(1, 100), 0, ReductionChoice.HEDGE),
+    ],
+)
+def test_a_hedge_is_chosen_where_tax_outweighs_fees_and_funding(funding_daily: Fraction, tax: int, choice: ReductionChoice) -> None:
+    held = replace(market("ETH"), funding_daily=funding_daily)
+    plan = plan_hedge(Fraction(8_000), Fraction(5_600), 5_000, held, horizon_s=30 * 86_400, sale_cost_bps=15, tax=Fraction(tax))
+    assert plan.choice is choice
+    assert (plan.sold, plan.hedged) == ((1_200, 1_200) if choice is ReductionChoice.HEDGE else (2_400, 0))
+    assert plan.net_exposure == 5_600
+
+
+def test_a_hedge_is_closed_when_the_weight_is_back_or_funding_is_dearer() -> None:
+    assert unwind_reason(Fraction(1), Fraction(1), Fraction(0), Fraction(1)) == ""
+    assert "weight" in unwind_reason(Fraction(0), Fraction(1), Fraction(0), Fraction(1))
+    assert "funding" in unwind_reason(Fraction(1), Fraction(1), Fraction(2), Fraction(1))
