@@ -1,5 +1,5 @@
-"""trimtab: a wallet-keyed agent that rebalances token portfolios on chain. The public surface is
-`agent.app`, loaded on first use.
+"""trimtab: an agent with a wallet key that rebalances token portfolios on chain. `agent.app` is the
+public interface, loaded on first use.
 """
 
 from __future__ import annotations
@@ -7,15 +7,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# The planner solves tiny systems; BLAS threads cost more than they save and stall on a busy
-# machine. Must precede numpy.
+# Must precede the import of numpy: the planner's systems are tiny, and BLAS threads make them
+# slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __all__ = ["load_config", "open_agent", "plan", "quote", "snapshot", "step"]
 
 
 def __getattr__(name: str) -> Any:
-    """Names of `agent.app`, so that importing a pure module loads no web3."""
+    """Return a name of `agent.app`, so that importing a pure module loads no web3."""
     if name in __all__:
         from agent import app as api
 

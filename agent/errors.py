@@ -17,11 +17,11 @@ EXIT_REFUSED = 10
 EXIT_RETRYABLE = 11
 EXIT_OPERATOR = 12
 EXIT_HUNG = 13
-"""A run that hung and ended itself, to be restarted."""
+"""A run hung and ended itself; restart it."""
 EXIT_DIFFERS = 14
-"""A replay that decides otherwise than was decided."""
+"""A replay decided differently."""
 EXIT_INTERRUPTED = 130
-"""A command without a chain that Ctrl-C has ended."""
+"""Ctrl-C in a command without a chain."""
 
 
 EXPLAINED_EXITS = {
@@ -32,13 +32,13 @@ EXPLAINED_EXITS = {
     "waiting": EXIT_RETRYABLE,
     "unfinished": EXIT_RETRYABLE,
 }
-"""Exit codes by outcome of a step or request; all others, such as hold, are 0. "Failed" means sent
-without success.
+"""Exit codes by outcome of a step or request; all other outcomes, such as hold, are 0. "failed"
+means sent without success.
 """
 
 
 LONGEST_WORD, LONGEST_TEXT = 300, 8_000
-"""Longest displayed word, and text: an error may quote any content of a file or a node."""
+"""Longest displayed word and text. An error may quote any content of a file or a node."""
 
 
 _FIELD = re.compile(
@@ -47,9 +47,7 @@ _FIELD = re.compile(
 
 
 def printable_text(text: str) -> str:
-    """Return the text with characters escaped that could steer a terminal or reverse a line, and
-    long words cut (T17).
-    """
+    """Return the text with terminal controls and direction marks escaped and long words cut (T17)."""
     shown = text
     if not text.isprintable():
         shown = "".join(
@@ -141,8 +139,8 @@ class ErrorCode(StrEnum):
 
 
 class TrimtabError(Exception):
-    """Base of every error that the agent raises on purpose. `remedy` is the operator's next step,
-    `code` a stable name of the cause for programs (empty: the class is all that is known).
+    """Base of all errors that the agent raises on purpose. `remedy` is the operator's next step,
+    `code` a stable name of the cause for programs (empty: no name).
     """
 
     exit_code = 1
@@ -158,22 +156,22 @@ class TrimtabError(Exception):
 
 
 class ConfigError(TrimtabError):
-    """The config file or the command line is wrong: name of the field, its value, the remedy."""
+    """Invalid config file or command line. The message has the field, its value and the remedy."""
 
     exit_code = EXIT_USAGE
 
     @property
     def field(self) -> str:
-        """Config key or option that the message begins with, after the file if any; empty if it
-        names none.
+        """Config key or option at the start of the message, after the file if any; empty without
+        one.
         """
-        found = _FIELD.search(self.message)
-        return found[1] if found else ""
+        match = _FIELD.search(self.message)
+        return match[1] if match else ""
 
 
 class Refused(TrimtabError):
-    """A guard refused; nothing was sent. Carries the verdicts with measurement and limit. Without a
-    code of its own, `code` is the first guard that refused.
+    """A guard refused and nothing was sent. `verdicts` have measured values and limits; `code`
+    defaults to the first guard that refused.
     """
 
     exit_code = EXIT_REFUSED
@@ -191,26 +189,25 @@ class Refused(TrimtabError):
 
     @property
     def guards(self) -> tuple[str, ...]:
-        """Names of the guards that refused, in their order."""
-        return tuple(one.guard for one in self.verdicts if not one.passed)
+        """Names of the guards that refused, in the order of verdicts."""
+        return tuple(verdict.guard for verdict in self.verdicts if not verdict.passed)
 
 
 class UnsendableTransaction(Refused):
-    """The transaction itself is refused, by its legs or its token: it would revert, or it cannot be
-    encoded.
+    """The transaction would revert or cannot be encoded, because of its legs or tokens.
 
-    The cause is never its time, its nonce, its fee, the endpoints, or a stop of all sending.
+    The cause is never time, nonce, fee, endpoints, or a stop of all sending.
     """
 
 
 class Retryable(TrimtabError):
-    """The network failed while reading; asking again later may succeed."""
+    """The network failed; a later attempt may succeed."""
 
     exit_code = EXIT_RETRYABLE
 
 
 class OperatorNeeded(TrimtabError):
-    """A state that only the operator can resolve: foreign nonce, wrong chain, corrupt store, second
+    """The operator has to resolve a state: foreign nonce, wrong chain, corrupt store, second
     process.
     """
 

@@ -1,4 +1,4 @@
-"""Atomic file replacement: after a crash the old or the new file exists, complete."""
+"""Atomic file replacement: after a crash either the old or the new file is complete."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Content = bytes | Callable[[BinaryIO], object]
 
 
 def replace_file(path: Path, content: Content, mode: int = 0o600) -> None:
-    """Write a temporary file beside the target, sync it and rename it.
+    """Replace a file: write a temporary file beside it, sync it and rename it.
 
-    Raises OSError; the target is then unchanged.
+    Raises OSError and leaves the target unchanged.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     try:
@@ -32,7 +32,7 @@ def replace_file(path: Path, content: Content, mode: int = 0o600) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the folder, which makes new file names durable."""
+    """Sync a folder, which makes new file names durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,11 +1,11 @@
 """Float arithmetic with identical bits on every machine: sums, products, elimination, exponential
 and logarithm.
 
-IEEE 754 defines the rounding of + − × ÷ and √ of two floats. Functions built on them differ between
-machines if a library chooses the order or the formula: BLAS and LAPACK by processor and threads,
-NumPy's sums and transcendentals by SIMD level, glibc's exp, log and pow by FMA, sum() by Python
-version. Here the order is fixed: by index, or by `math.fsum`, which rounds the exact sum once, in
-any order. tests/test_architecture.py keeps the other functions out of the packages that decide.
+IEEE 754 defines the rounding of + − × ÷ and √. Functions built on them differ between machines if a
+library chooses the order or the formula: BLAS and LAPACK by processor and threads, NumPy's sums and
+transcendentals by SIMD level, glibc's exp, log and pow by FMA, sum() by Python version. Here the
+order is fixed by index, or irrelevant because `math.fsum` rounds the exact sum once.
+tests/test_architecture.py keeps all other functions out of the packages that decide.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 DECIMAL = Context(prec=40)
-"""libmpdec calculates in integers: exp and ln to this many digits are equal everywhere, and rounded
-to floats once.
+"""libmpdec calculates in integers: exp and ln to 40 digits are equal on every machine, then rounded
+to a float once.
 """
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
-"""ln 2 in two parts; the first has so few digits that its multiples are exact (Tang 1989)."""
+"""ln 2 in two parts; the first has few digits, so that its multiples are exact (Tang 1989)."""
 _EXP_TERMS = tuple(1 / math.factorial(power) for power in range(13, -1, -1))
 
 
 def fsum_array(values: FloatArray) -> float:
-    """The sum, exact but for one rounding."""
+    """Return the exact sum, rounded once."""
     return math.fsum(values.tolist())
 
 
-def dot(one: FloatArray, other: FloatArray) -> float:
-    """Return the sum of products, each rounded, and their sum rounded once."""
-    return math.fsum((one * other).tolist())
+def dot(left: FloatArray, right: FloatArray) -> float:
+    """Return the sum of rounded products; the sum is rounded once."""
+    return math.fsum((left * right).tolist())
 
 
 def matvec(matrix: FloatArray, vector: FloatArray) -> FloatArray:
-    """Matrix times vector, summed by index."""
+    """Return matrix times vector, summed by index."""
     return np.asarray(np.add.accumulate(matrix * vector, axis=1)[:, -1])
 
 
 def gram(rows: FloatArray, weights: FloatArray) -> FloatArray:
-    """Sum of weight · row·rowᵀ by index: positive semidefinite but for rounding, for weights above
-    zero.
+    """Return the sum of weight · row·rowᵀ by index; positive semidefinite up to rounding if no
+    weight is negative.
     """
     if not len(rows):
         return np.zeros((rows.shape[1], rows.shape[1]))
@@ -69,9 +69,10 @@ def solve_positive_definite(rows: Sequence[Sequence[float]], right: Sequence[flo
 
 
 def solve_packed(upper: list[list[float]]) -> list[float]:
-    """Solve for rows of the right side, followed by the matrix entries from the last unknown to the
-    diagonal; rows are consumed. Eliminates two pivots at a time, with results as if one after
-    another.
+    """Solve a system whose rows contain the right side, then the matrix entries from the last
+    unknown to the diagonal. The rows are overwritten.
+
+    Two pivots are eliminated at a time, with the same results as one after the other.
     """
     size = len(upper)
     for k in range(0, size, 2):
@@ -88,10 +89,10 @@ def solve_packed(upper: list[list[float]]) -> list[float]:
                 a - part * b - other * c
                 for a, b, c in zip(upper[k + ahead], top, below, strict=False)
             ]
-    found: list[float] = []  # from the last unknown to the first
+    unknowns: list[float] = []  # from last to first
     for right, *row, pivot in reversed(upper):
-        found.append((right - math.fsum(map(mul, row, found))) / pivot)
-    return found[::-1]
+        unknowns.append((right - math.fsum(map(mul, row, unknowns))) / pivot)
+    return unknowns[::-1]
 
 
 def _pivot(row: Sequence[float]) -> float:
@@ -108,9 +109,7 @@ def inverse(matrix: FloatArray) -> FloatArray:
 
 
 def exp(x: float) -> float:
-    """Exponential of x, within two units of the last digit; 0 below −745, and OverflowError above
-    709.
-    """
+    """Return e^x within two units of the last digit; 0 below −745. Raises OverflowError above 709."""
     if x < -745:
         return 0.0
     if not x <= 709:

@@ -1,6 +1,4 @@
-"""Vocabulary of exact quantities: tokens, amounts in base units, prices as fractions, weights in
-basis points.
-"""
+"""Exact quantities: tokens, amounts in base units, prices as fractions, weights in basis points."""
 
 from __future__ import annotations
 
@@ -18,10 +16,10 @@ BPS = 10_000
 PIPS = 1_000_000
 """Uniswap fee units in one whole: 3000 pips = 0.3 %."""
 YEAR_S = 365 * 86_400
-"""Seconds of a year, in every annual figure."""
+"""Seconds of a year, for annual figures."""
 UINT256_MAX = 2**256 - 1
 NATIVE = "0x0000000000000000000000000000000000000000"
-"""Stands for the native coin in place of a token's address."""
+"""The native coin, in place of a token address."""
 
 Price = Fraction
 """Numeraire base units per token base unit."""
@@ -37,31 +35,31 @@ _BPS_OF_UNIT = {"%": 100, "bps": 1, "x": BPS}
 
 
 def mul_div_down(a: int, b: int, denominator: int) -> int:
-    """floor(a · b / denominator); FullMath.mulDiv of Uniswap V3 without its 256-bit bound."""
+    """Return floor(a · b / denominator): FullMath.mulDiv of Uniswap V3 without its 256-bit bound."""
     return a * b // denominator
 
 
 def mul_div_up(a: int, b: int, denominator: int) -> int:
-    """ceil(a · b / denominator); FullMath.mulDivRoundingUp of Uniswap V3 without its 256-bit
+    """Return ceil(a · b / denominator): FullMath.mulDivRoundingUp of Uniswap V3 without its 256-bit
     bound.
     """
     return -(-a * b // denominator)
 
 
 def floor_int(value: Fraction) -> int:
-    """Largest integer not above value."""
+    """Return the largest integer not above value."""
     return value.numerator // value.denominator
 
 
 def ceil_int(value: Fraction) -> int:
-    """Smallest integer not below value."""
+    """Return the smallest integer not below value."""
     return -(-value.numerator // value.denominator)
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An ERC-20 token. `address` is checksummed; `decimals` was read from the chain or checked
-    against it.
+    """An ERC-20 token. `address` is checksummed; `decimals` is read from or checked against the
+    chain.
     """
 
     address: str
@@ -70,7 +68,7 @@ class Token:
 
     @property
     def label(self) -> str:
-        """Symbol if it is harmless text, else the address (threat T17)."""
+        """Symbol if it is safe to print, else the address (T17)."""
         return safe_label(self.symbol, self.address)
 
     @property
@@ -103,15 +101,15 @@ class Amount:
 
 
 def safe_label(symbol: str, address: str) -> str:
-    """`symbol` when every character of it may be shown, else `address`: no foreign text reaches a
-    sink (T17).
+    """Return `symbol` if it has only safe characters, else `address`, so that no foreign text is
+    printed (T17).
     """
     return symbol if _SAFE_SYMBOL.fullmatch(symbol) else address
 
 
 def parse_raw(text: str, decimals: int, field: str) -> int:
-    """Base units of a plain decimal such as "1.5"; more places than `decimals`, signs and exponents
-    are refused.
+    """Return the base units of a plain decimal such as "1.5". Raises ConfigError for more places
+    than `decimals`, signs and exponents.
     """
     if not _PLAIN_NUMBER.fullmatch(text.strip()):
         raise ConfigError(
@@ -133,15 +131,16 @@ def parse_raw(text: str, decimals: int, field: str) -> int:
 
 
 def decimal_text(raw: int, decimals: int) -> str:
-    """Exact decimal of base units, without trailing zeros: (1500000, 6) -> "1.5"."""
-    sign, digits = ("-" if raw < 0 else ""), str(abs(raw)).rjust(decimals + 1, "0")
+    """Return base units as an exact decimal without trailing zeros: (1500000, 6) -> "1.5"."""
+    sign = "-" if raw < 0 else ""
+    digits = str(abs(raw)).rjust(decimals + 1, "0")
     whole, part = digits[: len(digits) - decimals], digits[len(digits) - decimals :].rstrip("0")
     return f"{sign}{whole}.{part}" if part else f"{sign}{whole}"
 
 
 def value_text(value: Fraction, decimals: int, places: int | None = None) -> str:
-    """A numeraire value in base units as a decimal of whole coins, half-even at `places` (default:
-    its decimals).
+    """Return a value in numeraire base units as a decimal of whole coins, rounded half-even to
+    `places` (default: `decimals`).
     """
     shown = decimals if places is None else places
     return decimal_text(round(value * Fraction(10) ** (shown - decimals)), shown)
@@ -150,7 +149,7 @@ def value_text(value: Fraction, decimals: int, places: int | None = None) -> str
 def price_text(
     price: Price, token_decimals: int, numeraire_decimals: int, significant: int = 12
 ) -> str:
-    """Numeraire coins per whole token as a plain decimal of `significant` figures."""
+    """Return a price as numeraire coins per whole token, a decimal of `significant` figures."""
     whole = price * Fraction(10) ** (token_decimals - numeraire_decimals)
     if whole == 0:
         return "0"
@@ -160,8 +159,8 @@ def price_text(
 
 
 def parse_bps(text: object, field: str) -> int:
-    """Basis points of "50%", "5000bps" or a number in (0, 1]; a bare number above 1 is refused
-    (requirement R1.1).
+    """Return the basis points of "50%", "5000bps" or a number in [0, 1]. Raises ConfigError for a
+    number above 1 without a unit (R1.1).
     """
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise ConfigError(f"{field}: {text!r} is not a share", "write 40%, 4000bps or 0.4")
@@ -191,19 +190,18 @@ def parse_bps(text: object, field: str) -> int:
 
 
 def parse_share_bps(value: object, field: str) -> int:
-    """Basis points of "0.5%", "50bps" or "1.5x". Raises ConfigError without a unit: 0.5 may mean a
-    half or half a percent (T21).
+    """Return the basis points of "0.5%", "50bps" or "1.5x". Raises ConfigError without a unit: 0.5
+    may mean a half or half a percent (T21).
     """
     match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         text = str(value).strip()
-        why = (
-            "is negative"
-            if text.startswith("-")
-            else "has no unit"
-            if _BARE.fullmatch(text)
-            else "is not a share"
-        )
+        why = "is not a share"
+        if text.startswith("-"):
+            why = "is negative"
+        elif _BARE.fullmatch(text):
+            why = "has no unit"
+
         raise ConfigError(f"{field}: {value!r} {why}", f"write {_as_percent(text)}")
     bps = Fraction(Decimal(match[1])) * _BPS_OF_UNIT[match[2]]
     if bps.denominator != 1:
@@ -214,8 +212,8 @@ def parse_share_bps(value: object, field: str) -> int:
 
 
 def _as_percent(text: str) -> str:
-    """Return the number in percent and in basis points, for the remedy; an example if the text has
-    none.
+    """Return the number of a text in percent and in basis points, for a remedy; an example without
+    a number.
     """
     match = _LEADING_NUMBER.match(text.removeprefix("-").replace(",", "."))
     number = Decimal(match[0]) if match else Decimal("0.5")
@@ -226,7 +224,7 @@ def _as_percent(text: str) -> str:
 
 
 def largest_remainder(shares: Sequence[Fraction], total: int = BPS) -> list[int]:
-    """Integers that sum to `total`, proportional to `shares`; ties go to the earlier entry
+    """Return integers proportional to `shares` with sum `total`; ties go to the earlier entry
     (Hamilton's method).
     """
     whole = sum(shares, Fraction(0))
@@ -243,63 +241,52 @@ def largest_remainder(shares: Sequence[Fraction], total: int = BPS) -> list[int]
 def proportional_shares(
     wanted: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int
 ) -> list[Fraction]:
-    """Shares with the sum `total` in proportion to `wanted`, each held at its bound where it would
-    leave it.
+    """Return shares within the bounds with sum `total`, in proportion to `wanted`.
 
-    What a bound takes away goes to the others in proportion: share = clip(scale · wanted, low,
-    high) with the one scale that sums to `total`. Raises ValueError if the bounds leave no such
-    shares, or nothing is wanted.
+    share = clip(scale · wanted, low, high), with the scale that gives the sum `total`. Raises
+    ValueError if no shares fit the bounds, or nothing is wanted.
     """
     if any(part < 0 for part in wanted) or not sum(low) <= total <= sum(high):
-        raise ValueError("bounds that no shares fit")
-    # Between two scales at which a share meets a bound the sum is a straight line; it rises with
-    # the scale.
-    meets = sorted(
-        {
-            Fraction(0),
-            *(
-                Fraction(bound) / part
-                for part, *both in zip(wanted, low, high, strict=True)
-                if part
-                for bound in both
-            ),
-        }
-    )
-    for start, end in zip(meets, [*meets[1:], None], strict=True):
+        raise ValueError("no shares fit the bounds")
+    # The sum rises with the scale, and is linear between scales at which a share reaches a bound.
+    kinks = {Fraction(0)}
+    for part, least, most in zip(wanted, low, high, strict=True):
+        if part:
+            kinks |= {Fraction(least) / part, Fraction(most) / part}
+    scales = sorted(kinks)
+    for start, end in zip(scales, [*scales[1:], None], strict=True):
         if end is not None and sum(_clipped(wanted, low, high, end)) < total:
             continue
         at = sum(_clipped(wanted, low, high, start))
         probe = start + 1 if end is None else end
         slope = sum(_clipped(wanted, low, high, probe)) - at
         scale = start if slope == 0 else start + (probe - start) * (total - at) / slope
-        found = _clipped(wanted, low, high, scale)
-        if sum(found) == total:
-            return found
-    raise ValueError("the bounds leave more room than there is weight to allocate")
+        shares = _clipped(wanted, low, high, scale)
+        if sum(shares) == total:
+            return shares
+    raise ValueError("the bounds exceed the weight to allocate")
 
 
 def bounded_bps(
     shares: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int
 ) -> list[int]:
-    """Return whole basis points that sum to `total`: rounded down, then completed by largest
-    remainder within the bounds.
+    """Return whole basis points within the bounds with sum `total`, rounded by largest remainder.
 
-    Ties go to the earlier entry. The shares are within the bounds, or beyond by a rounding error
-    that is clipped.
+    Ties go to the earlier entry. Shares outside the bounds are clipped.
     """
     inside = [
         min(max(share, Fraction(least)), Fraction(most))
         for share, least, most in zip(shares, low, high, strict=True)
     ]
-    found = [floor_int(share) for share in inside]
-    while (missing := total - sum(found)) != 0:
+    rounded = [floor_int(share) for share in inside]
+    while (missing := total - sum(rounded)) != 0:
         step = 1 if missing > 0 else -1
-        room = [i for i in range(len(found)) if low[i] <= found[i] + step <= high[i]]
+        room = [i for i in range(len(rounded)) if low[i] <= rounded[i] + step <= high[i]]
         if not room:
-            raise ValueError("bounds that no shares fit")
-        best = max(room, key=lambda i: (step * (inside[i] - found[i]), -i))
-        found[best] += step
-    return found
+            raise ValueError("no shares fit the bounds")
+        best = max(room, key=lambda i: (step * (inside[i] - rounded[i]), -i))
+        rounded[best] += step
+    return rounded
 
 
 def _clipped(

@@ -1,5 +1,5 @@
-"""Ports of the engine, as Protocols: clock, reader and evidence here, acting in `execution`,
-remembering in `storage`.
+"""Ports of the engine as Protocols: clock, reader and evidence here, transactions in `execution`,
+the store in `storage`.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from agent.ports.storage import (
 
 
 class Clock(Protocol):
-    """Clock of the agent; a replay passes its own."""
+    """Clock of the agent; replays and back-tests pass a simulated one."""
 
     def now_s(self) -> int:
-        """Unix seconds."""
+        """Return Unix seconds."""
 
     def sleep(self, seconds: float) -> None:
         """Wait, or advance a simulated clock."""
@@ -57,31 +57,28 @@ class Reader(Protocol):
     """Reader of the chain at one block."""
 
     def snapshot(self) -> Snapshot:
-        """Everything a step needs, agreed by the configured quorum. Raises Retryable, Refused,
-        OperatorNeeded.
+        """Return the chain data of a step, confirmed by the configured quorum. Raises Retryable,
+        Refused, OperatorNeeded.
         """
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """Return prices of that many blocks before `head`, newest first, on the chain of `head`,
-        with the quorum of the snapshot.
+        """Return the prices at the `blocks` blocks before `head`, newest first, on the chain of
+        `head`, with the quorum of the snapshot.
         """
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """Return the snapshot with more ticks of these V3 pools, read at its block in one more
+        """Return the snapshot with more ticks of these V3 pools, read at the same block in one
         request, with the same quorum.
 
-        It is returned unchanged if there are no more ticks, or none can be read. Raises Retryable.
+        The snapshot is unchanged if there are no more ticks or none can be read. Raises Retryable.
         """
 
 
 class EvidenceSource(Protocol):
-    """Gathers what guards need beyond the snapshot."""
+    """Source of the guards' inputs beyond the snapshot."""
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        """Second quotes, kill switch, pins, quorum."""
-
-
-# --- Ports: readers, signers, senders, clocks, journals. Adapters are named in `wiring` only.
+        """Return second quotes, screens, kill switch, pins and quorum for a plan."""
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Ports to act through: grants, composers, executors, signers, senders."""
+"""Ports for transactions: grants, composers, executors, signers, senders."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from agent.model import (
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Permission of the signer for one intent: the judged plan, the floor of each leg, and its
-    validity. The signer decodes the transaction itself and compares it with the grant; it trusts no
-    field of the transaction.
+    """Permission to sign one intent: the judged plan, minimum amounts, and the validity. The signer
+    decodes the transaction and compares every field with the grant.
 
-    `floors_raw` are the least outputs by reference price, one per leg of `plan`, computed apart
-    from the plan. `approve` is (token, spender, raw) of an approval. `now_s` is chain time,
-    `deadline_s` the chain time until which a swap is valid. `prices` are reference prices by token,
-    numeraire base units per base unit. `value_floor_raw` is the least change of the wallet's value
-    in numeraire base units; both are conditions of a Rebalancer. For an intent of kind LIQUIDITY,
-    `action` is set and `floors_raw` are its least amounts of (token0, token1). `oracle` is (pool,
-    number of observations). `payout` belongs to an intent of kind PAYOUT.
+    `floors_raw` are minimum outputs by reference price, one per leg of `plan`, computed
+    independently of the plan. `approve` is (token, spender, raw) of an approval. `now_s` is chain
+    time, `deadline_s` the chain time until which a swap is valid. `prices` are reference prices by
+    token, numeraire base units per base unit. `value_floor_raw` is the minimum change of the
+    wallet's value in numeraire base units; the Rebalancer contract enforces it at these prices. For
+    an intent of kind LIQUIDITY, `action` is set and `floors_raw` are its minimum amounts of
+    (token0, token1). `oracle` is (pool, number of observations). `payout` belongs to an intent of
+    kind PAYOUT.
     """
 
     kind: IntentKind
@@ -52,7 +52,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class PreparedTransaction:
-    """Transaction ready for the executor, with its grant; `note` describes it."""
+    """Transaction for the executor, with its grant and a description `note`."""
 
     tx: UnsignedTx
     grant: Grant
@@ -61,9 +61,10 @@ class PreparedTransaction:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Allowance of `spender` over `token`, base units.
+    """Approval of `raw` base units of `token` for `spender`.
 
-    `action` is its purpose if not a swap. `label` and `holder` name token and spender.
+    `action` is the liquidity action that needs it (None: a swap). `label` and `holder` are the
+    display names of token and spender.
     """
 
     token: str
@@ -75,17 +76,15 @@ class Approval:
 
 
 class Composer(Protocol):
-    """Builder of transactions for plans, at the chain's next nonce. Raises Refused if a simulation
-    fails.
-    """
+    """Builder of transactions at the chain's next nonce. Raises Refused if a simulation fails."""
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
-        """Return the approvals that the plan or its first action lacks, in order; a reset to zero
-        is a separate approval.
+        """Return the missing approvals of the plan or of its first action, in order; a reset to
+        zero is a separate approval.
         """
 
     def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
-        """Return the transaction of one approval."""
+        """Return the approval as a transaction."""
 
     def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the plan's first liquidity action as a transaction."""
@@ -94,10 +93,10 @@ class Composer(Protocol):
         """Return the whole plan as one transaction."""
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
-        """Raise Refused if the plan has expired; late answers confirm nothing."""
+        """Raise Refused if the plan has expired."""
 
     def oracle(self, step: StepInput, pool: str, slots: int) -> PreparedTransaction:
-        """Return a transaction that raises a V3 pool's number of price observations."""
+        """Return a transaction that increases the number of observation slots of a V3 pool."""
 
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
         """Return a payment to a confirmed payout address."""
@@ -110,35 +109,32 @@ class Executor(Protocol):
     """Sender of transactions through the journal."""
 
     def reconcile(self, *, may_send: bool = True) -> Sequence[Intent]:
-        """Resolve every open intent, and those reopened by a reorg; sends nothing without
-        `may_send`.
-        """
+        """Settle every open intent, and those reopened by a reorg. Send nothing without `may_send`."""
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
     ) -> Intent:
-        """Carry one transaction from PLANNED to its end."""
+        """Store, sign and send one transaction, and wait until it ends."""
 
     def cancel_pending(self, why: str) -> Sequence[Intent]:
-        """Cancel all pending transactions, for a kill switch at hard."""
+        """Cancel all pending transactions, after `trimtab pause --hard`."""
 
     def resync_nonce(self) -> int:
-        """Adopt the chain's present nonce on the operator's command; return it."""
+        """Store the chain's next nonce as expected, on the operator's command; return it."""
 
     def ready(self, *, for_revoking: bool = False) -> bool:
-        """True if a transaction may be sent now: the kill switch is read and off, and no
-        transaction is open. With `for_revoking` also true while the switch is at hard, to reset
+        """True if a transaction may be sent now: the kill switch is readable and off, and no
+        transaction is open. With `for_revoking` a hard pause does not prevent the reset of
         allowances.
         """
 
 
 class SigningKey(Protocol):
-    """A private key, local or in a remote service. It checks nothing: callers must put a Signer
-    before it.
+    """A private key, local or in a remote service. It checks no rules: only a Signer may call it.
 
     Signatures need not be deterministic. A transaction is identified by its hash, which is stored
-    before the bytes leave. Lost bytes are abandoned if never sent, and else cancelled at their
-    nonce. An adapter implements only `address` and `sign_transaction`.
+    before it is sent. If the signed bytes are lost, a transaction never sent is dropped, and one
+    that may have been sent is cancelled at its nonce.
     """
 
     @property
@@ -146,29 +142,29 @@ class SigningKey(Protocol):
         """Checksummed address of the key."""
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
-        """Return signed bytes of exactly these fields, and their hash.
+        """Return the signed transaction and its hash.
 
-        Raises Retryable if the key is unreachable (nothing was sent); OperatorNeeded if it cannot
-        sign this or the signature is not by `address`.
+        Raises Retryable if the key is unreachable, and OperatorNeeded if it cannot sign the
+        transaction or the signature is not by `address`.
         """
 
 
 class Signer(Protocol):
-    """Signer with a local or remote key; signs only what its rules allow."""
+    """Signer with a local or remote key. It signs only transactions that its rules allow."""
 
     @property
     def address(self) -> str:
         """Checksummed address of the key."""
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
-        """Return signed bytes, deterministic with a local key (RFC 6979); for remote keys see
-        SigningKey. Raises Refused naming the failed rule.
+        """Return the signed transaction; a local key signs deterministically (RFC 6979). Raises
+        Refused with the failed rule.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class MinedTransaction:
-    """Mined transaction at a proposal's nonce; `same` is true if it matches the proposal."""
+    """Mined transaction at the nonce of a proposal; `same` is true if it matches the proposal."""
 
     tx_hash: str
     block: int
@@ -176,9 +172,9 @@ class MinedTransaction:
 
 
 class ExternalSigner(Protocol):
-    """External signer that is shown a transaction: the owner of a wallet, or owners of a Safe.
+    """External signers, such as the owners of a Safe, who sign a proposed transaction.
 
-    Holds no key.
+    The agent holds no key.
     """
 
     @property
@@ -186,15 +182,16 @@ class ExternalSigner(Protocol):
         """Checksummed address of the wallet or Safe."""
 
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
-        """Raise Refused, by the rules of a Signer, if the transaction must not be shown."""
+        """Raise Refused if the rules of a Signer do not allow the transaction."""
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
-        """Return the JSON to sign; deterministic."""
+        """Return the JSON to sign; the same transaction gives the same JSON."""
 
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
-        """Return the transaction mined at the nonce of `tx` since a block; None if there is none.
+        """Return the transaction mined at the nonce of `tx` since `since_block`; None if there is
+        none.
 
-        Raises Retryable if unknown.
+        Raises Retryable if the chain gives no answer.
         """
 
 
@@ -207,16 +204,16 @@ class Outbox(Protocol):
         """
 
     def remove_proposal(self, name: str) -> None:
-        """Remove a proposal; do nothing if there is none."""
+        """Remove a proposal if it exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
     """Result of `eth_call` and `eth_estimateGas` of the exact transaction at the head.
 
-    `reverted` is true if contracts refused it, agreed by enough operators; fee, funds and endpoint
-    errors do not count. `height_disagreement` is why that head may be old or false, "" if endpoints
-    agree; otherwise no trade is signed.
+    `reverted` is true if a contract reverted, confirmed by enough operators; errors of fee, funds
+    or endpoint do not count. `height_disagreement` is the reason why the head may be old or false
+    (empty: endpoints agree); no trade is signed then.
     """
 
     ok: bool
@@ -229,7 +226,7 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True)
 class TransactionStatus:
-    """State of a transaction hash: "unknown", "pending", or "mined" with its receipt."""
+    """Status of a transaction hash: "unknown", "pending", or "mined" with its receipt."""
 
     state: str
     receipt: Receipt | None
@@ -237,36 +234,36 @@ class TransactionStatus:
 
 @runtime_checkable
 class ConflictingTransactionFinder(Protocol):
-    """A Sender that can also find the transaction at a nonce of the wallet; used in messages to the
-    operator, never in decisions.
+    """A Sender that also finds the transaction at a nonce of the wallet, for messages to the
+    operator.
     """
 
     def conflicting_tx(self, owner: str, nonce: int) -> str | None:
-        """Return the hash of `owner`'s transaction with `nonce`, mined or pending; None if
+        """Return the hash of the mined or pending transaction of `owner` with `nonce`; None if
         unknown.
         """
 
 
 class Sender(Protocol):
-    """Access to the chain for transactions. Never retries sending."""
+    """Access to the chain for transactions. Sending is never retried."""
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
         """Simulate the transaction at the head."""
 
     def send(self, signed: SignedTx) -> None:
-        """Send the signed bytes to the node.
+        """Send the signed transaction to the node.
 
-        "already known" is success. Raises Retryable if the outcome is unknown.
+        The answer "already known" is success. Raises Retryable if the outcome is unknown.
         """
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
-        """Return the present status of the hash."""
+        """Return the current status of a transaction hash."""
 
     def nonces(self, owner: str) -> tuple[int, int]:
-        """Return the next nonce as (latest, pending)."""
+        """Return the next nonce after mined and after pending transactions: (latest, pending)."""
 
     def head(self) -> Head:
-        """Return the newest block's header."""
+        """Return the head of the newest block."""
 
     def block_hash(self, number: int) -> str | None:
-        """Return the canonical block's hash at a height; None if there is none."""
+        """Return the hash of the canonical block `number`; None if there is none."""

@@ -1,7 +1,7 @@
-"""Ports to remember through: a narrow one for each subject, and StepStorage, which has all that a
-step needs.
+"""Ports of the store: a narrow one for each subject, and StepStorage, which has all that a step
+needs.
 
-Every method that changes something has committed to disk before it returns.
+Every write is committed to disk before its method returns.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ from agent.units import Token
 
 
 class StepJournal(Protocol):
-    """Steps: what each was decided from, and how it ended."""
+    """Steps, with input, request, decision and outcome."""
 
     def begin(
         self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None
     ) -> None:
-        """Store a step's input and request; again, with a new input, after a token was quarantined
-        meanwhile.
+        """Store the input and request of a step. A second call replaces the input, after a token
+        was quarantined.
         """
 
     def end(
         self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str
     ) -> None:
-        """Store a step's decision and outcome."""
+        """Store the decision and the outcome of a step."""
 
     def input_json(self, step_id: str) -> str | None:
-        """Return the input of a step, as JSON; None for a step that was not begun."""
+        """Return the input of a step as JSON; None for an unknown step."""
 
     def by_hand(self, intent_id: str) -> bool:
-        """True if that intent's step was a manual request."""
+        """True if the step of an intent was a manual request."""
 
 
 class Journal(Protocol):
@@ -74,17 +74,17 @@ class Journal(Protocol):
         deadline_s: int | None,
         replaces: str | None = None,
     ) -> Intent:
-        """Store a new intent in state PLANNED, with the grant that a restart needs to sign the same
-        bytes again.
+        """Store a new intent in state PLANNED, with the grant that a restart needs to sign it
+        again.
 
-        `deadline_s` is the chain time after which it must not be sent any more (None: it does not
-        expire). `replaces` is the newest open intent at that nonce, whose bytes were sent: this one
-        has a higher fee, or cancels it. Raises OperatorNeeded if the nonce already has an open
-        intent that it may not replace.
+        `deadline_s` is the chain time after which the transaction must not be sent (None: never
+        expires). `replaces` is the newest open intent at the same nonce, already sent; the new
+        intent has a higher fee or cancels it. Raises OperatorNeeded if the nonce has another open
+        intent.
         """
 
     def grant(self, intent_id: str) -> Grant:
-        """The grant an intent was written down with."""
+        """Return the stored grant of an intent."""
 
     def advance(
         self,
@@ -96,53 +96,51 @@ class Journal(Protocol):
         note: str = "",
         event: IntentEvent | None = None,
     ) -> Intent:
-        """Move an intent along the transition table, by `event` if it is named. Raises ValueError
-        for a forbidden transition.
+        """Move an intent to another state, by `event` if given. Raises ValueError for a forbidden
+        transition.
         """
 
     def open_intents(self) -> Sequence[Intent]:
-        """Intents that are not at an end, oldest first."""
+        """Return the open intents, oldest first."""
 
     def intents_at(self, nonce: int) -> Sequence[Intent]:
-        """Return every intent of that nonce, including ended ones, oldest first."""
+        """Return all intents of a nonce, oldest first."""
 
     def undecided_at(self, nonce: int) -> Sequence[Intent]:
-        """Return ended intents of that nonce that may still be mined, since the transaction that
-        ended them lost its block.
+        """Return ended intents of a nonce that may still be mined, because a reorg removed the
+        block of the transaction that replaced them.
         """
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
-        """The newest intents that ended final or reverted since the operator last adopted a nonce,
-        newest first.
+        """Return the newest `limit` intents that ended final or reverted since the operator last
+        adopted a nonce, newest first.
         """
 
     def unbooked(self) -> Sequence[Intent]:
-        """Intents with a receipt that no budget knows yet, oldest first."""
+        """Return the intents with a receipt that are not in a budget yet, oldest first."""
 
     def expected_nonce(self) -> int | None:
-        """The chain's next nonce as far as this journal knows; None before a nonce was adopted."""
+        """Return the expected next nonce of the chain; None before a nonce was adopted."""
 
     def set_expected_nonce(self, nonce: int, now_s: int) -> None:
-        """Store `nonce` as the chain's next one: on first use, or on the operator's command."""
+        """Store the expected next nonce, on first use or on the operator's command."""
 
 
 class ProposalJournal(Protocol):
-    """Intents that were shown to an external signer."""
+    """Intents that were proposed to external signers."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
-        """Store that an intent is shown from that block on."""
+        """Store the block from which on an intent is proposed."""
 
     def proposed(self) -> dict[str, int]:
-        """Return the block since which each proposal was shown, by the id of its intent; dropped
-        proposals included.
-        """
+        """Return the first block of each proposal, dropped ones included, by intent id."""
 
 
 class BudgetJournal(Protocol):
-    """Consumption of the daily limits, and what a step has to remember of the one before."""
+    """Use of the daily limits, and state that steps pass to the next."""
 
     def history(self, chain_now_s: int) -> History:
-        """Sums over the last 24 h of chain time."""
+        """Return the history at chain time `chain_now_s`."""
 
     def book(
         self,
@@ -153,29 +151,27 @@ class BudgetJournal(Protocol):
         chain_s: int,
         outflow: Fraction = Fraction(0),
     ) -> None:
-        """Add a finished intent to the loss, turnover and gas budgets; a second call for the same
+        """Add an ended intent to the budgets of loss, turnover and gas. A second call for the same
         intent changes nothing.
         """
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
-        """Store the time of a schedule's last review, and the delay of the next one in millionths
-        of its window.
-
-        `reviews` names the schedules reviewed.
+        """Store the chain time of a review of the schedules `reviews`, and the random delay of the
+        next one, in millionths of the longest.
         """
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
         """Store the stablecoins that left their peg and have not returned."""
 
     def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
-        """Store (token, chain time since when) of assets whose balance could not be read."""
+        """Store the assets with unreadable balance, each with the chain time since when."""
 
     def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
-        """Store the exits refused at submission, in place of all earlier ones."""
+        """Replace the stored exits that were refused at submission."""
 
 
 class BalanceJournal(Protocol):
-    """Expected balances, transfers, and transactions of the wallet that the store did not send."""
+    """Expected balances, external transfers, and wallet transactions that are not in the journal."""
 
     def expected(self) -> ExpectedBalances:
         """Return the expected balances, with the newest external transfers."""
@@ -189,163 +185,159 @@ class BalanceJournal(Protocol):
     ) -> bool:
         """Store unexplained transfers, and the `balances` as new openings.
 
-        False, with nothing stored, if the openings have been written since `turn`.
+        Return False and store nothing if the openings were written after `turn`.
         """
 
     def mark_left_alone(self) -> None:
-        """Mark every unexplained increase as excluded until it is explained."""
+        """Mark all unexplained increases as excluded until they are explained."""
 
     def prior_day_known(self, chain_now_s: int) -> bool:
         """True if the last 24 h are fully recorded."""
 
     def mark_day_asked(self, chain_now_s: int) -> None:
-        """Store the first time the chain could not answer for earlier transactions."""
+        """Store the chain time at which earlier transactions could first not be read."""
 
     def record_prior_day(self, found: Sequence[ExternalTransaction], nonce: int) -> None:
-        """Store the transactions found on chain up to the wallet's next nonce."""
+        """Store the wallet's earlier transactions found on chain, and its next nonce."""
 
 
 class PositionJournal(Protocol):
-    """Liquidity positions that the owner has to decide on."""
+    """Liquidity positions that the owner has to adopt or forget."""
 
     def scanned(self) -> bool:
         """True if the wallet was scanned for positions."""
 
     def record(self, names: Iterable[str], now_s: int) -> None:
-        """Store positions that the owner has to decide on."""
+        """Store positions that the owner has to adopt or forget."""
 
 
 class LedgerJournal(Protocol):
-    """The double-entry ledger. An entry goes in one transaction with the receipt that a reorg
-    takes.
-    """
+    """The double-entry ledger. A reorg removes receipt and entry in one transaction."""
 
     def intents_without_entry(self) -> tuple[Intent, ...]:
         """Return final and reverted intents without a ledger entry, oldest first."""
 
     def unsettled(self) -> tuple[Intent, ...]:
-        """Intents that have not ended, or ended in a block and are not in the book yet, oldest
-        first.
+        """Return the intents that are open, or ended in a block and have no ledger entry yet,
+        oldest first.
         """
 
     def counted(self, intent_id: str) -> frozenset[str]:
-        """Tokens whose movements by that intent belong into the book."""
+        """Return the tokens whose changes by an intent belong in the ledger."""
 
     def principal(self, position: str) -> dict[str, int]:
-        """Return the net amounts provided to a liquidity position, base units by token."""
+        """Return the net amounts provided to a liquidity position, in base units by token."""
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
-        """Store the entry of a final intent; False if it has one, or another receipt by now."""
+        """Store the entry of a final intent; False if it has an entry, or a different receipt."""
 
     def open_places(
         self, snapshot: Snapshot, found: Mapping[tuple[str, str], tuple[int, Fraction | None]]
     ) -> tuple[tuple[str, str], ...]:
-        """Open new (place, token) with (base units, value) in the ledger, once no own transaction
-        is pending; return them.
+        """Open new (place, token) pairs with (base units, value) in the ledger, if no transaction
+        is pending; return the opened pairs.
         """
 
     def has_places(self, places: Iterable[tuple[str, str]]) -> bool:
-        """True if all of these are in the ledger, or are positions opened by the agent."""
+        """True if each (place, token) is in the ledger, or is a position opened by the agent."""
 
     def balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
-        """Return the wallet's balances at that block by the ledger."""
+        """Return the wallet's balances at block `head_block` by the ledger."""
 
     def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
-        """Store the names of tokens, for use after they have left the portfolio too."""
+        """Store token names; they are needed also after a token has left the portfolio."""
 
 
 class AuditedLedger(Protocol):
-    """The ledger as a whole, to compare it with the journal."""
+    """The whole ledger, for comparison with the journal."""
 
     def enterable_intents(self) -> tuple[Intent, ...]:
-        """All final and reverted intents since the book opened, in the order of the chain, whether
-        they are in it or not.
+        """Return all final and reverted intents since the ledger was opened, with or without an
+        entry, in chain order.
         """
 
     def entered(self) -> tuple[Entry, ...]:
-        """Return entries of intents, as stored."""
+        """Return the stored entries of intents."""
 
     def entries(self) -> tuple[Entry, ...]:
-        """Every entry of the book, in the order of the chain."""
+        """Return all entries, in chain order."""
 
 
 class ValuationJournal(Protocol):
     """Value of all holdings over time."""
 
     def record(self, found: Valuation, forced: bool) -> bool:
-        """Store a valuation; at most once an hour unless `forced`."""
+        """Store a valuation, at most one an hour unless `forced`; True if stored."""
 
     def last_block(self) -> int:
-        """Block of the newest valuation; -1 where there is none."""
+        """Return the block of the newest valuation; -1 if there is none."""
 
 
 class OrderJournal(Protocol):
-    """Conditional orders and the NAV per share that they follow."""
+    """Conditional orders, and the NAV per share for orders on the portfolio."""
 
     def update(
         self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int
     ) -> bool:
-        """Store the states of orders and the NAV per share; False if they have been written since
+        """Store the states of orders and the NAV per share; False if they were written after
         `at_version`.
         """
 
 
 class GradualExecutionJournal(Protocol):
-    """Gradual executions. Their progress comes with the history."""
+    """Gradual executions. BudgetJournal.history returns their progress."""
 
     def store_next_draw(self, draw: SliceDraw) -> None:
-        """Store the draw for the first slice of the next execution, unless there is one already."""
+        """Store the draw for the first slice of the next execution, unless one is stored."""
 
     def begin(self, execution: GradualExecution) -> str:
-        """Store an execution and return its id; its first draw is used up. Raises OperatorNeeded
-        while another is open.
+        """Store an execution, remove the draw that it uses, and return its id. Raises
+        OperatorNeeded if another execution is open.
         """
 
     def begin_slice(
         self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw
     ) -> None:
-        """Store a slice, or a retry of it, before it is sent; `draw` is for the next slice, drawn
-        once for all retries.
+        """Store a slice or its retry before it is sent. `draw` is for the next slice; the draw of
+        the first attempt counts.
         """
 
     def end(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
-        """End an execution or an order by name; False if none of that id is open."""
+        """End an execution or a limit order by its id; False if none is open."""
 
 
 class StrategyJournal(Protocol):
-    """Books of strategies. A transaction's change of them is undone if a reorg removes its
-    block.
+    """Books of strategies. If a reorg removes a block, the bookings of its transactions are
+    removed.
     """
 
     def ledger(self) -> StrategyLedger:
-        """Return the strategies' bookings, and the wallet's changes that are not booked yet."""
+        """Return the bookings and states of strategies, and wallet changes not booked yet."""
 
     def record_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
-        """Store bookings; False, with nothing stored, if the books have changed since
-        `at_version`.
-        """
+        """Store bookings. Return False and store nothing if the books changed after `at_version`."""
 
     def record_states(
         self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]
     ) -> None:
-        """Store the states of strategies and their unit values, the first of each hour
-        permanently.
+        """Store the states of strategies and their NAV points; the first point of each hour is
+        permanent.
         """
 
     def nav_points(self, name: str, since_s: int) -> tuple[NavPoint, ...]:
-        """Unit values of one strategy since then, oldest first."""
+        """Return the NAV points of a strategy since `since_s`, oldest first."""
 
 
 class AllocationJournal(Protocol):
-    """Weights that allocators chose."""
+    """Weights chosen by allocators."""
 
     def newest(self, owner: str = "") -> Allocation | None:
-        """The weights chosen last for the portfolio, or a strategy of it; None before the first
-        choice.
+        """Return the last allocation of the portfolio (`owner` "") or of a strategy; None before
+        the first.
         """
 
     def record(self, chosen: Allocation, owner: str = "") -> None:
-        """Store chosen weights; storing the same ones again changes nothing."""
+        """Store an allocation; a second call with the same allocation changes nothing."""
 
 
 class PriceJournal(Protocol):
@@ -355,20 +347,20 @@ class PriceJournal(Protocol):
         """True if prices are already recorded in the hour of `at_s`."""
 
     def record(self, numeraire: str, points: Sequence[PricePoint]) -> int:
-        """Store prices in base units of `numeraire`, the first of each token and hour permanently;
-        return the number of new ones.
+        """Store prices in base units of `numeraire`; the first of each token and hour is permanent.
+        Return the number of new prices.
         """
 
     def between(
         self, numeraire: str, since_s: int, until_s: int, every_s: int = ...
     ) -> tuple[PricePoint, ...]:
-        """Recorded prices in that numeraire, oldest first; of each `every_s` the last of each
-        token.
+        """Return the recorded prices in `numeraire`, oldest first: per token the last of each
+        interval `every_s`.
         """
 
 
 class StepStorage(Protocol):
-    """All that a step remembers through."""
+    """Journals of a step."""
 
     @property
     def steps(self) -> StepJournal:
