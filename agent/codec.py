@@ -1,4 +1,4 @@
-"""Loss-free JSON of the model's types, and back; anything that does not fit is refused by name."""
+"""Loss-free JSON of the model's types. Data that do not fit are refused with their path."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from agent.model import Decision, LpPosition, Pool, Schedule, StepRequest, Trigg
 T = TypeVar("T")
 
 TAG = "type"
-"""Key that names the class of a value that may be one of several."""
+"""Key of the class name of a union member."""
 _SAFE_INT = 2**53
-"""Integers from here on are rounded by other JSON readers, so that they are written as strings."""
+"""Larger integers are written as strings, since other JSON readers round them."""
 _UNIONS: tuple[Any, ...] = (LpPosition, Decision, Trigger, Schedule, StepRequest)
 _TAGS = {
     "LpMissingPosition": "LpGone",
@@ -35,8 +35,7 @@ _TAGS = {
     "RaiseForWithdrawal": "RaiseMoney",
     "SellEntireBalance": "SellOut",
 }
-"""Stored "type" of a class if it is not its name: stores and recorded inputs keep their original
-tags."""
+"""Stored "type" of classes that were renamed. Stores and recorded inputs keep the original tags."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
@@ -45,11 +44,11 @@ _SHOWN = 60
 
 
 def to_jsonable(obj: object) -> Any:
-    """Return dicts, lists, strings, booleans and integers that represent `obj`.
+    """Return `obj` as dicts, lists, strings, booleans and integers.
 
-    Fractions become "a/b", integers from 2^53 on decimal strings, enums their value; a class that
-    shares a union has its tag under "type". Raises TypeError on bytes and floats: signed bytes are
-    never written (T8), amounts are exact.
+    Fractions become "a/b", integers from 2^53 on decimal strings, enums their value; members of a
+    union get their tag under "type". Raises TypeError for bytes and floats: signed bytes are never
+    written (T8), amounts are exact.
     """
     return _converter.unstructure(obj)
 
@@ -59,8 +58,8 @@ def from_jsonable(cls: type[T], data: object) -> T: ...
 @overload
 def from_jsonable(cls: Any, data: object) -> Any: ...
 def from_jsonable(cls: Any, data: object) -> Any:
-    """Return the value of type `cls`, a class or a union of the model, from `data`. Raises
-    ConfigError naming the path.
+    """Return the value of type `cls`, a class or union of the model, from `data`. Raises
+    ConfigError with the path of the first error.
     """
     try:
         return _converter.structure(data, cls)
@@ -74,7 +73,7 @@ def from_jsonable(cls: Any, data: object) -> Any:
 
 
 def dumps(obj: object) -> str:
-    """Canonical JSON of `obj`: sorted keys, no spaces, ASCII only; equal values give equal text."""
+    """Return `obj` as canonical JSON: sorted keys, no spaces, ASCII; equal values give equal text."""
     return json.dumps(to_jsonable(obj), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -83,8 +82,8 @@ def loads(cls: type[T], text: str) -> T: ...
 @overload
 def loads(cls: Any, text: str) -> Any: ...
 def loads(cls: Any, text: str) -> Any:
-    """Read the output of `dumps`. Raises ConfigError on broken JSON, repeated keys, and anything
-    that does not fit `cls`.
+    """Read the output of `dumps`. Raises ConfigError for invalid JSON, repeated keys, and data that
+    do not fit `cls`.
     """
     try:
         data = read_json(text)
@@ -96,7 +95,7 @@ def loads(cls: Any, text: str) -> Any:
 
 
 def read_json(text: str) -> Any:
-    """JSON of a file that anyone may have written. Raises ValueError if it is broken, too deep, or
+    """Return the JSON of an untrusted file. Raises ValueError if it is invalid, nested too deep, or
     repeats a key.
     """
     _require_flat(text)
@@ -104,8 +103,8 @@ def read_json(text: str) -> Any:
 
 
 def _require_flat(text: str) -> None:
-    """Raise ValueError for deep nesting, which can crash the interpreter after py-evm has raised
-    its recursion limit.
+    """Raise ValueError for deep nesting: with the recursion limit that py-evm sets, it can crash
+    the interpreter.
     """
     if text.count("[") + text.count("{") <= _DEEPEST:
         return
@@ -117,11 +116,12 @@ def _require_flat(text: str) -> None:
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Two values under one key contradict each other; json alone would keep the last."""
+    """Return a dict; raise ValueError for a repeated key, of which json would keep the last value."""
     result = dict(pairs)
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} appears twice")
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {repeated!r} appears twice")
     return result
 
 
@@ -187,7 +187,7 @@ def _is_tuple(cls: Any) -> bool:
 
 
 def _is_tagged_union(cls: Any) -> bool:
-    members = [one for one in get_args(cls) if one is not types.NoneType]
+    members = [member for member in get_args(cls) if member is not types.NoneType]
     return (
         get_origin(cls) in (Union, types.UnionType)
         and bool(members)
@@ -248,7 +248,7 @@ def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
 
 
 def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[Any, ...]]:
-    """By itself cattrs would read the text "abc" as the tuple ("a", "b", "c")."""
+    """Return a reader of tuples; cattrs would read the text "abc" as the tuple ("a", "b", "c")."""
     args = get_args(cls)
 
     def read(data: Any, target: Any) -> tuple[Any, ...]:
@@ -256,7 +256,7 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
             raise ValueError(f"{_shown(data)} is not a list")
         kinds = args[:1] * len(data) if args[-1] is Ellipsis else args
         if len(kinds) != len(data):
-            raise ValueError(f"{len(data)} entries where {len(kinds)} belong")
+            raise ValueError(f"{len(data)} entries instead of {len(kinds)}")
         items, errors = [], []
         for index, (kind, item) in enumerate(zip(kinds, data, strict=True)):
             try:

@@ -264,7 +264,7 @@ def proportional_shares(
         shares = _clipped(wanted, low, high, scale)
         if sum(shares) == total:
             return shares
-    raise ValueError("the bounds exceed the weight to allocate")
+    raise ValueError("the wanted shares cannot reach the total")
 
 
 def bounded_bps(

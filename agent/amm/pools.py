@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from math import isqrt
 
 from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import Pool, Verdict
@@ -15,8 +16,8 @@ from agent.units import BPS, mul_div_up
 
 
 class ContractRevert(Refused):
-    """The deployed contract would revert. `reason` is its revert string ("" for a bare require),
-    `where` the function.
+    """The deployed contract would revert in function `where`, with the string `reason` ("" for a
+    bare require).
     """
 
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
@@ -27,7 +28,7 @@ class ContractRevert(Refused):
 
 
 class KnownTicksExceeded(Refused):
-    """The amount exceeds the known ticks of `pools`; with more ticks it may fit."""
+    """An amount exceeds the known ticks of `pools`; it may fit once more ticks are read."""
 
     def __init__(self, message: str, verdict: Verdict, remedy: str, pools: tuple[str, ...]) -> None:
         super().__init__(message, (verdict,), remedy)
@@ -35,8 +36,8 @@ class KnownTicksExceeded(Refused):
 
 
 class BeyondKnownTicks(KnownTicksExceeded):
-    """A quote needs unknown ticks. `largest_raw` base units is the largest quotable amount on
-    `side` ("in" or "out").
+    """A quote needs ticks that were not read. `largest_raw` base units is the largest quotable
+    amount on `side` ("in" or "out").
     """
 
     def __init__(
@@ -69,9 +70,7 @@ class BeyondKnownTicks(KnownTicksExceeded):
 
 
 def is_zero_for_one(pool: Pool, token_in: str) -> bool:
-    """Return True when token_in is token0. Raises ConfigError if it is neither of the pool's
-    tokens.
-    """
+    """True if token_in is token0. Raises ConfigError if the pool does not trade it."""
     if token_in == pool.token0:
         return True
     if token_in == pool.token1:
@@ -83,22 +82,20 @@ def is_zero_for_one(pool: Pool, token_in: str) -> bool:
 
 
 def token_out(pool: Pool, token_in: str) -> str:
-    """Return the pool's other token. Raises ConfigError if token_in is not one of the pool's
-    two.
+    """Return the token that the pool pays for token_in. Raises ConfigError if the pool does not
+    trade it.
     """
     return pool.token1 if is_zero_for_one(pool, token_in) else pool.token0
 
 
 def marginal_price(pool: Pool, token_in: str) -> Fraction:
-    """Return token_out base units per token_in base unit for a vanishing trade, fee excluded,
-    exact.
-    """
+    """Return the exact marginal price without fee, token_out base units per token_in base unit."""
     numerator, denominator = pool.price_terms(token_in)
     return Fraction(numerator, denominator)
 
 
 def price_move_bps(before: Pool, after: Pool, token_in: str) -> int:
-    """Return the relative price move between two states of a pool, in bps of the former price,
+    """Return the relative price move between two states of a pool, in bps of the first price,
     rounded up.
     """
     old, old_unit = before.price_terms(token_in)
@@ -106,15 +103,20 @@ def price_move_bps(before: Pool, after: Pool, token_in: str) -> int:
     return mul_div_up(abs(new * old_unit - old * new_unit), BPS, old * new_unit)
 
 
+def sqrt_ratio_x96(numerator: int, denominator: int) -> int:
+    """Return the square root of a ratio, times 2^96, rounded down."""
+    return isqrt((numerator << 192) // denominator)
+
+
 def moved_back(start: int, now: int, left: Fraction) -> int:
-    """Return `left` of the way from start to now, rounded towards now."""
-    way = (abs(now - start) * left.numerator + left.denominator - 1) // left.denominator
-    return start + way if now > start else start - way
+    """Return the point at the share `left` of the distance from start to now, rounded towards now."""
+    distance = (abs(now - start) * left.numerator + left.denominator - 1) // left.denominator
+    return start + distance if now > start else start - distance
 
 
 def last_that_fits(fits: Callable[[int], bool], near: int) -> int:
-    """Return the largest n with fits(n), for a monotone `fits` that holds at `near`: gallops up
-    from there, then bisects.
+    """Return the largest n with fits(n), for a monotone `fits` with fits(near): gallop upwards,
+    then bisect.
     """
     step = 1
     while fits(near + step):
@@ -122,17 +124,19 @@ def last_that_fits(fits: Callable[[int], bool], near: int) -> int:
     past = near + step
     while past - near > 1:
         middle = (near + past) // 2
-        near, past = (middle, past) if fits(middle) else (near, middle)
+        if fits(middle):
+            near = middle
+        else:
+            past = middle
     return near
 
 
 def without_mean(pool: Pool) -> Refused:
-    """Return the refusal of a mean price that was not read, or that the kind does not have."""
+    """Return the refusal of a TWAP that was not read, or that the pool kind does not have."""
     return Refused(
-        f"pool {pool.address} has no time-weighted price",
+        f"pool {pool.address} has no TWAP",
         remedy=(
-            "its observations do not reach back over the window: take a shorter window or another"
-            " pool"
+            "its observations do not cover the window: use a shorter window or a different pool"
         ),
         code=ErrorCode.TWAP,
     )

@@ -1,5 +1,5 @@
-"""Solidly pairs, volatile (x·y) and stable (x³y + y³x): the integers of BaseV1Pair, and the state
-of a pair as a pool.
+"""Solidly pairs, volatile (x·y) and stable (x³y + y³x): the integer arithmetic of BaseV1Pair, and
+the state of a pair as a Pool.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from agent.amm.pools import (
     is_zero_for_one,
     last_that_fits,
     moved_back,
+    sqrt_ratio_x96,
     without_mean,
 )
 from agent.model import PriceCurve, SwapGas, SwapResult
 from agent.units import BPS, PIPS, UINT256_MAX, Token
 
 UINT112_MAX = 2**112 - 1
-"""Largest reserve that is planned with; the contract's is larger."""
+"""Largest reserve in plans; the contract allows more."""
 ONE = 10**18
 MOST_STEPS = 255
 RANGES = 256
-"""Ranges of constant liquidity that stand for a stable curve."""
+"""Number of ranges of constant liquidity that approximate a stable curve."""
 _Q96 = 1 << 96
 _Q384 = 1 << 384
 
@@ -36,9 +37,9 @@ class SolidlyPool:
     """State of a Solidly pair; reserves in base units, `unit0` and `unit1` base units of one whole
     token.
 
-    `precision` is the fixed point of the stable curve. `fee_stays` is true for the one fork that
-    leaves fees in the reserves and does not check the invariant: Sushi's Trident, with a precision
-    of 10^12. Volatile pairs need neither units nor precision.
+    `precision` is the fixed-point unit of the stable curve. `fee_stays` is true for Sushi's Trident
+    (precision 10^12), a fork that leaves fees in the reserves and does not check the invariant.
+    Volatile pairs ignore units and precision.
     """
 
     address: str
@@ -60,8 +61,9 @@ class SolidlyPool:
     gas: ClassVar[SwapGas] = SwapGas(
         {"swap_router_02": 110_000, "rebalancer": 99_000}, again=33_400, first_writes=2
     )
-    """Estimates above those of a Uniswap V2 pair, by the transfer of the fee: no router of ours
-    reaches these pairs yet."""
+    """Estimates: the gas of a Uniswap V2 pair plus the transfer of the fee. No router of this
+    repository supports these pairs yet.
+    """
     paid_first: ClassVar[bool] = True
     keeps_observations: ClassVar[bool] = False
     observed: ClassVar[None] = None
@@ -79,9 +81,7 @@ class SolidlyPool:
         reserves: tuple[int, int],
         fee_pips: int,
     ) -> SolidlyPool:
-        """See Pool: a stable pair is as large at its balance as the reserves are, and traded from
-        there to the price.
-        """
+        """See Pool: a stable pair has these reserves at balance and is then traded to the price."""
         units = tokens[0].unit, tokens[1].unit
         ends = tokens[0].address, tokens[1].address
         pair = cls(address, cls.kind, *ends, *reserves, fee_pips, form == "stable", *units)
@@ -95,12 +95,12 @@ class SolidlyPool:
 
     @property
     def label(self) -> str:
-        """The form of its curve."""
+        """See Pool: the form of the curve."""
         return " stable" if self.stable else " volatile"
 
     @property
     def fault(self) -> str:
-        """Units or a precision of zero or less."""
+        """See Pool: units and precision must be positive."""
         least = min(self.unit0, self.unit1, self.precision)
         return "" if least > 0 else f"a unit or precision of {least}"
 
@@ -115,7 +115,7 @@ class SolidlyPool:
         return not self.is_empty
 
     def _side(self, token_in: str) -> tuple[int, int, int, int]:
-        """Reserve of token_in and of the other token, then their units."""
+        """Return the reserves of token_in and of token_out, then their units."""
         if is_zero_for_one(self, token_in):
             return self.reserve0, self.reserve1, self.unit0, self.unit1
         return self.reserve1, self.reserve0, self.unit1, self.unit0
@@ -135,7 +135,9 @@ class SolidlyPool:
         left = _get_y(net * one // unit_in + x, _k(x, y, one), y, one)
         if left > y:
             raise ContractRevert(
-                "BaseV1Pair.getAmountOut", "", "trade more: this is less than the curve resolves"
+                "BaseV1Pair.getAmountOut",
+                "",
+                "trade more: the amount is below the resolution of the curve",
             )
         return (y - left) * unit_out // one
 
@@ -152,16 +154,15 @@ class SolidlyPool:
                 "BaseV1Pair.swap", "IOA", "trade more: this buys less than one base unit"
             )
         if amount_out_raw >= reserve_out:
-            raise ContractRevert("BaseV1Pair.swap", "IL", "ask for less than the reserve")
+            raise ContractRevert("BaseV1Pair.swap", "IL", "request less than the reserve")
         fee_raw = amount_in_raw * self.fee_pips // PIPS
-        after = self._moved(
-            token_in, amount_in_raw if self.fee_stays else amount_in_raw - fee_raw, amount_out_raw
-        )
+        kept_raw = amount_in_raw if self.fee_stays else amount_in_raw - fee_raw
+        after = self._moved(token_in, kept_raw, amount_out_raw)
         if not self.fee_stays and after.invariant() < self.invariant():
             raise ContractRevert(
                 "BaseV1Pair.swap",
                 "K",
-                "trade another amount: the curve's rounding refuses this one",
+                "trade a different amount: the rounding of the curve refuses this one",
             )
         return SwapResult(amount_in_raw, amount_out_raw, fee_raw, after, 0)
 
@@ -175,7 +176,7 @@ class SolidlyPool:
         )
 
     def invariant(self) -> int:
-        """Return BaseV1Pair._k of the reserves, which no swap may lower."""
+        """Return BaseV1Pair._k of the reserves; no swap may lower it."""
         if not self.stable:
             return self.reserve0 * self.reserve1
         one = self.precision
@@ -190,15 +191,15 @@ class SolidlyPool:
         return y * (3 * x * x + y * y) * unit_out, x * (x * x + 3 * y * y) * unit_in
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
-        """See Pool. Exact but for the last base units, in which the output of the stable curve may
-        waver by one.
+        """See Pool. Exact up to the last base units, where the output of the stable curve may vary
+        by one.
         """
         numerator, denominator = self.price_terms(token_in)
         return self._in_to(token_in, numerator * max(0, BPS - impact_bps), denominator * BPS)
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
-        """See Pool: to where (1 - fee)·marginal_price = price (Angeris, Evans, Chitra, Boyd
-        2022).
+        """See Pool: the input at which (1 - fee)·marginal_price = price (Angeris, Evans, Chitra,
+        Boyd 2022).
         """
         most = self.max_in(token_in, impact_bps)
         if price <= 0:
@@ -212,7 +213,7 @@ class SolidlyPool:
 
     def _in_to(self, token_in: str, numerator: int, denominator: int) -> int:
         """Return the largest input after which the marginal price is at least numerator /
-        denominator; 0 if it is below now.
+        denominator; 0 if the price is lower already.
         """
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if self.is_empty:
@@ -230,11 +231,10 @@ class SolidlyPool:
             fee = amount_in * self.fee_pips // PIPS
             try:
                 out = self.quote(token_in, amount_in) if amount_in else 0
-            except ContractRevert:  # less than the curve resolves: nothing comes out
+            except ContractRevert:  # below the resolution of the curve: no output
                 out = 0
-            num, den = self._moved(
-                token_in, amount_in if self.fee_stays else amount_in - fee, out
-            ).price_terms(token_in)
+            kept = amount_in if self.fee_stays else amount_in - fee
+            num, den = self._moved(token_in, kept, out).price_terms(token_in)
             return num * denominator >= numerator * den
 
         end, _ = self._reserves_at(
@@ -252,8 +252,8 @@ class SolidlyPool:
         return last_that_fits(fits, near)
 
     def _reserves_at(self, x: int, y: int, numerator: int, denominator: int) -> tuple[int, int]:
-        """Return the point of the curve through (x, y) at which y falls by numerator / denominator
-        per x.
+        """Return the point of the curve through (x, y) where the price, y per x, is numerator /
+        denominator.
 
         With c = (x − y) / (x + y) the price of the stable curve is (1 − c³) / (1 + c³), and (x +
         y)⁴·(1 − c⁴) is constant.
@@ -273,11 +273,12 @@ class SolidlyPool:
         return False
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
-        """See Pool. Fees leave the reserves, so that any number of swaps ends at the same price.
+        """See Pool. Fees leave the reserves, so the end price does not depend on the number of
+        swaps.
 
-        The stable curve is RANGES ranges of constant liquidity: prices at their ends are exact, and
-        between them off by less than four times the impact over RANGES², by which all prices are
-        raised, so that the curve promises no less than the pair pays.
+        The stable curve consists of RANGES ranges of constant liquidity. Prices at their ends are
+        exact; the error between them is below 4 · impact / RANGES². All prices are raised by this
+        bound, so that the curve never pays less than the pair.
         """
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if self.is_empty:
@@ -316,7 +317,7 @@ class SolidlyPool:
         return self._side(token)[0]
 
     def spot_depth(self, token: str) -> int:
-        """See Pool: the reserve; a stable pair is deeper than that around its balance."""
+        """See Pool: the reserve. A stable pair is deeper near its balance."""
         return 0 if self.is_empty else self.depth(token)
 
     def recovered(self, start: SolidlyPool, left: Fraction) -> SolidlyPool:
@@ -324,8 +325,8 @@ class SolidlyPool:
         if self == start:
             return self
         root = moved_back(
-            _root_x96(*start.price_terms(self.token0)),
-            _root_x96(*self.price_terms(self.token0)),
+            sqrt_ratio_x96(*start.price_terms(self.token0)),
+            sqrt_ratio_x96(*self.price_terms(self.token0)),
             left,
         )
         terms = root * root * self.unit0, self.unit1 << 192
@@ -333,20 +334,16 @@ class SolidlyPool:
         return replace(self, reserve0=x // self.unit1, reserve1=y // self.unit0)
 
     def mean_price(self, token: str) -> Fraction:
-        """See Pool: the pair's own observations are not read."""
+        """See Pool: the observations of the pair are not read."""
         raise without_mean(self)
 
     def mean_depth(self, token: str) -> int:
-        """See Pool: the pair's own observations are not read."""
+        """See Pool: the observations of the pair are not read."""
         raise without_mean(self)
 
 
-def _root_x96(numerator: int, denominator: int) -> int:
-    return isqrt((numerator << 192) // denominator)
-
-
 def _cube_root(number: int) -> int:
-    """Return the integer cube root, rounded down."""
+    """Return the cube root, rounded down."""
     if number <= 0:
         return 0
     root = 1 << -(-number.bit_length() // 3)
@@ -356,7 +353,7 @@ def _cube_root(number: int) -> int:
 
 
 def _cube_root_of(value: float) -> float:
-    """Cube root of a float within ±1, by the integers."""
+    """Return the cube root of a float within ±1, by integer arithmetic."""
     root = _cube_root(int(abs(value) * (1 << 288))) / _Q96
     return root if value >= 0 else -root
 
@@ -370,12 +367,12 @@ def _checked(product: int) -> int:
 
 
 def _k(x: int, y: int, one: int) -> int:
-    """BaseV1Pair._k of a stable pair."""
+    """Return BaseV1Pair._k of a stable pair."""
     return _checked(x * y // one * (x * x // one + y * y // one)) // one
 
 
 def _f(x0: int, y: int, one: int) -> int:
-    """BaseV1Pair._f."""
+    """Return BaseV1Pair._f."""
     return (
         _checked(x0 * (y * y // one * y // one)) // one
         + _checked(x0 * x0 // one * x0 // one * y) // one
@@ -383,12 +380,12 @@ def _f(x0: int, y: int, one: int) -> int:
 
 
 def _d(x0: int, y: int, one: int) -> int:
-    """BaseV1Pair._d."""
+    """Return BaseV1Pair._d."""
     return 3 * x0 * (y * y // one) // one + x0 * x0 // one * x0 // one
 
 
 def _get_y(x0: int, xy: int, y: int, one: int) -> int:
-    """BaseV1Pair._get_y: Newton's method until a step is at most one."""
+    """Return BaseV1Pair._get_y: Newton's method until a step is at most one."""
     for _ in range(MOST_STEPS):
         before, k, slope = y, _f(x0, y, one), _d(x0, y, one)
         if slope == 0:

@@ -1,5 +1,5 @@
-"""Uniswap V2 pairs: the integers of UniswapV2Library and the pair's own checks, and the state of a
-pair as a pool.
+"""Uniswap V2 pairs: the integer arithmetic of UniswapV2Library, the checks of the pair, and its
+state as a Pool.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from agent.amm.pools import (
     is_zero_for_one,
     last_that_fits,
     moved_back,
+    sqrt_ratio_x96,
     without_mean,
 )
 from agent.floats import power
@@ -23,14 +24,14 @@ from agent.model import PriceCurve, SwapGas, SwapResult
 from agent.units import BPS, PIPS, UINT256_MAX, Token, mul_div_up
 
 UINT112_MAX = 2**112 - 1
-"""Largest reserve a pair can hold."""
+"""Largest reserve of a pair."""
 _SAFE_BITS = 112
 """Amounts below 2^112 cannot overflow the library's products: 2^112 · 2^20 · 2^112 < 2^256."""
 
 
 def get_amount_out(amount_in: int, reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> int:
-    """Base units paid for amount_in, rounded down (UniswapV2Library.getAmountOut). Raises
-    ContractRevert as the library does.
+    """Return the base units paid for amount_in, rounded down (UniswapV2Library.getAmountOut).
+    Raises ContractRevert where the library reverts.
     """
     if amount_in <= 0:
         raise ContractRevert(
@@ -47,8 +48,8 @@ def get_amount_out(amount_in: int, reserve_in: int, reserve_out: int, fee_pips: 
 
 
 def get_amount_in(amount_out: int, reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> int:
-    """Base units that buy amount_out, rounded up (UniswapV2Library.getAmountIn). Raises
-    ContractRevert as the library does.
+    """Return the base units that buy amount_out, rounded up (UniswapV2Library.getAmountIn). Raises
+    ContractRevert where the library reverts.
     """
     if amount_out <= 0:
         raise ContractRevert(
@@ -63,16 +64,16 @@ def get_amount_in(amount_out: int, reserve_in: int, reserve_out: int, fee_pips: 
         raise ContractRevert("UniswapV2Library.getAmountIn", "ds-math-mul-overflow")
     if amount_out > reserve_out:
         raise ContractRevert(
-            "UniswapV2Library.getAmountIn", "ds-math-sub-underflow", "ask for less than the reserve"
+            "UniswapV2Library.getAmountIn", "ds-math-sub-underflow", "request less than the reserve"
         )
     if amount_out == reserve_out:  # Solidity's division by zero
-        raise ContractRevert("UniswapV2Library.getAmountIn", "", "ask for less than the reserve")
+        raise ContractRevert("UniswapV2Library.getAmountIn", "", "request less than the reserve")
     return numerator // ((reserve_out - amount_out) * (PIPS - fee_pips)) + 1
 
 
 def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[[int], int]:
-    """Return get_amount_out of these reserves for many amounts, base units; reserve-only terms are
-    computed once.
+    """Return get_amount_out for these reserves as a function; terms of the reserves are computed
+    once.
     """
 
     def any_amount(amount_in: int) -> int:
@@ -93,7 +94,7 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
 
 
 def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve_out: int) -> None:
-    """The checks of UniswapV2Pair.swap that amounts from this module can still fail. Raises
+    """Check what UniswapV2Pair.swap checks and the functions of this module do not. Raises
     ContractRevert.
     """
     if amount_out <= 0:
@@ -113,16 +114,19 @@ def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve
 
 
 def _finer(fee_pips: int) -> int:
-    """Return the ratio of millionths to the units of the deployed library: thousandths or
-    ten-thousandths.
-    """
-    return 1000 if fee_pips % 1000 == 0 else 100 if fee_pips % 100 == 0 else 1
+    """Return the millionths in one fee unit of the deployed library: 1,000 or 100."""
+    for unit_pips in (1000, 100):
+        if fee_pips % unit_pips == 0:
+            return unit_pips
+    return 1
 
 
 def _require_fits(
     amount_in_with_fee: int, reserve_in: int, reserve_out: int, fee_pips: int
 ) -> None:
-    """SafeMath of getAmountOut, in the contract's own scale."""
+    """Raise ContractRevert where SafeMath reverts in getAmountOut, in the fee units of the
+    contract.
+    """
     most = UINT256_MAX * _finer(fee_pips)
     if amount_in_with_fee * reserve_out > most:
         raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-mul-overflow")
@@ -130,16 +134,15 @@ def _require_fits(
         raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-add-overflow")
 
 
-# --- State of a pair, with the pool functions of planning, guards and simulation.
+# --- State of a pair, as a Pool.
 
 
 @dataclass(frozen=True, slots=True)
 class V2Pool:
-    """State of a Uniswap V2 pair; reserves in base units of token0 and token1. `venue` is the
-    config's name.
+    """State of a Uniswap V2 pair; reserves are in base units of token0 and token1.
 
-    `unwritten` is true per price accumulator that is still zero: the first trade to write it costs
-    more gas.
+    `unwritten` is true for each price accumulator that is still zero; its first write costs more
+    gas.
     """
 
     address: str
@@ -175,7 +178,7 @@ class V2Pool:
         reserves: tuple[int, int],
         fee_pips: int,
     ) -> V2Pool:
-        """See Pool: the reserves alone make the price."""
+        """See Pool: the price follows from the reserves."""
         return cls(address, cls.kind, tokens[0].address, tokens[1].address, *reserves, fee_pips)
 
     @property
@@ -189,7 +192,7 @@ class V2Pool:
         return not self.is_empty
 
     def _reserves(self, token_in: str) -> tuple[int, int]:
-        """Reserves of token_in and of the other token."""
+        """Return the reserves of token_in and of token_out."""
         if is_zero_for_one(self, token_in):
             return self.reserve0, self.reserve1
         return self.reserve1, self.reserve0
@@ -207,7 +210,7 @@ class V2Pool:
         return self._swapped(token_in, amount_in_raw, self.quote(token_in, amount_in_raw))
 
     def swap_exact_out(self, token_in: str, amount_out_raw: int) -> SwapResult[V2Pool]:
-        """Swap token_in for amount_out_raw base units of the other token."""
+        """Swap token_in for exactly amount_out_raw base units of the second token."""
         amount_in_raw = get_amount_in(amount_out_raw, *self._reserves(token_in), self.fee_pips)
         return self._swapped(token_in, amount_in_raw, amount_out_raw)
 
@@ -229,9 +232,7 @@ class V2Pool:
         return reserve_out, reserve_in
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
-        """See Pool. Exact: one unit more moves the price further, or is more than a pair can
-        hold.
-        """
+        """See Pool. Exact: one more unit exceeds the impact bound or the largest reserve."""
         return _max_in(*self._reserves(token_in), self.fee_pips, impact_bps)
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
@@ -244,15 +245,15 @@ class V2Pool:
         return min(best, self.max_in(token_in, impact_bps)) if best > 0 else 0
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
-        """See Pool: a pair is read whole."""
+        """See Pool: the whole state of a pair is known."""
         return False
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
-        """See Pool. The bound is on the price with the fee in it: (1 + x)^(1+φ) = 1/(1 − impact), x
+        """See Pool. The bound includes the fee in the reserves: (1 + x)^(1+φ) = 1/(1 − impact), x
         in reserves.
 
-        That is the most that any number of swaps can bring in; a single one can by some millionths
-        less.
+        This is the largest total input of any number of swaps; that of a single swap is some
+        millionths smaller.
         """
         reserve_in, reserve_out = self._reserves(token_in)
         if reserve_in <= 0 or reserve_out <= 0:
@@ -276,7 +277,9 @@ class V2Pool:
         if self == start:
             return self
         root = moved_back(
-            _root_x96(start.reserve1, start.reserve0), _root_x96(self.reserve1, self.reserve0), left
+            sqrt_ratio_x96(start.reserve1, start.reserve0),
+            sqrt_ratio_x96(self.reserve1, self.reserve0),
+            left,
         )
         product = self.reserve0 * self.reserve1
         return replace(
@@ -286,24 +289,20 @@ class V2Pool:
         )
 
     def mean_price(self, token: str) -> Fraction:
-        """See Pool: a pair has no mean."""
+        """See Pool: a pair has no TWAP."""
         raise without_mean(self)
 
     def mean_depth(self, token: str) -> int:
-        """See Pool: a pair has no mean."""
+        """See Pool: a pair has no TWAP."""
         raise without_mean(self)
 
 
-def _root_x96(one: int, other: int) -> int:
-    """Square root of their ratio, times 2^96."""
-    return isqrt((one << 192) // other)
-
-
 def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -> int:
-    """max_in of a pair: the root of (Rin + φ·x)·(Rin + x) = Rin² / (1 - impact), then upwards.
+    """Return max_in of a pair: the root of (Rin + φ·x)·(Rin + x) = Rin² / (1 - impact), then a
+    search upwards.
 
-    The output is rounded down, so that the pair's price moves less than in exact numbers: the root
-    always fits.
+    The root always fits: the output is rounded down, so the price moves less than in exact
+    arithmetic.
     """
     most = UINT112_MAX - reserve_in
     kept = max(0, BPS - impact_bps)

@@ -83,5 +83,5 @@ def test_bounds_that_nothing_fits_are_refused(low: list[int], high: list[int], t
 
 
 def test_nothing_wanted_fills_no_room() -> None:
-    with pytest.raises(ValueError, match="more room"):
+    with pytest.raises(ValueError, match="the wanted shares cannot reach the total"):
         proportional_shares([Fraction(0), Fraction(1)], [0, 0], [BPS, 4_000], BPS)
