@@ -42,6 +42,7 @@ from agent.model import (
     SubmissionRefusal,
 )
 from agent.planning.proposals import Proposer, proposer
+from agent.policy import failures
 from agent.policy.decide import DecisionResult, decide
 from agent.policy.exits import RETRY_REMEDY, add_submission_refusal, exclude_blocked_exits
 from agent.ports import Approval, EvidenceSource, PreparedTransaction, StepStorage
@@ -75,13 +76,22 @@ def evaluate_input(
     more ticks.
 
     If guards refuse an exit for its market, the next one or the remaining work is planned and
-    judged.
+    judged. If a limit of the wallet refuses it, only a plan that reduces risk follows.
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
-    while (blocked := exits.market_refusal(outcome)) is not None:
+    waits: StepOutcome | None = None
+    while (blocked := exits.own_refusal(outcome)) is not None:
+        if waits is None and exits.concerns_budget(outcome.verdicts):
+            waits = outcome
         step_input = exclude_blocked_exits(outcome.step_input, [blocked])
         outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
-    return outcome
+    return outcome if waits is None or _reduces_risk(outcome) else waits
+
+
+def _reduces_risk(outcome: StepOutcome) -> bool:
+    """True if the outcome is a plan for an exit, a withdrawal of liquidity, or gas money."""
+    plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
+    return plan is not None and failures.exit_name(plan) != ""
 
 
 def evaluate_input_once(
@@ -122,7 +132,9 @@ class StepRun:
     `spend_caps` are the approved base units by token, which legs may not exceed. `history_before`
     is the memory before the first liquidity action. `exits` are the outcomes of sent exits,
     `skipped` the exits that the rest of the step ignores. `doubtful` has, by token, the memory of
-    exits before simulation or signer refused them.
+    exits before simulation or signer refused them. `interrupted` are exits that an endpoint kept
+    from being sent, with its error; `held` are exits that the owner declined, or whose gas was
+    refused. After one of these only what reduces risk is sent.
     """
 
     readers: StepReaders
@@ -139,6 +151,8 @@ class StepRun:
     exits: list[StepOutcome] = field(default_factory=list)
     skipped: tuple[BlockedExit, ...] = ()
     doubtful: dict[str, SubmissionRefusal | None] = field(default_factory=dict)
+    interrupted: list[tuple[str, Retryable]] = field(default_factory=list)
+    held: list[StepOutcome] = field(default_factory=list)
 
     @property
     def propose(self) -> Proposer:
@@ -154,6 +168,11 @@ class StepRun:
     def exits_that(self, kind: OutcomeKind) -> list[StepOutcome]:
         """Return the exits of this step with this outcome."""
         return [one for one in self.exits if one.kind is kind]
+
+    @property
+    def is_risk_reducing_only(self) -> bool:
+        """True after an exit that was not sold: a purchase waits for the next cycle."""
+        return bool(self.exits_that(OutcomeKind.FAILED) or self.interrupted or self.held)
 
     def with_progress(self, step_input: StepInput) -> StepInput:
         """Return the step input with the caps and gas of this plan. Cooldowns ignore the step's own
@@ -233,9 +252,11 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
                 _plan_json(evaluated.plan),
                 "error",
             )
-            raise
+            if not _skip_interrupted_exit(run, actors, evaluated, error):
+                raise
+            ended = None
         if ended is not None:
-            return ended
+            return _with_unsold_exits(run, ended)
     raise OperatorNeeded(
         f"an approval is still missing after {MAX_APPROVAL_ROUNDS} attempts",
         "check the token's approve function; it may ignore approvals",
@@ -291,7 +312,7 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
         _close(run.store, outcome)
         return None
     if (confirmed := run.confirmed or _confirm(run, actors, outcome, plan)) is None:
-        return _close(
+        declined = _close(
             run.store,
             replace(
                 outcome,
@@ -299,6 +320,10 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
                 reason=f"not confirmed; {_nothing(run.sent)} sent",
             ),
         )
+        if not outcome.decided.exit_token:
+            return declined
+        _hold_exit(run, declined, exits.DECLINED)
+        return None
     _require_as_confirmed(confirmed, outcome, plan)
     if not plan.actions:
         step_records.begin_slice(run.readers, run.store.executions, outcome)
@@ -323,15 +348,13 @@ def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
 
 
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
-    """The plan, if any. Only liquidity actions may follow a swap, and only exits an exit that
-    failed.
+    """The plan, if any. Only liquidity actions may follow a swap, and only what reduces risk an
+    exit that was not sold.
     """
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (run.swapped is not None and not plan.actions):
         return None
-    if run.exits_that(OutcomeKind.FAILED) and not outcome.decided.exit_token:
-        return None
-    return plan
+    return None if run.is_risk_reducing_only and not _reduces_risk(outcome) else plan
 
 
 def _finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
@@ -370,6 +393,28 @@ def _after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
         transactions=tuple(run.sent),
         after=outcome.step_input,
     )
+
+
+def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
+    """Return the outcome of a step with the exits that it could not sell, which no later success
+    hides. Raise the endpoint's error if nothing was sent and nothing else refused.
+    """
+    quiet = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
+    if quiet and run.held:
+        outcome = replace(run.held[-1], transactions=tuple(run.sent))
+    elif quiet and run.interrupted and not run.sent:
+        raise run.interrupted[0][1]
+    failed, token = run.exits_that(OutcomeKind.FAILED), outcome.step_input.portfolio.token
+    unsold = [one.reason for one in failed if one.reason not in outcome.reason]
+    unsold += [
+        f"{token(one).label} was not sold: {error}"
+        for one, error in run.interrupted
+        if error.message not in outcome.reason
+    ]
+    hidden = outcome.kind is OutcomeKind.DONE or (quiet and not run.held)
+    if (failed or run.interrupted) and hidden:
+        outcome = replace(outcome, kind=OutcomeKind.FAILED)
+    return replace(outcome, reason="; ".join([outcome.reason, *unsold]))
 
 
 def _sold_exits(run: StepRun) -> list[str]:
@@ -509,6 +554,9 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
     )
     _close(run.store, stopped)
     if not exits.concerns_trade(refusal):
+        if exits.gas_refusal(refusal) and outcome.decided.exit_token:
+            _hold_exit(run, stopped, f"refused at submission: {refusal.message}")
+            return None
         return _after_exits(run, stopped)
     refusals = {one.token: one for one in outcome.step_input.history.late}
     if run.confirmed is None or not (token := run.confirmed.decided.exit_token):
@@ -523,6 +571,32 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
     run.store.budgets.mark_submission_refusals(add_submission_refusal(outcome.step_input, blocked))
     run.leave_exit(blocked)
     return None
+
+
+def _hold_exit(run: StepRun, outcome: StepOutcome, why: str) -> None:
+    """Skip an exit that was declined, or whose gas was refused; nothing is held against its
+    token.
+    """
+    run.held.append(outcome)
+    run.leave_exit(BlockedExit(outcome.decided.exit_token, why, exits.NOTHING_TO_DO))
+
+
+def _skip_interrupted_exit(
+    run: StepRun, actors: StepActors, outcome: StepOutcome, error: TrimtabError
+) -> bool:
+    """Skip the exit that an endpoint's failure kept from being sent. False for every other error,
+    and if its swap was sent or any transaction is unfinished: then the next nonce is not known.
+    """
+    token = outcome.decided.exit_token
+    if not isinstance(error, Retryable) or not token or token in run.tried:
+        return False
+    sent = [one for one in run.sent[run.first_of_plan :] if one.kind is not IntentKind.APPROVE]
+    if sent or not actors.executor.ready():
+        return False
+    run.interrupted.append((token, error))
+    why = f"it could not be sent: {error.message}"
+    run.leave_exit(BlockedExit(token, why, error.remedy or exits.NOTHING_TO_DO))
+    return True
 
 
 def _refused(

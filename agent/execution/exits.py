@@ -2,7 +2,7 @@
 
 Each exit is a separate transaction and blocks only itself. A token can pass its screen and still
 refuse the router, misreport its allowance, or burn the gas of a simulation. Nothing refused is
-sent, and a refusal unrelated to the exit's own trade refuses the whole step.
+sent, and a refusal unrelated to the exit's own trade, cost or gas refuses the whole step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from agent.errors import Refused, UnsendableTransaction
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.table import MARKET_GUARDS, REMEDIES
-from agent.model import BlockedExit, Intent, IntentKind, Plan, SubmissionRefusal
+from agent.model import BlockedExit, Intent, IntentKind, Plan, SubmissionRefusal, Verdict
 from agent.policy import exits, native_coin, quarantine
 from agent.ports import Approval, BudgetJournal, Composer
 
@@ -36,17 +36,31 @@ TRADE_SIGNER_RULES = frozenset(
 """Signer rules about the traded assets; not about nonce, fees, chain, time, kind, recipient or
 spender.
 """
+BUDGET_GUARDS = frozenset(
+    (
+        "daily_loss",
+        "total_loss",
+        "gas_per_day",
+        "native_floor",
+        "reverts_in_row",
+        "signer.gas_cost",
+    )
+)
+"""Limits that an exit may exceed where another one fits: by its cost, its gas, or its own failures.
+"""
 NOTHING_TO_DO = "nothing has to be done"
 SOLD_IN_PART = "it was sold as far as the limits allow, and the rest is sold in the next cycle"
 REVERTED = "its transaction did not succeed, and it is tried again in the next cycle"
+DECLINED = "it was not confirmed"
 
 
 class ExitRefused(Refused):
     """A refusal just before sending for which only the exit's token is at fault."""
 
 
-def market_refusal(outcome: StepOutcome) -> BlockedExit | None:
-    """Return the exit whose plan only guards of its market refuse; None in every other case.
+def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
+    """Return the exit whose plan is refused only by guards of its market, and by limits that
+    another exit may fit; None in every other case.
 
     An exit that was skipped already and is refused all the same stays refused.
     """
@@ -55,11 +69,18 @@ def market_refusal(outcome: StepOutcome) -> BlockedExit | None:
         return None
     if token in exits.excluded_tokens(outcome.step_input):
         return None
-    if not failing or not {one.guard for one in failing} <= MARKET_GUARDS:
+    if not failing or not {one.guard for one in failing} <= MARKET_GUARDS | BUDGET_GUARDS:
         return None
     why = "; ".join(f"{one.guard} measured {one.measured}, limit {one.limit}" for one in failing)
     remedies = dict.fromkeys(REMEDIES.get(one.guard, "plan again") for one in failing)
     return BlockedExit(token, f"refused by {why}", "; ".join(remedies))
+
+
+def concerns_budget(verdicts: Sequence[Verdict]) -> bool:
+    """True if one of the limits of the whole wallet refuses: until it allows the exit, only what
+    reduces risk is sent.
+    """
+    return any(one.guard in BUDGET_GUARDS for one in verdicts if not one.passed)
 
 
 def missing_approvals(
@@ -88,6 +109,12 @@ def missing_approvals(
                 f"{approval.label} was approved, but its allowance is still too small"
             )
     return found
+
+
+def gas_refusal(why: Refused) -> bool:
+    """True if the gas of this transaction alone is refused, by the simulation's estimate."""
+    guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
+    return bool(guards) and guards <= BUDGET_GUARDS
 
 
 def require_exit_possible(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:

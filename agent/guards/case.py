@@ -309,6 +309,12 @@ class GuardCase:
         )
         return free + self.lp_value()
 
+    def blocked_value(self) -> Fraction:
+        """Value of the assets whose exits are blocked, which the total leaves out. Raises
+        MissingData.
+        """
+        return sum((one.raw * self.price(one.token) for one in self.step.stuck), Fraction(0))
+
     def lp_value(self) -> Fraction:
         """Value of all confirmed liquidity positions at reference prices. Raises MissingData."""
         try:

@@ -112,9 +112,8 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     case.require_known_day()
     history, leaves = case.step.history, case.is_sell_only() or case.is_exit()
     lost = _held_against(case, history.loss_24h, history.fell_24h, history.wasted_24h_wei)
-    return _share(
-        case, lost + max(case.cost() if leaves else case.worst_cost(), Fraction(0)), limit_bps
-    )
+    cost = max(case.cost() if leaves else case.worst_cost(), Fraction(0))
+    return _loss_share(case, lost + cost, limit_bps)
 
 
 def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -123,7 +122,7 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """
     history = case.step.history
     lost = _held_against(case, history.loss_total, history.fell_total, history.wasted_wei)
-    return _share(case, lost + max(case.cost(), Fraction(0)), limit_bps)
+    return _loss_share(case, lost + max(case.cost(), Fraction(0)), limit_bps)
 
 
 def _held_against(case: GuardCase, lost: Fraction, fell: Fraction, wasted_wei: int) -> Fraction:
@@ -213,8 +212,18 @@ def _smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     return GuardMeasurement(message, smallest >= limit)
 
 
-def _share(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement:
-    total = case.total()
+def _loss_share(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement:
+    """Measure a loss against the total, of an exit with blocked exits: one that waits takes none of
+    another one's limit.
+    """
+    blocked = case.blocked_value() if case.is_risk_reducing() else Fraction(0)
+    return _share(case, value, limit_bps, blocked)
+
+
+def _share(
+    case: GuardCase, value: Fraction, limit_bps: int, besides: Fraction = Fraction(0)
+) -> GuardMeasurement:
+    total = case.total() + besides
     if total == 0:
         return GuardMeasurement(f"{format_money(value, case.numeraire)} of nothing", value == 0)
     return GuardMeasurement(

@@ -313,29 +313,32 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
     """Number of reverts in a row, and of approving steps without a swap, below the limits that stop
     the agent (T6).
 
-    The owner resumes it. An exit is retried with growing back-off, since an attacker can make it
-    revert (T20).
+    The owner resumes it. An exit counts only its own failures and is retried with growing back-off,
+    since an attacker can make it revert (T20).
     """
     history = case.step.history
-    reverts, approvals = history.reverts_in_row, history.approvals_in_row
-    message = f"{reverts} reverts, {approvals} steps of approvals without a swap"
     if not case.is_risk_reducing():
+        reverts, approvals = history.reverts_in_row, history.approvals_in_row
+        message = _failures_text(reverts, approvals)
         since = (
             "; more since the owner resumed"
             if history.failures_stop and not failures.too_many(reverts, approvals)
             else ""
         )
         return GuardMeasurement(message + since, not failures.is_stopped(history))
-    wait_s = failures.retry_wait_s(history)
-    if wait_s == 0 or case.step.spend_caps:  # this step's approvals passed when it began
-        return GuardMeasurement(message, True)
-    if history.failed_s is None:
-        raise MissingData("when the last transaction failed")
-    again_s = history.failed_s + wait_s
+    own = failures.exit_failures(history, failures.exit_name(case.plan))
+    message = _failures_text(own.reverts, own.approvals)
+    if failures.retry_wait_s(own) == 0 or case.step.spend_caps:
+        return GuardMeasurement(message, True)  # approvals of this step passed when it began
+    again_s = failures.retry_at_s(own)
     return GuardMeasurement(
-        f"{message}; an exit is tried again at {format_time(again_s)}",
+        f"{message}; this exit is tried again at {format_time(again_s)}",
         case.step.snapshot.head.timestamp_s >= again_s,
     )
+
+
+def _failures_text(reverts: int, approvals: int) -> str:
+    return f"{reverts} reverts, {approvals} steps of approvals without a swap"
 
 
 GUARDS: tuple[Guard[Any], ...] = (

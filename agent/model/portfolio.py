@@ -140,12 +140,14 @@ class NavPerShare:
 @dataclass(frozen=True, slots=True)
 class BlockedExit:
     """An exit that cannot be carried out now, with the reason and the owner's remedy. The holdings
-    of `token` stay.
+    of `token` stay; `raw` of them, base units, count in the portfolio that losses of other exits
+    are compared with.
     """
 
     token: str
     why: str
     remedy: str
+    raw: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,21 @@ class SubmissionRefusal:
     at_s: int
     times: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExitFailures:
+    """Failures of one exit in the last 24 h of chain time, since it last succeeded or the owner
+    resumed.
+
+    `exit` is its name by `failures.exit_name`. `reverts` are transactions, `approvals` steps that
+    only approved; `at_s` is the chain time of the newest.
+    """
+
+    exit: str
+    reverts: int
+    approvals: int
+    at_s: int
 
 
 # --- Portfolio and policy: assets, targets, trigger, destination.

@@ -15,6 +15,7 @@ from agent.model.portfolio import (
     BlockedExit,
     ConditionalOrder,
     ExecutionConfig,
+    ExitFailures,
     NavPerShare,
     Policy,
     Portfolio,
@@ -108,7 +109,7 @@ class History:
     accepted: tuple[ExternalTransfer, ...] = ()
     """Unexplained increases accepted as deposits in the last 24 h."""
     failed_s: int | None = None
-    """Chain time of the newest of too many consecutive failures; None: not too many."""
+    """Chain time of the newest of too many failures of the wallet, in older records only."""
     failures_stop: bool = False
     """True after too many failures since the owner resumed, even if exits have succeeded since."""
     wasted_24h_wei: int = 0
@@ -125,6 +126,8 @@ class History:
     left_rises: tuple[tuple[str, int], ...] = ()
     """Part of `rises` once excluded above portfolio.max_live_value; it stays excluded at any price.
     """
+    failed_exits: tuple[ExitFailures, ...] = ()
+    """Failures of each exit, newest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from agent.model import (
     SubmissionRefusal,
     WeightReallocation,
 )
-from agent.policy import conditional_orders, minimum, native_coin
+from agent.policy import conditional_orders, failures, minimum, native_coin
 from agent.policy.conditional_orders import (
     advance_orders,
     arm_order,
@@ -176,8 +176,9 @@ def triggered_exit(
         for one in drifts
         if _leaves(step, one, fired) and is_in_targeted_pool(step, one.token)
     }
-    pools = tuple(
-        one.pool for one in step.portfolio.lp_targets if {one.token0, one.token1} & in_pools
+    pools = _without_waiting(
+        step,
+        tuple(one.pool for one in step.portfolio.lp_targets if {one.token0, one.token1} & in_pools),
     )
     reason = "; ".join(
         _fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *in_pools}
@@ -187,6 +188,19 @@ def triggered_exit(
         if pools and _taken_out(decide.restrict_to_pools(step, pools), prices)
         else None
     )
+
+
+def _without_waiting(step: StepInput, pools: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the pools whose withdrawal need not wait after its own failures; all if every one
+    waits, so that the guards give the reason.
+    """
+    now_s = step.snapshot.head.timestamp_s
+    ready = tuple(
+        pool
+        for pool in pools
+        if failures.retry_at_s(failures.exit_failures(step.history, pool)) <= now_s
+    )
+    return ready or pools
 
 
 def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
@@ -201,14 +215,16 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
 def in_turn(step: StepInput, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
     """Sort assets that are sold out, each by its own transaction.
 
-    Exits refused least often at submission go first, then in the portfolio's order. Each
-    transaction that reverted since the last success moves the first place on by one, past refusals
-    too: an exit that is made to revert holds up neither the next nor one that was refused before.
+    Exits with the fewest failures of their own go first, refusals at submission and reverts
+    together, then in the portfolio's order: no token moves another one's exit back.
     """
-    first = step.history.reverts_in_row % max(1, len(leaving))
     refusals = {one.token: one.times for one in step.history.late}
-    ordered = sorted(leaving, key=lambda one: refusals.get(one.token, 0))
-    return [*ordered[first:], *ordered[:first]]
+
+    def failed(one: AssetDrift) -> int:
+        reverts = failures.exit_failures(step.history, one.token).reverts
+        return refusals.get(one.token, 0) + reverts
+
+    return sorted(leaving, key=failed)
 
 
 def _followers(step: StepInput, leaving: Sequence[str]) -> str:
@@ -491,7 +507,11 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
     new = {one.token: one for one in found if one.token not in already}
     if not new:
         return step
-    targets = _targets(step, {*new})
+    targets, held = _targets(step, {*new}), native_coin.held_balances(step)
+    for asset in step.portfolio.assets:
+        if (one := new.get(token := asset.token.address)) is not None and token in held:
+            raw = max(0, held[token] - native_coin.reserved_raw(step, asset))
+            new[token] = replace(one, raw=raw)
     assets = tuple(
         replace(
             asset,

@@ -4,7 +4,8 @@ who makes it revert (T6, T20).
 
 from __future__ import annotations
 
-from agent.model import History
+from agent.model import ExitFailures, History, LegFunding, Plan, Provide, TopUp
+from agent.units import NATIVE
 
 MAX_REVERTS_IN_ROW = 3
 """Consecutive reverts after which the operator must act: each burns gas, and three are no
@@ -13,7 +14,7 @@ MAX_APPROVALS_IN_ROW = 8
 """Steps of approvals without a swap after which the operator must act: each approves and revokes,
 at the price of gas."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
-"""Number of failures before an exit waits, its first wait in chain seconds, doubled per failure,
+"""First wait of an exit after too many of its own failures, in chain seconds, doubled per failure,
 and the longest.
 """
 
@@ -28,11 +29,44 @@ def is_stopped(history: History) -> bool:
     return history.failures_stop or too_many(history.reverts_in_row, history.approvals_in_row)
 
 
-def retry_wait_s(history: History) -> int:
-    """Chain time that an exit waits after the newest failure; 0 while few enough failed."""
-    if not too_many(history.reverts_in_row, history.approvals_in_row):
+def exit_name(plan: Plan) -> str:
+    """Return the name that failures of a risk-reducing plan are counted under; empty for every
+    other plan.
+
+    It is the token sold (several are separated by spaces), the pool of the first withdrawal, or
+    NATIVE for gas money.
+    """
+    if plan.actions:
+        provides = any(isinstance(action, Provide) for action in plan.actions)
+        return "" if provides else plan.actions[0].pool
+    if isinstance(plan.decision, TopUp):
+        return NATIVE
+    if not plan.exits:
+        return ""
+    sold = {
+        leg.token_out if leg.token_in == NATIVE else leg.token_in
+        for leg in plan.legs
+        if leg.source is LegFunding.WALLET and leg.token_out != NATIVE
+    }
+    return " ".join(sorted(sold))
+
+
+def exit_failures(history: History, name: str) -> ExitFailures:
+    """Return the failures of the exit of this name."""
+    known = {one.exit: one for one in history.failed_exits}
+    return known.get(name, ExitFailures(name, 0, 0, 0))
+
+
+def retry_wait_s(failed: ExitFailures) -> int:
+    """Chain time that an exit waits after its newest failure; 0 while few enough failed."""
+    if not too_many(failed.reverts, failed.approvals):
         return 0
-    more = history.reverts_in_row - MAX_REVERTS_IN_ROW
+    more = failed.reverts - MAX_REVERTS_IN_ROW
     if more < 0:
-        more = history.approvals_in_row - MAX_APPROVALS_IN_ROW
+        more = failed.approvals - MAX_APPROVALS_IN_ROW
     return min(FIRST_WAIT_S << min(more, 16), LONGEST_WAIT_S)
+
+
+def retry_at_s(failed: ExitFailures) -> int:
+    """Chain time from which an exit may be tried again."""
+    return failed.at_s + retry_wait_s(failed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from typing import Any, cast
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Select, bindparam, delete, select
 
 from agent.errors import ErrorCode, OperatorNeeded
 from agent.model import (
+    ExitFailures,
     History,
     Intent,
     IntentKind,
@@ -68,33 +69,107 @@ _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
 
 @dataclass(frozen=True, slots=True)
 class FailureStreak:
-    """Reverts, and steps that approved or revoked, since the last success.
-
-    `newest_s` is chain time of the newest of them, None below the limit; `stops` is True if the
-    limit was reached since the owner resumed.
+    """Reverts of the wallet, and steps that approved or revoked, since the last success; `stops` is
+    True if the limit was reached since the owner resumed.
     """
 
     reverts: int
     approvals: int
-    newest_s: int | None
     stops: bool
 
 
 def failure_streak(
-    db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int], chain_now_s: int
+    db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int]
 ) -> FailureStreak:
-    """Count consecutive failures by the facts STOP and RESUMED_AFTER.
+    """Count the wallet's consecutive failures by the facts STOP and RESUMED_AFTER.
 
-    `late` is the number of the newest intent by token; approvals of a token up to it do not count.
-    An intent that is not booked yet counts as of now.
+    `refusals` is the number of the newest intent by token; approvals of a token up to it do not
+    count.
     """
-    found = _since_success(db, facts, refusals)
-    reverts, approvals = _counted(found)
-    newest_s = None
-    if failures.too_many(reverts, approvals):
-        booked_s = db.scalar(select(BudgetRow.chain_s).where(BudgetRow.intent_id == found[0].id))
-        newest_s = chain_now_s if booked_s is None else booked_s
-    return FailureStreak(reverts, approvals, newest_s, bool(facts.get(STOP)))
+    return FailureStreak(*_counted(_since_success(db, facts, refusals)), bool(facts.get(STOP)))
+
+
+def exit_failures(
+    db: Connection,
+    facts: Mapping[str, str],
+    refusals: Mapping[str, int],
+    recent: Sequence[BudgetRow],
+    chain_now_s: int,
+) -> tuple[ExitFailures, ...]:
+    """Return the failures of each exit in the last 24 h of chain time, since it last succeeded or
+    the owner resumed, the newest first.
+
+    `recent` are the budgets of that time. A revert that is not booked yet counts as of now. The
+    plan of an intent names its exit (policy/failures.py); another exit's success ends nothing.
+    """
+    resumed = int(facts.get(RESUMED_AFTER) or 0)
+    failed = _newest_reverts(db, resumed, recent, chain_now_s)
+    approvals = [one.intent_id for one in recent if one.kind == IntentKind.APPROVE.value]
+    if not failed and len(approvals) < failures.MAX_APPROVALS_IN_ROW:
+        return ()
+    done = [one.intent_id for one in recent if one.succeeded and one.kind in _EXIT_KINDS]
+    at_s = {one.intent_id: one.chain_s for one in recent} | failed
+    streaks: dict[str, _ExitStreak] = {}
+    for one in _intents(db, {*failed, *approvals, *done}, resumed):
+        plan = _plan(db, one.id)
+        if plan is None or not (name := failures.exit_name(plan)):
+            continue
+        streak = streaks.setdefault(name, _ExitStreak())
+        if one.kind == IntentKind.APPROVE.value:
+            token = decode_json(UnsignedTx, one.tx_json).to
+            if token in name.split() and one.seq > refusals.get(token, 0):
+                streak.add(one, at_s[one.id])
+        elif _reverted(one):
+            streak.add(one, at_s[one.id])
+        else:
+            streak.ended = True
+    return tuple(
+        ExitFailures(name, one.reverts, len(one.approving), one.newest_s)
+        for name, one in streaks.items()
+        if one.newest_s
+    )
+
+
+@dataclass(slots=True)
+class _ExitStreak:
+    """Failures of one exit, counted from the newest intent back to its last success."""
+
+    reverts: int = 0
+    approving: set[str] = field(default_factory=set)
+    newest_s: int = 0
+    ended: bool = False
+
+    def add(self, one: IntentRow, at_s: int) -> None:
+        """Count an intent before those already counted."""
+        if self.ended:
+            return
+        self.reverts += _reverted(one)
+        self.approving |= {one.step_id} if one.kind == IntentKind.APPROVE.value else set()
+        self.newest_s = self.newest_s or at_s
+
+
+def _newest_reverts(
+    db: Connection, resumed: int, recent: Sequence[BudgetRow], chain_now_s: int
+) -> dict[str, int]:
+    """Return the chain time of each revert among the budgets `recent`, or not booked yet, by
+    intent.
+    """
+    booked_s = {one.intent_id: one.chain_s for one in recent}
+    found: dict[str, int] = {}
+    newest_first = db.execute(_maybe_reverted(), {"resumed": resumed}).yield_per(FEW)
+    for one in cast("Iterable[IntentRow]", newest_first):
+        if one.id not in booked_s and db.scalar(_loss(), {"of": one.id}) is not None:
+            break  # booked, and older
+        if _reverted(one):
+            found[one.id] = booked_s.get(one.id, chain_now_s)
+    newest_first.close()
+    return found
+
+
+def _intents(db: Connection, ids: set[str], resumed: int) -> list[IntentRow]:
+    """Return these intents since the owner resumed, newest first."""
+    found = all_rows(db, select(IntentRow).where(IntentRow.id.in_(ids)), IntentRow)
+    return sorted((one for one in found if one.seq > resumed), key=lambda one: -one.seq)
 
 
 def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:
@@ -149,6 +224,14 @@ def _reverted(one: IntentRow) -> bool:
     return one.receipt_json is not None and decode_json(Receipt, one.receipt_json).status != 1
 
 
+_maybe_reverted = cache(
+    lambda: (
+        select(IntentRow)
+        .where(IntentRow.state.in_((IntentState.REVERTED.value, IntentState.MINED.value)))
+        .where(IntentRow.seq > bindparam("resumed"))
+        .order_by(IntentRow.seq.desc())
+    )
+)
 _newest_first = cache(
     lambda: (
         select(IntentRow).where(IntentRow.seq > bindparam("resumed")).order_by(IntentRow.seq.desc())
@@ -171,6 +254,8 @@ SUBMISSION_REFUSALS = "late"
 UNTRIGGERED_SWAP = "swap_besides"
 """Budget kind of a swap that no trigger asked for: an exit, a withdrawal, an investment, one by
 hand."""
+_EXIT_KINDS = (UNTRIGGERED_SWAP, IntentKind.LIQUIDITY.value, IntentKind.UNWRAP.value)
+"""Budget kinds of what may reduce risk."""
 _KINDS = (*(kind.value for kind in IntentKind), UNTRIGGERED_SWAP)
 """Every kind of a budget: named so that few are read by their index."""
 META_KEYS = (
@@ -322,13 +407,21 @@ def _kind(db: Connection, intent: Intent) -> str:
     """
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
-    found = db.execute(_plans(), {"of": intent.id}).one_or_none()
-    plan = None if found is None else decode_json(Grant, decompress_text(found.grant_z)).plan
-    if plan is None and found is not None and found.plan_z is not None:
-        plan = decode_json(Plan, decompress_text(found.plan_z))
+    plan = _plan(db, intent.id)
     if plan is None or not isinstance(plan.decision, Rebalance) or plan.decision.by_trigger:
         return IntentKind.SWAP.value
     return UNTRIGGERED_SWAP
+
+
+def _plan(db: Connection, intent_id: str) -> Plan | None:
+    """Return the plan of an intent's grant, else of its step; None without either."""
+    found = db.execute(_plans(), {"of": intent_id}).one_or_none()
+    if found is None:
+        return None
+    plan = decode_json(Grant, decompress_text(found.grant_z)).plan
+    if plan is None and found.plan_z is not None:
+        plan = decode_json(Plan, decompress_text(found.plan_z))
+    return plan
 
 
 def unbook_intent(db: Connection, intent: Intent) -> None:
@@ -377,7 +470,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
     facts = database.read_facts(db, *META_KEYS)
     own = all_rows(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
     refusals = _submission_refusals(facts)
-    row = failure_streak(db, facts, _seqs(refusals), chain_now_s)
+    row = failure_streak(db, facts, _seqs(refusals))
     before = all_rows(db, _earlier(), ExternalTransactionRow)
     rows: list[BudgetRow | ExternalTransactionRow] = [
         *own,
@@ -393,7 +486,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
         reverts_in_row=row.reverts,
         approvals_in_row=row.approvals,
-        failed_s=row.newest_s,
+        failed_exits=exit_failures(db, facts, _seqs(refusals), own, chain_now_s),
         failures_stop=row.stops,
         last_liquidity_s=_newest(db, IntentKind.LIQUIDITY),
         started_s=db.scalar(_started()),
@@ -440,7 +533,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         found.accepted,
         found.fell_24h,
         found.unknown,
-        found.failed_s == chain_now_s,
+        any(one.at_s == chain_now_s for one in found.failed_exits),
     )
     until = min((row.chain_s + DAY_S for row in rows), default=math.inf)
     return found, chain_now_s if found.started_s is None or any(passing) else until

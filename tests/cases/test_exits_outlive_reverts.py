@@ -70,8 +70,8 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
         with again(chain, loaded) as agent:
             held = agent.rebalance(send=True, confirm=yes)
             assert waits(held), "a restart shortens no wait"
-            history = held.step_input.history
-            assert failures.retry_wait_s(history) == wait_s and since_s - 30 <= (history.failed_s or 0) <= since_s
+            (own,) = held.step_input.history.failed_exits
+            assert failures.retry_wait_s(own) == wait_s and since_s - 30 <= own.at_s <= since_s
             chain.warp(wait_s)
             if wait_s == 60:
                 assert griefed(chain, agent).kind is OutcomeKind.FAILED, "the griefer pays again"

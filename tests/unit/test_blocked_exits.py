@@ -192,9 +192,9 @@ def test_the_pool_of_another_asset_does_not_hold_an_exit_up() -> None:
 
 def test_a_refusal_that_leaving_the_exit_alone_does_not_end_stays_one() -> None:
     refused = engine.evaluate_input_once(fired("LINK", pools=(*MARKET, OFF)), proposals.rebalance, Sees(), "abc")
-    blocked = exits.market_refusal(refused)
+    blocked = exits.own_refusal(refused)
     assert refused.kind is OutcomeKind.REFUSED and blocked is not None and blocked.token == LINK.address
-    assert exits.market_refusal(replace(refused, step_input=exclude_blocked_exits(refused.step_input, [blocked]))) is None
+    assert exits.own_refusal(replace(refused, step_input=exclude_blocked_exits(refused.step_input, [blocked]))) is None
 
 
 def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:

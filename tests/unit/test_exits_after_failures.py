@@ -1,5 +1,5 @@
-"""Exits after failures in a row: how long they wait, what ends it, that one pushed pool holds back its own asset alone, and that the gas
-of reverts does not use up what they may lose.
+"""Exits after their own failures: how long they wait, what ends it, that one token's failures delay no other exit, and that the gas of
+reverts does not use up what they may lose.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from agent import codec, engine, guards
-from agent.execution.step_context import OutcomeKind
-from agent.model import Goal, History, Intent, IntentKind, Rebalance, StepInput, TopUp
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import ExitFailures, Goal, History, Intent, IntentKind, Plan, Rebalance, StepInput, SubmissionRefusal, TopUp
 from agent.planning import proposals
 from agent.store import Store, open_store
-from agent.units import Token
+from agent.units import NATIVE, Token
 from tests.support.builders import ETHER, NOW_S, history, step_input, with_limits
-from tests.support.plans import evidence, plan_of, sell_weth, verdict
+from tests.support.lp_worlds import planned, ranged, roomy, world
+from tests.support.plans import evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
-from tests.unit.test_blocked_exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, Sees, fired
+from tests.unit.test_blocked_exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH, Sees, fired
 from tests.unit.test_review_stopping import mined
 from tests.unit.test_store_budgets import ended
 
@@ -43,13 +44,13 @@ def passes(found: History, exits: bool = True, **changes: object) -> bool:
     [(3, 0, 60), (3, 20, 60), (4, 0, 120), (5, 0, 240), (8, 0, 1_920), (9, 0, 3_600), (10_000, 0, 3_600), (0, 8, 60), (2, 10, 240)],
 )
 def test_an_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, approvals: int, wait_s: int) -> None:
-    def failed(ago_s: int | None) -> History:
-        since = None if ago_s is None else NOW_S - ago_s
-        return history(reverts_in_row=reverts, approvals_in_row=approvals, failed_s=since, failures_stop=True)
+    def failed(ago_s: int, token: Token = WETH) -> History:
+        own = ExitFailures(token.address, reverts, approvals, NOW_S - ago_s)
+        return history(reverts_in_row=reverts, approvals_in_row=approvals, failed_exits=(own,), failures_stop=True)
 
     assert passes(failed(wait_s)) and not passes(failed(wait_s - 1))
     assert passes(failed(0), spend_caps=((USDC.address, 1),)), "what it approved is not held against its own step"
-    assert not passes(failed(None)), "a failure of an unknown time"
+    assert passes(failed(0, LINK)), "the failures of another exit"
     assert not passes(failed(10**6), exits=False), "a rebalance waits for its owner"
 
 
@@ -58,9 +59,11 @@ def test_after_an_exit_that_succeeded_rebalances_still_wait() -> None:
     assert not passes(history(failures_stop=True), exits=False)
 
 
-def test_gas_money_for_an_exit_waits_like_the_exit() -> None:
-    for ago_s, passed in ((59, False), (60, True)):
-        step = replace(step_input(), history=history(reverts_in_row=3, failed_s=NOW_S - ago_s, failures_stop=True))
+@pytest.mark.parametrize(("exit_", "waits"), [(NATIVE, True), (WETH.address, False), (LINK.address, False)])
+def test_gas_money_waits_only_after_failures_of_its_own(exit_: str, waits: bool) -> None:
+    for ago_s, passed in ((59, not waits), (60, True)):
+        failed = (ExitFailures(exit_, 3, 0, NOW_S - ago_s),)
+        step = replace(step_input(), history=history(reverts_in_row=3, failed_exits=failed, failures_stop=True))
         plan = replace(plan_of(step, []), decision=TopUp("short of gas", 1))
         assert verdict("reverts_in_row", step, plan).passed is passed
 
@@ -79,16 +82,96 @@ def booked(store: Store, nonce: int, at_s: int, status: int = 0, kind: IntentKin
     return intent
 
 
-def test_the_wait_counts_from_the_newest_failure_in_the_journal(store: Store) -> None:
-    for nonce in range(2):
+def exit_of(token: Token) -> Plan:
+    plan = with_leg(sell_weth(step_input()), 0, token_in=token.address)
+    return replace(plan, decision=Rebalance("a stop fired", Goal(()), exit=True))
+
+
+def tried(store: Store, nonce: int, at_s: int | None, token: Token = WETH, status: int = 0) -> None:
+    """A try to sell this token out, booked at that time, or not booked yet."""
+    intent = ended(store, nonce, status=status, plan=exit_of(token))
+    if at_s is not None:
+        store.budgets.book(intent, Fraction(0), Fraction(0), 1, at_s)
+
+
+def failures_of(store: Store, at_s: int = START_S + 9) -> dict[str, tuple[int, int, int]]:
+    found = store.budgets.history(at_s).failed_exits
+    return {one.exit: (one.reverts, one.approvals, one.at_s) for one in found}
+
+
+def test_the_journal_counts_the_reverts_of_each_exit_by_itself(store: Store) -> None:
+    for nonce in range(3):
+        tried(store, nonce, START_S + nonce)
+    tried(store, 3, START_S + 3, LINK)
+    assert failures_of(store) == {WETH.address: (3, 0, START_S + 2), LINK.address: (1, 0, START_S + 3)}
+    found = store.budgets.history(START_S + 9)
+    assert (found.reverts_in_row, found.failures_stop) == (4, True), "rebalances wait after reverts of any exit"
+    tried(store, 4, None)
+    assert failures_of(store)[WETH.address] == (4, 0, START_S + 9), "what is not booked yet failed now"
+
+
+def test_only_its_own_success_ends_the_failures_of_an_exit(store: Store) -> None:
+    for nonce, token in enumerate((WETH, LINK)):
+        tried(store, nonce, START_S, token)
+    tried(store, 2, START_S + 1, LINK, status=1)
+    booked(store, 3, START_S + 2, status=1)
+    assert failures_of(store) == {WETH.address: (1, 0, START_S)}
+    tried(store, 4, START_S + 3, LINK)
+    assert failures_of(store)[LINK.address] == (1, 0, START_S + 3)
+    store.pause_switch.resume("seen", START_S)
+    assert failures_of(store) == {}
+
+
+def test_failures_of_an_exit_are_forgotten_after_a_day(store: Store) -> None:
+    tried(store, 0, START_S)
+    tried(store, 1, START_S + 5)
+    assert failures_of(store, START_S + DAY_S - 1)[WETH.address][0] == 2
+    assert failures_of(store, START_S + DAY_S)[WETH.address][0] == 1
+    assert failures_of(store, START_S + DAY_S + 5) == {}
+
+
+def test_reverts_of_rebalances_delay_no_exit(store: Store) -> None:
+    for nonce in range(3):
         booked(store, nonce, START_S + nonce)
-    few = store.budgets.history(START_S + 9)
-    assert (few.failed_s, few.failures_stop) == (None, False)
-    booked(store, 2, START_S + 2)
-    many = store.budgets.history(START_S + 9)
-    assert (many.reverts_in_row, many.failed_s, many.failures_stop) == (3, START_S + 2, True)
-    ended(store, 3, status=0)
-    assert store.budgets.history(START_S + 9).failed_s == START_S + 9, "what is not booked yet failed now"
+    found = store.budgets.history(START_S + 9)
+    assert (found.failures_stop, found.failed_exits) == (True, ()) and passes(found)
+
+
+@pytest.mark.parametrize(("token", "steps"), [(WETH, 8), (LINK, 0)])
+def test_steps_that_only_approved_count_for_the_exit_of_their_plan(store: Store, token: Token, steps: int) -> None:
+    for nonce in range(8):
+        store.steps.begin(f"s{nonce}", START_S, "{}")
+        store.steps.end(f"s{nonce}", "rebalance", "", codec.dumps(exit_of(WETH)), "planned")
+        intent = ended(store, nonce, kind=IntentKind.APPROVE, step_id=f"s{nonce}", to=token.address)
+        store.budgets.book(intent, Fraction(0), Fraction(0), 7, START_S + nonce)
+    assert failures_of(store) == ({WETH.address: (0, steps, START_S + 7)} if steps else {})
+    assert store.budgets.history(START_S).gas_24h_wei == 8 * 7, "their gas is spent all the same"
+    store.budgets.mark_submission_refusals((SubmissionRefusal(token.address, START_S, 1, "refused"),))
+    assert failures_of(store) == {}, "the back-off of a refused exit bounds these"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_approval_that_reverted_counts_once_for_its_exit(store: Store, refused: bool) -> None:
+    store.steps.begin("s0", START_S, "{}")
+    store.steps.end("s0", "rebalance", "", codec.dumps(exit_of(WETH)), "refused")
+    intent = ended(store, 0, kind=IntentKind.APPROVE, status=0, step_id="s0", to=WETH.address)
+    store.budgets.book(intent, Fraction(0), Fraction(0), 7, START_S)
+    if refused:
+        store.budgets.mark_submission_refusals((SubmissionRefusal(WETH.address, START_S, 1, "refused"),))
+    found = store.budgets.history(START_S)
+    assert failures_of(store) == ({} if refused else {WETH.address: (1, 1, START_S)})
+    assert (found.gas_24h_wei, found.wasted_24h_wei) == (7, 7)
+
+
+def test_a_withdrawal_of_liquidity_counts_for_its_pool(store: Store) -> None:
+    step = world([ranged(2_000, 1_600, 2_500)], bounds=roomy(lp_max_weight_bps=0))
+    plan = planned(step)
+    for nonce in range(3):
+        store.steps.begin(f"s{nonce}", START_S, "{}")
+        store.steps.end(f"s{nonce}", "adjustliquidity", "", codec.dumps(plan), "failed")
+        intent = ended(store, nonce, kind=IntentKind.LIQUIDITY, status=0, step_id=f"s{nonce}")
+        store.budgets.book(intent, Fraction(0), Fraction(0), 1, START_S)
+    assert failures_of(store) == {plan.actions[0].pool: (3, 0, START_S)}
 
 
 def test_a_success_ends_the_wait_and_only_the_owner_ends_the_stop(store: Store) -> None:
@@ -96,7 +179,7 @@ def test_a_success_ends_the_wait_and_only_the_owner_ends_the_stop(store: Store) 
         booked(store, nonce, START_S)
     booked(store, 3, START_S + 1, status=1)
     sold = store.budgets.history(START_S + 9)
-    assert (sold.reverts_in_row, sold.failed_s, sold.failures_stop) == (0, None, True)
+    assert (sold.reverts_in_row, sold.failures_stop) == (0, True)
     store.pause_switch.resume("seen", START_S)
     assert not store.budgets.history(START_S + 9).failures_stop
 
@@ -107,22 +190,58 @@ def test_steps_of_approvals_alone_stop_like_reverts(store: Store) -> None:
         (approval,) = store.journal.unbooked()
         store.budgets.book(approval, Fraction(0), Fraction(0), 1, START_S + nonce)
         assert store.budgets.history(START_S + 9).failures_stop is (nonce == 7)
-    assert store.budgets.history(START_S + 9).failed_s == START_S + 7
 
 
-@pytest.mark.parametrize(("reverts", "goes"), [(0, WBTC), (1, LINK), (2, WBTC), (3, LINK), (4, WBTC)])
-def test_each_revert_moves_the_turn_to_the_next_exit(reverts: int, goes: Token) -> None:
-    step = fired("LINK", "WBTC", pools=TWO)
-    failed = replace(step.history, reverts_in_row=reverts, failed_s=NOW_S - 3_600, failures_stop=reverts >= 3)
-    found = engine.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
+def after_reverts(step: StepInput, reverts: dict[Token, int], ago_s: int = 3_600, **past: object) -> StepOutcome:
+    """The step evaluated after these reverts of each exit."""
+    own = tuple(ExitFailures(one.address, times, 0, NOW_S - ago_s) for one, times in reverts.items())
+    whole = sum(reverts.values())
+    failed = replace(step.history, reverts_in_row=whole, failed_exits=own, failures_stop=whole >= 3, **past)
+    return engine.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
+
+
+@pytest.mark.parametrize(("wbtc", "link", "goes"), [(0, 0, WBTC), (0, 9, WBTC), (1, 1, WBTC), (1, 0, LINK), (9, 2, LINK)])
+def test_the_exit_with_the_fewest_reverts_of_its_own_goes_first(wbtc: int, link: int, goes: Token) -> None:
+    found = after_reverts(fired("LINK", "WBTC", pools=TWO), {WBTC: wbtc, LINK: link})
     assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == goes.address
 
 
-def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
-    step = fired("LINK", "WBTC", pools=(*MARKET, OFF))
-    failed = replace(step.history, reverts_in_row=3, failed_s=NOW_S - 3_600, failures_stop=True)
-    found = engine.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
+@pytest.mark.parametrize("reverts", range(9))
+def test_reverts_of_a_refused_exit_never_put_it_before_a_sound_one(reverts: int) -> None:
+    refused = (SubmissionRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
+    found = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: reverts}, late=refused)
+    assert found.decided.exit_token == WBTC.address
+
+
+def test_an_exit_does_not_wait_for_another_that_failed_just_now() -> None:
+    found = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: 9}, ago_s=0)
     assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address
+    both = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: 9, WBTC: 9}, ago_s=0)
+    assert both.kind is OutcomeKind.REFUSED and [one.guard for one in both.verdicts if not one.passed] == ["reverts_in_row"]
+
+
+def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
+    found = after_reverts(fired("LINK", "WBTC", pools=(*MARKET, OFF)), {WBTC: 3})
+    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address
+
+
+FOUR = {"WETH": 2_000, "WBTC": 4_000, "LINK": 1_000, "USDC": 3_000}
+
+
+@pytest.mark.parametrize("limit", ["daily_loss", "total_loss"])
+def test_a_loss_limit_that_refuses_one_exit_leaves_room_for_a_smaller_one(limit: str) -> None:
+    step = with_limits(fired("LINK", "WBTC", values=FOUR, pools=TWO), **{f"{limit}_bps": 100})
+    lost = {"loss_24h": Fraction(92 * 10**6)} if limit == "daily_loss" else {"loss_total": Fraction(92 * 10**6)}
+    found = after_reverts(step, {}, **lost)
+    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == LINK.address
+    assert [one.token for one in found.decided.stuck] == [WBTC.address] and limit in found.reason
+
+
+def test_an_exit_that_a_loss_limit_refuses_lets_nothing_be_bought() -> None:
+    step = fired("WBTC", values={"WETH": 4_000, "WBTC": 4_000, "LINK": 1_000, "USDC": 1_000}, pools=TWO)
+    found = after_reverts(with_limits(step, total_loss_bps=100), {}, loss_total=Fraction(95 * 10**6))
+    assert found.kind is OutcomeKind.REFUSED and found.decided.exit_token == WBTC.address
+    assert {one.guard for one in found.verdicts if not one.passed} == {"total_loss"}
 
 
 def refusing(exits: bool, **past: object) -> set[str]:

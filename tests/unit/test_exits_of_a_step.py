@@ -12,19 +12,34 @@ from typing import Any
 import pytest
 
 from agent import codec, engine
-from agent.errors import Refused
+from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import ConditionalOrder, IntentKind, OrdersConfig, StepInput, SubmissionRefusal
+from agent.model import (
+    AgentCycle,
+    ConditionalOrder,
+    ExitFailures,
+    Intent,
+    IntentKind,
+    OrdersConfig,
+    Plan,
+    StepInput,
+    SubmissionRefusal,
+    UnsignedTx,
+    Verdict,
+)
 from agent.policy.decide import decide
 from agent.policy.exits import apply_orders
-from agent.ports import Approval, PreparedTransaction
+from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
+from tests.support.lp_worlds import quiet, ranged
+from tests.support.lp_worlds import wanted as wanted_liquidity
+from tests.support.lp_worlds import world as world_with
 from tests.support.refusal_worlds import World
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, tx
-from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, fired
+from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, fired, judged
 
 ALL = (*MARKET, SOUND)
 HEAVIER = {"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}
@@ -265,12 +280,154 @@ def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confir
     assert world.sold == [{WETH.address, WBTC.address}]
 
 
-def test_each_revert_moves_on_to_an_exit_that_was_refused_before() -> None:
+def test_reverts_move_an_exit_behind_one_that_was_refused_before() -> None:
     """LINK was refused at submission an hour ago and is sound again; WBTC reverts every time: LINK has its turn."""
     step = fired("LINK", "WBTC", pools=ALL)
     refused = (SubmissionRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
     begun = []
     for reverts in range(4):
-        history = replace(step.history, reverts_in_row=reverts, late=refused)
-        begun.append(decide(replace(step, history=history)).exit_token)
-    assert begun == [WBTC.address, LINK.address, WBTC.address, LINK.address]
+        failed = (ExitFailures(WBTC.address, reverts, 0, NOW_S - 7_200),)
+        begun.append(decide(replace(step, history=replace(step.history, failed_exits=failed, late=refused))).exit_token)
+    assert begun == [WBTC.address, WBTC.address, LINK.address, LINK.address]
+
+
+def test_three_exits_that_revert_in_one_step_silence_no_other(worlds: Worlds) -> None:
+    symbols = [f"T{number}" for number in range(5)]
+    world = worlds(stops(symbols), lambda _: False)
+    world.fails = {token(one).address for one in symbols[:3]}
+    done = world.rounds()
+    assert world.sold == addresses(*symbols) and done.kind is OutcomeKind.FAILED
+    found = world.store.budgets.history(NOW_S)
+    assert found.failures_stop and [one.reverts for one in found.failed_exits] == [1, 1, 1], "rebalances wait, exits do not"
+
+
+def at(world: World, now_s: int) -> None:
+    """The same market later, with fresh feeds."""
+    feeds = tuple(replace(one, updated_at_s=now_s - 60, started_at_s=now_s - 60) for one in world.step.snapshot.feeds)
+    head = replace(world.step.snapshot.head, timestamp_s=now_s)
+    world.step = replace(world.step, snapshot=replace(world.step.snapshot, now_s=now_s, head=head, feeds=feeds))
+
+
+def test_a_token_that_reverts_again_and_again_does_not_delay_another_s_stop(worlds: Worlds) -> None:
+    """WBTC reverts in every cycle; LINK's first two tries are refused, then it is sound: its next try sells it."""
+    cycle = 0
+    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda sold: cycle < 2 and LINK.address in sold)
+    world.fails = {WBTC.address}
+    for cycle in range(6):  # the world reads it
+        at(world, NOW_S + 60 * cycle)
+        world.rounds()
+    assert world.sold[:4] == [{WBTC.address}] * 3 + [{LINK.address}], "in its third cycle"
+    assert world.sold[4:] == [{WBTC.address}] * 2, "WBTC waits after its third revert"
+
+
+class Withdrawn(Exception):
+    """Liquidity was about to be withdrawn."""
+
+
+def in_pool_and_wallet() -> StepInput:
+    """Stops of WETH, all in a pool, and of LINK, all in the wallet, have fired."""
+    values, prices = {"WETH": 0, "LINK": 4_000, "USDC": 4_000}, {"LINK": 10}
+    targets = {"WETH": 3_000, "LINK": 3_000, "USDC": 4_000}
+    pooled, aim = [ranged(2_000, 1_600, 2_500)], [wanted_liquidity(2_000)]
+    step = world_with(pooled, aim, values=values, trigger=quiet(), targets_bps=targets, prices=prices)
+    step = with_limits(step, turnover_bps=None, daily_turnover_bps=None, price_impact_bps=500)
+    wished = terms("WETH", STOP, 2_100), terms("LINK", STOP, 1)
+    gone = tuple(
+        ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of(symbol, high), None, price_of(symbol, low))
+        for one, symbol, high, low in zip(wished, ("WETH", "LINK"), (2_500, 20), (2_000, 10), strict=True)
+    )
+    portfolio = replace(step.portfolio, orders=OrdersConfig(wished))
+    return apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=gone)))
+
+
+@pytest.mark.parametrize("earlier", [0, 5])
+def test_the_stop_of_an_asset_in_a_pool_follows_an_exit_that_reverts(worlds: Worlds, earlier: int) -> None:
+    world = worlds(in_pool_and_wallet(), lambda _: False)
+    world.fails = {LINK.address}
+
+    def withdraws(step: StepInput, plan: Plan) -> PreparedTransaction:
+        raise Withdrawn
+
+    world.liquidity = withdraws  # type: ignore[attr-defined]
+    for _ in range(earlier):
+        plan = judged(in_pool_and_wallet()).plan
+        world.store.steps.begin(f"e{len(world.store.steps.newest(100))}", NOW_S, "{}")
+        world.mined("e0", IntentKind.SWAP, tx(0), replace(grant(), plan=plan), "swap")
+    with pytest.raises(Withdrawn):
+        world.rounds()
+    assert len(world.sold) == (0 if earlier else 1), "LINK waits after five reverts, the pool does not"
+
+
+def test_an_endpoint_s_failure_with_one_exit_does_not_end_the_step(worlds: Worlds) -> None:
+    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    failing_with(world, WBTC.address, Retryable("endpoints disagree"))
+    done = world.rounds()
+    assert world.sold == [{LINK.address}], "nothing is bought after it"
+    assert done.kind is OutcomeKind.FAILED and mentions(done.reason, "WBTC", "endpoints disagree", "LINK")
+    assert world.late == (), "an endpoint's failure is no refusal"
+
+
+def test_an_endpoint_s_failure_is_raised_where_nothing_was_sent(worlds: Worlds) -> None:
+    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    failing_with(world, WBTC.address, Retryable("the first"))
+    failing_with(world, LINK.address, Retryable("the second"))
+    with pytest.raises(Retryable, match="the first"):
+        world.rounds()
+    assert world.sold == [] and len(world.asked) == 2
+
+
+def test_an_endpoint_s_failure_ends_the_step_while_a_transaction_is_unfinished(worlds: Worlds) -> None:
+    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    failing_with(world, WBTC.address, Retryable("sent, and not mined"))
+    world.ready = lambda: False  # type: ignore[method-assign]
+    with pytest.raises(Retryable, match="not mined"):
+        world.rounds()
+    assert world.sold == [] and len(world.asked) == 1
+
+
+def failing_with(world: World, token_in: str, why: Exception) -> None:
+    """Make the executor fail with the sale of this token."""
+    run = world.run
+
+    def fails(step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+        if granted.plan is not None and any(leg.token_in == token_in for leg in granted.plan.legs):
+            raise why
+        return run(step_id, kind, made, granted, note)
+
+    world.run = fails  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("guard", ["native_floor", "signer.gas_cost"])
+def test_an_exit_whose_simulation_burns_too_much_gas_is_skipped_and_not_blamed(worlds: Worlds, guard: str) -> None:
+    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    failing_with(world, WBTC.address, Refused("too much gas", (Verdict(guard, "9", "1", False),)))
+    done = world.rounds()
+    assert world.sold == [{LINK.address}] and done.kind is OutcomeKind.DONE
+    assert mentions(done.reason, "WBTC", "too much gas") and world.late == ()
+    assert world.rounds().kind is OutcomeKind.REFUSED, "with nothing else to sell"
+
+
+def test_declining_one_exit_asks_about_the_next(worlds: Worlds) -> None:
+    world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
+    done = asked_about(world, lambda outcome: outcome.decided.exit_token != token("T0").address)
+    assert world.sold == addresses("T1", "T2") and done.kind is OutcomeKind.DONE
+    assert [one.decided.exit_token for one in world.asked] == [token(one).address for one in ("T0", "T1", "T2")]
+    assert mentions(done.reason, "T0", "confirmed")
+
+
+def test_declining_every_exit_sends_nothing_and_buys_nothing(worlds: Worlds) -> None:
+    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    done = asked_about(world, lambda outcome: not outcome.decided.exit_token)
+    assert world.sold == [] and done.kind is OutcomeKind.DECLINED and mentions(done.reason, "confirmed", "nothing")
+    assert len(world.asked) == 2, "what follows declined exits waits for the next cycle"
+
+
+def asked_about(world: World, answer: Callable[[StepOutcome], bool]) -> StepOutcome:
+    """The step with an owner who gives this answer."""
+
+    def confirm(outcome: StepOutcome) -> bool:
+        world.asked.append(outcome)
+        return answer(outcome)
+
+    run = engine.StepRun(world.readers(), AgentCycle(), world.store)
+    return engine._run_until_done(run, replace(world.actors(), confirm=confirm))

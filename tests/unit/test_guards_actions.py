@@ -9,7 +9,7 @@ import pytest
 
 from agent import guards
 from agent.guards.replay import replay_actions
-from agent.model import CodeHash, Collect, LpAction, Plan, Provide, StepInput, Withdraw
+from agent.model import CodeHash, Collect, ExitFailures, LpAction, Plan, Provide, StepInput, Withdraw
 from tests.support import lp_worlds as lp
 from tests.support.builders import GWEI, address, history, with_limits, with_snapshot
 from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
@@ -226,7 +226,10 @@ def test_what_a_minimum_lets_liquidity_cost_is_held_against_slippage() -> None:
 
 def test_reverts_loss_and_gas_of_the_day_hold_actions_back_too() -> None:
     step, plan = a_plan(WITHDRAW)
-    assert refusing(replace(step, history=history(reverts_in_row=3)), plan) == {"reverts_in_row"}
+    failed = (ExitFailures(plan.actions[0].pool, 3, 0, step.snapshot.head.timestamp_s),)
+    assert refusing(replace(step, history=history(failed_exits=failed)), plan) == {"reverts_in_row"}
+    provide, providing = a_plan(PROVIDE)
+    assert refusing(replace(provide, history=history(reverts_in_row=3)), providing) == {"reverts_in_row"}
     assert refusing(replace(step, history=history(loss_24h=Fraction(101 * USD))), plan) == {"daily_loss"}
     assert refusing(replace(step, history=history(gas_24h_wei=10**18 // 20)), plan) == {"gas_per_day"}
     assert "expiry" in refusing(with_snapshot(step, head=replace(step.snapshot.head, number=2_000)), plan)

@@ -26,9 +26,7 @@ def hostile(**more: object) -> StepInput:
     step = step_input(WEIGHTS, pools=[v2_pool(WETH, USDC, 2_000), v2_pool(WBTC, USDC, 60_000), v2_pool(WETH, WBTC, Fraction(1, 30))])
     lost = Fraction(9_000 * 10**6)
     flows = tuple(ExternalTransfer(1, WETH.address, sign, sign * lost, 1, 2, builders.NOW_S, True, None) for sign in (-1, 1))
-    past = history(
-        flows=flows, loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost, reverts_in_row=3, failed_s=builders.NOW_S - 60, **more
-    )
+    past = history(flows=flows, loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost, reverts_in_row=3, **more)
     capped = tuple(replace(one, max_bps=100) for one in step.portfolio.assets)
     step = replace(step, history=past, portfolio=replace(step.portfolio, assets=capped))
     limits = {"daily_loss_bps": 5_000, "total_loss_bps": 5_000, "plan_cost_bps": None, "price_impact_bps": None, "slippage_bps": 30}

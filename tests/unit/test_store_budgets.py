@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from agent.errors import OperatorNeeded
-from agent.model import Intent, IntentKind, IntentState, Transfer
+from agent.model import Intent, IntentKind, IntentState, Plan, Transfer
 from agent.store import Store, open_store
 from agent.store.budgets import MOST_REVIEWS
 from agent.store.records import Movement
@@ -31,9 +31,20 @@ def store(store_kind: str, tmp_path: Path):
     found.close()
 
 
-def ended(store: Store, nonce: int, *, kind: IntentKind = IntentKind.SWAP, status: int = 1, transfers: tuple = ()) -> Intent:
+def ended(
+    store: Store,
+    nonce: int,
+    *,
+    kind: IntentKind = IntentKind.SWAP,
+    status: int = 1,
+    transfers: tuple = (),
+    plan: Plan | None = None,
+    step_id: str = "s",
+    to: str = OTHER,
+) -> Intent:
     tx_hash = f"0x{nonce:064x}"
-    intent = store.journal.intend("s", kind, tx(nonce), grant(kind), "swap", START_S, None)
+    made, granted = replace(tx(nonce), to=to), replace(grant(kind), plan=plan)
+    intent = store.journal.intend(step_id, kind, made, granted, "swap", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     found = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers)
