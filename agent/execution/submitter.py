@@ -1,6 +1,4 @@
-"""Single acts of execution: durable writes, checks before sending, the send itself, and waiting for
-blocks.
-"""
+"""Single acts on a transaction: durable writes, checks, sending, waiting for blocks, reorgs."""
 
 from __future__ import annotations
 
@@ -18,6 +16,7 @@ from agent.errors import (
     UnsendableTransaction,
 )
 from agent.model import (
+    Head,
     Intent,
     IntentEvent,
     IntentKind,
@@ -29,7 +28,7 @@ from agent.model import (
 )
 from agent.ports import Approval, BudgetJournal, Clock, Grant, Journal, Sender, Signer, Simulation
 
-# --- Settings of submission, and the events that the executor reports.
+# --- Settings, and the events that the executor reports.
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +72,10 @@ def ignore_event(_event: SubmissionEvent) -> None:
 
 
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
-"""States whose bytes may be anywhere."""
-_SURE = 5
-"""Consecutive polls that see the chain's next nonce below ours before it counts: a lagging endpoint
-has caught up by then."""
+"""States in which the bytes may have reached any node."""
+_LOW_NONCE_POLLS = 5
+"""Consecutive polls with the chain's next nonce below ours after which a reorg is assumed: a
+lagging endpoint has caught up by then."""
 
 
 def guard_refusal(
@@ -93,9 +92,7 @@ def guard_refusal(
 
 @dataclass(slots=True, eq=False)
 class Submitter:
-    """Submits transactions through the ports. A method that moves an intent writes the move before
-    it acts on it.
-    """
+    """Submits transactions through the ports. Each state change is stored before it is acted on."""
 
     journal: Journal
     budgets: BudgetJournal
@@ -113,17 +110,18 @@ class Submitter:
         revokes or cancels (T14).
         """
         paused = self.is_paused()
-        if paused is not False and not (
-            grant is not None and only_undoes(grant) and self.is_hard()
-        ):
-            measured = "paused" if paused else "cannot be read"
-            raise guard_refusal(
-                "kill_switch",
-                measured,
-                "off",
-                f"the kill switch is on ({measured}); nothing is sent",
-                "trimtab resume",
-            )
+        if paused is False:
+            return
+        if grant is not None and only_undoes(grant) and self.is_hard():
+            return
+        measured = "paused" if paused else "cannot be read"
+        raise guard_refusal(
+            "kill_switch",
+            measured,
+            "off",
+            f"the kill switch is on ({measured}); nothing is sent",
+            "trimtab resume",
+        )
 
     def simulate(self, tx: UnsignedTx, deadline_s: int | None, grant: Grant) -> Simulation:
         """Simulate the exact transaction at the head.
@@ -143,20 +141,19 @@ class Submitter:
         if simulation.height_disagreement and not only_undoes(grant):
             raise NoQuorum(simulation.height_disagreement, REMEDY, code=ErrorCode.LAG)
         if not simulation.ok:
-            kind, message = (
-                (UnsendableTransaction if simulation.reverted else Refused),
-                f"simulated at block {head.number}: {simulation.reason}",
-            )
             raise guard_refusal(
-                "simulation", simulation.reason, "succeeds at the head", message, kind=kind
+                "simulation",
+                simulation.reason,
+                "succeeds at the head",
+                f"simulated at block {head.number}: {simulation.reason}",
+                kind=UnsendableTransaction if simulation.reverted else Refused,
             )
         if simulation.gas > tx.gas > 0:
-            needs = "the transaction now needs more gas than it carries"
             raise guard_refusal(
                 "gas",
                 f"{simulation.gas} gas",
                 f"{tx.gas} gas",
-                needs,
+                "the transaction now needs more gas than its limit",
                 "plan again",
                 UnsendableTransaction,
             )
@@ -173,7 +170,7 @@ class Submitter:
         deadline_s: int | None,
         replaces: str | None = None,
     ) -> Intent:
-        """Record the intent; with `replaces` it takes that intent's place at its nonce."""
+        """Record the intent; with `replaces`, as the replacement of that intent at its nonce."""
         self.tell(SubmissionEvent("before:planned", None, note))
         intent = self.journal.intend(
             step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s, replaces
@@ -191,7 +188,7 @@ class Submitter:
         receipt: Receipt | None = None,
         event: IntentEvent | None = None,
     ) -> Intent:
-        """Record a transition, by `event` if one is named."""
+        """Record a transition, with its `event` if given."""
         self.tell(SubmissionEvent(f"before:{to.value}", intent, note))
         intent = self.journal.advance(
             intent.id, to, self.clock.now_s(), tx_hash, receipt, note, event
@@ -205,10 +202,10 @@ class Submitter:
             intent, IntentState.CANCELLED, f"never sent: {why}", event=IntentEvent.DROP
         )
 
-    # acts
+    # sending
     def launch(self, intent: Intent, grant: Grant, deadline_s: int | None) -> Intent:
-        """Take an intent PLANNED → SIGNED → BROADCAST → sent. Drops it if signing or the last check
-        is refused.
+        """Sign a PLANNED intent, record it as BROADCAST, and send it. Drops it if signing or the
+        last check fails.
         """
         try:
             signed = self.signer.sign(intent.tx, grant)
@@ -225,8 +222,8 @@ class Submitter:
         return self.send(intent, signed)
 
     def send(self, intent: Intent, signed: SignedTx) -> Intent:
-        """Send the bytes after BROADCAST is on disk. A send with unknown result is left for `look`
-        to resolve.
+        """Send the bytes once BROADCAST is on disk. An unknown outcome is not raised: waiting or
+        the next reconciliation resolves it.
         """
         intent = self.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
         self.tell(SubmissionEvent("before:send", intent))
@@ -238,8 +235,8 @@ class Submitter:
         return intent
 
     def sign_again(self, intent: Intent, now_s: int) -> SignedTx:
-        """Return the same bytes as before. Raises Refused if the rules forbid it by now, or the
-        signer returns other bytes.
+        """Return the same bytes as before. Raises Refused if the rules now forbid it, or the signer
+        returns other bytes.
         """
         signed = self.signer.sign(intent.tx, replace(self.journal.grant(intent.id), now_s=now_s))
         if signed.hash != intent.tx_hash:
@@ -247,7 +244,7 @@ class Submitter:
                 "hash",
                 signed.hash,
                 str(intent.tx_hash),
-                "the signer does not repeat its signature; the old bytes are lost",
+                "the signer returned another signature; the old bytes are lost",
             )
         return signed
 
@@ -255,34 +252,35 @@ class Submitter:
     def await_mined(
         self, nonce: int, meanwhile: Callable[[float], None] = lambda _waited_s: None
     ) -> Intent | None:
-        """Wait for the first transaction of the agent at `nonce` in a block, move it to MINED and
-        return it; None after the timeout. Retries network errors until the timeout. `meanwhile` is
-        called after each poll without a result, with the seconds waited so far. Raises Retryable at
-        once if an earlier transaction lost its block: it must be resolved first.
+        """Wait until a transaction of the agent at `nonce` is in a block, move it to MINED and
+        return it; None after the timeout.
+
+        Retries network errors until the timeout. `meanwhile` is called after each poll without a
+        result, with the seconds waited so far. Raises Retryable at once if an earlier transaction
+        lost its block: it must be resolved first.
         """
-        waited, trouble, behind = 0.0, None, 0
+        waited, last_error, low_nonce_polls = 0.0, None, 0
         while True:
             try:
-                found = self.find_mined(nonce)
-                behind = (
-                    behind + 1
-                    if found is None and self.sender.nonces(self.signer.address)[0] < nonce
-                    else 0
-                )
-                trouble = None
+                mined = self.find_mined(nonce)
+                if mined is not None:
+                    return mined
+                if self.sender.nonces(self.signer.address)[0] < nonce:
+                    low_nonce_polls += 1
+                else:
+                    low_nonce_polls = 0
+                last_error = None
             except Retryable as error:
-                found, trouble = None, error
-            if found is not None:
-                return found
-            if behind >= _SURE:
+                last_error = error
+            if low_nonce_polls >= _LOW_NONCE_POLLS:
                 raise Retryable(
-                    f"nonce {nonce} needs an earlier one that a reorg removed from its block",
+                    f"nonce {nonce} waits for an earlier transaction that a reorg removed",
                     "run the command again: it sends the earlier one first",
                     code=ErrorCode.REORG,
                 )
             if waited >= self.settings.mined_timeout_s:
-                if trouble is not None:
-                    raise trouble
+                if last_error is not None:
+                    raise last_error
                 return None
             meanwhile(waited)
             self.tell(
@@ -294,18 +292,18 @@ class Submitter:
             waited += self.settings.poll_s
 
     def find_mined(self, nonce: int) -> Intent | None:
-        """Check once whether a block holds one of the agent's transactions at `nonce`, and move the
-        others at it out of MINED.
+        """Return the agent's mined transaction at `nonce`, checking once; None if there is none.
+        Moves the others at that nonce out of MINED.
         """
-        flying = self.in_flight(nonce)
-        mined = [intent for intent in flying if intent.state is IntentState.MINED]
-        for intent in flying:
+        in_flight = self.in_flight(nonce)
+        mined = [intent for intent in in_flight if intent.state is IntentState.MINED]
+        for intent in in_flight:
             if intent.state is IntentState.MINED:
                 continue
-            seen = self.sender.status_of(str(intent.tx_hash))
-            if seen.receipt is not None:
+            status = self.sender.status_of(str(intent.tx_hash))
+            if status.receipt is not None:
                 self._unmine(mined, intent)
-                return self.move(intent, IntentState.MINED, receipt=seen.receipt)
+                return self.move(intent, IntentState.MINED, receipt=status.receipt)
         return mined[0] if mined else None
 
     def _unmine(self, others: Sequence[Intent], by: Intent) -> None:
@@ -318,15 +316,13 @@ class Submitter:
             )
 
     def unfinished(self) -> list[Intent]:
-        """Return open transactions whose nonce is in no block; those that share a nonce with a
-        mined one do not count.
-        """
+        """Return open transactions whose nonce has no mined transaction of ours."""
         intents = self.journal.open_intents()
         mined = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
         return [intent for intent in intents if intent.tx.nonce not in mined]
 
     def in_flight(self, nonce: int) -> list[Intent]:
-        """Our transactions at `nonce` whose bytes may have been sent, newest first."""
+        """Return our transactions at `nonce` whose bytes may have been sent, newest first."""
         return [
             intent
             for intent in reversed(self.journal.intents_at(nonce))
@@ -334,8 +330,8 @@ class Submitter:
         ]
 
     def await_final(self, intent: Intent) -> Intent:
-        """Wait until the block is deep enough and canonical: FINAL or REVERTED; MINED after the
-        timeout; BROADCAST after a reorg removed it.
+        """Wait for the confirmations and return the intent: FINAL or REVERTED, MINED after the
+        timeout, BROADCAST if a reorg removed its block.
         """
         waited = 0.0
         while True:
@@ -357,7 +353,9 @@ class Submitter:
             waited += self.settings.poll_s
 
     def _depth(self, intent: Intent) -> tuple[Intent, bool]:
-        """The intent as the canonical chain has it now, and True if it is deep enough."""
+        """Return the intent's present state on the canonical chain, and True if it is deep
+        enough.
+        """
         receipt = intent.receipt
         if receipt is None:
             raise OperatorNeeded(
@@ -369,41 +367,34 @@ class Submitter:
             height = self.sender.head().number
             if self.sender.block_hash(receipt.block_number) == receipt.block_hash:
                 return intent, height - receipt.block_number + 1 >= self.settings.confirmations
-            seen = self.sender.status_of(receipt.tx_hash)
+            status = self.sender.status_of(receipt.tx_hash)
         except Retryable as error:
             self.tell(SubmissionEvent("confirming", intent, error.message))
             return intent, False
-        if seen.receipt == receipt:  # an endpoint that lags does not know the block yet
+        if status.receipt == receipt:  # a lagging endpoint does not know the block yet
             return intent, False
-        if seen.receipt is not None:
-            return (
-                self.move(
-                    intent, IntentState.MINED, "moved to another block", receipt=seen.receipt
-                ),
-                False,
-            )
-        return (
-            self.move(
+        return self.follow_reorg(intent, status.receipt), False
+
+    def follow_reorg(self, intent: Intent, receipt: Receipt | None) -> Intent:
+        """Record that the transaction's block changed: MINED with its new receipt, or BROADCAST."""
+        if receipt is None:
+            return self.move(
                 intent,
                 IntentState.BROADCAST,
                 "its block is not in the chain any more",
                 event=IntentEvent.UNMINE,
-            ),
-            False,
-        )
+            )
+        return self.move(intent, IntentState.MINED, "moved to another block", receipt=receipt)
 
     def close(self, winner: Intent) -> Intent:
-        """End `winner`, then everything else at its nonce."""
+        """End `winner`, then every other intent at its nonce."""
         if winner.state is IntentState.MINED:
             succeeded = winner.receipt is not None and winner.receipt.status == 1
             winner = self.move(winner, IntentState.FINAL if succeeded else IntentState.REVERTED)
-        self._unmine(
-            [
-                one
-                for one in self.journal.intents_at(winner.tx.nonce)
-                if one.state is IntentState.MINED
-            ],
-            winner,
+        at_nonce = self.journal.intents_at(winner.tx.nonce)
+        self._unmine([other for other in at_nonce if other.state is IntentState.MINED], winner)
+        lost_to = (
+            IntentState.CANCELLED if winner.kind is IntentKind.CANCEL else IntentState.REPLACED
         )
         for other in self.journal.intents_at(winner.tx.nonce):
             if other.id == winner.id:
@@ -411,17 +402,12 @@ class Submitter:
             if other.state in (IntentState.PLANNED, IntentState.SIGNED):
                 self.drop(other, f"{winner.tx_hash} took the nonce")
             elif other.state is IntentState.BROADCAST:
-                cancelled = winner.kind is IntentKind.CANCEL
-                self.move(
-                    other,
-                    IntentState.CANCELLED if cancelled else IntentState.REPLACED,
-                    f"{winner.tx_hash} took the nonce",
-                )
+                self.move(other, lost_to, f"{winner.tx_hash} took the nonce")
         return winner
 
 
 def only_undoes(grant: Grant) -> bool:
-    """True if a transaction can only undo: a cancel, or an allowance set to zero."""
+    """True if the grant only permits a cancel, or setting an allowance to zero."""
     return grant.kind is IntentKind.CANCEL or (
         grant.kind is IntentKind.APPROVE and grant.approve is not None and grant.approve[2] == 0
     )
@@ -434,16 +420,16 @@ def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
             "deadline",
             f"chain time {now_s}",
             f"before {deadline_s}",
-            "the transaction's deadline is over",
+            "the transaction's deadline has passed",
             "plan again",
         )
 
 
-# --- Totals of a step so far: gas and open allowances.
+# --- Gas spent and allowances left open by a step.
 
 
 def gas_spent_wei(sent: Sequence[Intent]) -> int:
-    """Gas money of all mined transactions, wei."""
+    """Gas cost of all mined transactions, wei."""
     return sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
 
 
@@ -457,22 +443,123 @@ def format_open_allowances(allowed: Sequence[Approval]) -> str:
     )
 
 
-# --- Nonces that the signer may use: from the journal, never from the transaction.
+# --- Nonces that may be signed: from the journal, never from the transaction.
 
 
-_OUT = (IntentState.SIGNED, IntentState.BROADCAST)
+_SIGNED_STATES = (IntentState.SIGNED, IntentState.BROADCAST)
 
 
 def signable_nonces(journal: Journal) -> dict[int, int | None]:
     """Return the next nonce and those of signed, unmined transactions, each with the highest tip
     signed there. A planned intent does not count: its nonce is unverified. Empty while the journal
-    knows no nonce.
+    has no nonce.
     """
     expected = journal.expected_nonce()
-    found: dict[int, int | None] = {} if expected is None else {expected: None}
+    tips: dict[int, int | None] = {} if expected is None else {expected: None}
     for intent in journal.open_intents():
-        if intent.state in _OUT:
-            found[intent.tx.nonce] = max(
-                found.get(intent.tx.nonce) or 0, intent.tx.max_priority_fee_wei or 0
-            )
-    return found
+        if intent.state in _SIGNED_STATES:
+            nonce = intent.tx.nonce
+            tips[nonce] = max(tips.get(nonce) or 0, intent.tx.max_priority_fee_wei or 0)
+    return tips
+
+
+# --- Reorgs: ended transactions whose block left the chain after their confirmations.
+
+
+REORG_WATCH_BLOCKS = 64
+"""Largest depth, its own block counted, at which a transaction is resent or cancelled after a
+reorg. An operator decides about deeper ones."""
+_MAX_CHECKED = 256
+"""Ended transactions that are checked: more than one wallet sends in that many blocks."""
+
+
+class ReorgHandler:
+    """Compares the blocks of ended transactions with the chain. The newest checked head is kept in
+    memory, so that blocks below it are checked once.
+    """
+
+    def __init__(self, submitter: Submitter) -> None:
+        self._submitter = submitter
+        self._anchor: Head | None = None
+
+    def run(self) -> None:
+        """Move transactions whose block left the chain back to MINED or BROADCAST, oldest first.
+        Sends nothing. Raises OperatorNeeded if one deeper than REORG_WATCH_BLOCKS is gone.
+        """
+        ended = self._submitter.journal.ended_in_block(_MAX_CHECKED)
+        unchecked = self._unchecked(ended)
+        if not unchecked:
+            return
+        head = self._submitter.sender.head()
+        gone: list[Intent] = []
+        all_known = True
+        for intent in unchecked:
+            depth = head.number - _block(intent)[0] + 1
+            canonical = self._is_canonical(intent)
+            all_known = all_known and canonical is not None
+            if canonical is False:
+                if depth > REORG_WATCH_BLOCKS:
+                    raise self._too_deep(intent, depth)
+                gone.append(intent)
+            elif depth > REORG_WATCH_BLOCKS:
+                break  # deeper blocks are ancestors of a canonical block
+        for intent in reversed(gone):
+            self._move_back(intent)
+        self._anchor = head if all_known and not gone else None
+
+    def require_possible(self, nonce: int) -> None:
+        """Raise OperatorNeeded if the chain has another block in place of the final one of our
+        transaction at `nonce`. Otherwise a next nonce below ours can come from a lagging endpoint.
+        """
+        head = self._submitter.sender.head()
+        for intent in self._submitter.journal.ended_in_block(_MAX_CHECKED):
+            depth = head.number - _block(intent)[0] + 1
+            if (
+                intent.tx.nonce == nonce
+                and depth > REORG_WATCH_BLOCKS
+                and self._is_canonical(intent) is False
+            ):
+                raise self._too_deep(intent, depth)
+
+    def _unchecked(self, ended: Sequence[Intent]) -> Sequence[Intent]:
+        """Return the transactions that no earlier check of the present chain covers, newest
+        first.
+        """
+        anchor = self._anchor
+        if (
+            not ended
+            or anchor is None
+            or self._submitter.sender.block_hash(anchor.number) != anchor.hash
+        ):
+            return ended
+        return [intent for intent in ended if _block(intent)[0] > anchor.number]
+
+    def _is_canonical(self, intent: Intent) -> bool | None:
+        """True if the chain has its block; None if no endpoint has a block at that height."""
+        number, block_hash = _block(intent)
+        canonical = self._submitter.sender.block_hash(number)
+        return None if canonical is None else canonical == block_hash
+
+    def _move_back(self, intent: Intent) -> None:
+        receipt = self._submitter.sender.status_of(str(intent.tx_hash)).receipt
+        if receipt is None or receipt != intent.receipt:
+            self._submitter.follow_reorg(intent, receipt)
+
+    def _too_deep(self, intent: Intent, depth: int) -> OperatorNeeded:
+        number, block_hash = _block(intent)
+        return OperatorNeeded(
+            f"transaction {intent.tx_hash} ({intent.note}) was {intent.state.value} in block"
+            f" {number} ({block_hash}), {depth} deep, and the chain has another block there: a"
+            f" reorg of more than {REORG_WATCH_BLOCKS} blocks, or another chain",
+            "check the endpoints and the balances; to continue from the present chain: trimtab"
+            " adopt",
+        )
+
+
+def _block(intent: Intent) -> tuple[int, str]:
+    if intent.receipt is None:
+        raise OperatorNeeded(
+            f"store: transaction {intent.tx_hash} ended in a block but has no receipt",
+            "restore a backup of the store",
+        )
+    return intent.receipt.block_number, intent.receipt.block_hash

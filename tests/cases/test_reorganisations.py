@@ -12,8 +12,8 @@ import pytest
 from agent.app.records.maintenance import reconcile
 from agent.config.load import LoadedConfig
 from agent.errors import OperatorNeeded
-from agent.execution.reconcile import REORG_WATCH_BLOCKS
 from agent.execution.step_context import OutcomeKind
+from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from tests.support.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes

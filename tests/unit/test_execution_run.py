@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.execution.reconcile import REORG_WATCH_BLOCKS
-from agent.execution.submitter import SubmissionEvent
+from agent.execution.submitter import REORG_WATCH_BLOCKS, SubmissionEvent
 from agent.model import IntentKind, IntentState, LiquidityAdded
 from tests.support.signing import INCREASE, MINT, grant_of
 from tests.support.transactions import START_S, Bench, bench, receipt, tx
