@@ -1,6 +1,4 @@
-"""The endpoint pool: parallel requests, back-off of failing endpoints, and an early end once enough
-have answered.
-"""
+"""Endpoint pool: parallel requests, health and backoff, an early end once enough have answered."""
 
 from __future__ import annotations
 
@@ -15,22 +13,22 @@ from typing import Any, Generic, TypeVar
 from agent.chain.rpc import EndpointOverloaded, RpcCall, Transport, require_result
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, TrimtabError
 
-# --- Health of an endpoint: a decaying score of its answers and latency, and its back-off.
+# --- Health of an endpoint: a decaying score of answers and latency, and its backoff.
 
 
 HALF_LIFE_S = 60.0
-"""After so long a success, a failure or a measured time counts half."""
+"""Age at which a success, a failure or a latency counts half."""
 FAILURES = 3
 """Failures in a row after which an endpoint rests."""
 FIRST_REST_S, LONGEST_REST_S = 5.0, 300.0
-"""A rest after failures; twice as long each time the trial after it fails too. Nor is a Retry-After
-believed beyond the longest."""
+"""First and longest rest. Each failed trial doubles the rest; a Retry-After is capped at the
+longest."""
 SLOW_S = 1.0
-"""An endpoint with this response time scores half of an immediate one."""
+"""Latency that halves the score."""
 
 
 class Circuit(Enum):
-    """Circuit-breaker state of an endpoint, which decides if it is queried."""
+    """Circuit-breaker state of an endpoint; it decides if the endpoint is queried."""
 
     CLOSED = "in service"
     TRIAL = "on trial"
@@ -41,7 +39,7 @@ class Circuit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EndpointState:
-    """State of one endpoint now; `why` is its last failure, or its last differing answer."""
+    """Present state of one endpoint; `why` is its last failure, or its last differing answer."""
 
     circuit: Circuit
     score: float
@@ -51,7 +49,7 @@ class EndpointState:
 
 
 class EndpointHealth:
-    """Record of one endpoint. `now` is a monotonic clock, in seconds."""
+    """Record of an endpoint's answers. `now` is a monotonic clock, in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -64,7 +62,7 @@ class EndpointHealth:
         self.lagging = False
 
     def success(self, took_s: float) -> None:
-        """Record an answer, refusals of single calls included; its content is judged elsewhere."""
+        """Record an answer; a refusal of a single call is one. The quorum judges its content."""
         self._decay()
         self._good += 1
         self._took += took_s
@@ -86,17 +84,15 @@ class EndpointHealth:
             self._in_a_row = 0
 
     def blame(self, why: str) -> None:
-        """Record that it was outvoted. It is still queried, but after the others: it may be the
-        honest one.
+        """Record that other endpoints outvoted it. It is still queried, after the others: it may be
+        the honest one.
         """
         self._decay()
         self._bad += 1
         self._why = why
 
     def lags(self, why: str) -> None:
-        """Record a lag: until it has caught up, only its height is queried, and its answers about
-        blocks do not count.
-        """
+        """Record a lag: until it has caught up, its answers about blocks do not count."""
         self.blame(why)
         self.lagging = True
 
@@ -106,8 +102,8 @@ class EndpointHealth:
 
     @property
     def circuit(self) -> Circuit:
-        """Return its circuit state. On trial after a rest: a failure doubles the rest, a success
-        puts it back in service.
+        """Circuit state. In the trial after a rest, a failure doubles the rest, and a success puts
+        the endpoint back in service.
         """
         now = self._now()
         if now < self._wait_until:
@@ -120,8 +116,8 @@ class EndpointHealth:
 
     @property
     def score(self) -> float:
-        """Return a score from 0 to 1: the share of good answers by decayed weight, less for
-        slowness; 1 without a record.
+        """Score from 0 to 1: the decayed share of good answers, reduced for latency; 1 without a
+        record.
         """
         self._decay()
         latency_s = self._latency_s
@@ -129,7 +125,7 @@ class EndpointHealth:
 
     @property
     def state(self) -> EndpointState:
-        """Return a snapshot of the record."""
+        """Snapshot of the record."""
         score, now = self.score, self._now()
         return EndpointState(
             self.circuit,
@@ -145,31 +141,30 @@ class EndpointHealth:
 
     def _decay(self) -> None:
         now = self._now()
-        kept = 0.5 ** ((now - self._at) / HALF_LIFE_S)
-        self._good, self._bad, self._took, self._at = (
-            self._good * kept,
-            self._bad * kept,
-            self._took * kept,
-            now,
-        )
+        factor = 0.5 ** ((now - self._at) / HALF_LIFE_S)
+        self._good *= factor
+        self._bad *= factor
+        self._took *= factor
+        self._at = now
+
+
+# --- The pool: one question to all endpoints at once.
 
 
 T = TypeVar("T")
 
 GRACE_S = 2.0
 """Grace period for the remaining endpoints once enough have agreed."""
-
-
 MAX_LAG_BLOCKS = 3
 """Largest lag of an endpoint in blocks before it is excluded (chain.max_lag_blocks)."""
 
 
 class EndpointResting(Retryable):
-    """The endpoint was not queried."""
+    """The endpoint was not queried: it rests, is rate limiting, or is busy."""
 
 
 class Endpoint:
-    """A transport with a record of how it does; one request at a time."""
+    """A transport with a health record; one request at a time."""
 
     def __init__(self, line: Transport, now: Callable[[], float] = time.monotonic) -> None:
         self._line = line
@@ -189,7 +184,7 @@ class Endpoint:
 
     @property
     def busy(self) -> bool:
-        """True while it works on an earlier question."""
+        """True while an earlier request is running."""
         return self._lock.locked()
 
     def call(self, method: str, params: list[Any]) -> Any:
@@ -197,22 +192,21 @@ class Endpoint:
         return require_result(self.name, method, self.batch([(method, params)])[0])
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport. Raises EndpointResting while the endpoint has asked to be left alone."""
+        """See Transport. Raises EndpointResting during a pause that the endpoint requested."""
         with self._lock:
-            found = self.health.state
-            if found.circuit is Circuit.WAIT:
+            state = self.health.state
+            if state.circuit is Circuit.WAIT:
                 raise EndpointResting(
-                    f"{self.name} is rate limiting, {found.rest_s:.0f} s more: {found.why}",
-                    code=ErrorCode.RATE_LIMIT,
+                    f"{self.name} is rate limiting, {state.rest_s:.0f} s more: {state.why}"
                 )
             started = self._now()
             try:
                 answers = self._line.batch(calls)
+            except EndpointOverloaded as error:
+                self.health.failure(error.message, error.retry_after_s)
+                raise
             except TrimtabError as error:
-                self.health.failure(
-                    error.message,
-                    error.retry_after_s if isinstance(error, EndpointOverloaded) else None,
-                )
+                self.health.failure(error.message)
                 raise
             self.health.success(self._now() - started)
             return answers
@@ -227,7 +221,7 @@ class PollResult(Generic[T]):
 
     @property
     def operators(self) -> set[str]:
-        """Return operators with at least one endpoint that answered."""
+        """Operators with at least one endpoint that answered."""
         return operators_of(self.answers)
 
 
@@ -259,7 +253,7 @@ class EndpointPool:
             raise ConfigError(
                 f"chain.rpc names endpoints of {len(known)} operator(s) ({', '.join(known)}),"
                 f" {min_operators} must agree",
-                "add an endpoint that another operator runs, or allow the one by name in"
+                "add an endpoint of another operator, or name the only one in"
                 " chain.single_operator",
             )
 
@@ -279,28 +273,28 @@ class EndpointPool:
         among: Iterable[Endpoint] | None = None,
         enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
     ) -> PollResult[T]:
-        """Query all endpoints in service in parallel. Once `enough` is true, the rest have a short
-        grace period. Errors of endpoints are returned; any other error is raised.
+        """Query all endpoints in service in parallel. Once `enough` is true, the others have a
+        short grace period. Errors of endpoints are returned; any other error is raised.
         """
-        called = self.ranked if among is None else list(among)
-        asked = self._in_service(called)
+        candidates = self.ranked if among is None else list(among)
+        queried = self._in_service(candidates)
         lost: dict[Endpoint, TrimtabError] = {
-            one: _resting(one) for one in called if one not in asked
+            endpoint: _resting(endpoint) for endpoint in candidates if endpoint not in queried
         }
         answers: dict[Endpoint, T] = {}
         results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]] = queue.SimpleQueue()
-        for endpoint in asked[1:]:
+        for endpoint in queried[1:]:
             # daemon threads: a hanging thread blocks neither the step nor the exit of the process
             threading.Thread(target=_run, args=(question, endpoint, results), daemon=True).start()
-        if len(asked) == 1:
-            _run(question, asked[0], results)
-        elif asked:
-            threading.Thread(target=_run, args=(question, asked[0], results), daemon=True).start()
-        pending, until = set(asked), None
+        if len(queried) == 1:
+            _run(question, queried[0], results)
+        elif queried:
+            threading.Thread(target=_run, args=(question, queried[0], results), daemon=True).start()
+        pending, until_s = set(queried), None
         while pending:
+            timeout_s = None if until_s is None else max(0.0, until_s - time.monotonic())
             try:
-                left_s = None if until is None else max(0.0, until - time.monotonic())
-                endpoint, result, failed = results.get(timeout=left_s)
+                endpoint, result, failed = results.get(timeout=timeout_s)
             except queue.Empty:
                 break
             pending.discard(endpoint)
@@ -310,17 +304,20 @@ class EndpointPool:
                 lost[endpoint] = result
             else:
                 raise result  # type: ignore[misc]  # an error, since `failed`
-            if not failed and until is None and pending and enough(answers):
-                until = time.monotonic() + self._grace_s
+            if not failed and until_s is None and pending and enough(answers):
+                until_s = time.monotonic() + self._grace_s
         lost |= {
-            slow: Retryable(f"{slow.name} had not answered when enough others had")
+            slow: Retryable(f"{slow.name} had not answered when enough others agreed")
             for slow in pending
         }
-        return PollResult({one: answers[one] for one in self.endpoints if one in answers}, lost)
+        in_order = {
+            endpoint: answers[endpoint] for endpoint in self.endpoints if endpoint in answers
+        }
+        return PollResult(in_order, lost)
 
     def require(self, poll: PollResult[T]) -> None:
-        """Raise unless enough operators answered: OperatorNeeded if every failure needs the
-        operator, else Retryable.
+        """Raise unless enough operators answered: OperatorNeeded if every failure needs a person,
+        else Retryable.
         """
         if len(poll.operators) >= self.min_operators:
             return
@@ -329,11 +326,9 @@ class EndpointPool:
         message = "; ".join(
             failure_text(endpoint, failure) for endpoint, failure in poll.lost.items()
         )
-        kind = (
-            OperatorNeeded
-            if poll.lost and all(isinstance(f, OperatorNeeded) for f in poll.lost.values())
-            else Retryable
-        )
+        kind: type[TrimtabError] = Retryable
+        if poll.lost and all(isinstance(error, OperatorNeeded) for error in poll.lost.values()):
+            kind = OperatorNeeded
         remedy = next((failure.remedy for failure in poll.lost.values() if failure.remedy), "")
         raise kind(
             f"{len(poll.operators)} of {self.min_operators} operators answered: {message}",
@@ -342,21 +337,16 @@ class EndpointPool:
         )
 
     def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:
-        """Record an endpoint that differs from others, who `outvoted` it or are equally few; `tell`
-        reports it once.
+        """Record an endpoint that differs from the others; with `outvoted`, they are the majority.
+        `tell` reports it once.
         """
         if endpoint.health.state.why != why:
-            self.tell(
-                f"{endpoint.name} {why}; the others outvoted it"
-                if outvoted
-                else f"{endpoint.name} {why}"
-            )
+            majority = "; the others outvoted it" if outvoted else ""
+            self.tell(f"{endpoint.name} {why}{majority}")
         endpoint.health.blame(why)
 
     def lags(self, endpoint: Endpoint, why: str) -> None:
-        """Record an endpoint whose newest block is too old; `tell` reports it once until it has
-        caught up.
-        """
+        """Record an endpoint whose newest block is too old; `tell` reports it once per lag."""
         if not endpoint.health.lagging:
             self.tell(f"{endpoint.name} {why}")
         endpoint.health.lags(why)
@@ -365,36 +355,40 @@ class EndpointPool:
         """Operator and record of each endpoint, in the order of the config."""
         return [(endpoint.operator, endpoint.health.state) for endpoint in self.endpoints]
 
-    def _in_service(self, called: Sequence[Endpoint]) -> list[Endpoint]:
-        """Return endpoints neither backing off nor busy; the others too if these have too few
-        operators. An endpoint that requested a pause is never queried.
+    def _in_service(self, candidates: Sequence[Endpoint]) -> list[Endpoint]:
+        """Return endpoints neither resting nor busy; those too if too few operators would remain.
+        An endpoint that requested a pause is never queried.
         """
-        willing = [one for one in called if one.health.circuit is not Circuit.WAIT]
-        fit = [one for one in willing if one.health.circuit is not Circuit.OPEN and not one.busy]
-        return fit if len(operators_of(fit)) >= max(1, self.min_operators) else willing
+        allowed = [
+            endpoint for endpoint in candidates if endpoint.health.circuit is not Circuit.WAIT
+        ]
+        ready = [
+            endpoint
+            for endpoint in allowed
+            if endpoint.health.circuit is not Circuit.OPEN and not endpoint.busy
+        ]
+        return ready if len(operators_of(ready)) >= max(1, self.min_operators) else allowed
 
 
 def operators_of(endpoints: Iterable[Endpoint]) -> set[str]:
-    """Different operators among endpoints."""
+    """Return the distinct operators of the endpoints."""
     return {endpoint.operator for endpoint in endpoints}
 
 
 def failure_text(endpoint: Endpoint, failure: TrimtabError) -> str:
     """Return a failure's message, with the endpoint's name once."""
-    return (
-        failure.message
-        if endpoint.name in failure.message
-        else f"{endpoint.name}: {failure.message}"
-    )
+    if endpoint.name in failure.message:
+        return failure.message
+    return f"{endpoint.name}: {failure.message}"
 
 
 def _resting(endpoint: Endpoint) -> EndpointResting:
-    found = endpoint.health.state
-    if found.rest_s > 0:
+    state = endpoint.health.state
+    if state.rest_s > 0:
         return EndpointResting(
-            f"{endpoint.name} {found.circuit.value}, {found.rest_s:.0f} s more: {found.why}"
+            f"{endpoint.name} {state.circuit.value}, {state.rest_s:.0f} s more: {state.why}"
         )
-    return EndpointResting(f"{endpoint.name} still works on an earlier question")
+    return EndpointResting(f"{endpoint.name} has not answered an earlier request yet")
 
 
 def _run(

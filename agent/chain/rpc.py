@@ -1,6 +1,4 @@
-"""JSON-RPC over HTTP: one request per batch, answers matched by id, every failure an error with a
-remedy.
-"""
+"""JSON-RPC over HTTP: one request per batch, answers matched by id and parsed strictly."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ from tenacity import (
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.model import Head
 
-# --- Strict parsing of a node's answers: quantities, bytes, headers, faults; anything else is an error, never a guess.
+# --- Strict parsing of a node's answers: a malformed one is an error, never a guess.
 
 
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
@@ -44,8 +42,8 @@ RpcCall = tuple[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class RpcFault:
-    """A JSON-RPC error of one call. `message` is reduced to harmless characters (T17); `data` is
-    revert data as 0x-hex or "".
+    """JSON-RPC error of one call. `message` has safe characters only (T17); `data` is revert data
+    as 0x-hex or "".
     """
 
     code: int
@@ -54,7 +52,7 @@ class RpcFault:
 
 
 class CallFailed(Retryable):
-    """A node answered one call with an error; `fault` is that answer."""
+    """A node answered a call with an error, `fault`."""
 
     def __init__(self, message: str, fault: RpcFault, remedy: str = "") -> None:
         super().__init__(message, remedy)
@@ -69,7 +67,7 @@ def require_result(name: str, method: str, answer: object) -> object:
 
 
 def parse_quantity(value: object, what: str) -> int:
-    """Non-negative integer of a JSON-RPC quantity. Raises Retryable naming `what`."""
+    """Parse a JSON-RPC quantity, a non-negative integer. Raises Retryable naming `what`."""
     if isinstance(value, str) and _QUANTITY.fullmatch(value):
         return int(value, 16)
     raise Retryable(f"the endpoint's answer for {what} is not a number", code=ErrorCode.ANSWER)
@@ -83,55 +81,50 @@ def parse_bytes(value: object, what: str, length: int | None = None) -> bytes:
         raw = bytes.fromhex(value[2:])
         if length is None or len(raw) == length:
             return raw
-    raise Retryable(
-        f"the endpoint's answer for {what} is not {'data' if length is None else f'{length} bytes'}",
-        code=ErrorCode.ANSWER,
-    )
+    expected = "data" if length is None else f"{length} bytes"
+    raise Retryable(f"the endpoint's answer for {what} is not {expected}")
 
 
 def parse_recipient(value: object) -> str:
-    """Parse the checksummed recipient of a transaction; "" for a contract creation. Raises
-    Retryable on anything else.
+    """Parse the recipient of a transaction, checksummed; "" for a contract creation. Raises
+    Retryable for other values.
     """
-    return (
-        ""
-        if value is None or value == ""
-        else str(to_checksum_address(parse_bytes(value, "a recipient", 20)))
-    )
+    if value is None or value == "":
+        return ""
+    return str(to_checksum_address(parse_bytes(value, "a recipient", 20)))
 
 
 def hex_data(raw: bytes) -> str:
-    """0x-hex of bytes."""
+    """Return bytes as 0x-hex."""
     return "0x" + raw.hex()
 
 
 def parse_head(block: object, chain_id: int) -> Head:
-    """Head of an `eth_getBlockBy…` answer. Raises Retryable if fields are missing or malformed."""
+    """Parse the header of an `eth_getBlockBy…` answer. Raises Retryable if fields are missing or
+    malformed.
+    """
     if not isinstance(block, Mapping):
         raise Retryable("the endpoint has no such block", code=ErrorCode.ANSWER)
     base_fee = block.get("baseFeePerGas")
     return Head(
         chain_id=chain_id,
-        number=_moderate(parse_quantity(block.get("number"), "block number"), "block number"),
+        number=_parse_int64(block.get("number"), "block number"),
         hash=hex_data(parse_bytes(block.get("hash"), "block hash", 32)),
-        timestamp_s=_moderate(
-            parse_quantity(block.get("timestamp"), "block timestamp"), "block timestamp"
-        ),
+        timestamp_s=_parse_int64(block.get("timestamp"), "block timestamp"),
         base_fee_wei=None if base_fee is None else parse_quantity(base_fee, "base fee"),
     )
 
 
-def _moderate(value: int, what: str) -> int:
-    """A number that every store can keep. Raises Retryable for any other."""
-    if value >= 2**63:
-        raise Retryable(
-            f"the endpoint's answer for {what} is beyond all sense", code=ErrorCode.ANSWER
-        )
-    return value
+def _parse_int64(value: object, what: str) -> int:
+    """Parse a quantity that fits a signed 64-bit column of the store."""
+    number = parse_quantity(value, what)
+    if number >= 2**63:
+        raise Retryable(f"the endpoint's answer for {what} is absurdly large")
+    return number
 
 
 def scrub(message: str, secrets: Sequence[str] = ()) -> str:
-    """`message` without URLs and `secrets`, harmless characters only, cut to a line."""
+    """Return `message` without URLs and `secrets`, safe characters only, at most 200 of them."""
     for secret in sorted((s for s in secrets if len(s) >= _SECRET_LENGTH), key=len, reverse=True):
         message = message.replace(secret, "(secret)")
     plain = _FOREIGN.sub("?", _URL.sub("(url)", message))
@@ -139,52 +132,52 @@ def scrub(message: str, secrets: Sequence[str] = ()) -> str:
 
 
 def parse_fault(error: object) -> RpcFault:
-    """RpcFault of a JSON-RPC error object, however odd."""
+    """Parse a JSON-RPC error object; missing and malformed fields get defaults."""
     if not isinstance(error, Mapping):
         return RpcFault(0, scrub(str(error)))
     code = error.get("code")
     data = error.get("data")
     if isinstance(data, Mapping):
         data = data.get("data")
-    found = re.search(r"0x(?:[0-9a-fA-F]{2})*", data) if isinstance(data, str) else None
+    revert_data = re.search(r"0x(?:[0-9a-fA-F]{2})*", data) if isinstance(data, str) else None
     return RpcFault(
         code if isinstance(code, int) else 0,
         scrub(str(error.get("message", "no message"))),
-        found.group(0).lower() if found else "",
+        revert_data.group(0).lower() if revert_data else "",
     )
 
 
-# --- Connections to endpoints, with proxy and certificate settings of the environment.
+# --- HTTP connections, with the proxy and certificate settings of the environment.
 
 
 class Connection:
-    """Connection to one URL. Derived data of URL, headers, proxies and credentials is computed
-    once, not per request.
+    """Connection to one URL. URL, headers, proxies and credentials are prepared once, not per
+    request.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._session = _opened(url)
+        self._session = _open_session(url)
         self._prepared: requests.PreparedRequest | None = None
 
     def __repr__(self) -> str:
         return "Connection(hidden)"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a connection is not pickled or copied: its URL is a secret")
+        raise TypeError("a connection cannot be pickled or copied: its URL is a secret")
 
     def post(self, body: bytes, timeout_s: float) -> requests.Response:
-        """The answer, its body still to be read; redirects are not followed. Raises what requests
-        raises, a bad URL included.
+        """Return the response with its body unread; redirects are not followed. Raises the errors
+        of requests, for a bad URL too.
         """
         if self._prepared is None:
             self._prepared = self._session.prepare_request(requests.Request("POST", self._url))
-        asked = self._prepared.copy()
-        asked.prepare_body(body, None)
+        request = self._prepared.copy()
+        request.prepare_body(body, None)
         if self._session.cookies:
-            asked.prepare_cookies(self._session.cookies)
+            request.prepare_cookies(self._session.cookies)
         return self._session.send(
-            asked,
+            request,
             timeout=timeout_s,
             stream=True,
             allow_redirects=False,
@@ -192,34 +185,33 @@ class Connection:
         )
 
 
-def _opened(url: str) -> requests.Session:
-    """Read proxies, certificates and credentials of the environment once; requests would per
-    request.
+def _open_session(url: str) -> requests.Session:
+    """Return a session with proxies, certificates and credentials of the environment, read once;
+    requests reads them for each request.
     """
     session = requests.Session()
-    found = session.merge_environment_settings(url, {}, None, None, None)
-    session.proxies, session.verify, session.auth = (
-        found["proxies"],
-        found["verify"],
-        requests.utils.get_netrc_auth(url),
-    )
+    settings = session.merge_environment_settings(url, {}, None, None, None)
+    session.proxies, session.verify = settings["proxies"], settings["verify"]
+    session.auth = requests.utils.get_netrc_auth(url)
     session.trust_env = False
     session.headers.update({"Content-Type": "application/json", "Accept": "application/json"})
     return session
 
 
-logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-"""Loggers that repeat the whole URL (T18); our own errors report failures."""
+# --- The transport: batches, retries of reads, limits of an answer.
+
+
+logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # it logs whole URLs (T18)
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _LONGEST_HEADER = 64
 _DAY_S = 86_400.0
-_MOST_DEPTH = 64
+_MAX_DEPTH = 64
 _NESTING = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_WAITED_FOR_S = 2.0
-"""Longest Retry-After that is waited for; longer ones suspend the endpoint."""
-_BACKOFF = wait_random_exponential(multiplier=0.2, max=_WAITED_FOR_S)
-_HEEDED = frozenset({429, 503})
+_LONGEST_WAIT_S = 2.0
+"""Longest Retry-After that is waited for; a longer one suspends the endpoint."""
+_BACKOFF = wait_random_exponential(multiplier=0.2, max=_LONGEST_WAIT_S)
+_RETRY_AFTER_STATUS = frozenset({429, 503})
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _READS = frozenset(
     {
@@ -249,7 +241,7 @@ class EndpointOverloaded(Retryable):
 
 
 class Transport(Protocol):
-    """One endpoint. `operator` is its provider; `requests` counts HTTP requests."""
+    """One endpoint."""
 
     @property
     def operator(self) -> str:
@@ -267,25 +259,22 @@ class Transport(Protocol):
         ...
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """Results in the order of `calls`; a call that the node refused is an RpcFault in its
-        place.
+        """Return the results in the order of `calls`, with an RpcFault for each refused call.
 
-        Raises Retryable (endpoint down, slow, overloaded, answers that make no sense) or
-        OperatorNeeded (not a node, no access). Only batches of reads are retried.
+        Raises Retryable (endpoint down, slow, overloaded, malformed answers) or OperatorNeeded (not
+        a node, no access). Only batches of reads are retried.
         """
         ...
 
     def call(self, method: str, params: list[Any]) -> Any:
-        """One call's result. Raises CallFailed if the node answers with an error, else as
+        """Return one call's result. Raises CallFailed if the node answers with an error, else as
         `batch`.
         """
         ...
 
 
 class HttpTransport:
-    """JSON-RPC over HTTP. The URL is a secret: messages name the operator and the host only
-    (T18).
-    """
+    """JSON-RPC over HTTP. The URL is a secret: messages name only operator and host (T18)."""
 
     def __init__(
         self,
@@ -303,7 +292,7 @@ class HttpTransport:
         """
         host = _host(url)
         self._url = url
-        del url  # no frame of the error below, nor of any later one, holds it
+        del url  # tracebacks must not hold it
         self.name = f"endpoint {operator!r} at {host}"
         if host is None:
             raise ConfigError(
@@ -312,7 +301,7 @@ class HttpTransport:
             )
         self._timeout_s = timeout_s
         self._max_response_bytes = max_response_bytes
-        stop, retry = stop_after_attempt(attempts), retry_if_exception(_soon)
+        stop, retry = stop_after_attempt(attempts), retry_if_exception(_may_retry)
         self._retrying = Retrying(stop=stop, wait=_pause, retry=retry, sleep=sleep, reraise=True)
         self._wall = wall
         self._connection = Connection(self._url)
@@ -324,7 +313,7 @@ class HttpTransport:
         return f"HttpTransport({self.name})"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("an endpoint is not pickled or copied: its URL is a secret")
+        raise TypeError("an endpoint cannot be pickled or copied: its URL is a secret")
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
@@ -341,23 +330,23 @@ class HttpTransport:
     def _once(self, calls: Sequence[RpcCall]) -> list[Any]:
         ids = list(range(self._next_id, self._next_id + len(calls)))
         self._next_id += len(calls)
-        asked = [
-            {"jsonrpc": "2.0", "id": i, "method": m, "params": p}
-            for i, (m, p) in zip(ids, calls, strict=True)
+        batch = [
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            for number, (method, params) in zip(ids, calls, strict=True)
         ]
-        body = json.dumps(asked if len(asked) > 1 else asked[0]).encode()
+        body = json.dumps(batch if len(batch) > 1 else batch[0]).encode()
         self.requests += 1
         text = self._post(body)
         return self._match(self._parse(text), ids)
 
     def _post(self, body: bytes) -> bytes:
-        """Body of the answer. The error is raised outside the handler, so that no traceback shows
-        the URL.
+        """Return the body of the answer. Errors are raised outside the handlers, since a traceback
+        of the libraries would show the URL.
         """
         deadline, defect, failure = time.monotonic() + self._timeout_s, "", None
         try:
             with self._connection.post(body, self._timeout_s) as response:
-                status, patience = response.status_code, response.headers.get("Retry-After")
+                status, retry_after = response.status_code, response.headers.get("Retry-After")
                 text = self._body(response, deadline)
         except requests.Timeout:
             failure = f"{self.name} did not answer within {self._timeout_s:g} s"
@@ -366,10 +355,10 @@ class HttpTransport:
         except (requests.RequestException, OSError) as error:
             failure = f"{self.name} broke off its answer ({type(error).__name__})"
         except Exception as error:
-            known = type(error).__module__.startswith("urllib3")
             failure = f"{self.name} broke off its answer ({type(error).__name__})"
-            defect = "" if known else f"asking {self.name} failed: {type(error).__name__}"
-        if defect:  # without the frames of the libraries, which hold the URL
+            if not type(error).__module__.startswith("urllib3"):
+                defect = f"a request to {self.name} failed: {type(error).__name__}"
+        if defect:
             raise RuntimeError(defect)
         if failure is not None:
             raise Retryable(
@@ -383,13 +372,11 @@ class HttpTransport:
                 f" {self._max_response_bytes} bytes",
                 code=ErrorCode.TIMEOUT,
             )
-        self._check_status(status, text, patience)
+        self._check_status(status, text, retry_after)
         return text
 
     def _body(self, response: requests.Response, deadline: float) -> bytes | None:
-        """At most the allowed bytes, read until the deadline however slowly they trickle; None
-        beyond either bound.
-        """
+        """Read the body; None once it exceeds the deadline or the allowed number of bytes."""
         parts: list[bytes] = []
         size = 0
         while True:
@@ -401,14 +388,16 @@ class HttpTransport:
                 return None
             parts.append(part)
 
-    def _check_status(self, status: int, text: bytes, patience: str | None) -> None:
+    def _check_status(self, status: int, text: bytes, retry_after: str | None) -> None:
         if status == requests.codes.ok:
             return
-        after_s = retry_after_s(patience, self._wall()) if status in _HEEDED else None
+        after_s = None
+        if status in _RETRY_AFTER_STATUS:
+            after_s = retry_after_s(retry_after, self._wall())
         if status == requests.codes.too_many_requests:
             raise EndpointOverloaded(
                 f"{self.name} is rate limiting (HTTP 429)",
-                "ask less often or use a plan with more requests",
+                "send fewer requests, or use a plan that permits more",
                 after_s,
                 code=ErrorCode.RATE_LIMIT,
             )
@@ -442,8 +431,7 @@ class HttpTransport:
             )
         raise Retryable(
             f"{self.name} sent {len(text)} bytes that are not JSON",
-            "a cut-off answer or not a node; check its url",
-            code=ErrorCode.NOT_JSON,
+            "the answer was cut off, or the endpoint is not a node; check its url",
         )
 
     def _match(self, parsed: object, ids: list[int]) -> list[object]:
@@ -477,10 +465,7 @@ class HttpTransport:
                     code=ErrorCode.ANSWER,
                 )
         if set(by_id) != set(ids):
-            raise Retryable(
-                f"{self.name} answered other questions than were asked (ids do not match)",
-                code=ErrorCode.ANSWER,
-            )
+            raise Retryable(f"{self.name} returned answers to other requests (ids do not match)")
         return [by_id[i] for i in ids]
 
     def _fault(self, error: object) -> RpcFault:
@@ -512,34 +497,36 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
         return None
 
 
-def _soon(error: BaseException) -> bool:
-    """True if the endpoint is worth another try now."""
-    patience = error.retry_after_s if isinstance(error, EndpointOverloaded) else None
-    return isinstance(error, Retryable) and (patience is None or patience <= _WAITED_FOR_S)
+def _may_retry(error: BaseException) -> bool:
+    requested_s = _requested_pause_s(error)
+    return isinstance(error, Retryable) and (requested_s is None or requested_s <= _LONGEST_WAIT_S)
 
 
 def _pause(state: RetryCallState) -> float:
-    """Pause for a random, growing time, at least as long as the endpoint requested."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    asked_s = error.retry_after_s if isinstance(error, EndpointOverloaded) else None
-    return max(_BACKOFF(state), asked_s or 0.0)
+    """Return a random, growing pause, at least as long as the endpoint requested."""
+    error = None if state.outcome is None else state.outcome.exception()
+    return max(_BACKOFF(state), _requested_pause_s(error) or 0.0)
+
+
+def _requested_pause_s(error: BaseException | None) -> float | None:
+    return error.retry_after_s if isinstance(error, EndpointOverloaded) else None
 
 
 def is_read(method: str) -> bool:
-    """True if the method may be repeated; a method not known to be a read may not."""
+    """True if the method may be repeated: it is known to be a read."""
     return method in _READS or method.startswith("eth_get")
 
 
 def _too_deep(text: bytes) -> bool:
-    """True if JSON nests deeper than any answer does: the parser recurses, and enough brackets
-    would end the process.
+    """True if JSON nests deeper than any proper answer: the parser recurses, and enough brackets
+    would crash the process.
     """
-    if text.count(b"[") + text.count(b"{") <= _MOST_DEPTH:
+    if text.count(b"[") + text.count(b"{") <= _MAX_DEPTH:
         return False
     depth = 0
     for token in _NESTING.finditer(text):
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token.group(), 0)
-        if depth > _MOST_DEPTH:
+        if depth > _MAX_DEPTH:
             return True
     return False
 
