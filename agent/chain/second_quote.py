@@ -1,5 +1,5 @@
-"""Second quotes of each leg's pool, by the venue's contracts and by an independent library,
-uniswap-python.
+"""Evidence for the guards: second quotes of each leg's pool, by the venue's contracts and by the
+library uniswap-python, and everything else that is read just before a plan is judged.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from web3 import Web3
 
 
-# --- Import of uniswap-python 0.7.1, written for web3 6, under web3 7; its quotes are the same
-# under both.
+# --- Import of uniswap-python 0.7.1, written for web3 6, under web3 7.
 
 
 _CACHE = "web3.middleware.cache"
@@ -35,8 +34,8 @@ _CACHE = "web3.middleware.cache"
 def web3_6_names() -> Iterator[None]:
     """Give web3 7 the two names of web3 6 that uniswap-python imports, inside the context.
 
-    They are `web3.middleware.cache.construct_simple_cache_middleware`, called only with caching on,
-    which is off here, and `web3.types.Middleware`, an annotation. Does nothing under web3 6.
+    They are `web3.middleware.cache.construct_simple_cache_middleware`, which is called only with
+    caching on (off here), and `web3.types.Middleware`, an annotation. Does nothing under web3 6.
     """
     import web3.types
 
@@ -46,13 +45,13 @@ def web3_6_names() -> Iterator[None]:
     cache: Any = ModuleType(_CACHE)
     cache.construct_simple_cache_middleware = _no_caching
     types: Any = web3.types
-    had = vars(types).get("Middleware")
-    sys.modules[_CACHE], types.Middleware = cache, had or Any
+    original = vars(types).get("Middleware")
+    sys.modules[_CACHE], types.Middleware = cache, original or Any
     try:
         yield
     finally:
         del sys.modules[_CACHE]
-        if had is None:
+        if original is None:
             del types.Middleware
 
 
@@ -60,10 +59,13 @@ def _no_caching(*_: object, **__: object) -> NoReturn:
     raise RuntimeError("uniswap-python caches only under web3 6")
 
 
+# --- Second quotes of a plan.
+
+
 T = TypeVar("T")
 
 V2_FEE_PIPS = 3000
-"""The only fee that Router02.getAmountsOut knows."""
+"""Fee that Router02.getAmountsOut assumes for every pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,7 @@ class V2Contracts:
 
 @dataclass(frozen=True, slots=True)
 class V3Contracts:
-    """Addresses of one Uniswap V3 deployment; `quoter` is the first Quoter, which uniswap-python
-    queries.
-    """
+    """Addresses of one Uniswap V3 deployment; `quoter` is the first Quoter, for uniswap-python."""
 
     venue: str
     factory: str
@@ -88,31 +88,31 @@ class V3Contracts:
 
 
 class NoSecondQuote(TrimtabError):
-    """The second source has no quote; the message has the reason in our own words (T17)."""
+    """The second source has no quote; the message repeats no foreign text (T17)."""
 
 
 class Quoter(Protocol):
     """Source of second quotes: the output of one pool for an exact input."""
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
-        """Base units of `leg.token_out` for `amount_in_raw` in the leg's pool at that block. Raises
-        NoSecondQuote.
+        """Return base units of `leg.token_out` for `amount_in_raw` in the leg's pool at that block.
+        Raises NoSecondQuote.
         """
         ...
 
 
 def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQuote, ...]:
-    """Return one second quote per swap, in order, all at the plan's block; wrapping has one price
-    only.
+    """Return one second quote per swap, in order, all at the plan's block. Wrapping needs none: its
+    rate is fixed.
 
-    The library knows a pool only at its state at a block. The first leg in a pool is quoted as is.
-    A later leg in that direction is the quote for all input so far less the quote for the input
-    before it: in V3 exact to some base units of either token; in V2, where the first leg's fee
-    stays in the reserves, off by less than fee · (input before / reserve) in addition, 0.3 bps if
-    the earlier legs brought 1 % of the reserve. A leg against the direction of an earlier one has
-    no counterpart at the snapshot's state and gets an error.
+    A source quotes a pool at its state at a block. The first leg in a pool is quoted as is. A later
+    leg in the same direction is the quote for all input so far, less the quote for the input before
+    it. In V3 that is exact to some base units of either token. In V2 the first leg's fee stays in
+    the reserves, which adds an error below fee · (input before / reserve): 0.3 bps if the earlier
+    legs brought 1 % of the reserve. A leg in the opposite direction of an earlier one cannot be
+    quoted at the snapshot's state and gets an error.
     """
-    asked: dict[tuple[str, int], int] = {}
+    outputs: dict[tuple[str, int], int] = {}
     direction: dict[str, str] = {}
     spent: dict[str, int] = {}
 
@@ -120,41 +120,39 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
         if amount_in_raw == 0:
             return 0
         key = (leg.pool, amount_in_raw)
-        if key not in asked:
-            asked[key] = quoter.quote(leg, amount_in_raw, block_hash)
-        return asked[key]
+        if key not in outputs:
+            outputs[key] = quoter.quote(leg, amount_in_raw, block_hash)
+        return outputs[key]
 
     quotes: list[SecondQuote] = []
     for number, leg in enumerate(plan.legs):
         if leg.venue == NATIVE_VENUE:
             continue
         if direction.setdefault(leg.pool, leg.token_in) != leg.token_in:
-            quotes.append(
-                SecondQuote(
-                    number,
-                    None,
-                    "the pool was used in the other direction before; a quote at the block proves"
-                    " nothing",
-                )
+            reason = (
+                "an earlier leg uses the pool in the other direction: a quote at the block proves"
+                " nothing"
             )
+            quotes.append(SecondQuote(number, None, reason))
             continue
         before = spent.get(leg.pool, 0)
         spent[leg.pool] = before + leg.amount_in_raw
         try:
-            quotes.append(
-                SecondQuote(
-                    number, total_out(leg, before + leg.amount_in_raw) - total_out(leg, before)
-                )
-            )
+            out_raw = total_out(leg, before + leg.amount_in_raw) - total_out(leg, before)
+            quotes.append(SecondQuote(number, out_raw))
         except NoSecondQuote as error:
             quotes.append(SecondQuote(number, None, error.message))
     return tuple(quotes)
 
 
+# --- Quotes by uniswap-python.
+
+
 class UniswapPythonQuoter:
-    """Quoter by uniswap-python over our transport, without key, one library object per venue; it
-    can only `eth_call`. The venue's factory confirms once per pool that the library uses the leg's
-    pool: a factory's pools never change. The library is imported on the first quote (0.75 s).
+    """Quoter by uniswap-python over our transport, without a key, with one library object per
+    venue; it can only send `eth_call`. The venue's factory confirms once per pool that the library
+    uses the leg's pool: a factory's pools never change. The library is imported with the first
+    quote (0.75 s).
     """
 
     @staticmethod
@@ -166,7 +164,7 @@ class UniswapPythonQuoter:
         self._transport = transport
         self._venues = {venue.venue: venue for venue in venues}
         self._libraries: dict[str, _LibraryQuoter] = {}
-        self._named: set[tuple[str, str, int, str]] = set()
+        self._confirmed: set[tuple[str, str, int, str]] = set()
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter."""
@@ -176,20 +174,15 @@ class UniswapPythonQuoter:
                 f"venue {leg.venue} has no addresses for a second quote", code=ErrorCode.VENUE
             )
         if isinstance(venue, V2Contracts) and leg.fee_pips != V2_FEE_PIPS:
-            raise NoSecondQuote(
-                "the library knows V2 pools with a fee of 0.3 % only", code=ErrorCode.FEE
-            )
+            raise NoSecondQuote("the library quotes only V2 pools with a fee of 0.3 %")
         library = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
         self._libraries[leg.venue] = library
         library.view.transport, library.view.block_hash = self._transport, block_hash
         pool = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
-        if pool not in self._named:
+        if pool not in self._confirmed:
             if without_foreign_errors(lambda: library.find_pool(leg)).lower() != leg.pool.lower():
-                raise NoSecondQuote(
-                    "the venue's factory names another pool for this pair and fee",
-                    code=ErrorCode.POOL,
-                )
-            self._named.add(pool)
+                raise NoSecondQuote(_OTHER_POOL)
+            self._confirmed.add(pool)
         return without_foreign_errors(lambda: library.ask(leg, amount_in_raw))
 
 
@@ -202,16 +195,14 @@ class _LibraryQuoter:
 
 @dataclass(slots=True)
 class _View:
-    """The library's view of the chain: contract calls at one block, and a network id that it
-    knows.
-    """
+    """Chain as the library sees it: contract calls at one block, and a network id it accepts."""
 
     transport: Transport
     block_hash: str = ""
 
     def answer(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
-        """JSON-RPC answer. The network is always "1": the library refuses ids it does not know and
-        needs it for nothing else.
+        """Return a JSON-RPC answer. The network is always "1": the library rejects unknown ids, and
+        does not use it otherwise.
         """
         match method:
             case "net_version":
@@ -221,15 +212,10 @@ class _View:
             case "eth_call":
                 at_block = {"blockHash": self.block_hash, "requireCanonical": True}
                 call = {key: params[0][key] for key in ("to", "data")}
-                return {
-                    "jsonrpc": "2.0",
-                    "id": 1,
-                    "result": self.transport.call("eth_call", [call, at_block]),
-                }
+                result = self.transport.call("eth_call", [call, at_block])
+                return {"jsonrpc": "2.0", "id": 1, "result": result}
             case _:
-                raise NoSecondQuote(
-                    f"the library asked for {method}, which is not allowed", code=ErrorCode.METHOD
-                )
+                raise NoSecondQuote(f"the library called {method}, which is not allowed")
 
 
 def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _LibraryQuoter:
@@ -243,8 +229,8 @@ def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _Li
 
 
 def _web3_over(view: _View) -> Web3:
-    """Return a web3 without middleware, which would query the chain id before each call, and
-    without CCIP-read.
+    """Return a web3 without CCIP-read, and without middleware, which would read the chain id before
+    each call.
     """
     from web3 import Web3
     from web3.providers import BaseProvider
@@ -267,18 +253,15 @@ def _open_v2_library(w3: Web3, view: _View, venue: V2Contracts) -> _LibraryQuote
 
     def ask(leg: Leg, amount_in_raw: int) -> int:
         # Without an explicit route the library would go through WETH.
-        return int(
-            library.get_price_input(
-                leg.token_in, leg.token_out, amount_in_raw, route=[leg.token_in, leg.token_out]
-            )
-        )
+        route = [leg.token_in, leg.token_out]
+        return int(library.get_price_input(*route, amount_in_raw, route=route))
 
     return _LibraryQuoter(view, find_pool, ask)
 
 
 def _open_v3_library(w3: Web3, view: _View, venue: V3Contracts) -> _LibraryQuoter:
-    """The library knows mainnet's V3 contracts only; its interface at the addresses of the config
-    takes their place.
+    """Open the library for V3. It has mainnet's contracts, which are replaced by the same
+    interfaces at the config's addresses.
     """
     library = _library(w3, 3)
     library.factory_contract = type(library.factory_contract)(w3.to_checksum_address(venue.factory))
@@ -324,27 +307,23 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
             f"the venue's quoter refused: {error.fault.message}", code=ErrorCode.QUOTER
         ) from None
     except TrimtabError as error:
-        raise NoSecondQuote(f"no answer: {error.message}", code=ErrorCode.NO_ANSWER) from None
-    except (
-        Exception
-    ) as error:  # uniswap-python raises plain Exception, web3's errors and ValueError
-        raise NoSecondQuote(
-            f"the library failed with {type(error).__name__}", code=ErrorCode.LIBRARY
-        ) from None
+        raise NoSecondQuote(f"no answer: {error.message}") from None
+    except Exception as error:  # uniswap-python raises Exception, ValueError and web3's errors
+        raise NoSecondQuote(f"the library failed with {type(error).__name__}") from None
 
 
-# --- Quotes by the venues' own contracts: Router02.getAmountsOut and QuoterV2, by eth_call at the
-# block.
+# --- Quotes by the venues' contracts: Router02.getAmountsOut and QuoterV2.
 
 
 GET_AMOUNTS_OUT = bytes.fromhex("d06ca61f")
 QUOTE_EXACT_INPUT_SINGLE = bytes.fromhex("c6a5026a")
 _AMOUNTS_OF_TWO = (32, 2)
 """Offset and length of getAmountsOut's list for a path of two tokens."""
+_OTHER_POOL = "the venue's factory names another pool for this pair and fee"
 
 
 class ContractQuoter:
-    """Quoter over the venue's contracts, on a transport whose answers enough operators agree on."""
+    """Quoter by the venue's contracts, over a transport that returns agreed answers."""
 
     def __init__(self, transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> None:
         self._transport = transport
@@ -362,9 +341,7 @@ class ContractQuoter:
                 )
             case V2Contracts() as venue:
                 if leg.fee_pips != V2_FEE_PIPS:
-                    raise NoSecondQuote(
-                        "Router02 knows V2 pools with a fee of 0.3 % only", code=ErrorCode.FEE
-                    )
+                    raise NoSecondQuote("Router02 quotes only V2 pools with a fee of 0.3 %")
                 find = address_call(GET_PAIR, leg.token_in, leg.token_out)
                 ask = GET_AMOUNTS_OUT + abi_encode(
                     ["uint256", "address[]"], [amount_in_raw, [leg.token_in, leg.token_out]]
@@ -373,10 +350,7 @@ class ContractQuoter:
                 self._require_pool(leg, pool)
                 start, count, _, out_raw = _words(paid, 4)
                 if (start, count) != _AMOUNTS_OF_TWO:
-                    raise NoSecondQuote(
-                        "Router02 answered with something else than two amounts",
-                        code=ErrorCode.ANSWER,
-                    )
+                    raise NoSecondQuote("Router02 did not return two amounts")
                 return out_raw
             case V3Contracts() as venue:
                 find = address_call(GET_POOL, leg.token_in, leg.token_out) + uint_word(leg.fee_pips)
@@ -402,17 +376,15 @@ class ContractQuoter:
         )
         return pool, paid
 
-    def _require_pool(self, leg: Leg, found: object) -> None:
-        if _words(found, 1)[0] != int(leg.pool, 16):
-            raise NoSecondQuote(
-                "the venue's factory names another pool for this pair and fee", code=ErrorCode.POOL
-            )
+    def _require_pool(self, leg: Leg, pool: object) -> None:
+        if _words(pool, 1)[0] != int(leg.pool, 16):
+            raise NoSecondQuote(_OTHER_POOL)
 
 
 @dataclass(frozen=True, slots=True)
 class UnanimousQuoter:
-    """Quoter of several, by name, that answers only what all of them say, to the base unit: each
-    asks exact contracts at one block.
+    """Quoter that combines several, by name: all quotes must be equal to the base unit, since each
+    comes from exact contracts at one block.
     """
 
     quoters: tuple[tuple[str, Quoter], ...]
@@ -423,11 +395,8 @@ class UnanimousQuoter:
             name: quoter.quote(leg, amount_in_raw, block_hash) for name, quoter in self.quoters
         }
         if len(set(quotes.values())) != 1:
-            raise NoSecondQuote(
-                "second quotes differ: "
-                + ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items()),
-                code=ErrorCode.QUOTES_DIFFER,
-            )
+            listed = ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items())
+            raise NoSecondQuote(f"second quotes differ: {listed}")
         return next(iter(quotes.values()))
 
 
@@ -437,8 +406,8 @@ CONTRACTS = "the venue's contracts"
 def build_quoter(
     transport: Transport, venues: Sequence[V2Contracts | V3Contracts]
 ) -> UnanimousQuoter:
-    """The venues' contracts and, where uniswap-python is installed, that library, which decodes and
-    routes by code of its own.
+    """Return a quoter by the venues' contracts and, if installed, by uniswap-python, which has
+    independent code for routing and decoding.
     """
     quoters: list[tuple[str, Quoter]] = [(CONTRACTS, ContractQuoter(transport, venues))]
     if UniswapPythonQuoter.installed():
@@ -447,24 +416,23 @@ def build_quoter(
 
 
 def _words(answer: object, count: int) -> list[int]:
-    """Return this number of ABI words as unsigned integers; longer and shorter answers are
-    refused.
-    """
+    """Parse exactly `count` ABI words as unsigned integers."""
     raw = parse_bytes(answer, "a quote", 32 * count)
     return [int.from_bytes(raw[at : at + 32], "big") for at in range(0, len(raw), 32)]
 
 
-# --- Evidence for the guards, gathered just before a plan is judged: second quotes, pins, quorum, kill switch, time.
+# --- Evidence: second quotes, token screens, pins, quorum, kill switch and time.
 
 
 @dataclass(frozen=True, slots=True)
 class GatheredEvidence:
     """Implements ports.EvidenceSource.
 
-    `paused` reads the kill switch as (paused, reason), last of all; a failed read counts as paused
-    (T14). `pins` reads the (address, code hash) pairs of `trimtab trust`. `quoter` is None without
-    a second source: its guard then refuses unless switched off. `min_operators` must agree;
-    endpoints of one operator count once (T2). `screen` tests the transfers of the plan's tokens.
+    `paused` reads the kill switch as (paused, reason), after everything else; a failed read counts
+    as paused (T14). `pins` reads the (address, code hash) pairs of `trimtab trust`. `quoter` is
+    None without a second source: its guard then refuses unless it is off. `min_operators` must
+    agree; endpoints of one operator count once (T2). `screen` tests the transfers of the plan's
+    tokens.
     """
 
     paused: Callable[[], tuple[bool, str]]
@@ -475,12 +443,10 @@ class GatheredEvidence:
     screen: Callable[[StepInput, Plan], tuple[ScreenedToken, ...]] | None = None
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        """Evidence for one plan. Raises what reading the pins raises."""
-        screens = (
-            None
-            if self.screen is None or step.limits.token_screen is None
-            else self.screen(step, plan)
-        )
+        """Gather the evidence for one plan. Raises the errors of reading the pins."""
+        screens = None
+        if self.screen is not None and step.limits.token_screen is not None:
+            screens = self.screen(step, plan)
         quotes = self._second_quotes(step, plan)
         trusted = tuple(self.pins())
         paused, reason = self._kill_switch()

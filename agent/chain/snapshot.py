@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from agent.chain import tokens
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
 from agent.chain.lens import LensAnswer, LensItem, complete_answers, page_calls, split_into_pages
-from agent.chain.quorum import NO_MAJORITY_REMEDY as REMEDY
 from agent.chain.quorum import (
+    NO_MAJORITY_REMEDY,
     EndpointAnswer,
     NoQuorum,
     QuorumAgreement,
@@ -193,7 +193,7 @@ class ChainReader:
             {line: first.head.number for line, first in firsts.answers.items()},
             head.number,
         ):
-            raise NoQuorum(message, REMEDY)
+            raise NoQuorum(message, NO_MAJORITY_REMEDY)
         try:
             read = self._read(head, firsts, watch)
         except (Refused, Retryable):

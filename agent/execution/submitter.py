@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.chain.quorum import NO_MAJORITY_REMEDY as REMEDY
-from agent.chain.quorum import NoQuorum
-from agent.errors import (
-    ErrorCode,
-    OperatorNeeded,
-    Refused,
-    Retryable,
-    TrimtabError,
-    UnsendableTransaction,
-)
+from agent.chain.quorum import NO_MAJORITY_REMEDY, NoQuorum
+from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.model import (
     Head,
     Intent,
@@ -139,7 +131,7 @@ class Submitter:
             )
         require_before_deadline(head.timestamp_s, deadline_s)
         if simulation.height_disagreement and not only_undoes(grant):
-            raise NoQuorum(simulation.height_disagreement, REMEDY, code=ErrorCode.LAG)
+            raise NoQuorum(simulation.height_disagreement, NO_MAJORITY_REMEDY)
         if not simulation.ok:
             raise guard_refusal(
                 "simulation",

@@ -75,7 +75,7 @@ POOL = words(address("deep"))
         ((POOL, words(32, 2, 5, 7)), leg(5, fee_pips=2500), "0.3 %"),
         ((words(0), words(32, 2, 5, 7)), leg(5), "another pool"),
         ((words(2**255), words(1, 2, 3, 4)), leg(5, venue="v3"), "another pool"),
-        ((POOL, words(64, 2, 5, 7)), leg(5), "something else than two amounts"),
+        ((POOL, words(64, 2, 5, 7)), leg(5), "did not return two amounts"),
         ((POOL, words(32, 2, 5)), leg(5), "not 128 bytes"),
         ((POOL, words(1, 2, 3, 4) + "00"), leg(5, venue="v3"), "not 128 bytes"),
         ((POOL, "0x"), leg(5, venue="v3"), "not 128 bytes"),

@@ -63,7 +63,7 @@ def test_one_that_hangs_is_not_waited_for_once_enough_agree(release: threading.E
     assert "not answered" in heard.lost[slow].message
     again = panel.ask(price)
     assert (again.operators, isinstance(again.lost[slow], EndpointResting)) == ({"a", "b"}, True)
-    assert "earlier question" in again.lost[slow].message
+    assert "earlier request" in again.lost[slow].message
 
 
 def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
