@@ -123,7 +123,7 @@ def word(value: int | str) -> str:
         (CallFailed("no", RpcFault(3, "execution reverted: SPL")), leg(5), "refused: execution reverted: SPL"),
         (Retryable("endpoint is down"), leg(5, venue="v3"), "no answer: endpoint is down"),
         ("0x1234", leg(5), "the library failed with"),
-        ("0x", leg(5), "asked for eth_getCode"),
+        ("0x", leg(5), "called eth_getCode"),
     ],
 )
 def test_whatever_goes_wrong_is_said_in_words(answer: object, asked: Leg, says: str) -> None:
