@@ -197,7 +197,8 @@ class Endpoint:
             state = self.health.state
             if state.circuit is Circuit.WAIT:
                 raise EndpointResting(
-                    f"{self.name} is rate limiting, {state.rest_s:.0f} s more: {state.why}"
+                    f"{self.name} is rate limiting, {state.rest_s:.0f} s more: {state.why}",
+                    code=ErrorCode.RATE_LIMIT,
                 )
             started = self._now()
             try:

@@ -315,7 +315,11 @@ def ask_at_one_block(
             message = "; ".join(
                 f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in second.answers
             )
-            raise NoQuorum(f"endpoints disagree on block {height} ({message})", NO_MAJORITY_REMEDY)
+            raise NoQuorum(
+                f"endpoints disagree on block {height} ({message})",
+                NO_MAJORITY_REMEDY,
+                code=ErrorCode.QUORUM,
+            )
     common = head_of(agreed[0][1])
     message = height_disagreement(endpoint_pool, newest, common.number)
     for endpoint, head in heads.items():
@@ -395,7 +399,7 @@ class QuorumTransport:
 
         poll = ask_at_one_block(self._endpoint_pool, newest, lambda head: head)
         if poll.height_disagreement:
-            raise NoQuorum(poll.height_disagreement, NO_MAJORITY_REMEDY)
+            raise NoQuorum(poll.height_disagreement, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
         return poll.answers[0][1]
 
 

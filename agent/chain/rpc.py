@@ -82,7 +82,7 @@ def parse_bytes(value: object, what: str, length: int | None = None) -> bytes:
         if length is None or len(raw) == length:
             return raw
     expected = "data" if length is None else f"{length} bytes"
-    raise Retryable(f"the endpoint's answer for {what} is not {expected}")
+    raise Retryable(f"the endpoint's answer for {what} is not {expected}", code=ErrorCode.ANSWER)
 
 
 def parse_recipient(value: object) -> str:
@@ -119,7 +119,9 @@ def _parse_int64(value: object, what: str) -> int:
     """Parse a quantity that fits a signed 64-bit column of the store."""
     number = parse_quantity(value, what)
     if number >= 2**63:
-        raise Retryable(f"the endpoint's answer for {what} is absurdly large")
+        raise Retryable(
+            f"the endpoint's answer for {what} is absurdly large", code=ErrorCode.ANSWER
+        )
     return number
 
 
@@ -432,6 +434,7 @@ class HttpTransport:
         raise Retryable(
             f"{self.name} sent {len(text)} bytes that are not JSON",
             "the answer was cut off, or the endpoint is not a node; check its url",
+            code=ErrorCode.NOT_JSON,
         )
 
     def _match(self, parsed: object, ids: list[int]) -> list[object]:
@@ -465,7 +468,10 @@ class HttpTransport:
                     code=ErrorCode.ANSWER,
                 )
         if set(by_id) != set(ids):
-            raise Retryable(f"{self.name} returned answers to other requests (ids do not match)")
+            raise Retryable(
+                f"{self.name} returned answers to other requests (ids do not match)",
+                code=ErrorCode.ANSWER,
+            )
         return [by_id[i] for i in ids]
 
     def _fault(self, error: object) -> RpcFault:

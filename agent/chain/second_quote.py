@@ -174,14 +174,16 @@ class UniswapPythonQuoter:
                 f"venue {leg.venue} has no addresses for a second quote", code=ErrorCode.VENUE
             )
         if isinstance(venue, V2Contracts) and leg.fee_pips != V2_FEE_PIPS:
-            raise NoSecondQuote("the library quotes only V2 pools with a fee of 0.3 %")
+            raise NoSecondQuote(
+                "the library quotes only V2 pools with a fee of 0.3 %", code=ErrorCode.FEE
+            )
         library = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
         self._libraries[leg.venue] = library
         library.view.transport, library.view.block_hash = self._transport, block_hash
         pool = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
         if pool not in self._confirmed:
             if without_foreign_errors(lambda: library.find_pool(leg)).lower() != leg.pool.lower():
-                raise NoSecondQuote(_OTHER_POOL)
+                raise NoSecondQuote(_OTHER_POOL, code=ErrorCode.POOL)
             self._confirmed.add(pool)
         return without_foreign_errors(lambda: library.ask(leg, amount_in_raw))
 
@@ -215,7 +217,9 @@ class _View:
                 result = self.transport.call("eth_call", [call, at_block])
                 return {"jsonrpc": "2.0", "id": 1, "result": result}
             case _:
-                raise NoSecondQuote(f"the library called {method}, which is not allowed")
+                raise NoSecondQuote(
+                    f"the library called {method}, which is not allowed", code=ErrorCode.METHOD
+                )
 
 
 def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _LibraryQuoter:
@@ -307,9 +311,11 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
             f"the venue's quoter refused: {error.fault.message}", code=ErrorCode.QUOTER
         ) from None
     except TrimtabError as error:
-        raise NoSecondQuote(f"no answer: {error.message}") from None
+        raise NoSecondQuote(f"no answer: {error.message}", code=ErrorCode.NO_ANSWER) from None
     except Exception as error:  # uniswap-python raises Exception, ValueError and web3's errors
-        raise NoSecondQuote(f"the library failed with {type(error).__name__}") from None
+        raise NoSecondQuote(
+            f"the library failed with {type(error).__name__}", code=ErrorCode.LIBRARY
+        ) from None
 
 
 # --- Quotes by the venues' contracts: Router02.getAmountsOut and QuoterV2.
@@ -341,7 +347,9 @@ class ContractQuoter:
                 )
             case V2Contracts() as venue:
                 if leg.fee_pips != V2_FEE_PIPS:
-                    raise NoSecondQuote("Router02 quotes only V2 pools with a fee of 0.3 %")
+                    raise NoSecondQuote(
+                        "Router02 quotes only V2 pools with a fee of 0.3 %", code=ErrorCode.FEE
+                    )
                 find = address_call(GET_PAIR, leg.token_in, leg.token_out)
                 ask = GET_AMOUNTS_OUT + abi_encode(
                     ["uint256", "address[]"], [amount_in_raw, [leg.token_in, leg.token_out]]
@@ -350,7 +358,9 @@ class ContractQuoter:
                 self._require_pool(leg, pool)
                 start, count, _, out_raw = _words(paid, 4)
                 if (start, count) != _AMOUNTS_OF_TWO:
-                    raise NoSecondQuote("Router02 did not return two amounts")
+                    raise NoSecondQuote(
+                        "Router02 did not return two amounts", code=ErrorCode.ANSWER
+                    )
                 return out_raw
             case V3Contracts() as venue:
                 find = address_call(GET_POOL, leg.token_in, leg.token_out) + uint_word(leg.fee_pips)
@@ -378,7 +388,7 @@ class ContractQuoter:
 
     def _require_pool(self, leg: Leg, pool: object) -> None:
         if _words(pool, 1)[0] != int(leg.pool, 16):
-            raise NoSecondQuote(_OTHER_POOL)
+            raise NoSecondQuote(_OTHER_POOL, code=ErrorCode.POOL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,7 +406,7 @@ class UnanimousQuoter:
         }
         if len(set(quotes.values())) != 1:
             listed = ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items())
-            raise NoSecondQuote(f"second quotes differ: {listed}")
+            raise NoSecondQuote(f"second quotes differ: {listed}", code=ErrorCode.QUOTES_DIFFER)
         return next(iter(quotes.values()))
 
 

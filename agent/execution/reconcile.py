@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.chain.sender import NonceUsed, SendRefused
-from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.submitter import ReorgHandler, SubmissionEvent, Submitter, guard_refusal
 from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, UnsignedTx
 from agent.ports import ConflictingTransactionFinder, Grant
@@ -346,6 +346,7 @@ class Reconciler:
                 f" behind our transaction of nonce {expected - 1}, or the chain was restarted",
                 "try again; for a restarted local chain set a new file in store.url, for a chain"
                 " that dropped blocks run trimtab adopt",
+                code=ErrorCode.LAG,
             )
         if pending > latest:
             raise OperatorNeeded(
@@ -353,6 +354,7 @@ class Reconciler:
                 f" is not in this store{self._conflicting_hash(latest)}",
                 "another program uses this wallet, or this store is a restored copy: stop the other"
                 " sender, wait until it is mined, then run trimtab adopt",
+                code=ErrorCode.FOREIGN_PENDING,
             )
         if expected is None:
             self._journal.set_expected_nonce(latest, self._submitter.clock.now_s())
@@ -372,6 +374,7 @@ class Reconciler:
             raise Retryable(
                 f"a transaction at nonce {latest} is pending",
                 "wait until it is mined, then run trimtab adopt",
+                code=ErrorCode.FOREIGN_PENDING,
             )
         unfinished = [
             intent
@@ -387,6 +390,7 @@ class Reconciler:
                 raise Retryable(
                     f"{intent.note} ({intent.tx_hash}) is open",
                     "run the command that resolves it first, then trimtab adopt",
+                    code=ErrorCode.OPEN_TRANSACTION,
                 )
         # The nonce first: the journal accepts a foreign winner only below the expected nonce.
         self._journal.set_expected_nonce(latest, self._submitter.clock.now_s())
@@ -560,6 +564,7 @@ class Reconciler:
             f" {hashes})",
             "another program uses this wallet, or this store is a restored copy: stop the other"
             " sender, check the balances, then run trimtab adopt",
+            code=ErrorCode.FOREIGN_NONCE,
         )
 
     def _conflicting_hash(self, nonce: int) -> str:

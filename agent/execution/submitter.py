@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.chain.quorum import NO_MAJORITY_REMEDY, NoQuorum
-from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, UnsendableTransaction
+from agent.errors import (
+    ErrorCode,
+    OperatorNeeded,
+    Refused,
+    Retryable,
+    TrimtabError,
+    UnsendableTransaction,
+)
 from agent.model import (
     Head,
     Intent,
@@ -131,7 +138,7 @@ class Submitter:
             )
         require_before_deadline(head.timestamp_s, deadline_s)
         if simulation.height_disagreement and not only_undoes(grant):
-            raise NoQuorum(simulation.height_disagreement, NO_MAJORITY_REMEDY)
+            raise NoQuorum(simulation.height_disagreement, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
         if not simulation.ok:
             raise guard_refusal(
                 "simulation",
@@ -545,6 +552,7 @@ class ReorgHandler:
             f" reorg of more than {REORG_WATCH_BLOCKS} blocks, or another chain",
             "check the endpoints and the balances; to continue from the present chain: trimtab"
             " adopt",
+            code=ErrorCode.DEEP_REORG,
         )
 
 
@@ -553,5 +561,6 @@ def _block(intent: Intent) -> tuple[int, str]:
         raise OperatorNeeded(
             f"store: transaction {intent.tx_hash} ended in a block but has no receipt",
             "restore a backup of the store",
+            code=ErrorCode.RECEIPT,
         )
     return intent.receipt.block_number, intent.receipt.block_hash
