@@ -41,7 +41,8 @@ from agent.model import (
     StepInput,
     SubmissionRefusal,
 )
-from agent.planning.proposals import Proposer, proposer
+from agent.planning.proposals import Proposer
+from agent.planning.requests import proposer
 from agent.policy import failures
 from agent.policy.decide import DecisionResult, decide
 from agent.policy.exits import RETRY_REMEDY, add_submission_refusal, exclude_blocked_exits

@@ -30,7 +30,7 @@ from agent.model.gradual_execution import LimitOrder
 from agent.model.strategies import CapitalSplit, Strategy
 from agent.policy import conditional_orders
 from agent.policy.decide import DecisionResult
-from agent.policy.strategies.netting import target_capital_shares
+from agent.policy.strategies.capital import target_capital_shares
 from agent.policy.triggers import bands, rules
 from agent.reference import reference_prices
 from agent.units import BPS, Value, decimal_text, format_duration, format_time, price_text

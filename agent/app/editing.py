@@ -40,7 +40,7 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.planning import proposals
+from agent.planning import requests
 from agent.policy import minimum
 from agent.policy.drift import investable_total
 from agent.ports import Clock
@@ -470,7 +470,7 @@ def _planned_edit(
         else load.config_diff(before.text, loaded.text)
     )
     transition = engine.evaluate(
-        _unlimited_readers(context.readers), proposals.rebalance_wholly_to_targets
+        _unlimited_readers(context.readers), requests.rebalance_wholly_to_targets
     )
     if isinstance(transition.decision, Halt):
         raise Refused(
@@ -483,7 +483,7 @@ def _planned_edit(
         verdict for verdict in _failing(transition) if verdict.guard in ENFORCED_TRANSITION_GUARDS
     ]
     if breaks or rounds > 1:
-        first = engine.evaluate(context.readers, proposals.rebalance_to_targets)
+        first = engine.evaluate(context.readers, requests.rebalance_to_targets)
     if breaks:
         again = (
             [verdict for verdict in _failing(first) if verdict.guard in ENFORCED_TRANSITION_GUARDS]

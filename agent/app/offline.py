@@ -45,7 +45,7 @@ from agent.model import (
     TopUp,
     TradeSide,
 )
-from agent.planning import proposals
+from agent.planning import proposals, requests
 from agent.planning.proposals import Proposer
 from agent.policy import minimum
 from agent.policy.drift import (
@@ -231,7 +231,7 @@ def _facts(step: RecordedStep) -> Document:
         "decision": step.decision,
         "reason": step.reason,
         "outcome": step.outcome,
-        "asked": None if step.asked is None else proposals.requester_name(step.asked),
+        "asked": None if step.asked is None else requests.requester_name(step.asked),
     }
 
 
@@ -258,7 +258,7 @@ def _proposer(step: RecordedStep) -> Proposer | None:
     """The proposer of the step; None if its owner acted and nothing was proposed."""
     if step.asked is None:
         return None if _is_manual(step) else proposals.rebalance
-    return None if isinstance(step.asked, ManualAction) else proposals.proposer(step.asked)
+    return None if isinstance(step.asked, ManualAction) else requests.proposer(step.asked)
 
 
 def _is_manual(step: RecordedStep) -> bool:

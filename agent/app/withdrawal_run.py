@@ -25,7 +25,7 @@ from agent.model import (
     WithdrawalProgress,
 )
 from agent.model.step import RaiseForWithdrawal, Unwrap
-from agent.planning import proposals
+from agent.planning import requests
 from agent.policy import native_coin
 from agent.policy.cash_flows import withdrawals
 from agent.policy.cash_flows.purchase import LASTS_S
@@ -101,7 +101,7 @@ class WithdrawalRun:
         step = self._claimed(step)
         short = self._short(step)
         if sale is None and short is not None:
-            sale = engine.evaluate(self._withdrawal_readers(), proposals.raise_money(short))
+            sale = engine.evaluate(self._withdrawal_readers(), requests.raise_money(short))
         verdicts = () if state else self._verdicts(step)
         found = WithdrawalReport(
             step,
@@ -331,7 +331,7 @@ def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token:
     if (
         (every_s := step.limits.first_purchase_s) is None
         or plan is None
-        or (short := proposals.shortfall_raw(step, plan, token)) <= 0
+        or (short := requests.shortfall_raw(step, plan, token)) <= 0
     ):
         return
     lacks, now_s, done = (
@@ -354,11 +354,7 @@ def _record_part(
     `step` is that after the sale, with the withdrawal set aside.
     """
     every_s, plan = step.limits.first_purchase_s, sale.plan
-    if (
-        every_s is None
-        or plan is None
-        or proposals.shortfall_raw(sale.step_input, plan, token) <= 0
-    ):
+    if every_s is None or plan is None or requests.shortfall_raw(sale.step_input, plan, token) <= 0:
         return ""
     lacked, lacks = (
         withdrawals.shortfall_raw(sale.step_input, token),

@@ -24,10 +24,10 @@ from agent.model import (
     TaxState,
 )
 from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategyState
-from agent.policy import risk, targets
+from agent.policy import risk, step_input, targets
 from agent.policy.gradual_execution import MILLION
 from agent.policy.step_input import StepMemory, StrategyMemory
-from agent.policy.strategies import accounting, health, netting
+from agent.policy.strategies import accounting, capital, netting
 from agent.policy.triggers import rules
 from agent.ports import (
     AllocationJournal,
@@ -91,9 +91,9 @@ def _record_strategy_states(
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
         unit = accounting.unit_value(
-            accounting.holdings_value(dict(book.holdings), prices), book.units
+            capital.holdings_value(dict(book.holdings), prices), book.units
         )
-        noted = health.update_unit_index(book.state, strategies[book.name], unit, prices, now_s)
+        noted = capital.update_unit_index(book.state, strategies[book.name], unit, prices, now_s)
         point = NavPoint(now_s, noted.unit, noted.index)
         states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
         points[book.name] = point
@@ -111,8 +111,8 @@ def _with_health(
     if rule is None:
         return state
     past = points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
-    return health.update_health(
-        state, rule, health.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s
+    return capital.update_health(
+        state, rule, capital.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s
     )
 
 
@@ -263,7 +263,7 @@ def _recorded_prices(
     portfolio, split, now_s = step.portfolio, step.split, step.snapshot.head.timestamp_s
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
     back_s = rules.required_history_s(step.policy, split)
-    needs = list(netting.strategy_history_needed(split, choices, portfolio, now_s))
+    needs = list(step_input.strategy_history_needed(split, choices, portfolio, now_s))
     if weights is not None:
         needs.append((targets.allocation_history_s(portfolio, chosen, now_s), weights.step_s))
     needs.append(risk.price_history_needed(step.policy))

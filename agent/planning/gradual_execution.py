@@ -25,26 +25,30 @@ from agent.model import (
     GradualExecution,
     Hold,
     Holding,
-    Leg,
     LegFunding,
     NoTradeZone,
     Plan,
     Rebalance,
-    SliceDraw,
     SlicingComparison,
     SlicingCost,
     StepInput,
     Verdict,
 )
 from agent.planning import planner
-from agent.planning.gas import NATIVE_VENUE, approval_gas_units, swap_spend
+from agent.planning.gas import NATIVE_VENUE, swap_spend
+from agent.planning.partial_plans import (
+    EVEN,
+    plan_within_daily_loss,
+    swap_legs,
+    value_sold,
+    with_native,
+    worst_case_loss,
+)
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import DecisionResult
-from agent.policy.drift import compute_drifts, corrections, investable_total
+from agent.policy.drift import compute_drifts, corrections
 from agent.policy.gradual_execution import (
-    MILLION,
     budget_left,
     decide_slice,
     execution_deadlines,
@@ -54,7 +58,7 @@ from agent.policy.gradual_execution import (
     target_weights,
 )
 from agent.policy.risk import penalty
-from agent.reference import ReferencePrices, reference_prices
+from agent.reference import ReferencePrices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, format_time, price_text, value_text
 
 HOUR_S = 3_600
@@ -271,187 +275,9 @@ def _why(
     )
 
 
-# --- Plans within the remainder of limits.daily_loss: if the worst case of the whole exceeds it,
-# plan a part.
-
-
-DAILY_LOSS = "limits.daily_loss"
-TRIES = 8
-"""Maximum number of plans tried."""
-MARGIN = Fraction(99, 100)
-"""Fraction of the estimate requested: unit costs of a smaller plan differ slightly."""
-SHOWN_BPS = 10
-"""Rounding of a suggested setting: up to a tenth of a percent."""
-
-
-def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | None = None) -> Plan:
-    """Return a plan whose worst case fits the remainder of limits.daily_loss: the whole plan, or a
-    part with the cheapest moves first. Exits are never reduced. If no part is worth a trade, the
-    whole plan is returned, which the guard refuses. `whole` is the result of planner.plan_after_tax
-    if known. Raises Refused like it.
-    """
-    whole = whole or planner.plan_after_tax(step, decision)
-    if decision.exit or (room := daily_loss_left(step)) is None:
-        return whole
-    if fits_daily_loss(step, whole):
-        return _named(step, decision, whole, whole) if step.spend_caps else whole
-    found, loses = whole, worst_case_loss(step, whole)
-    for _ in range(TRIES):
-        gas = worst_case_gas(step, found)
-        if room <= gas or loses <= gas:
-            return whole
-        try:
-            found = planner.plan_after_tax(
-                step, decision, (found.turnover * (room - gas) / (loses - gas) * MARGIN, DAILY_LOSS)
-            )
-        except planner.NothingPlanned:
-            return whole
-        if (loses := worst_case_loss(step, found)) <= room:
-            return _named(step, decision, found, whole)
-    return whole
-
-
-def fits_daily_loss(step: StepInput, found: Plan) -> bool:
-    """True if the plan's worst case fits the remainder of limits.daily_loss; for an exit its
-    predicted cost, as in the guard.
-    """
-    room = daily_loss_left_for_exits(step) if found.exits else daily_loss_left(step)
-    return (
-        room is None
-        or max(found.cost.total if found.exits else worst_case_loss(step, found), Fraction(0))
-        <= room
-    )
-
-
-def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
-    """Mark the plan as a part if limits.daily_loss is the reason; this step's approvals are not."""
-    whole = plan_before_approvals(step, decision, whole)
-    if fits_daily_loss(step, whole) or not found.turnover:
-        return found
-    parts = max(2, ceil_int(whole.turnover / found.turnover))
-    message = (
-        f"{decision.reason}; part 1 of about {parts}:"
-        f" {partial_plan_reason(step, worst_case_loss(step, whole))}"
-    )
-    return replace(found, decision=replace(decision, reason=message))
-
-
-def plan_before_approvals(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
-    """Return `whole`, the step's plan, as it would be without approvals."""
-    return (
-        planner.plan_after_tax(replace(step, spend_caps=()), decision) if step.spend_caps else whole
-    )
-
-
-def daily_loss_left(step: StepInput) -> Value | None:
-    """Return the remainder of limits.daily_loss, numeraire base units; None without a limit, or for
-    an unknown day, which refuses.
-    """
-    limit_bps, history = step.limits.daily_loss_bps, step.history
-    return (
-        None
-        if limit_bps is None or history.unknown
-        else _total(step) * Fraction(limit_bps, BPS) - history.loss_24h
-    )
-
-
-def daily_loss_left_for_exits(step: StepInput) -> Value | None:
-    """Return the remainder of limits.daily_loss for an exit, which answers only for losses by
-    trades.
-    """
-    history, room = step.history, daily_loss_left(step)
-    lost = history.fell_24h + history.wasted_24h_wei * reference_prices(step).by_token.get(
-        step.portfolio.wrapped_native, Fraction(0)
-    )
-    return None if room is None else room + min(lost, max(Fraction(0), history.loss_24h))
-
-
-def worst_case_loss(
-    step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None
-) -> Value:
-    """Return the largest possible loss of a plan: every leg at its minimum, gas and approvals at
-    their highest price. Valued at present reference prices by default; numeraire base units.
-    """
-    known = with_native(step, reference_prices(step).by_token if prices is None else prices)
-    got = (
-        leg.min_out_raw * known.get(leg.token_out, Fraction(0))
-        for leg in swap_legs(found)
-        if leg.sink is LegFunding.WALLET
-    )
-    return value_sold(found, known) - sum(got, Fraction(0)) + worst_case_gas(step, found, known)
-
-
-def worst_case_gas(
-    step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None
-) -> Value:
-    """Return the gas part of the worst case."""
-    known = with_native(step, reference_prices(step).by_token if prices is None else prices)
-    units = ceil_int((found.gas_units + approval_gas_units(step, found)) * native_coin.GAS_MARGIN)
-    return units * native_coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
-
-
-def partial_plan_reason(step: StepInput, worst: Value) -> str:
-    """Return why only a part is traded now, when the rest follows, and the setting that would allow
-    all at once.
-    """
-    limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
-    wanted_bps = (
-        ceil_int((max(step.history.loss_24h, Fraction(0)) + worst) * BPS / whole / SHOWN_BPS)
-        * SHOWN_BPS
-        if whole
-        else 0
-    )
-    return (
-        f"the worst case of the whole exceeds what {DAILY_LOSS} of {limit_bps / 100:g}% leaves; the"
-        " rest follows as the day's losses "
-        f'age, and {DAILY_LOSS} = "{wanted_bps / 100:g}%" would allow it in one trade'
-    )
-
-
-def daily_loss_wait_reason(step: StepInput) -> str:
-    """Return why no part is traded now."""
-    numeraire, lost = step.portfolio.numeraire, step.history.loss_24h
-    amounts = (
-        value_text(value, numeraire.decimals, 2)
-        for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost)
-    )
-    return (
-        f"waits for {DAILY_LOSS}: {' of '.join(amounts)} {numeraire.label} were lost in 24 h; the"
-        " next part follows as those losses age"
-    )
-
-
-def value_sold(found: Plan, prices: Mapping[str, Price]) -> Value:
-    """Return the value that a plan takes from the wallet, at these prices."""
-    given = (
-        leg.amount_in_raw * prices.get(leg.token_in, Fraction(0))
-        for leg in swap_legs(found)
-        if leg.source is LegFunding.WALLET
-    )
-    return sum(given, Fraction(0))
-
-
-def swap_legs(found: Plan) -> list[Leg]:
-    """Return the legs that exchange tokens, without wrapping and unwrapping of the wallet's native
-    coin.
-    """
-    return [leg for leg in found.legs if leg.venue != NATIVE_VENUE or leg.source is not leg.sink]
-
-
-def with_native(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Price]:
-    """Return the prices with the native coin at its wrapped token's price."""
-    return {**prices, NATIVE: prices.get(step.portfolio.wrapped_native, Fraction(0))}
-
-
-def _total(step: StepInput) -> Value:
-    return investable_total(compute_drifts(step, reference_prices(step).by_token))
-
-
 # --- Schedule of a plan: sent at once, begun as gradual execution, or held until its limit price.
 
 
-EVEN = SliceDraw(MILLION // 2, MILLION // 2)
-"""Draw assumed before one exists: an equal share."""
 ScheduledPlan = tuple[DecisionResult, Plan | None]
 
 

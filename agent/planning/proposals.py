@@ -4,293 +4,37 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.model import (
     PORTFOLIO,
     AdjustLiquidity,
-    AgentCycle,
-    AssetDrift,
     BlockedExit,
-    Decision,
-    Destination,
-    ExecutionSlice,
-    Goal,
-    GradualExecution,
     Halt,
-    HaltCode,
     Hold,
-    Invest,
     LegFunding,
     LimitOrder,
-    ManualAction,
     Plan,
-    PlanRequest,
     PurchaseKind,
-    RaiseForWithdrawal,
     Rebalance,
-    SellEntireBalance,
-    SellEverything,
-    SliceDraw,
     StepInput,
-    StepRequest,
-    Swap,
-    SwapAtPrice,
     TopUp,
-    Unwrap,
-    Verdict,
 )
-from agent.planning import gradual_execution, planner, swaps
+from agent.planning import partial_plans, planner, swaps
 from agent.planning.gradual_execution import limit_swap, schedule_plan
 from agent.planning.liquidity import plan_liquidity
+from agent.planning.partial_plans import plan_purchase
 from agent.planning.plan_builder import MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.policy import conditional_orders, exits, minimum, native_coin
-from agent.policy.cash_flows import balance_changes, purchase, withdrawals
-from agent.policy.cash_flows.balance_changes import DAY_S
+from agent.policy import conditional_orders, exits, minimum
+from agent.policy.cash_flows import balance_changes, withdrawals
 from agent.policy.conditional_orders import expiry_reason
 from agent.policy.decide import DecisionResult, decide, liquidity_or_hold
-from agent.policy.drift import compute_drifts, corrections, investable_total, rebalance_goal
-from agent.policy.exits import exit_goal
-from agent.policy.gradual_execution import MILLION, partial_goal, target_weights
 from agent.policy.triggers.no_trade_zone import no_plan_reason, uneconomic_plan_reason
-from agent.reference import reference_prices
-from agent.units import NATIVE, Value, ceil_int, decimal_text, format_time
-
-# --- A purchase as a plan: whole if the pools take it, else the same fraction of every asset, so
-# that no part is one-sided.
-
-
-TRIES = 8
-"""Plans in search of the part that all assets reach."""
-WHOLE = Fraction(97, 100)
-"""Part of an asset's shortfall that counts as filled, since fees and impact take the rest."""
-USEFUL = Fraction(1, 4)
-"""Fraction of limits.daily_loss below which a part waits for the next day, unless it is the
-last."""
-EVEN = SliceDraw(MILLION // 2, MILLION // 2)
-PurchasePlan = tuple[DecisionResult, Plan | None]
-
-
-def plan_purchase(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, kind: PurchaseKind
-) -> PurchasePlan:
-    """Return the purchase in one plan, or its next part; `begins` for the first of several.
-
-    Returns no plan, and a hold, while the remainder of limits.daily_loss is too little for a
-    further part. Raises Refused like the planner.
-    """
-    intended_value = _moves(decided, decision.goal)
-    whole = planner.plan_after_tax(step, decision)
-    plan, part = plan_proportional_part(step, decided, decision, whole)
-    under = purchase.active_purchase(step)
-    follows = under is not None and not step.history.invested
-    if follows and not gradual_execution.fits_daily_loss(step, plan):
-        held = Hold(
-            f"{decision.reason}; {gradual_execution.daily_loss_wait_reason(step)}",
-            kept_by=gradual_execution.DAILY_LOSS,
-        )
-        return replace(decided, decision=held, round=None), None
-    if follows and under is not None:
-        named = replace(
-            decision, reason=f"{decision.reason}{_daily_loss_reason(step, decision, whole)}"
-        )
-        return replace(
-            decided, decision=named, round=ExecutionSlice(under.done + 1, part, intended_value)
-        ), replace(plan, decision=named)
-    if part == 1 and kind is PurchaseKind.FIRST:
-        return decided, plan
-    if under is not None:
-        kind = under.campaign.purchase or kind
-    execution = _purchase_execution(
-        step, decided, decision.goal, kind, intended_value, ceil_int(1 / part)
-    )
-    message = (
-        decision.reason
-        if part == 1
-        else (
-            f"{decision.reason};"
-            f" {purchase.format_progress(execution, 0)}{_daily_loss_reason(step, decision, whole)}"
-        )
-    )
-    named = replace(decision, reason=message)
-    round_ = ExecutionSlice(1, part, intended_value)
-    return replace(decided, decision=named, begins=execution, round=round_), replace(
-        plan, decision=named
-    )
-
-
-def plan_proportional_part(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan
-) -> tuple[Plan, Fraction]:
-    """Return the plan, and the fraction of the goal it reaches: 1 if `whole`, or if an asset cannot
-    move at all. If no fraction fits the remainder of limits.daily_loss, the plan may exceed it.
-    """
-    lacks = {
-        token: value
-        for token, value in corrections(decided.drifts, decision.goal).items()
-        if abs(value) >= _least(step)
-    }
-    reached, fits = (
-        min(_reached(step, decided, whole, lacks).values(), default=Fraction(1)),
-        _part_that_fits(step, whole),
-    )
-    if fits == 1 and reached >= WHOLE:
-        return whole, Fraction(1)
-    if fits < 1 and not _useful(step):
-        return whole, Fraction(1)
-    part, found = Fraction(1), whole
-    for _ in range(TRIES if lacks else 0):
-        part *= min(
-            fits, max(reached * Fraction(99, 100), Fraction(1, 2)) if reached < WHOLE else 1
-        )
-        part = part.limit_denominator(1_000)
-        if part * min(abs(value) for value in lacks.values()) < _least(step):
-            break
-        wanted = {token: value * part for token, value in lacks.items()}
-        try:
-            found = planner.plan_after_tax(
-                step, replace(decision, goal=partial_goal(decided.drifts, decision.goal, part))
-            )
-        except planner.NothingPlanned:
-            break
-        reached, fits = (
-            min(_reached(step, decided, found, wanted).values(), default=Fraction(1)),
-            _part_that_fits(step, found),
-        )
-        if fits == 1 and reached >= WHOLE:
-            return replace(found, decision=decision), part
-    if gradual_execution.fits_daily_loss(step, whole):
-        return whole, Fraction(1)  # the plan names assets that cannot move; the others continue
-    found = replace(
-        gradual_execution.plan_within_daily_loss(step, decision, whole), decision=decision
-    )
-    return found, (
-        min(Fraction(1), found.turnover / whole.turnover) if whole.turnover else Fraction(1)
-    )
-
-
-def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
-    """Return the fraction of such a plan that fits limits.daily_loss: its gas whole, the rest in
-    proportion.
-    """
-    if gradual_execution.fits_daily_loss(step, plan):
-        return Fraction(1)
-    if plan.exits:
-        room, gas, loses = (
-            gradual_execution.daily_loss_left_for_exits(step) or Fraction(0),
-            plan.cost.gas + plan.cost.approvals,
-            plan.cost.total,
-        )
-    else:
-        room, gas, loses = (
-            gradual_execution.daily_loss_left(step) or Fraction(0),
-            gradual_execution.worst_case_gas(step, plan),
-            gradual_execution.worst_case_loss(step, plan),
-        )
-    return (room - gas) / (loses - gas) * gradual_execution.MARGIN if room > gas else Fraction(0)
-
-
-def _useful(step: StepInput) -> bool:
-    """True if enough of limits.daily_loss remains for a part."""
-    whole = gradual_execution.daily_loss_left(
-        replace(step, history=replace(step.history, loss_24h=Fraction(0)))
-    )
-    return (
-        whole is None or (gradual_execution.daily_loss_left(step) or Fraction(0)) >= whole * USEFUL
-    )
-
-
-def _daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str:
-    """Return the note that limits.daily_loss makes this a part; empty if it does not. This step's
-    approvals are not a reason.
-    """
-    if gradual_execution.daily_loss_left(step) is None:
-        return ""
-    whole = gradual_execution.plan_before_approvals(step, decision, whole)
-    return (
-        ""
-        if gradual_execution.fits_daily_loss(step, whole)
-        else (
-            f"; {gradual_execution.partial_plan_reason(step, gradual_execution.worst_case_loss(step, whole))}"
-        )
-    )
-
-
-def _reached(
-    step: StepInput, decided: DecisionResult, plan: Plan, lacks: dict[str, Value]
-) -> dict[str, Fraction]:
-    """Return by token the fraction of its correction that the plan moves, without the numeraire,
-    which pays the costs.
-    """
-    prices = {one.token: one.price for one in decided.drifts}
-    moved = dict.fromkeys(prices, Fraction(0))
-    for leg in plan.legs:
-        for token, raw, outside in (
-            (leg.token_in, -leg.amount_in_raw, leg.source is LegFunding.WALLET),
-            (leg.token_out, leg.amount_out_raw, leg.sink is LegFunding.WALLET),
-        ):
-            known = step.portfolio.wrapped_native if token == NATIVE else token
-            if outside and known in moved:
-                moved[known] += raw * prices[known]
-    home = step.portfolio.numeraire.address
-    return {
-        token: max(Fraction(0), moved[token] / value)
-        for token, value in lacks.items()
-        if token != home
-    }
-
-
-def _purchase_execution(
-    step: StepInput,
-    decided: DecisionResult,
-    goal: Goal,
-    kind: PurchaseKind,
-    intended_value: Value,
-    parts: int,
-) -> GradualExecution:
-    now_s, lacks = step.snapshot.head.timestamp_s, corrections(decided.drifts, goal)
-    over_s = now_s + max(purchase.LASTS_S, (parts + 1) * DAY_S)
-    return GradualExecution(
-        pace=purchase.pace(step, parts),
-        targets_bps=target_weights(step),
-        destination=step.policy.destination,
-        goal=goal,
-        arrival=tuple(
-            sorted((token, found.price) for token, found in decided.references.prices.items())
-        ),
-        sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
-        wish=purchase.turnover_allowance(step) if step.history.invested else intended_value,
-        rounds=parts,
-        budget=None,
-        began_s=now_s,
-        ends_s=over_s,
-        expires_s=over_s,
-        first=EVEN,
-        only=step.policy.only,
-        purchase=kind,
-        came=(
-            tuple(sorted(purchase.uninvested_deposits(step).items()))
-            if kind is PurchaseKind.TOP_UP
-            else ()
-        ),
-    )
-
-
-def _moves(decided: DecisionResult, goal: Goal) -> Value:
-    lacks = corrections(decided.drifts, goal).values()
-    return max(
-        sum((lack for lack in lacks if lack > 0), Fraction(0)),
-        -sum((lack for lack in lacks if lack < 0), Fraction(0)),
-    )
-
-
-def _least(step: StepInput) -> Value:
-    return max(step.limits.min_trade or Fraction(0), Fraction(1))
+from agent.units import NATIVE, format_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +122,7 @@ def _exits_first(step_input: StepInput) -> Proposal:
         and plan is None
         and isinstance(decision := decided.decision, Rebalance)
     ):
-        found = exits.backing_off(step, token) or _planned_exit(step, decision, token)
+        found = exits.backing_off(step, token) or planned_exit(step, decision, token)
         if isinstance(found, Plan):
             plan = found
         else:
@@ -395,7 +139,7 @@ def _exits_first(step_input: StepInput) -> Proposal:
     return Proposal(decided, plan, None if step is step_input else step)
 
 
-def _planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | BlockedExit:
+def planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | BlockedExit:
     """Return the plan that sells this token out, or why nothing of it can be sold now."""
     try:
         plan = planner.plan(step, decision)
@@ -459,7 +203,7 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
     try:
         if decision.apart and zone is None:
             return Proposal(*plan_purchase(step_input, decided, decision, PurchaseKind.FIRST))
-        plan = gradual_execution.plan_within_daily_loss(step_input, decision)
+        plan = partial_plans.plan_within_daily_loss(step_input, decision)
     except planner.NothingPlanned as nothing:
         if zone is None:
             if not nothing.kept_by:
@@ -633,242 +377,6 @@ def single_order(order: LimitOrder) -> Proposer:
     return propose
 
 
-# --- Proposals of the owner's requests: money raised or invested, everything sold, an edit carried
-# out.
-
-
-def raise_money(token: str) -> Proposer:
-    """Return the proposer that sells for the shortfall of `token`.
-
-    It sells all of it at once; with limits.first_purchase, as much of each asset as its market
-    allows, and parts follow. If limits.daily_loss allows less, it sells the same fraction of each.
-    Otherwise it is refused.
-    """
-
-    def propose(step: StepInput) -> Proposal:
-        label = step.portfolio.token(token).label
-        goal = withdrawals.goal_to_raise(step, token)
-        wanted = Rebalance(
-            f"{label} is raised for a withdrawal",
-            goal,
-            exit=True,
-            apart=withdrawals.gross_sale_value(step, token),
-        )
-        plan = planner.plan(step, wanted)
-        done = withdrawals.parts_done(step, token)
-        short = shortfall_raw(step, plan, token) > 0
-        if step.limits.first_purchase_s is not None and (
-            short or not gradual_execution.fits_daily_loss(step, plan)
-        ):
-            decided = replace(decide(step), decision=wanted)
-            part = (
-                plan
-                if gradual_execution.fits_daily_loss(step, plan)
-                else plan_proportional_part(step, decided, wanted, plan)[0]
-            )
-            lacks, left = withdrawals.shortfall_raw(step, token), shortfall_raw(step, part, token)
-            if left < lacks and (short or left > 0):
-                wanted = replace(
-                    wanted,
-                    reason=(
-                        f"{wanted.reason}, part {done + 1} of about"
-                        f" {done + ceil_int(Fraction(lacks, lacks - left))}"
-                    ),
-                )
-                return _by_owner(step, wanted, replace(part, decision=wanted))
-        _require_raised(step, plan, token)
-        if done:
-            plan = replace(
-                plan,
-                decision=replace(wanted, reason=f"{wanted.reason}, part {done + 1} of {done + 1}"),
-            )
-        return _by_owner(step, plan.decision, plan)
-
-    return propose
-
-
-def invest(came: Mapping[str, int], before: str = "") -> Proposer:
-    """Return the proposer that spreads deposits over underweight assets; holds for less than a
-    trade. Includes the remainder of the purchase `before` (its id), if under way; any other
-    purchase under way is this one, already begun.
-    """
-
-    def propose(step: StepInput) -> Proposal:
-        if step.limits.first_purchase_s is None:
-            wanted = Rebalance(
-                balance_changes.append_excluded(step, "what came is invested"),
-                withdrawals.goal_to_invest(step, came),
-                by_owner=True,
-            )
-            try:
-                plan = gradual_execution.plan_within_daily_loss(step, wanted)
-            except planner.NothingPlanned as nothing:
-                return _by_owner(
-                    step,
-                    Hold(
-                        balance_changes.append_excluded(
-                            step, f"the deposit stays uninvested for now: {nothing.message}"
-                        )
-                    ),
-                    None,
-                )
-            return _by_owner(step, plan.decision, plan)
-        under = purchase.active_purchase(step)
-        if under is None or under.id == before:
-            step = replace(
-                step, history=replace(step.history, invested=tuple(sorted(came.items())))
-            )
-        decided = _by_owner(step, Hold(""), None).decided
-        message = balance_changes.append_excluded(step, "what came is invested")
-        wanted = Rebalance(
-            message,
-            purchase.purchase_goal(step, decided.drifts),
-            by_owner=True,
-            apart=purchase.turnover_allowance(step),
-        )
-        decided = replace(decided, decision=wanted)
-        try:
-            decided, made = plan_purchase(step, decided, wanted, PurchaseKind.TOP_UP)
-        except planner.NothingPlanned as nothing:
-            return _by_owner(
-                step,
-                Hold(
-                    balance_changes.append_excluded(
-                        step, f"the deposit stays uninvested for now: {nothing.message}"
-                    )
-                ),
-                None,
-            )
-        return Proposal(decided, made, step)
-
-    return propose
-
-
-def sell_everything(step: StepInput) -> Proposal:
-    """Sell everything for the numeraire, liquidity first, then one asset per plan; hold once
-    nothing more can be sold. Unexplained changes do not block it, as for any exit, and are sold
-    too.
-    """
-    return replace(_everything_sold(given := balance_changes.restore_excluded(step)), step=given)
-
-
-def _everything_sold(step: StepInput) -> Proposal:
-    if step.portfolio.positions:
-        none_wanted = replace(
-            step,
-            limits=replace(step.limits, lp_max_weight_bps=0),
-            portfolio=replace(step.portfolio, lp_targets=()),
-            history=replace(step.history, stopped="", flows=()),
-        )
-        out = decide(none_wanted).decision
-        if isinstance(out, Halt):
-            return _by_owner(step, out, None)
-        if isinstance(out, AdjustLiquidity):
-            plan = plan_liquidity(none_wanted, out)
-            if plan is not None and plan.actions:
-                return _by_owner(step, plan.decision, plan)
-    drifts = compute_drifts(step, reference_prices(step).by_token)
-    if investable_total(drifts) == 0:
-        return _by_owner(
-            step, Hold("there is nothing to sell: all balances are zero or set aside"), None
-        )
-    home, blocked = step.portfolio.numeraire.address, [*step.stuck]
-    for one in exits.in_turn(
-        step, [one for one in drifts if one.token != home and one.investable_raw]
-    ):
-        found = _sold_out(step, drifts, one.token, "everything is sold for the numeraire")
-        if isinstance(found, Proposal):
-            return found
-        blocked.append(found)
-    stays = [f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked]
-    return _by_owner(step, Hold("; ".join(["nothing more is sold", *stays])), None)
-
-
-def sell_out(token: str) -> Proposer:
-    """Return the proposer that sells all of one token for the numeraire, to the last base unit, and
-    nothing else; then it holds.
-    """
-
-    def sold_out(step: StepInput) -> Proposal:
-        label, decided = step.portfolio.token(token).label, decide(step)
-        drifts = decided.drifts
-        if isinstance(decided.decision, Halt) and not drifts:
-            return _by_owner(step, decided.decision, None)
-        blocked = [one.why for one in step.stuck if one.token == token]
-        if not blocked and not any(one.token == token and one.investable_raw for one in drifts):
-            return _by_owner(step, Hold(f"nothing of {label} is left to sell"), None)
-        if not blocked:
-            found = _sold_out(step, drifts, token, f"{label} is sold out")
-            if isinstance(found, Proposal):
-                return found
-            blocked = [found.why]
-        return _by_owner(step, Hold(f"nothing more of {label} is sold: {blocked[0]}"), None)
-
-    return lambda step: replace(
-        sold_out(given := balance_changes.restore_excluded(step)), step=given
-    )
-
-
-def _sold_out(
-    step: StepInput, drifts: Sequence[AssetDrift], token: str, reason: str
-) -> Proposal | BlockedExit:
-    """Return the owner's sale of all of this token for the numeraire, or why nothing of it can be
-    sold now.
-    """
-    found = _planned_exit(
-        step, Rebalance(reason, exit_goal(step.portfolio, drifts, token), exit=True), token
-    )
-    if isinstance(found, BlockedExit):
-        return found
-    proposal = _by_owner(step, found.decision, found)
-    return replace(proposal, decided=replace(proposal.decided, exit_token=token))
-
-
-def rebalance_to_targets(step: StepInput) -> Proposal:
-    """Propose trading onto the targets regardless of trigger and cooldown, after an edit: all, or
-    the part limits.daily_loss allows.
-    """
-    return _to_targets(step, gradual_execution.plan_within_daily_loss)
-
-
-def rebalance_wholly_to_targets(step: StepInput) -> Proposal:
-    """Propose trading onto the targets without a part for limits.daily_loss: the guards judge the
-    whole.
-    """
-    return _to_targets(step, planner.plan_after_tax)
-
-
-def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]) -> Proposal:
-    decided = decide(step)
-    if isinstance(decided.decision, Halt):
-        return Proposal(decided, None)
-    if why := withdrawals.open_withdrawal_reason(step):
-        return Proposal(replace(decided, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
-    try:
-        wanted = Rebalance(
-            balance_changes.append_excluded(step, "the transition to these targets"),
-            rebalance_goal(decided.drifts, Destination.TARGET),
-            by_owner=True,
-        )
-        plan = planned(step, wanted)
-    except planner.NothingPlanned as nothing:
-        return _by_owner(step, Hold(nothing.message), None)
-    return _by_owner(step, plan.decision, plan)
-
-
-def unwrap(raw: int) -> Proposer:
-    """Return the proposer that unwraps this much of the wrapped native coin for a payout."""
-
-    def propose(step: StepInput) -> Proposal:
-        token = step.portfolio.token(step.portfolio.wrapped_native)
-        decision = TopUp(
-            f"{decimal_text(raw, token.decimals)} {token.label} is unwrapped to be paid out", raw
-        )
-        return _by_owner(step, decision, swaps.plan_top_up(step, decision))
-
-    return propose
-
-
 def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
     """Return the tokens that legs take from the wallet without the numeraire, in the portfolio's
     order.
@@ -884,101 +392,3 @@ def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
         for one in portfolio.assets
         if one.token.address in taken - {portfolio.numeraire.address}
     )
-
-
-def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
-    """Return a manual proposal: it neither fills nor ends a due slice, and follows no price
-    signal.
-    """
-    found = decide(step)
-    return Proposal(
-        replace(
-            found,
-            decision=decision,
-            reviewed=False,
-            zone=None,
-            round=None,
-            ended="",
-            is_netting_only=False,
-            exit_token="",
-        ),
-        plan,
-    )
-
-
-def shortfall_raw(step: StepInput, plan: Plan, token: str) -> int:
-    """Return the base units of a claim on `token` that the plan's prediction leaves uncovered; 0 or
-    less if it covers them.
-    """
-    asset = next(one for one in step.portfolio.assets if one.token.address == token)
-    after = dict(plan.holdings_after)[token]
-    if asset.native:
-        after += (
-            step.snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
-        )
-    return native_coin.reserved_raw(step, asset) - after
-
-
-def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
-    """Raise Refused unless the plan's prediction covers the claim."""
-    asset = next(one for one in step.portfolio.assets if one.token.address == token)
-    if (short := shortfall_raw(step, plan, token)) > 0:
-        amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
-        left = (
-            "; ".join(f"{item.what}: {item.why}" for item in plan.skipped)
-            or "the limits leave no more"
-        )
-        raise Refused(
-            f"{amount} less than requested can be raised now: {left}",
-            (Verdict("withdrawal", f"{amount} short", "all of it in one plan", False),),
-            "withdraw less, or set limits.first_purchase, which raises it in parts",
-        )
-
-
-# --- Proposer and requester of a stored request, so that a recorded step replays identically.
-
-
-OWN_STRATEGY = "agent"
-"""Requester of the agent's own strategy."""
-
-
-def proposer(asked: PlanRequest) -> Proposer:
-    """Return the proposer of a request; pure: equal inputs give equal proposals."""
-    match asked:
-        case AgentCycle():
-            return waiting_orders(asked.orders) if asked.orders else rebalance
-        case Swap():
-            return manual_swap(asked.token_in, asked.token_out, asked.amount_in_raw)
-        case SwapAtPrice():
-            return single_order(asked.order)
-        case Invest():
-            return invest(dict(asked.came), asked.before)
-        case RaiseForWithdrawal():
-            return raise_money(asked.token)
-        case Unwrap():
-            return unwrap(asked.raw)
-        case SellEverything():
-            return sell_everything
-        case SellEntireBalance():
-            return sell_out(asked.token)
-
-
-def requester_name(asked: StepRequest) -> str:
-    """Return the requester: OWN_STRATEGY, or the owner's command."""
-    match asked:
-        case AgentCycle():
-            return OWN_STRATEGY
-        case ManualAction():
-            return asked.what
-        case Swap():
-            return "swap"
-        case SwapAtPrice():
-            return "swap --limit"
-        case Invest():
-            return "invest"
-        case RaiseForWithdrawal() | Unwrap():
-            return "withdraw"
-        case SellEverything():
-            return "stop"
-        case SellEntireBalance():
-            return "edit --remove"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,13 +13,11 @@ from agent.model import (
     AssetDrift,
     BlockedExit,
     Decision,
-    Destination,
     ExecutionSlice,
     Goal,
     GradualExecution,
     Halt,
     HaltCode,
-    History,
     Hold,
     NoTradeZone,
     Rebalance,
@@ -39,11 +36,11 @@ from agent.policy.cash_flows import balance_changes, purchase, withdrawals
 from agent.policy.drift import (
     compute_drifts,
     corrections,
-    has_band,
     investable_total,
     rebalance_goal,
     restrict_to_side,
 )
+from agent.policy.faults import Fault, decision_faults
 from agent.policy.liquidity import decide as lp_wish
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import WithdrawMove
@@ -54,130 +51,16 @@ from agent.policy.triggers import bands, no_trade_zone, rules
 from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.policy.triggers.rules import evaluate_trigger
-from agent.policy.triggers.schedules import last_evaluation_s
 from agent.reference import (
     ReferencePrices,
-    depeg_fault,
     reference_prices,
-    sequencer_fault,
-    source_conflict,
 )
-from agent.units import BPS, Price, Value, format_time
-
-# --- What a decision cannot rest on: balances that are not known for certain, and a memory that is
-# ahead of the chain.
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A cause of a halt: its code for programs, its message for people."""
-
-    code: HaltCode
-    message: str
+from agent.units import Price, Value, format_time
 
 
 def _halt(faults: Sequence[Fault]) -> Halt:
     codes = dict.fromkeys(fault.code for fault in faults)
     return Halt("; ".join(fault.message for fault in faults), tuple(codes))
-
-
-def unknown_balances(step: StepInput) -> list[Fault]:
-    """Assets whose balance is unknown: quarantined, not read, or read twice with different
-    answers.
-    """
-    faults = []
-    for asset in step.portfolio.assets:
-        label, address = asset.token.label, asset.token.address
-        balances = {holding.raw for holding in step.snapshot.holdings if holding.token == address}
-        quarantined = [
-            f"{item.item}: {item.why}"
-            for item in step.snapshot.quarantined
-            if item.address == address
-        ]
-        if quarantined:
-            message = f"{label} is quarantined ({'; '.join(quarantined)})"
-            faults.append(Fault(HaltCode.QUARANTINE, message))
-        elif not balances:
-            faults.append(Fault(HaltCode.BALANCE, f"the balance of {label} was not read"))
-        elif len(balances) > 1:
-            message = (
-                f"the balance of {label} was read as {' and '.join(map(str, sorted(balances)))}"
-                " base units"
-            )
-            faults.append(Fault(HaltCode.BALANCE, message))
-    return faults
-
-
-def store_ahead_faults(history: History, now_s: int) -> list[str]:
-    """A store that knows a later time than the block has seen another chain, or an endpoint lags
-    behind.
-    """
-    last_s = last_evaluation_s(history)
-    if last_s is None or last_s <= now_s:
-        return []
-    return [
-        f"the last action in the store is of {format_time(last_s)}, the block only of"
-        f" {format_time(now_s)}"
-    ]
-
-
-# --- Why a step cannot be decided: everything in it that is unknown, stale or contradictory.
-
-
-def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]:
-    """Everything that is unknown, stale or contradictory; empty when the step can be decided."""
-    assets = step.portfolio.assets
-    if len(assets) < minimum.MIN_ASSETS:
-        message = (
-            f"a portfolio needs at least {minimum.MIN_ASSETS} assets, this one has {len(assets)}"
-        )
-        return [Fault(HaltCode.ASSETS, message)]
-    faults = []
-    if (
-        step.quarantine
-        and len(assets)
-        - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets})
-        < minimum.MIN_ASSETS
-    ):
-        message = f"fewer than {minimum.MIN_ASSETS} tradable assets are left"
-        faults.append(Fault(HaltCode.QUARANTINE, message))
-    weights_bps = sum(asset.target_bps for asset in assets)
-    if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
-        message = f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative"
-        faults.append(Fault(HaltCode.TARGETS, message))
-    listed = Counter(asset.token.address for asset in assets)
-    faults += [
-        Fault(HaltCode.ASSETS, f"{step.portfolio.token(address).label} is listed {times} times")
-        for address, times in listed.items()
-        if times > 1
-    ]
-    if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
-        message = "the destination is a band, but the trigger has none"
-        faults.append(Fault(HaltCode.DESTINATION, message))
-    faults += [
-        Fault(code, message)
-        for code, message in (
-            (HaltCode.SEQUENCER, sequencer_fault(step)),
-            (HaltCode.DEPEG, depeg_fault(step, references)),
-            (HaltCode.ORACLE_DEVIATION, source_conflict(step)),
-            (HaltCode.STRATEGIES, netting.strategies_fault(step)),
-        )
-        if message
-    ]
-    faults += [Fault(HaltCode.ORDERS, message) for message in exits.faults(step, references)]
-    faults += unknown_balances(step)
-    faults += [Fault(HaltCode.POSITIONS, message) for message in valuation.faults(step)]
-    faults += [Fault(HaltCode.ZONE, message) for message in no_trade_zone.faults(step, references)]
-    faults += [
-        Fault(HaltCode.STORE_AHEAD, message)
-        for message in store_ahead_faults(step.history, step.snapshot.head.timestamp_s)
-    ]
-    faults += [
-        Fault(HaltCode.REFERENCE_PRICE, f"{gap.label} has no reference price ({gap.why})")
-        for gap in references.unpriced
-        if gap.token in listed
-    ]
-    return faults
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 
 from agent.model import (
     Allocation,
     ExpectedBalances,
     LedgerBalance,
+    Portfolio,
     PricePoint,
     ScreenedToken,
     StepInput,
     TaxState,
 )
-from agent.model.strategies import StrategyLedger
+from agent.model.strategies import CapitalSplit, StrategyLedger
 from agent.policy import (
     quarantine,
 )
@@ -25,9 +27,9 @@ from agent.policy.cash_flows import balance_changes, withdrawals
 from agent.policy.exits import apply_orders
 from agent.policy.risk import apply_measured_risk
 from agent.policy.strategies import accounting, netting
-from agent.policy.strategies.netting import combine_strategy_targets
-from agent.policy.targets import apply_allocation
-from agent.units import NATIVE, decimal_text
+from agent.policy.strategies.capital import target_capital_shares
+from agent.policy.targets import allocation_history_s, apply_allocation, with_targets
+from agent.units import BPS, NATIVE, decimal_text, format_percent, largest_remainder
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,105 @@ class StepMemory:
     strategies: StrategyMemory | None = None
     tax: TaxState | None = None
     untradable: tuple[ScreenedToken, ...] = ()
+
+
+# --- Weights of the strategies, each and combined: the portfolio's targets while several share the
+# wallet.
+
+
+def choose_strategy_weights(step: StepInput) -> StepInput:
+    """The step with the weights that allocators of strategies choose now, each as that of a whole
+    portfolio would, and the choices.
+    """
+    split, books = step.split, step.history.sleeves
+    if split is None or books is None or not any(one.allocator for one in split.strategies):
+        return step
+    last, strategies, lacking = dict(books.choices), [], []
+    for one in split.strategies:
+        if one.allocator is None:
+            strategies.append(one)
+            continue
+        weights = dict(one.weights_bps)
+        assets = tuple(
+            replace(asset, target_bps=weights.get(asset.token.address, 0))
+            for asset in step.portfolio.assets
+        )
+        portfolio = replace(step.portfolio, assets=assets, weights=one.allocator)
+        history = replace(step.history, allocation=last.get(one.name), unchosen="")
+        found = apply_allocation(replace(step, portfolio=portfolio, history=history))
+        if found.history.unchosen:
+            lacking.append(f"strategy {one.name} has no weights to go by: {found.history.unchosen}")
+        if found.history.allocation is not None:
+            last[one.name] = found.history.allocation
+        strategies.append(
+            replace(
+                one,
+                weights_bps=tuple(
+                    (asset.token.address, asset.target_bps) for asset in found.portfolio.assets
+                ),
+            )
+        )
+    chosen_books = replace(books, choices=tuple(last.items()), unchosen="; ".join(lacking))
+    return replace(
+        step,
+        split=replace(split, strategies=tuple(strategies)),
+        history=replace(step.history, sleeves=chosen_books),
+    )
+
+
+def strategy_history_needed(
+    split: CapitalSplit | None, last: Mapping[str, Allocation], portfolio: Portfolio, now_s: int
+) -> tuple[tuple[int, int], ...]:
+    """Return (seconds, step in seconds) of recorded prices that due choices need; `last` are the
+    earlier choices by strategy.
+    """
+    found = []
+    for one in () if split is None else split.strategies:
+        if one.allocator is not None:
+            whole = replace(portfolio, weights=one.allocator)
+            found.append(
+                (
+                    allocation_history_s(whole, last.get(one.name), now_s),
+                    one.allocator.step_s,
+                )
+            )
+    return tuple((back_s, step_s) for back_s, step_s in found if back_s)
+
+
+def combine_strategy_targets(step: StepInput) -> StepInput:
+    """Return the step with targets that combine the strategies' weights by capital share, and an
+    explanation among its `wishes`.
+    """
+    step = choose_strategy_weights(step)
+    split, books = step.split, step.history.sleeves
+    if split is None:
+        return step
+    shares = {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
+    if books is not None and not books.fault:
+        shares = target_capital_shares(split, books.named)
+    assets = step.portfolio.assets
+    parts = [
+        sum(
+            (
+                shares[one.name] * dict(one.weights_bps).get(asset.token.address, 0)
+                for one in split.strategies
+            ),
+            Fraction(0),
+        )
+        for asset in assets
+    ]
+    targets = {
+        asset.token.address: bps
+        for asset, bps in zip(assets, largest_remainder(parts), strict=True)
+    }
+    notes = (
+        "targets are those of the strategies together: "
+        f"{', '.join(f'{name} {format_percent(share)}' for name, share in shares.items())}"
+    )
+    return with_targets(step, targets, notes)
+
+
+# --- The steps from a snapshot to the complete input.
 
 
 InputStep = Callable[[StepInput], StepInput]

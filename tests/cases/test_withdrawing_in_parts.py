@@ -19,7 +19,7 @@ from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Halt, Hold, IntentKind, LegFunding, LimitOrder, Payment, RequestKind, RequestState, StepInput
-from agent.planning import proposals
+from agent.planning import proposals, requests
 from agent.policy.cash_flows import withdrawals as outflow
 from tests.cases.test_gifts_before_exits import give
 from tests.cases.test_withdrawing import HOME, OPEN, TARGETS, ended, sure
@@ -203,7 +203,7 @@ def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chai
         with pytest.raises(Refused, match=r"withdrawal 1.*1 of about.*same asset"):
             withdrawing.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
         step = agent.step_input()
-        assert isinstance(proposals.rebalance_wholly_to_targets(step).decided.decision, Halt)
+        assert isinstance(requests.rebalance_wholly_to_targets(step).decided.decision, Halt)
         at_any_price = LimitOrder("order", step.portfolio.numeraire.address, weth(step), 10**9, Fraction(1), 2**40, 0)
         filled = proposals.waiting_orders((at_any_price,))(step)
         assert filled.plan is None and isinstance(filled.decided.decision, Hold)

@@ -55,8 +55,8 @@ from agent.model.strategies import (
     StrategyLedger,
     StrategyState,
 )
+from agent.policy.step_input import combine_strategy_targets
 from agent.policy.strategies import accounting, netting
-from agent.policy.strategies.netting import combine_strategy_targets
 from agent.units import Token, floor_int
 
 DECIMALS = {"USDC": 6, "USDT": 6, "USD": 6, "WBTC": 8, "GUSD": 2, "EURS": 2, "TENTH": 1, "WHOLE": 0, "CENTS": 0}

@@ -14,7 +14,7 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.model import ExecutionProgress, Hold, Plan, PurchaseKind, Rebalance, StepInput
-from agent.planning import gradual_execution, planner, proposals
+from agent.planning import partial_plans, planner, proposals
 from agent.units import BPS
 from tests.support.builders import step_input, with_limits
 from tests.support.planning_worlds import DEEP, any_problem_with_gas, goal
@@ -43,8 +43,8 @@ def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps:
         whole = planner.plan_after_tax(step, goal(step))
     except Refused:
         assume(False)
-    found = gradual_execution.plan_within_daily_loss(step, goal(step))
-    if worst(step, whole) <= room(step, whole) and gradual_execution.worst_case_loss(step, whole) <= room(step, whole):
+    found = partial_plans.plan_within_daily_loss(step, goal(step))
+    if worst(step, whole) <= room(step, whole) and partial_plans.worst_case_loss(step, whole) <= room(step, whole):
         assert found == whole
     elif found != whole:
         assert worst(step, found) <= room(step, found) and found.turnover < whole.turnover
@@ -118,4 +118,4 @@ def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:
 def test_an_exit_keeps_its_own_rule(exit_: bool) -> None:
     step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=10, **ROOMY)
     wanted = replace(goal(step), exit=exit_)
-    assert (gradual_execution.plan_within_daily_loss(step, wanted) == planner.plan_after_tax(step, wanted)) == exit_
+    assert (partial_plans.plan_within_daily_loss(step, wanted) == planner.plan_after_tax(step, wanted)) == exit_

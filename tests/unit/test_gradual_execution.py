@@ -14,7 +14,7 @@ from agent import codec
 from agent.model import Destination, ExecutionProgress, ExecutionStyle, Hold, PastPrices, Rebalance, SliceDraw, StepInput, TradeSide
 from agent.planning import planner, proposals
 from agent.planning.gradual_execution import schedule_plan as in_time
-from agent.planning.gradual_execution import worst_case_loss
+from agent.planning.partial_plans import worst_case_loss
 from agent.policy.decide import decide
 from agent.policy.drift import corrections
 from agent.policy.gradual_execution import mean_interval_s, mean_slice_value, partial_goal

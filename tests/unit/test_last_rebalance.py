@@ -13,7 +13,7 @@ import pytest
 
 from agent import codec
 from agent.model import Drawdown, Every, Goal, Hold, IntentKind, IntentState, Plan, PricePoint, Rebalance
-from agent.planning import proposals
+from agent.planning import requests
 from agent.planning.proposals import manual_swap, rebalance
 from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
@@ -121,10 +121,10 @@ def test_each_way_to_swap_says_what_it_is() -> None:
     ways = {
         "trigger": rebalance(step),
         "hand": manual_swap(WETH.address, USDC.address, 10**17)(step),
-        "withdrawal": proposals.raise_money(USDC.address)(withdraws),
-        "investment": proposals.invest({WETH.address: 10**18})(step),
-        "stop": proposals.sell_everything(step),
-        "edit": proposals.rebalance_to_targets(step),
+        "withdrawal": requests.raise_money(USDC.address)(withdraws),
+        "investment": requests.invest({WETH.address: 10**18})(step),
+        "stop": requests.sell_everything(step),
+        "edit": requests.rebalance_to_targets(step),
     }
     decisions = {name: way.plan.decision for name, way in ways.items() if way.plan is not None}
     assert {name: decision.by_trigger for name, decision in decisions.items() if isinstance(decision, Rebalance)} == {

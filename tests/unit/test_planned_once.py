@@ -11,7 +11,7 @@ import pytest
 
 from agent import engine
 from agent.model import Hold, LimitOrder, Plan, StepInput
-from agent.planning import planner, proposals
+from agent.planning import planner, proposals, requests
 from agent.policy.decide import decide
 from tests.support.builders import NOW_S, step_input, with_limits
 from tests.support.planning_worlds import USDC, WETH, two
@@ -92,7 +92,7 @@ def test_status_holds_what_is_not_worth_its_cost() -> None:
 
 def test_what_came_is_invested_by_plans_made_once(asked: list[Any]) -> None:
     step = replace(in_parts(), history=replace(in_parts().history, last_rebalance_s=1))
-    engine.evaluate_input(step, proposals.invest({USDC.address: ASKED}), Seen())
+    engine.evaluate_input(step, requests.invest({USDC.address: ASKED}), Seen())
     require_once(asked)
 
 

@@ -25,7 +25,7 @@ from agent.model import (
     StepInput,
     Withdraw,
 )
-from agent.planning import proposals
+from agent.planning import requests
 from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
@@ -93,7 +93,7 @@ def test_a_market_that_gives_less_than_a_withdrawal_asks_is_refused_with_what_is
     step = step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, depth=3_000)
     step = with_limits(step, pool_min_value=None, min_trade=None, plan_cost_bps=None)
     with pytest.raises(Refused, match=r"raised now.*limits") as refused:
-        proposals.raise_money(USDC.address)(wanting(step, 6_000))
+        requests.raise_money(USDC.address)(wanting(step, 6_000))
     assert [(one.guard, one.passed) for one in refused.value.verdicts] == [("withdrawal", False)]
 
 
@@ -129,7 +129,7 @@ def test_what_came_goes_where_it_lacks_and_nothing_else_is_sold(
 
 def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() -> None:
     step = withdrawals.reserve_claims(standing(WETH=0, WBTC=0), (PendingPayment(0, Payment(USDC.address, raw(2_000, USDC))),))
-    found = proposals.sell_everything(step)
+    found = requests.sell_everything(step)
     assert found.plan is None and isinstance(found.decided.decision, Hold)
     assert "to sell" in found.decided.decision.reason
 
@@ -137,7 +137,7 @@ def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() ->
 def test_what_swaps_cost_is_taken_from_what_came_and_from_nothing_else() -> None:
     step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
     came = raw(900, USDC)
-    found = proposals.invest({USDC.address: came})(step)
+    found = requests.invest({USDC.address: came})(step)
     assert found.plan is not None
     change = {
         token_: after - held.raw for held in step.snapshot.holdings for token_, after in found.plan.holdings_after if token_ == held.token
@@ -150,7 +150,7 @@ def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_li
     """With `first_purchase` off an investment counts against turnover like a rebalance."""
     step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
     for first_purchase_s, freed in ((None, 0), (600, 900 * 10**6)):
-        found = proposals.invest({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
+        found = requests.invest({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
         assert isinstance(found.decided.decision, Rebalance) and found.plan is not None
         assert found.decided.decision.apart == freed and found.decided.decision.by_owner
 
@@ -158,7 +158,7 @@ def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_li
 def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_500)])
     assert isinstance(decide(step).decision, Hold)
-    found = proposals.sell_everything(step)
+    found = requests.sell_everything(step)
     assert isinstance(found.decided.decision, AdjustLiquidity) and found.plan is not None
     (action,) = found.plan.actions
     assert isinstance(action, Withdraw) and action.liquidity == action.held

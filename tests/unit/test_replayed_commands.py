@@ -32,7 +32,7 @@ from agent.model import (
     SwapAtPrice,
     Unwrap,
 )
-from agent.planning.proposals import proposer
+from agent.planning.requests import proposer
 from agent.policy.cash_flows import withdrawals
 from agent.store import open_store
 from agent.store.recorder import StepRecorder

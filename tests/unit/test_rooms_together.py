@@ -24,7 +24,7 @@ from agent.model import (
     StepInput,
     TokenFinding,
 )
-from agent.planning import planner, proposals
+from agent.planning import planner, proposals, requests
 from agent.planning.gradual_execution import schedule_plan as in_time
 from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
@@ -95,9 +95,9 @@ def due_round() -> StepInput:
 def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -> None:
     step = withdrawals.reserve_claims(due_round(), (PendingPayment(0, Payment(USDC.address, raw(310_000, USDC))),))
     for found in (
-        proposals.raise_money(USDC.address)(step),
-        proposals.sell_everything(due_round()),
-        proposals.rebalance_to_targets(due_round()),
+        requests.raise_money(USDC.address)(step),
+        requests.sell_everything(due_round()),
+        requests.rebalance_to_targets(due_round()),
         proposals.manual_swap(WETH.address, USDC.address, raw(1, WETH))(due_round()),
     ):
         assert found.plan is not None

@@ -29,7 +29,7 @@ from agent.policy.exits import apply_order_targets, apply_orders
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.strategies import netting
-from agent.policy.strategies.accounting import settle_trade
+from agent.policy.strategies.capital import settle_trade
 from agent.policy.triggers import rules
 from agent.reference import reference_prices
 from tests.support.builders import ETHER, brought_up, split, step_input, strategy, token, v3_pool

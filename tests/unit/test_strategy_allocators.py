@@ -7,7 +7,7 @@ from dataclasses import replace
 from agent.model import AllocationMethod, Halt, StepInput
 from agent.model.strategies import Strategy
 from agent.policy.decide import decide
-from agent.policy.strategies.netting import strategy_history_needed
+from agent.policy.step_input import strategy_history_needed
 from agent.policy.targets import apply_allocation
 from tests.support.builders import NOW_S, books_of, brought_up, split, step_input, strategy
 from tests.support.planning_worlds import DAY_S, PLAIN, allocator, bps_of, moves, recorded, weighed

@@ -15,7 +15,8 @@ from agent.planning import proposals
 from agent.policy.decide import DecisionResult, decide
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.strategies import accounting, netting
-from agent.policy.strategies.netting import strategy_drifts, target_capital_shares
+from agent.policy.strategies.capital import target_capital_shares
+from agent.policy.strategies.netting import strategy_drifts
 from tests.support.builders import NOW_S, balances, books_of, brought_up, of, opening, split, step_input, strategy, token, with_state
 from tests.support.text import mentions
 

@@ -12,8 +12,7 @@ from agent.execution.step_memory import read_strategies, record_strategies
 from agent.model import ExpectedBalances, Rebalance, StepInput
 from agent.model.strategies import StrategyHealth
 from agent.policy.decide import decide
-from agent.policy.step_input import add_strategy_books
-from agent.policy.strategies.netting import combine_strategy_targets
+from agent.policy.step_input import add_strategy_books, combine_strategy_targets
 from agent.store import open_store
 from tests.support.builders import DAY_S, NOW_S, OWNER, RULE, balances, books_of, split, step_input, strategy, token
 

@@ -17,7 +17,7 @@ from agent.errors import Refused, UnsendableTransaction
 from agent.execution import exits as late
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import BlockedExit, Intent, IntentKind, IntentState, Plan, StepInput, SubmissionRefusal, Verdict
-from agent.planning import proposals
+from agent.planning import proposals, requests
 from agent.policy import exits as stuck
 from agent.ports import Approval, Composer
 from agent.store import Store, open_store
@@ -66,7 +66,7 @@ def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> No
 
 def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -> None:
     def sale(step: StepInput) -> StepOutcome:
-        return engine.evaluate_input(step, proposals.sell_everything, Sees(), "abc")
+        return engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")
 
     step, sold = fired(pools=(MARKET[0], DEAR, SOUND)), []
     while (outcome := sale(step)).plan is not None:
@@ -79,7 +79,7 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
 
 def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:
     step = fired(pools=(MARKET[0], DEAR, SOUND))
-    held = engine.evaluate_input(step, proposals.sell_out(WBTC.address), Sees(), "abc")
+    held = engine.evaluate_input(step, requests.sell_out(WBTC.address), Sees(), "abc")
     assert held.kind is OutcomeKind.HOLD and mentions(held.reason, "WBTC", "oracle_deviation")
 
 
@@ -142,7 +142,7 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
 def test_no_sale_that_the_owner_asks_for_rests() -> None:
     step = fired("LINK", pools=ALL)
     refused = SubmissionRefusal(LINK.address, step.snapshot.head.timestamp_s, 90, "the token said no")
-    found = proposals.sell_out(LINK.address)(replace(step, history=replace(step.history, late=(refused,))))
+    found = requests.sell_out(LINK.address)(replace(step, history=replace(step.history, late=(refused,))))
     assert found.plan is not None and moved(found.plan) == {LINK.address, USDC.address}
 
 

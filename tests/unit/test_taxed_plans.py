@@ -15,7 +15,7 @@ from agent.accounting.export import parse_rates
 from agent.accounting.tax_lots import Lots, _TokenLots, max_sellable_raw, planned_gains, wallet_changes
 from agent.errors import ConfigError
 from agent.model import ExecutionStyle, Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, TaxState, Verdict
-from agent.planning import planner, proposals
+from agent.planning import planner, proposals, requests
 from agent.planning.proposals import Proposer
 from agent.policy.decide import decide
 from agent.reference import reference_prices
@@ -106,14 +106,14 @@ def test_the_guard_holds_no_exit_back_and_no_swap_by_hand(free: dict[str, bool])
     assert found.passed and "held back" in found.measured
 
 
-@pytest.mark.parametrize("asked", [proposals.rebalance_to_targets, proposals.invest({})], ids=["edit", "invest"])
+@pytest.mark.parametrize("asked", [requests.rebalance_to_targets, requests.invest({})], ids=["edit", "invest"])
 def test_what_an_owner_asks_of_the_strategy_keeps_to_the_year_too(asked: Proposer) -> None:
     """An edit onto the targets sells what gains within what is left, and nothing where nothing is."""
     free, used = asked(overweight(None)).plan, asked(overweight(300, realised=300)).plan
     trimmed = asked(overweight(300)).plan
     assert used is None or gain(overweight(None), used) <= 0
     assert trimmed is None or gain(overweight(None), trimmed) <= 300
-    if asked is proposals.rebalance_to_targets:
+    if asked is requests.rebalance_to_targets:
         assert free is not None and gain(overweight(None), free) > 300 and trimmed is not None
 
 

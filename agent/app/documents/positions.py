@@ -23,7 +23,8 @@ from agent.app.documents import (
 )
 from agent.app.documents.plans import LimitOrderDocument, LimitPricesDocument, TransactionDocument
 from agent.app.documents.steps import Block, BpsOfShare, NettingDocument, Numeraire, bps_text
-from agent.policy.strategies.accounting import ONE, unit_value
+from agent.policy.strategies.accounting import unit_value
+from agent.policy.strategies.capital import ONE
 from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from agent.model import (
     Snapshot,
     StepInput,
 )
-from agent.planning.proposals import proposer
+from agent.planning.requests import proposer
 from agent.policy import gradual_execution
 from agent.policy.cash_flows import balance_changes, purchase
 from agent.policy.drift import compute_drifts

@@ -43,7 +43,7 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.planning import proposals
+from agent.planning import requests
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import balance_changes, withdrawals
 from agent.policy.exits import exclude_blocked_exits
@@ -335,10 +335,10 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
 
 def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
     """The sales of everything as planned now, each as if it were the first."""
-    sales = [engine.evaluate(readers, proposals.sell_everything)]
+    sales = [engine.evaluate(readers, requests.sell_everything)]
     while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
         step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
-        sales.append(engine.evaluate_input(step, proposals.sell_everything, readers.evidence))
+        sales.append(engine.evaluate_input(step, requests.sell_everything, readers.evidence))
     return tuple(sales[:-1] if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD else sales)
 
 

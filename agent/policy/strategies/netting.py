@@ -8,13 +8,11 @@ from fractions import Fraction
 
 from agent.errors import ConfigError
 from agent.model import (
-    Allocation,
     AssetDrift,
     Destination,
     Goal,
     GoalWeight,
     NoTradeZone,
-    Portfolio,
     PurchaseKind,
     StepInput,
     Threshold,
@@ -27,7 +25,6 @@ from agent.model.strategies import (
     StrategyState,
 )
 from agent.policy import conditional_orders, exits
-from agent.policy import targets as allocation
 from agent.policy.drift import (
     band,
     drifts_from_balances,
@@ -35,9 +32,14 @@ from agent.policy.drift import (
     rebalance_goal,
     restrict_to_side,
 )
-from agent.policy.strategies import accounting
-from agent.policy.strategies.accounting import NettedToken, Prices, StrategyHoldings, StrategyValues
-from agent.policy.targets import with_targets
+from agent.policy.strategies import capital
+from agent.policy.strategies.capital import (
+    NettedToken,
+    Prices,
+    StrategyHoldings,
+    StrategyValues,
+    target_capital_shares,
+)
 from agent.policy.triggers import rules
 from agent.policy.triggers.bands import Signal, TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger
@@ -48,7 +50,6 @@ from agent.units import (
     PIPS,
     Price,
     Value,
-    format_percent,
     format_time,
     largest_remainder,
     value_text,
@@ -87,31 +88,6 @@ class StrategyAdjustment:
         return {token: value - held[token] for token, value in self.wanted}
 
 
-def target_capital_shares(
-    split: CapitalSplit, books: Mapping[str, StrategyBook]
-) -> dict[str, Fraction]:
-    """Return each strategy's target share of the capital: paused ones their floor, the others the
-    rest in proportion.
-    """
-    paused = {
-        one.name
-        for one in split.strategies
-        if books[one.name].state.health is StrategyHealth.PAUSED
-    }
-    if len(paused) == len(split.strategies):
-        return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
-    floors = sum(one.floor_bps for one in split.strategies if one.name in paused)
-    working = sum(one.share_bps for one in split.strategies if one.name not in paused)
-    return {
-        one.name: (
-            Fraction(one.floor_bps, BPS)
-            if one.name in paused
-            else Fraction(one.share_bps * (BPS - floors), working * BPS)
-        )
-        for one in split.strategies
-    }
-
-
 def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> frozenset[Signal]:
     """Return the strategies whose capital is beyond the split's band, or above the floor of a
     paused one.
@@ -119,7 +95,7 @@ def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> 
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         return frozenset()
-    values, by_name = accounting.strategy_capital(held, prices), books.named
+    values, by_name = capital.strategy_capital(held, prices), books.named
     whole, due = sum(values.values(), Fraction(0)), target_capital_shares(split, books.named)
     found = set()
     for name, value in values.items() if whole > 0 else ():
@@ -432,7 +408,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     if split is None or books is None:
         raise ValueError("there are no strategies")
     held: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
-    before = accounting.strategy_capital(held, prices)
+    before = capital.strategy_capital(held, prices)
     moved, asked = _capital_moved(step, split, held, prices)
     whole = sum(before.values(), Fraction(0))
     due, named = target_capital_shares(split, books.named), books.named
@@ -449,7 +425,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
         for one in split.strategies
     )
     tokens = [asset.token.address for asset in step.portfolio.assets]
-    netted = accounting.net_adjustments({one.name: one.wishes for one in found}, tokens)
+    netted = capital.net_adjustments({one.name: one.wishes for one in found}, tokens)
     total = sum((one.capital for one in found), Fraction(0))
     wanted = {
         token: sum((dict(one.wanted)[token] for one in found), Fraction(0)) for token in tokens
@@ -504,9 +480,9 @@ def _capital_moved(
         return (), f"{named}, but {not_yet}"
     due, whole = (
         target_capital_shares(split, books.named),
-        sum(accounting.strategy_capital(held, prices).values(), Fraction(0)),
+        sum(capital.strategy_capital(held, prices).values(), Fraction(0)),
     )
-    paid = accounting.restore_capital_shares(
+    paid = capital.restore_capital_shares(
         held, {name: share * whole for name, share in due.items()}, prices
     )
     return (
@@ -574,99 +550,3 @@ def _moves(step: StepInput, moved: tuple[tuple[str, str, Value], ...]) -> str:
 def _money(step: StepInput, value: Value) -> str:
     numeraire = step.portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
-
-
-# --- Weights of the strategies, each and combined: the portfolio's targets while several share the
-# wallet.
-
-
-def choose_strategy_weights(step: StepInput) -> StepInput:
-    """The step with the weights that allocators of strategies choose now, each as that of a whole
-    portfolio would, and the choices.
-    """
-    split, books = step.split, step.history.sleeves
-    if split is None or books is None or not any(one.allocator for one in split.strategies):
-        return step
-    last, strategies, lacking = dict(books.choices), [], []
-    for one in split.strategies:
-        if one.allocator is None:
-            strategies.append(one)
-            continue
-        weights = dict(one.weights_bps)
-        assets = tuple(
-            replace(asset, target_bps=weights.get(asset.token.address, 0))
-            for asset in step.portfolio.assets
-        )
-        portfolio = replace(step.portfolio, assets=assets, weights=one.allocator)
-        history = replace(step.history, allocation=last.get(one.name), unchosen="")
-        found = allocation.apply_allocation(replace(step, portfolio=portfolio, history=history))
-        if found.history.unchosen:
-            lacking.append(f"strategy {one.name} has no weights to go by: {found.history.unchosen}")
-        if found.history.allocation is not None:
-            last[one.name] = found.history.allocation
-        strategies.append(
-            replace(
-                one,
-                weights_bps=tuple(
-                    (asset.token.address, asset.target_bps) for asset in found.portfolio.assets
-                ),
-            )
-        )
-    chosen_books = replace(books, choices=tuple(last.items()), unchosen="; ".join(lacking))
-    return replace(
-        step,
-        split=replace(split, strategies=tuple(strategies)),
-        history=replace(step.history, sleeves=chosen_books),
-    )
-
-
-def strategy_history_needed(
-    split: CapitalSplit | None, last: Mapping[str, Allocation], portfolio: Portfolio, now_s: int
-) -> tuple[tuple[int, int], ...]:
-    """Return (seconds, step in seconds) of recorded prices that due choices need; `last` are the
-    earlier choices by strategy.
-    """
-    found = []
-    for one in () if split is None else split.strategies:
-        if one.allocator is not None:
-            whole = replace(portfolio, weights=one.allocator)
-            found.append(
-                (
-                    allocation.allocation_history_s(whole, last.get(one.name), now_s),
-                    one.allocator.step_s,
-                )
-            )
-    return tuple((back_s, step_s) for back_s, step_s in found if back_s)
-
-
-def combine_strategy_targets(step: StepInput) -> StepInput:
-    """Return the step with targets that combine the strategies' weights by capital share, and an
-    explanation among its `wishes`.
-    """
-    step = choose_strategy_weights(step)
-    split, books = step.split, step.history.sleeves
-    if split is None:
-        return step
-    shares = {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
-    if books is not None and not books.fault:
-        shares = target_capital_shares(split, books.named)
-    assets = step.portfolio.assets
-    parts = [
-        sum(
-            (
-                shares[one.name] * dict(one.weights_bps).get(asset.token.address, 0)
-                for one in split.strategies
-            ),
-            Fraction(0),
-        )
-        for asset in assets
-    ]
-    targets = {
-        asset.token.address: bps
-        for asset, bps in zip(assets, largest_remainder(parts), strict=True)
-    }
-    notes = (
-        "targets are those of the strategies together: "
-        f"{', '.join(f'{name} {format_percent(share)}' for name, share in shares.items())}"
-    )
-    return with_targets(step, targets, notes)

@@ -1,0 +1,450 @@
+"""Partial plans: parts whose worst case fits the remainder of limits.daily_loss, and parts of a
+purchase that every asset reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model import (
+    ExecutionSlice,
+    Goal,
+    GradualExecution,
+    Hold,
+    Leg,
+    LegFunding,
+    Plan,
+    PurchaseKind,
+    Rebalance,
+    SliceDraw,
+    StepInput,
+)
+from agent.planning import planner
+from agent.planning.gas import NATIVE_VENUE, approval_gas_units
+from agent.policy import native_coin
+from agent.policy.cash_flows import purchase
+from agent.policy.cash_flows.balance_changes import DAY_S
+from agent.policy.decide import DecisionResult
+from agent.policy.drift import compute_drifts, corrections, investable_total
+from agent.policy.gradual_execution import (
+    MILLION,
+    partial_goal,
+    target_weights,
+)
+from agent.reference import reference_prices
+from agent.units import (
+    BPS,
+    NATIVE,
+    Price,
+    Value,
+    ceil_int,
+    value_text,
+)
+
+DAILY_LOSS = "limits.daily_loss"
+
+
+TRIES = 8
+"""Maximum number of plans tried."""
+
+
+MARGIN = Fraction(99, 100)
+"""Fraction of the estimate requested: unit costs of a smaller plan differ slightly."""
+
+
+SHOWN_BPS = 10
+"""Rounding of a suggested setting: up to a tenth of a percent."""
+
+
+def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | None = None) -> Plan:
+    """Return a plan whose worst case fits the remainder of limits.daily_loss: the whole plan, or a
+    part with the cheapest moves first. Exits are never reduced. If no part is worth a trade, the
+    whole plan is returned, which the guard refuses. `whole` is the result of planner.plan_after_tax
+    if known. Raises Refused like it.
+    """
+    whole = whole or planner.plan_after_tax(step, decision)
+    if decision.exit or (room := daily_loss_left(step)) is None:
+        return whole
+    if fits_daily_loss(step, whole):
+        return _named(step, decision, whole, whole) if step.spend_caps else whole
+    found, loses = whole, worst_case_loss(step, whole)
+    for _ in range(TRIES):
+        gas = worst_case_gas(step, found)
+        if room <= gas or loses <= gas:
+            return whole
+        try:
+            found = planner.plan_after_tax(
+                step, decision, (found.turnover * (room - gas) / (loses - gas) * MARGIN, DAILY_LOSS)
+            )
+        except planner.NothingPlanned:
+            return whole
+        if (loses := worst_case_loss(step, found)) <= room:
+            return _named(step, decision, found, whole)
+    return whole
+
+
+def fits_daily_loss(step: StepInput, found: Plan) -> bool:
+    """True if the plan's worst case fits the remainder of limits.daily_loss; for an exit its
+    predicted cost, as in the guard.
+    """
+    room = daily_loss_left_for_exits(step) if found.exits else daily_loss_left(step)
+    return (
+        room is None
+        or max(found.cost.total if found.exits else worst_case_loss(step, found), Fraction(0))
+        <= room
+    )
+
+
+def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
+    """Mark the plan as a part if limits.daily_loss is the reason; this step's approvals are not."""
+    whole = plan_before_approvals(step, decision, whole)
+    if fits_daily_loss(step, whole) or not found.turnover:
+        return found
+    parts = max(2, ceil_int(whole.turnover / found.turnover))
+    message = (
+        f"{decision.reason}; part 1 of about {parts}:"
+        f" {partial_plan_reason(step, worst_case_loss(step, whole))}"
+    )
+    return replace(found, decision=replace(decision, reason=message))
+
+
+def plan_before_approvals(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
+    """Return `whole`, the step's plan, as it would be without approvals."""
+    return (
+        planner.plan_after_tax(replace(step, spend_caps=()), decision) if step.spend_caps else whole
+    )
+
+
+def daily_loss_left(step: StepInput) -> Value | None:
+    """Return the remainder of limits.daily_loss, numeraire base units; None without a limit, or for
+    an unknown day, which refuses.
+    """
+    limit_bps, history = step.limits.daily_loss_bps, step.history
+    return (
+        None
+        if limit_bps is None or history.unknown
+        else _total(step) * Fraction(limit_bps, BPS) - history.loss_24h
+    )
+
+
+def daily_loss_left_for_exits(step: StepInput) -> Value | None:
+    """Return the remainder of limits.daily_loss for an exit, which answers only for losses by
+    trades.
+    """
+    history, room = step.history, daily_loss_left(step)
+    lost = history.fell_24h + history.wasted_24h_wei * reference_prices(step).by_token.get(
+        step.portfolio.wrapped_native, Fraction(0)
+    )
+    return None if room is None else room + min(lost, max(Fraction(0), history.loss_24h))
+
+
+def worst_case_loss(
+    step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None
+) -> Value:
+    """Return the largest possible loss of a plan: every leg at its minimum, gas and approvals at
+    their highest price. Valued at present reference prices by default; numeraire base units.
+    """
+    known = with_native(step, reference_prices(step).by_token if prices is None else prices)
+    got = (
+        leg.min_out_raw * known.get(leg.token_out, Fraction(0))
+        for leg in swap_legs(found)
+        if leg.sink is LegFunding.WALLET
+    )
+    return value_sold(found, known) - sum(got, Fraction(0)) + worst_case_gas(step, found, known)
+
+
+def worst_case_gas(
+    step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None
+) -> Value:
+    """Return the gas part of the worst case."""
+    known = with_native(step, reference_prices(step).by_token if prices is None else prices)
+    units = ceil_int((found.gas_units + approval_gas_units(step, found)) * native_coin.GAS_MARGIN)
+    return units * native_coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
+
+
+def partial_plan_reason(step: StepInput, worst: Value) -> str:
+    """Return why only a part is traded now, when the rest follows, and the setting that would allow
+    all at once.
+    """
+    limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
+    wanted_bps = (
+        ceil_int((max(step.history.loss_24h, Fraction(0)) + worst) * BPS / whole / SHOWN_BPS)
+        * SHOWN_BPS
+        if whole
+        else 0
+    )
+    return (
+        f"the worst case of the whole exceeds what {DAILY_LOSS} of {limit_bps / 100:g}% leaves; the"
+        " rest follows as the day's losses "
+        f'age, and {DAILY_LOSS} = "{wanted_bps / 100:g}%" would allow it in one trade'
+    )
+
+
+def daily_loss_wait_reason(step: StepInput) -> str:
+    """Return why no part is traded now."""
+    numeraire, lost = step.portfolio.numeraire, step.history.loss_24h
+    amounts = (
+        value_text(value, numeraire.decimals, 2)
+        for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost)
+    )
+    return (
+        f"waits for {DAILY_LOSS}: {' of '.join(amounts)} {numeraire.label} were lost in 24 h; the"
+        " next part follows as those losses age"
+    )
+
+
+def value_sold(found: Plan, prices: Mapping[str, Price]) -> Value:
+    """Return the value that a plan takes from the wallet, at these prices."""
+    given = (
+        leg.amount_in_raw * prices.get(leg.token_in, Fraction(0))
+        for leg in swap_legs(found)
+        if leg.source is LegFunding.WALLET
+    )
+    return sum(given, Fraction(0))
+
+
+def swap_legs(found: Plan) -> list[Leg]:
+    """Return the legs that exchange tokens, without wrapping and unwrapping of the wallet's native
+    coin.
+    """
+    return [leg for leg in found.legs if leg.venue != NATIVE_VENUE or leg.source is not leg.sink]
+
+
+def with_native(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Price]:
+    """Return the prices with the native coin at its wrapped token's price."""
+    return {**prices, NATIVE: prices.get(step.portfolio.wrapped_native, Fraction(0))}
+
+
+def _total(step: StepInput) -> Value:
+    return investable_total(compute_drifts(step, reference_prices(step).by_token))
+
+
+# --- A purchase as a plan: whole if the pools take it, else the same fraction of every asset, so
+# that no part is one-sided.
+
+
+EVEN = SliceDraw(MILLION // 2, MILLION // 2)
+"""Draw assumed before one exists: an equal share."""
+
+
+WHOLE = Fraction(97, 100)
+"""Part of an asset's shortfall that counts as filled, since fees and impact take the rest."""
+
+
+USEFUL = Fraction(1, 4)
+"""Fraction of limits.daily_loss below which a part waits for the next day, unless it is the
+last."""
+
+
+PurchasePlan = tuple[DecisionResult, Plan | None]
+
+
+def plan_purchase(
+    step: StepInput, decided: DecisionResult, decision: Rebalance, kind: PurchaseKind
+) -> PurchasePlan:
+    """Return the purchase in one plan, or its next part; `begins` for the first of several.
+
+    Returns no plan, and a hold, while the remainder of limits.daily_loss is too little for a
+    further part. Raises Refused like the planner.
+    """
+    intended_value = _moves(decided, decision.goal)
+    whole = planner.plan_after_tax(step, decision)
+    plan, part = plan_proportional_part(step, decided, decision, whole)
+    under = purchase.active_purchase(step)
+    follows = under is not None and not step.history.invested
+    if follows and not fits_daily_loss(step, plan):
+        held = Hold(
+            f"{decision.reason}; {daily_loss_wait_reason(step)}",
+            kept_by=DAILY_LOSS,
+        )
+        return replace(decided, decision=held, round=None), None
+    if follows and under is not None:
+        named = replace(
+            decision, reason=f"{decision.reason}{_daily_loss_reason(step, decision, whole)}"
+        )
+        return replace(
+            decided, decision=named, round=ExecutionSlice(under.done + 1, part, intended_value)
+        ), replace(plan, decision=named)
+    if part == 1 and kind is PurchaseKind.FIRST:
+        return decided, plan
+    if under is not None:
+        kind = under.campaign.purchase or kind
+    execution = _purchase_execution(
+        step, decided, decision.goal, kind, intended_value, ceil_int(1 / part)
+    )
+    message = (
+        decision.reason
+        if part == 1
+        else (
+            f"{decision.reason};"
+            f" {purchase.format_progress(execution, 0)}{_daily_loss_reason(step, decision, whole)}"
+        )
+    )
+    named = replace(decision, reason=message)
+    round_ = ExecutionSlice(1, part, intended_value)
+    return replace(decided, decision=named, begins=execution, round=round_), replace(
+        plan, decision=named
+    )
+
+
+def plan_proportional_part(
+    step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan
+) -> tuple[Plan, Fraction]:
+    """Return the plan, and the fraction of the goal it reaches: 1 if `whole`, or if an asset cannot
+    move at all. If no fraction fits the remainder of limits.daily_loss, the plan may exceed it.
+    """
+    lacks = {
+        token: value
+        for token, value in corrections(decided.drifts, decision.goal).items()
+        if abs(value) >= _least(step)
+    }
+    reached, fits = (
+        min(_reached(step, decided, whole, lacks).values(), default=Fraction(1)),
+        _part_that_fits(step, whole),
+    )
+    if fits == 1 and reached >= WHOLE:
+        return whole, Fraction(1)
+    if fits < 1 and not _useful(step):
+        return whole, Fraction(1)
+    part, found = Fraction(1), whole
+    for _ in range(TRIES if lacks else 0):
+        part *= min(
+            fits, max(reached * Fraction(99, 100), Fraction(1, 2)) if reached < WHOLE else 1
+        )
+        part = part.limit_denominator(1_000)
+        if part * min(abs(value) for value in lacks.values()) < _least(step):
+            break
+        wanted = {token: value * part for token, value in lacks.items()}
+        try:
+            found = planner.plan_after_tax(
+                step, replace(decision, goal=partial_goal(decided.drifts, decision.goal, part))
+            )
+        except planner.NothingPlanned:
+            break
+        reached, fits = (
+            min(_reached(step, decided, found, wanted).values(), default=Fraction(1)),
+            _part_that_fits(step, found),
+        )
+        if fits == 1 and reached >= WHOLE:
+            return replace(found, decision=decision), part
+    if fits_daily_loss(step, whole):
+        return whole, Fraction(1)  # the plan names assets that cannot move; the others continue
+    found = replace(plan_within_daily_loss(step, decision, whole), decision=decision)
+    return found, (
+        min(Fraction(1), found.turnover / whole.turnover) if whole.turnover else Fraction(1)
+    )
+
+
+def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
+    """Return the fraction of such a plan that fits limits.daily_loss: its gas whole, the rest in
+    proportion.
+    """
+    if fits_daily_loss(step, plan):
+        return Fraction(1)
+    if plan.exits:
+        room, gas, loses = (
+            daily_loss_left_for_exits(step) or Fraction(0),
+            plan.cost.gas + plan.cost.approvals,
+            plan.cost.total,
+        )
+    else:
+        room, gas, loses = (
+            daily_loss_left(step) or Fraction(0),
+            worst_case_gas(step, plan),
+            worst_case_loss(step, plan),
+        )
+    return (room - gas) / (loses - gas) * MARGIN if room > gas else Fraction(0)
+
+
+def _useful(step: StepInput) -> bool:
+    """True if enough of limits.daily_loss remains for a part."""
+    whole = daily_loss_left(replace(step, history=replace(step.history, loss_24h=Fraction(0))))
+    return whole is None or (daily_loss_left(step) or Fraction(0)) >= whole * USEFUL
+
+
+def _daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str:
+    """Return the note that limits.daily_loss makes this a part; empty if it does not. This step's
+    approvals are not a reason.
+    """
+    if daily_loss_left(step) is None:
+        return ""
+    whole = plan_before_approvals(step, decision, whole)
+    return (
+        ""
+        if fits_daily_loss(step, whole)
+        else (f"; {partial_plan_reason(step, worst_case_loss(step, whole))}")
+    )
+
+
+def _reached(
+    step: StepInput, decided: DecisionResult, plan: Plan, lacks: dict[str, Value]
+) -> dict[str, Fraction]:
+    """Return by token the fraction of its correction that the plan moves, without the numeraire,
+    which pays the costs.
+    """
+    prices = {one.token: one.price for one in decided.drifts}
+    moved = dict.fromkeys(prices, Fraction(0))
+    for leg in plan.legs:
+        for token, raw, outside in (
+            (leg.token_in, -leg.amount_in_raw, leg.source is LegFunding.WALLET),
+            (leg.token_out, leg.amount_out_raw, leg.sink is LegFunding.WALLET),
+        ):
+            known = step.portfolio.wrapped_native if token == NATIVE else token
+            if outside and known in moved:
+                moved[known] += raw * prices[known]
+    home = step.portfolio.numeraire.address
+    return {
+        token: max(Fraction(0), moved[token] / value)
+        for token, value in lacks.items()
+        if token != home
+    }
+
+
+def _purchase_execution(
+    step: StepInput,
+    decided: DecisionResult,
+    goal: Goal,
+    kind: PurchaseKind,
+    intended_value: Value,
+    parts: int,
+) -> GradualExecution:
+    now_s, lacks = step.snapshot.head.timestamp_s, corrections(decided.drifts, goal)
+    over_s = now_s + max(purchase.LASTS_S, (parts + 1) * DAY_S)
+    return GradualExecution(
+        pace=purchase.pace(step, parts),
+        targets_bps=target_weights(step),
+        destination=step.policy.destination,
+        goal=goal,
+        arrival=tuple(
+            sorted((token, found.price) for token, found in decided.references.prices.items())
+        ),
+        sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
+        wish=purchase.turnover_allowance(step) if step.history.invested else intended_value,
+        rounds=parts,
+        budget=None,
+        began_s=now_s,
+        ends_s=over_s,
+        expires_s=over_s,
+        first=EVEN,
+        only=step.policy.only,
+        purchase=kind,
+        came=(
+            tuple(sorted(purchase.uninvested_deposits(step).items()))
+            if kind is PurchaseKind.TOP_UP
+            else ()
+        ),
+    )
+
+
+def _moves(decided: DecisionResult, goal: Goal) -> Value:
+    lacks = corrections(decided.drifts, goal).values()
+    return max(
+        sum((lack for lack in lacks if lack > 0), Fraction(0)),
+        -sum((lack for lack in lacks if lack < 0), Fraction(0)),
+    )
+
+
+def _least(step: StepInput) -> Value:
+    return max(step.limits.min_trade or Fraction(0), Fraction(1))

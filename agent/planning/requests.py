@@ -1,0 +1,385 @@
+"""Proposals of the owner's requests: raise or invest money, sell everything, apply an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.model import (
+    AdjustLiquidity,
+    AgentCycle,
+    AssetDrift,
+    BlockedExit,
+    Decision,
+    Destination,
+    Halt,
+    HaltCode,
+    Hold,
+    Invest,
+    ManualAction,
+    Plan,
+    PlanRequest,
+    PurchaseKind,
+    RaiseForWithdrawal,
+    Rebalance,
+    SellEntireBalance,
+    SellEverything,
+    StepInput,
+    StepRequest,
+    Swap,
+    SwapAtPrice,
+    TopUp,
+    Unwrap,
+    Verdict,
+)
+from agent.planning import partial_plans, planner, swaps
+from agent.planning.liquidity import plan_liquidity
+from agent.planning.partial_plans import plan_proportional_part, plan_purchase
+from agent.planning.proposals import (
+    Proposal,
+    Proposer,
+    manual_swap,
+    planned_exit,
+    rebalance,
+    single_order,
+    waiting_orders,
+)
+from agent.policy import exits, native_coin
+from agent.policy.cash_flows import balance_changes, purchase, withdrawals
+from agent.policy.decide import decide
+from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
+from agent.policy.exits import exit_goal
+from agent.reference import reference_prices
+from agent.units import ceil_int, decimal_text
+
+
+def raise_money(token: str) -> Proposer:
+    """Return the proposer that sells for the shortfall of `token`.
+
+    It sells all of it at once; with limits.first_purchase, as much of each asset as its market
+    allows, and parts follow. If limits.daily_loss allows less, it sells the same fraction of each.
+    Otherwise it is refused.
+    """
+
+    def propose(step: StepInput) -> Proposal:
+        label = step.portfolio.token(token).label
+        goal = withdrawals.goal_to_raise(step, token)
+        wanted = Rebalance(
+            f"{label} is raised for a withdrawal",
+            goal,
+            exit=True,
+            apart=withdrawals.gross_sale_value(step, token),
+        )
+        plan = planner.plan(step, wanted)
+        done = withdrawals.parts_done(step, token)
+        short = shortfall_raw(step, plan, token) > 0
+        if step.limits.first_purchase_s is not None and (
+            short or not partial_plans.fits_daily_loss(step, plan)
+        ):
+            decided = replace(decide(step), decision=wanted)
+            part = (
+                plan
+                if partial_plans.fits_daily_loss(step, plan)
+                else plan_proportional_part(step, decided, wanted, plan)[0]
+            )
+            lacks, left = withdrawals.shortfall_raw(step, token), shortfall_raw(step, part, token)
+            if left < lacks and (short or left > 0):
+                wanted = replace(
+                    wanted,
+                    reason=(
+                        f"{wanted.reason}, part {done + 1} of about"
+                        f" {done + ceil_int(Fraction(lacks, lacks - left))}"
+                    ),
+                )
+                return _by_owner(step, wanted, replace(part, decision=wanted))
+        _require_raised(step, plan, token)
+        if done:
+            plan = replace(
+                plan,
+                decision=replace(wanted, reason=f"{wanted.reason}, part {done + 1} of {done + 1}"),
+            )
+        return _by_owner(step, plan.decision, plan)
+
+    return propose
+
+
+def invest(came: Mapping[str, int], before: str = "") -> Proposer:
+    """Return the proposer that spreads deposits over underweight assets; holds for less than a
+    trade. Includes the remainder of the purchase `before` (its id), if under way; any other
+    purchase under way is this one, already begun.
+    """
+
+    def propose(step: StepInput) -> Proposal:
+        if step.limits.first_purchase_s is None:
+            wanted = Rebalance(
+                balance_changes.append_excluded(step, "what came is invested"),
+                withdrawals.goal_to_invest(step, came),
+                by_owner=True,
+            )
+            try:
+                plan = partial_plans.plan_within_daily_loss(step, wanted)
+            except planner.NothingPlanned as nothing:
+                return _by_owner(
+                    step,
+                    Hold(
+                        balance_changes.append_excluded(
+                            step, f"the deposit stays uninvested for now: {nothing.message}"
+                        )
+                    ),
+                    None,
+                )
+            return _by_owner(step, plan.decision, plan)
+        under = purchase.active_purchase(step)
+        if under is None or under.id == before:
+            step = replace(
+                step, history=replace(step.history, invested=tuple(sorted(came.items())))
+            )
+        decided = _by_owner(step, Hold(""), None).decided
+        message = balance_changes.append_excluded(step, "what came is invested")
+        wanted = Rebalance(
+            message,
+            purchase.purchase_goal(step, decided.drifts),
+            by_owner=True,
+            apart=purchase.turnover_allowance(step),
+        )
+        decided = replace(decided, decision=wanted)
+        try:
+            decided, made = plan_purchase(step, decided, wanted, PurchaseKind.TOP_UP)
+        except planner.NothingPlanned as nothing:
+            return _by_owner(
+                step,
+                Hold(
+                    balance_changes.append_excluded(
+                        step, f"the deposit stays uninvested for now: {nothing.message}"
+                    )
+                ),
+                None,
+            )
+        return Proposal(decided, made, step)
+
+    return propose
+
+
+def sell_everything(step: StepInput) -> Proposal:
+    """Sell everything for the numeraire, liquidity first, then one asset per plan; hold once
+    nothing more can be sold. Unexplained changes do not block it, as for any exit, and are sold
+    too.
+    """
+    return replace(_everything_sold(given := balance_changes.restore_excluded(step)), step=given)
+
+
+def _everything_sold(step: StepInput) -> Proposal:
+    if step.portfolio.positions:
+        none_wanted = replace(
+            step,
+            limits=replace(step.limits, lp_max_weight_bps=0),
+            portfolio=replace(step.portfolio, lp_targets=()),
+            history=replace(step.history, stopped="", flows=()),
+        )
+        out = decide(none_wanted).decision
+        if isinstance(out, Halt):
+            return _by_owner(step, out, None)
+        if isinstance(out, AdjustLiquidity):
+            plan = plan_liquidity(none_wanted, out)
+            if plan is not None and plan.actions:
+                return _by_owner(step, plan.decision, plan)
+    drifts = compute_drifts(step, reference_prices(step).by_token)
+    if investable_total(drifts) == 0:
+        return _by_owner(
+            step, Hold("there is nothing to sell: all balances are zero or set aside"), None
+        )
+    home, blocked = step.portfolio.numeraire.address, [*step.stuck]
+    for one in exits.in_turn(
+        step, [one for one in drifts if one.token != home and one.investable_raw]
+    ):
+        found = _sold_out(step, drifts, one.token, "everything is sold for the numeraire")
+        if isinstance(found, Proposal):
+            return found
+        blocked.append(found)
+    stays = [f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked]
+    return _by_owner(step, Hold("; ".join(["nothing more is sold", *stays])), None)
+
+
+def sell_out(token: str) -> Proposer:
+    """Return the proposer that sells all of one token for the numeraire, to the last base unit, and
+    nothing else; then it holds.
+    """
+
+    def sold_out(step: StepInput) -> Proposal:
+        label, decided = step.portfolio.token(token).label, decide(step)
+        drifts = decided.drifts
+        if isinstance(decided.decision, Halt) and not drifts:
+            return _by_owner(step, decided.decision, None)
+        blocked = [one.why for one in step.stuck if one.token == token]
+        if not blocked and not any(one.token == token and one.investable_raw for one in drifts):
+            return _by_owner(step, Hold(f"nothing of {label} is left to sell"), None)
+        if not blocked:
+            found = _sold_out(step, drifts, token, f"{label} is sold out")
+            if isinstance(found, Proposal):
+                return found
+            blocked = [found.why]
+        return _by_owner(step, Hold(f"nothing more of {label} is sold: {blocked[0]}"), None)
+
+    return lambda step: replace(
+        sold_out(given := balance_changes.restore_excluded(step)), step=given
+    )
+
+
+def _sold_out(
+    step: StepInput, drifts: Sequence[AssetDrift], token: str, reason: str
+) -> Proposal | BlockedExit:
+    """Return the owner's sale of all of this token for the numeraire, or why nothing of it can be
+    sold now.
+    """
+    found = planned_exit(
+        step, Rebalance(reason, exit_goal(step.portfolio, drifts, token), exit=True), token
+    )
+    if isinstance(found, BlockedExit):
+        return found
+    proposal = _by_owner(step, found.decision, found)
+    return replace(proposal, decided=replace(proposal.decided, exit_token=token))
+
+
+def rebalance_to_targets(step: StepInput) -> Proposal:
+    """Propose trading onto the targets regardless of trigger and cooldown, after an edit: all, or
+    the part limits.daily_loss allows.
+    """
+    return _to_targets(step, partial_plans.plan_within_daily_loss)
+
+
+def rebalance_wholly_to_targets(step: StepInput) -> Proposal:
+    """Propose trading onto the targets without a part for limits.daily_loss: the guards judge the
+    whole.
+    """
+    return _to_targets(step, planner.plan_after_tax)
+
+
+def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]) -> Proposal:
+    decided = decide(step)
+    if isinstance(decided.decision, Halt):
+        return Proposal(decided, None)
+    if why := withdrawals.open_withdrawal_reason(step):
+        return Proposal(replace(decided, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
+    try:
+        wanted = Rebalance(
+            balance_changes.append_excluded(step, "the transition to these targets"),
+            rebalance_goal(decided.drifts, Destination.TARGET),
+            by_owner=True,
+        )
+        plan = planned(step, wanted)
+    except planner.NothingPlanned as nothing:
+        return _by_owner(step, Hold(nothing.message), None)
+    return _by_owner(step, plan.decision, plan)
+
+
+def unwrap(raw: int) -> Proposer:
+    """Return the proposer that unwraps this much of the wrapped native coin for a payout."""
+
+    def propose(step: StepInput) -> Proposal:
+        token = step.portfolio.token(step.portfolio.wrapped_native)
+        decision = TopUp(
+            f"{decimal_text(raw, token.decimals)} {token.label} is unwrapped to be paid out", raw
+        )
+        return _by_owner(step, decision, swaps.plan_top_up(step, decision))
+
+    return propose
+
+
+def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
+    """Return a manual proposal: it neither fills nor ends a due slice, and follows no price
+    signal.
+    """
+    found = decide(step)
+    return Proposal(
+        replace(
+            found,
+            decision=decision,
+            reviewed=False,
+            zone=None,
+            round=None,
+            ended="",
+            is_netting_only=False,
+            exit_token="",
+        ),
+        plan,
+    )
+
+
+def shortfall_raw(step: StepInput, plan: Plan, token: str) -> int:
+    """Return the base units of a claim on `token` that the plan's prediction leaves uncovered; 0 or
+    less if it covers them.
+    """
+    asset = next(one for one in step.portfolio.assets if one.token.address == token)
+    after = dict(plan.holdings_after)[token]
+    if asset.native:
+        after += (
+            step.snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
+        )
+    return native_coin.reserved_raw(step, asset) - after
+
+
+def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
+    """Raise Refused unless the plan's prediction covers the claim."""
+    asset = next(one for one in step.portfolio.assets if one.token.address == token)
+    if (short := shortfall_raw(step, plan, token)) > 0:
+        amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
+        left = (
+            "; ".join(f"{item.what}: {item.why}" for item in plan.skipped)
+            or "the limits leave no more"
+        )
+        raise Refused(
+            f"{amount} less than requested can be raised now: {left}",
+            (Verdict("withdrawal", f"{amount} short", "all of it in one plan", False),),
+            "withdraw less, or set limits.first_purchase, which raises it in parts",
+        )
+
+
+# --- Proposer and requester of a stored request, so that a recorded step replays identically.
+
+
+OWN_STRATEGY = "agent"
+"""Requester of the agent's own strategy."""
+
+
+def proposer(asked: PlanRequest) -> Proposer:
+    """Return the proposer of a request; pure: equal inputs give equal proposals."""
+    match asked:
+        case AgentCycle():
+            return waiting_orders(asked.orders) if asked.orders else rebalance
+        case Swap():
+            return manual_swap(asked.token_in, asked.token_out, asked.amount_in_raw)
+        case SwapAtPrice():
+            return single_order(asked.order)
+        case Invest():
+            return invest(dict(asked.came), asked.before)
+        case RaiseForWithdrawal():
+            return raise_money(asked.token)
+        case Unwrap():
+            return unwrap(asked.raw)
+        case SellEverything():
+            return sell_everything
+        case SellEntireBalance():
+            return sell_out(asked.token)
+
+
+def requester_name(asked: StepRequest) -> str:
+    """Return the requester: OWN_STRATEGY, or the owner's command."""
+    match asked:
+        case AgentCycle():
+            return OWN_STRATEGY
+        case ManualAction():
+            return asked.what
+        case Swap():
+            return "swap"
+        case SwapAtPrice():
+            return "swap --limit"
+        case Invest():
+            return "invest"
+        case RaiseForWithdrawal() | Unwrap():
+            return "withdraw"
+        case SellEverything():
+            return "stop"
+        case SellEntireBalance():
+            return "edit --remove"

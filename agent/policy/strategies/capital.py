@@ -1,0 +1,500 @@
+"""Capital of strategies: holdings and their transfers, target shares, and the health rule that
+pauses a strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from math import isqrt
+
+from agent.model.strategies import (
+    CapitalSplit,
+    NavPoint,
+    Strategy,
+    StrategyBook,
+    StrategyHealth,
+    StrategyHealthRule,
+    StrategyState,
+)
+from agent.units import (
+    BPS,
+    Price,
+    Value,
+    decimal_text,
+    floor_int,
+    format_duration,
+    format_time,
+    largest_remainder,
+)
+
+# --- Strategy holdings: allocating inflows and outflows, payment in kind, internal netting,
+# allocating trades.
+# In whole base units that sum exactly (largest remainder); no holding goes below zero. Prices:
+# numeraire base units per token base unit.
+
+
+StrategyHoldings = dict[str, dict[str, int]]
+"""Base units by strategy and token."""
+
+
+StrategyValues = Mapping[str, Mapping[str, Value]]
+"""Numeraire base units by strategy and token."""
+
+
+Prices = Mapping[str, Price]
+
+
+@dataclass(frozen=True, slots=True)
+class NettedToken:
+    """Purchases and sales of one token by strategies, numeraire base units: `crossed` is netted
+    internally, `net` is signed.
+    """
+
+    token: str
+    bought: Value
+    sold: Value
+
+    @property
+    def crossed(self) -> Value:
+        """Value that some strategies sell and others buy."""
+        return min(self.bought, self.sold)
+
+    @property
+    def net(self) -> Value:
+        """Value left for the market, positive to buy."""
+        return self.bought - self.sold
+
+
+def copy_holdings(held: Mapping[str, Mapping[str, int]]) -> StrategyHoldings:
+    """A copy that may be changed."""
+    return {name: dict(tokens) for name, tokens in held.items()}
+
+
+def holdings_value(tokens: Mapping[str, int], prices: Prices) -> Value:
+    """Value of one strategy's holdings. KeyError for a token without a price that is held."""
+    return sum((raw * prices[token] for token, raw in tokens.items() if raw), Fraction(0))
+
+
+def strategy_capital(held: Mapping[str, Mapping[str, int]], prices: Prices) -> dict[str, Value]:
+    """Value of each strategy."""
+    return {name: holdings_value(tokens, prices) for name, tokens in held.items()}
+
+
+def split_pro_rata(raw: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
+    """Distribute `raw` base units in proportion to non-negative `shares`; equally if all are
+    zero.
+    """
+    names = list(shares)
+    if not names:
+        raise ValueError("nobody to share with")
+    parts = [shares[name] for name in names]
+    whole = parts if sum(parts) > 0 else [Fraction(1)] * len(parts)
+    sign = -1 if raw < 0 else 1
+    return dict(
+        zip(names, (sign * part for part in largest_remainder(whole, abs(raw))), strict=True)
+    )
+
+
+def take_pro_rata(raw: int, token: str, held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """`raw` base units to take of a token, in proportion to who has how much; never more than each
+    has. ValueError beyond the whole.
+    """
+    had = {name: tokens.get(token, 0) for name, tokens in held.items()}
+    if raw > sum(had.values()):
+        raise ValueError(f"{raw} base units of {token} are more than all strategies hold")
+    if raw == 0:
+        return dict.fromkeys(had, 0)
+    return split_pro_rata(raw, {name: Fraction(amount) for name, amount in had.items()})
+
+
+def transfer_value(
+    held: StrategyHoldings,
+    giver: str,
+    receiver: str,
+    value: Value,
+    prices: Prices,
+    first: Mapping[str, Value] | None = None,
+) -> Value:
+    """Move tokens worth at most `value` from one strategy to another, in place; return the value
+    moved.
+
+    Tokens in `first` go first, each up to the value given there, the largest first; the rest goes
+    in kind: the same fraction of every token, each rounded down.
+    """
+    left = value
+    for token, most in sorted((first or {}).items(), key=lambda item: (-item[1], item[0])):
+        left -= _give(held, giver, receiver, token, min(most, left), prices)
+    whole = holdings_value(held[giver], prices)
+    if left > 0 and whole > 0:
+        part = min(left / whole, Fraction(1))
+        for token, raw in list(held[giver].items()):
+            left -= (
+                _give(held, giver, receiver, token, raw * prices[token] * part, prices)
+                if raw
+                else 0
+            )
+    return value - left
+
+
+def _give(
+    held: StrategyHoldings, giver: str, receiver: str, token: str, value: Value, prices: Prices
+) -> Value:
+    price = prices[token]
+    raw = min(held[giver].get(token, 0), floor_int(value / price)) if value > 0 and price > 0 else 0
+    held[giver][token] = held[giver].get(token, 0) - raw
+    held[receiver][token] = held[receiver].get(token, 0) + raw
+    return raw * price
+
+
+def restore_capital_shares(
+    held: StrategyHoldings,
+    due: Mapping[str, Value],
+    prices: Prices,
+    wanted: StrategyValues | None = None,
+) -> dict[tuple[str, str], Value]:
+    """Move tokens until each strategy has its `due` value, to the rounding of a base unit, in
+    place; return the payments.
+
+    A payer gives first its holdings beyond `wanted`; without that in kind.
+    """
+    paid: dict[tuple[str, str], Value] = {}
+    for giver in held:
+        for receiver in held:
+            over, under = (
+                holdings_value(held[giver], prices) - due[giver],
+                due[receiver] - holdings_value(held[receiver], prices),
+            )
+            if giver == receiver or over <= 0 or under <= 0:
+                continue
+            first = None if wanted is None else _beyond(held[giver], wanted[giver], prices)
+            paid[giver, receiver] = transfer_value(
+                held, giver, receiver, min(over, under), prices, first
+            )
+    return paid
+
+
+def _beyond(
+    tokens: Mapping[str, int], wanted: Mapping[str, Value], prices: Prices
+) -> dict[str, Value]:
+    excess = {
+        token: raw * prices[token] - wanted.get(token, Fraction(0))
+        for token, raw in tokens.items()
+        if raw
+    }
+    return {token: value for token, value in excess.items() if value > 0}
+
+
+def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple[NettedToken, ...]:
+    """Return purchases and sales per token, in the order of `tokens`; a positive adjustment
+    buys.
+    """
+    found = []
+    for token in tokens:
+        values = [adjustment.get(token, Fraction(0)) for adjustment in adjustments.values()]
+        bought, sold = (
+            sum((v for v in values if v > 0), Fraction(0)),
+            -sum((v for v in values if v < 0), Fraction(0)),
+        )
+        found.append(NettedToken(token, bought, sold))
+    return tuple(found)
+
+
+def market_remainder(adjustments: StrategyValues, one: NettedToken) -> dict[str, Value]:
+    """Return each strategy's part of a token that the market has to fill: pro rata on the heavier
+    side, 0 on the other.
+    """
+    heavier = max(one.bought, one.sold)
+    found = {}
+    for name, adjustment in adjustments.items():
+        value = adjustment.get(one.token, Fraction(0))
+        found[name] = value * abs(one.net) / heavier if value * one.net > 0 else Fraction(0)
+    return found
+
+
+def net_internally(
+    held: StrategyHoldings, adjustments: StrategyValues, prices: Prices, tokens: Sequence[str]
+) -> None:
+    """Exchanges inside, at reference prices and in place, what some strategies sell and others
+    buy.
+    """
+    for one in net_adjustments(adjustments, tokens):
+        price = prices[one.token]
+        if one.crossed <= 0 or price <= 0:
+            continue
+        wanted = {
+            name: adjustment[one.token]
+            for name, adjustment in adjustments.items()
+            if one.token in adjustment
+        }
+        out = {name: -value * one.crossed / one.sold for name, value in wanted.items() if value < 0}
+        into = {name: value for name, value in wanted.items() if value > 0}
+        given = {
+            name: min(held[name].get(one.token, 0), floor_int(value / price))
+            for name, value in out.items()
+        }
+        for name, raw in given.items():
+            held[name][one.token] -= raw
+        for name, raw in split_pro_rata(sum(given.values()), into).items():
+            held[name][one.token] = held[name].get(one.token, 0) + raw
+
+
+def settle_trade(
+    held: Mapping[str, Mapping[str, int]],
+    adjustments: StrategyValues,
+    deltas: Mapping[str, int],
+    prices: Prices,
+    tokens: Sequence[str],
+) -> tuple[StrategyHoldings, dict[str, Value]]:
+    """Return the books after a trade that changed the wallet by `deltas` (base units by token), and
+    its cost by strategy.
+
+    Opposite adjustments are netted at reference prices, and the market's fills go to those with a
+    remainder. The cost is shared by remainder for the market (by capital if none). A strategy that
+    got more than its part pays the others, first in tokens it did not want. Without `deltas`
+    adjustments are only netted. Raises ValueError if more went than all hold.
+    """
+    before = strategy_capital(held, prices)
+    books = copy_holdings(held)
+    left: dict[str, dict[str, Value]] = {name: {} for name in held}
+    for one in net_adjustments(adjustments, tokens):
+        for name, value in market_remainder(adjustments, one).items():
+            left[name][one.token] = value
+    net_internally(books, adjustments, prices, tokens)
+    for token in tokens:
+        delta = deltas.get(token, 0)
+        asked = {
+            name: max(parts.get(token, Fraction(0)) * (1 if delta > 0 else -1), Fraction(0))
+            for name, parts in left.items()
+        }
+        if delta > 0:
+            for name, raw in split_pro_rata(
+                delta, asked if sum(asked.values()) > 0 else before
+            ).items():
+                books[name][token] = books[name].get(token, 0) + raw
+        elif delta < 0:
+            _take(books, token, -delta, asked)
+    cost = -sum((delta * prices[token] for token, delta in deltas.items() if delta), Fraction(0))
+    weight = {
+        name: sum((abs(value) for value in parts.values()), Fraction(0))
+        for name, parts in left.items()
+    }
+    whole = sum(weight.values(), Fraction(0))
+    basis = weight if whole > 0 else before
+    whole = sum(basis.values(), Fraction(0))
+    costs = {name: cost * basis[name] / whole if whole > 0 else cost / len(basis) for name in held}
+    due = {name: before[name] - costs[name] for name in held}
+    wanted = {
+        name: {
+            t: held[name].get(t, 0) * prices[t] + adjustments.get(name, {}).get(t, Fraction(0))
+            for t in tokens
+        }
+        for name in held
+    }
+    restore_capital_shares(books, due, prices, wanted)
+    return books, costs
+
+
+def _take(books: StrategyHoldings, token: str, raw: int, asked: Mapping[str, Fraction]) -> None:
+    """Take from the strategies that asked to sell, up to their holdings, and the remainder pro rata
+    from all holders; in place.
+    """
+    if sum(asked.values()) > 0:
+        for name, part in split_pro_rata(raw, asked).items():
+            gone = min(part, books[name].get(token, 0))
+            books[name][token] = books[name].get(token, 0) - gone
+            raw -= gone
+    for name, part in take_pro_rata(raw, token, books).items():
+        books[name][token] = books[name].get(token, 0) - part
+
+
+def apply_transfer(
+    held: Mapping[str, Mapping[str, int]],
+    token: str,
+    raw: int,
+    prices: Prices,
+    only: str | None = None,
+) -> StrategyHoldings:
+    """Return the books after `raw` base units came (or went) without a trade: by capital share, or
+    for the strategy `only`.
+
+    A decrease is taken from the holders of the token; then the others are paid in kind, so that
+    each bears its share of the value. Raises ValueError if more went than all hold.
+    """
+    books, before = copy_holdings(held), strategy_capital(held, prices)
+    whole = sum(before.values(), Fraction(0))
+    part = {
+        name: Fraction(name == only) if only in held else value for name, value in before.items()
+    }
+    if raw >= 0:
+        for name, got in split_pro_rata(raw, part).items():
+            books[name][token] = books[name].get(token, 0) + got
+        return books
+    for name, gone in take_pro_rata(-raw, token, books).items():
+        books[name][token] = books[name].get(token, 0) - gone
+    value = -raw * prices[token]
+    if only in held:
+        part = {name: Fraction(name == only) for name in held}
+        value = min(value, before[only]) if only is not None else value
+    elif whole > 0:
+        part = {name: amount / whole for name, amount in before.items()}
+    lost = whole - sum(strategy_capital(books, prices).values(), Fraction(0))
+    due = {name: max(before[name] - value * part[name], Fraction(0)) for name in held}
+    short = lost - sum((before[name] - due[name] for name in held), Fraction(0))
+    if short > 0:  # the strategy has less than the decrease: the others bear the remainder
+        others = {name: amount for name, amount in due.items() if amount > 0}
+        rest = sum(others.values(), Fraction(0))
+        due |= {name: amount - short * amount / rest for name, amount in others.items()}
+    restore_capital_shares(books, due, prices)
+    return books
+
+
+def target_capital_shares(
+    split: CapitalSplit, books: Mapping[str, StrategyBook]
+) -> dict[str, Fraction]:
+    """Return each strategy's target share of the capital: paused ones their floor, the others the
+    rest in proportion.
+    """
+    paused = {
+        one.name
+        for one in split.strategies
+        if books[one.name].state.health is StrategyHealth.PAUSED
+    }
+    if len(paused) == len(split.strategies):
+        return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
+    floors = sum(one.floor_bps for one in split.strategies if one.name in paused)
+    working = sum(one.share_bps for one in split.strategies if one.name not in paused)
+    return {
+        one.name: (
+            Fraction(one.floor_bps, BPS)
+            if one.name in paused
+            else Fraction(one.share_bps * (BPS - floors), working * BPS)
+        )
+        for one in split.strategies
+    }
+
+
+# --- Health: the Sharpe ratio of a strategy's unit values pauses it, and restores its capital.
+# The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1), times the root
+# of 365, without a riskless rate (Sharpe, The Sharpe Ratio, Journal of Portfolio Management 21,
+# 1994). A day's value is the last one recorded in it (UTC). Whole numbers throughout: returns in
+# 10^-12, the ratio in thousandths.
+
+
+DAY_S = 86_400
+
+
+DAYS_A_YEAR = 365
+ONE = 10**12
+"""A unit value or return of one."""
+
+
+ENOUGH = (2, 3)
+"""Share of a window's days that must have a value; with fewer the ratio is unknown."""
+
+
+def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:
+    """Annual Sharpe ratio over the window that ends now, in thousandths, rounded down; None if too
+    little is known.
+
+    Too little: values do not reach back to the beginning of the window, days are missing, or
+    nothing ever moved.
+    """
+    day = {
+        point.at_s // DAY_S: point.index
+        for point in sorted(points, key=lambda one: one.at_s)
+        if point.at_s <= now_s
+    }
+    first = (now_s - window_s) // DAY_S
+    closes = [index for number, index in sorted(day.items()) if number >= first]
+    days = window_s // DAY_S
+    reaches = any(number <= first for number in day)
+    if (
+        not reaches
+        or len(closes) * ENOUGH[1] < days * ENOUGH[0]
+        or len(closes) < 3
+        or min(closes) <= 0
+    ):
+        return None
+    returns = [(now * ONE) // before - ONE for before, now in pairwise(closes)]
+    count, total = len(returns), sum(returns)
+    spread = (
+        count * sum(one * one for one in returns) - total * total
+    )  # n·Σr² - (Σr)² = n·(n - 1)·variance
+    if spread <= 0:
+        return None
+    # mean / deviation = Σr / n · sqrt(n·(n - 1) / spread); squared, times 365, in thousandths
+    squared = total * total * (count - 1) * DAYS_A_YEAR * 10**6
+    root = isqrt(squared // (count * spread))
+    return root if total >= 0 else -root - (root * root * count * spread != squared)
+
+
+def update_health(
+    state: StrategyState, rule: StrategyHealthRule, sharpe: int | None, now_s: int
+) -> StrategyState:
+    """Return the state after a cycle: paused after a period below the limit, restored after a
+    period at the recovery level.
+
+    An unknown ratio restarts both periods: too little history neither pauses nor restores.
+    """
+    active = state.health is StrategyHealth.ACTIVE
+    turning = sharpe is not None and (
+        sharpe < rule.limit_milli if active else sharpe >= rule.recover_milli
+    )
+    if sharpe is None or not turning:
+        return replace(state, sharpe_milli=sharpe, turning_s=None)
+    since_s = now_s if state.turning_s is None else state.turning_s
+    limit, period_s = (
+        (rule.limit_milli, rule.period_s) if active else (rule.recover_milli, rule.recover_s)
+    )
+    if now_s - since_s < period_s:
+        return replace(state, sharpe_milli=sharpe, turning_s=since_s)
+    side = "below" if active else "at or above"
+    reason = (
+        f"the Sharpe ratio of {format_duration(rule.window_s)} has been {side}"
+        f" {decimal_text(limit, 3)} since {format_time(since_s)}, now"
+        f" {decimal_text(sharpe, 3)}"
+    )
+    return replace(
+        state,
+        health=StrategyHealth.PAUSED if active else StrategyHealth.ACTIVE,
+        since_s=now_s,
+        reason=reason,
+        sharpe_milli=sharpe,
+        turning_s=None,
+    )
+
+
+def update_unit_index(
+    state: StrategyState,
+    strategy: Strategy,
+    unit: int | None,
+    prices: Mapping[str, Price],
+    now_s: int,
+) -> StrategyState:
+    """Return the state with its current unit value (None: it has no units, so that the last one
+    stays) and its index updated.
+
+    The index follows the unit value; while the strategy is paused it follows its weights at
+    reference prices, without costs.
+    """
+    unit = state.unit if unit is None else unit
+    marks = tuple((token, prices[token]) for token, _ in strategy.weights_bps if token in prices)
+    before = dict(state.marks)
+    if state.health is StrategyHealth.ACTIVE:
+        index = state.index * unit // state.unit if state.unit > 0 else state.index
+    elif all(before.get(token, 0) > 0 for token, bps in strategy.weights_bps if bps):
+        grown = sum(
+            (
+                Fraction(bps, BPS) * prices[token] / before[token]
+                for token, bps in strategy.weights_bps
+                if bps
+            ),
+            Fraction(0),
+        )
+        index = floor_int(state.index * grown)
+    else:
+        index = state.index
+    return replace(state, noted_s=now_s, unit=unit, index=index, marks=marks)
