@@ -1,4 +1,4 @@
-"""The connected agent: status, quote, plan, rebalance, swap, run."""
+"""The agent on a chain and a store: status, quote, plan, rebalance, swap, run."""
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ if TYPE_CHECKING:
     from agent.app.documents.plans import EndpointDocument, RealisedDocument
     from agent.app.documents.status import LeastTotalDocument
 
-# --- Scheduling of a long run: clock, chance and work are passed in, so that a test runs a year in
-# a moment.
+# --- Scheduling of a long run; clock and chance are parameters, so that a test runs a year at once.
 
 
 T = TypeVar("T")
@@ -68,7 +67,7 @@ JITTER = 0.1
 """Share of the interval by which each cycle is delayed at random, so that a schedule does not
 announce trades (T15)."""
 SLEEP_SLICE_S = 5.0
-"""Seconds per slice of a pause: the longest time until an early end is noticed."""
+"""Longest single sleep of a pause, and so the longest delay before it ends early."""
 
 
 def run_periodically(
@@ -76,26 +75,25 @@ def run_periodically(
     interval_s: float,
     clock: Clock,
     chance: Callable[[], float],
-    called: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[T]:
-    """Call `cycle` forever, with a pause after each call. `chance` returns numbers in [0, 1);
-    `called` ends a pause early.
+    """Yield the result of `cycle` again and again, with a pause of `interval_s` plus jitter in
+    between. `chance` returns numbers in [0, 1); `interrupted` ends a pause early.
     """
     while True:
         yield cycle()
-        interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, called)
+        interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, interrupted)
 
 
-def interruptible_sleep(seconds: float, clock: Clock, called: Callable[[], bool]) -> None:
-    """Sleep, or until `called` is true."""
+def interruptible_sleep(seconds: float, clock: Clock, interrupted: Callable[[], bool]) -> None:
+    """Sleep for `seconds`, or until `interrupted` returns True."""
     left_s = seconds
-    while left_s > 0 and not called():
+    while left_s > 0 and not interrupted():
         clock.sleep(min(left_s, SLEEP_SLICE_S))
         left_s -= SLEEP_SLICE_S
 
 
-# --- Cycles: limit orders that wait for their price, and gradual execution, slice after slice in
-# one command.
+# --- Cycles: open limit orders, and a gradual execution slice by slice in one command.
 
 
 Progress = Callable[[str], None]
@@ -104,7 +102,7 @@ CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 
 def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
-    """Run one cycle: limit orders that wait for their price, else the agent's own strategy."""
+    """Run one cycle: fill open limit orders whose price is reached, otherwise follow the policy."""
     orders = tuple(
         order for order in context.store.executions.limit_orders() if order.state == "open"
     )
@@ -115,7 +113,7 @@ def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOu
 
 
 def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
-    """Record filled orders and orders expired by chain time; these are never filled again (T14)."""
+    """Close limit orders that are filled or have expired in chain time, for good (T14)."""
     chain_s = step_input.snapshot.head.timestamp_s
     for order in context.store.executions.limit_orders():
         if order.state == "filled":
@@ -125,28 +123,28 @@ def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
 
 
 def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
-    """Continue a gradual execution, slice by slice, until it ends or a cycle refuses.
+    """Run the remaining slices of a gradual execution, until it ends or a cycle refuses.
 
-    Between slices other commands may use the wallet; the store has the progress. Each slice is a
-    separate step, decided anew. It was confirmed with the first slice. The outcome is that of the
-    last slice, with the transactions of all.
+    The confirmation of the first slice covers all. Each slice is a step of its own, with a new
+    decision; between slices other commands may use the wallet, and the store has the progress.
+    Return the outcome of the last slice, with the transactions of all.
     """
     context = wallet.context
-    outcome, last, sent, rounds = first, first, list(first.transactions), 0
-    while (
-        under := _open_execution(context, outcome)
-    ) is not None and outcome.kind in CONTINUE_KINDS:
-        rounds += outcome.kind is OutcomeKind.DONE
+    outcome, last, sent = first, first, list(first.transactions)
+    while outcome.kind in CONTINUE_KINDS:
+        execution = _open_execution(context, outcome)
+        if execution is None:
+            break
         now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
         wallet.progress(
-            f"slice {under.done + 1} of about {under.campaign.rounds} is due in"
-            f" {max(0, under.next_s - now_s)} s"
+            f"slice {execution.done + 1} of about {execution.campaign.rounds} is due in"
+            f" {max(0, execution.next_s - now_s)} s"
         )
-        interruptible_sleep(max(1, under.next_s - now_s), context.clock, lambda: False)
+        interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)
         try:
             with wallet.held() as actors:
                 outcome = engine.run_step(context.readers, AgentCycle(), context.store, actors)
-        except ConfigChanged as edited:  # transactions sent by then are reported with it
+        except ConfigChanged as edited:  # report the transactions sent before it
             return replace(
                 outcome,
                 kind=OutcomeKind.REFUSED,
@@ -155,7 +153,8 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
                 verdicts=edited.verdicts,
             )
         sent += outcome.transactions
-        last = outcome if outcome.kind is not OutcomeKind.HOLD else last
+        if outcome.kind is not OutcomeKind.HOLD:
+            last = outcome
     if outcome is first:
         return first
     if outcome.kind is OutcomeKind.HOLD and last.kind is OutcomeKind.DONE:
@@ -166,9 +165,7 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
 
 
 def confirm_once(confirm: Confirm) -> Confirm:
-    """Return a confirmation that is asked once and holds for every later slice, but not after an
-    exit in the same step.
-    """
+    """Return a confirmation that asks once for all slices, and again after an exit in the step."""
     confirmations: list[bool] = []
 
     def answer(outcome: StepOutcome) -> bool:
@@ -180,10 +177,12 @@ def confirm_once(confirm: Confirm) -> Confirm:
 
 
 def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> ExecutionProgress | None:
-    """The gradual execution in slices that is under way in the store; None without one."""
+    """The gradual execution in slices that is open in the store; None without one."""
     now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
-    under = context.store.budgets.history(now_s).campaign
-    return None if under is None or under.campaign.pace.style is ExecutionStyle.LIMIT else under
+    execution = context.store.budgets.history(now_s).campaign
+    if execution is None or execution.campaign.pace.style is ExecutionStyle.LIMIT:
+        return None
+    return execution
 
 
 MIN_INTERVAL_S = 1
@@ -191,20 +190,18 @@ READING_STAGE = "Reading the chain"
 
 
 def never_confirm(_: StepOutcome) -> bool:
-    """Confirm nothing."""
+    """Decline every plan."""
     return False
 
 
 def ignore_progress(_: str) -> None:
-    """Discard progress."""
+    """Discard a progress message."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortfolioStatus:
-    """Status of a portfolio: `paused` is the kill switch, `warnings` concern its size and limits.
-
-    `endpoints` has the record of each endpoint, `hard` is True if the kill switch also cancels and
-    revokes.
+    """Status of a portfolio. `paused` is the state of the kill switch, `hard` that of its hard level,
+    which also cancels and revokes. `warnings` concern drift, size and limits.
     """
 
     step_input: StepInput
@@ -217,13 +214,13 @@ class PortfolioStatus:
 
     @property
     def native(self) -> native_coin.NativeView:
-        """Native coin in addition to its wrapped token."""
+        """The native coin beside its wrapped token."""
         return native_coin.native_view(self.step_input)
 
     @property
     def least(self) -> LeastTotalDocument | None:
-        """Minimum total at which these settings work, yearly cost, and the settings to change below
-        that total.
+        """Minimum total at which these settings work, its yearly cost, and which settings to change
+        below it.
         """
         drifts = self.decided.drifts
         return least_total_now(self.step_input, investable_total(drifts)) if drifts else None
@@ -235,8 +232,8 @@ class PortfolioStatus:
 
 
 class Agent:
-    """Operations of a connected agent. Nothing is sent unless `send` is true and `confirm` returns
-    yes.
+    """Operations of a connected agent. Nothing is sent unless `send` is set and `confirm` returns
+    True.
     """
 
     def __init__(self, context: wiring.AgentContext) -> None:
@@ -253,31 +250,37 @@ class Agent:
         return self.context.loaded.paper
 
     def step_input(self) -> StepInput:
-        """A fresh snapshot with the owner's targets and the stored history."""
+        """Read a snapshot and assemble the step input: config, stored history, confirmed prices."""
         readers = self.context.readers
-        found = readers.reader.snapshot()
-        return confirm_prices(readers, readers.step_input_at(found))
+        snapshot = readers.reader.snapshot()
+        return confirm_prices(readers, readers.step_input_at(snapshot))
 
     def status(self) -> PortfolioStatus:
         """Status of the portfolio and the present decision."""
         step_input = self.step_input()
-        stopped = self.context.switch.read()
-        decided, paused = proposals.decision_at(step_input), stopped.paused is not False
-        notes = (
+        decided = proposals.decision_at(step_input)
+        switch = self.context.switch.read()
+        warnings = (
             *minimum.warnings(self.portfolio),
             *overweight_messages(decided.drifts),
             *valuation.warnings(step_input),
+            *accepted_limits(self.context.config.limits),
         )
-        warnings = (*notes, *accepted_limits(self.context.config.limits))
         return PortfolioStatus(
-            step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard
+            step_input,
+            decided,
+            switch.paused is not False,
+            switch.reason,
+            warnings,
+            self.endpoints(),
+            switch.hard,
         )
 
     def quote(
         self, token_in: str, token_out: str, amount: str, pool: str | None = None
     ) -> tuple[StepInput, Quote]:
-        """Proceeds of selling `amount` whole coins of `token_in`, over all pools or in one; more
-        ticks are read if needed.
+        """Quote the sale of `amount` whole coins of `token_in`, over all pools or in `pool`. Reads
+        more ticks if the quote passes the known ones.
         """
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         raw = self._amount(amount, sold)
@@ -292,7 +295,7 @@ class Agent:
         return deeper, planner.quote(deeper, sold.address, bought.address, raw, chosen)
 
     def plan(self) -> StepOutcome:
-        """Plan a rebalance now, judged by every guard; writes nothing."""
+        """Plan a rebalance now and run every guard; writes nothing."""
         return engine.evaluate(self.context.readers, proposals.rebalance)
 
     def rebalance(
@@ -302,9 +305,7 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Run one step; with a gradual style also the slices that follow, until the execution is
-        done.
-        """
+        """Run one step, and with a gradual style the slices that follow."""
         if not send:
             return engine.run_step(self.context.readers, AgentCycle(), self.context.store, None)
         wallet = wiring.open_wallet_session(self.context, confirm_once(confirm), progress)
@@ -322,7 +323,7 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Make one manual swap, under the same guards."""
+        """Swap `amount` whole coins by hand, under the same guards as a rebalance."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         return self._step(
             Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress
@@ -337,17 +338,18 @@ class Agent:
         once: bool = False,
         progress: Progress = ignore_progress,
     ) -> Generator[StepOutcome | TrimtabError, None, None]:
-        """Run until stopped, and yield each outcome.
+        """Run cycles until the bot is stopped, and yield the outcome of each.
 
         Transient errors are yielded too: network errors, refusals before sending, a wallet in use
-        by another process. Errors that need an operator are raised. With `send` the key is held
-        throughout, the wallet only during a cycle: between cycles other commands may act for it,
-        and each cycle starts from the store as they left it. With `once` the wallet is not served.
-        If the kill switch turns to hard, a pause ends early, and pending transactions and
-        allowances are cancelled instead of a step. Once the bot is stopped the run ends. A newly
-        confirmed config is adopted between two actions, while the run holds the wallet, or
-        ConfigChanged is raised (with_confirmed_config). `progress` receives READING_STAGE before
-        each cycle.
+        by another process. Errors that need an operator are raised.
+
+        With `send` the key is loaded once, and the wallet's lock is held only during a cycle:
+        between cycles other commands may act, and each cycle starts from the store as they left it.
+        `once` runs a single cycle and takes no service lock. A hard pause ends the wait between
+        cycles; the next cycle then cancels pending transactions and revokes allowances. A newly
+        confirmed config is adopted between two actions, or ConfigChanged is raised
+        (config_versions.with_confirmed_config). `progress` receives READING_STAGE before each
+        cycle.
         """
         interval_s = parse_duration_s(every, "--every")
         if interval_s < MIN_INTERVAL_S:
@@ -356,16 +358,16 @@ class Agent:
             self.require_not_stopped()
         with self._serving(send, confirm, progress, once) as wallet:
             run = AgentRun(self, wallet, every, once, progress)
-            for found in run_periodically(
+            for result in run_periodically(
                 run.cycle,
                 interval_s,
                 self.context.clock,
                 self.context.readers.chance,
                 run.ends_pause,
             ):
-                if found is None:
+                if result is None:
                     return
-                yield found
+                yield result
                 if once:
                     return
 
@@ -379,7 +381,7 @@ class Agent:
         return wiring.open_service(self.context, confirm, progress)
 
     def require_not_stopped(self) -> None:
-        """Raise Refused while the bot is stopped or stopping: then only its owner's own commands
+        """Raise Refused while the bot is stopped or stopping; the owner's other commands still
         act.
         """
         if (request := self.context.store.requests.stopping()) is not None:
@@ -387,24 +389,24 @@ class Agent:
                 "stopped", f"by its owner, at {request.asked_s} of chain time", "running", False
             )
             raise Refused(
-                "the bot was stopped by its owner", (verdict,), "trimtab resume lets it go on"
+                "the bot was stopped by its owner", (verdict,), "trimtab resume restarts it"
             )
 
-    def takes_back(self) -> OpenExposure:
-        """Transactions that a hard pause would cancel and allowances it would revoke now."""
+    def open_exposure(self) -> OpenExposure:
+        """Pending transactions and open allowances that a hard pause would cancel and revoke now."""
         return open_exposure(self.context.readers, self.context.store)
 
     def cancel_and_revoke(self, why: str, progress: Progress = ignore_progress) -> StepOutcome:
-        """Cancel pending transactions and revoke allowances, while the kill switch is at hard."""
+        """Cancel pending transactions and revoke allowances under a hard pause."""
         with wiring.open_wallet_session(self.context, never_confirm, progress).held(
-            takes_back=True
+            cancels_only=True
         ) as actors:
             return cancel_and_revoke(self.context.readers, self.context.store, actors, why)
 
     def resync_nonce(self, *, nothing_lost: bool = False) -> int:
-        """Adopt the chain's present nonce and return it, after other use of the wallet or a
-        restored backup. Raises Retryable while a transaction is pending or open. The next cycle
-        reads the wallet's other transactions from the chain, unless `nothing_lost`.
+        """Resync to the chain's nonce and return it, after foreign use of the wallet or a restored
+        backup. The next cycle reads the wallet's foreign transactions from the chain, unless
+        `nothing_lost`. Raises Retryable while a transaction is pending or open.
         """
         with wiring.open_actors(self.context, never_confirm, ignore_progress) as actors:
             nonce = actors.executor.resync_nonce()
@@ -425,8 +427,8 @@ class Agent:
         return wiring.open_actors(self.context, confirm, progress) if send else nullcontext()
 
     def token(self, name: str, field: str) -> Token:
-        """The configured token with that symbol or address. Raises ConfigError with the configured
-        tokens.
+        """The configured token with this symbol or address. `field` names the option in the
+        ConfigError for any other name.
         """
         known = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
         for token in known:
@@ -456,11 +458,11 @@ class Agent:
         }
 
     def realised(self, outcome: StepOutcome) -> list[RealisedDocument]:
-        """Planned against realised change of each balance by the receipts of the swap and of all
-        actions with liquidity, base units.
+        """Planned and realised change of each balance in base units, by the receipts of swaps,
+        liquidity actions and unwraps.
         """
         planned: dict[str, int] = {}
-        got: dict[str, int] = {}
+        realised: dict[str, int] = {}
         for intent in outcome.transactions:
             if intent.receipt is None or intent.kind not in (
                 IntentKind.SWAP,
@@ -474,18 +476,18 @@ class Agent:
             } | intent.receipt.net(owner)
             for token, raw in self._planned_changes(intent).items():
                 planned[token] = planned.get(token, 0) + raw
-                got[token] = got.get(token, 0) + net.get(token, 0)
+                realised[token] = realised.get(token, 0) + net.get(token, 0)
         return [
             {
                 "symbol": self.portfolio.token(token).label,
                 "planned_raw": str(raw),
-                "realised_raw": str(got[token]),
+                "realised_raw": str(realised[token]),
             }
             for token, raw in planned.items()
         ]
 
     def _planned_changes(self, intent: Intent) -> dict[str, int]:
-        """Balance changes by token that an intent was granted for, base units."""
+        """Balance changes by token that the intent's grant predicts, in base units."""
         grant = self.context.store.journal.grant(intent.id)
         if grant.action is not None:
             return dict(
@@ -498,11 +500,11 @@ class Agent:
         return {} if grant.plan is None else planned_changes(grant.plan)
 
     def endpoints(self) -> tuple[EndpointDocument, ...]:
-        """Record of each endpoint: operator, state, score, latency, last problem."""
+        """Operator, state, score, latency and last problem of each endpoint."""
         return tuple(endpoint_records(self.context.endpoints))
 
     def sandwich(self, outcome: StepOutcome) -> Sandwich:
-        """Visibility of the plan's transaction, and the largest possible sandwich loss."""
+        """Visibility of the plan's transaction, and its largest possible sandwich loss."""
         return sandwich(self.context.config, outcome)
 
     def parameters(self) -> dict[str, str]:
@@ -510,7 +512,7 @@ class Agent:
         return parameters(self.context.config, self.context.counted, self.context.execution.router)
 
 
-# --- The run: cycle after cycle by the config confirmed last, until its owner stops the bot.
+# --- The run: cycles under the last confirmed config, until the owner stops the bot.
 
 
 class AgentRun:
@@ -524,21 +526,19 @@ class AgentRun:
         once: bool,
         progress: Progress,
     ) -> None:
-        self._agent, self._wallet, self._every, self._once, self._progress = (
-            agent,
-            wallet,
-            every,
-            once,
-            progress,
-        )
+        self._agent = agent
+        self._wallet = wallet
+        self._every = every
+        self._once = once
+        self._progress = progress
         self._was_hard = agent.context.switch.is_hard()
         self._known_config = agent.context.store.configs.confirmed()
         self._config_waits = False
         """True while a new config waits for an endpoint that did not answer, or for the wallet."""
 
     def cycle(self) -> StepOutcome | TrimtabError | None:
-        """Run one cycle; None once the run is over. Raises ConfigChanged, and errors that need an
-        operator.
+        """Run one cycle and return its outcome or transient error; None once the run is over.
+        Raises ConfigChanged and errors that need an operator.
         """
         self._progress(READING_STAGE)
         try:
@@ -555,7 +555,9 @@ class AgentRun:
             self._progress(f"next cycle in {self._every}")
 
     def ends_pause(self) -> bool:
-        """True if a pause should end early: there is work, or the run is over."""
+        """True if the wait between cycles ends now: the run is over, a hard pause has begun, or a
+        config was confirmed.
+        """
         try:
             return self._over() or (
                 self._wallet is not None
@@ -566,7 +568,7 @@ class AgentRun:
             return not self._config_waits
 
     def _over(self) -> bool:
-        """True if its owner has stopped the bot. Raises ConfigChanged if another config was
+        """True if the owner has stopped the bot. Raises ConfigChanged if another config was
         confirmed.
         """
         context = self._agent.context
@@ -587,15 +589,16 @@ class AgentRun:
         return self._act()
 
     def _act(self) -> StepOutcome | None:
-        with (
-            nullcontext() if self._over() or self._wallet is None else self._wallet.held()
-        ) as actors:
+        if self._over():
+            return None
+        if self._wallet is None:
+            return self._act_once(None)
+        with self._wallet.held() as actors:
+            # the owner may have stopped the bot while this waited for the lock
             return None if self._over() else self._act_once(actors)
 
     def _act_once(self, actors: StepActors | None) -> StepOutcome:
-        """Run one cycle while the wallet is held: a step, or at a hard pause what takes everything
-        back.
-        """
+        """Run a step, or under a hard pause cancel and revoke; the wallet's lock is held."""
         context = self._agent.context
         self._was_hard = context.switch.is_hard()
         context.store.steps.prune(context.config.service.keep_steps)
@@ -606,7 +609,7 @@ class AgentRun:
         return withdrawal_run.continue_withdrawal(context, actors, run_cycle(context, actors))
 
 
-# --- Opening an agent for a config, and the functions that need a single cycle.
+# --- Opening an agent, and functions that open one for a single operation.
 
 
 @contextmanager
@@ -620,8 +623,7 @@ def open_agent(
 ) -> Iterator[Agent]:
     """Connect to chain and store; close them at the end of the block.
 
-    `key` replaces the signing key of the config. `record` is the folder that steps are recorded
-    into, in place of the config's [record].
+    `key` replaces the config's signing key, `record` the folder of its [record].
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_context(loaded, transports, clock, record=record) as context:
@@ -629,7 +631,7 @@ def open_agent(
 
 
 def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:
-    """One fresh StepInput."""
+    """Read the chain and the store, and return the step input."""
     with open_agent(config) as agent:
         return agent.step_input()
 
@@ -641,13 +643,13 @@ def quote(
     config: LoadedConfig | Path | str = "trimtab.toml",
     pool: str | None = None,
 ) -> Quote:
-    """Proceeds of a swap now."""
+    """Quote a swap now."""
     with open_agent(config) as agent:
         return agent.quote(token_in, token_out, amount, pool)[1]
 
 
 def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> StepOutcome:
-    """Plan of a rebalance now."""
+    """Plan a rebalance now."""
     with open_agent(config) as agent:
         return agent.plan()
 
@@ -658,6 +660,6 @@ def step(
     send: bool = False,
     confirm: Confirm = never_confirm,
 ) -> StepOutcome:
-    """Run one step of the agent; sends only with `send` and a `confirm` that returns yes."""
+    """Run one step of the agent; sends only with `send` and a `confirm` that returns True."""
     with open_agent(config) as agent:
         return agent.rebalance(send=send, confirm=confirm)

@@ -1,5 +1,5 @@
-"""Build the signer, executor and composer of a session once, and take the wallet's lock for each
-act.
+"""Wallet sessions: the key is loaded once; signer, executor and composer are built for each action,
+under the wallet's lock.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from agent.backtest.router import NullSigner
 from agent.chain.endpoints import Endpoint
 from agent.chain.rpc import HttpTransport
 from agent.chain.safe import foreign_signer
@@ -19,18 +20,19 @@ from agent.chain.sender import QuorumSender
 from agent.chain.watch import PoolKind, PoolRef
 from agent.config.load import LoadedConfig, key_source
 from agent.config.schema import Config
+from agent.errors import OperatorNeeded
 from agent.execution.executor import JournaledExecutor, ReadOnlySigner
 from agent.execution.external_signer import ProposingExecutor, require_no_open_proposals
 from agent.execution.step_context import StepActors, StepOutcome
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
 from agent.model import ExecutionConfig, Limits
-from agent.ports import Sender, SigningKey
+from agent.ports import Sender, Signer, SigningKey
 from agent.signing import keys
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
 from agent.store.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
-from agent.wiring.context import AgentContext, paper_actors, store_file
+from agent.wiring.context import AgentContext, store_file
 
 
 def signing_rules(
@@ -41,47 +43,36 @@ def signing_rules(
     pools: Sequence[PoolRef] = (),
     payouts: tuple[str, ...] = (),
 ) -> SigningRules:
-    """Return the signing rules: the configured router alone, under its kind, and the contracts that
-    liquidity goes through.
+    """Return the signing rules: they permit the configured router under its kind, the liquidity
+    contracts, the pools' observations and the payout addresses, and nothing else.
     """
-    routers, rebalancers = (
-        ((), (execution.router,))
-        if execution.router_kind == "rebalancer"
-        else ((execution.router,), ())
-    )
-    chain_id, wallet, deadline_s = (
+    own_rebalancer = execution.router_kind == "rebalancer"
+    rules = SigningRules(
         config.chain.chain_id,
         config.wallet.address,
-        config.execution.deadline,
-    )
-    rules = SigningRules(
-        chain_id,
-        wallet,
-        routers,
+        () if own_rebalancer else (execution.router,),
         tokens,
-        deadline_s,
+        config.execution.deadline,
         limits.gas_price_wei,
-        rebalancers,
+        (execution.router,) if own_rebalancer else (),
         config.chain.wrapped_native,
     )
-    through = dict(execution.liquidity)
+    managers = tuple(contract for venue, contract in execution.liquidity if venue == "uniswap_v3")
+    v2_routers = tuple(contract for venue, contract in execution.liquidity if venue == "uniswap_v2")
+    pairs = tuple(pool.address for pool in pools if pool.kind is PoolKind.V2)
     return replace(
         rules,
-        managers=(through["uniswap_v3"],) if "uniswap_v3" in through else (),
-        v2_routers=(through["uniswap_v2"],) if "uniswap_v2" in through else (),
+        managers=managers,
+        v2_routers=v2_routers,
         oracles=tuple(pool.address for pool in pools if pool.kind is PoolKind.V3),
         payouts=payouts,
-        pairs=(
-            tuple(pool.address for pool in pools if pool.kind is PoolKind.V2)
-            if "uniswap_v2" in through
-            else ()
-        ),
+        pairs=pairs if v2_routers else (),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class WalletSession:
-    """Signer, key and settings of a process, built once. It holds no lock of its own."""
+    """Key, confirmation and private endpoint of a process. Holds no lock between actions."""
 
     context: AgentContext
     confirm: Callable[[StepOutcome], bool]
@@ -90,17 +81,16 @@ class WalletSession:
     submit: Endpoint | None
 
     @contextmanager
-    def held(self, *, takes_back: bool = False) -> Iterator[StepActors]:
-        """Wait for the wallet's lock and yield the actors of one act; the lock is released in the
-        end.
+    def held(self, *, cancels_only: bool = False) -> Iterator[StepActors]:
+        """Wait for the wallet's lock, yield the actors of one action, and release the lock.
 
-        The actors are built anew for each act, since another process may have sent, paid or
-        confirmed meanwhile. Raises LockHeld if the lock takes too long. Raises ConfigChanged if
-        another config was confirmed since the context was opened, unless the act only `takes_back`
-        pending transactions or allowances.
+        The actors are built anew each time, since another process may have sent, paid or confirmed
+        in between. Raises LockHeld if the lock takes too long. Raises ConfigChanged if another
+        config was confirmed since the context was opened, unless the action `cancels_only`, that
+        is cancels pending transactions and revokes allowances.
         """
         with self.locked():
-            if not takes_back:
+            if not cancels_only:
                 self.context.store.configs.require_present(
                     self.context.loaded.digest, self.context.confirmed
                 )
@@ -108,8 +98,8 @@ class WalletSession:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the wallet's lock without signing: no other process acts for the wallet. Raises
-        LockHeld if waiting takes too long.
+        """Hold the wallet's lock without signing, so that no other process acts for the wallet.
+        Raises LockHeld if waiting takes too long.
         """
         context, wait_s = self.context, self.context.config.service.wallet_wait
         with wait_for_lock(
@@ -146,21 +136,20 @@ class WalletSession:
             self.submit,
             config.execution.submit_public_fallback,
         )
-        proposes, key = config.wallet.mode == "propose", self.key
+        proposes = config.wallet.mode == "propose"
         if proposes:
             owner, sender = foreign_signer(
                 rules, nonces, context.endpoints, sender, context.line, safe=config.wallet.safe
             )
         else:
             require_no_open_proposals(context.store.journal, context.store.proposals)
+        signer: Signer = ReadOnlySigner(config.wallet.address)
+        if self.key is not None and not proposes:
+            signer = LocalSigner(self.key, rules, nonces)
         submitter = Submitter(
             journal=context.store.journal,
             budgets=context.store.budgets,
-            signer=(
-                ReadOnlySigner(config.wallet.address)
-                if proposes or key is None
-                else LocalSigner(key, rules, nonces)
-            ),
+            signer=signer,
             sender=sender,
             clock=context.clock,
             settings=submission_settings(config, context.limits),
@@ -178,6 +167,38 @@ class WalletSession:
         )
 
 
+def paper_actors(
+    context: AgentContext,
+    rules: SigningRules,
+    settings: SubmissionSettings,
+    confirm: Callable[[StepOutcome], bool],
+    progress: Callable[[str], None],
+) -> StepActors:
+    """Executor and composer over the paper chain, where a transaction that pays the base fee is
+    mined and any other stays pending.
+    """
+    if context.paper is None or not context.loaded.paper:
+        raise OperatorNeeded(
+            "this agent was not opened for paper trading", "open it with trimtab paper"
+        )
+    submitter = Submitter(
+        journal=context.store.journal,
+        budgets=context.store.budgets,
+        signer=NullSigner(rules, partial(signable_nonces, context.store.journal)),
+        sender=context.paper,
+        clock=context.clock,
+        settings=replace(settings, bump_after_s=None),
+        is_paused=context.switch.is_paused,
+        is_hard=context.switch.is_hard,
+        tell=lambda event: progress(event.text or event.name),
+    )
+    return StepActors(
+        JournaledExecutor(submitter),
+        RouterComposer(context.paper, context.config.wallet.address, context.clock),
+        confirm,
+    )
+
+
 @contextmanager
 def open_actors(
     context: AgentContext,
@@ -186,9 +207,7 @@ def open_actors(
     *,
     signs: bool = True,
 ) -> Iterator[StepActors]:
-    """Yield the actors of one act under the wallet's lock: key and executor. Without `signs` no key
-    is needed.
-    """
+    """Yield the actors of one action under the wallet's lock. Without `signs` no key is loaded."""
     with open_wallet_session(context, confirm, progress, signs=signs).held() as actors:
         yield actors
 
@@ -197,8 +216,8 @@ def open_actors(
 def open_service(
     context: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None]
 ) -> Iterator[WalletSession]:
-    """Serve the wallet until the block ends, and take its lock for each act alone. Raises LockHeld
-    at once if another run serves it.
+    """Hold the wallet's service lock, so that no second run starts; the session takes the wallet's
+    lock for each action. Raises LockHeld at once if another run holds the service lock.
     """
     with service_lock(*lock_locations(context.loaded)):
         yield open_wallet_session(context, confirm, progress)
@@ -211,7 +230,7 @@ def open_wallet_session(
     *,
     signs: bool = True,
 ) -> WalletSession:
-    """Return a session that takes the wallet's lock act by act; the key is loaded here.
+    """Load the key and return a session that takes the wallet's lock for each action.
 
     No key is loaded without `signs`, with an external signer, or for paper trading.
     """
@@ -233,14 +252,9 @@ def open_wallet_session(
 
 
 def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
-    """Path of the wallet's lock with its chain id and wallet, and path of the lock beside the
-    store.
-    """
-    chain, wallet, file = (
-        loaded.config.chain,
-        loaded.config.wallet.address,
-        store_file(loaded).resolve(),
-    )
+    """Path of the wallet's lock, chain id, wallet, and path of the lock beside the store."""
+    chain, wallet = loaded.config.chain, loaded.config.wallet.address
+    file = store_file(loaded).resolve()
     alone = chain.local or loaded.paper  # a paper store never blocks the wallet itself
     return (
         lock_path(chain.chain_id, wallet, file, local_chain=alone),
@@ -251,8 +265,8 @@ def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
 
 
 def submission_settings(config: Config, limits: Limits) -> SubmissionSettings:
-    """Submission settings of this config: blocks of live chains come every 2 to 12 s, those of
-    local chains at once.
+    """Timing and caps of submissions: live chains make a block every 2 to 12 s, local ones at
+    once.
     """
     local = config.chain.local
     return SubmissionSettings(

@@ -1,5 +1,5 @@
-"""Build the agent's context from a config: endpoints, store, tokens, pools, readers; also the paper
-chain and the tax cache.
+"""Build the agent's context from a config: endpoints, store, tokens, pools, readers, paper chain,
+tax lots, recorder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from secrets import SystemRandom
 
 from agent.accounting.performance import year_start_s
 from agent.accounting.tax_lots import Lots, TaxLotRun, identity_rate, run_tax_lots
-from agent.backtest.router import NullSigner, RouterAddresses
+from agent.backtest.router import RouterAddresses
 from agent.chain.endpoints import EndpointPool
 from agent.chain.own_positions import PositionReader
 from agent.chain.positions import resolve_positions
@@ -55,12 +55,10 @@ from agent.config.load import LoadedConfig
 from agent.config.schema import Config, RpcTable, read_rates, year_limit
 from agent.config.service import FILES, MEGABYTES
 from agent.config.weights import build_weights
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError
 from agent.execution.bookkeeping import pending_entries, with_prior_day
-from agent.execution.executor import JournaledExecutor
-from agent.execution.step_context import StepActors, StepOutcome, StepReaders
+from agent.execution.step_context import StepReaders
 from agent.execution.step_memory import read_memory, with_unknown_positions
-from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
 from agent.model import (
     ExecutionConfig,
     History,
@@ -79,60 +77,58 @@ from agent.policy import quarantine
 from agent.policy.step_input import assemble_input
 from agent.ports import Clock, Reader
 from agent.signing import keys
-from agent.signing.rules import SigningRules
 from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.opening import open_store
 from agent.store.recorder import RecorderLimits, StepRecorder
 from agent.store.store import Store
-from agent.venues.composer import RouterComposer
 from agent.venues.discovery import discover_pools
 from agent.venues.rebalancer import require_own_rebalancer
 
-# --- Recorder of steps as files.
+# --- Recorder that writes steps as files.
 
 
 MEGABYTE = 10**6
 PAPER_FOLDER = "paper"
-"""Steps on paper go into a folder of their own below record.dir."""
+"""Folder of paper steps below record.dir."""
 
 
 def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | None:
-    """Open a recorder into `folder`, else into record.dir beside the config; None if neither is
-    named. Raises ConfigError.
+    """Open a recorder into `folder`, or into record.dir beside the config; None without either.
+    Raises ConfigError if the folder cannot be used.
     """
-    table, books = loaded.config.record, "paper" if loaded.paper else "live"
-    files, megabytes = (
-        (FILES, MEGABYTES) if table is None else (table.keep_files, table.keep_megabytes)
-    )
-    bounds = RecorderLimits(files, megabytes * MEGABYTE)
+    table = loaded.config.record
+    books = "paper" if loaded.paper else "live"
+    limits = RecorderLimits(FILES, MEGABYTES * MEGABYTE)
+    if table is not None:
+        limits = RecorderLimits(table.keep_files, table.keep_megabytes * MEGABYTE)
     if folder is not None:
-        return StepRecorder(folder, loaded.digest, books, bounds)
+        return StepRecorder(folder, loaded.digest, books, limits)
     if table is None:
         return None
     place = loaded.path.parent / table.dir
-    if not loaded.paper:
-        return StepRecorder(place, loaded.digest, books, bounds)
-    StepRecorder(place, loaded.digest, books, bounds)
-    return StepRecorder(place / PAPER_FOLDER, loaded.digest, books, bounds)
+    recorder = StepRecorder(place, loaded.digest, books, limits)  # creates the folder
+    if loaded.paper:
+        return StepRecorder(place / PAPER_FOLDER, loaded.digest, books, limits)
+    return recorder
 
 
-# --- Taxable gain of a plan: lots and this year's gains of the ledger, by the rules of [tax].
+# --- Tax state of a plan: open lots and the year's realised gains, by [tax].
 
 
 class TaxRunCache:
-    """Caches the tax run over the ledger, one per version of the ledger."""
+    """Tax lots of the whole ledger, recomputed only when the ledger has changed."""
 
     def __init__(self, loaded: LoadedConfig, portfolio: Portfolio) -> None:
         self._loaded = loaded
         self._portfolio = portfolio
-        self._mark: tuple[int, ...] | None = None
-        self._found: TaxLotRun | None = None
+        self._version: tuple[int, ...] | None = None
+        self._lots: TaxLotRun | None = None
 
     def state(self, store: Store, present: StepInput, now_s: int) -> TaxState | None:
-        """Tax state of the year at `now_s`; None without [tax], or if the rate table ends early and
-        no limit depends on it.
+        """Tax state of the year at `now_s`; None without [tax], or if an exchange rate is missing
+        and no limit depends on it.
 
-        Mined and pending transactions count with their gains, and their losses make no room: a
+        Mined and pending transactions count with their gains but not with their losses, because a
         reorg may remove them. Raises ConfigError if tax.year_limit is set and a rate is missing.
         """
         tax = self._loaded.config.tax
@@ -142,68 +138,65 @@ class TaxRunCache:
             table = read_rates(self._loaded)
             rate = identity_rate if table is None else table.at
             method = LotMethod(tax.method)
-            found = self._run(store, method, rate)
-            numeraire, coin, since_s = (
-                self._portfolio.numeraire,
-                self._portfolio.wrapped_native,
-                year_start_s(now_s),
-            )
-            later = run_tax_lots(
+            booked = self._booked_lots(store, method, rate)
+            numeraire, since_s = self._portfolio.numeraire, year_start_s(now_s)
+            pending = run_tax_lots(
                 pending_entries(store, present),
                 method,
                 numeraire.address,
-                coin,
+                self._portfolio.wrapped_native,
                 rate,
-                Lots(method, found.open()),
+                Lots(method, booked.open()),
             )
-            realised = found.realised(since_s) + later.gained(since_s)
+            realised = booked.realised(since_s) + pending.gained(since_s)
             limit = year_limit(tax.year_limit, numeraire.decimals)
             return TaxState(
-                method, tax.currency or "", Fraction(rate(now_s)), later.open(), realised, limit
+                method, tax.currency or "", Fraction(rate(now_s)), pending.open(), realised, limit
             )
         except ConfigError:
             if tax.year_limit is not None:
                 raise
             return None
 
-    def _run(self, store: Store, method: LotMethod, rate: Callable[[int], Fraction]) -> TaxLotRun:
-        """Run over the whole ledger, again only if it has changed."""
-        mark = store.ledger.version()
-        if self._found is None or mark != self._mark:
-            self._found = run_tax_lots(
+    def _booked_lots(
+        self, store: Store, method: LotMethod, rate: Callable[[int], Fraction]
+    ) -> TaxLotRun:
+        version = store.ledger.version()
+        if self._lots is None or version != self._version:
+            self._lots = run_tax_lots(
                 store.ledger.entries(),
                 method,
                 self._portfolio.numeraire.address,
                 self._portfolio.wrapped_native,
                 rate,
             )
-            self._mark = mark
-        return self._found
+            self._version = version
+        return self._lots
 
 
-# --- Paper trading: reads the real chain, acts on a simulated one, and has no key.
+# --- Paper trading: reads the live chain, acts on a simulated one, and has no key.
 
 
 def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
-    """Copy the live store's trusted contracts into the paper store. Raises ConfigError for features
+    """Copy the live store's pinned contracts into the paper store. Raises ConfigError for features
     that are not simulated.
     """
     config = loaded.config
     if config.portfolio.positions or (config.lp is not None and config.lp.targets):
         raise ConfigError(
             "paper: liquidity positions are not simulated",
-            "leave positions and lp.targets out of a copy of the config",
+            "remove positions and lp.targets from a copy of the config",
         )
     if config.execution.router != "swap_router_02":
         raise ConfigError(
-            "paper: SwapRouter02 alone is simulated",
+            "paper: only SwapRouter02 is simulated",
             'write execution.router = "swap_router_02" into a copy of the config',
         )
     store.paper.copy_pins(live_store_file(loaded))
 
 
 def live_store_file(loaded: LoadedConfig) -> Path:
-    """Path of the live store's file, which is only read."""
+    """Path of the live store's file; paper trading only reads it."""
     return Path(loaded.live_url.removeprefix("sqlite:///"))
 
 
@@ -214,8 +207,8 @@ def paper_chain(
     store: Store,
     reader: Reader,
 ) -> PaperChain:
-    """Simulated chain of paper trading: reads through `reader`, takes the newest header from the
-    endpoints, and sends nothing.
+    """Simulated chain of paper trading over the live chain's snapshots and newest header; sends
+    nothing.
     """
     sender = QuorumSender(endpoint_pool, config.chain.chain_id)
     return PaperChain(
@@ -226,56 +219,26 @@ def paper_chain(
     )
 
 
-def paper_actors(
-    context: AgentContext,
-    rules: SigningRules,
-    patience: SubmissionSettings,
-    confirm: Callable[[StepOutcome], bool],
-    progress: Callable[[str], None],
-) -> StepActors:
-    """Executor and composer over the paper chain. A transaction that pays the block's fee is mined,
-    others stay pending.
-    """
-    if context.paper is None or not context.loaded.paper:
-        raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
-    submitter = Submitter(
-        journal=context.store.journal,
-        budgets=context.store.budgets,
-        signer=NullSigner(rules, partial(signable_nonces, context.store.journal)),
-        sender=context.paper,
-        clock=context.clock,
-        settings=replace(patience, bump_after_s=None),
-        is_paused=context.switch.is_paused,
-        is_hard=context.switch.is_hard,
-        tell=lambda event: progress(event.text or event.name),
-    )
-    return StepActors(
-        JournaledExecutor(submitter),
-        RouterComposer(context.paper, context.config.wallet.address, context.clock),
-        confirm,
-    )
-
-
 UNBOUNDED_IMPACT_BPS = 1_000
 """Range of ticks read when the impact limit is off."""
 
 
 class SystemClock:
-    """ports.Clock of the machine."""
+    """The machine's clock."""
 
     def now_s(self) -> int:
         """Unix seconds."""
         return int(time.time())
 
     def sleep(self, seconds: float) -> None:
-        """Wait that many seconds."""
+        """Sleep for `seconds`."""
         time.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    """Everything needed to read and evaluate, and to build the actors. `line` answers with the
-    quorum of `panel`.
+    """Everything needed to read and evaluate, and to build the actors. `line` is a quorum transport
+    over `endpoints`.
     """
 
     loaded: LoadedConfig
@@ -292,25 +255,26 @@ class AgentContext:
     clock: Clock
     reader: PositionReader
     quoter: UnanimousQuoter
-    """One for all cycles: the caches of uniswap-python keep each of its objects for good."""
-    key: keys.KeySource | None = None  # replaces the config's key, if the calling program has one
+    """Shared by all cycles: the caches of uniswap-python never release an object."""
+    key: keys.KeySource | None = None
+    """Key that replaces the config's, if the calling program has one."""
     split: CapitalSplit | None = None
     tax: TaxRunCache | None = None
     paper: PaperChain | None = None
-    """The chain of paper trading, else None."""
+    """Simulated chain of paper trading; None for a live agent."""
     recorder: StepRecorder | None = None
     confirmed: str | None = None
-    """Hash of the config that was confirmed when this was opened."""
+    """Hash of the config version that was confirmed when the context was opened."""
 
     @property
     def config(self) -> Config:
-        """The config's tables."""
+        """Tables of the config."""
         return self.loaded.config
 
     @property
     def counted(self) -> Portfolio:
-        """The portfolio with positions that the agent opened itself, which count like confirmed
-        ones.
+        """The portfolio with its liquidity positions: those that the config confirms, and those
+        that the agent opened.
         """
         return replace(
             self.portfolio,
@@ -318,9 +282,7 @@ class AgentContext:
         )
 
     def bare_input(self, snapshot: Snapshot, history: History) -> StepInput:
-        """Return a snapshot with the config and the budgets of 24 h: what `assemble_input` starts
-        from.
-        """
+        """Return the snapshot with config and history, for `assemble_input` to complete."""
         return StepInput(
             snapshot,
             self.counted,
@@ -333,10 +295,9 @@ class AgentContext:
         )
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
-        """Build the step input from a snapshot, the config and the store's memory; reads from the
-        chain what the store lacks.
+        """Assemble the step input from a snapshot, the config and the store. A new store's missing
+        history is read from the chain.
         """
-        venue = self.config.venues.uniswap_v3
         bare = with_prior_day(
             self.bare_input(snapshot, history),
             self.store.balances,
@@ -344,18 +305,14 @@ class AgentContext:
             self.endpoints,
             self.config.wallet.safe,
         )
+        venue = self.config.venues.uniswap_v3
+        manager = None if venue is None else venue.position_manager
         bare = with_unknown_positions(
-            bare,
-            self.store.positions,
-            self.store.budgets,
-            self.line,
-            None if venue is None else venue.position_manager,
+            bare, self.store.positions, self.store.budgets, self.line, manager
         )
-        tax = (
-            None
-            if self.tax is None
-            else self.tax.state(self.store, bare, snapshot.head.timestamp_s)
-        )
+        tax = None
+        if self.tax is not None:
+            tax = self.tax.state(self.store, bare, snapshot.head.timestamp_s)
         pins = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
         changed = quarantine.changed_tokens(
             snapshot, self.tokens, pins, self.store.trust.implementations()
@@ -380,12 +337,12 @@ class AgentContext:
 
     @property
     def screen(self) -> TokenScreen:
-        """Screen that tests token transfers."""
+        """Screen that simulates token transfers."""
         return TokenScreen(self.line, self.config.chain.wrapped_native)
 
     @property
     def readers(self) -> StepReaders:
-        """Readers of a step: chain, memory and evidence."""
+        """Readers of a step: chain, store and evidence; on paper those of the simulated chain."""
         evidence = GatheredEvidence(
             paused=self._paused,
             pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.trust.pins()],
@@ -394,47 +351,42 @@ class AgentContext:
             min_operators=self.config.chain.min_operators,
             screen=self.screen,
         )
-        if self.paper is not None:
-            reading, source = (
-                PaperReader(self.reader, self.paper),
-                PaperEvidence(evidence, self.paper),
-            )
-            return StepReaders(
-                reading,
-                self.assemble,
-                self.store.budgets.history,
-                source,
-                self.clock,
-                SystemRandom().random,
-            )
-        safe = SafeContract(self.line, self.config.wallet.address)
-        reader: Reader = SafeReader(self.reader, safe) if self.config.wallet.safe else self.reader
-        return StepReaders(
-            reader,
+        live = StepReaders(
+            self.reader,
             self.assemble,
             self.store.budgets.history,
             evidence,
             self.clock,
             SystemRandom().random,
         )
+        if self.paper is not None:
+            return replace(
+                live,
+                reader=PaperReader(self.reader, self.paper),
+                evidence=PaperEvidence(evidence, self.paper),
+            )
+        if self.config.wallet.safe:
+            safe = SafeContract(self.line, self.config.wallet.address)
+            return replace(live, reader=SafeReader(self.reader, safe))
+        return live
 
     def _paused(self) -> tuple[bool, str]:
-        stopped = self.switch.read()
-        return stopped.paused is not False, stopped.reason
+        switch = self.switch.read()
+        return switch.paused is not False, switch.reason
 
 
 def second_quote_venues(config: Config) -> list[V2Contracts | V3Contracts]:
-    """Contracts of the venues, as second quotes need them."""
-    found: list[V2Contracts | V3Contracts] = []
+    """Return the contracts of each venue that second quotes call."""
+    venues: list[V2Contracts | V3Contracts] = []
     if (v2 := config.venues.uniswap_v2) is not None:
-        found.append(V2Contracts("uniswap_v2", v2.factory, v2.router))
+        venues.append(V2Contracts("uniswap_v2", v2.factory, v2.router))
     if (v3 := config.venues.uniswap_v3) is not None:
-        found.append(V3Contracts("uniswap_v3", v3.factory, v3.quoter_v1, v3.quoter))
-    return found
+        venues.append(V3Contracts("uniswap_v3", v3.factory, v3.quoter_v1, v3.quoter))
+    return venues
 
 
 def store_file(loaded: LoadedConfig) -> Path:
-    """Path of the store's SQLite file; the pause file and local locks are beside it."""
+    """Path of the store's SQLite file; the pause file and local locks lie beside it."""
     url = loaded.store_url
     if not url.startswith("sqlite:///"):
         raise ConfigError(
@@ -460,8 +412,8 @@ def open_store_offline(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch
 
 def open_transports(config: Config) -> tuple[Transport, ...]:
     """Open one transport per endpoint of the config."""
-    tries = 3 if len(config.chain.rpc) == 1 else 2  # other endpoints answer meanwhile
-    return tuple(open_transport(one, tries) for one in config.chain.rpc)
+    attempts = 3 if len(config.chain.rpc) == 1 else 2  # a second endpoint is a faster retry
+    return tuple(open_transport(endpoint, attempts) for endpoint in config.chain.rpc)
 
 
 def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
@@ -474,12 +426,13 @@ def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
 def open_endpoint_pool(
     config: Config, transports: Sequence[Transport] | None = None
 ) -> EndpointPool:
-    """Open the endpoints of the config, or those given, as one pool. Raises ConfigError if they
+    """Open the endpoints of the config, or `transports`, as one pool. Raises ConfigError if they
     have too few operators.
     """
-    lines = open_transports(config) if transports is None else transports
+    if transports is None:
+        transports = open_transports(config)
     return EndpointPool(
-        lines, config.chain.min_operators, max_lag_blocks=config.chain.max_lag_blocks
+        transports, config.chain.min_operators, max_lag_blocks=config.chain.max_lag_blocks
     )
 
 
@@ -493,9 +446,9 @@ def open_context(
 ) -> Iterator[AgentContext]:
     """Connect to the chain and the store; read tokens, discover pools.
 
-    Once pools are pinned, others are excluded: a pool created after `trimtab trust` waits for the
-    owner. `untrusted_pools` includes them, to show them. With `record`, or [record] in the config,
-    each step is recorded there.
+    Once pools are pinned, unpinned ones are excluded, so that a pool created after `trimtab trust`
+    waits for the owner; `untrusted_pools` includes them for display. With `record`, or [record] in
+    the config, each step is written as a file.
     """
     endpoint_pool = open_endpoint_pool(loaded.config, transports)
     portfolio, split = _target_portfolio(loaded, endpoint_pool)
@@ -505,7 +458,7 @@ def open_context(
             prepare_paper_store(loaded, store)
         if (recorder := open_recorder(loaded, record)) is not None:
             store.steps.on_step_recorded = recorder.write_step
-        made = _build_context(
+        context = _build_context(
             loaded,
             portfolio,
             split,
@@ -515,14 +468,14 @@ def open_context(
             clock or SystemClock(),
             untrusted_pools=untrusted_pools,
         )
-        yield replace(made, recorder=recorder, confirmed=confirmed)
+        yield replace(context, recorder=recorder, confirmed=confirmed)
 
 
 def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
-    """Return the context for a newer confirmed version of its config, over the same endpoints,
-    store, clock and key.
+    """Return the context for a newly confirmed config, over the same endpoints, store, clock and
+    key.
     """
-    made = _build_context(
+    reopened = _build_context(
         loaded,
         *_target_portfolio(loaded, context.endpoints),
         context.endpoints,
@@ -533,22 +486,19 @@ def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
     )
     if context.recorder is not None:
         context.recorder.config = loaded.digest
-    return replace(made, recorder=context.recorder, confirmed=loaded.digest, key=context.key)
+    return replace(reopened, recorder=context.recorder, confirmed=loaded.digest, key=context.key)
 
 
 def _target_portfolio(
     loaded: LoadedConfig, endpoint_pool: EndpointPool
 ) -> tuple[Portfolio, CapitalSplit | None]:
-    """Build the target portfolio and its strategies from the config, with token metadata read from
-    the chain.
+    """Build the target portfolio and the strategies of the config, with token metadata from the
+    chain.
     """
     config = loaded.config
-    tokens = {
-        token.address: token
-        for token in read_tokens(
-            QuorumTransport(endpoint_pool), [one.address for one in config.portfolio.listed]
-        )
-    }
+    addresses = [token.address for token in config.portfolio.listed]
+    listed = read_tokens(QuorumTransport(endpoint_pool), addresses)
+    tokens = {token.address: token for token in listed}
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(
         portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent)
@@ -567,14 +517,12 @@ def _build_context(  # noqa: PLR0913
     *,
     untrusted_pools: bool,
 ) -> AgentContext:
-    """Discover pools and build the context around them."""
+    """Discover the pools of the portfolio's tokens and build the context."""
     config, line = loaded.config, QuorumTransport(endpoint_pool)
-    limits, through = (
-        build_limits(config, portfolio.numeraire),
-        (*(asset.token for asset in portfolio.assets), *portfolio.hubs),
-    )
-    asked = [token.address for token in through]
-    pools = discover_pools(line, config.venues, through, portfolio.hubs)
+    limits = build_limits(config, portfolio.numeraire)
+    tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
+    addresses = [token.address for token in tokens]
+    pools = discover_pools(line, config.venues, tokens, portfolio.hubs)
     portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
     pins = {pin.address: pin.code_hash for pin in store.trust.pins()}
     reference = build_reference(
@@ -582,7 +530,7 @@ def _build_context(  # noqa: PLR0913
     )
     if not untrusted_pools:
         pools = tuple(pool for pool in pools if pool.address in pins) or pools
-    pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.positions.changes()), *asked)))
+    pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.positions.changes()), *addresses)))
     execution = replace(
         build_execution(config, pinned),
         liquidity=liquidity_contracts(config, store.positions.changes()),
@@ -591,12 +539,13 @@ def _build_context(  # noqa: PLR0913
         require_own_rebalancer(
             line, execution.router, config.chain.wrapped_native, factories(config)
         )
-    watch = SnapshotScope(
+    proxies = find_proxies(line, addresses)
+    scope = SnapshotScope(
         owner=config.wallet.address,
-        tokens=through,
+        tokens=tokens,
         spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
         pools=pools,
-        proxies=(proxies := find_proxies(line, asked)),
+        proxies=proxies,
         supplies=allocator_supply_tokens(portfolio, split),
         feeds=(*portfolio.feeds(), *reference.uptime),
         code=tuple(
@@ -611,19 +560,18 @@ def _build_context(  # noqa: PLR0913
         lp_spender=dict(execution.liquidity).get("uniswap_v2"),
     )
     chain = ChainReader(
-        endpoint_pool, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators
+        endpoint_pool, config.chain.chain_id, scope, clock, min_operators=config.chain.min_operators
     )
-    found = resolve_positions(line, known_positions(config, portfolio, ()), factories(config))
+    confirmed = resolve_positions(line, known_positions(config, portfolio, ()), factories(config))
     known = partial(known_positions, config, portfolio)
-    reader = PositionReader(chain, found, factories(config), store.positions.changes, known)
-    policy, quoter = build_policy(config), build_quoter(line, second_quote_venues(config))
-    shared = (
+    reader = PositionReader(chain, confirmed, factories(config), store.positions.changes, known)
+    return AgentContext(
         loaded,
         endpoint_pool,
         line,
         portfolio,
         pools,
-        policy,
+        build_policy(config),
         reference,
         limits,
         execution,
@@ -631,8 +579,10 @@ def _build_context(  # noqa: PLR0913
         switch,
         clock,
         reader,
-        quoter,
+        build_quoter(line, second_quote_venues(config)),
+        split=split,
+        tax=TaxRunCache(loaded, portfolio),
+        paper=(
+            paper_chain(config, execution, endpoint_pool, store, reader) if loaded.paper else None
+        ),
     )
-    paper = paper_chain(config, execution, endpoint_pool, store, reader) if loaded.paper else None
-    tax = TaxRunCache(loaded, portfolio)
-    return AgentContext(*shared, split=split, tax=tax, paper=paper)

@@ -51,7 +51,7 @@ def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(de
     desk.store.configs.confirm(OTHER, 2)
     with pytest.raises(ConfigChanged, match="edited"), wallet(desk).held():
         raise AssertionError("acts by limits that are nobody's any more")
-    with wallet(desk).held(takes_back=True) as actors:
+    with wallet(desk).held(cancels_only=True) as actors:
         assert str(actors) == "hands", "a hard pause waits for no restart"
     desk.store.configs.confirm(desk.loaded.digest, 3)  # and taken back
     with wallet(desk).held():

@@ -99,7 +99,7 @@ def pause_hard(
         switch.pause(reason, int(time.time()), hard=send and sure)
     require_private(loaded.path, "config")
     with open_agent(loaded) as agent:
-        found = agent.takes_back()
+        found = agent.open_exposure()
         if not send or not (sure or confirm(found)):
             return HardPauseReport(reason, agent.context.switch.is_hard(), found)
         agent.context.switch.pause(reason, int(time.time()), hard=True)
