@@ -1,5 +1,5 @@
-"""Alerts of a cycle, built from fixed wording: they contain no text from a node and no token name
-of a stranger (T17).
+"""Alerts of a cycle and their delivery. Messages use fixed wording: no text of a node, no name of an
+unknown token (T17).
 """
 
 from __future__ import annotations
@@ -57,24 +57,26 @@ from agent.units import BPS, Price, decimal_text, format_percent, parse_raw, pri
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
-    from agent.app.documents.setup import AlertsDocument, AssetAlertDocument
+    from agent.app.documents.setup import AlertsDocument, AssetAlertDocument, QuietHoursDocument
 
 
-# --- Alerts about drift and reviews: one message per cause, with trades, cost and the command to
-# run.
+# --- Drift and reviews: one alert, with trades, cost and the command to run.
 
 
 UNMOVED_TOLERANCE = Fraction(1, 100)
-"""An asset whose ratio of weight to target is within so much of the median did not move: others
-did."""
-MOST_NAMED = 3
-OPEN = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
-"""Outcomes that leave the drift unchanged and have no alert."""
+"""Largest distance from the median ratio of weight to target, as a share of it, at which an asset
+counts as unmoved."""
+MAX_NAMED = 3
+"""Assets named in one alert."""
+UNCHANGED_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
+"""Outcomes that leave the drift as it is and have no alert of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class AssetBand:
-    """An asset and the prices at which it alone would leave its band; None if no price does."""
+    """Drift of an asset, and the prices at which it would leave its band if no other price moved;
+    None if no price does.
+    """
 
     drift: AssetDrift
     low: Price | None
@@ -82,94 +84,96 @@ class AssetBand:
 
     @property
     def side(self) -> str:
-        """Side of its band: "below", "above", else "inside"; a band without width has no sides."""
+        """Position against the band: "below", "above" or "inside"; always "inside" for a band
+        without width.
+        """
         if self.drift.band_low_bps >= self.drift.band_high_bps or not self.drift.outside:
             return "inside"
         return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
 
 
 def asset_bands(drifts: tuple[AssetDrift, ...]) -> tuple[AssetBand, ...]:
-    """Bands of every asset with its alert prices, from agent/policy/drift.py."""
+    """Return each asset with its alert prices."""
     prices = alert_prices(drifts)
     return tuple(AssetBand(drift, *prices[drift.token]) for drift in drifts)
 
 
-def drift_causes(found: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand, ...]:
-    """Return assets outside their bands that moved themselves, widest first; all outside if none
-    stands out. Never the numeraire. Between rebalances units are constant, so weight over target
-    moves with an asset's price against the portfolio. An asset at the median ratio did not move: it
-    left its band because another did.
+def drift_causes(assets: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand, ...]:
+    """Return the assets outside their bands whose own price moved, largest drift first; all assets
+    outside if none stands out. Never the numeraire.
+
+    Between rebalances the amounts are constant, so an asset's ratio of weight to target moves with
+    its price against the portfolio. An asset at the median ratio did not move: it left its band
+    because another asset moved.
     """
-    outside = [one for one in found if one.side != "inside" and one.drift.token != numeraire]
-    ratios = sorted(_ratio(one) for one in found if one.drift.target_bps > 0)
+    outside = [asset for asset in assets if asset.side != "inside"]
+    outside = [asset for asset in outside if asset.drift.token != numeraire]
+    ratios = sorted(_ratio(asset) for asset in assets if asset.drift.target_bps > 0)
     if not ratios:
         return tuple(outside)
     median = (ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2
     moved = [
-        one
-        for one in outside
-        if one.drift.target_bps == 0 or abs(_ratio(one) - median) > UNMOVED_TOLERANCE * median
+        asset
+        for asset in outside
+        if asset.drift.target_bps == 0 or abs(_ratio(asset) - median) > UNMOVED_TOLERANCE * median
     ]
     return tuple(
-        sorted(moved or outside, key=lambda one: (-abs(one.drift.drift_bps), one.drift.token))
+        sorted(moved or outside, key=lambda asset: (-abs(asset.drift.drift_bps), asset.drift.token))
     )
 
 
-def drift_alerts(found: StepOutcome) -> Iterator[Alert]:
-    """Yield one alert for assets that left their bands, else one for a review. Rebalances, refusals
-    and halts have their own alerts.
+def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
+    """Yield at most one alert: for assets outside their bands, a due rebalance, an overweight asset
+    or a review. Rebalances, refusals and halts have their own alerts.
     """
-    if found.kind not in OPEN:
+    if outcome.kind not in UNCHANGED_OUTCOMES:
         return
-    portfolio = found.step_input.portfolio
-    left = drift_causes(asset_bands(found.decided.drifts), portfolio.numeraire.address)
-    trades = format_trades(found.plan, portfolio)
+    portfolio = outcome.step_input.portfolio
+    causes = drift_causes(asset_bands(outcome.decided.drifts), portfolio.numeraire.address)
+    trades = format_trades(outcome.plan, portfolio)
     planned = f" It would {trades}; run: trimtab rebalance --send" if trades else ""
-    if left:
-        named = "; ".join(_format_band(one, portfolio) for one in left[:MOST_NAMED])
-        more = "" if len(left) <= MOST_NAMED else f"; and {len(left) - MOST_NAMED} more"
-        key = ",".join(
-            f"{one.drift.token}:{one.side}"
-            for one in sorted(left[:MOST_NAMED], key=lambda one: one.drift.token)
-        )
+    if causes:
+        yield _band_alert(causes, portfolio, planned)
+    elif outcome.kind is OutcomeKind.PLANNED:
         yield Alert(
-            AlertKind.PRICE,
-            f"price:{key}",
-            f"{named}{more}.{planned or ' See trimtab plan.'}",
-            True,
+            AlertKind.REVIEW, "planned", f"A rebalance is due: {outcome.reason}.{planned}", True
         )
-    elif found.kind is OutcomeKind.PLANNED:
-        yield Alert(
-            AlertKind.REVIEW, "planned", f"A rebalance is due: {found.reason}.{planned}", True
-        )
-    elif over := bands.overweight_assets(found.decided.drifts):
+    elif overweight := bands.overweight_assets(outcome.decided.drifts):
         named = "; ".join(
-            f"{portfolio.token(one.token).label} is {format_percent(one.share)} of the portfolio,"
-            f" limits.max_weight {(one.max_bps or 0) / 100:g} %"
-            for one in over
+            f"{portfolio.token(drift.token).label} is {format_percent(drift.share)} of the"
+            f" portfolio, limits.max_weight {(drift.max_bps or 0) / 100:g} %"
+            for drift in overweight
         )
-        key = ",".join(sorted(one.token for one in over))
+        key = ",".join(sorted(drift.token for drift in overweight))
         yield Alert(
             AlertKind.PRICE,
             f"max_weight:{key}",
-            f"{named}; it is not brought down: {found.reason}. trimtab status",
+            f"{named}; no sale reduces it: {outcome.reason}. trimtab status",
             True,
         )
-    elif found.decided.reviews:
+    elif outcome.decided.reviews:
         yield Alert(
             AlertKind.REVIEW,
             "review",
-            f"Reviewed, nothing to trade: {found.reason}. trimtab status",
+            f"Reviewed, nothing to trade: {outcome.reason}. trimtab status",
         )
+
+
+def _band_alert(causes: Sequence[AssetBand], portfolio: Portfolio, planned: str) -> Alert:
+    """Return the alert for assets outside their bands; further ones are counted."""
+    named = causes[:MAX_NAMED]
+    text = "; ".join(_format_band(asset, portfolio) for asset in named)
+    if len(causes) > MAX_NAMED:
+        text += f"; and {len(causes) - MAX_NAMED} more"
+    key = ",".join(sorted(f"{asset.drift.token}:{asset.side}" for asset in named))
+    return Alert(AlertKind.PRICE, f"price:{key}", f"{text}.{planned or ' See trimtab plan.'}", True)
 
 
 def format_trades(
     plan: Plan | None, portfolio: Portfolio, tense: tuple[str, str] = ("sell", "buy")
 ) -> str:
-    """Format the trade of every asset but the numeraire, and the cost: "sell 0.5 WETH, buy 0.01
-    WBTC; cost 2.1 USDC (5 bps)".
-
-    Empty without swaps.
+    """Format the trades of a plan without the numeraire's, and the cost: "sell 0.5 WETH, buy 0.01
+    WBTC; cost 2.1 USDC (5 bps)". Empty without swaps.
     """
     if plan is None or not plan.legs:
         return ""
@@ -184,35 +188,30 @@ def format_trades(
             words.append(
                 f"{tense[raw > 0]} {_amount(abs(raw), asset.token.decimals)} {asset.token.label}"
             )
-    share = (
-        f" ({decimal_text(round(plan.cost.total / plan.turnover * BPS * 10), 1)} bps)"
-        if plan.turnover > 0
-        else ""
-    )
+    share = ""
+    if plan.turnover > 0:
+        share = f" ({decimal_text(round(plan.cost.total / plan.turnover * BPS * 10), 1)} bps)"
     return (
         f"{', '.join(words)}; cost {_amount(round(plan.cost.total), numeraire.decimals)}"
         f" {numeraire.label}{share}"
     )
 
 
-def _ratio(one: AssetBand) -> Fraction:
-    return one.drift.share * BPS / one.drift.target_bps
+def _ratio(asset: AssetBand) -> Fraction:
+    return asset.drift.share * BPS / asset.drift.target_bps
 
 
-def _format_band(one: AssetBand, portfolio: Portfolio) -> str:
-    drift, numeraire = one.drift, portfolio.numeraire
-    limit = one.low if one.side == "below" else one.high
+def _format_band(asset: AssetBand, portfolio: Portfolio) -> str:
+    drift, numeraire = asset.drift, portfolio.numeraire
     token = portfolio.token(drift.token)
     text = (
-        f"{token.label} is {one.side} its band: {format_percent(drift.share)} of the portfolio,"
+        f"{token.label} is {asset.side} its band: {format_percent(drift.share)} of the portfolio,"
         f" band {format_band(drift)}, price"
         f" {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
     )
+    edge, limit = ("low", asset.low) if asset.side == "below" else ("high", asset.high)
     if limit is not None:
-        text += (
-            f", alert-{'low' if one.side == 'below' else 'high'}"
-            f" {price_text(limit, token.decimals, numeraire.decimals, 6)}"
-        )
+        text += f", alert-{edge} {price_text(limit, token.decimals, numeraire.decimals, 6)}"
     return text
 
 
@@ -222,25 +221,27 @@ def _amount(raw: int, decimals: int) -> str:
     return decimal_text(raw // 10**cut, decimals - cut)
 
 
+# --- All alerts of a cycle.
+
+
 LASTING_KINDS = frozenset(AlertKind) - {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.TEST}
-ALWAYS_COVERED_KINDS = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
-"""Kinds that a failed cycle covers too."""
+ALWAYS_CHECKED_KINDS = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
+"""Kinds that even a failed cycle checks."""
 KILL_SWITCH = "kill_switch"
-"""Guard whose sole refusal is reported as the pause that it is."""
+"""Guard whose refusal, if it is the only one, is reported as a pause and not as a refusal."""
 FAILURES = "reverts_in_row"
-"""This guard lets exits go on, which its owner should know."""
-MOVING = (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.PAYOUT, IntentKind.UNWRAP)
+"""Guard after whose refusal exits continue; the alert says so."""
+MOVING_KINDS = (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.PAYOUT, IntentKind.UNWRAP)
 _FIGURE = re.compile(r"[-+]?[0-9][0-9,.]* ?(%|bps|s|gwei|wei|blocks?)?")
 _GUARD = re.compile(r"[a-z_]{1,40}")
-LONGEST_KEY = 200
+MAX_KEY_LENGTH = 200
 _STEP = re.compile(r"[0-9a-f]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Facts besides the cycle's result: kill switch, reason for a missing heartbeat, low-gas
-    threshold. `silent` is empty while the heartbeat is fine. `low_gas_wei` is None if not
-    configured.
+    """State of the run beside the cycle's result: kill switch, reason of a missing heartbeat (empty
+    while it is sent), low-gas threshold (None if not configured).
     """
 
     paused: bool
@@ -248,40 +249,40 @@ class RunFacts:
     low_gas_wei: int | None
 
 
-def covered_kinds(found: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
-    """Alert kinds whose lasting conditions this cycle checked fully: a condition it does not report
-    is over.
+def covered_kinds(result: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
+    """Return the kinds that this cycle checked fully: their lasting conditions have ended unless it
+    reports them.
     """
-    if isinstance(found, TrimtabError):
-        return ALWAYS_COVERED_KINDS | (
-            {AlertKind.REFUSAL} if isinstance(found, Refused) else frozenset()
-        )
-    return (
-        LASTING_KINDS
-        if found.decided.drifts and found.kind in OPEN
-        else LASTING_KINDS - {AlertKind.PRICE, AlertKind.REVIEW}
-    )
+    if isinstance(result, Refused):
+        return ALWAYS_CHECKED_KINDS | {AlertKind.REFUSAL}
+    if isinstance(result, TrimtabError):
+        return ALWAYS_CHECKED_KINDS
+    if result.decided.drifts and result.kind in UNCHANGED_OUTCOMES:
+        return LASTING_KINDS
+    return LASTING_KINDS - {AlertKind.PRICE, AlertKind.REVIEW}
 
 
-def cycle_alerts(found: StepOutcome | TrimtabError, facts: RunFacts) -> tuple[Alert, ...]:
+def cycle_alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> tuple[Alert, ...]:
     """Alerts of one cycle, in the order of the events."""
     return tuple(
-        Alert(one.kind, one.key, sanitize_text(one.text), one.lasting)
-        for one in _alerts(found, facts)
+        Alert(alert.kind, alert.key, sanitize_text(alert.text), alert.lasting)
+        for alert in _alerts(result, facts)
     )
 
 
-def _alerts(found: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Alert]:
-    if isinstance(found, TrimtabError):
-        yield from _failed(found)
+def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Alert]:
+    if isinstance(result, TrimtabError):
+        yield from _error_alerts(result)
     else:
-        yield from drift_alerts(found)
-        yield from _orders(found.after or found.step_input)
-        yield from (_blocked_exit_alert(found.step_input, one) for one in found.decided.stuck)
-        yield from _strategies(found.after or found.step_input)
-        yield from _ended(found, facts.paused)
-        yield from _unexplained(found)
-        yield from _gas(found.after or found.step_input, facts.low_gas_wei)
+        latest = result.after or result.step_input
+        yield from drift_alerts(result)
+        yield from _order_alerts(latest)
+        for blocked in result.decided.stuck:
+            yield _blocked_exit_alert(result.step_input, blocked)
+        yield from _strategy_alerts(latest)
+        yield from _outcome_alerts(result, facts.paused)
+        yield from _transfer_alerts(result)
+        yield from _gas_alerts(latest, facts.low_gas_wei)
     if facts.paused:
         yield Alert(
             AlertKind.PAUSED,
@@ -293,43 +294,41 @@ def _alerts(found: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Aler
         yield Alert(AlertKind.HEARTBEAT, "heartbeat", facts.silent, True)
 
 
-def _orders(step: StepInput) -> Iterator[Alert]:
-    """Yield orders that fired; each lasts until its owner arms it anew."""
+def _order_alerts(step: StepInput) -> Iterator[Alert]:
+    """Yield an alert for each fired order, active until the order is armed again."""
     for order in step.history.orders:
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
             continue
-        at = (
-            ""
-            if order.at is None
-            else f" at {conditional_orders.format_order_price(step.portfolio, order.token, order.at)}"
-        )
-        then = "trimtab orders shows it and re-arms it" if order.is_exit else "it may be bought"
-        what = conditional_orders.order_name(step.portfolio, order.terms)
+        at = ""
+        if order.at is not None:
+            at = f" at {conditional_orders.format_order_price(step.portfolio, order.token, order.at)}"
+        then = "trimtab orders arm re-arms it" if order.is_exit else "the asset may be bought"
+        name = conditional_orders.order_name(step.portfolio, order.terms)
         yield Alert(
             AlertKind.ORDER,
             f"order:{order.token}:{order.kind.value}",
-            f"Fired: {what}{at}; {then}.",
+            f"Fired: {name}{at}; {then}.",
             True,
         )
 
 
-def _blocked_exit_alert(step: StepInput, one: BlockedExit) -> Alert:
-    """Return the alert for a blocked exit, active until the exit is done or cancelled."""
-    label = conditional_orders.order_subject(step.portfolio, one.token)
+def _blocked_exit_alert(step: StepInput, blocked: BlockedExit) -> Alert:
+    """Return the alert for a blocked exit, active until the asset is sold or its order disarmed."""
+    label = conditional_orders.order_subject(step.portfolio, blocked.token)
     text = (
         f"{label} cannot be sold although its order fired; everything else continues. trimtab"
-        f" orders shows why; {disarm_command(step, one)}"
+        f" orders shows why; {disarm_command(step, blocked)}"
     )
-    return Alert(AlertKind.ORDER, f"stuck:{one.token}", text, True)
+    return Alert(AlertKind.ORDER, f"stuck:{blocked.token}", text, True)
 
 
-def _unexplained(found: StepOutcome) -> Iterator[Alert]:
-    """Yield unexplained changes that hold purchases back, and accepted deposits; a halt reports the
-    first itself.
+def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
+    """Yield alerts for unexplained balance changes that block purchases, unless the outcome is the
+    halt that reports them, and for rises accepted as deposits.
     """
-    step = found.step_input
-    if found.kind is not OutcomeKind.HALT and (held := balance_changes.halt_reason(step)):
-        yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {held}", True)
+    step = outcome.step_input
+    if outcome.kind is not OutcomeKind.HALT and (reason := balance_changes.halt_reason(step)):
+        yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {reason}", True)
     for flow in step.history.accepted:
         text = (
             f"{balance_changes.format_change(step, flow)}: accepted as a deposit, since it was"
@@ -338,103 +337,99 @@ def _unexplained(found: StepOutcome) -> Iterator[Alert]:
         yield Alert(AlertKind.HALT, f"accepted:{flow.id}", text, True)
 
 
-def _strategies(step: StepInput) -> Iterator[Alert]:
-    """Yield strategies cut by the health rule; each lasts until it is restored."""
-    for one in step.history.sleeves.sleeves if step.history.sleeves is not None else ():
-        if one.state.health is StrategyHealth.PAUSED:
+def _strategy_alerts(step: StepInput) -> Iterator[Alert]:
+    """Yield an alert for each strategy that the health rule paused, active until it resumes."""
+    books = step.history.sleeves
+    for strategy in () if books is None else books.sleeves:
+        if strategy.state.health is StrategyHealth.PAUSED:
             text = (
-                f"Strategy {one.name} is paused and held in {step.portfolio.numeraire.label}:"
-                f" {one.state.reason}. trimtab strategies"
+                f"Strategy {strategy.name} is paused and held in {step.portfolio.numeraire.label}:"
+                f" {strategy.state.reason}. trimtab strategies"
             )
-            yield Alert(AlertKind.ORDER, f"strategy:{one.name}", text, True)
+            yield Alert(AlertKind.ORDER, f"strategy:{strategy.name}", text, True)
 
 
-def _ended(found: StepOutcome, paused: bool) -> Iterator[Alert]:
-    step = (
-        f"trimtab explain {found.step_id}" if _STEP.fullmatch(found.step_id) else "trimtab explain"
-    )
-    failing = [
-        verdict
-        for verdict in (*(found.plan.verdicts if found.plan else ()), *found.verdicts)
-        if not verdict.passed
-    ]
-    match found.kind:
+def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
+    command = "trimtab explain"
+    if _STEP.fullmatch(outcome.step_id):
+        command += f" {outcome.step_id}"
+    judged = () if outcome.plan is None else outcome.plan.verdicts
+    failing = [verdict for verdict in (*judged, *outcome.verdicts) if not verdict.passed]
+    only_paused = paused and {verdict.guard for verdict in failing} == {KILL_SWITCH}
+    match outcome.kind:
         case OutcomeKind.DONE:
-            yield from _done(found, step)
+            yield from _done_alert(outcome, command)
         case OutcomeKind.FAILED:
             yield Alert(
                 AlertKind.ERROR,
                 "failed",
-                f"A transaction did not succeed; nothing more was sent in that step. {step}",
+                f"A transaction did not succeed; nothing more was sent in that step. {command}",
             )
-        case OutcomeKind.REFUSED if not (
-            paused and {verdict.guard for verdict in failing} == {KILL_SWITCH}
-        ):
-            trades = format_trades(found.plan, found.step_input.portfolio)
-            yield _refusal(failing, f"{f'It would {trades}. ' if trades else ''}{step}")
+        case OutcomeKind.REFUSED if not only_paused:
+            trades = format_trades(outcome.plan, outcome.step_input.portfolio)
+            yield _refusal_alert(failing, f"{f'It would {trades}. ' if trades else ''}{command}")
         case OutcomeKind.HALT if not paused:
-            yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {found.reason}", True)
+            yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {outcome.reason}", True)
         case _:
             pass
 
 
-def _done(found: StepOutcome, step: str) -> Iterator[Alert]:
-    moved = [intent for intent in found.transactions if intent.kind in MOVING and intent.succeeded]
+def _done_alert(outcome: StepOutcome, command: str) -> Iterator[Alert]:
+    moved = [one for one in outcome.transactions if one.kind in MOVING_KINDS and one.succeeded]
     if not moved:
         return
-    what = (
-        "A rebalance is done"
-        if any(intent.kind is IntentKind.SWAP for intent in moved)
-        else "The request is done"
-    )
+    swapped = any(intent.kind is IntentKind.SWAP for intent in moved)
+    what = "A rebalance is done" if swapped else "The request is done"
     blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
     at = f", last at block {max(blocks)}" if blocks else ""
-    sent = len(found.transactions)
-    trades = format_trades(found.plan, found.step_input.portfolio, ("sold", "bought"))
+    sent = len(outcome.transactions)
+    trades = format_trades(outcome.plan, outcome.step_input.portfolio, ("sold", "bought"))
     text = (
         f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}."
-        f" {f'Planned: {trades}. ' if trades else ''}{step}"
+        f" {f'Planned: {trades}. ' if trades else ''}{command}"
     )
     yield Alert(AlertKind.REBALANCE, "rebalance", text)
 
 
-def _refusal(failing: list[Verdict], step: str) -> Alert:
-    """Alert for failing guards by name; measured values only if they are plain figures."""
-    fields = {}
+def _refusal_alert(failing: list[Verdict], advice: str) -> Alert:
+    """Return the alert for failing guards by name; with measured value and limit only if both are
+    plain figures.
+    """
+    guards: dict[str, str] = {}
     for verdict in failing:
         name = verdict.guard if _GUARD.fullmatch(verdict.guard) else "a guard"
-        figures = [text.strip() for text in (verdict.measured, verdict.limit)]
-        fields[name] = (
-            f"{name} ({figures[0]}, limit {figures[1]})"
-            if all(map(_FIGURE.fullmatch, figures))
-            else name
+        measured, limit = verdict.measured.strip(), verdict.limit.strip()
+        guards[name] = name
+        if _FIGURE.fullmatch(measured) and _FIGURE.fullmatch(limit):
+            guards[name] = f"{name} ({measured}, limit {limit})"
+    text = "A plan was refused before anything was sent."
+    if guards:
+        text = f"A plan was refused by {', '.join(guards.values())}."
+    if FAILURES in guards:
+        text += (
+            " Too many transactions failed in a row: rebalances stop until trimtab resume; exits"
+            " are retried at growing intervals."
         )
-    why = f"by {', '.join(fields.values())}" if fields else "before anything was sent"
-    row = (
-        " Too many transactions failed in a row: rebalances stop until trimtab resume; exits are"
-        " retried at growing intervals."
-        if FAILURES in fields
-        else ""
-    )
-    return Alert(
-        AlertKind.REFUSAL,
-        f"refusal:{','.join(fields)}"[:LONGEST_KEY],
-        f"A plan was refused {why}.{row} {step}",
-        True,
-    )
+    key = f"refusal:{','.join(guards)}"[:MAX_KEY_LENGTH]
+    return Alert(AlertKind.REFUSAL, key, f"{text} {advice}", True)
 
 
-def _gas(step: StepInput, low_wei: int | None) -> Iterator[Alert]:
-    found = step.snapshot.native_wei
-    if low_wei is not None and found < low_wei:
-        text = f"The wallet has {_coins(found)} of native coin for gas, below {_coins(low_wei)}."
+def _gas_alerts(step: StepInput, threshold_wei: int | None) -> Iterator[Alert]:
+    native_wei = step.snapshot.native_wei
+    if threshold_wei is not None and native_wei < threshold_wei:
+        text = (
+            f"The wallet has {_amount(native_wei, 18)} of native coin for gas, below"
+            f" {_amount(threshold_wei, 18)}."
+        )
         yield Alert(AlertKind.LOW_GAS, "low_gas", text, True)
 
 
-def _failed(error: TrimtabError) -> Iterator[Alert]:
-    """Yield alerts for an error. A single network failure is not reported: a lasting silence is."""
+def _error_alerts(error: TrimtabError) -> Iterator[Alert]:
+    """Yield the alert for an error; none for a transient one, which only a missing heartbeat
+    reports.
+    """
     if isinstance(error, Refused):
-        yield _refusal(
+        yield _refusal_alert(
             [verdict for verdict in error.verdicts if not verdict.passed],
             "See the log and trimtab doctor.",
         )
@@ -443,49 +438,43 @@ def _failed(error: TrimtabError) -> Iterator[Alert]:
 
 
 def run_ended_alert(error: TrimtabError) -> Alert:
-    """Alert for a run that ends by an error. Its message may quote a node, so it stays in the
-    log.
+    """Return the alert for a run that ends with an error. The error's message stays in the log,
+    because it may quote a node.
     """
-    who = (
-        "an operator is needed"
-        if error.exit_code == EXIT_OPERATOR
-        else f"exit code {error.exit_code}"
-    )
+    why = f"exit code {error.exit_code}"
+    if error.exit_code == EXIT_OPERATOR:
+        why = "an operator is needed"
     return Alert(
-        AlertKind.ERROR, "error", f"The run has ended: {who}. See the log and trimtab doctor."
+        AlertKind.ERROR, "error", f"The run has ended: {why}. See the log and trimtab doctor."
     )
 
 
 def run_hung_alert() -> Alert:
-    """Alert for a cycle without a sign of life."""
+    """Return the alert for a cycle that hung."""
     return Alert(
         AlertKind.ERROR, "hung", "A cycle hung and the run ended with exit code 13; restart it."
     )
 
 
-def _coins(wei: int) -> str:
-    """Format an amount of native coin, rounded down to six places."""
-    return decimal_text(wei // 10**12, 6)
-
-
 def price_distance(price: Price, limit: Price | None) -> Fraction | None:
-    """Relative move of the price that reaches a limit, with sign; None without a limit or price."""
+    """Signed relative move from the price to the limit; None without a limit or a price."""
     return None if limit is None or price == 0 else limit / price - 1
 
 
-# --- The notifier: targets from the environment, rules from [alerts], state from the store; and
-# test messages.
+# --- Notifier: targets from the environment, rules from [alerts], state from the store. Documents of
+# the alerts command.
+
 
 TEST = "This is a test of trimtab's alerts."
 SLACK_S = 10.0
-"""Seconds that a test waits for a target beyond all its attempts."""
+"""Seconds that a test waits for a target after its last attempt."""
 
 
 def open_notifier(
     table: AlertsTable, store: AlertStore, failed: Callable[[Delivery], None]
 ) -> AlertNotifier | None:
-    """Build the notifier; None without alert targets. Raises ConfigError for a target whose
-    variable is not set.
+    """Open the notifier; None without alert targets. Raises ConfigError for a target whose variable
+    is not set.
     """
     if not table.targets:
         return None
@@ -493,7 +482,7 @@ def open_notifier(
 
 
 def open_subscriptions(table: AlertsTable) -> list[ChannelSubscription]:
-    """Every alert target with its subscribed alert kinds."""
+    """Open a channel for each alert target, with the kinds that it receives."""
     return [
         ChannelSubscription(_open_channel(table, target), _kinds(target.events or table.events))
         for target in table.targets
@@ -501,7 +490,7 @@ def open_subscriptions(table: AlertsTable) -> list[ChannelSubscription]:
 
 
 def alert_rules(table: AlertsTable) -> AlertRules:
-    """Rules of alerts: kinds, cooldowns, repeats, quiet hours."""
+    """Return kinds, cooldowns, repeats and quiet hours of [alerts]."""
     minutes = table.quiet_minutes()
     return AlertRules(
         kinds=_kinds(table.events),
@@ -522,23 +511,22 @@ def low_gas_wei(loaded: LoadedConfig) -> int | None:
 
 
 def alerts(agent: Agent) -> AlertsDocument:
-    """Present alert prices of each asset, the active alerts, and the delivery record of each
+    """Return the alert prices of each asset, the active alerts, and the deliveries of each
     target.
     """
-    standing = agent.status()
+    status = agent.status()
     table, store = agent.context.config.alerts, agent.context.store
     states, targets = store.alerts.states(), store.alerts.targets()
     names = {target.name for target in table.targets}
     sent = [state for state in states if state.told_s is not None]
+    quiet: QuietHoursDocument | None = None
+    if table.quiet is not None:
+        quiet = {"hours": table.quiet, "timezone": table.timezone, "urgent": list(table.urgent)}
     return {
-        "block": standing.step_input.snapshot.head.number,
-        "assets": [_asset(agent, one) for one in asset_bands(standing.decided.drifts)],
+        "block": status.step_input.snapshot.head.number,
+        "assets": [_asset(agent, asset) for asset in asset_bands(status.decided.drifts)],
         "events": list(table.events),
-        "quiet": (
-            None
-            if table.quiet is None
-            else {"hours": table.quiet, "timezone": table.timezone, "urgent": list(table.urgent)}
-        ),
+        "quiet": quiet,
         "cooldown_s": table.cooldown,
         "targets": [
             _target(target, targets.get(target.name, AlertTargetState(target.name)), table)
@@ -552,29 +540,28 @@ def alerts(agent: Agent) -> AlertsDocument:
         ],
         "last": [
             fill(AlertDocument, state)
-            for state in sorted(sent, key=lambda one: one.told_s or 0, reverse=True)[:10]
+            for state in sorted(sent, key=lambda state: state.told_s or 0, reverse=True)[:10]
         ],
     }
 
 
 def try_targets(config: LoadedConfig | Path | str) -> dict[str, Any]:
-    """Send one test message to each target and wait for its result; uses neither chain nor store.
+    """Send a test message to each target and wait for the results; uses neither chain nor store.
     Raises ConfigError without targets.
     """
-    table = (config if isinstance(config, LoadedConfig) else load_config(config)).config.alerts
+    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
+    table = loaded.config.alerts
     if not table.targets:
         raise ConfigError(
-            "alerts.targets: there is none",
+            "alerts.targets: no alert target is configured",
             "write [[alerts.targets]] with name and url_env; see docs/alerts.md",
         )
     channels = [_open_channel(table, target) for target in table.targets]
     for number, channel in enumerate(channels):
         channel.put(AlertMessage(number, channel.name, AlertKind.TEST, TEST, int(time.time())))
-    found = {
-        one.message.target: one.why
-        for one in drain_channels(channels, table.timeout * table.attempts + SLACK_S)
-    }
-    results = [(channel.name, found.get(channel.name, UNANSWERED)) for channel in channels]
+    deliveries = drain_channels(channels, table.timeout * table.attempts + SLACK_S)
+    reasons = {delivery.message.target: delivery.why for delivery in deliveries}
+    results = [(channel.name, reasons.get(channel.name, UNANSWERED)) for channel in channels]
     return {
         "reached": not any(why for _, why in results),
         "targets": [{"name": n, "delivered": not why, "why": why} for n, why in results],
@@ -590,26 +577,27 @@ def _kinds(events: Sequence[str]) -> frozenset[AlertKind]:
     return frozenset(AlertKind(event) for event in events)
 
 
-def _asset(agent: Agent, one: AssetBand) -> AssetAlertDocument:
-    token, numeraire = agent.portfolio.token(one.drift.token), agent.portfolio.numeraire
+def _asset(agent: Agent, asset: AssetBand) -> AssetAlertDocument:
+    drift, token = asset.drift, agent.portfolio.token(asset.drift.token)
+    numeraire = agent.portfolio.numeraire
 
-    def price(value: Any) -> str | None:
+    def price(value: Price | None) -> str | None:
         return None if value is None else price_text(value, token.decimals, numeraire.decimals)
 
-    def away(limit: Any) -> int | None:
-        found = price_distance(one.drift.price, limit)
-        return None if found is None else round(found * 10_000)
+    def distance_bps(limit: Price | None) -> int | None:
+        distance = price_distance(drift.price, limit)
+        return None if distance is None else round(distance * BPS)
 
     return {
         "symbol": token.label,
-        "price": price(one.drift.price),
-        "alert_low": price(one.low),
-        "alert_high": price(one.high),
-        "to_low_bps": away(one.low),
-        "to_high_bps": away(one.high),
-        "weight_bps": one.drift.weight_bps,
-        "band_bps": [round(one.drift.band_low_bps), round(one.drift.band_high_bps)],
-        "side": one.side,
+        "price": price(drift.price),
+        "alert_low": price(asset.low),
+        "alert_high": price(asset.high),
+        "to_low_bps": distance_bps(asset.low),
+        "to_high_bps": distance_bps(asset.high),
+        "weight_bps": drift.weight_bps,
+        "band_bps": [round(drift.band_low_bps), round(drift.band_high_bps)],
+        "side": asset.side,
     }
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.app.alerting import ALWAYS_COVERED_KINDS, RunFacts, asset_bands, covered_kinds, price_distance, run_ended_alert, run_hung_alert
+from agent.app.alerting import ALWAYS_CHECKED_KINDS, RunFacts, asset_bands, covered_kinds, price_distance, run_ended_alert, run_hung_alert
 from agent.app.alerting import cycle_alerts as alerts
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -220,7 +220,7 @@ def test_gas_is_low_below_the_limit_and_not_at_it() -> None:
 def test_a_network_that_fails_once_is_no_news_and_ends_nothing() -> None:
     error = Retryable("endpoint 'a': timed out")
     assert told(error) == {}
-    assert covered_kinds(error) == ALWAYS_COVERED_KINDS
+    assert covered_kinds(error) == ALWAYS_CHECKED_KINDS
     assert set(told(error, replace(CALM, silent="no good look for 4000 s"))) == {AlertKind.HEARTBEAT}
 
 
