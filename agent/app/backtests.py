@@ -1,6 +1,4 @@
-"""Backtests, stress tests and parameter searches from command-line options: a price file, a config
-or targets, and market options.
-"""
+"""Backtests, stress tests and parameter searches, from a price file and command-line options."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.app.offline import parse_bands, parse_pairs, target_bps
+from agent.app.offline import parse_bands, parse_pairs, parse_targets
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
@@ -118,10 +116,10 @@ SAMPLE = Path(__file__).parent.parent / "backtest" / "sample"
 class MarketOptions:
     """Options of the simulated market, as entered.
 
-    `cost` is the fee of every pool. `depth` (of each side of a pool) and `value` (of the initial
-    wallet) are in whole coins of the numeraire. `gas` is a price such as "20 gwei", `gas_prices` a
-    file of prices. `flows` are such as 2021-03-01=+1000, `flow_file` has more; `pool_states` are
-    such as WBTC/WETH=FILE.
+    `cost` is the fee of every pool. `depth` (one side of a pool) and `value` (the initial wallet)
+    are in whole coins of the numeraire. `gas` is a price such as "20 gwei", `gas_prices` a file of
+    prices. A flow reads 2021-03-01=+1000, and `flow_file` holds further ones; a pool state reads
+    WBTC/WETH=FILE.
     """
 
     cost: str = "10bps"
@@ -143,6 +141,8 @@ class MarketOptions:
         option.
         """
         flows = tuple(parse_owner_transfer(text) for text in self.flows)
+        if self.flow_file is not None:
+            flows += tuple(read_owner_transfers(self.flow_file))
         return SimulationSettings(
             depth=Fraction(parse_raw(self.depth, DECIMALS, "--depth"), 10**DECIMALS),
             fee_pips=parse_share_bps(self.cost, "--cost") * (PIPS // BPS),
@@ -152,31 +152,31 @@ class MarketOptions:
             latency_bars=self.latency,
             seed=self.seed,
             looks_at_all=every_bar,
-            flows=(
-                flows if self.flow_file is None else (*flows, *read_owner_transfers(self.flow_file))
-            ),
+            flows=flows,
             flows_in=self.flows_in,
             gone=self.gone,
         )
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Return the symbols of token0 and token1 of each recorded pool."""
+        """Return the two symbols of each recorded pool."""
         return tuple(pair for pair, _ in map(_pool_state, self.pool_states))
 
     def for_table(
-        self, settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable
+        self, settings: SimulationSettings, spec: BacktestSpec, table: PriceTable
     ) -> SimulationSettings:
-        """Add gas prices for each bar, and pools of the portfolio's tokens. Raises ConfigError."""
+        """Return the settings with gas prices for each bar and the recorded pools. Raises
+        ConfigError.
+        """
         if self.gas_prices is not None:
             if settings.gas_wei:
-                raise ConfigError("--gas-prices: --gas sets another price", "give one of the two")
+                raise ConfigError("--gas-prices: --gas sets another price", "give only one of them")
             settings = replace(settings, gas_wei=read_gas(self.gas_prices, table.times_s))
-        tokens = {token.symbol: token for token in wanted.tokens}
+        tokens = {token.symbol: token for token in spec.tokens}
         pools = []
         for (first, second), path in map(_pool_state, self.pool_states):
-            if strange := [symbol for symbol in (first, second) if symbol not in tokens]:
+            if unknown := [symbol for symbol in (first, second) if symbol not in tokens]:
                 raise ConfigError(
-                    f"--pool-state: {strange[0]!r} is none of the portfolio",
+                    f"--pool-state: {unknown[0]!r} is not in the portfolio",
                     f"choose from {', '.join(tokens)}",
                 )
             pools.append(read_pool(path, tokens[first], tokens[second]))
@@ -186,9 +186,10 @@ class MarketOptions:
 @dataclass(frozen=True, slots=True)
 class PortfolioOptions:
     """Options of the simulated portfolio and its policy, as entered: a config, or targets with a
-    band, a schedule, or both. `names` are SYMBOL=SYMBOL, file to portfolio. `native` is the asset
-    whose price pays gas, `decimals` are SYMBOL=NUMBER. If `numeraire` is empty, it is the target
-    missing from the file.
+    band, a schedule, or both.
+
+    `names` are SYMBOL=SYMBOL, the file's and the portfolio's; `decimals` are SYMBOL=NUMBER.
+    `native` is the asset that prices gas. An empty `numeraire` means the target that the file lacks.
     """
 
     config: Path | None = None
@@ -202,11 +203,11 @@ class PortfolioOptions:
     decimals: str = ""
 
     def renamed(self) -> dict[str, str]:
-        """Return config symbols by the file's symbols."""
+        """Return the portfolio's symbols by the file's."""
         return parse_pairs(self.names, "--as") if self.names else {}
 
     def load_prices(self, prices: Path) -> PriceTable:
-        """Load the file's prices by our symbols. Raises ConfigError."""
+        """Load the file's prices under the portfolio's symbols. Raises ConfigError."""
         return rename_symbols(read_table(prices), self.renamed())
 
     def spec(self, table: PriceTable, pools: Sequence[tuple[str, str]] = ()) -> BacktestSpec:
@@ -218,7 +219,7 @@ class PortfolioOptions:
         if self.target or self.band or self.every:
             raise ConfigError(
                 "--config: it already sets targets and triggers",
-                "leave --target, --band and --every away",
+                "omit --target, --band and --every",
             )
         return spec_from_config(load_config(self.config))
 
@@ -226,27 +227,27 @@ class PortfolioOptions:
         self, table: PriceTable, pools: Sequence[tuple[str, str]]
     ) -> BacktestSpec:
         decimals = _decimals(self.decimals)
-        targets, money = targets_of(table, self.target, self.numeraire)
+        targets, numeraire = targets_of(table, self.target, self.numeraire)
         if self.destination not in ("target", "band", "halfway"):
             raise ConfigError(
                 f"--destination: {self.destination!r}", "choose from target, band, halfway"
             )
-        whole, own = parse_bands(self.band, targets) if self.band else (None, {})
-        wanted = make_spec(
+        common, own = parse_bands(self.band, targets) if self.band else (None, {})
+        spec = make_spec(
             targets,
-            self._trigger(whole),
-            money,
+            self._trigger(common),
+            numeraire,
             destination=Destination(self.destination),
             interval_s=table.interval_s,
             native=self.native,
             decimals=decimals,
             pairs=pools,
         )
-        _require_sound(wanted.policy)
+        _require_valid_policy(spec.policy)
         assets = tuple(
-            replace(asset, band=own.get(asset.token.symbol)) for asset in wanted.portfolio.assets
+            replace(asset, band=own.get(asset.token.symbol)) for asset in spec.portfolio.assets
         )
-        return replace(wanted, portfolio=replace(wanted.portfolio, assets=assets))
+        return replace(spec, portfolio=replace(spec.portfolio, assets=assets))
 
     def _trigger(self, band: Threshold | None) -> Trigger:
         if self.every:
@@ -255,7 +256,7 @@ class PortfolioOptions:
         if band is None:
             raise ConfigError(
                 "--band or --every is needed",
-                "write when to act: --band 10%rel, --every 7d, or both",
+                "write when to rebalance: --band 10%rel, --every 7d, or both",
             )
         return band
 
@@ -271,18 +272,16 @@ def _pool_state(text: str) -> tuple[tuple[str, str], Path]:
 
 
 def sample() -> tuple[Path, Path]:
-    """Paths of the sample prices and gas prices of 2021; agent/backtest/sample/README.md names
-    their sources.
-    """
+    """Paths of the sample prices and gas prices of 2021 (sources: agent/backtest/sample/README.md)."""
     return SAMPLE / "prices_2021.csv", SAMPLE / "gas_2021.csv"
 
 
 def prices_file(prices: Path | None, of_sample: bool) -> Path:
-    """Path of the named file, or of the sample. Raises ConfigError for both and for neither."""
+    """Path of the given file, or of the sample. Raises ConfigError for both or neither."""
     if of_sample == (prices is not None):
         raise ConfigError(
-            "--prices or --sample is needed, and only one of them",
-            "name a file, or try it out with --sample",
+            "--prices or --sample: exactly one is needed",
+            "name a file, or try it with --sample",
         )
     return sample()[0] if prices is None else prices
 
@@ -298,36 +297,32 @@ def backtest(
 ) -> SimulationResult:
     """Simulate the file's prices.
 
-    `every_bar` skips no bar, which changes no trade. `funding` is a file of funding rates; the
-    result then states the funding that shorts of the holdings would have received. Raises
+    `every_bar` evaluates every bar, which changes no trade. With `funding`, a file of funding
+    rates, the result states the funding that shorts of the holdings would have received. Raises
     ConfigError naming the option.
     """
-    known_as, table = portfolio.renamed(), read_table(prices)
+    names, table = portfolio.renamed(), read_table(prices)
     rates = () if funding is None else read_funding(funding)
-    of_rates_alone = {one.symbol for one in rates} - {*table.symbols}
+    only_in_rates = {rate.symbol for rate in rates} - {*table.symbols}
     table = rename_symbols(
-        table, {symbol: name for symbol, name in known_as.items() if symbol not in of_rates_alone}
+        table, {symbol: name for symbol, name in names.items() if symbol not in only_in_rates}
     )
-    rates = rename_funding_symbols(rates, known_as)
-    settings = market.settings(every_bar)
-    wanted = portfolio.spec(table, market.pairs())
-    settings = market.for_table(settings, wanted, table)
-    require_priced_gas(settings, wanted, table)
-    return simulate(wanted, table, settings, progress, rates)
+    rates = rename_funding_symbols(rates, names)
+    spec = portfolio.spec(table, market.pairs())
+    settings = market.for_table(market.settings(every_bar), spec, table)
+    require_priced_gas(settings, spec, table)
+    return simulate(spec, table, settings, progress, rates)
 
 
 def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
-    """Backtest spec of a config on the simulated chain, with its own router and feeds; tokens have
-    the named decimals, else 18.
+    """Backtest spec of a config. The simulated chain has its own router and feeds; a token without
+    decimals in the config has 18.
     """
     config = loaded.config
-    listed = config.portfolio.listed
-    tokens = {
-        one.address: Token(
-            one.address, one.symbol, DECIMALS if one.decimals is None else one.decimals
-        )
-        for one in listed
-    }
+    tokens = {}
+    for listed in config.portfolio.listed:
+        decimals = DECIMALS if listed.decimals is None else listed.decimals
+        tokens[listed.address] = Token(listed.address, listed.symbol, decimals)
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(
         portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent)
@@ -345,15 +340,12 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
     if tax is not None and tax.year_limit is not None and tax.currency is not None:
         raise ConfigError(
             "tax.year_limit in another currency is not simulated",
-            "leave tax.currency out of the config of a backtest",
+            "omit tax.currency from the config of a backtest",
         )
-    rule = (
-        TaxRule()
-        if tax is None
-        else TaxRule(
-            LotMethod(tax.method), year_limit(tax.year_limit, portfolio.numeraire.decimals)
-        )
-    )
+    rule = TaxRule()
+    if tax is not None:
+        limit = year_limit(tax.year_limit, portfolio.numeraire.decimals)
+        rule = TaxRule(LotMethod(tax.method), limit)
     return simulated_spec(
         BacktestSpec(
             portfolio,
@@ -369,83 +361,75 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
 
 
 def _decimals(text: str) -> dict[str, int]:
-    found = parse_pairs(text, "--decimals") if text else {}
-    for symbol, number in found.items():
+    numbers = parse_pairs(text, "--decimals") if text else {}
+    for symbol, number in numbers.items():
         if not number.isdecimal() or int(number) > MOST_DECIMALS:
             raise ConfigError(
                 f"--decimals {symbol}: {number!r}",
                 f"write a whole number from 0 to {MOST_DECIMALS}: WBTC=8",
             )
-    return {symbol: int(number) for symbol, number in found.items()}
+    return {symbol: int(number) for symbol, number in numbers.items()}
 
 
-def _require_sound(policy: Policy) -> None:
-    """Raise ConfigError naming the option instead of the equivalent config key."""
+def _require_valid_policy(policy: Policy) -> None:
+    """Raise ConfigError naming the option, not the config key that it stands for."""
     try:
         validate_policy(policy)
     except ConfigError as error:
-        words = error.message.replace("policy.trigger.every", "--every").replace(
-            "policy.destination", "--destination"
-        )
-        raise ConfigError(
-            words, error.remedy.replace("use a threshold or hybrid trigger", "give --band too")
-        ) from None
+        message = error.message.replace("policy.trigger.every", "--every")
+        message = message.replace("policy.destination", "--destination")
+        remedy = error.remedy.replace("use a threshold or hybrid trigger", "give --band too")
+        raise ConfigError(message, remedy) from None
 
 
 def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
-    """Return targets in bps by symbol, and the numeraire: `numeraire`, or else the target missing
-    from the file. Raises ConfigError.
+    """Return targets in bps by symbol, and the numeraire: `numeraire`, or the target that the file
+    lacks. Raises ConfigError.
     """
     if not target:
         raise ConfigError(
             "--target or --config is needed",
             "write for example --target BTC=50,USD=50 --band 10%rel",
         )
-    targets = {
-        symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()
-    }
-    money = numeraire or next((symbol for symbol in targets if symbol not in table.symbols), "USD")
-    strange = [symbol for symbol in targets if symbol not in table.symbols and symbol != money]
-    if strange:
+    targets = parse_targets(target)
+    missing = [symbol for symbol in targets if symbol not in table.symbols]
+    if not numeraire:
+        numeraire = missing[0] if missing else "USD"
+    if unknown := [symbol for symbol in missing if symbol != numeraire]:
         raise ConfigError(
-            f"--target: {strange[0]} is not in the file",
+            f"--target: {unknown[0]} is not in the file",
             f"its symbols are {', '.join(table.symbols)}",
         )
-    return targets, money
+    return targets, numeraire
 
 
 def rename_symbols(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
-    """Rename the table's symbols to the config's, by `names`. Raises ConfigError naming --as."""
-    strange = [name for name in names if name not in table.symbols]
-    if strange:
+    """Rename the table's symbols to the portfolio's, by `names`. Raises ConfigError naming --as."""
+    unknown = [name for name in names if name not in table.symbols]
+    if unknown:
         raise ConfigError(
-            f"--as: {strange[0]!r} is not in the file",
+            f"--as: {unknown[0]!r} is not in the file",
             f"its symbols are {', '.join(table.symbols)}",
         )
     symbols = tuple(names.get(symbol, symbol) for symbol in table.symbols)
-    if len(set(symbols)) < len(symbols):
+    repeated = [symbol for symbol in symbols if symbols.count(symbol) > 1]
+    if repeated:
         raise ConfigError(
-            f"--as: two symbols of the file get the name {_twice(symbols)!r}",
-            "give each a name of its own",
+            f"--as: two symbols of the file get the name {repeated[0]!r}",
+            "give each symbol a different name",
         )
     return replace(table, symbols=symbols)
 
 
-def _twice(names: Sequence[str]) -> str:
-    return next(name for name in names if names.count(name) > 1)
-
-
-def require_priced_gas(
-    settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable
-) -> None:
-    """Raise ConfigError if gas has a cost but no asset to price it in."""
-    if settings.gas_wei and not has_gas_price(wanted, table):
+def require_priced_gas(settings: SimulationSettings, spec: BacktestSpec, table: PriceTable) -> None:
+    """Raise ConfigError if gas has a cost but no asset prices it."""
+    if settings.gas_wei and not has_gas_price(spec, table):
         raise ConfigError(
-            "--gas: no price of the native coin is known", "name the asset that it is: --native ETH"
+            "--gas: the native coin has no price", "name the asset that prices it: --native ETH"
         )
 
 
-# --- Report files: checks of the path, and the writing.
+# --- Report files: a page as HTML, and its data as JSON beside it.
 
 
 SUFFIXES = (".html", ".htm")
@@ -455,13 +439,13 @@ def check_report_path(path: Path) -> None:
     """Raise ConfigError, before any work is done, if the report could not be written."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
-            f"--html: {path.name} is not the name of a page",
-            "let the name end with .html; the report as JSON is written beside it",
+            f"--html: {path.name} does not end in .html",
+            "name a file such as report.html; its data are written beside it as JSON",
         )
-    for one in (path, path.with_suffix(".json")):
-        if not path.parent.is_dir() or one.is_dir():
+    for target in (path, path.with_suffix(".json")):
+        if not path.parent.is_dir() or target.is_dir():
             raise ConfigError(
-                f"--html: {one} cannot be written", "name a file in a folder that is there"
+                f"--html: {target} cannot be written", "name a file in an existing folder"
             )
     try:
         with tempfile.TemporaryFile(dir=path.parent):
@@ -471,25 +455,31 @@ def check_report_path(path: Path) -> None:
 
 
 def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
-    """Write the page and its data as JSON beside it; return both paths. Raises ConfigError on
-    failure.
-    """
+    """Write the page and its data, and return both paths. Raises ConfigError if it cannot."""
     check_report_path(path)
-    beside = path.with_suffix(".json")
+    data = path.with_suffix(".json")
     try:
         write_page(page, path)
-        write_document(page, beside)
+        write_document(page, data)
     except OSError as error:
         raise _unwritable(path, error) from None
-    return path, beside
+    return path, data
 
 
 def write_report(result: SimulationResult, path: Path) -> tuple[Path, Path]:
-    """Write the report of a simulation and its JSON; return both paths. Raises ConfigError on
-    failure, Refused without empyrical.
-    """
+    """Write the report of a backtest; see write_pages. Raises Refused without empyrical."""
     check_report_path(path)
     return write_pages(backtest_page(result), path)
+
+
+def write_stress_report(result: StressResult, path: Path) -> tuple[Path, Path]:
+    """Write the report of a stress test; see write_pages."""
+    return write_pages(stress_page(result), path)
+
+
+def write_tune_report(result: TuneResult, path: Path) -> tuple[Path, Path]:
+    """Write the report of a parameter search; see write_pages."""
+    return write_pages(tune_page(result), path)
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
@@ -499,22 +489,21 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
     )
 
 
-# --- Stress tests from command-line options: prices and spec of a backtest, number of paths,
-# scenarios.
+# --- Stress tests: simulated paths and stress scenarios of a backtest's portfolio.
 
 
 DEFAULT_BARS = 720
 """A month of hours."""
 PLACES = 18
-SHARED_FROM_S = 15.0
-"""Work below this time on one core runs in this process: starting others takes seconds."""
+PARALLEL_FROM_S = 15.0
+"""Seconds on one core above which processes share the work: starting them takes seconds."""
 LOST = "a process of the stress test died, perhaps for lack of memory"
 
 
 @dataclass(frozen=True, slots=True)
 class StressOptions:
-    """Options of a stress test, as entered. `scenarios` "all" are those that apply to the
-    portfolio; an empty `block` follows a rule.
+    """Options of a stress test, as entered. `scenarios` "all" selects those that apply to the
+    portfolio; an empty `block` is chosen from the data.
     """
 
     paths: int = 2_000
@@ -529,7 +518,7 @@ class StressOptions:
     gas: str = "500 gwei"
     thin: str = "0.001"
 
-    def wish(self, table: PriceTable) -> StressSpec:
+    def spec(self, table: PriceTable) -> StressSpec:
         """Parse the options. Raises ConfigError naming the option."""
         if self.drift not in ("recorded", "none"):
             raise ConfigError(f"--drift: {self.drift!r}", "choose recorded or none")
@@ -558,10 +547,10 @@ class StressOptions:
 class PreparedStressTest:
     """A checked stress test, and its estimated seconds on one core."""
 
-    wanted: BacktestSpec
+    portfolio: BacktestSpec
     table: PriceTable
     settings: SimulationSettings
-    wish: StressSpec
+    test: StressSpec
     seconds: float
 
 
@@ -573,30 +562,28 @@ def prepare_stress(
     *,
     limits: str = "usual",
 ) -> PreparedStressTest:
-    """Check and build a stress test. Without a config the `limits` are "usual" (of `trimtab init`)
-    or "off".
-
-    Raises ConfigError naming the option.
+    """Check the options and build the stress test. Without a config, `limits` are "usual" (those of
+    `trimtab init`) or "off". Raises ConfigError naming the option.
     """
     table = portfolio.load_prices(prices)
     settings = market.settings(every_bar=False)
     if portfolio.config is None and limits not in ("usual", "off"):
         raise ConfigError(f"--limits: {limits!r}", "choose usual or off")
-    wanted = portfolio.spec(table)
+    spec = portfolio.spec(table)
     if portfolio.config is None and limits == "usual":
-        wanted = replace(wanted, limits=starting_limits(wanted.portfolio.numeraire))
-    require_priced_gas(settings, wanted, table)
-    spec = shocks.wish(table)
-    return PreparedStressTest(wanted, table, settings, spec, estimate_s(spec, wanted, settings))
+        spec = replace(spec, limits=starting_limits(spec.portfolio.numeraire))
+    require_priced_gas(settings, spec, table)
+    test = shocks.spec(table)
+    return PreparedStressTest(spec, table, settings, test, estimate_s(test, spec, settings))
 
 
 def run_stress(
     prepared: PreparedStressTest, progress: StressProgress | None = None, cores: int = 0
 ) -> StressResult:
-    """Run the stress test on `cores` cores (0: all); the number does not change the result.
+    """Run the stress test on `cores` cores (0: all); their number does not change the result.
 
-    See agent/backtest/stress/run.py. Short tests run in this process. Raises ConfigError if the
-    options do not fit the prices, Retryable if a process died.
+    A short test runs in this process. Raises ConfigError if the options do not fit the prices,
+    Retryable if a process died.
     """
     many = cores or available_cores()
 
@@ -605,55 +592,46 @@ def run_stress(
     ) -> Iterator[tuple[StressPiece, PieceResult]]:
         return run_in_processes(work, pieces, min(many, len(pieces)), LOST)
 
-    alone = many == 1 or prepared.seconds < SHARED_FROM_S
+    alone = many == 1 or prepared.seconds < PARALLEL_FROM_S
     return run_stress_test(
-        prepared.wanted,
+        prepared.portfolio,
         prepared.table,
         prepared.settings,
-        prepared.wish,
+        prepared.test,
         progress,
         run_sequentially if alone else share,
     )
 
 
-def write_stress_report(found: StressResult, path: Path) -> tuple[Path, Path]:
-    """Write the page and its data as JSON beside it; return both paths. Raises ConfigError on
-    failure.
-    """
-    return write_pages(stress_page(found), path)
-
-
 def _scenarios(text: str) -> tuple[Scenario, ...]:
-    every = tuple(one for one in Scenario if one is not Scenario.CALM)
+    known = {one.value: one for one in Scenario if one is not Scenario.CALM}
     if text == "all":
-        return every
-    known = {one.value: one for one in every}
-    asked = [part.strip() for part in text.split(",") if part.strip()]
-    strange = [name for name in asked if name not in known]
-    if strange or not asked:
+        return tuple(known.values())
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
         raise ConfigError(
-            f"--scenarios: {(strange or [text])[0]!r}", f"choose from {', '.join(known)}, or all"
+            f"--scenarios: {(unknown or [text])[0]!r}", f"choose from {', '.join(known)}, or all"
         )
-    return tuple(known[name] for name in dict.fromkeys(asked))
+    return tuple(known[name] for name in dict.fromkeys(names))
 
 
 def _number(text: str, option: str) -> Fraction:
     return Fraction(parse_raw(text, PLACES, option), 10**PLACES)
 
 
-# --- Parameter searches from command-line options: prices and spec of a backtest, a grid, and the
-# required confidence.
+# --- Parameter searches: a grid of triggers over a backtest's portfolio.
 
 
-FEWEST_FOLDS, MOST_FOLDS = 1, 50
+MIN_FOLDS, MAX_FOLDS = 1, 50
 
 
 @dataclass(frozen=True, slots=True)
 class TuneOptions:
-    """Options of a parameter search, as entered: the grid, and how settings are evaluated.
+    """Options of a parameter search, as entered: the grid, and the evaluation of its settings.
 
-    `calendar` is the interval of the baseline rule. An allocator chooses anew every `rechoose` from
-    the prices of `window`. `full` disables the fast kernel.
+    `calendar` is the interval of the baseline rule. An allocator chooses weights every `rechoose`
+    from the prices of the last `window`. `full` disables the fast kernel.
     """
 
     band: str = ""
@@ -673,49 +651,47 @@ class TuneOptions:
 def prepare_tune(
     prices: Path, market: MarketOptions, grids: TuneOptions, portfolio: PortfolioOptions
 ) -> TuneSpec:
-    """Check and build the search before anything runs. A config's limits apply; the grid replaces
-    its trigger and destination.
-
-    Raises ConfigError naming the option.
+    """Check the options and build the search. A config's limits apply; the grid replaces its
+    trigger and destination. Raises ConfigError naming the option.
     """
     grid = parse_grid(grids.band, grids.every, grids.destination, grids.allocator, grids.trigger)
     calendar = parse_calendar_rule(grids.calendar)
     if market.flows or market.flow_file is not None:
-        raise ConfigError("--flow: deposits would count as growth", "leave them away")
-    if not FEWEST_FOLDS <= grids.folds <= MOST_FOLDS:
+        raise ConfigError("--flow: deposits would count as growth", "omit them")
+    if not MIN_FOLDS <= grids.folds <= MAX_FOLDS:
         raise ConfigError(
-            f"--folds: {grids.folds}", f"write a number from {FEWEST_FOLDS} to {MOST_FOLDS}"
+            f"--folds: {grids.folds}", f"write a number from {MIN_FOLDS} to {MAX_FOLDS}"
         )
     table = portfolio.load_prices(prices)
     if portfolio.config is None:
-        wanted = replace(portfolio, band="", every=grids.calendar, destination="target").spec(table)
+        spec = replace(portfolio, band="", every=grids.calendar, destination="target").spec(table)
     elif portfolio.target:
-        raise ConfigError("--config: it already sets targets", "leave --target away")
+        raise ConfigError("--config: it already sets targets", "omit --target")
     else:
-        wanted = portfolio.spec(table)
-        if wanted.split is not None:
+        spec = portfolio.spec(table)
+        if spec.split is not None:
             raise ConfigError(
-                "--config: several strategies have triggers of their own",
-                "search for the setting of each by itself",
+                "--config: each of its strategies has its own trigger",
+                "search the settings of one strategy at a time",
             )
-    table = select_spec_symbols(wanted, table)
-    settings = market.for_table(market.settings(False), wanted, table)
-    require_priced_gas(settings, wanted, table)
-    terms = AllocatorSchedule(
+    table = select_spec_symbols(spec, table)
+    settings = market.for_table(market.settings(every_bar=False), spec, table)
+    require_priced_gas(settings, spec, table)
+    schedule = AllocatorSchedule(
         parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window")
     )
     for method in grid.allocators:
         if method is not AllocationMethod.FIXED:
             spec_for_choice(
-                wanted,
-                PolicyChoice(Every(terms.every_s), allocator=method),
-                terms,
+                spec,
+                PolicyChoice(Every(schedule.every_s), allocator=method),
+                schedule,
                 table.interval_s,
             )
     objective = parse_choice(grids.objective, "--objective", {one.value: one for one in Objective})
     walk = parse_choice(grids.walk, "--walk", {one.value: one for one in WalkForwardMode})
     return TuneSpec(
-        table, wanted, settings, grid, calendar, terms, objective, walk, grids.folds, grids.full
+        table, spec, settings, grid, calendar, schedule, objective, walk, grids.folds, grids.full
     )
 
 
@@ -730,10 +706,10 @@ def run_tune(
 ) -> TuneResult:
     """Run the search, or resume the one in `folder`.
 
-    `cores` 0 uses all; `scheduler` is the address of a Dask scheduler for runs of the full step.
-    `confirm` is called for more than five minutes of work; None continues without asking. Raises
-    Refused if declined, Retryable if a scheduler or process is lost, ConfigError for a folder of
-    another search.
+    It uses `cores` cores (0: all), and for runs of the full step the Dask scheduler at the address
+    `scheduler`. `confirm` decides on more than five minutes of work; without it the search starts.
+    Raises Refused if declined, Retryable if the scheduler or a process is lost, ConfigError for the
+    folder of another search.
     """
     many = cores or available_cores()
     if scheduler:
@@ -746,7 +722,7 @@ def run_tune(
         if estimate.wall_s > CONFIRM_ABOVE_S and not confirm(estimate):
             raise Refused(
                 f"not started: {estimate.words}",
-                remedy="start it with --yes, or use a smaller grid or fewer bars",
+                remedy="confirm it with --yes, or use a smaller grid or fewer bars",
             )
 
     def work(
@@ -763,10 +739,3 @@ def run_tune(
             yield from run_on_cluster(job, steps, scheduler)
 
     return tune(search, work, folder, allow, progress or (lambda _done, _runs: None))
-
-
-def write_tune_report(tuned: TuneResult, path: Path) -> tuple[Path, Path]:
-    """Write the page and its data as JSON beside it; return both paths. Raises ConfigError on
-    failure.
-    """
-    return write_pages(tune_page(tuned), path)

@@ -405,9 +405,7 @@ def what_if(  # noqa: PLR0913
     percent. `band` is "10%rel" or "5%abs" for all assets, SYMBOL=… for one. `numeraire` is the
     symbol of the unit, which `only` needs; `native` is the price of the native coin, for gas.
     """
-    targets = {
-        symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()
-    }
+    targets = parse_targets(target)
     values = {
         symbol: parse_raw(text, PLACES, f"--value {symbol}")
         for symbol, text in parse_pairs(value, "--value").items()
@@ -521,10 +519,13 @@ def parse_pairs(text: str, option: str) -> dict[str, str]:
     return found
 
 
-def target_bps(symbol: str, text: str) -> int:
-    """Basis points of a target; a bare number is percent."""
-    bare = text.replace(".", "", 1).isdigit()
-    return parse_bps(f"{text}%" if bare else text, f"--target {symbol}")
+def parse_targets(text: str) -> dict[str, int]:
+    """Parse --target into basis points by symbol; a bare number is percent. Raises ConfigError."""
+    targets = {}
+    for symbol, share in parse_pairs(text, "--target").items():
+        bare = share.replace(".", "", 1).isdigit()
+        targets[symbol] = parse_bps(f"{share}%" if bare else share, f"--target {symbol}")
+    return targets
 
 
 def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None:

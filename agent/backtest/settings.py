@@ -309,7 +309,7 @@ def make_spec(  # noqa: PLR0913
     ):
         if strange := [name for name in names if name not in symbols]:
             raise ConfigError(
-                f"{option}: {strange[0]!r} is none of the portfolio",
+                f"{option}: {strange[0]!r} is not in the portfolio",
                 f"choose from {', '.join(symbols)}",
             )
     known, addresses = decimals or {}, _addresses(symbols, pairs)
@@ -318,7 +318,7 @@ def make_spec(  # noqa: PLR0913
     }
     if native and native not in tokens:
         raise ConfigError(
-            f"--native: {native!r} is none of the portfolio",
+            f"--native: {native!r} is not in the portfolio",
             f"choose from {', '.join(tokens)}, or give it a target",
         )
     money = tokens[numeraire]

@@ -55,7 +55,7 @@ def test_its_words_name_each_case_and_what_was_left_out(bare: Bare) -> None:
         (("--block", "500"), "--block: 500 of 52 moves"),
         (("--block", "1e9"), "--block"),
         (("--scenarios", "flood"), "--scenarios: 'flood'"),
-        (("--sample",), "--prices or --sample is needed, and only one of them"),
+        (("--sample",), "--prices or --sample: exactly one is needed"),
         (("--drift", "up"), "--drift"),
         (("--limits", "mine"), "--limits"),
         (("--html", "report.txt"), "--html"),

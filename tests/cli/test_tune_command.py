@@ -92,7 +92,7 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
         (("--band", "5%rel", "--allocator", "market_cap"), "--allocator: 'market_cap'"),
         (("--band", "5%rel", "--allocator", "hrp", "--window", "2d"), "--window: shorter than 3 steps"),
         (("--band", "5%rel", "--calendar", "40d"), "is not within the intervals"),
-        (("--band", "5%rel", "--gas", "20 gwei"), "--gas: no price of the native coin"),
+        (("--band", "5%rel", "--gas", "20 gwei"), "--gas: the native coin has no price"),
         (("--band", "5%rel", "--sample"), "--prices or --sample"),
         (("--band", "5%rel", "--config", "trimtab.toml"), "--config"),
     ],
