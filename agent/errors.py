@@ -41,9 +41,9 @@ LONGEST_WORD, LONGEST_TEXT = 300, 8_000
 """Longest displayed word and text. An error may quote any content of a file or a node."""
 
 
-_FIELD = re.compile(
-    r"(?:^|: )(--[a-z][a-z0-9-]*|[A-Za-z_]\w*(?:\.[\w-]+)*)(?=(?: \S+|, line \d+)?: )"
-)
+_END = r"(?=(?: \S+|, line \d+)?: )"
+_KEY = re.compile(rf"(?:^|: )(--[a-z][a-z0-9-]*|[A-Za-z_]\w*(?:\.[\w-]+)+){_END}")
+_WORD = re.compile(rf"(?:^|: )([A-Za-z_]\w*){_END}")
 
 
 def printable_text(text: str) -> str:
@@ -165,8 +165,8 @@ class ConfigError(TrimtabError):
         """Config key or option at the start of the message, after the file if any; empty without
         one.
         """
-        match = _FIELD.search(self.message)
-        return match[1] if match else ""
+        found = _KEY.search(self.message) or _WORD.search(self.message)
+        return found[1] if found else ""
 
 
 class Refused(TrimtabError):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import pytest
 
 from agent.errors import ConfigError, TrimtabError
+
+E = TypeVar("E", bound=TrimtabError)
 
 
 def mentions(text: object, *terms: str) -> bool:
@@ -17,7 +20,7 @@ def mentions(text: object, *terms: str) -> bool:
 
 
 @contextmanager
-def raises_code(kind: type[TrimtabError], code: str, *figures: object) -> Iterator[pytest.ExceptionInfo[TrimtabError]]:
+def raises_code(kind: type[E], code: str, *figures: object) -> Iterator[pytest.ExceptionInfo[E]]:
     """Expect an error of this kind and code that shows each of the figures: amounts, limits, names of tokens or places."""
     with pytest.raises(kind) as caught:
         yield caught

@@ -16,6 +16,7 @@ from agent.errors import ConfigError
 from agent.model import AlertKind, AlertMessage
 from agent.observe.notify import drain_channels
 from agent.store.opening import open_store
+from tests.support.text import raises_field
 from tests.test_docs import FENCE
 from tests.unit.test_config import text as config_text
 
@@ -67,7 +68,7 @@ def test_a_variable_that_is_not_set_is_named_when_the_run_begins(monkeypatch: py
     store = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266")
     monkeypatch.delenv("NOT_SET", raising=False)
     table = AlertsTable.model_validate({"targets": [{"name": "a", "url_env": "NOT_SET"}]})
-    with pytest.raises(ConfigError, match="NOT_SET"):
+    with raises_field("alerts.targets.url_env", "NOT_SET"):
         alerting.open_notifier(table, store.alerts, lambda _: None)
     assert alerting.open_notifier(AlertsTable(), store.alerts, lambda _: None) is None
     store.close()

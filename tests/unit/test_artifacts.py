@@ -11,6 +11,7 @@ import pytest
 
 from agent import artifacts
 from agent.errors import ConfigError
+from tests.support.text import raises_field
 from tests.support.worlds import missing
 
 REPO = Path(__file__).resolve().parents[2]
@@ -23,7 +24,7 @@ def test_our_contracts_have_code_and_abi() -> None:
 
 
 def test_a_missing_contract_of_ours_names_the_compiler() -> None:
-    with pytest.raises(ConfigError, match=r"NoSuchThing.*compile_contracts"):
+    with raises_field("NoSuchThing", "compile_contracts"):
         artifacts.own_artifact("NoSuchThing")
 
 
@@ -116,7 +117,7 @@ def test_node_of_the_wheel_works_like_the_machines(monkeypatch: pytest.MonkeyPat
 
 def test_anvil_on_a_platform_it_is_not_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts.platform, "system", lambda: "Plan9")
-    with pytest.raises(ConfigError, match="Plan9"):
+    with raises_field("anvil", "Plan9"):
         artifacts.anvil_binary()
 
 

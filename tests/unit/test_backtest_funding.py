@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 
 pytest.importorskip("polars")
 
@@ -220,7 +220,7 @@ def test_rates_without_prices_are_refused_before_a_bar_is_looked_at(
 def test_an_asset_that_starts_late_leaves_no_room_for_rates_before_the_simulation() -> None:
     table = hourly(BTC=[100.0] * 5, ETH=[float("nan"), float("nan"), float("nan"), 10.0, 10.0])
     wanted = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD")
-    with pytest.raises(ConfigError, match=r"BTC.*2023-11-15 01:00"):
+    with raises_field("--funding", "BTC", "2023-11-15 01:00"):
         run(table, series("BTC", {0: 0.0001, 1: 0.0001}), wanted=wanted)
 
 

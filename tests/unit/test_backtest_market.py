@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 
 pytest.importorskip("polars")
 
@@ -101,7 +101,7 @@ def test_a_file_that_is_no_whole_pool_is_refused(tmp_path: Path, change: object,
 
 def test_a_pool_s_tokens_come_in_the_order_of_their_addresses() -> None:
     low, high = Token("0x" + "1" * 40, "WETH", 18), Token("0x" + "2" * 40, "WBTC", 8)
-    with pytest.raises(ConfigError, match=r"WBTC.*WETH"):
+    with raises_field("--pool-state", "WBTC", "WETH"):
         read_pool(RECORDED, high, low)
     for first, second in (PAIR, PAIR[::-1]):
         tokens = {

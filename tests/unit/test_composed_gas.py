@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from agent.errors import UnsendableTransaction
 from agent.model import UnsignedTx
 from agent.planning import proposals
 from agent.ports import Approval, Simulation
 from agent.venues.composer import APPROVAL_MOST_GAS, GAS_MARGIN, RouterComposer
 from tests.support.builders import NOW_S, OWNER, step_input
+from tests.support.text import raises_code
 from tests.support.transactions import ManualClock, ScriptedChain
 
 
@@ -39,5 +38,5 @@ def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> 
     approval = Approval(step.portfolio.numeraire.address, step.execution.router, 5, "USDC", "router")
     assert RouterComposer(chain, OWNER, clock).approve(step, approval).tx.gas == 75_000
     chain.gas = APPROVAL_MOST_GAS
-    with pytest.raises(UnsendableTransaction, match="625000"):
+    with raises_code(UnsendableTransaction, "gas", "625000"):
         RouterComposer(chain, OWNER, clock).approve(step, approval)

@@ -15,6 +15,7 @@ from agent.config.template import render
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, PriceSource, Threshold
 from agent.units import Token
+from tests.support.text import raises_field
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
@@ -123,7 +124,7 @@ def test_one_operator_is_enough_only_when_named() -> None:
 
 def test_an_unset_url_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RPC_A", raising=False)
-    with pytest.raises(ConfigError, match="RPC_A"):
+    with raises_field("chain.rpc.url_env", "RPC_A"):
         parse_config(text()).chain.rpc[0].resolve()
     monkeypatch.setenv("RPC_A", "http://x")
     assert parse_config(text()).chain.rpc[0].resolve() == "http://x"

@@ -9,6 +9,7 @@ from agent.config.presets import ETHEREUM
 from agent.errors import ConfigError
 from agent.model import ConfirmedPosition
 from agent.units import Token
+from tests.support.text import raises_field
 from tests.unit.test_config import USDC, WETH, text, tokens
 
 PAIR = "0xB4e16d0168e52d35CaCD2c6185b44281Ec28C9Dc"
@@ -89,7 +90,7 @@ def test_a_mistake_is_named_with_what_to_write(position: str, changes: tuple[tup
 def test_positions_need_their_risk_and_their_venue() -> None:
     with pytest.raises(ConfigError, match=r"lp: missing.*volatility"):
         parse_config(without(with_positions(V3), "[lp]", 3))
-    with pytest.raises(ConfigError, match=r"portfolio\.positions\.42.*\[venues\.uniswap_v3\]"):
+    with raises_field("portfolio.positions.42", "[venues.uniswap_v3]"):
         parse_config(without(with_positions(V3), "[venues.uniswap_v3]", 7))
 
 
@@ -101,5 +102,5 @@ def test_a_position_is_confirmed_once(position: str) -> None:
 
 def test_an_entry_finer_than_the_smallest_unit_is_refused_by_name() -> None:
     config = parse_config(with_positions(V3.replace('"4500"', '"0.0000001"')))
-    with pytest.raises(ConfigError, match=r"portfolio\.positions\.42\.entry\.USDC.*6 decimal"):
+    with raises_field("portfolio.positions.42.entry.USDC", "6 decimal"):
         build_portfolio(config, tokens())

@@ -16,6 +16,7 @@ from agent.errors import ConfigError
 from agent.model import LpPositionChange, LpTarget
 from agent.units import Token
 from tests.support.builders import address
+from tests.support.text import raises_field
 from tests.unit.test_config import USDC, WETH, text, tokens
 
 PAIR = "0xB4e16d0168e52d35CaCD2c6185b44281Ec28C9Dc"
@@ -101,12 +102,12 @@ def test_a_pool_with_a_token_that_is_no_asset_is_refused_by_name() -> None:
     portfolio = build_portfolio(config, tokens())
     hub = address("hub")
     with_hub = replace(portfolio, hubs=(*portfolio.hubs, Token(hub, "HUB", 18)))
-    with pytest.raises(ConfigError, match=r"HUB.*portfolio\.assets"):
+    with raises_field(f"lp.targets.{POOL}", "HUB", "portfolio.assets"):
         build_targets(config, with_hub, (PoolRef(POOL, "uniswap_v3", PoolKind.V3, USDC.address, hub, 3_000, 60),))
 
 
 def test_a_threshold_finer_than_the_smallest_unit_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}\.compound_above.*6 decimal"):
+    with raises_field(f"lp.targets.{POOL}.compound_above", "6 decimal"):
         built(V3.replace('"25.5"', '"0.0000001"'))
 
 

@@ -23,6 +23,7 @@ from agent.chain.second_quote import (
 from agent.errors import Retryable
 from agent.model import Leg
 from tests.support.builders import address
+from tests.support.text import raises_code
 from tests.unit.test_second_quote_library import leg
 
 V2 = V2Contracts("v2", address("factory"), address("router"))
@@ -100,7 +101,7 @@ class Says:
 
 def test_sources_that_differ_by_one_base_unit_are_no_quote() -> None:
     assert UnanimousQuoter((("a", Says(7)), ("b", Says(7)))).quote(leg(5), 5, "0xabc") == 7
-    with pytest.raises(NoSecondQuote, match="a 7, b 8"):
+    with raises_code(NoSecondQuote, "quotes_differ", "a 7, b 8"):
         UnanimousQuoter((("a", Says(7)), ("b", Says(8)))).quote(leg(5), 5, "0xabc")
 
 

@@ -10,6 +10,7 @@ import pytest
 from agent.chain.sender import NonceUsed, SendRefused
 from agent.errors import Retryable
 from agent.model import IntentKind, IntentState
+from tests.support.text import raises_code
 from tests.support.transactions import START_S, Killed, killed_at, patient, require_dearer, states, when_sent
 
 S = IntentState
@@ -224,7 +225,7 @@ def test_the_next_transaction_may_follow_a_bump_that_has_a_block_and_not_before(
     with pytest.raises(Retryable):
         made.run(0)
     assert states(made) == [("swap", "broadcast"), ("swap", "broadcast")]
-    with pytest.raises(Retryable, match="earlier transaction"):
+    with raises_code(Retryable, "open_transaction"):
         made.run(1)
     made.chain.mine(made.chain.sent[1])
     made.executor().reconcile(may_send=False)

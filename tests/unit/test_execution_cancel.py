@@ -11,6 +11,7 @@ from agent.errors import OperatorNeeded, Refused
 from agent.execution.reconcile import cancel_transaction
 from agent.model import IntentState
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from tests.support.text import raises_code
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, bench, killed_at, lost_in_broadcast, tx
 
 
@@ -121,7 +122,7 @@ def test_a_wallet_without_gas_money_needs_the_operator(tmp_path: Path) -> None:
     made = lost_in_broadcast(tmp_path)
     simulate = made.chain.simulate
     made.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), ok=False, reason="insufficient funds")
-    with pytest.raises(OperatorNeeded, match="cancelled"):
+    with raises_code(OperatorNeeded, "cannot_cancel"):
         made.executor().reconcile()
     assert len(made.chain.sent) == 1
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.model import IntentState
+from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench
 
 S = IntentState
@@ -31,7 +32,7 @@ def test_two_machines_with_one_backup_trade_once(tmp_path: Path) -> None:
     first.run(1)
     second = bench(tmp_path / "two")
     second.chain = first.chain
-    with pytest.raises(OperatorNeeded, match="restored copy"):
+    with raises_code(OperatorNeeded, "foreign_nonce"):
         second.run(2)
     assert len(first.chain.sent) == 2
 
@@ -48,9 +49,9 @@ def test_a_lost_send_stays_open_and_is_not_planned_anew(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.send_error = Retryable("connection reset")
     made.chain.lose = True
-    with pytest.raises(Retryable, match="not mined"):
+    with raises_code(Retryable, "not_mined"):
         made.run()
-    with pytest.raises(Retryable, match="earlier transaction"):
+    with raises_code(Retryable, "open_transaction"):
         made.run()
     assert len(made.chain.sent) == 1
     assert states(made) == ["planned", "signed", "broadcast"]
@@ -132,7 +133,7 @@ def test_a_full_disk_before_the_bytes_leave_sends_nothing(tmp_path: Path, full_a
 
     made.on_event = fill
     try:
-        with pytest.raises(OperatorNeeded, match=r"store.*write") as caught:
+        with raises_code(OperatorNeeded, "store", "write") as caught:
             made.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
@@ -155,7 +156,7 @@ def test_a_full_disk_after_the_send_loses_nothing(tmp_path: Path, full_at: str) 
 
     made.on_event = fill
     try:
-        with pytest.raises(OperatorNeeded, match=r"store.*write"):
+        with raises_code(OperatorNeeded, "store", "write"):
             made.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)

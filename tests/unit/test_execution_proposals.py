@@ -14,6 +14,7 @@ from agent.execution.submitter import Submitter
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, MinedTransaction
 from agent.store.recorder import FileOutbox
+from tests.support.text import raises_code
 from tests.support.transactions import START_S, WALLET, Bench, bench, grant, tx
 
 HASH = "0x" + "5" * 64
@@ -84,7 +85,7 @@ def test_a_hard_pause_leaves_what_something_else_took_the_place_of_to_a_person(t
     made, owner, executor = proposed(tmp_path)
     owner.mines(same=False)
     made.paused = made.hard = True
-    with pytest.raises(OperatorNeeded, match="something else"):
+    with raises_code(OperatorNeeded, "nonce_used"):
         executor.cancel_pending("hard pause")
     (waiting,) = made.store.journal.open_intents()
     assert waiting.state is IntentState.PLANNED

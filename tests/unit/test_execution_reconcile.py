@@ -10,6 +10,7 @@ import pytest
 from agent.chain.quorum import NoQuorum
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import IntentState
+from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench, killed_at, lost_in_broadcast
 
 S = IntentState
@@ -66,7 +67,7 @@ def test_a_pending_transaction_that_stays_pending_is_left_open(tmp_path: Path) -
     killed_at(made, "after:send")
     (intent,) = made.executor().reconcile()
     assert intent.state is S.BROADCAST
-    with pytest.raises(Retryable, match="earlier transaction"):
+    with raises_code(Retryable, "open_transaction"):
         made.run(1)
     assert len(made.chain.sent) == 1
 
@@ -111,7 +112,7 @@ def test_recovery_that_may_not_send_only_looks(tmp_path: Path) -> None:
 def test_while_endpoints_are_not_level_nothing_lost_goes_out_again(tmp_path: Path) -> None:
     made = lost_in_broadcast(tmp_path)
     made.chain.height_disagreement = "endpoints are 15 blocks apart"
-    with pytest.raises(NoQuorum, match="15 blocks apart"):
+    with raises_code(NoQuorum, "lag", "15 blocks apart"):
         made.executor().reconcile()
     assert len(made.chain.sent) == 1
     made.chain.height_disagreement = ""
@@ -143,7 +144,7 @@ def test_a_nonce_used_by_a_stranger_needs_the_operator_and_names_what_is_known(t
 
 def test_adopting_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
     made = lost_in_broadcast(tmp_path)
-    with pytest.raises(Retryable, match="is open"):
+    with raises_code(Retryable, "open_transaction"):
         made.executor().resync_nonce()
     made.chain.base_nonce = 1
     assert made.executor().resync_nonce() == 1
@@ -154,10 +155,10 @@ def test_adopting_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
 def test_nothing_is_adopted_while_a_stranger_is_pending(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.pool["0xforeign"] = 0
-    with pytest.raises(Retryable, match="pending"):
+    with raises_code(Retryable, "foreign_pending"):
         made.executor().resync_nonce()
     made.chain.foreign[0] = FOREIGN
-    with pytest.raises(OperatorNeeded, match=rf"pending.*{FOREIGN}"):
+    with raises_code(OperatorNeeded, "foreign_pending", FOREIGN):
         made.executor().reconcile()
 
 

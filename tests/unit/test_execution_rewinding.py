@@ -11,6 +11,7 @@ import pytest
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.model import IntentState
+from tests.support.text import raises_code
 from tests.support.transactions import START_S, Bench, bench, receipt, states
 
 S = IntentState
@@ -60,7 +61,7 @@ def test_beyond_that_depth_a_person_is_asked_and_nothing_is_touched(tmp_path: Pa
     swap = settled(made)
     buried(made, REORG_WATCH_BLOCKS + 1)
     made.chain.reorg(REORG_WATCH_BLOCKS + 1)
-    with pytest.raises(OperatorNeeded, match=rf"{swap}.*block 1.*{REORG_WATCH_BLOCKS + 1} deep"):
+    with raises_code(OperatorNeeded, "deep_reorg", swap, "block 1", f"{REORG_WATCH_BLOCKS + 1} deep"):
         made.executor().reconcile()
     assert len(made.chain.sent) == 1
     assert states(made) == [("swap", "final")]
@@ -75,7 +76,7 @@ def test_a_deep_one_stops_everything_though_shallow_ones_are_gone_too(tmp_path: 
     buried(made, REORG_WATCH_BLOCKS)
     settled(made, 1)
     made.chain.reorg(REORG_WATCH_BLOCKS + 1)
-    with pytest.raises(OperatorNeeded, match="64 blocks"):
+    with raises_code(OperatorNeeded, "deep_reorg", "64 blocks"):
         made.executor().reconcile()
     assert states(made) == [("swap", "final"), ("swap", "final")]
 
@@ -185,7 +186,7 @@ def test_an_endpoint_that_does_not_know_the_block_yet_proves_no_reorganisation(t
     made = bench(tmp_path)
     settled(made)
     made.chain.blocks.pop()
-    with pytest.raises(Retryable, match="behind"):
+    with raises_code(Retryable, "lag"):
         made.executor().reconcile()
     assert states(made) == [("swap", "final")]
     assert booked(made)[0] == 5
@@ -277,7 +278,7 @@ def test_a_height_that_nobody_could_tell_once_is_asked_again(tmp_path: Path) -> 
     block_hash, answers = made.chain.block_hash, iter([None])
     made.chain.block_hash = lambda number: next(answers, block_hash(number))
     executor = made.executor()
-    with pytest.raises(Retryable, match="behind our"):
+    with raises_code(Retryable, "lag"):
         executor.reconcile()
     executor.reconcile()
     assert len(made.chain.sent) == 2

@@ -12,6 +12,7 @@ from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution.submitter import REORG_WATCH_BLOCKS, SubmissionEvent
 from agent.model import IntentKind, IntentState, LiquidityAdded
 from tests.support.signing import INCREASE, MINT, grant_of
+from tests.support.text import raises_code
 from tests.support.transactions import START_S, Bench, bench, receipt, tx
 
 S = IntentState
@@ -86,11 +87,11 @@ def test_nothing_is_added_to_a_position_before_its_mint_is_final(tmp_path: Path)
     def grow() -> None:
         made.executor().run("s", IntentKind.LIQUIDITY, tx(1), grant_of(INCREASE), "increase")
 
-    with pytest.raises(Retryable, match="another number"):
+    with raises_code(Retryable, "mint_not_final"):
         grow()
     assert made.chain.sent == [] and len(made.store.journal.intents()) == 1
     made.store.journal.advance(intent.id, S.FINAL, START_S)
-    with pytest.raises(Refused, match="nonce moved"):  # the next check, on a chain that knows of no mint
+    with raises_code(Refused, "nonce"):  # the next check, on a chain that knows of no mint
         grow()
 
 
@@ -148,7 +149,7 @@ def test_a_deadline_that_ends_while_signing_stops_it(tmp_path: Path) -> None:
 def test_a_failing_simulation_writes_and_sends_nothing(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.simulation = "Too little received"
-    with pytest.raises(Refused, match="Too little received") as caught:
+    with raises_code(Refused, "simulation", "Too little received") as caught:
         made.run()
     assert refused_guard(caught) == "simulation"
     assert made.store.journal.intents() == ()
@@ -164,7 +165,7 @@ def test_a_transaction_that_needs_more_gas_by_now_is_refused(tmp_path: Path) -> 
 
 def test_another_chain_behind_the_endpoint_needs_the_operator(tmp_path: Path) -> None:
     made = bench(tmp_path)
-    with pytest.raises(OperatorNeeded, match="chain 31337"):
+    with raises_code(OperatorNeeded, "chain", "chain 31337"):
         made.run(chain_id=1)
     assert made.signer.signed == []
 
@@ -191,7 +192,7 @@ def test_a_refusing_signer_leaves_nothing_open(tmp_path: Path) -> None:
 def test_a_foreign_pending_transaction_needs_the_operator(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.pool["0xforeign"] = 0
-    with pytest.raises(OperatorNeeded, match=r"nonce 0.*pending"):
+    with raises_code(OperatorNeeded, "foreign_pending", "nonce 0"):
         made.run()
     assert made.signer.signed == []
 
@@ -200,7 +201,7 @@ def test_a_foreign_mined_transaction_needs_the_operator_until_it_is_adopted(tmp_
     made = bench(tmp_path)
     made.run(0)
     made.chain.base_nonce = 2
-    with pytest.raises(OperatorNeeded, match=r"nonce 1.*store"):
+    with raises_code(OperatorNeeded, "foreign_nonce", "nonce 1"):
         made.run(2)
     assert made.executor().resync_nonce() == 2
     assert made.run(2).state is S.FINAL
@@ -210,7 +211,7 @@ def test_an_endpoint_behind_the_journal_is_asked_again_later(tmp_path: Path) -> 
     made = bench(tmp_path)
     made.run(0)
     made.chain.blocks = [{}]
-    with pytest.raises(Retryable, match="behind"):
+    with raises_code(Retryable, "lag"):
         made.run(0)
     assert len(made.chain.sent) == 1
 
@@ -228,7 +229,7 @@ def test_what_waits_for_a_nonce_whose_block_went_is_not_waited_for_until_it_lies
 
     made.on_event = gone
     made.chain.automine = False
-    with pytest.raises(Retryable, match=r"nonce 1.*reorg"):
+    with raises_code(Retryable, "reorg", "nonce 1"):
         made.run(1)
     assert len(made.chain.blocks) < REORG_WATCH_BLOCKS
     made.on_event, made.chain.automine = None, True

@@ -15,6 +15,7 @@ from agent.backtest.sweep import KernelPrices, KernelSetting, TradingCosts, prep
 from agent.errors import ConfigError, Refused
 from agent.model import Cron, Destination, Every, HybridTrigger, Threshold, VolatilityJump
 from tests.support.backtests import SYMBOLS, VALUE, market, plain, settings_of
+from tests.support.text import raises_code, raises_field
 
 CLOSE = 1e-9
 BAND, DAILY = Threshold(500, None), Every(86_400)
@@ -227,7 +228,7 @@ def test_a_setting_that_makes_no_sense_is_named(setting: KernelSetting, named: s
 
 def test_no_settings_no_value_and_marks_out_of_order_are_named() -> None:
     bars = table(1, 10, 4)
-    with pytest.raises(ConfigError, match="settings"):
+    with raises_field("settings"):
         sweep(bars, [], VALUE)
     for value in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match=r"^value"):
@@ -243,6 +244,6 @@ def test_without_numba_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delitem(sys.modules, "agent.backtest.kernel", raising=False)
     monkeypatch.delattr("agent.backtest.kernel", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(Refused, match="numba") as refused:
+    with raises_code(Refused, "package", "numba") as refused:
         run_kernel(table(1, 10, 4), EVEN, VALUE)
     assert "trimtab[analysis]" in refused.value.remedy

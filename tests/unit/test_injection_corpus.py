@@ -20,6 +20,7 @@ from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.observe.logs import Format, LineFormatter, Redactor
 from agent.units import safe_label
 from tests.support.foreign_text import CORPUS, LOOK_ALIKES
+from tests.support.text import raises_field
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 PLACE = "0x7D1AfA7B718fb893dB30A3aBc0Cfc608AaCfeBB0"
@@ -141,7 +142,7 @@ def test_a_list_is_pinned_by_its_hash(tmp_path: Path) -> None:
 
 
 def test_a_list_of_another_chain_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="chain 1"):
+    with raises_field("--token-list", "chain 1"):
         initialise(tmp_path / "a.toml", "ethereum", WALLET, HALF, "USDC", RPC, listed(tmp_path, "GOOD", chain_id=10))
 
 

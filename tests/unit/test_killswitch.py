@@ -17,6 +17,7 @@ from agent.execution.submitter import only_undoes
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.files.locks import KillSwitch, pause_file
+from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, Bench, bench, grant, killed_at, lost_in_broadcast, tx
 
 AGENT = Path(__file__).parent.parent.parent / "agent"
@@ -56,12 +57,12 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(tmp_path: Path) -> 
     assert (found["paused"], found["hard"], pause_file(damaged).exists()) == (True, False, True)
     assert "store" in found["store"]
     pause_file(damaged).unlink()
-    with pytest.raises(OperatorNeeded, match="hard"):
+    with raises_code(OperatorNeeded, "hard_pause"):
         api.pause_hard(config, "3 a.m.", send=True, sure=True, confirm=lambda _: True)
     assert pause_file(damaged).exists()
     pause_file(damaged).unlink()
     pause_file(damaged).mkdir()  # nothing can be written under that name
-    with pytest.raises(TrimtabError, match="store"):
+    with raises_code(TrimtabError, "store"):
         api.pause(config, "3 a.m.")
 
 
@@ -80,7 +81,7 @@ def test_a_switch_that_cannot_be_read_is_paused_and_not_hard(switch: KillSwitch,
 def test_a_hard_pause_without_its_store_is_told_and_pauses_all_the_same(switch: KillSwitch, store: Store) -> None:
     with store.db.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE pauses")
-    with pytest.raises(OperatorNeeded, match="hard"):
+    with raises_code(OperatorNeeded, "hard_pause"):
         switch.pause(HARD, START_S, hard=True)
     assert switch.file.exists()
     assert switch.is_paused() is None
@@ -98,17 +99,18 @@ def test_at_hard_a_trade_is_refused_and_an_allowance_of_zero_goes(tmp_path: Path
     made = bench(tmp_path)
     made.paused, made.hard = True, True
     made.store.steps.begin("s", START_S, "{}")
-    with pytest.raises(Refused, match="kill switch"):
+    with raises_code(Refused, "kill_switch"):
         made.run()
     allowing = replace(ZERO, approve=("0xToken", "0xSpender", 1))
-    with pytest.raises(Refused, match="kill switch"):
+    with raises_code(Refused, "kill_switch"):
         made.executor().run("s", IntentKind.APPROVE, tx(0), allowing, "approve")
     assert made.chain.sent == []
     done = made.executor().run("s", IntentKind.APPROVE, tx(0), ZERO, "to zero")
     assert done.state is IntentState.FINAL
     made.paused, made.hard = None, True
-    with pytest.raises(Refused, match="be read"):
+    with raises_code(Refused, "kill_switch") as caught:
         made.executor().run("s", IntentKind.APPROVE, tx(1), replace(ZERO, approve=("0xToken", "0xSpender", 1)), "approve")
+    assert [one.measured for one in caught.value.verdicts] == ["cannot be read"]
 
 
 # abandoning what waits
@@ -162,7 +164,7 @@ def test_what_is_mined_stays_as_it_is(tmp_path: Path) -> None:
 def test_abandoning_sends_nothing_while_the_switch_is_soft_or_unreadable(tmp_path: Path, paused: bool | None) -> None:
     made = waiting(tmp_path)
     made.paused = paused
-    with pytest.raises(Refused, match="kill switch"):
+    with raises_code(Refused, "kill_switch"):
         made.executor().cancel_pending(HARD)
     assert len(made.chain.sent) == 1
     assert ("swap", "broadcast") in states(made)

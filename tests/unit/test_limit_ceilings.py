@@ -12,7 +12,7 @@ from agent.config.limits import CEILINGS, accepted_limits, needless_acceptances
 from agent.config.load import load_config
 from agent.config.profile import profile_text, read_profile
 from agent.errors import ConfigError
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 from tests.unit.test_config import text
 
 WRITTEN = {"slippage": '"0.3%"', "price_impact": '"1%"', "plan_cost": '"0.5%"', "daily_loss": '"1%"'}
@@ -43,7 +43,7 @@ def test_what_is_accepted_by_name_is_read_and_told(key: str) -> None:
 
 
 def test_another_name_accepts_nothing_and_the_remedy_keeps_it() -> None:
-    with pytest.raises(ConfigError, match=r"limits\.slippage.*50%.*5%") as caught:
+    with raises_field("limits.slippage", "50%", "5%") as caught:
         parse_config(changed("slippage", "50%", 'i_accept = ["plan_cost"]\n'))
     assert 'i_accept = ["plan_cost", "slippage"]' in caught.value.message
 

@@ -19,7 +19,7 @@ from tests.support import lp_worlds as lp
 from tests.support.builders import NOW_S, history, with_limits, with_snapshot
 from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.support.plans import evidence, verdict
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 
 
 def taken(step: StepInput) -> list[tuple[str, Fraction]]:
@@ -119,7 +119,7 @@ def test_dust_that_an_empty_position_is_owed_is_not_worth_its_gas_though_a_limit
     pool, pushed = v3_at(Fraction(102, 100)), Fraction(102, 100)
     dust = ranged(1, 1_800, 2_200, 7, pool, liquidity=0, owed=(1, 1), core_owed=(1, 1))
     step = world([ranged(2_000, 1_800, 2_200, 42, pool), dust], bounds=roomy(lp_max_weight_bps=1_500), pushed=pushed)
-    with pytest.raises(Refused, match="not taken"):
+    with raises_code(Refused, "impermanent_loss", "not taken"):
         planned(step)
 
 
@@ -140,7 +140,7 @@ def test_a_pair_of_which_this_step_has_approved_nothing_is_named() -> None:
     step = replace(world([mine], bounds=roomy(lp_max_weight_bps=1_500)), spend_caps=((mine.pair, 0),))
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
-    with pytest.raises(Refused, match="approved"):
+    with raises_code(Refused, "impermanent_loss", "approved"):
         plan_liquidity(step, decision)
 
 
@@ -178,7 +178,7 @@ def test_nothing_is_taken_out_while_the_pool_is_off_the_reference(pushed: Fracti
     step = world([paired(2_000, v2_at(pushed))], bounds=roomy(lp_max_weight_bps=1_500), pushed=pushed)
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
-    with pytest.raises(Refused, match=r"not taken.*limits\.oracle_deviation.*150 bps"):
+    with raises_code(Refused, "impermanent_loss", "not taken", "limits.oracle_deviation", "150 bps"):
         plan_liquidity(step, decision)
 
 
@@ -203,7 +203,7 @@ def test_with_both_price_limits_off_nothing_is_taken_out() -> None:
     step = world([paired(2_000)], bounds=bounds_off)
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
-    with pytest.raises(Refused, match="nothing bounds"):
+    with raises_code(Refused, "impermanent_loss", "nothing bounds"):
         plan_liquidity(step, decision)
 
 

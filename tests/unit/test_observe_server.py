@@ -17,6 +17,7 @@ from agent.config.service import ServiceTable
 from agent.errors import ConfigError
 from agent.observe.health import Heartbeat, RunHealth
 from agent.observe.metrics import OUTCOMES, CycleFigures, Metrics, serving
+from tests.support.text import raises_field
 
 LOOK = CycleFigures(
     "done", 1.5, False, 1, value=1000.5, drifts_bps={"WETH": -30, "USDC": 30}, head_s=1_000, transactions={"swap final": 1},
@@ -105,7 +106,7 @@ def test_visitors_who_say_nothing_or_hang_up_hold_up_nobody() -> None:
 def test_a_taken_port_is_told() -> None:
     with (
         serving("127.0.0.1", 0, Metrics(), RunHealth(600)) as port,
-        pytest.raises(ConfigError, match=rf"127\.0\.0\.1.*{port}"),
+        raises_field("service.listen", "127.0.0.1", port),
         serving("127.0.0.1", port, Metrics(), RunHealth(600)),
     ):
         pass

@@ -10,6 +10,7 @@ import pytest
 
 from agent.errors import OperatorNeeded
 from agent.store.recorder import FileOutbox
+from tests.support.text import raises_code
 
 
 def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path) -> None:
@@ -38,12 +39,12 @@ def test_a_full_disk_leaves_no_half_of_a_proposal(tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OperatorNeeded, match="No space left"):
+    with raises_code(OperatorNeeded, "file", "No space left"):
         FileOutbox(tmp_path).put("abc", "{}\n")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "proposals").write_text("a file")
-    with pytest.raises(OperatorNeeded, match="be written"):
+    with raises_code(OperatorNeeded, "file", "be written"):
         FileOutbox(tmp_path / "proposals").put("abc", "{}\n")

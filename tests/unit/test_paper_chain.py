@@ -38,6 +38,7 @@ from agent.store.store import Store
 from agent.venues.swap_router_02 import encode
 from tests.support import builders
 from tests.support.plans import sell_weth
+from tests.support.text import raises_code
 
 WETH, USDC = builders.token("WETH"), builders.token("USDC")
 SOLD = 10**18
@@ -228,7 +229,7 @@ def test_after_a_restart_what_waits_still_waits_and_what_was_filled_stays_filled
 
 def test_a_used_nonce_is_refused(world: World) -> None:
     approve(world)
-    with pytest.raises(OperatorNeeded, match="nonce 7"):
+    with raises_code(OperatorNeeded, "nonce_used", "nonce 7"):
         world.send(WETH.address, encode_approve(builders.ROUTER, 1), 7)
 
 
@@ -265,7 +266,7 @@ def test_endpoints_behind_the_last_fill_are_waited_for(world: World) -> None:
     behind = world.blocks.now
     approve(world)
     world.blocks.now = behind
-    with pytest.raises(Retryable, match="behind our"):
+    with raises_code(Retryable, "lag"):
         PaperReader(world.blocks, world.chain).snapshot()
 
 

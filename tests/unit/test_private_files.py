@@ -14,6 +14,7 @@ from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.store import open_store
 from agent.store.files.locks import require_private
+from tests.support.text import raises_field
 
 WALLET = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
@@ -119,7 +120,7 @@ def test_the_folder_of_a_link_counts_like_that_of_its_file(file: Path, tmp_path:
 
 def test_a_config_that_others_may_write_is_not_read(file: Path) -> None:
     file.chmod(0o666)
-    with pytest.raises(ConfigError, match="config"):
+    with raises_field("config"):
         load_config(file)
 
 
@@ -130,7 +131,7 @@ def test_a_store_is_not_opened_while_others_may_write_what_sqlite_reads(tmp_path
     path = tmp_path / name
     path.touch()
     path.chmod(0o666)
-    with pytest.raises(ConfigError, match="store") as caught:
+    with raises_field("store") as caught:
         open_store(url, 31337, WALLET)
     assert caught.value.remedy == f"run: chmod go-w {shlex.quote(str(path))}"
 

@@ -14,6 +14,7 @@ from agent import app as api
 from agent.config.schema import Config
 from agent.errors import ConfigError
 from tests.support.agents import OTHER, config, profile, taken_over
+from tests.support.text import raises_field
 
 
 def leaves(model: type[BaseModel], place: str = "") -> Iterator[str]:
@@ -94,7 +95,7 @@ def test_a_foreign_key_inside_a_trigger_or_its_risk_is_refused_by_name(tmp_path:
 # other files
 def test_a_profile_of_another_chain_is_refused(tmp_path: Path) -> None:
     file = profile(tmp_path, profile={"format": 1, "chain_id": 10, "numeraire": "USDC"})
-    with pytest.raises(ConfigError, match=r"chain 10.*chain 1"):
+    with raises_field("profile.chain_id", "chain 10", "chain 1"):
         taken_over(config(tmp_path), file)
 
 

@@ -20,7 +20,7 @@ from agent.config.template import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
 from tests.support.agents import ADDRESSES, OTHER, WALLET, config, profile, taken_over
 from tests.support.foreign_text import LOOK_ALIKES
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 
 
 # there and back
@@ -135,7 +135,7 @@ def test_a_config_that_was_in_use_is_not_changed_without_its_chain(tmp_path: Pat
     with wiring.open_store_offline(load_config(path)):
         pass
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match="NOT_SET_A"):
+    with raises_field("chain.rpc.url_env", "NOT_SET_A"):
         taken_over(path, profile(tmp_path))
     assert path.read_bytes() == before
 
@@ -206,7 +206,7 @@ def test_a_symbol_of_our_own_config_means_our_own_token(tmp_path: Path) -> None:
 def test_a_token_list_finds_what_the_network_does_not_and_an_ambiguous_name_is_refused(tmp_path: Path) -> None:
     path, listed = config(tmp_path), tmp_path / "list.json"
     file = profile(tmp_path, assets=[{"symbol": "GOLD", "target": "60%"}, {"symbol": "USDC", "target": "40%"}])
-    with pytest.raises(ConfigError, match="'GOLD'"):
+    with raises_field("symbol", "'GOLD'"):
         taken_over(path, file)
     entry = {"chainId": 1, "symbol": "GOLD", "decimals": 18}
     listed.write_text(json.dumps({"tokens": [{**entry, "address": OTHER}, {**entry, "address": ADDRESSES["LINK"]}]}))

@@ -11,6 +11,7 @@ from agent.chain.lens import CallStatus
 from agent.chain.quorum import EndpointAnswer, find_quorum
 from agent.errors import Refused
 from agent.model import Head
+from tests.support.text import raises_code
 
 HEAD = Head(1, 100, "0x" + "ab" * 32, 1_700_000_000, 10**9)
 NAMES = ("balance of WETH", "round of feed")
@@ -58,7 +59,7 @@ def test_the_one_of_three_that_differs_is_named_and_does_not_count(lie: dict[str
 
 
 def test_two_endpoints_of_one_operator_count_once() -> None:
-    with pytest.raises(Refused, match="only alpha"):
+    with raises_code(Refused, "quorum", "only alpha"):
         find_quorum([says("alpha"), says("alpha")], NAMES, 2)
     assert find_quorum([says("alpha"), says("alpha")], NAMES, 1).operators == ("alpha",)
 

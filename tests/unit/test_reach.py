@@ -17,6 +17,7 @@ from agent.errors import Retryable
 from agent.model import Leg, LegFunding
 from agent.planning.problem import UNBOUNDED_BPS
 from agent.planning.rounding import pools_out_of_ticks
+from tests.support.text import raises_code
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, tokens, v3_pools
 
 impacts = st.sampled_from([1, 50, 200, 1_000, 5_000, UNBOUNDED_BPS])
@@ -70,7 +71,7 @@ def test_a_pool_that_is_another_at_its_own_block_is_refused() -> None:
     whole = V3Pool(POOL, "uniswap_v3", TOKEN0, TOKEN1, 3_000, 60, 2**96, 0, 10**18, (), MIN_TICK, MAX_TICK)
     narrow = narrowed(whole, 100, 100)
     for other in ({"sqrt_price_x96": 2**96 + 1}, {"liquidity": 1}, {"tick": 1}, {"ticks": ((60, 5),)}):
-        with pytest.raises(Retryable, match=r"another.*block"):
+        with raises_code(Retryable, "block_changed"):
             with_deeper_ticks(narrow, replace(answer(whole), **other))  # type: ignore[arg-type]
 
 

@@ -17,6 +17,7 @@ from agent.store import open_store
 from agent.store.recorder import RecorderLimits, StepRecorder
 from tests.support import builders
 from tests.support.stores import DIGEST, DRIFTED, ROOMY, STEPS, changed, files, recorded
+from tests.support.text import raises_field
 
 
 def test_each_step_is_one_canonical_file_of_its_owners_alone(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: P
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "missing" / "steps"):
-        with pytest.raises(ConfigError, match=r"record\.dir"):
+        with raises_field("record.dir"):
             StepRecorder(place, DIGEST, "live", ROOMY)
 
 

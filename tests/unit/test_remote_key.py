@@ -20,6 +20,7 @@ from agent.signing.remote_key import CURVE_ORDER, InvalidSignature, RemoteKey, a
 from agent.signing.rules import LocalSigner
 from tests.support.signables import flipped_bits
 from tests.support.signing import ALLOWED, CANCEL, CANCEL_GRANT, NONCES, RULES, SWAP, SWAP_GRANT, WALLET
+from tests.support.text import raises_code
 
 SECRET = int("c0ffee" + "5eed" * 14 + "42", 16)
 
@@ -133,7 +134,7 @@ def test_an_answer_that_is_not_the_wallets_signature_is_never_sent(
     signer: LocalSigner, service: KeyService, spoil: Callable[[bytes], bytes]
 ) -> None:
     service.spoil = spoil
-    with pytest.raises(OperatorNeeded, match="signature of"):
+    with raises_code(OperatorNeeded, "signature"):
         signer.sign(replace(CANCEL, to=signer.address), CANCEL_GRANT)
 
 
@@ -149,7 +150,7 @@ def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repea
         raise ConnectionError("https://user:secret@kms.example/")
 
     signer = LocalSigner(RemoteKey(WALLET, down), RULES, lambda: NONCES)
-    with pytest.raises(Retryable, match="ConnectionError") as caught:
+    with raises_code(Retryable, "key_service", "ConnectionError") as caught:
         signer.sign(CANCEL, CANCEL_GRANT)
     assert "secret" not in str(caught.value) and "was sent" in caught.value.remedy
 

@@ -26,10 +26,10 @@ from agent.accounting.performance import (
     time_weighted,
     year_start_s,
 )
-from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, Valuation, ValuedHolding
 from agent.units import NATIVE, YEAR_S
 from tests.support.ledgers import COUNTED, USDC, WETH, Wallet
+from tests.support.text import raises_field
 
 DAY_S = 86_400
 FLOW = {True: ExternalTransferKind.DEPOSIT, False: ExternalTransferKind.WITHDRAWAL}
@@ -238,7 +238,7 @@ def test_periods_are_those_of_the_calendar() -> None:
     assert (end - start) == 29 * DAY_S
     assert calendar_periods("year", 0, 0) == ((0, 365 * DAY_S),) and year_start_s(400 * DAY_S) == 365 * DAY_S
     assert calendar_periods("all", 7, 9) == ((7, 10),)
-    with pytest.raises(ConfigError, match="--period"):
+    with raises_field("--period"):
         calendar_periods("hour", 0, 1)
 
 

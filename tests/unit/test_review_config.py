@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.config import parse_config
-from agent.errors import ConfigError
+from tests.support.text import raises_field
 from tests.unit.test_config import error, text
 
 
@@ -20,5 +20,5 @@ def test_a_short_mean_is_refused_where_strangers_trade(window: str) -> None:
 
 @pytest.mark.parametrize("deadline", ["0s", "31m", "52w"])
 def test_a_deadline_is_short(deadline: str) -> None:
-    with pytest.raises(ConfigError, match=r"execution\.deadline"):
+    with raises_field("execution.deadline"):
         parse_config(text(('deadline = "90s"', f'deadline = "{deadline}"')))

@@ -15,6 +15,7 @@ from agent.chain.screening import FORMAT, TokenScreen, initial_token_moves
 from agent.errors import Retryable
 from agent.model import TokenFinding
 from tests.support.builders import step_input
+from tests.support.text import raises_code
 
 RAW = 10**18
 GOOD = b"".join(w.to_bytes(32, "big") for w in (RAW, 10 * RAW, RAW, 9 * RAW, 2, RAW, 0, 2, 2, 10 * RAW, 0, 0))
@@ -75,5 +76,5 @@ def test_a_try_that_is_refused_is_asked_once_more_and_then_left_alone() -> None:
 
 
 def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token() -> None:
-    with pytest.raises(Retryable, match="limit exceeded"):
+    with raises_code(Retryable, "rate_limit", "limit exceeded"):
         found(lambda count: None if count else BUSY)

@@ -17,6 +17,7 @@ from agent.chain.second_quote import GatheredEvidence, NoSecondQuote, UniswapPyt
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance
 from tests.support.builders import NOW_S, address, step_input, token, with_limits
+from tests.support.text import raises_code
 
 WETH, USDC = token("WETH").address, token("USDC").address
 RESERVES = (10**21, 2 * 10**12)
@@ -146,7 +147,7 @@ def test_the_factory_names_each_pool_once() -> None:
         library.quote(leg(amount, venue="v3"), amount, "0xabc")
     library.quote(leg(5, venue="v3", token_in=USDC, token_out=WETH), 5, "0xabc")
     assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter, V3.quoter, V3.factory, V3.quoter]
-    with pytest.raises(NoSecondQuote, match="another pool"):
+    with raises_code(NoSecondQuote, "pool"):
         library.quote(leg(5, venue="v3", pool="shallow"), 5, "0xabc")
 
 

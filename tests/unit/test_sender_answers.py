@@ -14,6 +14,7 @@ from agent.errors import Retryable
 from agent.model import LiquidityAdded, SignedTx, Transfer
 from tests.support.endpoints import Script
 from tests.support.signing import CANCEL, GWEI, ROUTER, USDT, WALLET
+from tests.support.text import raises_code
 
 HASH = "0x" + "ab" * 32
 BLOCK = "0x" + "cd" * 32
@@ -62,7 +63,7 @@ def test_a_refusal_by_the_node_is_named_and_has_a_remedy(message: str, why: str)
 )
 def test_an_unknown_fate_is_said_and_nothing_is_sent_again(answer: object) -> None:
     sender, node = sending(answer)
-    with pytest.raises(Retryable, match="unknown"):
+    with raises_code(Retryable, "unknown_if_sent"):
         sender.send(SIGNED)
     assert node.asked == ["eth_sendRawTransaction"]
 

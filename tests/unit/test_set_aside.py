@@ -6,8 +6,6 @@ from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 
-import pytest
-
 from agent.errors import Refused
 from agent.model import BlockedExit, ExternalTransfer, Payment, PendingPayment, PriceSource, ScreenedToken, StepInput, TokenFinding
 from agent.policy import exits
@@ -31,7 +29,7 @@ from tests.support.builders import (
     token,
     with_limits,
 )
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 CEILING = 11_000
@@ -148,7 +146,7 @@ def test_what_fits_below_the_ceiling_may_be_invested_the_oldest_first() -> None:
     )
     assert investable_deposits(exclude_unexplained_rises(step), flows) == investable_deposits(step, flows)
     assert investable_deposits(step, flows[1:2]) == flows[1:2], "what its owner names counts alone"
-    with pytest.raises(Refused, match=r"1500 USDC.*10000 USDC.*max_live_value.*11000 USDC"):
+    with raises_code(Refused, "max_live_value", "1500 USDC", "10000 USDC", "11000 USDC"):
         investable_deposits(step, flows[:1])
     unlimited = with_limits(step, max_live_value=None)
     assert investable_deposits(unlimited, flows) == flows and investable_deposits(step, ()) == ()

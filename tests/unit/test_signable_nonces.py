@@ -12,6 +12,7 @@ from agent.execution.submitter import signable_nonces
 from agent.model import IntentState
 from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
 from tests.support.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, refused
+from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench, grant, killed_at, lost_in_broadcast, tx
 
 TIP = tx(0).max_priority_fee_wei
@@ -20,7 +21,7 @@ TIP = tx(0).max_priority_fee_wei
 def test_a_journal_that_knows_no_nonce_lets_nothing_be_signed(tmp_path: Path) -> None:
     made = bench(tmp_path)
     assert signable_nonces(made.store.journal) == {}
-    with pytest.raises(Refused, match="next nonce"):
+    with raises_code(Refused, "signer.nonce"):
         LocalSigner(KEY, RULES, lambda: signable_nonces(made.store.journal)).sign(CANCEL, CANCEL_GRANT)
 
 
@@ -63,7 +64,7 @@ def test_a_replacement_may_tip_one_bump_more_than_what_it_replaces() -> None:
     signer = LocalSigner(KEY, RULES, lambda: {NONCE: paid})
     bump = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=replacement_fee_wei(paid))
     assert signer.sign(bump, CANCEL_GRANT).hash
-    with pytest.raises(Refused, match="'tip'"):
+    with raises_code(Refused, "signer.tip", "'tip'"):
         signer.sign(replace(bump, max_priority_fee_wei=replacement_fee_wei(paid) + 1), CANCEL_GRANT)
 
 

@@ -42,6 +42,7 @@ from tests.support.signing import (  # fmt: skip
 )
 from tests.support.signing import PROVIDING_ALLOWED as ALLOWED
 from tests.support.signing import PROVIDING_FLOORS as FLOORS
+from tests.support.text import raises_code
 
 ROUTER_SENTINELS = (NATIVE, "0x0000000000000000000000000000000000000001", "0x0000000000000000000000000000000000000002")
 
@@ -93,7 +94,7 @@ def test_minimums_of_nothing_are_refused_even_where_the_floors_are_nothing(name:
         data = data.replace(raw.to_bytes(32, "big").hex(), zero.hex())
     mutated = tx(V2_ROUTER if action.venue == "uniswap_v2" else MANAGER, data)
     refused(mutated, grant_of(replace(action, min_raw=(0, 0)), floors_raw=(0, 0)), "floor")
-    with pytest.raises(Refused, match="minimum of"):
+    with raises_code(Refused, "amount"):
         encode(replace(action, min_raw=(0, 0)), WALLET, DEADLINE_S)
 
 

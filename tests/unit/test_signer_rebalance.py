@@ -48,6 +48,7 @@ from tests.support.signing import (
     tx,
 )
 from tests.support.signing import rebalancing_grant_of as grant_of
+from tests.support.text import raises_code
 
 R, W = LegFunding.ROUTER, LegFunding.WALLET
 SIGNER = signer(REBALANCER_RULES)
@@ -214,7 +215,7 @@ def test_value_goes_with_no_other_call() -> None:
 
 def test_a_router_is_no_rebalancer_and_a_rebalancer_no_router() -> None:
     as_router = replace(RULES, routers=(REBALANCER, ROUTER))
-    with pytest.raises(Refused, match="pinned Rebalancer"):
+    with raises_code(Refused, "signer.contract"):
         signer(as_router).sign(*REBALANCES["pairs"])
     refused(replace(SWAP, to=REBALANCER), SWAP_GRANT, "contract")
 

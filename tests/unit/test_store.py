@@ -20,6 +20,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentKind, IntentState, Transfer
 from agent.store import Store, database, open_store, opening
 from agent.store.tables import Base, MetaRow, PriceRow
+from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
 
 HASH = "0x" + "ab" * 32
@@ -92,7 +93,7 @@ def test_rows_that_are_there_are_written_over_or_left_on_both_databases(dialect:
 @pytest.mark.parametrize(("chain_id", "wallet"), [(1, WALLET), (CHAIN_ID, OTHER)])
 def test_a_store_of_another_wallet_or_chain_is_not_opened(tmp_path: Path, chain_id: int, wallet: str) -> None:
     opened(tmp_path).close()
-    with pytest.raises(OperatorNeeded, match=rf"{WALLET}.*{CHAIN_ID}"):
+    with raises_code(OperatorNeeded, "store_owner", WALLET, CHAIN_ID):
         opened(tmp_path, chain_id, wallet)
 
 
@@ -101,7 +102,7 @@ def test_a_store_of_a_newer_program_is_not_opened(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "trimtab.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    with pytest.raises(OperatorNeeded, match="newer trimtab"):
+    with raises_code(OperatorNeeded, "store_version"):
         opened(tmp_path)
 
 
@@ -109,13 +110,13 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "trimtab.db") as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
-    with pytest.raises(OperatorNeeded, match="trimtab store"):
+    with raises_code(OperatorNeeded, "not_a_store"):
         opened(tmp_path)
 
 
 def test_a_file_that_is_no_database_asks_for_the_operator(tmp_path: Path) -> None:
     (tmp_path / "trimtab.db").write_bytes(b"not a database, but long enough to have a header of its own" * 100)
-    with pytest.raises(OperatorNeeded, match="not a database"):
+    with raises_code(OperatorNeeded, "store", "not a database"):
         opened(tmp_path)
 
 
@@ -196,7 +197,7 @@ def test_an_intent_comes_back_as_it_was_written(store: Store) -> None:
 
 def test_a_second_intent_on_an_open_nonce_is_refused(store: Store) -> None:
     first = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    with pytest.raises(OperatorNeeded, match="nonce 0"):
+    with raises_code(OperatorNeeded, "open_transaction", "nonce 0"):
         store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
     assert len(store.journal.intents()) == 1
     store.journal.advance(first.id, IntentState.CANCELLED, START_S)
@@ -268,7 +269,7 @@ def test_pins_are_replaced_and_removed(store: Store) -> None:
 
 
 def test_all_that_is_trusted_at_once_is_pinned_or_none_of_it(store: Store) -> None:
-    with pytest.raises(OperatorNeeded, match="cannot pin"):
+    with raises_code(OperatorNeeded, "store", "cannot pin"):
         store.trust.pin({OTHER: "0x01"}, START_S, [(OTHER, WALLET, None)])  # type: ignore[list-item]
     assert store.trust.pins() == () and store.trust.implementations() == {}
 
@@ -287,7 +288,7 @@ def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> 
     with store.db.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
     event.listen(store.db.engine, "checkout", lambda raw, *_: raw.execute(f"PRAGMA max_page_count = {pages}"))
-    with pytest.raises(OperatorNeeded, match="full") as caught:
+    with raises_code(OperatorNeeded, "store", "full") as caught:
         for number in range(100):
             store.steps.begin(f"n{number}", START_S, os.urandom(20_000).hex())
     assert "free space" in caught.value.remedy

@@ -16,6 +16,7 @@ from agent.store.files.backup import backup, inspect_store_file, restore
 from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.opening import REVISIONS, upgrade
 from tests.support.stores import taken_back
+from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
 
 
@@ -147,7 +148,7 @@ def test_a_copy_sends_nothing_before_it_is_adopted_and_resuming_is_not_adopting(
 def test_a_backup_of_another_wallet_or_chain_is_not_restored(tmp_path: Path, wallet: str, chain_id: int) -> None:
     open_store(f"sqlite:///{tmp_path}/a.db", chain_id, wallet).close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
-    with pytest.raises(OperatorNeeded, match="to wallet"):
+    with raises_code(OperatorNeeded, "store_owner"):
         put_back(tmp_path / "copy.db", tmp_path / "new.db")
     assert not (tmp_path / "new.db").exists()
 
@@ -170,7 +171,7 @@ def test_a_damaged_or_foreign_file_is_neither_restored_nor_passed_as_a_backup(tm
     with sqlite3.connect(tmp_path / "a.db") as odd:
         odd.execute("UPDATE intents SET state = 'final'")
     odd.close()
-    with pytest.raises(OperatorNeeded, match=rf"{intent.id}.*final.*planned"):
+    with raises_code(OperatorNeeded, "damaged", str(intent.id), "final", "planned"):
         inspect_store_file(tmp_path / "a.db")
     with pytest.raises(OperatorNeeded):
         backup(tmp_path / "a.db", tmp_path / "bad.db")
@@ -182,7 +183,7 @@ def test_a_backup_by_a_newer_program_is_not_restored(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "a.db") as newer:
         newer.execute("UPDATE alembic_version SET version_num = '9999'")
     newer.close()
-    with pytest.raises(OperatorNeeded, match="newer trimtab"):
+    with raises_code(OperatorNeeded, "store_version"):
         put_back(tmp_path / "a.db", tmp_path / "new.db")
 
 

@@ -14,6 +14,7 @@ from agent.store.database import remedy
 from agent.store.files.locks import KillSwitch, wallet_lock
 from agent.store.records import Movement
 from agent.units import NATIVE
+from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, tx
 
 
@@ -43,14 +44,14 @@ def damage(store: Store, statement: str) -> None:
 )
 def test_a_damaged_transaction_is_not_guessed_at(store: Store, statement: str) -> None:
     damage(store, statement)
-    with pytest.raises(OperatorNeeded, match="damaged"):
+    with raises_code(OperatorNeeded, "damaged"):
         store.journal.open_intents()
 
 
 def test_a_damaged_grant_signs_nothing(store: Store) -> None:
     (intent,) = store.journal.open_intents()
     damage(store, "UPDATE intents SET grant_z = x'00'")
-    with pytest.raises(OperatorNeeded, match="damaged"):
+    with raises_code(OperatorNeeded, "damaged"):
         store.journal.grant(intent.id)
     with pytest.raises(KeyError):
         store.journal.grant("nothing")
@@ -58,7 +59,7 @@ def test_a_damaged_grant_signs_nothing(store: Store) -> None:
 
 def test_a_damaged_step_is_told_and_its_line_still_shown(store: Store) -> None:
     damage(store, "UPDATE steps SET input_z = x'00ff'")
-    with pytest.raises(OperatorNeeded, match="damaged"):
+    with raises_code(OperatorNeeded, "damaged"):
         store.steps.get("s")
     assert [line.id for line in store.steps.newest(5)] == ["s"]
 
@@ -68,7 +69,7 @@ def test_a_damaged_budget_counts_as_unknown_and_not_as_zero(store: Store) -> Non
     store.budgets.book(intent, Fraction(1), Fraction(2), 3, START_S)
     assert store.budgets.history(START_S).loss_24h == 2
     damage(store, "UPDATE budgets SET loss = '1/0'")
-    with pytest.raises(OperatorNeeded, match="budget entry"):
+    with raises_code(OperatorNeeded, "damaged", "budget entry"):
         store.budgets.history(START_S)
 
 
@@ -108,7 +109,7 @@ def test_a_store_locked_by_another_program_asks_for_the_operator(tmp_path: Path,
         holder.exec_driver_sql("BEGIN EXCLUSIVE")
         with store.db.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA busy_timeout = 10")
-        with pytest.raises(OperatorNeeded, match="locked") as caught:
+        with raises_code(OperatorNeeded, "store", "locked") as caught:
             store.steps.begin("t", START_S, "{}")
         assert "another program" in caught.value.remedy
     other.close()
@@ -117,7 +118,7 @@ def test_a_store_locked_by_another_program_asks_for_the_operator(tmp_path: Path,
 
 def test_a_pid_file_that_cannot_be_written_keeps_the_lock_free(tmp_path: Path) -> None:
     (tmp_path / "x.pid").mkdir()
-    with pytest.raises(OperatorNeeded, match="cannot write"), wallet_lock(tmp_path / "x.lock", 1, WALLET):
+    with raises_code(OperatorNeeded, "file", "cannot write"), wallet_lock(tmp_path / "x.lock", 1, WALLET):
         raise AssertionError("held the lock without saying so")
     (tmp_path / "x.pid").rmdir()
     with wallet_lock(tmp_path / "x.lock", 1, WALLET):
@@ -129,6 +130,6 @@ def test_a_pause_file_that_cannot_be_removed_keeps_the_pause(tmp_path: Path, sto
     folder.mkdir()
     switch = KillSwitch(folder, store.pause_switch)
     assert switch.is_paused() is True
-    with pytest.raises(OperatorNeeded, match="cannot remove"):
+    with raises_code(OperatorNeeded, "pause", "cannot remove"):
         switch.resume("go", START_S)
     assert switch.is_paused() is True

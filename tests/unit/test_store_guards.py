@@ -13,7 +13,7 @@ from sqlalchemy import event
 from agent.errors import OperatorNeeded
 from agent.store import open_store
 from agent.store.files.locks import KillSwitch, LockHeld, lock_path, pause_file, service_lock, service_lock_path, wait_for_lock, wallet_lock
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
 
 HOLD = """
@@ -141,7 +141,7 @@ def test_a_pid_file_with_foreign_text_is_not_repeated(tmp_path: Path) -> None:
 
 def test_a_lock_that_cannot_be_taken_asks_for_the_operator(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OperatorNeeded, match="cannot lock"), wallet_lock(tmp_path / "file" / "x.lock", 1, WALLET):
+    with raises_code(OperatorNeeded, "lock"), wallet_lock(tmp_path / "file" / "x.lock", 1, WALLET):
         raise AssertionError("held a lock that is not there")
 
 
@@ -211,7 +211,7 @@ def test_a_pause_works_on_a_full_disk(tmp_path: Path) -> None:
     switch = KillSwitch(pause_file(tmp_path / "trimtab.db"), store.pause_switch)
     switch.pause("stop", START_S)
     assert switch.is_paused() is True
-    with pytest.raises(OperatorNeeded, match="cannot pause"):
+    with raises_code(OperatorNeeded, "pause", "cannot pause"):
         KillSwitch(tmp_path / "does not exist" / "p", store.pause_switch).pause("stop", START_S)
     with pytest.raises(OperatorNeeded):
         switch.resume("go", START_S)

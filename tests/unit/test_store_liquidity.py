@@ -15,6 +15,7 @@ from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdd
 from agent.store import Store, open_store
 from tests.support.signing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
 from tests.support.stores import taken_back
+from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, new_store, receipt, tx
 
 MINTED = LiquidityAdded(MANAGER, 42, 10**20, MINT.amounts_raw, WALLET)
@@ -95,7 +96,7 @@ def test_what_reverted_or_was_only_collected_changes_no_position(store: Store) -
 def test_a_receipt_that_hides_the_mint_is_not_written_down(store: Store, added: tuple[LiquidityAdded, ...]) -> None:
     """A position that nobody knows of would be missing from every total (T2)."""
     intent_id = sent(store, MINT)
-    with pytest.raises(OperatorNeeded, match="the liquidity"):
+    with raises_code(OperatorNeeded, "receipt", "the liquidity"):
         store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(*added))
     assert [intent.state for intent in store.journal.open_intents()] == [IntentState.BROADCAST]
     store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(MINTED))

@@ -7,8 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Never
 
-import pytest
-
 from agent.errors import Retryable
 from agent.execution.step_context import StepReaders, confirm_prices, record_order_stages
 from agent.model import ConditionalOrder, NavPerShare, OrderKind, OrderStage
@@ -17,6 +15,7 @@ from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.support.builders import OWNER
 from tests.support.standing_orders import price_of, terms, two
+from tests.support.text import raises_code
 
 STOP = ConditionalOrder(
     "0xtoken", OrderKind.STOP_LOSS, OrderStage.ARMED, terms("WETH", OrderKind.STOP_LOSS, 1_500), 7, price_of("WETH", 2_000)
@@ -72,7 +71,7 @@ def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) 
     assert (armed.stage, turn) == (OrderStage.ARMED, 1)
     read = replace(step.history, orders_turn=turn)
     assert store.orders.update((replace(armed, stage=OrderStage.OFF),), None, turn)
-    with pytest.raises(Retryable, match="orders were"):
+    with raises_code(Retryable, "orders_changed"):
         record_order_stages(store.orders, replace(step, history=replace(read, orders=(replace(armed, stage=OrderStage.FIRED),))))
     assert store.orders.standing()[0][0].stage is OrderStage.OFF
     store.close()

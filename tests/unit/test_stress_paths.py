@@ -18,8 +18,8 @@ from agent.backtest.stress.paths import (
     mean_block_length,
     return_history,
 )
-from agent.errors import ConfigError
 from tests.support.backtests import HOUR_S, START_S, random_table
+from tests.support.text import raises_field
 
 NAN = float("nan")
 
@@ -127,15 +127,15 @@ def test_moves_that_cluster_ask_for_longer_blocks_than_those_that_do_not() -> No
 
 
 def test_too_few_prices_and_blocks_that_do_not_fit_are_named() -> None:
-    with pytest.raises(ConfigError, match="29 moves"):
+    with raises_field("--prices", "29 moves"):
         return_history(random_table(1, 30))
     closes = random_table(1, 100).closes
     closes[::2, 0] = NAN
-    with pytest.raises(ConfigError, match="0 moves"):
+    with raises_field("--prices", "0 moves"):
         return_history(replace(random_table(1, 100), closes=closes))
     was = past(100)
     for block in (0.5, 0.0, -3.0, 101.0, float("nan")):
-        with pytest.raises(ConfigError, match="--block"):
+        with raises_field("--block"):
             check_block(block, was)
     check_block(1, was)
     check_block(100, was)

@@ -22,7 +22,7 @@ from agent.reference import reference_prices
 from tests.support import builders
 from tests.support.gradual_execution import PACE
 from tests.support.plans import approved, evidence
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code, raises_field
 
 WETH, USDC = builders.token("WETH").address, builders.token("USDC").address
 DOLLAR, ETH = 10**6, 10**18
@@ -77,7 +77,7 @@ def test_the_first_of_several_rounds_stays_within_the_year_too() -> None:
 
 
 def test_a_year_that_is_used_up_sells_nothing_that_gains() -> None:
-    with pytest.raises(planner.NothingPlanned, match=r"tax\.year_limit.*300 USDC"):
+    with raises_code(planner.NothingPlanned, "plan_cost", "tax.year_limit", "300 USDC"):
         planned(overweight(300, realised=300))
 
 
@@ -222,7 +222,7 @@ RATES = ["time,rate", "2026-01-01,0.92", "2026-02-01T12:00:00+00:00,0.90", "1780
 def test_a_day_written_without_hyphens_is_that_day_and_no_second_of_1970() -> None:
     table = parse_rates("tax.rates eur.csv", ["time,rate", "20260131,0.92", "1782000000,0.9"])
     assert table.times == (int(datetime(2026, 1, 31, tzinfo=UTC).timestamp()), 1_782_000_000)
-    with pytest.raises(ConfigError, match="line 2"):
+    with raises_field("tax.rates", "line 2"):
         parse_rates("tax.rates eur.csv", ["time,rate", "1769817,0.92"])
 
 
@@ -231,7 +231,7 @@ def test_a_rate_counts_from_its_time_on() -> None:
     assert [table.at(at_s) for at_s in (1_767_225_600, 1_769_947_199, 1_769_947_200, 1_790_000_000)] == [
         Fraction(92, 100), Fraction(92, 100), Fraction(9, 10), Fraction(85, 100),
     ]  # fmt: skip
-    with pytest.raises(ConfigError, match="2025-12-31"):
+    with raises_field("tax.rates", "2025-12-31"):
         table.at(1_767_225_599)
 
 

@@ -15,7 +15,7 @@ from agent.policy.triggers.schedules import last_evaluation_s
 from agent.policy.triggers.schedules import next_cron_time as next_time
 from agent.units import format_duration, format_time
 from tests.support.builders import NOW_S, history, token
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 
 TENTH = Threshold(None, 1_000)
 DAY_S = 86_400
@@ -270,13 +270,13 @@ def test_a_trigger_within_its_range_is_fine(right: Trigger) -> None:
 
 @pytest.mark.parametrize("trigger", [Every(DAY_S), Cron("0 9 * * *", "UTC")])
 def test_the_bands_edge_is_no_destination_for_a_trigger_without_a_band(trigger: Every | Cron) -> None:
-    with pytest.raises(ConfigError, match=r"policy\.destination: band"):
+    with raises_field("policy.destination", "band"):
         validate_policy(Policy(trigger, Destination.BAND, 0))
     validate_policy(Policy(HybridTrigger(TENTH, trigger), Destination.BAND, 0))
 
 
 def test_a_negative_cooldown_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match=r"policy\.cooldown.*-1 s"):
+    with raises_field("policy.cooldown", "-1 s"):
         validate_policy(Policy(TENTH, Destination.TARGET, -1))
 
 

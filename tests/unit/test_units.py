@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import ConfigError
 from agent.units import (
     Amount,
     Token,
@@ -24,6 +23,7 @@ from agent.units import (
     safe_label,
     value_text,
 )
+from tests.support.text import raises_field
 
 USDC = Token("0x" + "11" * 20, "USDC", 6)
 WETH = Token("0x" + "22" * 20, "WETH", 18)
@@ -38,13 +38,13 @@ def test_a_weight_is_read_as_percent_share_or_basis_points(text: object, bps: in
 
 @pytest.mark.parametrize("text", [40, "40", 1.01, "-1%", "0.00001", "1.005%", "x%", "", "NaN", True, None, "infinity"])
 def test_a_bare_number_above_one_and_what_is_no_share_are_refused_by_field(text: object) -> None:
-    with pytest.raises(ConfigError, match="target"):
+    with raises_field("target"):
         parse_bps(text, "target")
 
 
 @pytest.mark.parametrize("text", ["-1", "1e3", "0x10", "1,5", "", ".", "1.0000001", "1" + "0" * 80, " ", "NaN"])
 def test_what_is_no_plain_amount_is_refused_by_field(text: str) -> None:
-    with pytest.raises(ConfigError, match="amount"):
+    with raises_field("amount"):
         parse_raw(text, 6, "amount")
 
 

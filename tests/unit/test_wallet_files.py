@@ -18,6 +18,7 @@ from agent import app as api
 from agent.errors import ConfigError
 from agent.signing import keystore
 from agent.signing.keys import TEST_MNEMONIC, KeystoreFile, Secret, TestAccountKey, load_key
+from tests.support.text import raises_field
 
 GOOD = "four random words here"
 OTHER = "another set of random words"
@@ -273,5 +274,5 @@ def test_an_address_is_read_without_the_password_and_proven_with_it(tmp_path: Pa
         api.wallet_address(path, None, None, api.Password(), None, False)
     assert "--verify" in caught.value.remedy
     path.chmod(0o640)
-    with pytest.raises(ConfigError, match="0640"):
+    with raises_field("wallet.keystore", "0640"):
         api.wallet_address(path, None, None, api.Password(), None, False)

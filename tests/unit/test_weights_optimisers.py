@@ -16,6 +16,7 @@ from agent.weights.choose import bounds_of
 from agent.weights.returns import Floats, Returns, compute_returns, covariance
 from tests.support.builders import NOW_S, token
 from tests.support.planning_worlds import COINS, DAY_S, REAL_PRICES, allocator, covariance_of, moves, recorded, weighed
+from tests.support.text import raises_code
 
 NEAR = 1e-6
 NAMES = {token(symbol).address: symbol for symbol in (*COINS, "USDC")}
@@ -150,7 +151,7 @@ def test_hrp_keeps_within_bounds() -> None:
 
 @pytest.mark.parametrize("optimiser", [allocators.minimum_variance_weights, allocators.risk_parity_weights, allocators.hrp_weights])
 def test_bounds_that_no_weights_fit_give_none(optimiser: allocators.Optimiser) -> None:
-    with pytest.raises(Refused, match="no weights"):
+    with raises_code(Refused, "weights"):
         optimiser(covariance_of(3), np.zeros(3), np.full(3, 0.2))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent.chain.rpc import hex_data, parse_bytes, parse_fault, parse_head, parse_quantity, parse_recipient
 from agent.errors import Retryable
 from agent.model import Head
+from tests.support.text import raises_code
 
 BLOCK = {"number": "0x10", "hash": "0x" + "aB" * 32, "timestamp": "0x6553f100", "baseFeePerGas": "0x3b9aca00"}
 
@@ -22,7 +23,7 @@ def test_a_quantity_is_read_back(value: int) -> None:
 
 @pytest.mark.parametrize("value", [None, 7, "", "0x", "7", "0xzz", "-0x1", "0x" + "1" * 65, "0x 1", ["0x1"], True, "0x1\n"])
 def test_what_is_no_quantity_is_an_error_that_names_it(value: Any) -> None:
-    with pytest.raises(Retryable, match="gas price"):
+    with raises_code(Retryable, "answer", "gas price"):
         parse_quantity(value, "gas price")
 
 
@@ -33,7 +34,7 @@ def test_data_is_read_back(raw: bytes) -> None:
 
 @pytest.mark.parametrize("value", [None, 7, "", "ab", "0xa", "0xzz", b"\1", "0x" + "11" * 31, "0x" + "11" * 33])
 def test_what_is_not_data_of_that_length_is_an_error_that_names_it(value: Any) -> None:
-    with pytest.raises(Retryable, match="block hash"):
+    with raises_code(Retryable, "answer", "block hash"):
         parse_bytes(value, "block hash", 32)
 
 
@@ -45,7 +46,7 @@ def test_a_recipient_is_an_address_or_none_where_a_contract_is_made() -> None:
 @pytest.mark.parametrize("value", ["0x", "ab" * 20, "0x" + "ab" * 19, "0x" + "ab" * 21, "0x" + "zz" * 20, 7, [], {}, True])
 def test_a_recipient_that_is_no_address_is_an_error(value: Any) -> None:
     """Found by fuzzing: checksums of such text raise errors that are not ours."""
-    with pytest.raises(Retryable, match="recipient"):
+    with raises_code(Retryable, "answer", "recipient"):
         parse_recipient(value)
 
 
