@@ -93,7 +93,7 @@ def test_a_market_that_gives_less_than_a_withdrawal_asks_is_refused_with_what_is
     step = step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, depth=3_000)
     step = with_limits(step, pool_min_value=None, min_trade=None, plan_cost_bps=None)
     with raises_code(Refused, "withdrawal") as refused:
-        proposals.raise_money(USDC.address)(wanting(step, 6_000))
+        requests.raise_money(USDC.address)(wanting(step, 6_000))
     assert [(one.guard, one.passed) for one in refused.value.verdicts] == [("withdrawal", False)]
 
 
