@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.amm.v3.pool import V3Pool
 from agent.chain.lens import (
     ALLOWANCE,
     DECIMALS,
@@ -21,10 +22,10 @@ from agent.chain.lens import (
 )
 from agent.chain.rpc import RpcCall, Transport, hex_data, parse_quantity, require_result
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
-from agent.model import Plan, ProxyImplementation, Snapshot
+from agent.model import LegFunding, Plan, Pool, Provide, ProxyImplementation, Snapshot, StepInput
 from agent.planning.gas import swap_spend
 from agent.signing.calldata import APPROVE, address_from_word
-from agent.units import Token, safe_label
+from agent.units import NATIVE, Token, safe_label
 
 # --- Tokens at given addresses: decimals and displayable symbol, in one request.
 
@@ -252,3 +253,81 @@ def open_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
 def encode_approve(spender: str, raw: int) -> str:
     """0x-hex calldata of ERC-20 `approve(spender, raw)`; `raw` in base units."""
     return "0x" + (APPROVE + abi_encode(["address", "uint256"], [spender, raw])).hex()
+
+
+# --- Transfers of each token in a plan: from pools to recipients, and from senders into pools.
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMove:
+    """Transfer of `raw` base units of a token: from a pool to `payee`, or from the wallet to a pool
+    by `spender`. One of both is set; a leg that sells the router's balance has neither.
+    """
+
+    token: str
+    pool: Pool
+    raw: int
+    payee: str | None = None
+    spender: str | None = None
+
+    @property
+    def kind(self) -> int:
+        """Flags for TokenScreen: bit 0 if the token is token1, bit 1 if the pool is V3."""
+        return (self.token == self.pool.token1) + 2 * isinstance(self.pool, V3Pool)
+
+
+def plan_token_moves(step: StepInput, plan: Plan) -> tuple[TokenMove, ...]:
+    """Return the transfers of all legs and provided liquidity, in the plan's order."""
+    return tuple(move for move in (*_leg_moves(step, plan), *_provided(step, plan)) if move.raw > 0)
+
+
+def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
+    pools = {pool.address: pool for pool in step.snapshot.pools}
+    router, wallet = step.execution.router, step.snapshot.owner
+    for leg in plan.legs:
+        pool = pools.get(leg.pool)
+        if pool is None or NATIVE in (leg.token_in, leg.token_out):
+            continue  # wrapping: the wrapped token is tested at its swap
+        spender = router if leg.source is LegFunding.WALLET else None
+        payee = wallet if leg.sink is LegFunding.WALLET else router
+        yield TokenMove(leg.token_in, pool, leg.amount_in_raw, spender=spender)
+        yield TokenMove(leg.token_out, pool, leg.amount_out_raw, payee=payee)
+
+
+def _provided(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
+    pools = {pool.address: pool for pool in step.snapshot.pools}
+    for action in plan.actions:
+        pool = pools.get(action.pool)
+        if isinstance(action, Provide) and pool is not None:
+            for token, raw in zip((action.token0, action.token1), action.desired_raw, strict=True):
+                yield TokenMove(token, pool, raw, spender=action.contract)
+
+
+def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
+    """Return a transfer of each token both ways, without a plan: of the wallet's balance, or of a
+    hundredth of its deepest pool.
+    """
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    moves = []
+    for token in (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs):
+        depths = [
+            (pool.depth(token.address), pool)
+            for pool in step.snapshot.pools
+            if token.address in (pool.token0, pool.token1)
+        ]
+        deepest_raw, pool = max(depths, key=lambda depth: depth[0], default=(0, None))
+        raw = min(held.get(token.address, 0) or deepest_raw // 100, deepest_raw // 2)
+        if pool is not None and raw > 0:
+            moves.append(
+                TokenMove(token.address, pool, raw, step.snapshot.owner, step.execution.router)
+            )
+    return tuple(moves)
+
+
+def largest_moves(moves: tuple[TokenMove, ...]) -> dict[str, TokenMove]:
+    """Return the largest transfer of each token."""
+    largest: dict[str, TokenMove] = {}
+    for move in moves:
+        if move.token not in largest or move.raw > largest[move.token].raw:
+            largest[move.token] = move
+    return largest

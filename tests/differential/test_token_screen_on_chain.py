@@ -10,7 +10,8 @@ import pytest
 from agent.app.start.setup import pin_all
 from agent.chain.endpoints import EndpointPool
 from agent.chain.quorum import NoQuorum, QuorumTransport
-from agent.chain.screening import TokenScreen, initial_token_moves
+from agent.chain.screening import TokenScreen
+from agent.chain.tokens import initial_token_moves
 from agent.localchain import LocalChain
 from agent.model import TokenFinding
 from tests.cases.test_bad_tokens import turned_bad, with_guest

@@ -11,7 +11,8 @@ import pytest
 from agent.artifacts import own_artifact
 from agent.chain import lens
 from agent.chain.rpc import RpcCall, RpcFault
-from agent.chain.screening import FORMAT, TokenScreen, initial_token_moves
+from agent.chain.screening import FORMAT, TokenScreen
+from agent.chain.tokens import initial_token_moves
 from agent.errors import Retryable
 from agent.model import TokenFinding
 from tests.support.builders import step_input

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chain.rpc import RpcFault
-from agent.chain.screening import RECORD_BYTES, TransferOutcome, TrialRecord, decode_records, judge_trial, transfer_outcome
+from agent.chain.screening import RECORD_BYTES, TransferOutcome, TrialRecord, decode_record, judge_trial, transfer_outcome
 from agent.errors import Retryable
 from agent.model import TokenFinding
 
@@ -57,7 +57,7 @@ def test_a_try_has_one_finding(changes: dict[str, object], finding: TokenFinding
 def test_no_answer_of_a_node_ends_in_anything_but_a_finding_or_retryable(words: list[int], status: int) -> None:
     page = bytes([1, status]) + b"".join(word.to_bytes(32, "big") for word in words)
     try:
-        (record,) = decode_records(page, 1)
+        record = decode_record(page)
     except Retryable:
         return
     found, _ = judge_trial(record)
@@ -69,7 +69,7 @@ def test_bytes_that_are_no_answer_are_refused(page: bytes) -> None:
     if len(page) == 1 + RECORD_BYTES and page[0] == 1:
         return
     with pytest.raises(Retryable):
-        decode_records(page, 1)
+        decode_record(page)
 
 
 @pytest.mark.parametrize(

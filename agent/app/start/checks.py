@@ -21,8 +21,7 @@ from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
 from agent.chain.quorum import common_height, height_disagreement, quorum_size
 from agent.chain.rpc import Transport
-from agent.chain.screening import initial_token_moves
-from agent.chain.tokens import symbol_text
+from agent.chain.tokens import initial_token_moves, symbol_text
 from agent.config.limits import accepted_limits, needless_acceptances
 from agent.config.load import LoadedConfig, key_source, keyring_backend, load_config
 from agent.config.schema import ChainTable, Config
