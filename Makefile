@@ -120,7 +120,7 @@ $(SERVICE): requirements-run.lock $(BUILD)
 	$(BIN)/python scripts/install.py requirements-run.lock
 	touch $@
 
-$(READY): requirements.lock $(BUILD) contracts/package-lock.json
+$(READY): requirements.lock $(BUILD) contracts/package-lock.json contracts/perps/package-lock.json
 	$(call environment,.venv)
 	$(BIN)/python scripts/install.py requirements.lock --npm developers
 	touch $@ $(DEMO) $(SERVICE)

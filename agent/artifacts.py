@@ -41,6 +41,23 @@ _ANVIL_PACKAGES = {
 
 
 @dataclass(frozen=True, slots=True)
+class NpmManifest:
+    """A folder with package.json and package-lock.json: in the checkout, in the wheel's data, and
+    the scope whose presence shows that it is installed.
+    """
+
+    in_repo: str
+    in_wheel: str
+    scope: str
+
+
+CONTRACTS = NpmManifest("contracts", "npm", "@uniswap")
+"""Uniswap and anvil."""
+PERPS = NpmManifest("contracts/perps", "npm-perps", "@perp")
+"""Perpetual Protocol v2 and its oracles, for local chains with futures."""
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """A compiled contract: its ABI and its creation code as 0x-hex ("0x" for an interface)."""
 
@@ -61,14 +78,17 @@ def abis_dir() -> Path:
     return _data_dir("abis", "abis")
 
 
-def manifest_dir() -> Path:
+def manifest_dir(manifest: NpmManifest = CONTRACTS) -> Path:
     """Return the folder of the contracts' package.json and package-lock.json."""
-    return _data_dir("contracts", "npm")
+    return _data_dir(manifest.in_repo, manifest.in_wheel)
 
 
 def _read(path: Path, what: str, remedy: str) -> Artifact:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        if "compilerOutput" in data:  # 0x's sol-compiler, which Chainlink used
+            output = data["compilerOutput"]
+            data = {"abi": output["abi"], "bytecode": output["evm"]["bytecode"]["object"]}
         code = data["bytecode"]
         return Artifact(data["abi"], code if code.startswith("0x") else "0x" + code)
     except FileNotFoundError:
@@ -84,14 +104,14 @@ def own_artifact(name: str) -> Artifact:
 
 
 @lru_cache(maxsize=64)
-def npm_artifact(package_path: str) -> Artifact:
+def npm_artifact(package_path: str, manifest: NpmManifest = CONTRACTS) -> Artifact:
     """Return an artifact of an npm package, such as "@uniswap/v2-core/build/UniswapV2Pair.json".
     Raises ConfigError if missing.
     """
     return _read(
-        npm_root() / package_path,
+        npm_root(manifest) / package_path,
         package_path,
-        "run npm install in contracts/, with the committed lockfile",
+        f"run npm install in {manifest.in_repo}/, with the committed lockfile",
     )
 
 
@@ -140,20 +160,20 @@ def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str 
     return str(done.stdout)
 
 
-def npm_root() -> Path:
+def npm_root(manifest: NpmManifest = CONTRACTS) -> Path:
     """Return the node_modules folder with the locked packages: that of the checkout, else one in
     the user's cache, which is installed if missing.
 
     The cache key is the hash of the lockfile, so that two versions of trimtab never share packages.
     Raises ConfigError.
     """
-    in_repo = _REPO / "contracts" / "node_modules"
-    return in_repo if (in_repo / "@uniswap").is_dir() else _cached_root()
+    in_repo = _REPO / manifest.in_repo / "node_modules"
+    return in_repo if (in_repo / manifest.scope).is_dir() else _cached_root(manifest)
 
 
-@lru_cache(maxsize=1)
-def _cached_root() -> Path:
-    manifest = manifest_dir()
+@lru_cache(maxsize=2)
+def _cached_root(wanted: NpmManifest) -> Path:
+    manifest = manifest_dir(wanted)
     try:
         key = hashlib.sha256((manifest / "package-lock.json").read_bytes()).hexdigest()[:16]
     except FileNotFoundError:

@@ -184,7 +184,7 @@ def _account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
         if size_raw:
             open_notional = -margin.position_value_raw(market, size_raw)
             positions.append(Position(symbol, size_raw, open_notional))
-    return MarginAccount(QUOTE, value, 0, tuple(positions), tuple(markets))
+    return MarginAccount(QUOTE, 1, value, 0, tuple(positions), tuple(markets))
 
 
 def _policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:

@@ -56,8 +56,16 @@ def collateral_value_raw(account: MarginAccount) -> int:
 
 
 def account_value_raw(account: MarginAccount) -> int:
-    """Collateral and unrealised profit (ClearingHouse.getAccountValue)."""
+    """Collateral and unrealised profit, unrounded."""
     return collateral_value_raw(account) + unrealised_raw(account)
+
+
+def settled_value_raw(account: MarginAccount) -> int:
+    """Account value in whole base units of the collateral token, rounded down, as venues judge it
+    (ClearingHouse.getAccountValue).
+    """
+    unit = account.settlement_raw
+    return account_value_raw(account) // unit * unit
 
 
 def gross_notional_raw(account: MarginAccount) -> int:
@@ -172,7 +180,7 @@ def utilisation(account: MarginAccount) -> Fraction | None:
 
 def is_liquidatable(account: MarginAccount) -> bool:
     """True when the account value is below the maintenance margin."""
-    return account_value_raw(account) < maintenance_raw(account)
+    return settled_value_raw(account) < maintenance_raw(account)
 
 
 def liquidation_price(account: MarginAccount, market: str) -> Price | None:

@@ -92,10 +92,12 @@ class MarginAccount:
     """The collateral of a venue and the positions that it carries, cross-margined.
 
     `collateral_raw` is the deposited balance, `realised_raw` the profit realised and not settled
-    into it yet, both in quote base units.
+    into it yet, both in quote base units. `settlement_raw` is one base unit of the collateral token
+    in them: 10^12 where a quote of 18 decimals is settled in USDC.
     """
 
     quote: Token
+    settlement_raw: int
     collateral_raw: int
     realised_raw: int
     positions: tuple[Position, ...]

@@ -30,7 +30,7 @@ def market(name: str, price: int = 2_000, tiers: tuple[MarginTier, ...] = ONE_TI
 
 def account(collateral: int, sizes: dict[str, int], *markets: PerpMarket) -> MarginAccount:
     """Positions opened at the mark without a fee."""
-    empty = MarginAccount(USD, collateral * E18, 0, (), markets)
+    empty = MarginAccount(USD, 1, collateral * E18, 0, (), markets)
     for name, size_raw in sizes.items():
         empty = margin.with_trade(empty, name, size_raw, -margin.position_value_raw(empty.market(name), size_raw))
     return empty

@@ -1,0 +1,306 @@
+"""Perpetual Protocol v2 on the embedded chain: real contracts, markets, index feeds and makers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from eth_typing import HexStr
+from eth_utils.address import to_checksum_address
+from web3.contract.contract import Contract
+from web3.utils.address import get_create_address
+
+from agent.artifacts import PERPS, Artifact, npm_artifact
+from agent.localchain.chain import FAR_FUTURE_S, LocalChain
+from agent.localchain.world import LiquidityRange, range_ticks, sqrt_price_x96
+from agent.units import NATIVE, UINT256_MAX, Token, mul_div_down
+
+_CURIE = "@perp/curie-contract/artifacts/contracts/{0}.sol/{0}.json"
+_ORACLE = "@perp/perp-oracle-contract/artifacts/contracts/{0}.sol/{0}.json"
+_V3 = "@uniswap/v3-core/artifacts/contracts/{0}.sol/{0}.json"
+_AGGREGATOR = "@chainlink/contracts/abi/v0.6/FluxAggregator.json"
+WAD = 10**18
+FEE_PIPS, FEE_PPM = 3_000, 1_000
+"""Fee tier of the virtual pools, and what a trade pays: 0.1 %."""
+INDEX_DECIMALS = 8
+FEED_TIMEOUT_S, FEED_TWAP_S = 2_400, 900
+OBSERVATIONS = 250
+"""Price observations of a virtual pool: enough for the half hour that the mark price averages."""
+MARK_HISTORY_S = 1_860
+"""Age of a virtual pool before its mark price can be read: it averages half an hour."""
+TICKS_IN_A_BLOCK = 1_000
+"""Ticks that a market may cross in a block; zero pauses it."""
+RANGE = LiquidityRange(-6_000, 15_000, 10_000)
+"""Where makers provide liquidity: from 40 % of the price to 250 % of it."""
+COLLATERAL_RULES = (5, 750_000, 500_000, 2_000, 30_000)
+"""CollateralManager: most collaterals, debt ratio, liquidation ratio, margin buffer, insurance
+fee."""
+DEBT_THRESHOLD_USD, DUST_USD = 10_000, 500
+TICK_SPACING = 60
+
+
+@dataclass(frozen=True, slots=True)
+class PerpSpec:
+    """A market to deploy: symbol of the spot token that it follows, and its makers' USD value."""
+
+    symbol: str
+    value_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class PerpAddresses:
+    """The protocol contracts of Perpetual Protocol v2."""
+
+    quote: str
+    clearing_house: str
+    exchange: str
+    account_balance: str
+    vault: str
+    config: str
+    market_registry: str
+    order_book: str
+    delegate_approval: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPerpMarket:
+    """A deployed market: its virtual base token, its Uniswap V3 pool and its index feed."""
+
+    symbol: str
+    base: str
+    pool: str
+    aggregator: str
+    feed: str
+
+
+def curie(name: str) -> Artifact:
+    """Return a contract of Perpetual Protocol v2."""
+    return npm_artifact(_CURIE.format(name), PERPS)
+
+
+class LocalPerps:
+    """Perpetual Protocol v2, deployed and steered by the whale. Collateral is a token of the
+    chain; sizes and quote amounts have 18 decimals.
+    """
+
+    def __init__(self, chain: LocalChain, collateral: str, markets: Sequence[PerpSpec]) -> None:
+        self.chain, self.collateral = chain, chain.tokens[collateral]
+        self.markets: dict[str, LocalPerpMarket] = {}
+        self.addresses = self._deploy_protocol()
+        for spec in markets:
+            self._add_market(spec)
+        chain.node.mine_at(chain.now_s() + MARK_HISTORY_S)
+        for spec in markets:
+            price = chain.books.prices_usd[spec.symbol]
+            self.set_index(spec.symbol, price)
+            self._provide(self.markets[spec.symbol], price, spec.value_usd)
+
+    # contracts
+
+    def contract(self, address: str, name: str) -> Contract:
+        """Return a protocol contract at an address."""
+        return self.chain.contract(address, curie(name))
+
+    @property
+    def clearing_house(self) -> Contract:
+        """The contract that trades."""
+        return self.contract(self.addresses.clearing_house, "ClearingHouse")
+
+    @property
+    def account_balance(self) -> Contract:
+        """The contract that keeps positions."""
+        return self.contract(self.addresses.account_balance, "AccountBalance")
+
+    @property
+    def vault(self) -> Contract:
+        """The contract that keeps collateral."""
+        return self.contract(self.addresses.vault, "Vault")
+
+    @property
+    def exchange(self) -> Contract:
+        """The contract that counts funding."""
+        return self.contract(self.addresses.exchange, "Exchange")
+
+    def _send(self, address: str, name: str, function: str, *arguments: Any) -> None:
+        call = self.contract(address, name).functions[function](*arguments)
+        self.chain.send(call)
+
+    def _initialised(self, name: str, *arguments: Any) -> str:
+        address = self.chain.deploy(curie(name))
+        self._send(address, name, "initialize", *arguments)
+        return address
+
+    def _deploy_protocol(self) -> PerpAddresses:
+        """Deploy and connect the core contracts."""
+        unit = self.collateral.unit
+        quote = self._deploy_quote()
+        factory = self.chain.deploy(npm_artifact(_V3.format("UniswapV3Factory"), PERPS))
+        self._factory = self.chain.contract(
+            factory, npm_artifact(_V3.format("UniswapV3Factory"), PERPS)
+        )
+        config = self._initialised("ClearingHouseConfig")
+        registry = self._initialised("MarketRegistry", factory, quote)
+        orders = self._initialised("OrderBook", registry)
+        insurance = self._initialised("InsuranceFund", self.collateral.address)
+        exchange = self._initialised("Exchange", registry, orders, config)
+        accounts = self._initialised("AccountBalance", config, orders)
+        vault = self._initialised("Vault", insurance, config, accounts, exchange)
+        collaterals = self._initialised(
+            "CollateralManager",
+            config,
+            vault,
+            *COLLATERAL_RULES,
+            DEBT_THRESHOLD_USD * unit,
+            DUST_USD * unit,
+        )
+        house = self._initialised(
+            "ClearingHouse", config, vault, quote, factory, exchange, accounts, insurance
+        )
+        delegates = self._initialised("DelegateApproval")
+        for address, name in (
+            (registry, "MarketRegistry"),
+            (orders, "OrderBook"),
+            (exchange, "Exchange"),
+            (accounts, "AccountBalance"),
+            (vault, "Vault"),
+        ):
+            self._send(address, name, "setClearingHouse", house)
+        self._send(orders, "OrderBook", "setExchange", exchange)
+        self._send(exchange, "Exchange", "setAccountBalance", accounts)
+        self._send(accounts, "AccountBalance", "setVault", vault)
+        self._send(insurance, "InsuranceFund", "setVault", vault)
+        self._send(vault, "Vault", "setCollateralManager", collaterals)
+        self._send(house, "ClearingHouse", "setDelegateApproval", delegates)
+        self._send(config, "ClearingHouseConfig", "setSettlementTokenBalanceCap", UINT256_MAX)
+        quote_token = self.contract(quote, "QuoteToken").functions
+        self.chain.send(quote_token.mintMaximumTo(house), self._quote_owner)
+        self.chain.send(quote_token.addWhitelist(house), self._quote_owner)
+        return PerpAddresses(
+            quote, house, exchange, accounts, vault, config, registry, orders, delegates
+        )
+
+    def _deploy_quote(self) -> str:
+        """Deploy the virtual quote at the highest address that an account can give it: every
+        virtual base has to sort below (MR_IB).
+        """
+
+        def next_address(account: str) -> int:
+            nonce = self.chain.w3.eth.get_transaction_count(to_checksum_address(account))
+            return int(get_create_address(to_checksum_address(account), nonce), 16)
+
+        accounts = [
+            account.address
+            for account in self.chain.accounts
+            if account.address != self.chain.wallet.address
+        ]
+        self._quote_owner = max(accounts, key=next_address)
+        address = self.chain.deploy(curie("QuoteToken"), sender=self._quote_owner)
+        quote = self.contract(address, "QuoteToken").functions
+        self.chain.send(quote.initialize("vUSD", "vUSD"), self._quote_owner)
+        return address
+
+    def _add_market(self, spec: PerpSpec) -> None:
+        """Deploy a market at the spot price, with a maker around it."""
+        at, symbol = self.addresses, spec.symbol
+        price = self.chain.books.prices_usd[symbol]
+        aggregator = self.chain.deploy(
+            npm_artifact(_AGGREGATOR, PERPS),
+            self.collateral.address,
+            0,
+            0,
+            NATIVE,
+            1,
+            10**18,
+            INDEX_DECIMALS,
+            f"{symbol} / USD",
+        )
+        whale = self.chain.whale.address
+        flux = self.chain.contract(aggregator, npm_artifact(_AGGREGATOR, PERPS)).functions
+        self.chain.send(flux.changeOracles([], [whale], [whale], 1, 1, 0))
+        feed = self.chain.deploy(
+            npm_artifact(_ORACLE.format("ChainlinkPriceFeedV3"), PERPS),
+            aggregator,
+            FEED_TIMEOUT_S,
+            FEED_TWAP_S,
+        )
+        dispatcher = self.chain.deploy(
+            npm_artifact(_ORACLE.format("PriceFeedDispatcher"), PERPS), feed
+        )
+        base = self.chain.deploy(curie("BaseToken"))
+        while int(base, 16) > int(at.quote, 16):
+            base = self.chain.deploy(curie("BaseToken"))
+        self.markets[symbol] = LocalPerpMarket(symbol, base, "", aggregator, feed)
+        self.set_index(symbol, price)
+        self._send(base, "BaseToken", "initialize", f"v{symbol}", f"v{symbol}", dispatcher)
+        self.chain.send(self._factory.functions.createPool(base, at.quote, FEE_PIPS))
+        pool = str(self._factory.functions.getPool(base, at.quote, FEE_PIPS).call())
+        self.markets[symbol] = LocalPerpMarket(symbol, base, pool, aggregator, feed)
+        virtual = self.chain.contract(
+            pool, npm_artifact(_V3.format("UniswapV3Pool"), PERPS)
+        ).functions
+        self.chain.send(virtual.initialize(sqrt_price_x96(price)))
+        self.chain.send(virtual.increaseObservationCardinalityNext(OBSERVATIONS))
+        self._send(base, "BaseToken", "mintMaximumTo", at.clearing_house)
+        self._send(base, "BaseToken", "addWhitelist", at.clearing_house)
+        self._send(base, "BaseToken", "addWhitelist", pool)
+        quote = self.contract(at.quote, "QuoteToken").functions
+        self.chain.send(quote.addWhitelist(pool), self._quote_owner)
+        self._send(at.market_registry, "MarketRegistry", "addPool", base, FEE_PIPS)
+        self._send(at.market_registry, "MarketRegistry", "setFeeRatio", base, FEE_PPM)
+        self._send(at.exchange, "Exchange", "setMaxTickCrossedWithinBlock", base, TICKS_IN_A_BLOCK)
+
+    def _provide(self, market: LocalPerpMarket, price: Fraction, value_usd: int) -> None:
+        """Deposit as much as the liquidity is worth, and provide it."""
+        whale = self.chain.whale.address
+        self.deposit(whale, value_usd * self.collateral.unit)
+        lower, upper = range_ticks(price, RANGE, TICK_SPACING)
+        half = Fraction(value_usd * WAD, 2)
+        amounts = (int(half / price), int(half))
+        call = self.clearing_house.functions.addLiquidity(
+            (market.base, *amounts, lower, upper, 0, 0, False, FAR_FUTURE_S)
+        )
+        self.chain.send(call, whale)
+
+    # what tests and tools do
+
+    def set_index(self, symbol: str, price: Fraction | int) -> None:
+        """Write the index price of a market. Two in one second revert (CPF_NU)."""
+        market = self.markets[symbol]
+        flux = self.chain.contract(market.aggregator, npm_artifact(_AGGREGATOR, PERPS)).functions
+        answer = round(Fraction(price) * 10**INDEX_DECIMALS)
+        self.chain.send(flux.submit(int(flux.latestRound().call()) + 1, answer))
+        feed = self.chain.contract(
+            market.feed, npm_artifact(_ORACLE.format("ChainlinkPriceFeedV3"), PERPS)
+        )
+        self.chain.send(feed.functions.update())
+
+    def deposit(self, who: str, raw: int) -> None:
+        """Give `who` collateral and deposit it."""
+        token = self.chain.token_contract(self.collateral.symbol).functions
+        self.chain.send(token.mint(who, raw))
+        self.chain.send(token.approve(self.addresses.vault, raw), who)
+        self.chain.send(self.vault.functions.deposit(self.collateral.address, raw), who)
+
+    def trade(self, who: str, symbol: str, size_raw: int) -> HexStr:
+        """Open or reduce by a signed size without a bound; return the transaction's hash."""
+        order = self.order(symbol, size_raw, 0)
+        return self.chain.send(self.clearing_house.functions.openPosition(order), who)
+
+    def order(self, symbol: str, size_raw: int, bound_raw: int) -> tuple[Any, ...]:
+        """Parameters of openPosition for an exact signed size: a sale is exact base in, a purchase
+        exact base out. `bound_raw` is the least quote of a sale, the most of a purchase.
+        """
+        sells = size_raw < 0
+        base = self.markets[symbol].base
+        return base, sells, sells, abs(size_raw), bound_raw, FAR_FUTURE_S, 0, b"\0" * 32
+
+    def quote_token(self) -> Token:
+        """The unit of the protocol's accounts."""
+        return Token(self.addresses.quote, "vUSD", 18)
+
+
+def wad_of_price_x96(sqrt_x96: int) -> int:
+    """Price with 18 decimals of a square root price (PerpMath.formatSqrtPriceX96ToPriceX96)."""
+    return mul_div_down(mul_div_down(sqrt_x96, sqrt_x96, 2**96), WAD, 2**96)

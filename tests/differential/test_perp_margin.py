@@ -1,0 +1,101 @@
+"""The margin account's mathematics against Perpetual Protocol v2, to the base unit, through trades, funding and a fall."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from eth_typing import HexStr
+from web3.logs import DISCARD
+
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps
+from agent.margin import account as margin
+from agent.model.futures import MarginAccount
+from tests.support.perps import WAD, account_of, later, perps_on
+
+
+@pytest.fixture
+def perps(anvil_chain: LocalChain) -> Iterator[LocalPerps]:
+    yield perps_on(anvil_chain)
+
+
+def assert_equal(perps: LocalPerps, who: str) -> MarginAccount:
+    """Every figure of the account is the contracts' own."""
+    account, views = account_of(perps, who), perps.account_balance.functions
+    _, unrealised, _ = views.getPnlAndPendingFee(who).call()
+    scale = 10 ** (18 - perps.collateral.decimals)
+    assert margin.unrealised_raw(account) == unrealised
+    assert margin.settled_value_raw(account) == perps.clearing_house.functions.getAccountValue(who).call()
+    assert margin.gross_notional_raw(account) == views.getTotalAbsPositionValue(who).call()
+    assert margin.debt_value_raw(account) == views.getTotalDebtValue(who).call()
+    assert margin.maintenance_raw(account) == views.getMarginRequirementForLiquidation(who).call()
+    free = margin.free_raw(account)
+    assert max(0, free) // scale == perps.vault.functions.getFreeCollateral(who).call()
+    return account
+
+
+def test_every_figure_of_the_account_is_the_contracts_own(perps: LocalPerps) -> None:
+    trader, whale = perps.chain.accounts[3].address, perps.chain.whale.address
+    perps.deposit(trader, 10_000 * 10**6 + 7)
+    assert_equal(perps, trader)
+    for symbol, size in (("WETH", 3 * WAD + 11), ("WBTC", -(WAD // 9)), ("WETH", -WAD), ("WBTC", WAD // 30), ("WETH", -4 * WAD)):
+        perps.trade(trader, symbol, size)
+        assert_equal(perps, trader)
+    later(perps, 3_600)
+    perps.trade(whale, "WETH", 60 * WAD)
+    later(perps, 3_600)
+    account = assert_equal(perps, trader)
+    assert margin.funding_pending_raw(account) != 0
+
+
+def test_a_fill_changes_the_account_as_computed(perps: LocalPerps) -> None:
+    trader = perps.chain.accounts[3].address
+    perps.deposit(trader, 10_000 * 10**6)
+    for size in (2 * WAD, WAD // 3, -WAD, -3 * WAD, WAD):
+        before, held = account_of(perps, trader), perps.markets["WETH"].base
+        settled, changed = _events(perps, perps.trade(trader, "WETH", size))
+        due = [replace(one, funding_pending_raw=settled) for one in before.positions]
+        computed = margin.with_trade(replace(before, positions=tuple(due)), held, size, changed)
+        after = account_of(perps, trader)
+        assert computed.size_raw(held) == after.size_raw(held)
+        assert computed.realised_raw == after.realised_raw
+        assert _open_notional(computed, held) == _open_notional(after, held)
+
+
+def _events(perps: LocalPerps, tx_hash: HexStr) -> tuple[int, int]:
+    """Funding that a trade settled, and what it changed the quote balance by, fee included."""
+    receipt = perps.chain.w3.eth.get_transaction_receipt(tx_hash)
+    house = perps.clearing_house.events
+    settled = house.FundingPaymentSettled().process_receipt(receipt, errors=DISCARD)
+    (changed,) = house.PositionChanged().process_receipt(receipt, errors=DISCARD)
+    return sum(one["args"]["fundingPayment"] for one in settled), changed["args"]["exchangedPositionNotional"] - changed["args"]["fee"]
+
+
+def _open_notional(account: MarginAccount, market: str) -> int:
+    return sum(position.open_notional_raw for position in account.positions if position.market == market)
+
+
+def test_the_account_is_liquidated_when_the_mathematics_says_so(perps: LocalPerps) -> None:
+    trader, whale = perps.chain.accounts[3].address, perps.chain.whale.address
+    perps.deposit(trader, 2_000 * 10**6)
+    perps.trade(trader, "WETH", 4 * WAD)
+    base = perps.markets["WETH"].base
+    expected = margin.liquidation_price(account_of(perps, trader), base)
+    assert expected is not None
+    liquidate = perps.clearing_house.get_function_by_signature("liquidate(address,address)")(trader, base)
+    for _ in range(40):
+        account = assert_equal(perps, trader)
+        if margin.is_liquidatable(account):
+            break
+        with pytest.raises(Exception, match="CH_EAV"):
+            liquidate.call({"from": whale})
+        perps.trade(whale, "WETH", -40 * WAD)
+        perps.chain.books.prices_usd["WETH"] *= Fraction(97, 100)  # type: ignore[index]
+        later(perps, 600)
+    assert margin.is_liquidatable(account)
+    assert account.market(base).mark < expected
+    perps.chain.send(liquidate, whale)
+    assert account_of(perps, trader).size_raw(base) < 4 * WAD

@@ -1,0 +1,73 @@
+"""Perpetual Protocol v2 on a chain for tests, and its accounts as the pure mathematics takes them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import LocalPerps, PerpSpec, wad_of_price_x96
+from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
+
+WAD = 10**18
+MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
+
+
+def perps_on(chain: LocalChain) -> LocalPerps:
+    """Deploys the protocol with two markets."""
+    with chain.node.past():
+        return LocalPerps(chain, "USDC", MARKETS)
+
+
+def later(perps: LocalPerps, seconds: int) -> None:
+    """Time passes, and every index is written again."""
+    perps.chain.node.mine_at(perps.chain.now_s() + seconds)
+    for symbol in perps.markets:
+        perps.set_index(symbol, perps.chain.books.prices_usd[symbol])
+
+
+def account_of(perps: LocalPerps, who: str) -> MarginAccount:
+    """An account read view by view, to be computed with."""
+    accounts, exchange = perps.account_balance.functions, perps.exchange.functions
+    config = perps.contract(perps.addresses.config, "ClearingHouseConfig").functions
+    tiers = (MarginTier(0, config.getImRatio().call(), config.getMmRatio().call()),)
+    markets, positions = [], []
+    for symbol, market in perps.markets.items():
+        base = perps.contract(market.base, "BaseToken").functions
+        markets.append(
+            PerpMarket(
+                market=market.base,
+                symbol=symbol,
+                asset=perps.chain.tokens[symbol].address,
+                size_decimals=18,
+                lot_raw=1,
+                tick=Fraction(1, WAD),
+                tiers=tiers,
+                fee_ppm=1_000,
+                mark=Fraction(accounts.getMarkPrice(market.base).call(), WAD),
+                index=Fraction(base.getIndexPrice(0).call(), WAD),
+                index_s=perps.chain.now_s(),
+                funding_daily=funding_daily(perps, symbol),
+            )
+        )
+        size = accounts.getTakerPositionSize(who, market.base).call()
+        if size:
+            positions.append(
+                Position(
+                    market.base,
+                    size,
+                    accounts.getTakerOpenNotional(who, market.base).call(),
+                    exchange.getPendingFundingPayment(who, market.base).call(),
+                )
+            )
+    scale = 10 ** (18 - perps.collateral.decimals)
+    collateral = perps.vault.functions.getBalance(who).call() * scale
+    realised = accounts.getPnlAndPendingFee(who).call()[0]
+    return MarginAccount(perps.quote_token(), scale, collateral, realised, tuple(positions), tuple(markets))
+
+
+def funding_daily(perps: LocalPerps, symbol: str) -> Fraction:
+    """(market TWAP − index TWAP) / index over 15 minutes, as Exchange counts funding."""
+    base = perps.markets[symbol].base
+    market = wad_of_price_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 900).call())
+    index = perps.contract(base, "BaseToken").functions.getIndexPrice(900).call()
+    return Fraction(market - index, index)
