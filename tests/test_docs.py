@@ -260,8 +260,10 @@ def declared() -> dict[str, str]:
     for item in wanted:
         name, rest = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?(.*)", item).groups()  # type: ignore[union-attr]  # every line of pyproject.toml fits
         found[canonical(name)] = rest[2:] if rest.startswith("==") else ""
-    manifest = json.loads((ROOT / "contracts" / "package.json").read_text(encoding="utf-8"))
-    return found | {**manifest.get("dependencies", {}), **manifest.get("devDependencies", {})}
+    for folder in ("contracts", "contracts/perps"):
+        manifest = json.loads((ROOT / folder / "package.json").read_text(encoding="utf-8"))
+        found |= {**manifest.get("dependencies", {}), **manifest.get("devDependencies", {})}
+    return found
 
 
 def documented() -> list[tuple[str, str]]:
