@@ -1,6 +1,4 @@
-"""Reference prices, their sources and their checks: feeds, TWAPs, pegs, and a rollup's
-sequencer.
-"""
+"""Reference prices and their checks: feeds, TWAPs, pegs, and the sequencer of a rollup."""
 
 from agent.reference.checks import depeg_fault, depegged_tokens, sequencer_fault, source_conflict
 from agent.reference.prices import (

@@ -1,6 +1,4 @@
-"""Reference prices: the price of a token for weights, triggers, costs and floors (design section 6,
-reference prices).
-"""
+"""Reference prices: the prices of tokens for weights, triggers, costs and floors (docs/prices.md)."""
 
 from __future__ import annotations
 
@@ -12,51 +10,48 @@ from agent.amm import pools
 from agent.model import FeedRound, PastPrices, Pool, PriceSource, Snapshot, StepInput
 from agent.units import Price, Token, floor_int, safe_label
 
-# --- Pools with a valid TWAP: pinned V3 pools whose observations cover the whole window; and
-# remedies for the others.
+# --- Pools with a valid TWAP: pinned V3 pools whose observations cover the whole window.
 
 
 MAX_OBSERVATIONS = 65_535
-"""Most observations that a pool can keep (uint16)."""
+"""Largest number of observations of a pool (uint16)."""
 _SECONDS_PER_BLOCK = {1: 12, 10: 2, 137: 2, 8453: 2}
-"""Minimum seconds per observation: a pool writes at most one per block, and at most one per second.
-Unlisted chains may write each second.
+"""Minimum seconds per observation by chain: a pool writes at most one per block. Chains not listed
+may write one each second.
 """
 
 
 def twap_rejection(step: StepInput, pool: Pool) -> str:
-    """Return why the pool's TWAP does not count, with the remedy; empty if it does."""
+    """Return the reason why the TWAP of a pool does not count, with the remedy; empty if it counts."""
     unpinned = pin_rejection(step, pool)
     if unpinned:
         return unpinned
     window_s = step.reference.twap_window_s
     if pool.mean_window_s is not None and pool.mean_window_s >= window_s:
         return ""
-    return f"its oldest observation is younger than {window_s} s{_kept(step, pool)}"
+    return f"its oldest observation is newer than {window_s} s{_kept(step, pool)}"
 
 
 def pin_rejection(step: StepInput, pool: Pool) -> str:
-    """Return why the pool is not among the owner's pinned pools; empty if it is. Without pins every
-    pool counts.
+    """Return the reason why a pool does not match the owner's pins; empty if it matches, or without
+    pins.
     """
     pins = step.reference.mean_pools
     if pins is None:
         return ""
     pinned = next((pin.hash for pin in pins if pin.address == pool.address), None)
     if pinned is None:
-        return "it is not pinned: trimtab trust"
-    found = next(
+        return "it is not pinned: run trimtab trust"
+    current = next(
         (code.hash for code in step.snapshot.code_hashes if code.address == pool.address), None
     )
-    return (
-        ""
-        if found == pinned
-        else "its code differs from the pinned code: find out why before trimtab trust"
-    )
+    if current == pinned:
+        return ""
+    return "its code differs from the pinned code: find out why before trimtab trust"
 
 
 def required_observations(chain_id: int, window_s: int) -> int:
-    """Observations that cover the window even if every block trades."""
+    """Return the number of observations that cover the window even if each block writes one."""
     return min(MAX_OBSERVATIONS, -(-window_s // _SECONDS_PER_BLOCK.get(chain_id, 1)) + 1)
 
 
@@ -66,34 +61,34 @@ def _kept(step: StepInput, pool: Pool) -> str:
     kept, coming = pool.observations
     enough = required_observations(step.snapshot.head.chain_id, step.reference.twap_window_s)
     if coming >= enough:
-        return f", it will keep {coming}: they fill with its next trades"
+        return f", it will keep {coming}: they fill with the next trades"
     soon = f", soon {coming}" if coming > kept else ""
-    return f", it keeps {kept}{soon}: trimtab oracle {pool.address} --to {enough}"
+    return f", it keeps {kept}{soon}: run trimtab oracle {pool.address} --to {enough}"
 
 
-# --- Validity of a feed round: complete, current, within its aggregator's bounds, not older than
-# one seen before.
+# --- Validity of a feed round: complete, fresh, within the bounds of its aggregator, not below an
+# earlier round.
 
 
 def feed_round_fault(step: StepInput, answer: FeedRound) -> str:
-    """Return why a round does not count (AggregatorV3Interface.latestRoundData); empty if it does.
-    Age is by block timestamp.
+    """Return the fault of a round (AggregatorV3Interface.latestRoundData); empty if it is valid.
+    Ages are by block timestamp.
     """
     now_s = step.snapshot.head.timestamp_s
-    unfit = (
+    fault = (
         incomplete_round_fault(answer, now_s)
         or answer_bound_fault(answer)
         or round_regression_fault(step.snapshot, answer)
     )
-    if unfit:
-        return unfit
-    age_s, most_s = now_s - answer.updated_at_s, step.reference.max_age_s(answer.feed)
-    return f"is {age_s} s old, the limit is {most_s} s" if age_s > most_s else ""
+    age_s, limit_s = now_s - answer.updated_at_s, step.reference.max_age_s(answer.feed)
+    if not fault and age_s > limit_s:
+        return f"is {age_s} s old, the limit is {limit_s} s"
+    return fault
 
 
 def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
-    """Return why a round is incomplete: no positive answer, not begun or ended, carried over, or
-    dated after the block.
+    """Return why a round is incomplete: no positive answer, not started or finished, carried over,
+    or dated after the block.
     """
     if answer.answer <= 0:
         return f"answers {answer.answer}"
@@ -106,8 +101,8 @@ def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
 
 
 def answer_bound_fault(answer: FeedRound) -> str:
-    """Return why an answer is at its aggregator's bound, where it is clipped and not a price; empty
-    if it is not.
+    """Return why an answer is at a bound of its aggregator, where it is clipped; empty if it is
+    not.
     """
     if answer.min_answer is not None and answer.answer <= answer.min_answer:
         return (
@@ -123,27 +118,25 @@ def answer_bound_fault(answer: FeedRound) -> str:
 
 
 def round_regression_fault(snapshot: Snapshot, answer: FeedRound) -> str:
-    """Return why the round is lower than in an earlier block, which only another feed's can be;
-    empty if it is not.
+    """Return why the round is lower than at an earlier block, as after a feed was replaced; empty
+    if it is not.
     """
     before = [
-        (found.round_id, past.head.number)
+        (feed_round.round_id, past.head.number)
         for past in snapshot.past
-        for found in past.feeds
-        if found.feed == answer.feed
+        for feed_round in past.feeds
+        if feed_round.feed == answer.feed
     ]
     highest, block = max(before, default=(0, 0))
-    return (
-        f"fell from round {highest} at block {block} to round {answer.round_id}"
-        if highest > answer.round_id
-        else ""
-    )
+    if highest <= answer.round_id:
+        return ""
+    return f"fell from round {highest} at block {block} to round {answer.round_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class ReferencePrice:
-    """Reference price of a token: numeraire base units per token base unit, source, and underlying
-    figures.
+    """Reference price of a token in numeraire base units per token base unit; `detail` describes
+    the source.
     """
 
     token: str
@@ -154,7 +147,7 @@ class ReferencePrice:
 
 @dataclass(frozen=True, slots=True)
 class UnpricedToken:
-    """A token without a price, and the reason of each source."""
+    """A token without a price, and the reason by source."""
 
     token: str
     label: str
@@ -163,8 +156,8 @@ class UnpricedToken:
 
 @dataclass(frozen=True, slots=True)
 class ReferencePrices:
-    """Prices by token address, for every asset and hub, the numeraire (exactly 1) and wrapped
-    native, as far as known.
+    """Known prices by token address: of assets, hubs, the numeraire (exactly 1) and the wrapped
+    native coin.
     """
 
     prices: dict[str, ReferencePrice]
@@ -172,14 +165,14 @@ class ReferencePrices:
 
     @property
     def by_token(self) -> dict[str, Price]:
-        """The prices alone, by token address, in a dict of the caller's own."""
-        return {token: found.price for token, found in self.prices.items()}
+        """Prices by token address, as a new dict."""
+        return {token: reference.price for token, reference in self.prices.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class _Market:
-    """A price in some other token, and the depth behind it: virtual base units of the token
-    itself.
+    """A price in a second token, its depth (virtual base units of the first token), and the number
+    of pools.
     """
 
     price: Fraction
@@ -188,18 +181,18 @@ class _Market:
 
 
 _Measure = Callable[[Pool, str], _Market | None]
-"""Price of one of a pool's tokens in terms of the other; None if unknown."""
+"""Market of a pool for one of its tokens; None if unknown."""
 
 
 class _NoPrice(Exception):
-    """One source has no price; the message has the reason."""
+    """A source has no price; the message is the reason."""
 
 
 def reference_prices(step: StepInput) -> ReferencePrices:
-    """Return the price of each token by the first configured source that has one; tokens without a
-    price come with the reasons.
+    """Return the price of each token by the first configured source that has one, and the reasons
+    for missing prices.
 
-    Computed once for each snapshot, sources and tokens: a step that changes its targets or history
+    The result is cached per snapshot, sources and tokens, so a step with new targets or history
     keeps its prices.
     """
     portfolio = step.portfolio
@@ -219,26 +212,28 @@ def _calculate_prices(step: StepInput) -> ReferencePrices:
     prices: dict[str, ReferencePrice] = {}
     unpriced: list[UnpricedToken] = []
     for address, label in _tokens_to_price(step):
-        found, why = _first(step, address)
-        if found is None:
+        price, why = _first(step, address)
+        if price is None:
             unpriced.append(UnpricedToken(address, label, why))
         else:
-            prices[address] = found
+            prices[address] = price
     return ReferencePrices(prices, tuple(unpriced))
 
 
 def reference_prices_at(step: StepInput, past: PastPrices) -> ReferencePrices:
-    """Return the reference prices at an earlier block: its feeds, its pools, its time, and the
+    """Return the reference prices at an earlier block, from its feeds, pools and time, and the
     blocks before it.
     """
-    before = tuple(other for other in step.snapshot.past if other.head.number < past.head.number)
+    before = tuple(
+        earlier for earlier in step.snapshot.past if earlier.head.number < past.head.number
+    )
     then = replace(step.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=before)
     return reference_prices(replace(step, snapshot=then))
 
 
 def spot_prices(step: StepInput) -> dict[str, Price]:
-    """Return the pools' spot prices at this block, for comparison with the reference; tokens
-    without a pool price are left out.
+    """Return the spot prices of tokens at this block, for comparison with the reference; tokens
+    without one are missing.
     """
     prices: dict[str, Price] = {}
     for address, _ in _tokens_to_price(step):
@@ -250,7 +245,7 @@ def spot_prices(step: StepInput) -> dict[str, Price]:
 
 
 def _tokens_to_price(step: StepInput) -> list[tuple[str, str]]:
-    """(address, label) of everything that something is valued in, without repeats."""
+    """Return (address, label) of each asset, hub, numeraire and wrapped native coin once."""
     portfolio = step.portfolio
     tokens: tuple[Token, ...] = (
         *(asset.token for asset in portfolio.assets),
@@ -265,7 +260,7 @@ def _tokens_to_price(step: StepInput) -> list[tuple[str, str]]:
 
 
 def _first(step: StepInput, address: str) -> tuple[ReferencePrice | None, str]:
-    """Return the price by the first source that has one, or the reasons of all sources."""
+    """Return the price by the first source that has one, or None and the reasons of all sources."""
     reasons = []
     for kind in step.reference.kinds:
         try:
@@ -290,46 +285,41 @@ def _price(step: StepInput, address: str, kind: PriceSource) -> ReferencePrice:
                     lambda pool, token: _twap_market(step, pool, token),
                     f"a mean over {window_s} s",
                 )
-            except _NoPrice as none:
-                raise _NoPrice(f"{none}{_rejected_pools(step, address)}") from None
+            except _NoPrice as reason:
+                raise _NoPrice(f"{reason}{_rejected_pools(step, address)}") from None
             price, detail = market.price, f"mean over {window_s} s of {market.pools} pool(s)"
         case PriceSource.SPOT:
             market = _by_pools(step, address, _spot_market, "liquidity at its price")
-            price, detail = (
-                market.price,
-                f"spot price of {market.pools} pool(s) at block {step.snapshot.head.number}",
-            )
+            price = market.price
+            detail = f"spot price of {market.pools} pool(s) at block {step.snapshot.head.number}"
     return ReferencePrice(address, price, kind, detail)
 
 
 def _by_feeds(step: StepInput, address: str) -> tuple[Fraction, str]:
-    """Return the token's USD price over the numeraire's, each from a valid round, and the
+    """Return the token's USD price divided by the numeraire's, each from a valid round, and the
     source.
     """
     numeraire = step.portfolio.numeraire
-    token, own = _round(step, address)
+    token, usd = _round(step, address)
     _, unit = _round(step, numeraire.address)
-    whole = Fraction(own.answer, 10**own.decimals) / Fraction(unit.answer, 10**unit.decimals)
-    age_s = step.snapshot.head.timestamp_s - min(own.updated_at_s, unit.updated_at_s)
+    whole = Fraction(usd.answer, 10**usd.decimals) / Fraction(unit.answer, 10**unit.decimals)
+    age_s = step.snapshot.head.timestamp_s - min(usd.updated_at_s, unit.updated_at_s)
     return (
         whole * Fraction(10) ** (numeraire.decimals - token.decimals),
-        f"round {own.round_id} of feed {own.feed}, {age_s} s old",
+        f"round {usd.round_id} of feed {usd.feed}, {age_s} s old",
     )
 
 
 def _round(step: StepInput, address: str) -> tuple[Token, FeedRound]:
-    """Return the token's latest feed round, if it is complete and fresh. Raises _NoPrice with the
-    failed condition.
-    """
+    """Return the token's latest feed round. Raises _NoPrice if it is missing or invalid."""
     feed = step.portfolio.feed(address)
     label = _label(step, address)
     if feed is None:
         raise _NoPrice(f"{label} has no feed")
     answer = next((round_ for round_ in step.snapshot.feeds if round_.feed == feed), None)
     if answer is None:
-        why = next(
-            (f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), ""
-        )
+        reasons = (f": {item.why}" for item in step.snapshot.quarantined if item.address == feed)
+        why = next(reasons, "")
         raise _NoPrice(f"the feed of {label} was not read{why}")
     fault = feed_round_fault(step, answer)
     if fault:
@@ -345,9 +335,10 @@ def _label(step: StepInput, address: str) -> str:
 
 
 def _twap_market(step: StepInput, pool: Pool, token: str) -> _Market | None:
-    """Return the time-weighted mean price and harmonic mean liquidity of a pool whose TWAP counts.
+    """Return the time-weighted mean price and harmonic mean liquidity of a pool with a valid TWAP,
+    else None.
 
-    Liquidity added for a few blocks hardly changes the pool's time-weighted depth.
+    Liquidity added for a few blocks hardly changes this depth.
     """
     if not pool.keeps_observations or twap_rejection(step, pool):
         return None
@@ -355,34 +346,35 @@ def _twap_market(step: StepInput, pool: Pool, token: str) -> _Market | None:
 
 
 def _rejected_pools(step: StepInput, address: str) -> str:
-    """Return why the V3 pools of a token with the numeraire or a hub do not count, each with its
-    remedy.
+    """Return why the V3 pools of a token with the numeraire or a hub have no valid TWAP, each with
+    the remedy.
     """
-    others = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)} - {
-        address
-    }
-    near = [
+    hubs = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)}
+    hubs -= {address}
+    candidates = [
         pool
         for pool in step.snapshot.pools
-        if pool.keeps_observations and {pool.token0, pool.token1} - others == {address}
+        if pool.keeps_observations and {pool.token0, pool.token1} - hubs == {address}
     ]
     return "".join(
-        f"; pool {pool.address}: {why}" for pool in near if (why := twap_rejection(step, pool))
+        f"; pool {pool.address}: {why}"
+        for pool in candidates
+        if (why := twap_rejection(step, pool))
     )
 
 
 def _spot_market(pool: Pool, token: str) -> _Market | None:
-    """Return the pool's marginal price and its depth now; None for an empty pool."""
+    """Return the pool's marginal price and current depth; None for an empty pool."""
     depth_raw = pool.spot_depth(token)
     return None if depth_raw <= 0 else _Market(pools.marginal_price(pool, token), depth_raw, 1)
 
 
 def _by_pools(step: StepInput, address: str, measure: _Measure, lack: str) -> _Market:
-    """Price in the numeraire over all pools with it and all routes through one hub, weighted by
-    depth.
+    """Return the price in the numeraire over all direct pools and all routes through one hub,
+    weighted by depth.
 
-    A route counts with the depth of its thinner half, so that a thin pool behind a deep one gains
-    no weight.
+    A route has the depth of its thinner half, so that a thin pool behind a deep one gains no
+    weight. Raises _NoPrice without a market.
     """
     numeraire = step.portfolio.numeraire.address
     routes = [_between(step, address, numeraire, measure)]
@@ -401,12 +393,12 @@ def _by_pools(step: StepInput, address: str, measure: _Measure, lack: str) -> _M
 
 
 def _between(step: StepInput, token: str, other: str, measure: _Measure) -> _Market | None:
-    """All pools of one pair together."""
+    """Return the market of all pools of one pair."""
     pair = {token, other}
-    found = [
+    markets = [
         measure(pool, token) for pool in step.snapshot.pools if {pool.token0, pool.token1} == pair
     ]
-    return _weighted(market for market in found if market is not None)
+    return _weighted(market for market in markets if market is not None)
 
 
 def _chained(first: _Market | None, second: _Market | None) -> _Market | None:
@@ -419,7 +411,7 @@ def _chained(first: _Market | None, second: _Market | None) -> _Market | None:
 
 
 def _weighted(markets: Iterable[_Market]) -> _Market | None:
-    """Mean price by depth; None if nothing has any."""
+    """Return the mean price weighted by depth; None without depth."""
     deep = [market for market in markets if market.depth_raw > 0]
     total_raw = sum(market.depth_raw for market in deep)
     if not deep:
