@@ -1,4 +1,4 @@
-"""The guards' case: input, plan and evidence, with measurements that are recomputed once for all
+"""The case that guards judge: input, plan and evidence, with measurements recomputed once for all
 guards.
 """
 
@@ -52,13 +52,13 @@ from agent.units import BPS, NATIVE, Token, ceil_int, decimal_text, value_text
 
 
 class MissingData(Exception):
-    """A guard's input is unknown; the message names it. The guard then refuses."""
+    """An input of a guard is unknown; the message names it. The guard refuses."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuardMeasurement:
-    """Result of a guard: text with units, and whether it is within the limit; `limit` replaces the
-    config's text if set.
+    """Measurement of a guard: text with units, and whether it passed. `limit` replaces the text of
+    the limit if set.
     """
 
     text: str
@@ -68,11 +68,11 @@ class GuardMeasurement:
 
 @dataclass(frozen=True)
 class GuardCase:
-    """Input of all guards. `prices` and `spots` are numeraire base units per token base unit, by
-    token address.
+    """Input of all guards. `prices` and `spots` are in numeraire base units per token base unit, by
+    token.
 
-    `unpriced` has the reason for each missing price. `lp` is the simulation of the plan's liquidity
-    actions, or why there is none.
+    `unpriced` has the reason of each missing price. `lp` is the simulation of the liquidity
+    actions, or the reason why there is none.
     """
 
     step: StepInput
@@ -87,19 +87,19 @@ class GuardCase:
 
     @property
     def numeraire(self) -> Token:
-        """The token that values are counted in."""
+        """The numeraire of the portfolio."""
         return self.step.portfolio.numeraire
 
     def label(self, address: str) -> str:
-        """Symbol of a token of the portfolio, else its address."""
+        """Return the symbol of a token of the portfolio, else its address."""
         try:
             return self.step.portfolio.token(address).label
         except KeyError:
             return address
 
     def price(self, address: str) -> Fraction:
-        """Return the reference price; the native coin has that of its wrapped token. Raises
-        MissingData.
+        """Return the reference price of a token; the native coin has the price of its wrapped
+        token. Raises MissingData.
         """
         price = self.prices.get(
             self.step.portfolio.wrapped_native if address == NATIVE else address
@@ -112,14 +112,14 @@ class GuardCase:
         return price
 
     def runs(self) -> tuple[SimulatedSwap, ...]:
-        """Return the simulated legs. Raises MissingData if one cannot run."""
+        """Return the simulated swaps. Raises MissingData if a leg fails."""
         if self.replay.fault is not None:
             raise MissingData(self.replay.fault)
         return self.replay.runs
 
     def actions(self) -> tuple[SimulatedAction, ...]:
-        """Return the recomputed liquidity actions; none for a plan of swaps. Raises MissingData if
-        one cannot run.
+        """Return the simulated liquidity actions, none for a plan of swaps. Raises MissingData if
+        one fails.
         """
         if not self.plan.actions:
             return ()
@@ -130,42 +130,42 @@ class GuardCase:
         return self.lp.runs
 
     def loads(self) -> tuple[LiquidityExposure, LiquidityExposure]:
-        """Return expected loss and value of liquidity before and after the plan's actions. Raises
-        MissingData.
-        """
+        """Return the liquidity exposure before and after the plan's actions. Raises MissingData."""
         self.actions()
         if isinstance(self.lp, str):
             raise MissingData(self.lp)
         return self.book().load(), self.lp.after.load()
 
     def book(self) -> PositionBook:
-        """Wallet and positions in the snapshot. Raises MissingData."""
+        """Return wallet and positions of the snapshot. Raises MissingData."""
         try:
             return open_position_book(self.step, self.prices)
         except Refused as why:
             raise MissingData(why.message) from None
 
     def is_exit(self) -> bool:
-        """True if the plan only withdraws liquidity while a liquidity limit is exceeded: neither
-        cost nor size blocks it.
+        """True if the plan only withdraws liquidity while a liquidity limit is exceeded. Neither
+        cost nor size blocks such a plan.
         """
-        return self._only_out() and not self.loads()[0].within(liquidity_limits(self.step.limits))
+        return self._only_withdraws() and not self.loads()[0].within(
+            liquidity_limits(self.step.limits)
+        )
 
     def is_risk_reducing(self) -> bool:
-        """True if the plan buys nothing but the numeraire, recomputed from its legs and actions.
-        Raises MissingData.
+        """True if the plan buys only the numeraire, recomputed from its legs and actions. Raises
+        MissingData.
 
         Such a plan is an exit, a withdrawal of liquidity, or gas money for either.
         """
         if isinstance(self.plan.decision, TopUp):
             return not self.plan.actions and self.turnover() == 0
-        return self.is_sell_only() or self._only_out()
+        return self.is_sell_only() or self._only_withdraws()
 
     def is_sell_only(self) -> bool:
-        """True if the plan is an exit by its decision and by its legs. Raises MissingData.
+        """True if decision and legs of the plan are an exit. Raises MissingData.
 
-        It may buy only the numeraire and the shortfall of open withdrawals, and sell for the latter
-        at most what raising it takes.
+        An exit buys only the numeraire and shortfalls of open withdrawals; for a shortfall it sells
+        no more than raising it needs.
         """
         if not self.plan.exits or self.plan.actions:
             return False
@@ -175,16 +175,15 @@ class GuardCase:
         }
         if not bought or bought - self._lacked():
             return not bought
-        given = sum(
+        sold = sum(
             (max(0, -self.replay.delta(token)) * self.price(token) for token in self.replay.tokens),
             Fraction(0),
         )
-        return given <= self._gross(bought) + (
-            self.step.limits.min_trade or 0
-        )  # the last part of a raise is at least a trade
+        smallest_trade = self.step.limits.min_trade or 0  # the last sale is at least this large
+        return sold <= self._gross(bought) + smallest_trade
 
-    def _only_out(self) -> bool:
-        """True if the plan withdraws liquidity and does nothing else."""
+    def _only_withdraws(self) -> bool:
+        """True if the plan only withdraws liquidity."""
         actions = self.plan.actions
         return (
             bool(actions)
@@ -195,18 +194,18 @@ class GuardCase:
     def counted_turnover(self) -> Fraction:
         """Return the turnover that limits count. Raises MissingData.
 
-        Of an exit that is the value bought besides the numeraire; of a purchase or a withdrawal,
-        the value beyond the confirmed amount.
+        For an exit it is the value bought besides the numeraire, for a purchase or withdrawal the
+        value beyond the confirmed amount.
         """
         return max(Fraction(0), self._limited() - self.apart())
 
     def exempt_turnover(self) -> Fraction:
-        """Return the turnover that `apart` exempts. Raises MissingData."""
+        """Return the turnover that limits do not count. Raises MissingData."""
         return min(self._limited(), self.apart())
 
     def _limited(self) -> Fraction:
-        """Return the turnover that limits count; of an exit only purchases other than the
-        numeraire. Raises MissingData.
+        """Return the turnover before exemptions; for an exit only purchases besides the numeraire.
+        Raises MissingData.
         """
         if not self.plan.exits:
             return self.turnover()
@@ -221,21 +220,21 @@ class GuardCase:
         )
 
     def apart(self) -> Fraction:
-        """Return the most of a purchase, or of a withdrawal's sales, that turnover limits exempt.
-        Raises MissingData.
+        """Return the largest exempt turnover of a purchase or of a withdrawal's sales. Raises
+        MissingData.
         """
         return self._raised() if self.plan.exits else self._purchase
 
     @cached_property
     def _purchase(self) -> Fraction:
-        """Return a purchase's exempt turnover, recomputed."""
+        """Largest exempt turnover of a purchase, recomputed."""
         decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
         return min(decision.apart, purchase.turnover_allowance(self.step))
 
     def _raised(self) -> Fraction:
-        """Return the exempt turnover of an exit that raises open withdrawals, recomputed. Raises
+        """Return the largest exempt turnover of an exit for open withdrawals, recomputed. Raises
         MissingData.
         """
         decision = self.plan.decision
@@ -245,14 +244,14 @@ class GuardCase:
         return min(decision.apart, self._gross(bought & self._lacked()))
 
     def _lacked(self) -> set[str]:
-        """Return the assets besides the numeraire with a shortfall for open withdrawals."""
+        """Return the assets, except the numeraire, with a shortfall for open withdrawals."""
         claimed = {claim.payment.token for claim in self.step.history.claims} - {
             self.numeraire.address
         }
         return {token for token in claimed if withdrawals.shortfall_raw(self.step, token) > 0}
 
     def _gross(self, tokens: set[str]) -> Fraction:
-        """Return the most that raising these tokens may sell, in value. Raises MissingData."""
+        """Return the largest sale value that raises these tokens. Raises MissingData."""
         try:
             return sum(
                 (withdrawals.gross_sale_value(self.step, token) for token in sorted(tokens)),
@@ -262,8 +261,8 @@ class GuardCase:
             raise MissingData(why.message) from None
 
     def balance(self, address: str) -> int:
-        """Wallet's balance of a token, or of native coin, in base units. Raises MissingData if it
-        was not read.
+        """Return the wallet's balance of a token or of native coin, in base units. Raises
+        MissingData if it was not read.
         """
         if address == NATIVE:
             return self.step.snapshot.native_wei
@@ -273,14 +272,12 @@ class GuardCase:
         raise MissingData(f"balance of {self.label(address)} was not read")
 
     def investable(self, asset: Asset) -> int:
-        """Balance less reserve, base units, never below zero; of the native asset both forms, less
-        the floor. Raises MissingData.
-        """
+        """Return the spendable base units of an asset, at least zero. Raises MissingData."""
         return max(0, self.spendable(asset))
 
     def spendable(self, asset: Asset) -> int:
-        """Return the asset's base units above its reserve; negative if the reserve is not filled.
-        Raises MissingData.
+        """Return the base units of an asset above its reserve, negative if below; native and
+        wrapped coin count together. Raises MissingData.
         """
         native_wei = self.balance(NATIVE) if asset.native else 0
         return (
@@ -290,15 +287,15 @@ class GuardCase:
         )
 
     def require_known_day(self) -> None:
-        """Raise MissingData while the wallet's last 24 h are unknown: no limit of a day starts
-        empty (T6).
+        """Raise MissingData if the wallet's last 24 h are unknown: no daily limit starts empty
+        (T6).
         """
         if self.step.history.unknown:
             raise MissingData(self.step.history.unknown)
 
     def total(self) -> Fraction:
-        """Value of all investable balances and confirmed liquidity positions at reference prices.
-        Raises MissingData.
+        """Return the value of investable balances and confirmed liquidity positions, at reference
+        prices. Raises MissingData.
         """
         free = sum(
             (
@@ -316,16 +313,14 @@ class GuardCase:
         return sum((one.raw * self.price(one.token) for one in self.step.stuck), Fraction(0))
 
     def lp_value(self) -> Fraction:
-        """Value of all confirmed liquidity positions at reference prices. Raises MissingData."""
+        """Return the value of confirmed liquidity positions. Raises MissingData."""
         try:
             return valuation.total_value(self.step, self.prices)
         except Refused as why:
             raise MissingData(why.message) from None
 
     def turnover(self) -> Fraction:
-        """Half the sum of absolute changes of the wallet's balances in value. Raises
-        MissingData.
-        """
+        """Return half the sum of absolute changes of wallet balances, in value. Raises MissingData."""
         self.runs()
         moved = sum(
             (abs(self.replay.delta(token)) * self.price(token) for token in self.replay.tokens),
@@ -334,8 +329,8 @@ class GuardCase:
         return moved / 2
 
     def trading_cost(self) -> Fraction:
-        """Value given less value received at reference prices: fees, impact and skew in one. Raises
-        MissingData.
+        """Return the value given less the value received at reference prices: fees, impact and
+        skew. Raises MissingData.
         """
         self.runs()
         return -sum(
@@ -344,8 +339,8 @@ class GuardCase:
         )
 
     def overpayment(self) -> Fraction:
-        """Return the cost of the plan's provided liquidity above its value at reference prices.
-        Raises MissingData.
+        """Return the cost of provided liquidity above its value at reference prices. Raises
+        MissingData.
         """
         provided = [run for run in self.actions() if isinstance(run.action, Provide)]
         try:
@@ -357,8 +352,8 @@ class GuardCase:
             raise MissingData(why.message) from None
 
     def cost(self) -> Fraction:
-        """Trading cost, what liquidity is overpaid by, and the gas of the plan and of approvals
-        that it still needs. Raises MissingData.
+        """Return the sum of trading cost, overpayment of liquidity, and gas of plan and missing
+        approvals. Raises MissingData.
         """
         gas = (
             self.gas_units() * self.gas_price_wei() * self.price(self.step.portfolio.wrapped_native)
@@ -371,7 +366,7 @@ class GuardCase:
         """
         self.runs()
         ends = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
-        short = sum(
+        shortfall = sum(
             (
                 max(0, flow.amount_out_raw - flow.leg.min_out_raw) * self.price(flow.leg.token_out)
                 for flow in ends
@@ -379,21 +374,19 @@ class GuardCase:
             Fraction(0),
         )
         provided = [run for run in self.actions() if isinstance(run.action, Provide)]
-        dear = sum(
+        overpaid = sum(
             (run.value * worst_overpayment_share(run, self.step.limits) for run in provided),
             Fraction(0),
         )
         gas = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
-        return self.trading_cost() + short + max(self.overpayment(), dear) + gas
+        return self.trading_cost() + shortfall + max(self.overpayment(), overpaid) + gas
 
     def gas_units(self) -> int:
-        """Expected gas of the plan's transaction, and of the approvals that have to be mined before
-        it.
-        """
+        """Return the expected gas of the plan's transaction and of missing approvals."""
         return self.plan.gas_units + approval_gas_units(self.step, self.plan)
 
     def gas_price_wei(self) -> int:
-        """Price of a unit of gas now: base fee and priority fee, or the node's gas price on chains
+        """Return the gas price: base fee plus priority fee, or the node's gas price on chains
         without EIP-1559.
         """
         snapshot = self.step.snapshot
@@ -401,15 +394,14 @@ class GuardCase:
         return snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
 
     def worst_gas_wei(self) -> int:
-        """Return the most gas money that the transactions may burn: gas limits at two base fees and
-        the priority fee, under the ceiling. They are sent like that: a gas limit is the estimate
-        plus a quarter, the fee cap never above limits.gas_price.
+        """Return the largest gas cost of the transactions: gas limits (GAS_MARGIN times the
+        estimate) at the fee cap, which is never above limits.gas_price.
         """
         return ceil_int(self.gas_units() * GAS_MARGIN) * native_coin.worst_price_wei(self.step)
 
 
 def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCase:
-    """Recomputes prices and the plan's legs from the snapshot."""
+    """Return the case, with prices, legs and actions recomputed from the snapshot."""
     references = reference_prices(step)
     prices = references.by_token
     unpriced = {lacking.token: lacking.why for lacking in references.unpriced}
@@ -434,45 +426,45 @@ def _actions(step: StepInput, plan: Plan, prices: Mapping[str, Fraction]) -> LpR
         return why.message
 
 
-# --- Text of measurements in verdicts: short, with unit, never rounded to the safe side of a limit.
+# --- Formats of measurements and limits in verdicts.
 
 
 OFF = "off"
 
 
 def format_bps(limit: int) -> str:
-    """Limit in basis points: 100 -> "100 bps"."""
+    """Format basis points: 100 -> "100 bps"."""
     return f"{limit} bps"
 
 
 def format_ratio(share: Fraction) -> str:
-    """Exact share as basis points, rounded up at two places, so that a breach never reads like the
-    limit.
+    """Format a share in basis points, rounded up to two places so that a breach never looks like
+    the limit.
     """
     return f"{decimal_text(ceil_int(share * BPS * 100), 2)} bps"
 
 
 def format_money(value: Fraction, numeraire: Token) -> str:
-    """Value in numeraire base units as whole coins."""
+    """Format a value in numeraire base units as whole coins."""
     return f"{value_text(value, numeraire.decimals)} {numeraire.label}"
 
 
 def format_gwei(wei: int) -> str:
-    """Gas price."""
+    """Format a gas price."""
     return f"{decimal_text(wei, 9)} gwei"
 
 
 def format_native(wei: int) -> str:
-    """Amount of the native coin in whole coins."""
+    """Format an amount of native coin."""
     return f"{decimal_text(wei, 18)} native"
 
 
 def format_seconds(number: int) -> str:
-    """Duration."""
+    """Format a duration."""
     return f"{number} s"
 
 
-# --- A guard: its name, limit, measurement and remedy.
+# --- Guards: name, limit, measurement and remedy.
 
 
 T = TypeVar("T")
@@ -480,20 +472,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Guard(Generic[T]):
-    """A guard: `limit` reads the limit from the input (None: off), `words` formats it, `measure`
-    compares the case with it. `remedy` follows the words "do this:". A guard that `judges_market`
-    checks only the pools and tokens of a plan: its refusal does not concern another exit.
+    """A guard. `limit` reads the limit from the input (None: off), `format_limit` formats it,
+    `measure` compares the case with it.
+
+    `remedy` is an instruction for the owner. A guard that `judges_market` checks only the pools and
+    tokens of a plan; its refusal of one exit does not block the others.
     """
 
     name: str
     limit: Callable[[StepInput], T | None]
-    words: Callable[[T, StepInput], str]
+    format_limit: Callable[[T, StepInput], str]
     measure: Callable[[GuardCase, T], GuardMeasurement]
     remedy: str
     judges_market: bool = False
 
     def judge(self, case: GuardCase) -> Verdict:
-        """Return the verdict; missing data refuse, a limit that is off passes."""
+        """Return the verdict: missing data refuse, a limit that is off passes."""
         limit = self.limit(case.step)
         if limit is None:
             return Verdict(self.name, "not measured", OFF, True)
@@ -504,7 +498,7 @@ class Guard(Generic[T]):
         return Verdict(
             self.name,
             measured.text,
-            measured.limit or self.words(limit, case.step),
+            measured.limit or self.format_limit(limit, case.step),
             measured.passed,
         )
 
@@ -517,7 +511,7 @@ def always(
     *,
     judges_market: bool = False,
 ) -> Guard[bool]:
-    """Return a guard that no config switches off; `rule` is the text of its limit."""
+    """Return a guard that the config cannot switch off; `rule` is the text of its limit."""
     return Guard(
         name,
         lambda _: True,
@@ -536,22 +530,22 @@ def limited(
     *,
     judges_market: bool = False,
 ) -> Guard[T]:
-    """Return a guard for a key of [limits]; the key's row in LIMITS decides how the limit is
-    formatted.
+    """Return a guard for a key of [limits]; the row of the key in LIMITS determines the format of
+    the limit.
     """
     spec = LIMITS[key]
     return Guard(
         key,
         lambda step: limit(step.limits),
-        lambda value, step: _words(spec, value, step),
+        lambda value, step: _format_limit(spec, value, step),
         measure,
         remedy,
         judges_market,
     )
 
 
-def _words(spec: LimitSpec, limit: Any, step: StepInput) -> str:
-    """A limit with its unit; "at least" where more is tighter."""
+def _format_limit(spec: LimitSpec, limit: Any, step: StepInput) -> str:
+    """Format a limit with its unit, with "at least" for a minimum."""
     match spec.unit:
         case LimitUnit.SHARE:
             text = format_bps(limit)

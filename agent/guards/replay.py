@@ -1,6 +1,4 @@
-"""Replay of a plan, recomputed from the snapshot: its legs on pools and wallet, its actions on
-positions.
-"""
+"""Replay of a plan from the snapshot: legs on pools and wallet, actions on liquidity positions."""
 
 from __future__ import annotations
 
@@ -33,13 +31,13 @@ from agent.planning.liquidity import least_amounts_in_book
 from agent.policy.liquidity.book import Amounts, PositionBook, band_bps
 from agent.units import NATIVE
 
-# --- Replay of a plan's legs on the snapshot's pools and the wallet, leg after leg.
+# --- Replay of legs on the pools of the snapshot.
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSwap:
-    """One leg as it really runs. `start` is the pool in the snapshot, `before` and `after` around
-    this leg.
+    """Simulation of one leg. `start` is the pool in the snapshot, `before` and `after` its state
+    around the leg.
     """
 
     number: int
@@ -53,7 +51,7 @@ class SimulatedSwap:
 
 @dataclass(frozen=True, slots=True)
 class LegFlow:
-    """Real input and output of one leg, a swap or not, base units."""
+    """Simulated input and output of one leg, a swap or a conversion, in base units."""
 
     number: int
     leg: Leg
@@ -63,10 +61,12 @@ class LegFlow:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Replay of the whole plan: tokens given and received by the wallet over all legs, and any
-    remainder in the router. `runs` are the swaps, `flows` all legs. In `sold` and `bought` native
-    coin counts as its wrapped token, and conversions are ignored; `moved` keeps them apart. `fault`
-    is why the replay ended early; the numbers are then meaningless.
+    """Replay of all legs: tokens given and received by the wallet, and `stranded` amounts left in
+    the router.
+
+    `runs` are the swaps, `flows` all legs. In `sold` and `bought` native coin counts as its wrapped
+    token and conversions are ignored; `moved` keeps both apart. `fault` is the reason why the
+    replay ended early (None: complete); the numbers are then meaningless.
     """
 
     runs: tuple[SimulatedSwap, ...]
@@ -78,20 +78,20 @@ class Replay:
     moved: Mapping[str, int] = field(default_factory=dict)
 
     def delta(self, token: str) -> int:
-        """Change of the wallet's balance, base units."""
+        """Return the change of the wallet's balance in base units."""
         return self.bought.get(token, 0) - self.sold.get(token, 0)
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Tokens whose wallet balance a leg touches, in the order of the legs."""
+        """Tokens that the wallet gives or receives, in the order of the legs."""
         return tuple(dict.fromkeys((*self.sold, *self.bought)))
 
 
 def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:  # noqa: C901
     """Replay the legs on the snapshot's pools with the contracts' arithmetic.
 
-    A wallet leg spends its amount, a router leg the router's balance. `wrapped_native` alone is
-    exchanged for the native coin, one for one.
+    A wallet leg spends its amount, a router leg the router's balance. Only `wrapped_native`
+    converts to native coin, one to one.
     """
     start = {pool.address: pool for pool in snapshot.pools}
     now = dict(start)
@@ -102,24 +102,24 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
     moved: dict[str, int] = {}
     flows: list[LegFlow] = []
 
-    def ended(why: str | None) -> Replay:
+    def result(fault: str | None) -> Replay:
         stranded = {token: raw for token, raw in router.items() if raw}
-        return Replay(tuple(runs), sold, bought, stranded, why, tuple(flows), moved)
+        return Replay(tuple(runs), sold, bought, stranded, fault, tuple(flows), moved)
 
     def book(flow: LegFlow) -> None:
         leg, coin = flow.leg, {NATIVE: wrapped_native}
-        turns = leg.venue == NATIVE_VENUE and leg.source is leg.sink is LegFunding.WALLET
+        converts = leg.venue == NATIVE_VENUE and leg.source is leg.sink is LegFunding.WALLET
         flows.append(flow)
         if leg.source is LegFunding.WALLET:
             moved[leg.token_in] = moved.get(leg.token_in, 0) - flow.amount_in_raw
-            if not turns:
+            if not converts:
                 token = coin.get(leg.token_in, leg.token_in)
                 sold[token] = sold.get(token, 0) + flow.amount_in_raw
         if leg.sink is LegFunding.ROUTER:
             router[leg.token_out] = router.get(leg.token_out, 0) + flow.amount_out_raw
         else:
             moved[leg.token_out] = moved.get(leg.token_out, 0) + flow.amount_out_raw
-            if not turns:
+            if not converts:
                 token = coin.get(leg.token_out, leg.token_out)
                 bought[token] = bought.get(token, 0) + flow.amount_out_raw
 
@@ -133,29 +133,29 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
                 or {leg.token_in, leg.token_out} != {NATIVE, wrapped_native}
                 or amount_in <= 0
             ):
-                return ended(
-                    f"leg {number}: {amount_in} of {leg.token_in} do not turn into {leg.token_out}"
-                    f" in {leg.pool}"
+                return result(
+                    f"leg {number}: {leg.pool} does not convert {amount_in} of {leg.token_in} to"
+                    f" {leg.token_out}"
                 )
             book(LegFlow(number, leg, amount_in, amount_in))
             continue
         before = now.get(leg.pool)
         if before is None:
-            return ended(f"leg {number}: pool {leg.pool} is not in the snapshot")
+            return result(f"leg {number}: pool {leg.pool} is not in the snapshot")
         if {leg.token_in, leg.token_out} != {before.token0, before.token1}:
-            return ended(f"leg {number}: pool {leg.pool} does not trade these tokens")
+            return result(f"leg {number}: pool {leg.pool} does not trade these tokens")
         if amount_in <= 0:
-            return ended(f"leg {number}: nothing to spend")
+            return result(f"leg {number}: nothing to spend")
         try:
             swapped = before.swap(leg.token_in, amount_in)
         except (Refused, ValueError, ArithmeticError) as error:
-            return ended(f"leg {number}: {error}")
+            return result(f"leg {number}: {error}")
         if swapped.amount_in_raw != amount_in:
-            return ended(
+            return result(
                 f"leg {number}: pool {leg.pool} takes only {swapped.amount_in_raw} of {amount_in}"
             )
         if swapped.amount_out_raw <= 0:
-            return ended(f"leg {number}: pool {leg.pool} pays nothing for {amount_in}")
+            return result(f"leg {number}: pool {leg.pool} pays nothing for {amount_in}")
         now[leg.pool] = swapped.after
         runs.append(
             SimulatedSwap(
@@ -169,13 +169,16 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
             )
         )
         book(LegFlow(number, leg, amount_in, swapped.amount_out_raw))
-    return ended(None)
+    return result(None)
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAction:
-    """One simulated action: liquidity and base units of (token0, token1), separate fees, and the
-    book after it. `least` are the lowest minimums by reference prices. `price` is the pool's.
+    """Simulation of one liquidity action: liquidity, base units of (token0, token1), fees apart,
+    and the book after it.
+
+    `least` are the lowest allowed minimums by reference prices. `price` is the pool's price (None:
+    no price).
     """
 
     number: int
@@ -203,8 +206,8 @@ class SimulatedAction:
 
 @dataclass(frozen=True, slots=True)
 class LpReplay:
-    """All actions, and the book after them; with a `fault`, the inconsistency of an action, the
-    rest is meaningless.
+    """All simulated actions and the book after them. `fault` is the reason why an action failed
+    (None: complete); the rest is then meaningless.
     """
 
     runs: tuple[SimulatedAction, ...]
@@ -226,20 +229,15 @@ def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpRepla
 
 
 def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
-    """Return the largest cost of the provided liquidity above its value, per unit of value, within
-    the band of its minimums.
+    """Return the largest overpayment of provided liquidity, per unit of value, that its minimums
+    allow.
     """
     if not isinstance(run.action, Provide):
         return Fraction(0)
-    within, ratio = (
-        None if run.action.ticks is None else minting.sqrt_price_range(run.action.ticks),
-        run.before.ratio(run.action),
-    )
-    return minting.max_overpayment(
-        within,
-        ratio,
-        minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps),
-    )
+    ticks, ratio = run.action.ticks, run.before.ratio(run.action)
+    within = None if ticks is None else minting.sqrt_price_range(ticks)
+    widest_bps = minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
+    return minting.max_overpayment(within, ratio, widest_bps)
 
 
 def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
@@ -248,7 +246,7 @@ def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
         raise Refused(f"no reference price of {unpriced[0]}")
     match action:
         case Withdraw():
-            one, position = _own(book, action)
+            named, position = _own(book, action)
             if not 0 < action.liquidity <= position.liquidity:
                 raise Refused(
                     f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}"
@@ -258,7 +256,7 @@ def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
                 positions.uncollected_fees(position),
                 least_amounts_in_book(book, action),
             )
-            after = book.taken(one, action.liquidity, action.min_raw)
+            after = book.taken(named, action.liquidity, action.min_raw)
             return SimulatedAction(
                 number,
                 action,
@@ -271,13 +269,13 @@ def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
                 positions.pool_price(position),
             )
         case Collect():
-            one, position = _own(book, action)
+            named, position = _own(book, action)
             fees = positions.uncollected_fees(position)
             return SimulatedAction(
                 number,
                 action,
                 book,
-                book.collected(one),
+                book.collected(named),
                 0,
                 (0, 0),
                 fees,
@@ -290,21 +288,21 @@ def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
 
 def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedAction:
     target = next(
-        (wanted for wanted in book.step.portfolio.lp_targets if wanted.pool == action.pool), None
+        (found for found in book.step.portfolio.lp_targets if found.pool == action.pool), None
     )
     if (
         target is None
         or _identity(target) != _identity(action)
         or target.fee_pips != action.fee_pips
     ):
-        raise Refused(f"no liquidity target of this kind names {action.pool}")
+        raise Refused(f"no liquidity target of this kind has pool {action.pool}")
     pool = next((found for found in book.step.snapshot.pools if found.address == action.pool), None)
     if pool is None:
         raise Refused(f"pool {action.pool} is not in the snapshot")
     price = pools.marginal_price(pool, pool.token0) if pool.has_price else None
     at = pool.tick_state
     if (at is None) != (action.ticks is None):
-        raise Refused(f"{action.pool} and a range do not go together")
+        raise Refused(f"{action.pool}: a V3 pool needs a range, a V2 pair has none")
     if at is not None and action.ticks is not None:
         within = _range(action.ticks, pool.address, at.spacing)
         liquidity, amounts = minting.provided_liquidity(
@@ -315,21 +313,21 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
                 target, positions.new_position(target, at, action.ticks, liquidity), amounts
             )
         else:
-            one, position = _own(book, action)
+            named, position = _own(book, action)
             if (
                 not isinstance(position, LpV3Position)
                 or (position.tick_lower, position.tick_upper) != action.ticks
             ):
                 raise Refused(f"{action.name} does not have the range {action.ticks}")
-            after = book.put(one, liquidity, amounts)
+            after = book.put(named, liquidity, amounts)
     else:
-        one, position = _own(book, action)
+        named, position = _own(book, action)
         liquidity, amounts = minting.provided_liquidity(
             position if isinstance(position, LpV2Position) else None, 0, None, action.desired_raw
         )
-        after = book.put(one, liquidity, amounts)
+        after = book.put(named, liquidity, amounts)
     if liquidity <= 0:
-        raise Refused("it provides nothing")
+        raise Refused("it provides no liquidity")
     return SimulatedAction(
         number,
         action,
@@ -346,24 +344,21 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
 def _own(
     book: PositionBook, action: LpAction
 ) -> tuple[ConfirmedPosition, LpV2Position | LpV3Position]:
-    """Return the confirmed position that an action names, if its state matches the action."""
-    for one, position in book.pairs:
-        if one.name == action.name and isinstance(position, LpV2Position | LpV3Position):
+    """Return the confirmed position of an action. Raises Refused if it does not match the action."""
+    for named, position in book.pairs:
+        if named.name == action.name and isinstance(position, LpV2Position | LpV3Position):
             pool = position.pair if isinstance(position, LpV2Position) else position.pool
-            if (one.venue, one.contract, one.token0, one.token1, pool) != (
-                *_identity(action),
-                action.pool,
-            ):
+            if (*_identity(named), pool) != (*_identity(action), action.pool):
                 break
-            return one, position
+            return named, position
     raise Refused(f"{action.name} is not a confirmed position in {action.pool}")
 
 
-def _identity(of: LpAction | LpTarget) -> tuple[str, str, str, str]:
+def _identity(of: ConfirmedPosition | LpAction | LpTarget) -> tuple[str, str, str, str]:
     return of.venue, of.contract, of.token0, of.token1
 
 
 def _range(ticks: Amounts, pool: str, spacing: int) -> minting.SqrtPriceRange:
     if not MIN_TICK <= ticks[0] < ticks[1] <= MAX_TICK or ticks[0] % spacing or ticks[1] % spacing:
-        raise Refused(f"{ticks} is no range of {pool}")
+        raise Refused(f"{ticks} is not a valid range of {pool}")
     return minting.sqrt_price_range(ticks)

@@ -57,7 +57,7 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
         ((1, 1), "it keeps 1: run trimtab oracle"),
         ((5, 9), "it keeps 5, soon 9: run trimtab oracle"),
         ((1, 1_801), "it will keep 1801: they fill with the next trades"),
-        (None, "younger than 1800 s"),
+        (None, "newer than 1800 s"),
     ],
 )
 def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tuple[int, int] | None, said: str) -> None:
