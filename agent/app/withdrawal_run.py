@@ -10,7 +10,7 @@ from agent import engine
 from agent.errors import Refused
 from agent.execution.approvals import current_step_input, pay
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
-from agent.guards import portfolio
+from agent.guards import table
 from agent.model import (
     Intent,
     IntentState,
@@ -66,7 +66,7 @@ class WithdrawalReport:
     @property
     def remedies(self) -> tuple[str, ...]:
         """Remedies for each limit that refuses."""
-        return portfolio.payout_remedies(self.verdicts)
+        return table.payout_remedies(self.verdicts)
 
 
 Confirm = Callable[[WithdrawalReport], bool]
@@ -140,7 +140,7 @@ class WithdrawalRun:
     def execute(self, actors: StepActors, confirm: Confirm) -> WithdrawalReport:
         """Sell and pay; return the report."""
         step = self._claimed(withdrawable_step(self._context))
-        portfolio.require_payout_allowed(self._verdicts(step))
+        table.require_payout_allowed(self._verdicts(step))
         sale: StepOutcome | None = None
         for _ in range(MAX_SALES):
             short = self._short(step)
@@ -306,7 +306,7 @@ class WithdrawalRun:
         if self._to is None:
             return ()
         payouts = [self._payout(payment) for payment in self._payments]
-        return portfolio.judge_payout_permission(
+        return table.judge_payout_permission(
             step, payouts, self._context.payouts, self._context.switch.is_paused() is not False
         )
 

@@ -20,7 +20,7 @@ from agent.execution.step_context import (
     StepReaders,
 )
 from agent.execution.submitter import format_open_allowances
-from agent.guards import portfolio
+from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, StepInput
 from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import halt_for
@@ -176,7 +176,7 @@ def pay(
         step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("payout"))
     )
     try:
-        portfolio.require_payout_allowed(portfolio.judge_payout(step, payout, confirmed))
+        table.require_payout_allowed(table.judge_payout(step, payout, confirmed))
         prepared = actors.composer.payout(step, payout)
         intent = actors.executor.run(
             step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note

@@ -1,5 +1,5 @@
-"""Guards on a plan: every limit of the config, judged from the snapshot and evidence, never from
-the plan's own claims.
+"""Guards: every limit of the config, judged from snapshot and evidence, never from the claims of a
+plan.
 """
 
 from agent.guards.table import judge, require

@@ -1,18 +1,21 @@
-"""All guards in one table; `judge` and `require` apply them.
+"""All guards of plans in one table, with `judge` and `require`; and the guards of payouts.
 
-Each row is defined beside its measurement.
+Each guard of a plan is defined beside its measurement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from agent.errors import ErrorCode, Refused
 from agent.guards import market, portfolio, safety
-from agent.guards.case import Guard, build_guard_case
-from agent.model import Evidence, Plan, StepInput, Verdict
+from agent.guards.case import OFF, Guard, build_guard_case, format_money
+from agent.model import Evidence, Payout, Plan, StepInput, Verdict
+from agent.policy import native_coin
+from agent.policy.cash_flows import withdrawals
+from agent.units import NATIVE, decimal_text
 
 GUARDS: tuple[Guard[Any], ...] = (
     *safety.GUARDS,
@@ -27,10 +30,7 @@ MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.judges_market)
 
 
 def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...]:
-    """Return the verdict of every guard, passed ones too.
-
-    Plans and chain data never make it raise.
-    """
+    """Return the verdict of every guard. No plan and no chain data raise an error."""
     case = build_guard_case(step, plan, evidence)
     return tuple(guard.judge(case) for guard in GUARDS)
 
@@ -43,7 +43,6 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
     missing = [
         guard.name for guard in GUARDS if guard.name not in {verdict.guard for verdict in verdicts}
     ]
-    refusing = [verdict for verdict in verdicts if not verdict.passed]
     if missing:
         raise Refused(
             f"not judged by {', '.join(missing)}",
@@ -51,8 +50,110 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
             "judge the plan before it is used",
             code=ErrorCode.NOT_JUDGED,
         )
+    _require_passed(verdicts, REMEDIES)
+    return replace(plan, verdicts=tuple(verdicts))
+
+
+def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) -> None:
+    refusing = [verdict for verdict in verdicts if not verdict.passed]
     if refusing:
         message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
-        remedies = "; ".join(f"{v.guard}: {REMEDIES.get(v.guard, 'plan again')}" for v in refusing)
-        raise Refused(f"refused by {message}", verdicts, remedies)
-    return replace(plan, verdicts=tuple(verdicts))
+        remedy = "; ".join(f"{v.guard}: {remedies.get(v.guard, 'plan again')}" for v in refusing)
+        raise Refused(f"refused by {message}", verdicts, remedy)
+
+
+# --- Guards of payouts: kill switch, confirmed address, daily cap, balance.
+
+
+PAYOUT_REMEDIES = {
+    "kill_switch": "trimtab resume, once you know why it was paused",
+    "payout_address": (
+        "add it to wallet.payout_addresses (trimtab edit), then confirm it: trimtab trust"
+    ),
+    "payout_per_day": (
+        "pay less, wait until earlier payouts are 24 h old, or raise limits.payout_per_day"
+    ),
+    "balance": "withdraw less: trimtab status shows the balances",
+}
+"""Remedies for the owner by guard."""
+
+
+def judge_payout_permission(
+    step: StepInput, payouts: Sequence[Payout], confirmed: Sequence[str], paused: bool = False
+) -> tuple[Verdict, ...]:
+    """Return the verdicts on all payments of a request, without those on balances."""
+    return (
+        Verdict("kill_switch", "paused" if paused else "off", "not paused", not paused),
+        _address(payouts, confirmed),
+        _cap(step, payouts),
+    )
+
+
+def judge_payout(step: StepInput, payout: Payout, confirmed: Sequence[str]) -> tuple[Verdict, ...]:
+    """Return the verdict of every guard on one payment. The kill switch is read again before
+    sending.
+    """
+    return (*judge_payout_permission(step, (payout,), confirmed), _balance(step, payout))
+
+
+def require_payout_allowed(verdicts: Sequence[Verdict]) -> None:
+    """Raise Refused, with all verdicts, unless every guard passed."""
+    _require_passed(verdicts, PAYOUT_REMEDIES)
+
+
+def payout_remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """Return the owner's remedy for each refusing guard."""
+    return tuple(PAYOUT_REMEDIES[verdict.guard] for verdict in verdicts if not verdict.passed)
+
+
+def _address(payouts: Sequence[Payout], confirmed: Sequence[str]) -> Verdict:
+    unconfirmed = sorted({payout.to for payout in payouts} - set(confirmed))
+    limit = "a confirmed payout address"
+    return Verdict("payout_address", ", ".join(unconfirmed) or "confirmed", limit, not unconfirmed)
+
+
+def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
+    name, limit, numeraire = "payout_per_day", step.limits.payout_per_day, step.portfolio.numeraire
+    if limit is None:
+        return Verdict(name, "not measured", OFF, True)
+    limit_text = format_money(limit, numeraire)
+    if step.history.unknown:
+        return Verdict(name, f"unknown: {step.history.unknown}", limit_text, False)
+    total = step.history.outflow_24h
+    for payout in payouts:
+        price = withdrawals.token_price(step, payout.token)
+        if price is None:
+            measured = f"unknown: no reference price of {payout.token}"
+            return Verdict(name, measured, limit_text, False)
+        total += payout.raw * price
+    return Verdict(name, f"{format_money(total, numeraire)} in 24 h", limit_text, total <= limit)
+
+
+def _balance(step: StepInput, payout: Payout) -> Verdict:
+    """Judge a payment against the balance less gas floor and reserve. The amount set aside for its
+    request may be spent.
+    """
+    token = step.portfolio.token(payout.token)
+    available_raw = _available_raw(step, payout)
+    return Verdict(
+        "balance",
+        f"{decimal_text(payout.raw, token.decimals)} {token.label}",
+        f"{decimal_text(max(0, available_raw), token.decimals)} {token.label}",
+        payout.raw <= available_raw,
+    )
+
+
+def _available_raw(step: StepInput, payout: Payout) -> int:
+    if payout.token == NATIVE:
+        return step.snapshot.native_wei - native_coin.floor_wei(step)
+    assets = {asset.token.address: asset for asset in step.portfolio.assets}
+    if payout.token not in assets:
+        return 0
+    set_aside = sum(
+        claim.payment.raw
+        for claim in step.history.claims
+        if (claim.request, claim.payment.token) == (payout.request, payout.token)
+    )
+    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    reserve = max(0, assets[payout.token].reserve_raw - set_aside)
+    return balances.get(payout.token, 0) - reserve

@@ -158,8 +158,8 @@ Change = tuple[int, int | None, int, bool]
         ([(1, 921, DAY_S, False)], True, "every balance is explained"),
         ([(1, 1, 2 * DAY_S, True)], False, "(1 USDC)"),
         ([(1, 1, 0, False), (1, 1, 0, True)], False, "(2 USDC)"),
-        ([(-1, None, 0, False)], False, "a balance changed and its token has no reference price"),
-        ([(-1, None, 0, False), (1, 1, 0, False)], False, "a balance changed and its token has no reference price"),
+        ([(-1, None, 0, False)], False, "a balance decreased and its token has no reference price"),
+        ([(-1, None, 0, False), (1, 1, 0, False)], False, "a balance decreased and its token has no reference price"),
         ([(1, None, 0, False), (-1, -1, 0, False)], True, "(1 USDC)"),
     ],
 )

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.guards.portfolio import judge_payout
+from agent.guards.table import judge_payout
 from agent.model import Payout
 from agent.units import NATIVE
 from tests.support.builders import ETHER, address, history, step_input, token, with_limits

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
-from agent.guards import portfolio
+from agent.guards import table
 from agent.model import (
     AdjustLiquidity,
     ExternalTransfer,
@@ -235,7 +235,7 @@ def test_each_guard_on_a_payment_says_no_by_its_name() -> None:
     fine = Payout(USDC.address, HOME, 2_000 * 10**6, 0, 1)
 
     def failing(payout: Payout, at: StepInput = step, confirmed: tuple[str, ...] = (HOME,)) -> list[str]:
-        return [v.guard for v in portfolio.judge_payout(at, payout, confirmed) if not v.passed]
+        return [v.guard for v in table.judge_payout(at, payout, confirmed) if not v.passed]
 
     assert failing(fine) == []
     assert failing(fine, confirmed=()) == ["payout_address"] and failing(replace(fine, to=OWNER)) == ["payout_address"]
@@ -244,6 +244,6 @@ def test_each_guard_on_a_payment_says_no_by_its_name() -> None:
     assert failing(fine, replace(step, history=history(unknown="who knows"))) == ["payout_per_day"]
     other = withdrawals.reserve_withdrawals(replace(step, history=history(claims=(PendingPayment(9, Payment(USDC.address, 1)),))))
     assert failing(fine, other) == ["balance"] and failing(replace(fine, request=9), other) == [], "what another set aside is not paid"
-    assert [v.guard for v in portfolio.judge_payout_permission(step, (fine,), (HOME,), paused=True) if not v.passed] == ["kill_switch"]
+    assert [v.guard for v in table.judge_payout_permission(step, (fine,), (HOME,), paused=True) if not v.passed] == ["kill_switch"]
     with raises_code(Refused, "payout_address"):
-        portfolio.require_payout_allowed(portfolio.judge_payout(step, replace(fine, to=OWNER), (HOME,)))
+        table.require_payout_allowed(table.judge_payout(step, replace(fine, to=OWNER), (HOME,)))

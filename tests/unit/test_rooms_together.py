@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.guards import portfolio
+from agent.guards import table
 from agent.model import (
     ConditionalOrder,
     ExecutionProgress,
@@ -66,7 +66,7 @@ def test_what_is_set_aside_of_an_asset_that_a_stop_has_sold_lacks_nothing_and_ca
     assert withdrawals.shortfall_raw(step, WETH.address) == 0
     assert not isinstance(decide(step).decision, Halt), decide(step).decision.reason
     (balance,) = [
-        v for v in portfolio.judge_payout(step, Payout(WETH.address, OWNER, raw(Fraction(1, 2), WETH), 0, 3), ()) if v.guard == "balance"
+        v for v in table.judge_payout(step, Payout(WETH.address, OWNER, raw(Fraction(1, 2), WETH), 0, 3), ()) if v.guard == "balance"
     ]
     assert balance.passed, balance
 

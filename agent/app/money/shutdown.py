@@ -27,7 +27,7 @@ from agent.execution.approvals import (
 )
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.execution.submitter import format_open_allowances
-from agent.guards import portfolio
+from agent.guards import table
 from agent.model import (
     BlockedExit,
     Holding,
@@ -248,7 +248,7 @@ class ShutdownReport:
     @property
     def remedies(self) -> tuple[str, ...]:
         """Remedies for each limit that refuses."""
-        return portfolio.payout_remedies(self.verdicts)
+        return table.payout_remedies(self.verdicts)
 
 
 Confirm = Callable[[ShutdownReport], bool]
@@ -311,7 +311,7 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
     verdicts = (
         ()
         if address is None
-        else portfolio.judge_payout_permission(
+        else table.judge_payout_permission(
             step, _payouts(payments, address, 0), context.payouts, paused
         )
     )
