@@ -43,11 +43,12 @@ BUDGET_GUARDS = frozenset(
         "gas_per_day",
         "native_floor",
         "reverts_in_row",
+        "feed_health",
+        "depeg",
         "signer.gas_cost",
     )
 )
-"""Limits that an exit may exceed where another one fits: by its cost, its gas, or its own failures.
-"""
+"""Guards that one exit may fail where another passes: by its cost, gas, prices, or own failures."""
 NOTHING_TO_DO = "nothing has to be done"
 SOLD_IN_PART = "it was sold as far as the limits allow, and the rest is sold in the next cycle"
 REVERTED = "its transaction did not succeed, and it is tried again in the next cycle"

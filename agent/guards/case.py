@@ -191,6 +191,23 @@ class GuardCase:
             and not any(isinstance(action, Provide) for action in actions)
         )
 
+    def judged_tokens(self) -> set[str] | None:
+        """Return the tokens whose price sources may refuse the plan; None: all of them. Raises
+        MissingData.
+
+        An exit depends on the tokens that it trades, the numeraire, and the native coin for gas.
+        """
+        if not self.is_risk_reducing():
+            return None
+        portfolio = self.step.portfolio
+        legs, actions = self.plan.legs, self.plan.actions
+        return {
+            portfolio.numeraire.address,
+            portfolio.wrapped_native,
+            *(token for leg in legs for token in (leg.token_in, leg.token_out)),
+            *(token for action in actions for token in (action.token0, action.token1)),
+        }
+
     def counted_turnover(self) -> Fraction:
         """Return the turnover that limits count. Raises MissingData.
 

@@ -237,14 +237,16 @@ def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
     """Return the age, by block time, of the feed nearest its maximum age.
 
     A missing or invalid round refuses. This is stricter than the reference price, which may fall
-    back to a TWAP: a configured feed must be live before money moves.
+    back to a TWAP: a configured feed must be live before money moves. An exit needs only the feeds
+    that it depends on.
     """
     if PriceSource.FEED not in case.step.reference.kinds:
         return GuardMeasurement("no feed in use", True)
+    judged = case.judged_tokens()
     found = [
         (_age(case, asset), asset, asset.feed)
         for asset in case.step.portfolio.assets
-        if asset.feed is not None
+        if asset.feed is not None and (judged is None or asset.token.address in judged)
     ]
     if not found:
         return GuardMeasurement("0 s (no feed in use)", True)
@@ -270,10 +272,10 @@ def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest deviation from 1 USD among stablecoins: the numeraire and every asset with
     a dollar symbol. A token above 1.20 USD is not a stablecoin (savings tokens); a fallen one
     always is. A depegged token must return within half of the limit. An unknown price refuses. A
-    portfolio without stablecoins passes.
+    portfolio without stablecoins passes. An exit compares only the tokens that it depends on.
     """
     try:
-        found = list(dollar_pegs(case.step, case.references, limit_bps))
+        found = list(dollar_pegs(case.step, case.references, limit_bps, case.judged_tokens()))
     except PegUnknown as why:
         raise MissingData(str(why)) from None
     if not found:
@@ -325,8 +327,10 @@ def _pools(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
 
 
 def _means(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
+    judged = case.judged_tokens()
     for apart, token in source_deviations(case.step):
-        yield apart, f"TWAP of {case.label(token)} against its feed"
+        if judged is None or token in judged:
+            yield apart, f"TWAP of {case.label(token)} against its feed"
 
 
 def _distance(price: Fraction, reference: Fraction) -> Fraction:

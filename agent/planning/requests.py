@@ -48,9 +48,9 @@ from agent.planning.proposals import (
 )
 from agent.policy import exits, native_coin
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
-from agent.policy.decide import decide
+from agent.policy.decide import decide, is_price_conflict
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
-from agent.policy.exits import exit_goal
+from agent.policy.exits import exit_goal, exit_price_fault
 from agent.reference import reference_prices
 from agent.units import ceil_int, decimal_text
 
@@ -171,6 +171,7 @@ def sell_everything(step: StepInput) -> Proposal:
 
 
 def _everything_sold(step: StepInput) -> Proposal:
+    halted: Halt | None = None
     if step.portfolio.positions:
         none_wanted = replace(
             step,
@@ -180,7 +181,9 @@ def _everything_sold(step: StepInput) -> Proposal:
         )
         out = decide(none_wanted).decision
         if isinstance(out, Halt):
-            return _by_owner(step, out, None)
+            if not is_price_conflict(out):
+                return _by_owner(step, out, None)
+            halted = out
         if isinstance(out, AdjustLiquidity):
             plan = plan_liquidity(none_wanted, out)
             if plan is not None and plan.actions:
@@ -198,6 +201,8 @@ def _everything_sold(step: StepInput) -> Proposal:
         if isinstance(found, Proposal):
             return found
         blocked.append(found)
+    if halted is not None:
+        return _by_owner(step, halted, None)
     stays = [f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked]
     return _by_owner(step, Hold("; ".join(["nothing more is sold", *stays])), None)
 
@@ -211,7 +216,9 @@ def sell_out(token: str) -> Proposer:
         label, decided = step.portfolio.token(token).label, decide(step)
         drifts = decided.drifts
         if isinstance(decided.decision, Halt) and not drifts:
-            return _by_owner(step, decided.decision, None)
+            if not is_price_conflict(decided.decision) or exit_price_fault(step, token):
+                return _by_owner(step, decided.decision, None)
+            drifts = compute_drifts(step, reference_prices(step).by_token)
         blocked = [one.why for one in step.stuck if one.token == token]
         if not blocked and not any(one.token == token and one.investable_raw for one in drifts):
             return _by_owner(step, Hold(f"nothing of {label} is left to sell"), None)

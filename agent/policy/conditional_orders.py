@@ -28,6 +28,7 @@ from agent.model import (
 from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import (
     depeg_fault,
+    price_fault,
     reference_prices,
     reference_prices_at,
     sequencer_fault,
@@ -343,21 +344,36 @@ class PriceWindow:
 def advance_orders(step: StepInput) -> StepInput:
     """Return the step with every order advanced to this block, and the NAV per share updated.
     Unchanged without orders.
+
+    Orders of a token whose price is contradictory stay as they are, and so do those of the
+    portfolio, which count every price.
     """
     book, known = step.portfolio.orders, step.history.orders
     if not book.terms and not known:
         return step
     references = reference_prices(step)
-    if any((sequencer_fault(step), depeg_fault(step, references), source_conflict(step))):
+    numeraire = step.portfolio.numeraire.address
+    if sequencer_fault(step) or price_fault(step, references, (numeraire,)):
         return step
     prices = references.by_token
     drifts = _drifts(step, prices)
     kept = step.history.unit_value
-    if drifts and PORTFOLIO in {*(one.token for one in book.terms), *(one.token for one in known)}:
+    tokens = dict.fromkeys((*(one.token for one in book.terms), *(order.token for order in known)))
+    unclear = {token for token in tokens if price_fault(step, references, (token,))}
+    if depeg_fault(step, references) or source_conflict(step):
+        unclear.add(PORTFOLIO)
+    if drifts and PORTFOLIO in tokens.keys() - unclear:
         kept = updated_unit_value(step, prices, drifts)
     seen = _seen(step, prices, kept)
-    tokens = dict.fromkeys((*(one.token for one in book.terms), *(order.token for order in known)))
-    orders = tuple(order for token in tokens for order in _of_token(step, token, seen, drifts))
+    orders = tuple(
+        order
+        for token in tokens
+        for order in (
+            [one for one in known if one.token == token]
+            if token in unclear
+            else _of_token(step, token, seen, drifts)
+        )
+    )
     return replace(step, history=replace(step.history, orders=orders, unit_value=kept))
 
 

@@ -57,6 +57,14 @@ from agent.reference import (
 )
 from agent.units import Price, Value, format_time
 
+PRICE_CONFLICTS = frozenset((HaltCode.DEPEG, HaltCode.ORACLE_DEVIATION))
+"""Faults of the prices of some assets, which concern no exit of another one."""
+
+
+def is_price_conflict(halt: Halt) -> bool:
+    """True if only prices of some assets contradict each other: exits of others may go on."""
+    return bool(halt.codes) and {*halt.codes} <= PRICE_CONFLICTS
+
 
 def _halt(faults: Sequence[Fault]) -> Halt:
     codes = dict.fromkeys(fault.code for fault in faults)
@@ -178,9 +186,18 @@ Decider = Callable[[DecisionContext], DecisionResult | None]
 
 
 def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
-    """Halt while anything the decision rests on is unknown, stale or contradictory."""
+    """Halt while anything the decision rests on is unknown, stale or contradictory. While only
+    prices of some assets contradict each other, exits that do not depend on them are sold.
+    """
     faults = decision_faults(context.step, context.references)
-    return DecisionResult(_halt(faults), (), context.references) if faults else None
+    if not faults:
+        return None
+    halted = _halt(faults)
+    sold = _sell_triggered_exits(context) if is_price_conflict(halted) else None
+    if sold is None:
+        return DecisionResult(halted, (), context.references)
+    reason = f"{sold.decision.reason}; nothing else is traded: {halted.reason}"
+    return replace(sold, decision=replace(sold.decision, reason=reason))
 
 
 def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:

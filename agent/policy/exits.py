@@ -46,7 +46,7 @@ from agent.policy.conditional_orders import (
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.liquidity import decide
 from agent.policy.liquidity.book import WithdrawMove
-from agent.reference import ReferencePrices, reference_prices
+from agent.reference import ReferencePrices, price_fault, reference_prices
 from agent.units import BPS, Price, Value, format_time, largest_remainder
 
 WIDER = Fraction(10, 9)
@@ -178,7 +178,12 @@ def triggered_exit(
     }
     pools = _without_waiting(
         step,
-        tuple(one.pool for one in step.portfolio.lp_targets if {one.token0, one.token1} & in_pools),
+        tuple(
+            one.pool
+            for one in step.portfolio.lp_targets
+            if {one.token0, one.token1} & in_pools
+            and not exit_price_fault(step, one.token0, one.token1)
+        ),
     )
     reason = "; ".join(
         _fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *in_pools}
@@ -203,12 +208,22 @@ def _without_waiting(step: StepInput, pools: tuple[str, ...]) -> tuple[str, ...]
     return ready or pools
 
 
+def exit_price_fault(step: StepInput, *tokens: str) -> str:
+    """Return why the prices that an exit of these tokens depends on may not be acted on: theirs, the
+    numeraire's, and the native coin's for gas. Empty if they may.
+    """
+    portfolio = step.portfolio
+    depends = {*tokens, portfolio.numeraire.address, portfolio.wrapped_native}
+    return price_fault(step, reference_prices(step), depends)
+
+
 def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Return the tokens that triggered orders sell from the wallet, the next one first, without
-    blocked exits.
+    blocked exits and those with contradictory prices.
     """
     fired, least = _fired(step), dust_value(step, drifts)
-    leaving = in_turn(step, [one for one in drifts if _leaves(step, one, fired)])
+    leaving = [one for one in drifts if _leaves(step, one, fired)]
+    leaving = in_turn(step, [one for one in leaving if not exit_price_fault(step, one.token)])
     return tuple(one.token for one in leaving if 0 < one.investable_raw * one.price >= least)
 
 

@@ -1,6 +1,12 @@
 """Reference prices and their checks: feeds, TWAPs, pegs, and the sequencer of a rollup."""
 
-from agent.reference.checks import depeg_fault, depegged_tokens, sequencer_fault, source_conflict
+from agent.reference.checks import (
+    depeg_fault,
+    depegged_tokens,
+    price_fault,
+    sequencer_fault,
+    source_conflict,
+)
 from agent.reference.prices import (
     ReferencePrice,
     ReferencePrices,
@@ -16,6 +22,7 @@ __all__ = [
     "UnpricedToken",
     "depeg_fault",
     "depegged_tokens",
+    "price_fault",
     "reference_prices",
     "reference_prices_at",
     "sequencer_fault",

@@ -4,7 +4,7 @@ pegs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
@@ -68,12 +68,13 @@ def source_deviations(step: StepInput) -> Iterator[tuple[Fraction, str]]:
         yield abs(by_mean[token] / by_feed[token] - 1), token
 
 
-def source_conflict(step: StepInput) -> str:
+def source_conflict(step: StepInput, only: Collection[str] | None = None) -> str:
     """Return the conflict of feed and TWAP, with the token furthest apart; empty if they agree
-    within limits.oracle_deviation.
+    within limits.oracle_deviation. With `only` just these tokens are compared.
     """
     limit_bps = step.limits.oracle_deviation_bps
-    apart, token = max(source_deviations(step), default=(Fraction(0), ""))
+    found = [one for one in source_deviations(step) if only is None or one[1] in only]
+    apart, token = max(found, default=(Fraction(0), ""))
     if limit_bps is None or apart * BPS <= limit_bps:
         return ""
     return (
@@ -81,6 +82,14 @@ def source_conflict(step: StepInput) -> str:
         f" {float(apart * BPS):.2f} bps off its feed, limits.oracle_deviation is {limit_bps} bps;"
         f" after a sharp move the mean follows within {step.reference.twap_window_s} s"
     )
+
+
+def price_fault(step: StepInput, references: ReferencePrices, tokens: Collection[str]) -> str:
+    """Return why the prices of these tokens may not be acted on: two sources disagree, or a dollar
+    token is off its peg. Empty if they may.
+    """
+    found = (depeg_fault(step, references, tokens), source_conflict(step, tokens))
+    return "; ".join(fault for fault in found if fault)
 
 
 def _by(step: StepInput, kind: PriceSource) -> dict[str, Fraction]:
@@ -169,14 +178,18 @@ class DollarPeg:
 
 
 def dollar_pegs(
-    step: StepInput, references: ReferencePrices, limit_bps: int
+    step: StepInput,
+    references: ReferencePrices,
+    limit_bps: int,
+    only: Collection[str] | None = None,
 ) -> Iterator[DollarPeg]:
-    """Return the peg of every asset with a dollar symbol. Raises PegUnknown.
+    """Return the peg of every asset with a dollar symbol, with `only` among these tokens. Raises
+    PegUnknown.
 
     The price is the token's own USD feed, else its reference price times the numeraire's USD feed.
     """
     for asset in step.portfolio.assets:
-        if is_dollar(asset.token):
+        if is_dollar(asset.token) and (only is None or asset.token.address in only):
             usd = _usd(step, references, asset)
             if usd <= ABOVE_PEG:
                 left = asset.token.address in step.history.depegged
@@ -185,8 +198,10 @@ def dollar_pegs(
                 )
 
 
-def depegged_tokens(step: StepInput, references: ReferencePrices) -> tuple[str, ...]:
-    """Return addresses of depegged tokens.
+def depegged_tokens(
+    step: StepInput, references: ReferencePrices, only: Collection[str] | None = None
+) -> tuple[str, ...]:
+    """Return addresses of depegged tokens, with `only` among these.
 
     If prices are unknown, previously depegged tokens remain depegged.
     """
@@ -194,26 +209,29 @@ def depegged_tokens(step: StepInput, references: ReferencePrices) -> tuple[str, 
     if limit_bps is None:
         return ()
     try:
-        return tuple(
-            peg.token.address for peg in dollar_pegs(step, references, limit_bps) if peg.off
-        )
+        pegs = dollar_pegs(step, references, limit_bps, only)
+        return tuple(peg.token.address for peg in pegs if peg.off)
     except PegUnknown:
         held = {asset.token.address for asset in step.portfolio.assets}
+        held &= held if only is None else {*only}
         return tuple(token for token in step.history.depegged if token in held)
 
 
-def depeg_fault(step: StepInput, references: ReferencePrices) -> str:
-    """Return why a depegged stablecoin stops trading; empty if none is depegged.
+def depeg_fault(
+    step: StepInput, references: ReferencePrices, only: Collection[str] | None = None
+) -> str:
+    """Return why a depegged stablecoin stops trading; empty if none is depegged, with `only` among
+    these tokens.
 
     A rebalance would buy the falling stablecoin, at an unreliable price. If the price is unknown,
     the guard of the same name decides.
     """
     limit_bps = step.limits.depeg_bps
-    off = depegged_tokens(step, references)
+    off = depegged_tokens(step, references, only)
     if limit_bps is None or not off:
         return ""
     try:
-        found = [peg for peg in dollar_pegs(step, references, limit_bps) if peg.off]
+        found = [peg for peg in dollar_pegs(step, references, limit_bps, only) if peg.off]
     except PegUnknown as why:
         names = ", ".join(step.portfolio.token(token).label for token in off)
         return f"{names} lost the dollar peg, and it is not known whether it has recovered: {why}"

@@ -16,9 +16,11 @@ from agent.app.alerting import cycle_alerts as alerts
 from agent.app.positions.orders import orders_document, standing_orders
 from agent.execution import exits
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.guards.case import build_guard_case
 from agent.model import (
     AdjustLiquidity,
     AlertKind,
+    BlockedExit,
     ConditionalOrder,
     Evidence,
     Hold,
@@ -28,17 +30,18 @@ from agent.model import (
     OrderStage,
     Plan,
     Pool,
+    PriceSource,
     Rebalance,
     StepInput,
     SubmissionRefusal,
 )
 from agent.model.strategies import StrategyHealth
-from agent.planning import proposals
+from agent.planning import proposals, requests
 from agent.planning.planner import NothingPlanned, plan
 from agent.policy.decide import decide
 from agent.policy.exits import apply_orders, exclude_blocked_exits
 from agent.policy.step_input import apply_effective_targets
-from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, with_limits
+from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_limits
 from tests.support.lp_worlds import quiet, ranged, world
 from tests.support.lp_worlds import wanted as wanted_liquidity
 from tests.support.plans import evidence
@@ -284,3 +287,97 @@ def test_orders_name_the_guard_that_refuses_an_exit() -> None:
     assert orders_document(step)["stuck"] == []
     (line,) = standing_orders(agent)["stuck"]
     assert mentions(line, "LINK", "be sold", "oracle_deviation")
+
+
+AGREED = v3_pool(LINK, USDC, 10, twap_price=10)
+APART = v3_pool(LINK, USDC, 10, twap_price=12)
+"""The feed of LINK says 10, its mean 12."""
+
+
+def two_sources(*symbols: str, pools: tuple[Pool, ...], values: Mapping[str, Number] | None = None) -> StepInput:
+    """Stops of these have fired, where a feed and a mean are compared."""
+    step = fired(*symbols, pools=(*MARKET, *pools), values=values)
+    return replace(step, reference=replace(step.reference, kinds=(PriceSource.FEED, PriceSource.TWAP)))
+
+
+def test_an_exit_is_sold_while_the_sources_of_another_asset_disagree() -> None:
+    step = two_sources("WBTC", "LINK", pools=(SOUND, APART))
+    found = judged(step)
+    assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
+    assert mentions(found.reason, "nothing else is traded", "contradict", "LINK"), "the conflict is told"
+    gone = tuple(replace(one, raw=0) if one.token == WBTC.address else one for one in step.snapshot.holdings)
+    left = judged(replace(step, snapshot=replace(step.snapshot, holdings=gone)))
+    assert left.kind is OutcomeKind.HALT and "LINK" in left.reason, "LINK itself waits"
+
+
+@pytest.mark.parametrize(("symbol", "price"), [("WETH", 2_000), ("WBTC", 60_000)])
+def test_an_exit_waits_while_the_sources_of_its_own_price_or_of_gas_disagree(symbol: str, price: int) -> None:
+    apart = v3_pool(token(symbol), USDC, price, twap_price=2 * price)
+    found = judged(two_sources("WBTC", pools=(SOUND, apart)))
+    assert found.kind is OutcomeKind.HALT and mentions(found.reason, "contradict", symbol)
+
+
+def test_an_exit_through_a_hub_whose_sources_disagree_is_refused() -> None:
+    """Its route is known to the guards alone."""
+    step = two_sources("LINK", pools=(SOUND,))
+    plan = judged(step).plan
+    assert plan is not None
+    through = replace(plan, legs=(replace(plan.legs[0], token_out=WBTC.address), *plan.legs[1:]))
+    apart = v3_pool(WBTC, USDC, 60_000, twap_price=90_000)
+    off = replace(step, snapshot=replace(step.snapshot, pools=(*step.snapshot.pools, apart)))
+    assert WBTC.address not in (build_guard_case(off, plan, evidence(off, plan)).judged_tokens() or ())
+    case = build_guard_case(off, plan, evidence(off, plan))
+    assert WBTC.address in (replace(case, plan=through).judged_tokens() or ())
+
+
+def test_a_rebalance_is_judged_by_the_sources_of_every_asset() -> None:
+    found = judged(two_sources(pools=(SOUND, APART), values=HEAVY))
+    assert found.kind is OutcomeKind.HALT and mentions(found.reason, "contradict", "LINK")
+
+
+def test_a_stale_feed_of_another_asset_refuses_no_exit() -> None:
+    """LINK has its mean to fall back on."""
+    step = two_sources("WBTC", pools=(SOUND, AGREED))
+    old = tuple(replace(one, updated_at_s=1) if one.answer == 10 * 10**8 else one for one in step.snapshot.feeds)
+    step = replace(step, snapshot=replace(step.snapshot, feeds=old))
+    found = judged(step)
+    assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
+    assert judged(two_sources("LINK", pools=(SOUND, AGREED))).kind is OutcomeKind.PLANNED
+    alone = fired("LINK", pools=(*MARKET, SOUND, AGREED))
+    alone = replace(alone, reference=step.reference, snapshot=replace(alone.snapshot, feeds=old))
+    refused = judged(alone)
+    assert refused.kind is OutcomeKind.REFUSED
+    assert {one.guard for one in refused.verdicts if not one.passed} == {"feed_health"}
+
+
+def test_the_end_of_a_bot_sells_what_a_conflict_of_other_prices_does_not_concern() -> None:
+    step, sold = two_sources(pools=(SOUND, APART)), []
+    while (outcome := engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")).plan is not None:
+        if outcome.kind is not OutcomeKind.PLANNED:
+            break
+        sold.append(outcome.decided.exit_token)
+        step = exclude_blocked_exits(outcome.step_input, [BlockedExit(sold[-1], "sold", "")])
+    assert sold == [WETH.address, WBTC.address]
+    assert any(one.token == LINK.address and ORACLE in one.why for one in outcome.decided.stuck)
+    removed = engine.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(WBTC.address), Sees(), "abc")
+    assert removed.kind is OutcomeKind.PLANNED and moved(removed.plan) == {WBTC.address, USDC.address}
+    held = engine.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(LINK.address), Sees(), "abc")
+    assert held.kind is OutcomeKind.HALT
+
+
+def test_a_stop_fires_while_the_sources_of_another_asset_disagree() -> None:
+    def stages(pools: tuple[Pool, ...]) -> dict[str, OrderStage]:
+        step = two_sources(pools=pools)
+        symbols = {"WBTC": (90_000, 80_000), "LINK": (20, 15)}
+        wished = tuple(terms(symbol, STOP, level) for symbol, (_, level) in symbols.items())
+        armed = tuple(
+            ConditionalOrder(one.token, STOP, OrderStage.ARMED, one, 1, price_of(symbol, high), None, price_of(symbol, high))
+            for one, (symbol, (high, _)) in zip(wished, symbols.items(), strict=True)
+        )
+        portfolio = replace(step.portfolio, orders=OrdersConfig(wished))
+        policy = replace(step.policy, confirm_blocks=0)
+        found = apply_orders(replace(step, policy=policy, portfolio=portfolio, history=replace(step.history, orders=armed)))
+        return {one.token: one.stage for one in found.history.orders}
+
+    assert stages((SOUND, AGREED)) == {WBTC.address: FIRED, LINK.address: FIRED}
+    assert stages((SOUND, APART)) == {WBTC.address: FIRED, LINK.address: OrderStage.ARMED}
