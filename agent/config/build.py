@@ -1,4 +1,4 @@
-"""Convert the config's tables to model types, with token decimals from the chain."""
+"""Build model types from the config's tables, with token decimals from the chain."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ from agent.policy.triggers import rules
 from agent.units import Token, largest_remainder, parse_raw
 
 EXPIRE_BLOCKS = 25
-"""A plan older than this many blocks is never sent; its deadline in chain time is the tighter
-bound."""
+"""Age in blocks from which a plan is not sent; its deadline in chain time is usually tighter."""
 
 
 def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
@@ -59,24 +58,12 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
             raise ConfigError(
                 f"portfolio: {entry.symbol} at {entry.address} has {found} decimals on the chain,"
                 f" the config says {entry.decimals}",
-                "make sure that this is the right token, then correct the config",
+                "check that this is the right token, then correct the config",
             )
         return Token(entry.address, entry.symbol, found)
 
     table = config.portfolio
-    assets = tuple(
-        Asset(
-            token=(t := token(a)),
-            target_bps=a.target,
-            reserve_raw=parse_raw(a.reserve, t.decimals, f"portfolio.assets.{a.symbol}.reserve"),
-            feed=a.feed,
-            native=a.native,
-            rebasing_bps=a.rebasing,
-            band=a.band,
-            max_bps=max_weight_bps(config, a.symbol),
-        )
-        for a in table.assets
-    )
+    assets = tuple(_build_asset(config, entry, token(entry)) for entry in table.assets)
     numeraire = next(asset.token for asset in assets if asset.token.symbol == table.numeraire)
     hubs = tuple(token(h) for h in table.hubs)
     feeds = tuple((h.address, h.feed) for h in table.hubs if h.feed is not None)
@@ -84,6 +71,20 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
     orders = build_orders(table, assets, numeraire)
     return Portfolio(
         numeraire, assets, hubs, config.chain.wrapped_native, feeds, positions, orders=orders
+    )
+
+
+def _build_asset(config: Config, entry: AssetTable, token: Token) -> Asset:
+    reserve = parse_raw(entry.reserve, token.decimals, f"portfolio.assets.{entry.symbol}.reserve")
+    return Asset(
+        token=token,
+        target_bps=entry.target,
+        reserve_raw=reserve,
+        feed=entry.feed,
+        native=entry.native,
+        rebasing_bps=entry.rebasing,
+        band=entry.band,
+        max_bps=max_weight_bps(config, entry.symbol),
     )
 
 
@@ -112,22 +113,18 @@ def build_reference(
         twap_window_s=table.twap_window,
         feed_max_age_s=table.feed_max_age,
         feed_ages=tuple(
-            (one.feed, one.feed_max_age)
-            for one in config.portfolio.listed
-            if one.feed and one.feed_max_age
+            (token.feed, token.feed_max_age)
+            for token in config.portfolio.listed
+            if token.feed and token.feed_max_age
         ),
-        mean_pools=(
-            None
-            if pins is None
-            else tuple(CodeHash(address, code_hash) for address, code_hash in pins)
-        ),
+        mean_pools=None if pins is None else tuple(CodeHash(*pin) for pin in pins),
         sequencer_feed=table.sequencer_feed,
         sequencer_grace_s=table.sequencer_grace or 0,
     )
 
 
 def build_limits(config: Config, numeraire: Token) -> Limits:
-    """Limits in exact units: values in the numeraire's base units, gas in wei."""
+    """Build the limits in exact units: values in the numeraire's base units, gas in wei."""
     return build_limits_from_table(config.limits, config.portfolio.max_live_value, numeraire)
 
 
@@ -180,8 +177,8 @@ def known_positions(
             if venues.get(move.venue) is None and own.is_position_open(moves, move.name):
                 raise ConfigError(
                     f"venues.{move.venue}: missing, and the agent has liquidity in {move.name}",
-                    f"leave [venues.{move.venue}] in the config; a target's share of 0% takes"
-                    " liquidity out",
+                    f"keep [venues.{move.venue}] in the config; a target with a share of 0%"
+                    " withdraws liquidity",
                 )
         return own.tracked_positions(
             portfolio.positions,
@@ -190,20 +187,20 @@ def known_positions(
             config.lp.volatility,
             config.lp.horizon,
         )
-    if open_still := {move.name for move in moves if own.is_position_open(moves, move.name)}:
+    if still_open := {move.name for move in moves if own.is_position_open(moves, move.name)}:
         raise ConfigError(
-            f"lp: missing, and the agent has liquidity in {', '.join(sorted(open_still))}",
-            "leave [lp] with its volatility and horizon in the config; a target's share of 0% takes"
-            " liquidity out",
+            f"lp: missing, and the agent has liquidity in {', '.join(sorted(still_open))}",
+            "keep [lp] with its volatility and horizon in the config; a target with a share of 0%"
+            " withdraws liquidity",
         )
     return portfolio.positions
 
 
 def lp_venues(config: Config, moves: Sequence[LpPositionChange]) -> frozenset[str]:
     """Return venues of positions that are confirmed, targeted, or opened by the agent."""
-    wanted = () if config.lp is None else config.lp.targets
-    places = [place.kind for place in (*config.portfolio.positions, *wanted)]
-    return frozenset(places) | {
+    targets = () if config.lp is None else config.lp.targets
+    configured = [entry.kind for entry in (*config.portfolio.positions, *targets)]
+    return frozenset(configured) | {
         move.venue for move in moves if own.is_position_open(moves, move.name)
     }
 
@@ -211,20 +208,19 @@ def lp_venues(config: Config, moves: Sequence[LpPositionChange]) -> frozenset[st
 def liquidity_contracts(
     config: Config, moves: Sequence[LpPositionChange]
 ) -> tuple[tuple[str, str], ...]:
-    """Return (venue, contract) that provides and withdraws liquidity, of venues that have any."""
+    """Return (venue, contract) pairs of the contracts that provide and withdraw liquidity, for venues
+    with liquidity.
+    """
     v2, v3, used = config.venues.uniswap_v2, config.venues.uniswap_v3, lp_venues(config, moves)
-    through = {
-        "uniswap_v2": v2.router if v2 else None,
-        "uniswap_v3": v3.position_manager if v3 else None,
-    }
-    return tuple(
-        (venue, contract)
-        for venue, contract in through.items()
-        if venue in used and contract is not None
-    )
+    contracts = []
+    if v2 is not None:
+        contracts.append(("uniswap_v2", v2.router))
+    if v3 is not None:
+        contracts.append(("uniswap_v3", v3.position_manager))
+    return tuple((venue, contract) for venue, contract in contracts if venue in used)
 
 
-# --- Contracts of the config besides tokens and pools, by address, with their kind.
+# --- Contracts of the config besides tokens and pools.
 
 
 def factories(config: Config) -> dict[str, str]:
@@ -234,10 +230,10 @@ def factories(config: Config) -> dict[str, str]:
 
 
 def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> dict[str, str]:
-    """Return routers and factories by address: contracts of the config besides tokens and pools.
+    """Return the names of routers and factories by address.
 
-    Includes the position manager once a position of it is counted or targeted: weights depend on
-    its answers. `moves` are the agent's own actions.
+    The position manager is included once one of its positions is counted or targeted: weights
+    depend on its answers. `moves` are the agent's own actions.
     """
     found: dict[str, str] = {}
     for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
@@ -250,8 +246,7 @@ def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> d
     return found
 
 
-# --- From [[strategies]] and [split] to the model: strategies with their weights, trigger and
-# health rule.
+# --- [[strategies]] and [split]: strategies with weights, trigger and health rule.
 
 
 def build_split(config: Config) -> CapitalSplit | None:
@@ -264,29 +259,26 @@ def build_split(config: Config) -> CapitalSplit | None:
     address = {asset.symbol: asset.address for asset in assets}
     found = []
     for table in config.strategies:
-        own = _own_policy(config, policy, table)
+        strategy_policy = _strategy_policy(config, policy, table)
         if table.weights is None:
             weights = dict(
                 zip(address.values(), largest_remainder([Fraction(1)] * len(assets)), strict=True)
             )
         else:
             weights = {address[symbol]: bps for symbol, bps in table.weights.items()}
-        rule = table.health
-        health = (
-            None
-            if rule is None
-            else StrategyHealthRule(
+        health = None
+        if (rule := table.health) is not None:
+            health = StrategyHealthRule(
                 rule.sharpe, rule.recover, rule.window, rule.period, rule.recover_period
             )
-        )
         found.append(
             Strategy(
                 table.name,
                 table.share,
                 tuple(weights.items()),
-                own.trigger,
-                own.destination,
-                own.cooldown_s,
+                strategy_policy.trigger,
+                strategy_policy.destination,
+                strategy_policy.cooldown_s,
                 table.floor,
                 health,
             )
@@ -302,31 +294,24 @@ def with_allocators(
     """
     if split is None:
         return None
-    tables = {one.name: one for one in config.strategies}
-    found = []
-    for one in split.strategies:
-        weights = build_weights(
-            strategy_as_portfolio(config.portfolio, tables[one.name]), portfolio, folder
-        )
-        found.append(
-            replace(
-                one,
-                allocator=(
-                    None if weights is None or weights.method is AllocationMethod.FIXED else weights
-                ),
-            )
-        )
-    return replace(split, strategies=tuple(found))
+    tables = {table.name: table for table in config.strategies}
+    strategies = []
+    for strategy in split.strategies:
+        table = strategy_as_portfolio(config.portfolio, tables[strategy.name])
+        weights = build_weights(table, portfolio, folder)
+        if weights is not None and weights.method is AllocationMethod.FIXED:
+            weights = None
+        strategies.append(replace(strategy, allocator=weights))
+    return replace(split, strategies=tuple(strategies))
 
 
 def allocator_supply_tokens(portfolio: Portfolio, split: CapitalSplit | None) -> tuple[str, ...]:
     """Return tokens whose total supply is read from the chain, for the portfolio's allocator or a
     strategy's.
     """
-    allocators = [
-        portfolio.weights,
-        *(one.allocator for one in (() if split is None else split.strategies)),
-    ]
+    allocators = [portfolio.weights]
+    if split is not None:
+        allocators += [strategy.allocator for strategy in split.strategies]
     return tuple(
         dict.fromkeys(
             token
@@ -336,7 +321,7 @@ def allocator_supply_tokens(portfolio: Portfolio, split: CapitalSplit | None) ->
     )
 
 
-def _own_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
+def _strategy_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
     """Build the policy of one strategy, validated as that of a portfolio."""
     risky = {
         asset.symbol: asset.address
@@ -348,19 +333,15 @@ def _own_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
             raise ConfigError(
                 "policy.trigger: a zone weighs a whole portfolio", "use another trigger"
             )
-        own = replace(
-            policy,
-            trigger=(
-                policy.trigger if table.trigger is None else build_trigger(table.trigger, risky)
-            ),
-            destination=(
-                policy.destination if table.destination is None else Destination(table.destination)
-            ),
-            cooldown_s=policy.cooldown_s if table.cooldown is None else table.cooldown,
-        )
-        rules.validate_policy(own)
+        if table.trigger is not None:
+            policy = replace(policy, trigger=build_trigger(table.trigger, risky))
+        if table.destination is not None:
+            policy = replace(policy, destination=Destination(table.destination))
+        if table.cooldown is not None:
+            policy = replace(policy, cooldown_s=table.cooldown)
+        rules.validate_policy(policy)
     except ConfigError as error:
         raise ConfigError(
             error.message.replace("policy.", f"strategies.{table.name}.", 1), error.remedy
         ) from None
-    return own
+    return policy

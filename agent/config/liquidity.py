@@ -284,7 +284,7 @@ def require_usable(config: Config) -> None:
         strange = [symbol for symbol in position.entry if symbol not in held]
         if strange:
             raise ValueError(
-                f"{where}.entry: {strange[0]!r} is none of the assets; add it to portfolio.assets"
+                f"{where}.entry: {strange[0]!r} is not an asset; add it to portfolio.assets"
                 " (a target of 0% is allowed)"
             )
     if config.lp is None:

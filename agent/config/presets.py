@@ -19,8 +19,8 @@ from agent.units import safe_label
 
 @dataclass(frozen=True, slots=True)
 class PresetToken:
-    """A token and its Chainlink USD feed. A wrapped coin has the feed of the coin, which does not
-    see a broken wrap.
+    """A token and its Chainlink USD feed. A wrapped coin has the feed of its coin, which does not
+    show a broken wrap.
     """
 
     symbol: str
@@ -124,12 +124,11 @@ class TemplateAsset:
     decimals: int | None = None
 
 
-# --- Token lists in Uniswap's format, from a file whose hash can be pinned; look-alikes are
-# refused.
+# --- Token lists in Uniswap's format, and look-alike symbols.
 
 
 _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
-# Look-alike letters: Unicode Technical Standard 39, confusables, as far as token symbols need them.
+# Look-alike letters of token symbols, from the confusables of Unicode Technical Standard 39.
 _CONFUSABLES = str.maketrans(
     "01|!il5$82" + "аеорсухіѕјһԁѡвкмнтгьԛ" + "αορυνικτχβεηγ" + "ᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
     "ollllls" + "sbz" + "aeopcyxlsjhdwbkmhtrbq" + "aopuvlktxbeny" + "abcdeghljklmnoprstuvwyz",
@@ -209,14 +208,13 @@ def refuse_look_alike(
     known = tuple(known)
     if any(token.symbol == name for token in known):
         return
+    skeleton = confusable_skeleton(name)
     for token in (*known, *listed):
-        if (
-            token.symbol != name
-            and token.address != address
-            and confusable_skeleton(token.symbol) == confusable_skeleton(name)
-        ):
+        if name == token.symbol or address == token.address:
+            continue
+        if confusable_skeleton(token.symbol) == skeleton:
             raise ConfigError(
                 f"{field}: {name!r} looks like {token.symbol}, which is another token"
                 f" ({token.address})",
-                "give the address of the one you mean instead",
+                "give the address of the token you mean",
             )

@@ -1,4 +1,4 @@
-"""The keys of trimtab.toml as pydantic models: unknown keys are refused, values that decide money
+"""Tables of trimtab.toml as pydantic models. Unknown keys are refused, and values that decide money
 have no default.
 """
 
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
     from agent.config.load import LoadedConfig
 
 
-# --- The keys of [chain] and [[chain.rpc]]: which chain, which endpoints, how many of their
-# operators must agree.
+# --- [chain] and [[chain.rpc]]: the chain, its endpoints, and the operators that must agree.
 
 
 LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537})
@@ -73,8 +72,7 @@ class RpcTable(ConfigTable):
             raise ValueError("give exactly one of url and url_env")
         if not 0 < self.timeout <= LONGEST_TIMEOUT_S:
             raise ValueError(
-                f"timeout: {self.timeout}s; a request is waited for from 1s to"
-                f" {LONGEST_TIMEOUT_S}s, write for example 10s"
+                f"timeout: {self.timeout}s; write 1s to {LONGEST_TIMEOUT_S}s, for example 10s"
             )
         return self
 
@@ -94,8 +92,8 @@ class RpcTable(ConfigTable):
 class ChainTable(ConfigTable):
     """The chain.
 
-    `single_operator` names the operator that may decide alone; local chains need none. `fork` marks
-    a local copy of a live chain under that chain's id: only published test keys sign. `quorum`
+    `single_operator` names an operator that needs no second one; local chains need no name. `fork`
+    marks a local copy of a live chain under that chain's id: only published test keys sign. `quorum`
     requires more operators than the default. Nothing is signed while the newest blocks of too few
     operators are within `max_lag_blocks` of each other.
     """
@@ -116,7 +114,7 @@ class ChainTable(ConfigTable):
         if self.quorum < self._least:
             raise ValueError(
                 f"quorum: {self.quorum} is fewer than the {self._least} operators that must agree"
-                " here; write more, or name the one that may decide alone in single_operator"
+                " here; write more, or name a single operator in single_operator"
             )
         if self.quorum > (known := len({endpoint.operator for endpoint in self.rpc})):
             raise ValueError(
@@ -182,8 +180,8 @@ class VenuesTable(ConfigTable):
         named = [kind for kind in simulated if isinstance(data, dict) and kind in data]
         if named:
             raise ValueError(
-                f"{named[0]} cannot be traded: no reader, calldata or signer rule knows it, only"
-                " back-tests do; remove it"
+                f"{named[0]} can only be back-tested: it has no reader, calldata or signer rule;"
+                " remove it"
             )
         return data
 
@@ -194,7 +192,7 @@ class VenuesTable(ConfigTable):
         return self
 
 
-# --- [wallet]: whose portfolio, and where its key is.
+# --- [wallet]: its address and key source.
 
 
 class WalletTable(ConfigTable):
@@ -218,15 +216,14 @@ class WalletTable(ConfigTable):
 
     @model_validator(mode="after")
     def _one_key(self) -> WalletTable:
-        given = [n for n in ("keystore", "key_env", "keyring") if getattr(self, n)] + (
-            ["prompt"] if self.prompt else []
-        )
-        given += ["test_account"] if self.test_account is not None else []
+        given = [n for n in ("keystore", "key_env", "keyring", "prompt") if getattr(self, n)]
+        if self.test_account is not None:
+            given.append("test_account")
         if len(given) > 1:
             raise ValueError(f"more than one key source ({', '.join(given)}); keep one")
         if self.mode == "propose" and given:
             raise ValueError(
-                f'mode "propose" signs nothing here, so {given[0]} has no use; remove it, or write'
+                f'mode "propose" signs nothing here and needs no {given[0]}; remove it, or write'
                 ' mode = "sign"'
             )
         if self.safe and self.mode != "propose":
@@ -276,20 +273,21 @@ def read_rates(loaded: LoadedConfig) -> RateTable | None:
 
 
 def year_limit(text: str | None, decimals: int) -> Fraction | None:
-    """Yearly gain limit in reporting base units: numeraire base units times the rate."""
+    """Return the yearly gain limit in base units of the reporting currency."""
     return None if text is None else Fraction(Decimal(text)) * 10**decimals
 
 
-# --- The native coin in the config: an asset with address = "native", and what refills it for gas.
+# --- The native coin: an asset with address = "native", and its refill for gas.
 
 
 NATIVE = "native"
 
 
 def resolve_native_asset(data: object) -> object:
-    """Return the tables with every asset of address "native" at the wrapped token's address, and
-    marked. Native coin and wrapped token are one asset: both at once are refused. Raises
-    ValueError, as pydantic's validators expect.
+    """Return the tables with the asset of address "native" at the wrapped token's address and
+    `native` set.
+
+    Native coin and wrapped token are one asset. Raises ValueError if the config has both.
     """
     if not isinstance(data, dict):
         return data
@@ -311,43 +309,40 @@ def resolve_native_asset(data: object) -> object:
         return data
     wrapped = chain.get("wrapped_native")
     hubs = portfolio.get("hubs")
-    others = [
-        *(one for one in assets if one not in coins),
-        *(hubs if isinstance(hubs, list) else ()),
+    others = [asset for asset in assets if asset not in coins]
+    if isinstance(hubs, list):
+        others += hubs
+    duplicates = [
+        token.get("symbol")
+        for token in others
+        if isinstance(token, dict) and _same(token.get("address"), wrapped)
     ]
-    beside = [
-        one.get("symbol")
-        for one in others
-        if isinstance(one, dict) and _same(one.get("address"), wrapped)
-    ]
-    if beside or len(coins) > 1:
-        twice = beside[0] if beside else coins[1].get("symbol")
+    duplicates += [coin.get("symbol") for coin in coins[1:]]
+    if duplicates:
         raise ValueError(
             f"portfolio: {coins[0].get('symbol')} is the native coin, which counts together with"
-            f" its wrapped token; remove {twice}: both are one asset"
+            f" its wrapped token; remove {duplicates[0]}: both are one asset"
         )
-    found: list[Any] = [
-        {**one, "address": wrapped, "native": True} if one in coins else one for one in assets
-    ]
-    return {**data, "portfolio": {**portfolio, "assets": found}}
+    native = {"address": wrapped, "native": True}
+    resolved: list[Any] = [{**asset, **native} if asset in coins else asset for asset in assets]
+    return {**data, "portfolio": {**portfolio, "assets": resolved}}
 
 
 def require_native_top_up(config: Config) -> None:
-    """limits.native_top_up refills above the floor from an asset. Raises ValueError naming the
-    field.
+    """Raise ValueError unless limits.native_top_up is above the floor and the wrapped native coin is
+    an asset.
     """
     target, floor = config.limits.native_top_up, config.limits.native_floor
     if target is None:
         return
     if floor is None or Decimal(target) <= Decimal(floor):
         raise ValueError(
-            "limits.native_top_up: gas money is refilled up to more than limits.native_floor; raise"
-            " it, or write off"
+            "limits.native_top_up: not above limits.native_floor; raise it, or write off"
         )
     if config.chain.wrapped_native not in [asset.address for asset in config.portfolio.assets]:
         raise ValueError(
-            "limits.native_top_up: the wrapped native coin is none of the assets, so that nothing"
-            " can be unwrapped; write off"
+            "limits.native_top_up: the wrapped native coin is not an asset, so nothing can be"
+            " unwrapped; write off"
         )
 
 
@@ -357,22 +352,21 @@ def _same(address: object, wrapped: object) -> bool:
     )
 
 
-# --- Values that take a protection away without saying "off": refused, since their owner may not
-# know.
+# --- Values that disable a protection without the word "off" are refused.
 
 
 MIN_TWAP_WINDOW_S = 1_800
 """Minimum TWAP window; a shorter mean can be manipulated within a few blocks (T3)."""
 LONGEST_DEADLINE_S = 1_800
-"""A swap that stays valid for longer is a free option for whoever holds it back (T7)."""
+"""A swap that is valid for longer is a free option for anyone who can delay it (T7)."""
 LONGEST_JUMP_WAIT_S = 30 * 86_400
-"""A stranger's gift must not hold purchases back for longer."""
+"""Longest delay of purchases by a gift from a stranger."""
 LARGEST_JITTER_BPS = BPS // 2
-"""A schedule that is late by more is another schedule."""
+"""Longest random delay, as a share of a schedule's interval."""
 
 
 def require_protection(config: Config) -> None:
-    """Raises ValueError naming the field, as pydantic's validators do."""
+    """Raise ValueError naming the field if a value disables a protection."""
     if "spot" in config.reference.kind and not (config.chain.local or config.reference.allow_spot):
         raise ValueError(
             "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or"
@@ -384,8 +378,8 @@ def require_protection(config: Config) -> None:
         and not config.chain.local
     ):
         raise ValueError(
-            "reference.twap_window: a mean over less than 30m can be pushed within a few blocks;"
-            " write 30m or more"
+            "reference.twap_window: a mean over less than 30m can be manipulated within a few"
+            " blocks; write 30m or more"
         )
     _require_settled_prices(config)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
@@ -396,7 +390,9 @@ def require_protection(config: Config) -> None:
     if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
         raise ValueError('limits.balance_jump_wait: more than 30d; write less, such as "24h"')
     if config.limits.slippage is not None and config.limits.slippage >= BPS:
-        raise ValueError("limits.slippage: 100% or more takes any price; write less, such as 0.3%")
+        raise ValueError(
+            "limits.slippage: 100% or more accepts any price; write less, such as 0.3%"
+        )
 
 
 def _require_settled_prices(config: Config) -> None:
@@ -406,8 +402,8 @@ def _require_settled_prices(config: Config) -> None:
     reference, known = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
     if config.policy.confirm_blocks is None and not config.chain.local:
         raise ValueError(
-            "policy.confirm_blocks: missing; write 3, or 0 to let the prices of a single block fire"
-            " a trigger"
+            "policy.confirm_blocks: missing; write 3, or 0 to trigger on the prices of a single"
+            " block"
         )
     if known is not None and "sequencer_feed" not in reference.model_fields_set:
         raise ValueError(
@@ -476,13 +472,13 @@ class PortfolioTable(ConfigTable):
     def _distinct(self) -> PortfolioTable:
         addresses = [a.address for a in self.assets] + [h.address for h in self.hubs]
         symbols = [a.symbol for a in self.assets] + [h.symbol for h in self.hubs]
-        for what, values in (("address", addresses), ("symbol", symbols)):
+        for key, values in (("address", addresses), ("symbol", symbols)):
             twice = sorted({v for v in values if values.count(v) > 1})
             if twice:
-                raise ValueError(f"{what} {twice[0]} is given twice; each token once")
+                raise ValueError(f"{key} {twice[0]} is given twice; each token once")
         if self.numeraire not in [a.symbol for a in self.assets]:
             raise ValueError(
-                f"numeraire {self.numeraire!r} is none of the assets; add it with a target (0% is"
+                f"numeraire {self.numeraire!r} is not an asset; add it with a target (0% is"
                 " allowed)"
             )
         require_weights(self)
@@ -507,10 +503,10 @@ class ReferenceTable(ConfigTable):
 
 
 class PolicyTable(ConfigTable):
-    """Trigger, destination and cooldown; `risk` is the measure of a zone.
+    """Trigger, destination and cooldown; `risk` has the volatilities and correlations of a zone.
 
     Price triggers fire once the prices of `confirm_blocks` earlier blocks agree; schedules are
-    delayed by up to `jitter` of their interval. With `only` one side of a rebalance is traded.
+    delayed by up to `jitter` of their interval. `only` restricts a rebalance to one side.
     """
 
     trigger: TriggerTable
@@ -526,7 +522,7 @@ class ExecutionTable(PaceTable):
     """Sending of plans.
 
     `rebalancer` is the address of our own contract, needed if it is the router. With `submit_url`
-    signed bytes go only there; `submit_public_fallback` allows the public endpoints if it fails.
+    signed transactions are sent only there; `submit_public_fallback` allows the public endpoints if it fails.
     """
 
     router: Literal["swap_router_02", "rebalancer"]

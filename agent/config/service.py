@@ -30,7 +30,7 @@ class AlertTargetTable(ConfigTable):
     """One alert target: an address in apprise's form, read from an environment variable since it is
     a secret.
 
-    `events` restricts the events it gets.
+    `events` restricts the events sent to it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")
@@ -38,7 +38,7 @@ class AlertTargetTable(ConfigTable):
     events: list[Event] | None = None
 
     def resolve(self) -> str:
-        """The address. Raises ConfigError for a variable that is not set."""
+        """Return the address. Raises ConfigError if its variable is not set."""
         value = os.environ.get(self.url_env, "")
         if not value:
             raise ConfigError(
@@ -48,22 +48,20 @@ class AlertTargetTable(ConfigTable):
         return value
 
     def secrets(self) -> list[str]:
-        """The address and its parts: tokens differ in position from service to service, so each
-        long part counts.
-        """
+        """Return the address and all its long parts: services put tokens in different places."""
         value = os.environ.get(self.url_env, "")
         parts = re.split(r"[/:@?&=,]+", value.partition("://")[2])
         return [
-            one
+            text
             for part in (value, *parts)
-            for one in {part, unquote(part)}
-            if len(one) >= SHORTEST_SECRET
+            for text in {part, unquote(part)}
+            if len(text) >= SHORTEST_SECRET
         ]
 
 
 class AlertsTable(ConfigTable):
-    """[alerts]. Within `quiet` hours, such as "22:00-07:00" in `timezone`, events are held back,
-    except `urgent` ones.
+    """[alerts]. Within `quiet` hours, such as "22:00-07:00" in `timezone`, only `urgent` events are
+    sent.
 
     The same event is not repeated within `cooldown`, or its entry in `cooldowns`; a lasting
     condition is sent once, and again after `repeat`. Gas is low below `low_gas` of native coin, by
@@ -99,22 +97,20 @@ class AlertsTable(ConfigTable):
     @model_validator(mode="after")
     def _sound(self) -> AlertsTable:
         if self.quiet is not None:
-            if (found := _QUIET.fullmatch(self.quiet)) is None or found[1] + found[2] == found[
-                3
-            ] + found[4]:
+            span = _QUIET.fullmatch(self.quiet)
+            if span is None or span.groups()[:2] == span.groups()[2:]:
                 raise ValueError(
                     f"quiet: {self.quiet!r} is not a time span of a day; write for example"
                     ' "22:00-07:00"'
                 )
             if self.timezone is None:
                 raise ValueError(
-                    "timezone: quiet hours are those of a time zone; write for example"
-                    " Europe/Berlin"
+                    "timezone: quiet hours need a time zone; write for example Europe/Berlin"
                 )
         elif self.timezone is not None or self.urgent:
             raise ValueError(
-                f"{'timezone' if self.timezone else 'urgent'}: without quiet hours it means"
-                " nothing; set quiet, or remove it"
+                f"{'timezone' if self.timezone else 'urgent'}: has no effect without quiet hours;"
+                " set quiet, or remove it"
             )
         if not 0 < self.timeout <= LONGEST_TIMEOUT_S:
             raise ValueError(
@@ -123,24 +119,23 @@ class AlertsTable(ConfigTable):
         names = [target.name for target in self.targets]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(
-                f"targets: {twice[0]!r} is given twice; each target has a name of its own"
+                f"targets: {twice[0]!r} is given twice; each target needs its own name"
             )
         for target in self.targets:
-            if deaf := [event for event in target.events or () if event not in self.events]:
+            if missing := [event for event in target.events or () if event not in self.events]:
                 raise ValueError(
-                    f"targets: {target.name} wants {deaf[0]!r}, which alerts.events lacks; add it"
-                    " there, or remove it"
+                    f"targets: {target.name} has {missing[0]!r}, which alerts.events does not; add"
+                    " it there, or remove it"
                 )
         return self
 
     def quiet_minutes(self) -> tuple[int, int] | None:
         """Start and end of quiet hours as minutes of the day."""
-        found = None if self.quiet is None else _QUIET.fullmatch(self.quiet)
-        return (
-            None
-            if found is None
-            else (int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4]))
-        )
+        span = None if self.quiet is None else _QUIET.fullmatch(self.quiet)
+        if span is None:
+            return None
+        from_hour, from_minute, to_hour, to_minute = map(int, span.groups())
+        return from_hour * 60 + from_minute, to_hour * 60 + to_minute
 
     def secrets(self) -> Iterator[str]:
         """Secrets to redact from every log line."""
@@ -152,16 +147,16 @@ class AlertsTable(ConfigTable):
 
 
 SHORTEST_HANG_S = 30
-"""A request to an endpoint may take a minute with its retries; a bound below this would end sound
+"""A request to an endpoint may take a minute with its retries; a lower bound would end healthy
 runs."""
 LONGEST_WAIT_S = 3_600
-"""A cycle that waits longer for the wallet would be silent for over an hour."""
+"""Longest wait for the wallet: a cycle that waits logs nothing."""
 
 
 class ServiceTable(ConfigTable):
     """`listen` serves metrics and health on loopback; another address must be repeated in
     `listen_beyond_loopback`. `heartbeat_url` is a secret and is requested after each good cycle. A
-    cycle without a sign of life for `hang_after` ends the process. The newest `keep_steps` cycles
+    cycle without progress for `hang_after` ends the process. The newest `keep_steps` cycles
     without a transaction are kept. Commands wait up to `wallet_wait` for another process that holds
     the wallet.
     """
@@ -189,8 +184,7 @@ class ServiceTable(ConfigTable):
             )
         if not 1 <= self.wallet_wait <= LONGEST_WAIT_S:
             raise ValueError(
-                f"wallet_wait: {self.wallet_wait}s is not between a second and an hour; write for"
-                " example 2m"
+                f"wallet_wait: {self.wallet_wait}s is not between 1s and 1h; write for example 2m"
             )
         if self.listen is not None:
             host, _ = _parse(self.listen)
@@ -202,7 +196,7 @@ class ServiceTable(ConfigTable):
                 )
         elif self.listen_beyond_loopback is not None:
             raise ValueError(
-                "listen_beyond_loopback: without listen it allows nothing; set listen, or remove it"
+                "listen_beyond_loopback: has no effect without listen; set listen, or remove it"
             )
         return self
 
@@ -212,8 +206,8 @@ class ServiceTable(ConfigTable):
         return None if self.listen is None else _parse(self.listen)
 
     def heartbeat(self) -> str | None:
-        """The heartbeat's URL, from the file or the environment. Raises ConfigError for a variable
-        that is not set, or holds no URL.
+        """Return the heartbeat's URL, from the file or the environment. Raises ConfigError if the
+        variable is not set or has no URL.
         """
         if self.heartbeat_url is not None:
             return self.heartbeat_url.get_secret_value()
@@ -224,8 +218,8 @@ class ServiceTable(ConfigTable):
             _require_http(url, "heartbeat_url_env")
         except ValueError:
             raise ConfigError(
-                f"service.heartbeat_url_env: environment variable {self.heartbeat_url_env} holds no"
-                " http or https address",
+                f"service.heartbeat_url_env: environment variable {self.heartbeat_url_env} is not"
+                " set to an http or https address",
                 "export it",
             ) from None
         return url
@@ -240,18 +234,16 @@ def _parse(listen: str) -> tuple[str, int]:
     """Host and port of "127.0.0.1:9464" or "[::1]:9464"."""
     host, _, port = listen.rpartition(":")
     try:
-        found = str(
-            ipaddress.ip_address(
-                "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
-            )
-        )
+        if host == "localhost":
+            host = "127.0.0.1"
+        address = str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")))
     except ValueError:
         raise ValueError(
-            f"listen: {listen!r} names no IP address and port; write 127.0.0.1:9464"
+            f"listen: {listen!r} is not an IP address and port; write 127.0.0.1:9464"
         ) from None
     if not port.isdecimal() or int(port) > 65_535:
-        raise ValueError(f"listen: {listen!r} names no port; write 127.0.0.1:9464")
-    return found, int(port)
+        raise ValueError(f"listen: {listen!r} has no valid port; write 127.0.0.1:9464")
+    return address, int(port)
 
 
 # --- [record]: folder of recorded steps, and their retention.

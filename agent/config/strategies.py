@@ -152,7 +152,7 @@ def require_strategies(config: Config) -> None:
     for one in found:
         if strange := [symbol for symbol in one.weights or {} if symbol not in symbols]:
             raise ValueError(
-                f"strategies.{one.name}.weights: {strange[0]} is none of the assets; choose from"
+                f"strategies.{one.name}.weights: {strange[0]} is not an asset; choose from"
                 f" {', '.join(symbols)}"
             )
         if isinstance(one.allocator, WeightsTable):

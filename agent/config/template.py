@@ -1,4 +1,4 @@
-"""Config templates: the commented config of `trimtab init`, ready portfolios, and token lists."""
+"""The commented config of `trimtab init`, and its portfolio templates."""
 
 from __future__ import annotations
 
@@ -23,29 +23,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _DollarCaps:
-    """Caps set in dollars, as lines in a numeraire with a price of `dollars` a coin."""
+    """Config lines of caps set in dollars, in a numeraire whose coin costs `dollars`."""
 
     numeraire: str
     dollars: Fraction
 
     def at_most(self, key: str, usd: int) -> str:
-        """A cap that is safer the smaller it is."""
+        """Return the line of a maximum, rounded down."""
         return self._line(key, usd, ROUND_FLOOR)
 
     def at_least(self, key: str, usd: int) -> str:
-        """A cap that is safer the larger it is."""
+        """Return the line of a minimum, rounded up."""
         return self._line(key, usd, ROUND_CEILING)
 
     def _line(self, key: str, usd: int, rounding: str) -> str:
-        """A cap rounded to two figures, enough for an initial value."""
-        exact = Decimal(usd * self.dollars.denominator) / self.dollars.numerator
-        coins = (
-            exact
-            if self.dollars == 1
-            else exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding).normalize()
-        )
-        meant = "" if self.dollars == 1 else f", {usd} dollars at {float(self.dollars):.10g} each"
-        return f'{key} = "{coins:f}"'.ljust(35) + f"# {self.numeraire}{meant}"
+        """Return the line of a cap, rounded to two figures where dollars are converted."""
+        coins, note = Decimal(usd * self.dollars.denominator) / self.dollars.numerator, ""
+        if self.dollars != 1:
+            two_figures = Decimal(1).scaleb(coins.adjusted() - 1)
+            coins = coins.quantize(two_figures, rounding).normalize()
+            note = f", {usd} dollars at {float(self.dollars):.10g} each"
+        return f'{key} = "{coins:f}"'.ljust(35) + f"# {self.numeraire}{note}"
 
 
 def render(
@@ -57,15 +55,16 @@ def render(
     rpc_envs: Sequence[tuple[str, str]],
     dollars: Fraction = Fraction(1),
 ) -> str:
-    """Render the TOML text. `rpc_envs` are (environment variable, operator) pairs: URLs are secrets and stay out of the file.
+    """Render the commented config.
 
-    `dollars` is the price of a coin of the numeraire: caps are set in dollars and written in it.
+    `rpc_envs` are (environment variable, operator) pairs: URLs are secrets and stay out of the
+    file. `dollars` is the price of a coin of the numeraire, in which caps are written.
     """
     coins = _DollarCaps(numeraire, dollars)
     rpc = "\n".join(
         f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is a secret: it stays in the'
-        f' environment\noperator = "{who}"'
-        for env, who in rpc_envs
+        f' environment\noperator = "{operator}"'
+        for env, operator in rpc_envs
     )
     return f"""\
 # trimtab's configuration. Every value that decides money is written here; nothing has a hidden default.
@@ -226,23 +225,24 @@ def _ceilings() -> str:
 
 
 def _triggers() -> str:
-    """Return the kinds that are explained, as many a line as fit, and the names of the others."""
+    """Return comment lines of triggers: hints where there are any, then the names of the others."""
     lines = [""]
-    for one in NOTATIONS.values():
-        if not one.hint:
+    for notation in NOTATIONS.values():
+        if not notation.hint:
             continue
-        hint = f"{one.kind}: {one.hint}"
+        hint = f"{notation.kind}: {notation.hint}"
         if lines[-1] and len(lines[-1]) + len(hint) < MOST_COLUMNS:
             lines[-1] += f";   {hint}"
         else:
             lines.append(f"# {hint}")
-    named = [one.kind for one in NOTATIONS.values() if not one.hint and one.kind != "zone"]
+    kinds = [notation.kind for notation in NOTATIONS.values() if not notation.hint]
+    named = [kind for kind in kinds if kind != "zone"]
     return "\n".join([*lines[1:], f"# {', '.join(named)}, several in a list: docs/triggers.md"])
 
 
 def _allocators() -> str:
     shown = (AllocationMethod.FIXED, AllocationMethod.RISK_PARITY)
-    return ", ".join(one.value for one in AllocationMethod if one not in shown)
+    return ", ".join(method.value for method in AllocationMethod if method not in shown)
 
 
 def _sequencer(preset: Preset) -> str:
@@ -260,15 +260,20 @@ def _limits(preset: Preset, assets: Sequence[TemplateAsset], coins: _DollarCaps)
     """Return one line per limit. native_top_up is off unless the wrapped coin is held and can be unwrapped."""
     held = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
     lines = []
-    for one in LIMITS_AS_WRITTEN:
-        if one.unit is LimitUnit.COINS:
-            cap = coins.at_least if one.tighter is TighterDirection.MORE else coins.at_most
-            line = cap(one.key, int(one.start)) + (f": {one.about}" if one.about else "")
+    for spec in LIMITS_AS_WRITTEN:
+        if spec.unit is LimitUnit.COINS:
+            cap = coins.at_least if spec.tighter is TighterDirection.MORE else coins.at_most
+            line = cap(spec.key, int(spec.start))
+            if spec.about:
+                line += f": {spec.about}"
         else:
-            start = one.start if held or one.key != "native_top_up" else "off"
-            line = f'{one.key} = "{start}"'
-            line = f"{line:<35}# {one.about}" if one.about else line
-        lines += [line, *([MAX_WEIGHT_LINE] if one.key == "plan_cost" else [])]
+            start = spec.start if held or spec.key != "native_top_up" else "off"
+            line = f'{spec.key} = "{start}"'
+            if spec.about:
+                line = f"{line:<35}# {spec.about}"
+        lines.append(line)
+        if spec.key == "plan_cost":
+            lines.append(MAX_WEIGHT_LINE)
     return "\n".join(lines)
 
 
@@ -292,20 +297,16 @@ def _hubs(hubs: Sequence[TemplateAsset]) -> str:
 
 
 def _token(asset: TemplateAsset) -> str:
-    decimals = (
-        ""
-        if asset.decimals is None
-        else f"decimals = {asset.decimals}                      # must match the chain\n"
-    )
+    decimals = ""
+    if asset.decimals is not None:
+        decimals = f"decimals = {asset.decimals}                      # must match the chain\n"
     return f'symbol = "{asset.symbol}"\naddress = "{asset.address}"\n{decimals}'
 
 
 def _feed(asset: TemplateAsset) -> str:
-    return (
-        f'feed = "{asset.feed}"\n'
-        if asset.feed
-        else '# feed = "0x…"                   # a USD price feed, if there is one\n'
-    )
+    if asset.feed:
+        return f'feed = "{asset.feed}"\n'
+    return '# feed = "0x…"                   # a USD price feed, if there is one\n'
 
 
 # --- Portfolio templates of `trimtab init --template`: shares by token class, with trigger and limits.
@@ -320,7 +321,7 @@ CLASSES: Mapping[int, Mapping[str, tuple[str, ...]]] = {
 
 
 ALLOCATOR_ANCHOR = "[reference]\n"
-"""The table of the config that follows on the portfolio's."""
+"""Table of the config that follows those of the portfolio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,8 +348,8 @@ def _threshold(**widths: str) -> dict[str, str]:
 
 
 PORTFOLIO_TEMPLATES = {
-    starter.name: starter
-    for starter in (
+    template.name: template
+    for template in (
         PortfolioTemplate(
             "conservative",
             "mostly large coins, small trades, seldom",
@@ -462,14 +463,16 @@ def find_template(name: str) -> PortfolioTemplate:
     return PORTFOLIO_TEMPLATES[name]
 
 
-def template_shares(one: PortfolioTemplate, stable: str | None) -> Mapping[str, int]:
-    """Bps by class, with `stable` as the share of stable tokens if chosen; the others keep their proportions."""
+def template_shares(template: PortfolioTemplate, stable: str | None) -> Mapping[str, int]:
+    """Return bps by class. `stable`, if given, is the share of stable tokens; the others keep their
+    proportions.
+    """
     if stable is None:
-        return one.shares
-    if not one.adjustable:
+        return template.shares
+    if not template.adjustable:
         fit = ", ".join(name for name, other in PORTFOLIO_TEMPLATES.items() if other.adjustable)
         raise ConfigError(
-            f"--stable: the shares of {one.name} are fixed",
+            f"--stable: the shares of {template.name} are fixed",
             f"leave --stable out, or use --template {fit}",
         )
     bps = parse_share_bps(stable, "--stable")
@@ -478,74 +481,76 @@ def template_shares(one: PortfolioTemplate, stable: str | None) -> Mapping[str, 
             f"--stable: {stable} leaves nothing to rebalance",
             "write more than 0% and less than 100%, such as 20%",
         )
-    others = {name: share for name, share in one.shares.items() if name != STABLE}
+    others = {name: share for name, share in template.shares.items() if name != STABLE}
     rest = largest_remainder([Fraction(share) for share in others.values()], BPS - bps)
     return {**dict(zip(others, rest, strict=True)), STABLE: bps}
 
 
 def template_targets(
-    one: PortfolioTemplate, preset: Preset, stable: str | None = None
+    template: PortfolioTemplate, preset: Preset, stable: str | None = None
 ) -> list[tuple[str, str]]:
-    """(symbol, share) of each token on that network, each class split evenly. Raises ConfigError if a class has no known tokens."""
+    """Return (symbol, share) of each token on that network, each class split evenly. Raises
+    ConfigError if no tokens of the chain are known.
+    """
     classes = CLASSES.get(preset.chain_id)
     if classes is None:
         raise ConfigError(
             f"--template: no tokens are known for chain {preset.chain_id}",
             "give every token by --target",
         )
-    found: list[tuple[str, str]] = []
-    for name, share in template_shares(one, stable).items():
+    targets: list[tuple[str, str]] = []
+    for name, share in template_shares(template, stable).items():
         symbols = classes[name]
         for symbol, bps in zip(
             symbols, largest_remainder([Fraction(1)] * len(symbols), share), strict=True
         ):
-            found.append((symbol, f"{bps / 100:g}%"))
-    return found
+            targets.append((symbol, f"{bps / 100:g}%"))
+    return targets
 
 
-def apply_template(text: str, one: PortfolioTemplate) -> str:
-    """The commented config with this portfolio's trigger and limits; comments stay where they are."""
+def apply_template(text: str, template: PortfolioTemplate) -> str:
+    """Return the commented config with this portfolio's trigger, limits and allocator."""
     import tomlkit
 
     document = tomlkit.parse(text)
     policy, limits = (_table(document, name) for name in ("policy", "limits"))
-    for key, value in one.policy.items():
+    for key, value in template.policy.items():
         policy[key] = value if isinstance(value, str) else _inline(value)
-    for key, value in one.limits.items():
+    for key, value in template.limits.items():
         limits[key] = value
-    made = tomlkit.dumps(document)
-    if one.weights:
-        made = made.replace(ALLOCATOR_ANCHOR, f"{_allocator(one)}\n{ALLOCATOR_ANCHOR}", 1)
-    return f"# Template: {one.name}, {one.about}.\n{_futures(one)}{made}"
+    config = tomlkit.dumps(document)
+    if template.weights:
+        config = config.replace(ALLOCATOR_ANCHOR, f"{_allocator(template)}\n{ALLOCATOR_ANCHOR}", 1)
+    return f"# Template: {template.name}, {template.about}.\n{_futures(template)}{config}"
 
 
-def _allocator(one: PortfolioTemplate) -> str:
-    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in one.weights.items())
-    todo = f"# Before anything is traded: {one.todo}.\n" if one.todo else ""
+def _allocator(template: PortfolioTemplate) -> str:
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in template.weights.items())
+    todo = f"# Before anything is traded: {template.todo}.\n" if template.todo else ""
     about = "# Targets are chosen from data; those above are the starting values (docs/weights.md)."
     return f"{about}\n{todo}[portfolio.weights]\n{lines}\n"
 
 
-def _futures(one: PortfolioTemplate) -> str:
-    if one.futures is None:
+def _futures(template: PortfolioTemplate) -> str:
+    if template.futures is None:
         return ""
     return (
-        f"# Its bound on futures is {one.futures} times spot value in notional. trimtab trades no"
+        f"# Its bound on futures is {template.futures} times spot value in notional. trimtab trades no"
         " futures yet:\n"
         "# nothing reads this, and nothing but spot is traded.   futures_notional ="
-        f' "{one.futures}x"\n'
+        f' "{template.futures}x"\n'
     )
 
 
 def _table(document: TOMLDocument, name: str) -> Table:
     from tomlkit.items import Table
 
-    found = document[name]
-    if not isinstance(found, Table):
+    table = document[name]
+    if not isinstance(table, Table):
         raise ConfigError(
             f"[{name}] is not a table of the new config", "this is a defect; report it"
         )
-    return found
+    return table
 
 
 def _inline(values: Mapping[str, str]) -> Item:

@@ -117,7 +117,7 @@ def require_zone(config: Config) -> None:
     strange = [symbol for symbol in table.volatilities if symbol not in symbols]
     if strange:
         raise ValueError(
-            f"policy.risk.volatilities: {strange[0]!r} is none of the assets; remove it or correct"
+            f"policy.risk.volatilities: {strange[0]!r} is not an asset; remove it or correct"
             " its spelling"
         )
     named = [_pair(name, symbols) for name in table.correlations]

@@ -144,7 +144,7 @@ def require_weights(table: PortfolioTable) -> None:
         strange = [name for name in names if name not in targets]
         if strange:
             raise ValueError(
-                f"weights.{field}: {strange[0]!r} is none of the assets; remove it or correct its"
+                f"weights.{field}: {strange[0]!r} is not an asset; remove it or correct its"
                 " spelling"
             )
     both = [name for name in weights.limits if name in weights.fixed]
@@ -289,7 +289,7 @@ def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
         symbol, text = (line.get("symbol") or "").strip(), (line.get("supply") or "").strip()
         if symbol not in tokens:
             raise ConfigError(
-                f"{field}, line {number}: {symbol!r} is none of the assets",
+                f"{field}, line {number}: {symbol!r} is not an asset",
                 "remove the line, or correct the symbol",
             )
         if symbol in found:

@@ -63,7 +63,7 @@ def test_without_strategies_the_wallet_is_one() -> None:
     ("parts", "said"),
     [
         ((TREND, CARRY | {"share": '"30%"'}), "strategies: shares sum to 90%, not 100%"),
-        ((TREND | {"weights": '{ WETH = "70%", DOGE = "30%" }'}, CARRY), "strategies.trend.weights: DOGE is none of the assets"),
+        ((TREND | {"weights": '{ WETH = "70%", DOGE = "30%" }'}, CARRY), "strategies.trend.weights: DOGE is not an asset"),
         ((TREND | {"weights": '{ WETH = "70%", USDC = "20%" }'}, CARRY), "weights sum to 90%, not 100%"),
         ((TREND, CARRY | {"name": '"trend"'}), "the name trend is given twice"),
         ((TREND, CARRY | {"name": '"all"'}), "reserved"),

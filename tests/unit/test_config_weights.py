@@ -117,9 +117,9 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         (RETURNS, [("min_history", '"2d"')], "2 assets need at least 3 steps for a covariance that is not singular"),
         (RETURNS, [("max_age", '"12h"')], "max_age: shorter than a step"),
         (RETURNS, [("fixed", "[]"), ("limits", "{}")], "USDC is the numeraire, whose price in itself never moves"),
-        (RETURNS, [("fixed", '["USDC", "LINK"]')], "weights.fixed: 'LINK' is none of the assets"),
+        (RETURNS, [("fixed", '["USDC", "LINK"]')], "weights.fixed: 'LINK' is not an asset"),
         (RETURNS, [("fixed", '["USDC", "WBTC"]')], "leaves 1 assets to choose weights for"),
-        (RETURNS, [("limits", '{ LINK = { max = "10%" } }')], "weights.limits: 'LINK' is none of the assets"),
+        (RETURNS, [("limits", '{ LINK = { max = "10%" } }')], "weights.limits: 'LINK' is not an asset"),
         (RETURNS, [("limits", '{ USDC = { max = "10%" } }')], "weights.limits: USDC is fixed at its target"),
         (RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in all, and 80%"),
         (RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%"),
@@ -149,7 +149,7 @@ def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_ask
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("symbol,supply\nBTC,1\n", "line 2: 'BTC' is none of the assets"),
+        ("symbol,supply\nBTC,1\n", "line 2: 'BTC' is not an asset"),
         ("symbol,supply\nWBTC,1\nWBTC,2\n", "line 3: WBTC is there twice"),
         ("symbol,supply\nWBTC,-1\n", "line 2: '-1' is not a number of coins"),
         ("symbol,supply\nWBTC,nan\n", "line 2: 'nan' is not a number of coins"),

@@ -106,7 +106,7 @@ def test_what_tracking_error_is_worth_and_how_long_it_lasts_make_sense(written: 
         ),
         (RISK.replace("0.5%", "0%"), "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000% a year; even a stable token moves"),
         (RISK.replace("80%", "1001%"), "policy.risk.volatilities: WETH = 1001% is not between 0.1% and 1000% a year"),
-        (RISK.replace("WETH", "WEHT"), "policy.risk.volatilities: 'WEHT' is none of the assets; remove it or correct its spelling"),
+        (RISK.replace("WETH", "WEHT"), "policy.risk.volatilities: 'WEHT' is not an asset; remove it or correct its spelling"),
         (RISK.replace('correlation = "0%"\n', ""), 'policy.risk.correlations: WETH/USDC is missing; write "WETH/USDC" = "50%"'),
         (
             RISK.replace('"0%"', '"100%"'),

@@ -177,7 +177,7 @@ def test_the_config_takes_estimates_and_names_what_does_not_go_together() -> Non
         (ESTIMATE + 'correlation = "0%"\n', "policy.risk.correlation: with estimate"),
         (ESTIMATE + 'correlations = { "WETH/USDC" = "100%" }\n', "WETH/USDC is beyond 99%"),
         (ESTIMATE + 'volatilities = { USDC = "0%" }\n', "USDC = 0% is not between 0.1% and 1000%"),
-        (ESTIMATE + 'volatilities = { DOGE = "50%" }\n', "'DOGE' is none of the assets"),
+        (ESTIMATE + 'volatilities = { DOGE = "50%" }\n', "'DOGE' is not an asset"),
         ('correlation = "0%"\n', "policy.risk: missing"),
     ):
         with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
