@@ -40,15 +40,15 @@ class ConfigChanges:
 
     @property
     def any(self) -> bool:
-        """True if there are changes."""
+        """True if there is a change."""
         return bool(self.sets or self.targets or self.adds or self.removes)
 
 
 def parse_changes(
     sets: Sequence[str], targets: Sequence[str], adds: Sequence[str], removes: Sequence[str]
 ) -> ConfigChanges:
-    """Parse options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError; a
-    secret is refused and not repeated.
+    """Parse options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError, also
+    for a secret, which the message does not repeat.
     """
     added = []
     for text in adds:
@@ -58,16 +58,16 @@ def parse_changes(
             raise ConfigError(
                 "--add SYMBOL=ADDRESS:SHARE: the share is missing", "for example --add LINK=0x…:10%"
             )
-        added.append(
-            (symbol, address if address == NATIVE else parse_address(address, "--add"), share)
-        )
+        if address != NATIVE:
+            address = parse_address(address, "--add")
+        added.append((symbol, address, share))
     pairs = tuple(_pair(text, "--set KEY=VALUE") for text in sets)
     for key, value in pairs:
         if load.is_secret(value) or key.rpartition(".")[2].endswith("url"):
             raise ConfigError(
-                "--set: a URL or a key is a secret and does not belong on a command line",
-                "name an environment variable (url_env), or write it into the file by trimtab edit"
-                " without options",
+                "--set: a URL or a key is a secret and must not be given on a command line",
+                "name an environment variable (url_env), or write it into the file with trimtab"
+                " edit",
             )
     return ConfigChanges(
         pairs,
@@ -78,10 +78,10 @@ def parse_changes(
 
 
 def apply_changes(text: str, changes: ConfigChanges) -> str:
-    """Apply these changes to the text. Raises ConfigError for a missing key, or a token that exists
-    already or does not.
+    """Apply the changes to the text.
 
-    The result is not validated as a config.
+    Raises ConfigError for an unknown key or asset, or if an added asset exists already. The result
+    is not validated as a config.
     """
     for symbol in changes.removes:
         text = _without_asset(text, symbol)
@@ -91,7 +91,7 @@ def apply_changes(text: str, changes: ConfigChanges) -> str:
         document = tomlkit.parse(text)
     except TOMLKitError as error:
         raise ConfigError(
-            f"the config is not TOML: {error}", "mend it in an editor: trimtab edit"
+            f"the config is not TOML: {error}", "correct it in an editor: trimtab edit"
         ) from None
     for symbol, share in changes.targets:
         parse_bps(share, f"--target {symbol}")
@@ -105,31 +105,28 @@ def sell_removed_assets(changes: ConfigChanges) -> ConfigChanges:
     """Replace each removal by a target of 0 % and no reserve, so that the next rebalance sells the
     asset whole.
     """
-    targets = (*changes.targets, *((symbol, "0%") for symbol in changes.removes))
-    sets = (
-        *changes.sets,
-        *((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes),
-    )
-    return replace(changes, removes=(), targets=targets, sets=sets)
+    targets = tuple((symbol, "0%") for symbol in changes.removes)
+    sets = tuple((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes)
+    return replace(changes, removes=(), targets=changes.targets + targets, sets=changes.sets + sets)
 
 
 def _pair(text: str, field: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name.strip() or not value.strip():
         raise ConfigError(
-            f"{field}: it is not written like that",
+            f"{field}: invalid form",
             "for example --set policy.cooldown=2h, --target WETH=40%",
         )
     return name.strip(), value.strip()
 
 
 def _assets(document: Any) -> Any:
-    found = document.get("portfolio", {}).get("assets")
-    if not isinstance(found, AoT | Array):
+    assets = document.get("portfolio", {}).get("assets")
+    if not isinstance(assets, AoT | Array):
         raise ConfigError(
             "portfolio.assets: the config has none", "write them in an editor: trimtab edit"
         )
-    return found
+    return assets
 
 
 def _asset(document: Any, symbol: str) -> Any:
@@ -143,8 +140,8 @@ def _asset(document: Any, symbol: str) -> Any:
 
 
 def _set(document: Any, key: str, value: str) -> None:
-    """Set one key; a text value stays text. A part of the key may be a symbol, or an index from 0,
-    in a list of tables.
+    """Set one key; a text value stays text. In a list of tables, a part of the key is a symbol or an
+    index from 0.
     """
     place: Any = document
     *tables, name = key.split(".")
@@ -169,27 +166,27 @@ def _inside(place: Any, part: str, key: str) -> Any:
 
 
 def _toml(value: str) -> Any:
-    """The value as TOML parses it; text if that fails, such as 2h or 10%, and for an address, which
-    TOML reads as a number.
+    """Parse a value as TOML. Values such as 2h or 10%, which are not TOML, and addresses, which TOML
+    reads as numbers, stay text.
     """
     if value[:2].lower() == "0x":
         return value
     try:
-        found = tomllib.loads(f"x = {value}")["x"]
+        parsed = tomllib.loads(f"x = {value}")["x"]
     except tomllib.TOMLDecodeError:
         return value
-    return found if isinstance(found, str | bool | int | float | list | dict) else value
+    return parsed if isinstance(parsed, str | bool | int | float | list | dict) else value
 
 
 def _without_asset(text: str, symbol: str) -> str:
-    """The text without an asset's own lines; comments after them stay."""
+    """Return the text without an asset's lines; comments after them stay."""
     before = _loaded(text)
     place = next(
         (n for n, asset in enumerate(_list(before)) if asset.get("symbol") == symbol), None
     )
     if place is None:
         raise ConfigError(
-            f"--remove {symbol}: it is not an asset of the portfolio", "trimtab status lists them"
+            f"--remove {symbol}: not an asset of the portfolio", "trimtab status lists them"
         )
     lines = text.splitlines(keepends=True)
     first, end = _block(lines, place)
@@ -209,12 +206,12 @@ def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
     for asset in _list(before):
         if symbol == asset.get("symbol") or address.lower() == str(asset.get("address")).lower():
             raise ConfigError(
-                f"--add {symbol}: it is an asset already", "change its weight with --target"
+                f"--add {symbol}: already an asset", "change its weight with --target"
             )
     feed = _known(before, symbol, address)
-    fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"} | (
-        {} if feed is None else {"feed": feed}
-    )
+    fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"}
+    if feed is not None:
+        fields["feed"] = feed
     lines = text.splitlines(keepends=True)
     _, end = _block(lines, len(_list(before)) - 1)
     if end and not lines[end - 1].endswith("\n"):
@@ -233,13 +230,13 @@ def _known(config: dict[str, Any], symbol: str, address: str) -> str | None:
     for token in tokens:
         if token.symbol == symbol and token.address != address:
             raise ConfigError(
-                f"--add {symbol}: that symbol is known for {token.address}",
+                f"--add {symbol}: the known token of that symbol is {token.address}",
                 "compare the address with a source you trust",
             )
     refuse_look_alike(
         symbol,
         address,
-        [TemplateAsset(one.symbol, one.address, "", one.feed, one.decimals) for one in tokens],
+        [TemplateAsset(token.symbol, token.address, "", token.feed) for token in tokens],
         (),
     )
     return next((token.feed for token in tokens if token.address == address), None)
@@ -250,16 +247,16 @@ def _block(lines: Sequence[str], place: int) -> tuple[int, int]:
     headers = [number for number, line in enumerate(lines) if _HEADER.match(line)]
     if place >= len(headers):
         raise ConfigError(
-            "portfolio.assets: its tables are not written one by one",
+            "portfolio.assets: not written as [[portfolio.assets]] tables",
             "change them in an editor: trimtab edit",
         )
     first = headers[place]
-    behind = next(
+    next_table = next(
         (n for n in range(first + 1, len(lines)) if _ANY_HEADER.match(lines[n])), len(lines)
     )
     keys = [
         n
-        for n in range(first, behind)
+        for n in range(first, next_table)
         if n == first or ("=" in lines[n] and not lines[n].lstrip().startswith("#"))
     ]
     return first, keys[-1] + 1
@@ -270,39 +267,39 @@ def _loaded(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
-            f"the config is not TOML: {error}", "mend it in an editor: trimtab edit"
+            f"the config is not TOML: {error}", "correct it in an editor: trimtab edit"
         ) from None
 
 
 def _list(config: dict[str, Any]) -> list[dict[str, Any]]:
-    found = config.get("portfolio", {}).get("assets")
-    if not isinstance(found, list):
+    assets = config.get("portfolio", {}).get("assets")
+    if not isinstance(assets, list):
         raise ConfigError(
             "portfolio.assets: the config has none", "write them in an editor: trimtab edit"
         )
-    return found
+    return assets
 
 
-def _require_same(text: str, wanted: dict[str, Any], option: str) -> str:
-    """Return the text if it parses as `wanted`. Raises ConfigError for a form that cannot be edited
+def _require_same(text: str, expected: dict[str, Any], option: str) -> str:
+    """Return the text if it parses as `expected`. Raises ConfigError for a form that cannot be edited
     automatically.
     """
-    if _loaded(text) != wanted:
+    if _loaded(text) != expected:
         raise ConfigError(
-            f"{option}: the tables of this config are written in another way",
+            f"{option}: this form of the asset tables cannot be edited automatically",
             "change them in an editor: trimtab edit",
         )
     return text
 
 
-# --- Edits of one order's levels in trimtab.toml that leave the rest of the file unchanged.
+# --- Levels of one order, and writing of the file.
 
 
 def edit_order_levels(
     path: Path, subject: str, levels: Mapping[str, str]
 ) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
-    """The file's text with these levels by kind ("off" removes one), and the changes as (before,
-    after).
+    """Return the file's text with these levels by kind ("off" removes one), and the changes as
+    (before, after).
 
     Raises ConfigError for a file that cannot be read, a subject that is not an asset, or an invalid
     result.
@@ -329,22 +326,22 @@ def edit_order_levels(
 
 
 def write_config(path: Path, text: str, mode: int | None = None) -> None:
-    """Replace the file's text in one step, with this mode or the present one. Raises
+    """Replace the file's text atomically; without `mode` the file keeps its mode. Raises
     ConfigError.
     """
     try:
-        files.replace_file(
-            path, text.encode(), path.stat().st_mode & 0o777 if mode is None else mode
-        )
+        if mode is None:
+            mode = path.stat().st_mode & 0o777
+        files.replace_file(path, text.encode(), mode)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written: {error.strerror}",
-            "make room, and its folder writable, then run it again",
+            "free space and make its folder writable, then run it again",
         ) from None
 
 
 def _table(document: Any, subject: str) -> Any:
-    """The asset's table, or that of the portfolio's orders, created if missing."""
+    """Return the asset's table, or the portfolio's orders table, which is created if missing."""
     portfolio = document.get("portfolio", {})
     if subject == PORTFOLIO:
         if "orders" not in portfolio:

@@ -1,6 +1,4 @@
-"""Parsers of single config values: addresses, shares, durations, gas prices, "off"; each parsed
-once, here.
-"""
+"""Parsers of single config values: addresses, shares, durations, gas prices, "off"."""
 
 from __future__ import annotations
 
@@ -32,31 +30,31 @@ _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 
 
 def parse_address(value: object, field: str = "address") -> str:
-    """Checksummed address; a mixed-case address with a wrong checksum is refused, since it is
-    likely mistyped.
+    """Parse an address to its checksummed form. A wrong checksum is refused, since it is likely a
+    mistyped address.
     """
     if value == "native":
         raise ConfigError(
-            f"{field}: only an asset may be the native coin itself", "name its wrapped token here"
+            f"{field}: only an asset may be the native coin", "name its wrapped token here"
         )
     if isinstance(value, int) and not isinstance(value, bool):
         raise ConfigError(
-            f"{field}: a number, {value:#x}, where an address belongs",
+            f"{field}: {value:#x} is a number, not an address",
             'write it in quotes, such as "0x…"',
         )
     if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
         raise ConfigError(f"{field}: {value!r} is not an address", "write 0x and 40 hex digits")
     if is_checksum_formatted_address(value) and not is_checksum_address(value):
-        right = to_checksum_address(value)
+        checksummed = to_checksum_address(value)
         raise ConfigError(
-            f"{field}: {value} has a wrong checksum; these digits are written {right}",
+            f"{field}: {value} has a wrong checksum; the right form is {checksummed}",
             "compare each digit with its source",
         )
     return str(to_checksum_address(value))
 
 
 def parse_duration_s(value: object, field: str = "duration") -> int:
-    """Whole seconds of "90s", "30m", "1h", "7d", "4w"."""
+    """Parse whole seconds of "90s", "30m", "1h", "7d", "4w"."""
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ConfigError(f"{field}: {value!r} is not a duration", "write 90s, 30m, 1h or 7d")
@@ -70,7 +68,7 @@ def parse_duration_s(value: object, field: str = "duration") -> int:
 
 
 def parse_gas_price_wei(value: object, field: str = "gas price") -> int:
-    """Wei of "60 gwei"."""
+    """Parse wei of "60 gwei"."""
     match = _GAS_PRICE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ConfigError(f"{field}: {value!r} is not a gas price", "write for example 60 gwei")
@@ -81,8 +79,8 @@ def parse_gas_price_wei(value: object, field: str = "gas price") -> int:
 
 
 def parse_variable(value: object, field: str = "variable") -> str:
-    """Name of an environment variable. A URL or a key pasted in its place is refused, and never
-    repeated.
+    """Parse the name of an environment variable. A URL or a key in its place is refused, and the
+    message does not repeat it.
     """
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value) or _KEY.fullmatch(value):
         raise ConfigError(
@@ -93,8 +91,8 @@ def parse_variable(value: object, field: str = "variable") -> str:
 
 
 def parse_keyring(value: object, field: str = "keyring") -> str:
-    """Service and name of an entry in the keyring, "trimtab/main". A key pasted in its place is
-    refused, and never repeated.
+    """Parse service and name of an entry in the keyring, "trimtab/main". A key in its place is
+    refused, and the message does not repeat it.
     """
     if (
         not isinstance(value, str)
@@ -102,14 +100,14 @@ def parse_keyring(value: object, field: str = "keyring") -> str:
         or any(_KEY.fullmatch(part) for part in value.split("/"))
     ):
         raise ConfigError(
-            f"{field}: not the name of an entry",
+            f"{field}: not the name of a keyring entry",
             "write service/name in letters, digits, . _ -, such as trimtab/main",
         )
     return value
 
 
 def _plain_decimal(value: object) -> str:
-    """Validate a non-negative plain decimal, kept as text until its token's decimals are known."""
+    """Validate a non-negative plain decimal; it stays text until the token's decimals are known."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     try:
         if (
@@ -126,15 +124,17 @@ def _plain_decimal(value: object) -> str:
 
 
 def _switch(value: object) -> bool | None:
-    """True for "on", None for "off", as of every limit."""
-    if value in ("on", OFF):
-        return True if value == "on" else None
+    """Return True for "on" and None for "off"."""
+    if value == "on":
+        return True
+    if value == OFF:
+        return None
     raise ValueError(f"{value!r} is neither 'on' nor 'off'")
 
 
 def to_value_error(error: ConfigError) -> ValueError:
-    """The error in pydantic's form, with the remedy and without the field's name, which pydantic
-    adds.
+    """Return the error in pydantic's form, with the remedy and without the field's name, which
+    pydantic adds.
     """
     return ValueError(
         "; ".join(filter(None, (error.message.removeprefix("value: "), error.remedy)))
@@ -165,11 +165,10 @@ AddressOrOff = Annotated[
     str | None, BeforeValidator(_or_off(_relay(lambda v: parse_address(v, "value"))))
 ]
 Weight = Annotated[int, BeforeValidator(_relay(lambda v: parse_bps(v, "value")))]
-"""A target weight, which may be a bare fraction (R1.1): weights have to sum to 100 %, so a wrong
-unit never passes.
+"""A target weight. A bare fraction is allowed (R1.1): weights sum to 100 %, so a wrong unit fails.
 """
 Share = Annotated[int, BeforeValidator(_relay(lambda v: parse_share_bps(v, "value")))]
-"""Any other share: with its unit."""
+"""A share with its unit."""
 Duration = Annotated[int, BeforeValidator(_relay(lambda v: parse_duration_s(v, "value")))]
 Variable = Annotated[str, BeforeValidator(_relay(lambda v: parse_variable(v, "value")))]
 KeyringName = Annotated[str, BeforeValidator(_relay(lambda v: parse_keyring(v, "value")))]
@@ -196,4 +195,4 @@ class ConfigTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a config is not pickled: URLs of endpoints in it are secrets")
+        raise TypeError("a config cannot be pickled: its endpoint URLs are secrets")

@@ -1,6 +1,4 @@
-"""[lp] in trimtab.toml: liquidity targets by pool and range, confirmed positions, and the
-volatility behind their risk.
-"""
+"""[lp] and [[portfolio.positions]]: liquidity targets, confirmed positions, and their risk settings."""
 
 from __future__ import annotations
 
@@ -93,28 +91,26 @@ LpTargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="ki
 
 
 def require_targets(config: Config) -> None:
-    """Raise ValueError naming the field if the targets contradict each other, the venues or the
-    limits.
-    """
+    """Raise ValueError naming the field if targets repeat a pool, lack a venue or exceed the limits."""
     targets = [] if config.lp is None else config.lp.targets
     if not targets:
         return
     for number, target in enumerate(targets):
-        where = f"lp.targets.{target.at}"
+        key = f"lp.targets.{target.at}"
         if target.at in [earlier.at for earlier in targets[:number]]:
-            raise ValueError(f"{where}: given twice; each pool once")
+            raise ValueError(f"{key}: given twice; each pool once")
         if getattr(config.venues, target.kind) is None:
-            raise ValueError(f"{where}: needs [venues.{target.kind}]")
-    most = config.limits.lp_max_weight
-    if most is None:
+            raise ValueError(f"{key}: needs [venues.{target.kind}]")
+    limit = config.limits.lp_max_weight
+    if limit is None:
         raise ValueError(
             "limits.lp_max_weight: missing or off; [[lp.targets]] need it: write a share such as"
             ' "25%"'
         )
     shares = sum(target.share for target in targets)
-    if shares > most:
+    if shares > limit:
         raise ValueError(
-            f"lp.targets: shares sum to {shares / 100:g}%, limits.lp_max_weight is {most / 100:g}%;"
+            f"lp.targets: shares sum to {shares / 100:g}%, limits.lp_max_weight is {limit / 100:g}%;"
             " lower the shares or raise the limit"
         )
 
@@ -122,40 +118,40 @@ def require_targets(config: Config) -> None:
 def build_targets(
     config: Config, portfolio: Portfolio, pools: Sequence[PoolRef]
 ) -> tuple[LpTarget, ...]:
-    """Build the targets; `pools` are those of the venues. Raises ConfigError for an unknown pool,
-    or one not of two assets.
+    """Build the targets; `pools` are those of the venues. Raises ConfigError if a pool is unknown,
+    or has a token that is not an asset.
     """
     if config.lp is None:
         return ()
-    return tuple(
-        _build(config, number, portfolio, pools) for number in range(len(config.lp.targets))
-    )
+    lp = config.lp
+    return tuple(_build_target(config, lp, table, portfolio, pools) for table in lp.targets)
 
 
-def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[PoolRef]) -> LpTarget:
-    if config.lp is None:
-        raise ConfigError("lp.targets: needs [lp]")
-    table = config.lp.targets[number]
-    where = f"lp.targets.{table.at}"
-    found = next(
+def _build_target(
+    config: Config,
+    lp: LpTable,
+    table: V2TargetTable | V3TargetTable,
+    portfolio: Portfolio,
+    pools: Sequence[PoolRef],
+) -> LpTarget:
+    key = f"lp.targets.{table.at}"
+    pool = next(
         (pool for pool in pools if pool.address == table.at and pool.venue == table.kind), None
     )
-    if found is None:
+    if pool is None:
         raise ConfigError(
-            f"{where}: none of the pools of [venues.{table.kind}] between the portfolio's tokens"
-            " that have a price",
+            f"{key}: not a pool of [venues.{table.kind}] between the portfolio's tokens that have"
+            " a price",
             "check the address; add its fee tier to fee_tiers, or the pool to the venue's pools",
         )
     assets = {asset.token.address for asset in portfolio.assets}
-    strange = [
-        portfolio.token(token).label
-        for token in (found.token0, found.token1)
-        if token not in assets
+    foreign = [
+        portfolio.token(token).label for token in (pool.token0, pool.token1) if token not in assets
     ]
-    if strange:
+    if foreign:
         raise ConfigError(
-            f"{where}: holds {' and '.join(strange)}, no asset of the portfolio",
-            "add it to portfolio.assets (a target of 0% is allowed), or take another pool",
+            f"{key}: holds {' and '.join(foreign)}, no asset of the portfolio",
+            "add it to portfolio.assets (a target of 0% is allowed), or use another pool",
         )
     v3 = config.venues.uniswap_v3
     above, width = None, None
@@ -164,27 +160,26 @@ def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[Po
         if table.compound_above is not None:
             above = Fraction(
                 parse_raw(
-                    table.compound_above, portfolio.numeraire.decimals, f"{where}.compound_above"
+                    table.compound_above, portfolio.numeraire.decimals, f"{key}.compound_above"
                 )
             )
     return LpTarget(
         venue=table.kind,
         contract=table.at if width is None or v3 is None else v3.position_manager,
         pool=table.at,
-        token0=found.token0,
-        token1=found.token1,
-        fee_pips=found.fee_pips,
-        tick_spacing=None if width is None else found.tick_spacing,
+        token0=pool.token0,
+        token1=pool.token1,
+        fee_pips=pool.fee_pips,
+        tick_spacing=None if width is None else pool.tick_spacing,
         share_bps=table.share,
         width_bps=width,
         compound_above=above,
-        volatility_bps=config.lp.volatility if table.volatility is None else table.volatility,
-        horizon_s=config.lp.horizon,
+        volatility_bps=lp.volatility if table.volatility is None else table.volatility,
+        horizon_s=lp.horizon,
     )
 
 
-# --- Liquidity positions in trimtab.toml: those confirmed by the owner, amounts provided, and risk
-# settings.
+# --- [lp], and positions that the owner has confirmed, with the amounts provided.
 
 
 LONGEST_HORIZON_S = 365 * 86_400
@@ -225,7 +220,7 @@ class _LpPositionTable(ConfigTable):
     def _of_two(cls, entry: dict[str, str]) -> dict[str, str]:
         if len(entry) != 2:
             raise ValueError(
-                f'names {len(entry)} tokens, a position has two; write entry = {{ WETH = "1.5",'
+                f'has {len(entry)} tokens, a position has two; write entry = {{ WETH = "1.5",'
                 ' USDC = "4500" }'
             )
         return entry
@@ -273,18 +268,18 @@ def require_usable(config: Config) -> None:
         return
     names = [(position.kind, position.name) for position in positions]
     for number, position in enumerate(positions):
-        where = f"portfolio.positions.{position.name.removeprefix('token_id ')}"
+        key = f"portfolio.positions.{position.name.removeprefix('token_id ')}"
         if (position.kind, position.name) in names[:number]:
             raise ValueError(
-                f"{where}: {position.kind} {position.name} is given twice; each position once"
+                f"{key}: {position.kind} {position.name} is given twice; each position once"
             )
         if getattr(config.venues, position.kind) is None:
-            raise ValueError(f"{where}: needs [venues.{position.kind}]")
+            raise ValueError(f"{key}: needs [venues.{position.kind}]")
         held = [asset.symbol for asset in config.portfolio.assets]
-        strange = [symbol for symbol in position.entry if symbol not in held]
-        if strange:
+        foreign = [symbol for symbol in position.entry if symbol not in held]
+        if foreign:
             raise ValueError(
-                f"{where}.entry: {strange[0]!r} is not an asset; add it to portfolio.assets"
+                f"{key}.entry: {foreign[0]!r} is not an asset; add it to portfolio.assets"
                 " (a target of 0% is allowed)"
             )
     if config.lp is None:
@@ -305,17 +300,17 @@ def build_positions(config: Config, tokens: Mapping[str, Token]) -> tuple[Confir
     """
     if config.lp is None:
         return ()
-    return tuple(
-        _liquidity_build(config, config.lp, number, tokens)
-        for number in range(len(config.portfolio.positions))
-    )
+    lp = config.lp
+    return tuple(_build_position(config, lp, table, tokens) for table in config.portfolio.positions)
 
 
-def _liquidity_build(
-    config: Config, lp: LpTable, number: int, tokens: Mapping[str, Token]
+def _build_position(
+    config: Config,
+    lp: LpTable,
+    table: V2PositionTable | V3PositionTable,
+    tokens: Mapping[str, Token],
 ) -> ConfirmedPosition:
-    table = config.portfolio.positions[number]
-    where = f"portfolio.positions.{table.name.removeprefix('token_id ')}.entry"
+    key = f"portfolio.positions.{table.name.removeprefix('token_id ')}.entry"
     entry = sorted(
         (int(tokens[symbol].address, 16), tokens[symbol], amount)
         for symbol, amount in table.entry.items()
@@ -328,8 +323,8 @@ def _liquidity_build(
         token0=token0.address,
         token1=token1.address,
         entry_raw=(
-            parse_raw(first, token0.decimals, f"{where}.{token0.symbol}"),
-            parse_raw(second, token1.decimals, f"{where}.{token1.symbol}"),
+            parse_raw(first, token0.decimals, f"{key}.{token0.symbol}"),
+            parse_raw(second, token1.decimals, f"{key}.{token1.symbol}"),
         ),
         entry_block=table.entry_block,
         volatility_bps=lp.volatility if table.volatility is None else table.volatility,
