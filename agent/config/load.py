@@ -1,4 +1,4 @@
-"""Load trimtab.toml; every mistake raises one ConfigError with field, value and remedy."""
+"""Load trimtab.toml. One ConfigError lists all mistakes, each with field, value and remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agent.signing import keys, keystore
 from agent.store.files.locks import require_private
 from agent.units import safe_label
 
-# --- Storable text of a config: values in canonical form, without comments and secrets.
+# --- Text of a config for the store: canonical values without comments and secrets.
 
 
 HIDDEN = "(secret)"
@@ -41,10 +41,10 @@ def redacted_text(values: Mapping[str, Any]) -> str:
 
 
 def config_diff(before: str, after: str) -> tuple[str, ...]:
-    """Return removed ("- …") and added ("+ …") lines between two stored texts, each under its
-    table.
+    """Return the removed ("- …") and added ("+ …") values between two stored texts, each with its
+    path.
     """
-    lines = difflib.unified_diff(_placed(before), _placed(after), n=0, lineterm="")
+    lines = difflib.unified_diff(_value_lines(before), _value_lines(after), n=0, lineterm="")
     return tuple(
         f"{line[0]} {line[1:]}"
         for line in lines
@@ -76,44 +76,42 @@ def _cleaned(value: Any) -> Any:
             return value
 
 
-def _placed(text: str) -> list[str]:
-    """Yield each value with its table path."""
+def _value_lines(text: str) -> list[str]:
+    """Return one line for each value, with its path."""
     import tomlkit
 
-    found: list[str] = []
+    lines: list[str] = []
 
-    def walk(value: Any, place: str) -> None:
+    def walk(value: Any, path: str) -> None:
         match value:
             case dict():
                 for name, inner in value.items():
-                    walk(inner, f"{place}.{name}" if place else name)
+                    walk(inner, f"{path}.{name}" if path else name)
             case list() if any(isinstance(inner, dict) for inner in value):
                 for number, inner in enumerate(value):
-                    walk(
-                        inner,
-                        f"{place}.{inner.get('symbol', number) if isinstance(inner, dict) else number}",
-                    )
+                    name = inner.get("symbol", number) if isinstance(inner, dict) else number
+                    walk(inner, f"{path}.{name}")
             case _:
-                found.append(f"{place} = {tomlkit.item(value).as_string()}")
+                lines.append(f"{path} = {tomlkit.item(value).as_string()}")
 
     walk(tomllib.loads(text), "")
-    return found
+    return lines
 
 
-# --- `.env` beside the config: sets missing variables such as endpoint URLs. Treated as a secret.
+# --- `.env` beside the config: a secret file that sets missing variables such as endpoint URLs.
 
 
 ENV_FILE = ".env"
 ENV_PREFIX = "TRIMTAB_"
-"""Prefix of variables that the config does not name, such as TRIMTAB_KEYSTORE_PASSWORD."""
+"""Prefix of variables that need no name in the config, such as TRIMTAB_KEYSTORE_PASSWORD."""
 
 
 def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
-    """Load variables from `folder`/.env; variables of the environment win.
+    """Load variables from `folder`/.env; existing variables take precedence.
 
     Only variables in `wanted` or with prefix TRIMTAB_ are set. Raises ConfigError for a line that
-    is not NAME=VALUE, or if other users can read, write or own a file that sets something. Errors
-    never repeat the content.
+    is not NAME=VALUE, or if other users can read, write or own a file that sets a variable. Errors
+    do not repeat the content.
     """
     file = folder / ENV_FILE
     try:
@@ -124,28 +122,26 @@ def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{file}: cannot be read ({type(error).__name__})",
-            "make it a text that you may read, or remove it",
+            "make it a readable text file, or remove it",
         ) from None
     names = {*wanted}
-    found = {
+    missing = {
         name: value
         for name, value in read.items()
         if (name in names or name.startswith(ENV_PREFIX)) and name not in os.environ
     }
-    if found and mode & 0o077:
+    if missing and mode & 0o077:
         raise ConfigError(
             f"{file}: others can read or change it (mode {mode & 0o777:04o}), and it holds secrets",
             f"run: chmod 600 {file}",
         )
-    if found:
+    if missing:
         require_private(file, ENV_FILE)
-    os.environ.update(found)
+    os.environ.update(missing)
 
 
 def referenced_env_variables(table: Any) -> Iterator[str]:
-    """Return every environment variable named in the config: the values of keys that end with
-    "_env".
-    """
+    """Yield the environment variables that the config names: the values of keys ending in "_env"."""
     if isinstance(table, dict):
         for key, value in table.items():
             if key.endswith("_env") and isinstance(value, str):
@@ -181,10 +177,10 @@ PAPER_FILE = "paper.db"
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A config with its origin.
+    """A config with its file.
 
-    `digest` is the SHA-256 of the file's bytes, `values` the parsed TOML. With `paper` it uses the
-    paper store and cannot sign.
+    `digest` is the SHA-256 of the file's bytes, `values` the parsed TOML. `paper` selects the paper
+    store and excludes signing.
     """
 
     config: Config
@@ -211,13 +207,13 @@ class LoadedConfig:
         if live.name == PAPER_FILE:
             raise ConfigError(
                 f"store.url: {PAPER_FILE} is reserved for paper books",
-                "name it otherwise, such as trimtab.db",
+                "choose another name, such as trimtab.db",
             )
         return prefix + str(live.with_name(PAPER_FILE)) if self.paper else url
 
     @property
     def live_url(self) -> str:
-        """URL of the live store, also with `paper`."""
+        """Return the URL of the live store, also with `paper`."""
         url = self.config.store.url
         prefix = "sqlite:///"
         if url.startswith(prefix) and not Path(url.removeprefix(prefix)).is_absolute():
@@ -247,7 +243,7 @@ def _values(text: str, origin: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"{origin}: not valid TOML: {error}",
-            "correct it there; trimtab init writes one that is valid",
+            "correct it there; trimtab init writes a valid one",
         ) from None
 
 
@@ -288,24 +284,20 @@ def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) ->
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{file}: cannot be read: {error}", "name a file of text that you may read"
-        ) from None
+        raise ConfigError(f"{file}: cannot be read: {error}", "name a readable text file") from None
     return load_config_text(text, file.resolve(), str(file), guarded=guarded)
 
 
 def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True) -> LoadedConfig:
-    """Load a config from a text that may not be saved yet.
-
-    Loads .env beside the file first, unless `guarded` is false.
+    """Load a config from a text that may not be saved yet, and .env beside `path` unless `guarded` is
+    false.
     """
     values = _values(text, origin)
-    found = LoadedConfig(
-        _checked(values, origin), path, hashlib.sha256(text.encode()).hexdigest(), values
-    )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    loaded = LoadedConfig(_checked(values, origin), path, digest, values)
     if guarded:
         load_env_file(path.parent, referenced_env_variables(values))
-    return found
+    return loaded
 
 
 # --- Key source of the config.
@@ -335,13 +327,12 @@ def key_source(loaded: LoadedConfig) -> keys.KeySource:
     )
 
 
-# --- Messages of validation errors: field by the name of its asset, value, and remedy, in place of
-# pydantic's.
+# --- Messages of validation errors, in place of pydantic's: field with the name of its asset, value,
+# and remedy.
 
 
 SECRETS = ("url", "key")
-"""Parts of the names of keys whose values are never repeated in an error: secrets, or places where
-secrets are pasted by mistake."""
+"""Parts of the names of keys whose values an error does not repeat: they may be secrets."""
 NAMES = ("symbol", "name", "operator", "pool", "pair", "token_id")
 """Keys that identify an entry of a list."""
 LONGEST = 80
@@ -365,89 +356,87 @@ _BOUNDS = {
 
 
 def describe_errors(error: ValidationError, data: object, root: type[BaseModel]) -> list[str]:
-    """One line for each error of `data` against `root`, naming field, value and remedy; possible
+    """Return one line for each error of `data` against `root`, with field, value and remedy. Possible
     secrets are not repeated.
     """
     lines = []
     for item in error.errors(include_url=False):
-        names, tables = _walked(item, data, root)
-        where = ".".join(names)
+        names, tables = _path_and_tables(item, data, root)
+        key = ".".join(names)
         if item["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key; {_meant(str(item['loc'][-1]), tables, root)}")
+            lines.append(f"{key}: unknown key; {_suggestion(str(item['loc'][-1]), tables, root)}")
         elif item["type"] == "missing":
-            lines.append(
-                f"{where}: missing; trimtab init writes every key with a value to start from"
-            )
+            lines.append(f"{key}: missing; trimtab init writes every key with an initial value")
         else:
-            message = _said(item)
-            secret = any(word in where for word in SECRETS)
-            ours = item["type"] in ("value_error", "union_tag_invalid")
-            got = "" if secret else _got(item["input"], message if ours else "")
-            lines.append(f"{where}: {message}{got}" if where else message)
+            message = _message(item)
+            if not any(word in key for word in SECRETS):
+                ours = item["type"] in ("value_error", "union_tag_invalid")
+                message += _got(item["input"], message if ours else "")
+            lines.append(f"{key}: {message}" if key else message)
     return lines
 
 
 def _got(value: object, message: str) -> str:
-    """The value, if the message does not contain it yet."""
-    shown = repr(value) if not isinstance(value, dict | list) else ""
-    return (
-        ""
-        if not shown or shown in message
-        else f" (got {shown if len(shown) <= LONGEST else shown[:LONGEST] + '…'})"
-    )
+    """Return the value in brackets; empty if it is a table or in the message already."""
+    if isinstance(value, dict | list) or (shown := repr(value)) in message:
+        return ""
+    if len(shown) > LONGEST:
+        shown = shown[:LONGEST] + "…"
+    return f" (got {shown})"
 
 
-def _said(item: ErrorDetails) -> str:
-    """The mistake without its field; pydantic's own wording is for programmers and is never
-    shown.
-    """
+def _message(item: ErrorDetails) -> str:
+    """Return the mistake without its field, in our words."""
     kind, about = item["type"], item.get("ctx", {})
     if kind == "value_error":
         return item["msg"].removeprefix("Value error, ")
     if kind == "literal_error":
         return f"choose from {about['expected']}"
     if kind == "union_tag_invalid":
-        return f"{about['tag']!r} is none of the kinds; choose from {about['expected_tags']}"
+        return f"{about['tag']!r} is not a kind; choose from {about['expected_tags']}"
     if kind == "union_tag_not_found":
         return f"{about['discriminator']} is missing; write which".replace("'", "")
     if kind in _BOUNDS:
-        words, key = _BOUNDS[kind]
-        return f"write {words} {about[key]}"
+        bound, key = _BOUNDS[kind]
+        return f"write {bound} {about[key]}"
     if kind in ("too_short", "too_long"):
-        few = kind == "too_short"
-        return (
-            f"{about['actual_length']} entries; write {'at least' if few else 'at most'}"
-            f" {about['min_length' if few else 'max_length']}"
+        bound, key = (
+            ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
         )
+        return f"{about['actual_length']} entries; write {bound} {about[key]}"
     if kind == "string_too_short":
         return "it is empty; write a text"
     if kind == "string_pattern_mismatch":
-        most = re.search(r"\{1,(\d+)\}", about["pattern"])
-        return f"write {f'1 to {most[1]}' if most else 'only'} letters, digits, . _ or -"
-    return (
-        "write"
-        f" {next((words for start, words in _KINDS.items() if kind.startswith(start)), 'another value')}"
-    )
+        longest = re.search(r"\{1,(\d+)\}", about["pattern"])
+        count = "only" if longest is None else f"1 to {longest[1]}"
+        return f"write {count} letters, digits, . _ or -"
+    for start, description in _KINDS.items():
+        if kind.startswith(start):
+            return f"write {description}"
+    return "write another value"
 
 
-def _meant(key: str, tables: Sequence[type[BaseModel]], root: type[BaseModel]) -> str:
-    """Suggestion for an unknown key: the closest known key, or the table that it belongs to."""
+def _suggestion(key: str, tables: Sequence[type[BaseModel]], root: type[BaseModel]) -> str:
+    """Suggest the closest known key for an unknown one, or the table that it belongs to."""
     known = {name for table in tables for name in table.model_fields}
     if near := difflib.get_close_matches(key, known, 1, 0.6):
         return f"did you mean {near[0]}?"
-    homes = [
+    sections = [
         name
-        for name, field in root.model_fields.items()
-        for table in _models(field.annotation)
+        for name, section in root.model_fields.items()
+        for table in _models(section.annotation)
         if key in table.model_fields
     ]
-    return f"it belongs into [{homes[0]}]" if len(homes) == 1 else "remove it or check its spelling"
+    if len(sections) == 1:
+        return f"it belongs in [{sections[0]}]"
+    return "remove it or check its spelling"
 
 
-def _walked(
+def _path_and_tables(
     item: ErrorDetails, data: object, root: type[BaseModel]
 ) -> tuple[list[str], list[type[BaseModel]]]:
-    """Path of the field with list entries by name, and the tables that its last key may belong to.
+    """Return the path of the field with list entries by name, and the tables that its last key may
+    belong to.
 
     Pydantic's path also contains the kind of table it assumed.
     """
@@ -459,30 +448,26 @@ def _walked(
             data = data[part] if isinstance(data, list) and part < len(data) else None
             names.append(_name(data) or str(part))
         elif isinstance(data, dict) and (part in data or lacking):
-            names.append(
-                part
-                if part.isprintable() and len(part) <= LONGEST
-                else "(a key that cannot be shown)"
-            )
+            shown = part.isprintable() and len(part) <= LONGEST
+            names.append(part if shown else "(a key that cannot be shown)")
             data = data.get(part)
             if part != item["loc"][-1]:
                 fields = [
                     table.model_fields[part] for table in tables if part in table.model_fields
                 ]
-                tables = [
-                    model for field in fields for model in _models(field.annotation)
-                ] or tables
+                inner = [model for info in fields for model in _models(info.annotation)]
+                tables = inner or tables
         else:
             tables = [table for table in tables if part in _kinds_of(table)] or tables
     return names, tables
 
 
 def _name(entry: object) -> str:
-    """Name of an entry; empty if it has none that may be shown."""
+    """Return the name of an entry; empty without a name that may be shown."""
     if not isinstance(entry, Mapping):
         return ""
-    found = next((str(entry[key]) for key in NAMES if isinstance(entry.get(key), str | int)), "")
-    return found if _ADDRESS.fullmatch(found) else safe_label(found, "")
+    name = next((str(entry[key]) for key in NAMES if isinstance(entry.get(key), str | int)), "")
+    return name if _ADDRESS.fullmatch(name) else safe_label(name, "")
 
 
 def _kinds_of(table: type[BaseModel]) -> tuple[str, ...]:
@@ -490,7 +475,7 @@ def _kinds_of(table: type[BaseModel]) -> tuple[str, ...]:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every table that a field may hold, through lists, unions and annotations."""
+    """Yield every table type in an annotation, through lists, unions and annotated types."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):

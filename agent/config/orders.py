@@ -1,5 +1,5 @@
-"""Conditional orders and execution style in trimtab.toml: entry, stop loss, take profit, trailing
-stop; [execution] in time.
+"""Keys of conditional orders (entry, stop loss, take profit, trailing stop) and of the execution
+style.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ _LEVEL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%|bps)?")
 
 @dataclass(frozen=True, slots=True)
 class OrderLevel:
-    """A level as written: a price in whole coins of the numeraire per whole token, or a share in
-    bps.
-    """
+    """A parsed level: a price in whole coins of the numeraire per whole token, or a share in bps."""
 
     price: Fraction | None
     share_bps: int | None
@@ -68,7 +66,7 @@ def parse_level(value: object) -> OrderLevel:
     number = Fraction(Decimal(match[1]))
     if number == 0:
         raise ValueError(
-            f"{value!r}: at zero it can never act; write a price above zero, or a distance such as"
+            f"{value!r}: zero can never trigger; write a price above zero, or a distance such as"
             ' "10%"'
         )
     if match[2] is None:
@@ -83,7 +81,7 @@ LevelKey = Annotated[OrderLevel, BeforeValidator(parse_level)]
 
 
 class ExitKeys(ConfigTable):
-    """Keys of exits: at or below a price, at or above one, or a distance below the highest."""
+    """Keys of exits: at or below a price, at or above a price, or a distance below the highest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -93,7 +91,7 @@ class ExitKeys(ConfigTable):
 
 
 class OrderKeys(ExitKeys):
-    """Keys of exits and `entry`: an asset is bought only at or below it."""
+    """Keys of exits, and `entry`: the price up to which an asset is bought."""
 
     entry: LevelKey | None = None
 
@@ -101,8 +99,8 @@ class OrderKeys(ExitKeys):
 class OrdersTable(ExitKeys):
     """Orders of the whole portfolio, and common settings.
 
-    `absent` is the destination of an exited or waiting asset's weight. `hysteresis` is the distance
-    of a price from its level at which an order is armed, and below which a closed entry opens
+    `absent` is the destination of the weight of an asset that was sold or waits for its entry.
+    `hysteresis` is the distance from its level at which an order is armed, and a closed entry opens
     again.
     """
 
@@ -112,47 +110,44 @@ class OrdersTable(ExitKeys):
 
 
 def require_orders(portfolio: PortfolioTable) -> None:
-    """Raise ValueError naming field and remedy for orders that could never trigger, or would
-    trigger at once at any price.
+    """Raise ValueError naming field and remedy for orders that could never trigger, or would trigger
+    at any price.
     """
     table = portfolio.orders or OrdersTable()
     if table.hysteresis > MOST_HYSTERESIS_BPS:
         raise ValueError('portfolio.orders.hysteresis: more than 20%; write less, such as "1%"')
     for kind, level in _levels(table):
-        where = f"portfolio.orders.{kind.value}"
+        key = f"portfolio.orders.{kind.value}"
         if level.share_bps is None:
             raise ValueError(
-                f"{where}: a price does not fit the portfolio, whose total deposits change; write a"
+                f"{key}: deposits change the portfolio's value, so a price has no meaning; write a"
                 ' share such as "20%"'
             )
-        _require(where, kind, level, table.hysteresis)
+        _require(key, kind, level, table.hysteresis)
     for asset in portfolio.assets:
         for kind, level in _levels(asset):
-            where = f"portfolio.assets.{asset.symbol}.{kind.value}"
+            key = f"portfolio.assets.{asset.symbol}.{kind.value}"
             if asset.symbol == portfolio.numeraire:
                 raise ValueError(
-                    f"{where}: {asset.symbol} is the numeraire, whose price is always 1; remove it"
+                    f"{key}: {asset.symbol} is the numeraire, whose price is always 1; remove it"
                 )
-            _require(where, kind, level, table.hysteresis)
-        _require_order(asset)
+            _require(key, kind, level, table.hysteresis)
+        _require_level_order(asset)
 
 
 def price_level_notes(portfolio: PortfolioTable) -> dict[str, str]:
-    """Notes on levels written as coins, by symbol and kind, in case a share was meant."""
-    found = [
-        (asset.symbol, kind, level.price)
-        for asset in portfolio.assets
-        for kind, level in _levels(asset)
-        if level.price is not None
-    ]
-    return {
-        f"{symbol} {kind.value}": (
-            f"{(number := _plain(price))} is a"
-            f" {'distance' if kind is OrderKind.TRAILING_STOP else 'price'} in "
-            f'{portfolio.numeraire}; a share is written "{number}%"'
-        )
-        for symbol, kind, price in found
-    }
+    """Return notes on levels written as coins, by symbol and kind, in case a share was intended."""
+    notes = {}
+    for asset in portfolio.assets:
+        for kind, level in _levels(asset):
+            if level.price is None:
+                continue
+            number = _plain(level.price)
+            meaning = "distance" if kind is OrderKind.TRAILING_STOP else "price"
+            notes[f"{asset.symbol} {kind.value}"] = (
+                f'{number} is a {meaning} in {portfolio.numeraire}; a share is written "{number}%"'
+            )
+    return notes
 
 
 def _plain(price: Fraction) -> str:
@@ -160,8 +155,8 @@ def _plain(price: Fraction) -> str:
 
 
 def require_strategy_orders(config: Config) -> None:
-    """Raise ValueError for orders that strategies cannot follow: their books support exits into the
-    numeraire alone.
+    """Raise ValueError for orders that strategies do not support: entries, and exits into other
+    tokens than the numeraire.
     """
     portfolio = config.portfolio
     if not config.strategies:
@@ -169,8 +164,8 @@ def require_strategy_orders(config: Config) -> None:
     entered = next((asset.symbol for asset in portfolio.assets if asset.entry is not None), None)
     if entered is not None:
         raise ValueError(
-            f"portfolio.assets.{entered}.entry: strategies buy each by its own wish, which no entry"
-            " holds back; leave either out"
+            f"portfolio.assets.{entered}.entry: strategies do not support entries; remove the entry"
+            " or [[strategies]]"
         )
     if portfolio.orders is not None and portfolio.orders.absent != "cash":
         raise ValueError(
@@ -183,23 +178,15 @@ def build_orders(
     portfolio: PortfolioTable, assets: Iterable[Asset], numeraire: Token
 ) -> OrdersConfig:
     """Build the orders in exact units, by token address."""
-    table, tokens = (
-        portfolio.orders or OrdersTable(),
-        {asset.token.symbol: asset.token for asset in assets},
-    )
+    table = portfolio.orders or OrdersTable()
+    tokens = {asset.token.symbol: asset.token for asset in assets}
     terms = [OrderTerms(PORTFOLIO, kind, None, level.share_bps) for kind, level in _levels(table)]
     for asset in portfolio.assets:
         token = tokens[asset.symbol]
         unit = Fraction(10) ** (numeraire.decimals - token.decimals)
         for kind, level in _levels(asset):
-            terms.append(
-                OrderTerms(
-                    token.address,
-                    kind,
-                    None if level.price is None else level.price * unit,
-                    level.share_bps,
-                )
-            )
+            price = None if level.price is None else level.price * unit
+            terms.append(OrderTerms(token.address, kind, price, level.share_bps))
     return OrdersConfig(
         tuple(terms),
         WeightReallocation(table.absent),
@@ -209,29 +196,29 @@ def build_orders(
 
 
 def _levels(table: ExitKeys) -> list[tuple[OrderKind, OrderLevel]]:
-    found = [(kind, getattr(table, kind.value, None)) for kind in OrderKind]
-    return [(kind, level) for kind, level in found if level is not None]
+    levels = [(kind, getattr(table, kind.value, None)) for kind in OrderKind]
+    return [(kind, level) for kind, level in levels if level is not None]
 
 
-def _require(where: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int) -> None:
+def _require(key: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int) -> None:
     bps = level.share_bps
     if bps is None:
         return
     if kind is not OrderKind.TAKE_PROFIT and bps >= BPS:
         raise ValueError(
-            f"{where}: {bps / 100:g}% below is at or below zero, so that it can never act; write"
+            f"{key}: {bps / 100:g}% below is at or below zero, so it can never trigger; write"
             " less than 100%"
         )
     if kind is not OrderKind.ENTRY and bps <= hysteresis_bps:
         raise ValueError(
-            f"{where}: {bps / 100:g}% is within portfolio.orders.hysteresis of"
-            f" {hysteresis_bps / 100:g}%, so that it could never be armed; write more, or lower the"
+            f"{key}: {bps / 100:g}% is within portfolio.orders.hysteresis of"
+            f" {hysteresis_bps / 100:g}%, so it could never be armed; write more, or lower the"
             " hysteresis"
         )
 
 
-def _require_order(asset: AssetTable) -> None:
-    """Require stop below entry and profit, and profit above entry, as far as all are prices."""
+def _require_level_order(asset: AssetTable) -> None:
+    """Require the prices of stop, entry and profit to rise in this order."""
     stop, entry, profit = (
         (level.price if level is not None else None)
         for level in (asset.stop_loss, asset.entry, asset.take_profit)
@@ -249,8 +236,8 @@ def _require_order(asset: AssetTable) -> None:
             )
 
 
-# --- [execution] over time: at once, in slices, over a given time, or at a price; each style
-# requires all its keys.
+# --- Execution styles: at once, in slices, over a given time, or at a price. A style requires all
+# its keys.
 
 
 ZONE = "zone"
@@ -286,11 +273,20 @@ EXAMPLES = {
 
 
 def _number(text: str, unit: str) -> Fraction | None:
+    if not text.endswith(unit):
+        return None
     try:
-        number = Decimal(text.removesuffix(unit)) if text.endswith(unit) else None
+        number = Decimal(text.removesuffix(unit))
     except InvalidOperation:
         return None
-    return None if number is None or not number.is_finite() else Fraction(number)
+    return Fraction(number) if number.is_finite() else None
+
+
+def _parse_bps(text: str) -> Fraction | None:
+    """Parse "0.5bps" or "0.005%"; None if it is neither."""
+    if (percent := _number(text, "%")) is not None:
+        return percent * 100
+    return _number(text, "bps")
 
 
 def _hourly(value: object) -> Fraction | str:
@@ -298,29 +294,25 @@ def _hourly(value: object) -> Fraction | str:
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
     if plain == ZONE:
         return ZONE
-    found = _number(plain, "bps")
-    if found is None and (percent := _number(plain, "%")) is not None:
-        found = percent * 100
-    if found is None or found < 0:
+    bps = _parse_bps(plain)
+    if bps is None or bps < 0:
         raise ValueError(
             f"{value!r} is not a cost per hour; write the cost of one hour as a share of the"
             ' remainder, such as 0.5bps, or "zone"'
         )
-    return found
+    return bps
 
 
 def _signed_bps(value: object) -> int:
     """Parse bps of "0.2%", "20bps" or "-0.5%"."""
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
-    found = _number(plain, "bps")
-    if found is None and (percent := _number(plain, "%")) is not None:
-        found = percent * 100
-    if found is None or found.denominator != 1:
+    bps = _parse_bps(plain)
+    if bps is None or bps.denominator != 1:
         raise ValueError(
-            f"{value!r} is not a share; write how much worse than at the start it may be, such as"
-            ' "0.2%", or better: "-0.5%"'
+            f"{value!r} is not a share; write the distance from arrival prices: worse such as"
+            ' "0.2%", or better such as "-0.5%"'
         )
-    return int(found)
+    return int(bps)
 
 
 BpsPerHour = Annotated[Fraction | str, BeforeValidator(_hourly)]
@@ -348,7 +340,7 @@ class PaceTable(ConfigTable):
 
 
 def require_pace(config: Config) -> None:
-    """Raise ValueError naming field and remedy if the execution style cannot be carried out."""
+    """Raise ValueError naming field and remedy if the execution style cannot be executed."""
     table = config.execution
     missing = [key for key in STYLE_KEYS[table.style] if key not in table.model_fields_set]
     if missing:
@@ -363,10 +355,10 @@ def require_pace(config: Config) -> None:
                 f"execution.{key}: {seconds} s is not between {SHORTEST_S}s and 28d; write for"
                 f" example {EXAMPLES[key]}"
             )
-    for key, most in (("size_jitter", MOST_SIZE_BPS), ("time_jitter", MOST_TIME_BPS)):
-        if (getattr(table, key) or 0) > most:
+    for key, limit in (("size_jitter", MOST_SIZE_BPS), ("time_jitter", MOST_TIME_BPS)):
+        if (getattr(table, key) or 0) > limit:
             raise ValueError(
-                f"execution.{key}: more than {most // 100}% would make empty slices; write for"
+                f"execution.{key}: more than {limit // 100}% would make empty slices; write for"
                 f" example {EXAMPLES[key]}"
             )
     if (
@@ -380,18 +372,18 @@ def require_pace(config: Config) -> None:
         )
     if table.limit is not None and abs(table.limit) > MOST_OFF_BPS:
         raise ValueError(
-            f"execution.limit: beyond {MOST_OFF_BPS // 100}% of the price at the start; write for"
+            f"execution.limit: more than {MOST_OFF_BPS // 100}% off arrival prices; write for"
             f" example {EXAMPLES['limit']}"
         )
     if table.waiting_cost == ZONE and not is_zone(config.policy.trigger):
         raise ValueError(
-            'execution.waiting_cost: "zone" needs a trigger of that kind; write what an hour costs,'
-            ' such as "0.5bps"'
+            'execution.waiting_cost: "zone" needs a zone as trigger; write the cost of an hour, such'
+            ' as "0.5bps"'
         )
 
 
 def build_pace(config: Config) -> ExecutionPace:
-    """Build the execution pace of gradual execution."""
+    """Build the pace of gradual execution."""
     table = config.execution
     cost = table.waiting_cost
     return ExecutionPace(
@@ -410,11 +402,11 @@ def build_pace(config: Config) -> ExecutionPace:
 
 
 def pace_text(config: Config) -> str:
-    """The execution style and its keys as text."""
+    """Return the execution style and its keys as text."""
     table = config.execution
     shown = {key: getattr(table, key) for key in STYLE_KEYS[table.style]}
-    words = [f"{key} {_shown(key, value)}" for key, value in shown.items()]
-    return ", ".join([table.style, *words])
+    parts = [f"{key} {_shown(key, value)}" for key, value in shown.items()]
+    return ", ".join([table.style, *parts])
 
 
 def _shown(key: str, value: object) -> str:

@@ -1,5 +1,5 @@
-"""Profiles: weights, triggers and limits of a portfolio in one file, without payout addresses
-(T16).
+"""Profiles: weights, triggers and limits of a portfolio in one file, without keys or addresses that
+decide where money goes (T16).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_ASSETS = 50
 ASSET_KEYS = ("symbol", "address", "target", "band")
 POLICY_KEYS = ("trigger", "destination", "cooldown", "only", "risk")
 FILES = ("supplies",)
-"""Keys of an allocator that name files of their owner's."""
+"""Keys of an allocator that name local files."""
 TABLES = ("profile", "assets", "weights", "policy", "limits")
 HEAD = """\
 # A trimtab profile: weights, triggers and limits. It names no router, factory, feed, endpoint, key or address to pay to, and an
@@ -44,7 +44,7 @@ _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 
 
 class ProfileHeaderTable(ConfigTable):
-    """Chain, format and numeraire of a profile; coins in its limits are counted in the numeraire."""
+    """Chain, format and numeraire of a profile; its limits in coins count in the numeraire."""
 
     format: Literal[1]
     chain_id: int = Field(gt=0)
@@ -52,8 +52,8 @@ class ProfileHeaderTable(ConfigTable):
 
 
 class ProfileAssetTable(ConfigTable):
-    """One target. `address` is the token's in the source config. Symbols are checked at look-up, so
-    that a look-alike is reported as such.
+    """One target. `address` is that of the source config, for comparison. Symbols are checked when
+    they are resolved, so that a look-alike is reported as such.
     """
 
     symbol: str = Field(min_length=1, max_length=64)
@@ -93,12 +93,12 @@ class Profile:
 
 
 def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
-    """Return the profile of a config as TOML, and the names of omitted tables. Raises ConfigError
-    if a value looks secret.
+    """Return the profile of a config as TOML, and the names of omitted tables. Raises ConfigError if
+    a value looks like a secret.
     """
     raw = tomllib.loads(loaded.path.read_text(encoding="utf-8"))
     portfolio = raw["portfolio"]
-    found: dict[str, Any] = {
+    profile: dict[str, Any] = {
         "profile": {
             "format": FORMAT,
             "chain_id": raw["chain"]["chain_id"],
@@ -111,13 +111,13 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
         "limits": {key: value for key, value in raw["limits"].items() if key in LIMITS},
     }
     if "weights" in portfolio:
-        found["weights"] = {
+        profile["weights"] = {
             key: value for key, value in portfolio["weights"].items() if key not in FILES
         }
     secret = next(
         (
-            place
-            for place, value in _leaf_values(found, "")
+            path
+            for path, value in _leaf_values(profile, "")
             if isinstance(value, str) and is_secret(value)
         ),
         None,
@@ -126,19 +126,21 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
         raise ConfigError(
             f"{secret}: looks like a secret, so no profile was written", "correct the config first"
         )
-    kept = {name for name in ("strategies", "split") if raw.get(name)} | (
-        {"lp.targets"} if raw.get("lp", {}).get("targets") else set()
-    )
-    kept |= {f"limits.{name}" for name in raw["limits"] if name not in LIMITS}
-    kept |= {f"portfolio.{name}" for name in ("orders", "positions") if portfolio.get(name)}
-    kept |= {f"portfolio.weights.{name}" for name in FILES if name in portfolio.get("weights", {})}
-    return HEAD + tomlkit.dumps(found), tuple(sorted(kept))
+    omitted = {name for name in ("strategies", "split") if raw.get(name)}
+    if raw.get("lp", {}).get("targets"):
+        omitted.add("lp.targets")
+    allocator = portfolio.get("weights", {})
+    omitted |= {f"limits.{name}" for name in raw["limits"] if name not in LIMITS}
+    omitted |= {f"portfolio.{name}" for name in ("orders", "positions") if portfolio.get(name)}
+    omitted |= {f"portfolio.weights.{name}" for name in FILES if name in allocator}
+    return HEAD + tomlkit.dumps(profile), tuple(sorted(omitted))
 
 
 def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) -> Profile:
     """Read a profile for the chain of `loaded`.
 
-    Raises ConfigError naming every key that a profile may not have, another chain, or a file whose SHA-256 is not `pinned` (None: any).
+    Raises ConfigError for a key that a profile may not have, another chain, or a SHA-256 other than
+    `pinned` (None: any).
     """
     if pinned is not None and not _SHA256.fullmatch(pinned):
         raise ConfigError(f"--sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits")
@@ -146,7 +148,7 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
         data = path.read_bytes()
         if len(data) > LARGEST:
             raise ConfigError(
-                f"{path}: larger than {LARGEST} bytes, which no profile is", "use another file"
+                f"{path}: larger than {LARGEST} bytes, so not a profile", "use another file"
             )
         raw = tomllib.loads(data.decode())
     except (OSError, ValueError, RecursionError) as error:
@@ -160,19 +162,20 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
             "find out who changed it before you use it",
         )
     _refuse_foreign(raw, str(path))
-    found: list[str] = []
+    mistakes: list[str] = []
     try:
         table = ProfileTable.model_validate(raw)
     except ValidationError as error:
-        found = describe_errors(error, raw, ProfileTable)
+        mistakes = describe_errors(error, raw, ProfileTable)
     else:
         try:
             read_limits(table.limits, loaded.config.limits)
         except ValidationError as error:
-            found = [f"limits.{line}" for line in describe_errors(error, table.limits, LimitsTable)]
-    if found:
+            lines = describe_errors(error, table.limits, LimitsTable)
+            mistakes = [f"limits.{line}" for line in lines]
+    if mistakes:
         raise ConfigError(
-            f"{path}: {'; '.join(found)}", "give a file that trimtab export-profile wrote"
+            f"{path}: {'; '.join(mistakes)}", "give a file that trimtab export-profile wrote"
         )
     symbols = [asset.symbol for asset in table.assets]
     if twice := [symbol for symbol in symbols if symbols.count(symbol) > 1]:
@@ -180,9 +183,8 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
     chain_id = loaded.config.chain.chain_id
     if table.profile.chain_id != chain_id:
         raise ConfigError(
-            f"{path}: profile.chain_id: it is of chain {table.profile.chain_id}, your config of"
-            f" chain {chain_id}",
-            "use a profile of your chain: the same names are other tokens elsewhere",
+            f"{path}: profile.chain_id: is {table.profile.chain_id}, your config has {chain_id}",
+            "use a profile of your chain: on other chains the same symbols are other tokens",
         )
     return Profile(table, raw, digest, str(path))
 
@@ -196,19 +198,18 @@ def require_addresses(profile: Profile) -> None:
 
 def _refuse_foreign(raw: Mapping[str, Any], origin: str) -> None:
     """Raise ConfigError naming every key that is not a profile's."""
-    found = list(_foreign(raw))
-    if found:
+    foreign = list(_foreign(raw))
+    if foreign:
         raise ConfigError(
-            f"{origin}: a profile may not carry {', '.join(found[:50])}",
-            "remove them: a profile has weights, triggers and limits, and nothing that decides"
-            " where money goes",
+            f"{origin}: a profile may not have {', '.join(foreign[:50])}",
+            "remove these keys: a profile has weights, triggers and limits only",
         )
 
 
 def _foreign(raw: Mapping[str, Any]) -> Iterator[str]:
     for name, value in raw.items():
         if name not in TABLES:
-            yield from (place for place, _ in _leaf_values(value, name))
+            yield from (path for path, _ in _leaf_values(value, name))
     assets = raw.get("assets")
     for asset in assets if isinstance(assets, list) else ():
         yield from _others(asset, "assets", ASSET_KEYS)
@@ -227,24 +228,24 @@ def _others(table: Any, name: str, known: tuple[str, ...]) -> Iterator[str]:
         yield from (f"{name}.{key}" for key in table if key not in known)
 
 
-def _leaf_values(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """Yield (place, value) of every leaf; an empty table is a leaf."""
+def _leaf_values(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) of every leaf; an empty table is a leaf."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
-            yield from _leaf_values(inner, f"{place}.{name}" if place else name)
+            yield from _leaf_values(inner, f"{path}.{name}" if path else name)
     elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
         for inner in value:
-            yield from _leaf_values(inner, place)
+            yield from _leaf_values(inner, path)
     else:
-        yield place, value
+        yield path, value
 
 
-# --- Resolution of a profile's symbols: by the config first, then by the preset or a token list, never by its address.
+# --- Tokens of a profile's symbols, from the config, the preset or a token list.
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedToken:
-    """A token as this config has it: `address` may be "native", `source` names its origin."""
+    """A resolved token: `address` may be "native"; `source` is config, preset or token list."""
 
     symbol: str
     address: str
@@ -261,48 +262,45 @@ def resolve_token(
     """
     own = [
         TemplateAsset(
-            one.symbol,
-            NATIVE if isinstance(one, AssetTable) and one.native else one.address,
+            entry.symbol,
+            NATIVE if isinstance(entry, AssetTable) and entry.native else entry.address,
             "",
-            one.feed,
-            one.decimals,
+            entry.feed,
+            entry.decimals,
         )
-        for one in config.portfolio.listed
+        for entry in config.portfolio.listed
     ]
     preset = known_tokens(config.chain.chain_id)
     field = f"{origin}: symbol"
     mine = next((token for token in own if token.symbol == symbol), None)
     if mine is not None:
         return ResolvedToken(symbol, mine.address, mine.decimals, mine.feed, "config")
-    found = {
+    by_address = {
         token.address: token for token in reversed((*preset, *listed)) if token.symbol == symbol
     }
-    refuse_look_alike(symbol, next(iter(found), None), (*own, *preset), listed, field)
+    refuse_look_alike(symbol, next(iter(by_address), None), (*own, *preset), listed, field)
     if safe_label(symbol, "") == "":
-        raise ConfigError(f"{field}: {symbol!r} is no symbol", "up to 16 letters, digits, . _ -")
-    if not found:
         raise ConfigError(
-            f"{field}: {symbol!r} is known neither to your config nor to this network",
+            f"{field}: {symbol!r} is not a symbol", "write up to 16 letters, digits, . _ -"
+        )
+    if not by_address:
+        raise ConfigError(
+            f"{field}: {symbol!r} is in neither your config nor the network's preset",
             "give a --token-list that has it",
         )
-    if len(found) > 1:
+    if len(by_address) > 1:
         raise ConfigError(
-            f"{field}: {symbol!r} means several tokens: {', '.join(sorted(found))}",
-            "add the one you mean to your config first",
+            f"{field}: {symbol!r} is the symbol of several tokens: {', '.join(sorted(by_address))}",
+            "add the right token to your config first",
         )
-    token = next(iter(found.values()))
-    return ResolvedToken(
-        symbol,
-        token.address,
-        token.decimals,
-        token.feed,
-        "preset" if token in preset else "token list",
-    )
+    token = next(iter(by_address.values()))
+    source = "preset" if token in preset else "token list"
+    return ResolvedToken(symbol, token.address, token.decimals, token.feed, source)
 
 
 def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
-    """Tokens of the network's preset, its native coin too; empty for a chain without one."""
-    preset = next((one for one in PRESETS.values() if one.chain_id == chain_id), None)
+    """Return the tokens of the network's preset and its native coin; empty without a preset."""
+    preset = next((preset for preset in PRESETS.values() if preset.chain_id == chain_id), None)
     if preset is None:
         return ()
     tokens = [
@@ -316,7 +314,7 @@ def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
     return (*tokens, coin)
 
 
-# --- Merging a profile into trimtab.toml: weights, trigger and tighter limits; the rest is unchanged.
+# --- Merging a profile into trimtab.toml.
 
 
 OFF = "off"
@@ -332,50 +330,50 @@ def merge_profile(
 ) -> str:
     """Merge the profile into the config's `text`, which parses as `config`.
 
-    `tokens` are those of its assets, in order; `limits` those to take. Assets missing from the
-    profile are removed, and their holdings kept; with `sell_others` they stay with a target of 0,
-    as the numeraire always does. Raises ConfigError if the wrapped native coin would be lost.
+    `tokens` are the resolved tokens of its assets, in order; `limits` are written to the config.
+    Assets missing from the profile are removed, and their holdings kept; with `sell_others` they
+    stay with a target of 0, as the numeraire always does. Raises ConfigError if the wrapped native coin would be lost.
     """
     document: Any = tomlkit.parse(text)
     portfolio, wrapped = document["portfolio"], config.chain.wrapped_native
-    assets, wanted = (
-        portfolio["assets"],
-        dict(zip((token.symbol for token in tokens), profile.raw["assets"], strict=True)),
-    )
+    assets = portfolio["assets"]
+    entries = dict(zip((token.symbol for token in tokens), profile.raw["assets"], strict=True))
     for number in reversed(range(len(assets))):
         symbol = str(assets[number]["symbol"])
-        if symbol not in wanted and (sell_others or symbol == portfolio["numeraire"]):
-            _share(assets[number], {"target": "0%"})
-        elif symbol not in wanted:
+        if symbol in entries:
+            continue
+        if sell_others or symbol == portfolio["numeraire"]:
+            _set_target(assets[number], {"target": "0%"})
+        else:
             del assets[number]
     known = {str(asset["symbol"]): asset for asset in assets}
     for token in tokens:
         if token.symbol not in known:
             assets.append(_table(token))
             known[token.symbol] = assets[-1]
-        _share(known[token.symbol], wanted[token.symbol])
+        _set_target(known[token.symbol], entries[token.symbol])
     held = {str(asset["address"]).lower() for asset in assets}
-    coined = NATIVE in held or wrapped.lower() in held
-    _hubs(portfolio, held, None if coined else _wrapped(config, wrapped))
-    _weights(portfolio, profile)
-    _policy(document["policy"], profile)
+    holds_coin = NATIVE in held or wrapped.lower() in held
+    _update_hubs(portfolio, held, None if holds_coin else _wrapped(config, wrapped))
+    _replace_allocator(portfolio, profile)
+    _replace_policy(document["policy"], profile)
     for key, value in limits.items():
         document["limits"][key] = value
-    if not coined and document["limits"].get("native_top_up", OFF) != OFF:
+    if not holds_coin and document["limits"].get("native_top_up", OFF) != OFF:
         document["limits"]["native_top_up"] = OFF
     return tomlkit.dumps(document)
 
 
-def _share(asset: Any, written: Mapping[str, Any]) -> None:
-    asset["target"] = written["target"]
+def _set_target(asset: Any, entry: Mapping[str, Any]) -> None:
+    asset["target"] = entry["target"]
     asset.pop("band", None)
-    if "band" in written:
-        asset["band"] = written["band"]
+    if "band" in entry:
+        asset["band"] = entry["band"]
 
 
 def _table(token: ResolvedToken, reserve: bool = True) -> Any:
-    """A token as a table of the config; its holdings count from here on."""
-    made = tomlkit.table()
+    """Return the config table of a token; without `reserve` it is a hub."""
+    table = tomlkit.table()
     for key, value in (
         ("symbol", token.symbol),
         ("address", token.address),
@@ -383,24 +381,23 @@ def _table(token: ResolvedToken, reserve: bool = True) -> Any:
         ("feed", token.feed),
     ):
         if value is not None:
-            made[key] = value
+            table[key] = value
     if reserve:
-        made["reserve"] = "0"
-        made["target"] = "0%"
-    return made
+        table["reserve"] = "0"
+        table["target"] = "0%"
+    return table
 
 
-def _hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None:
-    """Remove hubs that are now held, and add the wrapped native coin if it is neither held nor a
-    hub: it prices gas.
+def _update_hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None:
+    """Remove hubs that are now held. Add the wrapped native coin, which prices gas, if it is neither
+    held nor a hub.
     """
     hubs = portfolio.get("hubs", [])
     for number in reversed(range(len(hubs))):
         if str(hubs[number]["address"]).lower() in held:
             del hubs[number]
-    if wrapped is not None and wrapped.address.lower() not in {
-        str(hub["address"]).lower() for hub in hubs
-    }:
+    addresses = {str(hub["address"]).lower() for hub in hubs}
+    if wrapped is not None and wrapped.address.lower() not in addresses:
         if "hubs" not in portfolio:
             portfolio["hubs"] = tomlkit.aot()
         portfolio["hubs"].append(_table(wrapped, reserve=False))
@@ -409,15 +406,11 @@ def _hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None
 
 
 def _wrapped(config: Config, wrapped: str) -> ResolvedToken:
-    own = [
-        one
-        for one in config.portfolio.listed
-        if one.address == wrapped and not getattr(one, "native", False)
-    ]
-    if own:
-        return ResolvedToken(own[0].symbol, wrapped, own[0].decimals, own[0].feed, "config")
+    for entry in config.portfolio.listed:
+        if entry.address == wrapped and not getattr(entry, "native", False):
+            return ResolvedToken(entry.symbol, wrapped, entry.decimals, entry.feed, "config")
     preset = next(
-        (one for one in known_tokens(config.chain.chain_id) if one.address == wrapped), None
+        (token for token in known_tokens(config.chain.chain_id) if token.address == wrapped), None
     )
     if preset is None:
         raise ConfigError(
@@ -427,8 +420,8 @@ def _wrapped(config: Config, wrapped: str) -> ResolvedToken:
     return ResolvedToken(preset.symbol, wrapped, preset.decimals, preset.feed, "preset")
 
 
-def _weights(portfolio: Any, profile: Profile) -> None:
-    """The allocator of the profile, with our own files if it is of the same kind as ours."""
+def _replace_allocator(portfolio: Any, profile: Profile) -> None:
+    """Replace the allocator by that of the profile; local files stay if the kind is the same."""
     before, after = portfolio.get("weights", {}), profile.raw.get("weights")
     files = {
         key: before[key]
@@ -437,13 +430,13 @@ def _weights(portfolio: Any, profile: Profile) -> None:
     }
     portfolio.pop("weights", None)
     if after is not None:
-        made = tomlkit.table()
+        table = tomlkit.table()
         for key, value in {**after, **files}.items():
-            made[key] = _inline(value)
-        portfolio["weights"] = made
+            table[key] = _inline(value)
+        portfolio["weights"] = table
 
 
-def _policy(policy: Any, profile: Profile) -> None:
+def _replace_policy(policy: Any, profile: Profile) -> None:
     for key in POLICY_KEYS:
         value = profile.raw["policy"].get(key)
         if value is None:
@@ -453,7 +446,7 @@ def _policy(policy: Any, profile: Profile) -> None:
 
 
 def _inline(value: Any) -> Any:
-    """The value on one line."""
+    """Return the value in TOML's inline form."""
     if isinstance(value, Mapping):
         table = tomlkit.inline_table()
         for name, inner in value.items():

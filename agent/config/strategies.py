@@ -1,5 +1,5 @@
-"""[[strategies]] and [split]: several strategies over one wallet, their assets, and the restoring
-of the capital split.
+"""[[strategies]] and [split]: several strategies over one wallet, and the band of their capital
+split.
 """
 
 from __future__ import annotations
@@ -44,10 +44,8 @@ Ratio = Annotated[int, BeforeValidator(_milli)]
 
 
 class HealthTable(ConfigTable):
-    """Health rule: a Sharpe ratio over `window` below `sharpe` for `period` cuts a strategy to its
-    floor.
-
-    At `recover` for `recover_period` it is restored.
+    """Health rule. A Sharpe ratio over `window` that is below `sharpe` for `period` cuts a strategy to
+    its floor; one at `recover` for `recover_period` restores it.
     """
 
     sharpe: Ratio
@@ -60,11 +58,11 @@ class HealthTable(ConfigTable):
     def _sensible(self) -> HealthTable:
         if self.recover <= self.sharpe:
             raise ValueError(
-                "recover is not above sharpe: a strategy would be cut and let back by turns; write"
-                " for example 0.8 for 0.5"
+                "recover is not above sharpe: a strategy would be cut and restored in turn; write"
+                " for example recover = 0.8 with sharpe = 0.5"
             )
         if not SHORTEST_WINDOW_S <= self.window <= LONGEST_WINDOW_S:
-            raise ValueError("window is from 7d to 730d: a Sharpe ratio is made of daily returns")
+            raise ValueError("window is from 7d to 730d, since the Sharpe ratio uses daily returns")
         if not (self.period <= LONGEST_WINDOW_S and self.recover_period <= LONGEST_WINDOW_S):
             raise ValueError("a period is at most 730d")
         return self
@@ -87,11 +85,13 @@ class StrategyTable(ConfigTable):
     def _whole(self) -> StrategyTable:
         if self.weights is None and self.allocator != "equal":
             raise ValueError(
-                f'{self.name}: weights lack, for example weights = {{ WETH = "60%", USDC = "40%"'
+                f'{self.name}: weights are missing; write for example weights = {{ WETH = "60%", USDC = "40%"'
                 ' }, or allocator = "equal"'
             )
         if self.weights is not None and self.allocator == "equal":
-            raise ValueError(f'{self.name}: allocator = "equal" needs no weights; take either away')
+            raise ValueError(
+                f'{self.name}: allocator = "equal" needs no weights; remove one of them'
+            )
         if self.weights is not None and (total := sum(self.weights.values())) != BPS:
             raise ValueError(f"{self.name}: weights sum to {total / 100:g}%, not 100%")
         if not 0 < self.share <= BPS:
@@ -105,8 +105,8 @@ class StrategyTable(ConfigTable):
 
 
 class SplitTable(ConfigTable):
-    """Band that restores the split of capital: beyond `absolute` points or `relative` of a share,
-    whichever is narrower.
+    """Band of the capital split: beyond `absolute` points or `relative` of a share, whichever is
+    narrower, the split is restored.
     """
 
     absolute: Share | None = None
@@ -125,69 +125,62 @@ class SplitTable(ConfigTable):
 
 def require_strategies(config: Config) -> None:
     """Raise ValueError naming field and remedy if strategies cannot share the wallet."""
-    found, split = config.strategies, config.split
-    if not found:
+    strategies, split = config.strategies, config.split
+    if not strategies:
         if split is not None:
-            raise ValueError(
-                "split: there are no [[strategies]] to split capital over; add them, or remove it"
-            )
+            raise ValueError("split: there are no [[strategies]]; add them, or remove it")
         return
-    if not 2 <= len(found) <= MAX_STRATEGIES:
+    if not 2 <= len(strategies) <= MAX_STRATEGIES:
         raise ValueError(
-            f"strategies: {len(found)} of them; between two and {MAX_STRATEGIES} share a wallet,"
-            " and one alone needs no table"
+            f"strategies: {len(strategies)} given; write two to {MAX_STRATEGIES}, or none"
         )
     if split is None:
         raise ValueError(
             'split: missing; strategies need it, for example [split] with relative = "20%"'
         )
-    names = [one.name for one in found]
+    names = [strategy.name for strategy in strategies]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"strategies: the name {twice[0]} is given twice; each once")
+        raise ValueError(f"strategies: the name {twice[0]} is given twice; write another name")
     if "all" in names:
         raise ValueError("strategies: 'all' is reserved for every strategy; choose another name")
-    if (total := sum(one.share for one in found)) != BPS:
+    if (total := sum(strategy.share for strategy in strategies)) != BPS:
         raise ValueError(f"strategies: shares sum to {total / 100:g}%, not 100%")
     symbols = [asset.symbol for asset in config.portfolio.assets]
-    for one in found:
-        if strange := [symbol for symbol in one.weights or {} if symbol not in symbols]:
+    for strategy in strategies:
+        if unknown := [symbol for symbol in strategy.weights or {} if symbol not in symbols]:
             raise ValueError(
-                f"strategies.{one.name}.weights: {strange[0]} is not an asset; choose from"
+                f"strategies.{strategy.name}.weights: {unknown[0]} is not an asset; choose from"
                 f" {', '.join(symbols)}"
             )
-        if isinstance(one.allocator, WeightsTable):
+        if isinstance(strategy.allocator, WeightsTable):
             try:
-                require_weights(strategy_as_portfolio(config.portfolio, one))
+                require_weights(strategy_as_portfolio(config.portfolio, strategy))
             except ValueError as error:
                 raise ValueError(
-                    f"strategies.{one.name}: {str(error).replace('weights.', 'allocator.', 1)}"
+                    f"strategies.{strategy.name}: {str(error).replace('weights.', 'allocator.', 1)}"
                 ) from None
-    _require_alone(config)
+    _require_no_wallet_settings(config)
 
 
-def strategy_as_portfolio(table: PortfolioTable, one: StrategyTable) -> PortfolioTable:
-    """The portfolio with one strategy's weights as targets and its allocator."""
-    weights = one.weights or {}
+def strategy_as_portfolio(table: PortfolioTable, strategy: StrategyTable) -> PortfolioTable:
+    """Return the portfolio table with a strategy's weights as targets, and with its allocator."""
+    weights = strategy.weights or {}
     assets = [
         asset.model_copy(update={"target": weights.get(asset.symbol, 0)}) for asset in table.assets
     ]
-    return table.model_copy(
-        update={
-            "assets": assets,
-            "weights": one.allocator if isinstance(one.allocator, WeightsTable) else None,
-        }
-    )
+    allocator = strategy.allocator if isinstance(strategy.allocator, WeightsTable) else None
+    return table.model_copy(update={"assets": assets, "weights": allocator})
 
 
-def _require_alone(config: Config) -> None:
-    """Reject settings that decide for the whole wallet together with strategies. Raises ValueError
-    naming field, value and remedy.
+def _require_no_wallet_settings(config: Config) -> None:
+    """Raise ValueError naming field, value and remedy for settings of the whole wallet that do not
+    combine with strategies.
     """
     policy, portfolio, lp = config.policy, config.portfolio, config.lp
-    for one in config.strategies:
-        if is_zone(one.trigger):
+    for strategy in config.strategies:
+        if is_zone(strategy.trigger):
             raise ValueError(
-                f"strategies.{one.name}.trigger: a zone weighs the risk of the whole wallet; write"
+                f"strategies.{strategy.name}.trigger: a zone weighs the risk of the whole wallet; write"
                 " another trigger, such as a threshold"
             )
     refused = (
@@ -197,11 +190,11 @@ def _require_alone(config: Config) -> None:
             "write another trigger, such as a threshold",
         ),
         ("policy.destination: zone", policy.destination == "zone", 'write destination = "target"'),
-        ("policy.risk: the risk of a zone", policy.risk is not None, "take [policy.risk] away"),
+        ("policy.risk: the risk of a zone", policy.risk is not None, "remove [policy.risk]"),
         (
             (
-                f"portfolio.weights: {portfolio.weights.kind if portfolio.weights else None}, an"
-                " allocator of the whole"
+                f"portfolio.weights: {portfolio.weights.kind if portfolio.weights else None}, the"
+                " allocator of the whole portfolio"
             ),
             portfolio.weights is not None,
             "give it to a strategy as its allocator",
@@ -212,7 +205,7 @@ def _require_alone(config: Config) -> None:
                 " account for"
             ),
             bool(portfolio.positions),
-            "take [[portfolio.positions]] away",
+            "remove [[portfolio.positions]]",
         ),
         (
             (
@@ -220,7 +213,7 @@ def _require_alone(config: Config) -> None:
                 " account for"
             ),
             lp is not None and bool(lp.targets),
-            "take [[lp.targets]] away",
+            "remove [[lp.targets]]",
         ),
         (
             (
@@ -228,11 +221,12 @@ def _require_alone(config: Config) -> None:
                 " strategies' targets"
             ),
             config.execution.style != "market",
-            'write style = "market" and take its other keys away',
+            'write style = "market" and remove the keys of other styles',
         ),
     )
-    for what, there, remedy in refused:
-        if there:
+    for setting, present, remedy in refused:
+        if present:
             raise ValueError(
-                f"{what}, does not go with [[strategies]]; {remedy}, or leave [[strategies]] out"
+                f"{setting}, cannot be combined with [[strategies]]; {remedy}, or"
+                " remove [[strategies]]"
             )

@@ -1,6 +1,4 @@
-"""Triggers in trimtab.toml: thresholds, schedules, drawdowns, volatility, and the cost-aware zone
-with its risk figures.
-"""
+"""[policy] trigger and risk: every kind of trigger, bands of assets, and the risk figures of a zone."""
 
 from __future__ import annotations
 
@@ -36,14 +34,11 @@ if TYPE_CHECKING:
 
 
 def _cost(value: object) -> Fraction:
-    """Parse bps a year, fractions of one too: "0.5bps" or "0.005%"."""
+    """Parse bps a year, such as "0.5bps" or "0.005%"; fractions of a basis point are allowed."""
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
     unit = next((unit for unit in ("bps", "%") if plain.endswith(unit)), None)
-    try:
-        number = Decimal(plain.removesuffix(unit)) if unit else None
-    except InvalidOperation:
-        number = None
-    if number is None or not number.is_finite():
+    number = _finite_decimal(plain.removesuffix(unit)) if unit else None
+    if number is None:
         raise ValueError(
             f"{value!r} is not a cost per year; write the cost of 1 % of tracking error, such as"
             " 0.5bps"
@@ -52,17 +47,22 @@ def _cost(value: object) -> Fraction:
 
 
 def _signed(value: object) -> int:
-    """Parse bps of a correlation: "80%" or "-20%"."""
+    """Parse a correlation such as "80%" or "-20%" to bps."""
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
-    try:
-        number = Decimal(plain.removesuffix("%")) * 100 if plain.endswith("%") else None
-    except InvalidOperation:
-        number = None
-    if number is None or not number.is_finite() or abs(number) > BPS or number != int(number):
+    percent = _finite_decimal(plain.removesuffix("%")) if plain.endswith("%") else None
+    if percent is None or abs(bps := percent * 100) > BPS or bps != int(bps):
         raise ValueError(
             f"{value!r} is not a correlation; write a percentage from -99% to 99%, such as 60%"
         )
-    return int(number)
+    return int(bps)
+
+
+def _finite_decimal(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
 
 
 YearlyCost = Annotated[Fraction, BeforeValidator(_cost)]
@@ -70,8 +70,8 @@ Correlation = Annotated[int, BeforeValidator(_signed)]
 
 
 class EstimateTable(ConfigTable):
-    """Sampling of recorded prices for estimates of volatilities and correlations, like that of an
-    allocator.
+    """Sampling of recorded prices for estimates of volatilities and correlations, with an allocator's
+    keys.
     """
 
     window: Duration
@@ -86,8 +86,8 @@ class EstimateTable(ConfigTable):
 
 
 class RiskTable(ConfigTable):
-    """Annual volatilities by symbol; `correlation` is that of every pair that `correlations` does
-    not name as "A/B".
+    """Annual volatilities by symbol, and correlations by pair "A/B"; `correlation` is that of all
+    other pairs.
 
     With `estimate` recorded prices supply the missing figures.
     """
@@ -105,8 +105,8 @@ def require_zone(config: Config) -> None:
         return
     if config.limits.plan_cost is None:
         raise ValueError(
-            "limits.plan_cost: off, but a zone needs it as the most that an exchange may cost;"
-            ' write for example "0.5%"'
+            "limits.plan_cost: off, but a zone needs it as the limit of a swap's cost; write for"
+            ' example "0.5%"'
         )
     if table is None or (not table.volatilities and table.estimate is None):
         raise ValueError(
@@ -114,10 +114,10 @@ def require_zone(config: Config) -> None:
             " correlations, or by estimate; docs/zone.md"
         )
     symbols = [asset.symbol for asset in config.portfolio.assets]
-    strange = [symbol for symbol in table.volatilities if symbol not in symbols]
-    if strange:
+    unknown = [symbol for symbol in table.volatilities if symbol not in symbols]
+    if unknown:
         raise ValueError(
-            f"policy.risk.volatilities: {strange[0]!r} is not an asset; remove it or correct"
+            f"policy.risk.volatilities: {unknown[0]!r} is not an asset; remove it or correct"
             " its spelling"
         )
     named = [_pair(name, symbols) for name in table.correlations]
@@ -132,20 +132,20 @@ def require_zone(config: Config) -> None:
     labels = {asset.address: asset.symbol for asset in config.portfolio.assets}
     if table.estimate is not None:
         labels = _require_estimate(table, table.estimate, labels)
-    found = next(risk.faults(zone.risk, labels), None) if isinstance(zone, NoTradeZone) else None
-    if found is not None:
-        raise ValueError("; ".join(found))
+    fault = next(risk.faults(zone.risk, labels), None) if isinstance(zone, NoTradeZone) else None
+    if fault is not None:
+        raise ValueError("; ".join(fault))
 
 
 def _require_estimate(
     table: RiskTable, estimate: EstimateTable, labels: dict[str, str]
 ) -> dict[str, str]:
-    """Assets with a given volatility, by address. Raises ValueError if prices cannot supply the
-    rest.
+    """Return the symbols of assets with a configured volatility, by address. Raises ValueError if
+    prices cannot supply the rest.
     """
     if table.correlation is not None:
         raise ValueError(
-            "policy.risk.correlation: with estimate, prices give the correlations; name only those"
+            "policy.risk.correlation: with estimate, correlations come from prices; write only those"
             " of pairs without prices"
         )
     far = [name for name, bps in table.correlations.items() if abs(bps) > risk.MOST_CORRELATION_BPS]
@@ -154,10 +154,11 @@ def _require_estimate(
             f'policy.risk.correlations: {far[0]} is beyond 99%; write "99%" for tokens that move'
             " as one"
         )
-    asked = [symbol for symbol in labels.values() if symbol not in table.volatilities]
-    if estimate.min_history < (len(asked) + 1) * estimate.step:
+    estimated = [symbol for symbol in labels.values() if symbol not in table.volatilities]
+    count = len(estimated)
+    if estimate.min_history < (count + 1) * estimate.step:
         raise ValueError(
-            f"policy.risk.estimate.min_history: {len(asked)} assets need at least {len(asked) + 1}"
+            f"policy.risk.estimate.min_history: {count} assets need at least {count + 1}"
             " steps for a covariance that is not singular; write a longer one"
         )
     return {address: symbol for address, symbol in labels.items() if symbol in table.volatilities}
@@ -176,8 +177,8 @@ def _pair(name: str, symbols: list[str]) -> frozenset[str]:
 def _with_risk(
     zone: NoTradeZone, table: RiskTable | None, assets: Mapping[str, str]
 ) -> NoTradeZone:
-    """Complete a zone by [policy.risk]; `assets` are addresses by symbol. Raises ConfigError
-    without it.
+    """Add the figures of [policy.risk] to a zone; `assets` are addresses by symbol. Raises
+    ConfigError if the table is missing.
     """
     if table is None:
         raise ConfigError(
@@ -202,20 +203,20 @@ def _measuring(estimate: EstimateTable) -> RiskEstimationWindow:
 
 
 def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[str, str, int]]:
-    """Every pair of assets with a correlation."""
+    """Return (token, token, bps) of every pair of assets with a correlation."""
     named = {frozenset(name.split("/")): bps for name, bps in table.correlations.items()}
-    symbols, found = list(addresses), []
-    for number, one in enumerate(symbols):
-        for other in symbols[:number]:
-            both = one in table.volatilities and other in table.volatilities
-            rest = table.correlation if table.estimate is None or not both else 0
-            bps = named.get(frozenset((one, other)), rest)
+    symbols, pairs = list(addresses), []
+    for number, later in enumerate(symbols):
+        for earlier in symbols[:number]:
+            configured = later in table.volatilities and earlier in table.volatilities
+            default = table.correlation if table.estimate is None or not configured else 0
+            bps = named.get(frozenset((later, earlier)), default)
             if bps is not None:
-                found.append((addresses[other], addresses[one], bps))
-    return found
+                pairs.append((addresses[earlier], addresses[later], bps))
+    return pairs
 
 
-# --- policy.trigger and the bands of assets: notation and parsing.
+# --- policy.trigger and bands of assets.
 
 
 SINGLE, SEVERAL = "single", "several"
@@ -229,7 +230,7 @@ _UNITS: Mapping[KeyUnit, Any] = {
 
 
 class AnyTriggerTable(ConfigTable):
-    """One trigger as written. The table of each kind is generated from its row in NOTATIONS."""
+    """One trigger. The table of each kind is generated from its row in NOTATIONS."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -292,27 +293,27 @@ def _band(value: object) -> Threshold:
 
 
 Band = Annotated[Any, BeforeValidator(_band)]
-"""Becomes a Threshold."""
+"""A band of an asset, parsed to a Threshold."""
 
 
 def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
-    """Build a trigger; a zone still lacks its risk. `tokens` are addresses by symbol, without the
-    numeraire.
+    """Build a trigger; the risk of a zone is added later. `tokens` are addresses by symbol, without
+    the numeraire.
     """
     if isinstance(table, AnyTriggerTable):
         return _build(table, tokens)
     triggers = []
-    for one in table:
-        built = _build(one, tokens)
+    for inner in table:
+        built = _build(inner, tokens)
         if isinstance(built, AnyOf):
             raise ConfigError(
-                "policy.trigger: either within a list",
+                "policy.trigger: a list cannot contain either",
                 "write its threshold and its time as two triggers of the list",
             )
         if isinstance(built, NoTradeZone):
             raise ConfigError(
-                "policy.trigger: a zone within a list",
-                "a zone weighs risk against cost by itself; take the others out",
+                "policy.trigger: a list cannot contain a zone",
+                "write the zone alone, or remove it",
             )
         triggers.append(built)
     return AnyOf(tuple(triggers))
@@ -327,11 +328,9 @@ def build_policy_trigger(config: Config) -> Trigger:
         if symbol != config.portfolio.numeraire
     }
     trigger = build_trigger(config.policy.trigger, risky)
-    return (
-        _with_risk(trigger, config.policy.risk, addresses)
-        if isinstance(trigger, NoTradeZone)
-        else trigger
-    )
+    if isinstance(trigger, NoTradeZone):
+        return _with_risk(trigger, config.policy.risk, addresses)
+    return trigger
 
 
 def _build(table: AnyTriggerTable, tokens: Mapping[str, str]) -> Trigger:
@@ -344,10 +343,10 @@ def _build(table: AnyTriggerTable, tokens: Mapping[str, str]) -> Trigger:
 
 
 def _addresses(symbols: list[str], tokens: Mapping[str, str]) -> tuple[str, ...]:
-    strange = [symbol for symbol in symbols if symbol not in tokens]
-    if strange:
+    unknown = [symbol for symbol in symbols if symbol not in tokens]
+    if unknown:
         raise ConfigError(
-            f"policy.trigger.assets: {strange[0]!r} is not an asset other than the numeraire",
+            f"policy.trigger.assets: {unknown[0]!r} is not an asset other than the numeraire",
             f"choose from {', '.join(tokens)}",
         )
     return tuple(tokens[symbol] for symbol in symbols or tokens)

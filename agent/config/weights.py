@@ -1,4 +1,4 @@
-"""portfolio.weights: allocator, its interval, the prices it uses, and its limits."""
+"""[portfolio.weights]: allocator, interval, sampling of prices, and bounds of weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 HOUR_S, DAY_S = 3_600, 86_400
 MOST_INTERVALS = 1_000
-"""Maximum prices per asset in a window: every step with a due choice carries them."""
+"""Maximum prices per asset in a window: the input of a step that chooses weights contains them."""
 LONGEST_WINDOW_S = 730 * DAY_S
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -44,7 +44,7 @@ _OF_DATA = {
 if TYPE_CHECKING:
     MethodName = str
 else:
-    MethodName = Literal[tuple(one.value for one in AllocationMethod)]
+    MethodName = Literal[tuple(method.value for method in AllocationMethod)]
 
 
 class WeightLimitTable(ConfigTable):
@@ -79,19 +79,18 @@ class WeightsTable(ConfigTable):
     @model_validator(mode="after")
     def _fits_its_kind(self) -> WeightsTable:
         method = self.method
-        belong = {*()} if method is AllocationMethod.FIXED else {*_ALWAYS, "fixed", "cap", "limits"}
-        belong |= {*_OF_DATA[method.needs]}
-        strange = sorted((self.model_fields_set - {"kind"}) - belong)
-        if strange:
-            raise ValueError(f"{strange[0]}: belongs to other kinds than {self.kind}; remove it")
-        needed = [
-            name
-            for name in (*_ALWAYS, *_OF_RETURNS)
-            if name in belong and getattr(self, name) is None
+        keys = {*_OF_DATA[method.needs]}
+        if method is not AllocationMethod.FIXED:
+            keys |= {*_ALWAYS, "fixed", "cap", "limits"}
+        unknown = sorted((self.model_fields_set - {"kind"}) - keys)
+        if unknown:
+            raise ValueError(f"{unknown[0]}: belongs to other kinds than {self.kind}; remove it")
+        missing = [
+            key for key in (*_ALWAYS, *_OF_RETURNS) if key in keys and getattr(self, key) is None
         ]
-        if needed:
+        if missing:
             raise ValueError(
-                f"{needed[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md"
+                f"{missing[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md"
             )
         require_sampling(self.every, self.step, self.window, self.min_history, self.max_age)
         return self
@@ -100,9 +99,7 @@ class WeightsTable(ConfigTable):
 def require_sampling(
     every: int | None, step: int | None, window: int | None, least: int | None, age: int | None
 ) -> None:
-    """Raise ValueError if hourly recorded prices cannot be sampled or kept like this; all in
-    seconds.
-    """
+    """Raise ValueError if recorded prices, one an hour, cannot be sampled like this; all in seconds."""
     if every is not None and every < HOUR_S:
         raise ValueError(
             f"every: {every} s is shorter than an hour, and prices are recorded once an hour; write"
@@ -117,7 +114,7 @@ def require_sampling(
         )
     if window > LONGEST_WINDOW_S or window > MOST_INTERVALS * step:
         raise ValueError(
-            f"window: more than 730 days or {MOST_INTERVALS} steps; take a longer step or a shorter"
+            f"window: more than 730 days or {MOST_INTERVALS} steps; write a longer step or a shorter"
             " window"
         )
     if not 2 * step <= least <= window:
@@ -127,41 +124,40 @@ def require_sampling(
         )
     if age < step:
         raise ValueError(
-            "max_age: shorter than a step, so that no price would be young enough; write for"
+            "max_age: shorter than a step, so every price would be too old; write for"
             " example 2d with step = '1d'"
         )
 
 
 def require_weights(table: PortfolioTable) -> None:
-    """Raise ValueError if the allocator does not fit the assets: names, room for weights, the
-    numeraire's missing volatility.
+    """Raise ValueError if the allocator does not fit the assets: unknown names, bounds that no weights
+    meet, a numeraire without returns.
     """
     weights = table.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
         return
     targets = {asset.symbol: asset.target for asset in table.assets}
     for field, names in (("fixed", weights.fixed), ("limits", list(weights.limits))):
-        strange = [name for name in names if name not in targets]
-        if strange:
+        unknown = [name for name in names if name not in targets]
+        if unknown:
             raise ValueError(
-                f"weights.{field}: {strange[0]!r} is not an asset; remove it or correct its"
+                f"weights.{field}: {unknown[0]!r} is not an asset; remove it or correct its"
                 " spelling"
             )
     both = [name for name in weights.limits if name in weights.fixed]
     if both:
         raise ValueError(
-            f"weights.limits: {both[0]} is fixed at its target; take it out of fixed or out of"
-            " limits"
+            f"weights.limits: {both[0]} is fixed at its target; remove it from fixed or from limits"
         )
     free = [symbol for symbol in targets if symbol not in weights.fixed]
     if len(free) < 2:
         raise ValueError(
             f"weights.fixed: leaves {len(free)} assets to choose weights for; leave at least two,"
-            " or take kind = 'fixed'"
+            " or write kind = 'fixed'"
         )
     if weights.method.needs_returns and table.numeraire in free:
         raise ValueError(
-            f"weights.fixed: {table.numeraire} is the numeraire, whose price in itself never moves;"
+            f"weights.fixed: {table.numeraire} is the numeraire, whose price is always 1;"
             f" keep it at its target: fixed = ['{table.numeraire}']"
         )
     correlated = weights.method.needs is AllocationNeeds.CORRELATIONS
@@ -187,8 +183,8 @@ def require_weights(table: PortfolioTable) -> None:
 def build_weights(
     table: PortfolioTable, portfolio: Portfolio, folder: Path
 ) -> AllocatorConfig | None:
-    """Build the allocator by token address. Reads the file of supplies, a path relative to
-    `folder`. Raises ConfigError.
+    """Build the allocator by token address. Raises ConfigError, also for the file of supplies, whose
+    path is relative to `folder`.
     """
     weights = table.weights
     if weights is None:
@@ -196,6 +192,9 @@ def build_weights(
     tokens = {asset.token.symbol: asset.token.address for asset in portfolio.assets}
     free = [symbol for symbol in tokens if symbol not in weights.fixed]
     step_s = weights.step or HOUR_S
+    supplies: list[TokenSupply] = []
+    if weights.supplies is not None:
+        supplies = _supplies(folder / weights.supplies, portfolio)
     return AllocatorConfig(
         method=weights.method,
         every_s=weights.every or 0,
@@ -210,16 +209,12 @@ def build_weights(
         limits=tuple(
             WeightLimit(tokens[symbol], *weight_bounds(weights, symbol)) for symbol in free
         ),
-        supplies=(
-            ()
-            if weights.supplies is None
-            else tuple(_supplies(folder / weights.supplies, portfolio))
-        ),
+        supplies=tuple(supplies),
     )
 
 
 def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
-    """Tokens whose total supply has to be read from the chain."""
+    """Return the tokens whose total supply has to be read from the chain."""
     weights = portfolio.weights
     if weights is None or weights.method.needs is not AllocationNeeds.SUPPLIES:
         return ()
@@ -230,33 +225,26 @@ def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
 
 
 def weights_text(table: PortfolioTable) -> str:
-    """The allocator as text, for the owner to confirm."""
+    """Return the allocator as text, for the owner to confirm."""
     weights = table.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
         return "the targets, fixed"
     free = [asset.symbol for asset in table.assets if asset.symbol not in weights.fixed]
-    over = (
-        f" from returns of {format_duration(weights.step)} over {format_duration(weights.window)}"
-        if weights.step and weights.window
-        else ""
-    )
-    parts = [f"{weights.kind}, chosen every {format_duration(weights.every or 0)}{over}"]
-    parts += (
-        [
-            f"at least {format_duration(weights.min_history)}, none older than"
-            f" {format_duration(weights.max_age or 0)}"
-        ]
-        if weights.min_history
-        else []
-    )
-    parts += [f"{', '.join(weights.fixed)} fixed"] if weights.fixed else []
+    choice = f"{weights.kind}, chosen every {format_duration(weights.every or 0)}"
+    if weights.step and weights.window:
+        choice += f" from returns of {format_duration(weights.step)}"
+        choice += f" over {format_duration(weights.window)}"
+    parts = [choice]
+    if weights.min_history:
+        history, age = format_duration(weights.min_history), format_duration(weights.max_age or 0)
+        parts.append(f"at least {history}, none older than {age}")
+    if weights.fixed:
+        parts.append(f"{', '.join(weights.fixed)} fixed")
+    for symbol in free:
+        low, high = weight_bounds(weights, symbol)
+        parts.append(f"{symbol} {low / 100:g}% to {high / 100:g}%")
     parts += [
-        f"{symbol} {low / 100:g}% to {high / 100:g}%"
-        for symbol in free
-        for low, high in [weight_bounds(weights, symbol)]
-    ]
-    parts += [f"changes of up to {(weights.churn or 0) / 100:g}% left alone"]
-    parts += [
+        f"changes of up to {(weights.churn or 0) / 100:g}% left alone",
         f"kept for {format_duration(weights.keep or 0)} where none can be chosen",
         f"until the first choice: {weights.until_chosen}",
     ]
@@ -264,23 +252,23 @@ def weights_text(table: PortfolioTable) -> str:
 
 
 def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
-    """Least and largest weight that the allocator may choose for an asset, in bps."""
-    own = weights.limits.get(symbol)
+    """Return the smallest and largest weight that the allocator may choose for an asset, in bps."""
+    limit = weights.limits.get(symbol)
     cap = BPS if weights.cap is None else weights.cap
-    if own is None:
+    if limit is None:
         return 0, cap
-    return own.min, own.max if "max" in own.model_fields_set else cap
+    return limit.min, limit.max if "max" in limit.model_fields_set else cap
 
 
 def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
-    """Coins by token from a CSV with the columns symbol, supply and optionally as_of. Raises
+    """Read coins by token from a CSV with the columns symbol, supply and optionally as_of. Raises
     ConfigError with the line.
     """
     tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
     field = f"portfolio.weights.supplies: {path.name}"
     try:
         lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: no text, or no path
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or not a path
         raise ConfigError(
             f"{field}: cannot be read: {error}", "write a CSV with the columns symbol,supply,as_of"
         ) from None
@@ -293,24 +281,22 @@ def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
                 "remove the line, or correct the symbol",
             )
         if symbol in found:
-            raise ConfigError(
-                f"{field}, line {number}: {symbol} is there twice", "keep one of them"
-            )
+            raise ConfigError(f"{field}, line {number}: {symbol} is given twice", "keep one line")
         if not _NUMBER.fullmatch(text):
             raise ConfigError(
                 f"{field}, line {number}: {text!r} is not a number of coins",
                 "write a plain decimal such as 19850000.5",
             )
         as_of = (line.get("as_of") or "").strip()
-        origin = (
-            f"{safe_label(path.name, 'a file')}{f' of {as_of}' if _DATE.fullmatch(as_of) else ''}"
-        )
+        origin = safe_label(path.name, "a file")
+        if _DATE.fullmatch(as_of):
+            origin += f" of {as_of}"
         token = tokens[symbol]
         found[symbol] = TokenSupply(
             token.address, floor_int(Fraction(text) * 10**token.decimals), origin
         )
     if not found:
         raise ConfigError(
-            f"{field}: holds no supplies", "write a CSV with the columns symbol,supply,as_of"
+            f"{field}: has no supplies", "write a CSV with the columns symbol,supply,as_of"
         )
     return list(found.values())

@@ -42,7 +42,7 @@ def error(*changes: tuple[str, str]) -> str:
         (('operator = "two"', 'operater = "two"'), "operater: unknown key; did you mean operator?"),
         (('reserve = "0" ', 'reserv = "0" '), "portfolio.assets.WETH.reserv: unknown key; did you mean reserve?"),
         (('kind = "threshold", relative', 'kind = "threshold", relativ'), "policy.trigger.relativ: unknown key; did you mean relative?"),
-        (('cooldown = "1h"', 'cooldown = "1h"\ndaily_turnover = "1%"'), "policy.daily_turnover: unknown key; it belongs into [limits]"),
+        (('cooldown = "1h"', 'cooldown = "1h"\ndaily_turnover = "1%"'), "policy.daily_turnover: unknown key; it belongs in [limits]"),
         (("[store]", "[nonsense]\nx = 1\n[store]"), "nonsense: unknown key; remove it or check its spelling"),
     ],
 )
@@ -67,7 +67,7 @@ def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], said: st
         (("submit_public_fallback = false", 'submit_public_fallback = "maybe"'), "write true or false (got 'maybe')"),
         (("fee_tiers = [100, 500, 3000, 10000]", "fee_tiers = []"), "venues.uniswap_v3.fee_tiers: 0 entries; write at least 1"),
         (("fee_tiers = [100, 500, 3000, 10000]", "fee_tiers = 100"), "write a list such as [1, 2] (got 100)"),
-        (('kind = "threshold", relative = "10%"', 'kind = "moon"'), "policy.trigger: 'moon' is none of the kinds; choose from 'threshold'"),
+        (('kind = "threshold", relative = "10%"', 'kind = "moon"'), "policy.trigger: 'moon' is not a kind; choose from 'threshold'"),
         (('kind = "threshold", relative = "10%"', 'relative = "10%"'), "policy.trigger: kind is missing"),
         (('symbol = "WETH"', 'symbol = "a b"'), "portfolio.assets.0.symbol: write 1 to 16 letters, digits, . _ or - (got 'a b')"),
     ],

@@ -68,7 +68,7 @@ def test_without_strategies_the_wallet_is_one() -> None:
         ((TREND, CARRY | {"name": '"trend"'}), "the name trend is given twice"),
         ((TREND, CARRY | {"name": '"all"'}), "reserved"),
         ((TREND | {"floor": '"61%"'}, CARRY), "floor 61% is above its share of 60%"),
-        ((TREND | {"share": '"100%"'},), "1 of them; between two and 12"),
+        ((TREND | {"share": '"100%"'},), "strategies: 1 given; write two to 12"),
         ((TREND | {"allocator": '"equal"'}, CARRY), 'allocator = "equal" needs no weights'),
         ((TREND | {"name": '"a b"'}, CARRY), "strategies.0.name"),
         ((TREND | {"trigger": '{ kind = "time", every = "5m" }'}, CARRY), "strategies.trend.trigger.every: 300 s"),
@@ -121,7 +121,7 @@ WHOLE = {
         "policy.destination: zone,",
         'write destination = "target"',
     ),
-    "risk": (lambda made: made.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: the risk of a zone,", "take [policy.risk] away"),
+    "risk": (lambda made: made.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: the risk of a zone,", "remove [policy.risk]"),
     "allocator": (
         lambda made: f'{made}[portfolio.weights]\nkind = "equal"\nevery = "7d"\nkeep = "30d"\nchurn = "1%"\nuntil_chosen = "targets"\n',
         "portfolio.weights: equal, an allocator of the whole,",
@@ -130,12 +130,12 @@ WHOLE = {
     "positions": (
         lambda made: made.replace("\n[reference]", f"\n[[portfolio.positions]]\n{POSITION}[reference]", 1),
         "portfolio.positions: 1 of them",
-        "take [[portfolio.positions]] away",
+        "remove [[portfolio.positions]]",
     ),
     "liquidity": (
         lambda made: made.replace("\n[store]", f"\n[[lp.targets]]\n{LIQUIDITY}[store]", 1),
         "lp.targets: 1 of them",
-        "take [[lp.targets]] away",
+        "remove [[lp.targets]]",
     ),
     **{
         style["style"]: (

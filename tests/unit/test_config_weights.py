@@ -150,7 +150,7 @@ def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_ask
     ("content", "said"),
     [
         ("symbol,supply\nBTC,1\n", "line 2: 'BTC' is not an asset"),
-        ("symbol,supply\nWBTC,1\nWBTC,2\n", "line 3: WBTC is there twice"),
+        ("symbol,supply\nWBTC,1\nWBTC,2\n", "line 3: WBTC is given twice"),
         ("symbol,supply\nWBTC,-1\n", "line 2: '-1' is not a number of coins"),
         ("symbol,supply\nWBTC,nan\n", "line 2: 'nan' is not a number of coins"),
         ("symbol,supply\nWBTC,1e9\n", "line 2: '1e9' is not a number of coins"),
