@@ -183,7 +183,8 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
     chain_id = loaded.config.chain.chain_id
     if table.profile.chain_id != chain_id:
         raise ConfigError(
-            f"{path}: profile.chain_id: is {table.profile.chain_id}, your config has {chain_id}",
+            f"{path}: profile.chain_id: of chain {table.profile.chain_id}, your config of chain"
+            f" {chain_id}",
             "use a profile of your chain: on other chains the same symbols are other tokens",
         )
     return Profile(table, raw, digest, str(path))

@@ -41,7 +41,7 @@ def test_every_long_part_of_an_address_is_taken_out_of_log_lines(monkeypatch: py
         ({"targets": [{"name": "a", "url_env": "https://hooks.example/canary"}]}, "url_env"),
         ({"targets": [{"name": "a b", "url_env": "A"}]}, "name"),
         ({"targets": [{"name": "a", "url_env": "A"}, {"name": "a", "url_env": "B"}]}, "given twice"),
-        ({"targets": [{"name": "a", "url_env": "A", "events": ["halt"]}], "events": ["price"]}, "lacks"),
+        ({"targets": [{"name": "a", "url_env": "A", "events": ["halt"]}], "events": ["price"]}, "alerts.events does not"),
         ({"events": ["weather"]}, "events"),
         ({"quiet": "22:00-07:00"}, "timezone"),
         ({"quiet": "25:00-07:00", "timezone": "UTC"}, "not a time span"),

@@ -76,15 +76,15 @@ def test_what_does_not_validate_is_refused_whole() -> None:
         ({"removes": ["DOGE"]}, "not an asset"),
         ({"adds": [f"LINK={LINK.address}"]}, "share is missing"),
         ({"adds": ["LINK=0x12:10%"]}, "not an address"),
-        ({"adds": [f"WETH={LINK.address}:10%"]}, "asset already"),
-        ({"adds": [f"CHAIN={WBTC.address}:10%"]}, "asset already"),
-        ({"adds": ["LINK=0x" + "22" * 20 + ":10%"]}, "known for"),
+        ({"adds": [f"WETH={LINK.address}:10%"]}, "already an asset"),
+        ({"adds": [f"CHAIN={WBTC.address}:10%"]}, "already an asset"),
+        ({"adds": ["LINK=0x" + "22" * 20 + ":10%"]}, "the known token of that symbol"),
         ({"adds": ["L1NK=0x" + "22" * 20 + ":10%"]}, "looks like"),
         ({"adds": ["[red]x=0x" + "22" * 20 + ":10%"]}, "symbol"),
         ({"sets": ["policy.nowhere.key=1"]}, "there is no 'nowhere'"),
         ({"sets": ["portfolio.assets.DOGE.reserve=1"]}, "there is no 'DOGE'"),
         ({"sets": ["portfolio.assets=1"]}, None),
-        ({"sets": ["limits"]}, "not written like that"),
+        ({"sets": ["limits"]}, "invalid form"),
     ],
 )
 def test_what_is_not_there_or_not_understood_is_said(options: dict[str, list[str]], why: str | None) -> None:
@@ -102,7 +102,7 @@ def test_an_address_with_a_wrong_checksum_is_shown_with_the_right_one() -> None:
 
 def test_an_address_without_quotes_is_told_to_need_them() -> None:
     bare = TEXT.replace(f'address = "{WETH.address}"', f"address = {WETH.address}")
-    with pytest.raises(ConfigError, match=rf"portfolio\.assets\.WETH\.address.*number.*{WETH.address.lower()}.*quotes"):
+    with pytest.raises(ConfigError, match=rf"portfolio\.assets\.WETH\.address.*{WETH.address.lower()} is a number.*quotes"):
         parse_config(bare)
 
 

@@ -93,7 +93,7 @@ def test_a_target_needs_its_venue() -> None:
 
 @pytest.mark.parametrize("refs", [(), (REFS[0],), (PoolRef(POOL, "uniswap_v2", PoolKind.V2, *TWO, 3_000),)])
 def test_a_pool_that_its_venue_does_not_know_is_refused_by_name(refs: tuple[PoolRef, ...]) -> None:
-    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*none.*venues\.uniswap_v3"):
+    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*not a pool.*venues\.uniswap_v3"):
         built(V3, refs=refs)
 
 

@@ -68,9 +68,9 @@ def test_only_an_asset_may_be_the_native_coin_and_the_mark_is_not_written_by_han
 @pytest.mark.parametrize(
     ("limits", "why"),
     [
-        ({"native_top_up": "0.05"}, "more than limits.native_floor"),
-        ({"native_top_up": "0.01"}, "more than limits.native_floor"),
-        ({"native_floor": "off"}, "more than limits.native_floor"),
+        ({"native_top_up": "0.05"}, "not above limits.native_floor"),
+        ({"native_top_up": "0.01"}, "not above limits.native_floor"),
+        ({"native_floor": "off"}, "not above limits.native_floor"),
     ],
 )
 def test_gas_money_is_refilled_to_more_than_the_floor(limits: dict[str, str], why: str) -> None:
@@ -82,7 +82,7 @@ def test_gas_money_is_refilled_to_more_than_the_floor(limits: dict[str, str], wh
 def test_only_what_is_held_can_be_unwrapped() -> None:
     other = TemplateAsset("WBTC", ETHEREUM.tokens[1].address, "60%", None, 8)
     assert config(other, DOLLAR).limits.native_top_up is None, "the template writes off"
-    with pytest.raises(ConfigError, match="none of"):
+    with pytest.raises(ConfigError, match="wrapped native coin is not an asset"):
         config(other, DOLLAR, native_top_up="0.1")
 
 

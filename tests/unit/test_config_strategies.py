@@ -124,7 +124,7 @@ WHOLE = {
     "risk": (lambda made: made.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: the risk of a zone,", "remove [policy.risk]"),
     "allocator": (
         lambda made: f'{made}[portfolio.weights]\nkind = "equal"\nevery = "7d"\nkeep = "30d"\nchurn = "1%"\nuntil_chosen = "targets"\n',
-        "portfolio.weights: equal, an allocator of the whole,",
+        "portfolio.weights: equal, the allocator of the whole portfolio,",
         "give it to a strategy as its allocator",
     ),
     "positions": (
@@ -141,7 +141,7 @@ WHOLE = {
         style["style"]: (
             lambda made, style=style: _paced(made, style),
             f"execution.style: {style['style'].strip(chr(34))}, whose slices",
-            'write style = "market" and take its other keys away, or leave [[strategies]] out',
+            'write style = "market" and remove the keys of other styles, or remove [[strategies]]',
         )
         for style in (ROUNDS, TWAP, LIMIT)
     },

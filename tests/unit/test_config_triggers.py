@@ -134,7 +134,7 @@ SCHEDULE = '{{ kind = "time", {} }}'
         ('[{ kind = "threshold", relative = "10%" }]', "policy.trigger: a list of 1"),
         ('[{ kind = "threshold", relative = "10%" }, { kind = "time", every = "1m" }]', "policy.trigger.every: 60 s"),
         ('[{ kind = "threshold", relative = "10%" }, { kind = "time", evry = "1m" }]', "policy.trigger.1.evry: unknown key"),
-        ('[{ kind = "threshold", relative = "10%" }, { kind = "either", absolute = "5%", every = "1d" }]', "either within a list"),
+        ('[{ kind = "threshold", relative = "10%" }, { kind = "either", absolute = "5%", every = "1d" }]', "a list cannot contain either"),
         ('[{ kind = "threshold", relative = "10%" }, { kind = "moon" }]', "policy.trigger.1: "),
         ('{ kind = "moon" }', "policy.trigger: "),
         ('"weekly"', "policy.trigger: "),
@@ -179,7 +179,7 @@ def test_a_zone_goes_with_no_list_no_side_and_no_band() -> None:
     for trigger, change, named in (
         (zone, (ONLY, 'only = "sell" '), "policy.only: sell, but a zone weighs both sides"),
         (zone, (BAND, 'band = "5%abs" '), "the trigger knows no bands"),
-        (f'[{zone}, {{ kind = "time", every = "1d" }}]', (ONLY, ONLY), "a zone within a list"),
+        (f'[{zone}, {{ kind = "time", every = "1d" }}]', (ONLY, ONLY), "a list cannot contain a zone"),
     ):
         with pytest.raises(ConfigError) as caught:
             parse_config(text(trigger, risk, there, change))

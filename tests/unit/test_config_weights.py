@@ -116,7 +116,7 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         (RETURNS, [("min_history", '"1d"')], "min_history: not between two steps and the window"),
         (RETURNS, [("min_history", '"2d"')], "2 assets need at least 3 steps for a covariance that is not singular"),
         (RETURNS, [("max_age", '"12h"')], "max_age: shorter than a step"),
-        (RETURNS, [("fixed", "[]"), ("limits", "{}")], "USDC is the numeraire, whose price in itself never moves"),
+        (RETURNS, [("fixed", "[]"), ("limits", "{}")], "USDC is the numeraire, whose price is always 1"),
         (RETURNS, [("fixed", '["USDC", "LINK"]')], "weights.fixed: 'LINK' is not an asset"),
         (RETURNS, [("fixed", '["USDC", "WBTC"]')], "leaves 1 assets to choose weights for"),
         (RETURNS, [("limits", '{ LINK = { max = "10%" } }')], "weights.limits: 'LINK' is not an asset"),
@@ -154,7 +154,7 @@ def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_ask
         ("symbol,supply\nWBTC,-1\n", "line 2: '-1' is not a number of coins"),
         ("symbol,supply\nWBTC,nan\n", "line 2: 'nan' is not a number of coins"),
         ("symbol,supply\nWBTC,1e9\n", "line 2: '1e9' is not a number of coins"),
-        ("symbol,supply\n", "holds no supplies"),
+        ("symbol,supply\n", "has no supplies"),
         (None, "cannot be read"),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_target_at_its_limit_is_read_and_a_basis_point_more_is_refused() -> No
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        ('{ WBTC = "60%" }', "limits.max_weight.WBTC: none of the assets; choose from WETH, USDC"),
+        ('{ WBTC = "60%" }', "limits.max_weight.WBTC: not an asset; choose from WETH, USDC"),
         ('{ any = "0%" }', "0% for WETH is not above 0% and at most 100%"),
         ('{ any = "101%" }', "at most 100%"),
         ('"0.6"', "'0.6' has no unit"),
