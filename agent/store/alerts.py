@@ -17,9 +17,9 @@ from agent.store.database import Database, all_rows, first_row, insert_returning
 from agent.store.tables import AlertMessageRow, AlertRow, AlertTargetRow
 
 MAX_PENDING_MESSAGES = 100
-"""Largest number of pending messages per target; beyond it the oldest are dropped and counted."""
+"""Largest number of pending messages per target; the oldest beyond it are dropped and counted."""
 RETENTION_S = 90 * 86_400
-"""Age at which an alert that neither lasts nor is pending is deleted."""
+"""Age at which an alert is deleted if it has ended and has no pending message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,7 @@ class AlertStore:
     def record(
         self, states: Iterable[AlertState], messages: Sequence[tuple[str, AlertState]], now_s: int
     ) -> tuple[AlertMessage, ...]:
-        """Record states and queue a message for each (target, state); return the messages, in
-        order.
-        """
+        """Record states, queue a message for each (target, state), and return the messages in order."""
         with self.db.write("write the alerts") as db:
             rows = [
                 {
@@ -55,23 +53,7 @@ class AlertStore:
                 for state in states
             ]
             upsert_rows(db, AlertRow, rows)
-            made = [
-                AlertMessage(
-                    insert_returning_id(
-                        db,
-                        AlertMessageRow,
-                        target=to,
-                        kind=one.kind.value,
-                        text=one.text,
-                        made_s=now_s,
-                    ),
-                    to,
-                    one.kind,
-                    one.text,
-                    now_s,
-                )
-                for to, one in messages
-            ]
+            queued = [_queue(db, target, state, now_s) for target, state in messages]
             for target in {target for target, _ in messages}:
                 _trim(db, target)
             old = (
@@ -80,22 +62,24 @@ class AlertStore:
                 AlertRow.told_s < now_s - RETENTION_S,
             )
             db.execute(delete(AlertRow).where(*old))
-            return tuple(made)
+            return tuple(queued)
 
     def pending(self) -> tuple[AlertMessage, ...]:
         """Return messages neither delivered nor dropped, oldest first."""
         with self.db.read("read pending alerts") as db:
             return tuple(_message(row) for row in all_rows(db, _select_messages(), AlertMessageRow))
 
-    def record_deliveries(self, found: Iterable[Delivery]) -> None:
+    def record_deliveries(self, deliveries: Iterable[Delivery]) -> None:
         """Record the results of deliveries; these messages are no longer pending."""
         with self.db.write("write sent alerts") as db:
-            for one in found:
-                db.execute(_settled(), {"of": one.message.id})
-                kept = _target(db, one.message.target)
-                values = {"delivered_s": one.at_s, "failures": 0, "why": ""}
-                failed = {"failed_s": one.at_s, "failures": kept["failures"] + 1, "why": one.why}
-                upsert_rows(db, AlertTargetRow, [kept | (failed if one.why else values)])
+            for delivery in deliveries:
+                db.execute(_delete_message(), {"of": delivery.message.id})
+                row = _target(db, delivery.message.target)
+                if delivery.why:
+                    row |= {"failed_s": delivery.at_s, "failures": row["failures"] + 1}
+                else:
+                    row |= {"delivered_s": delivery.at_s, "failures": 0}
+                upsert_rows(db, AlertTargetRow, [row | {"why": delivery.why}])
 
     def drop(self, targets: Iterable[str]) -> None:
         """Drop pending messages of targets that no longer exist."""
@@ -117,6 +101,18 @@ class AlertStore:
             }
 
 
+def _queue(db: Connection, target: str, state: AlertState, now_s: int) -> AlertMessage:
+    number = insert_returning_id(
+        db,
+        AlertMessageRow,
+        target=target,
+        kind=state.kind.value,
+        text=state.text,
+        made_s=now_s,
+    )
+    return AlertMessage(number, target, state.kind, state.text, now_s)
+
+
 def _trim(db: Connection, target: str) -> None:
     over = (
         select(AlertMessageRow.seq)
@@ -124,15 +120,15 @@ def _trim(db: Connection, target: str) -> None:
         .order_by(AlertMessageRow.seq.desc())
         .offset(MAX_PENDING_MESSAGES)
     )
-    gone = list(db.scalars(over))
-    if gone:
-        db.execute(delete(AlertMessageRow).where(AlertMessageRow.seq.in_(gone)))
-        kept = _target(db, target)
-        upsert_rows(db, AlertTargetRow, [kept | {"lost": kept["lost"] + len(gone)}])
+    dropped = list(db.scalars(over))
+    if dropped:
+        db.execute(delete(AlertMessageRow).where(AlertMessageRow.seq.in_(dropped)))
+        row = _target(db, target)
+        upsert_rows(db, AlertTargetRow, [row | {"lost": row["lost"] + len(dropped)}])
 
 
 def _target(db: Connection, name: str) -> dict[str, Any]:
-    """Return the columns of a target; initial values if new."""
+    """Return the columns of a target; initial values for a new one."""
     row = first_row(db, _by_name(), AlertTargetRow, of=name)
     if row is None:
         return {
@@ -179,5 +175,7 @@ def _target_state(name: str, row: AlertTargetRow | None, waiting: int) -> AlertT
 
 _alerts = cache(lambda: select(AlertRow).order_by(AlertRow.raised_s, AlertRow.key))
 _select_messages = cache(lambda: select(AlertMessageRow).order_by(AlertMessageRow.seq))
-_settled = cache(lambda: delete(AlertMessageRow).where(AlertMessageRow.seq == bindparam("of")))
+_delete_message = cache(
+    lambda: delete(AlertMessageRow).where(AlertMessageRow.seq == bindparam("of"))
+)
 _by_name = cache(lambda: select(AlertTargetRow).where(AlertTargetRow.name == bindparam("of")))

@@ -1,5 +1,4 @@
-"""Database access: cached statements on a connection, transactions, and database errors turned into
-remedies.
+"""Database access: transactions, cached statements, and remedies for database errors.
 
 Building a statement costs five times what SQLite needs to run it, so each is built once, by a
 cached function. Selects of a model return read-only rows with its attributes; writes reach the
@@ -47,8 +46,8 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("disk is full", "no space left"),
         (
-            "free space on the disk of the store; what was written before is safe, run the command"
-            " again"
+            "free space on the disk of the store, then run the command again; earlier writes are"
+            " safe"
         ),
     ),
     (("locked", "busy"), "another program holds the store; close it and run the command again"),
@@ -67,7 +66,7 @@ _GENERAL_REMEDY = (
 
 
 def remedy(text: str) -> str:
-    """Remedy for a database's error message."""
+    """Return the remedy for a database's error message."""
     lowered = text.lower()
     return next(
         (advice for marks, advice in _REMEDIES if any(mark in lowered for mark in marks)),
@@ -76,24 +75,23 @@ def remedy(text: str) -> str:
 
 
 @contextmanager
-def database_errors(what: str) -> Iterator[None]:
-    """Turn every database and file error inside into OperatorNeeded with a remedy; `what` names the
-    action.
+def database_errors(action: str) -> Iterator[None]:
+    """Turn database and file errors inside into OperatorNeeded with a remedy; `action` is named in
+    the message.
     """
     try:
         yield
     except DBAPIError as error:  # the driver's message repeats the statement with all parameters
         raise OperatorNeeded(
-            f"store: cannot {what}: {error.orig}", remedy(str(error.orig)), code=ErrorCode.STORE
+            f"store: cannot {action}: {error.orig}", remedy(str(error.orig)), code=ErrorCode.STORE
         ) from error
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise OperatorNeeded(
-            f"store: cannot {what}: {error}", remedy(str(error)), code=ErrorCode.STORE
+            f"store: cannot {action}: {error}", remedy(str(error)), code=ErrorCode.STORE
         ) from error
 
 
-# --- One database of one wallet: each read and write is a transaction, each failure becomes
-# OperatorNeeded.
+# --- The database of one wallet: each read and write is a transaction, each failure OperatorNeeded.
 
 
 WRITE = "trimtab_write"
@@ -104,13 +102,13 @@ WRITE = "trimtab_write"
 def write_transaction(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in a transaction that holds SQLite's write lock from the start."""
     with engine.connect() as db:
-        marks = db.info
-        marks[WRITE] = True
+        info = db.info
+        info[WRITE] = True
         try:
             with db.begin():
                 yield db
         finally:
-            del marks[WRITE]
+            del info[WRITE]
 
 
 LIVE = "live"
@@ -120,9 +118,9 @@ LIVE = "live"
 class Database:
     """Transactions on the database of one wallet, one per read and write.
 
-    `coin` is the wrapped native coin: only its Withdrawal events are native coin. `book_kind` is
-    the kind of the ledger: a store whose newest book is of another kind opens a new one at the
-    chain's balances.
+    `coin` is the wrapped native coin: only its Withdrawal events unwrap native coin. `book_kind` is
+    the kind of the ledger, live or paper: a store whose newest book is of the other kind opens a new
+    book at the chain's balances.
     """
 
     def __init__(self, engine: Engine, wallet: str, coin: str = "", book_kind: str = LIVE) -> None:
@@ -134,14 +132,14 @@ class Database:
 
     @contextmanager
     def read(self, what: str) -> Iterator[Connection]:
-        """Yield a connection in a transaction that reads; `what` names the action in errors."""
+        """Yield a connection in a read transaction; errors name the action `what`."""
         with database_errors(what), self.engine.connect() as db, db.begin():
             yield db
 
     @contextmanager
     def write(self, what: str, keeps_answers: bool = False) -> Iterator[Connection]:
-        """Yield a connection in a write transaction, durable at its end. `keeps_answers` leaves the
-        cache of `query` valid.
+        """Yield a connection in a write transaction, durable at its end. With `keeps_answers` the
+        cache of `query` stays valid.
         """
         with database_errors(what), write_transaction(self.engine) as db:
             yield db
@@ -158,17 +156,15 @@ class Database:
         at: int,
         *args: *Args,
     ) -> T:
-        """Return the answer of `ask` at a time or block; cached until the returned expiry, or a
-        write.
+        """Return the answer of `ask` at a time or block; cached until a write, or the expiry that `ask`
+        returns.
         """
         with self.read(what) as db:
             return ask(db, at, *args)[0]
 
 
 class MemoryDatabase(Database):
-    """An in-memory database with a single user: one connection serves all, and answers are cached
-    until a write changes them.
-    """
+    """An in-memory database for one user, with one connection; answers are cached until a write."""
 
     def __init__(self, engine: Engine, wallet: str, coin: str = "", book_kind: str = LIVE) -> None:
         super().__init__(engine, wallet, coin, book_kind)
@@ -199,8 +195,8 @@ class MemoryDatabase(Database):
         if (ask, args) not in self.answers:
             with self.read(what) as db:
                 self.answers[ask, args] = ask(db, *args)
-        found: T = self.answers[ask, args]
-        return found
+        answer: T = self.answers[ask, args]
+        return answer
 
     def query_until(
         self,
@@ -210,11 +206,11 @@ class MemoryDatabase(Database):
         *args: *Args,
     ) -> T:
         """Return the answer of `ask` at a time or block, cached while valid."""
-        known: tuple[int, T, float] | None = self.answers.get((ask, args))
-        if known is None or not known[0] <= at < known[2]:
+        cached: tuple[int, T, float] | None = self.answers.get((ask, args))
+        if cached is None or not cached[0] <= at < cached[2]:
             with self.read(what) as db:
-                known = self.answers[ask, args] = (at, *ask(db, at, *args))
-        return known[1]
+                cached = self.answers[ask, args] = (at, *ask(db, at, *args))
+        return cached[1]
 
 
 def all_rows(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> Sequence[T]:
@@ -228,14 +224,14 @@ def first_row(db: Connection, query: Select[Any], kind: type[T], /, **given: obj
 
 
 def column_values(db: Connection, query: Select[Any], /, **given: object) -> Sequence[Any]:
-    """The first column of every row."""
+    """Return the first column of every row."""
     return db.scalars(query, given).all()
 
 
 def max_value(db: Connection, column: InstrumentedAttribute[int]) -> int:
     """Return the largest number in a column; 0 without rows."""
-    found: int | None = db.scalar(_highest(column))
-    return found or 0
+    highest: int | None = db.scalar(_highest(column))
+    return highest or 0
 
 
 def insert_rows(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
@@ -284,8 +280,8 @@ def upsert(kind: type[Base], names: frozenset[str], dialect: str) -> Insert:
 
 @cache
 def insert_new(kind: type[Base], dialect: str) -> Insert:
-    """Build an insert that keeps an existing row and reports the number written, which PostgreSQL's
-    drivers otherwise omit.
+    """Build an insert that keeps existing rows and reports the number written; PostgreSQL's drivers
+    omit that by default.
     """
     return (
         _inserting(kind, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
@@ -293,7 +289,7 @@ def insert_new(kind: type[Base], dialect: str) -> Insert:
 
 
 def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
-    """Return the dialect's own insert; the conflict syntax differs."""
+    """Return the insert of the dialect: the syntax for conflicts differs."""
     if dialect == "sqlite":
         return sqlite.insert(kind)
     from sqlalchemy.dialects import postgresql  # loaded only for PostgreSQL
@@ -301,7 +297,7 @@ def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Ins
     return postgresql.insert(kind)
 
 
-# --- Facts of the store by key: several read at once, written in one statement.
+# --- Facts: single values by key.
 
 
 def read_facts(db: Connection, *keys: str) -> dict[str, str]:
@@ -325,8 +321,8 @@ def fact_text(db: Connection, key: str) -> str:
 
 def find_fact(db: Connection, key: str) -> str | None:
     """Return the value of a key; None if missing."""
-    found: str | None = db.scalar(_one(), {"key": key})
-    return found
+    value: str | None = db.scalar(_value(), {"key": key})
+    return value
 
 
 def fact_number(db: Connection, key: str) -> int:
@@ -352,12 +348,12 @@ def write_facts(db: Connection, facts: Mapping[str, object]) -> None:
 
 
 def delete_facts(db: Connection, *keys: str) -> None:
-    """Delete keys, if they exist."""
-    db.execute(_drop(), [{"gone": key} for key in keys])
+    """Delete these keys."""
+    db.execute(_delete(), [{"of": key} for key in keys])
 
 
-_one = cache(lambda: select(MetaRow.value).where(MetaRow.key == bindparam("key")))
-_drop = cache(lambda: delete(MetaRow).where(MetaRow.key == bindparam("gone")))
+_value = cache(lambda: select(MetaRow.value).where(MetaRow.key == bindparam("key")))
+_delete = cache(lambda: delete(MetaRow).where(MetaRow.key == bindparam("of")))
 
 
 @cache

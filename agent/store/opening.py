@@ -1,4 +1,4 @@
-"""Open and migrate a store: file mode, durability, and the check of wallet and chain."""
+"""Opening and migration of a store: file mode, durability, and the check of wallet and chain."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ REVISIONS = (
     "0015",
     "0016",
 )
-"""Store versions that this code can read or migrate, oldest first; one script each in
-migrations/versions.
+"""Store versions that can be read or migrated, oldest first; migrations/versions has a script for
+each.
 """
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -64,8 +64,8 @@ HEAD_SCHEMA = MIGRATIONS / "head.sql"
 """Schema of an empty SQLite file, generated from the migrations by scripts/store_schema.py."""
 _BUSY_TIMEOUT_MS = 5_000
 _CHECKED_BYTES = 64 * 1024 * 1024
-"""Files up to this size are checked whole at open, within a second; pages of larger files as they
-are read.
+"""Largest file that is checked whole at opening, which takes a second. SQLite checks the pages of
+larger files as it reads them.
 """
 
 
@@ -75,16 +75,17 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str 
 
     `coin` is the chain's wrapped native coin, `books` the kind of data: "live" or "paper". Raises
     ConfigError for an invalid address, OperatorNeeded if the store belongs to another wallet or
-    chain, holds other data, was written by a newer trimtab, is corrupt, or cannot be written.
+    chain, holds the other kind of data, was written by a newer trimtab, is corrupt, or cannot be
+    written.
     """
-    place = _parse(url)
+    address = _parse(url)
     path = sqlite_path(url)
     with database_errors("open the store"):
         if path is not None:
             _private(path)
-        engine = _engine(place)
+        engine = _engine(address)
         try:
-            if _found(engine, path) != REVISIONS[-1]:
+            if _checked_version(engine, path) != REVISIONS[-1]:
                 _migrate(engine)
             store = Store(Database(engine, wallet, coin, books))
             store.bind_owner(chain_id)
@@ -95,7 +96,7 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str 
 
 
 def open_memory_store(chain_id: int, wallet: str, coin: str = "", books: str = LIVE) -> Store:
-    """Open a new store in memory, with a single user; it is gone when closed."""
+    """Open a new store in memory, for one user; closing it deletes it."""
     engine = _engine(
         make_url("sqlite://"), poolclass=StaticPool, connect_args={"check_same_thread": False}
     )
@@ -108,29 +109,30 @@ def open_memory_store(chain_id: int, wallet: str, coin: str = "", books: str = L
 
 @cache
 def _empty() -> bytes:
-    """Return the image of a store without rows: a search opens thousands."""
+    """Return the image of an empty store; cached, since a search opens thousands."""
     with closing(sqlite3.connect(":memory:")) as empty:
         empty.executescript(";\n".join(HEAD_SCHEMA.read_text().splitlines()))
         return empty.serialize()
 
 
 def sqlite_path(url: str) -> Path | None:
-    """Path of an SQLite store; None for a database server."""
-    place = _parse(url)
-    if place.get_backend_name() != "sqlite":
+    """Return the path of an SQLite store; None for a database server."""
+    address = _parse(url)
+    if address.get_backend_name() != "sqlite":
         return None
-    if not place.database or place.database == ":memory:" or place.database.startswith("file:"):
+    file = address.database
+    if not file or file == ":memory:" or file.startswith("file:"):
         raise ConfigError(
-            f"store.url: {url!r} names no file; a journal must survive the process: write"
+            f"store.url: {url!r} is not a file, and the journal must survive the process; write"
             " sqlite:///trimtab.db"
         )
-    return Path(place.database)
+    return Path(file)
 
 
 def _parse(url: str) -> URL:
     try:
         return make_url(url)
-    except (ArgumentError, ValueError):  # the text may contain a password: never repeat it
+    except (ArgumentError, ValueError):  # the text may contain a password and is not repeated
         raise ConfigError(
             "store.url is not a database address; write sqlite:///trimtab.db"
         ) from None
@@ -151,27 +153,26 @@ def _private(path: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
-    require_private(
-        path, "store", companions=True
-    )  # in a folder like /tmp another user may have created it meanwhile
+    # In a folder like /tmp another user may have created it meanwhile.
+    require_private(path, "store", companions=True)
 
 
-def _engine(place: URL, **options: Any) -> Engine:
+def _engine(address: URL, **options: Any) -> Engine:
     try:
-        engine = create_engine(place, **options)
+        engine = create_engine(address, **options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigError(
-            f"store.url: no driver for {place.drivername!r}: {error}; write sqlite:///trimtab.db"
+            f"store.url: no driver for {address.drivername!r}: {error}; write sqlite:///trimtab.db"
         ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _durable)
         # Not a listener: listeners cost a third of every statement.
-        engine.dialect.do_begin = _begin  # type: ignore[assignment, method-assign]  # a dialect's own hook
+        engine.dialect.do_begin = _begin  # type: ignore[assignment, method-assign]  # hook of the dialect
     return engine
 
 
 def _durable(connection: Any, _record: object) -> None:
-    """Make commits durable before they return; `_begin` begins transactions, not the driver."""
+    """Make commits durable before they return. `_begin` starts transactions, not the driver."""
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
@@ -182,13 +183,13 @@ def _durable(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: PoolProxiedConnection) -> None:
-    """Take the write lock at once: taken later, it could fail after the first statement."""
+    """Take the write lock at the start: later it could fail after the first statement."""
     raw: Any = connection.dbapi_connection
     raw.execute("BEGIN IMMEDIATE" if WRITE in connection.info else "BEGIN")
 
 
-def _found(engine: Engine, path: Path | None) -> str | None:
-    """Return the version of a checked store; None without tables."""
+def _checked_version(engine: Engine, path: Path | None) -> str | None:
+    """Check a store and return its version; None without tables."""
     with engine.connect() as connection, connection.begin():
         if path is not None:
             _check(connection, path)
@@ -219,7 +220,7 @@ def _version(connection: Connection) -> str | None:
     version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if version not in REVISIONS:
         raise OperatorNeeded(
-            f"store: written by a newer trimtab (store version {version}, this program knows up to"
+            f"store: written by a newer trimtab (store version {version}, this program supports up to"
             f" {REVISIONS[-1]})",
             "install the newer trimtab, or restore a backup of this version",
             code=ErrorCode.STORE_VERSION,
@@ -236,47 +237,46 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
     if path is not None and not path.is_file():
         raise ConfigError(
             f"store.url: there is no store at {path}",
-            "it is made by the first command that needs it",
+            "the first command that needs it creates it",
         )
     with database_errors("upgrade the store"):
         if path is not None:
             _private(path)
         engine = _engine(_parse(url))
         try:
-            before = _found(engine, path)
-            kept = None if before == REVISIONS[-1] else _migrate(engine)
+            before = _checked_version(engine, path)
+            copy = None if before == REVISIONS[-1] else _migrate(engine)
         finally:
             engine.dispose()
-    return before, REVISIONS[-1], kept
+    return before, REVISIONS[-1], copy
 
 
 def _migrate(engine: Engine) -> Path | None:
-    """Run all migrations in one transaction; an interruption leaves the store unchanged.
+    """Run all migrations in one transaction and return the path of the backup, None for a new store.
 
-    A store with data is backed up first; return the path of the backup. A new SQLite file is
-    created in its final form.
+    A store with data is backed up first. A new SQLite file is created in its final form.
     """
     with engine.connect() as connection, connection.begin():
         before = _version(connection)
-    kept = None
+    copy = None
     new = engine.dialect.name == "sqlite" and before is None
     if engine.dialect.name == "sqlite" and not new:
         path = Path(str(engine.url.database))
-        kept = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
-        backup.backup(path, kept, force=True)
+        copy = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
+        backup.backup(path, copy, force=True)
     with write_transaction(engine) as connection:
-        if _version(connection) != before:  # another process was faster
-            return kept
+        if _version(connection) != before:  # another process has migrated it
+            return copy
         if new:
             for statement in HEAD_SCHEMA.read_text().splitlines():
                 connection.exec_driver_sql(statement)
         else:
             run_migrations(connection)
-    return kept
+    return copy
 
 
 def run_migrations(connection: Connection) -> None:
-    """Migrate the tables of a connection's transaction to the present version, script by script."""
+    """Migrate the tables to the present version by the scripts, in the connection's transaction."""
     from alembic import command
     from alembic.config import Config
 
@@ -288,9 +288,9 @@ def run_migrations(connection: Connection) -> None:
 
 @compiles(CreateIndex, "postgresql")
 def _partial(create: CreateIndex, compiler: Any, **more: Any) -> str:
-    """Compile partial indexes alike on PostgreSQL and SQLite.
+    """Compile partial indexes on PostgreSQL with the condition for SQLite.
 
-    The models name only SQLite's, so that the other dialect is loaded on demand.
+    The models have only the latter, so that PostgreSQL's dialect is loaded on demand.
     """
     options = create.element.dialect_options
     if options["postgresql"]["where"] is None:

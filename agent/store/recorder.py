@@ -23,7 +23,7 @@ FORMAT = "trimtab step"
 _NAME = re.compile(r"step-([0-9]{8,15})-[0-9a-f]{12}\.json")
 _DRAFT = re.compile(r"\.step-[0-9]{8,15}-[0-9a-f]{12}\.json\.[0-9a-f]{12}\.draft")
 _STALE_S = 3_600
-"""A draft so old is what a process left behind that died while it wrote."""
+"""Age from which a draft was left by a process that died while writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class RecordedStep:
     """A recorded step: its input and its result.
 
     `version` is trimtab's, `config` the SHA-256 of the config file, `books` the kind of store (live
-    or paper), `step` its id in the store, `now_s` when it began. `decision`, `reason` and `outcome`
-    are as the store has them. `asked` is the request behind it (None in files of earlier versions).
+    or paper), `step` the id in the store, `now_s` the start. `decision`, `reason` and `outcome` are
+    those of the store. `asked` is the request (None in files of earlier versions).
     """
 
     format: str
@@ -51,26 +51,22 @@ class RecordedStep:
 
 def load_recorded_step(text: str) -> RecordedStep:
     """Parse a recorded step. Raises ConfigError with the reason if it is not one."""
-    found = codec.loads(RecordedStep, text)
-    if found.format != FORMAT:
-        raise ConfigError(
-            "it is not a recorded step", "name a folder written by trimtab run --record"
-        )
-    return found
+    step = codec.loads(RecordedStep, text)
+    if step.format != FORMAT:
+        raise ConfigError("not a recorded step", "name a folder written by trimtab run --record")
+    return step
 
 
 @dataclass(frozen=True, slots=True)
 class RecorderLimits:
-    """Largest number of files, and of their bytes, that are kept."""
+    """Maximum number of files, and of their bytes in total."""
 
     files: int
     octets: int
 
 
 class StepRecorder:
-    """Writes each step of a store to a file. A failed write is reported, and the agent continues:
-    nothing depends on it.
-    """
+    """Writes each step of a store to a file. A failed write is reported and does not stop the agent."""
 
     def __init__(self, folder: Path, config: str, books: str, bounds: RecorderLimits) -> None:
         """Create the folder if it does not exist. Raises ConfigError if it cannot be written."""
@@ -91,7 +87,7 @@ class StepRecorder:
             ) from None
 
     def write_step(self, record: StepRecord) -> None:
-        """Write a step down. A repeated call, as after an interruption, writes one more file."""
+        """Write a step to a file. A repeated call writes one more file."""
         try:
             self._put(record)
         except (OSError, TrimtabError) as error:
@@ -119,34 +115,30 @@ class StepRecorder:
             outcome=line.outcome,
             input=codec.loads(StepInput, record.input_json),
             plan=None if record.plan_json is None else codec.loads(Plan, record.plan_json),
-            asked=(
-                None if record.asked_json is None else codec.loads(StepRequest, record.asked_json)
-            ),
+            asked=None if (text := record.asked_json) is None else codec.loads(StepRequest, text),
         )
 
     def _known(self) -> list[tuple[int, str, int]]:
-        """(number, name, bytes) of the recorder's own files, oldest first. Other files in the
-        folder are never touched.
+        """Return (number, name, bytes) of the recorder's files, oldest first. Remove old drafts; other
+        files in the folder are not touched.
         """
-        found = []
+        steps = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 if not entry.is_file(follow_symlinks=False):
                     continue
                 if (match := _NAME.fullmatch(entry.name)) is not None:
-                    found.append(
-                        (int(match[1]), entry.name, entry.stat(follow_symlinks=False).st_size)
-                    )
-                elif (
-                    _DRAFT.fullmatch(entry.name)
-                    and time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_S
-                ):
-                    with suppress(OSError):
-                        Path(entry.path).unlink()
-        return sorted(found)
+                    size = entry.stat(follow_symlinks=False).st_size
+                    steps.append((int(match[1]), entry.name, size))
+                elif _DRAFT.fullmatch(entry.name):
+                    age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                    if age_s > _STALE_S:
+                        with suppress(OSError):
+                            Path(entry.path).unlink()
+        return sorted(steps)
 
     def _prune(self, known: Sequence[tuple[int, str, int]]) -> None:
-        """Delete the lowest numbers until the rest fits both limits; the newest always stays."""
+        """Delete the oldest files until the rest is within both limits; the newest always stays."""
         octets = sum(size for _, _, size in known)
         for place, (_, name, size) in enumerate(known[:-1]):
             if len(known) - place <= self._bounds.files and octets <= self._bounds.octets:

@@ -1,6 +1,4 @@
-"""Records that the store returns: steps, movements, pins, pause; and intents of the model built
-from their rows.
-"""
+"""Types that the store returns (steps, movements, pins, pause), and decoding of stored values."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StepSummary:
-    """One line of a past step; `decision` and `outcome` are None when it was interrupted."""
+    """Summary of a past step; `decision` and `outcome` are None if it was interrupted."""
 
     id: str
     now_s: int
@@ -31,10 +29,9 @@ class StepSummary:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A past step with its input (StepInput as JSON), its plan (Plan as JSON) and its request
-    (Asked as JSON).
+    """A past step with StepInput, Plan and StepRequest as JSON.
 
-    `asked_json` is None in a store from before version 0016.
+    `asked_json`, the request, is None for steps from before store version 0016.
     """
 
     line: StepSummary
@@ -45,9 +42,7 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """A known change of one balance of the wallet, base units with sign; the native coin is
-    units.NATIVE.
-    """
+    """A known change of one balance of the wallet, in signed base units; native coin is units.NATIVE."""
 
     token: str
     delta_raw: int
@@ -71,7 +66,7 @@ class IntentTransition:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A contract the owner trusts: address and keccak256 of its code."""
+    """A trusted contract: address and keccak256 of its code."""
 
     address: str
     code_hash: str
@@ -80,9 +75,9 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """State of the pause switch, with time and reason; `at_s` is None if it was never turned.
+    """State of the pause switch, with time and reason; `at_s` is None if it was never used.
 
-    `hard` cancels pending transactions and revokes allowances.
+    A hard pause also cancels pending transactions and revokes allowances.
     """
 
     paused: bool
@@ -92,7 +87,7 @@ class Pause:
 
 
 def compress_text(text: str) -> bytes:
-    """Compress text for storage: zlib."""
+    """Compress text by zlib."""
     return zlib.compress(text.encode())
 
 
@@ -105,7 +100,7 @@ def decompress_text(data: bytes) -> str:
 
 
 def decode_json(cls: type[T], text: str) -> T:
-    """Decode a model value from its stored JSON. Raises OperatorNeeded if it does not fit."""
+    """Decode a model value from stored JSON. Raises OperatorNeeded if the row is damaged."""
     try:
         return cast(T, _read(cast(Hashable, cls), text))
     except ConfigError as error:
@@ -114,9 +109,7 @@ def decode_json(cls: type[T], text: str) -> T:
 
 @lru_cache(maxsize=1_024)
 def _read(cls: Hashable, text: str) -> object:
-    """Decode and cache: a row is read many times within a step. Results are frozen all through and
-    may be shared.
-    """
+    """Decode, with a cache: a step reads the same row many times, and results are immutable."""
     return codec.loads(cls, text)
 
 
@@ -134,7 +127,7 @@ def step_summary(row: StepRow | Any) -> StepSummary:
 
 
 def step_record(row: StepRow) -> StepRecord:
-    """Build the whole record of a step's row."""
+    """Build the record of a step's row."""
     return StepRecord(
         step_summary(row),
         decompress_text(row.input_z),

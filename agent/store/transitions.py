@@ -1,7 +1,7 @@
-"""The transition table of intents: the event, the states before and after, and the guard of every
-move.
+"""The transition table of intents: event, state before and after, and guard of each move.
 
-docs/journal.md draws it. A move that the table lacks, or whose guard refuses, changes nothing.
+docs/journal.md shows it as a diagram. A move that is not in the table, or that its guard refuses,
+changes nothing.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _FINAL, _REVERTED, _REPLACED, _CANCELLED = (
 class TransitionFacts:
     """Facts of an intent at the moment of a move, and the data of the move itself.
 
-    `left`: it was BROADCAST once, so its bytes may have been sent. `winner`: the kind of the intent
-    that ended final or reverted among those that share its nonce by replacement. `adopted`: the
-    operator has since continued from a later nonce, or from another past. `known` is the receipt so
-    far, `receipt` the one that comes with the move.
+    `left` is True if it was ever BROADCAST, so its bytes may have been sent. `winner` is the kind of
+    the intent that ended in a block among those that share its nonce by replacement. `adopted` is
+    True if the operator has since adopted a nonce. `known` is the stored receipt, `receipt` that of
+    the move.
     """
 
     tx_hash: str | None
@@ -58,9 +58,9 @@ def _never_left(facts: TransitionFacts) -> str | None:
 def _own_receipt(facts: TransitionFacts) -> str | None:
     if facts.receipt is None:
         return "without a receipt"
-    return (
-        None if facts.receipt.tx_hash == facts.tx_hash else "by the receipt of another transaction"
-    )
+    if facts.receipt.tx_hash != facts.tx_hash:
+        return "by the receipt of another transaction"
+    return None
 
 
 def _another_block(facts: TransitionFacts) -> str | None:
@@ -106,7 +106,7 @@ def _undecided(facts: TransitionFacts) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TransitionRule:
-    """One line of the table; `when` is the guard as text."""
+    """One row of the table; `when` is the guard as text."""
 
     before: IntentState
     event: IntentEvent
@@ -174,7 +174,7 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
         _undecided,
     ),
 )
-"""At most one line for a state and an event, and at most one for two states."""
+"""At most one row for a state and an event, and at most one for two states."""
 
 RULE_BY_EVENT: dict[tuple[IntentState, IntentEvent], TransitionRule] = {
     (row.before, row.event): row for row in TRANSITION_RULES
@@ -189,8 +189,7 @@ TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
 }
 
 OPEN: frozenset[IntentState] = frozenset({_PLANNED, _SIGNED, _BROADCAST, _MINED})
-"""States that reconciliation still has to resolve. The others are final until a reorg takes their
-block."""
+"""States that reconciliation still has to resolve. The others last until a reorg."""
 
 CONSUMED: frozenset[IntentState] = frozenset({_MINED, _FINAL, _REVERTED})
 """States in which the chain has used up the nonce."""
@@ -200,21 +199,18 @@ ENDED_IN_BLOCK: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
 
 
 def is_allowed(before: IntentState, after: IntentState) -> bool:
-    """True if an intent in `before` may move to `after`, if its guard agrees."""
+    """True if the table has a move from `before` to `after`; its guard may still refuse."""
     return (before, after) in _BETWEEN
 
 
 def find_rule(before: IntentState, to: IntentState | IntentEvent) -> TransitionRule:
-    """Return the line for a move to a state, or by an event. Raises ValueError if there is none."""
-    found = (
-        RULE_BY_EVENT.get((before, to))
-        if isinstance(to, IntentEvent)
-        else _BETWEEN.get((before, to))
-    )
-    if found is None:
-        verb = "be moved by" if isinstance(to, IntentEvent) else "go from " + before.value + " to"
-        raise ValueError(
-            f"cannot {verb} {to.value}"
-            + (f" in state {before.value}" if isinstance(to, IntentEvent) else "")
-        )
-    return found
+    """Return the row of a move to a state, or by an event. Raises ValueError if there is none."""
+    if isinstance(to, IntentEvent):
+        rule = RULE_BY_EVENT.get((before, to))
+        refusal = f"cannot be moved by {to.value} in state {before.value}"
+    else:
+        rule = _BETWEEN.get((before, to))
+        refusal = f"cannot go from {before.value} to {to.value}"
+    if rule is None:
+        raise ValueError(refusal)
+    return rule
