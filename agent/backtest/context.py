@@ -55,6 +55,7 @@ from agent.model import (
     Snapshot,
     StepInput,
     TokenFinding,
+    Transfer,
     UnsignedTx,
     Valuation,
 )
@@ -115,16 +116,15 @@ class ReplayReader:
         return snapshot
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """Return the preceding blocks, which lie in the same bar and have its prices
-        (ports.Reader). Feed rounds are dated no later than their block; a later date would make
-        them invalid.
+        """Return the preceding blocks, at the prices of the same bar (ports.Reader). No feed round
+        is dated later than its block, which would make it invalid.
         """
         world = self._world
         heads = (
             Head(
                 head.chain_id,
                 number,
-                f"0x{number:064x}",
+                block_hash(number),
                 head.timestamp_s - (head.number - number),
                 head.base_fee_wei,
             )
@@ -132,8 +132,8 @@ class ReplayReader:
         )
         pools = tuple(world.pools.values())
         return tuple(
-            PastPrices(one, tuple(_by(feed, one.timestamp_s) for feed in world.feeds), pools)
-            for one in heads
+            PastPrices(past, tuple(_by(feed, past.timestamp_s) for feed in world.feeds), pools)
+            for past in heads
         )
 
 
@@ -177,9 +177,9 @@ class SimulatedEvidence:
 
 def _by(feed: FeedRound, at_s: int) -> FeedRound:
     """Return the round, dated no later than `at_s`."""
-    return (
-        feed if feed.updated_at_s <= at_s else replace(feed, started_at_s=at_s, updated_at_s=at_s)
-    )
+    if feed.updated_at_s <= at_s:
+        return feed
+    return replace(feed, started_at_s=at_s, updated_at_s=at_s)
 
 
 def code_hash(address: str) -> str:
@@ -191,22 +191,20 @@ def code_hash(address: str) -> str:
 
 
 class SimulatedComposer(RouterComposer):
-    """RouterComposer of a world whose router reaches every pool that is paid first by the call for
-    a Uniswap V2 pair.
-
-    So a kind of pool can be back-tested before any router of ours reaches it.
+    """RouterComposer whose router swaps in every pool that is paid first by the call for a Uniswap
+    V2 pair, so that a pool kind can be back-tested before the live agent trades it.
     """
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """See RouterComposer: legs of such pools are written, granted and signed as those of a
-        pair.
-        """
+        """See RouterComposer; legs of pools that are paid first become those of a pair."""
         return super().swap(step, replace(plan, legs=tuple(map(_as_pair, plan.legs))))
 
 
 def _as_pair(leg: Leg) -> Leg:
-    known = POOL_KINDS.get(leg.venue)
-    return leg if known is None or not known.paid_first else replace(leg, venue=V2Pool.kind)
+    kind = POOL_KINDS.get(leg.venue)
+    if kind is None or not kind.paid_first:
+        return leg
+    return replace(leg, venue=V2Pool.kind)
 
 
 class SimulatedChain:
@@ -243,11 +241,10 @@ class SimulatedChain:
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender."""
-        tx = decode_unsigned(signed)
-        swap = tx.to == ROUTER
-        self._world.pending.append(
-            (self._world.bar + (self._world.settings.latency_bars if swap else 0), signed.hash, tx)
-        )
+        tx, due_bar = decode_unsigned(signed), self._world.bar
+        if tx.to == ROUTER:
+            due_bar += self._world.settings.latency_bars
+        self._world.pending.append((due_bar, signed.hash, tx))
         self._mine()
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
@@ -255,14 +252,8 @@ class SimulatedChain:
         self._mine()
         if (receipt := self._world.receipts.get(tx_hash)) is not None:
             return TransactionStatus("mined", receipt)
-        return TransactionStatus(
-            (
-                "pending"
-                if any(waits == tx_hash for _, waits, _ in self._world.pending)
-                else "unknown"
-            ),
-            None,
-        )
+        pending = any(waiting == tx_hash for _, waiting, _ in self._world.pending)
+        return TransactionStatus("pending" if pending else "unknown", None)
 
     def _mine(self) -> None:
         """Mine the transactions due at this bar, each in a block of its own."""
@@ -282,20 +273,17 @@ class SimulatedChain:
     def _apply(self, tx: UnsignedTx, tx_hash: str) -> Receipt:
         world, wallet = self._world, self._world.wallet
         wallet.nonce += 1
+        units, transfers = FAILED_UNITS, tuple[Transfer, ...]()
         try:
             done = self._run(tx)
         except TransactionReverted:
             done = None
-        units = FAILED_UNITS if done is None else done.gas
-        wallet.native_wei -= units * world.gas_wei
         if done is not None:
-            wallet.balances, wallet.allowances, world.pools = (
-                done.balances,
-                done.allowances,
-                done.pools,
-            )
+            units, transfers = done.gas, tuple(done.transfers)
+            wallet.balances, wallet.allowances = done.balances, done.allowances
+            world.pools = done.pools
+        wallet.native_wei -= units * world.gas_wei
         world.fills.append(self._fill(tx, done, units))
-        transfers = () if done is None else tuple(done.transfers)
         return Receipt(
             tx_hash,
             int(done is not None),
@@ -311,26 +299,30 @@ class SimulatedChain:
         prices = world.prices
         gas = units * world.gas_wei * prices[world.wanted.portfolio.wrapped_native]
         world.gas_paid += gas
+        swap = tx.to == ROUTER
+        if done is None:
+            zero = Fraction(0)
+            return Fill(world.bar, swap, False, zero, zero, zero, gas)
         fees = lost = Fraction(0)
-        for token_in, token_out, swapped in [] if done is None else done.swaps:
+        for token_in, token_out, swapped in done.swaps:
             fees += swapped.fee_raw * prices[token_in]
             lost += (
                 swapped.amount_in_raw * prices[token_in]
                 - swapped.amount_out_raw * prices[token_out]
             )
         moved: dict[str, int] = {}
-        for one in [] if done is None else done.transfers:
-            sign = (one.recipient == WALLET) - (one.sender == WALLET)
-            moved[one.token] = moved.get(one.token, 0) + sign * one.raw
-        turned = sum((abs(raw) * prices[token] for token, raw in moved.items()), Fraction(0)) / 2
-        return Fill(world.bar, tx.to == ROUTER, done is not None, turned, fees, lost - fees, gas)
+        for transfer in done.transfers:
+            sign = (transfer.recipient == WALLET) - (transfer.sender == WALLET)
+            moved[transfer.token] = moved.get(transfer.token, 0) + sign * transfer.raw
+        traded = sum((abs(raw) * prices[token] for token, raw in moved.items()), Fraction(0)) / 2
+        return Fill(world.bar, swap, True, traded, fees, lost - fees, gas)
 
 
 # --- Store in memory, without what a simulation does not need.
 
 
 class SimulatedIntents(IntentStore):
-    """Intents of a simulation: its blocks are never reorganised, so only the newest is checked."""
+    """Intents of a simulation. It has no reorgs, so only the newest intent is checked."""
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
         """See IntentStore."""
@@ -338,7 +330,7 @@ class SimulatedIntents(IntentStore):
 
 
 class SimulatedBalances(BalanceStore):
-    """Balances of a simulation: those that no write has changed since need no new opening."""
+    """Balances of a simulation; equal balances without a write in between are not recorded again."""
 
     db: MemoryDatabase
 
@@ -360,7 +352,7 @@ class SimulatedBalances(BalanceStore):
 
 
 class NoValuations(ValuationStore):
-    """The simulation calculates its values anyway."""
+    """Records no valuations: the result of a simulation has its own."""
 
     def record(self, found: Valuation, forced: bool) -> bool:
         """Record nothing."""
@@ -372,7 +364,7 @@ class NoValuations(ValuationStore):
 
 
 class NoPrices(PriceStore):
-    """For triggers and allocators without history: no price is due to be recorded."""
+    """Records no prices, for policies without triggers and allocators that read them."""
 
     def has(self, numeraire: str, at_s: int) -> bool:
         """See PriceStore."""
@@ -380,15 +372,11 @@ class NoPrices(PriceStore):
 
 
 def simulation_store(coin: str, keeps_prices: bool) -> Store:
-    """Open a store in memory that leaves out what a simulation does not need; without
-    `keeps_prices` prices too.
-    """
+    """Open a store in memory without valuations, and without prices unless `keeps_prices`."""
     store = open_memory_store(CHAIN_ID, WALLET, coin)
-    store.journal, store.balances, store.valuations = (
-        SimulatedIntents(store.db),
-        SimulatedBalances(store.db),
-        NoValuations(store.db),
-    )
+    store.journal = SimulatedIntents(store.db)
+    store.balances = SimulatedBalances(store.db)
+    store.valuations = NoValuations(store.db)
     if not keeps_prices:
         store.prices = NoPrices(store.db)
     return store
@@ -407,13 +395,13 @@ class SimulationContext:
     actors: StepActors
 
     def step(self) -> StepOutcome:
-        """Run one step at the world's bar. Raises EndOfPrices when it waits beyond the last."""
+        """Run one step at the world's bar. Raises EndOfPrices if it waits beyond the last bar."""
         return run_step(self.readers, AgentCycle(), self.store, self.actors)
 
 
 @contextmanager
 def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
-    """Open a context with its own store, deleted afterwards. The world is at a bar."""
+    """Open a context with its own store, deleted afterwards, for a world that is at a bar."""
     store = simulation_store(
         world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted)
     )
@@ -426,27 +414,25 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
 
 def _needs_price_history(wanted: BacktestSpec) -> bool:
     """True if a trigger or allocator of this policy needs recorded prices."""
-    chosen = wanted.portfolio.weights is not None or any(
-        one.allocator for one in (wanted.split.strategies if wanted.split else ())
-    )
-    return chosen or required_history_s(wanted.policy, wanted.split) > 0
+    if wanted.portfolio.weights is not None:
+        return True
+    if wanted.split and any(strategy.allocator for strategy in wanted.split.strategies):
+        return True
+    return required_history_s(wanted.policy, wanted.split) > 0
 
 
 def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
     wanted = world.wanted
-    reach_s = (
-        (world.settings.latency_bars + 1) * world.table.interval_s
-        if world.settings.latency_bars
-        else 0
-    )
-    execution = replace(wanted.execution, deadline_s=wanted.execution.deadline_s + reach_s)
+    execution = wanted.execution
+    if world.settings.latency_bars:
+        delay_s = (world.settings.latency_bars + 1) * world.table.interval_s
+        execution = replace(execution, deadline_s=execution.deadline_s + delay_s)
 
     taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        if world.flowed and any(
-            flow.is_open for flow in history.flows
-        ):  # classify the owner's transfers at once
+        if world.flowed and any(flow.is_open for flow in history.flows):
+            # classify the owner's transfers at once
             store.balances.classify(None, None, snapshot.now_s)
             history = store.budgets.history(snapshot.head.timestamp_s)
         bare = StepInput(
@@ -459,12 +445,12 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
             history,
             split=wanted.split,
         )
-        left = [
+        delisted = [
             ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more")
             for token in sorted(world.gone)
         ]
         return assemble_input(
-            bare, read_memory(bare, store, taxes.state(snapshot.head.timestamp_s), left)
+            bare, read_memory(bare, store, taxes.state(snapshot.head.timestamp_s), delisted)
         )
 
     chain = SimulatedChain(world)

@@ -47,7 +47,7 @@ class PriceTable:
 
     @property
     def interval_s(self) -> int:
-        """The usual distance of two bars, seconds."""
+        """Median distance of two bars, seconds."""
         return int(np.median(np.diff(self.times_s)))
 
     @property
@@ -73,7 +73,7 @@ class PriceTable:
         if not known.any() or self.bars - first < FEWEST_BARS:
             raise ConfigError(
                 f"--prices: {', '.join(symbols)} never have prices at the same time",
-                "leave out what starts too late",
+                "leave out symbols that start too late",
             )
         filled = forward_fill(closes)[first:].copy()
         rows = np.where(np.arange(len(filled))[:, None] == 0, filled, closes[first:])
@@ -88,7 +88,7 @@ class PriceTable:
 
 
 def make_price_table(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> PriceTable:
-    """Build a table from plain numbers. Raises ConfigError for what `validate_prices` refuses."""
+    """Build a table from plain numbers. Raises ConfigError like validate_prices."""
     array = np.column_stack([np.asarray(column, dtype=np.float64) for column in closes.values()])
     return validate_prices(PriceTable(tuple(closes), np.asarray(times_s, dtype=np.int64), array))
 
@@ -99,14 +99,12 @@ def validate_prices(table: PriceTable) -> PriceTable:
     """
     if table.bars < FEWEST_BARS or not table.symbols:
         what = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
-        raise ConfigError(
-            what, f"give {FEWEST_BARS} bars or more, and the prices of a symbol at least"
-        )
+        raise ConfigError(what, f"give at least {FEWEST_BARS} bars of one symbol")
     for symbol in table.symbols:
         if safe_label(symbol, "") != symbol:
             raise ConfigError(
                 "--prices: a symbol is not a plain name",
-                "use letters, digits and ._- alone, at most 16",
+                "use at most 16 letters, digits and ._- characters",
             )
     steps = np.diff(table.times_s)
     if (steps <= 0).any():
@@ -122,7 +120,7 @@ def validate_prices(table: PriceTable) -> PriceTable:
         raise ConfigError(
             f"--prices: {table.symbols[column]} costs {table.closes[row, column]} at time"
             f" {int(table.times_s[row])}",
-            "a price is above zero; remove the row if there was none",
+            "a price is above zero; remove the row if there was no price",
         )
     return table
 
@@ -140,8 +138,8 @@ def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
 def price_gap_notes(
     symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first: int
 ) -> tuple[str, ...]:
-    """Notes on symbols that start late or end early, and on gaps; a symbol's last price holds until
-    its next one.
+    """Return notes on symbols that start late or end early, and on gaps; a symbol's last price
+    holds until its next one.
     """
     notes = []
     known = ~np.isnan(closes)
@@ -179,8 +177,8 @@ PARQUET = b"PAR1"
 
 
 def why_unreadable(path: Path) -> str:
-    """Reason why a file cannot be read as a table: its encoding, the first row that does not fit,
-    its quotes.
+    """Return why a file cannot be read as a table: its encoding, its quotes, or the first row that
+    does not fit.
     """
     try:
         data = path.read_bytes()
@@ -189,11 +187,9 @@ def why_unreadable(path: Path) -> str:
     if not data.strip():
         return "is empty"
     if path.suffix.lower() in (".parquet", ".pq"):
-        return (
-            "is damaged"
-            if data.startswith(PARQUET) and data.endswith(PARQUET)
-            else "is not a Parquet file"
-        )
+        if data.startswith(PARQUET) and data.endswith(PARQUET):
+            return "is damaged"
+        return "is not a Parquet file"
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -214,8 +210,8 @@ OHLCV_COLUMNS = {"open", "high", "low", "close", "volume"}
 FORMAT_HINT = "give a header with the names of the columns, and a row for each time"
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
 _EPOCH_S = 1_230_768_000
-"""2009-01-01: no price of any coin is older, so that times in milliseconds, or of spreadsheets, are
-noticed."""
+"""2009-01-01, before the first coin price: times outside the range are milliseconds or spreadsheet
+dates, not Unix seconds."""
 _LATEST_S = 4_102_444_800
 
 
@@ -239,23 +235,21 @@ def read_table(path: Path) -> PriceTable:
     long = "symbol" in frame.columns
     if long and "close" not in frame.columns:
         raise ConfigError(
-            f"{path.name}: has symbol and no close", "name the column of prices close"
+            f"{path.name}: has a column symbol and no close",
+            "rename the column of prices to close",
         )
     if not long and (found := OHLCV_COLUMNS & set(frame.columns)):
         raise ConfigError(
-            f"{path.name}: has {sorted(found)[0]} and no symbol", "add a column symbol"
+            f"{path.name}: has a column {sorted(found)[0]} and no symbol", "add a column symbol"
         )
-    return validate_prices(
-        _from_long_format(polars, frame, column, path)
-        if long
-        else _from_wide_format(polars, frame, column, path)
-    )
+    read = _from_long_format if long else _from_wide_format
+    return validate_prices(read(polars, frame, column, path))
 
 
 def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
-    """Return the gas price at each time, wei: the newest row of the file's `time` and
-    `gas_price_wei` so far. Raises ConfigError like read_table, and if the first row comes after the
-    first time.
+    """Return the gas price at each time, wei: the newest so far of the file's columns `time` and
+    `gas_price_wei`. Raises ConfigError like read_table, and if the file begins after the first
+    time.
     """
     polars, option = load_polars(), "--gas-prices"
     frame = read_frame(polars, path, option)
@@ -282,14 +276,14 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     if (np.diff(rows) <= 0).any():
         row = int(np.argmax(np.diff(rows) <= 0)) + 2
         raise ConfigError(
-            f"{option}: {path.name}, row {row}: its time is not later than that before",
+            f"{option}: {path.name}, row {row}: its time is not later than the row before",
             "sort the file, each time once",
         )
     newest = np.searchsorted(rows, times_s, side="right") - 1
     if newest[0] < 0:
         raise ConfigError(
-            f"{option}: {path.name} begins at {int(rows[0])}, after the prices do",
-            "leave out earlier prices",
+            f"{option}: {path.name} begins at {int(rows[0])}, after the first price",
+            "add earlier gas prices, or leave out earlier prices",
         )
     return tuple(int(prices[row]) for row in newest)
 
@@ -348,26 +342,22 @@ def read_frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     """Read a CSV or Parquet file as a frame with at least one row. Raises ConfigError."""
     if not path.is_file():
         raise ConfigError(
-            f"{option}: {str(path)!r} is not a file", "name a .csv or .parquet file that is there"
+            f"{option}: {str(path)!r} is not a file", "name an existing .csv or .parquet file"
         )
     reader = {".csv": polars.read_csv, ".parquet": polars.read_parquet}.get(path.suffix.lower())
     if reader is None:
         raise ConfigError(
             f"{option}: {path.name} is neither .csv nor .parquet",
-            "write it as one of them, and name it so",
+            "convert it to one of them",
         )
     try:
-        # infer types from all rows: whole numbers in the first hundred do not make a column of
-        # whole numbers
-        frame = (
-            polars.read_csv(path, infer_schema_length=None)
-            if reader is polars.read_csv
-            else reader(path)
-        )
-    except (
-        Exception,
-        polars.exceptions.PanicException,
-    ):  # any error that a broken file causes in the library
+        if reader is polars.read_csv:
+            # all rows set a column's type: its first hundred may be whole numbers by chance
+            frame = polars.read_csv(path, infer_schema_length=None)
+        else:
+            frame = reader(path)
+    # any error that a broken file causes in the library
+    except (Exception, polars.exceptions.PanicException):
         raise ConfigError(f"{option}: {path.name} {why_unreadable(path)}", FORMAT_HINT) from None
     if frame.height == 0:
         raise ConfigError(f"{option}: {path.name} is empty", FORMAT_HINT)
@@ -378,7 +368,7 @@ def unix_seconds(polars: Any, times: Any, path: Path) -> Any:
     """Unix seconds of a column of times."""
     if times.null_count():
         raise ConfigError(
-            f"{path.name}: {times.null_count()} rows have no time", "remove rows that say nothing"
+            f"{path.name}: {times.null_count()} rows have no time", "remove rows without a time"
         )
     kind = times.dtype
     if kind.is_integer():
@@ -399,7 +389,7 @@ def _parsed(times: Any, path: Path) -> Any:
     zones = times.str.extract(_ZONE).fill_null("").unique().to_list()
     if len(zones) > 1:
         raise ConfigError(
-            f"{path.name}: times of several zones: {', '.join(sorted(z or 'none' for z in zones))}",
+            f"{path.name}: times in several zones: {', '.join(sorted(z or 'none' for z in zones))}",
             "write all of them in UTC",
         )
     plain = times.str.replace(_ZONE, "").str.replace("T", " ", literal=True).str.strip_chars()
@@ -410,7 +400,7 @@ def _parsed(times: Any, path: Path) -> Any:
     if found.null_count():
         row = int(found.is_null().arg_true()[0])
         raise ConfigError(
-            f"{path.name}, row {row + 1}: its time is none",
+            f"{path.name}, row {row + 1}: its time cannot be parsed",
             "write times such as 2021-04-04T21:00:00Z",
         )
     return found - _offset(zones[0])
@@ -426,12 +416,12 @@ def _offset(zone: str) -> timedelta:
 
 
 def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
-    """One row for each time and symbol; the rows of each symbol go forward in time."""
+    """Read one row for each time and symbol; the times of each symbol rise."""
     for name in ("symbol", "close"):
         if frame[name].null_count():
             raise ConfigError(
                 f"{path.name}: {frame[name].null_count()} rows have no {name}",
-                "remove rows that say nothing",
+                f"remove rows without a {name}",
             )
     frame = _numbers(polars, frame, ["close", *({"volume"} & set(frame.columns))], path)
     _require_prices(polars, frame, "close", path)
@@ -440,8 +430,8 @@ def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTa
         and (bad := frame.with_row_index("row").filter(polars.col("volume") < 0)).height
     ):
         raise ConfigError(
-            f"{path.name}, row {bad['row'][0] + 1}: a volume below zero",
-            "the rows of this file cannot be believed",
+            f"{path.name}, row {bad['row'][0] + 1}: a negative volume",
+            "check the file: its rows may be damaged",
         )
     later = polars.col(time).diff().over("symbol")
     wrong = (
@@ -468,7 +458,7 @@ def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTa
 
 
 def _from_wide_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
-    """One row for each time; an empty cell is a missing price."""
+    """Read one row for each time; an empty cell is a missing price."""
     symbols = [name for name in frame.columns if name != time]
     frame = _numbers(polars, frame, symbols, path)
     for symbol in symbols:
@@ -497,7 +487,7 @@ def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
         raise ConfigError(
             f"{path.name}, row {bad['row'][0] + 1}: {str(what)[:16]!r} has a close of"
             f" {bad[name][0]}",
-            "a price is above zero; leave the row out if there was none",
+            "a price is above zero; leave the row out if there was no price",
         )
 
 
@@ -505,7 +495,9 @@ def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
 
 
 def columns_by_token(wanted: BacktestSpec, table: PriceTable) -> dict[str, int]:
-    """The table's column of each token, by address; the numeraire has none if closes are in it."""
+    """Return the table's column of each token, by address; a numeraire that is the unit of the
+    closes has none.
+    """
     return {
         address: table.symbols.index(symbol)
         for address, symbol in wanted.symbols
@@ -514,7 +506,7 @@ def columns_by_token(wanted: BacktestSpec, table: PriceTable) -> dict[str, int]:
 
 
 def select_spec_symbols(wanted: BacktestSpec, table: PriceTable) -> PriceTable:
-    """The table of the portfolio's symbols alone; see PriceTable.only. The numeraire may be
+    """Return the table of the portfolio's symbols alone, as PriceTable.only; the numeraire may be
     missing. Raises ConfigError.
     """
     money = wanted.portfolio.numeraire.address
@@ -530,7 +522,7 @@ def select_spec_symbols(wanted: BacktestSpec, table: PriceTable) -> PriceTable:
 def numeraire_prices(
     wanted: BacktestSpec, table: PriceTable, closes: NDArray[np.float64], tokens: Sequence[Token]
 ) -> NDArray[np.float64]:
-    """One column of prices in whole coins of the numeraire for each token, from closes in the
+    """Return a column of prices for each token, in whole coins of the numeraire, from closes in the
     table's order; NaN if missing.
     """
     columns, ones = columns_by_token(wanted, table), np.ones(len(closes))
@@ -542,5 +534,5 @@ def numeraire_prices(
 
 
 def has_gas_price(wanted: BacktestSpec, table: PriceTable) -> bool:
-    """True if the native coin was named and is an asset or hub with prices."""
+    """Return True if the native coin was named and is an asset or hub with prices."""
     return wanted.gas_priced and wanted.portfolio.wrapped_native in columns_by_token(wanted, table)

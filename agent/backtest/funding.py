@@ -31,7 +31,7 @@ HIGH_YEARLY_RATE = 1.0
 
 
 GAP = 1.5
-"""Tolerance of the usual distance: venues' times deviate by moments."""
+"""Tolerance of the usual distance: the times of venues deviate by moments."""
 
 
 Times = NDArray[np.int64]
@@ -49,15 +49,16 @@ class FundingRateSeries:
 
     @property
     def usual_s(self) -> int:
-        """The usual distance of two times, seconds; 0 for a single one."""
+        """Median distance of two times, seconds; 0 for a single time."""
         return int(np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 0
 
 
 @dataclass(frozen=True, slots=True)
 class FundingCarry:
-    """Funding that a short of the holding's size received (negative: paid), at each of `times_s` in
-    the simulation. `payments` are numeraire base units, each rounded down, against the holder;
-    `notionals` are the holdings, rounded down too. `lengths_s` is the duration of each rate.
+    """Funding that a short of the holding's size received (negative: paid) at each of `times_s`.
+
+    `payments` are numeraire base units, each rounded down, against the holder; `notionals` are the
+    holdings, rounded down too. `lengths_s` is the duration of each rate.
     """
 
     symbol: str
@@ -78,7 +79,7 @@ class FundingCarry:
 
     @property
     def held_for(self) -> int:
-        """Sum of holding times duration, base units and seconds."""
+        """Sum of holding times duration, base units times seconds."""
         return sum(
             notional * length
             for notional, length in zip(self.notionals, self.lengths_s, strict=True)
@@ -111,23 +112,23 @@ class FundingSummary:
 
 
 def _yearly(carries: Sequence[FundingCarry]) -> float | None:
-    held = sum(one.held_for for one in carries)
-    return (
-        float(Fraction(sum(sum(one.payments) for one in carries) * YEAR_S, held)) if held else None
-    )
+    held = sum(carry.held_for for carry in carries)
+    if not held:
+        return None
+    return float(Fraction(sum(sum(carry.payments) for carry in carries) * YEAR_S, held))
 
 
 def rename_funding_symbols(
     series: Sequence[FundingRateSeries], names: Mapping[str, str]
 ) -> tuple[FundingRateSeries, ...]:
-    """Rename the series to the config's symbols, by `names`. Raises ConfigError if two become
-    one.
+    """Rename the series to the config's symbols, by `names`. Raises ConfigError if two get one
+    name.
     """
     found = tuple(replace(one, symbol=names.get(one.symbol, one.symbol)) for one in series)
     if len({one.symbol for one in found}) < len(found):
         raise ConfigError(
-            "--as: two symbols of the file of funding get one name",
-            "give each of them a name of its own",
+            "--as: two symbols of the funding file get the same name",
+            "give each symbol a different name",
         )
     return found
 
@@ -142,61 +143,61 @@ def require_prices(
         if one.symbol not in symbols:
             raise ConfigError(
                 f"--funding: {one.symbol} has rates and no prices",
-                "give its prices, take its rows out, or name it as the prices do with --as; they"
-                f" have {', '.join(symbols)}",
+                "add its prices, remove its rows, or map it with --as to a symbol of the prices:"
+                f" {', '.join(symbols)}",
             )
         if not rates_within(one, bars_s).any():
             rates, bars = (
                 f"from {_when(times[0])} to {_when(times[-1])}" for times in (one.times_s, bars_s)
             )
             raise ConfigError(
-                f"--funding: the rates of {one.symbol}, {rates}, lie outside the simulation,"
+                f"--funding: the rates of {one.symbol}, {rates}, are outside the simulation,"
                 f" {bars}",
-                "give prices and rates of the same time, or take its rows out",
+                "give prices and rates of the same time, or remove its rows",
             )
 
 
 def funding_carry(
     series: FundingRateSeries, bars_s: Times, held: Callable[[int], Value]
 ) -> FundingCarry:
-    """Payments at the times of the series within the bars. `held` returns the holding after a bar,
-    at its price, numeraire base units.
+    """Return the payments at the times of the series within the bars.
 
-    The newest bar until each time is used: no later price or trade changes a payment.
+    `held` returns the holding after a bar, at its price, numeraire base units. Each time uses the
+    newest bar until then, so no later price or trade changes a payment.
     """
     inside, usual = rates_within(series, bars_s), series.usual_s
     times_s = series.times_s[inside]
     bars = np.searchsorted(bars_s, times_s, side="right") - 1
-    worth = [held(bar) for bar in bars.tolist()]
+    values = [held(bar) for bar in bars.tolist()]
     lengths = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual), usual)[inside]
     rates = [Fraction(str(rate)) for rate in series.rates[inside].tolist()]
-    payments = tuple(floor_int(value * rate) for value, rate in zip(worth, rates, strict=True))
+    payments = tuple(floor_int(value * rate) for value, rate in zip(values, rates, strict=True))
     return FundingCarry(
         series.symbol,
         times_s,
         payments,
-        tuple(floor_int(value) for value in worth),
+        tuple(floor_int(value) for value in values),
         tuple(lengths.tolist()),
     )
 
 
 def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
-    """Notes on rates that start late, end early, are outside the bars, have irregular distances, or
-    look like percent.
+    """Return notes on rates that start late, end early, are outside the bars, have irregular
+    distances, or look like percent.
     """
     times_s, usual, found = series.times_s, series.usual_s, []
     name, inside = f"funding: {series.symbol}", rates_within(series, bars_s)
     if times_s[0] - bars_s[0] > usual:
-        found.append(f"{name} starts at {_when(times_s[0])}, after the simulation does")
+        found.append(f"{name} starts at {_when(times_s[0])}, after the simulation")
     if bars_s[-1] - times_s[-1] > usual:
         found.append(f"{name} ends at {_when(times_s[-1])}, before the simulation")
     if outside := int((~inside).sum()):
-        found.append(f"{name} has {outside} rates outside the simulation, they do not count")
+        found.append(f"{name} has {outside} rates outside the simulation, which are ignored")
     steps = np.diff(times_s)
     if wide := int((steps > GAP * usual).sum()):
         found.append(
             f"{name} has {wide} times that follow later than usual, at most {int(steps.max())} s;"
-            " what is missing counts zero"
+            " missing rates count as zero"
         )
     if close := int((steps * GAP < usual).sum()):
         found.append(
@@ -205,8 +206,7 @@ def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
     a_year = float(np.median(np.abs(series.rates))) * YEAR_S / usual if usual else 0.0
     if a_year > HIGH_YEARLY_RATE:
         found.append(
-            f"{name} has rates that come to {100 * a_year:,.0f}% a year: are they written in"
-            " percent?"
+            f"{name} has rates of {100 * a_year:,.0f}% a year: they may be percent instead of shares"
         )
     return found
 
@@ -221,7 +221,7 @@ def funding_digest(series: Sequence[FundingRateSeries]) -> str:
 
 
 def rates_within(series: FundingRateSeries, bars_s: Times) -> NDArray[np.bool_]:
-    """Mask of the times of the series from the first bar to the last."""
+    """Return a mask of the times of the series from the first bar to the last."""
     found: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
     return found
 
@@ -256,7 +256,7 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
             row = int(frame[name].is_null().arg_true()[0])
             raise ConfigError(
                 f"{option}: {path.name}, row {row + 1}: it has no {name}",
-                "remove rows that say nothing",
+                f"remove rows without a {name}",
             )
     if not frame["rate"].dtype.is_numeric():
         raise ConfigError(
@@ -287,9 +287,9 @@ def _require_rates(polars: Any, frame: Any, where: str) -> None:
     if any(safe_label(symbol, "") != symbol for symbol in frame["symbol"].unique().to_list()):
         raise ConfigError(
             f"{where}: a symbol is not a plain name",
-            "use letters, digits and ._- alone, at most 16",
+            "use at most 16 letters, digits and ._- characters",
         )
-    bad = frame.filter(~(polars.col("rate").abs() <= 1))  # NaN is neither
+    bad = frame.filter(~(polars.col("rate").abs() <= 1))  # also NaN
     if bad.height:
         found = bad["rate"][0]
         message = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {found}"
@@ -298,6 +298,4 @@ def _require_rates(polars: Any, frame: Any, where: str) -> None:
                 f"{message}, more than the whole notional: it looks like percent",
                 "write a share: 0.0001 for 0.01%",
             )
-        raise ConfigError(
-            message, "write a share of notional such as 0.0001; leave the row out if there was none"
-        )
+        raise ConfigError(message, "write a share of notional such as 0.0001, or remove the row")

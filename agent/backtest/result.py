@@ -1,13 +1,13 @@
-"""Results of a simulation, and the rebalancing premium: portfolio growth beyond buy and hold.
+"""Results of a simulation: rebalancing premium, paths, tax years, delisted holdings, funding.
 
-Returns are logarithms of growth, so that they add up over bars. Let x be the log return of each
-asset over all bars, w the initial weights. For one bar, with weights p held over it and growths r
-of the assets, ln(Σ p r) − Σ p ln r is the growth of a portfolio beyond the mean of its assets,
-never negative (Jensen). In continuous time it is the excess growth rate of Fernholz & Shay (1982),
-"Stochastic portfolio theory and stock market equilibrium", and Fernholz (2002), "Stochastic
-Portfolio Theory", (1.1.20): ½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ). Buy and hold has the corresponding term
-over all bars at once, ln(Σ w eˣ) − Σ w x: winners gain weight. The excess return of rebalancing is
-therefore exactly
+The rebalancing premium is portfolio growth beyond buy and hold. Returns are logarithms of growth,
+so that they add up over bars. Let x be the log return of each asset over all bars, w the initial
+weights. For one bar, with weights p held over it and growths r of the assets, ln(Σ p r) − Σ p ln r
+is the growth of a portfolio beyond the mean of its assets, never negative (Jensen). In continuous
+time it is the excess growth rate of Fernholz & Shay (1982), "Stochastic portfolio theory and stock
+market equilibrium", and Fernholz (2002), "Stochastic Portfolio Theory", (1.1.20):
+½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ). Buy and hold has the corresponding term over all bars at once,
+ln(Σ w eˣ) − Σ w x: winners gain weight. The excess return of rebalancing is therefore exactly
 
 advantage = excess_growth + off_target − dispersion − costs
 """
@@ -83,23 +83,27 @@ def rebalancing_premium(
     times_s: NDArray[np.int64],
     bought: Floats | None = None,
 ) -> RebalancingPremium:
-    """Compute the premium from `prices[bar, asset]` in one unit and `weights[bar, asset]` held
-    after the trades of each bar. `cost_shares[bar]` are the costs of those trades as shares of the
-    holdings before them; times are Unix seconds. `bought` are the weights before the trades of the
-    first bar, which holding keeps; None without such trades. Their costs are in `costs`. Transfers
-    have no effect. Raises ConfigError for mismatched tables, prices that are not positive, weights
-    that do not sum to one, and costs of the whole or more.
+    """Compute the premium from `prices[bar, asset]` in one unit and `weights[bar, asset]` after the
+    trades of each bar.
+
+    `cost_shares[bar]` are the costs of those trades as shares of the holdings before them; times
+    are Unix seconds. `bought` are the weights before the trades of the first bar, which buy and
+    hold keeps; None without such trades. Transfers have no effect. Raises ConfigError for
+    mismatched tables, prices that are not positive, weights that do not sum to one, and costs of
+    the whole or more.
     """
     _check(prices, weights, cost_shares, times_s)
     if bought is not None and not (
         bought.shape == weights[0].shape and abs(bought.sum() - 1) <= WEIGHT_TOLERANCE
     ):
         raise ConfigError(
-            "harvest: what was bought does not sum to one",
-            "give shares of everything that is held, as of each bar",
+            "harvest: the initial weights do not sum to one",
+            "give the share of every holding",
         )
     logs = np.diff(np.log(prices), axis=0)
-    held, start = weights[:-1], weights[0] if bought is None else bought
+    held, start = weights[:-1], weights[0]
+    if bought is not None:
+        start = bought
     gross = np.log((held * np.exp(logs)).sum(axis=1))
     excess = float((gross - (held * logs).sum(axis=1)).sum())
     off_target = float(((held - start) * logs).sum())
@@ -128,7 +132,7 @@ def excess_growth_rate(weights: Floats, covariance: Floats) -> float:
 
 
 def _covariance(logs: Floats) -> Floats:
-    """Covariance per bar; zero for a single bar, so that nothing is expected."""
+    """Covariance per bar; zero for a single bar."""
     if len(logs) < 2:
         return np.zeros((logs.shape[1], logs.shape[1]))
     found: Floats = np.atleast_2d(np.cov(logs, rowvar=False))
@@ -149,20 +153,18 @@ def _check(
         raise ConfigError(
             f"harvest: {prices.shape} prices, {weights.shape} weights and {cost_shares.shape} costs"
             f" for {bars} bars",
-            "give two bars or more, and as many rows of each",
+            "give at least two bars, with a row of each",
         )
     if not (np.isfinite(prices).all() and (prices > 0).all()):
         raise ConfigError(
             "harvest: a price is not above zero",
-            "fill what is missing with the newest price before it",
+            "fill missing prices with the newest price before",
         )
     if not (np.abs(weights.sum(axis=1) - 1) <= WEIGHT_TOLERANCE).all():
-        raise ConfigError(
-            "harvest: weights do not sum to one", "give shares of everything that is held"
-        )
+        raise ConfigError("harvest: weights do not sum to one", "give the share of every holding")
     if not ((cost_shares < 1).all() and np.isfinite(cost_shares).all()):
         raise ConfigError(
-            "harvest: costs are all there was, or no number", "give them as shares of what was held"
+            "harvest: costs are not below the whole", "give them as shares of the holdings"
         )
 
 
@@ -172,8 +174,8 @@ def _check(
 
 @dataclass(frozen=True, slots=True)
 class RebalanceRecord:
-    """One rebalance, at the bar whose prices it was executed at. Values in numeraire base units;
-    gas includes its approvals.
+    """One rebalance, at the bar of its execution. Values in numeraire base units; gas includes its
+    approvals.
     """
 
     bar: int
@@ -187,8 +189,8 @@ class RebalanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class YearGain:
-    """Gains less losses realised in a calendar year (UTC) by the run's ledger, numeraire base
-    units, without gas.
+    """Gains less losses realised in a calendar year (UTC), from the simulation's ledger, numeraire
+    base units, without gas.
     """
 
     year: int
@@ -197,10 +199,10 @@ class YearGain:
 
 @dataclass(frozen=True, slots=True)
 class DelistedHolding:
-    """A holding without a present price, base units of `decimals`.
+    """A holding without a current price, `raw` base units of `decimals`.
 
-    `price` is its last, of `time_s`, in numeraire base units per base unit. `share` is its part of
-    the final value; None if that is zero.
+    `price` is its last price, of `time_s`, in numeraire base units per base unit. `share` is its
+    share of the final value; None if that is zero.
     """
 
     symbol: str
@@ -221,17 +223,20 @@ class SimulationResult:
     """Result of a simulation. Values in numeraire base units; paths are floats in whole coins, one
     per bar.
 
-    `equity` is after all gas; `hold` is the value of the first bar's holdings, with equal deposits
-    and withdrawals. `weights`, `targets`, `bands` (lower and upper edge) are shares and `prices`
-    closes of `symbols`; missing values are NaN. `turnover` is the sum, over rebalances, of half of
-    the traded value by the total value. `looked` counts bars evaluated by a whole step, `halted`
-    those with stale or contradictory data, `refused` those with a refused plan by reason. `kept`
-    counts, by setting, bars at which a trade was due or a weight outside its band, but the step
-    held. `ended` are delisted holdings at their last price, described in `notes`. `twr` and
-    `hold_twr` are time-weighted returns of the whole period, not annualised. `taxes` are by lot
-    rule `lots`. `harvest` is the rebalancing premium; None if gas consumed everything. `policy` is
-    canonical JSON of the spec. `funding` is the funding that shorts of the holdings would have
-    received, in no other figure; None without rates.
+    - `equity` is after all gas; `hold` is buy and hold of the first bar's holdings, with equal
+      deposits and withdrawals.
+    - `weights`, `targets` and `bands` (lower and upper edge) are shares, `prices` the closes of
+      `symbols`; missing values are NaN.
+    - `turnover` is the sum over rebalances of half of the traded value by the total value.
+    - `evaluated` counts bars evaluated by a whole step, `halted` those with stale or contradictory
+      data, `refused` those with a refused plan, by reason. `kept` counts, by setting, bars at which
+      a trade was due or a weight outside its band, but the step held.
+    - `ended` are delisted holdings at their last price, described in `notes`.
+    - `twr` and `hold_twr` are time-weighted returns of the whole period, not annualised.
+    - `taxes` are by lot rule `lots`. `premium` is None if gas consumed everything.
+    - `policy` is canonical JSON of the spec's policy.
+    - `funding` is the funding that shorts of the holdings would have received, part of no other
+      figure; None without rates.
     """
 
     symbols: tuple[str, ...]
@@ -276,11 +281,11 @@ class SimulationResult:
 
     @property
     def gas_counted(self) -> bool:
-        """True if gas had a price; without one its sum of zero means nothing."""
+        """True if gas had a price; without a price its sum of zero means nothing."""
         return dict(self.parameters).get("gas_wei") != "0"
 
 
-# --- Paths of a simulation: value and weights at the end of each bar, time-weighted returns, tax years.
+# --- Paths: value and weights at the end of each bar, and time-weighted returns.
 
 
 Path = NDArray[np.float64]
@@ -296,12 +301,13 @@ class TargetBands:
 
 
 def target_bands(bar: int, drifts: Sequence[AssetDrift], banded: bool) -> TargetBands:
-    """Targets of a step; bands only if its trigger has them, and if they exclude anything."""
+    """Return the targets of a step, and its bands if `banded`, except those from 0 to 1."""
     edges = {
-        one.token: (float(one.band_low_bps) / BPS, float(one.band_high_bps) / BPS) for one in drifts
+        drift.token: (float(drift.band_low_bps) / BPS, float(drift.band_high_bps) / BPS)
+        for drift in drifts
     }
-    bands = {token: found for token, found in edges.items() if banded and found != (0.0, 1.0)}
-    return TargetBands(bar, {one.token: one.target_bps / BPS for one in drifts}, bands)
+    bands = {token: edge for token, edge in edges.items() if banded and edge != (0.0, 1.0)}
+    return TargetBands(bar, {drift.token: drift.target_bps / BPS for drift in drifts}, bands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,36 +324,33 @@ class PortfolioPaths:
     bands: Path
 
 
-def portfolio_paths(world: SimulatedWorld, aims: Sequence[TargetBands]) -> PortfolioPaths:
+def portfolio_paths(world: SimulatedWorld, goals: Sequence[TargetBands]) -> PortfolioPaths:
     """Build the paths from the records of bars with changes."""
     table, records = world.table, world.records
-    tokens, assets = world.tokens, [asset.token.address for asset in world.wanted.portfolio.assets]
+    tokens = world.tokens
+    assets = [asset.token.address for asset in world.wanted.portfolio.assets]
     prices = numeraire_prices(world.wanted, table, world.closes, tokens)
     coins = np.array([10.0**token.decimals for token in tokens])
-    equity, hold, values = (
-        np.empty(table.bars),
-        np.empty(table.bars),
-        np.empty((table.bars, len(tokens))),
-    )
-    for number, one in enumerate(records):
-        end = records[number + 1].bar if number + 1 < len(records) else table.bars
-        here = slice(one.bar, end)
+    equity, hold = np.empty(table.bars), np.empty(table.bars)
+    values = np.empty((table.bars, len(tokens)))
+    ends = [*(record.bar for record in records[1:]), table.bars]
+    for record, end in zip(records, ends, strict=True):
+        here = slice(record.bar, end)
         values[here] = (
-            np.array([float(one.balances[token.address]) for token in tokens])
+            np.array([float(record.balances[token.address]) for token in tokens])
             / coins
             * prices[here]
         )
-        equity[here] = values[here].sum(axis=1) - float(one.gas / 10**world.money.decimals)
+        equity[here] = values[here].sum(axis=1) - float(record.gas / 10**world.money.decimals)
         hold[here] = (
-            np.array([float(one.hold[token.address]) for token in tokens]) / coins * prices[here]
+            np.array([float(record.hold[token.address]) for token in tokens]) / coins * prices[here]
         ).sum(axis=1)
     weights = values[:, : len(assets)]
-    targets, bands = (
-        np.full((table.bars, len(assets)), np.nan),
-        np.full((table.bars, len(assets), 2), np.nan),
-    )
-    for number, target in enumerate(aims):
-        here = slice(target.bar, aims[number + 1].bar if number + 1 < len(aims) else table.bars)
+    targets = np.full((table.bars, len(assets)), np.nan)
+    bands = np.full((table.bars, len(assets), 2), np.nan)
+    ends = [*(target.bar for target in goals[1:]), table.bars][: len(goals)]
+    for target, end in zip(goals, ends, strict=True):
+        here = slice(target.bar, end)
         targets[here] = [target.targets.get(token, 0.0) for token in assets]
         bands[here] = [target.bands.get(token, (np.nan, np.nan)) for token in assets]
     return PortfolioPaths(
@@ -363,20 +366,20 @@ def portfolio_paths(world: SimulatedWorld, aims: Sequence[TargetBands]) -> Portf
 def time_weighted_return(
     start: Fraction, end: Fraction, flows: Sequence[tuple[Fraction, Fraction]]
 ) -> float:
-    """Product of growth between transfers, less one (Global Investment Performance Standards);
-    `flows` are (value before, transfer).
+    """Return the product of growth between transfers, less one (Global Investment Performance
+    Standards); `flows` are (value before, transfer).
     """
-    found, base = 1.0, start
-    for before, came in flows:
-        found *= float(before / base)
-        base = before + came
-    return found * float(end / base) - 1
+    growth, base = 1.0, start
+    for before, transfer in flows:
+        growth *= float(before / base)
+        base = before + transfer
+    return growth * float(end / base) - 1
 
 
 def time_weighted_returns(
     world: SimulatedWorld, start: Fraction, flows: Sequence[AppliedTransfer]
 ) -> tuple[float, float]:
-    """Time-weighted returns of the rebalanced portfolio, after gas, and of the held one."""
+    """Return the time-weighted returns of the rebalanced portfolio, after gas, and of buy and hold."""
     last = world.records[-1]
     end, held = world.value(last.balances) - last.gas, world.value(last.hold)
     return (
@@ -388,15 +391,14 @@ def time_weighted_returns(
 def premium_of_simulation(
     world: SimulatedWorld, paths: PortfolioPaths, done: Sequence[RebalanceRecord]
 ) -> RebalancingPremium | None:
-    """Rebalancing premium (agent/backtest/result.py): each bar's costs are shares of the holdings
-    before; None if gas consumed everything.
-    """
+    """Return the rebalancing premium of the paths; None if gas consumed everything."""
     taken = np.zeros(world.table.bars)
-    for one in done:
-        taken[one.bar] += float((one.fees + one.impact + one.gas) / 10**world.money.decimals)
+    for rebalance in done:
+        cost = rebalance.fees + rebalance.impact + rebalance.gas
+        taken[rebalance.bar] += float(cost / 10**world.money.decimals)
     if not (paths.equity > 0).all():
         return None
-    first = world.records[0].hold  # value before the first bar's trades: transfers come later
+    first = world.records[0].hold  # before the first bar's trades; transfers come later
     tokens = world.tokens[: paths.weights.shape[1]]
     bought = (
         np.array([float(first[token.address]) / 10.0**token.decimals for token in tokens])
@@ -423,7 +425,7 @@ class TaxLotLedger:
         self._found: TaxLotRun | None = None
 
     def state(self, now_s: int) -> TaxState | None:
-        """Tax state that a plan's gain is calculated from; None if no limit depends on it."""
+        """Return the tax state for the gain of a plan; None if no limit depends on it."""
         if self._rule.year_limit is None:
             return None
         mark = self._store.ledger.version()
@@ -435,7 +437,7 @@ class TaxLotLedger:
         )
 
     def years(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
-        """Every calendar year that the simulation touches."""
+        """Return the gain of every calendar year from the first time to the last."""
         found = self._run()
         spans = calendar_periods("year", from_s, until_s)
         return tuple(
@@ -445,8 +447,8 @@ class TaxLotLedger:
 
     def _run(self) -> TaxLotRun:
         entries = [
-            replace(one, postings=tuple(p for p in one.postings if p.token != NATIVE))
-            for one in self._store.ledger.entries()
+            replace(entry, postings=tuple(p for p in entry.postings if p.token != NATIVE))
+            for entry in self._store.ledger.entries()
         ]
         return run_tax_lots(
             entries,
@@ -464,7 +466,7 @@ SHOWN = 2
 
 
 def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[DelistedHolding, ...]:
-    """Holdings whose last price is too old for a step at the world's last bar."""
+    """Return the holdings whose last price is too old for a step at the world's last bar."""
     found = []
     for token in world.tokens:
         column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)
@@ -472,27 +474,18 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
             continue
         price, value = world.prices[token.address], raw * world.prices[token.address]
         at_s = int(world.table.times_s[world.newest[world.bar, column]])
-        found.append(
-            DelistedHolding(
-                token.label,
-                token.decimals,
-                raw,
-                price,
-                at_s,
-                value,
-                value / final_value if final_value > 0 else None,
-            )
-        )
+        share = value / final_value if final_value > 0 else None
+        found.append(DelistedHolding(token.label, token.decimals, raw, price, at_s, value, share))
     return tuple(found)
 
 
 def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
-    """Describe the holding in a sentence."""
+    """Describe the holding in one sentence."""
     day = datetime.fromtimestamp(one.time_s, UTC).strftime("%Y-%m-%d %H:%M")
     share = "" if one.share is None else f", {float(100 * one.share):.2f} % of the final value"
     return (
-        f"{decimal_text(one.raw, one.decimals)} {one.symbol} have no price after {day} UTC: valued"
-        f" at the last price, {price_text(one.price, one.decimals, decimals, 6)} {money}, they are"
+        f"{decimal_text(one.raw, one.decimals)} {one.symbol} have no price after {day} UTC: at the"
+        f" last price, {price_text(one.price, one.decimals, decimals, 6)} {money}, their value is"
         f" {value_text(one.value, decimals, SHOWN)} {money}{share}"
     )
 
@@ -503,21 +496,21 @@ def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
 def funding_of_holdings(
     world: SimulatedWorld, series: Sequence[FundingRateSeries]
 ) -> tuple[FundingSummary, tuple[str, ...]]:
-    """Return the carry of each series, in order, and notes; symbols outside the portfolio count
-    zero.
+    """Return the carry of each series, in order, and notes; symbols outside the portfolio have
+    none.
     """
     tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
-    told_from = np.array([one.bar for one in world.records])
+    record_bars = np.array([record.bar for record in world.records])
     carries, notes = [], []
     for one in series:
         token = tokens.get(one.symbol)
-        carries.append(funding_carry(one, bars_s, partial(_held_value, world, token, told_from)))
+        carries.append(funding_carry(one, bars_s, partial(_held_value, world, token, record_bars)))
         notes += funding_notes(one, bars_s)
         if token is None:
-            notes.append(f"funding: {one.symbol} is not held, its rates count zero")
-        elif (stood := _count_missing_prices(world, one)) > 0:
+            notes.append(f"funding: {one.symbol} is not held, its rates are ignored")
+        elif (missing := _count_missing_prices(world, one)) > 0:
             notes.append(
-                f"funding: at {stood} times {one.symbol} had no price; the last price was used"
+                f"funding: at {missing} times {one.symbol} had no price; the last price was used"
             )
     with_rates = {one.symbol for one in series} | {world.money.symbol}
     without = [
@@ -527,32 +520,26 @@ def funding_of_holdings(
     ]
     if without:
         notes.append(
-            f"funding: no rates of {', '.join(without)}, what a short of it would have got is not"
-            " known"
+            f"funding: no rates of {', '.join(without)}, so funding of a short of it is unknown"
         )
     return FundingSummary(tuple(carries), digest_of_funding(series)), tuple(notes)
 
 
 def _held_value(
-    world: SimulatedWorld, token: Token | None, told_from: NDArray[np.int64], bar: int
+    world: SimulatedWorld, token: Token | None, record_bars: NDArray[np.int64], bar: int
 ) -> Value:
-    """Value of its holding after that bar, at the bar's price."""
+    """Return the value of the token's holding after that bar, at the bar's price."""
     if token is None:
         return Fraction(0)
-    newest = int(np.searchsorted(told_from, bar, side="right")) - 1
+    newest = int(np.searchsorted(record_bars, bar, side="right")) - 1
     return world.records[newest].balances.get(token.address, 0) * world.price(token, bar)
 
 
 def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> int:
-    """Number of times of the series for which an older price was used."""
-    if series.symbol not in world.table.symbols:
+    """Return the number of times of the series for which an older price was used."""
+    table = world.table
+    if series.symbol not in table.symbols:
         return 0
-    bars = (
-        np.searchsorted(
-            world.table.times_s,
-            series.times_s[rates_within(series, world.table.times_s)],
-            side="right",
-        )
-        - 1
-    )
-    return int(np.isnan(world.table.closes[bars, world.table.symbols.index(series.symbol)]).sum())
+    inside = series.times_s[rates_within(series, table.times_s)]
+    bars = np.searchsorted(table.times_s, inside, side="right") - 1
+    return int(np.isnan(table.closes[bars, table.symbols.index(series.symbol)]).sum())

@@ -68,7 +68,7 @@ APPROVE_UNITS = 46_000
 UNWRAP_UNITS = 30_000
 """Gas of WETH9.withdraw by the wallet."""
 CANCEL_UNITS = 21_000
-"""A transfer of nothing."""
+"""A transfer of zero value."""
 FAILED_UNITS = 60_000
 """Gas of a swap that reverts, about what SwapRouter02 uses until a minimum is missed."""
 
@@ -93,7 +93,7 @@ class RouterAddresses:
 
 
 SIMULATED_ADDRESSES = RouterAddresses(WALLET, ROUTER)
-"""The backtest's own."""
+"""Addresses of the backtest."""
 
 
 @dataclass(slots=True)
@@ -131,8 +131,8 @@ def execute(  # noqa: PLR0913
 ) -> TransactionEffects:
     """Run a transaction of the wallet at `now_s`; `allowances` are the router's, by token.
 
-    Raises TransactionReverted if the contracts would, and TicksExhausted if the ticks that were
-    read do not suffice to decide it.
+    Raises TransactionReverted if the contracts would revert, TicksExhausted if that depends on
+    ticks that were not read.
     """
     done = TransactionEffects(dict(balances), dict(allowances), dict(pools), place, native_wei)
     if (to, data, value_wei) == (place.wallet, "0x", 0):
@@ -182,11 +182,10 @@ def _multicall(done: TransactionEffects, call: Multicall, value_wei: int, now_s:
 
 def _swap(done: TransactionEffects, call: ExactInputSingle | SwapExactTokens) -> None:
     place = done.place
-    token_in, token_out = pair = (
-        (call.token_in, call.token_out)
-        if isinstance(call, ExactInputSingle)
-        else (call.path[0], call.path[-1])
-    )
+    if isinstance(call, ExactInputSingle):
+        token_in, token_out = pair = call.token_in, call.token_out
+    else:
+        token_in, token_out = pair = call.path[0], call.path[-1]
     pool = _pool(done.pools, call, pair)
     amount_raw = call.amount_in_raw or done.router.get(token_in, 0)
     source = LegFunding.WALLET if call.amount_in_raw else LegFunding.ROUTER
@@ -226,10 +225,10 @@ def _swap(done: TransactionEffects, call: ExactInputSingle | SwapExactTokens) ->
 def _swapped(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Pool]:
     try:
         return pool.swap(token_in, amount_raw)
-    except (ContractRevert, BeyondKnownTicks) as error:
-        raise (TicksExhausted if isinstance(error, BeyondKnownTicks) else TransactionReverted)(
-            str(error)
-        ) from None
+    except BeyondKnownTicks as error:
+        raise TicksExhausted(str(error)) from None
+    except ContractRevert as error:
+        raise TransactionReverted(str(error)) from None
 
 
 def _pool(
@@ -247,11 +246,9 @@ def _pool(
 
 
 def _receive(done: TransactionEffects, token: str, raw: int, sink: LegFunding, pool: str) -> None:
-    into, holder = (
-        (done.router, done.place.router)
-        if sink is LegFunding.ROUTER
-        else (done.balances, done.place.wallet)
-    )
+    into, holder = done.balances, done.place.wallet
+    if sink is LegFunding.ROUTER:
+        into, holder = done.router, done.place.router
     into[token] = into.get(token, 0) + raw
     done.transfers.append(Transfer(token, pool, holder, raw))
 
@@ -259,7 +256,7 @@ def _receive(done: TransactionEffects, token: str, raw: int, sink: LegFunding, p
 def _pay(
     done: TransactionEffects, token: str, raw: int, source: LegFunding, pool: str
 ) -> LegFunding:
-    """PeripheryPaymentsExtended.pay: the router's native coin is used first. Returns the payer."""
+    """Pay like PeripheryPaymentsExtended.pay, the router's native coin first; return the payer."""
     router = done.place.router
     if token == done.place.coin and 0 < raw <= done.router_wei:
         _wrap(done, raw, LegFunding.ROUTER)
@@ -283,7 +280,7 @@ def _from_wallet(done: TransactionEffects, token: str, raw: int, to: str) -> Non
 
 
 def _wrap(done: TransactionEffects, raw: int, sink: LegFunding = LegFunding.WALLET) -> None:
-    """Wrap the native coin; `sink` is the end of the leg: a swap, or the wallet by a sweep."""
+    """Wrap native coin for `sink`: the router's next swap, or the wallet by a sweep."""
     if raw > done.router_wei:
         raise TransactionReverted("Insufficient ETH")
     coin, router = done.place.coin, done.place.router
@@ -322,7 +319,9 @@ def _unwrap_all(done: TransactionEffects, least_raw: int, recipient: str) -> Non
 
 
 def _unwrap(done: TransactionEffects, holder: str, held: dict[str, int], raw: int) -> None:
-    """WETH9.withdraw of `holder`, whose balances are `held`; the caller credits the native coin."""
+    """Unwrap like WETH9.withdraw of `holder`, whose balances are `held`; the caller credits the
+    native coin.
+    """
     coin = done.place.coin
     if held.get(coin, 0) < raw:
         raise TransactionReverted("WETH9: balance")
@@ -364,7 +363,8 @@ def _gas(
         units += leg_gas_units(
             before, one.ticks_crossed, one.steps, moved=moves and before.address not in written
         )
-        written |= {before.address} if moves else set()
+        if moves:
+            written.add(before.address)
     return plan_gas_units(
         GasInputs(balances=balances, allowances=allowances, pools=pools), done.legs, units
     )

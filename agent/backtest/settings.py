@@ -73,44 +73,43 @@ def parse_owner_transfer(text: str) -> OwnerTransfer:
     when, _, amount = text.partition("=")
     try:
         at = datetime.fromisoformat(when.strip())
-        found = OwnerTransfer(
-            int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()),
-            Fraction(Decimal(amount.strip())),
-        )
+        if not at.tzinfo:
+            at = at.replace(tzinfo=UTC)
+        transfer = OwnerTransfer(int(at.timestamp()), Fraction(Decimal(amount.strip())))
     except (ValueError, InvalidOperation, OverflowError):
         raise ConfigError(
             f"--flow: {text[:40]!r}",
             "write a time and an amount of the numeraire: 2021-03-01=+1000",
         ) from None
-    if found.amount == 0:
+    if transfer.amount == 0:
         raise ConfigError(
-            f"--flow: {text[:40]!r} moves nothing",
-            "write an amount above zero, or below it to take out",
+            f"--flow: {text[:40]!r} has an amount of zero",
+            "write a positive amount for a deposit, a negative one for a withdrawal",
         )
-    if abs(found.amount) > MAX_TRANSFER or not EARLIEST_S <= found.time_s <= LATEST_S:
+    if abs(transfer.amount) > MAX_TRANSFER or not EARLIEST_S <= transfer.time_s <= LATEST_S:
         raise ConfigError(
-            f"--flow: {text[:40]!r} is beyond any time or amount",
-            "write one such as 2021-03-01=+1000",
+            f"--flow: {text[:40]!r} has a time or amount out of range",
+            "write for example 2021-03-01=+1000",
         )
-    return found
+    return transfer
 
 
 def transfers_by_bar(
     flows: Sequence[OwnerTransfer], times_s: Sequence[int]
 ) -> tuple[tuple[int, Fraction], ...]:
-    """(bar, whole coins) in the order of time. Raises ConfigError for one outside the
-    simulation.
+    """Return (bar, whole coins) of each transfer, oldest first. Raises ConfigError for a transfer
+    outside the simulation.
     """
-    found = []
-    for flow in sorted(flows, key=lambda one: one.time_s):
+    transfers = []
+    for flow in sorted(flows, key=lambda flow: flow.time_s):
         if not times_s[0] < flow.time_s <= times_s[-1]:
             when = datetime.fromtimestamp(flow.time_s, UTC).isoformat(sep=" ")
             raise ConfigError(
                 f"--flow: {when} is not within the simulation", "--value sets the initial balance"
             )
         bar = next(number for number, at_s in enumerate(times_s) if at_s >= flow.time_s)
-        found.append((bar, flow.amount))
-    return tuple(found)
+        transfers.append((bar, flow.amount))
+    return tuple(transfers)
 
 
 def apply_transfer(
@@ -121,32 +120,34 @@ def apply_transfer(
     money: str,
     assets: Collection[str],
 ) -> dict[str, int]:
-    """Return balances after a transfer of that value (signed numeraire base units), each rounded
-    against the wallet. The numeraire `money` is transferred; a withdrawal takes a shortfall of it
-    from all other assets in proportion. Pro rata, all `assets` change in proportion to the
-    holdings. Raises ConfigError for a withdrawal of everything.
+    """Return the balances after a transfer of `value` (signed, numeraire base units), each rounded
+    against the wallet.
+
+    The numeraire `money` is transferred; a withdrawal takes its shortfall from all other assets in
+    proportion. Pro rata, all `assets` change in proportion to the holdings. Raises ConfigError for
+    a withdrawal of everything.
     """
-    found = dict(balances)
+    after = dict(balances)
     whole = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
     if value <= -whole:
         raise ConfigError(
-            "--flow: a withdrawal takes all that there is, or more",
-            "leave something in the portfolio",
+            "--flow: a withdrawal takes the whole portfolio or more",
+            "withdraw less than its value",
         )
     rest, among = value, [token for token in assets if balances[token] > 0]
     if way == IN_NUMERAIRE:
-        taken = (
-            floor_int(value / prices[money])
-            if value > 0
-            else -min(balances[money], ceil_int(-value / prices[money]))
-        )
-        found[money] += taken
-        rest = min(Fraction(0), value - taken * prices[money]) if value < 0 else Fraction(0)
-        among = [token for token, raw in found.items() if token != money and raw > 0]
-    base = sum((found[token] * prices[token] for token in among), Fraction(0))
-    for token in among if rest and base else ():
-        found[token] = max(0, found[token] + floor_int(found[token] * rest / base))
-    return found
+        if value > 0:
+            after[money] += floor_int(value / prices[money])
+            return after
+        paid = min(balances[money], ceil_int(-value / prices[money]))
+        after[money] -= paid
+        rest = min(Fraction(0), value + paid * prices[money])
+        among = [token for token, raw in after.items() if token != money and raw > 0]
+    base = sum((after[token] * prices[token] for token in among), Fraction(0))
+    if rest and base:
+        for token in among:
+            after[token] = max(0, after[token] + floor_int(after[token] * rest / base))
+    return after
 
 
 DECIMALS = 18
@@ -175,7 +176,7 @@ PERMISSIVE_LIMITS = Limits(
     max_live_value=None,
     token_screen=None,
 )
-"""Every limit off but that of price impact, at half of the price: without it and slippage no
+"""Every limit off except price impact, at half of the price: without impact and slippage limits no
 minimum would bind a swap."""
 
 
@@ -190,9 +191,7 @@ WALLET = simulated_address("wallet")
 
 @dataclass(frozen=True, slots=True)
 class TaxRule:
-    """Lot rule of sales, and the largest gain of a year in numeraire base units (None: no
-    limit).
-    """
+    """Lot rule of sales, and the maximum gain of a year in numeraire base units (None: no limit)."""
 
     method: LotMethod = LotMethod.FIFO
     year_limit: Value | None = None
@@ -200,9 +199,11 @@ class TaxRule:
 
 @dataclass(frozen=True, slots=True)
 class BacktestSpec:
-    """Portfolio, policy, limits and strategies; `symbols` are tokens of the portfolio with their
-    columns in the table. A numeraire missing from the table is the unit of the closes. Without
-    `gas_priced` the native coin has no price, and gas cannot be valued.
+    """Portfolio, policy, limits and strategies.
+
+    `symbols` are the portfolio's tokens with their columns in the table. A numeraire missing from
+    the table is the unit of the closes. Without `gas_priced` the native coin has no price, and gas
+    cannot be valued.
     """
 
     portfolio: Portfolio
@@ -223,17 +224,18 @@ class BacktestSpec:
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """The simulated market, and the initial wallet. Money in whole coins of the numeraire.
+    """The simulated market and the initial wallet. Money in whole coins of the numeraire.
 
-    Each asset has one pool with the numeraire: `pool`, a key of FORMS, over the full
-    range, `depth` on either side, fee `fee_pips`. `gas_wei` is the gas price, one number or one per
-    bar. A swap is mined `latency_bars` after it was sent. With `looks_at_all` every bar is
-    evaluated by a whole step, else only bars at which a trade can be due. From one bar to before
-    another, `silent` are feeds without new answers, `thin` pools with that fraction of `depth`.
-    `flows` are the owner's transfers, `flows_in` "numeraire" or "pro-rata". While an asset's price
-    is stale the step halts, as live; with `gone` "leave" it continues without that asset, whose
-    holding stays. `recorded` are pools as read from a chain, added, or in place of the pool of
-    their pair.
+    Each asset has one pool with the numeraire: kind `pool` (a key of FORMS), over the full range,
+    with `depth` on each side and a fee of `fee_pips`. `recorded` pools, read from a chain, replace
+    the pool of their pair or are added. `gas_wei` is the gas price: one number, or one per bar. A
+    swap is mined `latency_bars` after it was sent.
+
+    With `looks_at_all` a whole step evaluates every bar, else only bars at which a trade can be
+    due. In the half-open range `silent` feeds have no new answers; in that of `thin` pools have the
+    given fraction of `depth`. `flows` are the owner's transfers, `flows_in` "numeraire" or
+    "pro-rata". While an asset's price is stale the step halts, as live; with `gone` "leave" it
+    continues without that asset, whose holding stays.
     """
 
     depth: Fraction
@@ -263,8 +265,8 @@ class SimulationSettings:
         for option, amount in (("--depth", self.depth), ("--value", self.start_value)):
             if amount <= 0:
                 raise ConfigError(
-                    f"{option}: {float(amount):g} is nothing",
-                    "write an amount of the numeraire above zero, such as 10000",
+                    f"{option}: {float(amount):g} is not above zero",
+                    "write an amount of the numeraire, such as 10000",
                 )
         for option, number in (("--latency", self.latency_bars), ("--seed", self.seed)):
             if number < 0:
@@ -290,14 +292,17 @@ def make_spec(  # noqa: PLR0913
     decimals: Mapping[str, int] | None = None,
     pairs: Sequence[tuple[str, str]] = (),
 ) -> BacktestSpec:
-    """Build a spec without a config: `targets` in bps by symbol, with limits off by default and
-    prices from simulated feeds. `native` is the symbol whose price pays the gas (default the
-    numeraire). A numeraire without a target is a hub. Tokens have 18 decimals unless `decimals`
-    says otherwise; of each of `pairs` the first has the lower address, as in a pool.
+    """Build a spec without a config: `targets` in bps by symbol, limits off by default, prices from
+    simulated feeds.
+
+    `native` is the symbol that pays gas (default: the numeraire). A numeraire without a target is a
+    hub. Tokens have 18 decimals unless `decimals` has others. The first token of each of `pairs`
+    gets the lower address, as in a pool.
     """
     if sum(targets.values()) != BPS:
         whole = sum(targets.values())
-        rest = f"{abs(BPS - whole) / 100:g}% {'are missing' if whole < BPS else 'are too much'}"
+        excess = "missing" if whole < BPS else "too much"
+        rest = f"{abs(BPS - whole) / 100:g}% {excess}"
         raise ConfigError(
             f"--target: sums to {whole / 100:g}%, not 100%",
             f"{rest}; a bare number is percent, such as BTC=50,ETH=30,USD=20",
@@ -341,7 +346,7 @@ def make_spec(  # noqa: PLR0913
 
 
 def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Addresses derived from the names, reassigned in rising order where pools need one."""
+    """Addresses derived from the names, reassigned in rising order where pools require one."""
     found = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
     try:
         order = tuple(
@@ -351,17 +356,17 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
         )
     except CycleError:
         raise ConfigError(
-            "--pool-state: no order of tokens fits all these pools", "name each pool's token0 first"
+            "--pool-state: the token orders of these pools contradict each other",
+            "name each pool's token0 first",
         ) from None
-    return (
-        dict(zip(order, sorted(found.values(), key=lambda one: int(one, 16)), strict=True))
-        if pairs
-        else found
-    )
+    if not pairs:
+        return found
+    rising = sorted(found.values(), key=lambda address: int(address, 16))
+    return dict(zip(order, rising, strict=True))
 
 
 def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
-    """Return the spec with simulated parts of the chain: feeds, router, and the wrapped token for
+    """Return the spec on the simulated chain: with its feeds, its router, and the wrapped token for
     native coin. Raises ConfigError for liquidity, which is not simulated.
     """
     portfolio = wanted.portfolio
@@ -387,9 +392,8 @@ def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
             wanted.reference.feed_max_age_s,
             ages,
         ),
-        limits=replace(
-            wanted.limits, native_top_up_wei=None
-        ),  # native coin is held outside the portfolio, and suffices
+        # no refill: native coin is held outside the portfolio, enough for any simulation
+        limits=replace(wanted.limits, native_top_up_wei=None),
         execution=ExecutionConfig(
             ROUTER_KIND,
             ROUTER,

@@ -296,7 +296,7 @@ class SimulationRun:
         world, wanted, money = self.world, self.world.wanted, self.world.money
         if world.bar < world.table.bars - 1:
             world.advance_to(world.table.bars - 1)
-        world.tell()
+        world.record()
         paths, flows, fills = portfolio_paths(world, self._aims), tuple(world.flowed), world.fills
         rebalances = _rebalances(world, fills)
         scale = 10**money.decimals

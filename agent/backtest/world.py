@@ -1,4 +1,4 @@
-"""Simulated world at one bar: time, recorded prices, pools, wallet, reader and chain.
+"""Simulated world at one bar: time, recorded prices, pools and wallet.
 
 Later bars are not visible.
 """
@@ -36,9 +36,6 @@ from agent.model.strategies import Strategy
 from agent.units import BPS, PIPS, Price, Token, floor_int
 from agent.units import Price as Ratio
 
-# --- Simulated pools: pools of stated depth around a price, and recorded V3 pools traded to each bar's price exactly.
-
-
 # --- Pools of stated depth around a recorded price, after arbitrage over a whole bar.
 
 
@@ -60,15 +57,11 @@ def make_pool(
             "choose another depth: both sides are 1 base unit or more, and below 2^112",
         )
     first = int(token.address, 16) < int(money.address, 16)
-    tokens, reserves = (
-        ((token, money), (other_raw, depth_raw))
-        if first
-        else ((money, token), (depth_raw, other_raw))
-    )
+    tokens, reserves, price0 = (token, money), (other_raw, depth_raw), price
+    if not first:
+        tokens, reserves, price0 = (money, token), (depth_raw, other_raw), 1 / price
     address = simulated_address(f"{form} {token.address} {money.address}")
-    return FORMS[form].simulated(
-        form, address, tokens, price if first else 1 / price, reserves, fee_pips
-    )
+    return FORMS[form].simulated(form, address, tokens, price0, reserves, fee_pips)
 
 
 LARGEST_RAW = 2**255 - 1
@@ -76,24 +69,26 @@ LARGEST_RAW = 2**255 - 1
 
 def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     """Read a JSON file with `scalars` (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and
-    `tick_data` by tick: [gross, net, …]. It must list every initialised tick. Raises ConfigError
-    for another format, and for ticks that do not sum to the stated liquidity or to zero at the end.
+    `tick_data` by tick: [gross, net, …].
+
+    It must list every initialised tick. Raises ConfigError for another format, and for ticks that
+    do not sum to the stated liquidity and to zero in all.
     """
     try:
         made = _pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
     except OSError as error:
         raise ConfigError(
             f"--pool-state: {path} cannot be read: {error.strerror}",
-            "name a JSON file that you may read",
+            "name a readable JSON file",
         ) from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
         why = f"--pool-state: {path.name} is not a pool: {type(error).__name__} {error}"[:160]
-        raise ConfigError(why, "give scalars and tick_data, see docs/backtest.md") from None
+        raise ConfigError(why, "write scalars and tick_data as in docs/backtest.md") from None
     inside = sum(one.liquidity_net for one in made.ticks if one.index <= made.tick)
     if inside != made.liquidity or sum(one.liquidity_net for one in made.ticks) != 0:
         raise ConfigError(
             f"--pool-state: the ticks of {path.name} do not add up to its liquidity",
-            "give every initialised tick",
+            "list every initialised tick",
         )
     if not int(token0.address, 16) < int(token1.address, 16):
         raise ConfigError(
@@ -111,14 +106,14 @@ def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
     if not (0 <= fee_pips < PIPS and spacing > 0 and MIN_SQRT_RATIO <= sqrt_x96 < MAX_SQRT_RATIO):
         raise ValueError("fee, spacing or price is impossible")
     if get_tick_at_sqrt_ratio(sqrt_x96) != tick:
-        raise ValueError("its tick is not that of its price")
+        raise ValueError("the tick does not match the price")
     ticks = tuple(
         TickLiquidity(int(index), int(row[1]))
         for index, row in sorted(data["tick_data"].items(), key=lambda one: int(one[0]))
     )
     edge = MAX_TICK // spacing * spacing
     if any(one.index % spacing or abs(one.index) > edge for one in ticks):
-        raise ValueError("a tick that this spacing does not have")
+        raise ValueError("a tick is off the spacing or out of range")
     address = simulated_address(f"pool {path.name} {token0.address} {token1.address}")
     return V3Pool(
         address,
@@ -137,14 +132,16 @@ def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
 
 
 def arbitrage_pool(pool: V3Pool, price: Ratio) -> V3Pool:
-    """Return the pool after a swap to `price` of token1 per base unit of token0, over every tick in
-    between. Real arbitrage stops a fee short on either side. Raises ConfigError for a price outside
+    """Return the pool after a swap to `price` (token1 per base unit of token0), over every tick in
+    between.
+
+    Real arbitrage stops a fee short of it on either side. Raises ConfigError for a price outside
     the pool's range.
     """
     wanted_x96 = isqrt(floor_int(price * 2**192))
     if not MIN_SQRT_RATIO < wanted_x96 < MAX_SQRT_RATIO:
         raise ConfigError(
-            "--pool-state: a price of the table is beyond what a pool can have",
+            "--pool-state: a price of the table is outside the range of a pool",
             "check the decimals of its tokens",
         )
     if wanted_x96 == pool.sqrt_price_x96:
@@ -156,7 +153,7 @@ def arbitrage_pool(pool: V3Pool, price: Ratio) -> V3Pool:
 CHAIN_ID = 31337
 FEED_DECIMALS = 18
 NATIVE_WEI = 10**24
-"""Native coin for gas, held outside the portfolio; enough for any simulation."""
+"""Initial native coin for gas, held outside the portfolio; enough for any simulation."""
 FIRST_BLOCK = 1_000
 
 
@@ -242,11 +239,8 @@ class SimulatedWorld:
             self.newest[first:end] = self.newest[max(first - 1, 0)]
         ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest]
         self.stale = ages_s > np.array([self._max_age_s(symbol) for symbol in self.table.symbols])
-        self.flows = (
-            transfers_by_bar(self.settings.flows, self.table.times_s.tolist())
-            if self.settings.flows
-            else ()
-        )
+        if self.settings.flows:
+            self.flows = transfers_by_bar(self.settings.flows, self.table.times_s.tolist())
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -265,9 +259,7 @@ class SimulatedWorld:
 
     @property
     def gone(self) -> frozenset[str]:
-        """Tokens excluded at this bar because they had no price for too long; never the
-        numeraire.
-        """
+        """Tokens excluded at this bar because their price is stale; never the numeraire."""
         if self.settings.gone != LEAVE:
             return frozenset()
         stale = self.stale[self.bar]
@@ -284,13 +276,13 @@ class SimulatedWorld:
         return gas if isinstance(gas, int) else gas[self.bar]
 
     def now_s(self) -> int:
-        """Return the bar's time for all its blocks (ports.Clock); later times would delay every
-        schedule by one bar.
+        """Return the bar's time, equal for all its blocks (ports.Clock): later times would delay
+        every schedule by one bar.
         """
         return self.bar_s
 
     def sleep(self, seconds: float) -> None:
-        """Advance to the next bar, whatever the duration (ports.Clock)."""
+        """Advance to the next bar; the duration is ignored (ports.Clock)."""
         self.advance_to(self.bar + 1)
 
     def head(self) -> Head:
@@ -298,19 +290,19 @@ class SimulatedWorld:
         return Head(CHAIN_ID, self.block, block_hash(self.block), self.now_s(), self.gas_wei)
 
     def advance_to(self, bar: int) -> None:
-        """Advance to a bar: set its prices, trade pools to them, and drop the effects of this
-        wallet's trades.
+        """Advance to a bar: set its prices, trade pools to them, which ends the impact of the
+        wallet's own trades, and apply its transfers. Raises EndOfPrices after the last bar.
         """
         if bar >= self.table.bars:
             raise EndOfPrices
-        self.tell()
+        self.record()
         self.block += bar - self.bar
         self.bar = bar
         self._price()
         self._trade_pools()
         self._pay_in_and_out()
 
-    def tell(self) -> None:
+    def record(self) -> None:
         """Record the holdings after this bar if they changed."""
         now = HoldingsRecord(self.bar, self.wallet.balances, self.hold, self.gas_paid)
         last = self.records[-1] if self.records else None
@@ -325,13 +317,11 @@ class SimulatedWorld:
         return self.flows[0][0] if self.flows else self.table.bars
 
     def begin_block(self) -> None:
-        """Begin a block for a transaction."""
+        """Begin a new block."""
         self.block += 1
 
     def quoted(self, token: str, bar: int) -> Fraction:
-        """Recorded close of a token in the table's unit; 1 for a numeraire missing from the
-        table.
-        """
+        """Return the close of a token in the table's unit; 1 for a numeraire that is this unit."""
         column = self.columns.get(token)
         return Fraction(1) if column is None else Fraction(str(float(self.closes[bar, column])))
 
@@ -371,8 +361,9 @@ class SimulatedWorld:
         feeds = []
         for token in self.tokens:
             column = self.columns.get(token.address)
-            left = token.address in gone  # value is not used, so the last price stays
-            at = self.bar if column is None or left else int(self.newest[self.bar, column])
+            at = self.bar
+            if column is not None and token.address not in gone:  # no step reads excluded feeds
+                at = int(self.newest[self.bar, column])
             at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
             price = Fraction(1) if column is None else Fraction(str(float(self.closes[at, column])))
@@ -393,13 +384,12 @@ class SimulatedWorld:
     def _trade_pools(self) -> None:
         settings, money = self.settings, self.money
         first, end, part = settings.thin or (0, 0, Fraction(1))
-        depth_raw = floor_int(
-            settings.depth * (part if first <= self.bar < end else 1) * 10**money.decimals
-        )
-        gone, recorded = (
-            self.gone,
-            [(pool, {pool.token0, pool.token1}) for pool in settings.recorded],
-        )
+        depth = settings.depth
+        if first <= self.bar < end:
+            depth *= part
+        depth_raw = floor_int(depth * 10**money.decimals)
+        gone = self.gone
+        recorded = [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
         made = [
             make_pool(
                 settings.pool,
@@ -414,10 +404,10 @@ class SimulatedWorld:
             and all(pair != {token.address, money.address} for _, pair in recorded)
         ]
         for pool, pair in recorded:
-            stood = self.pools.get(pool.address, pool)
-            if isinstance(stood, V3Pool) and not pair & gone:
+            before = self.pools.get(pool.address, pool)
+            if isinstance(before, V3Pool) and not pair & gone:
                 made.append(
-                    arbitrage_pool(stood, self.prices[pool.token0] / self.prices[pool.token1])
+                    arbitrage_pool(before, self.prices[pool.token0] / self.prices[pool.token1])
                 )
         self.pools = {pool.address: pool for pool in made}
 
@@ -428,9 +418,12 @@ def block_hash(number: int) -> str:
 
 
 def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
-    """Return the initial wallet: the configured value spread over the targets, rounded down, plus
-    reserves. The share of an asset with a pending entry order starts as numeraire, if that is an
-    asset. Strategy weights replace targets.
+    """Return the initial wallet: the initial value spread over the targets, rounded down, plus
+    reserves.
+
+    The share of an asset with a pending entry order starts as numeraire, if that is an asset.
+    Weights of strategies replace the targets. Raises ConfigError if the value buys none of an
+    asset.
     """
     portfolio, settings, money = world.wanted.portfolio, world.settings, world.money.address
     whole = settings.start_value * 10**portfolio.numeraire.decimals
@@ -451,7 +444,7 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
             raise ConfigError(
                 f"--value: {float(settings.start_value):g} buys no {asset.token.label} of"
                 f" {asset.token.decimals} decimals",
-                "begin with more, or see --decimals",
+                "raise --value, or check --decimals",
             )
         found[token] += bought
         found[asset.token.address] += asset.reserve_raw

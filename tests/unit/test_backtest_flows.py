@@ -59,7 +59,7 @@ def test_a_withdrawal_takes_the_numeraire_first_and_then_of_all_else_in_proporti
     assert apply_transfer(held, prices, Fraction(600), "pro-rata", "USD", held) == {"BTC": 33, "ETH": 110, "USD": 2_200}
     assert apply_transfer(held, prices, Fraction(7, 2), "numeraire", "USD", held) == held | {"USD": 2_003}  # rounded against the wallet
     assert apply_transfer(held, prices, Fraction(-7, 2), "numeraire", "USD", held) == held | {"USD": 1_996}
-    with pytest.raises(ConfigError, match="takes all"):
+    with pytest.raises(ConfigError, match="takes the whole portfolio"):
         apply_transfer(held, prices, Fraction(-6_000), "numeraire", "USD", held)
 
 
@@ -112,7 +112,7 @@ def test_flows_are_read_from_files_and_from_words(tmp_path: Path) -> None:
         ("time,amount\n2021-01-02,0\n", "is zero or not a number"),
         ("time,amount\n2021-01-02,much\n", "is zero or not a number"),
         ("time,amount\n2021-01-02,\n", "is zero or not a number"),
-        ("time,amount\nsoon,5\n", "its time is none"),
+        ("time,amount\nsoon,5\n", "its time cannot be parsed"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):

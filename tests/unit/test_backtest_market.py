@@ -82,10 +82,10 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
     ("change", "said"),
     [
         (lambda data: data["scalars"].pop("fee"), "is not a pool: KeyError"),
-        (lambda data: data["scalars"].update(tick=5), "its tick is not that of its price"),
+        (lambda data: data["scalars"].update(tick=5), "the tick does not match the price"),
         (lambda data: data["scalars"].update(liquidity=5), "do not add up"),
         (lambda data: data["tick_data"].pop("0"), "do not add up"),
-        (lambda data: data["tick_data"].update({"61": [1, 1, 0]}), "a tick that this spacing does not have"),
+        (lambda data: data["tick_data"].update({"61": [1, 1, 0]}), "a tick is off the spacing or out of range"),
     ],
 )
 def test_a_file_that_is_no_whole_pool_is_refused(tmp_path: Path, change: object, said: str) -> None:
@@ -119,7 +119,7 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
     day, first = 86_400, 1_609_459_200
     assert read_gas(path, np.array([first, first + day, first + 2 * day - 1, first + 2 * day, first + 9 * day])) == (5, 5, 5, 7, 7)
     for text, said in (
-        ("time,gas_price_wei\n2021-01-02,5\n", "begins at 1609545600, after the prices do"),
+        ("time,gas_price_wei\n2021-01-02,5\n", "begins at 1609545600, after the first price"),
         ("time,gas_price_wei\n2021-01-01,5\n2021-01-01,6\n", "row 2: its time is not later"),
         ("time,gas_price_wei\n2021-01-01,-5\n", "not a whole number of wei"),
         ("time,gas_price_wei\n2021-01-01,5.5\n", "not a whole number of wei"),
