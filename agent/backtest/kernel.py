@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SAME, CHANGED, CLOSED = 0, 1, 2
-"""State of a bar: same tradable assets as at the last bar, others, or none."""
+"""State of a bar: the tradable assets are those of the last bar, have changed, or none trade."""
 TARGET, HALFWAY, BAND = 0, 1, 2
 FINAL, HOLD, TURNOVER, COSTS, STRANDED, REBALANCES = range(6)
 """Result columns of a run."""
 BAND_TOLERANCE = 1e-12
-"""Tolerance in shares, the precision of floats: closer to an edge is on it, and smaller corrections
-count as zero.
+"""Tolerance in shares, the precision of floats: a weight closer to an edge is on it, and smaller
+corrections count as zero.
 """
 _DEEPEST, _ROUNDS = 1.0 - 1e-9, 200
 BLOCK = 256
-"""Most bars checked side by side."""
+"""Maximum number of bars checked together."""
 
 
 def _compiled(function: Any) -> Any:
@@ -42,9 +42,11 @@ def set_bands(
     targets: Floats, absolute: float, relative: float, open_: Any, wanted: Floats, bands: Floats
 ) -> bool:
     """Write the scaled targets of the tradable assets into `wanted`; return False if none has a
-    target. `bands` receives the band edges (0 and 1 for assets that do not trade), and those of the
-    intervals in which a rebalance to the bands may end: the band, less what the others cannot
-    offset. Of two widths the narrower counts; NaN is no width (agent/policy/drift.py).
+    target.
+
+    `bands` receives the band edges (0 and 1 for assets that do not trade), and the edges of the
+    intervals in which a rebalance to the bands may end: the band, less the part that other assets
+    cannot offset. The narrower of two widths counts; NaN is no width (agent/policy/drift.py).
     """
     whole = 0.0
     for i in range(len(targets)):
@@ -78,9 +80,11 @@ def destination_shares(
     destination: int, shares: Floats, wanted: Floats, bands: Floats, land: Floats
 ) -> float:
     """Write the destination shares into `land`; return the largest correction, as a share
-    (agent/policy/drift.py). Target and halfway are points. For the bands each share moves to the
-    nearest edge of its interval, which leaves a total above or below one. The difference is spread
-    in proportion to the room left in each interval, so that turnover is minimal.
+    (agent/policy/drift.py).
+
+    Target and halfway are points. For the bands each share moves to the nearest edge of its
+    interval, so that the total may differ from one. The difference is spread in proportion to the
+    room left in each interval, for minimal turnover.
     """
     least, most = bands[2], bands[3]
     largest, left, room = 0.0, 1.0, 0.0
@@ -105,11 +109,11 @@ def destination_shares(
 def value_after_costs(
     values: Floats, land: Floats, fee: Floats, shallow: Floats, total: float
 ) -> float:
-    """Return the value left of `total` once every asset is at its share `land` of it, after costs.
+    """Return the value that remains of `total` once every asset has its share `land`, after costs.
 
     Selling x into a pool of depth D yields n / (1 + n / D) with n = x (1 - fee), as
     UniswapV2Library.getAmountOut; `shallow` is 1 / D, zero if size does not matter. Proceeds less
-    costs are concave and decreasing in the value left, so that Newton's steps from above never pass
+    costs are concave and decreasing in the remaining value, so Newton's steps from above never pass
     the root.
     """
     left, costly = total, False
@@ -165,9 +169,11 @@ def first_bar_outside_band(
     units: Floats, prices: Floats, start: int, end: int, bands: Floats, whole: Floats
 ) -> int:
     """Return the first bar from `start` at which `_is_outside_band` is true; `end` if there is
-    none. Holdings are constant between trades, so blocks of bars are checked at once, asset by
-    asset. Blocks grow, since a large block is wasted if bands are left often. `whole` is a buffer
-    for the totals of one block.
+    none.
+
+    Holdings are constant between trades, so blocks of bars are checked together, asset by asset.
+    Blocks start small and grow, since a large block is wasted if weights often leave their bands.
+    `whole` is a buffer for the totals of one block.
     """
     size = 16
     while start < end:
@@ -223,10 +229,10 @@ def run(  # noqa: C901, PLR0913, PLR0915
     """Run one setting over all bars.
 
     Results go into `found`, the value at each bar of `marks` (rising) into `values_at`. `traded`
-    are prices by asset and bar, zero while an asset does not trade; `shown` the newest known ones,
-    used for every value. `breaks` are the bars that are not SAME, and the end. If as long as the
-    table, `traded_at` receives the bars that traded and `held_at` the holdings after the first buys
-    and after each trade. A width of NaN is no width, an `every_s` of zero no interval.
+    are prices by asset and bar, zero while an asset does not trade; `shown` are the newest known
+    prices, used for every value. `breaks` are the bars that are not SAME, and the end. `traded_at`
+    and `held_at`, if as long as the table, receive the bars that traded, and the holdings after the
+    first buys and after each trade. A width of NaN is no width, an `every_s` of zero no interval.
     """
     count, bars = traded.shape
     units, first, values, shares = (
@@ -292,7 +298,7 @@ def run(  # noqa: C901, PLR0913, PLR0915
                     if len(traded_at) == bars:
                         traded_at[t] = True
                         held_at[t] = units
-                fires = False  # done: the review as well
+                fires = False  # the review is done
             due_s = due_s if fires else times_s[t] + every_s
         if mark < len(marks) and marks[mark] == t:
             values_at[mark] = _portfolio_value(units, shown, t) if begun else value
@@ -324,8 +330,8 @@ def many(  # noqa: PLR0913
     found: Floats,
     values_at: Floats,
 ) -> None:
-    """`run` for each row: `numbers` are widths absolute and relative and the least trade, `seconds`
-    interval and cooldown.
+    """Call `run` for each row: `numbers` are absolute width, relative width and smallest trade,
+    `seconds` interval and cooldown.
     """
     silent, nothing = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
     for k in range(len(targets)):

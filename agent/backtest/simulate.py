@@ -44,22 +44,24 @@ from agent.policy.triggers.rules import is_plain
 from agent.reference.checks import is_dollar
 from agent.units import BPS
 
-# --- Skipping of quiet bars: those at which a step would certainly hold, by prices and times alone.
+# --- Quiet bars, which are skipped: prices and times alone show that a step would hold.
 
 
 BAND_MARGIN = 1e-6
 """Distance to a band's edge, as a share of the portfolio, below which the exact step decides: far
-above what floats lose."""
+above float errors."""
 AT_ONCE = 0
 
 
 class DueBarFinder:
     """Finds the next bar at which a trade may be due, for policies of bands or of one schedule
-    alone; else every bar. Under bands a bar is quiet while every weight is inside its band by more
-    than SURE, under a schedule while no review is due: there `decide` holds, and its stored state
-    does not change. While a price is stale it halts; the first of those bars is evaluated, or all
-    if it continues without the asset. Prices of a bar are compared with the present holdings, so no
-    later bar counts.
+    alone; for other policies every bar is due.
+
+    Under bands a bar is quiet while every weight is inside its band by more than BAND_MARGIN, under
+    a schedule while no review is due: there `decide` holds, and its stored state does not change.
+    While a price is stale `decide` halts; the first of those bars is evaluated, or all of them if
+    the simulation continues without the asset. Prices of a bar are compared with the current
+    holdings, so no later bar counts.
     """
 
     def __init__(self, world: SimulatedWorld) -> None:
@@ -85,10 +87,10 @@ class DueBarFinder:
         if outcome is None or outcome.kind is OutcomeKind.HALT:
             return
         waits = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
-        done = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE) and (
-            outcome.decided.reviewed or waits
-        )
-        self._due_s = outcome.decided.next_s or AT_ONCE if done else AT_ONCE
+        done = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE)
+        self._due_s = AT_ONCE
+        if done and (outcome.decided.reviewed or waits):
+            self._due_s = outcome.decided.next_s or AT_ONCE
 
     def next_bar(self, after: int) -> int:
         """Return the first bar after `after` to evaluate; the number of bars if there is none."""
@@ -98,15 +100,17 @@ class DueBarFinder:
         start, size = after + 1, 64
         while start < bars:
             end = min(bars, start + size)
-            loud = self._due_bars(start, end)
-            if loud.any():
-                return start + int(np.argmax(loud))
+            due = self._due_bars(start, end)
+            if due.any():
+                return start + int(np.argmax(due))
             start, size = end, 2 * size
         return bars
 
     def halted(self, start: int, end: int) -> int:
         """Return the number of unevaluated bars in [start, end) with a stale price."""
-        return int(self._stale[start:end].sum()) if self._fits and not self._leaves else 0
+        if not self._fits or self._leaves:
+            return 0
+        return int(self._stale[start:end].sum())
 
     def count_waiting(self, start: int, end: int) -> int:
         """Return the number of bars in the range with a weight outside its band while the schedule
@@ -119,13 +123,14 @@ class DueBarFinder:
 
     def _due_bars(self, start: int, end: int) -> NDArray[np.bool_]:
         stale = self._stale[start:end]
-        begins = stale if self._leaves else stale & ~self._stale[start - 1 : end - 1]
-        due = (
-            self._world.table.times_s[start:end] >= self._due_s
-            if self._by_time
-            else self._outside(start, end, BAND_MARGIN)
-        )
-        found: NDArray[np.bool_] = (due & ~stale) | begins
+        halts = stale
+        if not self._leaves:
+            halts = stale & ~self._stale[start - 1 : end - 1]
+        if self._by_time:
+            due = self._world.table.times_s[start:end] >= self._due_s
+        else:
+            due = self._outside(start, end, BAND_MARGIN)
+        found: NDArray[np.bool_] = (due & ~stale) | halts
         return found
 
     def _outside(self, start: int, end: int, margin: float) -> NDArray[np.bool_]:
@@ -143,8 +148,8 @@ class DueBarFinder:
 
 
 def _may_skip_bars(world: SimulatedWorld) -> bool:
-    """True if only bands around fixed targets, or one schedule without jitter, can make this policy
-    act, with no other state.
+    """Return True if bands around fixed targets, or one schedule without jitter, alone can make
+    this policy act, without other state.
     """
     wanted = world.wanted
     portfolio, limits, trigger = wanted.portfolio, wanted.limits, wanted.policy.trigger
@@ -169,7 +174,7 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
 
 
 Progress = Callable[[int, int], None]
-"""Called with the number of finished bars and of all bars."""
+"""Called with the numbers of finished bars and of all bars."""
 LONGEST = 200
 LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
 __all__ = [
@@ -198,16 +203,16 @@ def simulate(
     received. Raises ConfigError for symbols missing from the table, and errors of a step other than
     refusals and network errors.
     """
-    with open_run(wanted, table, settings) as going:
-        require_prices(funding, table.symbols, going.world.table.times_s)
-        while going.next():
+    with open_run(wanted, table, settings) as run:
+        require_prices(funding, table.symbols, run.world.table.times_s)
+        while run.next():
             if progress is not None:
-                progress(going.world.bar + 1, going.world.table.bars)
-        found = going.result()
+                progress(run.world.bar + 1, run.world.table.bars)
+        result = run.result()
         if not funding:
-            return found
-        carried, notes = funding_of_holdings(going.world, funding)
-        return replace(found, funding=carried, notes=(*found.notes, *notes))
+            return result
+        summary, notes = funding_of_holdings(run.world, funding)
+        return replace(result, funding=summary, notes=(*result.notes, *notes))
 
 
 class SimulationRun:
@@ -221,7 +226,7 @@ class SimulationRun:
         self.world = _world(wanted, table, settings)
         self.outcome: StepOutcome | None = None
         self._context = open_simulation(self.world)
-        self._aims: list[TargetBands] = []
+        self._goals: list[TargetBands] = []
         self._evaluated = self._halted = 0
         self._refused: dict[str, int] = {}
         self._kept: dict[str, int] = {}
@@ -237,20 +242,8 @@ class SimulationRun:
 
     def next(self) -> bool:
         """Evaluate the next bar; return False at the end."""
-        world, every = self.world, self.world.settings.looks_at_all
-        begun = self._evaluated > 0
-        bar = (
-            world.bar
-            if not begun
-            else (
-                world.bar + 1
-                if every
-                else min(self._quiet.next_bar(world.bar), world.next_transfer_bar())
-            )
-        )
-        if begun and not every:
-            self._halted += self._quiet.halted(world.bar + 1, bar)
-            _count(self._kept, "policy.trigger", self._quiet.count_waiting(world.bar + 1, bar))
+        world, begun = self.world, self._evaluated > 0
+        bar = self._next_bar() if begun else world.bar
         if bar >= world.table.bars:
             return False
         try:
@@ -258,9 +251,19 @@ class SimulationRun:
                 world.advance_to(bar)
             self._evaluate()
         except EndOfPrices:
-            self._ended = (f"{len(world.pending)} transaction was on its way when the data ended",)
+            self._ended = (f"{len(world.pending)} transaction was pending when the data ended",)
             return False
         return True
+
+    def _next_bar(self) -> int:
+        """Return the next bar to evaluate, and count the quiet bars before it."""
+        world = self.world
+        if world.settings.looks_at_all:
+            return world.bar + 1
+        bar = min(self._quiet.next_bar(world.bar), world.next_transfer_bar())
+        self._halted += self._quiet.halted(world.bar + 1, bar)
+        _count(self._kept, "policy.trigger", self._quiet.count_waiting(world.bar + 1, bar))
+        return bar
 
     def _evaluate(self) -> None:
         self._evaluated += 1
@@ -274,30 +277,31 @@ class SimulationRun:
         drifts, wanted = outcome.decided.drifts, self.world.wanted
         banded = has_band(wanted.policy.trigger) and wanted.split is None
         if drifts:
-            aims = target_bands(
+            goal = target_bands(
                 self.world.bar, drifts, banded or isinstance(wanted.policy.trigger, NoTradeZone)
             )
-            if not self._aims or (aims.targets, aims.bands) != (
-                self._aims[-1].targets,
-                self._aims[-1].bands,
-            ):
-                self._aims.append(aims if self._aims else replace(aims, bar=0))
+            if not self._goals:
+                self._goals.append(replace(goal, bar=0))
+            elif goal != replace(self._goals[-1], bar=goal.bar):
+                self._goals.append(goal)
         self._halted += outcome.kind is OutcomeKind.HALT
         if outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
             failing = [verdict.guard for verdict in outcome.verdicts if not verdict.passed]
             _count(self._refused, ", ".join(failing) or outcome.reason)
         elif isinstance(outcome.decision, Hold):
-            outside = banded and any(drift.outside for drift in drifts)
-            if kept_by := outcome.decision.kept_by or ("policy.trigger" if outside else ""):
+            kept_by = outcome.decision.kept_by
+            if not kept_by and banded and any(drift.outside for drift in drifts):
+                kept_by = "policy.trigger"
+            if kept_by:
                 _count(self._kept, kept_by)
 
     def result(self) -> SimulationResult:
-        """Result so far, up to the last bar of the table."""
+        """Return the result so far, up to the last bar of the table."""
         world, wanted, money = self.world, self.world.wanted, self.world.money
         if world.bar < world.table.bars - 1:
             world.advance_to(world.table.bars - 1)
         world.record()
-        paths, flows, fills = portfolio_paths(world, self._aims), tuple(world.flowed), world.fills
+        paths, flows, fills = portfolio_paths(world, self._goals), tuple(world.flowed), world.fills
         rebalances = _rebalances(world, fills)
         scale = 10**money.decimals
         shares = [
@@ -306,8 +310,8 @@ class SimulationRun:
         start = world.settings.start_value * scale
         twr, hold_twr = time_weighted_returns(world, start, flows)
         final = world.value(world.wallet.balances) - world.gas_paid
-        gone = delisted_holdings(world, final)
-        books = TaxLotLedger(self.context.store, wanted.portfolio, wanted.tax)
+        delisted = delisted_holdings(world, final)
+        ledger = TaxLotLedger(self.context.store, wanted.portfolio, wanted.tax)
         return SimulationResult(
             symbols=tuple(asset.token.symbol for asset in wanted.portfolio.assets),
             numeraire=money.symbol,
@@ -332,7 +336,7 @@ class SimulationRun:
             notes=(
                 *world.table.notes,
                 *self._ended,
-                *(format_delisted(one, money.symbol, money.decimals) for one in gone),
+                *(format_delisted(one, money.symbol, money.decimals) for one in delisted),
             ),
             config_hash=spec_digest(wanted, world.settings),
             data_hash=world.table.digest,
@@ -346,11 +350,11 @@ class SimulationRun:
             targets=paths.targets,
             bands=paths.bands,
             lots=wanted.tax.method.value,
-            taxes=books.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
+            taxes=ledger.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
             parameters=parameter_texts(world.settings),
             policy=codec.dumps(wanted.policy),
             premium=premium_of_simulation(world, paths, rebalances),
-            ended=gone,
+            ended=delisted,
         )
 
 
@@ -362,22 +366,17 @@ def open_run(
 
 
 def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]:
-    """Market parameters as short texts; long series by their hash."""
-    found = []
-    for one in fields(settings):
-        value = getattr(settings, one.name)
-        text = (
-            repr(tuple(value))
-            if isinstance(value, Sequence) and not isinstance(value, str)
-            else str(value)
-        )
-        found.append(
-            (
-                one.name,
-                text if len(text) <= LONGEST else f"sha256 {sha256(text.encode()).hexdigest()}",
-            )
-        )
-    return tuple(found)
+    """Return the market parameters as short texts; long series by their hash."""
+    texts = []
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        text = str(value)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            text = repr(tuple(value))
+        if len(text) > LONGEST:
+            text = f"sha256 {sha256(text.encode()).hexdigest()}"
+        texts.append((field.name, text))
+    return tuple(texts)
 
 
 def spec_digest(wanted: BacktestSpec, settings: SimulationSettings) -> str:
@@ -414,7 +413,7 @@ def _world(wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings
     ):
         raise ConfigError(
             f"--flow: {money.symbol} is not an asset of the portfolio",
-            "let it come and go pro rata: --flows-in pro-rata",
+            "use --flows-in pro-rata",
         )
     world = SimulatedWorld(wanted, used, settings, SimulatedWallet({}, {}))
     world.advance_to(0)
@@ -429,7 +428,7 @@ def _count(found: dict[str, int], why: str, times: int = 1) -> None:
 
 
 def _rebalances(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceRecord, ...]:
-    """Swaps, each with the gas of the approvals before it."""
+    """Return the swaps, each with the gas of the approvals before it."""
     found, gas = [], Fraction(0)
     for fill in fills:
         gas += fill.gas

@@ -23,19 +23,21 @@ from agent.units import BPS, PIPS, format_duration, format_time
 
 Floats = NDArray[np.float64]
 SAME, CHANGED, CLOSED = 0, 1, 2
-"""As in agent/backtest/kernel.py, which is imported on demand."""
+"""As in agent/backtest/kernel.py, which is only imported when used."""
 FEWEST_BARS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class KernelPrices:
-    """A price table, ready to run: one row of prices in one numeraire per asset, one column per
-    bar. `traded` is zero while an asset has no price, `shown` the newest price so far (zero before
-    the first). `state` marks bars that trade; `breaks` are the bars where that changes, and the
-    end. An asset counts from its first price on. While an asset lacks a price nothing trades, as
-    the live agent halts on unknown prices. After `patience_bars` the others trade on with targets
-    scaled to one, and it counts at its newest price until it has one again. `notes` describe
-    missing prices.
+    """A price table in the kernel's form: one row of prices in one numeraire per asset, one column
+    per bar.
+
+    `traded` is zero while an asset has no price, `shown` the newest price so far (zero before the
+    first). `state` marks bars that trade; `breaks` are the bars where that changes, and the end. An
+    asset counts from its first price on. While an asset lacks a price nothing trades, as the live
+    agent halts on unknown prices. After `patience_bars` the other assets trade with targets scaled
+    to one, and the missing asset counts at its newest price until it has a price again. `notes`
+    describe missing prices.
     """
 
     symbols: tuple[str, ...]
@@ -113,11 +115,9 @@ def _check_times(times: NDArray[np.int64]) -> None:
     steps = np.diff(times)
     if (steps <= 0).any():
         row = int(np.argmax(steps <= 0)) + 1
-        what = (
-            "is there twice"
-            if steps[row - 1] == 0
-            else f"comes after {format_time(int(times[row - 1]))}"
-        )
+        what = "is there twice"
+        if steps[row - 1] != 0:
+            what = f"comes after {format_time(int(times[row - 1]))}"
         raise ConfigError(
             f"times: {format_time(int(times[row]))} (row {row}) {what}",
             "sort the table by time, one row per time",
@@ -129,13 +129,13 @@ def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Float
     if bad.any():
         row, column = (int(part[0]) for part in np.nonzero(bad))
         price = float(table[row, column])
-        what = (
-            "zero" if price == 0 else "negative" if price < 0 and np.isfinite(price) else "infinite"
-        )
+        what = "infinite"
+        if np.isfinite(price):
+            what = "negative" if price < 0 else "zero"
         raise ConfigError(
             f"prices: {symbols[column]} is {what} ({price:g}) at"
             f" {format_time(int(times[row]))} (row {row})",
-            "leave a price out where there is none",
+            "leave missing prices out",
         )
     empty = np.isnan(table).all(axis=0)
     if empty.any():
@@ -146,15 +146,15 @@ def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Float
 
 
 def _newest(traded: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Replace each missing price by the newest before it, zero before the first."""
+    """Replace each missing price by the newest price before it, zero before the first."""
     rows = np.maximum.accumulate(np.where(known, np.arange(len(known))[:, None], 0), axis=0)
     newest: Floats = np.take_along_axis(traded, rows, axis=0)
     return newest
 
 
 def _missing_for(known: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the number of bars, including this one, since each asset last had a price; zero if it
-    has one, or never had.
+    """Return for how many bars, including the current one, each asset has had no price; zero before
+    its first price.
     """
     rows = np.arange(len(known))[:, None]
     last = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
@@ -168,7 +168,9 @@ def _states(known: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.i
     if known.all():
         return state
     missing = _missing_for(known)
-    waits = (missing > 0) if patience_bars is None else (missing > 0) & (missing <= patience_bars)
+    waits = missing > 0
+    if patience_bars is not None:
+        waits &= missing <= patience_bars
     closed = waits.any(axis=1)
     state[closed] = CLOSED
     open_rows = np.nonzero(~closed)[0]
@@ -186,18 +188,16 @@ def _notes(
     patience_bars: int | None,
 ) -> tuple[str, ...]:
     notes = []
-    waiting = (
-        "nothing trades"
-        if patience_bars is None
-        else f"nothing trades for {patience_bars} bars, then the others without it"
-    )
+    waiting = "nothing trades"
+    if patience_bars is not None:
+        waiting = f"nothing trades for {patience_bars} bars, then the other assets trade without it"
     for column, symbol in enumerate(symbols):
         rows = np.nonzero(known[:, column])[0]
         first, last = int(rows[0]), int(rows[-1])
         if first > 0:
             notes.append(
                 f"{symbol} has no price before {format_time(int(times[first]))}: until then"
-                " the others take its weight"
+                " the other assets share its weight"
             )
         if holes := last - first + 1 - len(rows):
             notes.append(
@@ -207,7 +207,7 @@ def _notes(
         if last < len(known) - 1:
             notes.append(
                 f"{symbol} has no price after {format_time(int(times[last]))}: it counts at"
-                f" its last one; {waiting}"
+                f" its last price; {waiting}"
             )
     steps = np.diff(times)
     usual = int(np.median(steps))
@@ -218,7 +218,7 @@ def _notes(
             f" {format_time(int(times[row]))}"
         )
         notes.append(
-            f"{wide} times bars are further apart than the usual {format_duration(usual)},"
+            f"{wide} gaps between bars are longer than the usual {format_duration(usual)},"
             f" {longest}"
         )
     return tuple(notes)
@@ -246,8 +246,8 @@ class TradingCosts:
 
     @classmethod
     def proportional(cls, bps: float, assets: int, numeraire: int | None = None) -> TradingCosts:
-        """Return costs of `bps` for every asset but the numeraire, at index `numeraire`, which
-        costs nothing.
+        """Return a fee of `bps` for every asset except the numeraire, at index `numeraire`, which
+        is free.
         """
         return cls.pools(bps, inf, assets, numeraire)
 
@@ -255,30 +255,29 @@ class TradingCosts:
     def pools(
         cls, fee_bps: float, depth: float, assets: int, numeraire: int | None = None
     ) -> TradingCosts:
-        """Return costs of a pool with that fee and depth for every asset but the numeraire."""
+        """Return a pool with that fee and depth for every asset except the numeraire."""
         if numeraire is not None and not 0 <= numeraire < assets:
             raise ConfigError(
-                f"costs.numeraire: {numeraire} is none of {assets} assets",
+                f"costs.numeraire: {numeraire} is not the index of one of {assets} assets",
                 "give the index of its column, or None",
             )
-        own = [i == numeraire for i in range(assets)]
-        return cls(
-            tuple(0.0 if one else float(fee_bps) for one in own),
-            tuple(inf if one else float(depth) for one in own),
-        )
+        fees, depths = [float(fee_bps)] * assets, [float(depth)] * assets
+        if numeraire is not None:
+            fees[numeraire], depths[numeraire] = 0.0, inf
+        return cls(tuple(fees), tuple(depths))
 
 
 CONSTANT_PRODUCT = ("v2", "v3", "volatile")
-"""Curves of pools whose cost the kernel knows."""
+"""Pool curves that the kernel supports."""
 
 
 def simulated_costs(wanted: BacktestSpec, settings: SimulationSettings) -> TradingCosts:
-    """Costs of the simulated market: a pool with the numeraire for each asset. Raises ConfigError
-    for a curve it does not know.
+    """Return the costs of the simulated market: a pool with the numeraire for each asset. Raises
+    ConfigError for an unsupported curve.
     """
     if settings.pool not in CONSTANT_PRODUCT:
         raise ConfigError(
-            f"--pool: the compiled kernel does not know {settings.pool!r}",
+            f"--pool: the compiled kernel does not support {settings.pool!r}",
             f"choose from {', '.join(CONSTANT_PRODUCT)}",
         )
     assets = [asset.token.address for asset in wanted.portfolio.assets]
@@ -291,8 +290,8 @@ def simulated_costs(wanted: BacktestSpec, settings: SimulationSettings) -> Tradi
 
 @dataclass(frozen=True, slots=True)
 class KernelSetting:
-    """One policy to run. `targets_bps` sum to 10,000; `min_trade` is in the numeraire; a smaller
-    correction is skipped.
+    """One policy to run. `targets_bps` sum to 10,000. Corrections below `min_trade`, in the
+    numeraire, are skipped.
     """
 
     targets_bps: tuple[int, ...]
@@ -305,8 +304,8 @@ class KernelSetting:
 
 @dataclass(frozen=True, slots=True)
 class SettingArrays:
-    """Settings as arrays, one row each: shares, [width absolute, relative, least trade], [interval,
-    cooldown], destination, costs.
+    """Settings as arrays, one row each: shares, [absolute width, relative width, smallest trade],
+    [interval, cooldown], destination, costs.
     """
 
     targets: Floats
@@ -330,11 +329,11 @@ class SettingArrays:
 
 
 def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArrays:
-    """Return rows of settings for a table of that many assets. Raises ConfigError without settings,
-    or for invalid ones.
+    """Return the settings as arrays for a table of that many assets. Raises ConfigError without
+    settings, or for an invalid setting.
     """
     if not settings:
-        raise ConfigError("settings: there are none", "give at least one")
+        raise ConfigError("settings: the list is empty", "give at least one setting")
     for setting in settings:
         _check(setting, assets)
     every = [_parts(setting) for setting in settings]
@@ -361,14 +360,15 @@ def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArr
 
 
 def _parts(setting: KernelSetting) -> tuple[tuple[float, float], int]:
-    """Widths of the band as shares, NaN for none, and the interval in seconds, zero for none."""
+    """Return the widths of the band as shares, NaN for none, and the interval in seconds, zero for
+    none.
+    """
     band, every_s = band_and_interval(setting.trigger) or (None, None)
-    absolute_bps, relative_bps = (
-        (None, None) if band is None else (band.absolute_bps, band.relative_bps)
-    )
-    absolute, relative = (
-        np.nan if bps is None else bps / BPS for bps in (absolute_bps, relative_bps)
-    )
+    absolute = relative = np.nan
+    if band is not None and band.absolute_bps is not None:
+        absolute = band.absolute_bps / BPS
+    if band is not None and band.relative_bps is not None:
+        relative = band.relative_bps / BPS
     return (absolute, relative), every_s or 0
 
 
@@ -376,8 +376,8 @@ def _check(setting: KernelSetting, assets: int) -> None:
     trigger, costs = setting.trigger, setting.costs
     if band_and_interval(trigger) is None:
         raise ConfigError(
-            f"trigger: the fast kernel knows no {type(trigger).__name__} like this",
-            "use bands, intervals, or both as hybrid",
+            f"trigger: the fast kernel does not support this {type(trigger).__name__}",
+            "use bands, intervals, or both together",
         )
     validate_policy(Policy(trigger, setting.destination, setting.cooldown_s))
     if (
@@ -387,12 +387,12 @@ def _check(setting: KernelSetting, assets: int) -> None:
     ):
         raise ConfigError(
             f"targets: {setting.targets_bps} for {assets} assets",
-            f"one of 0 or more for each, {BPS} in all",
+            f"give a target of 0 or more for each, {BPS} in all",
         )
     if len(costs.fee_bps) != assets or len(costs.depth) != assets:
         raise ConfigError(
             f"costs: {len(costs.fee_bps)} fees and {len(costs.depth)} depths for {assets} assets",
-            "one of each per asset",
+            "give a fee and a depth for each asset",
         )
     if not all(0 <= bps < BPS for bps in costs.fee_bps):
         raise ConfigError(
@@ -416,9 +416,9 @@ PARTS_PER_CORE = 4
 class SweepResult:
     """Results of settings, one number per setting, values in the numeraire.
 
-    `turnover` is half the sum of absolute changes of holdings, `costs` the cost of trading,
-    `stranded` the part of `final_value` without a price at the end, `hold_value` the final value of
-    the first holdings. `values[setting, mark]` are values at the requested bars, after trading.
+    `hold_value` is the final value of the first holdings, `turnover` half the sum of absolute
+    changes of holdings, `costs` the cost of trading, `stranded` the part of `final_value` without a
+    price at the end. `values[setting, mark]` are values at the requested bars, after trading.
     """
 
     final_value: Floats
@@ -432,10 +432,10 @@ class SweepResult:
 
 @dataclass(frozen=True, slots=True)
 class KernelResult:
-    """Result of one setting. Without a path these are empty: `values` at every bar; `rebalanced`,
-    the bars that traded; `held`.
+    """Result of one setting.
 
-    `held[bar, asset]` are units after the first buys and after each trade, zero at all other bars.
+    `values` are at every bar, `rebalanced` the bars that traded, `held[bar, asset]` the units after
+    the first buys and after each trade, zero at all other bars. The three are empty without a path.
     """
 
     final_value: float
@@ -490,8 +490,8 @@ def sweep(
     marks: Sequence[int] = (),
     cores: int | None = None,
 ) -> SweepResult:
-    """Run all settings on `cores` cores (default: all available). `marks` are rising numbers of
-    bars. Raises ConfigError for invalid input, Refused without numba.
+    """Run all settings on `cores` cores (default: all available). `marks` are rising bar numbers.
+    Raises ConfigError for invalid input, Refused without numba.
     """
     kernel, rows = _kernel(), setting_arrays(settings, len(bars.symbols))
     _check_value(value)
@@ -520,7 +520,7 @@ def sweep(
 
 
 def _kernel() -> ModuleType:
-    """Import the compiled part; numba takes a second to load, and may not be installed."""
+    """Import the kernel: numba takes a second to load, and may not be installed."""
     try:
         from agent.backtest import kernel as fast_kernel
     except ModuleNotFoundError as missing:
@@ -533,13 +533,15 @@ def _kernel() -> ModuleType:
 
 
 def available_cores() -> int:
-    """Number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _check_value(value: float) -> None:
     if not (np.isfinite(value) and value > 0):
-        raise ConfigError(f"value: {value} is nothing to begin with", "write a value above zero")
+        raise ConfigError(f"value: {value} is not a positive amount", "write a value above zero")
 
 
 def _marked(marks: Sequence[int], bars: int) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ _job: ChunkWorker[Any, Any] | None = None
 
 
 class ChunkWorker(Protocol[C_contra, R_co]):
-    """Work whose chunks can run independently, in other processes too."""
+    """Work in chunks that can run independently, also in other processes."""
 
     def do(self, chunk: C_contra, /) -> R_co:
         """Result of a chunk."""
@@ -71,7 +71,7 @@ def run_in_processes(
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Block Ctrl-C in processes started inside, which a terminal signals too: their parent ends
+    """Block Ctrl-C in processes started inside: a terminal signals them too, but their parent ends
     them.
     """
     if not hasattr(signal, "pthread_sigmask"):
@@ -85,10 +85,8 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _begin(job: ChunkWorker[Any, Any]) -> None:
-    """Set up a new process: the job, and a watch that ends it with its parent, which may be
-    killed.
-    """
-    global _job  # noqa: PLW0603  what a process of a pool knows is its own, and set once
+    """Set up a new process: its job, and a thread that ends it with its parent."""
+    global _job  # noqa: PLW0603  set once in each process of the pool
     _job = job
     signal.signal(signal.SIGTERM, lambda _signal, _frame: _leave())
     above = parent_process()
@@ -118,6 +116,7 @@ def _do(chunk: Any) -> Any:
 
 
 ChunkResult = tuple[TuneChunk, list[RunResult]]
+RESULTS_KEPT_HINT = "finished runs are kept if --out names a folder"
 
 
 def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterator[ChunkResult]:
@@ -130,12 +129,11 @@ def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterat
             yield chunk, job.do(chunk, cores)
     steps = [chunk for chunk in chunks if chunk.engine is RunEngine.FULL]
     if min(cores, len(steps)) > 1:
-        kept = "; what was done before is kept where --out names a folder"
         yield from run_in_processes(
             job,
             steps,
             min(cores, len(steps)),
-            f"a process of the search died, perhaps for lack of memory{kept}",
+            f"a process of the search died, perhaps for lack of memory; {RESULTS_KEPT_HINT}",
         )
     else:
         yield from ((chunk, job.do(chunk)) for chunk in steps)
@@ -144,7 +142,6 @@ def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterat
 PATIENCE_S = 10
 """Timeout for the scheduler's first answer and for reconnecting."""
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss)://[^\s/@]+:[0-9]{1,5}")
-RESULTS_KEPT_HINT = "what was done before is kept where --out names a folder"
 
 
 def check_address(address: str) -> None:
@@ -159,11 +156,12 @@ def check_address(address: str) -> None:
 def run_on_cluster(
     job: TuneJob, chunks: Sequence[TuneChunk], address: str
 ) -> Iterator[ChunkResult]:
-    """Yield the chunks with their results in order of completion; each chunk is sent to a worker
-    once. Dask unpickles the workers' answers here: name only a scheduler that you trust to run code
-    on this machine. Raises ConfigError without the package, without workers, or for workers of
-    another version; Retryable if the scheduler does not answer or dies; and the errors of a run. If
-    all workers leave, it waits for a new one.
+    """Yield the chunks with their results in order of completion; each chunk is sent to one worker.
+
+    Dask unpickles the workers' answers here: only use a scheduler that may run code on this
+    machine. If all workers leave, this waits for a new worker. Raises ConfigError without the
+    package, without workers, or for workers of another version; Retryable if the scheduler does not
+    answer or dies; and the errors of a run.
     """
     distributed = _package()
     client = _connected(distributed, address)
@@ -218,7 +216,9 @@ def _connected(distributed: Any, address: str) -> Any:
 def _require_workers(client: Any) -> None:
     found = client.run(local_version)
     if not found:
-        raise ConfigError("--scheduler: it has no workers", "start some with: dask worker ADDRESS")
+        raise ConfigError(
+            "--scheduler: it has no workers", "start a worker with: dask worker ADDRESS"
+        )
     others = sorted({text for text in found.values() if text != local_version()})
     if others:
         raise ConfigError(

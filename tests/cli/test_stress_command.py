@@ -43,7 +43,7 @@ def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: P
 def test_its_words_name_each_case_and_what_was_left_out(bare: Bare) -> None:
     said = bare("stress", "--prices", str(WEEKLY), *POLICY, *FEW, "--step-paths", "1", "--limits", "off")
     assert said.code == 0, said.why
-    for word in ("resampled blocks", "crash", "shortfall", "skipped: gas-spike: no price of the native coin", "seed 0"):
+    for word in ("resampled blocks", "crash", "shortfall", "skipped: gas-spike: the native coin has no price", "seed 0"):
         assert word in said.out
 
 

@@ -124,7 +124,7 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
         ("time,gas_price_wei\n2021-01-01,-5\n", "not a whole number of wei"),
         ("time,gas_price_wei\n2021-01-01,5.5\n", "not a whole number of wei"),
         ("time,gas\n2021-01-01,5\n", "needs columns time and gas_price_wei"),
-        ("time,gas_price_wei\n2021-01-01T00:00Z,5\n2021-01-02T00:00+02:00,5\n", "times of several zones"),
+        ("time,gas_price_wei\n2021-01-01T00:00Z,5\n2021-01-02T00:00+02:00,5\n", "times in several zones"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):

@@ -110,7 +110,7 @@ def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> 
     wanted = halves(HybridTrigger(BAND, Cron("0 9 * * *", "UTC")))
     found = run_stress_test(wanted, TABLE, DEEP, wish(bars=5))
     assert [(case.name, case.by) for case in found.cases] == [(BLOCKS, "step"), (JUMPS, "step"), ("calm", "step")]
-    assert mentions(dict(found.skipped)["kernel"], "the calendar")
+    assert mentions(dict(found.skipped)["kernel"], "calendar schedules")
     assert found.kernel_off is None
     coin = wanted.portfolio.assets[0].token.address
     orders = replace(halves().portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
@@ -203,7 +203,7 @@ def test_numbers_of_none_or_far_too_much_are_refused_before_anything_is_done(cha
 
 
 def test_paths_longer_than_the_file_a_block_longer_than_it_and_a_seed_below_zero_are_named() -> None:
-    with raises_field("--bars", "201 of 200"):
+    with raises_field("--bars", "201, and the file has 200"):
         run_stress_test(WANTED, TABLE, DEEP, wish(paths=1, bars=201))
     with raises_field("--block", "300", "199"):
         run_stress_test(WANTED, TABLE, DEEP, wish(block=300.0))
@@ -221,7 +221,7 @@ def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
     assert found.kernel_off is not None
     assert any("50 bars" in note for note in found.notes)
     assert any("50 returns" in note for note in found.notes)
-    with raises_field("--bars", "151 of 150"):
+    with raises_field("--bars", "151, and the file has 150"):
         run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=151))
 
 

@@ -37,11 +37,10 @@ class PathMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReturnHistory:
-    """Source of paths: log returns by bar and asset, the prices they start at, and the distance of
-    bars in seconds.
+    """Source of paths: log returns by bar and asset, the prices that paths start at, and the
+    distance of bars in seconds.
 
-    `left_out` counts bars of the table at which, or before which, an asset had no price: they are
-    not filled.
+    `left_out` counts the bars without a return, because an asset had no price at or before them.
     """
 
     symbols: tuple[str, ...]
@@ -54,11 +53,10 @@ class ReturnHistory:
 
 @dataclass(frozen=True, slots=True)
 class JumpDiffusion:
-    """Random walk of log returns per bar with jumps common to all assets: Merton (1976), in
-    vectors.
+    """Random walk of log returns per bar with jumps common to all assets.
 
-    "Option pricing when underlying stock returns are discontinuous". A bar has a normal move and
-    Poisson(`rate`) normal jumps.
+    A bar has a normal move and Poisson(`rate`) normal jumps: Merton (1976), "Option pricing when
+    underlying stock returns are discontinuous", for vectors.
     """
 
     drift: Floats
@@ -82,9 +80,8 @@ def return_history(table: PriceTable, drift: bool = True) -> ReturnHistory:
             f"{FEWEST_RETURNS} or more are needed",
         )
     if not drift:
-        returns = returns - np.log(
-            np.exp(returns).mean(axis=0)
-        )  # so that prices, not their logarithms, have no mean growth
+        # prices, not their logarithms, get no mean growth
+        returns = returns - np.log(np.exp(returns).mean(axis=0))
     last = forward_fill(table.closes)[-1]
     return ReturnHistory(
         table.symbols,
@@ -99,10 +96,10 @@ def return_history(table: PriceTable, drift: bool = True) -> ReturnHistory:
 def bootstrap_path(
     past: ReturnHistory, bars: int, block: float, chance: np.random.Generator
 ) -> PriceTable:
-    """Path of `bars` by the stationary bootstrap: blocks of geometric length, `block` on average,
-    that start anywhere and wrap around.
+    """Return a path of `bars` by the stationary bootstrap: blocks of geometric length, `block` on
+    average, that start anywhere and wrap around.
 
-    Politis & Romano (1994), "The stationary bootstrap". All assets move together.
+    All assets keep their joint moves. Politis & Romano (1994), "The stationary bootstrap".
     """
     count, moves = len(past.returns), bars - 1
     begins = chance.random(moves) < 1 / block
@@ -116,7 +113,7 @@ def bootstrap_path(
 def jump_diffusion_path(
     past: ReturnHistory, model: JumpDiffusion, bars: int, chance: np.random.Generator
 ) -> PriceTable:
-    """Path of `bars` by the jump diffusion."""
+    """Return a path of `bars` by the jump diffusion."""
     moves, assets = bars - 1, len(past.symbols)
     normal = chance.standard_normal((moves, assets)) @ _root(model.covariance).T
     times = chance.poisson(model.rate, moves)[:, None]
@@ -127,10 +124,12 @@ def jump_diffusion_path(
 
 
 def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
-    """Fit the model: bars at which any asset moved further than JUMP_DEVIATIONS are jumps, all
-    others the diffusion. Threshold as in Mancini (2009), "Non-parametric threshold estimation for
-    models with stochastic diffusion coefficient and jumps", with the median absolute deviation as
-    scale, which jumps do not change.
+    """Fit the model: bars at which any asset moved more than JUMP_DEVIATIONS are jumps, all others
+    are the diffusion.
+
+    Threshold as in Mancini (2009), "Non-parametric threshold estimation for models with stochastic
+    diffusion coefficient and jumps", with the median absolute deviation as scale, which jumps
+    hardly change.
     """
     returns = past.returns
     centre = np.median(returns, axis=0)
@@ -146,9 +145,9 @@ def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
     zero = np.zeros(len(past.symbols))
     if not len(sizes):
         return JumpDiffusion(drift, covariance, 0.0, zero, np.zeros_like(covariance))
-    # A bar with a jump also has its normal move, which is in the covariance of jumps: subtracted,
-    # but never below zero.
-    spread = _covariance(sizes) - covariance if len(sizes) > 1 else np.zeros_like(covariance)
+    spread = np.zeros_like(covariance)
+    if len(sizes) > 1:  # a bar with a jump also has its normal move: subtract its covariance
+        spread = _covariance(sizes) - covariance
     return JumpDiffusion(
         drift, covariance, float(wild.mean()), sizes.mean(axis=0), _not_negative(spread)
     )
@@ -156,13 +155,15 @@ def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
 
 def mean_block_length(past: ReturnHistory) -> float:
     """Return the mean block length by the rule of Politis & White
-    (agent/backtest/tune/statistics.py), the longest of all assets. Uses absolute returns, since
-    volatility clusters while direction hardly depends on the past. At most the length of the data.
+    (agent/backtest/tune/statistics.py), the longest of all assets, at most the length of the data.
+
+    The rule is applied to absolute returns, since volatility clusters while direction hardly
+    depends on the past.
     """
-    asked = [
+    lengths = [
         block_length(np.abs(past.returns[:, column])) for column in range(past.returns.shape[1])
     ]
-    return min(max(asked), float(len(past.returns)))
+    return min(max(lengths), float(len(past.returns)))
 
 
 def check_block(block: float, past: ReturnHistory) -> None:
@@ -233,7 +234,7 @@ class Severity:
         for name, share in (("--crash", self.crash_bps), ("--depeg", self.depeg_bps)):
             if not 0 < share < BPS:
                 raise ConfigError(
-                    f"{name}: {share / 100:g}%", "write a fall above 0 and below 100%"
+                    f"{name}: {share / 100:g}%", "write a price drop above 0 and below 100%"
                 )
         if self.crash_bars < 1:
             raise ConfigError(
@@ -246,7 +247,7 @@ class Severity:
             )
         if self.gas_wei <= 0:
             raise ConfigError(
-                f"--gas-spike: {self.gas_wei} wei", "a price of gas is above 0, such as 500 gwei"
+                f"--gas-spike: {self.gas_wei} wei", "write a price above 0, such as 500 gwei"
             )
 
 
@@ -254,8 +255,8 @@ class Severity:
 class StressedPath:
     """A path with a scenario applied.
 
-    `unit` is the value of a coin of the numeraire at each bar in the file's unit, if the numeraire
-    itself loses its peg, else 1.
+    `unit` is the value of one numeraire coin at each bar: below 1 in the file's unit while the
+    numeraire itself is off its peg, else 1.
     """
 
     table: PriceTable
@@ -270,9 +271,9 @@ def apply_scenario(
     settings: SimulationSettings,
     severity: Severity,
 ) -> StressedPath:
-    """Apply the scenario to the middle third of the path; a crash starts there and stays.
+    """Apply the scenario to the middle third of the path; a crash starts there and has no recovery.
 
-    Raises ConfigError if it does not apply to this portfolio.
+    Raises ConfigError if the scenario does not apply to this portfolio.
     """
     first = max(1, table.bars // 3)
     end = max(first + 1, 2 * table.bars // 3)
@@ -286,15 +287,12 @@ def apply_scenario(
             return _depegged(wanted, plain, severity, slice(first, end))
         case Scenario.GAS:
             _require_priced_gas(wanted, table)
-            usual = (
-                [settings.gas_wei] * table.bars
-                if isinstance(settings.gas_wei, int)
-                else list(settings.gas_wei)
-            )
-            dear = [
-                severity.gas_wei if first <= bar < end else price for bar, price in enumerate(usual)
-            ]
-            return replace(plain, settings=replace(settings, gas_wei=tuple(dear)))
+            prices = settings.gas_wei
+            if isinstance(prices, int):
+                prices = [prices] * table.bars
+            spike = [severity.gas_wei] * (end - first)
+            spiked = (*prices[:first], *spike, *prices[end:])
+            return replace(plain, settings=replace(settings, gas_wei=spiked))
         case Scenario.POOL:
             return replace(
                 plain, settings=replace(settings, thin=(first, end, severity.depth_part))
@@ -310,7 +308,7 @@ def inapplicable_scenarios(
     settings: SimulationSettings,
     severity: Severity,
 ) -> list[tuple[str, str]]:
-    """Scenarios that do not apply to this portfolio, with the reason."""
+    """Return the scenarios that do not apply to this portfolio, with the reason."""
     found = []
     for scenario in scenarios:
         try:
@@ -327,7 +325,7 @@ def dollar_symbol(wanted: BacktestSpec) -> str:
     )
     if found is None:
         raise ConfigError(
-            "depeg: no asset of this portfolio is a dollar by its symbol",
+            "depeg: no asset of this portfolio has a dollar symbol",
             "leave depeg out of --scenarios",
         )
     return found
@@ -357,18 +355,18 @@ def _depegged(
     if symbol in table.symbols:
         closes = table.closes.copy()
         closes[:, table.symbols.index(symbol)] *= factor
-        fallen = replace(table, closes=closes)
+        depegged = replace(table, closes=closes)
     else:
-        fallen = replace(
+        depegged = replace(
             table, symbols=(*table.symbols, symbol), closes=np.column_stack([table.closes, factor])
         )
     unit = factor if symbol == wanted.portfolio.numeraire.symbol else plain.unit
-    return replace(plain, table=fallen, unit=unit)
+    return replace(plain, table=depegged, unit=unit)
 
 
 def _require_priced_gas(wanted: BacktestSpec, table: PriceTable) -> None:
     if not has_gas_price(wanted, table):
         raise ConfigError(
-            "gas-spike: no price of the native coin is known",
-            "name the asset that it is: --native ETH",
+            "gas-spike: the native coin has no price",
+            "name its asset: --native ETH",
         )

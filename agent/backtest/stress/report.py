@@ -1,4 +1,4 @@
-"""The stress report: figures for a document, and a page."""
+"""The stress report: figures, JSON document and page."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ TITLES = dict(
 
 
 def figures(case: StressCase) -> dict[str, Any]:
-    """Mean, worst value, quantiles and mean of the worst 5 % of each measure, as decimal strings;
-    None if there is none.
+    """Return mean, worst value, quantiles and mean of the worst 5 % of each measure, as decimal
+    strings; None without values.
     """
     found: dict[str, Any] = {}
     for name, field in FIELDS.items():
@@ -57,8 +57,8 @@ def figures(case: StressCase) -> dict[str, Any]:
 
 
 def stress_document(found: StressResult) -> dict[str, Any]:
-    """Document of a stress test. Shares and ratios as decimal strings of six places; null if there
-    is nothing to measure.
+    """Return the document of a stress test. Shares and ratios are decimal strings of six places,
+    null without values.
     """
     return {
         "cases": [
@@ -90,19 +90,19 @@ def stress_document(found: StressResult) -> dict[str, Any]:
 
 
 def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
-    """Sections on simulated paths, then on stress scenarios."""
+    """Return the sections on simulated paths, then on stress scenarios."""
     many = [case for case in found.cases if case.by == "kernel" or case.name in CALM_NAMES.values()]
     broken = [case for case in found.cases if case not in many]
     span = f"{found.bars} bars of {format_duration(found.interval_s)}"
     made = (
-        f"Blocks of the recorded moves, {found.block:.1f} bars long on average, are drawn in"
-        " another order (stationary bootstrap, Politis & Romano 1994); the jump diffusion (Merton"
+        f"Blocks of the recorded moves, {found.block:.1f} bars long on average, are drawn in random"
+        " order (stationary bootstrap, Politis & Romano 1994); the jump diffusion (Merton"
         f" 1976) has their covariance and {found.jump_rate * 1000:.2f} jumps in 1,000 bars. Each"
         f" path is {span}, made from {found.moves} moves."
     )
     meant = (
-        f"Expected shortfall is the mean of the worst {WORST:.0%} of paths, of too few for that the"
-        " worst. A loss below zero is a gain."
+        f"Expected shortfall is the mean of the worst {WORST:.0%} of paths; with fewer than"
+        f" {1 / WORST:.0f} paths, the worst path. A negative loss is a gain."
     )
     first = ReportSection(
         "Simulated paths",
@@ -116,9 +116,8 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
     )
     words = (
         (
-            "The live step, with its limits, over the recorded prices and resampled ones; in the"
-            " middle third of a path the market is as bad as it gets, and after a crash nothing"
-            " comes back. Gas, limits, minimums and halts are in these."
+            "The live step over recorded and resampled prices, with gas, limits, minimums and halts."
+            " The scenario applies to the middle third of a path; a crash has no recovery."
         ),
         *(f"Skipped: {name}: {why}." for name, why in found.skipped),
     )
@@ -143,16 +142,14 @@ def stress_page(found: StressResult) -> ReportPage:
         for case in found.cases[:2]
     ]
     count = len(worst.measured)
-    few = "its only path" if count == 1 else f"the worst of its {count} paths"
-    which = (
-        few if count * WORST < 1 else f"the mean of its worst {WORST:.0%} of paths"
-    )  # the shortfall of so few paths is the worst one
+    which = f"the mean of its worst {WORST:.0%} of paths"
+    if count == 1:
+        which = "its only path"
+    elif count * WORST < 1:  # the shortfall of so few paths is the worst path
+        which = f"the worst of its {count} paths"
     loss = _percent(expected_shortfall(worst.values("loss")))
     summary = (
-        (
-            f"Of all that was tried, {worst.name} is the worst: {which} is a loss of {loss} within"
-            f" {found.bars} bars."
-        ),
+        (f"The worst case is {worst.name}: {which} is a loss of {loss} within {found.bars} bars."),
     )
     origin = (
         *(ReportFact(name, value) for name, value in found.parameters),
@@ -171,8 +168,8 @@ def _off(found: StressResult) -> tuple[str, ...]:
         return ()
     return (
         (
-            "These paths ran in the fast kernel, without gas and limits: on the calm paths below,"
-            " its final value differs from that of the live step by at most"
+            "These paths ran in the fast kernel, without gas and limits. On the calm paths below,"
+            " its final value differs from the live step's by at most"
             f" {found.kernel_off:.1e}."
         ),
     )
@@ -195,14 +192,12 @@ def _distribution(cases: list[StressCase], name: str) -> Figure:
                 "name": case.name,
             }
         )
-    axis: dict[str, Any] = {
-        "title": {"text": TITLES[name] if name == "turnover" else f"{TITLES[name]} at the end"}
-    }
+    axis: dict[str, Any] = {"title": {"text": TITLES[name]}}
     if name != "turnover":
-        axis["tickformat"] = ".0%"
+        axis = {"title": {"text": f"{TITLES[name]} at the end"}, "tickformat": ".0%"}
     return {
         "title": TITLES[name],
-        "says": f"How often each {TITLES[name].lower()} came out.",
+        "says": f"Distribution of {TITLES[name].lower()} over the paths.",
         "data": traces,
         "layout": {
             "xaxis": axis,
@@ -224,7 +219,7 @@ def _bars(cases: list[StressCase]) -> Figure:
     ]
     return {
         "title": "Loss at the end",
-        "says": "The loss of each scenario, its median and its worst.",
+        "says": "Median and worst loss of each scenario.",
         "data": traces,
         "layout": {"yaxis": {"tickformat": ".0%"}, "barmode": "group"},
     }
@@ -259,7 +254,7 @@ def _what_happened(cases: list[StressCase]) -> ReportTable:
     return ReportTable(
         ("", "paths", "rebalances", "bars halted", "refused by"),
         rows,
-        "What the step did, all paths together",
+        "Steps of all paths together",
     )
 
 

@@ -47,10 +47,10 @@ PieceRunner = Callable[
 ]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 WORST = 0.05
-"""Fraction of worst paths averaged in the expected shortfall."""
+"""Share of worst paths that the expected shortfall averages."""
 MOST_PATHS, MOST_BARS = 1_000_000, 1_000_000
 MOST_CELLS = 20_000_000_000
-"""Bars of all paths together beyond which nothing is begun: days of work."""
+"""Maximum number of bars of all paths together; more would take days."""
 KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
 """Seconds per kernel path, per price of it, per evaluated bar of a live step, and per bar of a
 policy of bands alone.
@@ -60,9 +60,11 @@ policy of bands alone.
 @dataclass(frozen=True, slots=True)
 class StressSpec:
     """Size of the test: `paths` of each method by the kernel, `step_paths` by the live step for
-    each scenario, `bars` long. `block` is the mean block length, None by the rule of Politis &
-    White. Without `drift` prices have no mean growth. With `named` every scenario was requested by
-    name; else inapplicable ones are skipped and reported.
+    each scenario, `bars` long.
+
+    `block` is the mean block length, None by the rule of Politis & White. Without `drift` prices
+    have no mean growth. With `named` every scenario was requested by name; otherwise inapplicable
+    scenarios are skipped and reported.
     """
 
     paths: int
@@ -81,7 +83,7 @@ class StressSpec:
             ("--step-paths", self.step_paths, MOST_PATHS),
         ):
             if not 1 <= number <= most:
-                raise ConfigError(f"{name}: {number}", f"1 to {most:,} paths can be tried")
+                raise ConfigError(f"{name}: {number}", f"use 1 to {most:,} paths")
         if not 3 <= self.bars <= MOST_BARS:
             raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MOST_BARS:,} bars")
         if (
@@ -89,14 +91,14 @@ class StressSpec:
         ) > MOST_CELLS:
             raise ConfigError(
                 f"--paths: {cells:,} bars in all would take days",
-                "try fewer paths, or shorter ones by --bars",
+                "use fewer paths, or shorter paths with --bars",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class StressCase:
-    """One kind of paths and their results, `by` "kernel" or "step". `refused` counts refusals by
-    limit.
+    """One kind of paths and their results, run `by` "kernel" or "step"; `refused` counts refusals
+    by limit.
     """
 
     name: str
@@ -105,7 +107,7 @@ class StressCase:
     refused: tuple[tuple[str, int], ...] = ()
 
     def values(self, name: str) -> NDArray[np.float64]:
-        """One figure of every path."""
+        """Return one measure of every path."""
         return np.array([getattr(one, name) for one in self.measured], dtype=np.float64)
 
 
@@ -134,7 +136,7 @@ class StressResult:
 
 
 def estimate_s(spec: StressSpec, wanted: BacktestSpec, settings: SimulationSettings) -> float:
-    """Estimated seconds on one core, an approximate upper bound."""
+    """Return the estimated seconds on one core, an approximate upper bound."""
     trigger = wanted.policy.trigger
     quick = (
         is_plain(trigger)
@@ -142,12 +144,8 @@ def estimate_s(spec: StressSpec, wanted: BacktestSpec, settings: SimulationSetti
         and wanted.split is None
         and wanted.portfolio.weights is None
     )
-    step_s = (
-        spec.step_paths
-        * (len(spec.scenarios) + 1)
-        * spec.bars
-        * (QUIET_S if quick and not settings.looks_at_all else STEP_S)
-    )
+    bar_s = QUIET_S if quick and not settings.looks_at_all else STEP_S
+    step_s = spec.step_paths * (len(spec.scenarios) + 1) * spec.bars * bar_s
     if isinstance(kernel_setting_or_reason(wanted, settings), str):
         return 2 * step_s
     return step_s + 2 * spec.paths * (
@@ -165,25 +163,22 @@ def run_stress_test(
 ) -> StressResult:
     """Run the test on paths that begin at the newest prices of the table.
 
-    Paths depend on the seed, and not on their number. `share` runs the pieces of work in any order,
-    with results identical to the last bit. Raises ConfigError for too few prices, a block that does
-    not fit, and a named scenario that does not apply.
+    Each path depends on the seed and its number, not on the count of paths. `share` may run the
+    pieces of work in any order, with results equal to the bit. Raises ConfigError for too few
+    prices, an invalid block length, and a named scenario that does not apply.
     """
     table = select_spec_symbols(wanted, table)
     past = return_history(table, spec.drift)
     block = mean_block_length(past) if spec.block is None else spec.block
     check_block(block, past)
     recorded = _recorded(table, spec.bars)
-    for scenario in spec.scenarios if spec.named else ():
-        apply_scenario(
-            scenario, wanted, recorded, settings, spec.severity
-        )  # inapplicable scenarios are refused before any path runs
+    skipped = list[tuple[str, str]]()
+    if spec.named:  # refuse inapplicable scenarios before any path runs
+        for scenario in spec.scenarios:
+            apply_scenario(scenario, wanted, recorded, settings, spec.severity)
+    else:
+        skipped = inapplicable_scenarios(spec.scenarios, wanted, recorded, settings, spec.severity)
     work = StressWork.of(wanted, settings, spec.severity, past, block, recorded)
-    skipped = (
-        []
-        if spec.named
-        else inapplicable_scenarios(spec.scenarios, wanted, recorded, settings, spec.severity)
-    )
     scenarios = (Scenario.CALM, *(one for one in spec.scenarios if one.value not in dict(skipped)))
     pieces = work.pieces(spec.paths, spec.step_paths, scenarios)
     done = _all(work, pieces, share, progress or (lambda *_: None))
@@ -194,7 +189,7 @@ def run_stress_test(
     }
     if isinstance(work.setting, str):
         skipped.append(
-            ("kernel", f"it does not know {work.setting}: those paths went through the live step")
+            ("kernel", f"it does not support {work.setting}: those paths ran in the live step")
         )
     return StressResult(
         cases=_cases(pieces, done),
@@ -221,7 +216,7 @@ def run_stress_test(
 def _all(
     work: StressWork, pieces: Sequence[StressPiece], share: PieceRunner, progress: Progress
 ) -> list[PieceResult]:
-    """Results of all pieces, in their order, independent of the order of completion."""
+    """Return the results of all pieces in their order, whatever the order of completion."""
     found, counts, whole = dict[StressPiece, PieceResult](), dict[str, int](), dict[str, int]()
     for piece in pieces:
         whole[piece.name] = whole.get(piece.name, 0) + piece.end - piece.start
@@ -254,7 +249,8 @@ def _cases(pieces: Sequence[StressPiece], done: Sequence[PieceResult]) -> tuple[
 
 
 def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | None:
-    """See StressResult; `calm` has the live step's results of the calm paths, by number.
+    """Return the largest difference between kernel and live step, see StressResult; `calm` has the
+    live step's results of the calm paths, by number.
 
     Paths with gaps are excluded, since kernel and step wait differently.
     """
@@ -264,20 +260,16 @@ def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | No
     for number, found in calm.items():
         path = work.calm(number)
         if not np.isnan(path.closes).any():
-            off.append(
-                abs(
-                    (1 - measure_by_kernel(work.wanted, work.setting, path, value).loss)
-                    / found.grown[0]
-                    - 1
-                )
-            )
+            loss = measure_by_kernel(work.wanted, work.setting, path, value).loss
+            off.append(abs((1 - loss) / found.grown[0] - 1))
     return max(off, default=None)
 
 
 def expected_shortfall(losses: NDArray[np.float64], worst: float = WORST) -> float:
-    """Return the mean of the worst share of losses; a path counts in part if that is not a whole
-    number of paths. If the share is less than one path, the worst loss. Acerbi & Tasche (2002), "On
-    the coherence of expected shortfall", (4.1).
+    """Return the mean of the `worst` share of losses; if that is not a whole number of paths, the
+    last path counts in part, and if it is less than one path, this is the worst loss.
+
+    Acerbi & Tasche (2002), "On the coherence of expected shortfall", (4.1).
     """
     ordered = np.sort(losses)[::-1]
     weights = np.clip(max(worst * len(ordered), 1.0) - np.arange(len(ordered)), 0, 1)
@@ -285,19 +277,19 @@ def expected_shortfall(losses: NDArray[np.float64], worst: float = WORST) -> flo
 
 
 def quantiles(values: NDArray[np.float64]) -> tuple[float, ...] | None:
-    """Values at QUANTILES, interpolated linearly; None if there is nothing to measure."""
+    """Return the values at QUANTILES, interpolated linearly; None if any value is NaN."""
     if any(isnan(value) for value in values):
         return None
     return tuple(float(one) for one in np.quantile(values, QUANTILES))
 
 
 def _recorded(table: PriceTable, bars: int) -> PriceTable:
-    """The last recorded bars up to the newest at which every asset has a price. Raises ConfigError
-    if there are fewer.
+    """Return the last `bars` bars up to the newest at which every asset has a price. Raises
+    ConfigError if there are fewer.
     """
     end = _complete(table)
     if end < bars:
-        raise ConfigError(f"--bars: {bars} of {end} that the file has", f"use {end} or fewer")
+        raise ConfigError(f"--bars: {bars}, and the file has {end}", f"use {end} or fewer")
     here = slice(end - bars, end)
     closes = table.closes[here].copy()
     closes[0] = forward_fill(table.closes)[end - bars]
@@ -305,25 +297,21 @@ def _recorded(table: PriceTable, bars: int) -> PriceTable:
 
 
 def _complete(table: PriceTable) -> int:
-    """Number of bars up to the newest one at which every asset has a price."""
+    """Return the number of bars up to the newest at which every asset has a price."""
     known = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
     return int(np.nonzero(known)[0][-1]) + 1
 
 
 def _left_out(table: PriceTable, past: ReturnHistory) -> list[str]:
     incomplete = table.bars - _complete(table)
-    notes = [f"{past.left_out} returns with a missing price are skipped"] if past.left_out else []
-    return (
-        [
-            *notes,
-            (
-                f"the recorded path ends {incomplete} bars before the data, where an asset has no"
-                " price"
-            ),
-        ]
-        if incomplete
-        else notes
-    )
+    notes = []
+    if past.left_out:
+        notes.append(f"{past.left_out} returns with a missing price are skipped")
+    if incomplete:
+        notes.append(
+            f"the recorded path ends {incomplete} bars before the data, where an asset has no price"
+        )
+    return notes
 
 
 def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:

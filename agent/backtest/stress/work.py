@@ -1,4 +1,4 @@
-"""Work of a stress test in pieces: each path depends on its number alone, so the result does not
+"""Work of a stress test in pieces. Each path depends on its number alone, so the result does not
 depend on the number of cores.
 """
 
@@ -46,7 +46,7 @@ from agent.units import BPS
 
 Floats = NDArray[np.float64]
 WEIGHT_TOLERANCE = 1e-6
-"""Tolerance at a band's edge: a correction to the edge leaves rounding and float errors."""
+"""Tolerance at a band's edge, for rounding and float errors of a correction to the edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class PathMetrics:
 def kernel_setting_or_reason(
     wanted: BacktestSpec, settings: SimulationSettings
 ) -> KernelSetting | str:
-    """The policy as a kernel setting; else the reason why the kernel does not support it."""
+    """Return the policy as a kernel setting, or the reason why the kernel does not support it."""
     portfolio, policy, trigger = wanted.portfolio, wanted.policy, wanted.policy.trigger
     reasons = (
         (wanted.split is not None, "several strategies"),
@@ -79,16 +79,16 @@ def kernel_setting_or_reason(
         (any(asset.reserve_raw for asset in portfolio.assets), "reserves"),
         (any(asset.band is not None for asset in portfolio.assets), "bands of single assets"),
         (any(asset.max_bps is not None for asset in portfolio.assets), "limits.max_weight"),
-        (wanted.execution.pace.style is not ExecutionStyle.MARKET, "corrections over time"),
-        (policy.only is not None, "one side alone"),
+        (wanted.execution.pace.style is not ExecutionStyle.MARKET, "gradual execution"),
+        (policy.only is not None, "trading one side only"),
         (policy.destination not in DESTINATION_CODES, "this destination"),
         (settings.latency_bars > 0, "latency"),
         (bool(settings.flows), "deposits and withdrawals"),
         (bool(settings.recorded), "recorded pools"),
-        (settings.pool not in CONSTANT_PRODUCT, "this curve of a pool"),
+        (settings.pool not in CONSTANT_PRODUCT, "this pool curve"),
         (
             is_plain(trigger) and has_band(trigger) and band_and_interval(trigger) is None,
-            "schedules by the calendar",
+            "calendar schedules",
         ),
     )
     for unknown, words in reasons:
@@ -96,11 +96,9 @@ def kernel_setting_or_reason(
             return words
     if band_and_interval(trigger) is None:
         return "this trigger"
-    least = (
-        0.0
-        if wanted.limits.min_trade is None
-        else float(wanted.limits.min_trade / 10**portfolio.numeraire.decimals)
-    )
+    min_trade = 0.0
+    if wanted.limits.min_trade is not None:
+        min_trade = float(wanted.limits.min_trade / 10**portfolio.numeraire.decimals)
     targets = tuple(asset.target_bps for asset in portfolio.assets)
     return KernelSetting(
         targets,
@@ -108,7 +106,7 @@ def kernel_setting_or_reason(
         policy.destination,
         simulated_costs(wanted, settings),
         policy.cooldown_s,
-        least,
+        min_trade,
     )
 
 
@@ -132,9 +130,7 @@ def band_edges(wanted: BacktestSpec) -> Floats | None:
 def measure_by_kernel(
     wanted: BacktestSpec, setting: KernelSetting, table: PriceTable, value: float
 ) -> PathMetrics:
-    """Measure one path without gaps, at the costs of the setting, without gas, limits and
-    staleness.
-    """
+    """Measure one path without gaps by the kernel, without gas, limits and stale prices."""
     tokens = [asset.token for asset in wanted.portfolio.assets]
     prices = numeraire_prices(wanted, table, table.closes, tokens)
     found = run_fast(
@@ -145,35 +141,33 @@ def measure_by_kernel(
     )
     held = _held(found)
     values = held * prices
-    worth = values.sum(axis=1)
-    moved = 0.0
+    totals = values.sum(axis=1)
+    turnover = 0.0
     for bar in found.rebalanced:
-        before = held[bar - 1] if bar else held[0]
-        moved += 0.5 * float(np.abs((held[bar] - before) * prices[bar]).sum()) / float(worth[bar])
+        before = held[max(bar - 1, 0)]
+        traded = float(np.abs((held[bar] - before) * prices[bar]).sum())
+        turnover += 0.5 * traded / float(totals[bar])
     return PathMetrics(
-        loss=1 - float(worth[-1] / worth[0]),
-        drawdown=max_drawdown(worth),
+        loss=1 - float(totals[-1] / totals[0]),
+        drawdown=max_drawdown(totals),
         behind=1 - found.final_value / found.hold_value,
-        turnover=moved,
-        outside=share_outside_bands(values / worth[:, None], band_edges(wanted)),
+        turnover=turnover,
+        outside=share_outside_bands(values / totals[:, None], band_edges(wanted)),
         rebalances=found.rebalances,
     )
 
 
 def share_outside_bands(weights: Floats, edges: Floats | None) -> float:
-    """Share of bars that end with a weight outside its band; NaN without bands."""
+    """Return the share of bars that end with a weight outside its band; NaN without bands."""
     if edges is None:
         return float("nan")
-    return float(
-        ((weights < edges[:, 0] - WEIGHT_TOLERANCE) | (weights > edges[:, 1] + WEIGHT_TOLERANCE))
-        .any(axis=1)
-        .mean()
-    )
+    low, high = edges[:, 0] - WEIGHT_TOLERANCE, edges[:, 1] + WEIGHT_TOLERANCE
+    return float(((weights < low) | (weights > high)).any(axis=1).mean())
 
 
-def max_drawdown(worth: Floats) -> float:
-    """Return the largest fall from an earlier maximum, as a share of it."""
-    return float((1 - worth / np.maximum.accumulate(worth)).max())
+def max_drawdown(values: Floats) -> float:
+    """Return the largest decline from an earlier maximum, as a share of it."""
+    return float((1 - values / np.maximum.accumulate(values)).max())
 
 
 def _held(found: KernelResult) -> Floats:
@@ -186,7 +180,7 @@ def _held(found: KernelResult) -> Floats:
 BLOCKS, JUMPS = "resampled blocks", "jump diffusion"
 NAMES = {PathMethod.BLOCKS: BLOCKS, PathMethod.JUMPS: JUMPS}
 KERNEL_PIECE = 200
-"""Paths of the kernel that are done together: some tenths of a second."""
+"""Kernel paths per piece: some tenths of a second."""
 
 
 class PieceKind(Enum):
@@ -195,7 +189,7 @@ class PieceKind(Enum):
     KERNEL = "kernel"
     STEP = "step"
     STRESSED = "laid"
-    """The live step over calm paths, the recorded one first, with a scenario laid over each."""
+    """The live step over calm paths, the recorded path first, each with a scenario applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +206,8 @@ class StressPiece:
 
 @dataclass(frozen=True, slots=True)
 class PieceResult:
-    """Result of a piece. For the live step also refusals by limit, final value of each path as a
-    share of its start, and versions.
+    """Result of a piece; for the live step also refusals by limit, the final value of each path as
+    a share of its start (`grown`), and versions.
     """
 
     measured: tuple[PathMetrics, ...]
@@ -224,8 +218,8 @@ class PieceResult:
 
 @dataclass(frozen=True, slots=True)
 class StressWork:
-    """Data that every path needs; `recorded` is the recorded path, as long as all others. `setting`
-    is the policy as a kernel setting, or the reason for its absence.
+    """Input of every path. `recorded` is the recorded path, as long as all others; `setting` is the
+    policy as a kernel setting, or the reason why the kernel does not support it.
     """
 
     wanted: BacktestSpec
@@ -256,7 +250,7 @@ class StressWork:
     def pieces(
         self, paths: int, step_paths: int, scenarios: Sequence[Scenario]
     ) -> tuple[StressPiece, ...]:
-        """All pieces, case after case; each path of the live step is one piece."""
+        """Return all pieces, case after case; each path of the live step is one piece."""
         return tuple(self._each(paths, step_paths, scenarios))
 
     def _each(
@@ -300,11 +294,10 @@ class StressWork:
                 )
             )
         (number,) = numbers
-        path = (
-            self.calm(number)
-            if piece.kind is PieceKind.STRESSED
-            else self.path(piece.method, number)
-        )
+        if piece.kind is PieceKind.STRESSED:
+            path = self.calm(number)
+        else:
+            path = self.path(piece.method, number)
         stressed = apply_scenario(piece.scenario, self.wanted, path, self.settings, self.severity)
         found = simulate(self.wanted, stressed.table, stressed.settings)
         grown = float(found.equity[-1] / found.equity[0])
@@ -313,7 +306,7 @@ class StressWork:
         )
 
     def path(self, method: PathMethod, number: int) -> PriceTable:
-        """Return the path of that number, from its own random generator."""
+        """Return the path of that number, from a random generator of its own."""
         chance = np.random.default_rng([self.settings.seed, list(PathMethod).index(method), number])
         if method is PathMethod.BLOCKS:
             return bootstrap_path(self.past, self.recorded.bars, self.block, chance)
@@ -332,10 +325,10 @@ def run_sequentially(
 
 
 def _measured(wanted: BacktestSpec, stressed: StressedPath, found: SimulationResult) -> PathMetrics:
-    worth: NDArray[np.float64] = found.equity * stressed.unit
+    values: NDArray[np.float64] = found.equity * stressed.unit
     return PathMetrics(
-        loss=1 - float(worth[-1] / worth[0]),
-        drawdown=max_drawdown(worth),
+        loss=1 - float(values[-1] / values[0]),
+        drawdown=max_drawdown(values),
         behind=1 - float(found.equity[-1] / found.hold[-1]),
         turnover=float(found.turnover),
         outside=share_outside_bands(found.weights, band_edges(wanted)),
