@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,8 @@ from agent.cli.options import AsJson, Heading, Yes, command
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     pass
 
 
@@ -49,7 +51,8 @@ Numeraire = Annotated[
     str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")
 ]
 TryConfig = Annotated[
-    Path | None, typer.Option("--config", "-c", help="The config to try out, in place of --target.")
+    Path | None,
+    typer.Option("--config", "-c", help="The config to simulate, in place of --target."),
 ]
 Every = Annotated[
     str,
@@ -65,7 +68,7 @@ Html = Annotated[
 Names = Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")]
 Sample = Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")]
 SHOWN = 0.00005
-"""Smallest log return that is shown."""
+"""Smallest log return that is printed."""
 
 
 @command(Heading.TEST, 10)
@@ -112,18 +115,18 @@ def backtest(
     flows_in: Annotated[
         str,
         typer.Option(
-            "--flows-in", help="Pay deposits and withdrawals in the numeraire, or pro-rata."
+            "--flows-in", help="Deposits and withdrawals are in the numeraire, or pro-rata."
         ),
     ] = "numeraire",
     gone: Annotated[
         str,
-        typer.Option("--gone", help="When prices of an asset end: halt, or hold it and continue."),
+        typer.Option(
+            "--gone", help="When an asset has no more prices: halt, or leave it and continue."
+        ),
     ] = "halt",
     pool_state: Annotated[
         list[str] | None,
-        typer.Option(
-            "--pool-state", help="A real V3 pool by token0/token1: WBTC/WETH=pool.json; repeatable."
-        ),
+        typer.Option("--pool-state", help="A recorded V3 pool: WBTC/WETH=pool.json; repeatable."),
     ] = None,
     decimals: Annotated[
         str, typer.Option("--decimals", help="Token decimals: WBTC=8; default 18.")
@@ -131,21 +134,21 @@ def backtest(
     latency: Latency = 0,
     numeraire: Numeraire = "",
     names: Annotated[
-        str, typer.Option("--as", help="Symbols of the files and ours: BTC=WBTC.")
+        str, typer.Option("--as", help="Map a symbol of the files to an asset: BTC=WBTC.")
     ] = "",
     funding: Annotated[
         Path | None,
         typer.Option(
             "--funding",
             help=(
-                "CSV or Parquet: time, symbol, rate; reports funding a short of each holding would"
-                " earn."
+                "CSV or Parquet: time, symbol, rate; reports the funding of a short of each"
+                " holding."
             ),
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Random seed, for example of jitter.")] = 0,
     every_bar: Annotated[
-        bool, typer.Option("--every-bar", help="Evaluate quiet bars too: slower, same trades.")
+        bool, typer.Option("--every-bar", help="Evaluate every bar: slower, same trades.")
     ] = False,
     html: Html = None,
     as_json: AsJson = False,
@@ -173,97 +176,113 @@ def backtest(
         gone=gone,
         pool_states=tuple(pool_state or ()),
     )
-    shown = nullcontext() if as_json or not err.is_terminal else err.status("reading prices")
-    with shown as status:
+    with progress_display("reading prices", as_json) as status:
 
-        def tell(done: int, bars: int) -> None:
+        def progress(done: int, bars: int) -> None:
             if status is not None:
                 status.update(f"bar {done} of {bars}")
 
         portfolio = api.PortfolioOptions(
             config, target, band, every, destination, numeraire, native, names, decimals
         )
-        found = api.backtest(
-            file, market, portfolio, every_bar=every_bar, funding=funding, progress=tell
+        result = api.backtest(
+            file, market, portfolio, every_bar=every_bar, funding=funding, progress=progress
         )
-    made = api.backtest_document(found)
+    document = api.backtest_document(result)
     if html is not None:
-        made["report"] = [str(path) for path in api.write_report(found, html)]
-    emit(made, as_json, lambda: _show(made))
+        document["report"] = [str(path) for path in api.write_report(result, html)]
+    emit(document, as_json, lambda: _show(document))
 
 
-def format_premium(earned: Document, twr: float, hold_twr: float) -> str:
+def progress_display(text: str, as_json: bool) -> AbstractContextManager[Status | None]:
+    """Show a progress text on stderr, at a terminal only and not with --json."""
+    if as_json or not err.is_terminal:
+        return nullcontext()
+    return err.status(text)
+
+
+def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
     """Format the log return against holding and its parts; the remainder is gas and external
     transfers.
     """
-    part = {name: f"{100 * float(number):+.3f}%" for name, number in earned.items()}
-    advantage = float(earned["advantage"])
-    ahead = math.log((1 + twr) / (1 + hold_twr)) if min(twr, hold_twr) > -1 else advantage
-    beside = ahead - advantage
-    rest = (
-        f", and {100 * beside:+.3f}% from gas money and flows, which are outside the portfolio"
-        if abs(beside) >= SHOWN
-        else ""
-    )
+    part = {name: f"{100 * float(number):+.3f}%" for name, number in premium.items()}
+    advantage = float(premium["advantage"])
+    excess, rest = advantage, ""
+    if min(twr, hold_twr) > -1:
+        excess = math.log((1 + twr) / (1 + hold_twr))
+    outside = excess - advantage
+    if abs(outside) >= SHOWN:
+        rest = f", and {100 * outside:+.3f}% from gas money and flows outside the portfolio"
+    else:
+        excess = advantage
     return (
-        f"log return against holding {100 * (ahead if rest else advantage):+.3f}%:"
+        f"log return against holding {100 * excess:+.3f}%:"
         f" {part['excess_growth']} from rebalancing itself, {part['off_target']} from weights off"
-        f" target, less {part['dispersion']} that holding has from winners growing, less"
+        f" target, less {part['dispersion']} that holding gains from growing winners, less"
         f" {part['costs']} of costs{rest}"
     )
 
 
-def _show(made: Document) -> None:
-    _show_figures(made)
-    _show_returns(made)
-    if made["halted"]:
-        say(f"{made['halted']} bars without a decision: something was stale or contradictory")
-    for what, times in made["kept"].items():
-        say(f"held {times} times by {what}, though something was to be done")
-    for why, times in made["refused"].items():
+def _show(document: Document) -> None:
+    _show_figures(document)
+    _show_returns(document)
+    if document["halted"]:
+        say(f"{document['halted']} bars without a decision: stale or contradictory data")
+    for setting, times in document["kept"].items():
+        say(f"held {times} times by {setting}, although a trade was due")
+    for why, times in document["refused"].items():
         say(f"refused {times} times: {why}")
-    for note in made["notes"]:
+    for note in document["notes"]:
         say(note)
-    if "report" in made:
-        say(f"report: {made['report'][0]}, as data: {made['report'][1]}")
-    say(f"config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")
+    show_provenance(document)
+
+
+def show_provenance(document: Document) -> None:
+    """Print the files of the report, and the hashes and seed of the run."""
+    if "report" in document:
+        say(f"report: {document['report'][0]}, as data: {document['report'][1]}")
+    say(
+        f"config {document['config_hash'][:16]}, data {document['data_hash'][:16]},"
+        f" seed {document['seed']}"
+    )
 
 
 def _show_figures(made: Document) -> None:
     """Print the table of values, figures, costs and the owner's transfers."""
     from agent.cli.display.tables import money, table
 
-    unit, figures = made["numeraire"], made["figures"]
-    shown = table(f"{made['bars']} bars, values in {unit}", ("what",), ("rebalanced", "held"))
+    figures = made["figures"]
+    shown = table(
+        f"{made['bars']} bars, values in {made['numeraire']}", ("what",), ("rebalanced", "held")
+    )
     shown.add_row("start value", money(made["start_value"]), money(made["start_value"]))
     shown.add_row("final value", money(made["final_value"]), money(made["hold_value"]))
     for name, key in FIGURES:
-        form = "{:.2f}" if key == "sharpe" else "{:.2%}"
-        shown.add_row(
-            name,
-            *(
-                "–" if (one := figures[whose][key]) is None else form.format(float(one))
-                for whose in figures
-            ),
-        )
+        shown.add_row(name, *(_figure(key, of[key]) for of in figures.values()))
     for kind in ("fees", "impact", "gas"):
-        counted = kind != "gas" or made["gas_counted"]
-        shown.add_row(f"cost: {kind}", money(made["costs"][kind]) if counted else "not counted")
-    for one in made["flows"]:
-        day = datetime.fromtimestamp(one["time"], UTC).date()
-        shown.add_row(
-            f"{day}: {'taken out' if one['value'].startswith('-') else 'put in'}",
-            money(one["value"].lstrip("-")),
-        )
+        cost = money(made["costs"][kind])
+        if kind == "gas" and not made["gas_counted"]:
+            cost = "not counted"
+        shown.add_row(f"cost: {kind}", cost)
+    for flow in made["flows"]:
+        day = datetime.fromtimestamp(flow["time"], UTC).date()
+        kind = "withdrawal" if flow["value"].startswith("-") else "deposit"
+        shown.add_row(f"{day}: {kind}", money(flow["value"].lstrip("-")))
     out.print(shown)
+
+
+def _figure(key: str, value: str | None) -> str:
+    if value is None:
+        return "–"
+    return f"{float(value):.2f}" if key == "sharpe" else f"{float(value):.2%}"
 
 
 def _show_returns(made: Document) -> None:
     """Print the lines on gas, returns, turnover, rebalancing premium and funding."""
     if not made["gas_counted"]:
         say(
-            "Gas is not counted: name the asset that pays it (--native), and its price (--gas or"
-            " --gas-prices; --sample has its own)."
+            "Gas is not counted: set the asset that pays it (--native) and its price (--gas or"
+            " --gas-prices; --sample has gas prices)."
         )
     if made["flows"]:
         say(
@@ -271,8 +290,8 @@ def _show_returns(made: Document) -> None:
             f" {100 * float(made['hold_twr']):+.2f}%"
         )
     say(f"{made['rebalances']} rebalances, turnover {made['turnover']} times the portfolio")
-    if (earned := made["harvest"]) is not None:
-        say(format_premium(earned, float(made["twr"]), float(made["hold_twr"])))
+    if (premium := made["harvest"]) is not None:
+        say(format_premium(premium, float(made["twr"]), float(made["hold_twr"])))
     if (funding := made["funding"]) is not None:
         _show_funding(funding, made["numeraire"])
 
@@ -280,14 +299,14 @@ def _show_returns(made: Document) -> None:
 def _show_funding(made: Document, unit: str) -> None:
     from agent.cli.display.tables import money, table
 
-    shown = table(f"funding, in {unit}", ("asset",), ("got", "a year"))
+    shown = table(f"funding, in {unit}", ("asset",), ("received", "a year"))
     for name, one in (*made["assets"].items(), ("all", {**made, "carry": made["total"]})):
         a_year = "" if one["yearly"] is None else f"{100 * float(one['yearly']):+.2f}%"
         shown.add_row(name, money(one["carry"]), a_year)
     out.print(shown)
     say(
-        f"{made['intervals']:,} payments to shorts as large as what was held, below zero by them: "
-        "no position was simulated, and nothing of it is in the values above"
+        f"{made['intervals']:,} payments to shorts as large as the holdings (negative: paid by"
+        " them); no position was simulated, and none of it is in the values above"
     )
 
 
@@ -295,7 +314,7 @@ def _show_funding(made: Document, unit: str) -> None:
 
 
 ASKED_FROM_S = 120.0
-"""Work of more seconds than this needs a confirmation."""
+"""Seconds of work above which a confirmation is needed."""
 STRESS_SHOWN = ("50%", "95%")
 
 
@@ -326,7 +345,8 @@ def stress(
     step_paths: Annotated[
         int,
         typer.Option(
-            "--step-paths", help="Paths per scenario, with the live step; the first as recorded."
+            "--step-paths",
+            help="Paths per scenario, with the live step; the first is the recorded path.",
         ),
     ] = 3,
     bars: Annotated[
@@ -348,7 +368,7 @@ def stress(
         str, typer.Option("--drift", help="recorded, or none for zero average drift.")
     ] = "recorded",
     crash: Annotated[
-        str, typer.Option("--crash", help="Price drop in a crash, of every asset but dollars.")
+        str, typer.Option("--crash", help="Price drop in a crash, except of dollars.")
     ] = "50%",
     crash_bars: Annotated[
         int, typer.Option("--crash-bars", help="Duration of the crash in bars.")
@@ -412,36 +432,37 @@ def stress(
         api.PortfolioOptions(config, target, band, every, destination, numeraire, native, names),
         limits=limits,
     )
-    _ask_first(prepared.seconds, yes)
-    with nullcontext() if as_json or not err.is_terminal else err.status("making paths") as status:
+    _confirm_duration(prepared.seconds, yes)
+    with progress_display("making paths", as_json) as status:
 
-        def tell(case: str, done: int, count: int) -> None:
+        def progress(case: str, done: int, count: int) -> None:
             if status is not None:
                 status.update(f"{case}: path {done} of {count}")
 
-        found = api.run_stress(prepared, tell, cores)
-    made = api.stress_document(found)
+        result = api.run_stress(prepared, progress, cores)
+    document = api.stress_document(result)
     if html is not None:
-        made["report"] = [str(path) for path in api.write_stress_report(found, html)]
-    emit(made, as_json, lambda: _stress_show(made))
+        document["report"] = [str(path) for path in api.write_stress_report(result, html)]
+    emit(document, as_json, lambda: _show_stress(document))
 
 
-def _ask_first(seconds: float, yes: bool) -> None:
-    """Raise ConfigError if it takes long and was not confirmed."""
+def _confirm_duration(seconds: float, yes: bool) -> None:
+    """Raise ConfigError if the test takes long and was not confirmed."""
     if seconds <= ASKED_FROM_S or yes:
         return
     cost = f"this may take {seconds / 60:,.0f} minutes of one core"
     if not interactive():
         raise ConfigError(
-            cost, "add --yes, or try fewer paths (--paths, --step-paths) or shorter ones (--bars)"
+            cost, "add --yes, or use fewer paths (--paths, --step-paths) or shorter paths (--bars)"
         )
-    if not ask(f"{cost}: go on?"):
+    if not ask(f"{cost}. Continue?"):
         raise ConfigError(
-            "nothing was tried", "try fewer paths (--paths, --step-paths) or shorter ones (--bars)"
+            "declined: no path was run",
+            "use fewer paths (--paths, --step-paths) or shorter paths (--bars)",
         )
 
 
-def _stress_show(made: Document) -> None:
+def _show_stress(made: Document) -> None:
     from agent.cli.display.tables import table
 
     names = (*(f"loss {name}" for name in STRESS_SHOWN), "shortfall", "turnover", "outside")
@@ -462,21 +483,20 @@ def _stress_show(made: Document) -> None:
         )
     out.print(shown)
     say(
-        "A loss below zero is a gain; turnover in portfolios and the share of bars outside a band"
+        "A negative loss is a gain. Turnover, in portfolios, and the share of bars outside a band"
         " are medians."
     )
     for case in made["cases"]:
-        notes = [f"{case['halted']} bars halted"] if case["halted"] else []
-        notes += [f"{times} times refused by {why}" for why, times in case["refused"].items()]
+        notes = [f"{times} times refused by {why}" for why, times in case["refused"].items()]
+        if case["halted"]:
+            notes.insert(0, f"{case['halted']} bars halted")
         if notes:
             say(f"{case['name']}: {', '.join(notes)}")
     for name, why in made["left_out"].items():
         say(f"skipped: {name}: {why}")
-    for told_of in made["notes"]:
-        say(told_of)
-    if "report" in made:
-        say(f"report: {made['report'][0]}, as data: {made['report'][1]}")
-    say(f"config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")
+    for note in made["notes"]:
+        say(note)
+    show_provenance(made)
 
 
 def _percent(share: str) -> str:

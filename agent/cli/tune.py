@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.output import Document, ask, cell, emit, err, interactive, out, say
+from agent.cli.display.output import Document, ask, cell, emit, interactive, out, say
 from agent.cli.display.terminal import interruptible
 from agent.cli.options import AsJson, Heading, Yes, command
 
@@ -27,17 +26,18 @@ from agent.cli.backtest import (
     Sample,
     Target,
     Value,
+    progress_display,
 )
 
 SHADES = "·░▒▓█"
-"""From the lowest objective to the highest."""
+"""Shades from the lowest objective to the highest."""
 
 
 ROWS = 10
 
 
 NUMBERED = 8
-"""A map of more columns has shades alone."""
+"""Maximum number of columns of a map with numbers; wider maps have shades alone."""
 
 
 @command(Heading.TEST, 20)
@@ -63,7 +63,7 @@ def tune(
     every: Annotated[
         str,
         typer.Option(
-            "--every", help="Intervals to try: 1d,7d,28d. With --band also both together."
+            "--every", help="Intervals to try: 1d,7d,28d; with --band also both together."
         ),
     ] = "",
     destination: Annotated[
@@ -73,13 +73,11 @@ def tune(
         str,
         typer.Option(
             "--allocator",
-            help=(
-                "fixed, or kinds of portfolio.weights that need prices alone; several with commas."
-            ),
+            help="fixed, or kinds of portfolio.weights that only need prices; several with commas.",
         ),
     ] = "fixed",
     trigger: Annotated[
-        str, typer.Option("--trigger", help="Only these kinds: band, every, hybrid.")
+        str, typer.Option("--trigger", help="Only these triggers: band, every, hybrid.")
     ] = "",
     calendar: Annotated[
         str,
@@ -154,10 +152,9 @@ def tune(
         config, target, numeraire=numeraire, native=native, names=names
     )
     search = api.prepare_tune(file, market, grids, portfolio)
-    shown = nullcontext() if as_json or not err.is_terminal else err.status("measuring")
-    with shown as status:
+    with progress_display("measuring", as_json) as status:
 
-        def tell(done: int, runs: int) -> None:
+        def progress(done: int, runs: int) -> None:
             if status is not None:
                 status.update(f"{done:,} of {runs:,} runs")
 
@@ -166,26 +163,26 @@ def tune(
                 return False
             if status is not None:
                 status.stop()
-            answer = ask(f"This is {estimate.words}. Begin?")
+            answer = ask(f"The search has {estimate.words}. Start?")
             if status is not None:
                 status.start()
             return answer
 
-        found = api.run_tune(
+        result = api.run_tune(
             search,
             cores=cores,
             scheduler=scheduler,
             folder=folder,
             confirm=None if yes else confirm,
-            progress=tell,
+            progress=progress,
         )
-    made = api.tune_document(found)
+    document = api.tune_document(result)
     if html is not None:
-        made["report"] = [str(path) for path in api.write_tune_report(found, html)]
-    emit(made, as_json, lambda: _tune_show(made))
+        document["report"] = [str(path) for path in api.write_tune_report(result, html)]
+    emit(document, as_json, lambda: _show(document))
 
 
-def _tune_show(made: Document) -> None:
+def _show(made: Document) -> None:
     from agent.cli.display.tables import amount, table
 
     growth = made["objective"] == "growth"
@@ -195,11 +192,10 @@ def _tune_show(made: Document) -> None:
     )
     ranked = table(head, ("setting",), (made["objective"], "over hold", "costs", "trades"))
     for one in made["ranked"][:ROWS]:
-        own = _tune_percent(one["objective"]) if growth else one["objective"][:-3]
         ranked.add_row(
             cell(one["label"]),
-            own,
-            _tune_percent(one["over_hold"]),
+            _percent(one["objective"]) if growth else one["objective"][:-3],
+            _percent(one["over_hold"]),
             amount(one["costs"], 2),
             str(one["rebalances"]),
         )
@@ -207,29 +203,29 @@ def _tune_show(made: Document) -> None:
     _show_map(made["stability"], growth)
     folds = table(
         f"Walk-forward, {made['walk_forward']['walk']}",
-        ("chosen in the past",),
+        ("chosen setting",),
         ("over hold", "over calendar"),
     )
     for one in made["walk_forward"]["folds"]:
         folds.add_row(
             cell(one["chosen"]),
-            _tune_percent(one["over_hold"]),
-            _tune_percent(one["over_calendar"]),
+            _percent(one["over_hold"]),
+            _percent(one["over_calendar"]),
         )
     if made["walk_forward"]["folds"]:
         out.print(folds)
     if (risk := made["overfitting"]) is not None:
         say(
-            f"Chance of over-fitting: {float(risk['probability']):.0%} ({risk['ways']:,} ways to"
-            " halve the data)"
+            f"Probability of overfitting: {float(risk['probability']):.0%} ({risk['ways']:,} ways"
+            " to halve the data)"
         )
-    if (sure := made["deflated_sharpe"]) is not None:
+    if (deflated := made["deflated_sharpe"]) is not None:
         say(
-            f"Deflated Sharpe ratio of the excess over hold, {sure['trials']} trials:"
-            f" {float(sure['probability']):.1%}"
+            f"Deflated Sharpe ratio of the excess over hold, {deflated['trials']} trials:"
+            f" {float(deflated['probability']):.1%}"
         )
     if made["resumed"]:
-        say(f"{made['resumed']:,} runs were done before")
+        say(f"{made['resumed']:,} runs were loaded from an earlier search")
     for note in (*made["notes"], *made["verdict"]):
         say(note)
     say(
@@ -257,25 +253,22 @@ def _show_map(stable: Document, growth: bool) -> None:
                 cells.append(cell(""))
                 continue
             share = (float(value) - low) / (high - low) if high > low else 1.0
-            mark = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
-            number = (
-                f" {_tune_percent(value) if growth else value[:-4]}" if len(row) <= NUMBERED else ""
-            )
-            text = f"{mark}{number}"
+            text = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
+            if len(row) <= NUMBERED:
+                text += f" {_percent(value) if growth else value[:-4]}"
             cells.append(cell(f"[{text}]" if [i, j] == stable["best"] else text))
         shown.add_row(cell(label), *cells)
     out.print(shown)
     near = stable["neighbours"]
     if near is not None:
-        drop, most = (
-            f"{100 * float(near[key]):.2f} points" if growth else near[key]
-            for key in ("mean_fall", "largest_fall")
-        )
+        mean, most = near["mean_fall"], near["largest_fall"]
+        if growth:
+            mean, most = (f"{100 * float(fall):.2f} points" for fall in (mean, most))
         say(
-            f"One grid step from the best it falls by {drop} on the mean, {most} at most, among"
-            f" {near['count']} neighbours"
+            f"One grid step from the best, over {near['count']} neighbours, the objective falls by"
+            f" {mean} on average, {most} at most"
         )
 
 
-def _tune_percent(text: str) -> str:
+def _percent(text: str) -> str:
     return f"{100 * float(text):+.2f} %"

@@ -90,7 +90,7 @@ def test_the_sample_needs_no_file_and_tells_what_came_and_went(bare: Bare) -> No
     assert float(found["costs"]["gas"]) > 1_000  # 2021 was dear: at ten thousand dollars gas took the most of it
     assert found["taxes"]["years"].keys() == {"2021"}
     shown = bare(*made, "--band", "50%rel")
-    assert "2021-03-01: put in" in shown.out
+    assert "2021-03-01: deposit" in shown.out
     assert "time-weighted return +" in shown.out
     assert "cost: gas" in shown.out and "not counted" in shown.out and "not counted" in shown.out
 
@@ -118,7 +118,7 @@ def test_funding_tells_what_a_full_hedge_would_have_carried_beside_the_rest(bare
     assert found["yearly"] == found["assets"]["WBTC"]["yearly"] == f"{10 / 5_000 / 3 * 365:.6f}"
     assert Fraction(said.json["final_value"]) == 10_000
     shown = bare(*made)
-    for word in ("funding, in USD", "10.00", "+24.33%", "3 payments to shorts as large as what was held", "no position was simulated"):
+    for word in ("funding, in USD", "10.00", "+24.33%", "3 payments to shorts as large as the holdings", "no position was simulated"):
         assert word in shown.out
     without = bare(*made[:3], *made[5:-1], "BTC=WBTC", "--json")
     assert without.json["funding"] is None

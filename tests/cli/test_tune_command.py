@@ -75,7 +75,7 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
     for word in (
         "Sharpe ratio by band and interval",
         "Walk-forward, anchored",
-        "Chance of over-fitting",
+        "Probability of overfitting",
         "In the last quarter of the data",
     ):
         assert word in said.out
@@ -91,7 +91,7 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
         (("--band", "5%rel", "--folds", "0"), "--folds: 0"),
         (("--band", "5%rel", "--allocator", "market_cap"), "--allocator: 'market_cap'"),
         (("--band", "5%rel", "--allocator", "hrp", "--window", "2d"), "--window: shorter than 3 steps"),
-        (("--band", "5%rel", "--calendar", "40d"), "is not within the intervals"),
+        (("--band", "5%rel", "--calendar", "40d"), "is outside the valid intervals"),
         (("--band", "5%rel", "--gas", "20 gwei"), "--gas: the native coin has no price"),
         (("--band", "5%rel", "--sample"), "--prices or --sample"),
         (("--band", "5%rel", "--config", "trimtab.toml"), "--config"),
@@ -228,7 +228,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
         with pytest.raises(Retryable) as caught:
             api.run_tune(asked, scheduler=address, folder=kept, progress=pull)
     assert mentions(caught.value.message, "--scheduler", f"{address}", "lost")
-    assert "is kept" in caught.value.message and "same command" in caught.value.remedy
+    assert "are kept" in caught.value.message and "same command" in caught.value.remedy
     before = {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet")}
     assert 2 <= len(before) < 6
     with cluster(port):

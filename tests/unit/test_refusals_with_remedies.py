@@ -162,7 +162,10 @@ def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path
 
 def test_a_scenario_that_cannot_be_met_is_refused_before_any_path_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "StressWork", None)
-    for more, named in (({"scenarios": "gas-spike"}, "gas-spike: the native coin has no price"), ({"bars": 5_000}, "--bars: 5000, and the file has 365")):
+    for more, named in (
+        ({"scenarios": "gas-spike"}, "gas-spike: the native coin has no price"),
+        ({"bars": 5_000}, "--bars: 5000, and the file has 365"),
+    ):
         prepared = api.prepare_stress(
             PRICES, api.MarketOptions(), replace(api.StressOptions(paths=5, step_paths=1, bars=50), **more), api.PortfolioOptions(**WISHES)
         )

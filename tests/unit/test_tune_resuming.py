@@ -95,7 +95,7 @@ def test_another_search_is_not_mixed_in(asked: TuneSpec, tmp_path: Path, monkeyp
         "the grid": replace(asked, grid=replace(asked.grid, intervals_s=(DAY_S,))),
         "the prices": replace(asked, table=replace(asked.table, closes=closes)),
         "the portfolio or the market": replace(asked, settings=replace(asked.settings, fee_pips=999)),
-        "how the search is made": replace(asked, terms=AllocatorSchedule(DAY_S, 9 * DAY_S)),
+        "the options of the search": replace(asked, terms=AllocatorSchedule(DAY_S, 9 * DAY_S)),
     }
     for named, other in others.items():
         with pytest.raises(ConfigError) as caught:
@@ -129,8 +129,8 @@ def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: Tu
     ("harm", "named"),
     [
         (lambda folder: next(folder.glob("runs-*.parquet")).write_bytes(b"PAR1"), "is damaged"),
-        (lambda folder: (folder / STAMP).write_text("{"), "cannot be parsed"),
-        (lambda folder: (folder / STAMP).unlink(), "this kind of search"),
+        (lambda folder: (folder / STAMP).write_text("{"), "is not valid JSON"),
+        (lambda folder: (folder / STAMP).unlink(), "something other than a search"),
         (lambda folder: next(folder.glob("runs-*.parquet")).rename(folder / "runs-0000003-0000006.parquet"), "do not fit"),
     ],
 )

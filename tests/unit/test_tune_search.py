@@ -68,13 +68,13 @@ def test_a_grid_is_every_combination_that_makes_sense() -> None:
         ("", "7d", "band", "the grid is empty"),
         ("5%rel", "", "", "the grid is empty"),
         ("1%rel..30%rel:9999,1%abs..30%abs:9999", "1h..28d:9999", "target", "more than 1,000,000"),
-        ("1%rel..30%rel", "", "target", "does not say in how many values"),
-        ("30%rel..1%rel:3", "", "target", "does not go up"),
-        ("1%rel..30%abs:3", "", "target", "from one kind of band to another"),
+        ("1%rel..30%rel", "", "target", "has no number of values"),
+        ("30%rel..1%rel:3", "", "target", "does not rise"),
+        ("1%rel..30%abs:3", "", "target", "mixes a relative and an absolute band"),
         ("5", "", "target", "is not a band"),
         ("0%rel", "", "target", "is not within 0 and 100 %"),
-        ("", "29d", "target", "is not within the intervals"),
-        ("", "0s", "target", "is not within the intervals"),
+        ("", "29d", "target", "is outside the valid intervals"),
+        ("", "0s", "target", "is outside the valid intervals"),
         ("5%rel", "", "zone", "--destination: 'zone'"),
     ],
 )
@@ -108,7 +108,7 @@ def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval(
     assert made["recommendation"]["label"] == found.choices[found.best].label
     told = " ".join(made["verdict"])
     assert format_signed_percent(found.claims[0].interval.low if found.claims[0].interval else 0.0) in told
-    assert "lower ends" in told
+    assert "lower end of each interval" in told
     assert json.loads(json.dumps(made)) == made
 
 
@@ -283,7 +283,7 @@ def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
     assert made.summary == found.verdict.words
     assert {fact.value for fact in made.origin} >= {found.stamp["data"], found.stamp["grid"], found.stamp["settings"]}
     assert found.deflated is not None
-    luck = f"expected at {found.deflated.threshold:.4f}. The true one is above that with probability {found.deflated.probability:.1%}"
+    luck = f"expected {found.deflated.threshold:.4f}. The true ratio is above that with probability {found.deflated.probability:.1%}"
     assert luck in " ".join(made.sections[-1].words)  # by docs/tune.md: above the best of luck, not above zero
     stability = next(one for one in made.sections if one.title == "Stability of the optimum")
     squares = stability.figures[0]["data"][0]

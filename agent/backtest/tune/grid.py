@@ -1,4 +1,4 @@
-"""Search grid: every valid combination of bands, intervals, destinations and allocators."""
+"""Search grid: all valid combinations of bands, intervals, destinations and allocators."""
 
 from __future__ import annotations
 
@@ -59,26 +59,27 @@ class PolicyChoice:
     @property
     def label(self) -> str:
         """Display text: "band 10% rel, every 7 d, to halfway"."""
-        parts = [] if self.band is None else [f"band {band_text(self.band)}"]
-        parts += [] if self.every_s is None else [f"every {format_duration(self.every_s)}"]
-        parts += [] if self.destination is Destination.TARGET else [f"to {self.destination.value}"]
-        parts += (
-            [] if self.allocator is AllocationMethod.FIXED else [f"weights {self.allocator.value}"]
-        )
+        parts = []
+        if self.band is not None:
+            parts.append(f"band {band_text(self.band)}")
+        if self.every_s is not None:
+            parts.append(f"every {format_duration(self.every_s)}")
+        if self.destination is not Destination.TARGET:
+            parts.append(f"to {self.destination.value}")
+        if self.allocator is not AllocationMethod.FIXED:
+            parts.append(f"weights {self.allocator.value}")
         return ", ".join(parts)
 
     @property
     def options(self) -> str:
-        """Options of `trimtab backtest` for this setting, without the allocator, which is set in a
-        config.
-        """
-        parts = [] if self.band is None else [f"--band {band_option(self.band)}"]
-        parts += [] if self.every_s is None else [f"--every {self.every_s}s"]
-        parts += (
-            []
-            if self.destination is Destination.TARGET
-            else [f"--destination {self.destination.value}"]
-        )
+        """Options of `trimtab backtest` for this setting; only a config can set its allocator."""
+        parts = []
+        if self.band is not None:
+            parts.append(f"--band {band_option(self.band)}")
+        if self.every_s is not None:
+            parts.append(f"--every {self.every_s}s")
+        if self.destination is not Destination.TARGET:
+            parts.append(f"--destination {self.destination.value}")
         return " ".join(parts)
 
 
@@ -165,13 +166,13 @@ def parse_grid(
     )
     if found.count == 0:
         raise ConfigError(
-            "the grid is empty: no setting comes of it",
+            "the grid is empty: no combination is a valid setting",
             "write for example --band 1%rel..30%rel:12 --every 1d,7d,28d",
         )
     if found.count > MOST_SETTINGS:
         raise ConfigError(
             f"the grid has {found.count:,} settings, more than {MOST_SETTINGS:,}",
-            "take wider steps, or fewer values",
+            "use wider steps, or fewer values",
         )
     return found
 
@@ -186,7 +187,7 @@ def parse_calendar_rule(text: str) -> PolicyChoice:
 def _interval_s(seconds: int, text: str, option: str) -> int:
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise ConfigError(
-            f"{option}: {text!r} is not within the intervals that a policy may have",
+            f"{option}: {text!r} is outside the valid intervals of a policy",
             "write times from 30m to 28d",
         )
     return seconds
@@ -208,7 +209,7 @@ def _bands(part: str) -> list[Threshold]:
     first, last = parse_band(low, "--band"), parse_band(high, "--band")
     if (first.absolute_bps is None) != (last.absolute_bps is None):
         raise ConfigError(
-            f"--band: {part!r} goes from one kind of band to another",
+            f"--band: {part!r} mixes a relative and an absolute band",
             "write both ends as rel, or both as abs",
         )
     found = []
@@ -239,7 +240,7 @@ def _range(part: str, option: str) -> tuple[str, str, int]:
     high, _, points = rest.partition(":")
     if not points.isdecimal() or not 2 <= int(points) <= MOST_POINTS:
         raise ConfigError(
-            f"{option}: {part!r} does not say in how many values",
+            f"{option}: {part!r} has no number of values",
             f"write for example 1%rel..30%rel:12, 2 to {MOST_POINTS:,}",
         )
     return low, high, int(points)
@@ -247,5 +248,5 @@ def _range(part: str, option: str) -> tuple[str, str, int]:
 
 def _between(low: int, high: int, points: int, part: str, option: str) -> list[int]:
     if points > 1 and high <= low:
-        raise ConfigError(f"{option}: {part!r} does not go up", "write the smaller end first")
+        raise ConfigError(f"{option}: {part!r} does not rise", "write the smaller end first")
     return [low + round((high - low) * step / max(points - 1, 1)) for step in range(points)]

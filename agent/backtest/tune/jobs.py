@@ -1,5 +1,5 @@
 """Work of a search in chunks: runs by the fast kernel or the full step, their stored results, and
-the estimate of their time.
+an estimate of their time.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ class AllocatorSchedule:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Result of one run, in whole coins of the numeraire; `values` are its value at the job's
-    marks, after trading. All figures count from the first mark, as if the run had begun there with
-    the market's initial wallet. Earlier trades, while an allocator collects its prices, are
-    excluded.
+    """Result of one run, in whole coins of the numeraire; `values` are at the job's marks, after
+    trading.
+
+    All figures count from the first mark, as if the run had begun there with the initial wallet.
+    Earlier trades, while an allocator collects its prices, are excluded.
     """
 
     run: int
@@ -71,7 +72,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class TuneChunk:
-    """Runs from `start` to before `end`, done and stored together."""
+    """Runs from `start` to before `end`, run and stored together."""
 
     number: int
     start: int
@@ -81,8 +82,8 @@ class TuneChunk:
 
 @dataclass(frozen=True, slots=True)
 class TuneJob:
-    """Runs over one table, which has the wanted symbols alone, each with a price in its first row.
-    `marks` are rising bars.
+    """Runs over one table, which only has the portfolio's symbols, each with a price in its first
+    row. `marks` are rising bars.
     """
 
     table: PriceTable
@@ -94,7 +95,7 @@ class TuneJob:
     full: bool = False
 
     def engine(self, choice: PolicyChoice) -> RunEngine:
-        """The kernel if it supports the setting and was not disabled, else the full step."""
+        """Return the kernel if it supports the setting and is not disabled, else the full step."""
         fits = (
             not self.full
             and choice.allocator is AllocationMethod.FIXED
@@ -103,19 +104,19 @@ class TuneJob:
         return RunEngine.KERNEL if fits else RunEngine.FULL
 
     def chunks(self) -> tuple[TuneChunk, ...]:
-        """All chunks, in order: many kernel runs together, each run of the full step alone."""
-        found: list[TuneChunk] = []
+        """Return all chunks, in order: many kernel runs together, each run of the full step alone."""
+        chunks: list[TuneChunk] = []
         for number, choice in enumerate(self.runs):
-            engine, last = self.engine(choice), found[-1] if found else None
+            engine = self.engine(choice)
             if (
-                last is not None
-                and last.engine is engine is RunEngine.KERNEL
-                and last.end - last.start < KERNEL_CHUNK
+                chunks
+                and chunks[-1].engine is engine is RunEngine.KERNEL
+                and chunks[-1].end - chunks[-1].start < KERNEL_CHUNK
             ):
-                found[-1] = replace(last, end=number + 1)
+                chunks[-1] = replace(chunks[-1], end=number + 1)
             else:
-                found.append(TuneChunk(len(found), number, number + 1, engine))
-        return tuple(found)
+                chunks.append(TuneChunk(len(chunks), number, number + 1, engine))
+        return tuple(chunks)
 
     def do(self, chunk: TuneChunk, cores: int | None = 1) -> list[RunResult]:
         """Run a chunk; the kernel uses `cores` cores. Raises the errors of a simulation."""
@@ -124,10 +125,8 @@ class TuneJob:
         return [self._by_step(run) for run in range(chunk.start, chunk.end)]
 
     def _by_kernel(self, chunk: TuneChunk, cores: int | None) -> list[RunResult]:
-        tokens, start = (
-            [asset.token for asset in self.wanted.portfolio.assets],
-            float(self.settings.start_value),
-        )
+        tokens = [asset.token for asset in self.wanted.portfolio.assets]
+        start = float(self.settings.start_value)
         prices = numeraire_prices(self.wanted, self.table, self.table.closes, tokens)
         bars = prepare_prices([token.symbol for token in tokens], self.table.times_s, prices)
         settings = [
@@ -150,9 +149,9 @@ class TuneJob:
             self.settings,
         )
         first, values = self.marks[0], done.equity[list(self.marks)]
-        whole = (
-            Fraction(float(values[0])) / self.settings.start_value if first else Fraction(1)
-        )  # bars before the marks are a warm-up
+        whole = Fraction(1)
+        if first:  # bars before the first mark are a warm-up
+            whole = Fraction(float(values[0])) / self.settings.start_value
         scale = 10**done.decimals * whole
         counted = [one for one in done.rebalances if one.bar > first]
         return RunResult(
@@ -166,8 +165,8 @@ class TuneJob:
 
 
 def is_kernel_supported(wanted: BacktestSpec, settings: SimulationSettings) -> bool:
-    """True if only fixed weights, fees and depth matter: no gas, delay, limits, reserves, orders,
-    strategies, own bands.
+    """Return True if only fixed weights, fees and depth matter: no gas, latency, limits, reserves,
+    orders, strategies, or bands of single assets.
     """
     portfolio, policy = wanted.portfolio, wanted.policy
     plain = SimulationSettings(
@@ -195,7 +194,7 @@ def is_kernel_supported(wanted: BacktestSpec, settings: SimulationSettings) -> b
 def kernel_setting(
     wanted: BacktestSpec, settings: SimulationSettings, choice: PolicyChoice
 ) -> KernelSetting:
-    """A choice as a kernel setting: each asset has a pool with the numeraire."""
+    """Return a choice as a kernel setting: each asset has a pool with the numeraire."""
     targets = tuple(asset.target_bps for asset in wanted.portfolio.assets)
     return KernelSetting(
         targets,
@@ -209,28 +208,26 @@ def kernel_setting(
 def spec_for_choice(
     wanted: BacktestSpec, choice: PolicyChoice, terms: AllocatorSchedule, interval_s: int
 ) -> BacktestSpec:
-    """The spec with this choice's trigger, destination and allocator."""
+    """Return the spec with this choice's trigger, destination and allocator."""
     policy = replace(wanted.policy, trigger=choice.trigger, destination=choice.destination)
-    weights = (
-        wanted.portfolio.weights
-        if choice.allocator is AllocationMethod.FIXED
-        else _weights(wanted, choice.allocator, terms, interval_s)
-    )
+    weights = wanted.portfolio.weights
+    if choice.allocator is not AllocationMethod.FIXED:
+        weights = _weights(wanted, choice.allocator, terms, interval_s)
     return replace(wanted, policy=policy, portfolio=replace(wanted.portfolio, weights=weights))
 
 
 def _weights(
     wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int
 ) -> AllocatorConfig:
-    """Return the allocator of the choice; targets apply until its data suffice. The numeraire keeps
-    its target, so that all allocators divide an equal remainder.
+    """Return the allocator of the choice; the targets apply until its data suffice. The numeraire
+    keeps its target, so that all allocators divide the same remainder.
     """
     money = wanted.portfolio.numeraire.address
     free = [asset for asset in wanted.portfolio.assets if asset.token.address != money]
     if len(free) < FEWEST_FREE:
         raise ConfigError(
-            "--allocator: has fewer than two assets to choose weights for",
-            "name more in --target, or leave it out",
+            "--allocator: the portfolio has fewer than two assets to weight",
+            "add assets to --target, or leave --allocator out",
         )
     step_s = max(DAY_S, interval_s)
     if not HOUR_S <= terms.every_s <= LONGEST_WINDOW_S:
@@ -260,7 +257,7 @@ def _weights(
 
 
 def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
-    """Bars from `start` to before `end`; a price missing in the first is replaced by the newest
+    """Return the bars from `start` to before `end`; prices missing in the first bar are the newest
     before it.
     """
     closes = table.closes[start:end].copy()
@@ -270,8 +267,9 @@ def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
 
 def slice_settings(settings: SimulationSettings, start: int, end: int) -> SimulationSettings:
     """Return the market restricted to those bars."""
-    gas = settings.gas_wei
-    return settings if isinstance(gas, int) else replace(settings, gas_wei=tuple(gas[start:end]))
+    if isinstance(settings.gas_wei, int):
+        return settings
+    return replace(settings, gas_wei=tuple(settings.gas_wei[start:end]))
 
 
 def buy_and_hold_values(
@@ -302,7 +300,7 @@ NAMES = {
     "grid": "the grid",
     "data": "the prices",
     "settings": "the portfolio or the market",
-    "search": "how the search is made",
+    "search": "the options of the search",
 }
 """Parts of a search's stamp, and their display names."""
 _COLUMNS = ("run", "final_value", "turnover", "costs", "rebalances")
@@ -336,7 +334,7 @@ class ResultStore:
         except Timeout:
             raise OperatorNeeded(
                 f"--out: another search writes into {self._folder}",
-                "wait for it, or name another folder",
+                "wait until it ends, or name another folder",
                 code=ErrorCode.LOCK,
             ) from None
         except OSError as error:
@@ -354,7 +352,7 @@ class ResultStore:
         if not path.is_file():
             if files:
                 raise ConfigError(
-                    f"--out: {folder} holds files of something else than this kind of search",
+                    f"--out: {folder} has files of something other than a search",
                     "name an empty folder",
                 )
             _write(path, json.dumps(self._stamp, indent=1).encode())
@@ -420,11 +418,11 @@ def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
     except ValueError:
         before = None
     if not isinstance(before, dict):
-        raise ConfigError(f"--out: {path} cannot be parsed", "name an empty folder")
+        raise ConfigError(f"--out: {path} is not valid JSON", "name an empty folder")
     others = [words for name, words in NAMES.items() if before.get(name) != stamp[name]]
     if others:
         raise ConfigError(
-            f"--out: {path.parent} holds another search: {', '.join(others)} differ",
+            f"--out: {path.parent} has another search: {', '.join(others)} differ",
             "name another folder, or repeat the original command",
         )
 
@@ -473,11 +471,9 @@ class WorkEstimate:
     @property
     def words(self) -> str:
         """The estimate as a sentence."""
-        shared = (
-            ""
-            if self.cores == 1
-            else f", on {self.cores} cores about {format_duration(round(self.wall_s))}"
-        )
+        shared = ""
+        if self.cores > 1:
+            shared = f", on {self.cores} cores about {format_duration(round(self.wall_s))}"
         return (
             f"{self.runs:,} runs over {self.bars:,} bars: about"
             f" {format_duration(max(1, round(self.core_s)))} of one core{shared}"
@@ -485,8 +481,8 @@ class WorkEstimate:
 
 
 def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> WorkEstimate:
-    """Run a few settings, evenly spread, each of the full step for two seconds at most and then
-    scaled to the remaining bars.
+    """Measure a few settings, evenly spread; a run of the full step takes two seconds at most and
+    is then scaled to all bars.
     """
     kernel = [
         run

@@ -1,4 +1,4 @@
-"""The search report: verdict, heat map, walk-forward, and confidence."""
+"""The report of a search: JSON document, verdict, heat map, walk-forward, confidence."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from agent.units import YEAR_S
 
 Document = dict[str, Any]
 SHOWN = 20
-"""Number of best settings in the document; the files of --out list all."""
+"""Number of settings in the document, best first; the files of --out have all."""
 
 
 def document(tuned: TuneResult) -> Document:
-    """Return all results as one document for the table, the report and machines."""
+    """Return the document of a search."""
     search, stable = tuned.search, tuned.stability
     order = np.argsort(-tuned.score, kind="stable")[:SHOWN]
     near, risk, sure = tuned.neighbours, tuned.overfitting, tuned.deflated
@@ -240,11 +240,9 @@ def _claim_fact(claim: ExcessGrowth) -> ReportFact:
 
 
 def _shown(tuned: TuneResult, value: float) -> str:
-    return (
-        format_signed_percent(value)
-        if tuned.search.objective is Objective.GROWTH
-        else f"{value:.3f}"
-    )
+    if tuned.search.objective is Objective.GROWTH:
+        return format_signed_percent(value)
+    return f"{value:.3f}"
 
 
 def _last(tuned: TuneResult) -> ReportSection:
@@ -256,7 +254,7 @@ def _last(tuned: TuneResult) -> ReportSection:
     )
     figure = {
         "title": "Growth in the last quarter",
-        "says": "What each came to in the last quarter of the data, from the same first bar.",
+        "says": "Growth of each portfolio in the last quarter of the data, from the same first bar.",
         "data": [
             {
                 "type": "scatter",
@@ -270,7 +268,7 @@ def _last(tuned: TuneResult) -> ReportSection:
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%"}},
     }
     return ReportSection(
-        "The last quarter", ("The search never used it. All claims rest on it.",), (figure,)
+        "The last quarter", ("The search never used it. All claims are about it.",), (figure,)
     )
 
 
@@ -297,8 +295,8 @@ def _ranked(tuned: TuneResult) -> ReportSection:
     )
     words = (
         (
-            "The first three quarters of the data, used to choose the setting. The best of many is"
-            " overstated here."
+            "Results on the first three quarters of the data, which chose the setting; the best of"
+            " many is overstated."
         ),
     )
     return ReportSection(
@@ -315,29 +313,29 @@ def _stability(tuned: TuneResult) -> ReportSection:
     if near is not None:
         words.append(
             f"One grid step from the best, over {near.count} settings, the objective falls by"
-            f" {_fall(tuned, near.mean_decline)} on the mean and by"
+            f" {_fall(tuned, near.mean_decline)} on average and by"
             f" {_fall(tuned, near.largest_decline)} at most; from the best to the median of all"
             f" settings it falls by {_fall(tuned, near.spread)}."
         )
-    words.append("All that is not on the axes is as in the best setting, which is ringed.")
+    words.append("Other parameters are those of the best setting, which is ringed.")
     return ReportSection(
         "Stability of the optimum", tuple(words), (heat_figure(found, tuned.search.objective),)
     )
 
 
 def _fall(tuned: TuneResult, value: float) -> str:
-    return (
-        f"{value * 100:.2f} points a year"
-        if tuned.search.objective is Objective.GROWTH
-        else f"{value:.3f}"
-    )
+    if tuned.search.objective is Objective.GROWTH:
+        return f"{value * 100:.2f} points a year"
+    return f"{value:.3f}"
 
 
 def heat_figure(found: HeatMap, objective: Objective) -> Figure:
     """Draw a heat map as coloured squares; Plotly's basic bundle lacks heat maps."""
     down, across = np.nonzero(~np.isnan(found.values))
     values = found.values[down, across]
-    growth = objective is Objective.GROWTH
+    axis_format, hover_format = ".2f", ".3f"
+    if objective is Objective.GROWTH:
+        axis_format, hover_format = "+.1%", "+.2%"
     size = max(SMALLEST_PX, min(LARGEST_PX, CELL_PX // max(len(found.across.labels), 1)))
     named = [
         f"{found.down.labels[i]}, {found.across.labels[j]}"
@@ -350,7 +348,7 @@ def heat_figure(found: HeatMap, objective: Objective) -> Figure:
         "colorscale": [list(stop) for stop in SCALE],
         "showscale": True,
         "colorbar": {
-            "tickformat": "+.1%" if growth else ".2f",
+            "tickformat": axis_format,
             "title": {"text": f"{objective.value} a year"},
         },
     }
@@ -362,11 +360,7 @@ def heat_figure(found: HeatMap, objective: Objective) -> Figure:
         "text": named,
         "marker": marker,
         "showlegend": False,
-        "hovertemplate": (
-            "%{text}<br>%{marker.color:+.2%}<extra></extra>"
-            if growth
-            else "%{text}<br>%{marker.color:.3f}<extra></extra>"
-        ),
+        "hovertemplate": f"%{{text}}<br>%{{marker.color:{hover_format}}}<extra></extra>",
     }
     ring = {
         "type": "scatter",
@@ -419,10 +413,10 @@ def _walk(tuned: TuneResult) -> ReportSection:
         )
         times += [begins + (period + 1) * step for period in range(first, last)]
     figure = {
-        "title": "Log growth over its rivals, out of sample",
+        "title": "Excess log growth, out of sample",
         "says": (
-            "The sum of excess log returns of what each fold chose, in the stretch after the one in"
-            " which it was chosen."
+            "Cumulative excess log returns of each fold's choice, in the periods after those that"
+            " chose it."
         ),
         "data": [
             {
@@ -440,7 +434,7 @@ def _walk(tuned: TuneResult) -> ReportSection:
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},
     }
     words = (
-        "In each fold the best setting of the past is judged in what comes next.",
+        "In each fold the best setting of the past is judged on the periods that follow.",
         *(f"All folds together {claim.words}." for claim in tuned.walk_claims),
     )
     header = ("chosen", "judged from", "over hold a year", "over the calendar rule a year")
@@ -453,7 +447,7 @@ def _shown_date(milliseconds: int) -> str:
 
 def _confidence_section(tuned: TuneResult) -> ReportSection:
     words = [
-        "Intervals are those of the mean of excess log returns per period of"
+        "Intervals are of the mean excess log return per period of"
         f" {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the stationary bootstrap"
         " (Politis & Romano 1994), widened for short series as docs/tune.md says. They describe"
         " this market only."
@@ -462,8 +456,8 @@ def _confidence_section(tuned: TuneResult) -> ReportSection:
         one = tuned.deflated
         words.append(
             f"The Sharpe ratio of the excess over hold is {one.sharpe:.4f} per period in the data"
-            f" it was chosen in; the best of {one.trials} trials without skill would be expected at"
-            f" {one.threshold:.4f}. The true one is above that with probability"
+            f" that chose it; the best of {one.trials} trials without skill would have an expected"
+            f" {one.threshold:.4f}. The true ratio is above that with probability"
             f" {one.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
         )
     if tuned.overfitting is not None:

@@ -1,5 +1,5 @@
-"""Parameter search: every setting runs on the first three quarters, the best is chosen and judged
-on the last.
+"""Parameter search: every setting runs on the first three quarters of the data; the best is judged
+on the last quarter.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ _Last = tuple[
     tuple[ExcessGrowth, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
 ]
 MOST_CELLS = 100_000_000
-"""Most values held at once, settings times periods: 0.8 GB."""
+"""Maximum number of values in memory, settings times periods: 0.8 GB."""
 FEWEST_PERIODS = 8
 FORMAT = "3"
 
 
 @dataclass(frozen=True, slots=True)
 class TuneSpec:
-    """Spec of a search. `table` has the wanted symbols alone; `calendar` is the baseline rule."""
+    """Spec of a search. `table` only has the portfolio's symbols; `calendar` is the baseline rule."""
 
     table: PriceTable
     wanted: BacktestSpec
@@ -87,13 +87,15 @@ class TuneSpec:
 class TuneResult:
     """Result of a search.
 
-    `score` is the yearly objective of each choice, `excess` its yearly log growth over holding,
-    both over the first three quarters; `period_s` is the distance of two returns. `walk` has each
-    fold with its choice and its excess log returns over holding and over the calendar rule;
-    `walk_claims` are those of all folds. `claims` are those of the last quarter, in which `last`
-    are the best and the calendar rule, `last_hold` the value of holding at those times,
-    `hold_final` at its last bar, `looks` the number of settings of this folder evaluated there.
-    `engines` counts runs by engine, `resumed` those loaded, `stamp` identifies the search.
+    - `score` is the yearly objective of each choice, `excess` its yearly log growth over buy and
+      hold, both over the first three quarters; `period_s` is the distance of two returns.
+    - `walk` has each fold with its choice and its excess log returns over buy and hold and over the
+      calendar rule; `walk_claims` are the claims of all folds together.
+    - `claims` are the claims of the last quarter. `last` are the results of the best setting and
+      the calendar rule there, `last_hold` the value of buy and hold at the same times, `hold_final`
+      at the last bar, `looks` the number of settings of this folder evaluated there.
+    - `engines` counts runs by engine, `resumed` the runs loaded from the folder; `stamp` identifies
+      the search.
     """
 
     search: TuneSpec
@@ -140,13 +142,13 @@ def tune(
     marks = tuple(range(0, split, _period_bars(table)))
     if len(marks) <= FEWEST_PERIODS:
         raise ConfigError(
-            f"--prices: {table.bars} bars are {len(marks)} periods to choose in",
+            f"--prices: {table.bars} bars have {len(marks)} periods to choose in",
             f"at least {FEWEST_PERIODS + 1} are needed",
         )
     if len(choices) * len(marks) > MOST_CELLS:
         raise ConfigError(
             f"the grid has {len(choices):,} settings over {len(marks):,} periods",
-            "take wider steps, or fewer values",
+            "use wider steps, or fewer values",
         )
     runs = (*choices, search.calendar)
     job = TuneJob(
@@ -200,19 +202,18 @@ def _assemble_result(
     own, calendar = returns[:, :-1], returns[:, -1]
     hold = log_returns(buy_and_hold_values(search.wanted, search.settings, job.table, job.marks))
     per_year = _per_year(job.table, job.marks)
-    score = objective_scores(own, objective) * (
-        per_year if objective is Objective.GROWTH else np.sqrt(per_year)
-    )
+    scale = per_year if objective is Objective.GROWTH else np.sqrt(per_year)
+    score = objective_scores(own, objective) * scale
     best = int(score.argmax())
     judged = walk_forward(own, objective, make_folds(len(own), search.folds, search.walk))
     after = [_excesses(search, job, one, calendar) for one in judged]
     claims, last, last_hold, hold_final, last_times_s = _last_quarter(
         search, kept, best, choices[best]
     )
-    risk, settings_judged = (
-        overfitting_probability(own, objective),
-        sum(key.startswith("last-") for key in kept.done) - 1,
-    )  # but for the calendar rule
+    risk = overfitting_probability(own, objective)
+    settings_judged = (
+        sum(key.startswith("last-") for key in kept.done) - 1
+    )  # less the calendar rule
     counted = [job.engine(choice).value for choice in job.runs]
     return TuneResult(
         search=search,
@@ -246,13 +247,13 @@ def _assemble_result(
 
 
 def log_returns(values: Floats) -> Floats:
-    """Log returns of each period; a value below zero counts as almost nothing."""
+    """Return the log return of each period; a value of zero or less counts as almost zero."""
     found: Floats = np.diff(np.log(np.maximum(values, 1e-9 * values[0])))
     return found
 
 
 def _period_bars(table: PriceTable) -> int:
-    """Bars from one mark to the next: a day, or one bar if bars are longer."""
+    """Return the number of bars between two marks: a day, or one bar if bars are longer."""
     return max(1, round(DAY_S / table.interval_s))
 
 
@@ -267,7 +268,7 @@ def _rivals(search: TuneSpec) -> tuple[str, str]:
 def _excesses(
     search: TuneSpec, job: TuneJob, one: FoldResult, calendar: Floats
 ) -> tuple[Floats, Floats]:
-    """Return excess over a hold that begins at the targets with the evaluated periods, and over the
+    """Return the excess over buy and hold from the start of the evaluated periods, and over the
     calendar rule.
     """
     start, end = one.fold.judged_from, one.fold.judged_to
@@ -283,21 +284,19 @@ def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | 
 
 
 def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: PolicyChoice) -> _Last:
-    """Run the chosen setting and the calendar rule from the targets over the last quarter, an
-    allocator with its window before that.
+    """Run the chosen setting and the calendar rule over the last quarter, both from the targets; an
+    allocator also gets its window before.
     """
     table = search.table
     split = last_quarter_start(table.bars)
     step = _period_bars(table)
     last = []
     for key, one in ((f"last-{best:07d}", choice), ("last-calendar", search.calendar)):
-        warm = (
-            0
-            if one.allocator is AllocationMethod.FIXED
-            else min(split, search.terms.window_s // table.interval_s)
-        )
-        start, end = split - warm, table.bars
-        marks = tuple(range(warm, end - start, step))
+        warm_up = 0
+        if one.allocator is not AllocationMethod.FIXED:
+            warm_up = min(split, search.terms.window_s // table.interval_s)
+        start, end = split - warm_up, table.bars
+        marks = tuple(range(warm_up, end - start, step))
         job = TuneJob(
             slice_table(table, start, end), search.wanted, slice_settings(search.settings, start, end),
             (one,), marks, search.terms, search.full

@@ -19,13 +19,13 @@ from agent.units import format_duration
 Floats = NDArray[np.float64]
 EULER = 0.5772156649015329
 MOST_BLOCKS, FEWEST_BLOCKS, FEWEST_PER_BLOCK = 16, 4, 4
-"""16 blocks as in the paper's examples: 12,870 ways to halve them."""
+"""16 blocks as in the examples of Bailey et al. 2017: 12,870 ways to halve them."""
 _AT_ONCE = 4_000_000
-"""Most numbers processed at once: 32 MB."""
+"""Maximum count of numbers processed together: 32 MB."""
 
 
 class Objective(Enum):
-    """Objective of the ranking: mean log return, or that divided by its standard deviation."""
+    """Objective of the ranking: mean log return, or Sharpe ratio of log returns."""
 
     GROWTH = "growth"
     SHARPE = "sharpe"
@@ -45,7 +45,7 @@ class DeflatedSharpe:
 
 @dataclass(frozen=True, slots=True)
 class OverfittingEstimate:
-    """Frequency with which the best of one half of the data was below the median in the other;
+    """Frequency with which the best of one half of the data was below the median in the other, over
     `ways` to halve `blocks` equal pieces.
     """
 
@@ -55,8 +55,8 @@ class OverfittingEstimate:
 
 
 def objective_scores(returns: Floats, objective: Objective) -> Floats:
-    """Objective of each column of `returns[period, setting]`, per period. A constant column has a
-    Sharpe ratio of zero.
+    """Return the objective of each column of `returns[period, setting]`, per period. A constant
+    column has a Sharpe ratio of zero.
     """
     count = len(returns)
     found: Floats = _scores(
@@ -94,8 +94,8 @@ def expected_maximum(variance: float, trials: int) -> float:
 def probabilistic_sharpe(
     sharpe: float, threshold: float, periods: int, skew: float, kurtosis: float
 ) -> float:
-    """Probability that the true Sharpe ratio per period is above `threshold`; `kurtosis` is 3 for a
-    normal distribution.
+    """Return the probability that the true Sharpe ratio per period is above `threshold`; `kurtosis`
+    is 3 for a normal distribution.
 
     Bailey & López de Prado 2014, equation 2. Assumes independent returns.
     """
@@ -106,8 +106,8 @@ def probabilistic_sharpe(
 
 
 def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
-    """Sharpe ratio of column `best` of `returns[period, trial]` against the best of all columns by
-    luck.
+    """Compare the Sharpe ratio of column `best` of `returns[period, trial]` with the best that luck
+    alone would give.
 
     None if that column is constant, or periods are too few.
     """
@@ -118,7 +118,8 @@ def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
         return None
     each = objective_scores(returns, Objective.SHARPE)
     trials = returns.shape[1]
-    threshold = expected_maximum(float(np.var(each, ddof=1)) if trials > 1 else 0.0, trials)
+    variance = float(np.var(each, ddof=1)) if trials > 1 else 0.0
+    threshold = expected_maximum(variance, trials)
     chance = probabilistic_sharpe(
         float(each[best]), threshold, len(own), float(skew(own)), float(kurtosis(own, fisher=False))
     )
@@ -128,14 +129,15 @@ def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
 def overfitting_probability(
     returns: Floats, objective: Objective, blocks: int | None = None
 ) -> OverfittingEstimate | None:
-    """Probability of backtest overfitting, by combinatorially symmetric cross-validation over
-    `returns[period, setting]`.
+    """Return the probability of backtest overfitting, by combinatorially symmetric cross-validation
+    over `returns[period, setting]`.
 
     Bailey, Borwein, López de Prado & Zhu 2017, "The Probability of Backtest Overfitting", section
-    3: the periods are cut into `blocks` equal pieces (the most that give each a few periods, 16 at
-    most; the rest at the start is not used). For each choice of half of them the best setting there
-    is ranked among all in the other half. Equal settings share a rank, and one exactly at the
-    median counts one half. None for fewer than two settings, or too few periods.
+    3: the periods are cut into `blocks` equal pieces (default: as many as have a few periods each,
+    16 at most; the rest at the start is not used). For each choice of half of the pieces, the best
+    setting there is ranked among all settings in the other half. Equal settings share a rank, and a
+    setting exactly at the median counts one half. None for fewer than two settings, or too few
+    periods.
     """
     periods, settings = returns.shape
     cut = blocks or min(MOST_BLOCKS, periods // FEWEST_PER_BLOCK // 2 * 2)
@@ -158,8 +160,8 @@ def overfitting_probability(
 
 
 def _below_median(inside: Floats, outside: Floats) -> float:
-    """Number of rows in which the best setting `inside` is below the median `outside`; one exactly
-    there counts one half.
+    """Return the number of rows in which the best setting `inside` is below the median `outside`; a
+    setting exactly at the median counts one half.
     """
     rows = np.arange(len(inside))
     own = outside[rows, inside.argmax(axis=1)][:, None]
@@ -176,13 +178,13 @@ LEVEL = 0.95
 DRAWS = 4_000
 TUNE_BOOTSTRAP_FEWEST_BLOCKS = 6
 FEWEST_PERIODS = 30
-"""Below it no interval is given: the resampled means of a few numbers spread too little."""
+"""Minimum for an interval: the resampled means of a few numbers spread too little."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceInterval:
-    """Mean per period, and the ends of its two-sided interval; `block` is the mean length of the
-    blocks drawn, in periods.
+    """Mean per period, and the ends of its two-sided interval; `block` is the mean length of drawn
+    blocks, in periods.
     """
 
     mean: float
@@ -192,32 +194,37 @@ class ConfidenceInterval:
     block: float
 
     def times(self, factor: float) -> ConfidenceInterval:
-        """The interval scaled by a factor, such as the periods of a year."""
+        """Return the interval scaled by a factor, such as the periods of a year."""
         return ConfidenceInterval(
             self.mean * factor, self.low * factor, self.high * factor, self.periods, self.block
         )
 
 
 def block_length(values: Floats) -> float:
-    """Mean block length that estimates the variance of the mean best, in periods, at least 1.
+    """Return the mean block length, in periods, that best estimates the variance of the mean, at
+    least 1.
 
     Politis & White 2004, "Automatic Block-Length Selection for the Dependent Bootstrap", section 3,
     with the correction of Patton, Politis & White 2009: (2·G²/D)^(1/3)·n^(1/3), G = Σ
     λ(k/M)·|k|·R(k), D = 2·g(0)², g(0) = Σ λ(k/M)·R(k), with the flat-top window λ and M twice the
-    lag from which on correlations are insignificant.
+    lag beyond which correlations are insignificant.
     """
     n = len(values)
     centred = values - values.mean()
     variance = float(centred @ centred) / n
     if variance <= 1e-30:
         return 1.0
-    quiet = max(5, ceil(sqrt(log10(n))))
-    longest = min(n - 1, ceil(sqrt(n)) + quiet)
+    needed = max(5, ceil(sqrt(log10(n))))
+    longest = min(n - 1, ceil(sqrt(n)) + needed)
     lags = np.array([float(centred[: n - k] @ centred[k:]) / n for k in range(longest + 1)])
     small = np.abs(lags[1:] / variance) < 2.0 * sqrt(log10(n) / n)
-    silent = [k for k in range(len(small) - quiet + 1) if small[k : k + quiet].all()]
-    loud = np.nonzero(~small)[0]
-    last = silent[0] if silent else int(loud[-1]) + 1 if len(loud) else 1
+    insignificant = [k for k in range(len(small) - needed + 1) if small[k : k + needed].all()]
+    significant = np.nonzero(~small)[0]
+    last = 1
+    if insignificant:
+        last = insignificant[0]
+    elif len(significant):
+        last = int(significant[-1]) + 1
     reach = min(2 * max(last, 1), longest)
     k = np.arange(1, reach + 1)
     window = np.clip(2.0 * (1.0 - k / reach), 0.0, 1.0)
@@ -231,8 +238,8 @@ def block_length(values: Floats) -> float:
 
 
 def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floats:
-    """Means of `draws` resamples: blocks from random places round the circle of periods, each
-    ending after a period with chance 1/block.
+    """Return the means of `draws` resamples: blocks from random places on the circle of periods,
+    each ending after a period with probability 1/block.
 
     Politis & Romano 1994, "The Stationary Bootstrap", section 2.
     """
@@ -250,14 +257,14 @@ def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floa
 def bootstrap_interval(
     values: Floats, seed: int, draws: int = DRAWS, level: float = LEVEL
 ) -> ConfidenceInterval | None:
-    """Mean with the widened two-sided interval that contains `level` of the resampled means; None
-    for fewer than FEWEST_PERIODS.
+    """Return the mean with the widened two-sided interval that contains `level` of the resampled
+    means; None for fewer than FEWEST_PERIODS.
 
-    Unwidened, resampled means of short and dependent series spread too little: at 250 periods 91 of
-    100 such intervals contain the truth, not 95. Hence blocks of twice the length that is best for
-    the variance, which halves the bias, at least six of them. The distance of either end from the
-    mean is widened by sqrt(n / (n - block)), which centring removes, and by the ratio of Student's
-    distribution of n / block - 1 degrees of freedom to the normal one.
+    Resampled means of short and dependent series spread too little: at 250 periods 91 of 100 plain
+    intervals contain the true mean, not 95. Therefore blocks are twice as long as is best for the
+    variance, which halves the bias, and at least six. Both ends are widened by sqrt(n / (n -
+    block)), which undoes the effect of centring, and by the ratio of Student's distribution with
+    n / block - 1 degrees of freedom to the normal distribution.
     """
     from scipy.stats import norm
     from scipy.stats import t as student
@@ -286,8 +293,8 @@ class GridAxis:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """The objective over two axes, all else as in the best setting; NaN if the grid has no such
-    setting. `best` is its cell.
+    """The objective over two axes, other parameters as in the best setting; NaN where the grid has
+    no setting. `best` is the cell of the best setting.
     """
 
     down: GridAxis
@@ -298,10 +305,10 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourComparison:
-    """Fall of the objective from the best setting to those one step beside it on one axis: on
-    average, and at most.
+    """Decline of the objective from the best setting to its neighbours, one step away on one axis:
+    on average, and at most.
 
-    `spread` is its fall to the median of all settings, for comparison.
+    `spread` is the decline to the median of all settings, for comparison.
     """
 
     count: int
@@ -314,11 +321,15 @@ def _band(choice: PolicyChoice) -> tuple[int, int]:
     band = choice.band
     if band is None:
         return (2, 0)
-    return (0, band.relative_bps or 0) if band.absolute_bps is None else (1, band.absolute_bps)
+    if band.absolute_bps is None:
+        return (0, band.relative_bps or 0)
+    return (1, band.absolute_bps)
 
 
 def _interval(choice: PolicyChoice) -> tuple[int, int]:
-    return (1, choice.every_s) if choice.every_s is not None else (0, 0)
+    if choice.every_s is None:
+        return (0, 0)
+    return (1, choice.every_s)
 
 
 _AXES: tuple[
@@ -340,8 +351,8 @@ _ORDERED = 2
 def _places(
     choices: Sequence[PolicyChoice],
 ) -> tuple[NDArray[np.int64], list[GridAxis], list[list[object]]]:
-    """Position of each choice on every axis, and the axes with their values: bands relative, then
-    absolute, then none.
+    """Return the position of each choice on every axis, the axes, and their values: relative bands,
+    then absolute bands, then none.
     """
     places, axes, all_values = [], [], []
     for name, value_of, label_of in _AXES:
@@ -355,7 +366,7 @@ def _places(
 
 
 def heat_map(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> HeatMap:
-    """Return the heat map over the two axes with most values; bands are vertical if present."""
+    """Return the heat map over the two axes with the most values; bands are vertical if present."""
     places, axes, _ = _places(choices)
     most = sorted(range(len(axes)), key=lambda axis: -len(axes[axis].labels))[:2]
     down, across = sorted(most)
@@ -372,8 +383,8 @@ def heat_map(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> H
 def compare_neighbours(
     choices: Sequence[PolicyChoice], objective: Floats, best: int
 ) -> NeighbourComparison | None:
-    """Compare one step along one axis: the next width of the same kind, the next interval, any
-    other destination or allocator.
+    """Compare the best setting with its neighbours: the next width of the same kind, the next
+    interval, any other destination or allocator.
 
     None without neighbours.
     """
@@ -403,7 +414,7 @@ def compare_neighbours(
 
 
 LAST_SHARE = 4
-"""The last of this many equal parts is hidden from the search."""
+"""Number of equal parts of the data; the search does not use the last."""
 ROLLING_PIECES = 2
 """Number of pieces of a rolling window; an anchored window begins with as many."""
 
@@ -464,8 +475,8 @@ def make_folds(periods: int, count: int, walk: WalkForwardMode) -> tuple[Fold, .
 def walk_forward(
     returns: Floats, objective: Objective, all_folds: tuple[Fold, ...]
 ) -> tuple[FoldResult, ...]:
-    """The best of `returns[period, setting]` in each fold, judged in the periods that follow; of
-    equals the first.
+    """Return the best of `returns[period, setting]` in each fold, judged in the periods that
+    follow; the first of equal settings.
     """
     found = []
     for fold in all_folds:
@@ -484,7 +495,7 @@ def walk_forward(
     return tuple(found)
 
 
-# --- Verdict and its wording: never more than the out-of-sample interval supports.
+# --- Verdict and its wording: no claim beyond the out-of-sample interval.
 
 
 GROWTH_TOLERANCE = 1e-6
@@ -550,28 +561,27 @@ def judge_choice(
 ) -> TuneVerdict:
     """Recommend `best` if every claim holds and the probability of overfitting is below one half.
 
-    The probability is None if only one setting was tried. `looks` counts the settings evaluated in
-    that quarter so far.
+    `risk` is None if only one setting was tried. `settings_judged` counts the settings evaluated in
+    the last quarter so far.
     """
     overfit = risk is not None and risk.probability >= OVERFITTING_THRESHOLD
     notes = [
-        f"In the last quarter of the data, which the search never saw, {best.label} did, after"
-        f" costs, {claim.words}."
+        f"In the last quarter of the data, which the search did not use, {best.label} returned,"
+        f" after costs, {claim.words}."
         for claim in claims
     ]
     if settings_judged > 1:
         notes.append(
-            f"{settings_judged} settings of this search were judged in that quarter by now: the"
+            f"{settings_judged} settings of this search were judged in that quarter so far: the"
             " best of several is overstated there."
         )
     default = (
-        f"{calendar.label}, which keeps weights near their targets with few trades; higher returns"
-        " are not claimed"
+        f"{calendar.label}, which keeps weights near their targets with few trades, without a claim"
+        " of higher returns"
     )
     if all(claim.holds for claim in claims) and not overfit:
         notes.append(
-            "Recommended. The claim is the lower ends of these intervals, for markets like this"
-            " one."
+            "Recommended. The claim is the lower end of each interval, for markets like this one."
         )
         return TuneVerdict(True, tuple(notes), default)
     if overfit and risk is not None:
@@ -581,8 +591,6 @@ def judge_choice(
             " predicts nothing."
         )
     failing = [claim.rival for claim in claims if not claim.holds]
-    over = f" over {' and '.join(failing)}" if failing else ""
-    notes.append(
-        f"No edge{over} is shown, and nothing is recommended. The safe default is {default}."
-    )
+    edge = f"No edge over {' and '.join(failing)}" if failing else "No edge"
+    notes.append(f"{edge} is shown, and nothing is recommended. The safe default is {default}.")
     return TuneVerdict(False, tuple(notes), default)
