@@ -160,10 +160,8 @@ class _FixedPointIteration:
         if self.market.has_gains and not self.pruned:
             state.token_order, self.near = order_tokens(self.market, rows, search), None
         if state.token_order is not None:
-            rows, search = (
-                state.token_order.rows(self.market.real, rows),
-                state.token_order.search(search),
-            )
+            rows = state.token_order.rows(self.market.real, rows)
+            search = state.token_order.search(search)
         choice = self._chosen(search, rows)
         routes = None if choice is None else self._routed(choice)
         return choice is not None and routes is not None and self._drafted(choice, routes)
@@ -222,11 +220,10 @@ class _FixedPointIteration:
         bought_tokens = frozenset(
             np.flatnonzero((moves > UNMOVED) & (self.objective.high > 0)).tolist()
         )
-        order = (
-            np.argsort(choice.solution.prices, kind="stable").tolist()
-            if self.state.token_order is None
-            else self.state.token_order.order
-        )
+        if self.state.token_order is None:
+            order = np.argsort(choice.solution.prices, kind="stable").tolist()
+        else:
+            order = self.state.token_order.order
         return decompose_flows(choice.flows, order, sold_tokens, bought_tokens)
 
     def _legs(self, choice: PoolSelection) -> Mapping[tuple[str, int], int]:
@@ -424,11 +421,9 @@ def sell_exits_whole(
     cheap = limit_bps is None or draft.cost(problem).total * BPS <= limit_bps * draft.turnover(
         problem
     )
-    return (
-        replace(settled, draft=draft, token_order=None, bounded=False)
-        if whole and less and none and cheap
-        else settled
-    )
+    if whole and less and none and cheap:
+        return replace(settled, draft=draft, token_order=None, bounded=False)
+    return settled
 
 
 def _may_go(problem: Problem, settled: FixedPoint, token: int, least: Value) -> bool:
@@ -473,11 +468,9 @@ def _drafted(
         """Return the best flows, with bound −∞ if they leave a part unsold."""
         found = solve_dual(program, part, near)
         gone = found.moved(part)
-        return (
-            found
-            if all(-gone[i] >= SOLD * start[i] for i in sold)
-            else replace(found, bound=-np.inf)
-        )
+        if all(-gone[i] >= SOLD * start[i] for i in sold):
+            return found
+        return replace(found, bound=-np.inf)
 
     def routes(choice: PoolSelection) -> FlowPaths:
         order = np.argsort(choice.solution.prices, kind="stable").tolist()

@@ -59,9 +59,9 @@ class WrappedNative:
         approved.
         """
         if not self.counts:
-            return (
-                None if self.approved_raw is None else max(0, self.approved_raw - self.refill_raw)
-            )
+            if self.approved_raw is None:
+                return None
+            return max(0, self.approved_raw - self.refill_raw)
         most_raw = self.wrapped_raw - self.refill_raw + self.free_wei
         if self.approved_raw is None:
             return max(0, most_raw)
@@ -102,9 +102,10 @@ def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[
         for leg in legs
         if leg.token_in == coin.token and leg.source is LegFunding.WALLET
     )
-    most_raw = (
-        coin.wrapped_raw if coin.approved_raw is None else min(coin.wrapped_raw, coin.approved_raw)
-    )
+    if coin.approved_raw is None:
+        most_raw = coin.wrapped_raw
+    else:
+        most_raw = min(coin.wrapped_raw, coin.approved_raw)
     if coin.refill_raw and coin.counts and (chain := _bought(coin, legs)) is not None:
         return _refilled_from(legs, chain)
     refill = (unwrap(coin.token, coin.refill_raw),) if coin.refill_raw else ()

@@ -102,11 +102,9 @@ def max_slices(step: StepInput, intended_value: Value) -> int:
     """
     pace, least = step.execution.pace, step.limits.min_trade
     smallest = 1 - Fraction(pace.size_jitter_bps, BPS)
-    return (
-        pace.max_rounds
-        if not least
-        else max(1, min(pace.max_rounds, int(intended_value * smallest / least)))
-    )
+    if not least:
+        return pace.max_rounds
+    return max(1, min(pace.max_rounds, int(intended_value * smallest / least)))
 
 
 def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
@@ -139,11 +137,9 @@ class _SliceSimulation:
         for number in range(1, self.count + 1):
             plan = whole or self._plan(Fraction(1, self.count - number + 1))
             if plan is not None:
-                fees, impact, skew = (
-                    fees + plan.cost.fees,
-                    impact + plan.cost.impact,
-                    skew + plan.cost.skew,
-                )
+                fees = fees + plan.cost.fees
+                impact = impact + plan.cost.impact
+                skew = skew + plan.cost.skew
                 gas += plan.cost.gas + plan.cost.approvals
                 moved += plan.turnover
                 sold += self._sold(plan)
@@ -429,11 +425,9 @@ def _at_price(
 def _new_gradual_execution(
     step: StepInput, decided: DecisionResult, goal: Goal, count: int
 ) -> GradualExecution:
-    pace, prices, now_s = (
-        step.execution.pace,
-        _paced_prices(decided),
-        step.snapshot.head.timestamp_s,
-    )
+    pace = step.execution.pace
+    prices = _paced_prices(decided)
+    now_s = step.snapshot.head.timestamp_s
     intended_value, before = value_to_move(step, goal, prices), prior_budget_use(step)
     ends_s, expires_s = execution_deadlines(pace, count, now_s)
     arrival = prices | (

@@ -69,15 +69,10 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
             "; ".join(f"{item.what}: {item.why}" for item in wanted.skipped)
             or "liquidity is where it should be"
         )
-        verdicts = (
-            (
-                Verdict(
-                    "impermanent_loss", wanted.reason, "a withdrawal that can be made now", False
-                ),
-            )
-            if wanted.over
-            else ()
-        )
+        verdicts: tuple[Verdict, ...] = ()
+        if wanted.over:
+            withdrawable = "a withdrawal that can be made now"
+            verdicts = (Verdict("impermanent_loss", wanted.reason, withdrawable, False),)
         raise Refused(
             f"nothing can be done with liquidity now: {why}",
             verdicts,

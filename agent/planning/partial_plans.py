@@ -112,9 +112,9 @@ def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Pl
 
 def plan_before_approvals(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
     """Return `whole`, the step's plan, as it would be without approvals."""
-    return (
-        planner.plan_after_tax(replace(step, spend_caps=()), decision) if step.spend_caps else whole
-    )
+    if step.spend_caps:
+        return planner.plan_after_tax(replace(step, spend_caps=()), decision)
+    return whole
 
 
 def daily_loss_left(step: StepInput) -> Value | None:
@@ -122,11 +122,9 @@ def daily_loss_left(step: StepInput) -> Value | None:
     an unknown day, which refuses.
     """
     limit_bps, history = step.limits.daily_loss_bps, step.history
-    return (
-        None
-        if limit_bps is None or history.unknown
-        else _total(step) * Fraction(limit_bps, BPS) - history.loss_24h
-    )
+    if limit_bps is None or history.unknown:
+        return None
+    return _total(step) * Fraction(limit_bps, BPS) - history.loss_24h
 
 
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:
@@ -169,12 +167,13 @@ def partial_plan_reason(step: StepInput, worst: Value) -> str:
     all at once.
     """
     limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
-    wanted_bps = (
-        ceil_int((max(step.history.loss_24h, Fraction(0)) + worst) * BPS / whole / SHOWN_BPS)
-        * SHOWN_BPS
-        if whole
-        else 0
-    )
+    if whole:
+        wanted_bps = (
+            ceil_int((max(step.history.loss_24h, Fraction(0)) + worst) * BPS / whole / SHOWN_BPS)
+            * SHOWN_BPS
+        )
+    else:
+        wanted_bps = 0
     return (
         f"the worst case of the whole exceeds what {DAILY_LOSS} of {limit_bps / 100:g}% leaves; the"
         " rest follows as the day's losses "
@@ -274,14 +273,13 @@ def plan_purchase(
     execution = _purchase_execution(
         step, decided, decision.goal, kind, intended_value, ceil_int(1 / part)
     )
-    message = (
-        decision.reason
-        if part == 1
-        else (
+    if part == 1:
+        message = decision.reason
+    else:
+        message = (
             f"{decision.reason};"
             f" {purchase.format_progress(execution, 0)}{_daily_loss_reason(step, decision, whole)}"
         )
-    )
     named = replace(decision, reason=message)
     round_ = ExecutionSlice(1, part, intended_value)
     return replace(decided, decision=named, begins=execution, round=round_), replace(
@@ -300,10 +298,8 @@ def plan_proportional_part(
         for token, value in corrections(decided.drifts, decision.goal).items()
         if abs(value) >= _least(step)
     }
-    reached, fits = (
-        min(_reached(step, decided, whole, lacks).values(), default=Fraction(1)),
-        _part_that_fits(step, whole),
-    )
+    reached = min(_reached(step, decided, whole, lacks).values(), default=Fraction(1))
+    fits = _part_that_fits(step, whole)
     if fits == 1 and reached >= WHOLE:
         return whole, Fraction(1)
     if fits < 1 and not _useful(step):
@@ -323,10 +319,8 @@ def plan_proportional_part(
             )
         except planner.NothingPlanned:
             break
-        reached, fits = (
-            min(_reached(step, decided, found, wanted).values(), default=Fraction(1)),
-            _part_that_fits(step, found),
-        )
+        reached = min(_reached(step, decided, found, wanted).values(), default=Fraction(1))
+        fits = _part_that_fits(step, found)
         if fits == 1 and reached >= WHOLE:
             return replace(found, decision=decision), part
     if fits_daily_loss(step, whole):
@@ -344,17 +338,13 @@ def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
     if fits_daily_loss(step, plan):
         return Fraction(1)
     if plan.exits:
-        room, gas, loses = (
-            daily_loss_left_for_exits(step) or Fraction(0),
-            plan.cost.gas + plan.cost.approvals,
-            plan.cost.total,
-        )
+        room = daily_loss_left_for_exits(step) or Fraction(0)
+        gas = plan.cost.gas + plan.cost.approvals
+        loses = plan.cost.total
     else:
-        room, gas, loses = (
-            daily_loss_left(step) or Fraction(0),
-            worst_case_gas(step, plan),
-            worst_case_loss(step, plan),
-        )
+        room = daily_loss_left(step) or Fraction(0)
+        gas = worst_case_gas(step, plan)
+        loses = worst_case_loss(step, plan)
     return (room - gas) / (loses - gas) * MARGIN if room > gas else Fraction(0)
 
 
@@ -371,11 +361,9 @@ def _daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str
     if daily_loss_left(step) is None:
         return ""
     whole = plan_before_approvals(step, decision, whole)
-    return (
-        ""
-        if fits_daily_loss(step, whole)
-        else (f"; {partial_plan_reason(step, worst_case_loss(step, whole))}")
-    )
+    if fits_daily_loss(step, whole):
+        return ""
+    return f"; {partial_plan_reason(step, worst_case_loss(step, whole))}"
 
 
 def _reached(

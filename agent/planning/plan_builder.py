@@ -118,10 +118,8 @@ def skipped_items(
                 )
             )
             continue
-        kept_by, bounded = (
-            "",
-            settled.bounded if stays is None else bool(stays[token] < rest * LIFTED),
-        )
+        kept_by = ""
+        bounded = settled.bounded if stays is None else bool(stays[token] < rest * LIFTED)
         seen, found_there = (market, settled) if free is None or bounded else free
         fixed = {
             i
@@ -134,21 +132,19 @@ def skipped_items(
             if step.limits.min_trade is not None and rest >= step.limits.min_trade:
                 gas = "gas" if DEAR in found_there.dropped.values() else ""
                 kept_by = PLAN_COST if gas and kept_by else ""
-                bounds = (
-                    [turnover_limit]
-                    if bounded
-                    else [bound for bound in (gas, "the pools' bounds") if bound]
-                )
+                if bounded:
+                    bounds = [turnover_limit]
+                else:
+                    bounds = [bound for bound in (gas, "the pools' bounds") if bound]
                 why = (
                     f"what {' and '.join(bounds)} {'lets' if bounded else 'let'} it move is {DUST}"
                 )
         elif others and fixed.issuperset(others):
             why = f"{' and '.join(problem.nodes[i].label for i in others)} would be the other side"
-            kept_by = (
-                MIN_TRADE
-                if not bounded and all(found_there.unmoved.get(i) == DUST for i in others)
-                else ""
-            )
+            if not bounded and all(found_there.unmoved.get(i) == DUST for i in others):
+                kept_by = MIN_TRADE
+            else:
+                kept_by = ""
         else:
             sells = bool(above[token] > 0)
             limit = turnover_limit if bounded else ""

@@ -107,10 +107,8 @@ def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraf
         (problem.price(leg.token_in) + problem.price(leg.token_out) for leg in draft.legs),
         Fraction(0),
     )
-    low, high = (
-        [Fraction(share) for share in objective.low.tolist()],
-        [Fraction(share) for share in objective.high.tolist()],
-    )
+    low = [Fraction(share) for share in objective.low.tolist()]
+    high = [Fraction(share) for share in objective.high.tolist()]
     passed = [
         node.label
         for node, start, end, least, most in zip(
@@ -155,11 +153,10 @@ def best_paying(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[str, 
         )
 
     best = max(draft.legs, key=rate)
-    why = (
-        "pays above the reference price"
-        if rate(best) > 1
-        else "exchanges too few base units to hit a goal"
-    )
+    if rate(best) > 1:
+        why = "pays above the reference price"
+    else:
+        why = "exchanges too few base units to hit a goal"
     return best.pool, f"{why}: with it the plan would {too_far}"
 
 
@@ -260,11 +257,10 @@ def plan(
     asks = budget is not None and not step.spend_caps  # approved amounts were sized by that limit
     if most is not None and (budget is None or most[0] < budget):
         budget, turnover_limit, asks = *most, False
-    at_rest = (
-        _at_rest(step, problem, objective)
-        if decision.exit
-        else untradable_tokens(problem, decision.goal)
-    )
+    if decision.exit:
+        at_rest = _at_rest(step, problem, objective)
+    else:
+        at_rest = untradable_tokens(problem, decision.goal)
     market, settled = _within_plan_cost(
         problem, objective, decision.goal, budget, step.limits.min_trade, at_rest
     )
@@ -278,11 +274,10 @@ def plan(
             )
     skipped = skipped_items(step, market, objective, settled, turnover_limit, free)
     if not settled.draft.legs:
-        bound = (
-            (turnover_limit, budget)
-            if budget is not None and free is not None and free[1].draft.legs
-            else None
-        )
+        if budget is not None and free is not None and free[1].draft.legs:
+            bound = (turnover_limit, budget)
+        else:
+            bound = None
         raise _nothing(step, problem, objective.off, skipped, bound)
     if decision.exit and not {one.what for one in skipped} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
@@ -294,12 +289,10 @@ def plan(
         step, problem, decision, settled.draft, skipped, gap_bps(market, objective, settled, budget)
     )
     risk = decision.goal.risk
-    return (
-        found
-        if risk is None
-        else replace(
-            found, saving=zone_saving(problem, decision.goal, risk, found, settled.draft.delta)
-        )
+    if risk is None:
+        return found
+    return replace(
+        found, saving=zone_saving(problem, decision.goal, risk, found, settled.draft.delta)
     )
 
 
@@ -352,10 +345,8 @@ def _within_plan_cost(
         gas = cost.gas + cost.approvals
         left, swaps = Fraction(limit_bps, BPS) * moved - gas, cost.total - gas
         if dearest is not None and tighter < TIGHTER and 0 < left < swaps:
-            dearest, tighter = (
-                (dearest * min(left / swaps, SHRINK)).limit_denominator(10**9),
-                tighter + 1,
-            )
+            dearest = (dearest * min(left / swaps, SHRINK)).limit_denominator(10**9)
+            tighter = tighter + 1
             market = build_pool_graph(problem, scale, dearest)
         else:
             dropped[_dearest(problem, settled.draft)] = f"{OVER_COST} of {limit_bps} bps"
@@ -514,10 +505,8 @@ def _caps(
     """Base units that may be sold of each asset: tokens that gain share the room by their gains,
     others may gain nothing.
     """
-    prices, whole = (
-        reference_prices(step).by_token,
-        sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0)),
-    )
+    prices = reference_prices(step).by_token
+    whole = sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0))
     shares = {one.token: max(one.gain, Fraction(0)) / whole for one in gains} if whole else {}
     caps = {}
     for asset in step.portfolio.assets:
@@ -534,8 +523,8 @@ def _caps(
 
 def _gains(step: StepInput, tax: TaxState, found: Plan) -> tuple[PlannedGain, ...]:
     at_s, portfolio = step.snapshot.head.timestamp_s, step.portfolio
-    return (
-        planned_gains(
+    if wallet_changes(found):
+        return planned_gains(
             found,
             tax,
             reference_prices(step).by_token,
@@ -543,9 +532,7 @@ def _gains(step: StepInput, tax: TaxState, found: Plan) -> tuple[PlannedGain, ..
             portfolio.wrapped_native,
             at_s,
         )
-        if wallet_changes(found)
-        else ()
-    )
+    return ()
 
 
 def _total(gains: tuple[PlannedGain, ...]) -> Value:
@@ -553,10 +540,8 @@ def _total(gains: tuple[PlannedGain, ...]) -> Value:
 
 
 def _why(step: StepInput, tax: TaxState) -> str:
-    decimals, unit = (
-        step.portfolio.numeraire.decimals,
-        tax.currency or step.portfolio.numeraire.label,
-    )
+    decimals = step.portfolio.numeraire.decimals
+    unit = tax.currency or step.portfolio.numeraire.label
     limit, done = (
         value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised)
     )

@@ -96,9 +96,9 @@ class TokenNode:
     @property
     def spendable_raw(self) -> int:
         """Base units that legs may take from the wallet."""
-        return (
-            self.investable_raw if self.cap_raw is None else min(self.investable_raw, self.cap_raw)
-        )
+        if self.cap_raw is None:
+            return self.investable_raw
+        return min(self.investable_raw, self.cap_raw)
 
     @property
     def value(self) -> Value:
@@ -262,10 +262,8 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
                 ),
                 "wait for the next snapshot, or remove the asset from the portfolio",
             )
-        investable_raw, cap_raw = (
-            max(0, held[token.address] - native_coin.reserved_raw(step, asset)),
-            caps.get(token.address),
-        )
+        investable_raw = max(0, held[token.address] - native_coin.reserved_raw(step, asset))
+        cap_raw = caps.get(token.address)
         if coin is not None and token.address == coin.token:
             investable_raw -= 0 if coin.counts else coin.refill_raw
             cap_raw = coin.cap_raw
@@ -424,16 +422,13 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
     """Build the curves once, without units that cost more than `dearest` per unit of value."""
     pool_edges, poor, far = [], [], []
     for pool in problem.pools.values():
-        least = (
-            problem.least_rate(pool)
-            if dearest is None
-            else max(problem.least_rate(pool), 1 - dearest)
-        )
+        if dearest is None:
+            least = problem.least_rate(pool)
+        else:
+            least = max(problem.least_rate(pool), 1 - dearest)
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
-            prices, ends = (
-                (problem.price(token_in), problem.price(token_out)),
-                (problem.position[token_in], problem.position[token_out]),
-            )
+            prices = (problem.price(token_in), problem.price(token_out))
+            ends = (problem.position[token_in], problem.position[token_out])
             offer = build_trade_curves(pool, token_in, *prices, scale, problem.impact_bps, least)
             if offer is None:
                 poor.append((pool.address, *ends))
@@ -445,16 +440,15 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
         [(pool_edge.source, pool_edge.target, pool_edge.offer.real) for pool_edge in pool_edges]
     )
     gains = any(pool_edge.offer.counted is not pool_edge.offer.real for pool_edge in pool_edges)
-    counted = (
-        stack_curves(
+    if gains:
+        counted = stack_curves(
             [
                 (pool_edge.source, pool_edge.target, pool_edge.offer.counted)
                 for pool_edge in pool_edges
             ]
         )
-        if gains
-        else real
-    )
+    else:
+        counted = real
     return PoolGraph(
         problem,
         scale,

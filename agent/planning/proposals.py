@@ -343,13 +343,11 @@ def _out(step_input: StepInput, order: LimitOrder) -> str:
     by = conditional_orders.fired_exit_order(
         known, PORTFOLIO
     ) or conditional_orders.fired_exit_order(known, order.token_out)
+    if by is None:
+        return ""
     return (
-        ""
-        if by is None
-        else (
-            f"waits: {portfolio.token(order.token_out).label} is out by"
-            f" {conditional_orders.order_name(portfolio, by)}"
-        )
+        f"waits: {portfolio.token(order.token_out).label} is out by"
+        f" {conditional_orders.order_name(portfolio, by)}"
     )
 
 

@@ -79,11 +79,10 @@ def raise_money(token: str) -> Proposer:
             short or not partial_plans.fits_daily_loss(step, plan)
         ):
             decided = replace(decide(step), decision=wanted)
-            part = (
-                plan
-                if partial_plans.fits_daily_loss(step, plan)
-                else plan_proportional_part(step, decided, wanted, plan)[0]
-            )
+            if partial_plans.fits_daily_loss(step, plan):
+                part = plan
+            else:
+                part = plan_proportional_part(step, decided, wanted, plan)[0]
             lacks, left = withdrawals.shortfall_raw(step, token), shortfall_raw(step, part, token)
             if left < lacks and (short or left > 0):
                 wanted = replace(

@@ -200,11 +200,9 @@ class Route:
     @property
     def sources(self) -> tuple[Route, ...]:
         """Return the routes that begin at the wallet, in execution order."""
-        return (
-            tuple(source for feed in self.feeds for source in feed.sources)
-            if self.feeds
-            else (self,)
-        )
+        if self.feeds:
+            return tuple(source for feed in self.feeds for source in feed.sources)
+        return (self,)
 
 
 def merge_routes(routes: Sequence[Route]) -> list[Route]:

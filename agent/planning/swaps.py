@@ -94,10 +94,8 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         )
     if amount_in_raw > seller.spendable_raw:
         decimals = step.portfolio.token(token_in).decimals
-        spendable, asked = (
-            decimal_text(seller.spendable_raw, decimals),
-            decimal_text(amount_in_raw, decimals),
-        )
+        spendable = decimal_text(seller.spendable_raw, decimals)
+        asked = decimal_text(amount_in_raw, decimals)
         raise Refused(
             f"{asked} {seller.label} exceed the spendable balance",
             (
@@ -300,11 +298,10 @@ def _require_whole(
             remedy,
             ended,
         )
-    bound = (
-        "what the pools hold"
-        if problem.impact_bps == UNBOUNDED_BPS
-        else f"limits.price_impact of {problem.impact_bps} bps"
-    )
+    if problem.impact_bps == UNBOUNDED_BPS:
+        bound = "what the pools hold"
+    else:
+        bound = f"limits.price_impact of {problem.impact_bps} bps"
     raise Refused(f"only {fits} of {asked} {token.label} fit within {bound}", (verdict,), remedy)
 
 
@@ -375,10 +372,8 @@ def _single(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> L
     swapped = pool.swap(token_in, amount_in_raw)
     if swapped.amount_in_raw < amount_in_raw:
         token = step.portfolio.token(token_in)
-        asked, fits = (
-            decimal_text(amount_in_raw, token.decimals),
-            decimal_text(swapped.amount_in_raw, token.decimals),
-        )
+        asked = decimal_text(amount_in_raw, token.decimals)
+        fits = decimal_text(swapped.amount_in_raw, token.decimals)
         verdict = Verdict("pool", f"{asked} {token.label}", f"{fits} {token.label}", False)
         remedy = f"sell at most {fits} {token.label} at a time"
         raise Refused(

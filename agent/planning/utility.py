@@ -224,11 +224,10 @@ class FlowOptimizer:
     def pressed(self, found: Solution) -> list[int]:
         """Return tokens of which more would be sold than allowed."""
         worth = self.worth
-        first = (
-            sum(1 if worth.low[i] == worth.high[i] else 2 for i in worth.goals)
-            if worth.risk is None
-            else len(worth.risk.tokens)
-        )
+        if worth.risk is None:
+            first = sum(1 if worth.low[i] == worth.high[i] else 2 for i in worth.goals)
+        else:
+            first = len(worth.risk.tokens)
         return [
             i
             for number, i in enumerate(self._bottoms)
@@ -359,11 +358,10 @@ class PlanObjective:
         pinned = dict.fromkeys(self.hubs, 0.0) | {
             token: value / scale for token, value in unmoved.items()
         }
-        risk = (
-            None
-            if self.risk is None
-            else DeviationRisk(self.risk.volatility, self.risk.bend / scale)
-        )
+        if self.risk is None:
+            risk = None
+        else:
+            risk = DeviationRisk(self.risk.volatility, self.risk.bend / scale)
         return PlanUtility(
             self.low, self.high, self.price if risk is None else REACH, self.tie_break, pinned, risk
         )
@@ -401,10 +399,8 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
     hair = np.minimum(HAIR, (high - low) / 4)
     low, high = low + hair, high - hair
     whole = fsum_array(held)
-    above, below = (
-        fsum_array(np.maximum(held - high * whole, 0.0)),
-        fsum_array(np.maximum(low * whole - held, 0.0)),
-    )
+    above = fsum_array(np.maximum(held - high * whole, 0.0))
+    below = fsum_array(np.maximum(low * whole - held, 0.0))
     points = bool((low == high).all())
     tie_break = 0.5 if points or above + below <= 0 else above / (above + below)
     price = WIDE if problem.plan_cost_bps is None else min(problem.plan_cost_bps / BPS, WIDE)

@@ -51,11 +51,9 @@ def trigger_price(order: ConditionalOrder) -> Price | None:
     if order.kind is OrderKind.TRAILING_STOP:
         if order.mark is None:
             return None
-        return (
-            order.mark - terms.price
-            if terms.price is not None
-            else order.mark * (1 - _share(terms))
-        )
+        if terms.price is not None:
+            return order.mark - terms.price
+        return order.mark * (1 - _share(terms))
     if terms.price is not None:
         return terms.price
     return None if order.basis is None else order.basis * (1 + sign * _share(terms))
@@ -334,11 +332,9 @@ class PriceWindow:
     def span(self, token: str) -> tuple[Price, Price] | None:
         """Return the lowest and highest price over the blocks; None if one of them has no price."""
         found = [prices[token] for prices in (self.now, *self.before) if token in prices]
-        return (
-            (min(found), max(found))
-            if self.is_complete and len(found) == 1 + len(self.before)
-            else None
-        )
+        if self.is_complete and len(found) == 1 + len(self.before):
+            return (min(found), max(found))
+        return None
 
 
 def advance_orders(step: StepInput) -> StepInput:
@@ -499,11 +495,9 @@ def _next(
     seen: PriceWindow,
     entry: ConditionalOrder | None,
 ) -> ConditionalOrder:
-    book, now_s, span = (
-        step.portfolio.orders,
-        step.snapshot.head.timestamp_s,
-        seen.span(order.token),
-    )
+    book = step.portfolio.orders
+    now_s = step.snapshot.head.timestamp_s
+    span = seen.span(order.token)
     price = seen.now.get(order.token)
     if price is None or price <= 0:
         return order
@@ -521,11 +515,9 @@ def _next(
             order = require_valid_level(replace(order, terms=terms), price, book)
     except Refused:  # exits.faults reports it, and nothing is traded until the owner resolves it
         return order
-    return (
-        order
-        if span is None or order.stage is not OrderStage.ARMED
-        else _watched(order, span, price, now_s, book.hysteresis_bps)
-    )
+    if span is None or order.stage is not OrderStage.ARMED:
+        return order
+    return _watched(order, span, price, now_s, book.hysteresis_bps)
 
 
 def _above(order: ConditionalOrder, price: Price) -> bool:

@@ -106,11 +106,9 @@ class DecisionResult:
         """The decision; exchanges between strategies count as the rebalance that prices asked
         for.
         """
-        return (
-            Rebalance(self.decision.reason, self.sleeves.goal)
-            if self.is_netting_only and self.sleeves is not None
-            else self.decision
-        )
+        if self.is_netting_only and self.sleeves is not None:
+            return Rebalance(self.decision.reason, self.sleeves.goal)
+        return self.decision
 
 
 def decide(step: StepInput) -> DecisionResult:
@@ -240,9 +238,9 @@ def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult |
     if not too_much.over:
         return None
     not_yet = rules.unconfirmed_reason(step, prices, rules.limit_signals)
-    out = (
-        _unconfirmed_hold(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
-    )
+    out: Hold | AdjustLiquidity = AdjustLiquidity(too_much.reason)
+    if not_yet:
+        out = _unconfirmed_hold(too_much.reason, not_yet)
     return context.result(native_coin.top_up(step, out) or out)
 
 
@@ -261,9 +259,10 @@ def _continue_gradual_execution(context: DecisionContext) -> DecisionResult | No
     step, prices = context.step, context.prices
     if (slice_decision := gradual_execution.decide_slice(step, context.drifts, prices)) is None:
         return None
-    first = (
-        None if slice_decision.round is None else native_coin.top_up(step, slice_decision.decision)
-    )
+    if slice_decision.round is None:
+        first = None
+    else:
+        first = native_coin.top_up(step, slice_decision.decision)
     return replace(
         context.result(first or slice_decision.decision),
         round=None if first else slice_decision.round,
@@ -319,15 +318,14 @@ def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
         decision, reviewed = _act(step, drifts, context.references, answer)
         if isinstance(decision, Rebalance):
             decision, reviewed = _confirmed(step, prices, decision, reviewed, answer.by_time)
-        out_first = (
-            _withdraw_liquidity_first(step, prices) if isinstance(decision, Rebalance) else None
-        )
+        if isinstance(decision, Rebalance):
+            out_first = _withdraw_liquidity_first(step, prices)
+        else:
+            out_first = None
         decision, reviewed = (decision, reviewed) if out_first is None else (out_first, False)
     else:
-        decision, reviewed = (
-            liquidity_or_hold(step, prices, _hold(_forecast(step, drifts, answer))),
-            answer.due,
-        )
+        decision = liquidity_or_hold(step, prices, _hold(_forecast(step, drifts, answer)))
+        reviewed = answer.due
     first = native_coin.top_up(step, decision)
     if first is not None:
         return DecisionResult(first, drifts, context.references, False, zone, next_s=answer.next_s)
@@ -417,11 +415,10 @@ def _unconfirmed_hold(reason: str, not_yet: str) -> Hold:
 
 
 def _hold(answer: TriggerResult) -> Hold:
-    when = (
-        "checked again at the next tick"
-        if answer.next_s is None
-        else f"next review {format_time(answer.next_s)}"
-    )
+    if answer.next_s is None:
+        when = "checked again at the next tick"
+    else:
+        when = f"next review {format_time(answer.next_s)}"
     return Hold(
         answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s
     )
@@ -441,9 +438,10 @@ def _forecast(
         if drift.token != step.portfolio.numeraire.address
         and abs(value) >= max(Fraction(1), step.limits.min_trade or Fraction(1))
     ]
-    message = (
-        f"a rebalance would {', '.join(found)}" if found else "nothing large enough for a trade"
-    )
+    if found:
+        message = f"a rebalance would {', '.join(found)}"
+    else:
+        message = "nothing large enough for a trade"
     return replace(
         answer,
         reason=(
@@ -513,11 +511,9 @@ def liquidity_or_hold(
             next_s=hold.next_s or resting[1],
         )
     not_yet = rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True)
-    return (
-        replace(hold, reason=f"{hold.reason}; {wanted.reason}, but {not_yet}")
-        if not_yet
-        else AdjustLiquidity(wanted.reason)
-    )
+    if not_yet:
+        return replace(hold, reason=f"{hold.reason}; {wanted.reason}, but {not_yet}")
+    return AdjustLiquidity(wanted.reason)
 
 
 def _act(
@@ -544,14 +540,13 @@ def _act(
     )
     largest = _largest(drifts, wanted)
     if not _worth_it(step, largest):
-        least = (
-            ""
-            if largest == 0
-            else (
+        if largest == 0:
+            least = ""
+        else:
+            least = (
                 f": the largest correction is {format_money(step, largest)}, min_trade"
                 f" {format_money(step, step.limits.min_trade)}"
             )
-        )
         side = "" if step.policy.only is None else f" under policy.only = {step.policy.only.value}"
         hold = _hold(
             TriggerResult(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s)

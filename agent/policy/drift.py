@@ -212,11 +212,10 @@ def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tupl
         return ("none of it is held, so that no price changes its share",) * 2
     if investable_total(drifts) == drift.value:
         return ("nothing else has any value, so that its share is 100 % at every price",) * 2
-    low = (
-        "its band reaches down to 0 %, below which no price takes it"
-        if drift.band_low_bps <= 0
-        else ""
-    )
+    if drift.band_low_bps <= 0:
+        low = "its band reaches down to 0 %, below which no price takes it"
+    else:
+        low = ""
     return (
         low,
         (

@@ -188,11 +188,9 @@ def triggered_exit(
     reason = "; ".join(
         _fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *in_pools}
     )
-    return (
-        AdjustLiquidity(reason, pools)
-        if pools and _taken_out(decide.restrict_to_pools(step, pools), prices)
-        else None
-    )
+    if pools and _taken_out(decide.restrict_to_pools(step, pools), prices):
+        return AdjustLiquidity(reason, pools)
+    return None
 
 
 def _without_waiting(step: StepInput, pools: tuple[str, ...]) -> tuple[str, ...]:
@@ -311,10 +309,8 @@ def _shared_out(portfolio: Portfolio, fixed: Mapping[str, int]) -> dict[str, int
     """Return targets in bps by token: those of `fixed`, and the remainder as the owner has
     chosen.
     """
-    numeraire, targets = (
-        portfolio.numeraire.address,
-        {asset.token.address: asset.target_bps for asset in portfolio.assets},
-    )
+    numeraire = portfolio.numeraire.address
+    targets = {asset.token.address: asset.target_bps for asset in portfolio.assets}
     free = BPS - sum(fixed.values())
     others = {token: bps for token, bps in targets.items() if token not in fixed}
     if portfolio.orders.absent is WeightReallocation.CASH or sum(others.values()) == 0:
@@ -341,11 +337,10 @@ def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
     units.
     """
     native = prices.get(step.portfolio.wrapped_native)
-    gas = (
-        Fraction(0)
-        if native is None
-        else minimum.leg_gas_value(step.snapshot, native) * minimum.GAS_MULTIPLE
-    )
+    if native is None:
+        gas = Fraction(0)
+    else:
+        gas = minimum.leg_gas_value(step.snapshot, native) * minimum.GAS_MULTIPLE
     return Fraction(0) if step.limits.min_trade is None else max(step.limits.min_trade, gas)
 
 
@@ -364,10 +359,8 @@ def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
     portfolio, money = step.portfolio, step.portfolio.numeraire.label
     what = "everything" if order.token == PORTFOLIO else "all of it"
     again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, order.token)
-    at, limit = (
-        format_order_price(portfolio, order.token, order.at),
-        format_order_price(portfolio, order.token, trigger_price(order)),
-    )
+    at = format_order_price(portfolio, order.token, order.at)
+    limit = format_order_price(portfolio, order.token, trigger_price(order))
     message = (
         f"{order_name(portfolio, order)} at {limit} fired at {at} ({format_time(order.since_s)})"
     )
@@ -584,11 +577,10 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
 def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
     """Format one blocked exit: the order, the reason, and the remedy."""
     label, back = order_subject(step.portfolio, one.token), disarm_command(step, one)
-    again = (
-        "is kept until then"
-        if backing_off(step, one.token)
-        else "is kept and retried in each cycle"
-    )
+    if backing_off(step, one.token):
+        again = "is kept until then"
+    else:
+        again = "is kept and retried in each cycle"
     return f"{label} is out and cannot be sold now: {one.why}; it {again}; {one.remedy}, or {back}"
 
 

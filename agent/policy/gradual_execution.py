@@ -85,9 +85,10 @@ def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple
     if pace.style is ExecutionStyle.LIMIT:
         return began_s + pace.patience_s, began_s + pace.patience_s
     mean_s = mean_interval_s(pace, rounds)
-    length_s = (
-        pace.over_s if pace.style is ExecutionStyle.TWAP else MAX_DURATION_FACTOR * rounds * mean_s
-    )
+    if pace.style is ExecutionStyle.TWAP:
+        length_s = pace.over_s
+    else:
+        length_s = MAX_DURATION_FACTOR * rounds * mean_s
     return began_s + length_s, began_s + length_s + mean_s
 
 
@@ -171,11 +172,10 @@ def decide_slice(
             Hold(f"the gradual execution from {format_time(begun.began_s)} is over: {why}"),
             ended=why,
         )
-    message = (
-        f"slice {under.done + 1} of about {begun.rounds}"
-        if begun.pace.style is not ExecutionStyle.LIMIT
-        else "the correction at a price"
-    )
+    if begun.pace.style is not ExecutionStyle.LIMIT:
+        message = f"slice {under.done + 1} of about {begun.rounds}"
+    else:
+        message = "the correction at a price"
     message = f"{message} from {format_time(begun.began_s)}, {_money(step, left)} to move"
     if now_s < under.next_s:
         return SliceDecision(
@@ -198,16 +198,12 @@ def _purchase(
     """Return the next part of a confirmed purchase: it needs no price signal and buys the present
     targets.
     """
-    begun, now_s, goal = (
-        under.campaign,
-        step.snapshot.head.timestamp_s,
-        purchase.purchase_goal(step, drifts),
-    )
+    begun = under.campaign
+    now_s = step.snapshot.head.timestamp_s
+    goal = purchase.purchase_goal(step, drifts)
     lacks = corrections(drifts, goal).values()
-    allowed, left = (
-        purchase.turnover_allowance(step),
-        sum((lack for lack in lacks if lack > 0), Fraction(0)),
-    )
+    allowed = purchase.turnover_allowance(step)
+    left = sum((lack for lack in lacks if lack > 0), Fraction(0))
     what = f"the {begun.purchase.value if begun.purchase else ''} from {format_time(begun.began_s)}"
     parts = "1 part" if under.done == 1 else f"{under.done} parts"
     least = max(Fraction(1), step.limits.min_trade or Fraction(0))
@@ -241,10 +237,8 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
     under = step.history.campaign
     if under is None:
         return frozenset()
-    lacks, sides = (
-        corrections(compute_drifts(step, prices), under.campaign.goal),
-        dict(under.campaign.sides),
-    )
+    lacks = corrections(compute_drifts(step, prices), under.campaign.goal)
+    sides = dict(under.campaign.sides)
     return frozenset(
         ("too little" if lack > 0 else "too much", token)
         for token, lack in lacks.items()
@@ -286,11 +280,10 @@ def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
     time is over.
     """
     under = step.history.campaign
-    found = (
-        step.history.spent
-        if under is None or under.campaign.purchase is not None
-        else carried_budget(under, invalidation_reason(step))
-    )
+    if under is None or under.campaign.purchase is not None:
+        found = step.history.spent
+    else:
+        found = carried_budget(under, invalidation_reason(step))
     return found if found is not None and step.snapshot.head.timestamp_s < found.until_s else None
 
 
@@ -320,21 +313,17 @@ def budget_left(
         return None
     part = Fraction(pace.budget_bps, BPS)
     own = intended_value * part
-    return (
-        own
-        if before is None
-        else max(Fraction(0), min(own, max(intended_value, before.wish) * part - before.spent))
-    )
+    if before is None:
+        return own
+    return max(Fraction(0), min(own, max(intended_value, before.wish) * part - before.spent))
 
 
 def format_budget(step: StepInput, begun: GradualExecution) -> str:
     """Format an execution's budget, and mark the remainder of a shared one."""
     shown = _money(step, begun.budget or Fraction(0))
-    return (
-        shown
-        if begun.before is None
-        else (f"{shown}, what is left of a budget shared until {format_time(begun.before.until_s)}")
-    )
+    if begun.before is None:
+        return shown
+    return f"{shown}, what is left of a budget shared until {format_time(begun.before.until_s)}"
 
 
 def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:

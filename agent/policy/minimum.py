@@ -51,9 +51,10 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS)
     wei.
     """
     base_wei = snapshot.head.base_fee_wei
-    gas_price_wei = (
-        snapshot.gas_price_wei if base_wei is None else base_wei + snapshot.priority_fee_wei
-    )
+    if base_wei is None:
+        gas_price_wei = snapshot.gas_price_wei
+    else:
+        gas_price_wei = base_wei + snapshot.priority_fee_wei
     return Fraction(units * gas_price_wei) * native_price
 
 
@@ -75,11 +76,9 @@ def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     value = investable_total(drifts)
     if value == 0:
         held = any(drift.raw > 0 for drift in drifts)
-        return (
-            "all balances are reserved; nothing can be invested"
-            if held
-            else "the wallet holds none of the portfolio's assets"
-        )
+        if held:
+            return "all balances are reserved; nothing can be invested"
+        return "the wallet holds none of the portfolio's assets"
     if step.limits.min_trade is None:
         return ""
     least = smallest_total(step.portfolio, step.limits.min_trade)
@@ -211,16 +210,13 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     room, fee = _room(terms), Fraction(terms.fee_pips, PIPS)
     wanted = [one for one in terms.assets if one.target_bps > 0]
     if room <= 0 or not wanted:
-        why = (
-            f"a pool fee of {_percent(fee)} is not below limits.plan_cost"
-            if wanted
-            else "the numeraire is the only target"
-        )
+        if wanted:
+            why = f"a pool fee of {_percent(fee)} is not below limits.plan_cost"
+        else:
+            why = "the numeraire is the only target"
         return MinimumTotal(None, why, gas, Fraction(0), Fraction(0), Fraction(0))
-    first, low = (
-        min(wanted, key=lambda one: (one.drift, one.symbol)),
-        min(wanted, key=lambda one: (one.target_bps, one.symbol)),
-    )
+    first = min(wanted, key=lambda one: (one.drift, one.symbol))
+    low = min(wanted, key=lambda one: (one.target_bps, one.symbol))
     smallest_bps = min(low.target_bps, terms.numeraire_bps or low.target_bps)
     needs = {
         f"the gas of a correction of {first.symbol} at its band": gas / (first.drift * room),

@@ -108,11 +108,9 @@ def full_reserve_raw(step: StepInput, asset: Asset) -> int:
     Without a known balance it is one that no balance exceeds.
     """
     there = held_balances(step).get(asset.token.address)
-    return (
-        UINT256_MAX
-        if there is None
-        else max(asset.reserve_raw, there - (floor_wei(step) if asset.native else 0))
-    )
+    if there is None:
+        return UINT256_MAX
+    return max(asset.reserve_raw, there - (floor_wei(step) if asset.native else 0))
 
 
 def floor_wei(step: StepInput) -> int:

@@ -201,26 +201,23 @@ def apply_measured_risk(step: StepInput) -> StepInput:
     trigger = step.policy.trigger
     if not isinstance(trigger, NoTradeZone) or trigger.risk.measuring is None:
         return step
-    risk, names = (
-        trigger.risk,
-        {asset.token.address: asset.token.label for asset in step.portfolio.assets},
-    )
+    risk = trigger.risk
+    names = {asset.token.address: asset.token.label for asset in step.portfolio.assets}
     volatilities = {step.portfolio.numeraire.address: LEAST_VOLATILITY_BPS} | dict(
         risk.volatilities_bps
     )
     asked = [token for token in names if token not in volatilities]
     try:
-        found = (
-            estimate_risk(
+        if asked:
+            found = estimate_risk(
                 trigger.risk.measuring,
                 asked,
                 names,
                 step.history.prices,
                 trusted_time_s(step.snapshot),
             )
-            if asked
-            else None
-        )
+        else:
+            found = None
     except Refused as why:
         return _with(step, replace(risk, unmeasured=why.message))
     spread = volatilities | {

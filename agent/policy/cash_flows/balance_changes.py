@@ -111,17 +111,14 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
     if not changes and not (may_change(books) and is_comparable(step.snapshot, books)):
         return ()
     prices = reference_prices(step).by_token
-    chain_s = (
-        step.snapshot.head.timestamp_s
-    )  # chain time: a machine clock set back would take a decrease out of the last 24 h (T6)
+    # Chain time: a machine clock set back would take a decrease out of the last 24 h (T6).
+    chain_s = step.snapshot.head.timestamp_s
     flows = []
     for token, (delta, since) in sorted(changes.items()):
         undoes = _undone(token, delta, books.flows)
-        kind = (
-            ExternalTransferKind.UNDONE
-            if undoes
-            else _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
-        )
+        kind = _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
+        if undoes:
+            kind = ExternalTransferKind.UNDONE
         flow = ExternalTransfer(
             0, token, delta, None, since, step.snapshot.head.number, chain_s, False, kind, undoes
         )
@@ -175,11 +172,9 @@ def _aged(step: StepInput, flow: ExternalTransfer, capped: bool) -> ExternalTran
         return flow
     now_s = min(step.snapshot.head.timestamp_s, step.snapshot.now_s + FRESH_S)
     if now_s >= accepted_s(step, flow):
-        return (
-            replace(flow, halts=False)
-            if capped
-            else replace(flow, kind=ExternalTransferKind.ACCEPTED)
-        )
+        if capped:
+            return replace(flow, halts=False)
+        return replace(flow, kind=ExternalTransferKind.ACCEPTED)
     return replace(flow, chain_s=min(flow.chain_s, step.snapshot.head.timestamp_s))
 
 
@@ -190,11 +185,10 @@ def accepted_s(step: StepInput, flow: ExternalTransfer) -> int:
     prolong the block.
     """
     first_s = step.history.rose_s
-    began_s = (
-        first_s
-        if first_s is not None and first_s <= flow.chain_s < first_s + ACCEPTANCE_WINDOW_S
-        else flow.chain_s
-    )
+    if first_s is not None and first_s <= flow.chain_s < first_s + ACCEPTANCE_WINDOW_S:
+        began_s = first_s
+    else:
+        began_s = flow.chain_s
     return began_s + (step.limits.balance_jump_wait_s or 0)
 
 
@@ -232,11 +226,9 @@ def _by_itself(
     now_s: int,
 ) -> ExternalTransferKind | None:
     if token == NATIVE:
-        return (
-            ExternalTransferKind.GAS_MONEY
-            if delta > 0 and not native_coin.has_native_asset(step.portfolio)
-            else None
-        )
+        if delta > 0 and not native_coin.has_native_asset(step.portfolio):
+            return ExternalTransferKind.GAS_MONEY
+        return None
     if asset is None or asset.rebasing_bps == 0:
         return None
     day = sum(
@@ -245,11 +237,9 @@ def _by_itself(
         if f.token == token and f.kind is ExternalTransferKind.REBASE and f.chain_s > now_s - DAY_S
     )
     was = balances_of(step.snapshot).get(token, 0) - delta
-    return (
-        ExternalTransferKind.REBASE
-        if (day + abs(delta)) * BPS <= asset.rebasing_bps * was
-        else None
-    )
+    if (day + abs(delta)) * BPS <= asset.rebasing_bps * was:
+        return ExternalTransferKind.REBASE
+    return None
 
 
 def _judged(
@@ -317,11 +307,9 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
     found = changes_to_record(step, books)
     if not found:
         return step
-    history, ended, is_now = (
-        step.history,
-        _ends(found),
-        {flow.id: flow for flow in found if flow.id},
-    )
+    history = step.history
+    ended = _ends(found)
+    is_now = {flow.id: flow for flow in found if flow.id}
     day_s = step.snapshot.head.timestamp_s - DAY_S
     gone = [flow for flow in history.flows if flow.id in ended or flow.id in is_now]
     ever = _lost(found) - _lost(gone)
@@ -402,22 +390,21 @@ def format_accepted_deposits(step: StepInput) -> str:
     """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
     texts = [format_change(step, flow) for flow in step.history.accepted]
     more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return (
-        f"accepted as a deposit, since it was never explained: {'; '.join(texts[:SHOWN])}{more}"
-        if texts
-        else ""
-    )
+    if texts:
+        return (
+            f"accepted as a deposit, since it was never explained: {'; '.join(texts[:SHOWN])}{more}"
+        )
+    return ""
 
 
 def format_change(step: StepInput, flow: ExternalTransfer) -> str:
     """Format one transfer: token, amount, value and blocks."""
     went = "rose" if flow.delta_raw > 0 else "fell"
     numeraire = step.portfolio.numeraire
-    worth = (
-        "without a price"
-        if flow.value is None
-        else f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
-    )
+    if flow.value is None:
+        worth = "without a price"
+    else:
+        worth = f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
     return (
         f"{token_label(step, flow.token)} {went} by {format_change_amount(step, flow)} ({worth})"
         f" between blocks {flow.since_block} and {flow.block}"
@@ -589,11 +576,10 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             step.history.orders, token
         ) or conditional_orders.fired_exit_order(step.history.orders, PORTFOLIO)
         rest = asset.reserve_raw - rises.get(token, 0) - sum(claim.payment.raw for claim in claimed)
-        why = (
-            "dust of an order, and the reserve"
-            if out is not None and asset.target_bps == 0
-            else "configured reserve"
-        )
+        if out is not None and asset.target_bps == 0:
+            why = "dust of an order, and the reserve"
+        else:
+            why = "configured reserve"
         reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claimed]
         reasons += [
             (rises.get(token, 0), ABOVE_MAX_LIVE_VALUE),

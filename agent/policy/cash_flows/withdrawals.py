@@ -130,12 +130,10 @@ def shortfall_raw(step: StepInput, token: str) -> int:
     covers them.
     """
     asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
-    return (
-        0
-        if asset is None
-        else max(
-            0, native_coin.reserved_raw(step, asset) - native_coin.held_balances(step).get(token, 0)
-        )
+    if asset is None:
+        return 0
+    return max(
+        0, native_coin.reserved_raw(step, asset) - native_coin.held_balances(step).get(token, 0)
     )
 
 
@@ -144,16 +142,13 @@ def open_withdrawal_reason(step: StepInput) -> str:
     claim is covered.
     """
     for claim in step.history.claims:
-        short, label = (
-            shortfall_raw(step, claim.payment.token),
-            step.portfolio.token(claim.payment.token).label,
-        )
+        short = shortfall_raw(step, claim.payment.token)
+        label = step.portfolio.token(claim.payment.token).label
         if (parts := claim.parts) is not None and is_auto_resumed(step, parts):
-            lacks = (
-                f"{format_payment(step, Payment(claim.payment.token, short))} {label} lack"
-                if short
-                else "fully raised, ready to pay"
-            )
+            if short:
+                lacks = f"{format_payment(step, Payment(claim.payment.token, short))} {label} lack"
+            else:
+                lacks = "fully raised, ready to pay"
             number = counted(step, parts, claim.payment.token).done + 1
             message = (
                 f"part {number} of about {max(parts.count, number)} next at"

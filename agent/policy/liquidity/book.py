@@ -178,10 +178,8 @@ class PositionBook:
         position = self.at(one)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
-        paid, fees = (
-            positions.principal(position, liquidity_out),
-            positions.uncollected_fees(position),
-        )
+        paid = positions.principal(position, liquidity_out)
+        fees = positions.uncollected_fees(position)
         return self._with(one, positions.after_withdrawal(position, liquidity_out))._moved(
             one, (paid[0] + fees[0], paid[1] + fees[1]), (paid[0] - least[0], paid[1] - least[1])
         )

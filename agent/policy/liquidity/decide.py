@@ -94,11 +94,10 @@ def gas_unit_value(step: StepInput, prices: Mapping[str, Price], needed: bool) -
     """
     native = prices.get(step.portfolio.wrapped_native)
     base_wei = step.snapshot.head.base_fee_wei
-    price_wei = (
-        step.snapshot.gas_price_wei
-        if base_wei is None
-        else base_wei + step.snapshot.priority_fee_wei
-    )
+    if base_wei is None:
+        price_wei = step.snapshot.gas_price_wei
+    else:
+        price_wei = base_wei + step.snapshot.priority_fee_wei
     if native is not None:
         return price_wei * native
     if needed:
@@ -239,11 +238,10 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
                 SkippedItem(one.name, "not taken out: this step has approved none of it")
             )
             continue
-        part = (
-            "all"
-            if liquidity == position.liquidity
-            else format_percent(Fraction(liquidity, position.liquidity))
-        )
+        if liquidity == position.liquidity:
+            part = "all"
+        else:
+            part = format_percent(Fraction(liquidity, position.liquidity))
         moves.append(WithdrawMove(one, position, liquidity, f"{why}: {part} of it"))
         book = book_after_withdrawal(book, one, position, liquidity)
     taken = ", ".join(move.one.name for move in moves) or "nothing can be taken out now"
@@ -303,11 +301,9 @@ def _needed(
 
 def _capped(book: PositionBook, one: ConfirmedPosition, liquidity: int) -> int:
     """Cap LP tokens of a pair at this step's approval: they are paid to the router."""
-    return (
-        liquidity
-        if one.token_id is not None
-        else min(liquidity, dict(book.step.spend_caps).get(one.contract, liquidity))
-    )
+    if one.token_id is not None:
+        return liquidity
+    return min(liquidity, dict(book.step.spend_caps).get(one.contract, liquidity))
 
 
 def _rank(
@@ -320,15 +316,15 @@ def _rank(
         return Fraction(-1)
     bare = book.value_without_fees(one, position)
     avoided = bare * impermanent_loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
-    units = (
-        minting.V2_REMOVE_UNITS if isinstance(position, LpV2Position) else minting.V3_WITHDRAW_UNITS
-    )
+    if isinstance(position, LpV2Position):
+        units = minting.V2_REMOVE_UNITS
+    else:
+        units = minting.V3_WITHDRAW_UNITS
     share_bps = book.step.limits.plan_cost_bps
-    forgone = (
-        bare * (FORGONE_BPS if share_bps is None else share_bps) / BPS
-        if curve.in_range
-        else Fraction(0)
-    )
+    if curve.in_range:
+        forgone = bare * (FORGONE_BPS if share_bps is None else share_bps) / BPS
+    else:
+        forgone = Fraction(0)
     cost = units * gas_unit_value + forgone
     return avoided / cost if cost > 0 else avoided
 

@@ -138,13 +138,10 @@ def add_liquidity(
     amounts = quote_provision(book, pool, one, ticks, desired)[1]
     moved = book.value(target, amounts)
     after = book_after_provision(book, target, pool, one, ticks, desired)
-    units = (
-        minting.V2_ADD_UNITS
-        if within is None
-        else minting.V3_MINT_UNITS
-        if one is None
-        else minting.V3_INCREASE_UNITS
-    )
+    if within is None:
+        units = minting.V2_ADD_UNITS
+    else:
+        units = minting.V3_MINT_UNITS if one is None else minting.V3_INCREASE_UNITS
     skew = Fraction(0) if after is None else book.overpayment(target, amounts, after)
     why_not = _unsafe(book, target, pool, within, band) or builder.worth_it(
         moved, units, APPROVALS, skew
@@ -188,11 +185,9 @@ def quote_provision(
             None, at.sqrt_price_x96, minting.sqrt_price_range(ticks), desired
         )
     pair = None if one is None else book.at(one)
-    return (
-        minting.provided_liquidity(pair, 0, None, desired)
-        if isinstance(pair, LpV2Position)
-        else (0, (0, 0))
-    )
+    if isinstance(pair, LpV2Position):
+        return minting.provided_liquidity(pair, 0, None, desired)
+    return (0, (0, 0))
 
 
 def _place(
@@ -222,11 +217,9 @@ def _allowed(
     book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None, value: Value
 ) -> tuple[Value, str]:
     """Return the part of `value` that fits budget and largest weight, and the binding limit."""
-    load, exit_limits, message = (
-        book.load(),
-        liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE),
-        "",
-    )
+    load = book.load()
+    exit_limits = liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE)
+    message = ""
     if (
         exit_limits.weight is not None
         and (room := max(Fraction(0), exit_limits.weight * load.total - load.weight)) < value
@@ -275,10 +268,8 @@ def _desired(
     part, short = wanted, ""
     for token, amount in zip((target.token0, target.token1), unit, strict=True):
         if amount > 0 and (most := Fraction(book.spendable(token), amount)) < part:
-            part, short = (
-                most,
-                f"the wallet has no more {book.step.portfolio.token(token).label} to spend",
-            )
+            part = most
+            short = f"the wallet has no more {book.step.portfolio.token(token).label} to spend"
     return (floor_int(unit[0] * part), floor_int(unit[1] * part)), short
 
 
@@ -501,11 +492,10 @@ def _reduce(
             continue
         pair = isinstance(position, LpV2Position)
         part = min(value, excess)
-        why_not = (
-            builder.worth_it(part, minting.V2_REMOVE_UNITS, 1)
-            if pair
-            else builder.worth_it(part, minting.V3_WITHDRAW_UNITS)
-        )
+        if pair:
+            why_not = builder.worth_it(part, minting.V2_REMOVE_UNITS, 1)
+        else:
+            why_not = builder.worth_it(part, minting.V3_WITHDRAW_UNITS)
         if why_not:
             builder.skip(target, why_not)
             continue

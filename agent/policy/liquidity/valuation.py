@@ -164,15 +164,14 @@ def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionRepor
 
 def warnings(step: StepInput) -> tuple[str, ...]:
     """Return warnings on the positions; never a reason to stop."""
-    gone = (
-        [
+    if not faults(step):
+        gone = [
             position
             for _, position in confirmed_positions(step)
             if isinstance(position, LpMissingPosition)
         ]
-        if not faults(step)
-        else []
-    )
+    else:
+        gone = []
     return tuple(
         f"position {one.name} does not exist: it was burned or never minted; remove it from"
         " portfolio.positions"
@@ -184,17 +183,14 @@ def _report(
     step: StepInput, one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
 ) -> PositionReport:
     price0, price1 = _prices(position, prices)
-    liquidity, fees_raw = (
-        positions.amounts_at_reference(position, price0, price1),
-        positions.uncollected_fees(position),
-    )
+    liquidity = positions.amounts_at_reference(position, price0, price1)
+    fees_raw = positions.uncollected_fees(position)
     bare = _value(liquidity, price0, price1)
     hold = _value(one.entry_raw, price0, price1)
-    fees = (
-        _v2_fees(position, one, price0, price1)
-        if isinstance(position, LpV2Position)
-        else _value(fees_raw, price0, price1)
-    )
+    if isinstance(position, LpV2Position):
+        fees = _v2_fees(position, one, price0, price1)
+    else:
+        fees = _value(fees_raw, price0, price1)
     without_fees = bare - fees if isinstance(position, LpV2Position) else bare
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     return PositionReport(
@@ -274,13 +270,9 @@ def _state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | None) 
         return RangeState.EMPTY
     if isinstance(position, LpV2Position):
         return RangeState.WHOLE
-    return (
-        RangeState.INSIDE
-        if curve.in_range
-        else RangeState.BELOW
-        if curve.low > 1
-        else RangeState.ABOVE
-    )
+    if curve.in_range:
+        return RangeState.INSIDE
+    return RangeState.BELOW if curve.low > 1 else RangeState.ABOVE
 
 
 def _pool_off(position: LpPosition, reference: Fraction) -> Fraction | None:

@@ -86,10 +86,8 @@ class StrategyBooksUpdate:
                 for token in {**self.held[name], **tokens}
             }
             changes += [(name, token, raw) for token, raw in moved.items() if raw]
-            before, then = (
-                holdings_value(self.held[name], self.prices),
-                holdings_value(base[name], self.prices),
-            )
+            before = holdings_value(self.held[name], self.prices)
+            then = holdings_value(base[name], self.prices)
             if delta := (
                 0 if base[name] == self.held[name] else units_for(self.units[name], before, then)
             ):
@@ -252,11 +250,9 @@ def apply_configured_split(
     opened. If that changes the split, each gets its share: in kind, at reference prices, without a
     trade.
     """
-    found, split, balances = (
-        update_books(step, ledger, own, adjustments, fresh),
-        step.split,
-        wallet_balances(step),
-    )
+    found = update_books(step, ledger, own, adjustments, fresh)
+    split = step.split
+    balances = wallet_balances(step)
     update = None if split is None else open_books(step, split, ledger)
     if split is None or balances is None or update is None or not found.fault:
         return found
@@ -347,11 +343,9 @@ def _events(
     """
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
     assets = {asset.token.address for asset in step.portfolio.assets}
-    owner, wrapped, head = (
-        step.snapshot.owner,
-        step.portfolio.wrapped_native,
-        step.snapshot.head.number,
-    )
+    owner = step.snapshot.owner
+    wrapped = step.portfolio.wrapped_native
+    head = step.snapshot.head.number
 
     def of_assets(changes: Iterable[tuple[str, int]]) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -450,22 +444,20 @@ def _mismatch(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
             named = update.step.portfolio.token(token)
             texts = (decimal_text(raw, named.decimals) for raw in (booked, balances[token]))
             wrong.append(f"{named.label}: {' against '.join(texts)} in the wallet")
-    return (
-        f"the books of the strategies do not match the wallet's balances ({'; '.join(wrong)});"
-        f" {REMEDY}"
-        if wrong
-        else ""
-    )
+    if wrong:
+        return (
+            f"the books of the strategies do not match the wallet's balances ({'; '.join(wrong)});"
+            f" {REMEDY}"
+        )
+    return ""
 
 
 def _other_names(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
     names = {one.name for one in split.strategies}
     if names == set(update.held):
         return ""
-    gone, new = (
-        ", ".join(sorted(set(update.held) - names)),
-        ", ".join(sorted(names - set(update.held))),
-    )
+    gone = ", ".join(sorted(set(update.held) - names))
+    new = ", ".join(sorted(names - set(update.held)))
     what = [f"{gone} is to be closed"] * bool(gone) + [f"{new} is to be opened"] * bool(new)
     return (
         f"the strategies of the config differ from those of the books ({'; '.join(what)}); {REMEDY}"

@@ -163,10 +163,8 @@ def restore_capital_shares(
     paid: dict[tuple[str, str], Value] = {}
     for giver in held:
         for receiver in held:
-            over, under = (
-                holdings_value(held[giver], prices) - due[giver],
-                due[receiver] - holdings_value(held[receiver], prices),
-            )
+            over = holdings_value(held[giver], prices) - due[giver]
+            under = due[receiver] - holdings_value(held[receiver], prices)
             if giver == receiver or over <= 0 or under <= 0:
                 continue
             first = None if wanted is None else _beyond(held[giver], wanted[giver], prices)
@@ -194,10 +192,8 @@ def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple
     found = []
     for token in tokens:
         values = [adjustment.get(token, Fraction(0)) for adjustment in adjustments.values()]
-        bought, sold = (
-            sum((v for v in values if v > 0), Fraction(0)),
-            -sum((v for v in values if v < 0), Fraction(0)),
-        )
+        bought = sum((v for v in values if v > 0), Fraction(0))
+        sold = -sum((v for v in values if v < 0), Fraction(0))
         found.append(NettedToken(token, bought, sold))
     return tuple(found)
 

@@ -115,9 +115,10 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
     go to the others in proportion.
     """
     numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
-    weights = (
-        {numeraire: BPS} if state.health is StrategyHealth.PAUSED else dict(strategy.weights_bps)
-    )
+    if state.health is StrategyHealth.PAUSED:
+        weights = {numeraire: BPS}
+    else:
+        weights = dict(strategy.weights_bps)
     out = tokens_excluded_by_orders(step)
     weights = {
         asset.token.address: (
@@ -170,22 +171,19 @@ def strategy_adjustment(
     answer, buying = _answer(step, strategy, book, drifts), _buying(step, book)
     acts, reason, next_s = answer.fired, answer.reason, answer.next_s
     if buying and book.state.health is not StrategyHealth.PAUSED and investable_total(drifts) > 0:
-        strategy, acts, reason, next_s = (
-            replace(strategy, destination=Destination.TARGET),
-            True,
-            "its first purchase continues",
-            None,
-        )
+        strategy = replace(strategy, destination=Destination.TARGET)
+        acts = True
+        reason = "its first purchase continues"
+        next_s = None
     elif acts and book.state.health is not StrategyHealth.PAUSED:
-        rested_s = (
-            None if book.last_rebalance_s is None else book.last_rebalance_s + strategy.cooldown_s
-        )
+        if book.last_rebalance_s is None:
+            rested_s = None
+        else:
+            rested_s = book.last_rebalance_s + strategy.cooldown_s
         if rested_s is not None and step.snapshot.head.timestamp_s < rested_s:
-            acts, reason, next_s = (
-                False,
-                f"{reason}; but it rests until {format_time(rested_s)}",
-                rested_s,
-            )
+            acts = False
+            reason = f"{reason}; but it rests until {format_time(rested_s)}"
+            next_s = rested_s
         elif not answer.by_time:
             not_yet = rules.unconfirmed_reason(
                 step, prices, lambda then, at: _signals(then, strategy, book, held, at)
@@ -392,11 +390,9 @@ def strategies_fault(step: StepInput) -> str:
     if step.portfolio.positions or step.portfolio.lp_targets:
         return "the books of strategies do not count liquidity positions; remove one of them"
     books = step.history.sleeves
-    return (
-        "the books of the strategies are missing"
-        if books is None
-        else books.fault or books.unchosen
-    )
+    if books is None:
+        return "the books of the strategies are missing"
+    return books.fault or books.unchosen
 
 
 def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResult:
@@ -478,10 +474,8 @@ def _capital_moved(
     named = "; ".join(f"{name} has {what}" for what, name in sorted(signals))
     if not_yet:
         return (), f"{named}, but {not_yet}"
-    due, whole = (
-        target_capital_shares(split, books.named),
-        sum(capital.strategy_capital(held, prices).values(), Fraction(0)),
-    )
+    due = target_capital_shares(split, books.named)
+    whole = sum(capital.strategy_capital(held, prices).values(), Fraction(0))
     paid = capital.restore_capital_shares(
         held, {name: share * whole for name, share in due.items()}, prices
     )

@@ -203,10 +203,8 @@ def _beyond(drift: AssetDrift) -> str:
     edge_bps, side = drift.band_low_bps, "below"
     if _is_above(drift):
         edge_bps, side = drift.band_high_bps, "above"
-    share, distance = (
-        format_percent(drift.share),
-        format_points(drift.share - edge_bps / BPS),
-    )
+    share = format_percent(drift.share)
+    distance = format_points(drift.share - edge_bps / BPS)
     return f"{drift.symbol} at {share} is {distance} {side} its band {format_band(drift)}"
 
 

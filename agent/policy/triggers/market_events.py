@@ -141,11 +141,9 @@ def _fall(
 def _since(event: Drawdown, since_s: int, start_s: int, first_s: int) -> str:
     if first_s > since_s:
         return f"recorded since {format_time(first_s)}"
-    return (
-        f"of {format_duration(event.within_s)}"
-        if since_s == start_s
-        else "since the last rebalance"
-    )
+    if since_s == start_s:
+        return f"of {format_duration(event.within_s)}"
+    return "since the last rebalance"
 
 
 def _jump(

@@ -157,17 +157,16 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
     trigger, zone = step.policy.trigger, step.policy.destination is Destination.ZONE
     if not isinstance(trigger, NoTradeZone):
         return ["the destination is a zone, but the trigger is none"] if zone else []
-    found = (
-        []
-        if trigger.risk.unmeasured
-        else [
+    if trigger.risk.unmeasured:
+        found = []
+    else:
+        found = [
             what
             for what, _ in risks.faults(
                 trigger.risk,
                 {asset.token.address: asset.token.label for asset in step.portfolio.assets},
             )
         ]
-    )
     if not zone:
         found.append(
             f"the trigger is a zone, but the destination is {step.policy.destination.value}"

@@ -239,11 +239,10 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     if isinstance(trigger, NoTradeZone):
         pair = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, prices)[0].pair
         pays = pair is not None and pair.saves > pair.costs
-        moves = (
-            frozenset({("too much", pair.source), ("too little", pair.target)})
-            if pays and pair is not None
-            else frozenset[Signal]()
-        )
+        if pays and pair is not None:
+            moves = frozenset({("too much", pair.source), ("too little", pair.target)})
+        else:
+            moves = frozenset[Signal]()
         return bands.overweight_signals(drifts) or moves
     found = evaluate_trigger(
         trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps

@@ -156,11 +156,9 @@ def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int 
     """
     own_s = dict(history.reviews).get(schedule_name(schedule, what))
     if own_s is None:
-        return (
-            last_evaluation_s(history)
-            if what == REVIEW and not history.reviews
-            else history.last_rebalance_s
-        )
+        if what == REVIEW and not history.reviews:
+            return last_evaluation_s(history)
+        return history.last_rebalance_s
     return own_s if what == EXECUTION else _latest(own_s, history.last_rebalance_s)
 
 
@@ -355,9 +353,10 @@ def _names(review: ScheduleStatus) -> tuple[str, ...]:
 
 
 def _describe_staged(trigger: StagedTrigger, _: Portfolio) -> str:
-    beyond = (
-        "" if trigger.threshold is None else f", beyond {bands.format_width(trigger.threshold)}"
-    )
+    if trigger.threshold is None:
+        beyond = ""
+    else:
+        beyond = f", beyond {bands.format_width(trigger.threshold)}"
     return f"review: {_when(trigger.review)}, executed {_when(trigger.execution)}{beyond}"
 
 
