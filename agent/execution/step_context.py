@@ -128,7 +128,9 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
     requires them.
     """
     moves_orders = conditional_orders.needs_past_prices(step)
-    if not moves_orders and not rules.needs_past_blocks(step, lambda other: decide(other).asks):
+    if not moves_orders and not rules.needs_past_blocks(
+        step, lambda other: decide(other).price_driven
+    ):
         return step
     past = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
     snapshot = replace(step.snapshot, past=past)

@@ -73,16 +73,19 @@ def _halt(faults: Sequence[Fault]) -> Halt:
 
 @dataclass(frozen=True, slots=True)
 class DecisionResult:
-    """A decision with what it rests on. `drifts` is empty when balances or prices are unknown.
+    """A decision with its inputs and consequences. `drifts` is empty if balances or prices are
+    unknown.
 
-    `reviewed` says that a schedule was due and its review is now done, so that the next one counts
-    from this block; `reviews` are what the store remembers such schedules by. `next_s` is when a
-    schedule is due next. `zone` is there when a Zone decides: its Rebalance stands only if the plan
-    saves more than it costs. `round` is what a campaign is due to do, `ended` why the one that was
-    under way is not any more, and `begins` is one that begins with this decision. `order` is the
-    limit order that it fills. `sleeves` is what strategies want where several share the wallet; it
-    `crosses` when only they exchange something, no market. `exit_token` is the asset that an exit
-    sells with this decision (empty: none), `stuck` are exits that cannot be done now.
+    - `reviewed`: a schedule was due and its review is done, so that the next interval starts at
+      this block; `reviews` are the names of such schedules in the store, `next_s` the next due time.
+    - `zone`: the state of a no-trade zone; its rebalance is valid only if the plan saves more than
+      it costs.
+    - `round`: the due slice of a gradual execution; `ended`: why the execution is over; `begins`:
+      the execution that starts with this decision.
+    - `order`: the limit order that is filled.
+    - `netting`: the result of several strategies on one wallet; `is_netting_only` if they trade
+      only with each other, and nothing goes to the market.
+    - `exit_token`: the asset that an exit sells, empty without an exit; `stuck`: blocked exits.
     """
 
     decision: Decision
@@ -96,18 +99,18 @@ class DecisionResult:
     ended: str = ""
     begins: GradualExecution | None = None
     order: str = ""
-    sleeves: NettingResult | None = None
+    netting: NettingResult | None = None
     is_netting_only: bool = False
     exit_token: str = ""
     stuck: tuple[BlockedExit, ...] = ()
 
     @property
-    def asks(self) -> Decision:
-        """The decision; exchanges between strategies count as the rebalance that prices asked
-        for.
+    def price_driven(self) -> Decision:
+        """The decision to confirm by preceding blocks: internal netting counts as the rebalance
+        that prices caused.
         """
-        if self.is_netting_only and self.sleeves is not None:
-            return Rebalance(self.decision.reason, self.sleeves.goal)
+        if self.is_netting_only and self.netting is not None:
+            return Rebalance(self.decision.reason, self.netting.goal)
         return self.decision
 
 
@@ -117,23 +120,23 @@ def decide(step: StepInput) -> DecisionResult:
     Raises ConfigError for an invalid schedule. The reason always names tokens in quarantine,
     blocked exits, and increases accepted as deposits.
     """
-    found = replace(_first_result(step), stuck=step.stuck)
-    if renounced := gradual_execution.invalidation_reason(step):
-        found = replace(found, ended=renounced)
-    besides = (
+    result = replace(_first_result(step), stuck=step.stuck)
+    if invalid := gradual_execution.invalidation_reason(step):
+        result = replace(result, ended=invalid)
+    notes = (
         quarantine.format_quarantine(step),
         exits.format_blocked_exits(step),
         step.aside,
         balance_changes.format_accepted_deposits(step),
     )
-    message = "; ".join(part for part in (found.decision.reason, *besides) if part)
-    return replace(found, decision=replace(found.decision, reason=message))
+    message = "; ".join(part for part in (result.decision.reason, *notes) if part)
+    return replace(result, decision=replace(result.decision, reason=message))
 
 
 @dataclass(frozen=True)
 class DecisionContext:
-    """A step with its reference prices. What several deciders need is worked out on first use,
-    prices and drifts only without faults.
+    """A step with its reference prices. Values that several deciders share are computed on first
+    use; prices and drifts are valid only without faults.
     """
 
     step: StepInput
@@ -146,12 +149,12 @@ class DecisionContext:
 
     @cached_property
     def drifts(self) -> tuple[AssetDrift, ...]:
-        """Weight against target of each asset."""
+        """Weight and target of each asset."""
         return compute_drifts(self.step, self.prices)
 
     @cached_property
     def stop(self) -> Fault | None:
-        """Return why nothing may be traded; None if it may."""
+        """The reason that nothing may be traded; None if trading is allowed."""
         step = self.step
         return _first_fault(
             (HaltCode.STOPPED, step.history.stopped),
@@ -161,8 +164,8 @@ class DecisionContext:
 
     @cached_property
     def held_back(self) -> tuple[Fault, ...]:
-        """Return why only exits and withdrawals of liquidity are allowed; empty if rebalances are
-        allowed too.
+        """The reasons that only exits and withdrawals of liquidity are allowed; empty if rebalances
+        are allowed too.
         """
         reasons = (
             (HaltCode.WITHDRAWAL, withdrawals.open_withdrawal_reason(self.step)),
@@ -171,7 +174,7 @@ class DecisionContext:
         return tuple(Fault(code, reason) for code, reason in reasons if reason)
 
     def result(self, decision: Decision) -> DecisionResult:
-        """Return the decision with its inputs."""
+        """Return the result of this decision."""
         return DecisionResult(decision, self.drifts, self.references)
 
 
@@ -180,18 +183,22 @@ def _first_fault(*reasons: tuple[HaltCode, str]) -> Fault | None:
 
 
 Decider = Callable[[DecisionContext], DecisionResult | None]
-"""Decides a step, or returns None to leave it to the next decider."""
+"""Return the decision of a step, or None to leave it to the next decider."""
 
 
 def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
-    """Halt while anything the decision rests on is unknown, stale or contradictory. While only
-    prices of some assets contradict each other, exits that do not depend on them are sold.
+    """Halt while an input of the decision is unknown, stale or contradictory.
+
+    If only the prices of some assets contradict each other, exits that do not depend on these
+    prices are sold.
     """
     faults = decision_faults(context.step, context.references)
     if not faults:
         return None
     halted = _halt(faults)
-    sold = _sell_triggered_exits(context) if is_price_conflict(halted) else None
+    sold = None
+    if is_price_conflict(halted):
+        sold = _sell_triggered_exits(context)
     if sold is None:
         return DecisionResult(halted, (), context.references)
     reason = f"{sold.decision.reason}; nothing else is traded: {halted.reason}"
@@ -199,7 +206,7 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
 
 
 def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
-    """Sell what triggered orders take out of the portfolio, one asset at a time."""
+    """Sell the assets of triggered exit orders, one at a time."""
     if context.stop:
         return None
     step, drifts = context.step, context.drifts
@@ -212,23 +219,27 @@ def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
 
 
 def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
-    """Halt after failures or a disagreement of the ledger, with undecided positions, and without
-    target weights.
+    """Halt after failures, if ledger and chain differ, with unconfirmed positions, or without target
+    weights.
     """
     stop = context.stop or _first_fault(
         (HaltCode.WEIGHTS, targets.missing_weights_reason(context.step))
     )
-    return None if stop is None else context.result(_halt((*context.held_back, stop)))
+    if stop is None:
+        return None
+    return context.result(_halt((*context.held_back, stop)))
 
 
 def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
-    """Trade nothing with a total too small to rebalance."""
+    """Halt, or hold with blocked exits, if the total is too small to rebalance."""
     if context.held_back or not (reason := minimum.too_small_reason(context.step, context.drifts)):
         return None
     if context.step.stuck:
         return context.result(Hold(f"nothing else is traded: {reason}"))
-    empty = investable_total(context.drifts) == 0
-    return context.result(_halt([Fault(HaltCode.EMPTY if empty else HaltCode.MIN_TRADE, reason)]))
+    code = HaltCode.MIN_TRADE
+    if investable_total(context.drifts) == 0:
+        code = HaltCode.EMPTY
+    return context.result(_halt([Fault(code, reason)]))
 
 
 def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult | None:
@@ -249,9 +260,9 @@ def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     if not context.held_back:
         return None
     halt, next_s = _halt(context.held_back), withdrawals.next_part_s(context.step)
-    return context.result(
-        halt if next_s is None else Hold(halt.reason, next_s, "limits.first_purchase")
-    )
+    if next_s is None:
+        return context.result(halt)
+    return context.result(Hold(halt.reason, next_s, "limits.first_purchase"))
 
 
 def _continue_gradual_execution(context: DecisionContext) -> DecisionResult | None:
@@ -259,16 +270,16 @@ def _continue_gradual_execution(context: DecisionContext) -> DecisionResult | No
     step, prices = context.step, context.prices
     if (slice_decision := gradual_execution.decide_slice(step, context.drifts, prices)) is None:
         return None
-    if slice_decision.round is None:
-        first = None
-    else:
-        first = native_coin.top_up(step, slice_decision.decision)
-    return replace(
-        context.result(first or slice_decision.decision),
-        round=None if first else slice_decision.round,
+    result = replace(
+        context.result(slice_decision.decision),
+        round=slice_decision.round,
         ended=slice_decision.ended,
-        sleeves=None if step.split is None else netting.net_strategies(step, prices),
     )
+    if step.split is not None:
+        result = replace(result, netting=netting.net_strategies(step, prices))
+    if result.round is not None and (first := native_coin.top_up(step, result.decision)):
+        return replace(result, decision=first, round=None)
+    return result
 
 
 def _rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
@@ -278,87 +289,81 @@ def _rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     step, drifts, prices = context.step, context.drifts, context.prices
     if step.split is None:
         return None
-    view = netting.net_strategies(step, prices)
-    answer = bands.apply_max_weight(step, drifts, view.answer)
-    wanted = view.goal if view.answer.fired else bands.reduction_goal(drifts)
-    decision, reviewed = (
-        _act(step, drifts, context.references, answer, wanted)
-        if answer.fired
-        else (_hold(answer), answer.due)
-    )
-    if isinstance(decision, Rebalance) and not view.answer.fired:
+    netted = netting.net_strategies(step, prices)
+    trigger = bands.apply_max_weight(step, drifts, netted.answer)
+    goal = netted.goal if netted.answer.fired else bands.reduction_goal(drifts)
+    decision: Decision = _hold(trigger)
+    reviewed = trigger.due
+    if trigger.fired:
+        decision, reviewed = _act(step, drifts, context.references, trigger, goal)
+    if isinstance(decision, Rebalance) and not netted.answer.fired:
         decision, reviewed = _confirmed(step, prices, decision, reviewed, False)
-    crosses = (
-        view.answer.fired
+    is_netting_only = (
+        netted.answer.fired
         and isinstance(decision, Hold)
-        and not _worth_it(step, _largest(drifts, view.goal))
+        and not _worth_it(step, _largest(drifts, netted.goal))
     )
     if (first := native_coin.top_up(step, decision)) is not None:
-        return replace(context.result(first), next_s=answer.next_s, sleeves=view)
-    reviews = answer.reviews if reviewed else ()
-    return DecisionResult(
-        decision,
-        drifts,
-        context.references,
-        reviewed,
-        None,
-        reviews,
-        answer.next_s,
-        sleeves=view,
-        is_netting_only=crosses,
+        return replace(context.result(first), next_s=trigger.next_s, netting=netted)
+    return replace(
+        context.result(decision),
+        reviewed=reviewed,
+        reviews=trigger.reviews if reviewed else (),
+        next_s=trigger.next_s,
+        netting=netted,
+        is_netting_only=is_netting_only,
     )
 
 
 def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
-    """Rebalance where the trigger fires; else adjust liquidity towards its targets, or hold."""
+    """Rebalance if the trigger fires; else adjust liquidity towards its targets, or hold."""
     step, prices = context.step, context.prices
-    answer, zone, drifts = _evaluate_portfolio_trigger(context)
-    answer = bands.apply_max_weight(step, drifts, answer)
-    if answer.fired:
-        decision, reviewed = _act(step, drifts, context.references, answer)
+    trigger, zone, drifts = _evaluate_portfolio_trigger(context)
+    trigger = bands.apply_max_weight(step, drifts, trigger)
+    decision: Decision
+    if trigger.fired:
+        decision, reviewed = _act(step, drifts, context.references, trigger)
         if isinstance(decision, Rebalance):
-            decision, reviewed = _confirmed(step, prices, decision, reviewed, answer.by_time)
-        if isinstance(decision, Rebalance):
-            out_first = _withdraw_liquidity_first(step, prices)
-        else:
-            out_first = None
-        decision, reviewed = (decision, reviewed) if out_first is None else (out_first, False)
+            decision, reviewed = _confirmed(step, prices, decision, reviewed, trigger.by_time)
+        if isinstance(decision, Rebalance) and (
+            withdrawal := _withdraw_liquidity_first(step, prices)
+        ):
+            decision, reviewed = withdrawal, False
     else:
-        decision = liquidity_or_hold(step, prices, _hold(_forecast(step, drifts, answer)))
-        reviewed = answer.due
-    first = native_coin.top_up(step, decision)
-    if first is not None:
-        return DecisionResult(first, drifts, context.references, False, zone, next_s=answer.next_s)
+        decision = liquidity_or_hold(step, prices, _hold(_forecast(step, drifts, trigger)))
+        reviewed = trigger.due
+    if (first := native_coin.top_up(step, decision)) is not None:
+        decision, reviewed = first, False
     return DecisionResult(
         decision,
         drifts,
         context.references,
         reviewed,
         zone,
-        answer.reviews if reviewed else (),
-        answer.next_s,
+        trigger.reviews if reviewed else (),
+        trigger.next_s,
     )
 
 
 def _evaluate_portfolio_trigger(
     context: DecisionContext,
 ) -> tuple[TriggerResult, ZoneView | None, tuple[AssetDrift, ...]]:
-    """The trigger's answer, the zone where it is one, and the drifts with its bands."""
+    """Return the trigger's result, the zone if the trigger is one, and the drifts with its
+    bands.
+    """
     step, drifts, trigger = context.step, context.drifts, context.step.policy.trigger
     if not isinstance(trigger, NoTradeZone):
-        answer = evaluate_trigger(
+        result = evaluate_trigger(
             trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
         )
-        return answer, None, drifts
+        return result, None, drifts
     if trigger.risk.unmeasured:
         return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
     zone, drifts = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, context.prices)
-    answer = no_trade_zone.zone_result(zone, drifts)
-    return (
-        replace(answer, fired=False) if bands.must_reduce_weight(step, drifts) else answer,
-        zone,
-        drifts,
-    )
+    result = no_trade_zone.zone_result(zone, drifts)
+    if bands.must_reduce_weight(step, drifts):
+        result = replace(result, fired=False)
+    return result, zone, drifts
 
 
 DECIDERS: tuple[Decider, ...] = (
@@ -372,27 +377,26 @@ DECIDERS: tuple[Decider, ...] = (
     _rebalance_strategies,
     _rebalance_on_trigger,
 )
-"""All deciders in order; the first result counts. Only faults and stops block an exit. Liquidity
-above its limits is withdrawn before any rebalance, even while an open withdrawal blocks rebalances.
+"""The deciders in order; the first result is the decision. Only faults and stops block an exit.
+Liquidity above its limits is withdrawn before any rebalance, even while an open withdrawal blocks
+rebalances.
 """
 
 
 def _first_result(step: StepInput) -> DecisionResult:
     context = DecisionContext(step, reference_prices(step))
-    return next(found for decider in DECIDERS if (found := decider(context)) is not None)
+    return next(result for decider in DECIDERS if (result := decider(context)) is not None)
 
 
 def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
-    """Weight against target of each asset, for reports; decides nothing. Empty when balances or
-    prices are unknown.
+    """Return weight and target of each asset, for reports; empty if balances or prices are
+    unknown.
     """
     return halt_for(step, "").drifts
 
 
 def halt_for(step: StepInput, reason: str) -> DecisionResult:
-    """Return a halt for a reason outside of the step, with the drifts and prices of its report;
-    decides nothing.
-    """
+    """Return a halt for a reason outside of the step, with drifts and prices for its report."""
     context = DecisionContext(step, reference_prices(step))
     drifts = () if decision_faults(step, context.references) else context.drifts
     return DecisionResult(Halt(reason), drifts, context.references, stuck=step.stuck)
@@ -401,11 +405,14 @@ def halt_for(step: StepInput, reason: str) -> DecisionResult:
 def _confirmed(
     step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool
 ) -> tuple[Decision, bool]:
-    """Return the rebalance if the preceding blocks confirm it, or no price caused it; else a hold
+    """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
     whose review stays due.
     """
-    not_yet = "" if by_time else rules.unconfirmed_reason(step, prices, rules.trigger_signals)
-    return (_unconfirmed_hold(decision.reason, not_yet), False) if not_yet else (decision, reviewed)
+    if by_time:
+        return decision, reviewed
+    if not_yet := rules.unconfirmed_reason(step, prices, rules.trigger_signals):
+        return _unconfirmed_hold(decision.reason, not_yet), False
+    return decision, reviewed
 
 
 def _unconfirmed_hold(reason: str, not_yet: str) -> Hold:
@@ -414,60 +421,57 @@ def _unconfirmed_hold(reason: str, not_yet: str) -> Hold:
     )
 
 
-def _hold(answer: TriggerResult) -> Hold:
-    if answer.next_s is None:
-        when = "checked again at the next tick"
-    else:
-        when = f"next review {format_time(answer.next_s)}"
-    return Hold(
-        answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s
-    )
+def _hold(trigger: TriggerResult) -> Hold:
+    when = "checked again at the next tick"
+    if trigger.next_s is not None:
+        when = f"next review {format_time(trigger.next_s)}"
+    reason = trigger.reason
+    if when not in reason:
+        reason = f"{reason}; {when}"
+    return Hold(reason, trigger.next_s)
 
 
 def _forecast(
-    step: StepInput, drifts: tuple[AssetDrift, ...], answer: TriggerResult
+    step: StepInput, drifts: tuple[AssetDrift, ...], trigger: TriggerResult
 ) -> TriggerResult:
-    """Describe what a review with later execution would do now."""
-    if answer.waits_s is None:
-        return answer
-    found = [
+    """Return the result of a review with later execution, with the trades of a rebalance now."""
+    if trigger.waits_s is None:
+        return trigger
+    least = max(Fraction(1), step.limits.min_trade or Fraction(1))
+    values = corrections(drifts, _rebalance_goal_now(step, drifts)).values()
+    trades = [
         f"{'sell' if value < 0 else 'buy'} {format_money(step, abs(value))} of {drift.symbol}"
-        for drift, value in zip(
-            drifts, corrections(drifts, _wanted(step, drifts)).values(), strict=True
-        )
-        if drift.token != step.portfolio.numeraire.address
-        and abs(value) >= max(Fraction(1), step.limits.min_trade or Fraction(1))
+        for drift, value in zip(drifts, values, strict=True)
+        if drift.token != step.portfolio.numeraire.address and abs(value) >= least
     ]
-    if found:
-        message = f"a rebalance would {', '.join(found)}"
-    else:
-        message = "nothing large enough for a trade"
-    return replace(
-        answer,
-        reason=(
-            f"{answer.reason}; {message}; executed from {format_time(answer.waits_s)} on, at"
-            " the prices then"
-        ),
+    message = "nothing large enough for a trade"
+    if trades:
+        message = f"a rebalance would {', '.join(trades)}"
+    reason = (
+        f"{trigger.reason}; {message}; executed from {format_time(trigger.waits_s)} on, at"
+        " the prices then"
     )
+    return replace(trigger, reason=reason)
 
 
-def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
+def _rebalance_goal_now(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
     """Return the goal of a rebalance now."""
     trigger, policy = step.policy.trigger, step.policy
     if isinstance(trigger, NoTradeZone):
         if bands.must_reduce_weight(step, drifts):
             return bands.reduction_goal(drifts)
         return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
-    wanted = bands.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
-    return restrict_to_side(drifts, wanted, policy.only, step.portfolio.numeraire.address)
+    goal = bands.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
+    return restrict_to_side(drifts, goal, policy.only, step.portfolio.numeraire.address)
 
 
 def _withdraw_liquidity_first(
     step: StepInput, prices: Mapping[str, Price]
 ) -> AdjustLiquidity | Hold | None:
-    """Return withdrawals for liquidity targets, before swaps, which could not spend that liquidity.
+    """Return the withdrawals of the liquidity targets; they precede swaps, which cannot spend
+    liquidity.
 
-    Provisions wait until no swap is due. During the cooldown after an action none is withdrawn:
+    Provisions wait until no swap is due. Nothing is withdrawn during the cooldown after an action:
     oscillating prices would move liquidity in every cycle.
     """
     if _cooldown(step, liquidity_too=True) or failures.is_stopped(step.history):
@@ -478,15 +482,16 @@ def _withdraw_liquidity_first(
         return None
     if not any(isinstance(move, WithdrawMove) for move in wanted.moves):
         return None
-    not_yet = rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True)
-    return _unconfirmed_hold(wanted.reason, not_yet) if not_yet else AdjustLiquidity(wanted.reason)
+    if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
+        return _unconfirmed_hold(wanted.reason, not_yet)
+    return AdjustLiquidity(wanted.reason)
 
 
 def liquidity_or_hold(
     step: StepInput, prices: Mapping[str, Price], hold: Hold
 ) -> Hold | AdjustLiquidity:
-    """Return the moves of the liquidity targets, unless within the cooldown; else the hold, with
-    skipped moves and reasons.
+    """Return the moves of the liquidity targets outside the cooldown; else the hold, with the
+    skipped moves and their reasons.
     """
     try:
         wanted = lp_wish.target_adjustment(step, prices)
@@ -503,15 +508,13 @@ def liquidity_or_hold(
                 " trimtab resume"
             ),
         )
-    resting = _cooldown(step, liquidity_too=True)
-    if resting:
+    if cooldown := _cooldown(step, liquidity_too=True):
         return replace(
             hold,
-            reason=f"{hold.reason}; {wanted.reason}; {resting[0]}",
-            next_s=hold.next_s or resting[1],
+            reason=f"{hold.reason}; {wanted.reason}; {cooldown[0]}",
+            next_s=hold.next_s or cooldown[1],
         )
-    not_yet = rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True)
-    if not_yet:
+    if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
         return replace(hold, reason=f"{hold.reason}; {wanted.reason}, but {not_yet}")
     return AdjustLiquidity(wanted.reason)
 
@@ -520,51 +523,51 @@ def _act(
     step: StepInput,
     drifts: tuple[AssetDrift, ...],
     references: ReferencePrices,
-    answer: TriggerResult,
-    together: Goal | None = None,
+    trigger: TriggerResult,
+    combined_goal: Goal | None = None,
 ) -> tuple[Decision, bool]:
-    """Return the rebalance of a fired trigger, unless within the cooldown, gas is too expensive, or
-    nothing is worth a trade; and whether the review is done.
+    """Return the decision of a fired trigger, and whether its review is done.
+
+    The decision is a hold within the cooldown, while gas is too expensive, or if no correction is
+    worth a trade; else a rebalance. `combined_goal` is that of several strategies.
     """
-    resting = _cooldown(step) if together is None else None  # each strategy has its own cooldown
-    if resting:
-        return Hold(f"{answer.reason}; {resting[0]}", resting[1], "policy.cooldown"), False
-    dear = minimum.gas_too_high_reason(step, drifts, references)
-    if dear:
-        return Hold(f"{answer.reason}; {dear}", kept_by="gas"), False
+    # Each strategy has its own cooldown.
+    if combined_goal is None and (cooldown := _cooldown(step)):
+        return Hold(f"{trigger.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"), False
+    if expensive := minimum.gas_too_high_reason(step, drifts, references):
+        return Hold(f"{trigger.reason}; {expensive}", kept_by="gas"), False
     first = purchase.is_first_purchase(step)
-    wanted = together or (
-        purchase.purchase_goal(step, drifts)
-        if first and not isinstance(step.policy.trigger, NoTradeZone)
-        else _wanted(step, drifts)
-    )
-    largest = _largest(drifts, wanted)
+    if combined_goal is not None:
+        goal = combined_goal
+    elif first and not isinstance(step.policy.trigger, NoTradeZone):
+        goal = purchase.purchase_goal(step, drifts)
+    else:
+        goal = _rebalance_goal_now(step, drifts)
+    largest = _largest(drifts, goal)
     if not _worth_it(step, largest):
-        if largest == 0:
-            least = ""
-        else:
-            least = (
-                f": the largest correction is {format_money(step, largest)}, min_trade"
-                f" {format_money(step, step.limits.min_trade)}"
-            )
-        side = "" if step.policy.only is None else f" under policy.only = {step.policy.only.value}"
-        hold = _hold(
-            TriggerResult(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s)
-        )
-        return (
-            replace(hold, kept_by="limits.min_trade" if largest else "policy.only" if side else ""),
-            answer.due,
-        )
+        return _not_worth_a_trade(step, largest, trigger), trigger.due
     if first:
-        return (
-            Rebalance(
-                f"{purchase.first_rebalance_name(step, drifts, wanted)}; {answer.reason}",
-                wanted,
-                apart=purchase.turnover_allowance(step),
-            ),
-            answer.due,
+        name = purchase.first_rebalance_name(step, drifts, goal)
+        allowance = purchase.turnover_allowance(step)
+        return Rebalance(f"{name}; {trigger.reason}", goal, apart=allowance), trigger.due
+    return Rebalance(trigger.reason, goal), trigger.due
+
+
+def _not_worth_a_trade(step: StepInput, largest: Value, trigger: TriggerResult) -> Hold:
+    """Return the hold of a fired trigger whose largest correction is too small, or on the side that
+    policy.only excludes.
+    """
+    message, kept_by = f"{trigger.reason}; nothing to do", ""
+    if step.policy.only is not None:
+        message += f" under policy.only = {step.policy.only.value}"
+        kept_by = "policy.only"
+    if largest:
+        message += (
+            f": the largest correction is {format_money(step, largest)}, min_trade"
+            f" {format_money(step, step.limits.min_trade)}"
         )
-    return Rebalance(answer.reason, wanted), answer.due
+        kept_by = "limits.min_trade"
+    return replace(_hold(TriggerResult(False, message, trigger.next_s)), kept_by=kept_by)
 
 
 def _largest(drifts: tuple[AssetDrift, ...], wanted: Goal) -> Value:
@@ -577,8 +580,9 @@ def _worth_it(step: StepInput, largest: Value) -> bool:
 
 
 def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] | None:
-    """Until when the last rebalance forbids another; None when it does not. Liquidity rests after
-    both, rebalances after their like.
+    """Return the reason and the end of the cooldown; None outside of it.
+
+    Rebalances start a cooldown for rebalances and liquidity, liquidity actions only for liquidity.
     """
     history = step.history
     done = [
@@ -592,10 +596,8 @@ def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] |
     if last_s is None or step.snapshot.head.timestamp_s >= last_s + step.policy.cooldown_s:
         return None
     until_s = last_s + step.policy.cooldown_s
-    return (
-        (
-            f"but the last {what} was at {format_time(last_s)} and the cooldown lasts until"
-            f" {format_time(until_s)}"
-        ),
-        until_s,
+    reason = (
+        f"but the last {what} was at {format_time(last_s)} and the cooldown lasts until"
+        f" {format_time(until_s)}"
     )
+    return reason, until_s

@@ -40,8 +40,8 @@ class Fault:
 
 
 def unknown_balances(step: StepInput) -> list[Fault]:
-    """Assets whose balance is unknown: quarantined, not read, or read twice with different
-    answers.
+    """Return a fault for each asset whose balance is quarantined, not read, or read with different
+    results.
     """
     faults = []
     for asset in step.portfolio.assets:
@@ -67,8 +67,8 @@ def unknown_balances(step: StepInput) -> list[Fault]:
 
 
 def store_ahead_faults(history: History, now_s: int) -> list[str]:
-    """A store that knows a later time than the block has seen another chain, or an endpoint lags
-    behind.
+    """Return a fault if the store has a later time than the block: it is of another chain, or an
+    endpoint lags behind.
     """
     last_s = last_evaluation_s(history)
     if last_s is None or last_s <= now_s:
@@ -80,7 +80,7 @@ def store_ahead_faults(history: History, now_s: int) -> list[str]:
 
 
 def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]:
-    """Everything that is unknown, stale or contradictory; empty when the step can be decided."""
+    """Return every unknown, stale or contradictory input; empty if the step can be decided."""
     assets = step.portfolio.assets
     if len(assets) < minimum.MIN_ASSETS:
         message = (
@@ -88,12 +88,9 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         )
         return [Fault(HaltCode.ASSETS, message)]
     faults = []
-    if (
-        step.quarantine
-        and len(assets)
-        - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets})
-        < minimum.MIN_ASSETS
-    ):
+    untradable = {screened.token for screened in step.quarantine}
+    tradable = [asset for asset in assets if asset.token.address not in untradable]
+    if step.quarantine and len(tradable) < minimum.MIN_ASSETS:
         message = f"fewer than {minimum.MIN_ASSETS} tradable assets are left"
         faults.append(Fault(HaltCode.QUARANTINE, message))
     weights_bps = sum(asset.target_bps for asset in assets)

@@ -134,11 +134,11 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
     with again(chain, loaded) as agent:
         assert agent.context.store.allocations.newest("down") is None
         outcome = agent.rebalance()
-        assert outcome.decided.sleeves is not None, outcome.reason
+        assert outcome.decided.netting is not None, outcome.reason
         chosen = agent.context.store.allocations.newest("down")
         assert chosen is not None and dict(chosen.weights_bps) == {chain.tokens[symbol].address: 5_000 for symbol in TWO}
         assert agent.context.store.allocations.newest("up") is None
-        wished = {one.name: one.acts for one in outcome.decided.sleeves.wishes}
+        wished = {one.name: one.acts for one in outcome.decided.netting.wishes}
         assert wished == {"up": True, "down": False}, "30 % was wanted of it before it chose"
 
 

@@ -267,8 +267,8 @@ def test_strategies_go_on_and_exchange_inside_while_an_exit_of_one_is_stuck(heal
     found = judged(step)
     assert [stuck.token for stuck in found.decided.stuck] == [LINK.address]
     assert found.kind is OutcomeKind.PLANNED and LINK.address not in moved(found.plan)
-    assert found.decided.sleeves is not None
-    assert all(dict(wish.wishes)[LINK.address] == 0 for wish in found.decided.sleeves.wishes)
+    assert found.decided.netting is not None
+    assert all(dict(wish.wishes)[LINK.address] == 0 for wish in found.decided.netting.wishes)
 
 
 def test_the_exit_by_itself_cannot_be_planned() -> None:

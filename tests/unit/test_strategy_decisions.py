@@ -32,8 +32,8 @@ def shared(*parts: object, ledger: StrategyLedger | None = None, **step: object)
 
 
 def view_of(found: DecisionResult) -> netting.NettingResult:
-    assert found.sleeves is not None
-    return found.sleeves
+    assert found.netting is not None
+    return found.netting
 
 
 def shares(goal: netting.Goal) -> dict[str, Fraction]:

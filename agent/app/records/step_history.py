@@ -304,7 +304,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         )
     words += _zone_words(decided.zone, step_input)
     words += execution_sentences(step_input, plan)
-    words += _netting_sentences(decided.sleeves, step_input)
+    words += _netting_sentences(decided.netting, step_input)
     by_hand = plan is not None and not plan.decision.reason.startswith(decided.decision.reason)
     match decided.decision:
         case _ if record.line.decision == "payout":
