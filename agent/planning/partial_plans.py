@@ -68,20 +68,21 @@ def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | N
     if decision.exit or (room := daily_loss_left(step)) is None:
         return whole
     if fits_daily_loss(step, whole):
-        return _named(step, decision, whole, whole) if step.spend_caps else whole
-    found, loses = whole, worst_case_loss(step, whole)
-    for _ in range(TRIES):
-        gas = worst_case_gas(step, found)
-        if room <= gas or loses <= gas:
+        if not step.spend_caps:
             return whole
+        return _name_part(step, decision, whole, whole)
+    part, loss = whole, worst_case_loss(step, whole)
+    for _ in range(TRIES):
+        gas = worst_case_gas(step, part)
+        if room <= gas or loss <= gas:
+            return whole
+        turnover = part.turnover * (room - gas) / (loss - gas) * MARGIN
         try:
-            found = planner.plan_after_tax(
-                step, decision, (found.turnover * (room - gas) / (loses - gas) * MARGIN, DAILY_LOSS)
-            )
+            part = planner.plan_after_tax(step, decision, (turnover, DAILY_LOSS))
         except planner.NothingPlanned:
             return whole
-        if (loses := worst_case_loss(step, found)) <= room:
-            return _named(step, decision, found, whole)
+        if (loss := worst_case_loss(step, part)) <= room:
+            return _name_part(step, decision, part, whole)
     return whole
 
 
@@ -89,15 +90,14 @@ def fits_daily_loss(step: StepInput, found: Plan) -> bool:
     """True if the plan's worst case fits the remainder of limits.daily_loss; for an exit its
     predicted cost, as in the guard.
     """
-    room = daily_loss_left_for_exits(step) if found.exits else daily_loss_left(step)
-    return (
-        room is None
-        or max(found.cost.total if found.exits else worst_case_loss(step, found), Fraction(0))
-        <= room
-    )
+    if found.exits:
+        room, loss = daily_loss_left_for_exits(step), found.cost.total
+    else:
+        room, loss = daily_loss_left(step), worst_case_loss(step, found)
+    return room is None or max(loss, Fraction(0)) <= room
 
 
-def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
+def _name_part(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
     """Mark the plan as a part if limits.daily_loss is the reason; this step's approvals are not."""
     whole = plan_before_approvals(step, decision, whole)
     if fits_daily_loss(step, whole) or not found.turnover:

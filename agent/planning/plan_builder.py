@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -15,7 +16,7 @@ from agent.model import Plan, Rebalance, SkippedItem, StepInput
 from agent.planning.fixed_point import DUST, FixedPoint
 from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.pool_selection import COSTLY, DEAR, OVER_COST
-from agent.planning.problem import FAR, UNBOUNDED_BPS, PoolGraph, Problem
+from agent.planning.problem import FAR, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
 from agent.planning.utility import PlanObjective
@@ -23,8 +24,9 @@ from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, v
 
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
 LIFTED = 0.999
-"""Part of a token's deviation above which its remainder counts as equal without the limit of
-turnover."""
+"""Fraction of a token's deviation from which the deviation without the turnover limit counts as
+equal.
+"""
 Free = tuple[PoolGraph, FixedPoint]
 WORTH_SAYING = 1e-5
 """Fraction of the total (a tenth of a basis point) below which a remainder is rounding error."""
@@ -38,7 +40,7 @@ def assemble_plan(
     skipped: Sequence[SkippedItem],
     gap_bps: Fraction | None,
 ) -> Plan:
-    """Return a plan of these legs with its certificate, not judged by guards yet."""
+    """Return the plan of a draft's legs, not judged by guards yet."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     legs = with_payment_legs(problem.coin, draft.legs)
     moved = balance_deltas(legs)
@@ -66,6 +68,29 @@ def assemble_plan(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Remainder:
+    """A token that stays off target, with the result that explains it.
+
+    `others` are the tokens off target on the other side. `turnover_limit` is empty unless
+    `is_bounded`: the limit of turnover binds.
+    """
+
+    token: int
+    value: float
+    sells: bool
+    others: tuple[int, ...]
+    is_bounded: bool
+    turnover_limit: str
+    market: PoolGraph
+    settled: FixedPoint
+
+    def is_end(self, source: int, target: int) -> bool:
+        """True if an exchange moves the token in the missing direction."""
+        end = source if self.sells else target
+        return end == self.token
+
+
 def skipped_items(
     step: StepInput,
     market: PoolGraph,
@@ -76,13 +101,13 @@ def skipped_items(
 ) -> list[SkippedItem]:
     """Return everything that the plan leaves undone, each with its reason.
 
-    `free` is the result without the limit of turnover, if that may be what binds: a token that
-    stays as far off there has another reason.
+    `free` is the result without the limit of turnover, if that limit may bind: a token that is as
+    far off target there has another reason.
     """
     problem, draft = market.problem, settled.draft
-    found = list(problem.notes)
-    found += [SkippedItem(f"pool {pool}", why) for pool, why in settled.dropped.items()]
-    found += [
+    skipped = list(problem.notes)
+    skipped += [SkippedItem(f"pool {pool}", why) for pool, why in settled.dropped.items()]
+    skipped += [
         SkippedItem(
             f"pool {pool}", f"pays over {FAR:g} times the reference price: one of both is wrong"
         )
@@ -92,138 +117,125 @@ def skipped_items(
         free is None or free[1].draft.turnover(problem) > draft.turnover(problem)
     ):
         moved = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
-        found.append(
-            SkippedItem(
-                "part of the drift",
-                f"{turnover_limit} lets this plan move {moved}; what is cheapest to move goes"
-                " first",
-            )
-        )
+        why = f"{turnover_limit} lets this plan move {moved}; what is cheapest to move goes first"
+        skipped.append(SkippedItem("part of the drift", why))
     total, below, above = _off(problem, objective, draft)
-    stays = np.maximum(*_off(problem, objective, free[1].draft)[1:]) if free is not None else None
+    free_rest = None
+    if free is not None:
+        _, free_below, free_above = _off(problem, objective, free[1].draft)
+        free_rest = np.maximum(free_below, free_above)
     for token, node in enumerate(problem.nodes):
-        rest = max(float(below[token]), float(above[token]), 0.0)
-        if rest <= WORTH_SAYING * total or not node.is_asset:
+        value = max(float(below[token]), float(above[token]), 0.0)
+        if value <= WORTH_SAYING * total or not node.is_asset:
             continue
-        others = [
-            int(i)
-            for i in np.flatnonzero((below if above[token] > 0 else above) > WORTH_SAYING * total)
-        ]
-        if above[token] > 0 and objective.locked[token] > objective.high[token] * total:
-            found.append(
-                SkippedItem(
-                    node.label,
-                    f"{_money(step, rest)} above its target are in liquidity positions, which swaps"
-                    " do not spend",
-                )
+        sells = bool(above[token] > 0)
+        if sells and objective.locked[token] > objective.high[token] * total:
+            why = (
+                f"{_money(step, value)} above its target are in liquidity positions, which swaps"
+                " do not spend"
             )
+            skipped.append(SkippedItem(node.label, why))
             continue
-        kept_by = ""
-        bounded = settled.bounded if stays is None else bool(stays[token] < rest * LIFTED)
-        seen, found_there = (market, settled) if free is None or bounded else free
-        fixed = {
-            i
-            for i in range(len(below))
-            if i in found_there.unmoved or objective.locked[i] > objective.high[i] * total
-        }
-        if token in found_there.unmoved:
-            why = found_there.unmoved[token]
-            kept_by = MIN_TRADE if why == DUST and not bounded else ""
-            if step.limits.min_trade is not None and rest >= step.limits.min_trade:
-                gas = "gas" if DEAR in found_there.dropped.values() else ""
-                kept_by = PLAN_COST if gas and kept_by else ""
-                if bounded:
-                    bounds = [turnover_limit]
-                else:
-                    bounds = [bound for bound in (gas, "the pools' bounds") if bound]
-                why = (
-                    f"what {' and '.join(bounds)} {'lets' if bounded else 'let'} it move is {DUST}"
-                )
-        elif others and fixed.issuperset(others):
-            why = f"{' and '.join(problem.nodes[i].label for i in others)} would be the other side"
-            if not bounded and all(found_there.unmoved.get(i) == DUST for i in others):
-                kept_by = MIN_TRADE
-            else:
-                kept_by = ""
-        else:
-            sells = bool(above[token] > 0)
-            limit = turnover_limit if bounded else ""
-            why, kept_by = _why(
-                seen,
-                found_there,
-                token,
-                sells,
-                frozenset(others),
-                limit,
-                zone=objective.risk is not None,
-            )
-        found.append(SkippedItem(node.label, f"{_money(step, rest)} off target: {why}", kept_by))
-    return found
+        opposite = below if sells else above
+        others = tuple(int(i) for i in np.flatnonzero(opposite > WORTH_SAYING * total))
+        is_bounded, explained = settled.bounded, (market, settled)
+        if free is not None and free_rest is not None:
+            is_bounded = bool(free_rest[token] < value * LIFTED)
+            if not is_bounded:
+                explained = free
+        limit = turnover_limit if is_bounded else ""
+        remainder = _Remainder(token, value, sells, others, is_bounded, limit, *explained)
+        why, kept_by = _reason(step, objective, total, remainder)
+        message = f"{_money(step, value)} off target: {why}"
+        skipped.append(SkippedItem(node.label, message, kept_by))
+    return skipped
 
 
-def _why(  # noqa: C901
-    market: PoolGraph,
-    settled: FixedPoint,
-    token: int,
-    sells: bool,
-    others: frozenset[int],
-    turnover_limit: str,
-    zone: bool,
+def _reason(
+    step: StepInput, objective: PlanObjective, total: float, rest: _Remainder
 ) -> tuple[str, str]:
-    """Return why a token misses its goal (no route, impact bound, limit of routes, market cost),
-    and `kept_by`.
-
-    `turnover_limit` is empty if it does not bind.
+    """Return why a token stays off target, and the limit of cost or size that alone keeps it
+    there.
     """
-    problem = market.problem
-    own = [
-        pool_edge
-        for pool_edge in market.pool_edges
-        if (pool_edge.source if sells else pool_edge.target) == token
-    ]
-    poor = [
-        pool
-        for pool, source, target in market.below_floor
-        if (source if sells else target) == token
-    ]
-    if not own and poor:
-        return f"{', '.join(poor)} pays less than the floor, for which the reference price asks", ""
-    if not own:
+    unmoved, nodes = rest.settled.unmoved, rest.market.problem.nodes
+    if rest.token in unmoved:
+        return _unmoved_reason(step, rest)
+    fixed = {
+        i
+        for i in range(len(nodes))
+        if i in unmoved or objective.locked[i] > objective.high[i] * total
+    }
+    if rest.others and fixed.issuperset(rest.others):
+        why = f"{' and '.join(nodes[i].label for i in rest.others)} would be the other side"
+        dust = all(unmoved.get(i) == DUST for i in rest.others)
+        return why, MIN_TRADE if dust and not rest.is_bounded else ""
+    return _market_reason(rest, zone=objective.risk is not None)
+
+
+def _unmoved_reason(step: StepInput, rest: _Remainder) -> tuple[str, str]:
+    """Return why a token is not moved at all; a small amount within bounds may be left of a large
+    remainder.
+    """
+    why, min_trade = rest.settled.unmoved[rest.token], step.limits.min_trade
+    is_dust = why == DUST and not rest.is_bounded
+    if min_trade is None or not rest.value >= min_trade:
+        return why, MIN_TRADE if is_dust else ""
+    if rest.is_bounded:
+        return f"what {rest.turnover_limit} lets it move is {DUST}", ""
+    if DEAR in rest.settled.dropped.values():
+        why = f"what gas and the pools' bounds let it move is {DUST}"
+        return why, PLAN_COST if is_dust else ""
+    return f"what the pools' bounds let it move is {DUST}", ""
+
+
+def _market_reason(rest: _Remainder, zone: bool) -> tuple[str, str]:
+    """Return why the market does not bring a token to its goal (no route, impact bound, limit of
+    routes, cost), and the limit that alone keeps it off.
+    """
+    market, settled = rest.market, rest.settled
+    edges = [edge for edge in market.pool_edges if rest.is_end(edge.source, edge.target)]
+    if not edges:
+        poor = [pool for pool, *ends in market.below_floor if rest.is_end(*ends)]
+        if poor:
+            pools = ", ".join(poor)
+            return f"{pools} pays less than the floor, for which the reference price asks", ""
         return "no usable pool trades it", ""
-    if not _connected(market, token, sells, others):
+    if not _connected(market, rest.token, rest.sells, frozenset(rest.others)):
         return "no route of usable pools joins it with a token that needs the other side", ""
-    reasons = {settled.dropped.get(pool_edge.pool, "") for pool_edge in own}
-    if "" not in reasons:
-        why = f"no pool of it is used: {'; '.join(sorted(reasons))}"
-        if not all(reason.startswith(COSTLY) for reason in reasons):
-            return why, ""
-        if DEAR in reasons and turnover_limit:  # the limit decides how much gas is worth paying
-            return f"{why} within {turnover_limit}", ""
-        if (
-            DEAR in reasons
-            and problem.plan_cost_bps is not None
-            and not any(reason.startswith(OVER_COST) for reason in reasons)
-        ):
-            why += f" within limits.plan_cost of {problem.plan_cost_bps} bps"
-        return why, "" if turnover_limit else PLAN_COST
-    if turnover_limit:
-        return f"{turnover_limit} is used up by what is cheaper to move", ""
+    dropped = {settled.dropped.get(edge.pool, "") for edge in edges}
+    if "" not in dropped:
+        return _dropped_reason(rest, dropped)
+    if rest.turnover_limit:
+        return f"{rest.turnover_limit} is used up by what is cheaper to move", ""
     if settled.held_back:
-        coin = problem.coin
-        kept = coin is not None and coin.counts and coin.approved_raw is None
-        return (
-            (
-                "the rest of the native coin is kept for gas"
-                if kept
-                else "this step has approved no more"
-            ),
-            "",
-        )
-    full = sorted({pool_edge.pool for pool_edge in own} & settled.draft.full) or sorted(
-        settled.draft.full
-    )
+        coin = market.problem.coin
+        if coin is not None and coin.counts and coin.approved_raw is None:
+            return "the rest of the native coin is kept for gas", ""
+        return "this step has approved no more", ""
+    return _bounds_reason(rest, edges, zone)
+
+
+def _dropped_reason(rest: _Remainder, dropped: set[str]) -> tuple[str, str]:
+    """Return why every pool of a token was dropped."""
+    plan_cost_bps = rest.market.problem.plan_cost_bps
+    why = f"no pool of it is used: {'; '.join(sorted(dropped))}"
+    if not all(reason.startswith(COSTLY) for reason in dropped):
+        return why, ""
+    if DEAR in dropped and rest.turnover_limit:  # the limit decides how much gas is worth paying
+        return f"{why} within {rest.turnover_limit}", ""
+    over_cost = any(reason.startswith(OVER_COST) for reason in dropped)
+    if DEAR in dropped and plan_cost_bps is not None and not over_cost:
+        why += f" within limits.plan_cost of {plan_cost_bps} bps"
+    return why, "" if rest.turnover_limit else PLAN_COST
+
+
+def _bounds_reason(rest: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> tuple[str, str]:
+    """Return why the used pools take no more of a token: their bounds, their ticks, or the cost."""
+    problem, draft = rest.market.problem, rest.settled.draft
+    full = sorted({edge.pool for edge in edges} & draft.full) or sorted(draft.full)
+    elsewhere = "elsewhere " if full else ""
     parts = []
-    ended = pools_out_of_ticks(problem.pools, settled.draft.legs, problem.impact_bps)
+    ended = pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps)
     if ended and set(full) & set(ended):
         parts.append(f"the ticks read end at {', '.join(ended)}")
     elif full and problem.impact_bps != UNBOUNDED_BPS:
@@ -235,21 +247,21 @@ def _why(  # noqa: C901
         parts.append(f"{', '.join(full)} hold no more")
     if zone:
         parts.append(
-            f"{'elsewhere ' if full else ''}the next unit costs more than the risk it saves, or"
-            " than limits.plan_cost"
+            f"{elsewhere}the next unit costs more than the risk it saves, or than limits.plan_cost"
         )
     elif problem.plan_cost_bps is not None:
         parts.append(
-            f"{'elsewhere ' if full else ''}trading it would cost more than limits.plan_cost of"
+            f"{elsewhere}trading it would cost more than limits.plan_cost of"
             f" {problem.plan_cost_bps} bps"
         )
-    fees = [problem.pools[pool_edge.pool].fee_pips for pool_edge in own]
-    dear = problem.plan_cost_bps is not None and all(
-        pips * BPS >= problem.plan_cost_bps * PIPS for pips in fees
-    )  # else the pools are off
-    return "; ".join(parts) or "the usable pools take no more", (
-        PLAN_COST if dear and not full and not zone else ""
-    )
+    why = "; ".join(parts) or "the usable pools take no more"
+    if problem.plan_cost_bps is None or full or zone:
+        return why, ""
+    fees_pips = [problem.pools[edge.pool].fee_pips for edge in edges]
+    # With a lower fee the cost is that of pools off the reference.
+    if all(pips * BPS >= problem.plan_cost_bps * PIPS for pips in fees_pips):
+        return why, PLAN_COST
+    return why, ""
 
 
 def _off(
@@ -265,14 +277,13 @@ def _off(
 
 
 def _connected(market: PoolGraph, token: int, sells: bool, others: frozenset[int]) -> bool:
-    """True if a chain within the length limit joins the token with one that moves the other way."""
+    """True if a chain of pools joins the token with one that moves the other way."""
+    edges = [(edge.source, edge.target) for edge in market.pool_edges]
+    if not sells:
+        edges = [(target, source) for source, target in edges]
     reached = {token}
     for _ in range(MAX_LEGS):
-        reached |= {
-            pool_edge.target if sells else pool_edge.source
-            for pool_edge in market.pool_edges
-            if (pool_edge.source if sells else pool_edge.target) in reached
-        }
+        reached |= {end for start, end in edges if start in reached}
     return bool(reached & others)
 
 
@@ -283,22 +294,21 @@ def _money(step: StepInput, value: float) -> str:
 
 # --- Optimality gap of a plan: the dual of the same concave problem against the utility of the
 # exact legs.
+#
 # The problem: all usable pools, within impact bound, ticks read and leg floor, trade any amounts so
-# that the portfolio ends at y. Hubs
-# end empty, turnover keeps to its limit, and nothing is sold from positions or without approval.
-# The objective is the utility of y
+# that the portfolio ends at y. Hubs end empty, turnover stays within its limit, and nothing is sold
+# from positions or without approval. The objective is the utility of y
 # (agent/planning/utility.py). Any multipliers bound it (weak duality), so that an imprecise solve
 # only enlarges the reported gap.
+#
 # The gap is against the higher of two bounds. In the first a rate above the reference counts as
-# just below it (a hundredth of a basis
-# point). The second takes real rates, for plans in the token order of this one that move no token
-# past its goal
-# (agent/planning/cycles.py). Arbitrage for its own sake is part of neither. The search proves the
-# order best in most markets; with very
-# many contradicting pools it only tries.
-# Not part of the problem: gas, limits.min_trade and the legs per route, whose effect and integer
-# rounding count in the gap; and anything
-# the snapshot hides: a gap of zero on a skewed snapshot is the best plan for that snapshot.
+# just below it (a hundredth of a basis point). The second takes real rates, for plans in the token
+# order of this one that move no token past its goal (agent/planning/cycles.py). Neither includes
+# arbitrage. The search proves the order best in most markets; with dozens of contradicting pools it
+# stops early.
+#
+# Gas, limits.min_trade and the legs per route are not part of the problem; their effect and integer
+# rounding count in the gap. A gap of zero on a skewed snapshot is the best plan for that snapshot.
 
 
 FLOAT_ERROR = Fraction(1, 10**12)
@@ -310,8 +320,8 @@ DIGITS = 10**6
 def gap_bps(
     market: PoolGraph, objective: PlanObjective, settled: FixedPoint, budget: Value | None
 ) -> Fraction:
-    """(bound − achieved) / max(turnover, 1 bp of the total), in bps, rounded up; the larger of both
-    gaps, at least zero.
+    """Return (bound − achieved) / max(turnover, 1 bp of the total), in bps, rounded up; the larger
+    of both gaps, at least zero.
     """
     problem, draft, scale = market.problem, settled.draft, Fraction(market.scale)
     held = [node.value / scale for node in problem.nodes]
@@ -333,7 +343,7 @@ def gap_bps(
 
 
 def rounded_gap(short: Fraction, basis: Fraction) -> Fraction:
-    """`short` of the bound per unit of `basis`, in bps, rounded up to a millionth; below zero it is
-    float noise, and zero.
+    """Return the shortfall per unit of `basis` in bps, rounded up to a millionth; zero for a
+    negative one, which is float noise.
     """
     return Fraction(max(0, ceil_int(short / basis * BPS * DIGITS)), DIGITS)
