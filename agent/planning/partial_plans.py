@@ -44,16 +44,10 @@ from agent.units import (
 )
 
 DAILY_LOSS = "limits.daily_loss"
-
-
 TRIES = 8
 """Maximum number of plans tried."""
-
-
 MARGIN = Fraction(99, 100)
 """Fraction of the estimate requested: unit costs of a smaller plan differ slightly."""
-
-
 SHOWN_BPS = 10
 """Rounding of a suggested setting: up to a tenth of a percent."""
 
@@ -90,11 +84,11 @@ def fits_daily_loss(step: StepInput, found: Plan) -> bool:
     """True if the plan's worst case fits the remainder of limits.daily_loss; for an exit its
     predicted cost, as in the guard.
     """
-    if found.exits:
-        room, loss = daily_loss_left_for_exits(step), found.cost.total
-    else:
-        room, loss = daily_loss_left(step), worst_case_loss(step, found)
-    return room is None or max(loss, Fraction(0)) <= room
+    room = daily_loss_left_for_exits(step) if found.exits else daily_loss_left(step)
+    if room is None:
+        return True
+    loss = found.cost.total if found.exits else worst_case_loss(step, found)
+    return max(loss, Fraction(0)) <= room
 
 
 def _name_part(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
@@ -118,8 +112,8 @@ def plan_before_approvals(step: StepInput, decision: Rebalance, whole: Plan) -> 
 
 
 def daily_loss_left(step: StepInput) -> Value | None:
-    """Return the remainder of limits.daily_loss, numeraire base units; None without a limit, or for
-    an unknown day, which refuses.
+    """Return the remainder of limits.daily_loss, numeraire base units; None without a limit, or if
+    the day's loss is unknown, which the guard refuses.
     """
     limit_bps, history = step.limits.daily_loss_bps, step.history
     if limit_bps is None or history.unknown:
@@ -128,14 +122,15 @@ def daily_loss_left(step: StepInput) -> Value | None:
 
 
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:
-    """Return the remainder of limits.daily_loss for an exit, which answers only for losses by
-    trades.
+    """Return the remainder of limits.daily_loss for an exit; only losses by trades count against
+    it.
     """
     history, room = step.history, daily_loss_left(step)
-    lost = history.fell_24h + history.wasted_24h_wei * reference_prices(step).by_token.get(
-        step.portfolio.wrapped_native, Fraction(0)
-    )
-    return None if room is None else room + min(lost, max(Fraction(0), history.loss_24h))
+    if room is None:
+        return None
+    native = reference_prices(step).by_token.get(step.portfolio.wrapped_native, Fraction(0))
+    other_losses = history.fell_24h + history.wasted_24h_wei * native
+    return room + min(other_losses, max(Fraction(0), history.loss_24h))
 
 
 def worst_case_loss(
@@ -144,20 +139,25 @@ def worst_case_loss(
     """Return the largest possible loss of a plan: every leg at its minimum, gas and approvals at
     their highest price. Valued at present reference prices by default; numeraire base units.
     """
-    known = with_native(step, reference_prices(step).by_token if prices is None else prices)
-    got = (
+    if prices is None:
+        prices = reference_prices(step).by_token
+    known = with_native(step, prices)
+    received = (
         leg.min_out_raw * known.get(leg.token_out, Fraction(0))
         for leg in swap_legs(found)
         if leg.sink is LegFunding.WALLET
     )
-    return value_sold(found, known) - sum(got, Fraction(0)) + worst_case_gas(step, found, known)
+    sold, gas = value_sold(found, known), worst_case_gas(step, found, known)
+    return sold - sum(received, Fraction(0)) + gas
 
 
 def worst_case_gas(
     step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None
 ) -> Value:
     """Return the gas part of the worst case."""
-    known = with_native(step, reference_prices(step).by_token if prices is None else prices)
+    if prices is None:
+        prices = reference_prices(step).by_token
+    known = with_native(step, prices)
     units = ceil_int((found.gas_units + approval_gas_units(step, found)) * native_coin.GAS_MARGIN)
     return units * native_coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
 
@@ -167,13 +167,10 @@ def partial_plan_reason(step: StepInput, worst: Value) -> str:
     all at once.
     """
     limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
+    wanted_bps = 0
     if whole:
-        wanted_bps = (
-            ceil_int((max(step.history.loss_24h, Fraction(0)) + worst) * BPS / whole / SHOWN_BPS)
-            * SHOWN_BPS
-        )
-    else:
-        wanted_bps = 0
+        loss = max(step.history.loss_24h, Fraction(0)) + worst
+        wanted_bps = ceil_int(loss * BPS / whole / SHOWN_BPS) * SHOWN_BPS
     return (
         f"the worst case of the whole exceeds what {DAILY_LOSS} of {limit_bps / 100:g}% leaves; the"
         " rest follows as the day's losses "
@@ -196,12 +193,12 @@ def daily_loss_wait_reason(step: StepInput) -> str:
 
 def value_sold(found: Plan, prices: Mapping[str, Price]) -> Value:
     """Return the value that a plan takes from the wallet, at these prices."""
-    given = (
+    sold = (
         leg.amount_in_raw * prices.get(leg.token_in, Fraction(0))
         for leg in swap_legs(found)
         if leg.source is LegFunding.WALLET
     )
-    return sum(given, Fraction(0))
+    return sum(sold, Fraction(0))
 
 
 def swap_legs(found: Plan) -> list[Leg]:
@@ -225,78 +222,67 @@ def _total(step: StepInput) -> Value:
 
 
 EVEN = SliceDraw(MILLION // 2, MILLION // 2)
-"""Draw assumed before one exists: an equal share."""
-
-
+"""Draw of an execution without a stored one: no jitter."""
 WHOLE = Fraction(97, 100)
-"""Part of an asset's shortfall that counts as filled, since fees and impact take the rest."""
-
-
+"""Fraction of an asset's shortfall that counts as filled, since fees and impact take the rest."""
 USEFUL = Fraction(1, 4)
 """Fraction of limits.daily_loss below which a part waits for the next day, unless it is the
-last."""
-
-
+last.
+"""
 PurchasePlan = tuple[DecisionResult, Plan | None]
 
 
 def plan_purchase(
     step: StepInput, decided: DecisionResult, decision: Rebalance, kind: PurchaseKind
 ) -> PurchasePlan:
-    """Return the purchase in one plan, or its next part; `begins` for the first of several.
+    """Return the purchase in one plan, or its next part; `begins` has the execution of a first
+    part.
 
-    Returns no plan, and a hold, while the remainder of limits.daily_loss is too little for a
+    Returns a hold without a plan while the remainder of limits.daily_loss is too little for a
     further part. Raises Refused like the planner.
     """
-    intended_value = _moves(decided, decision.goal)
+    intended_value = _value_to_move(decided, decision.goal)
     whole = planner.plan_after_tax(step, decision)
     plan, part = plan_proportional_part(step, decided, decision, whole)
-    under = purchase.active_purchase(step)
-    follows = under is not None and not step.history.invested
-    if follows and not fits_daily_loss(step, plan):
-        held = Hold(
-            f"{decision.reason}; {daily_loss_wait_reason(step)}",
-            kept_by=DAILY_LOSS,
-        )
-        return replace(decided, decision=held, round=None), None
-    if follows and under is not None:
-        named = replace(
-            decision, reason=f"{decision.reason}{_daily_loss_reason(step, decision, whole)}"
-        )
-        return replace(
-            decided, decision=named, round=ExecutionSlice(under.done + 1, part, intended_value)
-        ), replace(plan, decision=named)
+    active = purchase.active_purchase(step)
+    if active is not None and not step.history.invested:
+        if not fits_daily_loss(step, plan):
+            reason = f"{decision.reason}; {daily_loss_wait_reason(step)}"
+            hold = Hold(reason, kept_by=DAILY_LOSS)
+            return replace(decided, decision=hold, round=None), None
+        reason = f"{decision.reason}{_daily_loss_reason(step, decision, whole)}"
+        decision = replace(decision, reason=reason)
+        due = ExecutionSlice(active.done + 1, part, intended_value)
+        decided = replace(decided, decision=decision, round=due)
+        return decided, replace(plan, decision=decision)
     if part == 1 and kind is PurchaseKind.FIRST:
         return decided, plan
-    if under is not None:
-        kind = under.campaign.purchase or kind
+    if active is not None:
+        kind = active.campaign.purchase or kind
     execution = _purchase_execution(
         step, decided, decision.goal, kind, intended_value, ceil_int(1 / part)
     )
-    if part == 1:
-        message = decision.reason
-    else:
-        message = (
-            f"{decision.reason};"
-            f" {purchase.format_progress(execution, 0)}{_daily_loss_reason(step, decision, whole)}"
-        )
-    named = replace(decision, reason=message)
-    round_ = ExecutionSlice(1, part, intended_value)
-    return replace(decided, decision=named, begins=execution, round=round_), replace(
-        plan, decision=named
-    )
+    if part < 1:
+        progress = purchase.format_progress(execution, 0)
+        why_part = _daily_loss_reason(step, decision, whole)
+        decision = replace(decision, reason=f"{decision.reason}; {progress}{why_part}")
+    due = ExecutionSlice(1, part, intended_value)
+    decided = replace(decided, decision=decision, begins=execution, round=due)
+    return decided, replace(plan, decision=decision)
 
 
 def plan_proportional_part(
     step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan
 ) -> tuple[Plan, Fraction]:
-    """Return the plan, and the fraction of the goal it reaches: 1 if `whole`, or if an asset cannot
-    move at all. If no fraction fits the remainder of limits.daily_loss, the plan may exceed it.
+    """Return the plan and the fraction of the goal that it reaches: 1 if it is `whole`, or if an
+    asset cannot move at all. If no fraction fits the remainder of limits.daily_loss, the plan may
+    exceed it.
     """
+    least = _least_trade(step)
     lacks = {
         token: value
         for token, value in corrections(decided.drifts, decision.goal).items()
-        if abs(value) >= _least(step)
+        if abs(value) >= least
     }
     reached = min(_reached(step, decided, whole, lacks).values(), default=Fraction(1))
     fits = _part_that_fits(step, whole)
@@ -304,48 +290,50 @@ def plan_proportional_part(
         return whole, Fraction(1)
     if fits < 1 and not _useful(step):
         return whole, Fraction(1)
-    part, found = Fraction(1), whole
+    part = Fraction(1)
     for _ in range(TRIES if lacks else 0):
-        part *= min(
-            fits, max(reached * Fraction(99, 100), Fraction(1, 2)) if reached < WHOLE else 1
-        )
+        if reached < WHOLE:
+            part *= min(fits, max(reached * Fraction(99, 100), Fraction(1, 2)))
+        else:
+            part *= min(fits, Fraction(1))
         part = part.limit_denominator(1_000)
-        if part * min(abs(value) for value in lacks.values()) < _least(step):
+        if part * min(abs(value) for value in lacks.values()) < least:
             break
-        wanted = {token: value * part for token, value in lacks.items()}
+        goal = partial_goal(decided.drifts, decision.goal, part)
         try:
-            found = planner.plan_after_tax(
-                step, replace(decision, goal=partial_goal(decided.drifts, decision.goal, part))
-            )
+            plan = planner.plan_after_tax(step, replace(decision, goal=goal))
         except planner.NothingPlanned:
             break
-        reached = min(_reached(step, decided, found, wanted).values(), default=Fraction(1))
-        fits = _part_that_fits(step, found)
+        wanted = {token: value * part for token, value in lacks.items()}
+        reached = min(_reached(step, decided, plan, wanted).values(), default=Fraction(1))
+        fits = _part_that_fits(step, plan)
         if fits == 1 and reached >= WHOLE:
-            return replace(found, decision=decision), part
+            return replace(plan, decision=decision), part
     if fits_daily_loss(step, whole):
         return whole, Fraction(1)  # the plan names assets that cannot move; the others continue
-    found = replace(plan_within_daily_loss(step, decision, whole), decision=decision)
-    return found, (
-        min(Fraction(1), found.turnover / whole.turnover) if whole.turnover else Fraction(1)
-    )
+    plan = replace(plan_within_daily_loss(step, decision, whole), decision=decision)
+    if not whole.turnover:
+        return plan, Fraction(1)
+    return plan, min(Fraction(1), plan.turnover / whole.turnover)
 
 
 def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
-    """Return the fraction of such a plan that fits limits.daily_loss: its gas whole, the rest in
-    proportion.
+    """Return the fraction of a plan that fits limits.daily_loss, with all of its gas and its other
+    cost in proportion.
     """
     if fits_daily_loss(step, plan):
         return Fraction(1)
     if plan.exits:
         room = daily_loss_left_for_exits(step) or Fraction(0)
         gas = plan.cost.gas + plan.cost.approvals
-        loses = plan.cost.total
+        loss = plan.cost.total
     else:
         room = daily_loss_left(step) or Fraction(0)
         gas = worst_case_gas(step, plan)
-        loses = worst_case_loss(step, plan)
-    return (room - gas) / (loses - gas) * MARGIN if room > gas else Fraction(0)
+        loss = worst_case_loss(step, plan)
+    if room <= gas:
+        return Fraction(0)
+    return (room - gas) / (loss - gas) * MARGIN
 
 
 def _useful(step: StepInput) -> bool:
@@ -355,8 +343,8 @@ def _useful(step: StepInput) -> bool:
 
 
 def _daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str:
-    """Return the note that limits.daily_loss makes this a part; empty if it does not. This step's
-    approvals are not a reason.
+    """Return the note that limits.daily_loss is the reason of a part; empty otherwise. The approvals
+    of this step do not count.
     """
     if daily_loss_left(step) is None:
         return ""
@@ -369,10 +357,10 @@ def _daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str
 def _reached(
     step: StepInput, decided: DecisionResult, plan: Plan, lacks: dict[str, Value]
 ) -> dict[str, Fraction]:
-    """Return by token the fraction of its correction that the plan moves, without the numeraire,
+    """Return the fraction of its correction that the plan moves, by token; without the numeraire,
     which pays the costs.
     """
-    prices = {one.token: one.price for one in decided.drifts}
+    prices = {drift.token: drift.price for drift in decided.drifts}
     moved = dict.fromkeys(prices, Fraction(0))
     for leg in plan.legs:
         for token, raw, outside in (
@@ -399,15 +387,16 @@ def _purchase_execution(
     parts: int,
 ) -> GradualExecution:
     now_s, lacks = step.snapshot.head.timestamp_s, corrections(decided.drifts, goal)
+    prices, deposits = decided.references.prices, tuple[tuple[str, int], ...]()
+    if kind is PurchaseKind.TOP_UP:
+        deposits = tuple(sorted(purchase.uninvested_deposits(step).items()))
     over_s = now_s + max(purchase.LASTS_S, (parts + 1) * DAY_S)
     return GradualExecution(
         pace=purchase.pace(step, parts),
         targets_bps=target_weights(step),
         destination=step.policy.destination,
         goal=goal,
-        arrival=tuple(
-            sorted((token, found.price) for token, found in decided.references.prices.items())
-        ),
+        arrival=tuple(sorted((token, known.price) for token, known in prices.items())),
         sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
         wish=purchase.turnover_allowance(step) if step.history.invested else intended_value,
         rounds=parts,
@@ -418,15 +407,11 @@ def _purchase_execution(
         first=EVEN,
         only=step.policy.only,
         purchase=kind,
-        came=(
-            tuple(sorted(purchase.uninvested_deposits(step).items()))
-            if kind is PurchaseKind.TOP_UP
-            else ()
-        ),
+        came=deposits,
     )
 
 
-def _moves(decided: DecisionResult, goal: Goal) -> Value:
+def _value_to_move(decided: DecisionResult, goal: Goal) -> Value:
     lacks = corrections(decided.drifts, goal).values()
     return max(
         sum((lack for lack in lacks if lack > 0), Fraction(0)),
@@ -434,5 +419,5 @@ def _moves(decided: DecisionResult, goal: Goal) -> Value:
     )
 
 
-def _least(step: StepInput) -> Value:
+def _least_trade(step: StepInput) -> Value:
     return max(step.limits.min_trade or Fraction(0), Fraction(1))

@@ -310,25 +310,17 @@ def sell_program(start: FloatArray, pinned: Mapping[int, float], reach: float) -
 
 ROUNDED_RAW = 16
 """Base units by which rounded paths may miss an approved amount."""
-
-
 FUZZ = Fraction(1, 10**12)
 """Float tolerance of a goal."""
-
-
 REACH = 0.3
 """Penalty P in a zone, high enough never to stop an exchange: the quadratic risk decides, and
 plan_cost bounds pools.
 """
-
-
 MOST_SAVED = 0.25
 """Largest saving per unit of exchange in a zone.
 
 Higher savings are scaled down; they still outweigh any cost.
 """
-
-
 HAIR = 5e-5
 """Half a basis point inside a band's edge, so that rounding cannot leave a move outside."""
 

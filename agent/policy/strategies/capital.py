@@ -38,12 +38,8 @@ from agent.units import (
 
 StrategyHoldings = dict[str, dict[str, int]]
 """Base units by strategy and token."""
-
-
 StrategyValues = Mapping[str, Mapping[str, Value]]
 """Numeraire base units by strategy and token."""
-
-
 Prices = Mapping[str, Price]
 
 
@@ -380,13 +376,9 @@ def target_capital_shares(
 
 
 DAY_S = 86_400
-
-
 DAYS_A_YEAR = 365
 ONE = 10**12
 """A unit value or return of one."""
-
-
 ENOUGH = (2, 3)
 """Share of a window's days that must have a value; with fewer the ratio is unknown."""
 
