@@ -1,3 +1,3 @@
-"""Target weights from data: returns, covariances, allocators; floats leave as basis points through
-one function (units.bounded_bps).
+"""Target weights from data: returns, covariances and allocators. Floats become basis points in one
+function (units.bounded_bps).
 """

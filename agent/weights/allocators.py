@@ -1,9 +1,9 @@
 """Allocators: minimum variance, risk parity, hierarchical risk parity, inverse volatility, market
 cap and equal weights.
 
-skfolio's solver ends with other last digits on other processors. A problem with a closed form from
-there on is solved to the end in fixed order (agent/floats.py), so that machines agree to the bit;
-any other result differs by less than the rounding of shares (allocators.GRID).
+The last digits of skfolio's solver differ between processors. Where the active bounds of its result
+determine a closed form, that is computed in fixed order (agent/floats.py), so that machines agree
+to the bit. All other results differ by less than the rounding of shares (GRID).
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from agent.units import BPS, Price, proportional_shares
 from agent.weights.returns import Floats, Returns, compute_returns, covariance, import_extra
 
 Optimiser = Callable[[Floats, Floats, Floats], Floats]
-"""(covariance, least shares, greatest shares) to shares that sum to 1 within them."""
+"""(covariance, minimum shares, maximum shares) to shares within these bounds with sum 1."""
 _EXACT = {"tol_gap_abs": 1e-14, "tol_gap_rel": 1e-14, "tol_feas": 1e-14}
-"""Of the solver Clarabel: as exact as floats go."""
+"""Tolerances of the solver Clarabel, near the precision of floats."""
 _CLOSE = 1e-6
-"""A share this near to a bound is at it, as far as a solver can say."""
+"""Distance within which a share of the solver counts as being at its bound."""
 _NEAR = 1e-4
-"""Largest error of a solver of equal shares: some of its problems end early."""
+"""Largest error of the risk parity solver; it stops early on some problems."""
 _STEPS = 100
-"""Most Newton steps towards equal shares of the variance; a dozen are usual."""
+"""Maximum number of Newton steps of risk parity; a dozen are usual."""
 _DONE = 1e-13
-"""Newton decrement at which they end."""
+"""Newton decrement at which the steps end."""
 _DAMPED = 0.25
-"""Decrement above which a step is shortened (Nesterov and Nemirovskii: below it Newton's method
-converges by itself)."""
+"""Decrement above which a step is damped (Nesterov and Nemirovskii: below it Newton's method
+converges undamped).
+"""
 
 
 def minimum_variance_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
-    """The shares w of least wᵀΣw (Markowitz 1952), by convex optimisation."""
+    """Return the shares w that minimise wᵀΣw (Markowitz 1952), by convex optimisation."""
     made = import_extra("skfolio.optimization").MeanRisk(
         prior_estimator=_prior(covariance), solver_params=_EXACT, **_bounds(low, high)
     )
@@ -49,12 +50,12 @@ def minimum_variance_weights(covariance: Floats, low: Floats, high: Floats) -> F
 
 
 def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
-    """Return the shares w with w_i (Σw)_i equal for all (Maillard, Roncalli, Teiletche 2010), as
-    far as the bounds allow.
-
-    Solved for correlations alone and then divided by the deviations, which is equivalent and
-    handles assets of very different volatility; if a bound binds, as the paper's problem with
+    """Return the shares w with equal w_i (Σw)_i (Maillard, Roncalli, Teiletche 2010), within the
     bounds.
+
+    The problem is solved for correlations, then divided by the deviations, which is equivalent and
+    handles very different volatilities. If a bound binds, the paper's problem with bounds is
+    solved.
     """
     deviations = np.sqrt(np.diag(covariance))
     alone = _equal_risk_newton(covariance / np.outer(deviations, deviations)) / deviations
@@ -65,38 +66,37 @@ def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats
 
 
 def _equal_risk_newton(covariance: Floats, parts: Floats | None = None) -> Floats:
-    """The x of least ½ xᵀCx − Σ ln xᵢ, where xᵢ (Cx)ᵢ = 1 for all; with `parts` of those x =
-    parts·y, for any y.
+    """Return the x that minimises ½ xᵀCx − Σ ln xᵢ, where xᵢ (Cx)ᵢ = 1 for all i; with `parts`,
+    among x = parts·y.
 
-    Damped Newton steps (Spinu, "An algorithm for computing risk parity weights", 2013): there is
-    one minimum, which they reach from anywhere.
+    Damped Newton steps (Spinu, "An algorithm for computing risk parity weights", 2013) reach the
+    only minimum from any start.
     """
-    made = np.eye(len(covariance)) if parts is None else parts
-    y = np.ones(made.shape[1])
-    x = matvec(made, y)
+    basis = np.eye(len(covariance)) if parts is None else parts
+    y = np.ones(basis.shape[1])
+    x = matvec(basis, y)
     y = y / math.sqrt(dot(x, matvec(covariance, x)) / len(x))
     for _ in range(_STEPS):
-        x = matvec(made, y)
-        slope = matvec(made.T, matvec(covariance, x) - 1 / x)
+        x = matvec(basis, y)
+        slope = matvec(basis.T, matvec(covariance, x) - 1 / x)
         bend = covariance + np.diag(1 / (x * x))
         step = np.array(
             solve_positive_definite(
-                [matvec(made.T, matvec(bend, column)).tolist() for column in made.T], slope.tolist()
+                [matvec(basis.T, matvec(bend, column)).tolist() for column in basis.T],
+                slope.tolist(),
             )
         )
         decrement = math.sqrt(max(dot(slope, step), 0.0))
         y = y - (step / (1 + decrement) if decrement > _DAMPED else step)
         if decrement <= _DONE:
             break
-    return matvec(made, y)
+    return matvec(basis, y)
 
 
 def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
-    """Return equal shares of the variance with the same shares at their bounds as in the solver's
-    result `near`.
+    """Return the risk parity shares with the active bounds of the solver's result `near`.
 
-    Shares at a bound stay there. The solver's result is returned if this one differs from it: then
-    the active bounds are uncertain.
+    Return `near` itself if the shares differ from it: then the active bounds are uncertain.
     """
     least, most = near - low <= _CLOSE, high - near <= _CLOSE
     free = np.flatnonzero(~(least | most))
@@ -115,11 +115,11 @@ def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floa
 def _polished_minimum_variance(
     covariance: Floats, low: Floats, high: Floats, near: Floats
 ) -> Floats:
-    """Return the minimum variance mix with the solver's active bounds from `near`, solved exactly
-    for the other shares.
+    """Return the minimum variance shares with the active bounds of the solver's result `near`, all
+    other shares solved exactly.
 
-    The solver's result is returned if the exact one violates a bound or is not a minimum: then the
-    active bounds are uncertain.
+    Return `near` itself if the exact shares violate a bound or are not a minimum: then the active
+    bounds are uncertain.
     """
     least, most = near - low <= _CLOSE, high - near <= _CLOSE
     free, shares = ~(least | most), np.where(least, low, np.where(most, high, 0.0))
@@ -131,20 +131,17 @@ def _polished_minimum_variance(
     slope = (1 - fsum_array(shares) + fsum_array(back)) / fsum_array(along)
     shares[free] = slope * along - back
     pull, slack = matvec(covariance, shares) - slope, _CLOSE * abs(slope)
-    fits = (shares >= low).all() and (shares <= high).all()
-    return (
-        shares
-        if fits and (pull[least & ~most] >= -slack).all() and (pull[most & ~least] <= slack).all()
-        else near
-    )
+    within = (shares >= low).all() and (shares <= high).all()
+    minimal = (pull[least & ~most] >= -slack).all() and (pull[most & ~least] <= slack).all()
+    return shares if within and minimal else near
 
 
 def hrp_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
-    """Hierarchical risk parity: "Building Diversified Portfolios that Outperform Out-of-Sample"
-    (López de Prado 2016).
+    """Return the shares of hierarchical risk parity (López de Prado, "Building Diversified
+    Portfolios that Outperform Out-of-Sample", 2016).
 
-    As there: single linkage on the Euclidean distances between the columns of √((1 - ρ)/2), assets
-    in the order of the tree's leaves, bisected again and again by the variances of the halves.
+    Single linkage on the Euclidean distances between the columns of √((1 - ρ)/2) gives a tree; the
+    assets, in the order of its leaves, are bisected recursively by the variances of the halves.
     """
     cluster, seriation = import_extra("skfolio.cluster"), import_extra("skfolio.seriation")
     tree = cluster.HierarchicalClustering(linkage_method=cluster.LinkageMethod.SINGLE)
@@ -168,8 +165,8 @@ def _budgeted(covariance: Floats, low: Floats, high: Floats) -> Floats:
 
 
 def column_distances(covariance: Floats) -> Floats:
-    """Euclidean distances between the columns of the matrix of distances √((1 - ρ)/2) (López de
-    Prado 2016, stage 1).
+    """Return the Euclidean distances between the columns of the matrix √((1 - ρ)/2) (López de Prado
+    2016, stage 1).
     """
     deviations = np.sqrt(np.diag(covariance))
     near = np.sqrt(np.clip((1 - covariance / np.outer(deviations, deviations)) / 2, 0, None))
@@ -183,14 +180,14 @@ def _bounds(low: Floats, high: Floats) -> dict[str, Floats]:
 
 
 def _solved(made: Any, covariance: Floats) -> Floats:
-    """Run an estimator of skfolio on placeholder returns, of which only the number of columns
-    counts; the prior has the covariance.
+    """Run an estimator of skfolio and return its weights. The returns are placeholders, since the
+    prior has the covariance.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made.fit(np.zeros((2, len(covariance))))
-    except Exception as error:  # any solver error means: no weights
+    except Exception as error:  # any error of the solver means no weights
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Refused(
             f"the optimiser found no weights: {message[:200]}",
@@ -207,13 +204,10 @@ def _solved(made: Any, covariance: Floats) -> Floats:
 
 
 def _prior(covariance: Floats) -> Any:
-    """Return a prior of skfolio with this covariance, scaled, for any returns; no expected
-    returns.
-    """
-    priors, scaled = (
-        import_extra("skfolio.prior"),
-        covariance / (fsum_array(np.diag(covariance)) / len(covariance)),
-    )  # no weight depends on the unit
+    """Return a skfolio prior with this covariance, scaled, and expected returns of zero."""
+    priors = import_extra("skfolio.prior")
+    scale = fsum_array(np.diag(covariance)) / len(covariance)  # no weight depends on it
+    scaled = covariance / scale
 
     class Given(priors.BasePrior):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
         def __init__(self, matrix: Floats | None = None) -> None:
@@ -229,7 +223,7 @@ def _prior(covariance: Floats) -> Any:
 
 
 def _distance(covariance: Floats) -> Any:
-    """Return a distance estimator of skfolio with the paper's distance, for this covariance."""
+    """Return a skfolio distance estimator with the distance of the paper, for this covariance."""
     distances = import_extra("skfolio.distance")
 
     class Columns(distances.BaseDistance):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
@@ -244,22 +238,22 @@ def _distance(covariance: Floats) -> Any:
     return Columns(covariance)
 
 
-# --- Allocators behind one signature: data in, shares of the free assets out, with the reason.
+# --- Allocators: functions from data to shares of the free assets, with the reason.
 
 
 GRID = 10**6
-"""Number of parts that an optimiser's shares are rounded to: a hundredth of a basis point, many
-times a solver's error. Equal shares become equal, and the largest remainder of their basis points
-does not depend on a solver's last digits.
+"""Grid of an optimiser's shares: a hundredth of a basis point, many times the error of a solver. On
+the grid, equal shares are equal, and their basis points do not depend on last digits.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class AllocatorData:
-    """Input of an allocator: chain time, recorded prices oldest first, token supplies.
+    """Input of an allocator: chain time, recorded prices (oldest first), token supplies, token
+    labels.
 
-    `current` are prices of this very block, which count if none of the last `max_age_s` is recorded
-    and the config asks for no confirmation of prices over blocks. `names` are the tokens' labels.
+    `current` are the prices of this block, which count if no recorded price is within `max_age_s`;
+    None if the config requires confirmed prices.
     """
 
     now_s: int
@@ -271,8 +265,8 @@ class AllocatorData:
 
 @dataclass(frozen=True, slots=True)
 class WeightBounds:
-    """The free assets in the order of their addresses, bps of the portfolio that they share, and
-    the bounds of each.
+    """The free assets in the order of their addresses, their total in bps of the portfolio, and the
+    bounds of each.
     """
 
     tokens: tuple[str, ...]
@@ -296,7 +290,7 @@ class UnroundedWeights:
 
 
 Allocator = Callable[[AllocatorConfig, WeightBounds, AllocatorData], UnroundedWeights]
-"""Raises Refused naming what is missing, too old, singular or zero."""
+"""Function from settings, bounds and data to shares. Raises Refused for missing, stale, singular or zero data."""
 
 
 def equal(
@@ -316,10 +310,10 @@ def equal(
 def market_cap(
     weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
 ) -> UnroundedWeights:
-    """In proportion to the value of all coins that exist, what a bound cuts off going to the others
-    in proportion.
+    """Return shares in proportion to market capitalisation. Weight above a bound goes to the other
+    assets in proportion.
     """
-    supplies = {one.token: one for one in (*facts.supplies, *weights.supplies)}
+    supplies = {supply.token: supply for supply in (*facts.supplies, *weights.supplies)}
     caps, times, sources = [], [], []
     for token in bounds.tokens:
         name, supply = facts.names[token], supplies.get(token)
@@ -348,12 +342,9 @@ def market_cap(
         for t, share, low, high in zip(bounds.tokens, shares, bounds.low, bounds.high, strict=True)
         if share in (low, high)
     ]
-    cut = (
-        f"; held at a limit: {', '.join(held)}, the rest goes to the others in proportion"
-        if held
-        else ""
-    )
-    why = f"shares of the market value of all coins: {parts}{cut}"
+    why = f"shares of market capitalisation: {parts}"
+    if held:
+        why += f"; held at a limit: {', '.join(held)}, the rest goes to the others in proportion"
     return UnroundedWeights(
         tuple(shares),
         why,
@@ -367,7 +358,7 @@ def market_cap(
 def inverse_volatility(
     weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
 ) -> UnroundedWeights:
-    """In inverse proportion to volatility: w_i = (1/σ_i) / Σ (1/σ_j), from sample deviations."""
+    """Return shares in inverse proportion to sample volatility: w_i = (1/σ_i) / Σ (1/σ_j)."""
     seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
     shares = proportional_shares(
         [Fraction(1 / float(v)) for v in seen.volatility], bounds.low, bounds.high, bounds.total
@@ -376,18 +367,18 @@ def inverse_volatility(
         f"{facts.names[t]} {v:.1%}" for t, v in zip(bounds.tokens, seen.volatility, strict=True)
     )
     return _from_returns(
-        tuple(shares), f"in inverse proportion to volatilities a year: {parts}", seen
+        tuple(shares), f"in inverse proportion to annual volatilities: {parts}", seen
     )
 
 
 def minimum_variance(
     weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
 ) -> UnroundedWeights:
-    """The mix of least variance within the bounds."""
+    """Return the shares of least variance within the bounds."""
     seen, shares, matrix = _optimised(weights, bounds, facts, minimum_variance_weights)
     return _from_returns(
         _bps(shares, bounds),
-        f"the mix that varies least: {_deviation(shares, matrix):.1%} a year",
+        f"minimum variance: volatility {_deviation(shares, matrix):.1%} a year",
         seen,
     )
 
@@ -403,15 +394,15 @@ def risk_parity(
         f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, parts, strict=True)
     )
     return _from_returns(
-        _bps(shares, bounds), f"each asset carries its share of the variance: {message}", seen
+        _bps(shares, bounds), f"equal contributions to the variance: {message}", seen
     )
 
 
 def hrp(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
-    """Hierarchical risk parity."""
+    """Return the shares of hierarchical risk parity."""
     seen, shares, matrix = _optimised(weights, bounds, facts, hrp_weights)
     why = (
-        "halves of the tree of correlations in inverse proportion to their variance:"
+        "hierarchical risk parity on the tree of correlations: volatility"
         f" {_deviation(shares, matrix):.1%} a year"
     )
     return _from_returns(_bps(shares, bounds), why, seen)
@@ -430,7 +421,7 @@ ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
 def _optimised(
     weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData, optimiser: Optimiser
 ) -> tuple[Returns, Floats, Floats]:
-    """(returns, shares that sum to 1, covariance a year)."""
+    """Return (returns, shares with sum 1, annual covariance)."""
     seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
     matrix = covariance(seen, facts.names)
     low, high = (
@@ -447,8 +438,8 @@ def _from_returns(shares: tuple[Fraction, ...], why: str, seen: Returns) -> Unro
 
 
 def _bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]:
-    """Shares to the grid as bps that sum to the total, what the solver was off by spread in
-    proportion.
+    """Return the shares, rounded to the grid, as bps with the sum of the bounds' total; the error
+    of the solver is spread in proportion.
     """
     exact = [Fraction(round(max(float(share), 0.0) * GRID), GRID) for share in shares]
     whole = sum(exact, Fraction(0))
@@ -465,23 +456,21 @@ def _deviation(shares: Floats, matrix: Floats) -> float:
 
 
 def _price(weights: AllocatorConfig, facts: AllocatorData, token: str) -> tuple[Price, int]:
-    """(price, chain time) of the newest recorded price that is young enough, else of this block
-    where that may count.
+    """Return (price, chain time) of the newest recorded price within max_age, else the current
+    price if it may count.
     """
-    found = max(
-        (one for one in facts.prices if one.token == token and one.at_s <= facts.now_s),
-        key=lambda one: one.at_s,
+    newest = max(
+        (point for point in facts.prices if point.token == token and point.at_s <= facts.now_s),
+        key=lambda point: point.at_s,
         default=None,
     )
-    if found is not None and facts.now_s - found.at_s <= weights.max_age_s:
-        return found.price, found.at_s
+    if newest is not None and facts.now_s - newest.at_s <= weights.max_age_s:
+        return newest.price, newest.at_s
     if facts.current is not None and token in facts.current:
         return facts.current[token], facts.now_s
-    age = (
-        "none is recorded"
-        if found is None
-        else f"the newest is {(facts.now_s - found.at_s) / 3_600:.1f} h old"
-    )
+    age = "none is recorded"
+    if newest is not None:
+        age = f"the newest is {(facts.now_s - newest.at_s) / 3_600:.1f} h old"
     raise Refused(
         f"no price of {facts.names[token]} within max_age: {age}",
         remedy="the agent's next cycles record it",
@@ -489,6 +478,5 @@ def _price(weights: AllocatorConfig, facts: AllocatorData, token: str) -> tuple[
 
 
 _SUPPLIES = (
-    "give it in the file of portfolio.weights.supplies, or name the token in"
-    " portfolio.weights.fixed"
+    "add it to the file of portfolio.weights.supplies, or name the token in portfolio.weights.fixed"
 )

@@ -1,4 +1,4 @@
-"""Choice of weights: due time, allocator result, and threshold of a change."""
+"""Choice of weights: due time, allocator result, and smallest change."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from agent.weights.allocators import ALLOCATORS, AllocatorData, UnroundedWeights
 
 
 def settings_hash(weights: AllocatorConfig, assets: Sequence[Asset]) -> str:
-    """Return a hash of the choice's inputs besides data: allocator settings, assets, and targets of
-    fixed assets.
+    """Return a hash of allocator settings, assets, and targets of fixed assets. An allocation is
+    valid only under its hash.
     """
-    kept = {
+    fixed = {
         asset.token.address: asset.target_bps
         for asset in assets
         if asset.token.address in weights.fixed
     }
     tokens = sorted(asset.token.address for asset in assets)
-    text = codec.dumps(weights) + repr(tokens) + repr(sorted(kept.items()))
+    text = codec.dumps(weights) + repr(tokens) + repr(sorted(fixed.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def valid_allocation(
     weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None
 ) -> Allocation | None:
-    """Return the last choice if made under these settings for these assets."""
-    return last if last is not None and last.basis == settings_hash(weights, assets) else None
+    """Return the last allocation if its settings and assets are unchanged, else None."""
+    if last is None or last.basis != settings_hash(weights, assets):
+        return None
+    return last
 
 
 def is_allocation_due(
     weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None, now_s: int
 ) -> bool:
-    """True if weights must be chosen anew at chain time `now_s`."""
+    """True if weights have to be chosen at chain time `now_s`."""
     if weights.method is AllocationMethod.FIXED:
         return False
     last = valid_allocation(weights, assets, last)
@@ -49,7 +51,7 @@ def unrounded_weights(
 ) -> tuple[WeightBounds, UnroundedWeights]:
     """Return the allocator's unrounded result.
 
-    Raises Refused naming data that are missing, stale, singular or zero.
+    Raises Refused for data that are missing, stale, singular or zero.
     """
     bounds = bounds_of(weights, assets)
     return bounds, ALLOCATORS[weights.method](weights, bounds, facts)
@@ -58,13 +60,14 @@ def unrounded_weights(
 def choose_allocation(
     weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData, last: Allocation | None
 ) -> Allocation:
-    """Return weights of all assets in bps that sum to 10,000; those of `last` if none would move by
-    more than `churn_bps`. The result does not depend on the order of assets. Raises Refused as
-    `unrounded_weights`.
+    """Return an allocation with the weights of all assets in bps, sum 10,000.
+
+    The weights are those of `last` if none would move by more than `churn_bps`. The result does not
+    depend on the order of assets. Raises Refused as `unrounded_weights`.
     """
-    bounds, found = unrounded_weights(weights, assets, facts)
+    bounds, result = unrounded_weights(weights, assets, facts)
     try:
-        chosen = bounded_bps(found.shares, bounds.low, bounds.high, bounds.total)
+        chosen = bounded_bps(result.shares, bounds.low, bounds.high, bounds.total)
     except ValueError as error:
         raise Refused(
             f"{weights.method.value}: {error}", remedy="check portfolio.weights.limits"
@@ -73,38 +76,32 @@ def choose_allocation(
     weights_bps = {
         asset.token.address: free.get(asset.token.address, asset.target_bps) for asset in assets
     }
-    why, last = found.why, valid_allocation(weights, assets, last)
+    why, last = result.why, valid_allocation(weights, assets, last)
     if last is not None:
         before = {token: last.bps(token) for token in weights_bps}
         most = max(abs(weights_bps[token] - before[token]) for token in weights_bps)
         if 0 < most <= weights.churn_bps:
-            weights_bps, why = (
-                before,
-                (
-                    f"{why}; no weight would move by more than {most / 100:g} %, so the current"
-                    " ones stay"
-                ),
-            )
+            weights_bps = before
+            why += f"; no weight would move by more than {most / 100:g} %, so the weights stay"
     return Allocation(
         at_s=facts.now_s,
         method=weights.method,
         weights_bps=tuple(sorted(weights_bps.items())),
         basis=settings_hash(weights, assets),
-        data=found.data,
+        data=result.data,
         why=why,
-        from_s=found.from_s,
-        until_s=found.until_s,
-        returns=0 if found.seen is None else len(found.seen.moves),
+        from_s=result.from_s,
+        until_s=result.until_s,
+        returns=0 if result.seen is None else len(result.seen.moves),
     )
 
 
 def format_allocation(chosen: Allocation) -> str:
     """Format an allocation: method, time, data and reason."""
-    span = (
-        ""
-        if chosen.from_s is None or chosen.until_s is None
-        else f", {_utc(chosen.from_s)} to {_utc(chosen.until_s)}"
-    )
+    span = ""
+    if chosen.from_s is not None and chosen.until_s is not None:
+        span = f", {_utc(chosen.from_s)} to {_utc(chosen.until_s)}"
+
     return (
         f"weights by {chosen.method.value}, chosen {_utc(chosen.at_s)} from {chosen.data}{span}:"
         f" {chosen.why}"
@@ -112,7 +109,8 @@ def format_allocation(chosen: Allocation) -> str:
 
 
 def bounds_of(weights: AllocatorConfig, assets: Sequence[Asset]) -> WeightBounds:
-    """Return bounds of free assets by address, so that list order never breaks ties.
+    """Return the bounds of free assets, ordered by address, so that ties do not depend on list
+    order.
 
     Raises Refused if no weights fit the bounds.
     """
@@ -121,11 +119,12 @@ def bounds_of(weights: AllocatorConfig, assets: Sequence[Asset]) -> WeightBounds
     )
     total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in weights.fixed)
     limits = {limit.token: limit for limit in weights.limits}
-    each = [limits.get(token, WeightLimit(token, 0, BPS)) for token in free]
-    low, high = tuple(one.low_bps for one in each), tuple(min(one.high_bps, total) for one in each)
+    bounds = [limits.get(token, WeightLimit(token, 0, BPS)) for token in free]
+    low = tuple(limit.low_bps for limit in bounds)
+    high = tuple(min(limit.high_bps, total) for limit in bounds)
     if not free or total <= 0 or not sum(low) <= total <= sum(high):
         raise Refused(
-            f"limits of {sum(low) / 100:g} to {sum(high) / 100:g} % leave no weights that sum to"
+            f"limits of {sum(low) / 100:g} to {sum(high) / 100:g} % allow no weights with the sum"
             f" {total / 100:g} %",
             remedy="widen portfolio.weights.limits",
         )

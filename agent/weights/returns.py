@@ -1,5 +1,5 @@
-"""Returns from recorded prices: one price of each token per interval, returns between neighbouring
-intervals, covariances.
+"""Returns and covariances from recorded prices: one price per token and interval, returns between
+consecutive intervals.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from agent.units import BPS, YEAR_S
 
 Floats = NDArray[np.float64]
 MIN_RETURNS = 2
-"""Least number of returns for a variance."""
+"""Minimum number of returns for a variance."""
 MIN_EIGENVALUE = 1e-9
-"""Least eigenvalue of a matrix of correlations, of 1 on average: below it one asset is made of the
-others."""
+"""Minimum eigenvalue of a correlation matrix (mean 1); below it one asset is a combination of the
+others.
+"""
 
 
 class ReturnsWindow(Protocol):
-    """Window of recorded prices: that of an AllocatorConfig, or of a zone's
-    RiskEstimationWindow.
+    """Window of recorded prices: an AllocatorConfig, or the RiskEstimationWindow of a no-trade
+    zone.
     """
 
     @property
@@ -40,26 +41,27 @@ class ReturnsWindow(Protocol):
 
     @property
     def step_s(self) -> int:
-        """Time of a return."""
+        """Interval of a return in seconds."""
         ...
 
     @property
     def min_returns(self) -> int:
-        """Fewest that all tokens need together."""
+        """Minimum number of returns common to all tokens."""
         ...
 
     @property
     def max_age_s(self) -> int:
-        """Greatest age of the newest price."""
+        """Maximum age of the newest price in seconds."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Returns:
-    """Simple returns of `tokens` (columns) over each interval of `step_s` that all of them have
-    both ends of (rows).
+    """Simple returns of `tokens` (columns) over intervals of `step_s` with prices of all tokens
+    (rows).
 
-    `gaps` are intervals between the first and the last that were left out since a price is missing.
+    `gaps` is the number of intervals between the first and the last that were skipped for a missing
+    price.
     """
 
     tokens: tuple[str, ...]
@@ -71,7 +73,7 @@ class Returns:
 
     @property
     def volatility(self) -> Floats:
-        """Standard deviation of each token's returns, a year of 365 days."""
+        """Annual standard deviation of the returns of each token (year of 365 days)."""
         count = len(self.moves)
         return np.array(
             [
@@ -93,8 +95,8 @@ def compute_returns(
     prices: Sequence[PricePoint],
     now_s: int,
 ) -> Returns:
-    """Return the returns of `tokens` within the window. Raises Refused naming prices that are
-    missing, too old or constant.
+    """Return the returns of `tokens` within the window. Raises Refused for prices that are missing,
+    too old or constant.
     """
     series = {token: _by_interval(prices, token, weights, now_s) for token in tokens}
     none = [names[token] for token in tokens if not series[token]]
@@ -102,7 +104,7 @@ def compute_returns(
         raise Refused(
             f"no prices of {', '.join(none)} within {_days(weights.window_s)}", remedy=_REMEDY
         )
-    shared = sorted(set.intersection(*(set(one) for one in series.values())))
+    shared = sorted(set.intersection(*(set(points) for points in series.values())))
     pairs = [(a, b) for a, b in pairwise(shared) if b == a + 1]
     least = max(weights.min_returns, MIN_RETURNS)
     if len(pairs) < least:
@@ -115,11 +117,12 @@ def compute_returns(
     until_s = min(series[token][shared[-1]].at_s for token in tokens)
     if now_s - until_s > weights.max_age_s:
         oldest = min(
-            tokens, key=lambda token: (max(one.at_s for one in series[token].values()), token)
+            tokens,
+            key=lambda token: (max(point.at_s for point in series[token].values()), token),
         )
         raise Refused(
-            f"the newest prices that all have are {_days(now_s - until_s)} old, max_age is"
-            f" {_days(weights.max_age_s)}; the oldest is that of {names[oldest]}",
+            f"the newest common prices are {_days(now_s - until_s)} old, max_age is"
+            f" {_days(weights.max_age_s)}; {names[oldest]} has the oldest",
             remedy=_REMEDY,
         )
     moves = np.array(
@@ -142,32 +145,30 @@ def compute_returns(
 
 
 def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
-    """Return the annual covariance: volatilities as measured, correlations shrunk towards zero by
-    the sample's estimate.
+    """Return the annual covariance: sample volatilities, and correlations shrunk towards zero.
 
     Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices"
-    (2004), on standardised returns, so that a low-volatility asset is not treated like a volatile
-    one. Raises Refused if one asset is a combination of others: shrinkage cannot decide between
-    them.
+    (2004), applied to standardised returns, so that shrinkage does not depend on volatility. Raises
+    Refused if one asset is a combination of others.
     """
     sample = found.correlation
     if not _is_regular(sample):
         off = np.abs(sample - np.eye(len(sample)))
-        one, other = sorted(
+        first, second = sorted(
             names[found.tokens[int(i)]] for i in np.unravel_index(int(off.argmax()), off.shape)
         )
         raise Refused(
-            f"the covariance is singular: {one} and {other} move by {off.max():.9f} alike, over"
+            f"the covariance is singular: {first} and {second} move by {off.max():.9f} alike, over"
             f" {len(found.moves)} returns",
-            remedy="keep one of them among the free assets, or take a longer window",
+            remedy="keep one of them among the free assets, or use a longer window",
         )
     shrunk = _shrunk_correlation(found.moves)
     return np.outer(found.volatility, found.volatility) * shrunk
 
 
 def _is_regular(sample: Floats) -> bool:
-    """True if every eigenvalue is above MIN_EIGENVALUE: the matrix less that on its diagonal is
-    then positive definite.
+    """True if every eigenvalue is above MIN_EIGENVALUE, so that the matrix less MIN_EIGENVALUE · I
+    is positive definite.
     """
     try:
         solve_positive_definite(
@@ -179,9 +180,7 @@ def _is_regular(sample: Floats) -> bool:
 
 
 def _shrunk_correlation(moves: Floats) -> Floats:
-    """Correlations pulled towards none by the share that the sample asks for: β²/δ² of the paper,
-    section 3.3.
-    """
+    """Return the correlations shrunk towards zero by the share β²/δ² (section 3.3 of the paper)."""
     scores = _scores(moves)
     size, count = scores.shape
     sample = _correlated(scores)
@@ -193,28 +192,28 @@ def _shrunk_correlation(moves: Floats) -> Floats:
 
 
 def _centred(moves: Floats) -> list[Floats]:
-    """By token, how far each return is off their mean."""
+    """Return the deviations from the mean return, by token."""
     return [column - fsum_array(column) / len(column) for column in np.ascontiguousarray(moves.T)]
 
 
 def _scores(moves: Floats) -> Floats:
-    """By token (rows), returns less their mean in units of their deviation."""
+    """Return the standardised returns, one row per token."""
     return np.array([off / math.sqrt(dot(off, off) / len(off)) for off in _centred(moves)])
 
 
 def _correlated(scores: Floats) -> Floats:
-    """Sample correlations of scores."""
-    found = np.eye(len(scores))
-    for i, one in enumerate(scores):
+    """Return the sample correlations of standardised returns."""
+    matrix = np.eye(len(scores))
+    for i, row in enumerate(scores):
         for j in range(i):
-            found[i, j] = found[j, i] = min(1.0, max(-1.0, dot(one, scores[j]) / len(one)))
-    return found
+            matrix[i, j] = matrix[j, i] = min(1.0, max(-1.0, dot(row, scores[j]) / len(row)))
+    return matrix
 
 
 def _by_interval(
     prices: Sequence[PricePoint], token: str, weights: ReturnsWindow, now_s: int
 ) -> dict[int, PricePoint]:
-    """The last price of each interval within the window, the one that is not over yet included."""
+    """Return the last price of each interval within the window, the current interval included."""
     start_s = now_s - weights.window_s - weights.step_s
     return {
         point.at_s // weights.step_s: point
@@ -230,17 +229,18 @@ def _days(seconds: int) -> str:
     return f"{seconds} s"
 
 
-_REMEDY = "wait for the agent's own records, or trimtab prices import, trimtab prices fetch"
+_REMEDY = (
+    "wait until the agent has recorded prices, or run trimtab prices import or trimtab prices fetch"
+)
 
 
-# --- Volatilities and correlations of recorded prices in whole basis points, by the returns and the
-# shrinkage that allocators use.
+# --- Risk estimates for the no-trade zone, by the returns and covariance of the allocators.
 
 
 @dataclass(frozen=True, slots=True)
 class RiskEstimate:
-    """Annual volatilities by token and correlations of each pair of them once, bps; `count` returns
-    of `from_s` to `until_s`.
+    """Annual volatilities by token and the correlation of each pair once, in bps, from `count`
+    returns between `from_s` and `until_s`.
     """
 
     volatilities_bps: tuple[tuple[str, int], ...]
@@ -257,19 +257,19 @@ def estimate_risk(
     prices: Sequence[PricePoint],
     now_s: int,
 ) -> RiskEstimate:
-    """Of at least one token. Raises Refused naming what is missing, too old, does not move, or is
-    made of the others.
+    """Return the risk of at least one token. Raises Refused for prices that are missing, too old or
+    constant, or a token that is a combination of others.
     """
     seen = compute_returns(window, tokens, names, prices, now_s)
     matrix = covariance(seen, names)
     spread = np.sqrt(np.diag(matrix))
     related = matrix / np.outer(spread, spread)
-    pairs = [(one, other) for one in range(len(tokens)) for other in range(one)]
+    pairs = [(row, column) for row in range(len(tokens)) for column in range(row)]
     return RiskEstimate(
         tuple((token, _to_bps(float(value))) for token, value in zip(tokens, spread, strict=True)),
         tuple(
-            (tokens[other], tokens[one], _to_bps(_entry(related, one, other)))
-            for one, other in pairs
+            (tokens[column], tokens[row], _to_bps(float(related[row, column])))
+            for row, column in pairs
         ),
         len(seen.moves),
         seen.from_s,
@@ -277,25 +277,22 @@ def estimate_risk(
     )
 
 
-def _entry(matrix: Floats, row: int, column: int) -> float:
-    return float(matrix[row, column])
-
-
 def _to_bps(share: float) -> int:
-    """Return basis points, rounded half to even: the only exit of these floats to decisions."""
+    """Return basis points, rounded half to even, the only form in which these floats reach
+    decisions.
+    """
     return round(share * BPS)
 
 
-# --- Optional packages of some allocators: loaded on first use, since they take seconds; a missing
-# one is an error with its remedy.
+# --- Optional packages of some allocators, loaded on first use, since that takes seconds.
 
 
 def import_extra(module: str) -> Any:
-    """The module. Raises Refused if the extra `analysis` is not installed."""
+    """Import and return a module. Raises Refused if the extra `analysis` is not installed."""
     try:
         return import_module(module)
     except ModuleNotFoundError as missing:
         raise Refused(
             f"{missing.name} is not installed",
-            remedy="pip install 'trimtab[analysis]', or take another kind",
+            remedy="pip install 'trimtab[analysis]', or use a different kind",
         ) from None

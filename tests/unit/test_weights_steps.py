@@ -122,7 +122,7 @@ def test_what_was_used_is_said() -> None:
     assert (found.returns, found.until_s, found.from_s) == (90, NOW_S - HOUR_S, NOW_S - HOUR_S - 90 * DAY_S)
     wish = apply_effective_targets(weighed(allocator(AllocationMethod.RISK_PARITY), recorded(moves()))).wishes[0]
     assert "90 returns" in wish
-    assert "its share" in wish
+    assert "equal contributions to the variance" in wish
 
 
 # when
@@ -164,7 +164,7 @@ def test_a_choice_within_the_churn_changes_no_weight_and_counts_as_made() -> Non
     again = chosen_of(later(step, 7 * DAY_S, first, recorded(nearly, until_s=NOW_S + 7 * DAY_S)))
     assert again.at_s == NOW_S + 7 * DAY_S
     assert again.weights_bps == first.weights_bps
-    assert "ones stay" in again.why
+    assert "so the weights stay" in again.why
     strict = replace(step, portfolio=replace(step.portfolio, weights=allocator(AllocationMethod.INVERSE_VOLATILITY)))
     moved = chosen_of(later(strict, 7 * DAY_S, chosen_of(strict), recorded(nearly, until_s=NOW_S + 7 * DAY_S)))
     assert moved.weights_bps != first.weights_bps

@@ -101,7 +101,7 @@ def test_the_zone_narrows_where_prices_moved_more() -> None:
     [
         ((), "no prices of WETH, WBTC, LINK within 90 d"),
         (recorded(moves(THREE, 20), THREE), "20 returns of 1 d"),
-        (recorded(moves(THREE, 90), THREE, until_s=NOW_S - 5 * DAY_S), "the newest prices that all have are 5 d old, max_age is 2 d"),
+        (recorded(moves(THREE, 90), THREE, until_s=NOW_S - 5 * DAY_S), "the newest common prices are 5 d old, max_age is 2 d"),
         (recorded(moves(("WETH", "WBTC"), 90), ("WETH", "WBTC")), "no prices of LINK within 90 d"),
         (recorded(moves(THREE, 90) * [1, 1, 0], THREE), "the price of LINK does not move"),
         (recorded(moves(THREE, 90)[:, [0, 0, 2]], THREE), "the covariance is singular"),
