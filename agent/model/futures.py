@@ -16,7 +16,7 @@ from fractions import Fraction
 from agent.units import Price, Token
 
 
-class OrderKind(Enum):
+class PerpOrderKind(Enum):
     """Kind of a futures order."""
 
     MARKET = "market"
@@ -123,7 +123,7 @@ class PerpOrder:
 
     market: str
     size_raw: int
-    kind: OrderKind
+    kind: PerpOrderKind
     bound_raw: int
     is_reduce_only: bool
 
