@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from agent.chain.perpetuals import PerpMarketRef, PerpScope
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps, PerpSpec, wad_of_price_x96
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
@@ -71,3 +72,23 @@ def funding_daily(perps: LocalPerps, symbol: str) -> Fraction:
     market = wad_of_price_x96(perps.exchange.functions.getSqrtMarketTwapX96(base, 900).call())
     index = perps.contract(base, "BaseToken").functions.getIndexPrice(900).call()
     return Fraction(market - index, index)
+
+
+def scope_of(perps: LocalPerps, who: str) -> PerpScope:
+    """What the agent reads of an account."""
+    at = perps.addresses
+    markets = tuple(
+        PerpMarketRef(market.base, symbol, perps.chain.tokens[symbol].address, market.aggregator)
+        for symbol, market in perps.markets.items()
+    )
+    return PerpScope(
+        trader=who,
+        collateral=perps.collateral,
+        vault=at.vault,
+        account_balance=at.account_balance,
+        clearing_house=at.clearing_house,
+        exchange=at.exchange,
+        market_registry=at.market_registry,
+        config=at.config,
+        markets=markets,
+    )

@@ -1,0 +1,273 @@
+"""Margin account and markets of Perpetual Protocol v2, read by the lens with the rest of a
+snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from eth_utils.crypto import keccak
+
+from agent.chain.lens import (
+    LATEST_ROUND_DATA,
+    CallItem,
+    CallStatus,
+    LensAnswer,
+    address_call,
+    address_word,
+    answer_words,
+    to_signed,
+    uint_word,
+)
+from agent.margin import account as margin
+from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
+from agent.units import Token, mul_div_down
+
+WAD = 10**18
+FUNDING_WINDOW_S = 900
+"""Window of the averages that Exchange counts funding from (ClearingHouseConfig.getTwapInterval)."""
+MOST_MARKETS = 10
+"""Markets per account that its list of base tokens is read for."""
+_HEAVY_GAS, _LIKELY_GAS = 1_500_000, 150_000
+"""Gas cap and likely gas of a view that averages prices."""
+
+
+def _selector(signature: str) -> bytes:
+    return bytes(keccak(text=signature)[:4])
+
+
+_GET_BALANCE = _selector("getBalance(address)")
+_GET_PNL = _selector("getPnlAndPendingFee(address)")
+_GET_BASE_TOKENS = _selector("getBaseTokens(address)")
+_HAS_ORDER = _selector("hasOrder(address)")
+_GET_ACCOUNT_VALUE = _selector("getAccountValue(address)")
+_GET_MAINTENANCE = _selector("getMarginRequirementForLiquidation(address)")
+_GET_FREE = _selector("getFreeCollateral(address)")
+_GET_INITIAL_RATIO, _GET_MAINTENANCE_RATIO = _selector("getImRatio()"), _selector("getMmRatio()")
+_GET_SIZE = _selector("getTakerPositionSize(address,address)")
+_GET_OPEN_NOTIONAL = _selector("getTakerOpenNotional(address,address)")
+_GET_FUNDING = _selector("getPendingFundingPayment(address,address)")
+_GET_MARK = _selector("getMarkPrice(address)")
+_GET_INDEX = _selector("getIndexPrice(uint256)")
+_GET_MARKET_TWAP = _selector("getSqrtMarketTwapX96(address,uint32)")
+_GET_FEE = _selector("getFeeRatio(address)")
+_GET_MOST_TICKS = _selector("getMaxTickCrossedWithinBlock(address)")
+_IS_OPEN = _selector("isOpen()")
+
+
+@dataclass(frozen=True, slots=True)
+class PerpMarketRef:
+    """A market to read: its virtual base token, its index feed's aggregator, and the portfolio's
+    token with the same price (empty: none).
+    """
+
+    base: str
+    symbol: str
+    asset: str
+    aggregator: str
+
+
+@dataclass(frozen=True, slots=True)
+class PerpScope:
+    """The account of `trader` and its markets. `collateral` is the settlement token."""
+
+    trader: str
+    collateral: Token
+    vault: str
+    account_balance: str
+    clearing_house: str
+    exchange: str
+    market_registry: str
+    config: str
+    markets: tuple[PerpMarketRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PerpQuestion:
+    """One lens item of the futures layer, its name and the contract it asks."""
+
+    name: str
+    address: str
+    item: CallItem
+
+
+class _Unreadable(Exception):
+    """The reason why the account cannot be used."""
+
+
+def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
+    """Return all items in one order; `read_account` takes the answers in the same order."""
+    who = scope.trader
+    asked = [
+        _ask("collateral", scope.vault, address_call(_GET_BALANCE, who)),
+        _ask("profit", scope.account_balance, address_call(_GET_PNL, who), 96, heavy=True),
+        _ask(
+            "markets held",
+            scope.account_balance,
+            address_call(_GET_BASE_TOKENS, who),
+            64 + 32 * MOST_MARKETS,
+        ),
+        _ask("orders", scope.account_balance, address_call(_HAS_ORDER, who)),
+        _ask(
+            "account value",
+            scope.clearing_house,
+            address_call(_GET_ACCOUNT_VALUE, who),
+            heavy=True,
+        ),
+        _ask(
+            "maintenance margin",
+            scope.account_balance,
+            address_call(_GET_MAINTENANCE, who),
+            heavy=True,
+        ),
+        _ask("free margin", scope.vault, address_call(_GET_FREE, who), heavy=True),
+        _ask("initial ratio", scope.config, _GET_INITIAL_RATIO),
+        _ask("maintenance ratio", scope.config, _GET_MAINTENANCE_RATIO),
+    ]
+    for market in scope.markets:
+        base, name = market.base, market.symbol
+        twap = _GET_MARKET_TWAP + address_word(base) + uint_word(FUNDING_WINDOW_S)
+        index_twap = _GET_INDEX + uint_word(FUNDING_WINDOW_S)
+        asked += [
+            _ask(f"position in {name}", scope.account_balance, address_call(_GET_SIZE, who, base)),
+            _ask(
+                f"open notional in {name}",
+                scope.account_balance,
+                address_call(_GET_OPEN_NOTIONAL, who, base),
+            ),
+            _ask(
+                f"funding in {name}",
+                scope.exchange,
+                address_call(_GET_FUNDING, who, base),
+                heavy=True,
+            ),
+            _ask(
+                f"mark of {name}", scope.account_balance, address_call(_GET_MARK, base), heavy=True
+            ),
+            _ask(f"index of {name}", base, _GET_INDEX + uint_word(0), heavy=True),
+            _ask(f"mean index of {name}", base, index_twap, heavy=True),
+            _ask(f"mean market of {name}", scope.exchange, twap, heavy=True),
+            _ask(f"fee of {name}", scope.market_registry, address_call(_GET_FEE, base)),
+            _ask(f"ticks a block of {name}", scope.exchange, address_call(_GET_MOST_TICKS, base)),
+            _ask(f"state of {name}", base, _IS_OPEN),
+            _ask(f"index round of {name}", market.aggregator, LATEST_ROUND_DATA, 160),
+        ]
+    return asked
+
+
+def read_account(scope: PerpScope, answers: Sequence[LensAnswer]) -> MarginAccount | str:
+    """Return the margin account, or the reason why it is not known for certain.
+
+    Its value, maintenance and free margin are computed from the positions, and must be what the
+    contracts answer: an account with positions elsewhere, or with liquidity of its own, has other
+    figures than its known parts.
+    """
+    questions = perp_questions(scope)
+    try:
+        return _account(scope, iter(zip(questions, answers, strict=True)))
+    except _Unreadable as why:
+        return str(why)
+
+
+Asked = Iterator[tuple[PerpQuestion, LensAnswer]]
+
+
+def _account(scope: PerpScope, left: Asked) -> MarginAccount:
+    (collateral,) = _words(left, 1)
+    realised, _, pending_fee = _words(left, 3)
+    unknown = _markets_elsewhere(scope, *next(left))
+    (orders,) = _words(left, 1)
+    (value,), (maintenance,), (free,) = _words(left, 1), _words(left, 1), _words(left, 1)
+    (initial_ppm,), (maintenance_ppm,) = _words(left, 1), _words(left, 1)
+    if unknown:
+        raise _Unreadable(f"the account has positions in markets not configured: {unknown}")
+    if orders or pending_fee:
+        raise _Unreadable("the account provides liquidity, whose value is not counted")
+    scale = 10 ** (18 - scope.collateral.decimals)
+    tiers = (MarginTier(0, initial_ppm, maintenance_ppm),)
+    markets, positions = [], []
+    for ref in scope.markets:
+        market, position = _market(ref, tiers, left)
+        markets.append(market)
+        positions += [position] if position.size_raw else []
+    account = MarginAccount(
+        quote=Token(scope.clearing_house, "USD", 18),
+        settlement_raw=scale,
+        collateral_raw=to_signed(collateral) * scale,
+        realised_raw=to_signed(realised),
+        positions=tuple(positions),
+        markets=tuple(markets),
+    )
+    computed = {
+        "account value": (margin.settled_value_raw(account), to_signed(value)),
+        "maintenance margin": (margin.maintenance_raw(account), to_signed(maintenance)),
+        "free margin": (max(0, margin.free_raw(account)) // scale, free),
+    }
+    for name, (ours, theirs) in computed.items():
+        if ours != theirs:
+            raise _Unreadable(f"the {name} is {theirs} base units, its parts make {ours}")
+    return account
+
+
+def _markets_elsewhere(scope: PerpScope, question: PerpQuestion, answer: LensAnswer) -> str:
+    """Return the addresses of the account's markets that are not configured, with commas. Raises
+    _Unreadable.
+    """
+    head = answer_words(answer, 2)
+    if isinstance(head, CallStatus):
+        raise _Unreadable(f"{question.name} could not be read: {head.why}")
+    offset, count = head
+    words = answer_words(answer, 2 + count) if count <= MOST_MARKETS else CallStatus.TOO_LONG
+    if offset != 32 or isinstance(words, CallStatus):
+        raise _Unreadable(f"{question.name} could not be read: {CallStatus.MALFORMED.why}")
+    known = {int(market.base, 16) for market in scope.markets}
+    return ", ".join(f"0x{word:040x}" for word in words[2:] if word not in known)
+
+
+def _market(
+    ref: PerpMarketRef, tiers: tuple[MarginTier, ...], left: Asked
+) -> tuple[PerpMarket, Position]:
+    (size,), (notional,), (funding,) = _words(left, 1), _words(left, 1), _words(left, 1)
+    (mark,), (index,), (mean_index,) = _words(left, 1), _words(left, 1), _words(left, 1)
+    (mean_root,), (fee,), (most_ticks,) = _words(left, 1), _words(left, 1), _words(left, 1)
+    (is_open,) = _words(left, 1)
+    _, _, _, updated_s, _ = _words(left, 5)
+    if not mark or not index or not mean_index:
+        raise _Unreadable(f"{ref.symbol} has no price")
+    mean_market = mul_div_down(mul_div_down(mean_root, mean_root, 2**96), WAD, 2**96)
+    market = PerpMarket(
+        market=ref.base,
+        symbol=ref.symbol,
+        asset=ref.asset,
+        size_decimals=18,
+        lot_raw=1,
+        tick=Fraction(1, WAD),
+        tiers=tiers,
+        fee_ppm=fee,
+        mark=Fraction(mark, WAD),
+        index=Fraction(index, WAD),
+        index_s=updated_s,
+        funding_daily=Fraction(mean_market - mean_index, mean_index),
+        is_paused=not is_open or not most_ticks,
+    )
+    position = Position(ref.base, to_signed(size), to_signed(notional), to_signed(funding))
+    return market, position
+
+
+def _ask(
+    name: str, target: str, data: bytes, longest: int = 32, *, heavy: bool = False
+) -> PerpQuestion:
+    if heavy:
+        return PerpQuestion(name, target, CallItem(target, data, longest, _HEAVY_GAS, _LIKELY_GAS))
+    return PerpQuestion(name, target, CallItem(target, data, longest))
+
+
+def _words(left: Asked, count: int) -> tuple[int, ...]:
+    """Return the words of the next answer. Raises _Unreadable naming the question."""
+    question, answer = next(left)
+    words = answer_words(answer, count)
+    if isinstance(words, CallStatus):
+        raise _Unreadable(f"{question.name} could not be read: {words.why}")
+    return words

@@ -1,0 +1,86 @@
+"""A margin account read by the lens in one request: equal to the views, and refused where it is not known for certain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.chain.lens import CallStatus, LensAnswer, query_lens, uint_word
+from agent.chain.perpetuals import perp_questions, read_account
+from agent.localchain import LocalChain
+from agent.localchain.perpetuals import FAR_FUTURE_S, LocalPerps
+from agent.model.futures import MarginAccount
+from tests.support.perps import WAD, account_of, later, perps_on, scope_of
+
+
+@pytest.fixture
+def perps(anvil_chain: LocalChain) -> LocalPerps:
+    return perps_on(anvil_chain)
+
+
+def answers_of(perps: LocalPerps, who: str) -> list[LensAnswer]:
+    items = [question.item for question in perp_questions(scope_of(perps, who))]
+    return list(query_lens(perps.chain.transport, items))
+
+
+def with_positions(perps: LocalPerps) -> str:
+    who = perps.chain.accounts[3].address
+    perps.deposit(who, 10_000 * 10**6)
+    perps.trade(who, "WETH", 3 * WAD)
+    perps.trade(who, "WBTC", -WAD // 10)
+    return who
+
+
+def test_the_lens_reads_what_the_views_answer(perps: LocalPerps) -> None:
+    who = with_positions(perps)
+    later(perps, 3_600)
+    read = read_account(scope_of(perps, who), answers_of(perps, who))
+    assert isinstance(read, MarginAccount)
+    views = account_of(perps, who)
+    assert (read.collateral_raw, read.realised_raw, read.positions) == (views.collateral_raw, views.realised_raw, views.positions)
+    for ours, theirs in zip(read.markets, views.markets, strict=True):
+        assert replace(ours, index_s=0) == replace(theirs, index_s=0)
+        assert 0 <= perps.chain.now_s() - ours.index_s < 60
+
+
+def test_an_empty_account_is_read_as_empty(perps: LocalPerps) -> None:
+    who = perps.chain.accounts[5].address
+    read = read_account(scope_of(perps, who), answers_of(perps, who))
+    assert isinstance(read, MarginAccount)
+    assert (read.collateral_raw, read.positions, len(read.markets)) == (0, (), 2)
+
+
+def test_a_position_in_another_market_makes_the_account_unknown(perps: LocalPerps) -> None:
+    who, scope = with_positions(perps), scope_of(perps, perps.chain.accounts[3].address)
+    narrow = replace(scope, markets=scope.markets[:1])
+    items = [question.item for question in perp_questions(narrow)]
+    read = read_account(narrow, list(query_lens(perps.chain.transport, items)))
+    assert who == scope.trader
+    assert read == f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
+
+
+def test_liquidity_of_its_own_makes_the_account_unknown(perps: LocalPerps) -> None:
+    who = with_positions(perps)
+    base = perps.markets["WETH"].base
+    perps.chain.send(
+        perps.clearing_house.functions.addLiquidity((base, WAD // 100, 10 * WAD, 60_000, 90_000, 0, 0, False, FAR_FUTURE_S)), who
+    )
+    read = read_account(scope_of(perps, who), answers_of(perps, who))
+    assert read == "the account provides liquidity, whose value is not counted"
+
+
+def test_no_single_answer_can_be_falsified_or_missing_unnoticed(perps: LocalPerps) -> None:
+    """A lie in any figure of the account contradicts the others; prices alone are checked elsewhere."""
+    who = with_positions(perps)
+    scope, answers = scope_of(perps, who), answers_of(perps, who)
+    questions = perp_questions(scope)
+    prices = ("index", "mean", "fee of", "ticks", "state")
+    for number, question in enumerate(questions):
+        missing = [*answers[:number], CallStatus.FAILED, *answers[number + 1 :]]
+        assert read_account(scope, missing) == f"{question.name} could not be read: {CallStatus.FAILED.why}"
+        answer = answers[number]
+        assert isinstance(answer, bytes)
+        doubled = uint_word((int.from_bytes(answer[:32], "big") * 2 + 10**13) % 2**256) + answer[32:]
+        read = read_account(scope, [*answers[:number], doubled, *answers[number + 1 :]])
+        assert isinstance(read, str) or question.name.startswith(prices), question.name
