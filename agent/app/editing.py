@@ -1,6 +1,4 @@
-"""Edit the config of a running bot: validate the new text, plan and judge the transition, then
-write it.
-"""
+"""Edits of a running bot's config: validate the new text, plan and judge the transition, write it."""
 
 from __future__ import annotations
 
@@ -48,21 +46,22 @@ from agent.reference import ReferencePrices, reference_prices
 from agent.reference import prices as means
 from agent.reference.checks import is_dollar
 from agent.store.files.locks import require_private
+from agent.store.store import ConfigVersionStore
 from agent.units import BPS, Token, ceil_int, decimal_text, value_text
-
-# --- Tokens that an edit adds: pools with liquidity and code, screen results, and price sources.
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import ContractDocument
+
+
+# --- Tokens that an edit adds: their pools with liquidity, price source, and screening.
 
 
 @dataclass(frozen=True, slots=True)
 class NewTokens:
     """Tokens that an edit adds.
 
-    `told` are lines about each: price with source, and screening result. `rows` are the contracts
-    as `trimtab trust` shows them, pools with their `liquidity` in the numeraire; `backing` are
-    implementations of proxies.
+    `told` are lines about price and screening of each. `rows` are its contracts as in `trimtab
+    trust`, pools with `liquidity` in the numeraire; `backing` are implementations of proxies.
     """
 
     told: tuple[str, ...] = ()
@@ -71,9 +70,7 @@ class NewTokens:
 
     @property
     def new(self) -> tuple[ContractDocument, ...]:
-        """Return contracts that the confirmation pins; one pinned with other code needs `trimtab
-        trust`.
-        """
+        """Contracts that the confirmation pins; one whose code has changed needs `trimtab trust`."""
         return tuple(row for row in self.rows if row["state"] == "new")
 
 
@@ -83,47 +80,46 @@ NO_NEW_TOKENS = NewTokens()
 def inspect_new_tokens(
     context: wiring.AgentContext, before: LoadedConfig | None
 ) -> tuple[wiring.AgentContext, NewTokens]:
-    """Return tokens that the edit adds to `before`, and the context with prices by their pools, as
-    if confirmed. Raises Refused for a token without a price, a failed screen, or an address without
-    code.
+    """Return the context that treats the pools of added tokens as pinned, and the tokens that the
+    edit adds to `before`. Raises Refused for a token without a price or with a failed screening,
+    and for an address without code.
     """
-    known = (
-        {one.address for one in before.config.portfolio.listed}
-        if before is not None
-        else set(context.tokens)
-    )
+    if before is None:
+        return context, NO_NEW_TOKENS
+    known = {asset.address for asset in before.config.portfolio.listed}
     tokens = [address for address in context.tokens if address not in known]
     if not tokens:
         return context, NO_NEW_TOKENS
     snapshot = context.reader.snapshot()
-    theirs = {
-        pool.address for pool in context.pools if {pool.token0, pool.token1} & set(tokens)
-    } | set(tokens)
-    found, backing, empty = setup.list_contracts(context, snapshot)
-    backing = [one for one in backing if one[0] in tokens]
-    theirs |= {address for _, address, _ in backing}
-    setup.require_code([one for one in empty if any(address in one.measured for address in theirs)])
-    rows = [row for row in found if row["address"] in theirs]
-    coming = [CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"]
-    context = replace(
-        context,
-        reference=replace(
-            context.reference, mean_pools=(*(context.reference.mean_pools or ()), *coming)
-        ),
+    pools = [pool for pool in context.pools if {pool.token0, pool.token1} & set(tokens)]
+    contracts, backing, without_code = setup.list_contracts(context, snapshot)
+    backing = [proxy for proxy in backing if proxy[0] in tokens]
+    added = {pool.address for pool in pools} | {address for _, address, _ in backing} | set(tokens)
+    setup.require_code(
+        [one for one in without_code if any(address in one.measured for address in added)]
     )
+    rows = [row for row in contracts if row["address"] in added]
+    new = [CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"]
+    mean_pools = (*(context.reference.mean_pools or ()), *new)
+    context = replace(context, reference=replace(context.reference, mean_pools=mean_pools))
     step = context.readers.step_input_at(snapshot)
     references = reference_prices(step)
     _require_prices(context, references, tokens)
-    notes = [_priced(step, references, token, rows) for token in tokens]
+    notes = [_price_note(step, references, token, rows) for token in tokens]
     labels = {context.portfolio.token(token).label for token in tokens}
-    for label, one in screen_tokens(context, step):
-        if label in labels and not one.finding.accepted:
-            verdict = Verdict("token_screen", f"{label}: {one.why}", "it moves as it should", False)
-            raise Refused(f"{label} is not taken in: {one.why}", (verdict,), one.finding.remedy)
-        notes += [f"{label} was tried: {one.why}"] if label in labels else []
-    pools = {pool.address: pool for pool in step.snapshot.pools}
+    for label, screened in screen_tokens(context, step):
+        if label not in labels:
+            continue
+        if not screened.finding.accepted:
+            measured = f"{label}: {screened.why}"
+            verdict = Verdict("token_screen", measured, "transfers the exact amount", False)
+            raise Refused(
+                f"{label} is not added: {screened.why}", (verdict,), screened.finding.remedy
+            )
+        notes.append(f"{label} was screened: {screened.why}")
+    states = {pool.address: pool for pool in step.snapshot.pools}
     shown = tuple(
-        row | {"liquidity": _liquidity(context, references, pools.get(row["address"]))}
+        row | {"liquidity": _liquidity(context, references, states.get(row["address"]))}
         for row in rows
     )
     return context, NewTokens(tuple(notes), shown, tuple(backing))
@@ -132,55 +128,53 @@ def inspect_new_tokens(
 def _require_prices(
     context: wiring.AgentContext, references: ReferencePrices, tokens: list[str]
 ) -> None:
-    lacking = [one for one in references.unpriced if one.token in tokens]
-    if lacking:
-        message = "; ".join(f"{one.label}: {one.why}" for one in lacking)
+    unpriced = [one for one in references.unpriced if one.token in tokens]
+    if unpriced:
+        reasons = [f"{one.label}: {one.why}" for one in unpriced]
         raise Refused(
-            f"there is no price for {message}",
+            f"there is no price for {'; '.join(reasons)}",
             tuple(
-                Verdict("price", f"{one.label}: {one.why}", "a source of reference.kind", False)
-                for one in lacking
+                Verdict("price", reason, "a source of reference.kind", False) for reason in reasons
             ),
-            f"name its feed in dollars: --set portfolio.assets.{lacking[0].label}.feed=0x…; "
+            f"name its feed in dollars: --set portfolio.assets.{unpriced[0].label}.feed=0x…; "
             'or let pools price it: reference.kind = ["feed", "twap"], see trimtab oracle',
         )
 
 
-def _priced(
+def _price_note(
     step: StepInput, references: ReferencePrices, token: str, rows: Sequence[ContractDocument]
 ) -> str:
-    found, one, numeraire = (
-        references.prices[token],
-        step.portfolio.token(token),
-        step.portfolio.numeraire,
-    )
-    counted = {
-        pool.address
-        for pool in step.snapshot.pools
-        if token in (pool.token0, pool.token1)
-        and pool.keeps_observations
-        and not means.twap_rejection(step, pool)
-    }
-    names = ", ".join(row["what"] for row in rows if row["address"] in counted)
-    via = f" (its own that count: {names})" if found.source is PriceSource.TWAP else ""
-    price = value_text(found.price * 10**one.decimals, numeraire.decimals, 6)
+    quote, numeraire = references.prices[token], step.portfolio.numeraire
+    described = step.portfolio.token(token)
+    pools = ""
+    if quote.source is PriceSource.TWAP:
+        counted = {
+            pool.address
+            for pool in step.snapshot.pools
+            if token in (pool.token0, pool.token1)
+            and pool.keeps_observations
+            and not means.twap_rejection(step, pool)
+        }
+        names = ", ".join(row["what"] for row in rows if row["address"] in counted)
+        pools = f" (of the new pools: {names})"
+    price = value_text(quote.price * 10**described.decimals, numeraire.decimals, 6)
     return (
-        f"{one.label} is priced by {found.source.value}: {found.detail}{via}; now {price}"
+        f"{described.label} is priced by {quote.source.value}: {quote.detail}{pools}; now {price}"
         f" {numeraire.label}"
     )
 
 
 def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: Pool | None) -> str:
-    """Depth of the pool on both sides, in the numeraire if both have a price; empty without a
-    pool.
+    """Depth of both sides of the pool as text: in the numeraire, or in both tokens if a price is
+    missing; empty without a pool.
     """
     if pool is None:
         return ""
     numeraire, sides = context.portfolio.numeraire, (pool.token0, pool.token1)
     if any(token not in references.prices for token in sides):
-        coins = [(context.portfolio.token(token), pool.depth(token)) for token in sides]
+        amounts = [(context.portfolio.token(token), pool.depth(token)) for token in sides]
         return " and ".join(
-            f"{decimal_text(raw, token.decimals)} {token.label}" for token, raw in coins
+            f"{decimal_text(raw, token.decimals)} {token.label}" for token, raw in amounts
         )
     value = sum(
         (pool.depth(token) * references.prices[token].price for token in sides), Fraction(0)
@@ -188,13 +182,13 @@ def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: 
     return f"{value_text(value, numeraire.decimals, 0)} {numeraire.label}"
 
 
-# --- Holdings of removed assets: sold first if worth the gas, else named and kept.
+# --- Holdings of removed assets: sold first if worth the gas, otherwise reported and kept.
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. It is `dust` if
-    its sale costs more gas than it yields.
+    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. `dust` costs more
+    gas to sell than it yields.
     """
 
     symbol: str
@@ -213,8 +207,8 @@ def find_leftovers(
     transports: Sequence[Transport] | None,
     clock: Clock | None,
 ) -> list[Leftover]:
-    """Holdings of assets of `before` that `after` removes. A holding without a price is not dust.
-    Raises Retryable.
+    """Return the holdings of assets that `after` removes. A holding without a price is not dust.
+    Raises Retryable if the chain cannot be read.
     """
     if before is None:
         return []
@@ -223,59 +217,63 @@ def find_leftovers(
         return []
     with wiring.open_context(before, transports, clock, untrusted_pools=True) as context:
         step = Agent(context).step_input()
-    held, prices = (
-        {one.token: one.raw for one in step.snapshot.holdings},
-        reference_prices(step).prices,
-    )
-    native, found = prices.get(context.portfolio.wrapped_native), []
-    for token in (
-        asset.token for asset in context.portfolio.assets if asset.token.address not in kept
-    ):
-        raw, price = held.get(token.address), prices.get(token.address)
+    holdings = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    prices = reference_prices(step).prices
+    native = prices.get(context.portfolio.wrapped_native)
+    leftovers = []
+    for asset in context.portfolio.assets:
+        token = asset.token
+        if token.address in kept:
+            continue
+        raw, price = holdings.get(token.address), prices.get(token.address)
         if raw is None:
-            found.append(Leftover(token.label, "?", False))
+            leftovers.append(Leftover(token.label, "?", False))
         elif raw > 0:
-            worth_gas = (
-                native is None
-                or price is None
-                or raw * price.price > minimum.leg_gas_value(step.snapshot, native.price)
+            dust = (
+                native is not None
+                and price is not None
+                and raw * price.price <= minimum.leg_gas_value(step.snapshot, native.price)
             )
-            found.append(Leftover(token.label, decimal_text(raw, token.decimals), not worth_gas))
-    return found
+            leftovers.append(Leftover(token.label, decimal_text(raw, token.decimals), dust))
+    return leftovers
 
 
-def leftover_lines(found: Sequence[Leftover], keep_holdings: bool) -> tuple[str, ...]:
-    """Return lines for holdings that stay in the wallet. Raises Refused for those worth selling,
-    unless `keep_holdings`.
+def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[str, ...]:
+    """Return a line for each holding that stays in the wallet. Raises Refused for those worth
+    selling, unless `keep_holdings`.
     """
-    kept = [one for one in found if not one.dust]
-    if kept and not keep_holdings:
+    sellable = [leftover for leftover in leftovers if not leftover.dust]
+    if sellable and not keep_holdings:
+        named = ", ".join(leftover.named for leftover in sellable)
         raise Refused(
-            f"the wallet holds {', '.join(one.named for one in kept)}, which would be unmanaged",
-            tuple(Verdict("holdings", one.named, "none", False) for one in kept),
-            f"first --target {kept[0].symbol}=0% and a rebalance, then --remove; or --keep-holdings"
-            " leaves it in the wallet",
+            f"the wallet holds {named}, which would be unmanaged",
+            tuple(Verdict("holdings", leftover.named, "none", False) for leftover in sellable),
+            f"first --target {sellable[0].symbol}=0% and a rebalance, then --remove; or"
+            " --keep-holdings leaves it in the wallet",
         )
     why = {True: ", less than the gas of its sale,", False: ""}
     return tuple(
-        f"{one.named}{why[one.dust]} stay in the wallet and leave the portfolio" for one in found
+        f"{leftover.named}{why[leftover.dust]} stay in the wallet and leave the portfolio"
+        for leftover in leftovers
     )
 
 
+# --- The edit: validate, plan the transition, confirm, write.
+
+
 ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
-"""Guards whose limits a transition may not break: the others judge the moment at which it is
-sent."""
+"""Guards whose limits a transition may not break; the others judge the moment of sending."""
 FIXED = ("chain.chain_id", "wallet.address", "store.url")
-"""Keys that an edit may not change: another wallet, chain or store needs its own config and
-store."""
+"""Keys that an edit may not change: another wallet, chain or store needs a config of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditReport:
-    """An edit: `changes` as lines, and the transition to its targets as one plan without turnover
-    limits. `transition` is None if the targets stay. `first` is its first slice within those
-    limits, if done `in_rounds`. `state` is unchanged, planned, declined, or written; `warnings` are
-    for the owner, `following` the next steps.
+    """Result or preview of an edit. `state` is unchanged, planned, declined or written.
+
+    `transition` is the way to the new targets as one plan without turnover limits, None if the
+    config is unchanged. `first` is the plan within those limits, the first of `rounds`, if the
+    transition needs several or breaks a limit. `following` are the next steps.
     """
 
     changes: tuple[str, ...]
@@ -287,7 +285,7 @@ class EditReport:
     state: str
     backup: str | None = None
     by_hand: tuple[str, ...] = ()
-    """Earlier unconfirmed lines, which this confirmation covers too."""
+    """Earlier changes by hand, which this confirmation covers too."""
     new_tokens: NewTokens = NO_NEW_TOKENS
     """Tokens new to the portfolio, with the contracts that the confirmation pins."""
 
@@ -308,81 +306,86 @@ def edit(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> EditReport:
-    """Validate an edited config text and write it once `confirm` returns yes; without `confirm`
-    only report.
+    """Apply `make` to the config's text, validate and plan the result, and write it once `confirm`
+    returns True; without `confirm` only report.
 
-    `pins` also trusts the new contracts of added tokens; with `unseen`, on local chains alone. If
-    the wallet holds more than dust of a removed asset, the text `sell_first` is used instead, if
-    given. Raises ConfigError for an invalid text. Raises Refused for a transition that breaks a
-    limit (with `in_rounds` only if its first slice does), would halt the bot, or strands a held
-    token (unless `keep_holdings`). Nothing is written then.
+    `pins` also pins the new contracts of added tokens; with `unseen` only on local chains. If the
+    wallet holds more than dust of a removed asset, `sell_first` replaces `make`, if given. Raises
+    ConfigError for an invalid text. Raises Refused, and writes nothing, for a transition that
+    breaks a limit (with `in_rounds` only if its first slice does), would halt the bot, or leaves a
+    held token unmanaged (unless `keep_holdings`).
     """
     file = Path(path)
     text = _read(file)
     after_text = make(text)
     after = load_config_text(after_text, file.resolve(), "the edited config")
     before = _before(text, file)
-    found_left = find_leftovers(before, after, transports, clock)
-    going = [one for one in found_left if not one.dust]
-    if going and sell_first is not None and not keep_holdings:
-        found_left, after_text = [], sell_first(text)
+    leftovers = find_leftovers(before, after, transports, clock)
+    to_sell = [leftover for leftover in leftovers if not leftover.dust]
+    if to_sell and sell_first is not None and not keep_holdings:
+        leftovers, after_text = [], sell_first(text)
         after = load_config_text(after_text, file.resolve(), "the edited config")
     else:
-        going = []
-    stays = leftover_lines(found_left, keep_holdings)
-    stays += tuple(
-        f"{one.named} is sold by the next rebalance; trimtab edit --remove {one.symbol} then takes"
-        " it away, and with --send does both"
-        for one in going
+        to_sell = []
+    holding_lines = leftover_lines(leftovers, keep_holdings)
+    holding_lines += tuple(
+        f"{leftover.named} is sold by the next rebalance; a second trimtab edit --remove"
+        f" {leftover.symbol} then removes it, and with --send one command does both"
+        for leftover in to_sell
     )
     same = after_text == text
     _require_fixed(before, after)
     with wiring.open_context(after, transports, clock, untrusted_pools=True) as context:
         if same and config_versions.unconfirmed_changes(after, context.store.configs) is None:
-            return EditReport((), None, None, 0, stays, (), "unchanged")
-        seen, taken_in = inspect_new_tokens(context, before)
-        pinned = taken_in.new if pins and (not unseen or after.config.chain.local) else ()
+            return EditReport((), None, None, 0, holding_lines, (), "unchanged")
+        seen, new_tokens = inspect_new_tokens(context, before)
+        pinned = new_tokens.new if pins and (not unseen or after.config.chain.local) else ()
+        addresses = {row["address"] for row in pinned}
         agent = Agent(seen)
-        by_hand = (
-            ()
-            if before is None or same
-            else config_versions.unconfirmed_changes(before, context.store.configs) or ()
-        )
-        found = _planned_edit(agent, before, in_rounds, same, {row["address"] for row in pinned})
-        found = replace(
-            found, by_hand=by_hand, new_tokens=taken_in, warnings=stays + found.warnings
-        )
-        if confirm is None or not confirm(found, agent):
-            return found if confirm is None else replace(found, state="declined")
-        if pinned:
-            new = {row["address"] for row in pinned}
-            setup.pin_contracts(context, pinned, [one for one in taken_in.backing if one[1] in new])
-        backup = None if same else _write(file, text, after_text)
+        by_hand: tuple[str, ...] = ()
         if before is not None and not same:
-            config_versions.record_version(
-                before,
-                context.store.configs,
-                (
-                    config_versions.FIRST
-                    if context.store.configs.confirmed() is None
-                    else config_versions.NOTICED
-                ),
-            )
-        config_versions.record_version(
-            after,
-            context.store.configs,
-            config_versions.CONFIRMED if same else config_versions.EDITED,
+            by_hand = config_versions.unconfirmed_changes(before, context.store.configs) or ()
+        report = _planned_edit(agent, before, in_rounds, same, addresses)
+        report = replace(
+            report,
+            by_hand=by_hand,
+            new_tokens=new_tokens,
+            warnings=holding_lines + report.warnings,
         )
+        if confirm is None:
+            return report
+        if not confirm(report, agent):
+            return replace(report, state="declined")
+        if pinned:
+            backing = [proxy for proxy in new_tokens.backing if proxy[1] in addresses]
+            setup.pin_contracts(context, pinned, backing)
+        backup = None if same else _write(file, text, after_text)
+        _record_versions(context.store.configs, before, after, same)
         _dismiss_transfers(before, after, context)
-    return replace(found, state="written", backup=backup)
+    return replace(report, state="written", backup=backup)
 
 
-def accept_edit(found: EditReport, agent: Agent) -> bool:
-    """Accept without asking (`--yes`). Raises Refused on a live chain if the file was edited by
-    hand: the caller may not have seen those changes.
+def _record_versions(
+    configs: ConfigVersionStore, before: LoadedConfig | None, after: LoadedConfig, same: bool
+) -> None:
+    """Record the confirmed version, and before it the one that it replaces."""
+    if same:
+        config_versions.record_version(after, configs, config_versions.CONFIRMED)
+        return
+    if before is not None:
+        first = configs.confirmed() is None
+        config_versions.record_version(
+            before, configs, config_versions.FIRST if first else config_versions.NOTICED
+        )
+    config_versions.record_version(after, configs, config_versions.EDITED)
+
+
+def accept_edit(report: EditReport, agent: Agent) -> bool:
+    """Accept without asking (`--yes`). Raises Refused on a live chain if the file was changed by
+    hand, because the caller may not have seen those changes.
     """
-    if found.by_hand and not agent.context.config.chain.local:
-        raise config_versions.unconfirmed_error(found.by_hand)
+    if report.by_hand and not agent.context.config.chain.local:
+        raise config_versions.unconfirmed_error(report.by_hand)
     return True
 
 
@@ -397,7 +400,7 @@ def _read(file: Path) -> str:
 
 
 def _before(text: str, file: Path) -> LoadedConfig | None:
-    """The config before the edit; None if it did not validate, which the edit may repair."""
+    """Return the config before the edit; None if it is invalid, which the edit may repair."""
     try:
         return load_config_text(text, file.resolve(), str(file))
     except ConfigError:
@@ -408,8 +411,7 @@ def _require_fixed(before: LoadedConfig | None, after: LoadedConfig) -> None:
     if before is None:
         return
     for key in FIXED:
-        was, now = (_value(loaded, key) for loaded in (before, after))
-        if was != now:
+        if _value(before, key) != _value(after, key):
             raise ConfigError(
                 f"{key}: cannot be changed: the store belongs to the old value",
                 "write a new config: trimtab init --config",
@@ -417,17 +419,18 @@ def _require_fixed(before: LoadedConfig | None, after: LoadedConfig) -> None:
     _require_converted(before.config, after.config)
 
 
-def _require_converted(before: Config, after: Config) -> None:
-    """Raise ConfigError if the numeraire changes and caps that are counted in it do not."""
-    was, now = (
-        next(
-            Token(asset.address, asset.symbol, 18)
-            for asset in config.portfolio.assets
-            if asset.symbol == config.portfolio.numeraire
-        )
-        for config in (before, after)
+def _numeraire(config: Config) -> Token:
+    return next(
+        Token(asset.address, asset.symbol, 18)
+        for asset in config.portfolio.assets
+        if asset.symbol == config.portfolio.numeraire
     )
-    if was.address == now.address or (is_dollar(was) and is_dollar(now)):
+
+
+def _require_converted(before: Config, after: Config) -> None:
+    """Raise ConfigError if the numeraire changes and a cap counted in it does not."""
+    old_unit, new_unit = _numeraire(before), _numeraire(after)
+    if old_unit.address == new_unit.address or (is_dollar(old_unit) and is_dollar(new_unit)):
         return
     caps = [
         (
@@ -438,15 +441,15 @@ def _require_converted(before: Config, after: Config) -> None:
     ]
     caps += [
         (f"limits.{key}", getattr(before.limits, key), getattr(after.limits, key))
-        for key, one in LIMITS.items()
-        if one.unit is LimitUnit.COINS
+        for key, limit in LIMITS.items()
+        if limit.unit is LimitUnit.COINS
     ]
-    kept = [key for key, old, new in caps if old == new and new is not None]
-    if kept:
+    unchanged = [key for key, old, new in caps if old == new and new is not None]
+    if unchanged:
         raise ConfigError(
-            f"portfolio.numeraire: {was.label} becomes {now.label}, and {', '.join(kept)} would be"
-            f" counted in {now.label} unchanged",
-            f"set them in the same edit, such as --set {kept[0]}=…",
+            f"portfolio.numeraire: {old_unit.label} becomes {new_unit.label}, and"
+            f" {', '.join(unchanged)} would be counted in {new_unit.label} unchanged",
+            f"set them in the same edit, such as --set {unchanged[0]}=…",
         )
 
 
@@ -456,19 +459,17 @@ def _value(loaded: LoadedConfig, key: str) -> object:
 
 
 def _planned_edit(
-    agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, coming: Collection[str]
+    agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, pinned: Collection[str]
 ) -> EditReport:
-    """Plan the edit's changes and transition; the confirmation pins the `coming` tokens. Raises
-    Refused if it is not allowed.
+    """Plan the edit's changes and transition; the confirmation pins the `pinned` addresses. Raises
+    Refused if the transition is not allowed.
     """
     loaded, context = agent.context.loaded, agent.context
-    changes = (
-        (config_versions.unconfirmed_changes(loaded, context.store.configs) or ())
-        if same
-        else ()
-        if before is None
-        else load.config_diff(before.text, loaded.text)
-    )
+    changes: tuple[str, ...] = ()
+    if same:
+        changes = config_versions.unconfirmed_changes(loaded, context.store.configs) or ()
+    elif before is not None:
+        changes = load.config_diff(before.text, loaded.text)
     transition = engine.evaluate(
         _unlimited_readers(context.readers), requests.rebalance_wholly_to_targets
     )
@@ -479,51 +480,42 @@ def _planned_edit(
             "correct the edit, or run trimtab doctor",
         )
     first, rounds = None, _rounds(transition, context.limits.turnover_bps)
-    breaks = [
-        verdict for verdict in _failing(transition) if verdict.guard in ENFORCED_TRANSITION_GUARDS
-    ]
-    if breaks or rounds > 1:
+    broken = _broken_limits(transition)
+    if broken or rounds > 1:
         first = engine.evaluate(context.readers, requests.rebalance_to_targets)
-    if breaks:
-        again = (
-            [verdict for verdict in _failing(first) if verdict.guard in ENFORCED_TRANSITION_GUARDS]
-            if first is not None
-            else breaks
-        )
-        if not in_rounds or again:
-            broken = again if in_rounds else breaks
-            message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken)
-            raise Refused(
-                f"the transition breaks a limit: {message}",
-                broken,
-                "change less at a time, raise the limit, or wait"
-                + ("" if in_rounds else "; --in-rounds does it in slices"),
-            )
+    if broken and in_rounds and first is not None:
+        broken = _broken_limits(first)
+    if broken:
+        message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken)
+        remedy = "change less at a time, raise the limit, or wait"
+        if not in_rounds:
+            remedy += "; --in-rounds does it in slices"
+        raise Refused(f"the transition breaks a limit: {message}", broken, remedy)
     pins = {pin.address for pin in context.store.trust.pins()}
-    unpinned = [
-        pool
-        for pool in (*context.execution.pinned, *(pool.address for pool in context.pools))
-        if pool not in pins
-    ]
-    unpaid = set(loaded.config.wallet.payout_addresses) - set(
-        context.store.requests.payout_addresses()
-    )
-    waiting = unpaid or not set(unpinned) <= set(coming)
-    following = ("trimtab trust: contracts or payout addresses are unconfirmed",) if waiting else ()
+    contracts = (*context.execution.pinned, *(pool.address for pool in context.pools))
+    unpinned = [address for address in contracts if address not in pins]
+    confirmed = set(context.store.requests.payout_addresses())
+    following: tuple[str, ...] = ()
+    if set(unpinned) - set(pinned) or set(loaded.config.wallet.payout_addresses) - confirmed:
+        following = ("trimtab trust: contracts or payout addresses are unconfirmed",)
     known = {} if before is None else price_level_notes(before.config.portfolio)
     warnings = tuple(
-        f"{key}: {words}"
-        for key, words in price_level_notes(loaded.config.portfolio).items()
-        if known.get(key) != words
+        f"{key}: {note}"
+        for key, note in price_level_notes(loaded.config.portfolio).items()
+        if known.get(key) != note
     )
     names = pool_names(transition.step_input)
     warnings += tuple(replace_pool_addresses(note, names) for note in _notes(transition, unpinned))
     return EditReport(changes, transition, first, rounds, warnings, following, "planned")
 
 
+def _broken_limits(outcome: StepOutcome) -> list[Verdict]:
+    return [one for one in _failing(outcome) if one.guard in ENFORCED_TRANSITION_GUARDS]
+
+
 def _unlimited_readers(readers: StepReaders) -> StepReaders:
-    """Readers without limits of turnover and temporary stops, so that the whole transition is
-    planned.
+    """Return readers without turnover limits and temporary stops, so that one plan covers the whole
+    transition.
     """
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
@@ -537,42 +529,33 @@ def _unlimited_readers(readers: StepReaders) -> StepReaders:
 
 
 def _rounds(transition: StepOutcome, limit_bps: int | None) -> int:
-    """Number of rebalances within limits.turnover for the whole transition."""
-    plan = transition.plan
-    return (
-        0
-        if plan is None
-        else (
-            1
-            if limit_bps is None
-            else max(1, ceil_int(plan.turnover * BPS / (limit_bps * _whole(transition))))
-        )
-    )
-
-
-def _whole(transition: StepOutcome) -> Fraction:
-    return investable_total(transition.decided.drifts) or Fraction(1)
+    """Return how many rebalances within limits.turnover the transition takes."""
+    if transition.plan is None:
+        return 0
+    if limit_bps is None:
+        return 1
+    total = investable_total(transition.decided.drifts) or Fraction(1)
+    return max(1, ceil_int(transition.plan.turnover * BPS / (limit_bps * total)))
 
 
 def _failing(outcome: StepOutcome) -> list[Verdict]:
-    verdicts = (*outcome.verdicts, *(() if outcome.plan is None else outcome.plan.verdicts))
-    return [verdict for verdict in dict.fromkeys(verdicts) if not verdict.passed]
+    planned = () if outcome.plan is None else outcome.plan.verdicts
+    verdicts = dict.fromkeys((*outcome.verdicts, *planned))
+    return [verdict for verdict in verdicts if not verdict.passed]
 
 
 def _notes(transition: StepOutcome, unpinned: Sequence[str]) -> tuple[str, ...]:
-    """Notes on guards that would refuse now, and on assets that stay off target."""
-    passing = {"allowlist"} if unpinned else set()
+    """Return notes on guards that would refuse now, and on assets that stay off target."""
     notes = [
         f"{v.guard} would refuse now: {v.measured}, limit {v.limit}"
         for v in _failing(transition)
-        if v.guard not in passing
+        if not (unpinned and v.guard == "allowlist")
     ]
-    if transition.kind is OutcomeKind.REFUSED and transition.plan is None:
+    if transition.plan is not None:
+        notes += [f"{item.what}: {item.why}" for item in transition.plan.skipped]
+    elif transition.kind is OutcomeKind.REFUSED:
         notes.append(f"no plan leads to these targets now: {transition.reason}")
-    plan = transition.plan
-    return tuple(notes) + (
-        () if plan is None else tuple(f"{item.what}: {item.why}" for item in plan.skipped)
-    )
+    return tuple(notes)
 
 
 def _dismiss_transfers(
@@ -581,17 +564,19 @@ def _dismiss_transfers(
     """Classify open deposits of removed assets as gifts: they stay in the wallet and need no
     explanation.
     """
-    gone = {one.address for one in ([] if before is None else before.config.portfolio.assets)}
-    gone -= {one.address for one in after.config.portfolio.assets}
+    if before is None:
+        return
+    removed = {asset.address for asset in before.config.portfolio.assets}
+    removed -= {asset.address for asset in after.config.portfolio.assets}
     for flow in context.store.balances.transfers(1_000):
-        if flow.is_open and flow.token in gone and flow.delta_raw > 0:
+        if flow.is_open and flow.token in removed and flow.delta_raw > 0:
             context.store.balances.classify(
                 flow.id, ExternalTransferKind.GIFT, context.clock.now_s()
             )
 
 
 def _write(file: Path, before: str, after: str) -> str:
-    """Replace the text atomically and keep the old file beside it; both owner-only."""
+    """Replace the text atomically and keep the old one as .bak; both files are owner-only."""
     backup = file.with_name(f"{file.name}.bak")
     if _read(file) != before:
         raise Refused(
@@ -603,20 +588,18 @@ def _write(file: Path, before: str, after: str) -> str:
     return str(backup)
 
 
-# --- Removal of an asset by one command: target 0 %, sold to the last base unit, then removed. Each
-# act finds its own remaining work.
+# --- Removal of an asset by one command: target 0 %, sale to the last base unit, removal. Each part
+# determines what remains, so an interrupted removal can be repeated.
 
 
-SALES = 12
-"""Plans in a row for one asset."""
+MAX_SALES = 12
+"""Most plans in a row for one asset."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemovalReport:
-    """Result of a removal. `edited` is the config edit; `state` is that of the edit until it is
-    written, then removed or unfinished.
-
-    An unfinished one has the `reason` and the next step; the asset's target is 0 %.
+    """Result of a removal. `edited` is the config edit. `state` is the edit's until it is written,
+    then removed, or unfinished with the `reason`: the asset then has a target of 0 %.
     """
 
     edited: EditReport
@@ -642,11 +625,11 @@ def remove(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> RemovalReport:
-    """Remove `changes.removes`. Held assets get a target of 0 % first; with `send` they are sold at
-    once and removed. Raises like an edit, and Refused while the bot is stopped.
+    """Remove the assets of `changes.removes`. Held assets get a target of 0 % first; with `send` they
+    are sold at once and then removed. Raises like `edit`, and Refused while the bot is stopped.
     """
 
-    def change(changed: ConfigChanges, asked: Confirm | None) -> EditReport:
+    def change(changed: ConfigChanges, confirmed: Confirm | None) -> EditReport:
         return edit(
             path,
             partial(apply_changes, changes=changed),
@@ -655,30 +638,26 @@ def remove(  # noqa: PLR0913
             sell_first=partial(apply_changes, changes=sell_removed_assets(changed)),
             pins=True,
             unseen=unseen,
-            confirm=asked,
+            confirm=confirmed,
             transports=transports,
             clock=clock,
         )
 
     first = change(changes, confirm)
-    symbols = [
-        one.symbol
-        for one in load_config(path).config.portfolio.assets
-        if one.symbol in changes.removes
-    ]
+    symbols = [symbol for symbol in _symbols(path) if symbol in changes.removes]
     if not symbols and first.state == "written":
         return RemovalReport(first, "removed", "")
     if not send or first.state in ("planned", "declined"):
         return RemovalReport(first, first.state, "")
     sent: list[Intent] = []
-    sold, why = _sold_out(path, symbols, confirm_sale, progress, transports, clock, sent)
-    last = (
-        change(ConfigChanges(removes=tuple(symbols)), lambda _edit, _agent: True) if sold else first
-    )
-    if {one.symbol for one in load_config(path).config.portfolio.assets} & set(symbols):
-        again = " ".join(f"--remove {one}" for one in symbols)
+    sold, why = _sell_out(path, symbols, confirm_sale, progress, transports, clock, sent)
+    last = first
+    if sold:
+        last = change(ConfigChanges(removes=tuple(symbols)), lambda _edit, _agent: True)
+    if set(_symbols(path)) & set(symbols):
+        options = " ".join(f"--remove {symbol}" for symbol in symbols)
         message = (
-            f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {again} --send"
+            f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {options} --send"
             " continues"
         )
         return RemovalReport(first, "unfinished", message, tuple(sent))
@@ -688,7 +667,11 @@ def remove(  # noqa: PLR0913
     return RemovalReport(joined, "removed", "", tuple(sent))
 
 
-def _sold_out(
+def _symbols(path: Path | str) -> list[str]:
+    return [asset.symbol for asset in load_config(path).config.portfolio.assets]
+
+
+def _sell_out(
     path: Path | str,
     symbols: Sequence[str],
     confirm: ConfirmSale,
@@ -697,7 +680,7 @@ def _sold_out(
     clock: Clock | None,
     sent: list[Intent],
 ) -> tuple[bool, str]:
-    """Sell each as far as possible; return True if all may be removed now, and the last message."""
+    """Sell each asset as far as possible; return whether all were sold, and the last reason."""
     message = ""
     with open_agent(path, transports=transports, clock=clock) as agent:
         agent.require_not_stopped()
@@ -707,7 +690,7 @@ def _sold_out(
         ) as actors:
             for symbol in symbols:
                 token = agent.token(symbol, "--remove").address
-                for _ in range(SALES):
+                for _ in range(MAX_SALES):
                     done = engine.run_step(
                         context.readers, SellEntireBalance(token), context.store, actors
                     )
