@@ -74,7 +74,7 @@ def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Pa
         (("prices", "import", "closes.csv", "--bar", "soon"), "--bar"),
         (("prices", "fetch", "--source", "rumour"), "--source: 'rumour' is unknown"),
         (("prices", "fetch", "--back", "3000d"), "--back: '3000d' is not between"),
-        (("prices", "forget", "look"), "the agent's own records stay"),
+        (("prices", "forget", "look"), "prices of the agent's cycles are kept"),
         (("prices", "forget", "rumour"), "source: 'rumour' is unknown"),
     ],
 )

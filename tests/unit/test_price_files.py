@@ -110,7 +110,7 @@ def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
         ((f"{START_S}000,WETH,1",), f"row 1: '{START_S}000' is not a time"),
         ((f"{START_S},WETH,1", f"{START_S},WETH,2"), "row 2: WETH has that time twice"),
         ((f"{START_S},WETH,1", f"{START_S - 1},WETH,2"), "row 2: WETH has that time after a later one"),
-        ((f"{START_S + 10**8},WETH,1",), "row 1: WETH has a close of the future"),
+        ((f"{START_S + 10**8},WETH,1",), "row 1: WETH has a close in the future"),
         ((f"{START_S},DOGE,1",), "holds no prices of WETH, WBTC, USDC"),
         ((f"{START_S},USDC,1", f"{START_S + 1},WETH,1"), "no time has closes of both a token and USDC"),
         ((), "holds no prices"),

@@ -1,17 +1,18 @@
-"""Recorded prices: list, import from files, and fetch past prices of feeds and pools from the
-chain.
+"""Recorded prices: list them, import files, fetch past prices of feeds and pools; and the weights that
+an allocator chooses from them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from importlib import import_module
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from agent.app.agent import Agent
 from agent.app.documents import fill
 from agent.app.documents.positions import AllocationDocument, WeightedAssetDocument, WeightsDocument
 from agent.backtest.data import why_unreadable
-from agent.chain.history import PastRound, past_rounds, past_twaps
+from agent.chain.history import past_rounds, past_twaps
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.model import (
@@ -27,7 +28,6 @@ from agent.model import (
     AllocationMethod,
     AllocationNeeds,
     AllocatorConfig,
-    FeedRound,
     Pool,
     Portfolio,
     PricePoint,
@@ -45,21 +45,20 @@ from agent.weights import choose
 from agent.weights.allocators import WeightBounds
 from agent.weights.returns import Returns
 
-# --- Closing prices from a CSV or Parquet file: rows of our tokens, each mistake named with its
-# row.
+# --- Closing prices from a CSV or Parquet file; an error names its row.
 
 
 COLUMNS = ("time", "symbol", "close")
 _EPOCH_S = 1_230_768_000
-"""2009-01-01: no price of any coin is older, so that times in milliseconds, or of spreadsheets, are
-noticed."""
-LARGEST = 30
-"""Powers of ten that a price has at most, either way."""
+"""2009-01-01: no coin is older. A number outside 10 times this range is in milliseconds or a
+spreadsheet's day count."""
+MAX_EXPONENT = 30
+"""Largest power of ten of a price, either way."""
 
 
 @dataclass(frozen=True, slots=True)
 class PriceSeries:
-    """Prices of one token in a file: hourly, oldest first; usual interval of its rows, and gaps."""
+    """Hourly prices of one token in a file, oldest first; median interval of its rows, and gaps."""
 
     symbol: str
     points: tuple[PricePoint, ...]
@@ -71,9 +70,7 @@ class PriceSeries:
 
 @dataclass(frozen=True, slots=True)
 class PriceFile:
-    """All series of a file; `skipped` are symbols of other tokens, `unit` is the unit of the
-    closes.
-    """
+    """All series of a file, the symbols of skipped tokens, and the unit of the closes."""
 
     series: tuple[PriceSeries, ...]
     skipped: tuple[str, ...]
@@ -85,98 +82,82 @@ def read_prices(
 ) -> PriceFile:
     """Read prices of the portfolio's tokens in its numeraire.
 
-    `names` maps symbols of the file to the config's. A row's close is valid `bar_s` after its time.
-    If the file has closes of the numeraire, all others are divided by them; otherwise closes are in
-    the numeraire. Raises ConfigError for missing columns and packages, times that go back or
+    `names` maps the file's symbols to the config's. A close is valid `bar_s` after its row's time.
+    If the file has closes of the numeraire, all others are divided by them; otherwise closes count
+    in the numeraire. Raises ConfigError for missing columns or packages, times that go back or
     repeat, and invalid closes.
     """
-    ours = {asset.token.symbol: asset.token for asset in portfolio.assets} | {
-        hub.symbol: hub for hub in portfolio.hubs
-    }
-    strange = [name for name in names.values() if name not in ours]
-    if strange:
+    tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
+    tokens |= {hub.symbol: hub for hub in portfolio.hubs}
+    unknown = [name for name in names.values() if name not in tokens]
+    if unknown:
         raise ConfigError(
-            f"--as: {strange[0]!r} is not a token of the config", f"choose from {', '.join(ours)}"
+            f"--as: {unknown[0]!r} is not a token of the config", f"choose from {', '.join(tokens)}"
         )
     closes: dict[str, dict[int, tuple[int, Fraction]]] = {}
     skipped: dict[str, None] = {}
-    for number, (when, time_text, close) in enumerate(_rows(path), 1):
-        symbol = names.get(str(time_text), str(time_text))
-        if symbol not in ours:
-            skipped[str(time_text)] = None
+    for number, (when, named, close) in enumerate(_rows(path), 1):
+        symbol = names.get(str(named), str(named))
+        if symbol not in tokens:
+            skipped[str(named)] = None
             continue
         at_s = _time(when, path, number) + bar_s
         if at_s > now_s:
             raise ConfigError(
-                f"{path.name}, row {number}: {symbol} has a close of the future",
+                f"{path.name}, row {number}: {symbol} has a close in the future",
                 "remove it, or see --bar",
             )
         before = closes.setdefault(symbol, {})
         newest_s = next(reversed(before.values()))[0] if before else 0
         if at_s <= newest_s:
-            word = "twice" if at_s == newest_s else "after a later one"
+            order = "twice" if at_s == newest_s else "after a later one"
             raise ConfigError(
-                f"{path.name}, row {number}: {symbol} has that time {word}",
+                f"{path.name}, row {number}: {symbol} has that time {order}",
                 "sort the file by time, each time once",
             )
         before[number] = (at_s, _close(close, path, number))
     if not closes:
         raise ConfigError(
-            f"{path.name}: holds no prices of {', '.join(ours)}", "name its symbols: --as BTC=WBTC"
+            f"{path.name}: holds no prices of {', '.join(tokens)}",
+            "name its symbols: --as BTC=WBTC",
         )
     numeraire = portfolio.numeraire
-    own = dict(closes.pop(numeraire.symbol, {}).values())
-    unit = (
-        f"{numeraire.label}, by the file's closes of both"
-        if own
-        else f"{numeraire.label}, as the file has it"
-    )
-    found = []
+    units = dict(closes.pop(numeraire.symbol, {}).values())
+    series = []
     for symbol, rows in closes.items():
-        in_unit = [
-            (at_s, close / own[at_s] if own else close)
-            for at_s, close in rows.values()
-            if not own or at_s in own
-        ]
-        found.append(
-            _series(
-                symbol,
-                ours[symbol].address,
-                in_unit,
-                len(rows),
-                ours[symbol].decimals,
-                numeraire.decimals,
-            )
-        )
-    if not any(series.points for series in found):
+        in_numeraire = list(rows.values())
+        if units:
+            in_numeraire = [
+                (at_s, close / units[at_s]) for at_s, close in in_numeraire if at_s in units
+            ]
+        series.append(_series(tokens[symbol], in_numeraire, len(rows), numeraire.decimals))
+    if not any(one.points for one in series):
         raise ConfigError(
             f"{path.name}: no time has closes of both a token and {numeraire.label}",
             f"take {numeraire.label} out of the file",
         )
-    return PriceFile(tuple(found), tuple(skipped), unit)
+    source = "by the file's closes of both" if units else "as the file has it"
+    return PriceFile(tuple(series), tuple(skipped), f"{numeraire.label}, {source}")
 
 
 def _series(
-    symbol: str,
-    address: str,
-    closes: Sequence[tuple[int, Fraction]],
-    rows: int,
-    decimals: int,
-    numeraire_decimals: int,
+    token: Token, closes: Sequence[tuple[int, Fraction]], rows: int, numeraire_decimals: int
 ) -> PriceSeries:
-    scale = Fraction(10) ** (numeraire_decimals - decimals)
-    hours = {at_s // HOUR_S: PricePoint(address, at_s, close * scale) for at_s, close in closes}
-    steps = sorted(b - a for (a, _), (b, _) in pairwise(closes))
-    usual_s = steps[len(steps) // 2] if steps else 0
-    wide = [step for step in steps if 2 * step > 3 * usual_s]
+    scale = Fraction(10) ** (numeraire_decimals - token.decimals)
+    hours = {
+        at_s // HOUR_S: PricePoint(token.address, at_s, close * scale) for at_s, close in closes
+    }
+    intervals = sorted(later - earlier for (earlier, _), (later, _) in pairwise(closes))
+    median_s = intervals[len(intervals) // 2] if intervals else 0
+    gaps = [interval_s for interval_s in intervals if 2 * interval_s > 3 * median_s]
     return PriceSeries(
-        symbol, tuple(hours.values()), rows, usual_s, len(wide), max(wide, default=0)
+        token.symbol, tuple(hours.values()), rows, median_s, len(gaps), max(gaps, default=0)
     )
 
 
 def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
-    """(time, symbol, close) of each row. Raises ConfigError if the file cannot be read as a table
-    with these columns.
+    """Return (time, symbol, close) of each row. Raises ConfigError if the file is not a table with
+    these columns.
     """
     try:
         polars: Any = import_module("polars")
@@ -187,7 +168,7 @@ def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
     if not path.is_file():
         raise ConfigError(
             f"{path}: no such file",
-            "name a CSV or Parquet file with the columns time, symbol, close",
+            "name a CSV or Parquet file with the columns time, symbol and close",
         )
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
@@ -211,43 +192,42 @@ def _time(value: object, path: Path, number: int) -> int:
     """Return Unix seconds of an ISO time (UTC by default), a number of seconds, or a Parquet
     time.
     """
-    found: float | None = None
+    parsed, time_s = value, 0.0
     try:
-        if isinstance(value, datetime):
-            found = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-        elif isinstance(value, int | float):
-            found = float(value)
-        elif isinstance(value, str):
-            plain = value.strip()
-            time = None if plain.replace(".", "", 1).isdigit() else datetime.fromisoformat(plain)
-            found = (
-                float(plain)
-                if time is None
-                else (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-            )
+        if isinstance(value, str):
+            text = value.strip()
+            numeric = text.replace(".", "", 1).isdigit()
+            parsed = float(text) if numeric else datetime.fromisoformat(text)
+        if isinstance(parsed, datetime):
+            time_s = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+        elif isinstance(parsed, int | float):
+            time_s = float(parsed)
     except ValueError:
-        found = None
-    if found is None or not _EPOCH_S <= found < 10 * _EPOCH_S:
+        time_s = 0.0
+    if not _EPOCH_S <= time_s < 10 * _EPOCH_S:
         raise ConfigError(
             f"{path.name}, row {number}: {str(value)[:40]!r} is not a time",
             "write 2026-11-01T00:00:00Z, or unix seconds",
         )
-    return int(found)
+    return int(time_s)
 
 
 def _close(value: object, path: Path, number: int) -> Fraction:
-    """An exact price above zero."""
-    text = value.strip() if isinstance(value, str) else repr(value)
-    try:
-        found = Decimal(text) if isinstance(value, str | int | float) else None
-    except InvalidOperation:
-        found = None
-    if found is None or not found.is_finite() or found <= 0 or abs(found.adjusted()) > LARGEST:
+    """Return an exact price above zero. Raises ConfigError for anything else."""
+    price: Decimal | None = None
+    if isinstance(value, str | int | float):
+        with suppress(InvalidOperation):
+            price = Decimal(value.strip() if isinstance(value, str) else repr(value))
+    valid = price is not None and price.is_finite() and price > 0
+    if price is None or not valid or abs(price.adjusted()) > MAX_EXPONENT:
         raise ConfigError(
             f"{path.name}, row {number}: {str(value)[:40]!r} is not a price",
             "remove the row: a price is above zero",
         )
-    return Fraction(found)
+    return Fraction(price)
+
+
+# --- Commands: list, import, fetch and delete recorded prices.
 
 
 Document = dict[str, Any]
@@ -258,7 +238,7 @@ _KINDS = {PriceSource.FEED: FEED, PriceSource.TWAP: POOLS}
 
 @dataclass(frozen=True, slots=True)
 class _FetchedPrices:
-    """Prices of one token from one source, and the reason for the end of the series."""
+    """Prices of one token from one source, and why there are none or no older ones."""
 
     token: Token
     source: str
@@ -268,16 +248,12 @@ class _FetchedPrices:
 
 def prices(agent: Agent) -> Document:
     """Recorded prices of each token, by source."""
-    portfolio, spans = (
-        agent.portfolio,
-        agent.context.store.prices.spans(agent.portfolio.numeraire.address),
-    )
-    tokens, priced = (
-        {token.address: token.label for token in _tokens(agent)},
-        {span.token for span in spans},
-    )
+    numeraire = agent.portfolio.numeraire
+    spans = agent.context.store.prices.spans(numeraire.address)
+    tokens = {token.address: token.label for token in _tokens(agent)}
+    priced = {span.token for span in spans} | {numeraire.address}
     return {
-        "numeraire": portfolio.numeraire.label,
+        "numeraire": numeraire.label,
         "kept_s": RETENTION_S,
         "prices": [
             {
@@ -290,39 +266,35 @@ def prices(agent: Agent) -> Document:
             }
             for span in spans
         ],
-        "missing": [
-            label
-            for address, label in tokens.items()
-            if address not in priced and address != portfolio.numeraire.address
-        ],
+        "missing": [label for address, label in tokens.items() if address not in priced],
     }
 
 
 def import_prices(
     agent: Agent, path: Path, names: Sequence[str] = (), bar: str = "0s", check: bool = False
 ) -> Document:
-    """Record the closes of a file for hours without a price; with `check` only report them. Raises
+    """Record a file's closes for hours without a price; with `check` only report them. Raises
     ConfigError.
     """
-    imported = {}
+    renamed = {}
     for name in names:
-        theirs, equals, ours = name.partition("=")
-        if not equals or not theirs or not ours:
+        in_file, _, in_config = name.partition("=")
+        if not in_file or not in_config:
             raise ConfigError(
                 f"--as: {name!r} is not a pair of symbols",
                 "write the file's and the config's: --as BTC=WBTC",
             )
-        imported[theirs] = ours
+        renamed[in_file] = in_config
     now_s, numeraire = agent.context.clock.now_s(), agent.portfolio.numeraire.address
-    found = read_prices(path, agent.portfolio, imported, parse_duration_s(bar, "--bar"), now_s)
+    file = read_prices(path, agent.portfolio, renamed, parse_duration_s(bar, "--bar"), now_s)
     document: Document = {
         "file": str(path),
-        "unit": found.unit,
+        "unit": file.unit,
         "checked_only": check,
-        "skipped": list(found.skipped),
+        "skipped": list(file.skipped),
         "prices": [],
     }
-    for series in found.series:
+    for series in file.series:
         new = 0 if check else agent.context.store.prices.record(numeraire, series.points, FILE)
         document["prices"].append(
             {
@@ -330,8 +302,7 @@ def import_prices(
                 "rows": series.rows,
                 "hours": len(series.points),
                 "new": new,
-                "from_s": series.points[0].at_s if series.points else None,
-                "until_s": series.points[-1].at_s if series.points else None,
+                **_span(series.points),
                 "interval_s": series.interval_s,
                 "gaps": series.gaps,
                 "longest_gap_s": series.longest_gap_s,
@@ -341,9 +312,9 @@ def import_prices(
 
 
 def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> Document:
-    """Read prices at each full hour of the last `back` from the chain, and record those of unknown
-    hours. Sources are each token's feed or the mean of its pinned pools, in the order of
-    reference.kind, or `source` alone. Enough operators must agree. Raises ConfigError for an
+    """Read the prices of the last `back` at each full hour from the chain, and record those of hours
+    without a price. Each token's feed or the TWAP of its pinned pools is read, in the order of
+    reference.kind, or `source` alone; a quorum of operators must agree. Raises ConfigError for an
     invalid source or time.
     """
     if source is not None and source not in SOURCES:
@@ -355,55 +326,53 @@ def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> 
             "write for example 90d",
         )
     step = agent.step_input()
-    wanted = (
-        [source] if source else [_KINDS[kind] for kind in step.reference.kinds if kind in _KINDS]
-    )
-    if not wanted:
+    sources = [_KINDS[kind] for kind in step.reference.kinds if kind in _KINDS]
+    if source is not None:
+        sources = [source]
+    if not sources:
         raise ConfigError(
-            "reference.kind: neither feeds nor means are configured, so that none can be asked",
-            "see --source",
+            "reference.kind: neither feeds nor TWAPs are configured", "choose one by --source"
         )
     now_s = step.snapshot.head.timestamp_s
     ends_s = [end - 1 for end in range(now_s // HOUR_S * HOUR_S, now_s - back_s, -HOUR_S)]
-    found: list[_FetchedPrices] = []
-    left = [token for token in _tokens(agent) if token != agent.portfolio.numeraire]
-    for one in wanted:
-        fetched = (
-            _by_feeds(agent, step, left, ends_s)
-            if one == FEED
-            else _by_pool_twaps(agent, step, left, ends_s)
-        )
-        found += fetched
-        left = [item.token for item in fetched if not item.points]
-    numeraire = agent.portfolio.numeraire.address
+    series: list[_FetchedPrices] = []
+    missing = [token for token in _tokens(agent) if token != agent.portfolio.numeraire]
+    for kind in sources:
+        read = _by_feeds if kind == FEED else _by_pool_twaps
+        fetched = read(agent, step, missing, ends_s)
+        series += fetched
+        missing = [one.token for one in fetched if not one.points]
+    return {"back_s": back_s, "prices": [_recorded(agent, one) for one in series]}
+
+
+def _recorded(agent: Agent, series: _FetchedPrices) -> Document:
+    """Record fetched prices and return their document."""
+    store, numeraire = agent.context.store, agent.portfolio.numeraire.address
+    new = store.prices.record(numeraire, series.points, series.source) if series.points else 0
     return {
-        "back_s": back_s,
-        "prices": [
-            {
-                "symbol": item.token.label,
-                "source": item.source,
-                "hours": len(item.points),
-                "new": (
-                    agent.context.store.prices.record(numeraire, item.points, item.source)
-                    if item.points
-                    else 0
-                ),
-                "from_s": item.points[0].at_s if item.points else None,
-                "until_s": item.points[-1].at_s if item.points else None,
-                "why": item.why,
-            }
-            for item in found
-        ],
+        "symbol": series.token.label,
+        "source": series.source,
+        "hours": len(series.points),
+        "new": new,
+        **_span(series.points),
+        "why": series.why,
     }
 
 
+def _span(points: Sequence[PricePoint]) -> dict[str, int | None]:
+    """First and last time of prices, for a document."""
+    if not points:
+        return {"from_s": None, "until_s": None}
+    return {"from_s": points[0].at_s, "until_s": points[-1].at_s}
+
+
 def forget_prices(agent: Agent, source: str) -> Document:
-    """Delete the prices of one source, but never those of the agent's own cycles. Raises
-    ConfigError.
+    """Delete the prices of one source. Raises ConfigError for an unknown source, and for the prices
+    of the agent's cycles, which are kept.
     """
     if source not in (FILE, *SOURCES):
-        own = ": the agent's own records stay" if source == AGENT_SOURCE else " is unknown"
-        raise ConfigError(f"source: {source!r}{own}", f"choose from {', '.join((FILE, *SOURCES))}")
+        why = ": prices of the agent's cycles are kept" if source == AGENT_SOURCE else " is unknown"
+        raise ConfigError(f"source: {source!r}{why}", f"choose from {', '.join((FILE, *SOURCES))}")
     return {
         "source": source,
         "removed": agent.context.store.prices.forget(agent.portfolio.numeraire.address, source),
@@ -419,81 +388,74 @@ def _tokens(agent: Agent) -> list[Token]:
 def _by_feeds(
     agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]
 ) -> list[_FetchedPrices]:
-    """Token over numeraire by the latest rounds of both feeds at each time, if young enough."""
+    """Return token over numeraire at each time, by the latest round of both feeds, where neither was
+    stale.
+    """
     numeraire = step.portfolio.numeraire
-    unit, why = _rounds(agent, step, numeraire, ends_s[-1])
-    found = []
+    unit_usd, unit_fault = _feed_prices(agent, step, numeraire, ends_s[-1])
+    series = []
     for token in tokens:
-        own, lack = _rounds(agent, step, token, ends_s[-1]) if unit else ((), why)
+        token_usd: FeedPrices = ()
+        fault = unit_fault
+        if unit_usd:
+            token_usd, fault = _feed_prices(agent, step, token, ends_s[-1])
+        scale = Fraction(10) ** (numeraire.decimals - token.decimals)
         points = []
         for end_s in reversed(ends_s):
-            price, base = (
-                _at(own, end_s, _age_s(step, token)),
-                _at(unit, end_s, _age_s(step, numeraire)),
-            )
-            if price is not None and base is not None:
-                scale = Fraction(10) ** (numeraire.decimals - token.decimals)
-                points.append(PricePoint(token.address, end_s, round_price(price / base * scale)))
-        found.append(_FetchedPrices(token, FEED, tuple(points), lack))
-    return found
+            price = _price_at(token_usd, end_s, _max_age_s(step, token))
+            unit = _price_at(unit_usd, end_s, _max_age_s(step, numeraire))
+            if price is not None and unit is not None:
+                points.append(PricePoint(token.address, end_s, round_price(price / unit * scale)))
+        series.append(_FetchedPrices(token, FEED, tuple(points), fault))
+    return series
 
 
-def _rounds(
+FeedPrices = tuple[tuple[int, Fraction], ...]
+"""(chain time, USD) of a feed's rounds, oldest first."""
+
+
+def _feed_prices(
     agent: Agent, step: StepInput, token: Token, since_s: int
-) -> tuple[tuple[tuple[int, Fraction], ...], str]:
-    """(chain time, USD) of the token's feed, oldest first, and the reason if they do not reach back
-    far enough.
+) -> tuple[FeedPrices, str]:
+    """Return the prices of the token's feed, and why they do not reach back to `since_s`, if they do
+    not.
     """
     feed = step.portfolio.feed(token.address)
+    if feed is None:
+        return (), f"{token.label} has no feed"
     latest = next((one for one in step.snapshot.feeds if one.feed == feed), None)
-    if feed is None or latest is None:
-        return (
-            (),
-            (
-                f"{token.label} has no feed"
-                if feed is None
-                else f"the feed of {token.label} was not read"
-            ),
-        )
+    if latest is None:
+        return (), f"the feed of {token.label} was not read"
     try:
-        answers, whole = past_rounds(agent.context.line, feed, step.snapshot.head, since_s)
+        answers, complete = past_rounds(agent.context.line, feed, step.snapshot.head, since_s)
     except TrimtabError as error:
         return (), error.message
     usd = tuple(
-        (one.at_s, Fraction(one.answer, 10**latest.decimals))
-        for one in answers
-        if not rounds.answer_bound_fault(_as_round(latest, one))
+        (past.at_s, Fraction(past.answer, 10**latest.decimals))
+        for past in answers
+        if not rounds.answer_bound_fault(replace(latest, answer=past.answer))
     )
-    return (
-        usd,
-        (
-            ""
-            if whole
-            else f"the feed of {token.label} returns no earlier rounds, or more than requested"
-        ),
-    )
+    if complete:
+        return usd, ""
+    return usd, f"the feed of {token.label} returns no earlier rounds, or more than requested"
 
 
-def _as_round(latest: FeedRound, past: PastRound) -> FeedRound:
-    return replace(latest, answer=past.answer)
-
-
-def _age_s(step: StepInput, token: Token) -> int:
+def _max_age_s(step: StepInput, token: Token) -> int:
     return step.reference.max_age_s(step.portfolio.feed(token.address) or "")
 
 
-def _at(usd: Sequence[tuple[int, Fraction]], end_s: int, most_s: int) -> Fraction | None:
-    """The feed's answer at that time; None before its first round and if the round was too old."""
-    place = bisect_right(usd, end_s, key=lambda one: one[0])
-    if place == 0 or end_s - usd[place - 1][0] > most_s:
+def _price_at(usd: FeedPrices, end_s: int, max_age_s: int) -> Fraction | None:
+    """Return the feed's price at a time; None before its first round, and if the round was stale."""
+    count = bisect_right(usd, end_s, key=lambda point: point[0])
+    if count == 0 or end_s - usd[count - 1][0] > max_age_s:
         return None
-    return usd[place - 1][1]
+    return usd[count - 1][1]
 
 
 def _by_pool_twaps(
     agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]
 ) -> list[_FetchedPrices]:
-    """Mean prices over each hour of pinned pools, combined like reference prices."""
+    """Return hourly TWAPs of pinned pools, combined like reference prices."""
     pools = [
         pool
         for pool in step.snapshot.pools
@@ -514,16 +476,16 @@ def _by_pool_twaps(
         for address, found in reference_prices(then).prices.items():
             if address in points:
                 points[address].append(PricePoint(address, end_s, round_price(found.price)))
-    lack = why or "no pool with the numeraire or a hub remembers an hour"
+    fault = why or "no pool with the numeraire or a hub has observations of an hour"
     return [
         _FetchedPrices(
-            token, POOLS, tuple(points[token.address]), "" if points[token.address] else lack
+            token, POOLS, tuple(points[token.address]), "" if points[token.address] else fault
         )
         for token in tokens
     ]
 
 
-# --- Weights that the allocator would choose now, with data and reasons, and the last choice.
+# --- Weights that the allocator would choose now, with its data, and its last choice.
 
 
 def weights(agent: Agent) -> WeightsDocument:
@@ -537,18 +499,15 @@ def weights(agent: Agent) -> WeightsDocument:
             "see docs/weights.md",
         )
     step = agent.step_input()
-    now_s, store, assets = (
-        targets.trusted_time_s(step.snapshot),
-        agent.context.store,
-        agent.portfolio.assets,
-    )
+    store, assets = agent.context.store, agent.portfolio.assets
+    now_s = targets.trusted_time_s(step.snapshot)
     since_s = now_s - settings.window_s - max(settings.step_s, settings.max_age_s)
     recorded = store.prices.between(
         agent.portfolio.numeraire.address, since_s, now_s, settings.step_s
     )
     facts = targets.allocator_inputs(replace(step, history=replace(step.history, prices=recorded)))
     last = store.allocations.newest()
-    standing = choose.valid_allocation(settings, assets, last)
+    current = choose.valid_allocation(settings, assets, last)
     seen: Returns | None = None
     bounds: WeightBounds | None = None
     chosen: Allocation | None = None
@@ -564,55 +523,51 @@ def weights(agent: Agent) -> WeightsDocument:
         "at_s": now_s,
         "kind": settings.method.value,
         "due": choose.is_allocation_due(settings, assets, last, now_s),
-        "next_s": None if standing is None else standing.at_s + settings.every_s,
-        "standing": None if standing is None else _weights_document(step, standing),
-        "now": None if chosen is None else _weights_document(step, chosen),
+        "next_s": None if current is None else current.at_s + settings.every_s,
+        "standing": _weights_document(step, current),
+        "now": _weights_document(step, chosen),
         "fault": fault,
-        "turnover_bps": (
-            None if chosen is None or standing is None else _turnover_bps(chosen, standing)
-        ),
-        "assets": _assets(step, settings, bounds, standing, chosen, seen, agent),
+        "turnover_bps": _turnover_bps(chosen, current),
+        "assets": _assets(step, settings, bounds, current, chosen, seen, agent),
         "correlations": _correlations(step, seen),
         "wishes": list(step.wishes),
     }
 
 
-def _weights_document(step: StepInput, chosen: Allocation) -> AllocationDocument:
-    weights_bps = {step.portfolio.token(token).label: bps for token, bps in chosen.weights_bps}
-    return fill(AllocationDocument, chosen, weights_bps=weights_bps)
+def _weights_document(step: StepInput, choice: Allocation | None) -> AllocationDocument | None:
+    if choice is None:
+        return None
+    weights_bps = {step.portfolio.token(token).label: bps for token, bps in choice.weights_bps}
+    return fill(AllocationDocument, choice, weights_bps=weights_bps)
 
 
 def _assets(
     step: StepInput,
     settings: AllocatorConfig,
     bounds: WeightBounds | None,
-    standing: Allocation | None,
+    current: Allocation | None,
     chosen: Allocation | None,
     seen: Returns | None,
     agent: Agent,
 ) -> list[WeightedAssetDocument]:
     volatility = {} if seen is None else dict(zip(seen.tokens, seen.volatility, strict=True))
-    limits = (
-        {}
-        if bounds is None
-        else {
-            t: [low, high]
-            for t, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True)
-        }
-    )
+    limits = {}
+    if bounds is not None:
+        for token, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True):
+            limits[token] = [low, high]
     supplies = {}
     if settings.method.needs is AllocationNeeds.SUPPLIES:
         supplies = {one.token: one for one in (*step.snapshot.supplies, *settings.supplies)}
-    found: list[WeightedAssetDocument] = []
+    rows: list[WeightedAssetDocument] = []
     for asset in agent.portfolio.assets:
         address, supply = asset.token.address, supplies.get(asset.token.address)
-        found.append(
+        rows.append(
             {
                 "symbol": asset.token.label,
                 "address": address,
                 "fixed": address in settings.fixed,
                 "target_bps": asset.target_bps,
-                "standing_bps": None if standing is None else standing.bps(address),
+                "standing_bps": None if current is None else current.bps(address),
                 "now_bps": None if chosen is None else chosen.bps(address),
                 "limits_bps": limits.get(address),
                 "volatility": f"{volatility[address]:.6f}" if address in volatility else None,
@@ -620,18 +575,20 @@ def _assets(
                 "supply_source": None if supply is None else supply.source or "its contract",
             }
         )
-    return found
+    return rows
 
 
 def _correlations(step: StepInput, seen: Returns | None) -> dict[str, str]:
-    """Return sample correlations by pair "A/B"; each pair once."""
+    """Return the sample correlation of each pair "A/B"."""
     if seen is None:
         return {}
-    names, table = [step.portfolio.token(token).label for token in seen.tokens], seen.correlation
-    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
-    return {f"{names[i]}/{names[j]}": f"{table[i, j]:.6f}" for i, j in pairs}
+    names = [step.portfolio.token(token).label for token in seen.tokens]
+    pairs = combinations(range(len(names)), 2)
+    return {f"{names[i]}/{names[j]}": f"{seen.correlation[i, j]:.6f}" for i, j in pairs}
 
 
-def _turnover_bps(chosen: Allocation, standing: Allocation) -> int:
-    """Half of the sum of absolute weight changes, rounded up."""
-    return -(-sum(abs(bps - standing.bps(token)) for token, bps in chosen.weights_bps) // 2)
+def _turnover_bps(chosen: Allocation | None, current: Allocation | None) -> int | None:
+    """Half of the sum of absolute weight changes, rounded up; None without both choices."""
+    if chosen is None or current is None:
+        return None
+    return -(-sum(abs(bps - current.bps(token)) for token, bps in chosen.weights_bps) // 2)

@@ -250,7 +250,7 @@ def _prices(base: str, label: str) -> bool:
 def format_answer_bounds(answer: FeedRound) -> str:
     """Format the bounds beyond which a feed's aggregator does not report."""
     if answer.min_answer is None or answer.max_answer is None:
-        return "no known bounds"
+        return "it reports no bounds"
     low = f"from {decimal_text(answer.min_answer, answer.decimals)}"
     if answer.max_answer >= UNBOUNDED:
         return f"{low}, no upper bound"
