@@ -1,5 +1,5 @@
-"""Offline evaluation: re-decide saved inputs and recorded steps, and answer what-if questions; no
-chain and no config.
+"""Offline evaluation without chain and config: plan saved inputs, replay recorded steps, answer
+what-if questions.
 """
 
 from __future__ import annotations
@@ -75,34 +75,34 @@ if TYPE_CHECKING:
 MOST_DECIMALS = 255
 """Largest decimals that a contract can return."""
 WIDEST_SPACING = 16_383
-"""UniswapV3Factory.enableFeeAmount takes no wider one."""
+"""Widest tick spacing that UniswapV3Factory.enableFeeAmount accepts."""
 
 
 def input_text(step_input: StepInput) -> str:
-    """StepInput as the text that `plan --save-input` writes."""
+    """Return the step input as `plan --save-input` writes it."""
     return codec.dumps(step_input) + "\n"
 
 
 def plan_from_input(text: str) -> StepOutcome:
-    """Plan of a saved input; guards that need live evidence are not run. Raises ConfigError."""
+    """Plan a saved input, without the guards that need live evidence. Raises ConfigError."""
     return plan_from(codec.loads(StepInput, text))
 
 
 def plan_from(step_input: StepInput) -> StepOutcome:
-    """Plan of a parsed input; guards that need live evidence are not run."""
+    """Plan a parsed input, without the guards that need live evidence. Raises ConfigError."""
     require_possible(step_input)
     try:
         return engine.evaluate_input(step_input, proposals.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # The file is well-formed, but its parts contradict each other, as no snapshot's do.
+        # The file is well-formed, but its parts contradict each other.
         raise ConfigError(
-            f"the input does not hang together: {error!r}",
+            f"the input is inconsistent: {error!r}",
             "use a file written by plan --save-input",
         ) from None
 
 
 def require_possible(step: StepInput) -> None:
-    """Raise ConfigError for impossible decimals or pools, with which a decision would not
+    """Raise ConfigError for impossible decimals or pools, on which a decision might not
     terminate.
     """
     _require_decimals(step)
@@ -113,19 +113,19 @@ def _require_decimals(step: StepInput) -> None:
     """Validate decimals before computing powers of ten."""
     portfolio = step.portfolio
     tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
-    for what, decimals in (
-        *((one.address, one.decimals) for one in tokens),
-        *((one.feed, one.decimals) for one in step.snapshot.feeds),
+    for address, decimals in (
+        *((token.address, token.decimals) for token in tokens),
+        *((answer.feed, answer.decimals) for answer in step.snapshot.feeds),
     ):
         if not 0 <= decimals <= MOST_DECIMALS:
             raise ConfigError(
-                f"the input gives {what} {decimals} decimals",
+                f"the input gives {address} {decimals} decimals",
                 "use a file written by plan --save-input",
             )
 
 
 def _require_possible_pools(step: StepInput) -> None:
-    """Check pools for what no contract has."""
+    """Raise ConfigError for a pool in a state that no contract can have."""
     for pool in step.snapshot.pools:
         if pool.fault:
             raise ConfigError(
@@ -134,27 +134,26 @@ def _require_possible_pools(step: StepInput) -> None:
             )
 
 
-# --- Replay of recorded steps with the present code, and their differences. Reads files, and
-# nothing else.
+# --- Replay of recorded steps by the present code; only reads files.
 
 
 Document = dict[str, Any]
 MOST_BYTES = 64 * 1024 * 1024
-"""Maximum size of a step file; larger files are not steps."""
+"""Largest size of a step file."""
 MOST_SHOWN = 20
-"""Most differences shown per step; the rest are counted."""
+"""Differences shown per step; further ones are counted."""
 SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
 DECIDED = tuple(kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp))
-"""Decisions without an explicit request; payouts and similar ones are the owner's."""
+"""Decisions of the agent; all others, such as payouts, are the owner's."""
 
 
 def replay(folder: Path) -> Document:
-    """Replay every step in a folder, by file name.
+    """Replay every step in a folder, in the order of file names.
 
-    Raises ConfigError without steps. Each step is proposed again by its original request: the
-    agent's strategy or the owner's command ("asked"). Files that are not steps are named and
-    skipped. Decision, reason and plan are compared; guards that need live evidence are not run.
-    "exit" is the exit code.
+    Each step is proposed again by its original request ("asked"), the policy's or the owner's, and
+    decision, reason and plan are compared, without the guards that need live evidence. Files that
+    are not steps are reported and skipped. "exit" is the exit code. Raises ConfigError without
+    steps.
     """
     steps = [_replay_document(path) for path in _files(folder)]
     if not steps:
@@ -163,7 +162,11 @@ def replay(folder: Path) -> Document:
             "name the folder of record.dir, or of trimtab run --record",
         )
     counted = Counter(step["result"] for step in steps)
-    code = EXIT_DIFFERS if counted[DIFFERENT] else EXIT_USAGE if counted[UNREADABLE] else EXIT_OK
+    code = EXIT_OK
+    if counted[DIFFERENT]:
+        code = EXIT_DIFFERS
+    elif counted[UNREADABLE]:
+        code = EXIT_USAGE
     return {
         "folder": str(folder),
         "version": version("trimtab"),
@@ -176,7 +179,7 @@ def replay(folder: Path) -> Document:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Files that end in .json, sorted; folders below are not searched."""
+    """Yield the .json files of the folder itself, sorted by name."""
     try:
         names = sorted(
             entry.name
@@ -191,23 +194,23 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _replay_document(path: Path) -> Document:
-    """Replay one file, whatever its content."""
+    """Replay one file; an invalid one is reported as unreadable."""
     try:
-        found = recorder.load_recorded_step(_read(path))
-        require_possible(found.input)
-        facts = _facts(found)
+        step = recorder.load_recorded_step(_read(path))
+        require_possible(step.input)
+        facts = _facts(step)
     except TrimtabError as error:
         return {"file": printable_text(path.name), "result": UNREADABLE, "why": error.message}
-    return {"file": printable_text(path.name), **facts, **_compared(found)}
+    return {"file": printable_text(path.name), **facts, **_compared(step)}
 
 
 def _read(path: Path) -> str:
-    """Text of a regular file; links are not followed, and it never blocks."""
+    """Return the text of a regular file; never follows a link and never blocks."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
                 raise ConfigError(
                     "not a regular file", "only regular files of up to 64 MiB are read"
                 )
@@ -236,14 +239,14 @@ def _facts(step: RecordedStep) -> Document:
 
 
 def _compared(step: RecordedStep) -> Document:
-    """Differences of the decision, its reason and the plan."""
+    """Replay the step, and return the differences of decision, reason and plan."""
     if step.decision is None:
         return {"result": UNREADABLE, "why": "the step was interrupted before it decided"}
     if (propose := _proposer(step)) is None:
         return {"result": BY_HAND, "differs": [], "more": 0}
     try:
         differs = list(_differences(step, engine.evaluate_input_once(step.input, propose, None)))
-    except Exception as error:  # an error where there was a decision is a difference like any other
+    except Exception as error:  # an error in place of a decision is a difference too
         differs = [
             _difference("error", None, f"{type(error).__name__}: {printable_text(str(error))}")
         ]
@@ -255,51 +258,45 @@ def _compared(step: RecordedStep) -> Document:
 
 
 def _proposer(step: RecordedStep) -> Proposer | None:
-    """The proposer of the step; None if its owner acted and nothing was proposed."""
+    """Return the step's proposer; None if the owner acted and nothing was proposed."""
     if step.asked is None:
         return None if _is_manual(step) else proposals.rebalance
     return None if isinstance(step.asked, ManualAction) else requests.proposer(step.asked)
 
 
 def _is_manual(step: RecordedStep) -> bool:
-    """True if an old record without a request was the owner's act: a swap, a payment, a cancel or
-    revocation.
-
-    A halt whose outcome is not a halt was a cancel.
+    """True if an old record without a request was an action of the owner: a swap, a payment, a
+    cancel or a revocation.
     """
-    swapped = (
-        step.plan is not None
-        and isinstance(step.plan.decision, Rebalance)
-        and step.plan.decision.by_hand
-    )
-    return (
-        swapped
-        or step.decision not in DECIDED
-        or (step.decision == "halt" and step.outcome not in ("halt", "error"))
-    )
+    decision = None if step.plan is None else step.plan.decision
+    swapped = isinstance(decision, Rebalance) and decision.by_hand
+    if swapped or step.decision not in DECIDED:
+        return True
+    # a halt that ended otherwise was a cancel or a revocation
+    return step.decision == "halt" and step.outcome not in ("halt", "error")
 
 
-def _differences(step: RecordedStep, found: StepOutcome) -> Iterator[Document]:
-    now = type(found.decision).__name__.lower()
+def _differences(step: RecordedStep, outcome: StepOutcome) -> Iterator[Document]:
+    now = type(outcome.decision).__name__.lower()
     if now != step.decision:
         yield _difference("decision", step.decision, now)
     if (
         step.plan is None
-        and found.plan is None
+        and outcome.plan is None
         and step.outcome != "error"
-        and not (step.reason or "").endswith(found.reason)
+        and not (step.reason or "").endswith(outcome.reason)
     ):
-        yield _difference("reason", step.reason, found.reason)
-    yield from _between("plan", _bare(step.plan), _bare(found.plan))
+        yield _difference("reason", step.reason, outcome.reason)
+    yield from _between("plan", _without_verdicts(step.plan), _without_verdicts(outcome.plan))
 
 
-def _bare(plan: Plan | None) -> Any:
-    """A plan without verdicts, as JSON; None without one."""
+def _without_verdicts(plan: Plan | None) -> Any:
+    """Return a plan without verdicts as JSON data; None without a plan."""
     return None if plan is None else codec.to_jsonable(replace(plan, verdicts=()))
 
 
 def _between(place: str, before: Any, now: Any) -> Iterator[Document]:
-    """Yield every leaf in which two trees differ; a branch that only one has, as a whole."""
+    """Yield every leaf in which two trees differ; a branch that only one tree has is one leaf."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             yield from _between(f"{place}.{key}", before.get(key), now.get(key))
@@ -321,19 +318,22 @@ def _utc(seconds: int) -> str:
         raise ConfigError(f"{seconds} is not a time") from None
 
 
+# --- What-if: drift, trades and alert prices of targets and values on the command line.
+
+
 PLACES = 18
-"""Decimal places that a value may have: amounts are integers of 10^-18."""
+"""Decimal places of values: amounts are integers of 10^-18."""
 MIN_ASSETS = 2
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY)
 NO_BAND = Every(SHORTEST_S)
-"""Schedule used without a band: any drift is corrected when it is due."""
+"""Schedule that stands in for a band: it corrects any drift when due."""
 _NEW = History(None, None, Fraction(0), Fraction(0), 0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
 class AlertPrices:
-    """Prices at which an asset that moves alone leaves its band; None with the reason if no price
-    does. Multiples of the present price, unless a price was given.
+    """Prices at which an asset leaves its band if its price moves alone; None, with the reason, if
+    no price does. Without a given price they are multiples of the present one.
     """
 
     low: Price | None
@@ -347,9 +347,9 @@ class AlertPrices:
 class WhatIf:
     """Result of a what-if.
 
-    `trades` are by symbol, in the unit of the values, empty for a hold; `to_target` are the trades
-    to the targets. `drifts` are in units of 10^-18. `least` is the minimum total at which these
-    settings work, at three gas prices.
+    `trades` are those of the rule by symbol, in the unit of the values, zero for a hold;
+    `to_target` are those to the targets. `drifts` are in units of 10^-18. `least` are the minimum
+    totals of these settings at three gas prices.
     """
 
     drifts: tuple[AssetDrift, ...]
@@ -398,12 +398,12 @@ def what_if(  # noqa: PLR0913
     numeraire: str = "",
     native: str = "3000",
 ) -> WhatIf:
-    """Return drift, trades and alert prices, by the functions of a live step. Raises ConfigError
+    """Compute drift, trades and alert prices by the functions of a live step. Raises ConfigError
     naming the option.
 
     `target`, `value` and `price` are comma-separated SYMBOL=NUMBER; a bare number in `target` is
-    percent. `band` is "10%rel" or "5%abs" for all assets, SYMBOL=… for one. `numeraire` is the
-    symbol of the unit, which `only` needs; `native` is the price of the native coin, for gas.
+    percent. `band` is "10%rel" or "5%abs" for all assets, SYMBOL=… for one asset. `only` needs a
+    `numeraire`; `native` is the price of the native coin, for gas.
     """
     targets = parse_targets(target)
     values = {
@@ -413,7 +413,7 @@ def what_if(  # noqa: PLR0913
     _require_same(targets, values)
     if sum(values.values()) == 0:
         raise ConfigError("--value sums to 0", "give current values, such as BTC=5800,USD=1500")
-    whole, own = parse_bands(band, targets)
+    common, own = parse_bands(band, targets)
     if numeraire and numeraire not in targets:
         raise ConfigError(
             f"--numeraire: {numeraire!r} is not an asset", f"choose from {', '.join(targets)}"
@@ -422,47 +422,48 @@ def what_if(  # noqa: PLR0913
         Asset(Token(symbol, symbol, PLACES), bps, 0, band=own.get(symbol))
         for symbol, bps in targets.items()
     ]
-    ones = dict.fromkeys(targets, Fraction(1))
-    trigger = whole or NO_BAND
-    drifts = drifts_from_balances(assets, values, ones, trigger)
-    answer = evaluate_trigger(trigger, drifts, 0, _NEW)
-    side = _side(only, numeraire, whole is not None)
+    unit_prices = dict.fromkeys(targets, Fraction(1))
+    banded, trigger = common is not None, common or NO_BAND
+    drifts = drifts_from_balances(assets, values, unit_prices, trigger)
+    evaluation = evaluate_trigger(trigger, drifts, 0, _NEW)
+    side = _side(only, numeraire, banded)
     goal = restrict_to_side(
         drifts, rebalance_goal(drifts, _destination(destination)), side, numeraire
     )
     trades = corrections(drifts, goal)
-    reason = (
-        answer.reason
-        if whole is not None
-        else "no band was given: this is what a schedule does when it is due"
-    )
+    reason = evaluation.reason
+    if not banded:
+        reason = "no band was given: this is the action of a schedule when it is due"
+    trading = any(trades.values())
+    if evaluation.fired and not trading:
+        reason += "; nothing to do"
     return WhatIf(
         drifts=drifts,
-        acts=answer.fired and any(trades.values()),
-        reason=reason if any(trades.values()) or not answer.fired else f"{reason}; nothing to do",
+        acts=evaluation.fired and trading,
+        reason=reason,
         trades={
-            symbol: amount / 10**PLACES if answer.fired else Fraction(0)
+            symbol: amount / 10**PLACES if evaluation.fired else Fraction(0)
             for symbol, amount in trades.items()
         },
         to_target={symbol: amount / 10**PLACES for symbol, amount in ideal_trades(drifts).items()},
-        alerts=_alerts(drifts, _prices(price, targets), whole is not None, numeraire),
-        banded=whole is not None,
-        least=_least(drifts, whole, numeraire, native),
+        alerts=_alerts(drifts, _prices(price, targets), banded, numeraire),
+        banded=banded,
+        least=_least(drifts, common, numeraire, native),
     )
 
 
 def _least(
-    drifts: tuple[AssetDrift, ...], whole: Threshold | None, numeraire: str, native: str
+    drifts: tuple[AssetDrift, ...], band: Threshold | None, numeraire: str, native: str
 ) -> tuple[LeastTotalDocument, ...]:
-    """Minimum totals by the limits of a new config."""
+    """Return the minimum totals under the limits of a new config."""
     limits = starting_limits(Token("", numeraire or "USDC", 0))
     rows = [
         (
-            one.symbol,
-            one.target_bps,
-            correction_drift(whole, one.target_bps, (one.band_low_bps, one.band_high_bps)),
+            drift.symbol,
+            drift.target_bps,
+            correction_drift(band, drift.target_bps, (drift.band_low_bps, drift.band_high_bps)),
         )
-        for one in drifts
+        for drift in drifts
     ]
     coin = Fraction(parse_raw(native, PLACES, "--native"), 10**PLACES)
     least_trade = limits.min_trade or Fraction(0)
@@ -481,31 +482,32 @@ def _least(
 def _alerts(
     drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], banded: bool, numeraire: str
 ) -> dict[str, AlertPrices]:
-    found = {}
-    for one in drifts:
-        now = prices.get(one.symbol, Fraction(1))
-        low, high = alert_prices(drifts)[one.token]
-        why = unreachable_reasons(one, drifts)
-        if not banded or one.symbol == numeraire:
+    alerts = {}
+    for drift in drifts:
+        now = prices.get(drift.symbol, Fraction(1))
+        low, high = alert_prices(drifts)[drift.token]
+        why_low, why_high = unreachable_reasons(drift, drifts)
+        if not banded:
             low = high = None
-            why = (
-                (
-                    "no band was given"
-                    if not banded
-                    else "values are counted in it, so that it has no price of its own"
-                ),
-            ) * 2
-        found[one.symbol] = AlertPrices(
-            None if low is None else low * now, None if high is None else high * now, now, *why
+            why_low = why_high = "no band was given"
+        elif drift.symbol == numeraire:
+            low = high = None
+            why_low = why_high = "it is the unit of all values and has no price"
+        alerts[drift.symbol] = AlertPrices(
+            None if low is None else low * now,
+            None if high is None else high * now,
+            now,
+            why_low,
+            why_high,
         )
-    return found
+    return alerts
 
 
 def parse_pairs(text: str, option: str) -> dict[str, str]:
-    """Parse SYMBOL=TEXT pairs with commas between, by symbol. Raises ConfigError naming the
+    """Parse comma-separated SYMBOL=TEXT into text by symbol. Raises ConfigError naming the
     option.
     """
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for part in text.split(","):
         symbol, equals, rest = (piece.strip() for piece in part.partition("="))
         if not equals or not rest or safe_label(symbol, "") != symbol or not symbol:
@@ -513,10 +515,10 @@ def parse_pairs(text: str, option: str) -> dict[str, str]:
                 f"{option}: {part.strip()!r} is not SYMBOL=NUMBER",
                 "for example BTC=50,ETH=30,USD=20",
             )
-        if symbol in found:
+        if symbol in pairs:
             raise ConfigError(f"{option}: {symbol} is given twice", "give each asset once")
-        found[symbol] = rest
-    return found
+        pairs[symbol] = rest
+    return pairs
 
 
 def parse_targets(text: str) -> dict[str, int]:
@@ -529,18 +531,18 @@ def parse_targets(text: str) -> dict[str, int]:
 
 
 def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None:
-    for option, has, other in (("--value", values, targets), ("--target", targets, values)):
-        missing = [symbol for symbol in other if symbol not in has]
+    for option, given, other in (("--value", values, targets), ("--target", targets, values)):
+        missing = [symbol for symbol in other if symbol not in given]
         if missing:
             raise ConfigError(
                 f"{option}: {missing[0]} is missing", f"add it; {missing[0]}=0 if none is held"
             )
     if len(targets) < MIN_ASSETS:
         raise ConfigError("--target needs at least two assets", "for example BTC=50,USD=50")
-    whole = sum(targets.values())
-    if whole != BPS:
+    total_bps = sum(targets.values())
+    if total_bps != BPS:
         raise ConfigError(
-            f"--target: sums to {decimal_text(whole, 2)}%, not 100%",
+            f"--target: sums to {decimal_text(total_bps, 2)}%, not 100%",
             "a bare number is percent here: write BTC=50 or BTC=50%",
         )
 
@@ -548,73 +550,73 @@ def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None
 def parse_bands(
     text: str, targets: Mapping[str, int]
 ) -> tuple[Threshold | None, dict[str, Threshold]]:
-    """Return the default band, with both widths if two are given, and bands of single assets."""
-    whole: Threshold | None = None
+    """Return the common band, of both widths if two are given, and the bands of single assets."""
+    common: Threshold | None = None
     own: dict[str, Threshold] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         symbol, equals, rest = (piece.strip() for piece in part.partition("="))
-        found = parse_band(rest if equals else part, "--band")
-        validate_band(found, "--band")
+        band = parse_band(rest if equals else part, "--band")
+        validate_band(band, "--band")
         if equals and symbol not in targets:
             raise ConfigError(
                 f"--band: {symbol!r} is not an asset", f"choose from {', '.join(targets)}"
             )
         if equals:
-            own[symbol] = _both(own.get(symbol), found)
+            own[symbol] = _combined(own.get(symbol), band)
         else:
-            whole = _both(whole, found)
-    if own and whole is None:
+            common = _combined(common, band)
+    if own and common is None:
         raise ConfigError(
             "--band: only single assets have a band",
             "give the common band first, such as 10%rel,BTC=5%abs",
         )
-    return whole, own
+    return common, own
 
 
-def _both(before: Threshold | None, found: Threshold) -> Threshold:
-    if before is None:
-        return found
-    if (before.absolute_bps is None) == (found.absolute_bps is None):
+def _combined(first: Threshold | None, second: Threshold) -> Threshold:
+    """Combine a relative with an absolute width."""
+    if first is None:
+        return second
+    if (first.absolute_bps is None) == (second.absolute_bps is None):
         raise ConfigError(
             "--band: the same kind twice",
             "give one of each, such as 10%rel,5%abs; the narrower counts",
         )
     return replace(
-        before,
-        absolute_bps=before.absolute_bps or found.absolute_bps,
-        relative_bps=before.relative_bps or found.relative_bps,
+        first,
+        absolute_bps=first.absolute_bps or second.absolute_bps,
+        relative_bps=first.relative_bps or second.relative_bps,
     )
 
 
 def _prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
-    found = {}
-    for symbol, written in parse_pairs(text, "--price").items() if text else ():
+    prices: dict[str, Fraction] = {}
+    if not text:
+        return prices
+    for symbol, number in parse_pairs(text, "--price").items():
         if symbol not in targets:
             raise ConfigError(
                 f"--price: {symbol!r} is not an asset", f"choose from {', '.join(targets)}"
             )
-        found[symbol] = Fraction(parse_raw(written, PLACES, f"--price {symbol}"), 10**PLACES)
-        if found[symbol] == 0:
+        prices[symbol] = Fraction(parse_raw(number, PLACES, f"--price {symbol}"), 10**PLACES)
+        if prices[symbol] == 0:
             raise ConfigError(f"--price {symbol}: must be above 0", "give its current price")
-    return found
+    return prices
 
 
 def _destination(text: str) -> Destination:
-    if text not in [one.value for one in DESTINATIONS]:
-        raise ConfigError(
-            f"--destination: {text!r}",
-            f"choose from {', '.join(one.value for one in DESTINATIONS)}",
-        )
+    names = [destination.value for destination in DESTINATIONS]
+    if text not in names:
+        raise ConfigError(f"--destination: {text!r}", f"choose from {', '.join(names)}")
     return Destination(text)
 
 
 def _side(text: str, numeraire: str, banded: bool) -> TradeSide | None:
     if not text:
         return None
-    if text not in [one.value for one in TradeSide]:
-        raise ConfigError(
-            f"--only: {text!r}", f"choose from {', '.join(one.value for one in TradeSide)}"
-        )
+    names = [side.value for side in TradeSide]
+    if text not in names:
+        raise ConfigError(f"--only: {text!r}", f"choose from {', '.join(names)}")
     side = TradeSide(text)
     if side in (TradeSide.SELL, TradeSide.BUY) and not numeraire:
         raise ConfigError(
