@@ -1,5 +1,5 @@
-"""Keep the double-entry ledger: entries of final transactions, openings, valuations, hourly prices,
-and the prior day of a new store.
+"""Double-entry ledger: entries of final transactions, openings, valuations, hourly prices, and the
+last day before a new store.
 """
 
 from __future__ import annotations
@@ -78,19 +78,15 @@ class AuditedEntry:
 
 
 def update_ledger(store: StepStorage, step: StepInput, force: bool = False) -> None:
-    """Post final transactions, open new books, and record a valuation: at most once an hour, after
-    each balance change other than by the market, or with `force`.
+    """Post final transactions, enter opening balances, and record a valuation.
+
+    A valuation is recorded once an hour, after each transaction or transfer, and with `force`.
     """
     for intent in store.ledger.intents_without_entry():
-        store.ledger.enter(
-            intent,
-            derive_entry(
-                store, intent, step, store.ledger.counted(intent.id), store.ledger.principal
-            ),
-        )
+        store.ledger.enter(intent, _posted_entry(store, intent, step))
     prices = entry_prices(step)
-    found = valuation(step, prices)
-    if found is None:
+    present = valuation(step, prices)
+    if present is None:
         return
     portfolio = step.portfolio
     store.ledger.record_token_names(
@@ -102,27 +98,30 @@ def update_ledger(store: StepStorage, step: StepInput, force: bool = False) -> N
     opened: tuple[tuple[str, str], ...] = ()
     if not store.ledger.has_places(places):
         opened = store.ledger.open_places(step.snapshot, places)
-        if not store.ledger.has_places(
-            places
-        ):  # a holding missing from the ledger must not look like a profit
+        # A holding missing from the ledger must not look like a profit.
+        if not store.ledger.has_places(places):
             return
-    known, books = store.valuations.last_block(), store.balances.expected()
-    moved = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
-    store.valuations.record(
-        found, force or bool(opened) or any(known < block <= found.block for block in moved)
-    )
+    last_block, books = store.valuations.last_block(), store.balances.expected()
+    changed = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
+    due = any(last_block < block <= present.block for block in changed)
+    store.valuations.record(present, force or bool(opened) or due)
+
+
+def _posted_entry(store: StepStorage, intent: Intent, present: StepInput) -> Entry:
+    counted = store.ledger.counted(intent.id)
+    return derive_entry(store, intent, present, counted, store.ledger.principal)
 
 
 def audit_entries(
     store: StepStorage, ledger: AuditedLedger, present: StepInput
 ) -> tuple[AuditedEntry, ...]:
-    """Yield every recorded entry with the one derived from journal and receipts, in chain order."""
-    written = {entry.id: entry for entry in ledger.entered()}
-    found: list[AuditedEntry] = []
-    before = [entry for entry in ledger.entries() if entry.kind is EntryKind.OPENING]
+    """Return every recorded entry with the one derived from journal and receipts, in chain order."""
+    recorded = {entry.id: entry for entry in ledger.entered()}
+    audited: list[AuditedEntry] = []
+    openings = [entry for entry in ledger.entries() if entry.kind is EntryKind.OPENING]
 
     def principal(position: str) -> dict[str, int]:
-        sums = entries.account_balances([*before, *(one.derived for one in found)])
+        sums = entries.account_balances([*openings, *(entry.derived for entry in audited)])
         return {
             token: raw
             for (account, token), raw in sums.items()
@@ -130,14 +129,10 @@ def audit_entries(
         }
 
     for intent in ledger.enterable_intents():
-        found.append(
-            AuditedEntry(
-                intent,
-                written.get(intent.id),
-                derive_entry(store, intent, present, store.ledger.counted(intent.id), principal),
-            )
-        )
-    return tuple(found)
+        counted = store.ledger.counted(intent.id)
+        derived = derive_entry(store, intent, present, counted, principal)
+        audited.append(AuditedEntry(intent, recorded.get(intent.id), derived))
+    return tuple(audited)
 
 
 def derive_entry(
@@ -148,16 +143,14 @@ def derive_entry(
     principal: Principal,
 ) -> Entry:
     """Return the entry of a final transaction at the reference prices of its own step, or of
-    `present` if that is unreadable. `principal` returns the net amount provided to a position.
+    `present` if that step is unreadable. `principal` returns the net amounts provided to a
+    position.
     """
     receipt = intent.receipt
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to enter")
-    basis, grant, owner = (
-        originating_step(store.steps, intent) or present,
-        store.journal.grant(intent.id),
-        present.snapshot.owner,
-    )
+    basis = originating_step(store.steps, intent) or present
+    grant, owner = store.journal.grant(intent.id), present.snapshot.owner
     prices, coin = entry_prices(basis), basis.portfolio.wrapped_native
     moved = dict(receipt.net(owner)) if receipt.status == 1 else {}
     if wei := intent.coins(owner, coin):
@@ -183,15 +176,12 @@ def derive_entry(
 
 
 def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
-    """Value of all that the ledger holds at the step's block; None while a balance, a price or a
-    position is unknown.
+    """Return the value of all holdings of the ledger at the step's block; None while a balance, a
+    price or a position is unknown.
     """
-    sure, targets = (
-        balance_changes.balances_of(step.snapshot),
-        {asset.token.address: asset.target_bps for asset in step.portfolio.assets},
-    )
-    unknown = [token for token in targets if token not in sure or prices.of(token) is None]
-    if unknown:
+    balances = balance_changes.balances_of(step.snapshot)
+    targets = {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
+    if any(token not in balances or prices.of(token) is None for token in targets):
         return None
     try:
         in_positions = positions.look_through(
@@ -199,21 +189,23 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
         )
     except Refused:
         return None
-    reserved = _reserved(step, sure)
+    reserved = _reserved(step, balances)
     held = []
     for token in (*targets, NATIVE):
         price = prices.of(token) or Fraction(0)
         held.append(
             ValuedHolding(
                 token,
-                sure[token],
+                balances[token],
                 in_positions.get(token, 0),
                 price,
                 targets.get(token, 0),
                 reserved.get(token, 0),
             )
         )
-    value = sum(((one.wallet_raw + one.lp_raw) * one.price for one in held), Fraction(0))
+    value = sum(
+        ((holding.wallet_raw + holding.lp_raw) * holding.price for holding in held), Fraction(0)
+    )
     return Valuation(
         step.snapshot.head.number, step.snapshot.head.timestamp_s, quantize(value), tuple(held)
     )
@@ -221,31 +213,31 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
 
 def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
     """Return base units in the wallet that are not managed: reserves, and native coin unless it is
-    an asset. The reserve of the native asset is taken from native coin first.
+    an asset. The reserve of a native asset is taken from native coin first.
     """
-    found = {
+    reserved = {
         asset.token.address: min(balances[asset.token.address], asset.reserve_raw)
         for asset in step.portfolio.assets
     }
     native = next((asset for asset in step.portfolio.assets if asset.native), None)
     if native is None:
-        return found | {NATIVE: balances[NATIVE]}
-    kept, token = native_coin.reserved_raw(step, native), native.token.address
-    return found | {
-        NATIVE: min(balances[NATIVE], kept),
-        token: min(balances[token], max(0, kept - balances[NATIVE])),
+        return reserved | {NATIVE: balances[NATIVE]}
+    raw, token = native_coin.reserved_raw(step, native), native.token.address
+    return reserved | {
+        NATIVE: min(balances[NATIVE], raw),
+        token: min(balances[token], max(0, raw - balances[NATIVE])),
     }
 
 
 def _holdings_by_place(
     step: StepInput, prices: EntryPrices
 ) -> dict[tuple[str, str], tuple[int, Fraction | None]]:
-    """Holdings of every asset and the native coin in the wallet and in each position, with their
-    value.
+    """Return base units and value of every asset and the native coin, by (place, token); the place
+    is a position's name, or "" for the wallet.
     """
-    sure = balance_changes.balances_of(step.snapshot)
-    found = {
-        ("", token): sure[token]
+    balances = balance_changes.balances_of(step.snapshot)
+    holdings = {
+        ("", token): balances[token]
         for token in (*(asset.token.address for asset in step.portfolio.assets), NATIVE)
     }
     for _, position in liquidity.confirmed_positions(step):
@@ -256,9 +248,9 @@ def _holdings_by_place(
                 positions.owned_amounts(position, price0 or Fraction(1), price1 or Fraction(1)),
                 strict=True,
             ):
-                found[position.name, token] = raw
+                holdings[position.name, token] = raw
     priced = {}
-    for (place, token), raw in found.items():
+    for (place, token), raw in holdings.items():
         price = prices.of(token)
         priced[place, token] = (raw, None if price is None else quantize(raw * price))
     return priced
@@ -293,22 +285,21 @@ def _liquidity(
             )
         case Provide():
             done = None if receipt is None else positions.position_change(action, receipt, owner)
-            return entries.provision_entry(
-                change, prices, counted, action.name if done is None else done.name
-            )
+            name = action.name if done is None else done.name
+            return entries.provision_entry(change, prices, counted, name)
 
 
 def _fees(grant: Grant, intent: Intent, counted: frozenset[str]) -> dict[str, int]:
-    """Pool fees of each leg by the token that it took, base units rounded up; amounts by the
-    receipt, else as planned.
+    """Return the pool fees of all legs by input token, base units rounded up; of the amounts of the
+    receipt, else of the planned ones.
     """
     if grant.plan is None or intent.receipt is None or intent.receipt.status != 1 or not counted:
         return {}
-    found: dict[str, int] = {}
+    fees: dict[str, int] = {}
     for leg, done in zip(grant.plan.legs, realised_legs(grant.plan, intent.receipt), strict=True):
         raw = leg.amount_in_raw if done.amount_in_raw is None else done.amount_in_raw
-        found[leg.token_in] = found.get(leg.token_in, 0) - (-raw * leg.fee_pips // PIPS)
-    return {token: raw for token, raw in found.items() if raw}
+        fees[leg.token_in] = fees.get(leg.token_in, 0) - (-raw * leg.fee_pips // PIPS)
+    return {token: raw for token, raw in fees.items() if raw}
 
 
 def _is_manual(plan: Plan) -> bool:
@@ -316,42 +307,37 @@ def _is_manual(plan: Plan) -> bool:
 
 
 def entry_prices(step: StepInput) -> EntryPrices:
-    """Reference prices of a step, as entries are valued by."""
+    """Return the reference prices at which a step's entries are valued."""
     return EntryPrices(reference_prices(step).by_token, step.portfolio.wrapped_native)
 
 
-# --- Unposted mined and pending transactions as entries, so that a year's gain is not realised
-# twice.
+# --- Entries of transactions that are not final yet, so that a year's gain is not realised twice.
 
 
 _MINED = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
 
 
 def pending_entries(store: StepStorage, present: StepInput) -> tuple[Entry, ...]:
-    """Return one entry per unfinal nonce: by the receipt if there is one, else as planned and
-    without gas, which would lower the gain. Of replacements at a nonce the mined one counts, else
-    the first. `present` replaces an unreadable step.
+    """Return one entry per nonce that is not final: by the receipt if there is one, else as planned
+    and without gas, which would lower the gain. Of replacements at a nonce the mined one counts,
+    else the first. `present` replaces an unreadable step.
     """
     by_nonce: dict[int, Intent] = {}
     for intent in store.ledger.unsettled():
         known = by_nonce.get(intent.tx.nonce)
         if known is None or (intent.state in _MINED and known.state not in _MINED):
             by_nonce[intent.tx.nonce] = intent
-    found = []
+    pending = []
     for intent in by_nonce.values():
         if intent.receipt is not None:
-            found.append(
-                derive_entry(
-                    store, intent, present, store.ledger.counted(intent.id), store.ledger.principal
-                )
-            )
-        elif (planned := _planned(store, intent, present)) is not None:
-            found.append(planned)
-    return tuple(found)
+            pending.append(_posted_entry(store, intent, present))
+        elif (planned := _planned_entry(store, intent, present)) is not None:
+            pending.append(planned)
+    return tuple(pending)
 
 
-def _planned(store: StepStorage, intent: Intent, present: StepInput) -> Entry | None:
-    """Entry of an unmined transaction as its plan expects it; None if it exchanges nothing."""
+def _planned_entry(store: StepStorage, intent: Intent, present: StepInput) -> Entry | None:
+    """Return the entry that the plan of an unmined transaction predicts; None without a plan."""
     plan = store.journal.grant(intent.id).plan
     if plan is None:
         return None
@@ -363,21 +349,22 @@ def _planned(store: StepStorage, intent: Intent, present: StepInput) -> Entry | 
     return entries.trade_entry(change, entry_prices(basis), {*moved, NATIVE}, {})
 
 
-# --- Hourly records of reference prices: the price history of triggers, allocators and the ledger.
+# --- Records of chosen weights and hourly reference prices.
 
 
 def record_allocation(step: StepInput, allocations: AllocationJournal) -> None:
-    """Record the weights that this step chose, so that a restart uses the same."""
+    """Record the weights that this step chose, so that a restart uses them again."""
     chosen = step.history.allocation
     if chosen is not None and chosen != allocations.newest():
         allocations.record(chosen)
 
 
 def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceJournal) -> None:
-    """Record reference prices in the first cycle of each hour with confirmed prices.
+    """Record reference prices in the first cycle of each hour with confirmed prices: the price
+    history of triggers, allocators and the ledger.
 
-    If policy.confirm_blocks is set, the preceding blocks are read for it once an hour. If they are
-    unreadable the next cycle retries; a cycle never fails for it.
+    If policy.confirm_blocks is set, the preceding blocks are read for this once an hour. If they
+    cannot be read, the next cycle retries; a cycle never fails because of them.
     """
     at_s, numeraire = review_time_s(step.snapshot), step.portfolio.numeraire.address
     if prices.has(numeraire, at_s):
@@ -393,13 +380,12 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceJou
         prices.record(numeraire, points)
 
 
-# --- Daily limits of a new or adopted store: earlier transactions of the wallet are read from the
-# chain (T6).
+# --- Daily limits of a new or adopted store: the wallet's last 24 h are read from the chain (T6).
 
 
 REMEDY = (
-    "use an endpoint with archive state, wait a day, or confirm it with trimtab db adopt"
-    " --nothing-lost"
+    "use an endpoint with archive state, wait a day, or run trimtab db adopt --nothing-lost to"
+    " confirm that nothing was lost"
 )
 
 
@@ -412,13 +398,13 @@ def with_prior_day(
 ) -> StepInput:
     """Return the step with a history of the last 24 h, read from the chain once.
 
-    If the chain cannot answer, the history says so. Daily limits then refuse until the store itself
-    covers a whole day or the owner confirms it: no budget starts empty. An exchange is valued at
-    the reference prices just before it if feeds and the node still have them, else at present ones.
-    Its gain counts as zero and its loss as at least its gas. A transfer out, unless to the router,
-    was the owner's own: it costs its gas and counts as paid out (limits.payout_per_day), as does
-    the loss of an exchange elsewhere. If the wallet is a `contract`, its nonce does not show
-    transactions sent by others.
+    If the chain cannot be read, daily limits refuse until the store itself covers a whole day or
+    the owner confirms the day: no budget starts empty. An exchange is valued at the reference
+    prices just before it if feeds and the node still have them, else at present ones. Its gain
+    counts as zero, and its loss as at least its gas. A transfer out, except to the router, is the
+    owner's: it costs its gas and counts as paid out (limits.payout_per_day), as does the loss of an
+    exchange elsewhere. With `contract`, the wallet is a contract, whose nonce does not count
+    transactions that its owners sent.
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
@@ -428,14 +414,12 @@ def with_prior_day(
         if contract and snapshot.nonce_latest:
             raise HistoryUnavailable("earlier transactions of the Safe's owners are not read")
         feeds = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
-        found = (
-            recent_transactions(
+        day = RecentTransactions(0, ())
+        if snapshot.nonce_latest:
+            day = recent_transactions(
                 endpoint_pool, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds
             )
-            if snapshot.nonce_latest
-            else RecentTransactions(0, ())
-        )
-        usage = prior_day_usage(step, found)
+        usage = prior_day_usage(step, day)
     except TrimtabError as error:
         balances.mark_day_asked(now_s)
         why = f"the wallet's last 24 h are not known ({error.message}); {REMEDY}"
@@ -446,42 +430,37 @@ def with_prior_day(
 
 def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalTransaction, ...]:
     """Return each transaction's use of the daily limits, at the reference prices of its time if
-    known, else present ones. Raises HistoryUnavailable if one moved an asset with neither price: it
-    would be recorded without a loss for good.
+    known, else at present ones. Raises HistoryUnavailable if a transferred asset has neither price:
+    the transaction would be recorded without its loss.
     """
-    assets = {asset.token.address for asset in step.portfolio.assets} | {
-        step.portfolio.wrapped_native
-    }
-    now = reference_prices(step).by_token
-    found = []
-    for one in day.sent:
-        prices = (
-            {**now, **reference_prices(_with_feeds_as_of(step, one)).by_token}
-            if one.answers
-            else now
-        )
-        moved = {token for token, raw in one.receipt.net(step.snapshot.owner).items() if raw} | {
-            step.portfolio.wrapped_native
-        }
-        for token in sorted((moved & assets) - prices.keys()):
+    coin = step.portfolio.wrapped_native
+    assets = {asset.token.address for asset in step.portfolio.assets} | {coin}
+    present = reference_prices(step).by_token
+    usage = []
+    for sent in day.sent:
+        prices = present
+        if sent.answers:
+            prices = {**present, **reference_prices(_with_feeds_as_of(step, sent)).by_token}
+        moved = {token for token, raw in sent.receipt.net(step.snapshot.owner).items() if raw}
+        for token in sorted(((moved | {coin}) & assets) - prices.keys()):
             raise HistoryUnavailable(f"{token_label(step, token)} has no reference price")
-        found.append(
-            _prior_usage(
-                step, one, {token: price for token, price in prices.items() if token in assets}
-            )
-        )
-    return tuple(found)
+        asset_prices = {token: price for token, price in prices.items() if token in assets}
+        usage.append(_prior_usage(step, sent, asset_prices))
+    return tuple(usage)
 
 
 def _with_feeds_as_of(step: StepInput, sent: MinedTx) -> StepInput:
-    """Return the step with the feeds' answers of that time in place of the present ones."""
-    then, now_s = dict(sent.answers), step.snapshot.head.timestamp_s
+    """Return the step with the feeds' answers at the time of a transaction."""
+    answers, now_s = dict(sent.answers), step.snapshot.head.timestamp_s
     feeds = tuple(
-        (
-            replace(feed, answer=then[feed.feed], started_at_s=now_s, updated_at_s=now_s)
-            if feed.feed in then
-            else feed
+        replace(
+            feed,
+            answer=answers[feed.feed],
+            started_at_s=now_s,
+            updated_at_s=now_s,
         )
+        if feed.feed in answers
+        else feed
         for feed in step.snapshot.feeds
     )
     return replace(step, snapshot=replace(step.snapshot, feeds=feeds))
@@ -501,7 +480,7 @@ def _prior_usage(step: StepInput, sent: MinedTx, prices: dict[str, Price]) -> Ex
     moved = trade_turnover(deltas, prices) if traded else Fraction(0)
     if sent.to == step.execution.router:
         paid = Fraction(0)
-    elif traded:  # dust in return does not make a payment an exchange
+    elif traded:  # a payment for which dust came back is still a payment
         paid = lost - gas_value
     else:
         paid = sum((-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0))
@@ -519,7 +498,7 @@ def _prior_usage(step: StepInput, sent: MinedTx, prices: dict[str, Price]) -> Ex
 
 
 def _as_intent(sent: MinedTx) -> Intent:
-    """Return the transaction as an intent, to read its receipt by the same rules."""
+    """Return the transaction as an intent, whose methods read its receipt."""
     tx = UnsignedTx(0, sent.nonce, sent.to or NATIVE, sent.value_wei, "0x", 0, None, None, None)
     state = IntentState.FINAL if sent.receipt.status == 1 else IntentState.REVERTED
     return Intent(

@@ -1,6 +1,4 @@
-"""Executor of one transaction at a time: check, simulate, record, sign, send, wait until mined and
-final.
-"""
+"""Executor of one transaction at a time: check, simulate, record, sign, send, wait until final."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from agent.ports import Grant
 
 
 class JournaledExecutor:
-    """Implements the engine's executor over the ports; one per process, wallet and chain (see
-    store/files/locks.py).
-    """
+    """Implements ports.Executor; one per process, wallet and chain (agent/store/files/locks.py)."""
 
     def __init__(self, submitter: Submitter) -> None:
         self._submitter = submitter
@@ -48,11 +44,9 @@ class JournaledExecutor:
         return self._reconciler.resync_nonce()
 
     def ready(self, *, for_revoking: bool = False) -> bool:
-        """True if anything may be sent now: the kill switch was read and is off, and no transaction
-        of ours is unfinished.
-
-        With `for_revoking` also if the switch is at hard: for transactions that set allowances to
-        zero.
+        """True if a transaction may be sent now: the kill switch was read and is off, and none of
+        ours is unfinished. With `for_revoking`, to set allowances to zero, the switch may be at
+        hard.
         """
         unfinished = self._submitter.unfinished()
         allowed = self._submitter.is_paused() is False or (
@@ -63,12 +57,14 @@ class JournaledExecutor:
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
     ) -> Intent:
-        """Carry one transaction from PLANNED to its end and return it: FINAL, REVERTED, or MINED
-        while blocks are slow. A transaction pending too long is replaced at a higher fee, and the
-        mined intent returned, or cancelled and returned as CANCELLED once that is final.
+        """Run one transaction from PLANNED to its end and return it: FINAL, REVERTED, or MINED
+        while blocks are slow.
+
+        A transaction pending too long is replaced at a higher fee, and the mined intent is
+        returned; or it is cancelled, and returned as CANCELLED once the cancel is final.
         `grant.deadline_s` is the chain time after which it must not be sent. Raises Refused before
         anything is sent (kill switch, simulation, deadline, nonce, signing rules). Raises Retryable
-        if it was sent and is not mined in time, or if the result of sending is unknown: the next
+        if it was sent and is not mined in time, or if the outcome of sending is unknown: the next
         `reconcile` resolves it, and nothing new is planned until then.
         """
         submitter = self._submitter
@@ -83,19 +79,18 @@ class JournaledExecutor:
             raise Retryable(
                 f"{note}: transaction {intent.tx_hash} was sent and is not mined after"
                 f" {submitter.settings.mined_timeout_s:.0f} s",
-                "run the command again: it follows this transaction before it does anything else",
+                "run the command again: it first waits for this transaction",
                 code=ErrorCode.NOT_MINED,
             )
         ended = submitter.await_final(mined)
         if ended.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
-            return next(
-                one for one in submitter.journal.intents_at(tx.nonce) if one.id == intent.id
-            )
+            at_nonce = submitter.journal.intents_at(tx.nonce)
+            return next(original for original in at_nonce if original.id == intent.id)
         return ended
 
     def _require_final_mint(self, grant: Grant) -> None:
-        """Raise if the position's number may still change by a reorg: liquidity added then could go
-        to a stranger's position.
+        """Raise if a reorg can still change the position's number: added liquidity could then go to
+        a stranger's position.
         """
         action, journal = grant.action, self._submitter.journal
         if not isinstance(action, Provide) or action.token_id is None:
@@ -115,12 +110,11 @@ class JournaledExecutor:
                 )
 
     def _require_turn(self, tx: UnsignedTx) -> None:
-        """Raise unless the nonce is the chain's next one, ours, and free."""
+        """Raise unless the nonce is the chain's and the journal's next one, and free."""
         if unfinished := self._submitter.unfinished():
-            first = unfinished[0]
-            what = (
-                f"{first.note}, {first.tx_hash}" if first.state in IN_FLIGHT_STATES else first.note
-            )
+            first, what = unfinished[0], unfinished[0].note
+            if first.state in IN_FLIGHT_STATES:
+                what = f"{what}, {first.tx_hash}"
             raise Retryable(
                 f"an earlier transaction is not finished: {what}",
                 "reconcile first",
@@ -132,7 +126,7 @@ class JournaledExecutor:
                 "nonce",
                 str(tx.nonce),
                 str(expected),
-                "the wallet's nonce moved since the transaction was made",
+                "the wallet's nonce changed since the transaction was composed",
                 "plan again",
             )
 
@@ -141,7 +135,7 @@ class JournaledExecutor:
 
 
 class ReadOnlySigner:
-    """ports.Signer of a wallet that is only observed."""
+    """ports.Signer of an observed wallet: signs nothing."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -149,5 +143,5 @@ class ReadOnlySigner:
     def sign(self, tx: UnsignedTx, grant: Grant) -> NoReturn:
         """Always raises."""
         raise Refused(
-            f"nothing is signed for {self.address} while only looking", remedy="add --send"
+            f"nothing is signed for {self.address} in a read-only run", remedy="add --send"
         )

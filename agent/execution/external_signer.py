@@ -1,6 +1,4 @@
-"""Execution with an external signer: propose each transaction, and settle it later from the chain.
-No key is held here.
-"""
+"""Execution with an external signer: propose each transaction, and settle it from the chain."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ FORMAT = 1
 
 
 class AwaitingExternalSignature(Retryable):
-    """A transaction was proposed and waits for its signer. `document` is the proposal, `place` its
-    file.
-    """
+    """A transaction was proposed and awaits its signer; `document` is in the file `place`."""
 
     def __init__(self, message: str, remedy: str, document: dict[str, Any], place: str) -> None:
         super().__init__(message, remedy)
@@ -42,36 +38,40 @@ class RefusingSigner:
         raise OperatorNeeded(
             f"nothing is signed here for {self.address}: wallet.mode is propose, and a transaction"
             " of another mode is open",
-            "let the mode or the signer that sent it send it again; or have its nonce used by"
-            " something else, then trimtab adopt",
+            "run the former mode or signer to resend it; or use its nonce for another transaction,"
+            " then run trimtab adopt",
         )
 
 
 class ProposingExecutor(JournaledExecutor):
-    """The engine's executor for an external signer: records and proposes transactions, and sends
-    none. Intents stay PLANNED until the chain has the proposed transaction, then follow the
-    journal's table. The intent is on disk before it is proposed, and the proposal is made from the
+    """Executor for an external signer: records and proposes transactions, and sends none. Intents
+    stay PLANNED until the chain has the proposed transaction, then follow the journal's
+    transitions. An intent is on disk before it is proposed, and the proposal is made from the
     journal alone.
     """
 
     def __init__(
-        self, submitter: Submitter, book: ProposalJournal, owner: ExternalSigner, outbox: Outbox
+        self,
+        submitter: Submitter,
+        proposals: ProposalJournal,
+        owner: ExternalSigner,
+        outbox: Outbox,
     ) -> None:
         super().__init__(replace(submitter, signer=RefusingSigner(owner)))
         self._journal, self._sender = submitter.journal, submitter.sender
-        self._book, self._owner, self._outbox = book, owner, outbox
+        self._proposals, self._owner, self._outbox = proposals, owner, outbox
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
-        """Settle proposals: mined, expired, or still waiting.
+        """Settle proposals that are mined or expired.
 
-        Raises AwaitingExternalSignature while one waits, OperatorNeeded if another transaction took
-        its nonce or an expired one was sent.
+        Raises AwaitingExternalSignature while one is unsigned, OperatorNeeded if another
+        transaction took its nonce or an expired one was sent.
         """
-        proposed, open_before = self._book.proposed(), self._journal.open_intents()
+        proposed, open_before = self._proposals.proposed(), self._journal.open_intents()
         for intent in open_before:
             if intent.state is IntentState.PLANNED and intent.id in proposed:
                 self._settle(intent, proposed[intent.id])
-        self._require_none_late(proposed)
+        self._require_none_sent_late(proposed)
         self._reconciler.run(may_send=False)
         return [self._now(intent) for intent in open_before]
 
@@ -80,8 +80,8 @@ class ProposingExecutor(JournaledExecutor):
     ) -> Intent:
         """Record the transaction and propose it.
 
-        Always raises: AwaitingExternalSignature once it awaits its signer. Raises Refused before it
-        is proposed, by the kill switch, the simulation, the nonce, or the signing rules.
+        Always raises: AwaitingExternalSignature once it is proposed, Refused before by the kill
+        switch, the simulation, the nonce, or the signing rules.
         """
         submitter = self._submitter
         submitter.require_running(grant)
@@ -90,90 +90,77 @@ class ProposingExecutor(JournaledExecutor):
         head = submitter.simulate(tx, grant.deadline_s, grant).head
         self._owner.require(tx, grant)
         intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
-        self._book.mark_proposed(intent.id, head.number)
-        raise self._waiting(intent)
+        self._proposals.mark_proposed(intent.id, head.number)
+        raise self._awaiting(intent)
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Withdraw every proposal; anyone who has seen one can still send it until its deadline on
-        chain.
+        """Withdraw every proposal; a signer who has seen one can still send it until its deadline.
 
-        A proposal that the chain already has is settled. Raises OperatorNeeded if something else
-        took its nonce.
+        A proposal that the chain already has is settled. Raises OperatorNeeded if another
+        transaction took its nonce.
         """
-        proposed = self._book.proposed()
-        waiting = [
-            one
-            for one in self._journal.open_intents()
-            if one.state is IntentState.PLANNED and one.id in proposed
+        proposed = self._proposals.proposed()
+        unsigned = [
+            intent
+            for intent in self._journal.open_intents()
+            if intent.state is IntentState.PLANNED and intent.id in proposed
         ]
-        for intent in waiting:
+        for intent in unsigned:
             self._outbox.remove_proposal(intent.id)
-        for intent in waiting:
-            if not self._on_its_way(intent, proposed[intent.id]):
-                self._give_up(intent, why)
-        followed = super().cancel_pending(why)
-        return [
-            *(
-                self._now(intent)
-                for intent in waiting
-                if intent.id not in {one.id for one in followed}
-            ),
-            *followed,
-        ]
+        for intent in unsigned:
+            if not self._is_mined(intent, proposed[intent.id]):
+                self._drop(intent, why)
+        cancelled = super().cancel_pending(why)
+        ids = {intent.id for intent in cancelled}
+        return [*(self._now(intent) for intent in unsigned if intent.id not in ids), *cancelled]
 
     def _settle(self, intent: Intent, since_block: int) -> None:
-        """Settle one proposal: on its way if the chain has it, dropped if late, else still
-        waiting.
-        """
-        head = (
-            self._sender.head()
-        )  # before the nonce: a nonce that is free after a late head was not used in time
-        if self._on_its_way(intent, since_block):
+        """Settle one proposal that is mined or expired; raise AwaitingExternalSignature otherwise."""
+        # The head before the nonce: a nonce still free after a late head was not used in time.
+        head = self._sender.head()
+        if self._is_mined(intent, since_block):
             return
         if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
-            self._give_up(
-                intent, f"the proposal {intent.id} expired at {_time(intent.deadline_s)} unsent"
-            )
+            why = f"the proposal {intent.id} expired at {_time(intent.deadline_s)} unsent"
+            self._drop(intent, why)
             return
-        raise self._waiting(intent)
+        raise self._awaiting(intent)
 
-    def _on_its_way(self, intent: Intent, since_block: int) -> bool:
-        """True if the chain has it; the journal then has it as SIGNED. Raises OperatorNeeded if
+    def _is_mined(self, intent: Intent, since_block: int) -> bool:
+        """True if the chain has it, which is then recorded as SIGNED. Raises OperatorNeeded if
         another transaction took its nonce.
         """
         latest, _ = self._sender.nonces(self._owner.address)
-        found = self._owner.carried(intent.tx, since_block) if latest > intent.tx.nonce else None
-        if found is not None and found.same:
+        if latest <= intent.tx.nonce:
+            return False
+        mined = self._owner.carried(intent.tx, since_block)
+        if mined is not None and mined.same:
             self._submitter.move(
                 intent,
                 IntentState.SIGNED,
                 "signed elsewhere, found on the chain",
-                tx_hash=found.tx_hash,
+                tx_hash=mined.tx_hash,
             )
             self._outbox.remove_proposal(intent.id)
             return True
-        if latest > intent.tx.nonce:
-            by = (
-                "something that was not proposed"
-                if found is None
-                else f"{found.tx_hash}, which does something else"
-            )
-            raise OperatorNeeded(
-                f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in the place"
-                f" of {intent.id} («{intent.note}»)",
-                "find out who signed it and check the balances, then trimtab adopt",
-                code=ErrorCode.NONCE_USED,
-            )
-        return False
+        by = "a transaction that was not proposed"
+        if mined is not None:
+            by = f"{mined.tx_hash}, a different transaction"
+        raise OperatorNeeded(
+            f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in place of"
+            f" {intent.id} («{intent.note}»)",
+            "find out who signed it and check the balances, then run trimtab adopt",
+            code=ErrorCode.NONCE_USED,
+        )
 
-    def _waiting(self, intent: Intent) -> AwaitingExternalSignature:
+    def _awaiting(self, intent: Intent) -> AwaitingExternalSignature:
         document = self._document(intent)
         place = self._outbox.put(intent.id, json.dumps(document, indent=2) + "\n")
         until = "" if intent.deadline_s is None else f" until {_time(intent.deadline_s)}"
         return AwaitingExternalSignature(
             f"«{intent.note}» is proposed and awaits its signature{until}: {place}",
-            "have it signed and sent, then run the command again: it settles it from the chain and"
-            " continues",
+            "have it signed and sent, then run the command again: it settles the proposal from the"
+            " chain and continues",
             document,
             place,
         )
@@ -193,32 +180,30 @@ class ProposingExecutor(JournaledExecutor):
             "plan": plan,
         }
 
-    def _give_up(self, intent: Intent, why: str) -> None:
+    def _drop(self, intent: Intent, why: str) -> None:
         self._submitter.drop(intent, why)
         self._outbox.remove_proposal(intent.id)
 
-    def _require_none_late(self, proposed: dict[str, int]) -> None:
-        """Raise OperatorNeeded if a dropped proposal was sent after all: an approval has no
-        deadline, a swap would revert.
+    def _require_none_sent_late(self, proposed: dict[str, int]) -> None:
+        """Raise OperatorNeeded if a dropped proposal was sent after all. Approvals have no deadline
+        on chain; a late swap would revert.
         """
         expected = self._journal.expected_nonce()
         latest, _ = self._sender.nonces(self._owner.address)
         if expected is None or latest <= expected:
             return
         at_nonce = self._journal.intents_at(expected)
-        if any(
-            intent.tx_hash is not None for intent in at_nonce
-        ):  # these are followed by their hashes
-            return
+        if any(intent.tx_hash is not None for intent in at_nonce):
+            return  # reconciliation follows these by their hashes
         for intent in at_nonce:
             if intent.state is not IntentState.CANCELLED or intent.id not in proposed:
                 continue
-            found = self._owner.carried(intent.tx, proposed[intent.id])
-            if found is not None and found.same:
+            mined = self._owner.carried(intent.tx, proposed[intent.id])
+            if mined is not None and mined.same:
                 raise OperatorNeeded(
-                    f"the proposal {intent.id} («{intent.note}») was given up and sent after all,"
-                    f" by {found.tx_hash}",
-                    "check the balances, then trimtab adopt",
+                    f"the dropped proposal {intent.id} («{intent.note}») was sent after all, by"
+                    f" {mined.tx_hash}",
+                    "check the balances, then run trimtab adopt",
                 )
 
     def _now(self, intent: Intent) -> Intent:
@@ -227,17 +212,16 @@ class ProposingExecutor(JournaledExecutor):
         )
 
 
-def require_no_open_proposals(journal: Journal, book: ProposalJournal) -> None:
-    """Raise OperatorNeeded while a proposal waits: a local signer would drop it, and its external
-    signer could still send it.
+def require_no_open_proposals(journal: Journal, proposals: ProposalJournal) -> None:
+    """Raise OperatorNeeded while a proposal is unsigned: a local signer would drop it, and its
+    external signer could still send it.
     """
-    proposed = book.proposed()
+    proposed = proposals.proposed()
     for intent in journal.open_intents():
         if intent.state is IntentState.PLANNED and intent.id in proposed:
             raise OperatorNeeded(
                 f"the proposal {intent.id} («{intent.note}») awaits an external signature",
-                'run once more with wallet.mode = "propose" when it was sent, or when it has'
-                " expired",
+                'run once more with wallet.mode = "propose" after it was sent or has expired',
             )
 
 
