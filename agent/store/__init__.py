@@ -1,6 +1,4 @@
-"""Persistent store of one wallet: journal, budgets, ledger, history; SQLAlchemy models and Alembic
-migrations.
-"""
+"""The persistent store of one wallet, on SQLAlchemy with Alembic migrations."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ __all__ = ["Store", "open_memory_store", "open_store"]
 
 
 def __getattr__(name: str) -> object:
-    """Load SQLAlchemy when a store is opened, not for the locks or the transition table."""
+    """Load SQLAlchemy on first use; locks and the transition table do not need it."""
     if name in ("open_memory_store", "open_store"):
         from agent.store import opening
 

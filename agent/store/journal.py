@@ -1,6 +1,4 @@
-"""Journal in the database: steps, intents that move along the transition table, proposals to
-external signers.
-"""
+"""The journal: steps, intents with their transitions, and proposals to external signers."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ ADOPTED_NONCE = "adopted_nonce"
 ADOPTED_AFTER = "adopted_after"
 PROPOSAL = "proposal:"
 MOST_AT_ONCE = 500
-"""Most steps that one call removes, so that an old store delays no cycle."""
+"""Most steps that one call deletes, so that a large store does not delay a cycle."""
 _OPEN = tuple(state.value for state in OPEN)
 _CONSUMED = tuple(state.value for state in CONSUMED)
 _ENDED = tuple(state.value for state in ENDED_IN_BLOCK)
@@ -62,12 +60,10 @@ class StepStore:
     def begin(
         self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None
     ) -> None:
-        """Record the input of a step and its request; again, when a token was excluded
-        meanwhile.
-        """
+        """Record the input of a step and its request; replace the input if the step has one."""
         with self.db.write("write the step", keeps_answers=True) as db:
             text = records.compress_text(input_json)
-            if db.execute(_decided(), {"of": step_id, "input_z": text}).rowcount == 0:
+            if db.execute(_update_step(), {"of": step_id, "input_z": text}).rowcount == 0:
                 insert_rows(
                     db,
                     StepRow,
@@ -89,47 +85,43 @@ class StepStore:
                 "outcome": outcome,
                 "plan_z": plan_z,
             }
-            if db.execute(_decided(), ended).rowcount == 0:
+            if db.execute(_update_step(), ended).rowcount == 0:
                 raise KeyError(step_id)
-        if self.on_step_recorded is not None and (found := self.get(step_id)) is not None:
-            self.on_step_recorded(found)
+        if self.on_step_recorded is not None and (record := self.get(step_id)) is not None:
+            self.on_step_recorded(record)
 
     def newest(self, limit: int) -> tuple[StepSummary, ...]:
         """The newest steps, newest first."""
         with self.db.read("read the steps") as db:
             return tuple(
-                records.step_summary(row) for row in db.execute(_lines(), {"limit": limit})
+                records.step_summary(row) for row in db.execute(_summaries(), {"limit": limit})
             )
 
     def get(self, step_id: str) -> StepRecord | None:
-        """One step with its input and plan; None if the id is unknown."""
+        """Return a step with its input and plan; None if the id is unknown."""
         with self.db.read("read the step") as db:
             row = first_row(db, _step(), StepRow, of=step_id)
             return None if row is None else records.step_record(row)
 
     def input_json(self, step_id: str) -> str | None:
-        """Input of a step as JSON; None for a step that was not begun."""
+        """Return the input of a step as JSON; None if the id is unknown."""
         record = self.get(step_id)
         return None if record is None else record.input_json
 
     def by_hand(self, intent_id: str) -> bool:
-        """True if the plan of that intent's step was requested by hand; false if the step recorded
-        no plan.
-        """
+        """True if the plan of the intent's step was requested by hand; False without a plan."""
         with self.db.read("read the step") as db:
-            found = db.scalar(_plan(), {"of": intent_id})
-            plan = (
-                None if found is None else records.decode_json(Plan, records.decompress_text(found))
-            )
-            return (
-                plan is not None and isinstance(plan.decision, Rebalance) and plan.decision.by_hand
-            )
+            plan_z = db.scalar(_plan(), {"of": intent_id})
+        if plan_z is None:
+            return False
+        decision = records.decode_json(Plan, records.decompress_text(plan_z)).decision
+        return isinstance(decision, Rebalance) and decision.by_hand
 
     def prune(self, keep: int) -> int:
-        """Delete steps without a transaction beyond the newest `keep` of all steps, few at a time;
-        return how many.
+        """Delete steps without a transaction that are not among the newest `keep` steps, up to
+        MOST_AT_ONCE; return their number.
 
-        The very first one stays: schedules count from it.
+        The first step stays: schedules count from it.
         """
         with self.db.write("remove old steps") as db:
             newest, first = db.execute(select(func.max(StepRow.seq), func.min(StepRow.seq))).one()
@@ -142,10 +134,10 @@ class StepStore:
                 .order_by(StepRow.seq)
                 .limit(MOST_AT_ONCE)
             )
-            found = db.scalars(old).all()
-            if found:
-                db.execute(delete(StepRow).where(StepRow.seq.in_(found)))
-            return len(found)
+            numbers = db.scalars(old).all()
+            if numbers:
+                db.execute(delete(StepRow).where(StepRow.seq.in_(numbers)))
+            return len(numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,27 +159,27 @@ class IntentStore:
         deadline_s: int | None,
         replaces: str | None = None,
     ) -> Intent:
-        """Record a new intent, PLANNED. Raises OperatorNeeded if its nonce is taken, unless it may
-        replace that transaction.
+        """Record a new intent, PLANNED. Raises OperatorNeeded if an open intent has its nonce,
+        unless it may replace that intent.
 
-        With `replaces` it takes the nonce of that one, the newest open at it whose bytes were sent;
-        a CANCEL without it takes the one open there.
+        `replaces` is the id of the newest open intent at the nonce, whose bytes were sent. A CANCEL
+        without it replaces the only open intent there.
         """
         with self.db.write("write the transaction down") as db:
             rivals = all_rows(db, _rivals(), IntentRow, nonce=tx.nonce)
-            place = _place(rivals, kind, replaces)
-            if rivals and place is None:
+            replaced = _replaced(rivals, kind, replaces)
+            if rivals and replaced is None:
                 raise OperatorNeeded(
                     f"nonce {tx.nonce} already carries an open transaction:"
                     f" {', '.join(f'{row.note} ({row.tx_hash})' for row in rivals)}",
                     "run the command again: it resolves open transactions first",
                     code=ErrorCode.OPEN_TRANSACTION,
                 )
-            if replaces is not None and place is None:
+            if replaces is not None and replaced is None:
                 raise ValueError(
                     f"nothing open at nonce {tx.nonce} can be replaced by a {kind.value}"
                 )
-            made = Intent(
+            intent = Intent(
                 uuid.uuid4().hex[:16],
                 step_id,
                 kind,
@@ -198,27 +190,27 @@ class IntentStore:
                 deadline_s,
                 None,
                 None,
-                place,
+                replaced,
             )
             row = {
-                "id": made.id,
+                "id": intent.id,
                 "step_id": step_id,
                 "kind": kind.value,
-                "state": made.state.value,
+                "state": intent.state.value,
                 "nonce": tx.nonce,
                 "tx_json": codec.dumps(tx),
                 "grant_z": records.compress_text(codec.dumps(grant)),
                 "note": note,
                 "created_s": now_s,
                 "deadline_s": deadline_s,
-                "replaces": place,
+                "replaces": replaced,
             }
             insert_rows(db, IntentRow, [row])
-            _moved(db, made.id, None, made.state, now_s, None, note)
-            return made
+            _record_transition(db, intent.id, None, intent.state, now_s, None, note)
+            return intent
 
     def grant(self, intent_id: str) -> Grant:
-        """Return the grant an intent was recorded with."""
+        """Return the grant of an intent."""
         with self.db.read("read the grant") as db:
             return records.decode_json(Grant, records.decompress_text(_row(db, intent_id).grant_z))
 
@@ -232,93 +224,91 @@ class IntentStore:
         note: str = "",
         event: IntentEvent | None = None,
     ) -> Intent:
-        """Move an intent. Raises ValueError if the table forbids it, by pair, guard or `event`, and
-        for a second hash.
+        """Move an intent to another state. Raises ValueError if the table or a guard forbids the
+        move, and for a second hash.
 
-        The effects of a receipt are written in the same transaction: with the receipt of a
-        liquidity action its position change, and with a receipt that a reorg takes its entry in the
-        budgets. Neither is ever stored without the other.
+        The effects of a receipt are written in the same transaction: the position change of a
+        liquidity action is recorded with its receipt, and the budget entry is deleted if a reorg
+        removes the receipt.
         """
         with self.db.write(f"write that a transaction is {to.value}") as db:
-            found = _row(db, intent_id)
-            before = IntentState(found.state)
-            if tx_hash is not None and found.tx_hash not in (None, tx_hash):
+            row = _row(db, intent_id)
+            before = IntentState(row.state)
+            if tx_hash is not None and row.tx_hash not in (None, tx_hash):
                 raise ValueError(
-                    f"intent {intent_id} already has hash {found.tx_hash}, not {tx_hash}"
+                    f"intent {intent_id} already has hash {row.tx_hash}, not {tx_hash}"
                 )
-            _require(db, found, to if event is None else event, to, tx_hash, receipt)
-            known_hash = tx_hash or found.tx_hash
-            kept = found.receipt_json if receipt is None else codec.dumps(receipt)
+            _require_allowed(db, row, to if event is None else event, to, tx_hash, receipt)
+            tx_hash = tx_hash or row.tx_hash
+            receipt_json = row.receipt_json if receipt is None else codec.dumps(receipt)
             if to not in CONSUMED:  # a reorg removes the receipt too
-                kept = None
-            if found.receipt_json is not None and kept != found.receipt_json:
-                budgets.unbook_intent(db, records.intent_from_row(found))
-            if found.kind == IntentKind.LIQUIDITY.value:
-                positions.record_change(
-                    db,
-                    found,
-                    self.db.wallet,
-                    None if kept is None else records.decode_json(Receipt, kept),
-                )
-            ledger_sums.reopen_settled(db, found.seq)
+                receipt_json = None
+            if row.receipt_json is not None and receipt_json != row.receipt_json:
+                budgets.unbook_intent(db, records.intent_from_row(row))
+            known = None
+            if receipt_json is not None:
+                known = records.decode_json(Receipt, receipt_json)
+            if row.kind == IntentKind.LIQUIDITY.value:
+                positions.record_change(db, row, self.db.wallet, known)
+            ledger_sums.reopen_settled(db, row.seq)
             db.execute(
                 _move(),
-                {"of": found.seq, "state": to.value, "tx_hash": known_hash, "receipt_json": kept},
+                {
+                    "of": row.seq,
+                    "state": to.value,
+                    "tx_hash": tx_hash,
+                    "receipt_json": receipt_json,
+                },
             )
-            _moved(db, intent_id, before, to, now_s, known_hash, note)
-            known = None if kept is None else records.decode_json(Receipt, kept)
-            return replace(
-                records.intent_from_row(found), state=to, tx_hash=known_hash, receipt=known
-            )
+            _record_transition(db, intent_id, before, to, now_s, tx_hash, note)
+            intent = records.intent_from_row(row)
+            return replace(intent, state=to, tx_hash=tx_hash, receipt=known)
 
     def open_intents(self) -> Sequence[Intent]:
-        """Intents that have not ended, oldest first."""
+        """Return intents that have not ended, oldest first."""
         return self.db.query("read open transactions", _intents, _opened)
 
     def intents_at(self, nonce: int) -> Sequence[Intent]:
-        """Every intent of that nonce, ended ones too, oldest first."""
+        """Return every intent of that nonce, ended ones included, oldest first."""
         with self.db.read("read transactions") as db:
             return _at_nonce(db, nonce)
 
     def undecided_at(self, nonce: int) -> Sequence[Intent]:
-        """Ended intents of that nonce that may still be mined: an open one shares it with them, and
-        none ended in a block.
+        """Return ended intents of that nonce that may still be mined: an open intent shares it with
+        them, and none ended in a block.
         """
         with self.db.read("read transactions") as db:
             at_nonce = _at_nonce(db, nonce)
-            found = []
+            undecided = []
             for intent in at_nonce:
-                reopening = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
-                alive = any(peer.state in OPEN for peer in family(at_nonce, intent.id))
-                if (
-                    reopening is not None
-                    and alive
-                    and reopening.guard(_facts(db, _row(db, intent.id), None, None)) is None
-                ):
-                    found.append(intent)
-            return tuple(found)
+                reopen = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
+                if reopen is None:
+                    continue
+                if not any(peer.state in OPEN for peer in family(at_nonce, intent.id)):
+                    continue
+                if reopen.guard(_facts(db, _row(db, intent.id), None, None)) is None:
+                    undecided.append(intent)
+            return tuple(undecided)
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
-        """The newest intents that ended final or reverted since the operator last adopted a nonce,
+        """Return the newest intents that ended in a block since the operator last adopted a nonce,
         newest first.
         """
         return self.db.query("read transactions", _ended_in_block, limit)
 
     def unbooked(self) -> Sequence[Intent]:
-        """Intents with a receipt that are in no budget yet, oldest first."""
+        """Return intents with a receipt that are not in the budgets yet, oldest first."""
         return self.db.query("read transactions", _unbooked)
 
     def intents(self, step_id: str | None = None, limit: int = 100) -> Sequence[Intent]:
-        """Intents of one step, oldest first; without one the newest `limit`, newest first."""
+        """Return the intents of a step, oldest first; without a step the newest `limit`, newest first."""
         with self.db.read("read transactions") as db:
-            return (
-                _intents(db, _newest, limit=limit)
-                if step_id is None
-                else _intents(db, _of_step, step_id=step_id)
-            )
+            if step_id is None:
+                return _intents(db, _newest, limit=limit)
+            return _intents(db, _of_step, step_id=step_id)
 
     def transitions(self, intent_id: str) -> tuple[IntentTransition, ...]:
-        """Every transition of one intent, oldest first."""
+        """Return every transition of an intent, oldest first."""
         with self.db.read("read transitions") as db:
             return tuple(
                 IntentTransition(
@@ -333,11 +323,11 @@ class IntentStore:
             )
 
     def expected_nonce(self) -> int | None:
-        """The chain's next nonce as far as this store knows; None before one was adopted."""
+        """Return the next nonce by this store; None before a nonce was adopted."""
         return self.db.query("read the nonce", _expected_nonce)
 
     def set_expected_nonce(self, nonce: int, now_s: int) -> None:
-        """Adopt `nonce` as the chain's next one from now on, whatever earlier intents used."""
+        """Adopt `nonce` as the chain's next nonce, regardless of earlier intents."""
         with self.db.write("adopt the nonce") as db:
             if database.find_fact(db, ADOPTED_NONCE) is not None:
                 requests.release_withdrawals(db, now_s)
@@ -351,19 +341,19 @@ class IntentStore:
 
 @dataclass(frozen=True, slots=True)
 class ProposalStore:
-    """Implements ports.ProposalJournal: the block each intent was proposed at to an external
+    """Implements ports.ProposalJournal: the block at which each intent was proposed to an external
     signer.
     """
 
     db: Database
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
-        """Record the block since which an intent is proposed."""
+        """Record the block at which an intent was proposed."""
         with self.db.write("write a proposal down") as db:
             database.write_facts(db, {PROPOSAL + intent_id: since_block})
 
     def proposed(self) -> dict[str, int]:
-        """Block since which each intent was proposed, by its id; dropped ones too."""
+        """Return the block of each proposal by intent id, dropped intents included."""
         with self.db.read("read the proposals") as db:
             return {
                 key.removeprefix(PROPOSAL): int(value)
@@ -371,21 +361,21 @@ class ProposalStore:
             }
 
 
-def _place(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) -> str | None:
-    """Id of the open rival whose nonce a new intent may take; None if it may take none.
+def _replaced(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) -> str | None:
+    """Return the id of the open intent that a new one may replace; None if there is none.
 
-    Each is replaced by one at most, by the same kind for a higher fee or by a cancel; a cancel only
-    by a cancel.
+    An intent is replaced once at most, by the same kind with higher fees or by a cancel; a cancel
+    only by a cancel.
     """
     cancel = IntentKind.CANCEL.value
     if replaces is None:
-        alone = len(rivals) == 1 and kind is IntentKind.CANCEL and rivals[0].kind != cancel
-        return rivals[0].id if alone else None
-    taken = {row.replaces for row in rivals}
+        single = len(rivals) == 1 and kind is IntentKind.CANCEL and rivals[0].kind != cancel
+        return rivals[0].id if single else None
+    replaced = {row.replaces for row in rivals}
     for row in rivals:
         if (
             row.id == replaces
-            and row.id not in taken
+            and row.id not in replaced
             and row.state == IntentState.BROADCAST.value
             and kind.value in (row.kind, cancel)
         ):
@@ -393,7 +383,7 @@ def _place(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) 
     return None
 
 
-def _moved(
+def _record_transition(
     db: Connection,
     intent_id: str,
     before: IntentState | None,
@@ -402,78 +392,68 @@ def _moved(
     tx_hash: str | None,
     note: str,
 ) -> None:
-    was = None if before is None else before.value
-    insert_rows(
-        db,
-        TransitionRow,
-        [
-            {
-                "intent_id": intent_id,
-                "before": was,
-                "after": after.value,
-                "at_s": at_s,
-                "tx_hash": tx_hash,
-                "note": note,
-            }
-        ],
-    )
+    row = {
+        "intent_id": intent_id,
+        "before": None if before is None else before.value,
+        "after": after.value,
+        "at_s": at_s,
+        "tx_hash": tx_hash,
+        "note": note,
+    }
+    insert_rows(db, TransitionRow, [row])
 
 
-def _require(
+def _require_allowed(
     db: Connection,
-    found: IntentRow,
+    row: IntentRow,
     move: IntentState | IntentEvent,
     to: IntentState,
     tx_hash: str | None,
     receipt: Receipt | None,
 ) -> None:
-    """Raise ValueError unless the table has this move, it leads to `to`, and its guard agrees."""
+    """Raise ValueError unless the table has this move, it leads to `to`, and its guard allows it."""
     try:
-        move_by = find_rule(IntentState(found.state), move)
+        rule = find_rule(IntentState(row.state), move)
     except ValueError as error:
-        raise ValueError(f"intent {found.id} {error}") from None
-    if move_by.after is not to:
+        raise ValueError(f"intent {row.id} {error}") from None
+    if rule.after is not to:
         raise ValueError(
-            f"intent {found.id} goes to {move_by.after.value} by {move_by.event.value}, not to"
-            f" {to.value}"
+            f"intent {row.id} goes to {rule.after.value} by {rule.event.value}, not to {to.value}"
         )
-    if (why := move_by.guard(_facts(db, found, tx_hash, receipt))) is not None:
-        raise ValueError(
-            f"intent {found.id} cannot go from {move_by.before.value} to {to.value} {why}"
-        )
+    if (why := rule.guard(_facts(db, row, tx_hash, receipt))) is not None:
+        raise ValueError(f"intent {row.id} cannot go from {rule.before.value} to {to.value} {why}")
 
 
 def _facts(
-    db: Connection, found: IntentRow, tx_hash: str | None, receipt: Receipt | None
+    db: Connection, row: IntentRow, tx_hash: str | None, receipt: Receipt | None
 ) -> TransitionFacts:
-    """Facts that the guards of the table read."""
-    peers = family(_at_nonce(db, found.nonce), found.id)
-    ended = next(
-        (peer for peer in peers if peer.id != found.id and peer.state in ENDED_IN_BLOCK), None
-    )
+    """Return the facts that the guards of the table need."""
+    peers = family(_at_nonce(db, row.nonce), row.id)
+    ended = (peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK)
     adoption = _adoption(db)
+    known = None
+    if row.receipt_json is not None:
+        known = records.decode_json(Receipt, row.receipt_json)
     return TransitionFacts(
-        tx_hash=tx_hash or found.tx_hash,
-        left=db.scalar(_left(), {"of": found.id}) is not None,
-        winner=None if ended is None else ended.kind,
-        adopted=adoption is not None and found.seq <= adoption[1],
-        known=(
-            None if found.receipt_json is None else records.decode_json(Receipt, found.receipt_json)
-        ),
+        tx_hash=tx_hash or row.tx_hash,
+        left=db.scalar(_left(), {"of": row.id}) is not None,
+        winner=next(ended, None),
+        adopted=adoption is not None and row.seq <= adoption[1],
+        known=known,
         receipt=receipt,
     )
 
 
 def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
-    """All of `at_nonce`, oldest first, that share their nonce with an intent by replacement, itself
-    included.
+    """Return the intents of `at_nonce`, oldest first, that share the nonce with an intent by
+    replacement, itself included.
 
     Transactions that a reorg removed long ago have the same nonce and do not count.
     """
-    place = {intent.id: intent.replaces for intent in at_nonce}
+    replaced = {intent.id: intent.replaces for intent in at_nonce}
 
     def root(of: str) -> str:
-        while (older := place.get(of)) is not None:
+        while (older := replaced.get(of)) is not None:
             of = older
         return of
 
@@ -481,9 +461,11 @@ def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
 
 
 def _adoption(db: Connection) -> tuple[int, int] | None:
-    """The nonce adopted last, and the newest intent by then; None before the first adoption."""
-    found = database.read_facts(db, ADOPTED_NONCE, ADOPTED_AFTER)
-    return (int(found[ADOPTED_NONCE]), int(found[ADOPTED_AFTER])) if len(found) == 2 else None
+    """Return the nonce adopted last, and the newest intent by then; None before an adoption."""
+    facts = database.read_facts(db, ADOPTED_NONCE, ADOPTED_AFTER)
+    if len(facts) < 2:
+        return None
+    return int(facts[ADOPTED_NONCE]), int(facts[ADOPTED_AFTER])
 
 
 def _row(db: Connection, intent_id: str) -> IntentRow:
@@ -512,9 +494,7 @@ def _ended_in_block(db: Connection, limit: int) -> tuple[Intent, ...]:
 
 
 def _expected_nonce(db: Connection) -> int | None:
-    """Adopted nonce, or one more than the highest that an intent since then has used on the
-    chain.
-    """
+    """Return the adopted nonce, or one more than the highest nonce used on the chain since then."""
     adoption = _adoption(db)
     if adoption is None:
         return None
@@ -547,7 +527,7 @@ _moves = cache(
 _left = cache(lambda: _moves().where(TransitionRow.after == IntentState.BROADCAST.value).limit(1))
 _move = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("of")))
 _step = cache(lambda: select(StepRow).where(StepRow.id == bindparam("of")))
-_decided = cache(lambda: update(StepRow).where(StepRow.id == bindparam("of")))
+_update_step = cache(lambda: update(StepRow).where(StepRow.id == bindparam("of")))
 _plan = cache(
     lambda: (
         select(StepRow.plan_z)
@@ -559,15 +539,15 @@ _plan = cache(
 
 @cache
 def _used() -> Select[Any]:
-    """Select from the highest nonce down to the first match, so that SQLite does not collect and
-    sort all rows.
+    """Select the highest used nonce. Walking the index down to the first match spares SQLite a sort of
+    all rows.
     """
     fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), IntentRow.seq + 0 > bindparam("after")
     return select(IntentRow.nonce).where(*fits).order_by(IntentRow.nonce.desc()).limit(1)
 
 
 @cache
-def _lines() -> Select[str, int, str | None, str | None, str | None]:
+def _summaries() -> Select[str, int, str | None, str | None, str | None]:
     columns = select(StepRow.id, StepRow.now_s, StepRow.decision, StepRow.reason, StepRow.outcome)
     return columns.order_by(StepRow.seq.desc()).limit(bindparam("limit"))
 

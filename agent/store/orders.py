@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 
 ORDERS_VERSION = "orders_turn"
-"""Key of how often orders were written: two processes do not write over each other."""
+"""Key of the number of writes: a process that read an older version does not overwrite orders."""
 NAV_PER_SHARE = "unit_value"
 
 
@@ -70,17 +70,16 @@ class OrderStore:
     db: Database
 
     def standing(self) -> tuple[tuple[ConditionalOrder, ...], int]:
-        """All orders, and their version, to be passed back when they are written."""
+        """Return all orders, and their version, which `update` expects."""
         with self.db.read("read the orders") as db:
             return read_orders(db), orders_version(db)
 
     def update(
         self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int
     ) -> bool:
-        """Write the states of orders, and delete those not among them; writing the same twice
-        changes nothing.
+        """Replace the stored orders, and the NAV per share if given.
 
-        False, and nothing written, if another process wrote them since `at_version`.
+        Returns False, with nothing written, if another process wrote orders since `at_version`.
         """
         with self.db.read("read the orders") as db:
             if _same(db, orders, unit_value):
@@ -101,44 +100,41 @@ class OrderStore:
                 for order in orders
             ]
             upsert_rows(db, OrderRow, rows)
-            value = (
-                {}
-                if unit_value is None
-                else {NAV_PER_SHARE: codec.dumps(replace(unit_value, lost=Fraction(0)))}
-            )
-            database.write_facts(db, {**value, ORDERS_VERSION: at_version + 1})
+            facts: dict[str, object] = {ORDERS_VERSION: at_version + 1}
+            if unit_value is not None:
+                facts[NAV_PER_SHARE] = codec.dumps(replace(unit_value, lost=Fraction(0)))
+            database.write_facts(db, facts)
             return True
 
 
 def read_orders(db: Connection) -> tuple[ConditionalOrder, ...]:
-    """All orders, by token and kind."""
+    """Return all orders, by token and kind."""
     return tuple(
         decode_json(ConditionalOrder, row.order_json) for row in all_rows(db, _orders(), OrderRow)
     )
 
 
 def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | None:
-    """NAV per share by the fact NAV_PER_SHARE, with the loss of the agent's transactions since;
-    None before it was written.
+    """Return the stored NAV per share with the loss of the agent's transactions since; None without
+    one.
     """
     if NAV_PER_SHARE not in facts:
         return None
-    kept = decode_json(NavPerShare, facts[NAV_PER_SHARE])
-    return replace(
-        kept, lost=sum(map(Fraction, column_values(db, _losses(), since=kept.at_s)), Fraction(0))
-    )
+    stored = decode_json(NavPerShare, facts[NAV_PER_SHARE])
+    losses = column_values(db, _losses(), since=stored.at_s)
+    return replace(stored, lost=sum(map(Fraction, losses), Fraction(0)))
 
 
 def orders_version(db: Connection) -> int:
-    """Number of times the orders were written."""
+    """Return the number of writes of orders."""
     return database.fact_number(db, ORDERS_VERSION)
 
 
 def _same(db: Connection, orders: Sequence[ConditionalOrder], value: NavPerShare | None) -> bool:
-    kept = database.find_fact(db, NAV_PER_SHARE)
-    now = None if kept is None else decode_json(NavPerShare, kept)
-    updated = now if value is None else replace(value, lost=Fraction(0))
-    return now == updated and sorted(map(codec.dumps, orders)) == sorted(
+    text = database.find_fact(db, NAV_PER_SHARE)
+    stored = None if text is None else decode_json(NavPerShare, text)
+    updated = stored if value is None else replace(value, lost=Fraction(0))
+    return stored == updated and sorted(map(codec.dumps, orders)) == sorted(
         map(codec.dumps, read_orders(db))
     )
 
@@ -151,17 +147,19 @@ _losses = cache(lambda: select(BudgetRow.loss).where(BudgetRow.chain_s > bindpar
 
 
 SLICE_DRAW = "draw"
-"""Key of the draw for the first slice of an execution that has not begun."""
+"""Key of the draw for the first slice of the next execution."""
 EXECUTION, ORDER = "campaign", "order"
 NEWEST = 20
-"""Campaigns that ended, of which the newest that was no top-up starts the cooldown."""
+"""Number of ended executions searched for the newest that was not a top-up: the cooldown counts
+from its end.
+"""
 OPEN = "open"
 _CONSUMED = tuple(state.value for state in CONSUMED)
 
 
 @dataclass(frozen=True, slots=True)
 class PastGradualExecution:
-    """A gradual execution for display; `state` is "open" or "ended", with the reason in `why`."""
+    """A gradual execution; `state` is "open" or "ended", with the reason in `why`."""
 
     underway: ExecutionProgress
     state: str
@@ -176,16 +174,16 @@ class GradualExecutionStore:
     db: Database
 
     def store_next_draw(self, draw: SliceDraw) -> None:
-        """Store the draw for the first slice of the next execution, unless there is one already."""
+        """Store the draw for the first slice of the next execution, unless one is stored."""
         with self.db.write("write a draw down") as db:
             if database.find_fact(db, SLICE_DRAW) is None:
                 database.write_facts(db, {SLICE_DRAW: f"{draw.size_ppm} {draw.wait_ppm}"})
 
     def begin(self, execution: GradualExecution) -> str:
-        """Record an execution and return its id; its first draw is used up.
+        """Record an execution, delete the stored draw, and return the id.
 
-        Raises OperatorNeeded while another is open, unless a purchase replaces it: the rest of an
-        earlier purchase is part of it.
+        A purchase ends an open execution, whose remainder it includes. Raises OperatorNeeded if
+        any other execution is open.
         """
         with self.db.write("record a gradual execution") as db:
             if execution.purchase is not None:
@@ -199,7 +197,7 @@ class GradualExecutionStore:
                     )
             if _open(db, EXECUTION):
                 raise OperatorNeeded(
-                    "another correction is under way already",
+                    "another gradual execution is open already",
                     "let it end, or end it: trimtab limit --cancel ID",
                     code=ErrorCode.EXECUTION_OPEN,
                 )
@@ -209,21 +207,20 @@ class GradualExecutionStore:
     def begin_slice(
         self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw
     ) -> None:
-        """Record a slice, or another attempt at it, before it is sent; `draw` is for the slice
-        after it, drawn once for all attempts.
+        """Record an attempt at a slice before it is sent; `draw` is for the next slice, and that of
+        the first attempt counts.
 
-        `at_s` is the chain time it is planned at. Raises Refused if the execution or order is not
-        open: it was ended meanwhile.
+        `at_s` is the chain time of the plan. Raises Refused if the execution or order has ended.
         """
         with self.db.write("record a slice") as db:
             if campaign_id not in [row.id for row in _open(db)]:
                 raise Refused(
-                    "the gradual execution ended in the meantime",
+                    "the gradual execution has ended in the meantime",
                     remedy="try again; see trimtab limit",
                     code=ErrorCode.EXECUTION_ENDED,
                 )
-            before = first_row(db, _tries(), ExecutionSliceRow, of=campaign_id, number=number)
-            used = draw if before is None else SliceDraw(before.size_ppm, before.wait_ppm)
+            first = first_row(db, _attempts(), ExecutionSliceRow, of=campaign_id, number=number)
+            used = draw if first is None else SliceDraw(first.size_ppm, first.wait_ppm)
             row = {"campaign_id": campaign_id, "number": number, "step_id": step_id, "at_s": at_s}
             insert_rows(
                 db,
@@ -232,7 +229,7 @@ class GradualExecutionStore:
             )
 
     def end(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
-        """End an execution or an order; False if none of that id is open."""
+        """End an execution or an order; return False if none of that id is open."""
         with self.db.write("record the end of a gradual execution") as db:
             rows = [row for row in _open(db) if row.id == campaign_id]
             for row in rows:
@@ -241,7 +238,7 @@ class GradualExecutionStore:
 
     def newest(self, limit: int = 20) -> tuple[PastGradualExecution, ...]:
         """The newest executions, newest first."""
-        with self.db.read("read the campaigns") as db:
+        with self.db.read("read the executions") as db:
             return tuple(
                 PastGradualExecution(
                     _progress(db, row, self.db.wallet, self.db.coin),
@@ -253,57 +250,46 @@ class GradualExecutionStore:
             )
 
     def slice_of_step(self, step_id: str) -> tuple[str, int] | None:
-        """Execution or order, and number, of the slice that a step attempted; None if it attempted
-        none.
+        """Return execution or order, and number, of the slice that a step attempted; None without a
+        slice.
         """
         with self.db.read("read the slices") as db:
             row = first_row(db, _by_step(), ExecutionSliceRow, of=step_id)
             return None if row is None else (row.campaign_id, row.number)
 
-    # orders
     def add_limit_order(self, order: LimitOrder) -> LimitOrder:
         """Record an order and return it with its id."""
         with self.db.write("write an order down") as db:
-            return replace(
-                order, id=_add(db, ORDER, order.begun_s, codec.dumps(replace(order, id="")))
-            )
+            body = codec.dumps(replace(order, id=""))
+            return replace(order, id=_add(db, ORDER, order.begun_s, body))
 
     def limit_orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
-        """The newest limit orders, ended ones too, oldest first. An order whose swap is in a block
-        is filled.
+        """Return the newest limit orders, ended ones included, oldest first. An order is filled once
+        its swap is in a block.
         """
         with self.db.read("read the orders") as db:
-            return tuple(
-                reversed(
-                    [
-                        _order(db, row)
-                        for row in all_rows(
-                            db, _newest(), GradualExecutionRow, kind=ORDER, limit=limit
-                        )
-                    ]
-                )
-            )
+            rows = all_rows(db, _newest(), GradualExecutionRow, kind=ORDER, limit=limit)
+            return tuple(_order(db, row) for row in reversed(rows))
 
 
 def with_gradual_execution(
     db: Connection, wallet: str, coin: str, history: History, chain_now_s: int
 ) -> History:
-    """Return the history with the execution under way, the end and carryover of the last one, and
-    the stored draw.
+    """Return the history with the open execution, the end and carryover of the last one, and the
+    stored draw.
     """
     rows = _open(db, EXECUTION)
-    drawn = database.find_fact(db, SLICE_DRAW)
-    over = all_rows(db, _over(), GradualExecutionRow)
-    ended = (
+    draw = database.find_fact(db, SLICE_DRAW)
+    ends = (
         row.ended_s
-        for row in over
+        for row in all_rows(db, _with_end(), GradualExecutionRow)
         if _loaded(GradualExecution, row).purchase is not PurchaseKind.TOP_UP
     )
     return replace(
         history,
         campaign=_progress(db, rows[0], wallet, coin) if rows else None,
-        campaign_ended_s=next(ended, None),
-        draw=None if drawn is None else _draw(drawn),
+        campaign_ended_s=next(ends, None),
+        draw=None if draw is None else _parse_draw(draw),
         spent=None if rows else _shared_budget_spent(db, wallet, coin, chain_now_s),
     )
 
@@ -311,8 +297,8 @@ def with_gradual_execution(
 def _shared_budget_spent(
     db: Connection, wallet: str, coin: str, chain_now_s: int
 ) -> BudgetCarryover | None:
-    """Budget that the newest ended execution has used and shares with the next; None once its time
-    is over.
+    """Return the budget that the newest ended execution used and shares with the next; None once its
+    time is over.
     """
     row = first_row(db, _ended(), GradualExecutionRow)
     if row is None:
@@ -321,24 +307,24 @@ def _shared_budget_spent(
     if execution.purchase is not None:
         return None
     until_s = execution.expires_s if execution.before is None else execution.before.until_s
-    return (
-        carried_budget(_progress(db, row, wallet, coin), row.why) if chain_now_s < until_s else None
-    )
+    if chain_now_s >= until_s:
+        return None
+    return carried_budget(_progress(db, row, wallet, coin), row.why)
 
 
 def _progress(
     db: Connection, row: GradualExecutionRow, wallet: str, coin: str
 ) -> ExecutionProgress:
-    """Progress of an execution: slices by the swaps in blocks, value and loss by the receipts of
-    all its transactions.
+    """Return the progress of an execution: slices by the swaps in blocks, value and loss by the
+    receipts of all its transactions.
     """
     execution = _loaded(GradualExecution, row)
-    rounds = all_rows(db, _rounds(), ExecutionSliceRow, of=row.id)
-    mined = _mined(db, [one.step_id for one in rounds])
-    swapped = {
-        intent.step_id for intent in mined if intent.kind is IntentKind.SWAP and intent.succeeded
-    }
-    done = {one.number: one for one in rounds if one.step_id in swapped}
+    attempts = all_rows(db, _slices(), ExecutionSliceRow, of=row.id)
+    mined = _mined(db, [attempt.step_id for attempt in attempts])
+    swaps = [intent for intent in mined if intent.kind is IntentKind.SWAP and intent.succeeded]
+    steps = {intent.step_id for intent in swaps}
+    executed = [intent for intent in mined if intent.step_id in steps]
+    done = {attempt.number: attempt for attempt in attempts if attempt.step_id in steps}
     newest = done[max(done)] if done else None
     prices = dict(execution.arrival) | {NATIVE: dict(execution.arrival).get(coin, Fraction(0))}
     draw = execution.first if newest is None else SliceDraw(newest.size_ppm, newest.wait_ppm)
@@ -346,29 +332,22 @@ def _progress(
         id=row.id,
         campaign=execution,
         done=len(done),
-        moved=sum(
-            (_moved(intent, wallet, prices) for intent in mined if intent.step_id in swapped),
-            Fraction(0),
-        ),
+        moved=sum((_moved(intent, wallet, prices) for intent in executed), Fraction(0)),
         spent=-sum((_value(intent.changes(wallet, coin), prices) for intent in mined), Fraction(0)),
         next_s=execution.began_s if newest is None else newest.at_s + slice_wait_s(execution, draw),
         draw=draw,
-        sold=(
-            _sold([intent for intent in mined if intent.step_id in swapped], wallet, coin)
-            if execution.purchase is not None
-            else ()
-        ),
+        sold=() if execution.purchase is None else _sold(executed, wallet, coin),
     )
 
 
 def _sold(intents: Sequence[Intent], wallet: str, coin: str) -> tuple[tuple[str, int], ...]:
-    """Base units by token that the wallet gave, native coin as its wrapped token."""
-    given: dict[str, int] = {}
+    """Return the base units by token that the wallet sold; native coin counts as its wrapped token."""
+    sold: dict[str, int] = {}
     for intent in intents:
         for token, raw in intent.changes(wallet, coin).items():
-            known = coin if token == NATIVE else token
-            given[known] = given.get(known, 0) - raw
-    return tuple(sorted((token, raw) for token, raw in given.items() if raw > 0))
+            asset = coin if token == NATIVE else token
+            sold[asset] = sold.get(asset, 0) - raw
+    return tuple(sorted((token, raw) for token, raw in sold.items() if raw > 0))
 
 
 def _moved(intent: Intent, wallet: str, prices: dict[str, Fraction]) -> Fraction:
@@ -383,12 +362,12 @@ def _value(changes: dict[str, int], prices: dict[str, Fraction]) -> Fraction:
 
 
 def _mined(db: Connection, steps: Iterable[str]) -> Sequence[Intent]:
-    given = list(steps)
-    if not given:
+    step_ids = list(steps)
+    if not step_ids:
         return []
     query = (
         select(IntentRow)
-        .where(IntentRow.step_id.in_(given), IntentRow.state.in_(_CONSUMED))
+        .where(IntentRow.step_id.in_(step_ids), IntentRow.state.in_(_CONSUMED))
         .order_by(IntentRow.seq)
     )
     return [records.intent_from_row(row) for row in all_rows(db, query, IntentRow)]
@@ -403,32 +382,23 @@ def _end(db: Connection, row: GradualExecutionRow, state: str, why: str, at_s: i
 
 
 def _add(db: Connection, kind: str, begun_s: int, body: str) -> str:
-    made = uuid.uuid4().hex[:12]
-    insert_rows(
-        db,
-        GradualExecutionRow,
-        [
-            {
-                "id": made,
-                "kind": kind,
-                "begun_s": begun_s,
-                "body_json": body,
-                "state": OPEN,
-                "why": "",
-            }
-        ],
-    )
-    return made
+    number = uuid.uuid4().hex[:12]
+    row = {"id": number, "kind": kind, "begun_s": begun_s, "body_json": body}
+    insert_rows(db, GradualExecutionRow, [row | {"state": OPEN, "why": ""}])
+    return number
 
 
 def _order(db: Connection, row: GradualExecutionRow) -> LimitOrder:
     order = replace(_loaded(LimitOrder, row), id=row.id, state=row.state, why=row.why)
-    steps = [one.step_id for one in all_rows(db, _rounds(), ExecutionSliceRow, of=row.id)]
-    filled = [one for one in _mined(db, steps) if one.kind is IntentKind.SWAP and one.succeeded]
-    return replace(order, state="filled", why=f"by {filled[-1].tx_hash}") if filled else order
+    attempts = all_rows(db, _slices(), ExecutionSliceRow, of=row.id)
+    mined = _mined(db, [attempt.step_id for attempt in attempts])
+    swaps = [intent for intent in mined if intent.kind is IntentKind.SWAP and intent.succeeded]
+    if not swaps:
+        return order
+    return replace(order, state="filled", why=f"by {swaps[-1].tx_hash}")
 
 
-def _draw(text: str) -> SliceDraw:
+def _parse_draw(text: str) -> SliceDraw:
     try:
         size, wait = map(int, text.split())
     except ValueError as error:
@@ -459,14 +429,14 @@ _opened = cache(
 _change = cache(
     lambda: update(GradualExecutionRow).where(GradualExecutionRow.seq == bindparam("of"))
 )
-_rounds = cache(
+_slices = cache(
     lambda: (
         select(ExecutionSliceRow)
         .where(ExecutionSliceRow.campaign_id == bindparam("of"))
         .order_by(ExecutionSliceRow.seq)
     )
 )
-_tries = cache(lambda: _rounds().where(ExecutionSliceRow.number == bindparam("number")).limit(1))
+_attempts = cache(lambda: _slices().where(ExecutionSliceRow.number == bindparam("number")).limit(1))
 _by_step = cache(
     lambda: select(ExecutionSliceRow).where(ExecutionSliceRow.step_id == bindparam("of")).limit(1)
 )
@@ -477,7 +447,7 @@ _of_kind = cache(
         .order_by(GradualExecutionRow.seq.desc())
     )
 )
-_over = cache(lambda: _of_kind().where(GradualExecutionRow.ended_s.is_not(None)).limit(NEWEST))
+_with_end = cache(lambda: _of_kind().where(GradualExecutionRow.ended_s.is_not(None)).limit(NEWEST))
 _ended = cache(lambda: _of_kind().where(GradualExecutionRow.state != OPEN).limit(1))
 
 

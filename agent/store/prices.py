@@ -1,6 +1,4 @@
-"""Stored price history: at most one price per token and hour with its source, kept for a bounded
-time; and chosen weights.
-"""
+"""Stored price history, at most one price per token and hour, and weights chosen by allocators."""
 
 from __future__ import annotations
 
@@ -20,9 +18,9 @@ from agent.store.tables import AllocationRow, PriceRow
 
 HOUR_S = 3_600
 RETENTION_S = 800 * 86_400
-"""Retention of prices: over two years, so that a year's window has an equal one before it."""
+"""Retention of prices: a year's window and an equal window before it."""
 AGENT_SOURCE = "look"
-"""Source of prices recorded by the agent's own cycles."""
+"""Source of prices that the agent's cycles record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +36,22 @@ class PriceSpan:
 
 @dataclass(frozen=True, slots=True)
 class PriceStore:
-    """Recorded prices; each method is a transaction of its own. Prices of another numeraire are
-    other prices.
-    """
+    """Recorded prices by numeraire; each method is a transaction of its own."""
 
     db: Database
 
     def record(
         self, numeraire: str, points: Sequence[PricePoint], source: str = AGENT_SOURCE
     ) -> int:
-        """Record prices, the first of each token and hour for good; return how many were new.
+        """Record prices, the first of each token and hour; return the number of new ones.
 
-        Prices KEPT_S older than the agent's newest are deleted, and not recorded.
+        Prices that are RETENTION_S older than the agent's newest are deleted, and not recorded.
         """
         with self.db.write("write prices down", keeps_answers=True) as db:
             newest_s = max((point.at_s for point in points), default=0)
             if source != AGENT_SOURCE:
-                newest_s = (
-                    db.scalar(
-                        select(func.max(PriceRow.at_s)).where(PriceRow.source == AGENT_SOURCE)
-                    )
-                    or newest_s
-                )
+                own = select(func.max(PriceRow.at_s)).where(PriceRow.source == AGENT_SOURCE)
+                newest_s = db.scalar(own) or newest_s
             rows = [
                 _row(numeraire, point, source)
                 for point in points
@@ -72,8 +64,8 @@ class PriceStore:
     def between(
         self, numeraire: str, since_s: int, until_s: int, every_s: int = HOUR_S
     ) -> tuple[PricePoint, ...]:
-        """Prices in that numeraire with since_s <= time <= until_s, oldest first; of each `every_s`
-        the last of each token.
+        """Return prices in that numeraire with since_s <= time <= until_s, oldest first: the last of
+        each token in each `every_s`.
         """
         given = {
             "numeraire": numeraire,
@@ -92,13 +84,11 @@ class PriceStore:
     def has(self, numeraire: str, at_s: int) -> bool:
         """True if a cycle has recorded prices in the hour of `at_s`."""
         with self.db.read("read prices") as db:
-            return (
-                db.scalar(_select_agent_prices(), {"numeraire": numeraire, "hour": at_s // HOUR_S})
-                is not None
-            )
+            hour = {"numeraire": numeraire, "hour": at_s // HOUR_S}
+            return db.scalar(_select_agent_prices(), hour) is not None
 
     def spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
-        """Recorded spans by token and source."""
+        """Return the recorded spans by token and source."""
         query = select(
             PriceRow.token,
             PriceRow.source,
@@ -115,12 +105,10 @@ class PriceStore:
             return tuple(PriceSpan(*row) for row in rows)
 
     def forget(self, numeraire: str, source: str) -> int:
-        """Delete the prices of one source in that numeraire; return how many."""
+        """Delete the prices of one source in that numeraire; return their number."""
         with self.db.write("remove prices") as db:
-            gone = delete(PriceRow).where(
-                PriceRow.numeraire == numeraire, PriceRow.source == source
-            )
-            return db.execute(gone).rowcount
+            of_source = PriceRow.numeraire == numeraire, PriceRow.source == source
+            return db.execute(delete(PriceRow).where(*of_source)).rowcount
 
 
 def _row(numeraire: str, point: PricePoint, source: str) -> dict[str, object]:
@@ -136,20 +124,20 @@ def _row(numeraire: str, point: PricePoint, source: str) -> dict[str, object]:
 
 def _price(text: str) -> Fraction:
     try:
-        found = Fraction(text)
+        price = Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(
             f"store: a price is damaged: {error}",
             "restore a backup, or trimtab prices forget",
             code=ErrorCode.DAMAGED,
         ) from None
-    if found <= 0:
+    if price <= 0:
         raise OperatorNeeded(
             "store: a price is damaged: it is not above zero",
             "restore a backup, or trimtab prices forget",
             code=ErrorCode.DAMAGED,
         )
-    return found
+    return price
 
 
 @cache
@@ -183,28 +171,25 @@ def _older() -> Delete:
 
 @dataclass(frozen=True, slots=True)
 class AllocationStore:
-    """Chosen weights by owner: "" is the portfolio itself, others are its strategies."""
+    """Chosen weights by owner: a strategy's name, or "" for the portfolio."""
 
     db: Database
 
     def record(self, chosen: Allocation, owner: str = "") -> None:
         """Record a choice; recording it twice changes nothing."""
         with self.db.write("write chosen weights down") as db:
-            newest, text = (
-                first_row(db, _newest(), AllocationRow, owner=owner, limit=1),
-                codec.dumps(chosen),
-            )
+            newest = first_row(db, _newest(), AllocationRow, owner=owner, limit=1)
+            text = codec.dumps(chosen)
             if newest is None or newest.chosen_json != text:
-                insert_rows(
-                    db, AllocationRow, [{"owner": owner, "at_s": chosen.at_s, "chosen_json": text}]
-                )
+                row = {"owner": owner, "at_s": chosen.at_s, "chosen_json": text}
+                insert_rows(db, AllocationRow, [row])
 
     def newest(self, owner: str = "") -> Allocation | None:
-        """The newest choice; None before the first."""
+        """Return the newest choice; None before the first."""
         return self.db.query("read chosen weights", _newest_of, owner)
 
     def past(self, owner: str = "", limit: int = 100) -> tuple[Allocation, ...]:
-        """The newest choices, newest first."""
+        """Return the newest choices, newest first."""
         with self.db.read("read chosen weights") as db:
             return tuple(
                 _read(row)

@@ -1,5 +1,5 @@
-"""Stored requests of the owner (withdrawals, stop), confirmed payout addresses, and the payments of
-each request.
+"""Stored requests of the owner (withdrawals, stop) with their payments, and confirmed payout
+addresses.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class RequestStore:
         to_stable: bool,
         asked_s: int,
     ) -> OwnerRequest:
-        """Record a request, OPEN. Raises ConfigError while another of its kind is under way."""
-        asked = OwnerRequest(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
+        """Record a request, OPEN. Raises ConfigError for a second stop while one is open."""
+        request = OwnerRequest(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
         with self.db.write("write a request") as db:
             before = active_stop(db) if kind is RequestKind.STOP else None
             if before is not None and before.state is RequestState.OPEN:
@@ -61,46 +61,34 @@ class RequestStore:
                     "the bot is being stopped already",
                     "trimtab stop continues it, trimtab resume ends it",
                 )
-            text = codec.dumps(asked)
+            text = codec.dumps(request)
             number = insert_returning_id(
                 db,
                 RequestRow,
                 kind=kind.value,
-                state=asked.state.value,
+                state=request.state.value,
                 request_json=text,
                 asked_s=asked_s,
             )
-            return replace(asked, id=number)
+            return replace(request, id=number)
 
     def newest(self, limit: int = 100, open_only: bool = False) -> tuple[OwnerRequest, ...]:
-        """The newest requests, oldest first."""
+        """Return the newest requests, oldest first."""
         with self.db.read("read the requests") as db:
-            return tuple(
-                reversed(
-                    [
-                        _request(row)
-                        for row in all_rows(db, _newest(open_only), RequestRow, limit=limit)
-                    ]
-                )
-            )
+            rows = all_rows(db, _newest(open_only), RequestRow, limit=limit)
+            return tuple(_request(row) for row in reversed(rows))
 
     def redirect(self, number: int, to: str | None) -> None:
-        """Set the payout address of a withdrawal that was only set aside. Raises ConfigError if it
-        does not exist.
-        """
+        """Set or clear the payout address of a withdrawal. Raises ConfigError if it does not exist."""
         with self.db.write("write where a withdrawal goes") as db:
-            asked = _request(_row(db, number))
-            db.execute(
-                _change(), {"of": number, "request_json": codec.dumps(replace(asked, to=to))}
-            )
+            request = replace(_request(_row(db, number)), to=to)
+            db.execute(_change(), {"of": number, "request_json": codec.dumps(request)})
 
     def record_parts(self, number: int, parts: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
         with self.db.write("write a part of a withdrawal") as db:
-            asked = _request(_row(db, number))
-            db.execute(
-                _change(), {"of": number, "request_json": codec.dumps(replace(asked, parts=parts))}
-            )
+            request = replace(_request(_row(db, number)), parts=parts)
+            db.execute(_change(), {"of": number, "request_json": codec.dumps(request)})
 
     def end(self, number: int, state: RequestState, now_s: int) -> None:
         """End a request: DONE, or RELEASED. Raises ConfigError if it does not exist."""
@@ -109,100 +97,89 @@ class RequestStore:
             db.execute(_change(), {"of": number, "state": state.value, "ended_s": now_s})
 
     def stopping(self) -> OwnerRequest | None:
-        """The active stop: under way, or done and not resumed."""
+        """Return the active stop: open, or done and not resumed."""
         with self.db.read("read the requests") as db:
             return active_stop(db)
 
     def paid(self, number: int) -> tuple[tuple[Intent, Payout], ...]:
-        """Every payout that was ever recorded for a request, oldest first, whatever its result."""
+        """Return every payout recorded for a request, oldest first, failed ones included."""
         with self.db.read("read the payouts") as db:
             return tuple(
                 (intent, payout) for intent, payout in _payouts(db) if payout.request == number
             )
 
     def confirm_payout_address(self, address: str, now_s: int) -> None:
-        """Record the owner's confirmation of a payout address, valid as long as the config names it
-        too.
-        """
+        """Record the owner's confirmation of a payout address; the config has to name it too."""
         with self.db.write("write a payout address") as db:
             upsert_rows(db, PayoutAddressRow, [{"address": address, "confirmed_s": now_s}])
 
     def payout_addresses(self) -> tuple[str, ...]:
-        """Addresses that the owner has confirmed."""
+        """Return the addresses that the owner has confirmed."""
         with self.db.read("read the payout addresses") as db:
-            return tuple(
-                column_values(
-                    db, select(PayoutAddressRow.address).order_by(PayoutAddressRow.address)
-                )
-            )
+            query = select(PayoutAddressRow.address).order_by(PayoutAddressRow.address)
+            return tuple(column_values(db, query))
 
 
 def open_claims(db: Connection) -> tuple[PendingPayment, ...]:
-    """Payments of open withdrawals that are in no block, oldest first."""
+    """Return the payments of open withdrawals that are in no block, oldest first."""
     rows = all_rows(db, _withdrawals(), RequestRow)
-    found = [
-        PendingPayment(asked.id, payment, asked.parts)
-        for asked in map(_request, rows)
-        for payment in asked.payments
+    claims = [
+        PendingPayment(request.id, payment, request.parts)
+        for request in map(_request, rows)
+        for payment in request.payments
     ]
-    done = (
-        {
-            (payout.request, payout.token, payout.raw)
-            for intent, payout in _payouts(db)
-            if intent.succeeded
-        }
-        if found
-        else set()
-    )
-    return tuple(claim for claim in found if (claim.request, *_sort(claim.payment)) not in done)
+    if not claims:
+        return ()
+    paid = {
+        (payout.request, payout.token, payout.raw)
+        for intent, payout in _payouts(db)
+        if intent.succeeded
+    }
+    return tuple(claim for claim in claims if (claim.request, *_amount(claim.payment)) not in paid)
 
 
 def release_withdrawals(db: Connection, now_s: int) -> None:
-    """Release open withdrawals: a transaction that this store does not know used the wallet, and
-    may have paid them already.
-    """
+    """Release open withdrawals, since an unknown transaction of the wallet may have paid them."""
     released = {"state": RequestState.RELEASED.value, "ended_s": now_s}
     for row in all_rows(db, _withdrawals(), RequestRow):
         db.execute(_change(), {"of": row.seq, **released})
 
 
 def active_stop(db: Connection) -> OwnerRequest | None:
-    """The active stop of the bot, if any."""
+    """Return the active stop; None without one."""
     row = first_row(db, _stops(), RequestRow)
     return None if row is None or row.state == RequestState.RELEASED.value else _request(row)
 
 
 def stop_reason(db: Connection) -> str:
-    """Reason why the bot no longer trades; empty while it is not stopped."""
-    found = active_stop(db)
-    if found is None:
+    """Return why the bot no longer trades; empty while it is not stopped."""
+    stop = active_stop(db)
+    if stop is None:
         return ""
+    if stop.state is RequestState.DONE:
+        return "the bot was stopped by its owner (trimtab resume lets it go on)"
     return (
-        "the bot was stopped by its owner (trimtab resume lets it go on)"
-        if found.state is RequestState.DONE
-        else (
-            "the bot is being stopped by its owner: trimtab stop continues, trimtab resume restarts"
-            " trading"
-        )
+        "the bot is being stopped by its owner: trimtab stop continues, trimtab resume restarts"
+        " trading"
     )
 
 
-def _sort(payment: Payment) -> tuple[str, int]:
+def _amount(payment: Payment) -> tuple[str, int]:
     return (NATIVE if payment.native else payment.token), payment.raw
 
 
 def _payouts(db: Connection) -> list[tuple[Intent, Payout]]:
-    found = []
+    payouts = []
     for row in all_rows(db, _sent(), IntentRow):
         payout = records.decode_json(Grant, records.decompress_text(row.grant_z)).payout
         if payout is not None:
-            found.append((records.intent_from_row(row), payout))
-    return found
+            payouts.append((records.intent_from_row(row), payout))
+    return payouts
 
 
 def _request(row: RequestRow) -> OwnerRequest:
-    asked = records.decode_json(OwnerRequest, row.request_json)
-    return replace(asked, id=row.seq, kind=RequestKind(row.kind), state=RequestState(row.state))
+    request = records.decode_json(OwnerRequest, row.request_json)
+    return replace(request, id=row.seq, kind=RequestKind(row.kind), state=RequestState(row.state))
 
 
 def _row(db: Connection, number: int) -> RequestRow:

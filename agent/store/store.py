@@ -1,5 +1,5 @@
-"""The store of one wallet on one chain: a repository for each subject over one database; every
-write is on disk when its method returns.
+"""The store of one wallet on one chain: a repository for each subject over one database. A write is
+on disk when its method returns.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from agent.store.tables import Base, ConfigRow, ImplementationRow, PauseRow, Pin
 
 
 class Store:
-    """Repositories of one wallet. Every database or disk failure is OperatorNeeded, and then
-    nothing of the call was written.
+    """Repositories of one wallet. A database or disk failure raises OperatorNeeded, and the call has
+    written nothing.
     """
 
     def __init__(self, db: Database) -> None:
@@ -75,9 +75,7 @@ class Store:
         self.db.close()
 
     def bind_owner(self, chain_id: int) -> None:
-        """Write wallet, chain and kind of data into a new store, compare them in an existing
-        one.
-        """
+        """Write wallet, chain and kind of data to a new store; compare them in an existing one."""
         owner = {"chain_id": str(chain_id), "wallet": self.db.wallet}
         with self.db.read("read its owner") as db:
             found = database.read_facts(db, *owner, BOOKS_KEY)
@@ -95,15 +93,13 @@ class Store:
             )
         elif books != self.db.book_kind:
             raise OperatorNeeded(
-                f"store: holds {books} books, and this is about {self.db.book_kind} ones; nothing"
-                " goes from the one to the other",
-                "name the live store in store.url, and leave the paper store to trimtab paper and"
-                " --paper",
+                f"store: holds {books} data, and the command needs {self.db.book_kind} data",
+                "name the live store in store.url; only trimtab paper and --paper use the paper store",
                 code=ErrorCode.PAPER,
             )
 
     def adopt_copy(self) -> None:
-        """Adopt this copy on the owner's word: it is the store that continues."""
+        """Adopt this copy: the owner has confirmed that it is the store that continues."""
         with self.db.write("adopt the copy") as db:
             database.delete_facts(db, COPY_KEY)
 
@@ -120,10 +116,8 @@ class TrustStore:
         now_s: int,
         implementations: Sequence[tuple[str, str, str]] = (),
     ) -> None:
-        """Trust contracts by address and code hash, and proxy implementations by token, address and
-        code hash; all of them or none.
-
-        Each replaces an earlier pin of the same address.
+        """Pin contracts by address and code hash, and proxy implementations by token, address and
+        code hash, in one transaction. A pin replaces that of the same address.
         """
         with self.db.write("pin contracts") as db:
             upsert_rows(
@@ -141,12 +135,12 @@ class TrustStore:
             upsert_rows(db, ImplementationRow, [row | {"pinned_s": now_s} for row in behind])
 
     def unpin(self, address: str) -> bool:
-        """Remove the trust in a contract; False if it was not pinned."""
+        """Remove the pin of a contract; return False if it has none."""
         with self.db.write("unpin a contract") as db:
             return db.execute(delete(PinRow).where(PinRow.address == address)).rowcount > 0
 
     def pins(self) -> tuple[Pin, ...]:
-        """Trusted contracts, by address."""
+        """Return the trusted contracts, by address."""
         with self.db.read("read the pins") as db:
             return tuple(
                 Pin(row.address, row.code_hash, row.pinned_s)
@@ -154,7 +148,7 @@ class TrustStore:
             )
 
     def implementations(self) -> dict[str, tuple[str, str]]:
-        """(implementation, its code hash) of trusted proxy tokens, by token."""
+        """Return (implementation, code hash) of trusted proxy tokens, by token."""
         with self.db.read("read the pins") as db:
             return {
                 row.token: (row.address, row.code_hash)
@@ -169,28 +163,26 @@ class PauseSwitch:
     db: Database
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turn the pause switch on; one at hard stays there until `resume`."""
+        """Turn the pause switch on; a hard pause stays hard until `resume`."""
         self._turn(True, reason, now_s, hard)
 
     def resume(self, reason: str, now_s: int) -> None:
-        """Turn the pause switch off; consecutive reverts are counted from here on."""
+        """Turn the pause switch off; consecutive reverts count from here on."""
         self._turn(False, reason, now_s, False)
 
     def _turn(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
         with self.db.write("turn the pause switch") as db:
             before = first_row(db, _turned(), PauseRow)
-            stays = paused and before is not None and before.paused and before.hard
-            insert_rows(
-                db,
-                PauseRow,
-                [{"paused": paused, "hard": hard or stays, "reason": reason, "at_s": now_s}],
-            )
+            if paused and before is not None and before.paused and before.hard:
+                hard = True
+            row = {"paused": paused, "hard": hard, "reason": reason, "at_s": now_s}
+            insert_rows(db, PauseRow, [row])
             if not paused:
                 budgets.mark_resumed(db)
 
     def paused(self) -> Pause:
-        """State of the pause switch. A copy that was not adopted is paused, and resuming does not
-        change that (T8).
+        """Return the state of the pause switch. A copy is paused until it is adopted, also after
+        `resume` (T8).
         """
         with self.db.read("read the pause switch") as db:
             if (copy := database.find_fact(db, COPY_KEY)) is not None:
@@ -220,8 +212,8 @@ UNCONFIRMED = "noticed"
 
 @dataclass(frozen=True, slots=True)
 class ConfigVersion:
-    """One version; `text` is the config in canonical form, without comments and secrets; None if
-    only the hash was kept.
+    """One version. `text` is the config in canonical form, without comments and secrets; None if only
+    the hash was stored.
     """
 
     number: int
@@ -232,7 +224,7 @@ class ConfigVersion:
 
 
 class ConfigChanged(Refused):
-    """Raised when a process acts by a config that its owner has replaced."""
+    """Raised when a process uses a config that the owner has replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +246,7 @@ class ConfigVersionStore:
             )
 
     def confirmed(self) -> str | None:
-        """Hash of the config file that was confirmed last."""
+        """Return the hash of the config file that was confirmed last."""
         with self.db.read("read the config's hash") as db:
             found: str | None = db.scalar(_confirmed())
             return found
@@ -262,20 +254,19 @@ class ConfigVersionStore:
     def require_present(self, digest: str, known: str | None) -> None:
         """Raise ConfigChanged if the owner has confirmed a version other than `digest` and `known`.
 
-        For a process that acts by the config `digest` and began while `known` was the confirmed
-        version.
+        `digest` is the version that the process uses, `known` the confirmed version at its start.
         """
         now = self.confirmed()
         if now not in (known, digest):
             verdict = Verdict("config", digest[:16], str(now)[:16], False)
             raise ConfigChanged(
-                "the config was edited; this process acts by the version before",
+                "the config was edited; this process uses the previous version",
                 (verdict,),
                 "start it again",
             )
 
     def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
-        """The newest versions, newest first."""
+        """Return the newest versions, newest first."""
         with self.db.read("read the configs") as db:
             rows = all_rows(db, _newest(), ConfigRow, limit=limit)
             return tuple(
@@ -313,13 +304,13 @@ class PaperStore:
     db: Database
 
     def wallet(self) -> PaperWallet | None:
-        """The paper wallet; None before it was created."""
+        """Return the paper wallet; None before `begin`."""
         with self.db.read("read the paper wallet") as db:
-            kept = database.find_fact(db, PAPER_WALLET)
-            return None if kept is None else decode_json(PaperWallet, kept)
+            text = database.find_fact(db, PAPER_WALLET)
+            return None if text is None else decode_json(PaperWallet, text)
 
     def begin(self, begun: PaperWallet) -> None:
-        """Record the initial paper wallet. Raises ConfigError if there is one already."""
+        """Record the initial paper wallet. Raises ConfigError if there is one."""
         with self.db.write("begin the paper wallet") as db:
             if database.find_fact(db, PAPER_WALLET) is not None:
                 raise ConfigError(
@@ -329,33 +320,29 @@ class PaperStore:
             database.write_facts(db, {PAPER_WALLET: codec.dumps(begun)})
 
     def save(self, state: PaperWallet) -> None:
-        """Save the paper wallet as a whole. Raises OperatorNeeded if there is none."""
+        """Save the paper wallet. Raises OperatorNeeded if there is none."""
         with self.db.write("write the paper wallet") as db:
             if database.find_fact(db, PAPER_WALLET) is None:
                 raise OperatorNeeded("the paper wallet has not started", "trimtab paper begins one")
             database.write_facts(db, {PAPER_WALLET: codec.dumps(state)})
 
     def copy_pins(self, live: Path) -> None:
-        """Replace the pins by those of the live store at `live`; without a live store nothing is
-        pinned.
-        """
-        rows = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
-        with self.db.write("take over what is trusted") as db:
-            for kind, found in rows:
+        """Replace the pins by those of the live store at `live`; without that store remove them."""
+        tables = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
+        with self.db.write("copy the pins") as db:
+            for kind, rows in tables:
                 db.execute(delete(kind))
-                insert_rows(db, kind, found)
+                insert_rows(db, kind, rows)
 
     def copy_prices(self, live: Path) -> None:
         """Copy the live store's recorded prices, for weights and triggers that need history."""
-        found = _rows_of_store(live, PriceRow)
-        with self.db.write("take over prices") as db:
-            insert_new_rows(db, PriceRow, found)
+        rows = _rows_of_store(live, PriceRow)
+        with self.db.write("copy prices") as db:
+            insert_new_rows(db, PriceRow, rows)
 
 
 def _rows_of_store(live: Path, kind: type[Base]) -> list[dict[str, object]]:
-    """Rows of a table of another store, read only; empty if the store or the table does not
-    exist.
-    """
+    """Return the rows of a table of another store; empty if the store or the table does not exist."""
     if not live.is_file():
         return []
     table, names = kind.__tablename__, [column.name for column in kind.__table__.columns]
@@ -363,5 +350,5 @@ def _rows_of_store(live: Path, kind: type[Base]) -> list[dict[str, object]]:
         exists = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
         if store.execute(exists, (table,)).fetchone() is None:
             return []
-        found = store.execute(f"SELECT {', '.join(names)} FROM {table}")  # noqa: S608  names of our own models
-        return [dict(zip(names, row, strict=True)) for row in found]
+        rows = store.execute(f"SELECT {', '.join(names)} FROM {table}")  # noqa: S608  names of our own models
+        return [dict(zip(names, row, strict=True)) for row in rows]

@@ -1,5 +1,5 @@
-"""Stored strategy books over one wallet: bookings, states, NAV per share, and transactions and
-transfers not booked yet.
+"""Stored accounts of strategies: bookings, states, NAV per share, and transactions and transfers
+that are not booked yet.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from agent.store.transitions import CONSUMED, OPEN
 
 STRATEGIES_VERSION = "sleeves_turn"
 BOOKED_TO_INTENT = "sleeves_after"
-"""Key of the newest transaction settled when the books were opened; it and all before it are in the
-opening balances.
+"""Key of the newest transaction that was settled when the accounts were opened: the opening balances
+contain it and all earlier ones.
 """
 BOOKED_TO_TRANSFER = "sleeves_flow_after"
 TRANSFERS_STRATEGY = "sleeves_flows_to"
 HOUR_S = 3_600
 FOLD_AT = 500
-"""Number of final transfer bookings that are merged into one."""
+"""Number of bookings of transfers from which they are merged into one."""
 _NAMED = "folded flows"
 _FOLDING = ("flow ", "aside ", _NAMED)
 _CONSUMED = tuple(state.value for state in CONSUMED)
@@ -67,7 +67,7 @@ class StrategyStore:
     db: Database
 
     def ledger(self) -> StrategyLedger:
-        """Return the books of strategies, and the wallet's unbooked changes."""
+        """Return the accounts of strategies, and the wallet's unbooked changes."""
         with self.db.read("read the books of strategies") as db:
             facts = database.read_facts(
                 db, TRANSFERS_STRATEGY, STRATEGIES_VERSION, BOOKED_TO_INTENT, BOOKED_TO_TRANSFER
@@ -87,7 +87,7 @@ class StrategyStore:
             )
 
     def record_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
-        """Record bookings; return False without writing if another process wrote since
+        """Record bookings; return False, with nothing written, if another process wrote since
         `at_version`.
         """
         with self.db.write("write the books of strategies") as db:
@@ -95,7 +95,7 @@ class StrategyStore:
                 return False
             for booking in bookings:
                 if booking.kind is StrategyBookingKind.OPEN:
-                    _opened(db)
+                    _mark_opening(db)
             insert_rows(
                 db,
                 StrategyBookingRow,
@@ -111,9 +111,7 @@ class StrategyStore:
     def record_states(
         self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]
     ) -> None:
-        """Record states and NAV per share of strategies; the first of each hour is kept
-        permanently.
-        """
+        """Record states of strategies, and the first NAV per share of each hour."""
         with self.db.write("write the unit values of strategies") as db:
             upsert_rows(
                 db,
@@ -133,7 +131,7 @@ class StrategyStore:
             insert_new_rows(db, NavPointRow, rows)
 
     def nav_points(self, name: str, since_s: int) -> tuple[NavPoint, ...]:
-        """NAV per share of one strategy since then, oldest first."""
+        """Return the NAV per share of a strategy since that time, oldest first."""
         with self.db.read("read the unit values of strategies") as db:
             rows = all_rows(db, _points(), NavPointRow, name=name, hour=since_s // HOUR_S)
             return tuple(
@@ -143,31 +141,25 @@ class StrategyStore:
             )
 
     def forget(self, names: Sequence[str]) -> None:
-        """Delete states and NAV of closed strategies: a later one of the same name is another
-        strategy.
-        """
+        """Delete states and NAV of closed strategies, since a name may be used again."""
         with self.db.write("forget strategies that were closed") as db:
             for row in (StrategyRow, NavPointRow):
                 db.execute(delete(row).where(row.name.in_(names)))
 
     def route_transfers(self, name: str | None) -> None:
-        """Set the strategy that owns later deposits and withdrawals; None shares them by
-        capital.
-        """
-        with self.db.write("write whose deposits are") as db:
+        """Set the strategy that later deposits and withdrawals belong to; None splits them by capital."""
+        with self.db.write("write the strategy of deposits") as db:
             database.write_facts(db, {TRANSFERS_STRATEGY: name or ""})
 
 
 @lru_cache(maxsize=16_384)
 def _booking(text: str) -> StrategyBooking:
-    """Parse a booking from its JSON. Cached, since every cycle reads them all and they do not
-    change.
-    """
+    """Parse a booking from its JSON; cached, since every cycle reads all bookings."""
     return decode_json(StrategyBooking, text)
 
 
-def _opened(db: Connection) -> None:
-    """Mark all earlier transactions as contained in the opening balances."""
+def _mark_opening(db: Connection) -> None:
+    """Record that the opening balances contain all earlier transactions."""
     first_open = db.scalar(select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN)))
     after = max_value(db, IntentRow.seq) if first_open is None else first_open - 1
     database.write_facts(
@@ -176,9 +168,7 @@ def _opened(db: Connection) -> None:
 
 
 def _fold(db: Connection) -> None:
-    """Merge many transfers deep in the chain into one booking: anyone may send dust without
-    limit.
-    """
+    """Merge bookings of old transfers into one, since anyone may send any number of transfers."""
     if (db.scalar(_foldable_count()) or 0) < FOLD_AT:
         return
     rows = all_rows(db, _foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow)
@@ -223,14 +213,16 @@ def _transfer_id(source: str) -> int:
 
 
 def _intents(db: Connection, bookings: Sequence[StrategyBooking], after: int) -> tuple[Intent, ...]:
-    """Transactions in a block that are not booked, oldest first."""
+    """Return unbooked transactions in a block, oldest first."""
     if not bookings:
         return ()
     known, opened = {booking.source for booking in bookings}, bookings[0].block
     rows = [row for row in all_rows(db, _mined(), IntentRow, after=after) if row.id not in known]
     intents = [records.intent_from_row(row) for row in rows]
     return tuple(
-        one for one in intents if one.receipt is not None and one.receipt.block_number > opened
+        intent
+        for intent in intents
+        if intent.receipt is not None and intent.receipt.block_number > opened
     )
 
 
@@ -246,8 +238,8 @@ def _unbooked_transfers(
 def _unbooked_external(
     db: Connection, bookings: Sequence[StrategyBooking]
 ) -> tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...]:
-    """Transactions that the wallet sent without this store since the books were opened, and that
-    are not booked.
+    """Return unbooked transactions that the wallet sent without this store since the accounts were
+    opened.
     """
     if not bookings:
         return ()
@@ -265,7 +257,7 @@ def _whole(text: str) -> int:
         return int(Fraction(text))
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(
-            f"store: a unit value is damaged: {error}", "restore a backup"
+            f"store: a NAV per share is damaged: {error}", "restore a backup"
         ) from None
 
 

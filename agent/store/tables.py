@@ -1,5 +1,5 @@
-"""Tables of the store as SQLAlchemy models; base units and values are text, since no database
-integer holds 256 bits.
+"""Tables of the store as SQLAlchemy models. Base units and values are text, since database integers
+have fewer than 256 bits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from agent.store.transitions import OPEN
 
 SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
-"""Row numbers: SQLite counts up by itself only in columns declared INTEGER."""
+"""Type of row numbers: SQLite generates them only in columns declared INTEGER."""
 
 _IS_OPEN = (
     "state IN (" + ", ".join(f"'{state}'" for state in sorted(state.value for state in OPEN)) + ")"
@@ -30,7 +30,7 @@ _IS_OPEN = (
 
 
 class Base(DeclarativeBase):
-    """Root of the models."""
+    """Base class of the models."""
 
 
 class MetaRow(Base):
@@ -57,8 +57,8 @@ class StepRow(Base):
 
 
 class IntentRow(Base):
-    """One transaction: its unsigned payload, nonce and the hash of the signed bytes. The bytes are
-    never stored (T8).
+    """One transaction: unsigned payload, nonce, and hash of the signed bytes, which are not stored
+    (T8).
     """
 
     __tablename__ = "intents"
@@ -92,7 +92,7 @@ class IntentRow(Base):
 
 
 class TransitionRow(Base):
-    """One move of one intent. Rows are added, never changed; SQLite enforces it by triggers."""
+    """One transition of an intent. SQLite triggers forbid changes of rows."""
 
     __tablename__ = "transitions"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -105,10 +105,10 @@ class TransitionRow(Base):
 
 
 class BudgetRow(Base):
-    """Consumption of daily limits by one intent, at the chain time of its block. Fractions as
-    "a/b"; `outflow` is what it paid out.
+    """Consumption of daily limits by one intent, at the chain time of its block, as fractions "a/b";
+    `outflow` is the value of its payout.
 
-    `kind` is the intent's, but `swap_besides` for a swap that no trigger of the policy asked for.
+    `kind` is that of the intent, or `swap_besides` for a swap without a trigger of the policy.
     """
 
     __tablename__ = "budgets"
@@ -144,7 +144,7 @@ class MovementRow(Base):
 
 
 class LiquidityRow(Base):
-    """Change of a liquidity position by one mined intent, as JSON; deleted when a reorg takes its
+    """Change of a liquidity position by one mined intent, as JSON; deleted if a reorg removes its
     block.
     """
 
@@ -154,7 +154,7 @@ class LiquidityRow(Base):
 
 
 class OpeningRow(Base):
-    """Balance without the transactions of intents behind Meta "folded_seq", base units; see
+    """Balance in base units, without the transactions of intents after Meta "folded_seq"; see
     store/accounts/balances.py.
     """
 
@@ -165,9 +165,7 @@ class OpeningRow(Base):
 
 
 class ExternalTransferRow(Base):
-    """A balance change that no transaction of the agent made; `kind` is NULL until it is
-    classified.
-    """
+    """A balance change without a transaction of the agent; `kind` is NULL until it is classified."""
 
     __tablename__ = "flows"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -188,10 +186,8 @@ class ExternalTransferRow(Base):
 
 
 class ExternalTransactionRow(Base):
-    """Consumption of daily limits and balance changes of a wallet transaction that this store did
-    not send.
-
-    Read from the chain; the changes are a JSON object of base units by token.
+    """A wallet transaction that this store did not send, read from the chain: its consumption of daily
+    limits, and its balance changes as JSON, base units by token.
     """
 
     __tablename__ = "earlier"
@@ -206,8 +202,8 @@ class ExternalTransactionRow(Base):
 
 
 class FoundPositionRow(Base):
-    """A liquidity position and the owner's verdict on it: undecided, taken (then with its mint as
-    JSON), or forgotten.
+    """A liquidity position and the owner's decision on it: undecided, taken (with its mint as JSON), or
+    forgotten.
     """
 
     __tablename__ = "found_positions"
@@ -244,7 +240,7 @@ class OrderRow(Base):
 
 
 class GradualExecutionRow(Base):
-    """A gradual execution, or a limit order, as it began, and its end."""
+    """A gradual execution or a limit order: its start as JSON, and its end."""
 
     __tablename__ = "campaigns"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -258,7 +254,7 @@ class GradualExecutionRow(Base):
 
 
 class ExecutionSliceRow(Base):
-    """An attempt at one slice, written before it is sent, with the draw for the slice after it; see
+    """An attempt at a slice, written before it is sent, with the draw for the next slice; see
     store/orders.py.
     """
 
@@ -273,8 +269,8 @@ class ExecutionSliceRow(Base):
 
 
 class AllocationRow(Base):
-    """Weights that an allocator chose for `owner`, as JSON; "" is the portfolio itself. The newest
-    of each owner counts.
+    """Weights that an allocator chose for `owner`, as JSON; the newest of each owner counts. "" is the
+    portfolio.
     """
 
     __tablename__ = "allocations"
@@ -287,7 +283,7 @@ class AllocationRow(Base):
 
 
 class PinRow(Base):
-    """A contract the owner trusts, by address and hash of its code."""
+    """A trusted contract, by address and hash of its code."""
 
     __tablename__ = "pins"
     address: Mapped[str] = mapped_column(String(42), primary_key=True)
@@ -306,8 +302,8 @@ class ImplementationRow(Base):
 
 
 class PauseRow(Base):
-    """Turns of the pause switch; the last row holds. `hard` also cancels pending transactions and
-    revokes allowances.
+    """Changes of the pause switch; the last row is its state. `hard` also cancels pending transactions
+    and revokes allowances.
     """
 
     __tablename__ = "pauses"
@@ -319,7 +315,7 @@ class PauseRow(Base):
 
 
 class ConfigRow(Base):
-    """Versions of the config: hash, text without secrets, and origin (store/config_versions.py)."""
+    """Versions of the config: hash, text without secrets, and origin (ConfigVersionStore)."""
 
     __tablename__ = "configs"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -330,7 +326,7 @@ class ConfigRow(Base):
 
 
 class RequestRow(Base):
-    """A request of the owner, a withdrawal or the end of the bot, as JSON."""
+    """A request of the owner, a withdrawal or a stop, as JSON."""
 
     __tablename__ = "requests"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -363,8 +359,8 @@ class BookRow(Base):
 
 
 class BookOpeningRow(Base):
-    """Holding of a token at a place when it came into a book. Contains intents and transfers up to
-    the two numbers.
+    """Holding of a token in the wallet or a liquidity position when it was added to a book, including
+    intents up to `after_intent` and transfers up to `after_flow`.
     """
 
     __tablename__ = "book_openings"
@@ -380,9 +376,9 @@ class BookOpeningRow(Base):
 
 
 class EntryRow(Base):
-    """The ledger entry of one final intent; deleted when a reorg takes its block.
+    """The ledger entry of one final intent; deleted if a reorg removes its block.
 
-    `wallet_json` is what it moved in the wallet, base units by token.
+    `wallet_json` has its balance changes in the wallet, base units by token.
     """
 
     __tablename__ = "entries"
@@ -464,8 +460,8 @@ class AlertTargetRow(Base):
 
 
 class StrategyBookingRow(Base):
-    """One booking in the books of strategies, as JSON; that of a transaction is deleted when its
-    block goes.
+    """One booking in the accounts of strategies, as JSON; that of a transaction is deleted if a reorg
+    removes its block.
     """
 
     __tablename__ = "sleeve_bookings"
@@ -475,7 +471,7 @@ class StrategyBookingRow(Base):
 
 
 class StrategyRow(Base):
-    """State of one strategy beside its holdings, as JSON."""
+    """State of one strategy without its holdings, as JSON."""
 
     __tablename__ = "sleeves"
     name: Mapped[str] = mapped_column(String(60), primary_key=True)

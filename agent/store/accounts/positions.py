@@ -28,11 +28,11 @@ from agent.store.tables import FoundPositionRow, IntentRow, LiquidityRow
 
 UNDECIDED, TAKEN, FORGOTTEN = "undecided", "taken", "forgotten"
 POSITIONS_SCANNED = "positions_looked"
-"""Key set once the wallet was scanned after creation or adoption of the store."""
+"""Key that is set once the wallet was scanned, after the store was created or adopted."""
 
 
 def positions_moved_since(db: Connection, after: int | None) -> set[str]:
-    """Names of positions that intents beyond that number changed; empty without a number."""
+    """Return the names of positions that intents after that number changed; empty without a number."""
     if after is None:
         return set()
     changes = column_values(db, _own_beyond(), of=after)
@@ -40,12 +40,12 @@ def positions_moved_since(db: Connection, after: int | None) -> set[str]:
 
 
 def undecided_positions(db: Connection) -> tuple[str, ...]:
-    """Names of positions that the owner has to decide on."""
+    """Return the names of positions that the owner has to decide on."""
     return tuple(column_values(db, _undecided()))
 
 
 def require_position_scan(db: Connection) -> None:
-    """Require a new scan for positions after foreign use of the wallet."""
+    """Require a new scan for positions, after foreign use of the wallet."""
     database.delete_facts(db, POSITIONS_SCANNED)
 
 
@@ -68,8 +68,8 @@ class PositionStore:
     db: Database
 
     def changes(self) -> tuple[LpPositionChange, ...]:
-        """Changes of the agent's positions, oldest first: adopted ones, then the effects of mined
-        intents, without forgotten positions.
+        """Return the changes of the agent's positions, oldest first: adopted positions, then the
+        changes by mined intents, without forgotten positions.
         """
         with self.db.read("read liquidity positions") as db:
             found = {row.name: row for row in all_rows(db, _positions_found(), FoundPositionRow)}
@@ -87,7 +87,7 @@ class PositionStore:
             return (*taken, *own)
 
     def scanned(self) -> bool:
-        """True if the wallet was scanned for positions since the store was new, or adopted."""
+        """True if the wallet was scanned since the store was created or adopted."""
         with self.db.read("read liquidity positions") as db:
             return database.find_fact(db, POSITIONS_SCANNED) is not None
 
@@ -113,8 +113,8 @@ class PositionStore:
             database.write_facts(db, {POSITIONS_SCANNED: 1})
 
     def decide(self, name: str, move: LpPositionChange | None, now_s: int) -> None:
-        """Record the owner's decision on a position: `move` is its mint and it counts from here on;
-        None forgets it.
+        """Record the owner's decision on a position: with its mint `move` it counts from here on; None
+        forgets it.
         """
         with self.db.write("write a liquidity position") as db:
             verdict, text = (FORGOTTEN, None) if move is None else (TAKEN, codec.dumps(move))

@@ -1,4 +1,4 @@
-"""Backup and restore of a store: consistent copies, integrity checks; a copy may not send before
+"""Backup and restore of a store: consistent copies and integrity checks. A copy sends nothing before
 its owner adopts it (T8).
 """
 
@@ -17,18 +17,16 @@ from agent.files import sync_folder
 from agent.store.database import database_errors
 
 COPY_KEY = "copy_of"
-"""Key that every copy carries until it is adopted, and the store that it was made from does not."""
+"""Key that marks a copy until it is adopted."""
 BOOKS_KEY = "books"
-"""Key that a store of paper books carries from its first transaction on, and no other."""
+"""Key of the kind of data in a paper store; a live store does not have it."""
 _SIDES = ("-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFileInfo:
-    """Contents of a store's file: version, owner, and `copy`, the time it was made if it is a copy
-    not yet adopted.
-
-    `books` is "live" or "paper".
+    """Contents of a store's file. `copy` has source and time of a copy that is not adopted; `books` is
+    "live" or "paper".
     """
 
     version: str
@@ -39,12 +37,11 @@ class StoreFileInfo:
 
 
 def backup(source: Path, target: Path, force: bool = False) -> int:
-    """Copy the store at `source`, which may be in use, to `target`; return its bytes. Only the
-    owner can read the file.
+    """Copy the store at `source`, which may be in use, to `target`; return its size in bytes.
 
-    The copy is written beside its place, checked, and renamed at once. Raises ConfigError if the
-    file exists and `force` is not given, OperatorNeeded if the store is damaged or the copy cannot
-    be written.
+    The copy is a temporary file that only its owner can read; it is checked and renamed. Raises
+    ConfigError if the file exists and `force` is not given, OperatorNeeded if the store is damaged
+    or the copy cannot be written.
     """
     _require_free(target, force)
     if target.exists() and source.samefile(target):
@@ -68,12 +65,12 @@ def restore(
     known: tuple[str, ...],
     force: bool = False,
 ) -> Path | None:
-    """Replace the store at `target` by the backup at `source`; return the path of the earlier
+    """Replace the store at `target` by the backup at `source`; return the new path of the previous
     store, None if there was none.
 
-    Nothing is overwritten: with `force` the earlier store is kept beside. The restored store is a
-    copy and sends nothing before it is adopted. The caller holds the wallet's lock. Raises
-    ConfigError or OperatorNeeded, and then nothing has changed.
+    With `force` a previous store is renamed, not overwritten. The restored store is a copy and
+    sends nothing before it is adopted. The caller holds the wallet's lock. Raises ConfigError or
+    OperatorNeeded without having changed anything.
     """
     if not source.is_file():
         raise ConfigError(
@@ -83,24 +80,24 @@ def restore(
         raise ConfigError(
             f"{source} is the store itself", "name a file that trimtab db backup wrote"
         )
-    found = inspect_store_file(source)
-    if found.wallet.lower() != wallet.lower() or found.chain_id != str(chain_id):
+    info = inspect_store_file(source)
+    if info.wallet.lower() != wallet.lower() or info.chain_id != str(chain_id):
         raise OperatorNeeded(
-            f"backup {source}: belongs to wallet {found.wallet} on chain {found.chain_id}, the"
+            f"backup {source}: belongs to wallet {info.wallet} on chain {info.chain_id}, the"
             f" config says {wallet} on chain {chain_id}",
             "name a backup of this wallet and chain",
             code=ErrorCode.STORE_OWNER,
         )
-    if found.books != "live":
+    if info.books != "live":
         raise OperatorNeeded(
-            f"backup {source}: holds {found.books} books, which cannot become live ones",
-            "name one of the live store",
+            f"backup {source}: holds {info.books} data, which cannot become live data",
+            "name a backup of the live store",
             code=ErrorCode.PAPER,
         )
-    if found.version not in known:
+    if info.version not in known:
         raise OperatorNeeded(
-            f"backup {source}: written by a newer trimtab (store version {found.version}, this"
-            f" program knows up to {known[-1]})",
+            f"backup {source}: written by a newer trimtab (store version {info.version}, this"
+            f" program supports up to {known[-1]})",
             "install the newer trimtab",
             code=ErrorCode.STORE_VERSION,
         )
@@ -114,10 +111,10 @@ def restore(
 
 
 def inspect_store_file(path: Path) -> StoreFileInfo:
-    """Check a store's file and return its contents: pages, keys, and that each transaction matches
-    its last transition.
+    """Check a store's file without writing, and return its contents.
 
-    Writes nothing. Raises OperatorNeeded with what is damaged.
+    Checked are pages, foreign keys, and that the state of each transaction is that of its last
+    transition. Raises OperatorNeeded naming the damage.
     """
     with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
         try:
@@ -136,14 +133,13 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
             )
         if pages != "ok":
             raise _damaged(path, pages)
-        lost = store.execute("PRAGMA foreign_key_check").fetchone()
-        if lost is not None:
-            raise _damaged(path, f"a row of {lost[0]} points at nothing")
-        torn = store.execute(_TORN).fetchone()
-        if torn is not None:
-            raise _damaged(
-                path, f"transaction {torn[0]} is {torn[1]}, its last move led to {torn[2]}"
-            )
+        dangling = store.execute("PRAGMA foreign_key_check").fetchone()
+        if dangling is not None:
+            raise _damaged(path, f"a row of {dangling[0]} refers to a row that does not exist")
+        mismatch = store.execute(_MISMATCH).fetchone()
+        if mismatch is not None:
+            number, state, last = mismatch
+            raise _damaged(path, f"transaction {number} is {state}, its last move led to {last}")
         meta = dict(store.execute("SELECT key, value FROM meta"))
         (version,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
     return StoreFileInfo(
@@ -155,7 +151,7 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
     )
 
 
-_TORN = """
+_MISMATCH = """
 SELECT intents.id, intents.state, transitions.after FROM intents
 LEFT JOIN transitions ON transitions.seq = (SELECT MAX(seq) FROM transitions WHERE intent_id = intents.id)
 WHERE transitions.after IS NULL OR transitions.after <> intents.state LIMIT 1
@@ -171,7 +167,7 @@ def _damaged(path: Path, why: str) -> OperatorNeeded:
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
-    """Open a read-only connection, also while other processes write."""
+    """Open a read-only connection; other processes may write meanwhile."""
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5
     )
@@ -198,9 +194,7 @@ def _write_copy(source: Path, part: Path) -> None:
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
-    """Yield a new owner-only file beside `target`; it is removed unless it was renamed into
-    place.
-    """
+    """Yield a new owner-only file beside `target`, and remove it unless it was renamed."""
     if not target.parent.is_dir():
         raise ConfigError(
             f"folder {str(target.parent)!r} does not exist; create it or name another"
@@ -225,21 +219,18 @@ def _require_free(target: Path, force: bool) -> None:
 
 
 def _move_aside(target: Path) -> Path:
-    """Rename the store with its log, so that it loses nothing and nothing of it reaches the store
-    that follows.
-    """
-    kept = target.with_name(f"{target.name}.before-restore-{_utc().replace(':', '')}")
-    number = 1
+    """Rename the store with its log, which must not be lost or applied to the next store."""
+    name = f"{target.name}.before-restore-{_utc().replace(':', '')}"
+    kept, number = target.with_name(name), 1
     while kept.exists():
         number += 1
-        kept = kept.with_name(f"{target.name}.before-restore-{_utc().replace(':', '')}-{number}")
+        kept = target.with_name(f"{name}-{number}")
     with (
         suppress(sqlite3.Error),
         closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as old,
     ):
-        old.execute(
-            "PRAGMA wal_checkpoint(TRUNCATE)"
-        )  # a damaged store keeps its log, which is moved too
+        # A damaged store keeps its log, which is renamed below.
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for side in _SIDES:
         if (beside := target.with_name(target.name + side)).exists():
             beside.replace(kept.with_name(kept.name + side))

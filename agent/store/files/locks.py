@@ -1,5 +1,7 @@
-"""Locks of a wallet: one process acts for it at a time, and one serves it. The operating system
-releases them when a process dies.
+"""Locks of a wallet, permission checks, and the kill switch.
+
+One process at a time acts for a wallet, and one run serves it. The operating system releases a lock
+when its process ends.
 """
 
 from __future__ import annotations
@@ -20,8 +22,7 @@ from platformdirs import user_state_path
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, TrimtabError
 
 POLL_S = 0.25
-"""Interval between attempts to get a lock: much shorter than the pause between two cycles of a
-run."""
+"""Interval between attempts to get a lock, much shorter than the pause between two cycles of a run."""
 UNKNOWN = "unknown"
 
 
@@ -30,7 +31,7 @@ class LockHeld(OperatorNeeded):
 
 
 def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chain: bool) -> Path:
-    """Path of the lock of a wallet on a chain: one per machine, for all stores.
+    """Return the path of the lock of a wallet on a chain: one per machine, for all stores.
 
     Local chains share their chain id and test wallets, so their lock is beside the store's file.
     """
@@ -40,14 +41,14 @@ def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chai
 
 
 def store_lock_path(store_file: Path) -> Path:
-    """Path of the lock beside a store: all users of the store share it, even with different state
-    folders.
+    """Return the path of the lock beside a store, which all users of the store share whatever their
+    state folders.
     """
     return store_file.with_name(store_file.name + ".lock")
 
 
 def service_lock_path(path: Path) -> Path:
-    """Path of the lock of the run that serves the wallet, beside the wallet's own at `path`."""
+    """Return the path of the lock of the run that serves the wallet, beside the wallet's at `path`."""
     return path.with_suffix(".service.lock")
 
 
@@ -55,13 +56,12 @@ def service_lock_path(path: Path) -> Path:
 def wallet_lock(
     path: Path, chain_id: int, wallet: str, beside: Path | None = None
 ) -> Iterator[None]:
-    """Hold the wallet while inside: only its holder signs, sends, or moves the journal.
+    """Hold the wallet: only its holder signs, sends, or changes the journal.
 
-    With `beside` that lock is taken too, for a store shared by processes with different state
-    folders. Raises LockHeld at once if another process has it, with that process and its pid file;
-    OperatorNeeded if the lock cannot be taken.
+    `beside` is a second lock, for a store shared by processes with different state folders. Raises
+    LockHeld at once, naming the holder and its pid file; OperatorNeeded if a lock cannot be taken.
     """
-    with _all(path, beside, lambda one: _in_use(one, chain_id, wallet)):
+    with _all(path, beside, lambda place: _in_use(place, chain_id, wallet)):
         yield
 
 
@@ -76,10 +76,10 @@ def wait_for_lock(
     sleep: Callable[[float], None],
     tell: Callable[[str], None],
 ) -> Iterator[None]:
-    """Hold the wallet like `wallet_lock`, but wait for another process to release it; `tell` is
-    called with its holder.
+    """Hold the wallet like `wallet_lock`, but wait up to `patience_s` for another process; `tell`
+    reports the holder.
 
-    Raises LockHeld after `patience_s`.
+    Raises LockHeld after that time.
     """
     waited_s = 0.0
     with ExitStack() as held:
@@ -92,7 +92,7 @@ def wait_for_lock(
                     raise LockHeld(
                         f"{other.message}; waited {patience_s:.0f} s for it", other.remedy
                     ) from None
-                tell(f"Waiting for the wallet: {_who(path, beside)} is acting for it")
+                tell(f"Waiting for the wallet: {_holder_text(path, beside)} is acting for it")
             sleep(POLL_S)
             waited_s += POLL_S
         yield
@@ -102,8 +102,8 @@ def wait_for_lock(
 def service_lock(
     path: Path, chain_id: int, wallet: str, beside: Path | None = None
 ) -> Iterator[None]:
-    """Hold the service lock for a whole run, beside the wallet's locks, which it takes per cycle.
-    Raises LockHeld at once.
+    """Hold the service lock for a whole run; the wallet's locks are taken for each cycle. Raises
+    LockHeld at once.
     """
 
     def taken(place: Path) -> LockHeld:
@@ -123,7 +123,7 @@ def service_lock(
 
 @contextmanager
 def _all(path: Path, beside: Path | None, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
-    """Take both locks or none, each with its pid file."""
+    """Take both locks or neither, each with its pid file."""
     with ExitStack() as held:
         for place in (path,) if beside in (None, path) else (path, beside):
             held.enter_context(_lock(place, taken))
@@ -133,10 +133,7 @@ def _all(path: Path, beside: Path | None, taken: Callable[[Path], LockHeld]) -> 
 
 @contextmanager
 def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
-    from filelock import (
-        FileLock,
-        Timeout,
-    )  # it imports asyncio, which read-only commands do not need
+    from filelock import FileLock, Timeout  # it imports asyncio, which most commands do not need
 
     lock = FileLock(path, timeout=0, mode=0o600)
     try:
@@ -160,13 +157,9 @@ def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
 
 def _in_use(path: Path, chain_id: int, wallet: str) -> LockHeld:
     pid_file = path.with_suffix(".pid")
-    remedy = (
-        "wait until it is done, answer its question, or end it; two at a time could trade twice"
-    )
+    remedy = "wait until it is done, answer its question, or end it"
     if _serves(path):
-        remedy = (
-            "it is the run, in the middle of a cycle: try again after it; its log shows its state"
-        )
+        remedy = "it is the run, in the middle of a cycle; try again later, or see its log"
     return LockHeld(
         f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain"
         f" {chain_id}; see {pid_file}",
@@ -174,7 +167,7 @@ def _in_use(path: Path, chain_id: int, wallet: str) -> LockHeld:
     )
 
 
-def _who(path: Path, beside: Path | None) -> str:
+def _holder_text(path: Path, beside: Path | None) -> str:
     place = path if beside is None or _holder(path.with_suffix(".pid")) != UNKNOWN else beside
     kind = "the run" if _serves(place) else "another command"
     return f"{kind} (process {_holder(place.with_suffix('.pid'))})"
@@ -200,7 +193,7 @@ def _write(pid_file: Path) -> None:
 
 
 def _holder(pid_file: Path) -> str:
-    """Digits of the pid file, and nothing else of it."""
+    """Return the process id of a pid file; UNKNOWN if it has none."""
     try:
         text = pid_file.read_text().strip()
     except (OSError, UnicodeDecodeError):
@@ -208,8 +201,7 @@ def _holder(pid_file: Path) -> str:
     return text if text.isdecimal() else UNKNOWN
 
 
-# --- Permission checks: files that decide over money, and their folders, must be writable by their
-# owner alone.
+# --- Permissions: only their owner may write files that control money, and their folders.
 
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
@@ -220,11 +212,10 @@ def require_private(path: Path, what: str, *, companions: bool = False) -> None:
     """Raise ConfigError, with the chmod that repairs it, if others may write `path` or its folder.
     `what` names it in the message.
 
-    Like StrictModes of sshd: a file belongs to this user or root and is writable by its owner
-    alone; so is its folder. A folder may be writable by a group that is the user's own and has no
-    other members, since a umask of 002 creates such folders, and by everybody if it is sticky, like
-    /tmp: there only owners remove files. With `companions` SQLite's own files beside it are checked
-    too. A missing file passes.
+    As with sshd's StrictModes, file and folder must belong to this user or root and be writable by
+    their owner alone. A folder may also be writable by the user's own group without other members,
+    which a umask of 002 creates, or be sticky like /tmp, where only owners remove files. With
+    `companions` SQLite's files beside it are checked too. A missing file passes.
     """
     names = (path, *(path.with_name(path.name + end) for end in _COMPANIONS if companions))
     for file in names:
@@ -248,14 +239,12 @@ def _folder_is_ours(state: os.stat_result) -> bool:
 
 
 def _alone_in(gid: int) -> bool:
-    """True if this user's own group has that number and no other members."""
+    """True if that is the number of the user's own group, and it has no other members."""
     try:
         me, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:
         return False
-    others = [
-        one.pw_name for one in pwd.getpwall() if one.pw_gid == gid and one.pw_uid != me.pw_uid
-    ]
+    others = [user for user in pwd.getpwall() if user.pw_gid == gid and user.pw_uid != me.pw_uid]
     return me.pw_gid == gid and not others and set(group.gr_mem) <= {me.pw_name}
 
 
@@ -277,24 +266,24 @@ def _require_owner(state: os.stat_result, path: Path, what: str) -> None:
 def _writable(what: str, path: Path, state: os.stat_result) -> ConfigError:
     mode = stat.S_IMODE(state.st_mode)
     return ConfigError(
-        f"{what}: others than its owner may write {path} (mode {mode:04o})",
+        f"{what}: others may write {path} (mode {mode:04o})",
         f"run: chmod go-w {shlex.quote(str(path))}",
     )
 
 
-# --- The kill switch: a file beside the store, or the switch inside it; an unreadable switch counts
-# as paused (T14).
+# --- The kill switch: a file beside the store, and a switch inside it. A switch that cannot be read
+# counts as paused (T14).
 
 
 class PauseStore(Protocol):
-    """Part of a store that the kill switch uses; `paused()` has `.paused` and `.reason`."""
+    """The pause switch inside a store."""
 
     def paused(self) -> PauseRecord:
-        """Present state of the switch in the store."""
+        """Return the state of the switch."""
         ...
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turn the switch on; one at hard stays there until `resume`."""
+        """Turn the switch on; a hard pause stays hard until `resume`."""
         ...
 
     def resume(self, reason: str, now_s: int) -> None:
@@ -323,10 +312,9 @@ class PauseRecord(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KillSwitchState:
-    """State of both switches; `paused` is None if they could not be read: treat None as True.
+    """State of both switches; `paused` is None, which counts as True, if they cannot be read.
 
-    `hard` asks to cancel pending transactions and to revoke allowances: those transactions alone
-    may be sent.
+    With `hard` pending transactions are cancelled and allowances revoked; nothing else is sent.
     """
 
     paused: bool | None
@@ -335,14 +323,14 @@ class KillSwitchState:
 
 
 def pause_file(store_file: Path) -> Path:
-    """Path of the file whose presence pauses the agent: `touch trimtab.db.paused` needs no program
-    and no free disk.
+    """Return the path of the file whose presence pauses the agent, such as trimtab.db.paused: to create
+    it takes neither trimtab nor disk space.
     """
     return store_file.with_name(store_file.name + ".paused")
 
 
 class KillSwitch:
-    """Kill switch: paused if either the file or the store says so, or if either cannot be read."""
+    """Kill switch: paused if the file exists, if the store is paused, or if either cannot be read."""
 
     def __init__(self, file: Path, store: PauseStore) -> None:
         self.file = file
@@ -352,34 +340,28 @@ class KillSwitch:
         """Read the present state of both switches."""
         try:
             present = _present(self.file)
-            position = self._store.paused()
+            stored = self._store.paused()
         except (OSError, TrimtabError) as error:
             return KillSwitchState(None, f"the kill switch cannot be read: {error}")
         if present:
-            return KillSwitchState(
-                True,
-                position.reason if position.paused else f"{self.file} exists",
-                position.paused and position.hard,
-            )
-        return KillSwitchState(position.paused, position.reason, position.paused and position.hard)
+            reason = stored.reason if stored.paused else f"{self.file} exists"
+            return KillSwitchState(True, reason, stored.paused and stored.hard)
+        return KillSwitchState(stored.paused, stored.reason, stored.paused and stored.hard)
 
     def is_paused(self) -> bool | None:
-        """True when paused, None when unreadable; only False lets anything be sent."""
+        """True if paused, None if unreadable; transactions are sent only if False."""
         return self.read().paused
 
     def is_hard(self) -> bool:
-        """True if the switch was read and is at hard; an unreadable switch lets nothing be sent,
-        not even cancels.
-        """
-        stopped = self.read()
-        return stopped.paused is True and stopped.hard
+        """True if paused hard. An unreadable switch is not: it blocks cancels too."""
+        state = self.read()
+        return state.paused is True and state.hard
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Pause by both switches; one is enough if the other cannot be written. Raises
-        OperatorNeeded if neither can.
+        """Turn both switches on; raise OperatorNeeded if neither can be written.
 
-        Hard needs the store, where cancels are recorded: without it OperatorNeeded is raised, and
-        the agent is paused all the same.
+        A hard pause needs the store, which records cancels. Without it OperatorNeeded is raised,
+        and the agent is paused softly.
         """
         failures = []
         try:
@@ -404,9 +386,7 @@ class KillSwitch:
             )
 
     def resume(self, reason: str, now_s: int) -> None:
-        """Resume by both switches: the store first, so that a failure leaves the file and with it
-        the pause.
-        """
+        """Turn both switches off, the store's first: after a failure the file still pauses."""
         self._store.resume(reason, now_s)
         try:
             self.file.unlink(missing_ok=True)
