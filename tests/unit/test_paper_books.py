@@ -109,11 +109,11 @@ def test_paper_does_not_even_read_a_key_to_hide_it_from_its_log(tmp_path: Path, 
 def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     open_store(url, 31_337, builders.OWNER).close()
-    with raises_code(OperatorNeeded, "paper", "live books"):
+    with raises_code(OperatorNeeded, "paper", "live data"):
         open_store(url, 31_337, builders.OWNER, books="paper")
     other = f"sqlite:///{tmp_path}/b.db"
     open_store(other, 31_337, builders.OWNER, books="paper").close()
-    with raises_code(OperatorNeeded, "paper", "paper books"):
+    with raises_code(OperatorNeeded, "paper", "paper data"):
         open_store(other, 31_337, builders.OWNER)
     again = open_store(other, 31_337, builders.OWNER, books="paper")
     begun = PaperWallet((Holding(TOKEN, 5),), (), 10**18, 7, 1_000)
@@ -126,6 +126,6 @@ def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
 def test_a_backup_of_paper_books_is_not_put_in_the_place_of_live_ones(tmp_path: Path) -> None:
     open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, books="paper").close()
     backup.backup(tmp_path / "paper.db", tmp_path / "backup.db")
-    with raises_code(OperatorNeeded, "paper", "paper books"):
+    with raises_code(OperatorNeeded, "paper", "paper data"):
         backup.restore(tmp_path / "backup.db", tmp_path / "trimtab.db", builders.OWNER, "31337", REVISIONS)
     assert not (tmp_path / "trimtab.db").exists()
