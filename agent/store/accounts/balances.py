@@ -1,6 +1,4 @@
-"""Expected balances of the wallet and unexplained changes: external transfers, external
-transactions, unknown positions.
-"""
+"""Stored accounting of the wallet: expected balances, external transfers, and external transactions."""
 
 from __future__ import annotations
 
@@ -44,21 +42,19 @@ from agent.store.tables import (
 )
 from agent.store.transitions import CONSUMED, OPEN
 
-# --- Transactions from before this store, or while another store held the wallet: read from the
-# chain.
+# --- External transactions, read from the chain: from before this store, or by another store.
 
 
 DAY_S = 86_400
 ASKED = "day_asked_s"
-"""Chain time of the first query for the wallet's earlier transactions; the store knows later ones
-itself.
-"""
+"""Key of the chain time of the first failed query for the wallet's earlier transactions."""
 KNOWN = "day_known"
+"""Key of the wallet's next nonce when its earlier transactions were read."""
 
 
 def forget_prior_day(db: Connection, nonce: int) -> bool:
-    """Forget the prior day after foreign use of the wallet, unless the recorded transactions reach
-    this next `nonce`.
+    """Forget that the prior day is known, after foreign use of the wallet; return False if recorded
+    transactions reach the next `nonce`.
     """
     if database.find_fact(db, KNOWN) == str(nonce):
         return False
@@ -67,7 +63,7 @@ def forget_prior_day(db: Connection, nonce: int) -> bool:
 
 
 def prior_changes(db: Connection) -> tuple[OwnBalanceChange, ...]:
-    """Balance changes of external transactions, as far as openings do not contain them."""
+    """Return the balance changes of external transactions that the openings do not contain."""
     rows = all_rows(db, _changes(), ExternalTransactionRow)
     return tuple(
         OwnBalanceChange(token, raw, row.block_number)
@@ -77,7 +73,7 @@ def prior_changes(db: Connection) -> tuple[OwnBalanceChange, ...]:
 
 
 def parse_changes(row: ExternalTransactionRow) -> tuple[tuple[str, int], ...]:
-    """Balance changes of one external transaction: base units with sign by token."""
+    """Return the balance changes of an external transaction, signed base units by token."""
     try:
         return tuple(
             sorted((token, int(raw)) for token, raw in json.loads(row.changes_json).items())
@@ -104,50 +100,53 @@ def _young() -> Select[Any]:
 
 
 FOLDED_TO = "folded_seq"
-"""Key of the newest intent that openings contain already: it and all before it are final and
-deep."""
+"""Key of the newest intent that openings contain: it and all earlier ones are final and deep."""
 BALANCES_VERSION = "books_turn"
 ACCEPTED = "accepted_flows"
-"""Key of the rises that were accepted last, each as number:chain time when."""
+"""Key of the deposits accepted last, each as number:chain time."""
 RISE_SINCE = "rose_s"
+"""Key of the chain time since which an unexplained deposit has blocked trades without a pause."""
 LEFT_ALONE = "left_alone"
-"""Newest flow when increases were last excluded above portfolio.max_live_value; those up to it stay
-excluded.
-"""
-"""Key of the chain time since which unexplained deposits have continuously held something back."""
+"""Key of the newest transfer when deposits were last excluded above portfolio.max_live_value; those
+up to it stay excluded."""
 FOLD_DEPTH_BLOCKS = 256
-"""Depth in blocks from which a final transaction is part of the opening: four times the deepest
-reorg that is followed."""
+"""Depth in blocks from which a final transaction becomes part of the opening: four times that of the
+deepest reorg that is followed."""
 RECENT = 1_000
-"""Number of newest transfers searched for those of the last 24 h; by count, since a header from the
-future would hide others by time.
+"""Number of newest transfers searched for those of the last 24 h. A header from the future could hide
+transfers from a search by time.
 """
 MOST = 2**63 - 1
-"""The largest number that SQLite takes; no flow has it."""
+"""The largest integer of SQLite; no transfer has it as id."""
 SHOWN = 50
 """Largest number of open transfers in a step."""
 _CONSUMED = frozenset(state.value for state in CONSUMED)
 _OPEN = frozenset(state.value for state in OPEN)
 RISES = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
 FALLS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
-"""Kinds that an owner may assign to an increase, and to a decrease; the first is the default."""
+"""Kinds that the owner may assign to an increase, and to a decrease; the first is the default."""
 FELL = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
-"""Must equal the index condition of decreases, or SQLite does not use it."""
+"""Condition of decreases; SQLite uses their index only if the condition is the same."""
 
 
 def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalances:
-    """Return everything that balances are compared with."""
+    """Return the data that balances are compared with."""
     facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
-    rows = _behind(db, database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO)))
-    unsettled = [row.nonce for row in rows if row.state in _OPEN and row.state not in _CONSUMED]
+    rows = _intents_after(db, database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO)))
+    unsettled = (row.nonce for row in rows if row.state in _OPEN and row.state not in _CONSUMED)
     openings = all_rows(db, _openings(), OpeningRow)
-    newest = newest_transfers(db, RECENT)
+    transfers = newest_transfers(db, RECENT)
+    if len(transfers) == RECENT:
+        transfers = _merged((*transfers, *open_transfers(db)))
     return ExpectedBalances(
         openings=tuple(
             OpeningBalance(row.token, int(row.raw), row.block_number) for row in openings
         ),
-        own=(*prior_changes(db), *(change for row in rows for change in _own(row, wallet, coin))),
-        flows=newest if len(newest) < RECENT else _merged((*newest, *open_transfers(db))),
+        own=(
+            *prior_changes(db),
+            *(change for row in rows for change in _own_changes(row, wallet, coin)),
+        ),
+        flows=transfers,
         unsettled_nonce=min(unsettled, default=None),
         turn=database.parse_fact_number(BALANCES_VERSION, facts.get(BALANCES_VERSION)),
     )
@@ -155,7 +154,7 @@ def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalance
 
 def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
     if flow.holds and flow.delta_raw > 0:
-        _began(db, flow.chain_s)
+        _record_rise(db, flow.chain_s)
     if flow.id:
         _amend(db, flow, now_s)
         return
@@ -181,30 +180,28 @@ def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None
         )
 
 
-def _began(db: Connection, at_s: int) -> None:
-    """Record the start of a wait: a deposit has been blocked since then, or since an earlier
-    one.
-    """
+def _record_rise(db: Connection, at_s: int) -> None:
+    """Record that a deposit blocks trades from now on, unless an earlier one already does."""
     known = rise_since_s(database.read_facts(db, RISE_SINCE))
     if known is None or not known <= at_s < known + ACCEPTANCE_WINDOW_S:
         database.write_facts(db, {RISE_SINCE: at_s})
 
 
 def rise_since_s(facts: Mapping[str, str]) -> int | None:
-    """Chain time since which unexplained deposits are held back, from the fact ROSE; None without
-    one.
+    """Return the chain time since which unexplained deposits block trades, by the fact RISE_SINCE; None
+    without one.
     """
     return int(facts[RISE_SINCE]) if RISE_SINCE in facts else None
 
 
 def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    """Return excluded deposits, by the fact LEFT_ALONE, base units by token."""
+    """Return the excluded deposits by the fact LEFT_ALONE, base units by token."""
     until = database.parse_fact_number(LEFT_ALONE, facts.get(LEFT_ALONE))
     return unexplained_rises(db, until) if until else ()
 
 
 def unexplained_rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int], ...]:
-    """Unexplained deposits up to that transfer, base units by token."""
+    """Return the unexplained deposits up to that transfer, base units by token."""
     sums: dict[str, int] = {}
     for token, raw in db.execute(_rises(), {"until": until}):
         sums[token] = sums.get(token, 0) + int(raw)
@@ -212,7 +209,7 @@ def unexplained_rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int
 
 
 def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
-    """Update the value and acceptance of an open transfer; one classified meanwhile stays so."""
+    """Update value and acceptance of an open transfer, unless it was classified meanwhile."""
     row = first_row(db, _by_number(), ExternalTransferRow, of=flow.id)
     if row is None or row.kind is not None:
         return
@@ -234,8 +231,8 @@ def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
 def accepted_deposits(
     db: Connection, facts: Mapping[str, str], chain_now_s: int
 ) -> tuple[ExternalTransfer, ...]:
-    """Deposits accepted in the last 24 h of chain time, by the fact ACCEPTED: the newest SHOWN
-    without those reclassified since, oldest first.
+    """Return the deposits accepted in the last 24 h of chain time and not reclassified since, by the
+    fact ACCEPTED, oldest first; SHOWN at most.
     """
     rows = (
         first_row(db, _by_number(), ExternalTransferRow, of=seq)
@@ -250,19 +247,19 @@ def accepted_deposits(
 
 
 def _accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
-    found = (one.split(":") for one in facts.get(ACCEPTED, "").split())
-    return [(int(seq), int(at_s)) for seq, at_s in found]
+    pairs = (text.split(":") for text in facts.get(ACCEPTED, "").split())
+    return [(int(seq), int(at_s)) for seq, at_s in pairs]
 
 
-def _merged(found: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
+def _merged(transfers: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
     """Return each transfer once, oldest first."""
-    by_id = {flow.id: flow for flow in found}
+    by_id = {flow.id: flow for flow in transfers}
     return tuple(by_id[number] for number in sorted(by_id))
 
 
 def newest_transfers(db: Connection, limit: int) -> tuple[ExternalTransfer, ...]:
     """Return the newest `limit` transfers, classified ones included, oldest first."""
-    return _found(db, _newest(), limit)
+    return _oldest_first(db, _newest(), limit)
 
 
 def transfers_after(db: Connection, flow_id: int) -> tuple[ExternalTransfer, ...]:
@@ -271,32 +268,29 @@ def transfers_after(db: Connection, flow_id: int) -> tuple[ExternalTransfer, ...
 
 
 def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
-    """Unexplained transfers, oldest first: all that halt, all losses, and the newest of the rest.
-
-    Losses are always included, so an attacker who sends dust cannot hide one.
+    """Return unexplained transfers, oldest first: the newest SHOWN, and the newest SHOWN each of those
+    that halt and of losses, so that dust cannot hide them.
     """
-    newest = _found(db, _waiting(), SHOWN)
+    newest = _oldest_first(db, _unexplained(), SHOWN)
     if len(newest) < SHOWN:
         return newest
-    return _merged(
-        [*newest, *(flow for query in (_halting(), _fallen()) for flow in _found(db, query, SHOWN))]
-    )
+    halting, fallen = (_oldest_first(db, query, SHOWN) for query in (_halting(), _fallen()))
+    return _merged([*newest, *halting, *fallen])
 
 
-def _found(db: Connection, newest_first: Select[Any], limit: int) -> tuple[ExternalTransfer, ...]:
-    return tuple(
-        reversed(
-            [_transfer(row) for row in all_rows(db, newest_first, ExternalTransferRow, limit=limit)]
-        )
-    )
+def _oldest_first(
+    db: Connection, newest_first: Select[Any], limit: int
+) -> tuple[ExternalTransfer, ...]:
+    rows = all_rows(db, newest_first, ExternalTransferRow, limit=limit)
+    return tuple(_transfer(row) for row in reversed(rows))
 
 
 @dataclass(frozen=True, slots=True)
 class LostValue:
-    """Value of losses that no owner has called a withdrawal: of the last 24 h of chain time, and of
-    all time.
+    """Value of falls that the owner has not classified as withdrawals: in the last 24 h of chain time,
+    and in total.
 
-    `unknown` is the reason why the value of the last 24 h cannot be calculated, if so.
+    `unknown` is why the value of the last 24 h cannot be calculated; empty if it can.
     """
 
     day: Fraction
@@ -305,7 +299,7 @@ class LostValue:
 
 
 def lost_value(db: Connection, chain_now_s: int) -> LostValue:
-    """Sum the unexplained losses whose value is known."""
+    """Sum the losses whose value is known."""
     day, total, unknown = Fraction(0), Fraction(0), ""
     for row in all_rows(db, _falls(), ExternalTransferRow):
         flow = _transfer(row)
@@ -318,11 +312,11 @@ def lost_value(db: Connection, chain_now_s: int) -> LostValue:
     return LostValue(day, total, unknown)
 
 
-def _behind(db: Connection, folded: int) -> Sequence[IntentRow]:
+def _intents_after(db: Connection, folded: int) -> Sequence[IntentRow]:
     return all_rows(db, _later(), IntentRow, of=folded)
 
 
-def _own(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
+def _own_changes(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
     if row.state not in _CONSUMED:
         return []
     intent: Intent = records.intent_from_row(row)
@@ -334,7 +328,7 @@ def _own(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
 
 
 def _block(row: IntentRow) -> int:
-    """Block of a transaction, 0 if it was never in one."""
+    """Return the block of a transaction; 0 without one."""
     intent = records.intent_from_row(row)
     return 0 if intent.receipt is None else intent.receipt.block_number
 
@@ -385,9 +379,9 @@ _newest = cache(
         .limit(bindparam("limit"))
     )
 )
-_waiting = cache(lambda: _newest().where(ExternalTransferRow.kind.is_(None)))
-_halting = cache(lambda: _waiting().where(ExternalTransferRow.halts))
-_fallen = cache(lambda: _waiting().where(FELL))
+_unexplained = cache(lambda: _newest().where(ExternalTransferRow.kind.is_(None)))
+_halting = cache(lambda: _unexplained().where(ExternalTransferRow.halts))
+_fallen = cache(lambda: _unexplained().where(FELL))
 _falls = cache(lambda: select(ExternalTransferRow).where(FELL))
 _rises = cache(
     lambda: select(ExternalTransferRow.token, ExternalTransferRow.delta_raw).where(
@@ -396,19 +390,17 @@ _rises = cache(
 )
 
 
-# --- Expected balances and external transfers: the accounting part of the store.
+# --- The repository of balances and external transactions.
 
 
 @dataclass(frozen=True, slots=True)
 class BalanceStore:
-    """Balances, transfers, and transactions from before this store; each method is one
-    transaction.
-    """
+    """Balances, external transfers and external transactions; each method is one transaction."""
 
     db: Database
 
     def expected(self) -> ExpectedBalances:
-        """Expected balances and the newest transfers."""
+        """Return the expected balances and the newest transfers."""
         return self.db.query("read the books", expected_balances, self.db.wallet, self.db.coin)
 
     def record(
@@ -418,9 +410,9 @@ class BalanceStore:
         flows: Sequence[ExternalTransfer],
         turn: int,
     ) -> bool:
-        """Record unexplained transfers and the `balances` as the new basis.
+        """Record unexplained transfers, and `balances` as the new openings.
 
-        False, and nothing written, if another process wrote since that version.
+        Returns False, with nothing written, if another process wrote since the version `turn`.
         """
         with self.db.write("write the books") as db:
             facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
@@ -436,13 +428,12 @@ class BalanceStore:
 
     def _open_at(self, db: Connection, head: int, balances: Mapping[str, int], folded: int) -> int:
         """Write the balances at that block as openings; return the newest intent that they contain
-        for good.
+        permanently.
         """
-        rows = _behind(db, folded)
+        rows = _intents_after(db, folded)
         ends: dict[int, int] = {}
-        for row in (
-            rows
-        ):  # a replaced one may still be mined while a reorg can remove the one that won its nonce
+        # A replaced intent may still be mined while a reorg can remove the winner of its nonce.
+        for row in rows:
             ends[row.nonce] = max(ends.get(row.nonce, 0), _block(row))
         carried = {
             row.token: (int(row.raw), row.block_number)
@@ -454,59 +445,51 @@ class BalanceStore:
             if row.state in _OPEN or ends[row.nonce] > head - FOLD_DEPTH_BLOCKS:
                 break
             folded = row.seq
-            for change in _own(row, self.db.wallet, self.db.coin):
-                if (
-                    change.token in changed
-                ):  # an unread balance keeps its opening, which has to include this too
+            for change in _own_changes(row, self.db.wallet, self.db.coin):
+                # An unread balance keeps its opening, which has to include this change too.
+                if change.token in changed:
                     raw, block = changed[change.token]
                     changed[change.token] = (raw + change.delta_raw, block)
         own: dict[str, int] = {}
-        behind = (
+        unfolded = (
             change
             for row in rows
             if row.seq > folded
-            for change in _own(row, self.db.wallet, self.db.coin)
+            for change in _own_changes(row, self.db.wallet, self.db.coin)
         )
-        for change in (*prior_changes(db), *behind):
+        for change in (*prior_changes(db), *unfolded):
             if change.block <= head:
                 own[change.token] = own.get(change.token, 0) + change.delta_raw
         changed |= {token: (raw - own.get(token, 0), head) for token, raw in balances.items()}
-        fresh = (
-            (token, raw, block)
+        openings = [
+            {"token": token, "raw": str(raw), "block_number": block}
             for token, (raw, block) in changed.items()
             if carried.get(token) != (raw, block)
-        )
-        upsert_rows(
-            db,
-            OpeningRow,
-            [
-                {"token": token, "raw": str(raw), "block_number": block}
-                for token, raw, block in fresh
-            ],
-        )
+        ]
+        upsert_rows(db, OpeningRow, openings)
         return folded
 
     def transfers(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:
-        """The newest transfers, explained ones too, oldest first."""
+        """Return the newest transfers, explained ones included, oldest first."""
         with self.db.read("read the flows") as db:
             return newest_transfers(db, limit)
 
     def classify(
         self, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int
     ) -> tuple[ExternalTransfer, ...]:
-        """Record the owner's classification of a transfer: an open one, or an accepted one.
+        """Record the owner's classification of an open or accepted transfer; without an id of all open
+        transfers.
 
-        Without an id all open ones, without a kind the default kind. Raises ConfigError if the
-        transfer is unknown or not open, or if the kind does not fit its direction.
+        Without a kind each gets the default of its direction. Raises ConfigError if the transfer is
+        unknown or already classified, or if the kind does not fit its direction.
         """
-        with self.db.write("write what a flow was") as db:
+        with self.db.write("classify a flow") as db:
             query = select(ExternalTransferRow).order_by(ExternalTransferRow.seq)
-            wanted = (
-                ExternalTransferRow.kind.is_(None)
-                if flow_id is None
-                else ExternalTransferRow.seq == min(flow_id, MOST)
-            )
-            rows = all_rows(db, query.where(wanted), ExternalTransferRow)
+            if flow_id is None:
+                query = query.where(ExternalTransferRow.kind.is_(None))
+            else:
+                query = query.where(ExternalTransferRow.seq == min(flow_id, MOST))
+            rows = all_rows(db, query, ExternalTransferRow)
             if flow_id is not None and not rows:
                 raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
             classified = []
@@ -518,22 +501,21 @@ class BalanceStore:
                     )
                 fitting = RISES if int(row.delta_raw) > 0 else FALLS
                 if kind is not None and kind not in fitting:
-                    names = " or ".join(one.value for one in fitting)
+                    names = " or ".join(fit.value for fit in fitting)
                     raise ConfigError(
                         f"--as {kind.value}: flow {row.seq}"
                         f" {'rose' if fitting is RISES else 'fell'}, so it was a {names}"
                     )
-                named = kind or fitting[0]
-                db.execute(_change(), {"of": row.seq, "kind": named.value, "told_s": now_s})
-                classified.append(replace(_transfer(row), kind=named))
+                chosen = kind or fitting[0]
+                db.execute(_change(), {"of": row.seq, "kind": chosen.value, "told_s": now_s})
+                classified.append(replace(_transfer(row), kind=chosen))
             return tuple(classified)
 
     def prior_day_known(self, chain_now_s: int) -> bool:
-        """True if all of the last 24 h is known: read from the chain, or 24 h have passed since the
-        first attempt.
+        """True if all transactions of the last 24 h are known: they were read from the chain, or 24 h
+        have passed since the first attempt.
 
-        False for rows from before store version 0015, which recorded no payouts: the chain is read
-        once more.
+        False if rows lack payouts, as before store version 0015: the chain is read again.
         """
         with self.db.read("read the books") as db:
             if db.scalar(_young(), {"since": chain_now_s - DAY_S}) is not None:
@@ -542,60 +524,56 @@ class BalanceStore:
             return KNOWN in known or (ASKED in known and chain_now_s >= int(known[ASKED]) + DAY_S)
 
     def mark_day_asked(self, chain_now_s: int) -> None:
-        """Record the first time the chain could not answer for earlier transactions."""
+        """Record the first time at which the chain could not supply earlier transactions."""
         with self.db.write("write the books") as db:
             if database.find_fact(db, ASKED) is None:
                 database.write_facts(db, {ASKED: chain_now_s})
 
-    def record_prior_day(self, found: Sequence[ExternalTransaction], nonce: int) -> None:
+    def record_prior_day(self, transactions: Sequence[ExternalTransaction], nonce: int) -> None:
         """Record transactions that this store did not send, up to the wallet's next `nonce`; the
         last 24 h are known from here on.
 
-        Balances were taken or compared up to the block of the openings: only later transactions
-        explain a change.
+        The openings contain the balances up to their block, so only later transactions explain a
+        change.
         """
         with self.db.write("write the books") as db:
             counted = db.scalar(select(func.max(OpeningRow.block_number)))
-            paid_out = {one.tx_hash: str(one.outflow) for one in found}
-            for untold in column_values(
-                db,
-                select(ExternalTransactionRow.tx_hash).where(
-                    ExternalTransactionRow.outflow.is_(None)
-                ),
-            ):
+            paid_out = {tx.tx_hash: str(tx.outflow) for tx in transactions}
+            without_payout = select(ExternalTransactionRow.tx_hash).where(
+                ExternalTransactionRow.outflow.is_(None)
+            )
+            for tx_hash in column_values(db, without_payout):
                 db.execute(
                     update(ExternalTransactionRow)
-                    .where(ExternalTransactionRow.tx_hash == untold)
-                    .values(outflow=paid_out.get(untold, "0"))
+                    .where(ExternalTransactionRow.tx_hash == tx_hash)
+                    .values(outflow=paid_out.get(tx_hash, "0"))
                 )
             known = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
             rows = []
-            for one in found:
-                ours = (
-                    db.scalar(select(IntentRow.id).where(IntentRow.tx_hash == one.tx_hash).limit(1))
-                    is not None
+            for tx in transactions:
+                own = select(IntentRow.id).where(IntentRow.tx_hash == tx.tx_hash).limit(1)
+                if tx.tx_hash in known or db.scalar(own) is not None:
+                    continue
+                known.add(tx.tx_hash)
+                changes = {}
+                if counted is not None and tx.block > counted:
+                    changes = {token: str(raw) for token, raw in tx.changes}
+                rows.append(
+                    {
+                        "tx_hash": tx.tx_hash,
+                        "chain_s": tx.chain_s,
+                        "turnover": str(tx.turnover),
+                        "loss": str(tx.loss),
+                        "gas_wei": str(tx.gas_wei),
+                        "block_number": tx.block,
+                        "changes_json": json.dumps(changes),
+                        "outflow": str(tx.outflow),
+                    }
                 )
-                if not ours and one.tx_hash not in known:
-                    known.add(one.tx_hash)
-                    fresh = counted is not None and one.block > counted
-                    rows.append(
-                        {
-                            "tx_hash": one.tx_hash,
-                            "chain_s": one.chain_s,
-                            "turnover": str(one.turnover),
-                            "loss": str(one.loss),
-                            "gas_wei": str(one.gas_wei),
-                            "block_number": one.block,
-                            "changes_json": json.dumps(
-                                {token: str(raw) for token, raw in one.changes if fresh}
-                            ),
-                            "outflow": str(one.outflow),
-                        }
-                    )
             insert_rows(db, ExternalTransactionRow, rows)
             database.write_facts(db, {KNOWN: nonce})
 
     def mark_left_alone(self) -> None:
         """Record that every unexplained deposit is excluded until classified."""
-        with self.db.write("write what is left alone") as db:
+        with self.db.write("exclude deposits") as db:
             database.write_facts(db, {LEFT_ALONE: max_value(db, ExternalTransferRow.seq)})

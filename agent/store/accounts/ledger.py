@@ -1,6 +1,4 @@
-"""The double-entry ledger in the store: openings, one entry per final intent, and hourly
-valuations.
-"""
+"""The stored double-entry ledger: openings, transfers, and one entry per final intent."""
 
 from __future__ import annotations
 
@@ -56,43 +54,39 @@ from agent.store.tables import (
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import NATIVE, Token
 
-# --- Rows of the double-entry ledger: openings, entries, transfers and valuations of one book, in
-# chain order.
-
-
 _CONSUMED = tuple(state.value for state in CONSUMED)
 
 
 def ledger_balances(
     db: Connection, head_block: int, kind: str, wallet: str, coin: str
 ) -> tuple[tuple[LedgerBalance, ...], float]:
-    """Balances of the wallet by the ledger at that block, and the next block by which they change
-    without a write.
+    """Return the wallet's balances by the ledger at that block, and the next block at which they
+    change without a write.
     """
     if (book := current_book(db, kind)) is None:
         return (), math.inf
-    found, later = ledger_sums.running_balances(db, book.number), [math.inf]
+    sums, later = ledger_sums.running_balances(db, book.number), [math.inf]
     for block, text in db.execute(_ahead(), {"of": book.number, "head": head_block}):
         later.append(block)
-        _add(found, parse_wallet_moves(text), -1)
+        _add(sums, parse_wallet_moves(text), -1)
     for block, moved in _unentered_moves(db, book, wallet, coin):
         if block > head_block:
             later.append(block)
         else:
-            _add(found, moved, 1)
-    return tuple(LedgerBalance(token, raw) for token, raw in sorted(found.items())), min(later)
+            _add(sums, moved, 1)
+    return tuple(LedgerBalance(token, raw) for token, raw in sorted(sums.items())), min(later)
 
 
-def _add(found: dict[str, int], moved: Mapping[str, int], sign: int) -> None:
-    for token in found.keys() & moved.keys():
-        found[token] += sign * moved[token]
+def _add(sums: dict[str, int], moved: Mapping[str, int], sign: int) -> None:
+    for token in sums.keys() & moved.keys():
+        sums[token] += sign * moved[token]
 
 
 def _unentered_moves(
     db: Connection, book: LedgerBook, wallet: str, coin: str
 ) -> Iterator[tuple[int, dict[str, int]]]:
-    """Blocks and wallet moves of transactions in a block that no entry has: the agent's own, and
-    those of other stores.
+    """Yield blocks and wallet moves of transactions in a block without an entry: the agent's, and those
+    of other stores.
     """
     opened = {row.token: row for row in openings(db, book) if row.place == ""}
     begun = max(
@@ -108,39 +102,37 @@ def _unentered_moves(
                 if token in opened and row.seq > opened[token].after_intent
             }
             yield intent.receipt.block_number, counted
-    for earlier in all_rows(db, _outside_blocks(), ExternalTransactionRow):
-        block, changes = earlier.block_number, json.loads(earlier.changes_json).items()
-        yield (
-            block,
-            {
-                token: int(raw)
-                for token, raw in changes
-                if token in opened and block > opened[token].block_number
-            },
-        )
+    for external in all_rows(db, _outside_blocks(), ExternalTransactionRow):
+        block, changes = external.block_number, json.loads(external.changes_json).items()
+        counted = {
+            token: int(raw)
+            for token, raw in changes
+            if token in opened and block > opened[token].block_number
+        }
+        yield block, counted
 
 
 def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
-    """See LedgerStore.entries."""
+    """Return every entry of the book, see LedgerStore.entries."""
     rows = openings(db, book)
     opened = {row.token: row for row in rows if row.place == ""}
-    found: list[tuple[tuple[int, int, int], Entry]] = []
+    in_order: list[tuple[tuple[int, int, int], Entry]] = []
     for number, row in enumerate(rows):
         value = None if row.value is None else Fraction(row.value)
         opening = LedgerOpening(
             row.place, row.token, int(row.raw), value, row.block_number, row.chain_s
         )
-        found.append(((row.block_number, 0, number), rules.opening_entry(opening)))
+        in_order.append(((row.block_number, 0, number), rules.opening_entry(opening)))
     for flow in balances.newest_transfers(db, balances.MOST):
         if flow.token in opened and flow.id > opened[flow.token].after_flow:
-            found.append(((flow.block, 1, flow.id), rules.transfer_entry(flow)))
-    found += [((entry.block, 2, seq), entry) for seq, entry in entries(db, book)]
-    found += _outside(db, book, opened)
-    return tuple(entry for _, entry in sorted(found, key=lambda pair: pair[0]))
+            in_order.append(((flow.block, 1, flow.id), rules.transfer_entry(flow)))
+    in_order += [((entry.block, 2, seq), entry) for seq, entry in entries(db, book)]
+    in_order += _outside(db, book, opened)
+    return tuple(entry for _, entry in sorted(in_order, key=lambda pair: pair[0]))
 
 
 def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
-    """Entries of final intents with the intents' numbers, in chain order."""
+    """Return entries of final intents with the intents' numbers, in chain order."""
     rows = db.execute(_entries(), {"of": book.number})
     with ledger_sums.gc_paused():
         return [(seq, ledger_sums.parse_entry(text)) for seq, text in rows]
@@ -149,10 +141,10 @@ def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
 def _outside(
     db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningRow]
 ) -> list[tuple[tuple[int, int, int], Entry]]:
-    """Return transactions sent by other stores, at the prices of the valuation before them, or of
-    the first.
+    """Return entries of transactions sent by other stores, with their places in chain order. Prices
+    are those of the valuation before the transaction, else of the first valuation.
     """
-    found: list[tuple[tuple[int, int, int], Entry]] = []
+    in_order: list[tuple[tuple[int, int, int], Entry]] = []
     valued: tuple[Valuation, ...] | None = None
     for number, row in enumerate(all_rows(db, _outside_blocks(), ExternalTransactionRow)):
         moved = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
@@ -164,18 +156,18 @@ def _outside(
         if not counted:
             continue
         valued = valuations(db, book, 0, None) if valued is None else valued
-        at = bisect_right([one.block for one in valued], row.block_number)
-        near = valued[max(0, at - 1)].held if valued else ()
-        prices = rules.EntryPrices({one.token: one.price for one in near}, NATIVE)
+        place = bisect_right([valuation.block for valuation in valued], row.block_number)
+        holdings = valued[max(0, place - 1)].held if valued else ()
+        prices = rules.EntryPrices({held.token: held.price for held in holdings}, NATIVE)
         entry = rules.external_entry(
             row.tx_hash, row.block_number, row.chain_s, moved, prices, counted
         )
-        found.append(((row.block_number, 3, number), entry))
-    return found
+        in_order.append(((row.block_number, 3, number), entry))
+    return in_order
 
 
 def add_entry(db: Connection, book: LedgerBook, seq: int, entry: Entry) -> None:
-    """Write a final intent's entry, and add it to the running balances."""
+    """Write the entry of a final intent, and add it to the running balances."""
     row = {
         "intent_id": entry.id,
         "book": book.number,
@@ -189,7 +181,7 @@ def add_entry(db: Connection, book: LedgerBook, seq: int, entry: Entry) -> None:
 
 
 def parse_wallet_moves(text: str) -> dict[str, int]:
-    """Base units by token that an entry moved in the wallet, parsed from `wallet_json`."""
+    """Parse `wallet_json`: the wallet's balance changes by an entry, base units by token."""
     try:
         return {token: int(raw) for token, raw in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError) as error:
@@ -199,7 +191,7 @@ def parse_wallet_moves(text: str) -> dict[str, int]:
 
 
 def wallet_json(entry: Entry) -> str:
-    """JSON of the base units by token that an entry moved in the wallet."""
+    """Return the wallet's balance changes by an entry as JSON."""
     return json.dumps({token: str(raw) for token, raw in ledger_sums.wallet_moves(entry).items()})
 
 
@@ -211,7 +203,7 @@ select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindpa
 
 @cache
 def _ahead() -> Select[int, str]:
-    """Select blocks and wallet moves of entries above a head."""
+    """Select blocks and wallet moves of entries above a block."""
     return select(EntryRow.block_number, EntryRow.wallet_json).where(
         EntryRow.book == bindparam("of"), EntryRow.block_number > bindparam("head")
     )
@@ -219,7 +211,7 @@ def _ahead() -> Select[int, str]:
 
 @cache
 def _unentered() -> Select[Any]:
-    """Select intents beyond a number that are in a block and have no entry."""
+    """Select intents after a number that are in a block and have no entry."""
     lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
     return select(IntentRow).where(
         IntentRow.seq > bindparam("begun"), IntentRow.state.in_(_CONSUMED), lacking
@@ -234,7 +226,7 @@ def _entries() -> Select[int, str]:
     return of_book.order_by(EntryRow.block_number, EntryRow.intent_seq)
 
 
-NAMES_OF_TOKENS = "book_tokens"
+LEDGER_TOKENS = "book_tokens"
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
 _UNSETTLED = (*_OPEN, *_ENDED)
 Place = tuple[str, str]
@@ -248,55 +240,46 @@ class LedgerStore:
     db: Database
 
     def current_book(self) -> LedgerBook | None:
-        """The current book; None before the first."""
+        """Return the current book; None before the first."""
         with self.db.read("read the ledger") as db:
             return current_book(db, self.db.book_kind)
 
     def open_book(self, now_s: int, note: str) -> LedgerBook:
-        """Close the current book, and open one at the balances of the next cycle. The old book is
-        kept.
-        """
+        """Open a new book at the balances of the next cycle; the old one stays in the store."""
         with self.db.write("open a book") as db:
             return ledger_sums.open_book(db, self.db.book_kind, now_s, note)
 
     def intents_without_entry(self) -> tuple[Intent, ...]:
-        """Final and reverted intents without an entry, oldest first."""
+        """Return final and reverted intents without an entry, oldest first."""
         return self.db.query("read the ledger", _intents_without_entry, self.db.book_kind)
 
     def unsettled(self) -> tuple[Intent, ...]:
-        """Intents since the first opening that are open, or ended in a block and have no entry yet,
+        """Return intents since the first opening that are open, or ended in a block without an entry,
         oldest first.
         """
         with self.db.read("read the ledger") as db:
             if (begun := _begun(db, self.db.book_kind)) is None:
                 return ()
-            found = all_rows(
-                db, _lacking(_UNSETTLED), IntentRow, begun=max(begun, ledger_sums.settled_to(db))
-            )
-            return tuple(map(records.intent_from_row, found))
+            begun = max(begun, ledger_sums.settled_to(db))
+            rows = all_rows(db, _lacking(_UNSETTLED), IntentRow, begun=begun)
+            return tuple(map(records.intent_from_row, rows))
 
     def enterable_intents(self) -> tuple[Intent, ...]:
-        """All final and reverted intents since the book opened, in chain order."""
+        """Return all final and reverted intents since the book opened, in chain order."""
         with self.db.read("read the ledger") as db:
             if (begun := _begun(db, self.db.book_kind)) is None:
                 return ()
-            ended = all_rows(db, _since(_ENDED), IntentRow, begun=begun)
-            found = [records.intent_from_row(row) for row in ended if row.receipt_json is not None]
-            return tuple(
-                sorted(
-                    found, key=lambda one: 0 if one.receipt is None else one.receipt.block_number
-                )
-            )
+            rows = all_rows(db, _since(_ENDED), IntentRow, begun=begun)
+            intents = [records.intent_from_row(row) for row in rows if row.receipt_json is not None]
+        return tuple(sorted(intents, key=_block_number))
 
     def counted(self, intent_id: str) -> frozenset[str]:
-        """Tokens whose moves by that intent belong in the book: they were in it when the intent was
+        """Return the tokens whose changes by that intent count: they were in the book when it was
         recorded.
         """
         with self.db.read("read the ledger") as db:
-            book, seq = (
-                current_book(db, self.db.book_kind),
-                db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id)),
-            )
+            book = current_book(db, self.db.book_kind)
+            seq = db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
             if book is None or seq is None:
                 return frozenset()
             return frozenset(
@@ -306,9 +289,7 @@ class LedgerStore:
             )
 
     def principal(self, position: str) -> dict[str, int]:
-        """Return the net amount provided to a liquidity position by the ledger, base units by
-        token.
-        """
+        """Return the net amount provided to a liquidity position, base units by token."""
         account = f"{rules.LP}:{position}"
         return {
             token: raw
@@ -317,7 +298,7 @@ class LedgerStore:
         }
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
-        """Write the entry of a final intent; False, and nothing written, if it has one or its
+        """Write the entry of a final intent; return False, with nothing written, if it has one or its
         receipt has changed.
         """
         with self.db.write("write an entry") as db:
@@ -337,12 +318,13 @@ class LedgerStore:
             return True
 
     def open_places(
-        self, snapshot: Snapshot, found: Mapping[Place, tuple[int, Fraction | None]]
+        self, snapshot: Snapshot, holdings: Mapping[Place, tuple[int, Fraction | None]]
     ) -> tuple[Place, ...]:
-        """Open new places in the book with their present holdings (base units, value).
+        """Open new places in the book with their present holdings (base units, value), and return
+        them.
 
-        Does nothing while a transaction of ours is in flight, or on a snapshot that balances were
-        not compared on. Positions that the agent minted are entered by their receipts instead.
+        Opens none while a transaction is open, and no token whose balance was not compared at this
+        snapshot. Positions minted by the agent are entered by their receipts instead.
         """
         with self.db.write("open the ledger") as db:
             book = current_book(db, self.db.book_kind) or ledger_sums.open_book(
@@ -350,7 +332,7 @@ class LedgerStore:
             )
             known = {(row.place, row.token) for row in openings(db, book)}
             own = positions.positions_moved_since(db, opened_after_intent(db, book))
-            fresh = [place for place in found if place not in known and place[0] not in own]
+            fresh = [place for place in holdings if place not in known and place[0] not in own]
             if not fresh or db.scalar(_any_open()) is not None:
                 return ()
             compared = {
@@ -367,33 +349,28 @@ class LedgerStore:
             }
             opened = []
             for name, token in taken:
-                raw, value = found[name, token]
-                worth = None if value is None else str(value)
-                opened.append(
-                    {"place": name, "token": token, "raw": str(raw), "value": worth, **at}
-                )
+                raw, value = holdings[name, token]
+                text = None if value is None else str(value)
+                opened.append({"place": name, "token": token, "raw": str(raw), "value": text, **at})
             insert_rows(db, BookOpeningRow, opened)
-            ledger_sums.open_balances(
-                db, book.number, {token: found[name, token][0] for name, token in taken if not name}
-            )
+            wallet = {token: holdings[name, token][0] for name, token in taken if not name}
+            ledger_sums.open_balances(db, book.number, wallet)
             return taken
 
     def has_places(self, places: Iterable[Place]) -> bool:
-        """True if all of these are in the book, or are positions minted by the agent."""
+        """True if all places are in the book or are positions minted by the agent."""
         return self.db.query("read the ledger", _has_places, self.db.book_kind, frozenset(places))
 
     def balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
-        """Balances of the wallet by the ledger at that block, including mined transactions that are
-        not final.
+        """Return the wallet's balances by the ledger at that block, mined transactions that are not
+        final included.
         """
         of = self.db.book_kind, self.db.wallet, self.db.coin
         return self.db.query_until("read the ledger", ledger_balances, head_block, *of)
 
     def find_misstatements(self) -> tuple[str, ...]:
-        """Differences between the stored sums (see store/accounts/ledger_sums.py) and the entries,
-        as messages; empty if sound.
-        """
-        with self.db.read("prove the ledger") as db:
+        """Return messages about stored sums that differ from the entries; empty if there are none."""
+        with self.db.read("check the ledger") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else ledger_sums.find_misstatements(db, book.number)
 
@@ -404,15 +381,15 @@ class LedgerStore:
                 ledger_sums.rebuild_sums(db, book.number)
 
     def entries(self) -> tuple[Entry, ...]:
-        """Every entry of the book in chain order: openings, transfers, external transactions, final
-        intents.
+        """Return every entry of the book in chain order: openings, transfers, external transactions,
+        final intents.
         """
         with self.db.read("read the ledger") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else ledger(db, book)
 
     def version(self) -> tuple[int, ...]:
-        """Figures that change whenever the ledger does."""
+        """Return figures that change whenever the ledger does."""
         counts = (
             select(func.max(BookRow.seq)),
             select(func.count(), func.max(BookOpeningRow.block_number)).select_from(BookOpeningRow),
@@ -425,17 +402,17 @@ class LedgerStore:
             ),
         )
         with self.db.read("read the ledger") as db:
-            found = [int(number or 0) for query in counts for number in db.execute(query).one()]
-            return (ledger_sums.entries_version(db), *found)
+            figures = [int(number or 0) for query in counts for number in db.execute(query).one()]
+            return (ledger_sums.entries_version(db), *figures)
 
     def entered(self) -> tuple[Entry, ...]:
-        """Return entries of intents alone, as stored."""
+        """Return the entries of intents only."""
         with self.db.read("read the ledger") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else tuple(entry for _, entry in entries(db, book))
 
     def entries_of(self, intent_ids: Iterable[str]) -> tuple[Entry, ...]:
-        """Return entries of these intents, if in the book."""
+        """Return the entries of these intents in the book."""
         with self.db.read("read the ledger") as db:
             book = current_book(db, self.db.book_kind)
             if book is None:
@@ -451,7 +428,7 @@ class LedgerStore:
             )
 
     def rewrite(self, entries: Sequence[tuple[Intent, Entry]]) -> None:
-        """Replace entries; all of them or none."""
+        """Replace entries in one transaction."""
         with self.db.write("rewrite the ledger") as db:
             for intent, entry in entries:
                 row = first_row(db, select_entry(), EntryRow, of=intent.id)
@@ -464,26 +441,30 @@ class LedgerStore:
                     ledger_sums.add_moves(db, row.book, ledger_sums.wallet_moves(entry))
 
     def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
-        """Record token names, so that they are known after a token has left the portfolio; writes
-        only new ones.
+        """Record token names, which are needed after a token has left the portfolio. Writes only if
+        there are new ones.
         """
-        kept = self.token_names()
-        known = LedgerTokens((), numeraire, coin) if kept is None else kept
+        stored = self.token_names()
+        known = LedgerTokens((), numeraire, coin) if stored is None else stored
         merged = {token.address: token for token in (*known.tokens, *tokens)}
         after = LedgerTokens(tuple(merged[address] for address in sorted(merged)), numeraire, coin)
-        if after != kept:
-            with self.db.write("write names of tokens") as db:
-                database.write_facts(db, {NAMES_OF_TOKENS: codec.dumps(after)})
+        if after != stored:
+            with self.db.write("write token names") as db:
+                database.write_facts(db, {LEDGER_TOKENS: codec.dumps(after)})
 
     def token_names(self) -> LedgerTokens | None:
-        """Every token that was ever in the portfolio, the numeraire and the wrapped native coin;
-        None before the first cycle.
+        """Return every token that was ever in the portfolio, the numeraire and the wrapped native
+        coin; None before the first cycle.
         """
         return self.db.query("read the ledger", _token_names)
 
 
+def _block_number(intent: Intent) -> int:
+    return 0 if intent.receipt is None else intent.receipt.block_number
+
+
 def _begun(db: Connection, kind: str) -> int | None:
-    """Number of the newest intent contained in the first opening of the current book; None before
+    """Return the number of the newest intent in the first opening of the current book; None before
     it.
     """
     book = current_book(db, kind)
@@ -500,8 +481,8 @@ def _intents_without_entry(db: Connection, kind: str) -> tuple[Intent, ...]:
 
 
 def _token_names(db: Connection) -> LedgerTokens | None:
-    kept = database.find_fact(db, NAMES_OF_TOKENS)
-    return None if kept is None else records.decode_json(LedgerTokens, kept)
+    text = database.find_fact(db, LEDGER_TOKENS)
+    return None if text is None else records.decode_json(LedgerTokens, text)
 
 
 def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
@@ -519,7 +500,7 @@ _any_open = cache(lambda: select(IntentRow.id).where(IntentRow.state.in_(_OPEN))
 
 @cache
 def _since(states: tuple[str, ...]) -> Select[Any]:
-    """Select intents in these states beyond a number, oldest first."""
+    """Select intents in these states after a number, oldest first."""
     return (
         select(IntentRow)
         .where(IntentRow.seq > bindparam("begun"), IntentRow.state.in_(states))

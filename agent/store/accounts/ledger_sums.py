@@ -46,8 +46,7 @@ from agent.store.tables import (
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import ceil_int
 
-# --- Fast parsing of stored entries and valuations: equal to codec.loads, without its general
-# rules.
+# --- Fast parsing of stored entries and valuations, with the results of codec.loads.
 
 
 _KINDS = {kind.value: kind for kind in EntryKind}
@@ -55,20 +54,20 @@ _ENTRY = {"id", "kind", "block", "chain_s", "tx_hash", "note", "postings", "by_h
 _POSTING = {"account", "token", "raw", "value"}
 _HELD = {"token", "wallet_raw", "lp_raw", "price", "target_bps"}
 _RESERVED = _HELD | {"reserved_raw"}
-"""Older valuations have no `reserved_raw`: their whole balance counts as managed."""
+"""Keys of a holding; older valuations lack `reserved_raw`, and their whole balance counts as managed."""
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Pause the garbage collector, which would repeatedly scan thousands of new long-lived
-    objects.
+    """Pause the garbage collector, which would scan thousands of new long-lived objects again and
+    again.
     """
-    was = gc.isenabled()
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if enabled:
             gc.enable()
 
 
@@ -180,34 +179,33 @@ def current_book(db: Connection, kind: str) -> LedgerBook | None:
 
 
 def open_book(db: Connection, kind: str, now_s: int, note: str) -> LedgerBook:
-    """Open a book that begins now."""
+    """Open a new book."""
     return LedgerBook(
         insert_returning_id(db, BookRow, kind=kind, opened_s=now_s, note=note), kind, now_s, note
     )
 
 
 def openings(db: Connection, book: LedgerBook) -> Sequence[BookOpeningRow]:
-    """Openings of the book, oldest first."""
+    """Return the openings of the book, oldest first."""
     return all_rows(db, _openings(), BookOpeningRow, of=book.number)
 
 
 def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
-    """Number of the newest intent contained in the first opening; None before the first opening."""
-    found: int | None = db.scalar(_opened_after(), {"of": book.number})
-    return found
+    """Return the number of the newest intent in the first opening; None before an opening."""
+    number: int | None = db.scalar(_opened_after(), {"of": book.number})
+    return number
 
 
-# --- Running sums of one book.
+# --- Running sums.
 
 
 HOUR_S = 3_600
 SETTLED_TO = "settled_to"
-"""Key of the newest intent up to which every one has ended, is booked, and is entered in the ledger
-or older than its book."""
+"""Key of a number of an intent: it and all earlier ones have ended, are booked in the budgets, and
+are in the ledger or older than its book."""
 LOSS_TOTAL = "loss_total"
-"""Key of the total loss of booked intents, on the grid of accounting/entries.py; gains do not
-offset it.
-"""
+"""Key of the total loss of booked intents, in quanta of accounting/entries.py; gains do not offset
+it."""
 ENTRIES_VERSION = "entries_turn"
 """Key of the number of writes of entries and transfers."""
 _OPEN, _CONSUMED, _ENDED = (
@@ -216,14 +214,12 @@ _OPEN, _CONSUMED, _ENDED = (
 
 
 def running_balances(db: Connection, book: int) -> dict[str, int]:
-    """Base units by token: the wallet's opening plus all later transfers and entries of the
-    book.
-    """
+    """Return the running balances of the wallet, base units by token."""
     return {token: int(raw) for token, raw in db.execute(_balances(), {"of": book})}
 
 
 def open_balances(db: Connection, book: int, found: Mapping[str, int]) -> None:
-    """Open tokens in the book with these base units in the wallet."""
+    """Write the opening balances of tokens in the wallet, in base units."""
     upsert_rows(
         db,
         RunningBalanceRow,
@@ -234,14 +230,14 @@ def open_balances(db: Connection, book: int, found: Mapping[str, int]) -> None:
 def add_moves(db: Connection, book: int, moved: Mapping[str, int], sign: int = 1) -> None:
     """Add an entry's wallet moves to the running balances; sign -1 removes an entry."""
     database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1})
-    kept = running_balances(db, book)
-    changed = [
-        {"of": book, "token_of": token, "raw": str(kept[token] + sign * raw)}
+    stored = running_balances(db, book)
+    changes = [
+        {"of": book, "token_of": token, "raw": str(stored[token] + sign * raw)}
         for token, raw in moved.items()
-        if token in kept
+        if token in stored
     ]
-    if changed:
-        db.execute(_changed(), changed)
+    if changes:
+        db.execute(_change(), changes)
 
 
 def add_transfer(db: Connection, token: str, raw: int) -> None:
@@ -251,23 +247,23 @@ def add_transfer(db: Connection, token: str, raw: int) -> None:
 
 
 def find_misstatements(db: Connection, book: int) -> tuple[str, ...]:
-    """Differences between the stored sums and the book's openings, transfers and entries, as
-    messages; empty if sound.
+    """Return messages about stored sums that differ from openings, transfers and entries; empty if
+    there are none.
     """
-    kept, summed = running_balances(db, book), recomputed_balances(db, book)
-    wrong = [
-        f"balance of {token}: {kept.get(token)} is kept, its entries come to {summed.get(token)}"
-        for token in sorted({*kept, *summed})
-        if kept.get(token) != summed.get(token)
+    stored, summed = running_balances(db, book), recomputed_balances(db, book)
+    messages = [
+        f"balance of {token}: stored {stored.get(token)}, the entries sum to {summed.get(token)}"
+        for token in sorted({*stored, *summed})
+        if stored.get(token) != summed.get(token)
     ]
-    if (grains := _losses(db)) != database.fact_number(db, LOSS_TOTAL):
-        wrong.append(
-            f"losses: {database.fact_number(db, LOSS_TOTAL)} grains are kept, budgets come to"
-            f" {grains}"
-        )
+    stored_loss, summed_loss = database.fact_number(db, LOSS_TOTAL), _losses(db)
+    if stored_loss != summed_loss:
+        messages.append(f"losses: stored {stored_loss}, the budgets sum to {summed_loss}")
     if settled_to(db) > _settled(db, 0, book):
-        wrong.append(f"settled: up to transaction {settled_to(db)} is kept, an earlier one is open")
-    return tuple(wrong)
+        messages.append(
+            f"settled: stored up to transaction {settled_to(db)}, an earlier one is open"
+        )
+    return tuple(messages)
 
 
 def rebuild_sums(db: Connection, book: int) -> None:
@@ -281,81 +277,76 @@ def rebuild_sums(db: Connection, book: int) -> None:
 
 
 def recomputed_balances(db: Connection, book: int) -> dict[str, int]:
-    """Base units by token: the wallet's opening plus all later transfers and the wallet postings of
-    all entries.
-    """
+    """Sum openings, later transfers and entries of the wallet, base units by token."""
     opened = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
     rows = db.execute(opened.where(BookOpeningRow.book == book, BookOpeningRow.place == "")).all()
-    found, after = (
-        {token: int(raw) for token, raw, _ in rows},
-        {token: flow for token, _, flow in rows},
-    )
+    sums = {token: int(raw) for token, raw, _ in rows}
+    opened_after = {token: number for token, _, number in rows}
     for seq, token, delta in db.execute(
         select(ExternalTransferRow.seq, ExternalTransferRow.token, ExternalTransferRow.delta_raw)
     ):
-        if token in found and seq > after[token]:
-            found[token] += int(delta)
+        if token in sums and seq > opened_after[token]:
+            sums[token] += int(delta)
     for text in column_values(db, select(EntryRow.entry_json).where(EntryRow.book == book)):
         for token, raw in wallet_moves(parse_entry(text)).items():
-            if token in found:
-                found[token] += raw
-    return found
+            if token in sums:
+                sums[token] += raw
+    return sums
 
 
 def wallet_moves(entry: Entry) -> dict[str, int]:
-    """Base units by token that an entry moved in the wallet."""
-    return {one.token: one.raw for one in entry.postings if one.account == WALLET}
+    """Return the wallet's balance changes by an entry, base units by token."""
+    return {posting.token: posting.raw for posting in entry.postings if posting.account == WALLET}
 
 
 def entries_version(db: Connection) -> int:
-    """Counter that changes whenever an entry is added, removed or rewritten."""
+    """Return a counter that grows whenever an entry is added, removed or rewritten."""
     return database.fact_number(db, ENTRIES_VERSION)
 
 
 def loss_total(facts: Mapping[str, str]) -> Fraction:
-    """Loss of all booked intents by the fact LOSS_TOTAL, numeraire base units."""
+    """Return the loss of all booked intents in numeraire base units, by the fact LOSS_TOTAL."""
     return Fraction(database.parse_fact_number(LOSS_TOTAL, facts.get(LOSS_TOTAL)), QUANTA_PER_UNIT)
 
 
 def add_loss(db: Connection, loss: Fraction, sign: int = 1) -> None:
-    """Add the loss of one intent, rounded up; sign -1 removes that of an intent whose receipt a
-    reorg took.
-    """
-    if (grains := round_loss_up(loss)) > 0:
-        database.write_facts(db, {LOSS_TOTAL: database.fact_number(db, LOSS_TOTAL) + sign * grains})
+    """Add the loss of an intent, rounded up; sign -1 removes it after a reorg."""
+    if (quanta := round_loss_up(loss)) > 0:
+        database.write_facts(db, {LOSS_TOTAL: database.fact_number(db, LOSS_TOTAL) + sign * quanta})
 
 
 def round_loss_up(loss: Fraction) -> int:
-    """Loss in quanta, rounded up; zero for a gain."""
+    """Return a loss in quanta, rounded up; zero for a gain."""
     return max(0, ceil_int(loss * QUANTA_PER_UNIT))
 
 
 def settled_to(db: Connection) -> int:
-    """Number of the newest intent up to which all intents are booked and entered."""
+    """Return the number of the intent up to which all are settled."""
     return database.fact_number(db, SETTLED_TO)
 
 
 def advance_settled(db: Connection) -> None:
-    """Advance that number as far as possible."""
+    """Advance the number of the last settled intent as far as possible."""
     book = max_value(db, BookRow.seq)
     if book and (now := _settled(db, known := settled_to(db), book)) != known:
         database.write_facts(db, {SETTLED_TO: now})
 
 
 def _settled(db: Connection, known: int, book: int) -> int:
-    """Number of the last settled intent, starting at `known`. Intents before the book's first
-    opening need no entry.
+    """Return the number of the last settled intent, searching from `known`. Intents before the book's
+    first opening need no entry.
     """
     newest = max_value(db, IntentRow.seq)
     if newest == known:  # all intents are settled
         return known
     first = db.scalar(_opened_after(), {"of": book})
-    next_one = db.scalar(_next_one(), {"known": known, "first": newest if first is None else first})
-    return int(newest if next_one is None else next_one - 1)
+    numbers = {"known": known, "first": newest if first is None else first}
+    unsettled = db.scalar(_first_unsettled(), numbers)
+    return int(newest if unsettled is None else unsettled - 1)
 
 
 def reopen_settled(db: Connection, seq: int) -> None:
-    """Move the number back before the intent that changed, so that it is checked again."""
+    """Move the number of the last settled intent back before an intent that changed."""
     if seq <= settled_to(db):
         database.write_facts(db, {SETTLED_TO: seq - 1})
 
@@ -379,7 +370,7 @@ _balances = cache(
         RunningBalanceRow.book == bindparam("of")
     )
 )
-_changed = cache(
+_change = cache(
     lambda: update(RunningBalanceRow).where(
         RunningBalanceRow.book == bindparam("of"), RunningBalanceRow.token == bindparam("token_of")
     )
@@ -393,10 +384,8 @@ def _openings() -> Select[Any]:
 
 
 @cache
-def _next_one() -> Select[Any]:
-    """Select the first unsettled intent beyond a number; those before the book's first opening need
-    no entry.
-    """
+def _first_unsettled() -> Select[Any]:
+    """Select the first unsettled intent after a number."""
     unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(BudgetRow.intent_id == IntentRow.id)
     unentered = (
         IntentRow.state.in_(_ENDED)
@@ -404,10 +393,10 @@ def _next_one() -> Select[Any]:
         & (IntentRow.seq > bindparam("first"))
         & ~exists().where(EntryRow.intent_id == IntentRow.id)
     )
-    waits = or_(IntentRow.state.in_(_OPEN), unbooked, unentered)
+    unsettled = or_(IntentRow.state.in_(_OPEN), unbooked, unentered)
     return (
         select(IntentRow.seq)
-        .where(IntentRow.seq > bindparam("known"), waits)
+        .where(IntentRow.seq > bindparam("known"), unsettled)
         .order_by(IntentRow.seq)
         .limit(1)
     )
@@ -422,42 +411,42 @@ class ValuationStore:
 
     db: Database
 
-    def record(self, found: Valuation, forced: bool) -> bool:
-        """Record a valuation; at most once an hour unless `forced`. False if nothing was
+    def record(self, valuation: Valuation, forced: bool) -> bool:
+        """Record a valuation, at most once an hour unless `forced`; return False if nothing was
         written.
         """
         with self.db.read("read the valuations") as db:
-            if not _due(db, current_book(db, self.db.book_kind), found, forced):
+            if not _due(db, current_book(db, self.db.book_kind), valuation, forced):
                 return False
         with self.db.write("write the valuation") as db:
             book = current_book(db, self.db.book_kind)
-            if book is None or not _due(db, book, found, forced):
+            if book is None or not _due(db, book, valuation, forced):
                 return False
-            held_z = records.compress_text(codec.dumps(list(found.held)))
+            held_z = records.compress_text(codec.dumps(list(valuation.held)))
             row = {
                 "book": book.number,
-                "block_number": found.block,
-                "chain_s": found.chain_s,
-                "value": str(found.value),
+                "block_number": valuation.block,
+                "chain_s": valuation.chain_s,
+                "value": str(valuation.value),
                 "held_z": held_z,
             }
             insert_rows(db, ValuationRow, [row])
             return True
 
     def between(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
-        """Valuations of the book with from_s <= chain time <= until_s, oldest first."""
+        """Return valuations with from_s <= chain time <= until_s, oldest first."""
         with self.db.read("read the valuations") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else valuations(db, book, from_s, until_s)
 
     def newest(self, limit: int) -> tuple[Valuation, ...]:
-        """The newest valuations of the book, newest first."""
+        """Return the newest valuations, newest first."""
         with self.db.read("read the valuations") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else tuple(reversed(valuations(db, book, 0, None, limit)))
 
     def last_block(self) -> int:
-        """Block of the newest valuation of the book; -1 without one."""
+        """Return the block of the newest valuation; -1 without one."""
         with self.db.read("read the valuations") as db:
             book = current_book(db, self.db.book_kind)
             block: int | None = (
@@ -495,16 +484,16 @@ def valuations(
     )
 
 
-def _due(db: Connection, book: LedgerBook | None, found: Valuation, forced: bool) -> bool:
-    """True if a valuation is due: in a later block than the last, and in another hour unless it is
-    forced.
+def _due(db: Connection, book: LedgerBook | None, valuation: Valuation, forced: bool) -> bool:
+    """True if a valuation is due: in a later block than the last and, unless forced, in another
+    hour.
     """
     if book is None:
         return False
     last = db.execute(_last_valuation(), {"of": book.number}).first()
     return last is None or (
-        last.block_number < found.block
-        and (forced or found.chain_s // HOUR_S != last.chain_s // HOUR_S)
+        last.block_number < valuation.block
+        and (forced or valuation.chain_s // HOUR_S != last.chain_s // HOUR_S)
     )
 
 
