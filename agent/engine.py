@@ -17,6 +17,7 @@ from agent.execution.settlement import review_time_s, settle_mined
 from agent.execution.step_context import (
     REVIEW_DONE_KINDS,
     CaughtUpReader,
+    ExitInterrupted,
     OutcomeKind,
     StepActors,
     StepOutcome,
@@ -240,7 +241,12 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
     evaluation.
     """
     while run.approval_rounds < MAX_APPROVAL_ROUNDS:
-        evaluated = record_evaluation(run)
+        try:
+            evaluated = record_evaluation(run)
+        except ExitInterrupted as error:
+            if not _skip_interrupted_exit(run, actors, error.token, error):
+                raise
+            continue
         try:
             ended = _carry_out(run, actors, evaluated)
         except Refused as refusal:
@@ -253,7 +259,7 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
                 _plan_json(evaluated.plan),
                 "error",
             )
-            if not _skip_interrupted_exit(run, actors, evaluated, error):
+            if not _skip_interrupted_exit(run, actors, evaluated.decided.exit_token, error):
                 raise
             ended = None
         if ended is not None:
@@ -583,12 +589,11 @@ def _hold_exit(run: StepRun, outcome: StepOutcome, why: str) -> None:
 
 
 def _skip_interrupted_exit(
-    run: StepRun, actors: StepActors, outcome: StepOutcome, error: TrimtabError
+    run: StepRun, actors: StepActors, token: str, error: TrimtabError
 ) -> bool:
     """Skip the exit that an endpoint's failure kept from being sent. False for every other error,
     and if its swap was sent or any transaction is unfinished: then the next nonce is not known.
     """
-    token = outcome.decided.exit_token
     if not isinstance(error, Retryable) or not token or token in run.tried:
         return False
     sent = [one for one in run.sent[run.first_of_plan :] if one.kind is not IntentKind.APPROVE]

@@ -252,6 +252,14 @@ ExtendTicks = Callable[[StepInput], StepInput | None]
 """Returns the step with more ticks of its pools; None if there are none."""
 
 
+class ExitInterrupted(Retryable):
+    """An endpoint failed while evidence for the exit of `token` was gathered."""
+
+    def __init__(self, token: str, error: Retryable) -> None:
+        super().__init__(error.message, error.remedy, code=error.code)
+        self.token = token
+
+
 def propose_screened(
     step: StepInput,
     propose: Proposer,
@@ -281,7 +289,12 @@ def propose_screened(
         step = proposal.step or step
         if proposal.plan is None or evidence is None:
             return step, proposal, None
-        seen = evidence.gather(step, proposal.plan)
+        try:
+            seen = evidence.gather(step, proposal.plan)
+        except Retryable as error:
+            if token := proposal.decided.exit_token:
+                raise ExitInterrupted(token, error) from error
+            raise
         left = quarantine_of_quarantine(step, seen.screens or ())
         if left is step:
             return step, proposal, seen

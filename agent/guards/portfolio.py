@@ -22,6 +22,7 @@ from agent.guards.case import (
     limited,
 )
 from agent.model import Provide, Rebalance, StepInput, TopUp
+from agent.policy import failures
 from agent.policy.cash_flows import purchase
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.liquidity import valuation
@@ -236,10 +237,17 @@ def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
 
 
 def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
-    """Return the gas of the last 24 h of chain time plus the most that this plan may burn."""
+    """Return the gas of the last 24 h of chain time plus the most that this plan may burn. An exit
+    that waits after failures of its own leaves half of the limit to the others.
+    """
     case.require_known_day()
     total = case.step.history.gas_24h_wei + case.worst_gas_wei()
-    return GuardMeasurement(format_native(total), total <= limit_wei)
+    own = failures.exit_failures(case.step.history, failures.exit_name(case.plan))
+    if failures.retry_wait_s(own) == 0:
+        return GuardMeasurement(format_native(total), total <= limit_wei)
+    limit_wei //= 2
+    after = f"{format_native(limit_wei)} after {own.reverts} reverts of this exit"
+    return GuardMeasurement(format_native(total), total <= limit_wei, after)
 
 
 def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:

@@ -251,6 +251,8 @@ GAS_MARGIN = Fraction(5, 4)
 APPROVAL_MOST_GAS = 500_000
 """Gas that an approval may need; most take 50,000. A token that burns more would eat the day's gas
 of all others."""
+EXIT_MOST_GAS = 4
+"""Multiple of its planned gas that an exit may need, for the same reason."""
 AHEAD_S = 30
 """Seconds by which the sender's head may be ahead of the agreed header and the agent's clock."""
 
@@ -457,6 +459,13 @@ class RouterComposer:
                 f"simulation of «{note}» fails: {simulated.reason}",
                 (verdict,),
                 "nothing was sent; plan again from a new snapshot",
+            )
+        if plan is not None and plan.exits and simulated.gas > EXIT_MOST_GAS * plan.gas_units:
+            most = EXIT_MOST_GAS * plan.gas_units
+            raise UnsendableTransaction(
+                f"«{note}» would burn {simulated.gas} gas, {plan.gas_units} were planned",
+                (Verdict("gas", f"{simulated.gas} gas", f"{most} gas", False),),
+                "find out what the token does in its transfer",
             )
         tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei

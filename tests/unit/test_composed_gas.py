@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from agent.errors import UnsendableTransaction
-from agent.model import UnsignedTx
+from agent.model import Rebalance, UnsignedTx
 from agent.planning import proposals
 from agent.ports import Approval, Simulation
-from agent.venues.composer import APPROVAL_MOST_GAS, GAS_MARGIN, RouterComposer
+from agent.venues.composer import APPROVAL_MOST_GAS, EXIT_MOST_GAS, GAS_MARGIN, RouterComposer
 from tests.support.builders import NOW_S, OWNER, step_input
 from tests.support.text import raises_code
 from tests.support.transactions import ManualClock, ScriptedChain
@@ -40,3 +42,26 @@ def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> 
     chain.gas = APPROVAL_MOST_GAS
     with raises_code(UnsendableTransaction, "gas", "625000"):
         RouterComposer(chain, OWNER, clock).approve(step, approval)
+
+
+@pytest.mark.parametrize("exit_", [False, True])
+def test_an_exit_whose_token_burns_gas_is_refused_before_it_eats_the_days_gas(exit_: bool) -> None:
+    class Burns(ScriptedChain):
+        gas = 0
+
+        def simulate(self, unsigned: UnsignedTx, sender: str) -> Simulation:
+            return replace(super().simulate(unsigned, sender), gas=self.gas)
+
+    step = step_input(values={"WETH": 7_000, "USDC": 3_000})
+    plan = proposals.rebalance(step).plan
+    assert plan is not None and isinstance(plan.decision, Rebalance)
+    plan = replace(plan, decision=replace(plan.decision, exit=exit_))
+    chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
+    clock.now, chain.gas = NOW_S, EXIT_MOST_GAS * plan.gas_units
+    assert RouterComposer(chain, OWNER, clock).swap(step, plan).tx.gas == chain.gas * GAS_MARGIN
+    chain.gas += 1
+    if exit_:
+        with raises_code(UnsendableTransaction, "gas", str(chain.gas)):
+            RouterComposer(chain, OWNER, clock).swap(step, plan)
+    else:
+        assert RouterComposer(chain, OWNER, clock).swap(step, plan).tx.gas > chain.gas

@@ -225,6 +225,18 @@ def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
     assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address
 
 
+def test_an_exit_that_waits_leaves_half_of_the_day_s_gas_to_the_others() -> None:
+    """A token that burns gas and reverts would use up what another's stop needs."""
+    step = with_limits(fired("LINK", "WBTC", pools=TWO), gas_per_day_wei=ETHER // 10)
+    spent = {"gas_24h_wei": ETHER // 20, "wasted_24h_wei": ETHER // 20}
+    found = after_reverts(step, {LINK: 3}, **spent)
+    assert found.decided.exit_token == WBTC.address and found.kind is OutcomeKind.PLANNED
+    alone = after_reverts(with_limits(fired("LINK", pools=TWO), gas_per_day_wei=ETHER // 10), {LINK: 3}, **spent)
+    (failing,) = [one for one in alone.verdicts if not one.passed]
+    assert failing.guard == "gas_per_day" and "0.05 native after 3 reverts" in failing.limit
+    assert after_reverts(alone.step_input, {LINK: 2}, **spent).kind is OutcomeKind.PLANNED, "it does not wait yet"
+
+
 FOUR = {"WETH": 2_000, "WBTC": 4_000, "LINK": 1_000, "USDC": 3_000}
 
 

@@ -17,6 +17,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     AgentCycle,
     ConditionalOrder,
+    Evidence,
     ExitFailures,
     Intent,
     IntentKind,
@@ -39,7 +40,7 @@ from tests.support.refusal_worlds import World
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, tx
-from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, fired, judged
+from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, Sees, fired, judged
 
 ALL = (*MARKET, SOUND)
 HEAVIER = {"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}
@@ -365,6 +366,26 @@ def test_an_endpoint_s_failure_with_one_exit_does_not_end_the_step(worlds: World
     assert world.sold == [{LINK.address}], "nothing is bought after it"
     assert done.kind is OutcomeKind.FAILED and mentions(done.reason, "WBTC", "endpoints disagree", "LINK")
     assert world.late == (), "an endpoint's failure is no refusal"
+
+
+def test_an_endpoint_s_failure_with_the_evidence_of_one_exit_does_not_end_the_step(worlds: Worlds) -> None:
+    """Its token answers each endpoint otherwise, already when its transfers are tried out."""
+
+    class Disputed(Sees):
+        """Evidence that no two endpoints agree on for WBTC."""
+
+        def gather(self, step: StepInput, plan: Plan) -> Evidence:
+            """Evidence, unless WBTC is sold."""
+            if any(leg.token_in == WBTC.address for leg in plan.legs):
+                raise Retryable("no quorum on WBTC")
+            return super().gather(step, plan)
+
+    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    readers = replace(world.readers(), evidence=Disputed())
+    done = engine._run_until_done(engine.StepRun(readers, AgentCycle(), world.store), world.actors())
+    assert world.sold == [{LINK.address}] and done.kind is OutcomeKind.FAILED and mentions(done.reason, "WBTC", "no quorum")
+    with pytest.raises(Retryable, match="no quorum"):
+        engine._run_until_done(engine.StepRun(readers, AgentCycle(), world.store), world.actors())
 
 
 def test_an_endpoint_s_failure_is_raised_where_nothing_was_sent(worlds: Worlds) -> None:
