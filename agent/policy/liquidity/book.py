@@ -51,8 +51,8 @@ class CollectMove:
 
 @dataclass(frozen=True, slots=True)
 class ProvideMove:
-    """Provides at most `desired` base units: to the position `one`, or if None to a new one of
-    `ticks` (none for V2).
+    """Provide at most `desired` base units: to the position `one`, or if None to a new one of
+    `ticks` (None for V2).
     """
 
     target: LpTarget
@@ -67,8 +67,8 @@ PlannedMove = WithdrawMove | CollectMove | ProvideMove
 
 @dataclass(frozen=True, slots=True)
 class LiquidityAdjustment:
-    """Liquidity moves in order with their reason, and the skipped items. `over` marks an exceeded
-    budget: an exit.
+    """Liquidity moves in order with their reason, and the skipped items. `over` is true if a limit
+    is exceeded, so that the withdrawals are an exit.
 
     An exit without moves is blocked now; `skipped` has the reason.
     """
@@ -89,12 +89,14 @@ class LiquidityLimits:
     loss: Fraction | None
     weight: Fraction | None
 
-    def scaled(self, by: Fraction) -> LiquidityLimits:
-        """A part of both."""
-        return LiquidityLimits(
-            None if self.loss is None else self.loss * by,
-            None if self.weight is None else self.weight * by,
-        )
+    def scaled(self, factor: Fraction) -> LiquidityLimits:
+        """Return both limits times a factor."""
+        loss, weight = self.loss, self.weight
+        if loss is not None:
+            loss *= factor
+        if weight is not None:
+            weight *= factor
+        return LiquidityLimits(loss, weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,8 @@ Amounts = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class PositionBook:
-    """Book of positions: `held` are the wallet's base units by token, `unsure` their predicted part
-    that may come out lower, `pairs` the positions.
+    """Book of wallet and positions: `held` are the wallet's base units by token, `uncertain` the
+    predicted part of them that may turn out lower, `pairs` the positions.
     """
 
     step: StepInput
@@ -137,7 +139,7 @@ class PositionBook:
         """Return expected loss and value of the liquidity in this book. Raises Refused if a price
         is missing.
         """
-        worth = valuation.value_of_positions(self.pairs, self.prices)
+        in_positions = valuation.value_of_positions(self.pairs, self.prices)
         free = sum(
             (
                 max(0, self.counted(asset)) * self.prices[asset.token.address]
@@ -145,18 +147,17 @@ class PositionBook:
             ),
             Fraction(0),
         )
-        return LiquidityExposure(
-            valuation.expected_loss_of(self.pairs, self.prices), worth, free + worth
-        )
+        loss = valuation.expected_loss_of(self.pairs, self.prices)
+        return LiquidityExposure(loss, in_positions, free + in_positions)
 
     def counted(self, asset: Asset) -> int:
-        """Base units of an asset outside of positions that count, negative where the reserve is not
-        filled.
+        """Return the base units of an asset outside of positions above its reserve; negative below
+        it.
         """
-        native_wei = self.step.snapshot.native_wei if asset.native else 0
-        return (
-            self.held[asset.token.address] + native_wei - native_coin.reserved_raw(self.step, asset)
-        )
+        free_raw = self.held[asset.token.address] - native_coin.reserved_raw(self.step, asset)
+        if asset.native:
+            free_raw += self.step.snapshot.native_wei
+        return free_raw
 
     def spendable(self, token: str) -> int:
         """Return the base units that may be provided: the certain balance less the reserve, at most
@@ -185,7 +186,7 @@ class PositionBook:
         )
 
     def collected(self, one: ConfirmedPosition) -> PositionBook:
-        """After a collect."""
+        """Return the book after the fees of a position were collected."""
         position = self.at(one)
         if not isinstance(position, LpV3Position):
             return self
@@ -203,7 +204,7 @@ class PositionBook:
         )
 
     def minted(self, target: LpTarget, position: LpV3Position, amounts: Amounts) -> PositionBook:
-        """After a new position was minted."""
+        """Return the book after a new position was minted."""
         one = new_confirmed_position(target)
         return replace(self, pairs=(*self.pairs, (one, position)))._moved(
             one, (-amounts[0], -amounts[1]), (0, 0)
@@ -214,11 +215,11 @@ class PositionBook:
         return next(position for known, position in self.pairs if known.name == one.name)
 
     def ratio(self, of: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
-        """Reference price of token0 in token1, base units."""
+        """Return the reference price of token0 in token1, base units."""
         return self.prices[of.token0] / self.prices[of.token1]
 
     def value(self, of: ConfirmedPosition | LpTarget | LpAction, raw: Amounts) -> Value:
-        """Value of a pair of amounts at reference prices."""
+        """Return the value of a pair of amounts at reference prices."""
         return raw[0] * self.prices[of.token0] + raw[1] * self.prices[of.token1]
 
     def value_without_fees(self, one: ConfirmedPosition, position: LpPosition) -> Value:
@@ -247,14 +248,12 @@ class PositionBook:
         ) - valuation.value_of_positions(self.pairs, self.prices)
         return max(Fraction(0), self.value(action, amounts) - gained)
 
-    def _with(self, one: ConfirmedPosition, after: LpPosition) -> PositionBook:
-        return replace(
-            self,
-            pairs=tuple(
-                (known, after if known.name == one.name else position)
-                for known, position in self.pairs
-            ),
+    def _with(self, changed: ConfirmedPosition, after: LpPosition) -> PositionBook:
+        pairs = tuple(
+            (known, after if known.name == changed.name else position)
+            for known, position in self.pairs
         )
+        return replace(self, pairs=pairs)
 
     def _moved(self, of: ConfirmedPosition, raw: Amounts, unsure: Amounts) -> PositionBook:
         held, doubt = dict(self.held), dict(self.uncertain)
@@ -274,7 +273,9 @@ def new_confirmed_position(target: LpTarget) -> ConfirmedPosition:
     """Return the confirmed position that a target implies: the owner wrote the target. The provided
     amounts are unknown here.
     """
-    token_id = None if target.tick_spacing is None else positions.UNMINTED_TOKEN_ID
+    token_id = None
+    if target.tick_spacing is not None:
+        token_id = positions.UNMINTED_TOKEN_ID
     return ConfirmedPosition(
         target.venue,
         target.contract,
@@ -289,11 +290,12 @@ def new_confirmed_position(target: LpTarget) -> ConfirmedPosition:
 
 
 def liquidity_limits(limits: Limits) -> LiquidityLimits:
-    """The budget and the largest weight."""
-    return LiquidityLimits(
-        None if limits.impermanent_loss_bps is None else Fraction(limits.impermanent_loss_bps, BPS),
-        None if limits.lp_max_weight_bps is None else Fraction(limits.lp_max_weight_bps, BPS),
+    """Return limits.impermanent_loss and limits.lp_max_weight as shares."""
+    loss, weight = (
+        None if limit_bps is None else Fraction(limit_bps, BPS)
+        for limit_bps in (limits.impermanent_loss_bps, limits.lp_max_weight_bps)
     )
+    return LiquidityLimits(loss, weight)
 
 
 def band_bps(limits: Limits) -> int | None:
@@ -308,8 +310,10 @@ def band_bps(limits: Limits) -> int | None:
 
 
 def pool_price(pool: Pool) -> Fraction | None:
-    """Token1 base units per token0 base unit; None if the pool has no price."""
-    return pools.marginal_price(pool, pool.token0) if pool.has_price else None
+    """Return token1 base units per token0 base unit; None if the pool has no price."""
+    if not pool.has_price:
+        return None
+    return pools.marginal_price(pool, pool.token0)
 
 
 def price_deviation_reason(limits: Limits, price: Fraction | None, reference: Fraction) -> str:

@@ -1,9 +1,9 @@
-"""Books of strategies, brought up to a block: open them, allocate trades, deposits and withdrawals,
-and check the sum.
+"""Books of strategies, updated to a block: openings, trades, deposits and withdrawals, and their
+sum.
 
 The books of all strategies and the reserves (gas included) add up to the wallet's balances, to the
-base unit. Every balance change is a transaction of the agent or a stored transfer; if a single unit
-is left over, nothing is done.
+base unit. Every balance change is a transaction of the agent or a stored transfer; a difference of
+a single unit blocks every trade.
 """
 
 from __future__ import annotations
@@ -40,10 +40,6 @@ from agent.policy.strategies.capital import (
 )
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, floor_int
-
-# --- Books of strategies while they are brought up to a block: replay of stored bookings, then new
-# ones.
-
 
 SCALE = 10**6
 """Units that a new strategy gets for one numeraire base unit."""
@@ -88,8 +84,8 @@ class StrategyBooksUpdate:
             changes += [(name, token, raw) for token, raw in moved.items() if raw]
             before = holdings_value(self.held[name], self.prices)
             then = holdings_value(base[name], self.prices)
-            if delta := (
-                0 if base[name] == self.held[name] else units_for(self.units[name], before, then)
+            if base[name] != self.held[name] and (
+                delta := units_for(self.units[name], before, then)
             ):
                 changes.append((name, STRATEGY_UNITS, delta))
                 self.units[name] += delta
@@ -152,15 +148,17 @@ def units_for(units: int, before: Value, after: Value) -> int:
 
 
 def unit_value(value: Value, units: int) -> int | None:
-    """Value of a unit in 10^-12, as it was 10^12 at the opening; None for a strategy without
-    units.
+    """Return the value of a unit in 10^-12, which is 10^12 at the opening; None for a strategy
+    without units.
     """
-    return floor_int(value * SCALE * ONE / units) if units > 0 else None
+    if units <= 0:
+        return None
+    return floor_int(value * SCALE * ONE / units)
 
 
 def wallet_balances(step: StepInput) -> dict[str, int] | None:
-    """Base units of each asset in the wallet, native coin with its wrapped token where it counts;
-    None if one is not known.
+    """Return the base units of each asset in the wallet, with native coin in its wrapped token if
+    that is an asset; None if a balance is unknown.
     """
     read: dict[str, set[int]] = {}
     for holding in step.snapshot.holdings:
@@ -171,9 +169,9 @@ def wallet_balances(step: StepInput) -> dict[str, int] | None:
         raws = read.get(asset.token.address, set())
         if len(raws) != 1 or asset.token.address in unsure:
             return None
-        found[asset.token.address] = next(iter(raws)) + (
-            step.snapshot.native_wei if asset.native else 0
-        )
+        found[asset.token.address] = next(iter(raws))
+        if asset.native:
+            found[asset.token.address] += step.snapshot.native_wei
     return found
 
 
@@ -194,8 +192,9 @@ AdjustmentSource = Callable[[StepInput], tuple[StrategyValues, StrategyHoldings]
 """Source of strategies' adjustments at a step (values by strategy and token), and of their books
 after capital moved."""
 IntentStep = Callable[[Intent], StepInput | None]
-"""Source of the step that a trade carried out; None if it was not of the strategies, or is
-unknown."""
+"""Source of the step of a trade; None if the trade was not the strategies', or its step is
+unknown.
+"""
 _OWNERS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY)
 """Transactions that trade nothing: they change only reserves."""
 _CARRIED = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
@@ -208,7 +207,7 @@ def update_books(
     adjustments: AdjustmentSource,
     fresh: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
-    """Return the books at the step's block; `fresh` are transfers not stored yet. `step` is from
+    """Return the books at the step's block; `fresh` are transfers not stored yet. `step` is the one
     before any quarantine.
     """
     split, balances = step.split, wallet_balances(step)
@@ -222,7 +221,7 @@ def update_books(
     aside = reserved_balances(step, balances)
     if not ledger.bookings:
         _open(update, split, {token: raw - aside[token] for token, raw in balances.items()}, aside)
-        return _told(update, split, ledger, "")
+        return _updated_books(update, split, ledger, "")
     for source, kind, changes, intent in _events(step, ledger, fresh):
         if kind is StrategyBookingKind.FLOW:
             _flow(update, source, changes, ledger.flows_to)
@@ -233,7 +232,7 @@ def update_books(
     fault = _mismatch(update, balances) or _other_names(update, split)
     if not fault:
         _set_aside(update, aside, ledger.turn)
-    return _told(update, split, ledger, fault)
+    return _updated_books(update, split, ledger, fault)
 
 
 def apply_configured_split(
@@ -278,14 +277,14 @@ def apply_configured_split(
         moved,
     )
     update.held = {name: update.held[name] for name in names}
-    return _told(update, split, ledger, "")
+    return _updated_books(update, split, ledger, "")
 
 
 def netting_booking(
     step: StepInput, step_id: str, adjustments: AdjustmentSource
 ) -> StrategyBooking | None:
-    """Return the booking of a step without any trade: capital moved, and opposite adjustments
-    netted; None if there is nothing.
+    """Return the booking of a step that moves capital and nets opposite adjustments without a
+    trade; None if nothing changes.
     """
     books, split = step.history.sleeves, step.split
     if books is None or books.fault or split is None:
@@ -338,8 +337,8 @@ def _open(
 def _events(
     step: StepInput, ledger: StrategyLedger, fresh: Iterable[ExternalTransfer]
 ) -> list[tuple[str, StrategyBookingKind, dict[str, int], Intent | None]]:
-    """Return the asset changes since, oldest first: (source, kind, base units by token,
-    transaction).
+    """Return the asset changes since the stored bookings, oldest first: (source, kind, base units by
+    token, transaction).
     """
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
     assets = {asset.token.address for asset in step.portfolio.assets}
@@ -382,8 +381,8 @@ def _events(
 def _within(
     update: StrategyBooksUpdate, changes: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Split changes into the part that strategies bear, and the part beyond all that they hold,
-    borne by reserves.
+    """Return the part of changes that strategies bear, and the part beyond all their holdings, which
+    reserves bear.
     """
     inside = {token: max(raw, -update.total(token)) for token, raw in changes.items()}
     return inside, {token: raw - inside[token] for token, raw in changes.items()}
@@ -417,9 +416,8 @@ def _trade(
         wanted, moved = adjustments(own)
         if known.keys() >= set(update.tokens) and moved.keys() == update.held.keys():
             wished, prices = wanted, known
-            base = (
-                moved if _same(update, moved) else update.held
-            )  # other bookings have changed the books since
+            if _same(update, moved):  # no other booking has changed the books since
+                base = moved
     after, costs = settle_trade(base, wished, inside, prices, update.tokens)
     update.book(source, StrategyBookingKind.TRADE, after, aside, base, _acted(wished), costs)
 
@@ -479,7 +477,7 @@ def _set_aside(update: StrategyBooksUpdate, wanted: Mapping[str, int], turn: int
         )
 
 
-def _told(
+def _updated_books(
     update: StrategyBooksUpdate, split: CapitalSplit, ledger: StrategyLedger, fault: str
 ) -> StrategyBooks:
     states = {state.name: state for state in ledger.states}

@@ -65,17 +65,17 @@ class NettedToken:
 
 
 def copy_holdings(held: Mapping[str, Mapping[str, int]]) -> StrategyHoldings:
-    """A copy that may be changed."""
+    """Return a copy that may be changed."""
     return {name: dict(tokens) for name, tokens in held.items()}
 
 
 def holdings_value(tokens: Mapping[str, int], prices: Prices) -> Value:
-    """Value of one strategy's holdings. KeyError for a token without a price that is held."""
+    """Return the value of one strategy's holdings. Raises KeyError if a held token has no price."""
     return sum((raw * prices[token] for token, raw in tokens.items() if raw), Fraction(0))
 
 
 def strategy_capital(held: Mapping[str, Mapping[str, int]], prices: Prices) -> dict[str, Value]:
-    """Value of each strategy."""
+    """Return the value of each strategy."""
     return {name: holdings_value(tokens, prices) for name, tokens in held.items()}
 
 
@@ -85,25 +85,26 @@ def split_pro_rata(raw: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
     """
     names = list(shares)
     if not names:
-        raise ValueError("nobody to share with")
-    parts = [shares[name] for name in names]
-    whole = parts if sum(parts) > 0 else [Fraction(1)] * len(parts)
-    sign = -1 if raw < 0 else 1
-    return dict(
-        zip(names, (sign * part for part in largest_remainder(whole, abs(raw))), strict=True)
-    )
+        raise ValueError("no strategies to distribute to")
+    weights = [shares[name] for name in names]
+    if sum(weights) <= 0:
+        weights = [Fraction(1)] * len(names)
+    parts = largest_remainder(weights, abs(raw))
+    if raw < 0:
+        parts = [-part for part in parts]
+    return dict(zip(names, parts, strict=True))
 
 
 def take_pro_rata(raw: int, token: str, held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """`raw` base units to take of a token, in proportion to who has how much; never more than each
-    has. ValueError beyond the whole.
+    """Return `raw` base units of a token by strategy, in proportion to their holdings and never
+    above them. Raises ValueError if all hold less.
     """
-    had = {name: tokens.get(token, 0) for name, tokens in held.items()}
-    if raw > sum(had.values()):
+    balances = {name: tokens.get(token, 0) for name, tokens in held.items()}
+    if raw > sum(balances.values()):
         raise ValueError(f"{raw} base units of {token} are more than all strategies hold")
     if raw == 0:
-        return dict.fromkeys(had, 0)
-    return split_pro_rata(raw, {name: Fraction(amount) for name, amount in had.items()})
+        return dict.fromkeys(balances, 0)
+    return split_pro_rata(raw, {name: Fraction(amount) for name, amount in balances.items()})
 
 
 def transfer_value(
@@ -127,19 +128,20 @@ def transfer_value(
     if left > 0 and whole > 0:
         part = min(left / whole, Fraction(1))
         for token, raw in list(held[giver].items()):
-            left -= (
-                _give(held, giver, receiver, token, raw * prices[token] * part, prices)
-                if raw
-                else 0
-            )
+            if raw:
+                left -= _give(held, giver, receiver, token, raw * prices[token] * part, prices)
     return value - left
 
 
 def _give(
     held: StrategyHoldings, giver: str, receiver: str, token: str, value: Value, prices: Prices
 ) -> Value:
-    price = prices[token]
-    raw = min(held[giver].get(token, 0), floor_int(value / price)) if value > 0 and price > 0 else 0
+    """Move at most `value` of a token from one strategy to another, in place; return the value
+    moved.
+    """
+    price, raw = prices[token], 0
+    if value > 0 and price > 0:
+        raw = min(held[giver].get(token, 0), floor_int(value / price))
     held[giver][token] = held[giver].get(token, 0) - raw
     held[receiver][token] = held[receiver].get(token, 0) + raw
     return raw * price
@@ -163,7 +165,9 @@ def restore_capital_shares(
             under = due[receiver] - holdings_value(held[receiver], prices)
             if giver == receiver or over <= 0 or under <= 0:
                 continue
-            first = None if wanted is None else _beyond(held[giver], wanted[giver], prices)
+            first = None
+            if wanted is not None:
+                first = _beyond(held[giver], wanted[giver], prices)
             paid[giver, receiver] = transfer_value(
                 held, giver, receiver, min(over, under), prices, first
             )
@@ -194,43 +198,46 @@ def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple
     return tuple(found)
 
 
-def market_remainder(adjustments: StrategyValues, one: NettedToken) -> dict[str, Value]:
+def market_remainder(adjustments: StrategyValues, netted: NettedToken) -> dict[str, Value]:
     """Return each strategy's part of a token that the market has to fill: pro rata on the heavier
     side, 0 on the other.
     """
-    heavier = max(one.bought, one.sold)
-    found = {}
+    heavier = max(netted.bought, netted.sold)
+    parts = dict.fromkeys(adjustments, Fraction(0))
     for name, adjustment in adjustments.items():
-        value = adjustment.get(one.token, Fraction(0))
-        found[name] = value * abs(one.net) / heavier if value * one.net > 0 else Fraction(0)
-    return found
+        value = adjustment.get(netted.token, Fraction(0))
+        if value * netted.net > 0:
+            parts[name] = value * abs(netted.net) / heavier
+    return parts
 
 
 def net_internally(
     held: StrategyHoldings, adjustments: StrategyValues, prices: Prices, tokens: Sequence[str]
 ) -> None:
-    """Exchanges inside, at reference prices and in place, what some strategies sell and others
-    buy.
-    """
-    for one in net_adjustments(adjustments, tokens):
-        price = prices[one.token]
-        if one.crossed <= 0 or price <= 0:
+    """Exchange opposite adjustments between strategies, at reference prices and in place."""
+    for netted in net_adjustments(adjustments, tokens):
+        token, price = netted.token, prices[netted.token]
+        if netted.crossed <= 0 or price <= 0:
             continue
         wanted = {
-            name: adjustment[one.token]
+            name: adjustment[token]
             for name, adjustment in adjustments.items()
-            if one.token in adjustment
+            if token in adjustment
         }
-        out = {name: -value * one.crossed / one.sold for name, value in wanted.items() if value < 0}
-        into = {name: value for name, value in wanted.items() if value > 0}
+        sold = {
+            name: -value * netted.crossed / netted.sold
+            for name, value in wanted.items()
+            if value < 0
+        }
+        bought = {name: value for name, value in wanted.items() if value > 0}
         given = {
-            name: min(held[name].get(one.token, 0), floor_int(value / price))
-            for name, value in out.items()
+            name: min(held[name].get(token, 0), floor_int(value / price))
+            for name, value in sold.items()
         }
         for name, raw in given.items():
-            held[name][one.token] -= raw
-        for name, raw in split_pro_rata(sum(given.values()), into).items():
-            held[name][one.token] = held[name].get(one.token, 0) + raw
+            held[name][token] -= raw
+        for name, raw in split_pro_rata(sum(given.values()), bought).items():
+            held[name][token] = held[name].get(token, 0) + raw
 
 
 def settle_trade(
@@ -251,23 +258,23 @@ def settle_trade(
     before = strategy_capital(held, prices)
     books = copy_holdings(held)
     left: dict[str, dict[str, Value]] = {name: {} for name in held}
-    for one in net_adjustments(adjustments, tokens):
-        for name, value in market_remainder(adjustments, one).items():
-            left[name][one.token] = value
+    for netted in net_adjustments(adjustments, tokens):
+        for name, value in market_remainder(adjustments, netted).items():
+            left[name][netted.token] = value
     net_internally(books, adjustments, prices, tokens)
     for token in tokens:
         delta = deltas.get(token, 0)
-        asked = {
-            name: max(parts.get(token, Fraction(0)) * (1 if delta > 0 else -1), Fraction(0))
+        side = 1 if delta > 0 else -1
+        requested = {
+            name: max(parts.get(token, Fraction(0)) * side, Fraction(0))
             for name, parts in left.items()
         }
         if delta > 0:
-            for name, raw in split_pro_rata(
-                delta, asked if sum(asked.values()) > 0 else before
-            ).items():
+            shares = requested if sum(requested.values()) > 0 else before
+            for name, raw in split_pro_rata(delta, shares).items():
                 books[name][token] = books[name].get(token, 0) + raw
         elif delta < 0:
-            _take(books, token, -delta, asked)
+            _take(books, token, -delta, requested)
     cost = -sum((delta * prices[token] for token, delta in deltas.items() if delta), Fraction(0))
     weight = {
         name: sum((abs(value) for value in parts.values()), Fraction(0))
@@ -276,7 +283,10 @@ def settle_trade(
     whole = sum(weight.values(), Fraction(0))
     basis = weight if whole > 0 else before
     whole = sum(basis.values(), Fraction(0))
-    costs = {name: cost * basis[name] / whole if whole > 0 else cost / len(basis) for name in held}
+    if whole > 0:
+        costs = {name: cost * basis[name] / whole for name in held}
+    else:
+        costs = {name: cost / len(basis) for name in held}
     due = {name: before[name] - costs[name] for name in held}
     wanted = {
         name: {
@@ -289,15 +299,15 @@ def settle_trade(
     return books, costs
 
 
-def _take(books: StrategyHoldings, token: str, raw: int, asked: Mapping[str, Fraction]) -> None:
-    """Take from the strategies that asked to sell, up to their holdings, and the remainder pro rata
-    from all holders; in place.
+def _take(books: StrategyHoldings, token: str, raw: int, sales: Mapping[str, Fraction]) -> None:
+    """Take from the strategies in proportion to their `sales`, up to their holdings, and the
+    remainder pro rata from all holders; in place.
     """
-    if sum(asked.values()) > 0:
-        for name, part in split_pro_rata(raw, asked).items():
-            gone = min(part, books[name].get(token, 0))
-            books[name][token] = books[name].get(token, 0) - gone
-            raw -= gone
+    if sum(sales.values()) > 0:
+        for name, part in split_pro_rata(raw, sales).items():
+            taken = min(part, books[name].get(token, 0))
+            books[name][token] = books[name].get(token, 0) - taken
+            raw -= taken
     for name, part in take_pro_rata(raw, token, books).items():
         books[name][token] = books[name].get(token, 0) - part
 
@@ -309,27 +319,26 @@ def apply_transfer(
     prices: Prices,
     only: str | None = None,
 ) -> StrategyHoldings:
-    """Return the books after `raw` base units came (or went) without a trade: by capital share, or
-    for the strategy `only`.
+    """Return the books after a transfer of `raw` base units (negative: out of the wallet), by capital
+    share or for the strategy `only`.
 
-    A decrease is taken from the holders of the token; then the others are paid in kind, so that
-    each bears its share of the value. Raises ValueError if more went than all hold.
+    A decrease is taken from the holders of the token; then the others pay them in kind, so that
+    each bears its share of the value. Raises ValueError if the decrease exceeds all holdings.
     """
     books, before = copy_holdings(held), strategy_capital(held, prices)
     whole = sum(before.values(), Fraction(0))
-    part = {
-        name: Fraction(name == only) if only in held else value for name, value in before.items()
-    }
-    if raw >= 0:
-        for name, got in split_pro_rata(raw, part).items():
-            books[name][token] = books[name].get(token, 0) + got
-        return books
-    for name, gone in take_pro_rata(-raw, token, books).items():
-        books[name][token] = books[name].get(token, 0) - gone
-    value = -raw * prices[token]
+    part = dict(before)
     if only in held:
-        part = {name: Fraction(name == only) for name in held}
-        value = min(value, before[only]) if only is not None else value
+        part = {name: Fraction(name == only) for name in before}
+    if raw >= 0:
+        for name, received in split_pro_rata(raw, part).items():
+            books[name][token] = books[name].get(token, 0) + received
+        return books
+    for name, taken in take_pro_rata(-raw, token, books).items():
+        books[name][token] = books[name].get(token, 0) - taken
+    value = -raw * prices[token]
+    if only is not None and only in held:
+        value = min(value, before[only])
     elif whole > 0:
         part = {name: amount / whole for name, amount in before.items()}
     lost = whole - sum(strategy_capital(books, prices).values(), Fraction(0))
@@ -427,19 +436,19 @@ def update_health(
 
     An unknown ratio restarts both periods: too little history neither pauses nor restores.
     """
-    active = state.health is StrategyHealth.ACTIVE
-    turning = sharpe is not None and (
-        sharpe < rule.limit_milli if active else sharpe >= rule.recover_milli
-    )
+    if state.health is StrategyHealth.ACTIVE:
+        limit, period_s = rule.limit_milli, rule.period_s
+        side, health = "below", StrategyHealth.PAUSED
+        turning = sharpe is not None and sharpe < limit
+    else:
+        limit, period_s = rule.recover_milli, rule.recover_s
+        side, health = "at or above", StrategyHealth.ACTIVE
+        turning = sharpe is not None and sharpe >= limit
     if sharpe is None or not turning:
         return replace(state, sharpe_milli=sharpe, turning_s=None)
     since_s = now_s if state.turning_s is None else state.turning_s
-    limit, period_s = (
-        (rule.limit_milli, rule.period_s) if active else (rule.recover_milli, rule.recover_s)
-    )
     if now_s - since_s < period_s:
         return replace(state, sharpe_milli=sharpe, turning_s=since_s)
-    side = "below" if active else "at or above"
     reason = (
         f"the Sharpe ratio of {format_duration(rule.window_s)} has been {side}"
         f" {decimal_text(limit, 3)} since {format_time(since_s)}, now"
@@ -447,7 +456,7 @@ def update_health(
     )
     return replace(
         state,
-        health=StrategyHealth.PAUSED if active else StrategyHealth.ACTIVE,
+        health=health,
         since_s=now_s,
         reason=reason,
         sharpe_milli=sharpe,
@@ -462,17 +471,19 @@ def update_unit_index(
     prices: Mapping[str, Price],
     now_s: int,
 ) -> StrategyState:
-    """Return the state with its current unit value (None: it has no units, so that the last one
-    stays) and its index updated.
+    """Return the state with its index updated, and its unit value if the strategy has units.
 
     The index follows the unit value; while the strategy is paused it follows its weights at
     reference prices, without costs.
     """
-    unit = state.unit if unit is None else unit
+    if unit is None:
+        unit = state.unit
     marks = tuple((token, prices[token]) for token, _ in strategy.weights_bps if token in prices)
     before = dict(state.marks)
+    index = state.index
     if state.health is StrategyHealth.ACTIVE:
-        index = state.index * unit // state.unit if state.unit > 0 else state.index
+        if state.unit > 0:
+            index = state.index * unit // state.unit
     elif all(before.get(token, 0) > 0 for token, bps in strategy.weights_bps if bps):
         grown = sum(
             (
@@ -483,6 +494,4 @@ def update_unit_index(
             Fraction(0),
         )
         index = floor_int(state.index * grown)
-    else:
-        index = state.index
     return replace(state, noted_s=now_s, unit=unit, index=index, marks=marks)

@@ -61,11 +61,11 @@ ZERO_BAND = Threshold(0, None)
 
 @dataclass(frozen=True, slots=True)
 class StrategyAdjustment:
-    """One strategy: share of the capital and what that should be, value once capital has moved, and
-    whether it acts, with its reason.
+    """A strategy's decision: its capital after transfers between strategies, its present and target
+    share, whether it acts, and the reason.
 
-    `wanted` are values by token that it wants to hold; while it does not act those that it holds.
-    `by` is what its schedules are remembered by once they were reviewed.
+    `wanted` is the target value of each token, or the present one while the strategy does not act.
+    `by` are the names of its reviewed schedules in the store.
     """
 
     name: str
@@ -83,7 +83,7 @@ class StrategyAdjustment:
 
     @property
     def wishes(self) -> dict[str, Value]:
-        """Value that it buys (positive) or sells of each token, numeraire base units."""
+        """Value to buy (positive) or sell of each token, numeraire base units."""
         held = {drift.token: drift.value for drift in self.drifts}
         return {token: value - held[token] for token, value in self.wanted}
 
@@ -109,10 +109,11 @@ def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> 
 
 
 def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) -> dict[str, int]:
-    """Return present weights of a strategy, bps by token: all in the numeraire while it is paused.
+    """Return the present weights of a strategy, bps by token: all in the numeraire while it is
+    paused.
 
-    Weights excluded by orders wait in the numeraire; weights of tokens in quarantine or unsellable
-    go to the others in proportion.
+    Weights excluded by orders wait in the numeraire; weights of quarantined or unsellable tokens
+    are shared by the other tokens in proportion.
     """
     numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
     if state.health is StrategyHealth.PAUSED:
@@ -121,21 +122,20 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
         weights = dict(strategy.weights_bps)
     out = tokens_excluded_by_orders(step)
     weights = {
-        asset.token.address: (
-            0 if asset.token.address in out else weights.get(asset.token.address, 0)
-        )
-        for asset in step.portfolio.assets
+        asset.token.address: weights.get(asset.token.address, 0) for asset in step.portfolio.assets
     }
+    weights |= dict.fromkeys(weights.keys() & out, 0)
     weights[numeraire] += BPS - sum(weights.values())
-    left = [Fraction(0 if token in shut else bps) for token, bps in weights.items()]
-    if sum(left) <= 0:
+    tradable = weights | dict.fromkeys(weights.keys() & shut, 0)
+    if sum(tradable.values()) <= 0:
         return dict.fromkeys(weights, 0)
-    return dict(zip(weights, largest_remainder(left), strict=True))
+    shares = largest_remainder([Fraction(bps) for bps in tradable.values()])
+    return dict(zip(weights, shares, strict=True))
 
 
 def tokens_excluded_by_orders(step: StepInput) -> set[str]:
-    """Return assets that strategies want but orders exclude: their target became zero after the
-    strategies'.
+    """Return the assets that have a weight in a strategy, but a target of zero because of an
+    order.
     """
     if step.split is None:
         return set()
@@ -184,11 +184,12 @@ def strategy_adjustment(
             acts = False
             reason = f"{reason}; but it rests until {format_time(rested_s)}"
             next_s = rested_s
-        elif not answer.by_time:
-            not_yet = rules.unconfirmed_reason(
+        elif not answer.by_time and (
+            not_yet := rules.unconfirmed_reason(
                 step, prices, lambda then, at: _signals(then, strategy, book, held, at)
             )
-            acts, reason = not not_yet, f"{reason}; but {not_yet}" if not_yet else reason
+        ):
+            acts, reason = False, f"{reason}; but {not_yet}"
     whole = investable_total(drifts)
     values = [drift.value for drift in drifts]
     if acts and whole > 0:
@@ -215,8 +216,8 @@ def strategy_adjustment(
 
 
 def _buying(step: StepInput, book: StrategyBook) -> bool:
-    """True during a first purchase in parts of this strategy: no trigger and no cooldown
-    applies.
+    """True during the strategy's first purchase in parts, which needs no trigger and has no
+    cooldown.
     """
     under = step.history.campaign
     if (
@@ -240,22 +241,16 @@ def strategy_drifts(
     """
     weights, shut = strategy_weights(step, strategy, state), exits.excluded_tokens(step)
     weights = _no_more_than_held(step, weights, held, prices)
-    assets = [
-        replace(
-            a,
-            target_bps=weights[a.token.address],
-            max_bps=None,
-            reserve_raw=a.reserve_raw if a.token.address in shut else 0,
+    assets = []
+    for asset in step.portfolio.assets:
+        token = asset.token.address
+        reserve_raw = asset.reserve_raw if token in shut else 0
+        assets.append(
+            replace(asset, target_bps=weights[token], max_bps=None, reserve_raw=reserve_raw)
         )
-        for a in step.portfolio.assets
-    ]
     balances = {asset.token.address: held.get(asset.token.address, 0) for asset in assets}
-    return drifts_from_balances(
-        assets,
-        balances,
-        prices,
-        ZERO_BAND if state.health is StrategyHealth.PAUSED else strategy.trigger,
-    )
+    trigger = ZERO_BAND if state.health is StrategyHealth.PAUSED else strategy.trigger
+    return drifts_from_balances(assets, balances, prices, trigger)
 
 
 def _no_more_than_held(
@@ -274,10 +269,9 @@ def _no_more_than_held(
         return weights
     values = {token: held.get(token, 0) * prices[token] for token in weights if token not in shut}
     whole = sum(values.values(), Fraction(0))
-    most = {
-        token: min(weights[token], int(values[token] * BPS // whole)) if whole else 0
-        for token in waiting
-    }
+    most = dict.fromkeys(waiting, 0)
+    if whole:
+        most = {token: min(weights[token], int(values[token] * BPS // whole)) for token in waiting}
     freed = sum(weights[token] - bps for token, bps in most.items())
     return {**weights, **most, numeraire: weights[numeraire] + freed}
 
@@ -325,8 +319,8 @@ def _signals(
 def _shares(
     step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...], paused: bool
 ) -> list[Fraction]:
-    """Return the nearest shares that the goal allows, summing to one; a gap is filled where the
-    goal leaves room.
+    """Return the nearest shares within the goal that sum to one; a gap is filled within the goal's
+    ranges in proportion to their room.
     """
     if paused:
         return [Fraction(drift.target_bps, BPS) for drift in drifts]
@@ -341,13 +335,13 @@ def _shares(
         for drift, one in zip(drifts, wanted.weights, strict=True)
     ]
     gap = 1 - sum(shares, Fraction(0))
-    rooms = [
-        (one.high if gap > 0 else one.low) - share
-        for share, one in zip(shares, wanted.weights, strict=True)
-    ]
+    if gap == 0:
+        return shares
+    edges = [weight.high if gap > 0 else weight.low for weight in wanted.weights]
+    rooms = [edge - share for share, edge in zip(shares, edges, strict=True)]
     whole = sum(rooms, Fraction(0))
-    if gap == 0 or whole * gap <= 0:
-        return [drift.share for drift in drifts] if gap else shares
+    if whole * gap <= 0:
+        return [drift.share for drift in drifts]
     return [
         share + room * min(Fraction(1), gap / whole)
         for share, room in zip(shares, rooms, strict=True)
@@ -360,12 +354,12 @@ def _shares(
 
 @dataclass(frozen=True, slots=True)
 class NettingResult:
-    """All strategies at one block. `moved` is (payer, receiver, value) of capital that goes from
-    one to another, in kind, inside.
+    """The decisions of all strategies at one block, netted.
 
-    `netted` says per token what is crossed inside and what the market sees; `goal` are the wanted
-    shares of the whole. `saved` is what the market would have charged at least for what is crossed:
-    the fee of the cheapest pool of each token.
+    `moved` is the capital transferred between strategies in kind: (payer, receiver, value).
+    `netted` has the value of each token that is netted internally and that is left for the market;
+    `goal` the combined target shares. `saved` is the fee that the netted value would have paid in
+    the cheapest pool of each token.
     """
 
     wishes: tuple[StrategyAdjustment, ...]
@@ -382,7 +376,7 @@ class NettingResult:
 
 
 def strategies_fault(step: StepInput) -> str:
-    """Return why the strategies' books are unknown now; empty if they are known, or without
+    """Return why the strategies' books are unknown; empty if they are known, or without
     strategies.
     """
     if step.split is None:
@@ -423,10 +417,10 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     tokens = [asset.token.address for asset in step.portfolio.assets]
     netted = capital.net_adjustments({one.name: one.wishes for one in found}, tokens)
     total = sum((one.capital for one in found), Fraction(0))
-    wanted = {
-        token: sum((dict(one.wanted)[token] for one in found), Fraction(0)) for token in tokens
-    }
-    shares = [wanted[token] / total if total else Fraction(0) for token in tokens]
+    shares = [Fraction(0)] * len(tokens)
+    if total:
+        wanted = [sum((dict(one.wanted)[token] for one in found), Fraction(0)) for token in tokens]
+        shares = [value / total for value in wanted]
     goal = Goal(
         tuple(GoalWeight(token, share, share) for token, share in zip(tokens, shares, strict=True))
     )
@@ -461,8 +455,8 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
 def _capital_moved(
     step: StepInput, split: CapitalSplit, held: StrategyHoldings, prices: Mapping[str, Price]
 ) -> tuple[tuple[tuple[str, str, Value], ...], str]:
-    """Restore the split in place if a share of the capital is beyond its band, in the preceding
-    blocks too; return the note.
+    """Restore the split in place if a share of the capital is beyond its band, also at the preceding
+    blocks; return the transfers and the note.
     """
     books = step.history.sleeves
     signals = capital_signals(step, held, prices)
@@ -500,14 +494,15 @@ def _strategies_result(
     netted: tuple[NettedToken, ...],
     saved: Value,
 ) -> TriggerResult:
-    """All answers as one: it fires when a strategy acts, or when capital has to move inside."""
+    """Return the combined result: it fires if a strategy acts, or if capital moves between
+    strategies.
+    """
     acting = [one for one in found if one.acts]
     notes = [f"{one.name} acts ({one.reason})" for one in acting]
-    notes += (
-        [f"{asked}: the split is restored inside ({_moves(step, moved)})" if moved else asked]
-        if asked
-        else []
-    )
+    if moved:
+        notes.append(f"{asked}: the split is restored inside ({_moves(step, moved)})")
+    elif asked:
+        notes.append(asked)
     if not acting:
         notes += [f"no strategy acts: {'; '.join(f'{one.name}: {one.reason}' for one in found)}"]
     if any(one.crossed for one in netted):
