@@ -100,7 +100,10 @@ def find_fixed_point(
 
 def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
     """Return the refusal for a failed iteration, which names the limits that are on."""
-    raised = [] if budget is None else ["raise limits.turnover or limits.daily_turnover"]
+    if budget is None:
+        raised = []
+    else:
+        raised = ["raise limits.turnover or limits.daily_turnover"]
     lowered = [] if min_trade is None else ["lower limits.min_trade"]
     limits = [
         *("its limit of turnover" for _ in raised),
@@ -182,7 +185,10 @@ class _FixedPointIteration:
             if self._set_still(self.near.moved(stack), least):
                 return None
         chooser = PoolSelector(market, search.solve, 0.0 if self.pruned else least, self._legs)
-        choice = chooser.pruned(rows, self.near) if self.pruned else chooser.best(rows, self.near)
+        if self.pruned:
+            choice = chooser.pruned(rows, self.near)
+        else:
+            choice = chooser.best(rows, self.near)
         state.dropped |= choice.dropped
         stack = market.real.rows(choice.rows)
         self.pruned, self.near = True, choice.solution

@@ -312,7 +312,9 @@ def gas_price_wei(snapshot: Snapshot) -> int:
     EIP-1559.
     """
     base = snapshot.head.base_fee_wei
-    return snapshot.gas_price_wei if base is None else base + snapshot.priority_fee_wei
+    if base is None:
+        return snapshot.gas_price_wei
+    return base + snapshot.priority_fee_wei
 
 
 def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
@@ -352,8 +354,12 @@ def _spent(legs: Sequence[Leg], token: str) -> int:
 
 def _native_units(router: RouterGas, leg: Leg) -> int:
     if leg.token_in == NATIVE:
-        return router.wraps if leg.sink is LegFunding.WALLET else router.by_value
-    return router.unwraps if leg.source is LegFunding.WALLET else router.unwraps_bought
+        if leg.sink is LegFunding.WALLET:
+            return router.wraps
+        return router.by_value
+    if leg.source is LegFunding.WALLET:
+        return router.unwraps
+    return router.unwraps_bought
 
 
 # --- Approvals that a plan still needs before it can be sent, and their gas.

@@ -361,7 +361,10 @@ def _begin_gradual_execution(
     begun = replace(step, history=replace(step.history, campaign=under))
     found = decide_slice(begun, decided.drifts, _paced_prices(decided))
     if found is None or found.round is None or not isinstance(found.decision, Rebalance):
-        why = decision.reason if found is None else f"{decision.reason}; {found.decision.reason}"
+        if found is None:
+            why = decision.reason
+        else:
+            why = f"{decision.reason}; {found.decision.reason}"
         return (
             replace(decided, decision=Hold(why), reviewed=False),
             None,

@@ -325,7 +325,10 @@ def _within_plan_cost(
     first. Tokens in `unmoved` (by position, with the reason) stay.
     """
     scale, limit_bps = max(objective.off, float(problem.total) / BPS), problem.plan_cost_bps
-    dearest = None if objective.risk is None or limit_bps is None else Fraction(limit_bps, BPS)
+    if objective.risk is None or limit_bps is None:
+        dearest = None
+    else:
+        dearest = Fraction(limit_bps, BPS)
     market, tighter = build_pool_graph(problem, scale, dearest), 0
     dropped: dict[str, str] = {}
     while True:
@@ -425,7 +428,9 @@ def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> 
         return PLAN_COST
     if not found or not all(found.values()):
         return ""
-    return PLAN_COST if PLAN_COST in found.values() else MIN_TRADE
+    if PLAN_COST in found.values():
+        return PLAN_COST
+    return MIN_TRADE
 
 
 def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
@@ -507,7 +512,10 @@ def _caps(
     """
     prices = reference_prices(step).by_token
     whole = sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0))
-    shares = {one.token: max(one.gain, Fraction(0)) / whole for one in gains} if whole else {}
+    if whole:
+        shares = {one.token: max(one.gain, Fraction(0)) / whole for one in gains}
+    else:
+        shares = {}
     caps = {}
     for asset in step.portfolio.assets:
         token = asset.token.address

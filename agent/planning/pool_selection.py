@@ -128,7 +128,10 @@ class PoolSelector:
             ]
             beside = {flow.pool_edge.pool for flow in dear if _larger_beside(flow, best.flows)}
             weakest = min(dear, key=lambda flow: best.surplus_after_gas(flow, shared), default=None)
-            tries = [dust] if dust else [beside, {weakest.pool_edge.pool}] if weakest else []
+            if dust:
+                tries = [dust]
+            else:
+                tries = [beside, {weakest.pool_edge.pool}] if weakest else []
             for pools in (tried for tried in tries if tried):
                 trial = self._without(
                     best,
@@ -252,7 +255,9 @@ def _dust(flows: Sequence[EdgeFlow], least: float) -> set[str]:
     """
     small = [flow for flow in flows if flow.taken < least]
     beside = {flow.pool_edge.pool for flow in small if _larger_beside(flow, flows)}
-    return beside or {min(small, key=lambda flow: flow.taken).pool_edge.pool} if small else set()
+    if small:
+        return beside or {min(small, key=lambda flow: flow.taken).pool_edge.pool}
+    return set()
 
 
 def _larger_beside(flow: EdgeFlow, flows: Sequence[EdgeFlow]) -> bool:

@@ -172,7 +172,10 @@ def decision_at(step_input: StepInput) -> DecisionResult:
     if not tried and not isinstance(decided.decision, Rebalance):
         return decided
     try:
-        found = rebalance(step_input).decided if tried else _worth_it(step_input, decided)
+        if tried:
+            found = rebalance(step_input).decided
+        else:
+            found = _worth_it(step_input, decided)
     except Refused:
         return decided
     held = isinstance(found.decision, Hold) and found.decision.kept_by in NOT_WORTH_IT_LIMITS
@@ -240,7 +243,10 @@ def _not_worth_it(
     """Return a hold for a trade above limits.plan_cost or below limits.min_trade; the review counts
     as done.
     """
-    again = "" if decided.next_s is None else f"; next review {format_time(decided.next_s)}"
+    if decided.next_s is None:
+        again = ""
+    else:
+        again = f"; next review {format_time(decided.next_s)}"
     held = Hold(
         f"{decision.reason};"
         f" {minimum.not_worth_reason(step, decided.references, nothing.drift)}{again}",
@@ -256,7 +262,10 @@ def _liquidity_instead(step_input: StepInput, decided: DecisionResult, why: str)
     """If no swap pays in a zone, follow the liquidity targets, as while no trigger fires."""
     prices = decided.references.by_token
     instead = liquidity_or_hold(step_input, prices, Hold(why))
-    plan = plan_liquidity(step_input, instead) if isinstance(instead, AdjustLiquidity) else None
+    if isinstance(instead, AdjustLiquidity):
+        plan = plan_liquidity(step_input, instead)
+    else:
+        plan = None
     return Proposal(replace(decided, decision=instead), plan)
 
 

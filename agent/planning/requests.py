@@ -353,7 +353,9 @@ def proposer(asked: PlanRequest) -> Proposer:
     """Return the proposer of a request; pure: equal inputs give equal proposals."""
     match asked:
         case AgentCycle():
-            return waiting_orders(asked.orders) if asked.orders else rebalance
+            if asked.orders:
+                return waiting_orders(asked.orders)
+            return rebalance
         case Swap():
             return manual_swap(asked.token_in, asked.token_out, asked.amount_in_raw)
         case SwapAtPrice():

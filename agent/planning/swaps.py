@@ -85,7 +85,10 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     _check(step, token_in, token_out, amount_in_raw)
     _require_free(step, token_in, token_out)
     problem = build_problem(step, reference_prices(step))
-    seller = problem.nodes[problem.position[token_in]] if token_in in problem.position else None
+    if token_in in problem.position:
+        seller = problem.nodes[problem.position[token_in]]
+    else:
+        seller = None
     if seller is None or token_out not in problem.position:
         raise Refused(
             "no reference price for one of the tokens",
@@ -261,7 +264,9 @@ def _selling(
     unsold.
     """
     found = solve_dual(program, stack, near)
-    return found if -float(found.moved(stack)[source]) >= least else replace(found, bound=-np.inf)
+    if -float(found.moved(stack)[source]) >= least:
+        return found
+    return replace(found, bound=-np.inf)
 
 
 def _require_whole(

@@ -258,7 +258,10 @@ class FlowOptimizer:
         for i in goals if worth.risk is None else ():
             if worth.low[i] == worth.high[i]:
                 least, most = -price * (1 - worth.tie_break), price * worth.tie_break
-                way = self.ways[i] if self.has_hard_goals and self.ways is not None else 0
+                if self.has_hard_goals and self.ways is not None:
+                    way = self.ways[i]
+                else:
+                    way = 0
                 ends = way < 0 or worth.low[i] == 0  # no market takes more of a token than exists
                 rows.append(
                     (
@@ -395,7 +398,10 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
     below = fsum_array(np.maximum(low * whole - held, 0.0))
     points = bool((low == high).all())
     tie_break = 0.5 if points or above + below <= 0 else above / (above + below)
-    price = WIDE if problem.plan_cost_bps is None else min(problem.plan_cost_bps / BPS, WIDE)
+    if problem.plan_cost_bps is None:
+        price = WIDE
+    else:
+        price = min(problem.plan_cost_bps / BPS, WIDE)
     locked = np.array([float(node.locked) for node in problem.nodes])
     least = np.array([float(_kept(node, goal)) for node in problem.nodes])
     most = np.array(

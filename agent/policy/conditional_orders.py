@@ -56,7 +56,9 @@ def trigger_price(order: ConditionalOrder) -> Price | None:
         return order.mark * (1 - _share(terms))
     if terms.price is not None:
         return terms.price
-    return None if order.basis is None else order.basis * (1 + sign * _share(terms))
+    if order.basis is None:
+        return None
+    return order.basis * (1 + sign * _share(terms))
 
 
 def arm_order(
@@ -72,7 +74,10 @@ def arm_order(
     Raises Refused for a level that can never be met, or that the price has met already: an order
     that would fire at once is a trade.
     """
-    counts_from = price if entry is None or not order.is_exit else trigger_price(entry) or price
+    if entry is None or not order.is_exit:
+        counts_from = price
+    else:
+        counts_from = trigger_price(entry) or price
     return require_valid_level(
         replace(
             order, stage=OrderStage.ARMED, basis=counts_from, mark=price, at=None, since_s=now_s
@@ -151,7 +156,9 @@ def distance_to_trigger(order: ConditionalOrder, price: Price) -> Fraction | Non
     fixed.
     """
     at = trigger_price(order)
-    return None if at is None or price <= 0 else at / price - 1
+    if at is None or price <= 0:
+        return None
+    return at / price - 1
 
 
 def order_name(portfolio: Portfolio, order: ConditionalOrder | OrderTerms) -> str:
@@ -275,7 +282,9 @@ def unit_value_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> Frac
     ]
     before = sum((raw * price for raw, price, _ in both), Fraction(0))
     after = sum((raw * price for raw, _, price in both), Fraction(0)) - kept.lost
-    return kept.worth if before <= 0 else max(Fraction(0), kept.worth * after / before)
+    if before <= 0:
+        return kept.worth
+    return max(Fraction(0), kept.worth * after / before)
 
 
 def is_known_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
@@ -550,7 +559,9 @@ def _watched(
             if highest <= at:
                 return fired
             higher = order.mark is not None and lowest >= order.mark * (1 + HIGHER)
-            return replace(order, mark=lowest) if higher else order
+            if higher:
+                return replace(order, mark=lowest)
+            return order
 
 
 def _in_liquidity(step: StepInput, one: AssetDrift, least: Value) -> bool:

@@ -68,7 +68,10 @@ def with_trigger_bands(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[
 
 
 def _width(threshold: Threshold, target_bps: int) -> Fraction:
-    widths = [] if threshold.absolute_bps is None else [Fraction(threshold.absolute_bps)]
+    if threshold.absolute_bps is None:
+        widths = []
+    else:
+        widths = [Fraction(threshold.absolute_bps)]
     widths += (
         []
         if threshold.relative_bps is None

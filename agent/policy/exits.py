@@ -85,7 +85,9 @@ def apply_order_targets(step: StepInput) -> StepInput:
         *_unconfirmed_words(step),
     )
     if not out and not waits:
-        return replace(step, wishes=(*step.wishes, *notes)) if notes else step
+        if notes:
+            return replace(step, wishes=(*step.wishes, *notes))
+        return step
     dust_tokens = {
         one.token
         for one in drifts
@@ -341,7 +343,9 @@ def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
         gas = Fraction(0)
     else:
         gas = minimum.leg_gas_value(step.snapshot, native) * minimum.GAS_MULTIPLE
-    return Fraction(0) if step.limits.min_trade is None else max(step.limits.min_trade, gas)
+    if step.limits.min_trade is None:
+        return Fraction(0)
+    return max(step.limits.min_trade, gas)
 
 
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
@@ -352,13 +356,18 @@ def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, .
 
 
 def _price(references: ReferencePrices, token: str) -> Price | None:
-    return references.prices[token].price if token in references.prices else None
+    if token in references.prices:
+        return references.prices[token].price
+    return None
 
 
 def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
     portfolio, money = step.portfolio, step.portfolio.numeraire.label
     what = "everything" if order.token == PORTFOLIO else "all of it"
-    again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, order.token)
+    if order.token == PORTFOLIO:
+        again = "portfolio"
+    else:
+        again = order_subject(portfolio, order.token)
     at = format_order_price(portfolio, order.token, order.at)
     limit = format_order_price(portfolio, order.token, trigger_price(order))
     message = (
@@ -504,7 +513,9 @@ def _being_sold(step: StepInput) -> set[str]:
 
 
 def _often(one: SubmissionRefusal) -> str:
-    return "once" if one.times == 1 else f"{one.times} times in a row"
+    if one.times == 1:
+        return "once"
+    return f"{one.times} times in a row"
 
 
 def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> StepInput:
@@ -570,7 +581,9 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
     """Format blocked exits, of all tokens or of `only`, with reason and remedies; empty without
     any.
     """
-    blocked = step.stuck if only is None else [one for one in step.stuck if one.token in {*only}]
+    blocked: Sequence[BlockedExit] = step.stuck
+    if only is not None:
+        blocked = [exit_ for exit_ in step.stuck if exit_.token in {*only}]
     return "; ".join(format_blocked_exit(step, one) for one in blocked)
 
 

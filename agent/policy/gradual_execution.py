@@ -134,7 +134,9 @@ def invalidation_reason(step: StepInput) -> str:
         return "policy.destination was changed"
     if step.policy.only is not begun.only:
         return "policy.only was changed"
-    return "" if step.execution.pace == begun.pace else "[execution] was changed"
+    if step.execution.pace == begun.pace:
+        return ""
+    return "[execution] was changed"
 
 
 def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
@@ -284,7 +286,9 @@ def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
         found = step.history.spent
     else:
         found = carried_budget(under, invalidation_reason(step))
-    return found if found is not None and step.snapshot.head.timestamp_s < found.until_s else None
+    if found is not None and step.snapshot.head.timestamp_s < found.until_s:
+        return found
+    return None
 
 
 def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
@@ -350,7 +354,9 @@ def _over(
     if turned := _turned(drifts, begun, max(least, mean_slice_value(begun) / REVERSAL_DIVISOR)):
         return f"prices turned after {rounds}: {turned}"
     if left == 0 or left < least:
-        return f"done in {rounds}" if under.done else "the drift is gone"
+        if under.done:
+            return f"done in {rounds}"
+        return "the drift is gone"
     if step.snapshot.head.timestamp_s >= begun.expires_s:
         return (
             f"its time ended {format_time(begun.expires_s)} after {rounds};"

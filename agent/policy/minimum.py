@@ -241,7 +241,10 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     if terms.interval_s is not None:
         a_year = min(a_year, Fraction(YEAR_S, terms.interval_s))
     cost = gas + first.drift * total * fee
-    purchase = None if terms.bought else Fraction(ceil_int(max(needs[name] for name in bought)))
+    if terms.bought:
+        purchase = None
+    else:
+        purchase = Fraction(ceil_int(max(needs[name] for name in bought)))
     return MinimumTotal(total, binds, gas, a_year, cost, a_year * cost, purchase)
 
 
@@ -275,7 +278,10 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         return None
     snapshot, home = step.snapshot, step.portfolio.numeraire.address
     base_wei = snapshot.head.base_fee_wei
-    price_wei = snapshot.gas_price_wei if base_wei is None else base_wei + snapshot.priority_fee_wei
+    if base_wei is None:
+        price_wei = snapshot.gas_price_wei
+    else:
+        price_wei = base_wei + snapshot.priority_fee_wei
     weighed = tuple(
         AssetThreshold(
             one.token.label,
@@ -315,7 +321,9 @@ def correction_drift(
     """
     width = min(target_bps - edges[0], edges[1] - target_bps)
     banded = trigger is not None and width > 0 and edges != (Fraction(0), Fraction(BPS))
-    return width / BPS if banded else UNBANDED * target_bps / BPS
+    if banded:
+        return width / BPS
+    return UNBANDED * target_bps / BPS
 
 
 def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:
@@ -368,7 +376,9 @@ def _room(terms: MinimumTotalInputs) -> Fraction:
 
 def _a_year(one: AssetThreshold) -> Fraction:
     weight = Fraction(one.target_bps, BPS)
-    return (weight * (1 - weight) * VOLATILITY / one.drift) ** 2 if one.drift else Fraction(0)
+    if one.drift:
+        return (weight * (1 - weight) * VOLATILITY / one.drift) ** 2
+    return Fraction(0)
 
 
 def _cheapest(pools: Sequence[Pool], token: str) -> int | None:

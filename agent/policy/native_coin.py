@@ -124,13 +124,18 @@ def worst_price_wei(step: StepInput) -> int:
     """
     snapshot, ceiling = step.snapshot, step.limits.gas_price_wei
     base = snapshot.head.base_fee_wei
-    price = snapshot.gas_price_wei if base is None else 2 * base + snapshot.priority_fee_wei
+    if base is None:
+        price = snapshot.gas_price_wei
+    else:
+        price = 2 * base + snapshot.priority_fee_wei
     return price if ceiling is None else min(price, ceiling)
 
 
 def _price_wei(step: StepInput) -> int:
     base = step.snapshot.head.base_fee_wei
-    return step.snapshot.gas_price_wei if base is None else base + step.snapshot.priority_fee_wei
+    if base is None:
+        return step.snapshot.gas_price_wei
+    return base + step.snapshot.priority_fee_wei
 
 
 def margin_wei(step: StepInput) -> int:
@@ -169,7 +174,9 @@ def wrapped_raw(step: StepInput) -> int:
     )
     if asset is None:
         return 0
-    return balance if asset.native else max(0, balance - asset.reserve_raw)
+    if asset.native:
+        return balance
+    return max(0, balance - asset.reserve_raw)
 
 
 def unwrap_cost_wei(step: StepInput) -> int:

@@ -143,7 +143,9 @@ def _other(now: Sequence[str], pinned: tuple[str, str] | None, code: Mapping[str
     address, code_hash = pinned
     if list(now) != [address]:
         return f"{', '.join(now) or 'unknown'} instead of {address}"
-    return "" if code.get(address) == code_hash else f"the code at {address} is another"
+    if code.get(address) == code_hash:
+        return ""
+    return f"the code at {address} is another"
 
 
 def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> str:

@@ -188,7 +188,9 @@ def price_history_needed(policy: Policy) -> tuple[int, int]:
     """
     risk = policy.trigger.risk if isinstance(policy.trigger, NoTradeZone) else None
     window = None if risk is None else risk.measuring
-    return (0, 0) if window is None else (window.window_s + window.step_s, window.step_s)
+    if window is None:
+        return (0, 0)
+    return (window.window_s + window.step_s, window.step_s)
 
 
 def apply_measured_risk(step: StepInput) -> StepInput:

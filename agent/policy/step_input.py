@@ -228,7 +228,10 @@ def add_strategy_books(
     """
     if step.split is None or memory is None:
         return step
-    bring = accounting.apply_configured_split if owner_agrees else accounting.update_books
+    if owner_agrees:
+        bring = accounting.apply_configured_split
+    else:
+        bring = accounting.update_books
     fresh = balance_changes.unexplained(step, balances)
     found = bring(
         step,

@@ -83,7 +83,9 @@ def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: i
     weights = portfolio.weights
     if weights is None or not choose.is_allocation_due(weights, portfolio.assets, last, now_s):
         return 0
-    return weights.window_s + weights.step_s if weights.method.needs_returns else weights.max_age_s
+    if weights.method.needs_returns:
+        return weights.window_s + weights.step_s
+    return weights.max_age_s
 
 
 def trusted_time_s(snapshot: Snapshot) -> int:
@@ -95,7 +97,9 @@ def trusted_time_s(snapshot: Snapshot) -> int:
 
 def missing_weights_reason(step: StepInput) -> str:
     """Return why missing weights block trading; empty if there are weights."""
-    return f"no weights to go by: {step.history.unchosen}" if step.history.unchosen else ""
+    if step.history.unchosen:
+        return f"no weights to go by: {step.history.unchosen}"
+    return ""
 
 
 def _with(step: StepInput, chosen: Allocation, why: str) -> StepInput:
@@ -123,7 +127,10 @@ def _without(
         return replace(
             step, history=replace(step.history, allocation=None), wishes=(*step.wishes, reason)
         )
-    stood = "" if last is None else "; the last ones are older than portfolio.weights.keep"
+    if last is None:
+        stood = ""
+    else:
+        stood = "; the last ones are older than portfolio.weights.keep"
     return replace(
         step,
         history=replace(

@@ -161,7 +161,9 @@ def may_change(books: ExpectedBalances) -> bool:
 
 def _valued(step: StepInput, prices: dict[str, Price], flow: ExternalTransfer) -> ExternalTransfer:
     price = prices.get(step.portfolio.wrapped_native if flow.token == NATIVE else flow.token)
-    return flow if price is None else replace(flow, value=flow.delta_raw * price)
+    if price is None:
+        return flow
+    return replace(flow, value=flow.delta_raw * price)
 
 
 def _aged(step: StepInput, flow: ExternalTransfer, capped: bool) -> ExternalTransfer:
@@ -330,7 +332,10 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
         for flow in (*left, *fresh)
         if flow.is_loss and flow.value is None and flow.chain_s > day_s
     ]
-    unknown = "" if history.unknown in map(unpriced_loss_reason, gone) else history.unknown
+    if history.unknown in map(unpriced_loss_reason, gone):
+        unknown = ""
+    else:
+        unknown = history.unknown
     return replace(
         step,
         history=replace(
@@ -375,7 +380,10 @@ def halt_reason(step: StepInput) -> str:
     message = "; ".join(format_change(step, flow) for flow in holding[:SHOWN])
     more = f"; and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
     limit = step.limits.balance_jump_bps
-    beyond = "" if limit is None else f" beyond limits.balance_jump of {limit / 100:g} %"
+    if limit is None:
+        beyond = ""
+    else:
+        beyond = f" beyond limits.balance_jump of {limit / 100:g} %"
     until = "until they are explained"
     if all(flow.delta_raw > 0 for flow in holding):
         last_s = max(accepted_s(step, flow) for flow in holding)
@@ -525,7 +533,9 @@ def restore_excluded(step: StepInput) -> StepInput:
 
 def append_excluded(step: StepInput, reason: str) -> str:
     """Append the excluded amounts to the reason."""
-    return f"{reason}; {step.aside}" if step.aside else reason
+    if step.aside:
+        return f"{reason}; {step.aside}"
+    return reason
 
 
 def unexplained_rises(step: StepInput) -> dict[str, int]:

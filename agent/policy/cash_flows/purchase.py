@@ -59,7 +59,9 @@ def is_first_purchase(step: StepInput) -> bool:
 def active_purchase(step: StepInput) -> ExecutionProgress | None:
     """Return the purchase in parts under way; None if there is none."""
     found = step.history.campaign
-    return found if found is not None and found.campaign.purchase is not None else None
+    if found is not None and found.campaign.purchase is not None:
+        return found
+    return None
 
 
 def first_rebalance_name(step: StepInput, drifts: Sequence[AssetDrift], wanted: Goal) -> str:

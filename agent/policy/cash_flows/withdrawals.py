@@ -46,7 +46,9 @@ def token_price(step: StepInput, token: str) -> Price | None:
     found = reference_prices(step).prices.get(
         step.portfolio.wrapped_native if token == NATIVE else token
     )
-    return None if found is None or found.price <= 0 else found.price
+    if found is None or found.price <= 0:
+        return None
+    return found.price
 
 
 def payout_allowance_left(step: StepInput) -> Value | None:
@@ -54,7 +56,9 @@ def payout_allowance_left(step: StepInput) -> Value | None:
     units; None if the limit is off.
     """
     limit = step.limits.payout_per_day
-    return None if limit is None else max(Fraction(0), limit - step.history.outflow_24h)
+    if limit is None:
+        return None
+    return max(Fraction(0), limit - step.history.outflow_24h)
 
 
 def max_payout_raw(step: StepInput, token: str) -> int:
@@ -64,7 +68,9 @@ def max_payout_raw(step: StepInput, token: str) -> int:
     room, price = payout_allowance_left(step), token_price(step, token)
     if room is None:
         return UINT256_MAX
-    return 0 if price is None or step.history.unknown else floor_int(room / price)
+    if price is None or step.history.unknown:
+        return 0
+    return floor_int(room / price)
 
 
 def reserve_withdrawals(step: StepInput) -> StepInput:
@@ -91,7 +97,10 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
     came: dict[str, int] = {}
     for flow in step.history.flows:
         if flow.holds and flow.delta_raw > 0:
-            token = step.portfolio.wrapped_native if flow.token == NATIVE else flow.token
+            if flow.token == NATIVE:
+                token = step.portfolio.wrapped_native
+            else:
+                token = flow.token
             came[token] = came.get(token, 0) + flow.delta_raw
     if not came:
         return step

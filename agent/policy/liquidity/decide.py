@@ -77,7 +77,9 @@ def target_adjustment(step: StepInput, prices: Mapping[str, Price]) -> Liquidity
 def next_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:
     """Return the required withdrawals, else the moves towards the targets."""
     first = limit_adjustment(step, prices)
-    return first if first.over else target_adjustment(step, prices)
+    if first.over:
+        return first
+    return target_adjustment(step, prices)
 
 
 def restrict_to_pools(step: StepInput, pools: Collection[str]) -> StepInput:
@@ -276,7 +278,10 @@ def _needed(
     whole = _capped(book, one, position.liquidity)
     bare = book.value_without_fees(one, position)
     least = book.step.limits.min_trade or Fraction(0)
-    low = min(whole, max(1, ceil_int(position.liquidity * least / bare))) if bare > 0 else whole
+    if bare > 0:
+        low = min(whole, max(1, ceil_int(position.liquidity * least / bare)))
+    else:
+        low = whole
     if not book_after_withdrawal(book, one, position, whole).load().within(exit_limits):
         return whole
     high = whole
@@ -330,4 +335,6 @@ def _rank(
 
 
 def _share(value: Value, load: LiquidityExposure) -> str:
-    return format_percent(value / load.total) if load.total > 0 else "of nothing"
+    if load.total > 0:
+        return format_percent(value / load.total)
+    return "of nothing"

@@ -203,7 +203,9 @@ def _place(
             for one, position in book.pairs
             if isinstance(position, LpV2Position) and position.pair == target.pool
         ]
-        return (pairs[0][0], None) if pairs else "the wallet's account of the pair was not read"
+        if pairs:
+            return (pairs[0][0], None)
+        return "the wallet's account of the pair was not read"
     ranges = [(one, position) for one, position in own if isinstance(position, LpV3Position)]
     if ranges:
         one, largest = max(ranges, key=lambda pair: pair[1].liquidity)
@@ -288,7 +290,9 @@ def _taken_whole(
 
     def near(token: str, raw: int) -> int:
         most = min(caps.get(token, raw), book.spendable(token))
-        return most if raw < most <= raw + raw // NEAR else raw
+        if raw < most <= raw + raw // NEAR:
+            return most
+        return raw
 
     desired = near(pool.token0, desired[0]), near(pool.token1, desired[1])
     for _ in range(3):

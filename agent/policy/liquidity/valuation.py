@@ -272,7 +272,9 @@ def _state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | None) 
         return RangeState.WHOLE
     if curve.in_range:
         return RangeState.INSIDE
-    return RangeState.BELOW if curve.low > 1 else RangeState.ABOVE
+    if curve.low > 1:
+        return RangeState.BELOW
+    return RangeState.ABOVE
 
 
 def _pool_off(position: LpPosition, reference: Fraction) -> Fraction | None:
@@ -280,7 +282,9 @@ def _pool_off(position: LpPosition, reference: Fraction) -> Fraction | None:
     price.
     """
     price = positions.pool_price(position)
-    return None if price is None else abs(price / reference - 1)
+    if price is None:
+        return None
+    return abs(price / reference - 1)
 
 
 def _prices(position: LpPosition, prices: Mapping[str, Price]) -> tuple[Price, Price]:

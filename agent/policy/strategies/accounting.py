@@ -298,7 +298,9 @@ def netting_booking(
     wished, base = adjustments(step)
     after, _ = settle_trade(base, wished, {}, prices, tokens)
     update.book(f"cross {step_id}", StrategyBookingKind.CROSS, after, {}, base, _acted(wished))
-    return update.done[0] if update.done[0].changes else None
+    if update.done[0].changes:
+        return update.done[0]
+    return None
 
 
 def _resplit(

@@ -425,7 +425,9 @@ def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int |
     # mean / deviation = Σr / n · sqrt(n·(n - 1) / spread); squared, times 365, in thousandths
     squared = total * total * (count - 1) * DAYS_A_YEAR * 10**6
     root = isqrt(squared // (count * spread))
-    return root if total >= 0 else -root - (root * root * count * spread != squared)
+    if total >= 0:
+        return root
+    return -root - (root * root * count * spread != squared)
 
 
 def update_health(

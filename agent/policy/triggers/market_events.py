@@ -90,7 +90,10 @@ def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> Trigg
     ]
     texts += [f"{one.symbol} is not judged: {one.unknown}" for one in progress if one.unknown]
     texts = texts or ["none of those that count is in the portfolio"]
-    reason = f"{limit}: {'; '.join(texts)}" if over else f"no asset has {limit}: {'; '.join(texts)}"
+    if over:
+        reason = f"{limit}: {'; '.join(texts)}"
+    else:
+        reason = f"no asset has {limit}: {'; '.join(texts)}"
     return TriggerResult(
         bool(over), reason, None, signals=tuple(sorted((signal, one.token) for one in over))
     )

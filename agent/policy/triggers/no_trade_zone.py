@@ -156,7 +156,9 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
     """Return why a zone cannot be evaluated; empty if it can, or if the trigger is not a zone."""
     trigger, zone = step.policy.trigger, step.policy.destination is Destination.ZONE
     if not isinstance(trigger, NoTradeZone):
-        return ["the destination is a zone, but the trigger is none"] if zone else []
+        if zone:
+            return ["the destination is a zone, but the trigger is none"]
+        return []
     if trigger.risk.unmeasured:
         found = []
     else:
@@ -312,7 +314,10 @@ def _costs(step: StepInput, tokens: Sequence[str], prices: Mapping[str, Price]) 
         for i in size:
             for j in size:
                 rates[i][j] = max(rates[i][j], -(-rates[i][middle] * rates[middle][j] // ONE))
-    most = ONE if step.limits.plan_cost_bps is None else ONE * step.limits.plan_cost_bps // BPS
+    if step.limits.plan_cost_bps is None:
+        most = ONE
+    else:
+        most = ONE * step.limits.plan_cost_bps // BPS
     few = range(len(tokens))
     return {
         (i, j): Fraction(ONE - rates[i][j], ONE)

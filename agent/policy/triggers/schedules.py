@@ -159,7 +159,9 @@ def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int 
         if what == REVIEW and not history.reviews:
             return last_evaluation_s(history)
         return history.last_rebalance_s
-    return own_s if what == EXECUTION else _latest(own_s, history.last_rebalance_s)
+    if what == EXECUTION:
+        return own_s
+    return _latest(own_s, history.last_rebalance_s)
 
 
 def schedule_status(
