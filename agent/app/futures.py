@@ -215,6 +215,10 @@ def _policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
         stress_move_bps=_share(options.stress, "--stress", 0),
         slippage_bps=0,
         hysteresis_bps=0,
+        emergency_distance_bps=0,
+        emergency_slippage_bps=0,
+        max_basis_bps=OFF_BPS,
+        index_age_s=OFF_BPS,
     )
     return FuturesPolicy(
         tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),

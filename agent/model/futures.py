@@ -130,22 +130,30 @@ class PerpOrder:
 
 @dataclass(frozen=True, slots=True)
 class FuturesLimits:
-    """Limits of the futures layer; shares in basis points of one.
-
-    `max_leverage_bps` bounds gross notional per account value, `max_utilisation_bps` the share of
-    the account value that is not free, `max_position_bps` one position's share of the gross
-    notional, `spot_multiple_bps` gross notional per value of the spot portfolio (zero: unlimited).
-    The account has to survive `stress_move_bps` against every position at once. Orders are bound
-    `slippage_bps` beyond the index. A reduction goes on until `hysteresis_bps` below its limit.
-    """
+    """Limits of the futures layer; shares in basis points of one."""
 
     max_leverage_bps: int
+    """Gross notional per account value."""
     max_utilisation_bps: int
+    """Share of the account value that is not free."""
     max_position_bps: int
+    """One position's share of the gross notional."""
     spot_multiple_bps: int
+    """Gross notional per value of the spot portfolio; zero: unlimited."""
     stress_move_bps: int
+    """Move against every position at once that the account has to survive."""
     slippage_bps: int
+    """Distance of an order's bound from the index."""
     hysteresis_bps: int
+    """Distance below its limit at which a reduction ends."""
+    emergency_distance_bps: int
+    """Distance to liquidation below which positions are closed ahead of the liquidator."""
+    emergency_slippage_bps: int
+    """Distance of such an order's bound from the index."""
+    max_basis_bps: int
+    """Distance of mark and index above which nothing is opened."""
+    index_age_s: int
+    """Age of the index above which nothing is traded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,3 +177,22 @@ class FuturesPolicy:
     leverage_bps: int
     band_bps: int
     limits: FuturesLimits
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesPlan:
+    """Orders of one step, in the order in which they are sent, with the reason.
+
+    `trigger` names what asked for them (empty: nothing did). `top_up_raw` is collateral to deposit
+    before them, in its own base units. `is_reducing` is true if every order only makes a position
+    smaller; cost, turnover and cooldown do not hold such a plan back. `refused` are orders that
+    were cut or left out, with the reason.
+    """
+
+    orders: tuple[PerpOrder, ...]
+    trigger: str
+    reason: str
+    top_up_raw: int = 0
+    is_reducing: bool = False
+    is_emergency: bool = False
+    refused: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ USD = Token("", "USD", 18)
 E18 = 10**18
 ONE_TIER = (MarginTier(0, 100_000, 62_500),)
 TIERS = (MarginTier(0, 50_000, 25_000), MarginTier(20_000 * E18, 100_000, 50_000), MarginTier(100_000 * E18, 200_000, 100_000))
-LIMITS = FuturesLimits(40_000, 6_000, 10_000, 25_000, 0, 50, 500)
+LIMITS = FuturesLimits(40_000, 6_000, 10_000, 25_000, 0, 50, 500, 500, 300, 500, 600)
 
 
 def market(name: str, price: int = 2_000, tiers: tuple[MarginTier, ...] = ONE_TIER, lot_raw: int = 10**15) -> PerpMarket:

@@ -1,0 +1,169 @@
+"""Plans of the futures layer: what is reduced, topped up, cut, closed in an emergency, or left alone with a reason."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.margin import account as margin
+from agent.margin.state import breaches, margin_state
+from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount
+from agent.planning.futures import plan_futures
+from tests.unit.test_margin_account import E18, LIMITS, account, market
+
+NOW_S = 1_000
+ROUGH = replace(LIMITS, stress_move_bps=1_000, slippage_bps=100)
+HALVES = (FuturesTarget("ETH", 5_000), FuturesTarget("BTC", -5_000))
+POLICY = FuturesPolicy(HALVES, 20_000, 500, ROUGH)
+RICH = Fraction(10**7 * E18)
+
+
+def fresh(held: MarginAccount) -> MarginAccount:
+    """The same account with an index of now."""
+    return replace(held, markets=tuple(replace(one, index_s=NOW_S) for one in held.markets))
+
+
+def book(collateral: int, eth: int = 0, btc: int = 0) -> MarginAccount:
+    return fresh(
+        account(collateral, {"ETH": eth, "BTC": btc} if btc else {"ETH": eth} if eth else {}, market("ETH"), market("BTC", 30_000))
+    )
+
+
+def filled(held: MarginAccount, plan: FuturesPlan) -> MarginAccount:
+    """The account after every order was filled at the mark, fee included; a fill beyond its bound does not happen."""
+    if plan.top_up_raw:
+        held = replace(held, collateral_raw=held.collateral_raw + plan.top_up_raw * held.settlement_raw)
+    for order in plan.orders:
+        value = margin.position_value_raw(held.market(order.market), order.size_raw)
+        fee = -(-abs(value) * held.market(order.market).fee_ppm // margin.PPM)
+        quote = -value - fee
+        if (order.size_raw > 0 and -quote <= order.bound_raw) or (order.size_raw < 0 and quote >= order.bound_raw):
+            held = margin.with_trade(held, order.market, order.size_raw, quote)
+    return held
+
+
+def test_an_empty_account_goes_to_its_targets_in_one_step() -> None:
+    plan = plan_futures(book(10_000), POLICY, RICH, NOW_S)
+    assert [(order.market, order.size_raw, order.is_reduce_only) for order in plan.orders] == [
+        ("ETH", 5 * E18, False),
+        ("BTC", -333 * 10**15, False),
+    ]
+    assert plan.orders[0].bound_raw == 10_100 * E18
+    assert plan.trigger == "drift"
+    after = filled(book(10_000), plan)
+    assert plan_futures(after, POLICY, RICH, NOW_S).orders == ()
+
+
+@pytest.mark.parametrize(("age_s", "acts"), [(0, True), (600, True), (601, False), (-1, False)])
+def test_a_stale_index_or_one_from_the_future_orders_nothing(age_s: int, acts: bool) -> None:
+    held = book(1_000, eth=5 * E18)
+    held = replace(held, markets=tuple(replace(one, index_s=NOW_S - age_s) for one in held.markets))
+    assert bool(plan_futures(held, POLICY, RICH, NOW_S).orders) is acts
+
+
+def test_a_mark_off_its_index_opens_nothing_and_does_not_hold_back_a_reduction() -> None:
+    held = book(10_000)
+    off = replace(held, markets=(replace(held.markets[0], index=Fraction(1_800)), held.markets[1]))
+    plan = plan_futures(off, POLICY, RICH, NOW_S)
+    assert [order.market for order in plan.orders] == ["BTC"]
+    assert plan.refused == ("the mark of ETH is 11.11 % off its index",)
+    loaded = book(1_000, eth=4 * E18)
+    loaded = replace(loaded, markets=(replace(loaded.markets[0], index=Fraction(1_800)), loaded.markets[1]))
+    reduced = plan_futures(loaded, POLICY, RICH, NOW_S)
+    assert reduced.is_reducing
+    assert reduced.orders[0].bound_raw == -(-(-reduced.orders[0].size_raw * 1_800 * 99) // 100)
+
+
+def test_collateral_at_hand_is_deposited_before_anything_is_reduced() -> None:
+    limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
+    held, policy = book(4_000, eth=10 * E18), replace(POLICY, limits=limits)
+    plan = plan_futures(held, policy, RICH, NOW_S, collateral_raw=2_000 * E18)
+    assert (plan.orders, plan.is_reducing, plan.trigger) == ((), True, "leverage")
+    after = filled(held, plan)
+    leverage = margin.leverage(after)
+    assert leverage is not None
+    assert Fraction(38, 10) - Fraction(1, 10**9) < leverage <= Fraction(38, 10)
+    short = plan_futures(held, policy, RICH, NOW_S, collateral_raw=plan.top_up_raw - 1)
+    assert (short.top_up_raw, [order.is_reduce_only for order in short.orders]) == (0, [True])
+
+
+def test_liquidation_in_sight_closes_half_of_what_is_near_at_a_wider_bound() -> None:
+    held = book(1_300, eth=10 * E18)
+    held = margin.with_marks(held, {"ETH": Fraction(0)})
+    assert abs(margin.liquidation_distance(held, "ETH") or 1) < Fraction(5, 100)
+    plan = plan_futures(held, POLICY, RICH, NOW_S, collateral_raw=10**30)
+    assert (plan.is_emergency, plan.top_up_raw, [order.size_raw for order in plan.orders]) == (True, 0, [-5 * E18])
+    assert plan.orders[0].bound_raw == 5 * 2_000 * 97 * E18 // 100
+
+
+def test_a_paused_market_is_named_and_the_other_is_traded() -> None:
+    held = book(10_000)
+    paused = replace(held, markets=(replace(held.markets[0], is_paused=True), held.markets[1]))
+    plan = plan_futures(paused, POLICY, RICH, NOW_S)
+    assert ([order.market for order in plan.orders], plan.refused) == (["BTC"], ("ETH is paused",))
+
+
+amounts = st.integers(-(2 * 10**19), 2 * 10**19)
+
+
+@given(st.integers(300, 20_000), amounts, st.integers(-(10**18), 10**18), st.integers(1_500, 20_000), st.integers(0, 20_000))
+def test_no_plan_leads_into_a_broken_limit(collateral: int, eth: int, btc: int, leverage_bps: int, spot: int) -> None:
+    """A plan leaves every limit kept, or all that it did was to make positions smaller."""
+    policy = replace(POLICY, leverage_bps=leverage_bps)
+    held, value = book(collateral, eth, btc), Fraction(spot * E18)
+    plan = plan_futures(held, policy, value, NOW_S)
+    after = filled(held, plan)
+    if not plan.is_reducing and plan.orders:
+        assert not breaches(margin_state(after, ROUGH), ROUGH, value)
+    for order in plan.orders:
+        before = held.size_raw(order.market)
+        assert order.is_reduce_only == (before * order.size_raw < 0 and abs(order.size_raw) <= abs(before))
+        assert order.size_raw % held.market(order.market).lot_raw == 0 or before % held.market(order.market).lot_raw
+    assert plan_futures(held, policy, value, NOW_S) == plan
+
+
+@pytest.mark.parametrize(("per_mille", "fills"), [(8, 1), (20, 0), (60, 0)])
+def test_a_mark_pushed_up_and_down_around_a_still_index_costs_one_reduction_at_most(per_mille: int, fills: int) -> None:
+    """T12: the hysteresis keeps a small push from a second reduction; a larger one finds the bound, which counts from the index."""
+    held, done = book(5_050, eth=10 * E18), 0
+    policy = replace(POLICY, targets=(FuturesTarget("ETH", 10_000),), band_bps=0)
+    for turn in range(40):
+        pushed = margin.with_marks(held, {"ETH": Fraction(per_mille if turn % 2 else -per_mille, 1_000)})
+        after = filled(pushed, plan_futures(pushed, policy, RICH, NOW_S))
+        done += after.positions != held.positions
+        held = replace(after, markets=tuple(replace(one, mark=one.index) for one in after.markets))
+    assert done == fills
+    assert margin.account_value_raw(held) > 5_030 * E18
+
+
+def ride(seed: int, agent: bool) -> tuple[bool, int]:
+    """Whether a book of 3x was liquidated on a fall of 40 % and a rise of 60 % by hours, and for how many ticks in a row it was
+    over its leverage limit."""
+    chance = random.Random(seed)
+    policy = replace(POLICY, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=30_000)
+    held = filled(book(10_000), plan_futures(book(10_000), policy, RICH, NOW_S))
+    over = longest = 0
+    for hours, factor in ((48, 0.6), (72, 1.6)):
+        step = factor ** (1 / hours)
+        for _ in range(hours):
+            move = Fraction(round((step * (1 + chance.gauss(0, 0.012)) - 1) * 10**6), 10**6)
+            held = margin.with_marks(held, {"ETH": move})
+            held = replace(held, markets=tuple(replace(one, index=one.mark) for one in held.markets))
+            if margin.is_liquidatable(held):
+                return True, longest
+            if agent:
+                held = filled(held, plan_futures(held, policy, RICH, NOW_S))
+            leverage = margin.leverage(held)
+            over = over + 1 if leverage is None or leverage > Fraction(ROUGH.max_leverage_bps, 10_000) else 0
+            longest = max(longest, over)
+    return False, longest
+
+
+def test_a_crash_and_a_rally_liquidate_the_book_without_the_agent_and_never_with_it() -> None:
+    assert [ride(seed, True) for seed in range(50)] == [(False, 0)] * 50
+    assert sum(ride(seed, False)[0] for seed in range(50)) > 25
