@@ -11,7 +11,7 @@ from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, lost, purse, said, swap_of, trusted, yes
 from tests.support.plans import evidence
-from tests.support.text import mentions
+from tests.support.text import causes, mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 UP = {"WETH": 55_000, "USDC": 35_000}
@@ -32,7 +32,7 @@ def test_a_second_drift_within_the_cooldown_waits_until_it_is_over(anvil_chain: 
         swap_of(step(chain, agent, UP))
         held = step(chain, agent, DOWN)
         assert held.kind is OutcomeKind.HOLD
-        assert "the cooldown" in held.reason
+        assert causes(held) == ("policy.cooldown",)
         chain.warp(3_000)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         chain.warp(601)

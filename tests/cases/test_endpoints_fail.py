@@ -21,7 +21,7 @@ from agent.localchain.nodes import free_port
 from tests.support.agents import ROOMY, Changes, again, fund, purse, require_exact, yes
 from tests.support.agents import agent_config as config
 from tests.support.endpoints import Answerer, Reply, altered, methods, passing_on, serve
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 YEAR_S = 365 * 86_400
@@ -238,7 +238,7 @@ def test_while_the_private_endpoint_is_down_nothing_goes_public_and_afterwards_e
         lines = [line(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
         loaded = two_must_agree(drifted, tmp_path, lines, {"execution.submit_url": relay.url})
         with again(drifted, loaded, lines) as agent:
-            with pytest.raises(Retryable, match="not mined"):
+            with raises_code(Retryable, "not_mined"):
                 agent.rebalance(send=True, confirm=yes)
             assert purse(drifted) == before
             down = False

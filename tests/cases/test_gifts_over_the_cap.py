@@ -8,8 +8,6 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from agent.app import editing
 from agent.app.agent import Agent
 from agent.app.documents import plans
@@ -25,7 +23,7 @@ from tests.cases.test_gifts_before_exits import DAY_S, HOME, TWO, give, looked
 from tests.cases.test_limit_orders_on_chain import place
 from tests.cases.test_strategies import books, strategies
 from tests.support.agents import ROOMY, USD, again, fund, swap_of, trusted
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 
 CAP = {**ROOMY, "limits.price_impact": "2%"}
 
@@ -197,7 +195,7 @@ def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(a
         assert looked(agent).kind is OutcomeKind.HOLD
         chain.set_balance("USDC", chain.balance("USDC") + 1_500 * USD)
         for send in (False, True):
-            with pytest.raises(Refused, match=r"portfolio\.max_live_value") as refused:
+            with raises_code(Refused, "max_live_value", "portfolio.max_live_value") as refused:
                 deposits.invest(agent, send=send, confirm=sure)
             assert "trimtab edit --set portfolio.max_live_value" in refused.value.remedy
         assert [flow.kind for flow in agent.context.store.balances.transfers()] == [None], "nothing is taken for a deposit"

@@ -14,7 +14,7 @@ from agent.localchain.nodes import AnvilNode
 from agent.model import Halt, IntentKind, IntentState
 from agent.policy import decide
 from tests.support.agents import ROOMY, again, agent_on, allow, allowances, at_send, fund, purse, swap_of, trusted, yes
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
@@ -58,7 +58,7 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
     with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS | {"LINK": "0%"}), clock=clock) as agent:
         before = purse(chain)
         try:
-            with pytest.raises(Retryable, match="not mined"):
+            with raises_code(Retryable, "not_mined"):
                 agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: node.rpc("evm_setAutomine", False)))
             swaps = agent.context.store.journal.intents()
             assert {(intent.kind, intent.state, intent.tx.nonce) for intent in swaps} == {

@@ -17,7 +17,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, LimitOrder
 from tests.support.agents import ROOMY, again, agent_on, allowances, at_send, fund, purse, trusted, yes
 from tests.support.gradual_execution import LARGE, OFF, TARGETS
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 
 HELD = {"WETH": 5_000, "USDC": 5_000}
 LIMIT = LARGE | {"execution.style": "limit", "execution.limit": "-1%", "execution.patience": "4h"}
@@ -156,7 +156,7 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
         assert "its price" in waits.reason
         (campaign,) = agent.context.store.executions.newest()
         assert campaign.state == "open"
-        with pytest.raises(OperatorNeeded, match="under way"):
+        with raises_code(OperatorNeeded, "execution_open"):
             agent.context.store.executions.begin(campaign.underway.campaign)
         assert "its price" in agent.rebalance(send=True, confirm=yes).reason
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)

@@ -25,6 +25,7 @@ from agent.planning.planner import Quote
 from tests.support import lp_on_chain as lp
 from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, trusted, yes
 from tests.support.endpoints import Liar
+from tests.support.text import raises_code
 from tests.support.wallets import QUOTER_V2
 
 TARGETS = {"LINK": "50%", "USDC": "50%"}
@@ -178,7 +179,7 @@ def test_where_one_of_two_lies_about_more_ticks_what_was_read_counts(anvil_chain
         step = agent.step_input()
         telling = True
         agent.step_input = lambda: step  # type: ignore[method-assign]  # it tells the truth about the snapshot alone
-        with pytest.raises(KnownTicksExceeded, match="ticks"):
+        with raises_code(KnownTicksExceeded, "known_ticks"):
             agent.quote("LINK", "USDC", "400000", chain.pools[POOL])
         telling = False
         assert agent.quote("LINK", "USDC", "400000", chain.pools[POOL])[1].amount_out_raw == paid(chain, POOL, "LINK", 400_000 * LINK)

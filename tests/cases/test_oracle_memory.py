@@ -16,6 +16,7 @@ from agent.localchain.chain import V3_POOL
 from agent.model import IntentKind, IntentState
 from agent.reference.prices import required_observations
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.support.text import raises_code, raises_field
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 BY_MEANS = {**ROOMY, "reference.kind": ["twap"], "reference.twap_window": "60s"}
@@ -91,21 +92,24 @@ def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chai
         for wrong, words in ((0, "not within 1"), (70_000, "not within 1"), (5_000, "go on in steps: --to 564")):
             with pytest.raises(ConfigError, match=words):
                 raise_observations(agent, at, wrong)
-        with pytest.raises(ConfigError, match="V3 pool"):
+        with raises_field("POOL", "V3 pool"):
             raise_observations(agent, chain.pools["v2 WETH/USDC"], 100)
         agent.context.switch.pause("looking", chain.now_s())
-        with pytest.raises(Refused, match="paused"):
+        with raises_code(Refused, "kill_switch"):
             raise_observations(agent, at, 100, send=True, confirm=agreed)
         agent.context.switch.resume("looked", chain.now_s())
         agent.context.store.trust.unpin(at)
-    with again(chain, loaded) as agent, pytest.raises(ConfigError, match="V3 pool"):
+    with again(chain, loaded) as agent, raises_field("POOL", "V3 pool"):
         raise_observations(agent, at, 100, send=True, confirm=agreed)
     assert purse(chain) == before
 
 
 def test_the_gas_of_a_day_binds_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with agent_on(chain, tmp_path, {**ROOMY, "limits.gas_per_day": "0.0001"}, TWO) as agent, pytest.raises(Refused, match="gas_cost"):
+    with (
+        agent_on(chain, tmp_path, {**ROOMY, "limits.gas_per_day": "0.0001"}, TWO) as agent,
+        raises_code(Refused, "signer.gas_cost", "gas_cost"),
+    ):
         raise_observations(agent, chain.pools["v3 WETH/USDC 500"], 300, send=True, confirm=agreed)
 
 

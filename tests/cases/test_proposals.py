@@ -25,6 +25,7 @@ from agent.venues import composer
 from tests.support.agents import ROOMY, Changes, again, fund, off_target, trusted, yes
 from tests.support.agents import agent_config as config
 from tests.support.builders import address
+from tests.support.text import raises_code
 from tests.support.wallets import SafeWallet, deploy_safe
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -194,7 +195,7 @@ def test_another_call_of_the_safe_in_the_place_of_a_proposal_is_told(anvil_chain
         shown = proposal(agent)
         tx = UnsignedTx(chain.chain_id, 0, OWNER.address, 0, "0x", 0, None, None, 1)
         safe.execute({"safe_tx": safe_tx(tx), "typed_data": typed_data(safe.address, tx)})
-        with pytest.raises(OperatorNeeded, match="not proposed") as caught:
+        with raises_code(OperatorNeeded, "nonce_used") as caught:
             agent.rebalance(send=True, confirm=yes)
         assert shown["id"] in str(caught.value)
 

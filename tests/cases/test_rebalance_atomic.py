@@ -35,7 +35,7 @@ from tests.support.agents import (
     yes,
 )
 from tests.support.agents import agent_config as config
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "rebalancer_code.py"
 ATOMIC = ROOMY | {"execution.router": "rebalancer"}
@@ -109,7 +109,7 @@ def test_an_unpinned_rebalancer_refuses_by_name(anvil_chain: LocalChain, tmp_pat
 
 def test_a_rebalancer_without_address_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with (
-        pytest.raises(ConfigError, match=r"execution\.rebalancer"),
+        raises_field("execution.rebalancer"),
         agent_on(anvil_chain, tmp_path, ATOMIC | {"execution.rebalancer": None}),
     ):
         pass

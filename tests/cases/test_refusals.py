@@ -16,7 +16,7 @@ from agent.model import IntentState, Verdict
 from tests.support.agents import ROOMY, again, agent_on, failed, fund, purse, swap_of, trusted, yes
 from tests.support.agents import agent_config as config
 from tests.support.endpoints import Through
-from tests.support.text import mentions
+from tests.support.text import causes, mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
@@ -109,7 +109,7 @@ def test_a_pause_that_comes_after_every_check_still_stops_the_send(anvil_chain: 
 
         outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
         assert outcome.kind is OutcomeKind.REFUSED
-        assert "kill switch" in outcome.reason
+        assert causes(outcome) == ("kill_switch",)
         assert purse(chain) == before
         (intent,) = agent.context.store.journal.intents()
         assert intent.state is IntentState.CANCELLED
@@ -201,5 +201,5 @@ def test_an_empty_wallet_halts_and_says_so(anvil_chain: LocalChain, tmp_path: Pa
     with agent_on(anvil_chain, tmp_path) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.HALT
-        assert mentions(outcome.reason, "holds none")
+        assert causes(outcome) == ("empty",)
         assert outcome.transactions == ()

@@ -17,6 +17,7 @@ from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from tests.support.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
+from tests.support.text import raises_code
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
@@ -132,7 +133,7 @@ def test_beyond_64_blocks_a_person_is_asked_and_nothing_is_sent_or_changed(done:
     done.reorganise(REORG_WATCH_BLOCKS + 1)
     with again(done.chain, done.loaded) as agent:
         swap = next(intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP)
-        with pytest.raises(OperatorNeeded, match=rf"{swap.tx_hash}.*64 blocks"):
+        with raises_code(OperatorNeeded, "deep_reorg", str(swap.tx_hash), "64 blocks"):
             agent.rebalance(send=True, confirm=yes)
         assert agent.context.store.journal.intents(limit=1)[0].state is IntentState.FINAL
         assert purse(done.chain).nonce == done.before.nonce + 1

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from agent.errors import OperatorNeeded
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, agent_on, fund, yes
+from tests.support.text import raises_code
 
 
 def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -20,7 +19,7 @@ def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(
         before = chain.w3.eth.get_transaction_count(chain.wallet.address)
         chain.send(chain.token_contract("USDC").functions.transfer(chain.whale.address, 7), chain.wallet.address)
         for _ in range(2):
-            with pytest.raises(OperatorNeeded, match="trimtab adopt"):
+            with raises_code(OperatorNeeded, "foreign_nonce"):
                 agent.rebalance(send=True, confirm=yes)
         assert agent.resync_nonce() == before + 1
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD

@@ -24,7 +24,7 @@ from tests.faults.rig import in_child
 from tests.support.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.support.endpoints import passing_on, serve
 from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering
-from tests.support.text import mentions
+from tests.support.text import causes, mentions
 
 
 def swaps(outcome: StepOutcome) -> list[Intent]:
@@ -170,7 +170,7 @@ def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: L
     assert 0 < under.spent <= under.campaign.budget
     assert swaps(outcome)
     assert resting.kind is OutcomeKind.HOLD
-    assert "the cooldown" in resting.reason
+    assert causes(resting) == ("policy.cooldown",)
 
 
 def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: LocalChain, tmp_path: Path) -> None:

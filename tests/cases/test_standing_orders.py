@@ -12,7 +12,7 @@ from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
 from tests.cases.test_confirmation import POOL, by_spot, push
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
-from tests.support.text import mentions
+from tests.support.text import blocked, causes, mentions
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 BLOCKS = 3
@@ -94,7 +94,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         real = agent.status()
         assert [order.stage for order in real.step_input.history.orders] == [OrderStage.FIRED], "what stays is a crash"
         assert [one.token for one in real.decided.stuck] == [chain.tokens["WETH"].address], "no price within the limits is to be had"
-        assert mentions(real.decided.decision.reason, "WETH", "be sold")
+        assert "WETH" in real.decided.decision.reason
 
 
 def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_while_paused_a_stop_is_written_down_and_sold_once_the_owner_resumes(anv
         settled(chain, {"WETH": 2_400})
         before = purse(chain)
         stopped = agent.rebalance(send=True, confirm=yes)
-        assert stopped.kind is OutcomeKind.REFUSED and "kill_switch" in stopped.reason
+        assert stopped.kind is OutcomeKind.REFUSED and causes(stopped) == ("kill_switch",)
         assert stages(agent) == {"WETH stop_loss": "fired"}
         assert purse(chain) == before
         settled(chain, {"WETH": 3_000})  # what fired is sold, even if the price comes back before it could be
@@ -183,11 +183,11 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(done)
-        assert not plan.exits and mentions(done.reason, "LINK", "be sold")
+        assert not plan.exits and blocked(done) == [chain.tokens["LINK"].address] and "LINK" in done.reason
         assert chain.balance("LINK") == before.raw["LINK"] and chain.balance("WETH") < before.raw["WETH"]
         assert stages(agent) == {"LINK stop_loss": "fired"}
         assert ["trimtab orders disarm LINK" in line for line in api.standing_orders(agent)["stuck"]] == [True]
-        assert mentions(" ".join(api.explain(loaded.path, done.step_id)["words"]), "LINK", "be sold")
+        assert mentions(" ".join(api.explain(loaded.path, done.step_id)["words"]), "LINK")
         again_held = agent.rebalance(send=True, confirm=yes)
         assert again_held.kind is OutcomeKind.HOLD and [one.token for one in again_held.decided.stuck] == [chain.tokens["LINK"].address]
         assert agent.context.store.budgets.history(chain.clock.now_s()).last_rebalance_s is not None
@@ -196,7 +196,7 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         last = agent.context.store.budgets.last_rebalance()
         sold = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(sold)
-        assert plan.exits and "be sold" not in sold.reason
+        assert plan.exits and blocked(sold) == []
         assert chain.balance("LINK") < before.raw["LINK"] // 100
         assert agent.context.store.budgets.last_rebalance() == last, "an exit is no rebalance of the policy"
 
@@ -228,5 +228,5 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
         assert declined.kind is OutcomeKind.DECLINED, declined.reason
         _, instead = asked
         assert instead.exits_tried == (chain.tokens["LINK"].address,)
-        assert mentions(instead.reason, "LINK", "be sold") and "not part of the confirmed plan" in instead.reason
+        assert "LINK" in instead.reason and "not part of the confirmed plan" in instead.reason
         assert purse(chain).raw == before.raw, "only approvals were sent"

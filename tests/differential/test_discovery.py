@@ -13,6 +13,7 @@ from agent.localchain import LocalChain
 from agent.units import Token
 from agent.venues.discovery import discover_pools
 from tests.support.endpoints import Venue, Venues, pools, tokens, venues
+from tests.support.text import raises_field
 
 V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
 V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"
@@ -96,7 +97,7 @@ def test_what_is_no_pool_at_all_is_refused(anvil_chain: LocalChain) -> None:
 
 def test_a_factory_that_is_none_is_refused(anvil_chain: LocalChain) -> None:
     for wrong in (anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address):
-        with pytest.raises(ConfigError, match=r"uniswap_v2\.factory"):
+        with raises_field("venues.uniswap_v2.factory", "uniswap_v2.factory"):
             discover_pools(anvil_chain.transport, Venues(Venue(wrong), None), tokens(anvil_chain), ())
 
 
@@ -146,7 +147,7 @@ def deployed(chain: LocalChain, code: str) -> str:
 
 def test_a_contract_that_answers_anything_with_too_many_decimals_is_no_token(anvil_chain: LocalChain) -> None:
     address = deployed(anvil_chain, returning((37).to_bytes(32, "big")))
-    with pytest.raises(ConfigError, match="37 decimals"):
+    with raises_field("token", "37 decimals"):
         read_tokens(anvil_chain.transport, [address])
     text = deployed(anvil_chain, returning(b"MKR" + bytes(29)))
     with pytest.raises(ConfigError, match=text):

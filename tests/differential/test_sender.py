@@ -12,6 +12,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, SignedTx, UnsignedTx
 from agent.signing.calldata import selector
+from tests.support.text import raises_code
 from tests.support.wallets import LIMIT_WEI, Desk
 
 UNKNOWN = "0x" + "ab" * 32
@@ -73,7 +74,7 @@ def test_a_nonce_that_another_transaction_used_needs_the_operator(local_chain: L
     desk.sender.send(first)
     desk.mined(first.hash)
     other = signed(desk, replace(tx, max_fee_wei=LIMIT_WEI))
-    with pytest.raises(NonceUsed, match="another transaction"):
+    with raises_code(NonceUsed, "nonce_used"):
         desk.sender.send(other)
     assert desk.sender.status_of(other.hash).state == "unknown"
 

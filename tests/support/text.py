@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +17,19 @@ def mentions(text: object, *terms: str) -> bool:
     """Return whether the text has each of the terms, in any order and case."""
     found = str(text).casefold()
     return all(term.casefold() in found for term in terms)
+
+
+def causes(found: Any) -> tuple[str, ...]:
+    """Return the codes of an outcome: guards that refused, causes of a halt, or the setting that held back a trigger."""
+    verdicts = getattr(found, "verdicts", ()) or getattr(getattr(found, "plan", None), "verdicts", ())
+    refused = tuple(one.guard for one in verdicts if not one.passed)
+    kept_by = getattr(found.decision, "kept_by", "")
+    return refused or getattr(found.decision, "codes", ()) or ((kept_by,) if kept_by else ())
+
+
+def blocked(found: Any) -> list[str]:
+    """Return the tokens whose exits an outcome or decision skips."""
+    return [one.token for one in getattr(found, "decided", found).stuck]
 
 
 @contextmanager

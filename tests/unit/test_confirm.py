@@ -15,7 +15,7 @@ from agent.model import Cron, Every, Hold, HybridTrigger, PastPrices, PriceSourc
 from agent.policy.decide import decide
 from agent.policy.triggers import rules
 from tests.support.builders import NOW_S, feed_round, history, step_input, token, v2_pool
-from tests.support.text import mentions
+from tests.support.text import causes, mentions
 
 WETH, USDC = token("WETH"), token("USDC")
 FAIR = 2_000
@@ -71,13 +71,14 @@ def test_the_other_side_of_the_band_confirms_nothing() -> None:
 
 def test_blocks_that_were_not_read_or_lack_a_price_confirm_nothing() -> None:
     for before in ([], [AWAY, AWAY]):
-        assert "not known" in decide(priced(AWAY, before, 3)).decision.reason
+        assert causes(decide(priced(AWAY, before, 3))) == ("policy.confirm_blocks",)
     gap = priced(AWAY, [AWAY, AWAY, AWAY], 3)
     skipping = replace(gap, snapshot=replace(gap.snapshot, past=tuple(at(gap, number, AWAY) for number in (1, 2, 4))))
     twice = replace(gap, snapshot=replace(gap.snapshot, past=tuple(at(gap, number, AWAY) for number in (1, 1, 2))))
     for bad in (skipping, twice):
-        assert "not known" in decide(bad).decision.reason
-    assert mentions(decide(priced(AWAY, [AWAY, None, AWAY], 3)).decision.reason, "WETH", "reference price", "998")
+        assert causes(decide(bad)) == ("policy.confirm_blocks",)
+    lacking = decide(priced(AWAY, [AWAY, None, AWAY], 3))
+    assert causes(lacking) == ("policy.confirm_blocks",) and mentions(lacking.decision.reason, "WETH", "block 998")
 
 
 def test_within_its_bands_nothing_is_asked_of_the_blocks_before() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.execution.settlement import settle_mined
-from agent.model import ExternalTransferKind, Halt, IntentKind, IntentState, QuarantinedItem, Transfer
+from agent.model import ExternalTransferKind, Halt, HaltCode, IntentKind, IntentState, QuarantinedItem, Transfer
 from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import decide
 from agent.store import Store, open_store
@@ -176,6 +176,7 @@ def test_a_rise_beyond_the_limit_holds_back_until_its_owner_explains_it(store: S
     step = looked(store, at(1_005, "11"))
     decision = decide(step).decision
     assert isinstance(decision, Halt)
+    assert decision.codes == (HaltCode.BALANCE_CHANGE,)
     assert mentions(decision.reason, "WETH", "1 (2000 USDC)")
     assert "2027-01-16 08:00:00 UTC" in decision.reason
     assert "trimtab flows confirm" in decision.reason

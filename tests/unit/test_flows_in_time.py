@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.model import ExternalTransfer, ExternalTransferKind, Halt, StepInput
+from agent.model import ExternalTransfer, ExternalTransferKind, Halt, HaltCode, StepInput
 from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import decide
 from agent.store import Store, open_store
@@ -57,7 +57,11 @@ def test_a_fall_beyond_the_limit_is_never_accepted(store: Store) -> None:
     looked(store, at(1_005, "9"))
     step = looked(store, at(1_006, "9", later_s=100 * DAY_S))
     decision = decide(step).decision
-    assert isinstance(decision, Halt) and "trimtab flows confirm" in decision.reason
+    assert (
+        isinstance(decision, Halt)
+        and decision.codes == (HaltCode.BALANCE_CHANGE,)
+        and mentions(decision.reason, "WETH", "trimtab flows confirm")
+    )
 
 
 def test_a_fall_of_one_unit_without_a_price_becomes_no_deposit(store: Store) -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.model import Halt, Hold, OrderKind, OrderStage, Rebalance, WeightReallocation
+from agent.model import Halt, HaltCode, Hold, OrderKind, OrderStage, Rebalance, WeightReallocation
 from tests.support.builders import history, token
 from tests.support.standing_orders import WIDE, price_of, terms, three, two
 from tests.support.text import mentions
@@ -148,7 +148,7 @@ def test_armed_anew_it_comes_back_and_watches_from_the_price_of_then() -> None:
 def test_an_order_that_contradicts_the_price_at_arming_halts_by_name(order: object, said: str) -> None:
     bot = two(order)  # type: ignore[arg-type]  # Terms
     decision = bot.look({"WETH": 2_000})
-    assert isinstance(decision, Halt) and said in decision.reason
+    assert isinstance(decision, Halt) and decision.codes == (HaltCode.ORDERS,) and said in decision.reason
     assert set(bot.stages().values()) == {"waiting"}
     assert bot.coins["WETH"] == Fraction(5, 2)
 
@@ -160,7 +160,11 @@ def test_an_entry_above_the_price_is_told_or_refused_as_chosen() -> None:
     assert mentions(bot.step.wishes, "entry", "WETH", "2500 USDC")
     strict = two(terms("WETH", ENTRY, 2_500), weth=0, usdc=10_000, refuse_filled=True)
     halted = strict.look({"WETH": 2_000})
-    assert isinstance(halted, Halt) and "immediately" in halted.reason
+    assert (
+        isinstance(halted, Halt)
+        and halted.codes == (HaltCode.ORDERS,)
+        and mentions(halted.reason, "entry of WETH", "2000 USDC", "immediately")
+    )
     assert strict.coins["WETH"] == 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.model import AllocationMethod, Halt, StepInput
+from agent.model import AllocationMethod, Halt, HaltCode, StepInput
 from agent.model.strategies import Strategy
 from agent.policy.decide import decide
 from agent.policy.step_input import strategy_history_needed
@@ -40,7 +40,8 @@ def test_a_strategy_chooses_what_a_portfolio_would() -> None:
 def test_a_strategy_without_weights_halts_by_name() -> None:
     found = decide(shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step_input(targets_bps=PLAIN)))
     assert isinstance(found.decision, Halt)
-    assert mentions(found.decision.reason, "parity", "no weights", "inverse_volatility")
+    assert found.decision.codes == (HaltCode.STRATEGIES,)
+    assert mentions(found.decision.reason, "parity", "inverse_volatility")
 
 
 def test_prices_are_asked_for_as_far_back_as_a_choice_that_is_due_needs() -> None:

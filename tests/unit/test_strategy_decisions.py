@@ -9,7 +9,7 @@ from agent import codec
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import Destination, Every, Halt, Hold, Rebalance, StepInput
+from agent.model import Destination, Every, Halt, HaltCode, Hold, Rebalance, StepInput
 from agent.model.strategies import StrategyHealth, StrategyLedger, StrategyState
 from agent.planning import proposals
 from agent.policy.decide import DecisionResult, decide
@@ -179,12 +179,13 @@ def test_books_that_do_not_come_to_the_wallet_halt_by_name() -> None:
     ledger = StrategyLedger(books_of(step).pending)
     found = decide(brought_up(balances(step, WETH="2.4"), ledger))
     assert isinstance(found.decision, Halt)
+    assert found.decision.codes == (HaltCode.STRATEGIES,)
     assert mentions(found.decision.reason, "WETH: 2.5", "2.4") and "trimtab strategies apply" in found.decision.reason
 
 
 def test_without_books_nothing_is_decided() -> None:
     found = decide(replace(step_input(), split=split(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))))
-    assert isinstance(found.decision, Halt) and "are missing" in found.decision.reason
+    assert isinstance(found.decision, Halt) and found.decision.codes == (HaltCode.STRATEGIES,)
 
 
 def test_prices_of_blocks_before_must_agree_with_each_strategy() -> None:
