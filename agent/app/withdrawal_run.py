@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent import engine
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.execution.approvals import current_step_input, pay
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.guards import table
@@ -403,6 +403,7 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
     raise Refused(
         f"withdrawal {request.id}: {format_parts(withdrawals.counted(step, request.parts, token))}",
         remedy="wait until then: parts are limits.first_purchase apart",
+        code=ErrorCode.PART_NOT_DUE,
     )
 
 
@@ -424,6 +425,7 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
                     "wait until it is paid, or release it: trimtab withdraw --release"
                     f" {claim.request}"
                 ),
+                code=ErrorCode.WITHDRAWAL_OPEN,
             )
 
 

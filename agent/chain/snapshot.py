@@ -35,7 +35,7 @@ from agent.chain.watch import (
     snapshot_questions,
     with_deeper_ticks,
 )
-from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import Head, PastPrices, QuarantinedItem, Snapshot
 from agent.ports import Clock
 
@@ -74,6 +74,7 @@ def read_past_prices(
             raise Retryable(
                 f"{line.name} no longer has block {head.number} as it was a moment ago",
                 "a reorg happened; try again",
+                code=ErrorCode.REORG,
             )
         places = [{"blockHash": one.hash, "requireCanonical": True} for one in before]
         answered = line.batch([call for at in places for call in page_calls(items, sized, at)])
@@ -193,7 +194,7 @@ class ChainReader:
             {line: first.head.number for line, first in firsts.answers.items()},
             head.number,
         ):
-            raise NoQuorum(message, NO_MAJORITY_REMEDY)
+            raise NoQuorum(message, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
         try:
             read = self._read(head, firsts, watch)
         except (Refused, Retryable):
@@ -324,6 +325,7 @@ class ChainReader:
             raise WrongChain(
                 f"{transport.name} is on chain {found}, the config says {self._chain_id}",
                 "fix chain.chain_id or the endpoint's url",
+                code=ErrorCode.CHAIN,
             )
         head = parse_head(require_result(transport.name, "eth_getBlockByNumber", block), found)
         suggested = (
@@ -362,6 +364,7 @@ class ChainReader:
             raise Retryable(
                 f"{transport.name} no longer has block {head.number} as it was a moment ago",
                 "a reorg happened; try again",
+                code=ErrorCode.REORG,
             )
         return EndpointAnswer(
             transport.operator,

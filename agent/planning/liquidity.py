@@ -260,7 +260,9 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
         case Withdraw():
             position = next((found for _, found in book.pairs if found.name == action.name), None)
             if not isinstance(position, LpV2Position | LpV3Position):
-                raise Refused(f"{action.name} is not a position of the wallet")
+                raise Refused(
+                    f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION
+                )
             return minting.withdrawal_minimums(position, action.liquidity, ratio, band)
         case Provide():
             ticks = action.ticks if action.token_id is None else _ticks(book, action)
@@ -279,5 +281,5 @@ def _ticks(book: PositionBook, action: Provide) -> tuple[int, int]:
     """Return the tick range of the position that grows, which overrides the action's."""
     position = next((found for _, found in book.pairs if found.name == action.name), None)
     if not isinstance(position, LpV3Position):
-        raise Refused(f"{action.name} is not a position of the wallet")
+        raise Refused(f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION)
     return position.tick_lower, position.tick_upper

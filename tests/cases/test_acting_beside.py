@@ -21,7 +21,7 @@ from agent.model import RequestState
 from agent.store.files.locks import LockHeld
 from tests.cases.test_withdrawing import HELD, HOME, OPEN, TARGETS, sure
 from tests.support.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 
 
 class Meanwhile:
@@ -89,7 +89,7 @@ def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalCh
         assert number is not None
         told: list[str] = []
         held, other = wiring.open_actors(agent.context, yes, lambda _: None), again(chain, loaded)
-        with held, other as waits, pytest.raises(LockHeld, match="waited 2 s"):
+        with held, other as waits, raises_code(LockHeld, "lock", "waited 2 s"):
             withdrawals.release(waits, number, told.append)
         assert len(set(told)) == 1 and mentions(told[0], "wallet", f"process {os.getpid()}")
         assert withdrawals.release(agent, number).state is RequestState.RELEASED
@@ -133,10 +133,10 @@ def test_a_look_of_a_run_that_cannot_have_the_wallet_is_told_and_the_next_one_tr
         with wiring.open_actors(other.context, yes, lambda _: None):
             busy = next(looks)
             assert isinstance(busy, Retryable) and "already acts" in busy.message
-            with pytest.raises(LockHeld, match="already acts"):
+            with raises_code(LockHeld, "lock", f"process {os.getpid()}"):
                 next(agent.run(send=True, confirm=yes, once=True))
         assert not isinstance(next(looks), Exception)
-        with pytest.raises(LockHeld, match="already serves"):
+        with raises_code(LockHeld, "served", f"process {os.getpid()}"):
             next(other.run(send=True, confirm=yes))
         assert not isinstance(next(other.run(send=True, confirm=yes, once=True)), Exception), "a single look serves nobody"
         looks.close()

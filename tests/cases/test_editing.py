@@ -7,6 +7,7 @@ from pathlib import Path
 from stat import S_IMODE
 
 import pytest
+from agent.store.config_versions import ConfigChanged
 
 from agent import wiring
 from agent.app import config_versions, editing
@@ -132,7 +133,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
         live = Agent(
             replace(agent.context, loaded=replace(loaded, config=loaded.config.model_copy(update={"chain": _live(loaded.config.chain)})))
         )
-        with raises_code(Refused, "config") as refused:
+        with raises_code(Refused, "config", "not confirmed") as refused:
             config_versions.require_trusted_config(live)
         assert "slippage" in refused.value.verdicts[0].measured
         asked: list[tuple[str, ...]] = []
@@ -166,7 +167,7 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
             bot.file, lambda text: text.replace("2h", "3h"), confirm=confirm, transports=[chain.transport], clock=chain.clock
         )
 
-    with raises_code(Refused, "config"):
+    with raises_code(Refused, "config", "not confirmed"):
         edit(machine)
     assert shown[0].by_hand == lines and bot.file.read_text() == stolen
     asked = edit(lambda found, _agent: found.by_hand == lines)
@@ -184,7 +185,7 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     chain = loaded.config.chain.model_copy(update={"single_operator": line.operator})
     loaded = replace(loaded, config=loaded.config.model_copy(update={"chain": chain}))
     monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
-    with raises_code(Refused, "config"):
+    with raises_code(Refused, "config", "not confirmed"):
         setup.trust(loaded, lambda _: True, [line], unseen=True)
     with wiring.open_store_offline(loaded) as (store, _):
         assert store.requests.payout_addresses() == ()
@@ -236,7 +237,7 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         assert agent.context.loaded == bot.loaded
         agent.context.store.configs.confirm("another", 0, how="edit")  # a confirmed version that the file is not
-        with raises_code(Refused, "config"):
+        with raises_code(ConfigChanged, "config"):
             next(looks)
         assert agent.context.loaded == bot.loaded
 
@@ -247,7 +248,7 @@ def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: Local
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
         bot.edit(ConfigChanges(sets=(("execution.deadline", "3m"), ("policy.cooldown", "2h"))))
-        with raises_code(Refused, "config"):
+        with raises_code(ConfigChanged, "config", "[execution]"):
             next(looks)
 
 

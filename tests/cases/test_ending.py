@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from agent.store.config_versions import ConfigChanged
 
 from agent import app as api
 from agent.app.agent import Agent
@@ -64,9 +65,9 @@ def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: L
         looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         assert next(looks).kind is OutcomeKind.DECLINED  # type: ignore[union-attr]  # an outcome
         agent.context.store.configs.confirm("another", 0, how="edit")
-        with raises_code(Refused, "config"):
+        with raises_code(ConfigChanged, "config"):
             next(looks)
-        with raises_code(Refused, "config"):  # nor does another one of the same program
+        with raises_code(ConfigChanged, "config"):  # nor does another one of the same program
             next(agent.run(send=True, confirm=lambda _: False, every="28d"))
         agent.context.store.configs.confirm(agent.context.loaded.digest, 0, how="edit")  # taken back
         again_looks = agent.run(send=True, confirm=lambda _: False, every="28d")

@@ -170,7 +170,7 @@ def test_while_a_gift_waits_what_was_there_before_can_be_withdrawn_and_no_more(a
         assert looked(agent).kind is OutcomeKind.HOLD
         give(chain, "USDC", 4_000)
         assert looked(agent).kind is OutcomeKind.HALT
-        with raises_code(Refused, "holdings"):
+        with raises_code(Refused, "holdings", "trimtab flows confirm"):
             withdrawals.withdraw(agent, "11000", to=HOME, confirm=lambda _: True)
         before = purse(chain)
         done = withdrawals.withdraw(agent, "6000", to=HOME, send=True, confirm=lambda _: True)

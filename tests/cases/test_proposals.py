@@ -169,7 +169,7 @@ def test_an_expired_approval_that_was_sent_after_all_is_named(anvil_chain: Local
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
         store.pause_switch.resume("", agent.context.clock.now_s())
         by_hash = by_owner(chain)(late)
-        with pytest.raises(OperatorNeeded, match="sent") as caught:
+        with raises_code(OperatorNeeded, "proposal_sent") as caught:
             agent.rebalance(send=True, confirm=yes)
         assert late["id"] in str(caught.value) and by_hash in str(caught.value)
         agent.resync_nonce()
@@ -246,7 +246,7 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
             lambda: maintenance.reconcile(agent),
             lambda: maintenance.cancel(agent),
         ):
-            with pytest.raises(OperatorNeeded, match="external signature") as caught:
+            with raises_code(OperatorNeeded, "proposal_open") as caught:
                 act()
             assert shown["id"] in str(caught.value)
         assert [intent.state for intent in agent.context.store.journal.intents()] == [IntentState.PLANNED]

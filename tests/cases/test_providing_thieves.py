@@ -19,6 +19,7 @@ from tests.differential.test_lp_actions import V3, wanting
 from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support.lp_on_chain import EVEN
+from tests.support.text import raises_code
 
 
 def planned(agent: Agent) -> tuple[StepInput, Plan]:
@@ -89,7 +90,7 @@ def test_a_position_that_is_not_ours_is_neither_grown_nor_taken_out(anvil_chain:
             (10**6, 10**6), (1, 1), 1, "test",
         )  # fmt: skip
         for fooled in (replace(out, token_id=theirs.token_id), grow):
-            with pytest.raises(Refused, match="not a position of the wallet"):
+            with raises_code(Refused, "position"):
                 least_amounts(step, fooled)
 
 

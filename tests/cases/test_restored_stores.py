@@ -20,6 +20,7 @@ from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support.agents import ROOMY, USD, again, explained, fund, lost, purse, trusted, yes
 from tests.support.lp_on_chain import EVEN, send
+from tests.support.text import raises_code
 
 UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}
 
@@ -59,7 +60,7 @@ def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     sent = purse(chain)
     for behind in (loaded, second):
-        with again(chain, behind) as agent, pytest.raises(OperatorNeeded, match="not know"):
+        with again(chain, behind) as agent, raises_code(OperatorNeeded, "foreign_nonce"):
             agent.rebalance(send=True, confirm=yes)
     assert purse(chain) == sent
 

@@ -19,7 +19,7 @@ def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(
         before = chain.w3.eth.get_transaction_count(chain.wallet.address)
         chain.send(chain.token_contract("USDC").functions.transfer(chain.whale.address, 7), chain.wallet.address)
         for _ in range(2):
-            with raises_code(OperatorNeeded, "foreign_nonce"):
+            with raises_code(OperatorNeeded, "foreign_nonce", "trimtab adopt"):
                 agent.rebalance(send=True, confirm=yes)
         assert agent.resync_nonce() == before + 1
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD

@@ -62,7 +62,7 @@ def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChai
         frozen.freeze()
         moves_on(chain, lag)
         before = purse(chain)
-        with pytest.raises(NoQuorum, match=rf"{lag} blocks.*slow.*{frozen.height}.*local.*{frozen.height + lag}"):
+        with raises_code(NoQuorum, "lag", f"{lag} blocks", f"slow is at block {frozen.height}", f"local is at block {frozen.height + lag}"):
             agent.rebalance(send=True, confirm=yes)
         require_nothing_signed(agent)
         assert purse(chain) == before
@@ -102,7 +102,7 @@ def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalC
 
     with again(chain, loaded, [chain.transport, frozen]) as agent:
         before = purse(chain)
-        with raises_code(NoQuorum, "lag"):
+        with raises_code(NoQuorum, "lag", "slow"):
             agent.rebalance(send=True, confirm=meanwhile(happens))
         require_nothing_signed(agent)
         assert purse(chain).raw == before.raw
@@ -133,7 +133,7 @@ def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: Loca
     liar = Liar(chain.transport, newest(number=lambda height: height + lies[0]))
     with again(chain, loaded, [chain.transport, liar]) as agent:
         lies[0] = ahead
-        with pytest.raises(NoQuorum, match=r"local.*liar"):
+        with raises_code(NoQuorum, "lag", "local", "liar"):
             agent.rebalance(send=True, confirm=yes)
         require_nothing_signed(agent)
         assert {one["operator"]: bool(one["why"]) for one in agent.endpoints()} == {"local": True, "liar": True}

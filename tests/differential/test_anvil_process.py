@@ -21,7 +21,6 @@ from agent.files import replace_file
 from agent.localchain import LocalChain, run_anvil
 from agent.localchain.market import HEARTBEAT_S
 from agent.localchain.nodes import free_port
-from tests.support.text import raises_field
 from tests.support.worlds import missing
 
 REPO = Path(__file__).resolve().parents[2]
@@ -93,7 +92,7 @@ def test_a_taken_port_is_refused_and_its_owner_is_not_mistaken_for_ours() -> Non
 
 
 def test_a_wrong_flag_is_refused_in_anvils_words() -> None:
-    with raises_field("error", "--no-such-flag"), run_anvil(flags=["--no-such-flag"]):
+    with pytest.raises(ConfigError, match="--no-such-flag"), run_anvil(flags=["--no-such-flag"]):
         pytest.fail("anvil took a flag that does not exist")
 
 

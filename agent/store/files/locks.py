@@ -90,7 +90,9 @@ def wait_for_lock(
             except LockHeld as other:
                 if waited_s >= patience_s:
                     raise LockHeld(
-                        f"{other.message}; waited {patience_s:.0f} s for it", other.remedy
+                        f"{other.message}; waited {patience_s:.0f} s for it",
+                        other.remedy,
+                        code=ErrorCode.LOCK,
                     ) from None
                 tell(f"Waiting for the wallet: {_holder_text(path, beside)} is acting for it")
             sleep(POLL_S)
@@ -113,6 +115,7 @@ def service_lock(
             f" {chain_id}; see {pid_file}",
             "stop that run first: its service manager, or its process; other commands can run"
             " beside it",
+            code=ErrorCode.SERVED,
         )
 
     with _all(
@@ -164,6 +167,7 @@ def _in_use(path: Path, chain_id: int, wallet: str) -> LockHeld:
         f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain"
         f" {chain_id}; see {pid_file}",
         remedy,
+        code=ErrorCode.LOCK,
     )
 
 
