@@ -7,7 +7,6 @@ from pathlib import Path
 from stat import S_IMODE
 
 import pytest
-from agent.store.config_versions import ConfigChanged
 
 from agent import wiring
 from agent.app import config_versions, editing
@@ -21,6 +20,7 @@ from agent.config.schema import ChainTable
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
+from agent.store.store import ConfigChanged
 from tests.support.agents import again, fund, trusted, yes
 from tests.support.text import raises_code, raises_field
 

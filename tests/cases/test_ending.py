@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from agent.store.config_versions import ConfigChanged
 
 from agent import app as api
 from agent.app.agent import Agent
@@ -17,6 +16,7 @@ from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, RequestKind, RequestState
+from agent.store.store import ConfigChanged
 from tests.support.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
 from tests.support.stores import Killed, dying
 from tests.support.text import raises_code

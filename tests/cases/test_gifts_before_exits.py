@@ -62,7 +62,7 @@ def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(anvil_chain: Loc
         assert looked(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 4_000)
         held = looked(agent)
-        assert held.kind is OutcomeKind.HALT and causes(held) == ("balance_jump",) and mentions(held.reason, "WETH", "4000")
+        assert held.kind is OutcomeKind.HALT and causes(held) == ("balance_jump",) and mentions(held.reason, "ETH rose", "(4000 USDC)")
         settled(chain, 2_400)
         fired = looked(agent)
         plan, _, _ = swap_of(fired)
@@ -93,7 +93,7 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
         assert looked(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 2_000)
         held = looked(agent)
-        assert held.kind is OutcomeKind.HALT and causes(held) == ("balance_jump",) and mentions(held.reason, "WETH", "2000")
+        assert held.kind is OutcomeKind.HALT and causes(held) == ("balance_jump",) and mentions(held.reason, "WETH rose", "(2000 USDC)")
         chain.warp(DAY_S - 3_600)
         assert looked(agent).kind is OutcomeKind.HALT
     chain.warp(3_600)
