@@ -40,7 +40,8 @@ class RefusingSigner:
             " of another mode is open",
             "run the former mode or signer to resend it; or use its nonce for another transaction,"
             " then run trimtab adopt",
-         code=ErrorCode.OPEN_TRANSACTION)
+            code=ErrorCode.OPEN_TRANSACTION,
+        )
 
 
 class ProposingExecutor(JournaledExecutor):
@@ -204,7 +205,8 @@ class ProposingExecutor(JournaledExecutor):
                     f"the dropped proposal {intent.id} («{intent.note}») was sent after all, by"
                     f" {mined.tx_hash}",
                     "check the balances, then run trimtab adopt",
-                 code=ErrorCode.PROPOSAL_SENT)
+                    code=ErrorCode.PROPOSAL_SENT,
+                )
 
     def _now(self, intent: Intent) -> Intent:
         return next(
@@ -222,7 +224,8 @@ def require_no_open_proposals(journal: Journal, proposals: ProposalJournal) -> N
             raise OperatorNeeded(
                 f"the proposal {intent.id} («{intent.note}») awaits an external signature",
                 'run once more with wallet.mode = "propose" after it was sent or has expired',
-             code=ErrorCode.PROPOSAL_OPEN)
+                code=ErrorCode.PROPOSAL_OPEN,
+            )
 
 
 def _time(at_s: int) -> str:
