@@ -1,6 +1,4 @@
-"""Journal entries of transactions and external transfers, with postings that balance token by
-token.
-"""
+"""Ledger entries of transactions and external transfers; the postings of each token balance."""
 
 from __future__ import annotations
 
@@ -18,33 +16,33 @@ from agent.model import (
 )
 from agent.units import NATIVE, Price, Value, floor_int
 
-# --- One fixed grid for ledger values keeps sums of any number of entries exact and small.
+# --- Grid of ledger values: sums of any number of entries stay exact and small.
 
 
 QUANTA_PER_UNIT = 10**12
-"""Grid parts per numeraire base unit (10^12)."""
+"""Quanta (grid steps) per numeraire base unit."""
 
 
 def quantize(value: Fraction) -> Value:
-    """Round a value to the grid, half to even."""
+    """Return a value rounded to the grid, half to even."""
     return Fraction(round(value * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
 
 
 def to_quanta(value: Value) -> int:
-    """Return the value in whole quanta, rounded half to even; sums over thousands of entries use
-    these integers.
+    """Return a value in whole quanta, rounded half to even, for fast sums over thousands of
+    entries.
     """
     number, rest = divmod(value.numerator * QUANTA_PER_UNIT, value.denominator)
     return number if rest == 0 else round(value * QUANTA_PER_UNIT)
 
 
 def from_quanta(number: int) -> Value:
-    """Return the value of an integer number of quanta."""
+    """Return the value of a number of quanta."""
     return Fraction(number, QUANTA_PER_UNIT)
 
 
 def exact_sum(values: Iterable[Value]) -> Value:
-    """Return the exact sum; for values on the grid much faster than adding fractions."""
+    """Return the exact sum, much faster than by adding fractions if the values are on the grid."""
     number, rest = 0, Fraction(0)
     for value in values:
         times, off = divmod(QUANTA_PER_UNIT, value.denominator)
@@ -56,25 +54,25 @@ def exact_sum(values: Iterable[Value]) -> Value:
 
 
 def prorated_value(value: Value, raw: int, of_raw: int) -> Value:
-    """Return value · raw / of_raw, rounded down to the grid; subtract it from `value` for the exact
+    """Return value · raw / of_raw, rounded down to the grid. `value` less this is the exact
     remainder.
     """
     return Fraction(floor_int(value * raw / of_raw * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
 
 
 def split_quanta(number: int, weights: list[int]) -> list[int]:
-    """Split into parts by non-negative weights, each rounded down; equal parts if all weights are
-    zero. The last part with a positive weight takes the remainder.
+    """Split a number by non-negative weights into parts rounded down; equal parts if all weights
+    are zero. The last part with a positive weight takes the remainder.
     """
     if len(weights) == 1:
         return [number]
     whole = sum(weights)
     if whole == 0:
         weights, whole = [1] * len(weights), len(weights)
-    found = [number * weight // whole for weight in weights]
+    parts = [number * weight // whole for weight in weights]
     last = max(place for place, weight in enumerate(weights) if weight > 0)
-    found[last] += number - sum(found)
-    return found
+    parts[last] += number - sum(parts)
+    return parts
 
 
 WALLET, LP, TRADING = "assets:wallet", "assets:lp", "trading"
@@ -85,7 +83,7 @@ OPENING, DEPOSITS, WITHDRAWALS, UNEXPLAINED = (
     "equity:unexplained",
 )
 UNDONE = "equity:undone"
-"""Account of a decrease that was fully restored: neither a loss nor a deposit, lots unchanged."""
+"""Account of decreases that were fully restored: no loss, no deposit, lots unchanged."""
 GIFTS, REBASES, LP_INCOME = "income:gifts", "income:rebases", "income:lp"
 GAS, FEES, LOSSES, LP_LOSSES = "expenses:gas", "expenses:fees", "expenses:losses", "expenses:lp"
 RawAmounts = Mapping[str, int]
@@ -105,23 +103,21 @@ _TRANSFER_ACCOUNTS: dict[ExternalTransferKind | None, tuple[EntryKind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class EntryPrices:
-    """Reference prices of an entry's step by token; the native coin has the price of its wrapped
-    token.
+    """Reference prices of an entry's step by token; native coin has the price of its wrapped token
+    `coin`.
     """
 
     by_token: Mapping[str, Price]
     coin: str
 
     def of(self, token: str) -> Price | None:
-        """Numeraire base units per base unit; None if there was no price."""
+        """Return numeraire base units per base unit of a token; None without a price."""
         return self.by_token.get(self.coin if token == NATIVE else token)
 
 
 @dataclass(frozen=True, slots=True)
 class SettledTransaction:
-    """Effect of a final transaction: base units by token in the wallet without its gas, and pool
-    fees paid by token.
-    """
+    """Effect of a final transaction on the wallet: base units by token, without gas, and the gas."""
 
     id: str
     block: int
@@ -142,22 +138,21 @@ def trade_entry(
 ) -> Entry:
     """Return the entry of a trade, an unwrapping, or a transaction that only paid gas.
 
-    Pool fees are included in the amounts paid, in the input token of each leg. They are posted
-    separately.
+    Amounts paid include the pool fees, in the input token of each leg; fees are posted separately.
     """
     book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
         book.move(WALLET, TRADING, token, raw)
     for token, raw in sorted(fees.items()):
         book.move(FEES, TRADING, token, raw)
-    traded = any(account != WALLET for account, _ in book.found)
+    traded = any(account != WALLET for account, _ in book.moves)
     return book.entry(change, kind if traded else EntryKind.GAS, counted)
 
 
 def payout_entry(
     change: SettledTransaction, prices: EntryPrices, counted: Collection[str]
 ) -> Entry:
-    """Return the entry of a payment from the wallet to an address of the owner."""
+    """Return the entry of a payout to an address of the owner."""
     book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
         book.move(WALLET, WITHDRAWALS, token, raw)
@@ -183,11 +178,10 @@ def withdrawal_entry(
     share: Fraction,
     fees: RawAmounts,
 ) -> Entry:
-    """Return the entry of tokens withdrawn from a position with that `principal`.
+    """Return the entry of tokens withdrawn from a liquidity position with this `principal`.
 
-    `share` is the fraction of the principal returned, `fees` are income, and the rest was exchanged
-    by the pool. If the rest is a gain or loss in both tokens, it is booked as income or a loss. A
-    collect has share 0.
+    `share` is the fraction of the principal returned; it is 0 for a collect. `fees` are income, and
+    the rest is an exchange by the pool, or income or a loss if it has the same sign in both tokens.
     """
     book = _EntryBuilder(prices)
     moved = _counted(change.moved, counted)
@@ -199,11 +193,10 @@ def withdrawal_entry(
         book.move(WALLET, LP_INCOME, token, earned)
         book.move(WALLET, f"{LP}:{position}", token, back)
         rest[token] = moved.get(token, 0) - earned - back
+    exchanged = min(rest.values(), default=0) < 0 < max(rest.values(), default=0)
     for token, raw in rest.items():
-        mixed = any(other < 0 for other in rest.values()) and any(
-            other > 0 for other in rest.values()
-        )
-        book.move(WALLET, TRADING if mixed else LP_INCOME if raw > 0 else LP_LOSSES, token, raw)
+        account = LP_INCOME if raw > 0 else LP_LOSSES
+        book.move(WALLET, TRADING if exchanged else account, token, raw)
     return book.entry(change, EntryKind.WITHDRAW if share else EntryKind.COLLECT, counted)
 
 
@@ -215,14 +208,15 @@ def external_entry(
     prices: EntryPrices,
     counted: Collection[str],
 ) -> Entry:
-    """Return the entry of a wallet transaction sent outside this store; two-way transfers are a
-    manual exchange, gas included.
+    """Return the entry of a wallet transaction that is not in the journal, gas included. If tokens
+    both left and arrived, it is a manual exchange.
     """
-    found = _counted(moved, counted)
-    both = any(raw > 0 for raw in found.values()) and any(raw < 0 for raw in found.values())
+    changes = _counted(moved, counted)
+    exchanged = min(changes.values(), default=0) < 0 < max(changes.values(), default=0)
     book = _EntryBuilder(prices)
-    for token, raw in found.items():
-        book.move(WALLET, TRADING if both else DEPOSITS if raw > 0 else WITHDRAWALS, token, raw)
+    for token, raw in changes.items():
+        account = DEPOSITS if raw > 0 else WITHDRAWALS
+        book.move(WALLET, TRADING if exchanged else account, token, raw)
     change = SettledTransaction(
         tx_hash, block, chain_s, tx_hash, "sent without this store", {}, 0, True
     )
@@ -230,7 +224,7 @@ def external_entry(
 
 
 def transfer_entry(flow: ExternalTransfer) -> Entry:
-    """Return the entry of an external transfer, by its status, at its value when found."""
+    """Return the entry of an external transfer, by its kind, at its value when found."""
     kind, account = _TRANSFER_ACCOUNTS[flow.kind]
     value = None if flow.value is None else quantize(flow.value)
     postings = (
@@ -241,7 +235,7 @@ def transfer_entry(flow: ExternalTransfer) -> Entry:
 
 
 def opening_entry(opening: LedgerOpening) -> Entry:
-    """Return the entry of a place's opening balance."""
+    """Return the entry of an opening balance."""
     account = f"{LP}:{opening.place}" if opening.place else WALLET
     postings = (
         Posting(account, opening.token, opening.raw, opening.value),
@@ -252,7 +246,7 @@ def opening_entry(opening: LedgerOpening) -> Entry:
 
 
 def unbalanced_tokens(entry: Entry) -> tuple[str, ...]:
-    """Return tokens whose postings do not sum to zero; none in a consistent ledger."""
+    """Return the tokens whose postings do not sum to zero."""
     sums: dict[str, int] = {}
     for posting in entry.postings:
         sums[posting.token] = sums.get(posting.token, 0) + posting.raw
@@ -260,39 +254,38 @@ def unbalanced_tokens(entry: Entry) -> tuple[str, ...]:
 
 
 def account_balances(entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
-    """Base units by (account, token)."""
-    found: dict[tuple[str, str], int] = {}
+    """Return base units by (account, token)."""
+    balances: dict[tuple[str, str], int] = {}
     for entry in entries:
         for posting in entry.postings:
             key = (posting.account, posting.token)
-            found[key] = found.get(key, 0) + posting.raw
-    return found
+            balances[key] = balances.get(key, 0) + posting.raw
+    return balances
 
 
 class _EntryBuilder:
-    """Builder of one entry, with one posting per account and token."""
+    """Builder of an entry with one posting per account and token."""
 
     def __init__(self, prices: EntryPrices) -> None:
         self.prices = prices
-        self.found: dict[tuple[str, str], int] = {}
+        self.moves: dict[tuple[str, str], int] = {}
 
     def move(self, into: str, out_of: str, token: str, raw: int) -> None:
-        """Credit one account with `raw` base units and debit the other."""
+        """Add `raw` base units to one account and subtract them from a second."""
         if raw:
             for account, sign in ((into, 1), (out_of, -1)):
-                self.found[account, token] = self.found.get((account, token), 0) + sign * raw
+                self.moves[account, token] = self.moves.get((account, token), 0) + sign * raw
 
     def entry(self, change: SettledTransaction, kind: EntryKind, counted: Collection[str]) -> Entry:
-        """Return the entry, with gas paid in native coin."""
+        """Return the entry, gas included."""
         if NATIVE in counted:
             self.move(GAS, WALLET, NATIVE, change.gas_wei)
         postings = []
-        for (account, token), raw in self.found.items():
+        for (account, token), raw in self.moves.items():
             price = self.prices.of(token)
             if raw:
-                postings.append(
-                    Posting(account, token, raw, None if price is None else quantize(raw * price))
-                )
+                value = None if price is None else quantize(raw * price)
+                postings.append(Posting(account, token, raw, value))
         return Entry(
             change.id,
             kind,
