@@ -1,11 +1,10 @@
-"""Exports of the ledger: tables as CSV, and rotki's generic trades and events in the columns and
-formats that rotki reads.
+"""Exports of the ledger: CSV tables, and trades and events for rotki's generic import.
 
 Sources: rotki's documentation, "rotki Generic Import" (docs.rotki.com, usage guide, import data),
 and its importers rotkehlchen/data_import/importers/rotki_trades.py and rotki_events.py with
-data_import/utils.py, of 21 August 2026: columns are read by name, an unknown location becomes
-"external", a fee and its currency may both be empty, and a trade whose location, time, assets and
-amounts equal another's is skipped as a duplicate.
+data_import/utils.py, of 21 August 2026. Columns are read by name, an unknown location becomes
+"external", fee and fee currency may both be empty, and a trade with the location, time, assets and
+amounts of an earlier one is skipped as a duplicate.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from itertools import accumulate
 
 from agent.accounting import entries as book
 from agent.accounting.tax_lots import TaxLotRun
@@ -38,7 +38,7 @@ EVENT_COLUMNS = (
     "Timestamp",
 )
 TRADE_LOCATION, TRANSFER_LOCATION = "uniswap", "blockchain"
-"""rotki's supported locations: of swaps, and of everything else."""
+"""rotki's locations of swaps, and of all other events."""
 ETHER_CHAINS = frozenset({1, 10, 8_453, 42_161, 59_144, 534_352})
 """Chains whose native coin is ether, which rotki calls ETH."""
 _EVENTS = {
@@ -52,33 +52,31 @@ _EVENTS = {
     book.LOSSES: ("Income", "Loss"),
     book.LP_LOSSES: ("Income", "Loss"),
 }
-"""rotki's event types by account: for receipts, and for spending."""
+"""rotki's event types by account: of increases, and of decreases."""
 CsvRow = tuple[str, ...]
 Decimals = Callable[[str], int]
 
 
 class RotkiAssets:
-    """Names of assets in rotki: CAIP-19 for tokens of an EVM chain, its own name for the native
-    coin.
-    """
+    """Names of assets in rotki: CAIP-19 for tokens of an EVM chain, `native` for the native coin."""
 
     def __init__(self, chain_id: int, native: str, decimals: Decimals) -> None:
         self.chain_id, self.native, self._decimals = chain_id, native, decimals
 
     def name(self, token: str) -> str:
-        """eip155:1/erc20:0x…, or the native coin's."""
+        """Return the name of a token, such as eip155:1/erc20:0x…, or of the native coin."""
         return self.native if token == NATIVE else f"eip155:{self.chain_id}/erc20:{token}"
 
     def amount(self, token: str, raw: int) -> str:
-        """Whole coins as a plain decimal, without sign."""
+        """Return base units as a plain decimal of whole coins, without sign."""
         return decimal_text(abs(raw), 18 if token == NATIVE else self._decimals(token))
 
 
 def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
-    """Yield one row per pair of tokens that an entry exchanged; its gas is the fee of the first.
+    """Yield one row per pair of exchanged tokens of an entry; the gas is the fee of the first row.
 
-    All rows, with the exchanges in `rotki_events`, sum to the wei. Equal rows are a millisecond
-    apart, since rotki would drop the second as a duplicate.
+    The rows, with the dust in `rotki_events`, sum to the wei. Equal rows are a millisecond apart,
+    since rotki skips duplicates.
     """
     seen: set[CsvRow] = set()
     for entry in entries:
@@ -97,24 +95,22 @@ def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
 
 
 def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
-    """Yield transfers and income without an exchange, and gas that belongs to none. Liquidity
-    positions still belong to the owner.
+    """Yield transfers, income, dust of exchanges, and gas outside exchanges. Moves into liquidity
+    positions are no events, since the positions belong to the owner.
     """
     for entry in entries:
         pairs, dust = _pairs(entry)
         fee_raw = 0 if pairs else _gas(entry)
         moved = [
-            (_EVENTS[one.account][0 if one.raw < 0 else 1], one.token, one.raw)
-            for one in entry.postings
-            if one.account in _EVENTS and one.raw
+            (_EVENTS[posting.account][posting.raw > 0], posting.token, posting.raw)
+            for posting in entry.postings
+            if posting.account in _EVENTS and posting.raw
         ]
-        for word, token, raw in (
-            *moved,
-            *((("Income" if raw > 0 else "Loss"), token, raw) for token, raw in dust),
-        ):
+        moved += [("Income" if raw > 0 else "Loss", token, raw) for token, raw in dust]
+        for event, token, raw in moved:
             fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
             yield (
-                word,
+                event,
                 TRANSFER_LOCATION,
                 assets.name(token),
                 assets.amount(token, raw),
@@ -141,22 +137,24 @@ Side = tuple[str, int]
 
 
 def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
-    """Return pairs of given and received amounts, cut by value, and the signed amounts without a
-    counterpart. n and m tokens make at most n + m - 1 pairs. A piece below one base unit on the
-    other side is merged with a neighbour of its token, so no row has an amount of zero.
+    """Return the exchange of an entry as pairs (given, received), cut by value, and signed amounts
+    without a counterpart.
+
+    n given and m received tokens make at most n + m - 1 pairs. A piece worth less than one base
+    unit of its counterpart is merged with a second pair of its token, so that no row has an amount
+    of zero.
     """
     net: dict[str, int] = {}
-    worth: dict[str, Fraction] = {}
+    values: dict[str, Fraction] = {}
     for posting in entry.postings:
+        token, value = posting.token, posting.value or Fraction(0)
         if posting.account in (book.TRADING, book.FEES):
-            net[posting.token] = net.get(posting.token, 0) - posting.raw
-            worth[posting.token] = worth.get(posting.token, Fraction(0)) - (
-                posting.value or Fraction(0)
-            )
+            net[token] = net.get(token, 0) - posting.raw
+            values[token] = values.get(token, Fraction(0)) - value
     gave, got = ([(token, raw) for token, raw in net.items() if raw * sign > 0] for sign in (-1, 1))
     if not gave or not got:
         return [], []
-    pieces = list(_pieces(gave, got, worth))
+    pieces = list(_pieces(gave, got, values))
     whole = {
         (given, taken): [raw_in, raw_out]
         for given, taken, raw_in, raw_out in pieces
@@ -178,12 +176,12 @@ def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
 
 
 def _pieces(
-    gave: list[Side], got: list[Side], worth: dict[str, Fraction]
+    gave: list[Side], got: list[Side], values: dict[str, Fraction]
 ) -> Iterator[tuple[str, str, int, int]]:
-    """Return (given, got, base units given, base units got) of each piece; each side sums to its
-    total.
+    """Yield (given, received, base units given, base units received) of each piece; each side sums
+    to its total.
     """
-    ends_in, ends_out = (_ends(side, worth) for side in (gave, got))
+    ends_in, ends_out = (_ends(side, values) for side in (gave, got))
     at_in = at_out = done_in = done_out = 0
     while at_in < len(gave) and at_out < len(got):
         end = min(ends_in[at_in], ends_out[at_out])
@@ -197,33 +195,28 @@ def _pieces(
             at_out, done_out = at_out + 1, 0
 
 
-def _ends(side: list[tuple[str, int]], worth: dict[str, Fraction]) -> list[Fraction]:
+def _ends(side: list[Side], values: dict[str, Fraction]) -> list[Fraction]:
     """Return the end of each token's segment of [0, 1], by value; equal segments if a price is
     missing.
     """
-    values = [abs(worth[token]) for token, _ in side]
-    whole = sum(values, Fraction(0))
-    values, whole = (
-        (values, whole)
-        if whole and all(values)
-        else ([Fraction(1)] * len(side), Fraction(len(side)))
-    )
-    total, found = Fraction(0), []
-    for value in values:
-        total += value
-        found.append(total / whole)
-    return found
+    sizes = [abs(values[token]) for token, _ in side]
+    if not all(sizes):
+        sizes = [Fraction(1)] * len(side)
+    whole = sum(sizes, Fraction(0))
+    return [total / whole for total in accumulate(sizes)]
 
 
-def _cut(side: list[tuple[str, int]], ends: list[Fraction], at: int, end: Fraction) -> int:
-    """Return base units of the token up to `end`; all of them at its own end."""
-    first = ends[at - 1] if at else Fraction(0)
+def _cut(side: list[Side], ends: list[Fraction], at: int, end: Fraction) -> int:
+    """Return the base units of a token up to `end`; all of them at the end of its segment."""
     raw = abs(side[at][1])
-    return raw if end == ends[at] else floor_int(raw * (end - first) / (ends[at] - first))
+    if end == ends[at]:
+        return raw
+    first = ends[at - 1] if at else Fraction(0)
+    return floor_int(raw * (end - first) / (ends[at] - first))
 
 
 def _gas(entry: Entry) -> int:
-    return sum(one.raw for one in entry.postings if one.account == book.GAS)
+    return sum(posting.raw for posting in entry.postings if posting.account == book.GAS)
 
 
 def _description(entry: Entry) -> str:
@@ -235,8 +228,7 @@ def _milliseconds(entry: Entry) -> str:
     return str(entry.chain_s * 1_000)
 
 
-# --- The ledger, its disposals, open lots and values over time as tables of text: exact decimals,
-# one header each.
+# --- Tables of text: ledger, disposals, open lots and values over time, in exact decimals.
 
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -245,7 +237,7 @@ _STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
 @dataclass(frozen=True, slots=True)
 class ExportTable:
-    """A table: its columns, and rows of as many cells."""
+    """A table; each row has one cell per column."""
 
     name: str
     columns: tuple[str, ...]
@@ -254,24 +246,22 @@ class ExportTable:
 
 @dataclass(frozen=True, slots=True)
 class TokenNames:
-    """Names and decimals of tokens; unknown tokens show their address and base units."""
+    """Names and decimals of tokens. Unknown tokens are shown by address and in base units."""
 
     tokens: dict[str, Token]
     numeraire: Token
 
     def label(self, token: str) -> str:
-        """Symbol, or the address."""
-        return (
-            "native"
-            if token == NATIVE
-            else self.tokens[token].label
-            if token in self.tokens
-            else token
-        )
+        """Return the symbol of a token, or its address."""
+        if token == NATIVE:
+            return "native"
+        return self.tokens[token].label if token in self.tokens else token
 
     def decimals(self, token: str) -> int:
-        """18 for the native coin."""
-        return 18 if token == NATIVE else self.tokens[token].decimals if token in self.tokens else 0
+        """Return the decimals of a token; 18 for native coin."""
+        if token == NATIVE:
+            return 18
+        return self.tokens[token].decimals if token in self.tokens else 0
 
 
 def export_tables(
@@ -281,8 +271,8 @@ def export_tables(
     names: TokenNames,
     currency: str,
 ) -> tuple[ExportTable, ...]:
-    """Return all tables: disposals and lots in the reporting `currency`, ledger and values in the
-    numeraire.
+    """Return all tables: ledger and values in the numeraire, disposals and lots in the reporting
+    `currency`.
     """
     return (
         _ledger(entries, names),
@@ -297,13 +287,13 @@ def escape_formula(text: str) -> str:
     with an apostrophe if needed.
     """
     plain = "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text)
-    return (
-        f"'{plain}" if text.startswith(_STARTS_FORMULA) and not _NUMBER.fullmatch(text) else plain
-    )
+    if text.startswith(_STARTS_FORMULA) and not _NUMBER.fullmatch(text):
+        return f"'{plain}"
+    return plain
 
 
 def format_utc(at_s: int) -> str:
-    """ISO time in UTC."""
+    """Format a time as ISO 8601 in UTC."""
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -408,11 +398,7 @@ def _values(valuations: Iterable[Valuation], names: TokenNames) -> ExportTable:
 
 
 def weights_bps(found: Valuation) -> dict[str, int]:
-    """Return the share of each token in the managed portfolio, basis points; empty if it has no
-    value.
-
-    Gas money and reserves do not count.
-    """
+    """Return the share of each token in the managed portfolio, in bps; empty if its value is zero."""
     managed = [one for one in found.held if not one.is_gas_money]
     values = [one.managed_raw * one.price for one in managed]
     if not any(values):
@@ -420,25 +406,25 @@ def weights_bps(found: Valuation) -> dict[str, int]:
     return dict(zip((one.token for one in managed), largest_remainder(values, BPS), strict=True))
 
 
-# --- A table of exchange rates over time, for reporting in another currency than the numeraire.
+# --- Exchange rates over time, for reports in a currency other than the numeraire.
 
 
 MAX_RATE_LINES = 1_000_000
-"""Lines of a table, at most."""
+"""Maximum number of lines of a table."""
 MIN_UNIX_S = 1_000_000_000
-"""Fewer Unix seconds are from before any chain: 20260131 is the day, not a second of 1970."""
+"""Smaller numbers are not Unix seconds: 20260131 is a date."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateTable:
-    """Reporting units per numeraire unit, each from its time on; `name` is what errors call it."""
+    """Reporting units per numeraire unit, each valid from its time on; `name` is for errors."""
 
     name: str
     times: tuple[int, ...]
     rates: tuple[Fraction, ...]
 
     def at(self, at_s: int) -> Fraction:
-        """The last rate at or before a chain time. Raises ConfigError before the first."""
+        """Return the last rate at or before a chain time. Raises ConfigError before the first."""
         number = bisect_right(self.times, at_s)
         if number == 0:
             day = datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")
@@ -448,18 +434,16 @@ class RateTable:
         return self.rates[number - 1]
 
     def age_s(self, at_s: int) -> int:
-        """Seconds since the time of the rate that counts at a chain time. Raises ConfigError as
-        `at`.
-        """
+        """Return the age of the rate at a chain time, in seconds. Raises ConfigError as `at`."""
         self.at(at_s)
         return at_s - self.times[bisect_right(self.times, at_s) - 1]
 
 
 def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
-    """Parse lines of `time,rate` after exactly that header; times are UTC dates, ISO times or Unix
-    seconds. Raises ConfigError naming the line.
+    """Parse lines of `time,rate` after the header `time,rate`. Times are UTC dates, ISO times or
+    Unix seconds. Raises ConfigError with the line number.
     """
-    found: list[tuple[int, Fraction]] = []
+    rates: list[tuple[int, Fraction]] = []
     for number, line in enumerate(lines, 1):
         cells = [cell.strip().strip('"') for cell in line.strip().lstrip("\ufeff").split(",")]
         if (number == 1 and cells == ["time", "rate"]) or not any(cells):
@@ -469,41 +453,41 @@ def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
                 f"{name}: line {number} is not time,rate",
                 "write a header line time,rate and then lines such as 2026-01-31,0.92",
             )
-        found.append((_time(name, number, cells[0]), _rate(name, number, cells[1])))
-        if len(found) > 1 and found[-1][0] <= found[-2][0]:
+        rates.append((_time(name, number, cells[0]), _rate(name, number, cells[1])))
+        if len(rates) > 1 and rates[-1][0] <= rates[-2][0]:
             raise ConfigError(
-                f"{name}: line {number} is not after the line before it",
+                f"{name}: line {number} is not later than the previous line",
                 "sort the table by time, one line per time",
             )
-    if not found:
+    if not rates:
         raise ConfigError(
             f"{name}: the table is empty",
             "write lines such as 2026-01-31,0.92 after the header time,rate",
         )
-    return RateTable(name, tuple(at_s for at_s, _ in found), tuple(rate for _, rate in found))
+    return RateTable(name, tuple(at_s for at_s, _ in rates), tuple(rate for _, rate in rates))
 
 
 def _time(name: str, number: int, text: str) -> int:
     if text.isdecimal() and len(text) <= 11 and int(text) >= MIN_UNIX_S:
         return int(text)
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
             f"{name}: line {number}: {text[:40]!r} is not a time",
             "write 2026-01-31, 2026-01-31T12:00:00Z or Unix seconds",
         ) from None
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
 
 def _rate(name: str, number: int, text: str) -> Fraction:
     try:
-        found = Decimal(text)
+        rate = Decimal(text)
     except InvalidOperation:
-        found = Decimal(0)
-    if not found.is_finite() or found <= 0 or len(text) > 40 or abs(found.adjusted()) > 30:
+        rate = Decimal(0)
+    if not rate.is_finite() or rate <= 0 or len(text) > 40 or abs(rate.adjusted()) > 30:
         raise ConfigError(
             f"{name}: line {number}: {text[:40]!r} is not a rate above zero",
             "write reporting units per numeraire coin, such as 0.92",
         )
-    return Fraction(found)
+    return Fraction(rate)

@@ -1,12 +1,11 @@
-"""Tax lots: acquisitions and disposals from journal entries, and realised gains in a reporting
+"""Tax lots: acquisitions and disposals from ledger entries, and realised gains in a reporting
 currency.
 
-An exchange against the numeraire is valued at the amount paid or received; between other tokens the
-received amount counts at its reference price. Gas of an exchange lowers its proceeds, or raises the
-cost of a purchase paid in the numeraire alone. Native coin spent on gas is disposed of at its
-reference price. A deposit is acquired at its reference price. A withdrawal leaves at cost, as a
-transfer to the owner. A loss is a disposal with zero proceeds. Native coin and its wrapped token
-share lots.
+An exchange against the numeraire is valued at the numeraire amount; between other tokens the
+received amount counts at its reference price. Gas of an exchange lowers the proceeds, or raises the
+cost if only the numeraire was sold. Native coin spent on gas is disposed of at its reference price.
+A deposit is an acquisition at its reference price, a withdrawal a transfer to the owner at cost, a
+loss a disposal with zero proceeds. Native coin and its wrapped token share lots.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from agent.accounting import entries as accounts
-from agent.accounting import entries as book
 from agent.accounting.entries import (
     QUANTA_PER_UNIT,
     EntryPrices,
@@ -32,14 +30,13 @@ from agent.accounting.entries import (
 from agent.model import Entry, LegFunding, LotMethod, OpenLot, Plan, TaxState
 from agent.units import NATIVE, Price, Value
 
-# --- Tax lots of every token: the cost of each acquisition, and the lots a disposal takes, by four
-# methods.
+# --- Lots: the cost of acquisitions, and the lots that a disposal consumes, by four methods.
 
 
 @dataclass(frozen=True, slots=True)
 class LotPortion:
-    """Part of one lot taken by a disposal, base units, with its cost. `acquired_s` is None without
-    a known lot.
+    """Part of a lot consumed by a disposal, in base units, with its cost. `acquired_s` is None
+    without a known lot.
     """
 
     raw: int
@@ -48,7 +45,7 @@ class LotPortion:
 
 
 class Lot(NamedTuple):
-    """Base units, their cost in quanta, and the time of acquisition (None: no lot was known)."""
+    """Base units, their cost in quanta, and the time of acquisition (None: no known lot)."""
 
     raw: int
     cost: int
@@ -57,8 +54,8 @@ class Lot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NextLot:
-    """The next lot of a disposal: its base units, and the base units and cost of the pool that it
-    belongs to.
+    """The lot that a disposal consumes next, and the base units and cost over which its cost is
+    averaged.
     """
 
     raw: int
@@ -67,18 +64,16 @@ class NextLot:
 
     def cost_of(self, raw: int) -> Value:
         """Return the cost of the first `raw` base units."""
-        return (
-            self.pool_cost
-            if raw == self.pool_raw
-            else prorated_value(self.pool_cost, raw, self.pool_raw)
-        )
+        if raw == self.pool_raw:
+            return self.pool_cost
+        return prorated_value(self.pool_cost, raw, self.pool_raw)
 
 
 class Lots:
     """Open lots by token, in the order of disposal.
 
-    Oldest first (fifo, and average for dates), newest first (lifo), or highest cost per unit first
-    (hifo, the older of two equal). With average cost every unit of a token costs the same. Costs of
+    Oldest first (fifo and average), newest first (lifo), or highest cost per unit first (hifo; the
+    older of equal ones). With average cost all units of a token have the same cost. Costs of
     disposals are rounded down to the grid of accounting/entries.py; the remainder stays with the
     open lots, so that both sum to the amount paid.
     """
@@ -91,48 +86,48 @@ class Lots:
             self._pile(lot.token).add(Lot(lot.raw, to_quanta(lot.cost), lot.acquired_s))
 
     def acquire(self, token: str, raw: int, cost: Value, at_s: int) -> None:
-        """Acquire base units for `cost`. Earlier disposals without a lot are served first."""
-        self.come(token, raw, to_quanta(cost), at_s)
+        """Acquire base units for `cost`. Earlier disposals without a lot are covered first."""
+        self.acquire_quanta(token, raw, to_quanta(cost), at_s)
 
     def dispose(self, token: str, raw: int, at_cost: Value) -> tuple[LotPortion, ...]:
-        """Return the lots that `raw` base units take; missing lots count as acquired at their share
-        of `at_cost`: no gain.
+        """Return the lots that `raw` base units consume. Base units without a lot cost their share
+        of `at_cost`, which gives no gain.
         """
         return tuple(
             LotPortion(lot.raw, from_quanta(lot.cost), lot.acquired_s)
-            for lot in self.go(token, raw, to_quanta(at_cost))
+            for lot in self.dispose_quanta(token, raw, to_quanta(at_cost))
         )
 
-    def come(self, token: str, raw: int, cost: int, at_s: int) -> None:
-        """Acquire like `acquire`, with the cost in quanta."""
+    def acquire_quanta(self, token: str, raw: int, cost: int, at_s: int) -> None:
+        """Acquire as `acquire`, with the cost in quanta."""
         filled = min(raw, self._owed.get(token, 0))
         if filled:
             self._owed[token] -= filled
         if raw > filled:
             self._pile(token).add(Lot(raw - filled, cost - cost * filled // raw, at_s))
 
-    def go(self, token: str, raw: int, at_cost: int) -> list[Lot]:
+    def dispose_quanta(self, token: str, raw: int, at_cost: int) -> list[Lot]:
         """Dispose as `dispose`, with costs in quanta."""
-        pile, left, found = self._pile(token), raw, []
+        pile, left, consumed = self._pile(token), raw, []
         while left > 0 and pile.raw:
-            found.append(pile.take(left))
-            left -= found[-1].raw
+            consumed.append(pile.take(left))
+            left -= consumed[-1].raw
         if left > 0:
-            found.append(Lot(left, at_cost if left == raw else at_cost * left // raw, None))
+            consumed.append(Lot(left, at_cost * left // raw, None))
             self._owed[token] = self._owed.get(token, 0) + left
-        return found
+        return consumed
 
     def lots_in_order(self, token: str) -> Iterator[NextLot]:
         """Yield and remove the lots of a token in the order of disposal."""
         pile = self._pile(token)
         while pile.raw:
-            found = pile.stretch()
-            pile.take(found.raw)
-            yield found
+            lot = pile.peek()
+            pile.take(lot.raw)
+            yield lot
 
     def open(self) -> tuple[OpenLot, ...]:
-        """Return the open lots by token, oldest first; with average cost each at the token's
-        average.
+        """Return the open lots by token, oldest first; with average cost each lot has the average
+        of its token.
         """
         return tuple(
             OpenLot(token, lot.raw, from_quanta(lot.cost), lot.acquired_s or 0)
@@ -141,9 +136,7 @@ class Lots:
         )
 
     def owed(self) -> dict[str, int]:
-        """Return the base units disposed of before any known acquisition, by token; none in a sound
-        ledger.
-        """
+        """Return the base units by token that were disposed of without a known acquisition."""
         return {token: raw for token, raw in self._owed.items() if raw}
 
     def _pile(self, token: str) -> _TokenLots:
@@ -151,56 +144,57 @@ class Lots:
 
 
 class _TokenLots:
-    """One token's lots. Adding or taking a lot never scans the others: ledgers grow for years."""
+    """Lots of one token. No operation scans all lots, since ledgers grow for years."""
 
     def __init__(self, method: LotMethod) -> None:
         self.method = method
         self.raw = self._cost = self._count = 0
         self._line: deque[Lot] = deque()
-        self._dearest: list[tuple[Fraction, int, Lot]] = []
+        self._costliest: list[tuple[Fraction, int, Lot]] = []
 
     def add(self, lot: Lot) -> None:
-        """Behind all others."""
+        """Add the newest lot."""
         self._put(lot, self._count)
         self._count += 1
         self.raw, self._cost = self.raw + lot.raw, self._cost + lot.cost
 
     def take(self, most: int) -> Lot:
-        """Take the whole next lot, or at most `most` base units of it."""
+        """Consume the next lot, or at most `most` base units of it."""
         lot, number = self._next()
         raw = min(most, lot.raw)
-        if (
-            self.method is LotMethod.AVERAGE
-        ):  # costs are pooled: the pool pays, whichever lot provides the units
-            cost = self._cost if raw == self.raw else self._cost * raw // self.raw
-        else:
-            cost = lot.cost if raw == lot.raw else lot.cost * raw // lot.raw
+        pool_raw, pool_cost = self._pool(lot)
+        cost = pool_cost if raw == pool_raw else pool_cost * raw // pool_raw
+
         if raw < lot.raw:
             self._put(Lot(lot.raw - raw, lot.cost - cost, lot.acquired_s), number, back=True)
         self.raw, self._cost = self.raw - raw, self._cost - cost
         return Lot(raw, cost, lot.acquired_s)
 
-    def stretch(self) -> NextLot:
-        """Return the lot that the next disposal takes first; with average cost, the pooled cost."""
+    def peek(self) -> NextLot:
+        """Return the next lot without consuming it."""
         lot, number = self._next()
         self._put(lot, number, back=True)
-        raw, cost = (
-            (self.raw, self._cost) if self.method is LotMethod.AVERAGE else (lot.raw, lot.cost)
-        )
-        return NextLot(lot.raw, raw, from_quanta(cost))
+        pool_raw, pool_cost = self._pool(lot)
+        return NextLot(lot.raw, pool_raw, from_quanta(pool_cost))
+
+    def _pool(self, lot: Lot) -> tuple[int, int]:
+        """Return the base units and cost over which the cost of a lot is averaged."""
+        if self.method is LotMethod.AVERAGE:
+            return self.raw, self._cost
+        return lot.raw, lot.cost
 
     def open(self) -> list[Lot]:
         """Return the open lots, oldest first."""
         if self.method is LotMethod.HIFO:
-            return [lot for _, _, lot in sorted(self._dearest, key=lambda one: one[1])]
+            return [lot for _, _, lot in sorted(self._costliest, key=lambda entry: entry[1])]
         if self.method is not LotMethod.AVERAGE:
             return list(self._line)
-        found, raw, total = [], self.raw, self._cost
+        lots, raw, total = [], self.raw, self._cost
         for lot in self._line:
             cost = total * lot.raw // raw
             total, raw = total - cost, raw - lot.raw
-            found.append(Lot(lot.raw, cost, lot.acquired_s))
-        return found
+            lots.append(Lot(lot.raw, cost, lot.acquired_s))
+        return lots
 
     def _next(self) -> tuple[Lot, int]:
         match self.method:
@@ -209,14 +203,14 @@ class _TokenLots:
             case LotMethod.LIFO:
                 return self._line.pop(), 0
             case LotMethod.HIFO:
-                _, number, lot = heappop(self._dearest)
+                _, number, lot = heappop(self._costliest)
                 return lot, number
 
     def _put(self, lot: Lot, number: int, *, back: bool = False) -> None:
-        """Put a lot into its order; with `back` the remainder of a lot returns to its place."""
+        """Insert a lot in order; with `back` return the rest of a lot to its place."""
         match self.method:
             case LotMethod.HIFO:
-                heappush(self._dearest, (Fraction(-lot.cost, lot.raw), number, lot))
+                heappush(self._costliest, (Fraction(-lot.cost, lot.raw), number, lot))
             case LotMethod.FIFO | LotMethod.AVERAGE if back:
                 self._line.appendleft(lot)
             case _:
@@ -233,9 +227,7 @@ _OF_EXCHANGES = (accounts.TRADING, accounts.FEES, accounts.GAS)
 
 @dataclass(slots=True)
 class Disposal:
-    """A lot, or part of a lot, that was disposed of; `acquired_s` is None without a known lot.
-    Proceeds and cost in quanta.
-    """
+    """Part of a lot that was disposed of. `acquired_s` is None without a known lot."""
 
     entry: str
     token: str
@@ -248,32 +240,32 @@ class Disposal:
 
     @property
     def proceeds(self) -> Value:
-        """Reporting units."""
+        """Proceeds in reporting units."""
         return from_quanta(self.proceeds_quanta)
 
     @property
     def cost(self) -> Value:
-        """Reporting units."""
+        """Cost in reporting units."""
         return from_quanta(self.cost_quanta)
 
     @property
     def gain(self) -> Value:
-        """Above zero a gain."""
+        """Gain, negative for a loss, in reporting units."""
         return from_quanta(self.proceeds_quanta - self.cost_quanta)
 
     @property
     def held_s(self) -> int:
-        """Holding period."""
+        """Holding period in seconds; 0 without a known lot."""
         return 0 if self.acquired_s is None else self.disposed_s - self.acquired_s
 
 
 @dataclass(slots=True)
 class TaxLotRun:
-    """Result of a run over the ledger.
+    """Lots, disposals and sums of a ledger.
 
-    `sums` are in quanta: deposits, withdrawals, income, the excess of value over cost of transfers
-    to the owner (carried), and gas outside exchanges (spent). `unpriced` are entries without a
-    price, which count as zero.
+    `sums` are in quanta: deposits (came), withdrawals (went), income, the excess of value over cost
+    of transfers to the owner (carried), and gas outside exchanges (spent). `unpriced` are ids of
+    entries with a missing price, which counts as zero.
     """
 
     lots: Lots
@@ -300,43 +292,45 @@ class TaxLotRun:
 
     @property
     def spent(self) -> Value:
-        """Gas that belongs to no exchange, reporting units."""
+        """Gas outside exchanges, reporting units."""
         return from_quanta(self.sums["spent"])
 
     @property
     def carried(self) -> Value:
-        """Value of transfers to the owner above their cost, reporting units."""
+        """Value less cost of transfers to the owner, reporting units."""
         return from_quanta(self.sums["carried"])
 
     def realised(self, from_s: int = 0, until_s: int | None = None) -> Value:
-        """Gains less losses of disposals with from_s <= time < until_s."""
+        """Return gains less losses of disposals with from_s <= time < until_s."""
         within = (
-            one
-            for one in self.disposals
-            if from_s <= one.disposed_s and (until_s is None or one.disposed_s < until_s)
+            disposal
+            for disposal in self.disposals
+            if from_s <= disposal.disposed_s and (until_s is None or disposal.disposed_s < until_s)
         )
         return net_gain(within)
 
     def gained(self, from_s: int) -> Value:
         """Return the sum of gains per entry since `from_s`; losing entries count as zero."""
-        each: Counter[str] = Counter()
-        for one in self.disposals:
-            if from_s <= one.disposed_s:
-                each[one.entry] += one.proceeds_quanta - one.cost_quanta
-        return from_quanta(sum(gain for gain in each.values() if gain > 0))
+        gains: Counter[str] = Counter()
+        for disposal in self.disposals:
+            if from_s <= disposal.disposed_s:
+                gains[disposal.entry] += disposal.proceeds_quanta - disposal.cost_quanta
+        return from_quanta(sum(gain for gain in gains.values() if gain > 0))
 
     def open(self) -> tuple[OpenLot, ...]:
-        """Open lots."""
+        """Return the open lots."""
         return self.lots.open()
 
 
 def net_gain(disposals: Iterable[Disposal]) -> Value:
     """Return the net gain of all disposals."""
-    return from_quanta(sum(one.proceeds_quanta - one.cost_quanta for one in disposals))
+    return from_quanta(
+        sum(disposal.proceeds_quanta - disposal.cost_quanta for disposal in disposals)
+    )
 
 
 def identity_rate(_: int) -> Fraction:
-    """Exchange rate 1: the reporting currency is the numeraire."""
+    """Return the exchange rate 1: the reporting currency is the numeraire."""
     return Fraction(1)
 
 
@@ -348,36 +342,35 @@ def run_tax_lots(
     rate: Rate = identity_rate,
     lots: Lots | None = None,
 ) -> TaxLotRun:
-    """Goes through the ledger in its order, from `lots` on. Raises what `rate` raises where the
-    table does not reach.
+    """Return the lots and disposals of the entries, in ledger order, starting from `lots`. Raises
+    the errors of `rate`.
     """
-    found = TaxLotRun(lots or Lots(method))
+    run = TaxLotRun(lots or Lots(method))
     for entry in entries:
-        _EntryLots(found, entry, numeraire, coin, rate(entry.chain_s)).book()
-    return found
+        _EntryLots(run, entry, numeraire, coin, rate(entry.chain_s)).book()
+    return run
 
 
 class _EntryLots:
-    """One entry's acquisitions and disposals, all values in quanta."""
+    """Acquisitions and disposals of one entry; all values are in quanta."""
 
     def __init__(
-        self, found: TaxLotRun, entry: Entry, numeraire: str, coin: str, rate: Fraction
+        self, run: TaxLotRun, entry: Entry, numeraire: str, coin: str, rate: Fraction
     ) -> None:
-        self.run, self.entry, self.numeraire, self.coin = found, entry, numeraire, coin
+        self.run, self.entry, self.numeraire, self.coin = run, entry, numeraire, coin
         self.rate = None if rate == 1 else rate
         self.raw: dict[tuple[str, str], int] = {}
         self.value: dict[tuple[str, str], int] = {}
         for posting in entry.postings:
             account = posting.account
             if posting.value is None and not account.startswith(accounts.LP):
-                found.unpriced.append(entry.id)
-            if account.startswith("assets:"):  # the other side of the entry accounts for it
+                run.unpriced.append(entry.id)
+            if account.startswith("assets:"):  # the opposite posting has the same amount
                 continue
             key = (account, coin if posting.token == NATIVE else posting.token)
             self.raw[key] = self.raw.get(key, 0) + posting.raw
-            self.value[key] = self.value.get(key, 0) + (
-                0 if posting.value is None else to_quanta(posting.value)
-            )
+            if posting.value is not None:
+                self.value[key] = self.value.get(key, 0) + to_quanta(posting.value)
 
     def book(self) -> None:
         got, gave = self._exchanged()
@@ -395,29 +388,26 @@ class _EntryLots:
                 self.run.sums["spent"] += gas
 
     def _rated(self, number: int) -> int:
-        """Numeraire units as reporting units."""
+        """Return a numeraire value as a reporting value."""
         return number if self.rate is None else round(number * self.rate)
 
     def _exchanged(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return the amounts that an exchange received and gave, base units by token; fees are part
-        of the amounts given.
+        """Return the amounts that an exchange received and gave, fees included, in base units by
+        token.
         """
         net: dict[str, int] = {}
         for (account, token), raw in self.raw.items():
             if account in (accounts.TRADING, accounts.FEES):
                 net[token] = net.get(token, 0) - raw
-        return {token: raw for token, raw in net.items() if raw > 0}, {
-            token: -raw for token, raw in net.items() if raw < 0
-        }
+        received = {token: raw for token, raw in net.items() if raw > 0}
+        given = {token: -raw for token, raw in net.items() if raw < 0}
+        return received, given
 
-    def _worth(self, token: str) -> int:
+    def _value(self, token: str) -> int:
         """Return the reference value of the exchanged amount of a token, unsigned."""
-        return self._rated(
-            abs(
-                self.value.get((accounts.TRADING, token), 0)
-                + self.value.get((accounts.FEES, token), 0)
-            )
-        )
+        traded = self.value.get((accounts.TRADING, token), 0)
+        fees = self.value.get((accounts.FEES, token), 0)
+        return self._rated(abs(traded + fees))
 
     def _exchange(self, got: dict[str, int], gave: dict[str, int], gas: int) -> None:
         if not got and not gave:
@@ -426,41 +416,37 @@ class _EntryLots:
         face_in, face_out = (
             self._rated(side.get(self.numeraire, 0) * QUANTA_PER_UNIT) for side in (got, gave)
         )
-        worth_bought, worth_sold = (
-            [self._worth(token) for token in side] for side in (bought, sold)
+        value_bought, value_sold = (
+            [self._value(token) for token in side] for side in (bought, sold)
         )
-        if not gave:  # for nothing: income
-            self.run.sums["income"] += face_in + sum(worth_bought)
+        if not gave:  # a receipt without payment is income
+            self.run.sums["income"] += face_in + sum(value_bought)
         if not got:
             face_out = paid = costs = 0
-        elif (
-            face_out
-        ):  # other tokens given count at their reference prices, and the purchase costs both
-            paid = sum(worth_sold)
+        elif face_out:  # tokens given besides the numeraire count at their reference prices
+            paid = sum(value_sold)
             costs = face_out + paid
         else:
-            costs = sum(worth_bought)
+            costs = sum(value_bought)
             paid = face_in + costs
         if sold:
-            for token, proceeds in zip(sold, split_quanta(paid - gas, worth_sold), strict=True):
+            for token, proceeds in zip(sold, split_quanta(paid - gas, value_sold), strict=True):
                 self._dispose(token, gave[token], proceeds)
         if self.numeraire in gave:
             self._dispose(self.numeraire, gave[self.numeraire], face_out if got or sold else -gas)
         if bought:
-            for token, cost in zip(
-                bought, split_quanta(costs + (0 if sold else gas), worth_bought), strict=True
-            ):
+            total = costs if sold else costs + gas
+            for token, cost in zip(bought, split_quanta(total, value_bought), strict=True):
                 self._acquire(token, got[token], cost)
         if self.numeraire in got:
-            self._acquire(
-                self.numeraire, got[self.numeraire], face_in + (0 if sold or bought else gas)
-            )
+            cost = face_in if sold or bought else face_in + gas
+            self._acquire(self.numeraire, got[self.numeraire], cost)
 
     def _external(self, account: str, came: bool) -> None:
         for (where, token), raw in self.raw.items():
             if where != account or raw == 0:
                 continue
-            value = self._rated(abs(self.value[where, token]))
+            value = self._rated(abs(self.value.get((where, token), 0)))
             if raw < 0 and came:
                 self._acquire(token, -raw, value)
                 self.run.sums["income" if account in _INCOME else "came"] += value
@@ -471,44 +457,41 @@ class _EntryLots:
 
     def _acquire(self, token: str, raw: int, cost: int) -> None:
         self.run.created[token] = self.run.created.get(token, 0) + raw
-        self.run.lots.come(token, raw, cost, self.entry.chain_s)
+        self.run.lots.acquire_quanta(token, raw, cost, self.entry.chain_s)
 
     def _leave(self, token: str, raw: int, value: int) -> None:
         self.run.sums["went"] += value
-        self.run.sums["carried"] += value - sum(
-            taken.cost for taken in self._take(token, raw, value)
-        )
+        cost = sum(lot.cost for lot in self._take(token, raw, value))
+        self.run.sums["carried"] += value - cost
 
     def _dispose(self, token: str, raw: int, proceeds: int) -> None:
-        taken, entry = self._take(token, raw, proceeds), self.entry
-        for one, brought in zip(
-            taken, split_quanta(proceeds, [one.raw for one in taken]), strict=True
-        ):
-            self.run.disposals.append(
-                Disposal(
-                    entry.id,
-                    token,
-                    one.raw,
-                    brought,
-                    one.cost,
-                    one.acquired_s,
-                    entry.chain_s,
-                    entry.by_hand,
-                )
+        lots, entry = self._take(token, raw, proceeds), self.entry
+        parts = split_quanta(proceeds, [lot.raw for lot in lots])
+        for lot, part in zip(lots, parts, strict=True):
+            disposal = Disposal(
+                entry=entry.id,
+                token=token,
+                raw=lot.raw,
+                proceeds_quanta=part,
+                cost_quanta=lot.cost,
+                acquired_s=lot.acquired_s,
+                disposed_s=entry.chain_s,
+                by_hand=entry.by_hand,
             )
+            self.run.disposals.append(disposal)
 
     def _take(self, token: str, raw: int, at_cost: int) -> list[Lot]:
         self.run.consumed[token] = self.run.consumed.get(token, 0) + raw
-        return self.run.lots.go(token, raw, at_cost)
+        return self.run.lots.dispose_quanta(token, raw, at_cost)
 
 
-# --- Planned gains: a plan's taxable gain by the lot rule, per token, before anything is sent.
+# --- Taxable gains of a plan, before it is sent.
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedGain:
-    """Gain that a plan realises of one token, reporting units: base units sold, their proceeds and
-    their cost.
+    """Gain that a plan realises in one token: base units sold, proceeds and cost in reporting
+    units.
     """
 
     token: str
@@ -520,12 +503,12 @@ class PlannedGain:
 
     @property
     def gain(self) -> Value:
-        """Above zero a gain."""
+        """Gain, negative for a loss, in reporting units."""
         return self.proceeds - self.cost
 
 
 def wallet_changes(plan: Plan) -> dict[str, int]:
-    """Net change of each wallet balance that the legs predict, base units."""
+    """Return the predicted net change of each wallet balance, in base units."""
     changes: dict[str, int] = {}
     for leg in plan.legs:
         if leg.source is LegFunding.WALLET:
@@ -538,54 +521,53 @@ def wallet_changes(plan: Plan) -> dict[str, int]:
 def planned_gains(
     plan: Plan, tax: TaxState, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int
 ) -> tuple[PlannedGain, ...]:
-    """Return the gain of each token that the swaps and their gas dispose of; preceding approvals
-    are excluded.
+    """Return the gain of each token that the swaps and their gas dispose of, without the gas of
+    approvals.
     """
-    moved = wallet_changes(plan)
+    changes = wallet_changes(plan)
     price = prices.get(coin)
     gas_wei = round(plan.cost.gas / price) if price else 0
-    counted = {*moved, NATIVE}
-    change = SettledTransaction("plan", plan.block, now_s, "", "", moved, gas_wei)
-    entry = book.trade_entry(change, EntryPrices(prices, coin), counted, {})
-    found = run_tax_lots(
+    counted = {*changes, NATIVE}
+    transaction = SettledTransaction("plan", plan.block, now_s, "", "", changes, gas_wei)
+    entry = accounts.trade_entry(transaction, EntryPrices(prices, coin), counted, {})
+    disposals = run_tax_lots(
         [entry], tax.method, numeraire, coin, lambda _: tax.rate, Lots(tax.method, tax.lots)
     ).disposals
     return tuple(
-        _gain(token, [one for one in found if one.token == token])
-        for token in dict.fromkeys(one.token for one in found)
+        _gain(token, [disposal for disposal in disposals if disposal.token == token])
+        for token in dict.fromkeys(disposal.token for disposal in disposals)
     )
 
 
 def max_sellable_raw(
     lots: Iterable[OpenLot], method: LotMethod, token: str, price: Value, gain: Value, most_raw: int
 ) -> int:
-    """Return the most base units, up to `most_raw`, that may be sold at `price` without realising
-    more than `gain`. `price` is in reporting units per base unit. The bound holds at the end of
-    every lot. Losses of earlier lots offset gains of later ones; amounts without a known lot gain
-    nothing.
+    """Return the most base units, up to `most_raw`, that may be sold without realising more than
+    `gain`.
+
+    `price` is in reporting units per base unit. The bound holds at the end of every lot. Losses of
+    earlier lots offset gains of later ones; amounts without a known lot have no gain.
     """
     if gain < 0:
         return 0
     total, sold = Fraction(0), 0
-    for stretch in Lots(method, (lot for lot in lots if lot.token == token)).lots_in_order(token):
-        raw, before = min(stretch.raw, most_raw - sold), total
-        total = before + raw * price - stretch.cost_of(raw)
+    for lot in Lots(method, (lot for lot in lots if lot.token == token)).lots_in_order(token):
+        raw, before = min(lot.raw, most_raw - sold), total
+        total = before + raw * price - lot.cost_of(raw)
         if total > gain:
-            return sold + _longest(stretch, price, gain - before, raw)
+            return sold + _largest_part(lot, price, gain - before, raw)
         sold += raw
         if sold == most_raw:
             return sold
     return most_raw
 
 
-def _longest(stretch: NextLot, price: Value, gain: Value, too_many: int) -> int:
-    """Return the most units of one lot within a gain; the gain per unit is constant within a
-    lot.
-    """
+def _largest_part(lot: NextLot, price: Value, gain: Value, too_many: int) -> int:
+    """Return the most base units of a lot within a gain, by bisection."""
     low, high = 0, too_many - 1
     while low < high:
         middle = (low + high + 1) // 2
-        if middle * price - stretch.cost_of(middle) <= gain:
+        if middle * price - lot.cost_of(middle) <= gain:
             low = middle
         else:
             high = middle - 1
@@ -593,12 +575,12 @@ def _longest(stretch: NextLot, price: Value, gain: Value, too_many: int) -> int:
 
 
 def _gain(token: str, parts: list[Disposal]) -> PlannedGain:
-    times = [one.acquired_s for one in parts if one.acquired_s is not None]
+    times = [part.acquired_s for part in parts if part.acquired_s is not None]
     return PlannedGain(
         token,
-        sum(one.raw for one in parts),
-        sum((one.proceeds for one in parts), Fraction(0)),
-        sum((one.cost for one in parts), Fraction(0)),
+        sum(part.raw for part in parts),
+        sum((part.proceeds for part in parts), Fraction(0)),
+        sum((part.cost for part in parts), Fraction(0)),
         min(times, default=None),
         max(times, default=None),
     )

@@ -243,7 +243,7 @@ def test_periods_are_those_of_the_calendar() -> None:
 
 
 @pytest.mark.parametrize(
-    ("effect", "paid", "word"), [(-20, 10, "earned nothing"), (5, 10, "more than half"), (190, 10, "less than a tenth")]
+    ("effect", "paid", "word"), [(-20, 10, "gained nothing before costs"), (5, 10, "more than half"), (190, 10, "less than a tenth")]
 )
 def test_the_hint_follows_its_rule(effect: int, paid: int, word: str) -> None:
     assert word in _performance(effect, paid).hint

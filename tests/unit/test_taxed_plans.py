@@ -245,7 +245,7 @@ def test_how_old_the_rate_is_that_counts_can_be_told() -> None:
 @pytest.mark.parametrize(
     ("lines", "why"),
     [
-        ([], "empty"), (["time,rate"], "empty"), (["2026-01-01,1"], "line 1 is not"), ([*RATES, "2026-01-01,1"], "line 5 is not after"),
+        ([], "empty"), (["time,rate"], "empty"), (["2026-01-01,1"], "line 1 is not"), ([*RATES, "2026-01-01,1"], "line 5 is not later"),
         ([RATES[0], "2026-01-01;1"], "line 2"), ([RATES[0], "yesterday,1"], "is not a time"), ([RATES[0], "2026-01-01,0"], "not a rate"),
         ([RATES[0], "2026-01-01,-1"], "not a rate"), ([RATES[0], "2026-01-01,nan"], "not a rate"),
         ([RATES[0], "2026-01-01,1e99"], "not a rate"),
