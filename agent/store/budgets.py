@@ -1,5 +1,5 @@
-"""Budgets and movements: consumption of finished intents, and its sums over the last 24 hours of
-chain time.
+"""Budgets and movements: consumption of limits by finished intents, its sums over the last 24 h of
+chain time, and streaks of failed transactions.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from functools import cache
 from typing import Any, cast
@@ -39,7 +39,7 @@ from agent.store.database import (
     insert_rows,
     max_value,
 )
-from agent.store.records import Movement, decode_json, decompress_text
+from agent.store.records import Movement, decode_json, decompress_text, movements
 from agent.store.tables import (
     BudgetRow,
     EntryRow,
@@ -50,21 +50,19 @@ from agent.store.tables import (
     StrategyBookingRow,
 )
 from agent.store.transitions import CONSUMED
-from agent.units import NATIVE
 
-# --- Streaks of failed transactions: their number, their start, and the stop that holds until the
-# owner resumes.
+# --- Streaks of failed transactions, and the stop that lasts until the owner resumes.
 
 
-FEW = 20
+FETCH_SIZE = 20
 """Number of transactions read at once, newest first."""
 RESUMED_AFTER = "resumed_after"
-"""Key of the newest intent's number when the owner last resumed: failures up to it are cleared."""
+"""Key of the newest intent's number when the owner last resumed; failures up to it do not count."""
 STOP = "failures_stop"
-"""Key of the reason why consecutive failures stop the agent; empty otherwise."""
+"""Key that is set while consecutive failures stop rebalances."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
 _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
-"""Kinds that trade; all others, approvals above all, serve them."""
+"""Kinds of intents that trade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +81,9 @@ def failure_streak(
 ) -> FailureStreak:
     """Count the wallet's consecutive failures by the facts STOP and RESUMED_AFTER.
 
-    `refusals` is the number of the newest intent by token; approvals of a token up to it do not
-    count.
+    `refusals` has the number of an intent by token; approvals of the token up to it do not count.
     """
-    return FailureStreak(*_counted(_since_success(db, facts, refusals)), bool(facts.get(STOP)))
+    return FailureStreak(*_count(_since_success(db, facts, refusals)), bool(facts.get(STOP)))
 
 
 def exit_failures(
@@ -97,36 +94,36 @@ def exit_failures(
     chain_now_s: int,
 ) -> tuple[ExitFailures, ...]:
     """Return the failures of each exit in the last 24 h of chain time, since it last succeeded or
-    the owner resumed, the newest first.
+    the owner resumed, newest first.
 
-    `recent` are the budgets of that time. A revert that is not booked yet counts as of now. The
-    plan of an intent names its exit (policy/failures.py); another exit's success ends nothing.
+    `recent` are the budgets of that time. A revert without a budget counts as of now. The plan of
+    an intent names its exit (policy/failures.py); the success of another exit ends no streak.
     """
     resumed = int(facts.get(RESUMED_AFTER) or 0)
     failed = _newest_reverts(db, resumed, recent, chain_now_s)
-    approvals = [one.intent_id for one in recent if one.kind == IntentKind.APPROVE.value]
+    approvals = [budget.intent_id for budget in recent if budget.kind == IntentKind.APPROVE.value]
     if not failed and len(approvals) < failures.MAX_APPROVALS_IN_ROW:
         return ()
-    done = [one.intent_id for one in recent if one.succeeded and one.kind in _EXIT_KINDS]
-    at_s = {one.intent_id: one.chain_s for one in recent} | failed
+    done = [row.intent_id for row in recent if row.succeeded and row.kind in _EXIT_KINDS]
+    at_s = {budget.intent_id: budget.chain_s for budget in recent} | failed
     streaks: dict[str, _ExitStreak] = {}
-    for one in _intents(db, {*failed, *approvals, *done}, resumed):
-        plan = _plan(db, one.id)
+    for row in _intents(db, {*failed, *approvals, *done}, resumed):
+        plan = _plan(db, row.id)
         if plan is None or not (name := failures.exit_name(plan)):
             continue
         streak = streaks.setdefault(name, _ExitStreak())
-        if one.kind == IntentKind.APPROVE.value:
-            token = decode_json(UnsignedTx, one.tx_json).to
-            if token in name.split() and one.seq > refusals.get(token, 0):
-                streak.add(one, at_s[one.id])
-        elif _reverted(one):
-            streak.add(one, at_s[one.id])
+        if row.kind == IntentKind.APPROVE.value:
+            token = decode_json(UnsignedTx, row.tx_json).to
+            if token in name.split() and row.seq > refusals.get(token, 0):
+                streak.add(row, at_s[row.id])
+        elif _reverted(row):
+            streak.add(row, at_s[row.id])
         else:
             streak.ended = True
     return tuple(
-        ExitFailures(name, one.reverts, len(one.approving), one.newest_s)
-        for name, one in streaks.items()
-        if one.newest_s
+        ExitFailures(name, streak.reverts, len(streak.approving), streak.newest_s)
+        for name, streak in streaks.items()
+        if streak.newest_s
     )
 
 
@@ -139,89 +136,85 @@ class _ExitStreak:
     newest_s: int = 0
     ended: bool = False
 
-    def add(self, one: IntentRow, at_s: int) -> None:
-        """Count an intent before those already counted."""
+    def add(self, row: IntentRow, at_s: int) -> None:
+        """Count an intent that is older than those counted before."""
         if self.ended:
             return
-        self.reverts += _reverted(one)
-        self.approving |= {one.step_id} if one.kind == IntentKind.APPROVE.value else set()
+        self.reverts += _reverted(row)
+        if row.kind == IntentKind.APPROVE.value:
+            self.approving.add(row.step_id)
         self.newest_s = self.newest_s or at_s
 
 
 def _newest_reverts(
     db: Connection, resumed: int, recent: Sequence[BudgetRow], chain_now_s: int
 ) -> dict[str, int]:
-    """Return the chain time of each revert among the budgets `recent`, or not booked yet, by
-    intent.
-    """
-    booked_s = {one.intent_id: one.chain_s for one in recent}
-    found: dict[str, int] = {}
-    newest_first = db.execute(_maybe_reverted(), {"resumed": resumed}).yield_per(FEW)
-    for one in cast("Iterable[IntentRow]", newest_first):
-        if one.id not in booked_s and db.scalar(_loss(), {"of": one.id}) is not None:
-            break  # booked, and older
-        if _reverted(one):
-            found[one.id] = booked_s.get(one.id, chain_now_s)
+    """Return the chain time by intent of each revert that is in the budgets `recent`, or in none."""
+    booked_s = {budget.intent_id: budget.chain_s for budget in recent}
+    reverts: dict[str, int] = {}
+    newest_first = db.execute(_maybe_reverted(), {"resumed": resumed}).yield_per(FETCH_SIZE)
+    for row in cast("Iterable[IntentRow]", newest_first):
+        if row.id not in booked_s and db.scalar(_loss(), {"of": row.id}) is not None:
+            break  # its budget is older
+        if _reverted(row):
+            reverts[row.id] = booked_s.get(row.id, chain_now_s)
     newest_first.close()
-    return found
+    return reverts
 
 
 def _intents(db: Connection, ids: set[str], resumed: int) -> list[IntentRow]:
     """Return these intents since the owner resumed, newest first."""
-    found = all_rows(db, select(IntentRow).where(IntentRow.id.in_(ids)), IntentRow)
-    return sorted((one for one in found if one.seq > resumed), key=lambda one: -one.seq)
+    rows = all_rows(db, select(IntentRow).where(IntentRow.id.in_(ids)), IntentRow)
+    return sorted((row for row in rows if row.seq > resumed), key=lambda row: -row.seq)
 
 
 def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:
-    """Record that the failure limit was reached: exits continue, and one that succeeds must not
+    """Record it if the failure limit was reached: exits continue, and an exit that succeeds does not
     release rebalances.
     """
-    if failures.too_many(
-        *_counted(_since_success(db, database.read_facts(db, RESUMED_AFTER), refusals))
-    ):
+    streak = _since_success(db, database.read_facts(db, RESUMED_AFTER), refusals)
+    if failures.too_many(*_count(streak)):
         database.write_facts(db, {STOP: 1})
 
 
-def _counted(found: list[IntentRow]) -> tuple[int, int]:
-    """Number of reverts, and of steps that approved or revoked."""
-    return sum(map(_reverted, found)), len(
-        {one.step_id for one in found if one.kind == IntentKind.APPROVE.value}
-    )
+def _count(rows: list[IntentRow]) -> tuple[int, int]:
+    """Return the number of reverts, and of steps that approved or revoked."""
+    approving = {row.step_id for row in rows if row.kind == IntentKind.APPROVE.value}
+    return sum(map(_reverted, rows)), len(approving)
 
 
 def _since_success(
     db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int]
 ) -> list[IntentRow]:
-    """Intents mined after the last successful swap or liquidity action and after the owner last
+    """Return the intents mined since the last successful swap or liquidity action and since the owner
     resumed, newest first.
 
-    Only such a success ends a streak. Cancels neither count nor interrupt it. Approvals that
-    succeed do not interrupt it, since each new attempt may need one. Approvals for exits refused
-    before sending do not count: their attempts are bounded elsewhere
-    (agent/policy/exits.py), and one that never succeeds must not stop the others.
+    Only such a success ends a streak. Cancels do not count. Successful approvals count, since each
+    new attempt may need one, but not those for exits refused before sending: agent/policy/exits.py
+    bounds their attempts, and an exit that never succeeds must not stop the others.
     """
-    found: list[IntentRow] = []
-    # A few at a time, in table order: the streak ends soon, and years of transactions precede it.
+    streak: list[IntentRow] = []
+    # The streak is short and the table long, so rows are fetched a few at a time.
     newest_first = db.execute(
         _newest_first(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}
-    ).yield_per(FEW)
-    for one in cast("Iterable[IntentRow]", newest_first):
-        if one.state not in _CONSUMED or one.kind == IntentKind.CANCEL.value:
+    ).yield_per(FETCH_SIZE)
+    for row in cast("Iterable[IntentRow]", newest_first):
+        if row.state not in _CONSUMED or row.kind == IntentKind.CANCEL.value:
             continue
-        if one.kind in _TRADES and not _reverted(one):
+        if row.kind in _TRADES and not _reverted(row):
             break
         if (
             not refusals
-            or one.kind != IntentKind.APPROVE.value
-            or one.seq > refusals.get(decode_json(UnsignedTx, one.tx_json).to, 0)
+            or row.kind != IntentKind.APPROVE.value
+            or row.seq > refusals.get(decode_json(UnsignedTx, row.tx_json).to, 0)
         ):
-            found.append(one)
+            streak.append(row)
     newest_first.close()
-    return found
+    return streak
 
 
-def _reverted(one: IntentRow) -> bool:
-    return one.receipt_json is not None and decode_json(Receipt, one.receipt_json).status != 1
+def _reverted(row: IntentRow) -> bool:
+    return row.receipt_json is not None and decode_json(Receipt, row.receipt_json).status != 1
 
 
 _maybe_reverted = cache(
@@ -239,25 +232,27 @@ _newest_first = cache(
 )
 
 
+# --- Budgets and movements.
+
+
 DAY_S = 86_400
 LAST_REVIEW = "last_review_s"
 DELAY = "delay_ppm"
 REVIEWS = "reviews"
-"""Key of the schedules and when each was reviewed last, as JSON."""
+"""Key of the last review of each schedule, as JSON."""
 MOST_REVIEWS = 32
-"""Schedules that are remembered, the newest: those of a config long gone are forgotten."""
+"""Largest number of stored schedules; the oldest beyond it are dropped."""
 DEPEGGED = "depegged"
 UNREADABLE_BALANCES = "unread"
-"""Key of the assets whose balance could not be read, each as address:chain time since when."""
+"""Key of the assets whose balance cannot be read, each as address:chain time of the first failure."""
 SUBMISSION_REFUSALS = "late"
-"""Key of the exits that were refused when about to be sent, as JSON."""
+"""Key of the exits refused at submission, as JSON."""
 UNTRIGGERED_SWAP = "swap_besides"
-"""Budget kind of a swap that no trigger asked for: an exit, a withdrawal, an investment, one by
-hand."""
+"""Budget kind of a swap without a trigger: an exit, a withdrawal, an investment, a swap by hand."""
 _EXIT_KINDS = (UNTRIGGERED_SWAP, IntentKind.LIQUIDITY.value, IntentKind.UNWRAP.value)
-"""Budget kinds of what may reduce risk."""
+"""Budget kinds that exits may have."""
 _KINDS = (*(kind.value for kind in IntentKind), UNTRIGGERED_SWAP)
-"""Every kind of a budget: named so that few are read by their index."""
+"""Every kind of a budget: with a condition on all kinds SQLite uses their index."""
 META_KEYS = (
     *(
         LAST_REVIEW,
@@ -283,12 +278,12 @@ class BudgetStore:
     db: Database
 
     def history(self, chain_now_s: int) -> History:
-        """Sum all entries younger than 24 h of chain time; entries from the future count too, so no
-        clock resets a budget (T6).
+        """Return the history: sums of the last 24 h of chain time, and the state that decisions
+        need.
 
-        A gain makes no room for later losses. Balance losses that no owner has called a withdrawal
-        count as losses, and so do losses of transactions from before this store; their outgoing
-        transfers count as paid out.
+        Budgets with a time in the future count too, so no wrong clock resets one (T6). Gains do not
+        offset losses. Unexplained falls count as losses unless the owner has classified them as
+        withdrawals. External transactions count with their losses and payouts.
         """
         return self.db.query_until(
             "read the budgets", _history, chain_now_s, self.db.wallet, self.db.coin
@@ -303,18 +298,15 @@ class BudgetStore:
         chain_s: int,
         outflow: Fraction = Fraction(0),
     ) -> None:
-        """Add a finished intent to budgets, and its balance changes to the movements; a second call
-        for it changes nothing.
+        """Add a finished intent to the budgets, and its balance changes to the movements.
 
-        Nothing changes either if the journal has another receipt by now: another process has seen a
-        reorg meanwhile.
+        Does nothing for an intent that is booked, or whose receipt in the journal differs, since
+        another process has then seen a reorg.
         """
         with self.db.write("book a transaction") as db:
-            known = db.scalar(_receipt(), {"of": intent.id})
-            if (
-                db.scalar(_loss(), {"of": intent.id}) is not None
-                or (None if known is None else decode_json(Receipt, known)) != intent.receipt
-            ):
+            text = db.scalar(_receipt(), {"of": intent.id})
+            known = None if text is None else decode_json(Receipt, text)
+            if known != intent.receipt or db.scalar(_loss(), {"of": intent.id}) is not None:
                 return
             succeeded = intent.state is not IntentState.REVERTED and (
                 intent.receipt is None or intent.receipt.status == 1
@@ -333,77 +325,59 @@ class BudgetStore:
             ledger_sums.add_loss(db, loss)
             ledger_sums.advance_settled(db)
             if not succeeded or intent.kind is IntentKind.APPROVE:
-                record_failure_stop(
-                    db, _submission_refusal_seqs(database.read_facts(db, SUBMISSION_REFUSALS))
-                )
-            rows = [
-                {
-                    "token": movement.token,
-                    "delta_raw": str(movement.delta_raw),
-                    "kind": movement.kind,
-                    "block_number": movement.block_number,
-                    "chain_s": movement.chain_s,
-                    "tx_hash": movement.tx_hash,
-                }
-                for movement in movements(intent, self.db.wallet, self.db.coin, chain_s)
-            ]
+                refusals = _submission_refusals(database.read_facts(db, SUBMISSION_REFUSALS))
+                record_failure_stop(db, _seqs(refusals))
+            changes = movements(intent, self.db.wallet, self.db.coin, chain_s)
+            rows = [asdict(change) | {"delta_raw": str(change.delta_raw)} for change in changes]
             insert_rows(db, MovementRow, rows)
 
     def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
-        """The newest known changes of balances, newest first."""
+        """Return the newest known changes of balances, newest first."""
+        newest = select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit)
         with self.db.read("read movements") as db:
-            rows = all_rows(
-                db, select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit), MovementRow
-            )
             return tuple(
                 Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash)
-                for r in rows
+                for r in all_rows(db, newest, MovementRow)
             )
 
     def last_rebalance(self) -> int | None:
-        """Chain time of the newest successful swap that a trigger of the policy asked for."""
+        """Return the chain time of the newest successful swap by a trigger of the policy."""
         with self.db.read("read the last rebalance") as db:
             return _newest(db, IntentKind.SWAP)
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
-        """Record the last review of the portfolio, its schedules, and the delay of the next
-        review.
-        """
+        """Record the last review of the portfolio, its schedules, and the delay of the next review."""
         with self.db.write("write the review") as db:
             reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
             if reviews:
                 before = _reviews(database.read_facts(db, REVIEWS))
-                known = [(name, at_s) for name, at_s in before if name not in reviews] + [
-                    (name, chain_s) for name in reviews
-                ]
-                reviewed[REVIEWS] = json.dumps(known[-MOST_REVIEWS:])
+                by_schedule = [(name, at_s) for name, at_s in before if name not in reviews]
+                by_schedule += [(name, chain_s) for name in reviews]
+                reviewed[REVIEWS] = json.dumps(by_schedule[-MOST_REVIEWS:])
             database.write_facts(db, reviewed)
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
         """Record the dollar tokens that left their peg and have not returned."""
-        with self.db.write("write who left the peg") as db:
+        with self.db.write("write depegged tokens") as db:
             database.write_facts(db, {DEPEGGED: " ".join(tokens)})
 
     def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
-        """Record the assets whose balance cannot be read, and since when."""
-        with self.db.write("write which balances are unknown") as db:
-            database.write_facts(
-                db, {UNREADABLE_BALANCES: " ".join(f"{token}:{at_s}" for token, at_s in since_s)}
-            )
+        """Record the assets whose balance cannot be read, with the time of the first failure."""
+        text = " ".join(f"{token}:{at_s}" for token, at_s in since_s)
+        with self.db.write("write unreadable balances") as db:
+            database.write_facts(db, {UNREADABLE_BALANCES: text})
 
     def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
-        """Replace the stored exits refused before sending; approvals for them up to now count in no
-        streak.
+        """Replace the stored exits refused at submission; earlier approvals for them do not count as
+        failures.
         """
-        with self.db.write("write what was refused late") as db:
-            _mark_submission_refusals(db, found)
+        with self.db.write("write exits refused at submission") as db:
+            _write_submission_refusals(db, found)
 
 
 def _kind(db: Connection, intent: Intent) -> str:
-    """Budget kind of an intent: a swap that no trigger of the policy asked for is kept apart from a
-    rebalance.
-
-    Decided by the plan of its grant, else of its step; without either it counts as a rebalance.
+    """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of the
+    policy. A swap without a plan counts as a rebalance.
     """
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
@@ -415,79 +389,51 @@ def _kind(db: Connection, intent: Intent) -> str:
 
 def _plan(db: Connection, intent_id: str) -> Plan | None:
     """Return the plan of an intent's grant, else of its step; None without either."""
-    found = db.execute(_plans(), {"of": intent_id}).one_or_none()
-    if found is None:
+    row = db.execute(_plans(), {"of": intent_id}).one_or_none()
+    if row is None:
         return None
-    plan = decode_json(Grant, decompress_text(found.grant_z)).plan
-    if plan is None and found.plan_z is not None:
-        plan = decode_json(Plan, decompress_text(found.plan_z))
+    plan = decode_json(Grant, decompress_text(row.grant_z)).plan
+    if plan is None and row.plan_z is not None:
+        plan = decode_json(Plan, decompress_text(row.plan_z))
     return plan
 
 
 def unbook_intent(db: Connection, intent: Intent) -> None:
-    """Remove an intent from budgets, movements and ledger: a reorg took the block of its
-    receipt.
-    """
+    """Remove an intent from budgets, movements and ledger after a reorg removed its block."""
     if (loss := db.scalar(_loss(), {"of": intent.id})) is not None:
         ledger_sums.add_loss(db, _fraction(loss), -1)
         db.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
-    if (entered := first_row(db, ledger.select_entry(), EntryRow, of=intent.id)) is not None:
-        ledger_sums.add_moves(db, entered.book, ledger.parse_wallet_moves(entered.wallet_json), -1)
+    if (entry := first_row(db, ledger.select_entry(), EntryRow, of=intent.id)) is not None:
+        ledger_sums.add_moves(db, entry.book, ledger.parse_wallet_moves(entry.wallet_json), -1)
         db.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
     db.execute(delete(StrategyBookingRow).where(StrategyBookingRow.source == intent.id))
     if intent.receipt is not None:
         db.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
 
 
-def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Movement, ...]:
-    """Balance changes of `wallet` by the receipt of `intent`: tokens by events, native coin sent or
-    unwrapped, gas.
-
-    Only `coin` counts as unwrapped native coin: any contract may emit a Withdrawal.
-    """
-    receipt = intent.receipt
-    if receipt is None:
-        return ()
-    changes = [
-        (token, delta, intent.kind.value)
-        for token, delta in sorted(receipt.net(wallet).items())
-        if delta
-    ]
-    if native_wei := intent.coins(wallet, coin):
-        changes.append((NATIVE, native_wei, intent.kind.value))
-    if receipt.gas_cost_wei:
-        changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
-    return tuple(
-        Movement(token, delta, kind, receipt.block_number, chain_s, receipt.tx_hash)
-        for token, delta, kind in changes
-    )
-
-
 def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[History, float]:
-    """Return what BudgetStore.history returns, and the chain time until which it stays the same
-    without a write.
-    """
+    """Return the history, and the chain time up to which it is valid without a write."""
     facts = database.read_facts(db, *META_KEYS)
     own = all_rows(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
     refusals = _submission_refusals(facts)
-    row = failure_streak(db, facts, _seqs(refusals))
-    before = all_rows(db, _earlier(), ExternalTransactionRow)
+    streak = failure_streak(db, facts, _seqs(refusals))
+    external = all_rows(db, _external(), ExternalTransactionRow)
     rows: list[BudgetRow | ExternalTransactionRow] = [
         *own,
-        *(one for one in before if one.chain_s > chain_now_s - DAY_S),
+        *(row for row in external if row.chain_s > chain_now_s - DAY_S),
     ]
     fell = balances.lost_value(db, chain_now_s)
-    lost_before = sum((max(Fraction(0), _fraction(one.loss)) for one in before), Fraction(0))
-    found = History(
+    external_loss = sum((max(Fraction(0), _fraction(row.loss)) for row in external), Fraction(0))
+    history = History(
         last_rebalance_s=_newest(db, IntentKind.SWAP),
         last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
         turnover_24h=sum((_fraction(row.turnover) for row in rows), Fraction(0)),
         loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell.day),
         gas_24h_wei=sum(int(row.gas_wei) for row in rows),
-        reverts_in_row=row.reverts,
-        approvals_in_row=row.approvals,
+        reverts_in_row=streak.reverts,
+        approvals_in_row=streak.approvals,
         failed_exits=exit_failures(db, facts, _seqs(refusals), own, chain_now_s),
-        failures_stop=row.stops,
+        failures_stop=streak.stops,
         last_liquidity_s=_newest(db, IntentKind.LIQUIDITY),
         started_s=db.scalar(_started()),
         flows=balances.open_transfers(db),
@@ -500,20 +446,15 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         ),
         unit_value=orders.nav_per_share(db, facts),
         depegged=tuple(facts.get(DEPEGGED, "").split()),
-        loss_total=ledger_sums.loss_total(facts) + lost_before + fell.total,
+        loss_total=ledger_sums.loss_total(facts) + external_loss + fell.total,
         outflow_24h=sum(
             (_fraction(row.outflow) for row in rows if row.outflow is not None), Fraction(0)
         ),
         claims=requests.open_claims(db),
         stopped=requests.stop_reason(db),
         reviews=_reviews(facts),
-        unread=tuple(
-            (token, int(since))
-            for token, since in (
-                one.split(":") for one in facts.get(UNREADABLE_BALANCES, "").split()
-            )
-        ),
-        late=tuple(one for one, _ in refusals),
+        unread=_unreadable_balances(facts),
+        late=tuple(refusal for refusal, _ in refusals),
         fell_24h=fell.day,
         fell_total=fell.total,
         accepted=balances.accepted_deposits(db, facts, chain_now_s),
@@ -525,18 +466,25 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         ),
         wasted_wei=sum(map(int, column_values(db, _wasted()))),
     )
-    found = orders.with_gradual_execution(db, wallet, coin, found, chain_now_s)
-    passing = (
-        found.campaign,
-        found.spent,
-        found.flows,
-        found.accepted,
-        found.fell_24h,
-        found.unknown,
-        any(one.at_s == chain_now_s for one in found.failed_exits),
+    history = orders.with_gradual_execution(db, wallet, coin, history, chain_now_s)
+    depends_on_time = (
+        history.started_s is None,
+        history.campaign,
+        history.spent,
+        history.flows,
+        history.accepted,
+        history.fell_24h,
+        history.unknown,
+        any(exit_.at_s == chain_now_s for exit_ in history.failed_exits),
     )
-    until = min((row.chain_s + DAY_S for row in rows), default=math.inf)
-    return found, chain_now_s if found.started_s is None or any(passing) else until
+    if any(depends_on_time):
+        return history, chain_now_s
+    return history, min((row.chain_s + DAY_S for row in rows), default=math.inf)
+
+
+def _unreadable_balances(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    pairs = (text.split(":") for text in facts.get(UNREADABLE_BALANCES, "").split())
+    return tuple((token, int(since_s)) for token, since_s in pairs)
 
 
 def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
@@ -546,26 +494,20 @@ def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
         )
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(
-            f"store: what it remembers of reviews is damaged: {error}",
+            f"store: the reviews are damaged: {error}",
             "restore a backup",
             code=ErrorCode.DAMAGED,
         ) from None
 
 
-def _mark_submission_refusals(db: Connection, found: Sequence[SubmissionRefusal]) -> None:
+def _write_submission_refusals(db: Connection, refusals: Sequence[SubmissionRefusal]) -> None:
     newest = max_value(db, IntentRow.seq)
-    database.write_facts(
-        db,
-        {
-            SUBMISSION_REFUSALS: json.dumps(
-                [(one.token, one.at_s, one.times, one.why, newest) for one in found]
-            )
-        },
-    )
+    rows = [(one.token, one.at_s, one.times, one.why, newest) for one in refusals]
+    database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps(rows)})
 
 
 def _submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefusal, int]]:
-    """Each refusal with the number of the newest intent by then."""
+    """Return each stored refusal, with the number of the newest intent at that time."""
     try:
         known = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
         return [
@@ -574,27 +516,23 @@ def _submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefus
         ]
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(
-            f"store: what it remembers of exits is damaged: {error}", "restore a backup"
+            f"store: the refused exits are damaged: {error}", "restore a backup"
         ) from None
 
 
-def _submission_refusal_seqs(facts: Mapping[str, str]) -> dict[str, int]:
-    return _seqs(_submission_refusals(facts))
-
-
 def _seqs(refusals: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
-    """Number of the newest intent at the time of refusal, by refused token."""
-    return {one.token: seq for one, seq in refusals}
+    """Return the number of the newest intent at the time of each refusal, by token."""
+    return {refusal.token: seq for refusal, seq in refusals}
 
 
 def _newest(db: Connection, kind: IntentKind) -> int | None:
-    found: int | None = db.scalar(_done(), {"kind": kind.value})
-    return found
+    chain_s: int | None = db.scalar(_done(), {"kind": kind.value})
+    return chain_s
 
 
 def mark_resumed(db: Connection) -> None:
-    """Clear failure streaks and exits refused before sending: the owner has reviewed them."""
-    _mark_submission_refusals(db, ())
+    """Clear failure streaks and exits refused at submission, since the owner has reviewed them."""
+    _write_submission_refusals(db, ())
     database.write_facts(db, {STOP: "", RESUMED_AFTER: max_value(db, IntentRow.seq)})
 
 
@@ -612,7 +550,7 @@ def _fraction(text: str) -> Fraction:
 _receipt = cache(lambda: select(IntentRow.receipt_json).where(IntentRow.id == bindparam("of")))
 _loss = cache(lambda: select(BudgetRow.loss).where(BudgetRow.intent_id == bindparam("of")))
 _spent = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
-_earlier = cache(lambda: select(ExternalTransactionRow))
+_external = cache(lambda: select(ExternalTransactionRow))
 _started = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))
 _wasted = cache(
     lambda: select(BudgetRow.gas_wei).where(

@@ -12,6 +12,7 @@ from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
 from agent.store.tables import IntentRow, StepRow
+from agent.units import NATIVE
 
 T = TypeVar("T")
 
@@ -154,4 +155,28 @@ def intent_from_row(row: IntentRow) -> Intent:
         tx_hash=row.tx_hash,
         receipt=None if row.receipt_json is None else decode_json(Receipt, row.receipt_json),
         replaces=row.replaces,
+    )
+
+
+def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Movement, ...]:
+    """Return the balance changes of `wallet` by the receipt of an intent: tokens by events, native
+    coin sent or unwrapped, gas.
+
+    Only the Withdrawal events of `coin` count, since any contract may emit one.
+    """
+    receipt = intent.receipt
+    if receipt is None:
+        return ()
+    changes = [
+        (token, delta, intent.kind.value)
+        for token, delta in sorted(receipt.net(wallet).items())
+        if delta
+    ]
+    if native_wei := intent.coins(wallet, coin):
+        changes.append((NATIVE, native_wei, intent.kind.value))
+    if receipt.gas_cost_wei:
+        changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
+    return tuple(
+        Movement(token, delta, kind, receipt.block_number, chain_s, receipt.tx_hash)
+        for token, delta, kind in changes
     )
