@@ -17,7 +17,7 @@ from agent.config.edits import ConfigChanges, apply_changes
 from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.config.schema import ChainTable
-from agent.errors import ConfigError, Refused, Retryable
+from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.store.store import ConfigChanged
@@ -96,7 +96,7 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
         "halt"
         in bot.refused(ConfigChanges(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message
     )
-    with pytest.raises(ConfigError, match="old value"):
+    with raises_field("wallet.address", "old value"):
         bot.edit(ConfigChanges(sets=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with raises_field("portfolio.assets", "sum to 110%"):
         bot.edit(weights(WETH="60%"))

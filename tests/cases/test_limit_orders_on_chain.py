@@ -17,7 +17,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, LimitOrder
 from tests.support.agents import ROOMY, again, agent_on, allowances, at_send, fund, purse, trusted, yes
 from tests.support.gradual_execution import LARGE, OFF, TARGETS
-from tests.support.text import mentions, raises_code
+from tests.support.text import mentions, raises_code, raises_field
 
 HELD = {"WETH": 5_000, "USDC": 5_000}
 LIMIT = LARGE | {"execution.style": "limit", "execution.limit": "-1%", "execution.patience": "4h"}
@@ -124,7 +124,7 @@ def test_an_order_is_cancelled_by_name_and_only_once(anvil_chain: LocalChain, tm
     with again(anvil_chain, loaded) as agent:
         order, _ = place(agent, "4000")
     assert api.cancel_waiting(loaded.path, order.id) == {"cancelled": order.id}
-    with pytest.raises(ConfigError, match="neither an open limit order nor"):
+    with raises_field("--cancel", "neither an open limit order nor"):
         api.cancel_waiting(loaded.path, order.id)
     with again(anvil_chain, loaded) as agent:
         assert order_of(agent).state == "cancelled"

@@ -14,7 +14,7 @@ from agent import wiring
 from agent.app.agent import Agent, ignore_progress
 from agent.app.records import maintenance
 from agent.chain.safe import SafeContract, safe_tx, safe_tx_hash, typed_data
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import OperatorNeeded
 from agent.execution.external_signer import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -25,7 +25,7 @@ from agent.venues import composer
 from tests.support.agents import ROOMY, Changes, again, fund, off_target, trusted, yes
 from tests.support.agents import agent_config as config
 from tests.support.builders import address
-from tests.support.text import raises_code
+from tests.support.text import raises_code, raises_field
 from tests.support.wallets import SafeWallet, deploy_safe
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -135,7 +135,7 @@ def test_the_hash_shown_is_the_one_that_the_safe_works_out(anvil_chain: LocalCha
 
 def test_an_address_that_is_no_safe_is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     loaded = trusted(anvil_chain, tmp_path, PROPOSING | {"wallet.safe": True}, TWO)
-    with again(anvil_chain, loaded) as agent, pytest.raises(ConfigError, match="Safe"):
+    with again(anvil_chain, loaded) as agent, raises_field("wallet.safe", "Safe"):
         agent.resync_nonce()
 
 

@@ -7,12 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from eth_utils.crypto import keccak
 
 from agent.artifacts import npm_artifact, own_artifact
 from agent.config import parse_config
-from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.chain import V2_PAIR, V3_POOL
@@ -121,7 +119,7 @@ def test_code_that_is_not_our_rebalancer_for_these_factories_is_named_before_it_
     chain, at = anvil_chain, anvil_chain.addresses
     foreign = chain.deploy(own_artifact("Rebalancer"), at.weth, at.v3_factory, V2_INIT_CODE_HASH, at.v2_factory, V3_INIT_CODE_HASH)
     for address in (foreign, at.swap_router_02, chain.wallet.address):
-        with pytest.raises(ConfigError, match="Rebalancer"):
+        with raises_field("execution.rebalancer", "Rebalancer"):
             trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": address})
 
 

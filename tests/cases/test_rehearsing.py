@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from agent.app.money import rehearsal
 from agent.app.money import shutdown as emergency
 from agent.app.money.rehearsal import Rehearsal
 from agent.chain.tokens import PERMIT2
-from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from tests.support.agents import USD, agent_on, allow, allowances, fund, purse
@@ -46,7 +43,7 @@ def test_the_smallest_trade_goes_there_and_back_as_predicted_and_is_by_hand(anvi
         ]
         assert len(plans) == 2 and all(plan is not None and plan.decision.by_hand for plan in plans)  # type: ignore[union-attr]  # swaps
         assert set(allowances(chain).values()) == {0}
-        with pytest.raises(ConfigError, match="numeraire"):
+        with raises_field("--token", "numeraire"):
             rehearsal.rehearse_trade(agent, "USDC", confirm=sure)
 
 

@@ -6,20 +6,17 @@ import json
 from itertools import combinations
 from pathlib import Path
 
-import pytest
-
 from agent import app as api
 from agent.app.agent import Agent
 from agent.app.records import step_history
 from agent.config.load import load_config
-from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AllocationMethod, Halt, TokenSupply
 from agent.units import BPS
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, require_exact, weights, yes
 from tests.support.planning_worlds import DAY_S, moves
-from tests.support.text import causes, mentions
+from tests.support.text import causes, mentions, raises_field
 
 TARGETS = {"WETH": "30%", "WBTC": "30%", "LINK": "20%", "USDC": "20%"}
 VOLATILE = ("WETH", "WBTC", "LINK")
@@ -169,5 +166,5 @@ def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlat
 
 
 def test_a_config_without_an_allocator_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS) as agent, pytest.raises(ConfigError, match="allocator"):
+    with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS) as agent, raises_field("portfolio.weights", "allocator"):
         api.weights(agent)

@@ -108,7 +108,7 @@ def test_a_found_pool_without_price_is_left_out_and_a_named_one_is_refused(anvil
     anvil_chain.send(factory.functions.createPool(*pair, 500))
     assert pools(anvil_chain) == before
     empty = factory.functions.getPool(*pair, 500).call()
-    with pytest.raises(ConfigError, match="price yet"):
+    with raises_field("venues.uniswap_v3.pools", "price yet"):
         discover_pools(anvil_chain.transport, venues(anvil_chain, None, [empty]), tokens(anvil_chain), ())
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from agent.errors import ConfigError
 from agent.model import Alert, AlertKind, Delivery
 from agent.observe.notify import MAX_QUEUED, UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send, sanitize_text
 from agent.store.store import Store
 from tests.support.alert_receivers import Box, mailbox, silent, webhook
 from tests.support.foreign_text import CORPUS, all_logs, found_in
+from tests.support.text import raises_field
 from tests.support.transactions import new_store
 from tests.unit.test_alert_rules import DONE, HALT, HOUR, KINDS, NOON, RULES
 
@@ -266,7 +266,7 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
         )
         telling.on_cycle([DONE], KINDS, NOON)
         settled(store, telling)
-        with pytest.raises(ConfigError, match=r"WRONG.*no address") as refused:
+        with raises_field("alerts.targets.url_env", "WRONG", "no address") as refused:
             apprise_send(f"nonsense://{SECRET}", "WRONG", 15)
     assert SECRET in hook.items[0]["path"]
     shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.targets().values()))

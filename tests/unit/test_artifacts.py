@@ -53,7 +53,7 @@ def test_without_lockfile_the_packages_cannot_be_had(tmp_path: Path, monkeypatch
     monkeypatch.setattr(artifacts, "_REPO", tmp_path / "nowhere")
     monkeypatch.setattr(artifacts, "_PACKAGE", tmp_path / "package")
     artifacts._cached_root.cache_clear()
-    with pytest.raises(ConfigError, match="no lockfile"):
+    with raises_field("npm", "no lockfile"):
         artifacts.npm_root()
 
 
@@ -104,7 +104,7 @@ def test_without_any_node_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(artifacts.shutil, "which", lambda _name: None)
     monkeypatch.setattr(artifacts.importlib.util, "find_spec", lambda _name: None)
     assert not artifacts.has_node()
-    with pytest.raises(ConfigError, match=r"trimtab\[local\]"):
+    with raises_field("node", "trimtab[local]"):
         artifacts.run_node(["--version"], REPO)
 
 

@@ -280,7 +280,7 @@ def test_a_mistake_in_a_file_is_named(tmp_path: Path, lines: tuple[str, ...], sa
 
 @pytest.mark.parametrize("head", ["when,symbol,rate", "time,coin,rate", "time,symbol,close"])
 def test_a_column_that_lacks_is_named(tmp_path: Path, head: str) -> None:
-    with pytest.raises(ConfigError, match=r"--funding.*funding\.csv.*columns"):
+    with raises_field("--funding", "funding.csv", "columns"):
         read_funding(written(tmp_path, "2021-01-01,A,0.1", head=head))
 
 

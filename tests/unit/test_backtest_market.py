@@ -109,7 +109,7 @@ def test_a_pool_s_tokens_come_in_the_order_of_their_addresses() -> None:
             for one in make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", pairs=[(first, second)]).portfolio.assets
         }
         assert int(tokens[first].address, 16) < int(tokens[second].address, 16)
-    with pytest.raises(ConfigError, match="order"):
+    with raises_field("--pool-state", "order"):
         make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", pairs=[PAIR, PAIR[::-1]])
 
 

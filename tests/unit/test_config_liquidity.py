@@ -88,7 +88,7 @@ def test_a_mistake_is_named_with_what_to_write(position: str, changes: tuple[tup
 
 
 def test_positions_need_their_risk_and_their_venue() -> None:
-    with pytest.raises(ConfigError, match=r"lp: missing.*volatility"):
+    with raises_field("config", "lp: missing", "volatility"):
         parse_config(without(with_positions(V3), "[lp]", 3))
     with raises_field("portfolio.positions.42", "[venues.uniswap_v3]"):
         parse_config(without(with_positions(V3), "[venues.uniswap_v3]", 7))

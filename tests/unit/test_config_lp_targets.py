@@ -120,5 +120,5 @@ def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
     assert [one.token_id for one in known_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
     portfolio = build_portfolio(without, tokens())
     assert known_positions(without, portfolio, (mint, gone)) == ()
-    with pytest.raises(ConfigError, match=r"venues\.uniswap_v3.*missing.*uniswap_v3 #7"):
+    with raises_field("venues.uniswap_v3", "missing", "uniswap_v3 #7"):
         known_positions(without, portfolio, (mint,))

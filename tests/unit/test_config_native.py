@@ -16,6 +16,7 @@ from agent.config.schema import Config
 from agent.config.template import render
 from agent.errors import ConfigError
 from agent.units import Token
+from tests.support.text import raises_field
 
 WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -47,21 +48,21 @@ def test_the_native_coin_is_the_asset_of_its_wrapped_token() -> None:
 @pytest.mark.parametrize("twin", [WETH.address, WETH.address.lower(), "native"])
 def test_both_forms_at_once_are_refused_since_they_are_one_asset(twin: str) -> None:
     wrapped = TemplateAsset("WETH", twin, "0%", WETH.feed, 18)
-    with pytest.raises(ConfigError, match=r"ETH.*native coin.*WETH"):
+    with raises_field("config", "ETH", "native coin", "WETH"):
         config(COIN, DOLLAR, wrapped)
     if twin != "native":
-        with pytest.raises(ConfigError, match="one asset"):
+        with raises_field("config", "one asset"):
             parse_config(text(COIN, DOLLAR, hubs=(wrapped,)))
 
 
 def test_only_an_asset_may_be_the_native_coin_and_the_mark_is_not_written_by_hand() -> None:
-    with pytest.raises(ConfigError, match="native coin"):
+    with raises_field("portfolio.hubs.ETH.address", "native coin"):
         parse_config(
             text(TemplateAsset("WETH", WETH.address, "60%", WETH.feed, 18), DOLLAR, hubs=(TemplateAsset("ETH", "native", "", None),))
         )
     marked: dict[str, Any] = tomllib.loads(text(COIN, DOLLAR))
     marked["portfolio"]["assets"][1]["native"] = True
-    with pytest.raises(ConfigError, match=r"unknown key.*native"):
+    with raises_field("portfolio.assets.native", "unknown key", "native"):
         parse_config(tomlkit.dumps(marked))
 
 

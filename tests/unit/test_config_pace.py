@@ -10,7 +10,7 @@ from agent.config.load import parse_config
 from agent.config.orders import build_pace, pace_text
 from agent.errors import ConfigError
 from agent.model import ExecutionPace, ExecutionStyle
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 from tests.unit.test_config import text
 
 ROUNDS = {
@@ -95,5 +95,5 @@ def test_strategies_over_one_wallet_are_corrected_at_once() -> None:
     )
     split = '[split]\nrelative = "20%"\n'
     parse_config(text() + two + split)
-    with pytest.raises(ConfigError, match="strategies"):
+    with raises_field("execution.style", "strategies"):
         parse_config(written(TWAP) + two + split)

@@ -13,7 +13,7 @@ from agent.config.template import render
 from agent.errors import ConfigError
 from agent.model import Destination, NoTradeZone, TrackingRisk
 from agent.policy import risk as risks
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 from tests.unit.test_config import USDC, WALLET, WETH, text, tokens
 
 WBTC = next(token for token in ETHEREUM.tokens if token.symbol == "WBTC")
@@ -143,5 +143,5 @@ def test_a_zone_needs_a_cost_limit_and_its_own_destination_and_nothing_else_has_
     for destination in ("target", "band", "halfway"):
         expected = f'policy.destination: {destination}, but a zone goes as far as its last unit pays (write destination = "zone")'
         assert expected in mistake(destination=destination)
-    with pytest.raises(ConfigError, match=r"policy\.destination.*zone.*trigger"):
+    with raises_field("policy.destination", "zone", "trigger"):
         parse_config(text(('destination = "target" ', 'destination = "zone" ')))

@@ -236,7 +236,7 @@ def test_no_settings_no_value_and_marks_out_of_order_are_named() -> None:
     for marks in ([3, 2], [1, 1], [-1], [10]):
         with pytest.raises(ConfigError, match=r"^marks"):
             sweep(bars, [EVEN], VALUE, marks=marks)
-    with pytest.raises(ConfigError, match="numeraire"):
+    with raises_field("costs.numeraire", "numeraire"):
         TradingCosts.proportional(10, 4, numeraire=4)
 
 

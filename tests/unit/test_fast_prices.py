@@ -38,7 +38,7 @@ def test_bad_prices_are_refused_by_name_and_place(times: list[float], prices: li
 
 
 def test_an_asset_with_two_columns_and_a_negative_patience_are_refused() -> None:
-    with pytest.raises(ConfigError, match="two columns"):
+    with raises_field("prices", "two columns"):
         prepare_prices(["A", "B", "A"], hours(2), np.ones((2, 3)))
     with raises_field("patience_bars", "-1"):
         prepare_prices(["A"], hours(2), np.ones((2, 1)), patience_bars=-1)

@@ -12,8 +12,8 @@ import pytest
 from agent.app.start.setup import initialise, usd_price
 from agent.config.load import load_config
 from agent.config.presets import TemplateAsset
-from agent.errors import ConfigError
 from agent.localchain import LocalChain
+from tests.support.text import raises_field
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 RPC = [("RPC_A", "alpha"), ("RPC_B", "beta")]
@@ -49,7 +49,7 @@ def test_each_cap_says_its_unit_and_what_it_was_converted_from(tmp_path: Path) -
 def test_without_a_price_a_config_in_a_coin_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, _ in RPC:
         monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(ConfigError, match=r"--numeraire.*WETH.*caps") as caught:
+    with raises_field("--numeraire", "WETH", "caps") as caught:
         written(tmp_path / "trimtab.toml", "WETH")
     assert "--price" in caught.value.remedy and "RPC_A" in caught.value.remedy
     assert not (tmp_path / "trimtab.toml").exists()
@@ -63,9 +63,9 @@ def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain
     assert usd_price(weth, None, RPC, chain.clock.now_s) == chain.books.prices_usd["WETH"]
     assert usd_price(weth, "2500.5", RPC, chain.clock.now_s) == Fraction(5001, 2), "the owner's word comes first"
     for lacking in (replace(weth, feed=None), replace(weth, feed=chain.tokens["WETH"].address)):
-        with pytest.raises(ConfigError, match="not known"):
+        with raises_field("--numeraire", "not known"):
             usd_price(lacking, None, RPC, chain.clock.now_s)
-    with pytest.raises(ConfigError, match="not known"):
+    with raises_field("--numeraire", "not known"):
         usd_price(weth, None, RPC, lambda: chain.clock.now_s() + 90_001)
 
 
@@ -74,5 +74,5 @@ def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalC
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feeds["WETH"])
     told = iter([Fraction(3_000), Fraction(3_100)])
     monkeypatch.setattr("agent.app.start.setup._answers", lambda *_: told)
-    with pytest.raises(ConfigError, match="price differs"):
+    with raises_field("--numeraire", "price differs"):
         usd_price(weth, None, RPC)

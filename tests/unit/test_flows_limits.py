@@ -20,7 +20,7 @@ from tests.support.ledgers import COIN, DAY_S, DOLLAR, PRICE, at, looked, opened
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.plans import evidence
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 from tests.support.transactions import CHAIN_ID, WALLET
 
 
@@ -250,9 +250,9 @@ def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9", 20_100))
     fell, rose = sorted(store.balances.transfers(), key=lambda flow: flow.delta_raw > 0)
-    with pytest.raises(ConfigError, match="or loss"):
+    with raises_field("--as", "or loss"):
         store.balances.classify(fell.id, ExternalTransferKind.GIFT, 5)
-    with pytest.raises(ConfigError, match="or gift"):
+    with raises_field("--as", "or gift"):
         store.balances.classify(rose.id, ExternalTransferKind.LOSS, 5)
     for number in (99, 2**63 - 1, 10**30):
         with pytest.raises(ConfigError, match="the store"):

@@ -20,7 +20,7 @@ from agent.store.store import Store
 from agent.wiring import store_file
 from agent.wiring.actors import lock_locations
 from tests.support import builders
-from tests.support.text import raises_code
+from tests.support.text import raises_code, raises_field
 from tests.unit.test_config import text
 
 TOKEN, HASH = builders.address("token"), "0x" + "ab" * 32
@@ -49,7 +49,7 @@ def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live
 
 
 def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="paper books"):
+    with raises_field("store.url", "paper books"):
         _ = loaded(tmp_path, ("sqlite:///trimtab.db", "sqlite:///paper.db")).store_url
 
 

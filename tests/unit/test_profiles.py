@@ -210,10 +210,10 @@ def test_a_token_list_finds_what_the_network_does_not_and_an_ambiguous_name_is_r
         taken_over(path, file)
     entry = {"chainId": 1, "symbol": "GOLD", "decimals": 18}
     listed.write_text(json.dumps({"tokens": [{**entry, "address": OTHER}, {**entry, "address": ADDRESSES["LINK"]}]}))
-    with pytest.raises(ConfigError, match="several tokens"):
+    with raises_field("symbol", "several tokens"):
         taken_over(path, file, token_list=listed)
     listed.write_text(json.dumps({"tokens": [{**entry, "address": OTHER}]}))
-    with pytest.raises(ConfigError, match="pinned is"):
+    with raises_field("--token-list", "pinned is"):
         taken_over(path, file, token_list=listed, token_list_sha256="0" * 64)
     assert taken_over(path, file, token_list=listed)["assets"][-1]["source"] == "token list"
     assert load_config(path).config.portfolio.assets[-1].address == OTHER
@@ -225,6 +225,6 @@ def test_a_look_alike_is_refused_whether_ours_is_in_the_config_or_the_network(na
         path = config(tmp_path, f"mine{number}", targets=targets, numeraire=targets.split("=")[0])
         before = path.read_bytes()
         file = profile(tmp_path, assets=[{"symbol": name, "address": OTHER, "target": "50%"}, {"symbol": "USDT", "target": "50%"}])
-        with pytest.raises(ConfigError, match="looks like"):
+        with raises_field("symbol", "looks like"):
             taken_over(path, file)
         assert path.read_bytes() == before

@@ -9,7 +9,7 @@ import pytest
 
 from agent import codec
 from agent.config import build_execution, parse_config
-from agent.errors import ConfigError, Refused
+from agent.errors import Refused
 from agent.model import StepInput
 from agent.ports import Grant
 from agent.units import NATIVE, floor_int
@@ -96,5 +96,5 @@ def test_the_config_names_router_and_contract() -> None:
     assert build_execution(parse_config(text()), ()).router_kind == "swap_router_02"
     with raises_field("execution.rebalancer"):
         build_execution(parse_config(text(('router = "swap_router_02"', 'router = "rebalancer"'))), ())
-    with pytest.raises(ConfigError, match="router"):
+    with raises_field("execution.router", "router"):
         parse_config(text(('router = "swap_router_02"', 'router = "universal"')))

@@ -12,9 +12,10 @@ from eth_utils.crypto import keccak
 from agent.chain.endpoints import EndpointPool
 from agent.chain.safe import SafeContract, SafeOwners
 from agent.chain.sender import NodeSender
-from agent.errors import ConfigError, Retryable
+from agent.errors import Retryable
 from tests.support.endpoints import Script
 from tests.support.signing import NONCES, RULES, WALLET, tx
+from tests.support.text import raises_field
 
 WORD = "0x" + (5).to_bytes(32, "big").hex()
 
@@ -26,7 +27,7 @@ def test_a_nonce_that_is_none_is_an_error_of_ours(answer: object) -> None:
         SafeContract(Script(eth_call=answer), WALLET).nonce()
     with pytest.raises(Retryable):
         SafeContract(Script(eth_call=answer), WALLET).require_hash(tx(WALLET, "0x"))
-    with pytest.raises(ConfigError, match="not a Safe"):
+    with raises_field("wallet.safe", "not a Safe"):
         SafeContract(Script(eth_call=answer), WALLET).require_known()
 
 

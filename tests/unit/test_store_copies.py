@@ -16,7 +16,7 @@ from agent.store.files.backup import backup, inspect_store_file, restore
 from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.opening import REVISIONS, upgrade
 from tests.support.stores import taken_back
-from tests.support.text import raises_code
+from tests.support.text import raises_code, raises_field
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
 
 
@@ -200,7 +200,7 @@ def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path) -
 
 
 def test_there_is_nothing_to_upgrade_where_there_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no store"):
+    with raises_field("store.url", "no store"):
         upgrade(f"sqlite:///{tmp_path}/none.db")
     assert list(tmp_path.iterdir()) == []
 

@@ -238,7 +238,7 @@ def test_a_rate_counts_from_its_time_on() -> None:
 def test_how_old_the_rate_is_that_counts_can_be_told() -> None:
     table = parse_rates("tax.rates eur.csv", RATES)
     assert [table.age_s(at_s) for at_s in (1_767_225_600, 1_767_225_601, 1_780_000_000 + 40 * 86_400)] == [0, 1, 40 * 86_400]
-    with pytest.raises(ConfigError, match="no rate"):
+    with raises_field("tax.rates", "no rate"):
         table.age_s(1_767_225_599)
 
 

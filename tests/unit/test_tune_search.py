@@ -42,7 +42,7 @@ from agent.backtest.tune.statistics import (
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, Destination, Every, HybridTrigger, Threshold
 from tests.support.backtests import CALENDAR, DAY_S, FAIR, HOUR_S, TERMS, hourly, search, swinging, tuned, walks
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 
 pytest.importorskip("numba")
 
@@ -273,7 +273,7 @@ def test_final_values_of_the_last_quarter_are_of_the_same_bar() -> None:
 
 
 def test_too_little_data_is_refused() -> None:
-    with pytest.raises(ConfigError, match="to choose"):
+    with raises_field("--prices", "to choose"):
         tuned(search(walks(8, 10)))
 
 

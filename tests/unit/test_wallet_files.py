@@ -190,7 +190,7 @@ def test_a_changed_password_opens_and_the_old_one_does_not(tmp_path: Path) -> No
     changed = api.change_password(path, api.Password(), api.Password(), typing(GOOD, OTHER, OTHER))
     assert changed["address"] == address == opened(path, OTHER)
     assert "old password" in changed["warnings"][0]
-    with pytest.raises(ConfigError, match="wrong password"):
+    with raises_field("wallet.keystore", "wrong password"):
         opened(path, GOOD)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and [file.name for file in tmp_path.iterdir()] == ["w.json"]
 

@@ -14,6 +14,7 @@ from agent.signing import keystore
 from agent.signing.keys import KeyringEntry, load_key
 from agent.signing.keystore import require_keyring
 from tests.support.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
+from tests.support.text import raises_field
 from tests.unit.test_signer_keys import everything_shown_of
 from tests.unit.test_wallet_files import ADDRESS, GOOD, KEY, opened, typing
 
@@ -41,7 +42,7 @@ def test_an_entry_is_never_written_over() -> None:
     with using(backend):
         api.create_wallet(None, "trimtab/main", NONE, None)
         before = dict(backend.kept)
-        with pytest.raises(ConfigError, match="taken"):
+        with raises_field("keyring", "taken"):
             api.create_wallet(None, "trimtab/main", NONE, None)
         assert backend.kept == before
 
@@ -64,7 +65,7 @@ def test_a_system_without_a_keyring_that_keeps_secrets_is_told(backend: KeyringB
 
 @pytest.mark.parametrize("backend", [Locked(), Full()])
 def test_a_keyring_that_fails_shows_neither_key_nor_message(backend: InMemory) -> None:
-    with using(backend), pytest.raises(ConfigError, match="RuntimeError") as caught:
+    with using(backend), raises_field("keyring", "RuntimeError") as caught:
         api.import_wallet(None, "trimtab/main", NONE, typing(KEY))
     error = caught.value.with_traceback(caught.tb.tb_next and caught.tb.tb_next.tb_next)
     assert KEY not in everything_shown_of(error)
@@ -75,24 +76,24 @@ def test_a_keyring_that_fails_shows_neither_key_nor_message(backend: InMemory) -
 def test_an_entry_that_is_no_key_is_told_without_showing_it(kept: str) -> None:
     backend = InMemory()
     backend.kept["trimtab", "main"] = kept
-    with using(backend), pytest.raises(ConfigError, match="private key") as caught:
+    with using(backend), raises_field("wallet.keyring", "private key") as caught:
         load_key(KeyringEntry("trimtab", "main"), 1, ask=None)
     assert not kept or kept not in everything_shown_of(caught.value.with_traceback(None))
 
 
 def test_a_missing_entry_names_the_command_that_makes_it() -> None:
-    with using(InMemory()), pytest.raises(ConfigError, match="keyring") as caught:
+    with using(InMemory()), raises_field("wallet.keyring", "keyring") as caught:
         load_key(KeyringEntry("trimtab", "main"), 1, ask=None)
     assert caught.value.remedy == "trimtab wallet create --keyring trimtab/main"
 
 
 @pytest.mark.parametrize("name", ["", "trimtab", "/main", "trimtab/", "a/b/c", "a b/c", f"trimtab/{KEY}", "../x", "a/\x1b[2J"])
 def test_a_name_that_is_no_entry_is_refused_and_not_repeated(name: str) -> None:
-    with using(InMemory()), pytest.raises(ConfigError, match="service/name") as caught:
+    with using(InMemory()), raises_field("--keyring", "service/name") as caught:
         api.create_wallet(None, name, NONE, None)
     assert not name or KEY not in str(caught.value)
 
 
 def test_a_password_beside_a_keyring_alone_is_refused() -> None:
-    with using(InMemory()), pytest.raises(ConfigError, match="keystore file"):
+    with using(InMemory()), raises_field("--password-env", "keystore file"):
         api.create_wallet(None, "trimtab/main", api.Password(env="PW"), None)
