@@ -28,20 +28,9 @@ from agent.policy.cash_flows import purchase
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.decide import DecisionResult
 from agent.policy.drift import compute_drifts, corrections, investable_total
-from agent.policy.gradual_execution import (
-    MILLION,
-    partial_goal,
-    target_weights,
-)
+from agent.policy.gradual_execution import MILLION, partial_goal, target_weights
 from agent.reference import reference_prices
-from agent.units import (
-    BPS,
-    NATIVE,
-    Price,
-    Value,
-    ceil_int,
-    value_text,
-)
+from agent.units import BPS, NATIVE, Price, Value, ceil_int, value_text
 
 DAILY_LOSS = "limits.daily_loss"
 TRIES = 8

@@ -43,9 +43,7 @@ from agent.planning.problem import (
 )
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks, run_routes
 from agent.planning.routes import FlowPaths, decompose_flows
-from agent.planning.utility import (
-    sell_program,
-)
+from agent.planning.utility import sell_program
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import compute_drifts

@@ -40,21 +40,18 @@ from agent.policy.drift import (
     rebalance_goal,
     restrict_to_side,
 )
-from agent.policy.faults import Fault, decision_faults
-from agent.policy.liquidity import decide as lp_wish
+from agent.policy.liquidity import decide as liquidity_moves
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import WithdrawMove
 from agent.policy.minimum import format_money
+from agent.policy.quarantine import Fault, decision_faults
 from agent.policy.strategies import netting
 from agent.policy.strategies.netting import NettingResult
 from agent.policy.triggers import bands, no_trade_zone, rules
 from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.policy.triggers.rules import evaluate_trigger
-from agent.reference import (
-    ReferencePrices,
-    reference_prices,
-)
+from agent.reference import ReferencePrices, reference_prices
 from agent.units import Price, Value, format_time
 
 PRICE_CONFLICTS = frozenset((HaltCode.DEPEG, HaltCode.ORACLE_DEVIATION))
@@ -245,7 +242,7 @@ def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
 def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult | None:
     """Withdraw liquidity above its limits."""
     step, prices = context.step, context.prices
-    too_much = lp_wish.limit_adjustment(step, prices)
+    too_much = liquidity_moves.limit_adjustment(step, prices)
     if not too_much.over:
         return None
     not_yet = rules.unconfirmed_reason(step, prices, rules.limit_signals)
@@ -477,7 +474,7 @@ def _withdraw_liquidity_first(
     if _cooldown(step, liquidity_too=True) or failures.is_stopped(step.history):
         return None
     try:
-        wanted = lp_wish.target_adjustment(step, prices)
+        wanted = liquidity_moves.target_adjustment(step, prices)
     except Refused:
         return None
     if not any(isinstance(move, WithdrawMove) for move in wanted.moves):
@@ -494,7 +491,7 @@ def liquidity_or_hold(
     skipped moves and their reasons.
     """
     try:
-        wanted = lp_wish.target_adjustment(step, prices)
+        wanted = liquidity_moves.target_adjustment(step, prices)
     except Refused as unknown:
         return replace(hold, reason=f"{hold.reason}; liquidity is unchanged: {unknown.message}")
     left = "".join(f"; {item.what}: {item.why}" for item in wanted.skipped)

@@ -69,7 +69,9 @@ def apply_order_targets(step: StepInput) -> StepInput:
     numeraire = step.portfolio.numeraire.address
     assets = [asset for asset in step.portfolio.assets if asset.token.address != numeraire]
     out = [
-        asset.token.address for asset in assets if _kept_by(orders, asset.token.address) is not None
+        asset.token.address
+        for asset in assets
+        if _exit_order(orders, asset.token.address) is not None
     ]
     prices = reference_prices(step).by_token
     drifts = _drifts(step, prices)
@@ -105,12 +107,11 @@ def apply_order_targets(step: StepInput) -> StepInput:
         | {token: 0 if token in dust_tokens else bps for token, bps in waits.items()},
     )
 
-    def other(asset: Asset) -> Asset:
+    def with_target(asset: Asset) -> Asset:
         token = asset.token.address
         if token in dust_tokens:
-            return replace(
-                asset, target_bps=0, reserve_raw=native_coin.full_reserve_raw(step, asset)
-            )
+            reserve_raw = native_coin.full_reserve_raw(step, asset)
+            return replace(asset, target_bps=0, reserve_raw=reserve_raw)
         return replace(asset, target_bps=targets[token])
 
     wanted = tuple(
@@ -118,14 +119,14 @@ def apply_order_targets(step: StepInput) -> StepInput:
         for one in step.portfolio.lp_targets
     )
     portfolio = replace(
-        step.portfolio, assets=tuple(map(other, step.portfolio.assets)), lp_targets=wanted
+        step.portfolio, assets=tuple(map(with_target, step.portfolio.assets)), lp_targets=wanted
     )
     return replace(step, portfolio=portfolio, wishes=(*step.wishes, *notes))
 
 
 def faults(step: StepInput, references: ReferencePrices) -> list[str]:
-    """Return the orders that contradict present prices; one of them blocks all trading until the
-    owner resolves it.
+    """Return the orders that contradict present prices; each blocks all trading until the owner
+    resolves it.
     """
     book, known, found = step.portfolio.orders, orders_by_key(step.history.orders), []
     entries = {
@@ -173,11 +174,8 @@ def triggered_exit(
             exit_goal(step.portfolio, drifts, leaving[0]),
             exit=True,
         )
-    in_pools = {
-        one.token
-        for one in drifts
-        if _leaves(step, one, fired) and is_in_targeted_pool(step, one.token)
-    }
+    leaves = [one.token for one in drifts if _leaves(step, one, fired)]
+    in_pools = {token for token in leaves if is_in_targeted_pool(step, token)}
     pools = _without_waiting(
         step,
         tuple(
@@ -295,7 +293,7 @@ def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[ConditionalOrder])
     return any(order.token in (one.token, PORTFOLIO) for order in fired)
 
 
-def _kept_by(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
+def _exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
     return fired_exit_order(orders, PORTFOLIO) or fired_exit_order(orders, token)
 
 
@@ -335,8 +333,8 @@ def _shared_out(portfolio: Portfolio, fixed: Mapping[str, int]) -> dict[str, int
 
 
 def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Worth that any target must have for the portfolio not to count as too small, numeraire base
-    units.
+    """Return the least value of a target, numeraire base units; below it the portfolio counts as too
+    small.
     """
     native = prices.get(step.portfolio.wrapped_native)
     if native is None:
@@ -377,7 +375,7 @@ def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
 
 
 def _out_words(step: StepInput, token: str) -> str:
-    order, portfolio = _kept_by(step.history.orders, token), step.portfolio
+    order, portfolio = _exit_order(step.history.orders, token), step.portfolio
     if order is None:
         return ""
     again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, token)
@@ -435,8 +433,6 @@ REMEDY = (
     "wait for deeper pools, pin others with trimtab trust, or raise limits.price_impact or"
     " limits.plan_cost"
 )
-
-
 RETRY_REMEDY = "find out why its token refuses; trimtab resume retries it in the next cycle"
 FREE_RETRIES = 3
 """Refusals in a row of an exit at submission after which it is still retried in the next cycle:
@@ -450,7 +446,7 @@ DAY_S = 86_400
 
 
 def retry_at_s(one: SubmissionRefusal) -> int:
-    """Chain time before which an exit that was refused late is not tried."""
+    """Return the chain time from which an exit refused at submission is tried again."""
     more = one.times - FREE_RETRIES
     return one.at_s + (0 if more <= 0 else min(BACKOFF_S << min(more - 1, 16), MAX_BACKOFF_S))
 
@@ -519,11 +515,9 @@ def _often(one: SubmissionRefusal) -> str:
 
 
 def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> StepInput:
-    """Return the step in which these assets keep their holdings; already blocked exits change
-    nothing.
-    """
-    already = {one.token for one in step.stuck}
-    new = {one.token: one for one in found if one.token not in already}
+    """Return the step with these exits excluded, so that their assets keep their holdings."""
+    known = {one.token for one in step.stuck}
+    new = {one.token: one for one in found if one.token not in known}
     if not new:
         return step
     targets, held = _targets(step, {*new}), native_coin.held_balances(step)
@@ -598,7 +592,7 @@ def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
 
 
 def disarm_command(step: StepInput, one: BlockedExit) -> str:
-    """The command that calls its exit off."""
+    """Return the command that calls an exit off."""
     whole = fired_exit_order(step.history.orders, PORTFOLIO) is not None
     return (
         "call it off: trimtab orders disarm"

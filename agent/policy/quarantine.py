@@ -1,23 +1,39 @@
-"""Quarantine: tokens that must not be traded now, and the targets of the other assets.
+"""Quarantine of single tokens that must not be traded, and faults that halt the whole step.
 
 A quarantined token is not touched. Like a reserve, its balance counts neither in the total nor in
-weights. The targets of the others grow in proportion, so that nothing is traded while those keep
-their proportion.
+weights. The targets of the other assets grow in proportion, so that nothing is traded while these
+assets keep their proportion.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.model import ScreenedToken, Snapshot, StepInput, TokenFinding
-from agent.policy import native_coin
-from agent.units import format_duration, largest_remainder
+from agent.model import (
+    Destination,
+    HaltCode,
+    History,
+    ScreenedToken,
+    Snapshot,
+    StepInput,
+    TokenFinding,
+)
+from agent.policy import exits, minimum, native_coin
+from agent.policy.drift import has_band
+from agent.policy.liquidity import valuation
+from agent.policy.strategies import netting
+from agent.policy.triggers import no_trade_zone
+from agent.policy.triggers.schedules import last_evaluation_s
+from agent.reference import ReferencePrices, depeg_fault, sequencer_fault, source_conflict
+from agent.units import BPS, format_duration, format_time, largest_remainder
 
 SILENT_S = 3_600
-"""Chain time of an unreadable balance after which the other assets trade without it; until then
-nothing trades."""
+"""Chain time of an unreadable balance after which the other assets are traded without it; until
+then nothing is traded.
+"""
 
 
 def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
@@ -25,63 +41,52 @@ def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepIn
     change nothing.
     """
     known = {holding.token for holding in step.snapshot.holdings}
-    already = {one.token for one in step.quarantine}
-    new = {one.token: one for one in found if not one.finding.accepted and one.token not in already}
+    already = {screened.token for screened in step.quarantine}
+    new = {
+        screened.token: screened
+        for screened in found
+        if not screened.finding.accepted and screened.token not in already
+    }
     if not new:
         return step
-    shut = already | set(new)
+    quarantined = already | set(new)
     assets = step.portfolio.assets
-    silent = {
-        asset.token.address
-        for asset in assets
-        if asset.token.address in shut and asset.token.address not in known
-    }
     targets = [
-        Fraction(0) if asset.token.address in shut else Fraction(asset.target_bps)
-        for asset in assets
+        Fraction(0 if asset.token.address in quarantined else asset.target_bps) for asset in assets
     ]
-    shares = largest_remainder(targets) if sum(targets) > 0 else [0] * len(assets)
-    left = tuple(
-        replace(
-            asset,
-            target_bps=bps,
-            reserve_raw=(
-                native_coin.full_reserve_raw(step, asset)
-                if asset.token.address in shut
-                else asset.reserve_raw
-            ),
-        )
-        for asset, bps in zip(assets, shares, strict=True)
-        if asset.token.address not in silent
-    )
-    hubs = (
-        *step.portfolio.hubs,
-        *(asset.token for asset in assets if asset.token.address in silent),
-    )
-    portfolio = replace(step.portfolio, assets=left, hubs=hubs)
+    shares = [0] * len(assets)
+    if sum(targets) > 0:
+        shares = largest_remainder(targets)
+    kept, hubs = [], list(step.portfolio.hubs)
+    for asset, bps in zip(assets, shares, strict=True):
+        if asset.token.address not in quarantined:
+            kept.append(replace(asset, target_bps=bps))
+        elif asset.token.address in known:
+            reserve_raw = native_coin.full_reserve_raw(step, asset)
+            kept.append(replace(asset, target_bps=bps, reserve_raw=reserve_raw))
+        else:
+            hubs.append(asset.token)
+    portfolio = replace(step.portfolio, assets=tuple(kept), hubs=tuple(hubs))
     return replace(step, portfolio=portfolio, quarantine=(*step.quarantine, *new.values()))
 
 
 def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
-    """Return (token, chain time of the first failure) of assets with an unreadable balance, by the
-    store's memory.
-    """
+    """Return (token, chain time of the first failed read) of assets with an unreadable balance."""
     known, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
     read = {holding.token for holding in step.snapshot.holdings}
-    wanted = [asset.token.address for asset in step.portfolio.assets] + [
-        one.token for one in step.quarantine
-    ]
+    tokens = [asset.token.address for asset in step.portfolio.assets]
+    tokens += [screened.token for screened in step.quarantine]
     return tuple(
-        (token, known.get(token, now_s)) for token in dict.fromkeys(wanted) if token not in read
+        (token, known.get(token, now_s)) for token in dict.fromkeys(tokens) if token not in read
     )
 
 
 def silent_assets(step: StepInput) -> list[ScreenedToken]:
-    """Return the assets whose balance has been unreadable so long that waiting would only block the
-    others (T10).
+    """Return the assets whose balance has been unreadable for SILENT_S, so that the others need not
+    wait any longer (T10).
 
-    Never the numeraire, in which everything is measured and paid, nor a token in liquidity, nor the
-    wrapped native coin.
+    The numeraire, which prices everything, tokens in liquidity and the wrapped native coin are
+    never among them.
     """
     portfolio, now_s = step.portfolio, step.snapshot.head.timestamp_s
     bound = {portfolio.numeraire.address, portfolio.wrapped_native}
@@ -118,25 +123,24 @@ def changed_tokens(
     """
     code = {entry.address: entry.hash for entry in snapshot.code_hashes}
     now: dict[str, list[str]] = {}
-    for one in snapshot.implementations:
-        now.setdefault(one.token, []).append(one.address)
-    found = []
+    for implementation in snapshot.implementations:
+        now.setdefault(implementation.token, []).append(implementation.address)
+    changed = []
     for token in tokens:
         if token not in pins:
             continue
         if token in code and code[token] != pins[token]:
-            found.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
-        elif token in now or token in backing:
-            detail = _other(now.get(token, []), backing.get(token), code)
-            found += (
-                [ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, detail)]
-                if detail
-                else []
-            )
-    return found
+            changed.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
+        elif (token in now or token in backing) and (
+            detail := _implementation_change(now.get(token, []), backing.get(token), code)
+        ):
+            changed.append(ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, detail))
+    return changed
 
 
-def _other(now: Sequence[str], pinned: tuple[str, str] | None, code: Mapping[str, str]) -> str:
+def _implementation_change(
+    now: Sequence[str], pinned: tuple[str, str] | None, code: Mapping[str, str]
+) -> str:
     """Return the difference between the implementation and its pin; empty if there is none."""
     if pinned is None:
         return f"{', '.join(now)} is not pinned"
@@ -154,3 +158,107 @@ def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> s
     return "; ".join(
         f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in shown
     )
+
+
+# --- Faults: inputs of a step that are unknown, stale or contradictory, so that it cannot be decided.
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A cause of a halt: its code for programs, its message for people."""
+
+    code: HaltCode
+    message: str
+
+
+def unknown_balances(step: StepInput) -> list[Fault]:
+    """Return a fault for each asset whose balance is quarantined, not read, or read with different
+    results.
+    """
+    faults = []
+    for asset in step.portfolio.assets:
+        label, address = asset.token.label, asset.token.address
+        balances = {holding.raw for holding in step.snapshot.holdings if holding.token == address}
+        quarantined = [
+            f"{item.item}: {item.why}"
+            for item in step.snapshot.quarantined
+            if item.address == address
+        ]
+        if quarantined:
+            message = f"{label} is quarantined ({'; '.join(quarantined)})"
+            faults.append(Fault(HaltCode.QUARANTINE, message))
+        elif not balances:
+            faults.append(Fault(HaltCode.BALANCE, f"the balance of {label} was not read"))
+        elif len(balances) > 1:
+            message = (
+                f"the balance of {label} was read as {' and '.join(map(str, sorted(balances)))}"
+                " base units"
+            )
+            faults.append(Fault(HaltCode.BALANCE, message))
+    return faults
+
+
+def store_ahead_faults(history: History, now_s: int) -> list[str]:
+    """Return a fault if the store has a later time than the block: it is of another chain, or an
+    endpoint lags behind.
+    """
+    last_s = last_evaluation_s(history)
+    if last_s is None or last_s <= now_s:
+        return []
+    return [
+        f"the last action in the store is of {format_time(last_s)}, the block only of"
+        f" {format_time(now_s)}"
+    ]
+
+
+def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]:
+    """Return every unknown, stale or contradictory input; empty if the step can be decided."""
+    assets = step.portfolio.assets
+    if len(assets) < minimum.MIN_ASSETS:
+        message = (
+            f"a portfolio needs at least {minimum.MIN_ASSETS} assets, this one has {len(assets)}"
+        )
+        return [Fault(HaltCode.ASSETS, message)]
+    faults = []
+    untradable = {screened.token for screened in step.quarantine}
+    tradable = [asset for asset in assets if asset.token.address not in untradable]
+    if step.quarantine and len(tradable) < minimum.MIN_ASSETS:
+        message = f"fewer than {minimum.MIN_ASSETS} tradable assets are left"
+        faults.append(Fault(HaltCode.QUARANTINE, message))
+    weights_bps = sum(asset.target_bps for asset in assets)
+    if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
+        message = f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative"
+        faults.append(Fault(HaltCode.TARGETS, message))
+    listed = Counter(asset.token.address for asset in assets)
+    faults += [
+        Fault(HaltCode.ASSETS, f"{step.portfolio.token(address).label} is listed {times} times")
+        for address, times in listed.items()
+        if times > 1
+    ]
+    if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
+        message = "the destination is a band, but the trigger has none"
+        faults.append(Fault(HaltCode.DESTINATION, message))
+    faults += [
+        Fault(code, message)
+        for code, message in (
+            (HaltCode.SEQUENCER, sequencer_fault(step)),
+            (HaltCode.DEPEG, depeg_fault(step, references)),
+            (HaltCode.ORACLE_DEVIATION, source_conflict(step)),
+            (HaltCode.STRATEGIES, netting.strategies_fault(step)),
+        )
+        if message
+    ]
+    faults += [Fault(HaltCode.ORDERS, message) for message in exits.faults(step, references)]
+    faults += unknown_balances(step)
+    faults += [Fault(HaltCode.POSITIONS, message) for message in valuation.faults(step)]
+    faults += [Fault(HaltCode.ZONE, message) for message in no_trade_zone.faults(step, references)]
+    faults += [
+        Fault(HaltCode.STORE_AHEAD, message)
+        for message in store_ahead_faults(step.history, step.snapshot.head.timestamp_s)
+    ]
+    faults += [
+        Fault(HaltCode.REFERENCE_PRICE, f"{gap.label} has no reference price ({gap.why})")
+        for gap in references.unpriced
+        if gap.token in listed
+    ]
+    return faults

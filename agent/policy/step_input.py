@@ -20,9 +20,7 @@ from agent.model import (
     TaxState,
 )
 from agent.model.strategies import CapitalSplit, StrategyLedger
-from agent.policy import (
-    quarantine,
-)
+from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
 from agent.policy.exits import apply_orders
 from agent.policy.risk import apply_measured_risk

@@ -26,11 +26,14 @@ from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, forma
 
 DAY_S = 86_400
 ACCEPTANCE_WINDOW_S = 30 * DAY_S
-"""Chain time in which all increases together may block purchases for limits.balance_jump_wait,
-which is never longer."""
+"""Chain time in which all increases together block purchases for at most limits.balance_jump_wait,
+which is never longer.
+"""
 SHOWN = 5
 FRESH_S, LOST_BLOCKS = 60, 1_000
-"""More blocks than any chain produces in that many seconds, or reorganises."""
+"""Largest age of a fresh head in seconds, and more blocks than any chain produces in that time or
+loses in a reorg.
+"""
 
 
 def is_comparable(snapshot: Snapshot, books: ExpectedBalances) -> bool:
@@ -50,8 +53,8 @@ def is_comparable(snapshot: Snapshot, books: ExpectedBalances) -> bool:
 
 
 def differences(snapshot: Snapshot, books: ExpectedBalances) -> dict[str, tuple[int, int]]:
-    """Return by token the difference of balance and expected balance, base units, and the block
-    since when.
+    """Return the difference of balance and expected balance by token, base units, with the block of
+    the opening.
     """
     if not is_comparable(snapshot, books):
         return {}
@@ -70,8 +73,8 @@ def differences(snapshot: Snapshot, books: ExpectedBalances) -> dict[str, tuple[
 
 
 def balances_of(snapshot: Snapshot) -> dict[str, int]:
-    """Every balance that was read and does not contradict itself, base units by token; units.NATIVE
-    is the native coin.
+    """Return every balance without contradicting reads, base units by token; units.NATIVE is the
+    native coin.
     """
     unsure = {item.address for item in snapshot.quarantined}
     read: dict[str, set[int]] = {}
@@ -150,8 +153,8 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
 
 
 def may_change(books: ExpectedBalances) -> bool:
-    """True if an open transfer may change without a balance change: it has no value yet, or is an
-    increase that blocks purchases.
+    """True if an open transfer may change without a balance change: it has no value yet, or blocks
+    purchases as an increase.
     """
     return any(
         flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0))
@@ -205,10 +208,8 @@ def _undone(token: str, delta: int, before: Iterable[ExternalTransfer]) -> tuple
     for flow in reversed([one for one in before if one.token == token]):
         if flow.is_open and flow.delta_raw < 0 < rest:
             ids.append(flow.id)
-        elif (
-            flow.kind is not ExternalTransferKind.GAS_MONEY
-        ):  # a part may have come as gas money while an endpoint was still wrong
-            break
+        elif flow.kind is not ExternalTransferKind.GAS_MONEY:
+            break  # a part may have come as gas money while an endpoint was still wrong
         rest += flow.delta_raw
         if ids and rest == 0:
             return tuple(ids)
@@ -512,20 +513,15 @@ def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepI
 
 
 def restore_excluded(step: StepInput) -> StepInput:
-    """Return the step without that reserve: exits, payments and shutdown take everything. Tokens
-    that may not be sold stay reserved.
+    """Return the step without the reserve of excluded amounts, for exits, payments and shutdown.
+    Tokens that must not be sold stay reserved.
     """
     if not step.aside:
         return step
     raws, shut = dict(step.aside_raw), exits.excluded_tokens(step)
+    freed = {token: raw for token, raw in raws.items() if token not in shut}
     assets = tuple(
-        (
-            asset
-            if asset.token.address in shut
-            else replace(
-                asset, reserve_raw=max(0, asset.reserve_raw - raws.get(asset.token.address, 0))
-            )
-        )
+        replace(asset, reserve_raw=max(0, asset.reserve_raw - freed.get(asset.token.address, 0)))
         for asset in step.portfolio.assets
     )
     return replace(step, portfolio=replace(step.portfolio, assets=assets), aside="")

@@ -10,14 +10,7 @@ from fractions import Fraction
 
 from agent.amm import pools
 from agent.amm.lp import impermanent_loss, minting, positions
-from agent.model import (
-    ConfirmedPosition,
-    LpTarget,
-    LpV2Position,
-    LpV3Position,
-    Pool,
-    SkippedItem,
-)
+from agent.model import ConfirmedPosition, LpTarget, LpV2Position, LpV3Position, Pool, SkippedItem
 from agent.policy.liquidity.book import (
     Amounts,
     CollectMove,

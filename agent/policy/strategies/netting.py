@@ -45,15 +45,7 @@ from agent.policy.triggers.bands import Signal, TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import earliest
 from agent.reference import reference_prices
-from agent.units import (
-    BPS,
-    PIPS,
-    Price,
-    Value,
-    format_time,
-    largest_remainder,
-    value_text,
-)
+from agent.units import BPS, PIPS, Price, Value, format_time, largest_remainder, value_text
 
 ZERO_BAND = Threshold(0, None)
 """The band of a strategy that waits in the numeraire."""
