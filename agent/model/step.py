@@ -167,6 +167,10 @@ class StepInput:
     """
     aside_raw: tuple[tuple[str, int], ...] = ()
     """Amount of that deposit, base units by token."""
+    exits_only: str = ""
+    """Missing prices of the assets left out of this portfolio: only exits may be decided. Empty: no
+    asset is left out.
+    """
 
 
 # --- Requests that start a step. StepInput and the request together repeat a plan.

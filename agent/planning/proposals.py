@@ -29,7 +29,7 @@ from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_purchase
 from agent.planning.plan_builder import MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.policy import conditional_orders, exits, minimum
+from agent.policy import conditional_orders, exits, minimum, quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
 from agent.policy.conditional_orders import expiry_reason
 from agent.policy.decide import DecisionResult, decide, liquidity_or_hold
@@ -117,6 +117,8 @@ def _exits_first(step_input: StepInput) -> Proposal:
     whole = step = balance_changes.restore_excluded(step_input)
     decided = decide(step)
     plan: Plan | None = None
+    if (priced := _without_unpriced(step, decided)) is not step:
+        step, decided = priced, decide(priced)
     while (
         (token := decided.exit_token)
         and plan is None
@@ -137,6 +139,14 @@ def _exits_first(step_input: StepInput) -> Proposal:
     ):
         step, decided = left, decide(left)
     return Proposal(decided, plan, None if step is step_input else step)
+
+
+def _without_unpriced(step: StepInput, decided: DecisionResult) -> StepInput:
+    """Return the step without unpriced assets, if those halt an exit of another one."""
+    if not isinstance(decided.decision, Halt):
+        return step
+    priced = quarantine.exclude_unpriced(step)
+    return step if priced is step or isinstance(decide(priced).decision, Halt) else priced
 
 
 def planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | BlockedExit:
@@ -165,6 +175,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
     tried = (
         decided.zone is not None
         or bool(decided.exit_token)
+        or _without_unpriced(step_input, decided) is not step_input
         or bool(
             step_input.aside and decide(balance_changes.restore_excluded(step_input)).exit_token
         )

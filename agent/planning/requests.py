@@ -46,7 +46,7 @@ from agent.planning.proposals import (
     single_order,
     waiting_orders,
 )
-from agent.policy import exits, native_coin
+from agent.policy import exits, native_coin, quarantine
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
 from agent.policy.decide import decide, is_price_conflict
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
@@ -166,17 +166,21 @@ def sell_everything(step: StepInput) -> Proposal:
     nothing more can be sold. Unexplained changes do not block it, as for any exit, and are sold
     too.
     """
-    return replace(_everything_sold(given := balance_changes.restore_excluded(step)), step=given)
+    given = balance_changes.restore_excluded(step)
+    return replace(_everything_sold(given), step=quarantine.exclude_unpriced(given))
 
 
-def _everything_sold(step: StepInput) -> Proposal:
+def _everything_sold(given: StepInput) -> Proposal:
+    """Sell as `sell_everything` does; an asset without a price stays, and keeps no other one."""
     halted: Halt | None = None
+    step = quarantine.exclude_unpriced(given)
     if step.portfolio.positions:
         none_wanted = replace(
             step,
             limits=replace(step.limits, lp_max_weight_bps=0),
             portfolio=replace(step.portfolio, lp_targets=()),
             history=replace(step.history, stopped="", flows=()),
+            exits_only="",
         )
         out = decide(none_wanted).decision
         if isinstance(out, Halt):
@@ -188,7 +192,7 @@ def _everything_sold(step: StepInput) -> Proposal:
             if plan is not None and plan.actions:
                 return _by_owner(step, plan.decision, plan)
     drifts = compute_drifts(step, reference_prices(step).by_token)
-    if investable_total(drifts) == 0:
+    if investable_total(drifts) == 0 and step is given:
         return _by_owner(
             step, Hold("there is nothing to sell: all balances are zero or set aside"), None
         )
@@ -200,6 +204,8 @@ def _everything_sold(step: StepInput) -> Proposal:
         if isinstance(found, Proposal):
             return found
         blocked.append(found)
+    if step is not given:
+        compute_drifts(given, reference_prices(given).by_token)  # raises for the price that lacks
     if halted is not None:
         return _by_owner(step, halted, None)
     stays = [f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked]

@@ -215,6 +215,17 @@ def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
     return context.result(first or leaving)
 
 
+def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
+    """Sell triggered exits and nothing else while an asset without a price is left out."""
+    if not (lacking := context.step.exits_only):
+        return None
+    if (sold := _sell_triggered_exits(context)) is None:
+        halt = _halt([Fault(HaltCode.REFERENCE_PRICE, lacking)])
+        return DecisionResult(halt, (), context.references)
+    reason = f"{sold.decision.reason}; nothing else is traded: {lacking}"
+    return replace(sold, decision=replace(sold.decision, reason=reason))
+
+
 def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
     """Halt after failures, if ledger and chain differ, with unconfirmed positions, or without target
     weights.
@@ -365,6 +376,7 @@ def _evaluate_portfolio_trigger(
 
 DECIDERS: tuple[Decider, ...] = (
     _halt_on_faults,
+    _sell_only_exits,
     _sell_triggered_exits,
     _halt_when_stopped,
     _stop_below_minimum,

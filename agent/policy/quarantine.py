@@ -16,6 +16,7 @@ from agent.model import (
     Destination,
     HaltCode,
     History,
+    Portfolio,
     ScreenedToken,
     Snapshot,
     StepInput,
@@ -27,7 +28,13 @@ from agent.policy.liquidity import valuation
 from agent.policy.strategies import netting
 from agent.policy.triggers import no_trade_zone
 from agent.policy.triggers.schedules import last_evaluation_s
-from agent.reference import ReferencePrices, depeg_fault, sequencer_fault, source_conflict
+from agent.reference import (
+    ReferencePrices,
+    depeg_fault,
+    reference_prices,
+    sequencer_fault,
+    source_conflict,
+)
 from agent.units import BPS, format_duration, format_time, largest_remainder
 
 SILENT_S = 3_600
@@ -88,10 +95,7 @@ def silent_assets(step: StepInput) -> list[ScreenedToken]:
     The numeraire, which prices everything, tokens in liquidity and the wrapped native coin are
     never among them.
     """
-    portfolio, now_s = step.portfolio, step.snapshot.head.timestamp_s
-    bound = {portfolio.numeraire.address, portfolio.wrapped_native}
-    bound |= {token for held in portfolio.positions for token in (held.token0, held.token1)}
-    bound |= {token for target in portfolio.lp_targets for token in (target.token0, target.token1)}
+    bound, now_s = _indispensable(step.portfolio), step.snapshot.head.timestamp_s
     waited = [
         (token, since_s)
         for token, since_s in unread_balances(step)
@@ -101,6 +105,33 @@ def silent_assets(step: StepInput) -> list[ScreenedToken]:
         ScreenedToken(token, TokenFinding.UNREADABLE, f"for {format_duration(now_s - since_s)}")
         for token, since_s in waited
     ]
+
+
+def exclude_unpriced(step: StepInput) -> StepInput:
+    """Return the step without the assets that have no reference price, for exits alone: their value
+    is unknown and counts as nothing where a loss is compared with the portfolio.
+    """
+    portfolio = step.portfolio
+    gaps = {gap.token: gap for gap in reference_prices(step).unpriced}
+    gone = gaps.keys() - _indispensable(portfolio)
+    left = [asset for asset in portfolio.assets if asset.token.address not in gone]
+    if len(left) == len(portfolio.assets) or not any(asset.target_bps for asset in left):
+        return step
+    shares = largest_remainder([Fraction(asset.target_bps) for asset in left])
+    assets = [replace(asset, target_bps=bps) for asset, bps in zip(left, shares, strict=True)]
+    hubs = [asset.token for asset in portfolio.assets if asset.token.address in gone]
+    portfolio = replace(portfolio, assets=tuple(assets), hubs=(*portfolio.hubs, *hubs))
+    lacking = [gaps[token.address] for token in hubs]
+    why = "; ".join(f"{gap.label} has no reference price ({gap.why})" for gap in lacking)
+    return replace(step, portfolio=portfolio, exits_only=why)
+
+
+def _indispensable(portfolio: Portfolio) -> set[str]:
+    """Return the tokens without which nothing can be valued or paid, and those in liquidity."""
+    found = {portfolio.numeraire.address, portfolio.wrapped_native}
+    found |= {token for held in portfolio.positions for token in (held.token0, held.token1)}
+    found |= {token for target in portfolio.lp_targets for token in (target.token0, target.token1)}
+    return found
 
 
 def quarantine_silent_assets(step: StepInput) -> StepInput:

@@ -23,6 +23,7 @@ from agent.model import (
     BlockedExit,
     ConditionalOrder,
     Evidence,
+    Halt,
     Hold,
     LimitOrder,
     OrderKind,
@@ -381,3 +382,59 @@ def test_a_stop_fires_while_the_sources_of_another_asset_disagree() -> None:
 
     assert stages((SOUND, AGREED)) == {WBTC.address: FIRED, LINK.address: FIRED}
     assert stages((SOUND, APART)) == {WBTC.address: FIRED, LINK.address: OrderStage.ARMED}
+
+
+def unpriced(*symbols: str, values: Mapping[str, Number] | None = None) -> StepInput:
+    """Stops of these have fired; LINK has neither a feed round nor a mean."""
+    step = fired(*symbols, pools=(*MARKET, SOUND), values=values)
+    feeds = tuple(one for one in step.snapshot.feeds if one.answer != 10 * 10**8)
+    return replace(step, snapshot=replace(step.snapshot, feeds=feeds))
+
+
+def test_an_exit_is_sold_while_another_asset_has_no_price() -> None:
+    for symbols in (("WBTC",), ("LINK", "WBTC")):
+        found = judged(unpriced(*symbols))
+        assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
+        assert mentions(found.reason, "nothing else is traded", "LINK", "no reference price")
+        again = codec.loads(StepInput, codec.dumps(found.step_input))
+        assert engine.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
+
+
+def test_an_asset_without_a_price_counts_as_nothing_where_losses_are_compared() -> None:
+    step = with_limits(unpriced("WBTC"), daily_loss_bps=100)
+    lost = replace(step, history=replace(step.history, loss_24h=Fraction(85 * 10**6)))
+    assert judged(lost).kind is OutcomeKind.REFUSED, "one per cent of 8,000, not of 10,000"
+    assert judged(replace(step, history=replace(step.history, loss_24h=Fraction(60 * 10**6)))).kind is OutcomeKind.PLANNED
+
+
+def test_where_the_exit_is_refused_nothing_is_bought_while_a_price_is_missing() -> None:
+    """The portfolio without the unpriced asset is for exits alone."""
+    values = {"WETH": 5_000, "WBTC": 1_000, "LINK": 2_000, "USDC": 2_000}
+    step = unpriced("WBTC", values=values)
+    dear = replace(step, snapshot=replace(step.snapshot, pools=(MARKET[0], DEAR, SOUND)))
+    found = judged(dear)
+    assert found.kind is OutcomeKind.HALT and mentions(found.reason, "LINK", "no reference price", "WBTC")
+    again = codec.loads(StepInput, codec.dumps(found.step_input))
+    assert isinstance(decide(again).decision, Halt), "nor in a replay"
+
+
+def test_without_a_price_of_its_own_or_of_gas_no_exit_is_sold() -> None:
+    assert judged(unpriced("LINK")).kind is OutcomeKind.HALT
+    step = fired("WBTC", pools=(*MARKET, SOUND))
+    feeds = tuple(one for one in step.snapshot.feeds if one.answer != 2_000 * 10**8)
+    assert judged(replace(step, snapshot=replace(step.snapshot, feeds=feeds))).kind is OutcomeKind.HALT
+
+
+def test_a_missing_price_still_halts_every_rebalance() -> None:
+    found = judged(unpriced(values=HEAVY))
+    assert found.kind is OutcomeKind.HALT and mentions(found.reason, "LINK", "no reference price")
+
+
+def test_the_end_of_a_bot_sells_everything_that_has_a_price() -> None:
+    step, sold = unpriced(), []
+    while (outcome := engine.evaluate_input(step, requests.sell_everything, Sees(), "abc")).kind is OutcomeKind.PLANNED:
+        sold.append(outcome.decided.exit_token)
+        held = tuple(replace(one, raw=0) if one.token in sold else one for one in step.snapshot.holdings)
+        step = replace(step, snapshot=replace(step.snapshot, holdings=held))
+    assert sold == [WETH.address, WBTC.address]
+    assert outcome.kind is OutcomeKind.REFUSED and mentions(outcome.reason, "LINK", "price")
