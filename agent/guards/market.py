@@ -1,4 +1,4 @@
-"""Guards on markets: pool impact and depth, floors, second quotes, price sources, pegs; and
+"""Guards of markets: price impact, pool depth, floors, second quotes, price sources and pegs; and
 sandwich exposure.
 """
 
@@ -43,9 +43,7 @@ from agent.units import BPS, NATIVE, Value
 
 
 def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return the largest price move of a pool, fees excluded, after any leg and cumulative over its
-    legs.
-    """
+    """Return the largest price move of a pool, fees excluded, cumulative over the legs in the pool."""
     moved = [
         (pools.price_move_bps(run.start, run.after, run.leg.token_in), run.leg.pool)
         for run in case.runs()
@@ -57,11 +55,11 @@ def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return the smallest slippage limit, in whole bps, that allows each minimum output.
+    """Return the smallest slippage s, in whole bps, that allows each minimum output: minimum ≥ ⌊out
+    · (1 − s)⌋.
 
-    A minimum above the simulated output could only revert. Floors are rounded down to a base unit,
-    so floor ≥ ⌊out · (1 − s)⌋ counts. For liquidity actions it is the largest overpayment that the
-    minimums allow (amm/lp/minting.py).
+    A minimum above the simulated output would revert. For liquidity actions it is the largest
+    overpayment that the minimums allow (amm/lp/minting.py).
     """
     if case.plan.actions:
         return _overpaid(case, limit_bps)
@@ -79,15 +77,17 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
-    """Require every minimum output at or above fair value less fee, impact limit and slippage limit
-    (T1). This guard cannot be switched off. If one of the two limits is off, the other bounds the
-    price. If both are off, no plan is sent: a searcher could take everything but one base unit.
+    """Require each minimum output to be at least fair value less fee, impact limit and slippage
+    limit (T1).
+
+    This guard cannot be switched off. If one of the two limits is off, the second bounds the price.
+    If both are off, the guard refuses: a searcher could take everything except one base unit.
     """
     for action in case.actions():
-        for least, given in zip(action.least, _minimums(action.action), strict=True):
-            if given < least:
+        for least, minimum in zip(action.least, _minimums(action.action), strict=True):
+            if minimum < least:
                 return GuardMeasurement(
-                    f"action {action.number} has a minimum of {given}, the reference requires"
+                    f"action {action.number} has a minimum of {minimum}, the reference requires"
                     f" {least}",
                     False,
                 )
@@ -109,7 +109,7 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
 
 
 def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
-    """Return the smallest depth of any pool used, both sides in value at reference prices."""
+    """Return the smallest depth of a used pool: the value of both sides at reference prices."""
     depths = [(_depth_value(case, run.start), run.leg.pool) for run in case.runs()]
     provided = {action.pool for action in case.plan.actions if isinstance(action, Provide)}
     depths += [
@@ -126,8 +126,8 @@ def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
 
 
 def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return the largest deviation, either way, of an independent library's quote from the
-    simulation. Legs without a second quote refuse.
+    """Return the largest relative deviation of an independent quote from the simulation. A missing
+    quote refuses.
     """
     quotes = {quote.leg: quote for quote in case.evidence.second_quotes}
     worst = Fraction(0)
@@ -168,7 +168,7 @@ def _overpaid(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     for run in case.actions():
         action = run.action
         if not isinstance(action, Collect) and any(
-            given > real for given, real in zip(action.min_raw, run.amounts, strict=True)
+            minimum > amount for minimum, amount in zip(action.min_raw, run.amounts, strict=True)
         ):
             return GuardMeasurement(
                 f"action {run.number} has a minimum of {action.min_raw}, the contracts move"
@@ -210,23 +210,23 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
         "pool_min_value",
         lambda limits: limits.pool_min_value,
         pool_min_value,
-        "leave this pool out, or lower limits.pool_min_value",
+        "remove this pool, or lower limits.pool_min_value",
         judges_market=True,
     ),
 )
-"""Guards on legs and pools, in the order of their verdicts."""
+"""Guards of legs and pools, in the order of their verdicts."""
 
 
-# --- Guards on prices: pool against reference, feed age, feed against TWAP, stablecoin pegs.
+# --- Guards of prices: pool against reference, feed age, feed against TWAP, stablecoin pegs.
 
 
 def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest relative deviation from the reference price.
 
-    Compared are each asset's spot price, each pool of the plan, and the feed's TWAP. An exit
-    compares only what it trades. An asset without a spot price refuses. Feed and TWAP are compared
-    if both are configured and have a price: after a sharp move the agent waits until the TWAP has
-    followed.
+    The guard compares the spot price of each asset, the price of each pool of the plan, and the
+    TWAP with the feed if both are configured and have a price; after a sharp move the agent waits
+    for the TWAP. An exit compares only prices that it depends on. An asset without a spot price
+    refuses.
     """
     deviations = [*_assets(case), *_pools(case), *_means(case)]
     worst, what = max(deviations, default=(Fraction(0), "nothing to compare"))
@@ -234,78 +234,69 @@ def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
-    """Return the age, by block time, of the feed nearest its maximum age.
+    """Return the age, by block time, of the feed nearest to its maximum age.
 
-    A missing or invalid round refuses. This is stricter than the reference price, which may fall
-    back to a TWAP: a configured feed must be live before money moves. An exit needs only the feeds
-    that it depends on.
+    A missing or invalid round refuses, although the reference price may fall back to a TWAP:
+    configured feeds must be live before money moves. An exit needs only the feeds that it depends
+    on.
     """
     if PriceSource.FEED not in case.step.reference.kinds:
         return GuardMeasurement("no feed in use", True)
     judged = case.judged_tokens()
-    found = [
-        (_age(case, asset), asset, asset.feed)
-        for asset in case.step.portfolio.assets
-        if asset.feed is not None and (judged is None or asset.token.address in judged)
-    ]
-    if not found:
+    ages = []
+    for asset in case.step.portfolio.assets:
+        if asset.feed is not None and (judged is None or asset.token.address in judged):
+            age_s, limit_s = _age(case, asset), case.step.reference.max_age_s(asset.feed)
+            ages.append((age_s - limit_s, age_s, asset.token.label, asset.feed))
+    if not ages:
         return GuardMeasurement("0 s (no feed in use)", True)
-    ages = [
-        (age_s - case.step.reference.max_age_s(feed), age_s, asset.token.label, feed)
-        for age_s, asset, feed in found
-    ]
-    over_s, oldest_s, label, feed = max(ages)
-    most_s = case.step.reference.max_age_s(feed)
-    return GuardMeasurement(
-        f"{format_seconds(oldest_s)}"
-        f" ({label}{'' if most_s == max_age_s else f', at most {format_seconds(most_s)}'})",
-        over_s <= 0,
-    )
+    over_s, age_s, label, feed = max(ages)
+    limit_s = case.step.reference.max_age_s(feed)
+    if limit_s != max_age_s:
+        label += f", at most {format_seconds(limit_s)}"
+    return GuardMeasurement(f"{format_seconds(age_s)} ({label})", over_s <= 0)
 
 
 def sequencer(case: GuardCase, _grace_s: int) -> GuardMeasurement:
-    """Require that the rollup's sequencer is up and has been for the grace period (T13)."""
-    return GuardMeasurement(sequencer_fault(case.step) or "up", not sequencer_fault(case.step))
+    """Require that the rollup's sequencer has been up for the grace period (T13)."""
+    fault = sequencer_fault(case.step)
+    return GuardMeasurement(fault or "up", not fault)
 
 
 def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return the largest deviation from 1 USD among stablecoins: the numeraire and every asset with
-    a dollar symbol. A token above 1.20 USD is not a stablecoin (savings tokens); a fallen one
-    always is. A depegged token must return within half of the limit. An unknown price refuses. A
-    portfolio without stablecoins passes. An exit compares only the tokens that it depends on.
+    """Return the largest deviation from 1 USD among assets with a dollar symbol.
+
+    A token above 1.20 USD is not a stablecoin but a savings token. A depegged token must return
+    within half of the limit. An unknown price refuses. An exit compares only the tokens that it
+    depends on.
     """
     try:
-        found = list(dollar_pegs(case.step, case.references, limit_bps, case.judged_tokens()))
+        pegs = list(dollar_pegs(case.step, case.references, limit_bps, case.judged_tokens()))
     except PegUnknown as why:
         raise MissingData(str(why)) from None
-    if not found:
+    if not pegs:
         return GuardMeasurement("no dollar token", True)
-    worst = max(found, key=lambda peg: peg.distance - peg.limit_bps / BPS)
-    left = (
-        ""
-        if worst.limit_bps == limit_bps
-        else f", which left its peg: at most {format_ratio(worst.limit_bps / BPS)}"
-    )
-    return GuardMeasurement(
-        f"{format_ratio(worst.distance)} ({worst.token.label}{left})", not worst.off
-    )
+    worst = max(pegs, key=lambda peg: peg.distance - peg.limit_bps / BPS)
+    label = worst.token.label
+    if worst.limit_bps != limit_bps:
+        label += f", which left its peg: at most {format_ratio(worst.limit_bps / BPS)}"
+    return GuardMeasurement(f"{format_ratio(worst.distance)} ({label})", not worst.off)
 
 
 def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
-    """Return spot prices of the assets; an exit returns only those it trades, so other pools cannot
-    block it.
+    """Yield the deviation of each asset's spot price; for an exit only of assets that it trades, so
+    that pools of other assets cannot block it.
     """
-    alone = {
-        one.token for one in case.step.stuck
-    }  # no plan touches a blocked exit, which often has no pool
+    ignored = {blocked.token for blocked in case.step.stuck}  # not traded, often without a pool
+
     if case.is_sell_only():
         traded = {
             case.step.portfolio.wrapped_native if token == NATIVE else token
             for token in case.replay.tokens
         }
-        alone |= {asset.token.address for asset in case.step.portfolio.assets} - traded
+        ignored |= {asset.token.address for asset in case.step.portfolio.assets} - traded
     for asset in case.step.portfolio.assets:
-        if asset.token.address in alone:
+        if asset.token.address in ignored:
             continue
         spot = case.spots.get(asset.token.address)
         if spot is None:
@@ -328,9 +319,9 @@ def _pools(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
 
 def _means(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     judged = case.judged_tokens()
-    for apart, token in source_deviations(case.step):
+    for deviation, token in source_deviations(case.step):
         if judged is None or token in judged:
-            yield apart, f"TWAP of {case.label(token)} against its feed"
+            yield deviation, f"TWAP of {case.label(token)} against its feed"
 
 
 def _distance(price: Fraction, reference: Fraction) -> Fraction:
@@ -338,8 +329,8 @@ def _distance(price: Fraction, reference: Fraction) -> Fraction:
 
 
 def _round(case: GuardCase, asset: Asset) -> FeedRound:
-    """Return the asset's latest round (AggregatorV3Interface.latestRoundData). Raises MissingData
-    if it is invalid.
+    """Return the latest round of an asset's feed (AggregatorV3Interface.latestRoundData). Raises
+    MissingData if it is invalid.
     """
     answer = next((found for found in case.step.snapshot.feeds if found.feed == asset.feed), None)
     label = asset.token.label
@@ -351,9 +342,9 @@ def _round(case: GuardCase, asset: Asset) -> FeedRound:
         raise MissingData(f"feed of {label} has an unfinished round")
     if answer.updated_at_s > case.step.snapshot.head.timestamp_s:
         raise MissingData(f"feed of {label} is dated after the block")
-    unfit = answer_bound_fault(answer) or round_regression_fault(case.step.snapshot, answer)
-    if unfit:
-        raise MissingData(f"feed of {label} {unfit}")
+    fault = answer_bound_fault(answer) or round_regression_fault(case.step.snapshot, answer)
+    if fault:
+        raise MissingData(f"feed of {label} {fault}")
     return answer
 
 
@@ -362,12 +353,12 @@ def _age(case: GuardCase, asset: Asset) -> int:
 
 
 def _feed_max_age(step: StepInput) -> int | None:
-    """Return the largest feed age while the oracle guard is on."""
+    """Return the maximum feed age; None if the oracle guard is off."""
     return None if step.limits.oracle_deviation_bps is None else step.reference.feed_max_age_s
 
 
 def _sequencer_grace(step: StepInput) -> int | None:
-    """Return the grace period; None without a sequencer or if switched off."""
+    """Return the grace period; None without a sequencer feed."""
     return None if step.reference.sequencer_feed is None else step.reference.sequencer_grace_s
 
 
@@ -408,16 +399,16 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
         "a stablecoin is off its peg: decide what to hold, or raise limits.depeg",
     ),
 )
-"""Guards on prices, in the order of their verdicts."""
+"""Guards of prices, in the order of their verdicts."""
 
 
-# --- Sandwich exposure: the largest shortfall of a plan's swaps against their predicted outputs.
+# --- Sandwich exposure: the largest shortfall of swaps against their predicted outputs.
 
 
 @dataclass(frozen=True, slots=True)
 class SandwichExposure:
-    """Largest loss to a sandwich that the limits allow, in bps: of turnover, and of the portfolio
-    per rebalance and per day. None if a limit involved is off.
+    """Largest sandwich loss that the limits allow, in bps: of turnover, and of the portfolio per
+    rebalance and per day. None if a limit is off.
     """
 
     exchanged_bps: int | None
@@ -434,9 +425,9 @@ def sandwich_exposure(
 ) -> SandwichExposure:
     """Return the worst-case sandwich loss by the limits: (slippage + plan cost) × turnover.
 
-    Skew of pools pushed before the snapshot is a cost, which plan_cost bounds at reference prices.
-    Later pushes can reduce receipts only to slippage below the prediction, over hubs too: the
-    minimum of the last swap binds.
+    plan_cost bounds the cost of pools that were manipulated before the snapshot. Later manipulation
+    can lower the output by at most slippage, also over hubs, since the minimum of the last swap
+    binds.
     """
     if plan_cost_bps is None or slippage_bps is None:
         off = " and ".join(
@@ -448,32 +439,34 @@ def sandwich_exposure(
             None,
             None,
             None,
-            f"a sandwich may take an unknown part of what is exchanged, since {off} is off",
+            f"a sandwich may take an unknown part of the exchanged value, since {off} is off",
         )
     most_bps = min(plan_cost_bps + slippage_bps, BPS)
     words = [
-        f"a sandwich may take up to {_percent(most_bps)} of what is exchanged (slippage +"
+        f"a sandwich may take up to {_percent(most_bps)} of the exchanged value (slippage +"
         " plan_cost)"
     ]
-    shares = []
+    shares: list[int | None] = []
     for limit_bps, name, when in (
         (turnover_bps, "turnover", "per rebalance"),
         (daily_turnover_bps, "daily_turnover", "per day"),
     ):
-        share = None if limit_bps is None else math.ceil(Fraction(most_bps * limit_bps, BPS))
-        shares.append(share)
-        words.append(
-            f"without bound {when}, since {name} is off"
-            if share is None
-            else f"{_percent(share)} of the portfolio {when}"
-        )
+        if limit_bps is None:
+            shares.append(None)
+            words.append(f"without bound {when}, since {name} is off")
+        else:
+            share = math.ceil(Fraction(most_bps * limit_bps, BPS))
+            shares.append(share)
+            words.append(f"{_percent(share)} of the portfolio {when}")
     return SandwichExposure(most_bps, shares[0], shares[1], ", ".join(words))
 
 
 def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
-    """Return the largest loss of a plan's predicted outputs to a sandwich: each swap pays at least
-    its minimum. Valued at reference prices; None if a received token has none. Skew from before the
-    snapshot is part of the plan's cost.
+    """Return the largest sandwich loss of a plan at reference prices: the predicted outputs less
+    their minimums.
+
+    None if a received token has no reference price. Skew before the snapshot is part of the plan's
+    cost.
     """
     prices = reference_prices(step).prices
     ends = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
@@ -489,15 +482,15 @@ def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
 
 
 def max_extractable_profit(plan: Plan, short: Value | None) -> Value | None:
-    """Return the most that others can earn from one plan, with or without a sandwich: its loss at
-    reference prices. It is the sum of predicted fees, impact and skew, and the possible shortfall
-    of outputs (`short`, by plan_sandwich_loss).
+    """Return the largest profit of third parties from a plan, which is its largest loss at
+    reference prices.
+
+    It is the sum of predicted fees, impact and skew, and the sandwich loss `short` (see
+    plan_sandwich_loss).
     """
-    return (
-        None
-        if short is None
-        else short + max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
-    )
+    if short is None:
+        return None
+    return short + max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
 
 
 def _percent(bps: int) -> str:

@@ -1,5 +1,5 @@
-"""Guards on safety: block age, expiry, balances, predictions, allowlist, token screen, kill switch,
-quorum, reverts.
+"""Guards of safety: block age, expiry, balances, predictions, allowlist, token screen, kill switch,
+quorum, failures.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from agent.policy.native_coin import floor_wei
 from agent.units import NATIVE, format_time
 
 FUTURE_TOLERANCE_S = 30
-"""Seconds by which a block's time may be ahead of the agent's clock: consensus allows block
-producers some seconds."""
+"""Seconds by which the time of a block may be ahead of the agent's clock; consensus allows some
+seconds.
+"""
 
 
 def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
-    """Agent's clock less the head's timestamp; a head from the future means a wrong clock or a
-    lying endpoint.
+    """Return the agent's clock less the time of the head. A head in the future means a wrong clock
+    or a false answer.
     """
     age = case.evidence.now_s - case.step.snapshot.head.timestamp_s
     if age < 0:
@@ -37,7 +38,7 @@ def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
 
 
 def expiry(case: GuardCase) -> GuardMeasurement:
-    """Require that the plan was made at this snapshot's block and has not expired."""
+    """Require that the plan was made at the block of the snapshot and has not expired."""
     head = case.step.snapshot.head.number
     current = case.plan.block == head <= case.plan.expires_block
     return GuardMeasurement(
@@ -46,9 +47,9 @@ def expiry(case: GuardCase) -> GuardMeasurement:
 
 
 def balance(case: GuardCase) -> GuardMeasurement:
-    """Require that every wallet-funded leg spends investable tokens or those bought by earlier
-    legs, and that nothing stays in the router. Liquidity provided must be investable, or surely
-    paid by earlier actions.
+    """Require that legs spend only investable tokens or tokens bought by earlier legs, and that
+    nothing remains in the router. Provided liquidity must be investable, or covered by the minimums
+    of earlier actions.
     """
     for action in case.actions():
         if isinstance(action.action, Provide):
@@ -82,8 +83,8 @@ def balance(case: GuardCase) -> GuardMeasurement:
 
 
 class _Wallet:
-    """Spendable balance during the replay: of each asset, and of both forms of the native asset
-    separately.
+    """Spendable balances during the replay, by asset, and by form (native, wrapped) for the native
+    asset.
     """
 
     def __init__(self, case: GuardCase) -> None:
@@ -100,19 +101,18 @@ class _Wallet:
             }
 
     def run(self, flow: LegFlow) -> int:
-        """Book one leg; return the base units that it overspends."""
+        """Book one leg and return the base units that it overspends."""
         leg, short = flow.leg, 0
-        given, got = self._asset(leg.token_in), self._asset(leg.token_out)
-        turns = given == got and leg.source is leg.sink
+        given, received = self._asset(leg.token_in), self._asset(leg.token_out)
+        converts = given == received and leg.source is leg.sink
         if leg.source is LegFunding.WALLET:
-            short = max(
-                0 if turns else -self._add(self._left, given, -flow.amount_in_raw),
-                -self._form(leg.token_in, -flow.amount_in_raw),
-            )
+            short = max(0, -self._form(leg.token_in, -flow.amount_in_raw))
+            if not converts:
+                short = max(short, -self._add(self._left, given, -flow.amount_in_raw))
         if leg.sink is LegFunding.WALLET:
             self._form(leg.token_out, flow.amount_out_raw)
-            if not turns:
-                self._add(self._left, got, flow.amount_out_raw)
+            if not converts:
+                self._add(self._left, received, flow.amount_out_raw)
         return short
 
     def _asset(self, token: str) -> str:
@@ -122,13 +122,13 @@ class _Wallet:
         return self._add(self._forms, token, raw) if token in self._forms else 0
 
     def _add(self, ledger: dict[str, int], token: str, raw: int) -> int:
-        ledger[token] = (ledger[token] if token in ledger else self._spendable(token)) + raw
+        if token not in ledger:
+            ledger[token] = self._spendable(token)
+        ledger[token] += raw
         return ledger[token]
 
     def _spendable(self, token: str) -> int:
-        """Return an asset's balance less its reserve, negative if the reserve is not filled; 0 for
-        a hub, which is never invested.
-        """
+        """Return the base units of an asset above its reserve, negative if below; 0 for a hub."""
         for asset in self._case.step.portfolio.assets:
             if asset.token.address == token:
                 return self._case.spendable(asset)
@@ -136,7 +136,7 @@ class _Wallet:
 
 
 def prediction(case: GuardCase) -> GuardMeasurement:
-    """Compare the plan's predictions with the replay: amounts of every leg, balances after."""
+    """Require that the plan predicts what the replay gives: amounts of legs and actions, and balances after."""
     case.runs()
     for run in case.replay.flows:
         if (run.leg.amount_in_raw, run.leg.amount_out_raw) != (
@@ -144,23 +144,25 @@ def prediction(case: GuardCase) -> GuardMeasurement:
             run.amount_out_raw,
         ):
             return GuardMeasurement(
-                f"leg {run.number} gives {run.amount_out_raw} for {run.amount_in_raw}, "
-                f"the plan says {run.leg.amount_out_raw} for {run.leg.amount_in_raw}",
+                f"leg {run.number} gives {run.amount_out_raw} for {run.amount_in_raw}, the plan"
+                f" predicts {run.leg.amount_out_raw} for {run.leg.amount_in_raw}",
                 False,
             )
     predicted = dict(case.plan.holdings_after)
     for action in case.actions():
-        found, stated = (action.liquidity, action.amounts, action.fees), _said(action.action)
-        if stated != found:
+        simulated = action.liquidity, action.amounts, action.fees
+        predicted_by_plan = _predicted_amounts(action.action)
+        if simulated != predicted_by_plan:
             return GuardMeasurement(
-                f"action {action.number} moves {found}, the plan says {stated}", False
+                f"action {action.number} moves {simulated}, the plan predicts {predicted_by_plan}",
+                False,
             )
     if case.plan.actions and not isinstance(case.lp, str):
         for token, raw in predicted.items():
             if case.lp.after.held.get(token) != raw:
                 ends = case.lp.after.held.get(token)
                 return GuardMeasurement(
-                    f"{case.label(token)} ends at {ends} base units, the plan says {raw}", False
+                    f"{case.label(token)} ends at {ends} base units, the plan predicts {raw}", False
                 )
     if case.plan.native_after_wei is not None:
         predicted[NATIVE] = case.plan.native_after_wei
@@ -168,15 +170,15 @@ def prediction(case: GuardCase) -> GuardMeasurement:
         after = case.balance(token) + moved if token in predicted else None
         if after != predicted.get(token):
             return GuardMeasurement(
-                f"{case.label(token)} ends at {after} base units, the plan says"
+                f"{case.label(token)} ends at {after} base units, the plan predicts"
                 f" {predicted.get(token)}",
                 False,
             )
     return GuardMeasurement("as simulated", True)
 
 
-def _said(action: LpAction) -> tuple[int, tuple[int, int], tuple[int, int]]:
-    """Liquidity, amounts and fees that an action predicts."""
+def _predicted_amounts(action: LpAction) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    """Return the liquidity, amounts and fees that an action predicts."""
     match action:
         case Withdraw():
             return action.liquidity, action.amounts_raw, action.fees_raw
@@ -186,8 +188,7 @@ def _said(action: LpAction) -> tuple[int, tuple[int, int], tuple[int, int]]:
             return action.liquidity, action.amounts_raw, (0, 0)
 
 
-# --- Guards on contracts and tokens of a plan, and on permission to act: kill switch, quorum,
-# reverts.
+# --- Guards of contracts and tokens, and of permission to act: kill switch, quorum, failures.
 
 
 NO_CODE = "0x" + "0" * 64
@@ -195,9 +196,11 @@ SCREENED = "all tokens transfer the exact amount"
 
 
 def allowlist(case: GuardCase) -> GuardMeasurement:
-    """Require that every pool, token, router, factory and position manager of the plan is pinned by
-    address and by the code in the snapshot. Tokens must also belong to the portfolio, as asset or
-    hub. The native coin has no code; its wrapper counts as such a token.
+    """Require that each pool, token, router, factory and position manager of the plan is pinned by
+    address and by its code in the snapshot.
+
+    Tokens must also be assets or hubs of the portfolio. Native coin has no code; its wrapped token
+    is checked instead.
     """
     portfolio, execution = case.step.portfolio, case.step.execution
     known = {
@@ -215,15 +218,14 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
             *(place for action in actions for place in (action.pool, action.contract)),
         )
     )
-    shut = {
-        one.token for one in case.step.quarantine
-    }  # a quarantined token may have changed; it is reported already
+    quarantined = {token.token for token in case.step.quarantine}  # reported already
+
     needed = dict.fromkeys(
         (
             *pools,
             *tokens,
             execution.router,
-            *(address for address in execution.pinned if address not in shut),
+            *(address for address in execution.pinned if address not in quarantined),
         )
     )
     code = {entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes}
@@ -233,14 +235,14 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
         f"{token} is not a token of the portfolio" for token in tokens if token not in known
     ]
     for address in needed:
-        found = code.get(address.lower())
-        if found is None:
+        current = code.get(address.lower())
+        if current is None:
             complaints.append(f"code at {address} was not read")
-        elif found == NO_CODE:
+        elif current == NO_CODE:
             complaints.append(f"no code at {address}")
         elif address.lower() not in pinned_addresses:
             complaints.append(f"{address} is not pinned")
-        elif (address.lower(), found) not in trusted:
+        elif (address.lower(), current) not in trusted:
             complaints.append(f"code at {address} changed since it was pinned")
     return GuardMeasurement(
         "; ".join(complaints) or f"{len(needed)} of {len(needed)} pinned", not complaints
@@ -248,21 +250,20 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
 
 
 def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
-    """Require that every token of the plan transferred the exact amount in a simulation, and none
-    is in quarantine. Liquidity withdrawals and unwrapping always pass.
+    """Require that each token of the plan transferred the exact amount in a simulation and none is
+    in quarantine. Withdrawals of liquidity and unwrapping always pass.
     """
     moved = moved_tokens(case.plan)
     screens = case.evidence.screens
     if moved and screens is None:
-        raise MissingData("no token was tried out")
-    found = {one.token: one for one in screens or ()} | {
-        one.token: one for one in case.step.quarantine
-    }
-    complaints = [f"{case.label(token)} was not tried out" for token in moved if token not in found]
-    refused = [
-        found[token] for token in moved if token in found and not found[token].finding.accepted
+        raise MissingData("no token was tested")
+    tested = {screen.token: screen for screen in (*(screens or ()), *case.step.quarantine)}
+    complaints = [f"{case.label(token)} was not tested" for token in moved if token not in tested]
+    complaints += [
+        f"{case.label(token)} {tested[token].why}"
+        for token in moved
+        if token in tested and not tested[token].finding.accepted
     ]
-    complaints += [f"{case.label(one.token)} {one.why}" for one in refused]
     return GuardMeasurement(
         "; ".join(complaints) or f"{len(moved)} of {len(moved)} tokens transfer the exact amount",
         not complaints,
@@ -270,8 +271,8 @@ def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
 
 
 def moved_tokens(plan: Plan) -> tuple[str, ...]:
-    """Return tokens that legs exchange or that are provided as liquidity, each once. Wrapping and
-    unwrapping exchange nothing.
+    """Return the tokens that legs exchange or actions provide as liquidity, each once. Wrapping and
+    unwrapping do not count.
     """
     traded = [
         token
@@ -289,50 +290,45 @@ def moved_tokens(plan: Plan) -> tuple[str, ...]:
 
 
 def kill_switch(case: GuardCase) -> GuardMeasurement:
-    """Paused by the owner, or the switch cannot be read, which counts as paused (T14)."""
+    """Require that the kill switch is readable and off (T14)."""
     match case.evidence.paused:
         case False:
             return GuardMeasurement("not paused", True)
         case True:
-            return GuardMeasurement(
-                f"paused: {case.evidence.pause_reason}" if case.evidence.pause_reason else "paused",
-                False,
-            )
+            reason = case.evidence.pause_reason
+            return GuardMeasurement(f"paused: {reason}" if reason else "paused", False)
         case None:
             return GuardMeasurement("cannot be read, which counts as paused", False)
 
 
 def quorum(case: GuardCase) -> GuardMeasurement:
-    """Enough operators returned the same snapshot, byte for byte (T2)."""
+    """Require that enough operators returned the same snapshot, byte for byte (T2)."""
     return GuardMeasurement(
         f"{len(set(case.step.snapshot.operators))} operator(s) agree", case.evidence.quorum
     )
 
 
 def reverts_in_row(case: GuardCase) -> GuardMeasurement:
-    """Number of reverts in a row, and of approving steps without a swap, below the limits that stop
-    the agent (T6).
+    """Require fewer consecutive reverts, and steps of approvals without a swap, than the limits
+    that stop the agent (T6).
 
-    The owner resumes it. An exit counts only its own failures and is retried with growing back-off,
-    since an attacker can make it revert (T20).
+    Only the owner resumes a stopped agent. An exit counts its failures alone and is retried with
+    growing back-off, since an attacker can make it revert (T20).
     """
     history = case.step.history
     if not case.is_risk_reducing():
         reverts, approvals = history.reverts_in_row, history.approvals_in_row
         message = _failures_text(reverts, approvals)
-        since = (
-            "; more since the owner resumed"
-            if history.failures_stop and not failures.too_many(reverts, approvals)
-            else ""
-        )
-        return GuardMeasurement(message + since, not failures.is_stopped(history))
+        if history.failures_stop and not failures.too_many(reverts, approvals):
+            message += "; more since the owner resumed"
+        return GuardMeasurement(message, not failures.is_stopped(history))
     own = failures.exit_failures(history, failures.exit_name(case.plan))
     message = _failures_text(own.reverts, own.approvals)
     if failures.retry_wait_s(own) == 0 or case.step.spend_caps:
-        return GuardMeasurement(message, True)  # approvals of this step passed when it began
+        return GuardMeasurement(message, True)  # the approvals of this step passed already
     again_s = failures.retry_at_s(own)
     return GuardMeasurement(
-        f"{message}; this exit is tried again at {format_time(again_s)}",
+        f"{message}; this exit is retried at {format_time(again_s)}",
         case.step.snapshot.head.timestamp_s >= again_s,
     )
 
@@ -363,15 +359,15 @@ GUARDS: tuple[Guard[Any], ...] = (
         lambda s: s.limits.token_screen,
         lambda _, __: SCREENED,
         token_screen,
-        "take the tokens named out of the portfolio, or see docs/tokens.md",
+        "remove the named tokens from the portfolio, or see docs/tokens.md",
         judges_market=True,
     ),
     always(
         "reverts_in_row",
         f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}",
         reverts_in_row,
-        "find out why they failed (trimtab history), then reset the count with trimtab resume;"
-        " exits continue without it",
+        "find the cause (trimtab history), then reset the count with trimtab resume; exits"
+        " continue without it",
     ),
     limited(
         "head_age",
@@ -389,4 +385,4 @@ GUARDS: tuple[Guard[Any], ...] = (
         judges_market=True,
     ),
 )
-"""In the order of their verdicts, before all others."""
+"""Guards before all others, in the order of their verdicts."""

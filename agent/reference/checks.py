@@ -1,4 +1,4 @@
-"""Checks of reference prices: sequencer uptime, agreement of sources, prices to record, stablecoin
+"""Checks of reference prices: sequencer uptime, agreement of sources, confirmed prices, stablecoin
 pegs.
 """
 
@@ -18,19 +18,18 @@ from agent.units import BPS, Price, Token
 
 
 def sequencer_fault(step: StepInput) -> str:
-    """Return why the sequencer uptime feed forbids trading (T13); empty if trading is allowed.
+    """Return the reason why the sequencer feed forbids trading (T13); empty if trading is allowed.
 
-    Chainlink's L2 uptime feeds answer 0 while the sequencer is up and 1 while it is down, and write
-    a round at each change. The age of a round therefore has no meaning.
+    Chainlink's L2 uptime feeds answer 0 while the sequencer is up and 1 while it is down. They
+    write a round at each change, so the age of a round is no fault.
     """
     feed, now_s = step.reference.sequencer_feed, step.snapshot.head.timestamp_s
     if feed is None:
         return ""
-    feed_round = next((found for found in step.snapshot.feeds if found.feed == feed), None)
+    feed_round = next((latest for latest in step.snapshot.feeds if latest.feed == feed), None)
     if feed_round is None:
-        why = next(
-            (f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), ""
-        )
+        reasons = (f": {item.why}" for item in step.snapshot.quarantined if item.address == feed)
+        why = next(reasons, "")
         return f"the sequencer's uptime feed was not read{why}"
     if feed_round.answer not in (0, 1):
         return (
@@ -42,10 +41,10 @@ def sequencer_fault(step: StepInput) -> str:
     if since_s < 0:
         return f"the sequencer's uptime feed is dated {-since_s} s after the block"
     if feed_round.answer == 1:
-        return f"the sequencer is down since {since_s} s"
+        return f"the sequencer has been down for {since_s} s"
     if since_s < step.reference.sequencer_grace_s:
         return (
-            f"the sequencer is up again for only {since_s} s, reference.sequencer_grace is"
+            f"the sequencer has been up again for {since_s} s only, reference.sequencer_grace is"
             f" {step.reference.sequencer_grace_s} s"
         )
     return ""
@@ -58,8 +57,8 @@ _TWO = (PriceSource.FEED, PriceSource.TWAP)
 
 
 def source_deviations(step: StepInput) -> Iterator[tuple[Fraction, str]]:
-    """Return (relative deviation of the TWAP from the feed, token) where both sources are
-    configured and have a price.
+    """Yield (relative deviation of the TWAP from the feed, token) if both sources are configured
+    and have a price.
     """
     if not set(_TWO) <= set(step.reference.kinds):
         return
@@ -69,36 +68,40 @@ def source_deviations(step: StepInput) -> Iterator[tuple[Fraction, str]]:
 
 
 def source_conflict(step: StepInput, only: Collection[str] | None = None) -> str:
-    """Return the conflict of feed and TWAP, with the token furthest apart; empty if they agree
-    within limits.oracle_deviation. With `only` just these tokens are compared.
+    """Return the largest conflict of feed and TWAP; empty if they agree within
+    limits.oracle_deviation. `only` restricts the tokens.
     """
     limit_bps = step.limits.oracle_deviation_bps
-    found = [one for one in source_deviations(step) if only is None or one[1] in only]
-    apart, token = max(found, default=(Fraction(0), ""))
-    if limit_bps is None or apart * BPS <= limit_bps:
+    deviations = [
+        (deviation, token)
+        for deviation, token in source_deviations(step)
+        if only is None or token in only
+    ]
+    deviation, token = max(deviations, default=(Fraction(0), ""))
+    if limit_bps is None or deviation * BPS <= limit_bps:
         return ""
     return (
         f"sources contradict each other: the mean of {step.portfolio.token(token).label} is"
-        f" {float(apart * BPS):.2f} bps off its feed, limits.oracle_deviation is {limit_bps} bps;"
+        f" {float(deviation * BPS):.2f} bps off its feed, limits.oracle_deviation is {limit_bps} bps;"
         f" after a sharp move the mean follows within {step.reference.twap_window_s} s"
     )
 
 
 def price_fault(step: StepInput, references: ReferencePrices, tokens: Collection[str]) -> str:
-    """Return why the prices of these tokens may not be acted on: two sources disagree, or a dollar
-    token is off its peg. Empty if they may.
+    """Return why the prices of these tokens must not be used for a decision: a stablecoin is off
+    its peg, or two sources disagree. Empty if they may.
     """
-    found = (depeg_fault(step, references, tokens), source_conflict(step, tokens))
-    return "; ".join(fault for fault in found if fault)
+    faults = (depeg_fault(step, references, tokens), source_conflict(step, tokens))
+    return "; ".join(fault for fault in faults if fault)
 
 
 def _by(step: StepInput, kind: PriceSource) -> dict[str, Fraction]:
-    """Return prices from a single source."""
-    alone = replace(step, reference=replace(step.reference, kinds=(kind,)))
-    return reference_prices(alone).by_token
+    """Return the prices of a single source."""
+    reference = replace(step.reference, kinds=(kind,))
+    return reference_prices(replace(step, reference=reference)).by_token
 
 
-# --- Reference prices to record: without a conflict, and confirmed by the preceding blocks.
+# --- Prices to record, confirmed by the preceding blocks.
 
 
 PRICE_FIGURES = 18
@@ -109,58 +112,61 @@ _ROUND = Context(prec=PRICE_FIGURES, rounding=ROUND_HALF_EVEN)
 def confirmed_prices(
     step: StepInput, past: Sequence[PastPrices], at_s: int
 ) -> tuple[PricePoint, ...]:
-    """Return the median price per token over this block and the last policy.confirm_blocks blocks
-    (T3). A manipulation of fewer than half of the blocks does not move a recorded price. Tokens
-    without a reference price in one of the blocks are left out. No price is returned if the
-    preceding blocks are unknown, the sequencer is down or two sources disagree. The numeraire has
-    no entry.
+    """Return the median price per token, except the numeraire, over this block and the
+    policy.confirm_blocks preceding blocks (T3).
+
+    A manipulation of fewer than half of the blocks does not change a recorded price. Tokens without
+    a reference price at one of the blocks are missing. Return no price if the preceding blocks are
+    unknown, the sequencer is down or two sources disagree.
     """
-    wanted, head = step.policy.confirm_blocks, step.snapshot.head.number
-    before = past[:wanted]
-    if [one.head.number for one in before] != list(range(head - 1, head - 1 - wanted, -1)):
+    count, head = step.policy.confirm_blocks, step.snapshot.head.number
+    before = past[:count]
+    if [block.head.number for block in before] != list(range(head - 1, head - 1 - count, -1)):
         return ()
     if sequencer_fault(step) or source_conflict(step):
         return ()
     all_prices = [
         reference_prices(step).prices,
-        *(reference_prices_at(step, one).prices for one in before),
+        *(reference_prices_at(step, block).prices for block in before),
     ]
     tokens = [token for token in all_prices[0] if token != step.portfolio.numeraire.address]
-    known = [token for token in tokens if all(token in found for found in all_prices)]
+    known = [token for token in tokens if all(token in prices for prices in all_prices)]
     return tuple(
-        PricePoint(token, at_s, round_price(_median([found[token].price for found in all_prices])))
+        PricePoint(
+            token, at_s, round_price(_median([prices[token].price for prices in all_prices]))
+        )
         for token in known
     )
 
 
 def round_price(price: Price) -> Price:
-    """Round a price to FIGURES significant figures; mean prices of pools have hundreds."""
-    with_figures: Decimal = _ROUND.divide(Decimal(price.numerator), Decimal(price.denominator))
-    return Fraction(with_figures)
+    """Return a price rounded to PRICE_FIGURES significant figures; mean prices of pools have
+    hundreds.
+    """
+    rounded: Decimal = _ROUND.divide(Decimal(price.numerator), Decimal(price.denominator))
+    return Fraction(rounded)
 
 
 def _median(prices: Sequence[Price]) -> Price:
-    """Return the median; of an even number of prices the lower middle one."""
+    """Return the median, for an even number of prices the lower of the middle two."""
     return sorted(prices)[(len(prices) - 1) // 2]
 
 
 DOLLAR_NAMES = frozenset({"DAI", "FRAX", "GHO", "MIM", "DOLA"})
 """Dollar tokens whose symbol does not contain USD."""
 ABOVE_PEG = Fraction(6, 5)
-"""A token above this price in dollars is not a stablecoin: interest-bearing tokens grow."""
+"""A token above this price in dollars is not a stablecoin but interest-bearing."""
 REPEG_SHARE = Fraction(1, 2)
-"""Fraction of the limit within which a depegged token must return; avoids flapping at the limit."""
+"""Share of the limit within which a depegged token must return; avoids flapping at the limit."""
 
 
 class PegUnknown(Exception):
-    """A stablecoin's price is unknown; the message has the reason."""
+    """The price of a stablecoin is unknown; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class DollarPeg:
-    """Price of one dollar token: dollars per whole token, deviation from one dollar, and limit in
-    bps.
-    """
+    """Price of a stablecoin in dollars per whole token, and the limit of its deviation in bps."""
 
     token: Token
     usd: Fraction
@@ -183,27 +189,27 @@ def dollar_pegs(
     limit_bps: int,
     only: Collection[str] | None = None,
 ) -> Iterator[DollarPeg]:
-    """Return the peg of every asset with a dollar symbol, with `only` among these tokens. Raises
+    """Yield the peg of each asset with a dollar symbol. `only` restricts the tokens. Raises
     PegUnknown.
 
-    The price is the token's own USD feed, else its reference price times the numeraire's USD feed.
+    The price is that of the asset's USD feed, else its reference price times the USD feed of the
+    numeraire.
     """
     for asset in step.portfolio.assets:
         if is_dollar(asset.token) and (only is None or asset.token.address in only):
             usd = _usd(step, references, asset)
             if usd <= ABOVE_PEG:
-                left = asset.token.address in step.history.depegged
-                yield DollarPeg(
-                    asset.token, usd, limit_bps * REPEG_SHARE if left else Fraction(limit_bps)
-                )
+                depegged = asset.token.address in step.history.depegged
+                share = REPEG_SHARE if depegged else Fraction(1)
+                yield DollarPeg(asset.token, usd, limit_bps * share)
 
 
 def depegged_tokens(
     step: StepInput, references: ReferencePrices, only: Collection[str] | None = None
 ) -> tuple[str, ...]:
-    """Return addresses of depegged tokens, with `only` among these.
+    """Return the addresses of depegged tokens. `only` restricts the tokens.
 
-    If prices are unknown, previously depegged tokens remain depegged.
+    If a price is unknown, previously depegged tokens remain depegged.
     """
     limit_bps = step.limits.depeg_bps
     if limit_bps is None:
@@ -220,18 +226,18 @@ def depegged_tokens(
 def depeg_fault(
     step: StepInput, references: ReferencePrices, only: Collection[str] | None = None
 ) -> str:
-    """Return why a depegged stablecoin stops trading; empty if none is depegged, with `only` among
-    these tokens.
+    """Return why a depegged stablecoin stops trading; empty if none is depegged. `only` restricts
+    the tokens.
 
-    A rebalance would buy the falling stablecoin, at an unreliable price. If the price is unknown,
-    the guard of the same name decides.
+    A rebalance would buy the falling stablecoin at an unreliable price. If a price is unknown, the
+    guard `depeg` decides.
     """
     limit_bps = step.limits.depeg_bps
     off = depegged_tokens(step, references, only)
     if limit_bps is None or not off:
         return ""
     try:
-        found = [peg for peg in dollar_pegs(step, references, limit_bps, only) if peg.off]
+        pegs = [peg for peg in dollar_pegs(step, references, limit_bps, only) if peg.off]
     except PegUnknown as why:
         names = ", ".join(step.portfolio.token(token).label for token in off)
         return f"{names} lost the dollar peg, and it is not known whether it has recovered: {why}"
@@ -239,12 +245,12 @@ def depeg_fault(
         f"limits.depeg is {limit_bps} bps, recovered within {float(limit_bps * REPEG_SHARE):g} bps"
     )
     return "; ".join(
-        f"{peg.token.label} has lost its peg: {float(peg.usd):.4f} USD, {back}" for peg in found
+        f"{peg.token.label} has lost its peg: {float(peg.usd):.4f} USD, {back}" for peg in pegs
     )
 
 
 def is_dollar(token: Token) -> bool:
-    """True if the symbol contains USD in any case or is in DOLLAR_NAMES."""
+    """True if the symbol contains USD, in any case, or is in DOLLAR_NAMES."""
     return "USD" in token.symbol.upper() or token.symbol.upper() in DOLLAR_NAMES
 
 
@@ -252,9 +258,8 @@ def _usd(step: StepInput, references: ReferencePrices, asset: Asset) -> Fraction
     if asset.feed is not None:
         return _answer(step, asset)
     numeraire = step.portfolio.numeraire
-    unit = next(
-        (found for found in step.portfolio.assets if found.token.address == numeraire.address), None
-    )
+    assets = {held.token.address: held for held in step.portfolio.assets}
+    unit = assets.get(numeraire.address)
     price = references.prices.get(asset.token.address)
     if unit is None or unit.feed is None:
         raise PegUnknown(f"no USD feed of {asset.token.label} or of the numeraire")
@@ -269,11 +274,11 @@ def _usd(step: StepInput, references: ReferencePrices, asset: Asset) -> Fraction
 
 def _answer(step: StepInput, asset: Asset) -> Fraction:
     feed_round: FeedRound | None = next(
-        (found for found in step.snapshot.feeds if found.feed == asset.feed), None
+        (latest for latest in step.snapshot.feeds if latest.feed == asset.feed), None
     )
     if feed_round is None:
         raise PegUnknown(f"feed of {asset.token.label} was not read")
-    unfit = rounds.feed_round_fault(step, feed_round)
-    if unfit:
-        raise PegUnknown(f"feed of {asset.token.label} {unfit}")
+    fault = rounds.feed_round_fault(step, feed_round)
+    if fault:
+        raise PegUnknown(f"feed of {asset.token.label} {fault}")
     return Fraction(feed_round.answer, 10**feed_round.decimals)

@@ -25,7 +25,7 @@ WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 def test_the_bound_is_slippage_and_cost_times_turnover_in_words_and_numbers() -> None:
     found = sandwich_exposure(50, 30, 3_000, 6_000)
     assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (80, 24, 48)
-    for words in ("0.8% of what is exchanged", "0.24% of the portfolio per rebalance", "0.48% of the portfolio per day"):
+    for words in ("0.8% of the exchanged value", "0.24% of the portfolio per rebalance", "0.48% of the portfolio per day"):
         assert words in found.words
 
 

@@ -98,8 +98,8 @@ def uptime(answer: int, since_s: int) -> FeedRound:
     [
         (uptime(0, GRACE_S), ""),
         (uptime(0, 400 * 86_400), ""),
-        (uptime(0, GRACE_S - 1), "the sequencer is up again for only 3599 s, reference.sequencer_grace is 3600 s"),
-        (uptime(1, 10_000), "the sequencer is down since 10000 s"),
+        (uptime(0, GRACE_S - 1), "the sequencer has been up again for 3599 s only, reference.sequencer_grace is 3600 s"),
+        (uptime(1, 10_000), "the sequencer has been down for 10000 s"),
         (uptime(0, -1), "dated 1 s after the block"),
         (uptime(2, 10_000), "answers 2"),
         (uptime(-1, 10_000), "answers -1"),
