@@ -69,6 +69,7 @@ class ErrorCode(StrEnum):
     ALLOWANCE = "allowance"
     AMOUNT = "amount"
     ANSWER = "answer"
+    BALANCE = "balance"
     BATCH = "batch"
     BLOCK_CHANGED = "block_changed"
     CANNOT_CANCEL = "cannot_cancel"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.errors import Refused
+from agent.errors import ErrorCode, Refused
 from agent.model import (
     Asset,
     AssetDrift,
@@ -116,11 +116,15 @@ def drifts_from_balances(
     """
     lp = in_positions or {}
     for asset in assets:
-        for what, known in (("balance", held), ("reference price", prices)):
+        for code, what, known in (
+            (ErrorCode.BALANCE, "balance", held),
+            (ErrorCode.REFERENCE_PRICE, "reference price", prices),
+        ):
             if asset.token.address not in known:
                 raise Refused(
                     f"the {what} of {asset.token.label} is not known",
                     remedy="see status for what could not be read",
+                    code=code,
                 )
     investable = [max(0, held[asset.token.address] - asset.reserve_raw) for asset in assets]
     values = [

@@ -149,7 +149,7 @@ def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refuse
         ):
             looked = withdrawals.withdraw(agent, amount, to=to, confirm=sure)
             assert looked.state == "refused" and [v.guard for v in looked.verdicts if not v.passed] == [guard]
-            with pytest.raises(Refused, match=guard):
+            with raises_code(Refused, guard):
                 withdrawals.withdraw(agent, amount, to=to, send=True, confirm=sure)
         assert purse(chain) == before and agent.context.store.requests.newest() == ()
         assert withdrawals.withdraw(agent, "1500", to=HOME, send=True, confirm=sure).state == "paid"

@@ -70,22 +70,22 @@ POOL = words(address("deep"))
 
 
 @pytest.mark.parametrize(
-    ("answers", "asked", "says"),
+    ("answers", "asked", "code", "figure"),
     [
-        ((POOL, words(32, 2, 5, 7)), leg(5, venue="elsewhere"), "no addresses"),
-        ((POOL, words(32, 2, 5, 7)), leg(5, fee_pips=2500), "0.3 %"),
-        ((words(0), words(32, 2, 5, 7)), leg(5), "another pool"),
-        ((words(2**255), words(1, 2, 3, 4)), leg(5, venue="v3"), "another pool"),
-        ((POOL, words(64, 2, 5, 7)), leg(5), "did not return two amounts"),
-        ((POOL, words(32, 2, 5)), leg(5), "not 128 bytes"),
-        ((POOL, words(1, 2, 3, 4) + "00"), leg(5, venue="v3"), "not 128 bytes"),
-        ((POOL, "0x"), leg(5, venue="v3"), "not 128 bytes"),
-        ((POOL, RpcFault(3, "execution reverted: SPL")), leg(5, venue="v3"), "refused: execution reverted: SPL"),
-        ((Retryable("endpoint is down"),), leg(5), "no answer: endpoint is down"),
+        ((POOL, words(32, 2, 5, 7)), leg(5, venue="elsewhere"), "venue", "elsewhere"),
+        ((POOL, words(32, 2, 5, 7)), leg(5, fee_pips=2500), "fee", "0.3 %"),
+        ((words(0), words(32, 2, 5, 7)), leg(5), "pool", ""),
+        ((words(2**255), words(1, 2, 3, 4)), leg(5, venue="v3"), "pool", ""),
+        ((POOL, words(64, 2, 5, 7)), leg(5), "answer", "two amounts"),
+        ((POOL, words(32, 2, 5)), leg(5), "no_answer", "128 bytes"),
+        ((POOL, words(1, 2, 3, 4) + "00"), leg(5, venue="v3"), "no_answer", "128 bytes"),
+        ((POOL, "0x"), leg(5, venue="v3"), "no_answer", "128 bytes"),
+        ((POOL, RpcFault(3, "execution reverted: SPL")), leg(5, venue="v3"), "quoter", "execution reverted: SPL"),
+        ((Retryable("endpoint is down"),), leg(5), "no_answer", "endpoint is down"),
     ],
 )
-def test_an_answer_that_is_no_quote_is_told_in_words(answers: tuple[object, ...], asked: Leg, says: str) -> None:
-    with pytest.raises(NoSecondQuote, match=says):
+def test_an_answer_that_is_no_quote_is_told_in_words(answers: tuple[object, ...], asked: Leg, code: str, figure: str) -> None:
+    with raises_code(NoSecondQuote, code, figure):
         ContractQuoter(Line(*answers), (V2, V3)).quote(asked, 5, "0xabc")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-import pytest
-
 from agent import codec
 from agent.config import build_execution, parse_config
 from agent.errors import Refused
@@ -20,7 +18,7 @@ from tests.support.plans import R, Swap, plan_of
 from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg
 from tests.support.signing import plan_of as bare_plan
 from tests.support.signing import rebalancing_grant_of as grant_of
-from tests.support.text import raises_field
+from tests.support.text import raises_code, raises_field
 from tests.unit.test_config import text
 
 TARGETS = {"USDC": 4_000, "WETH": 3_000, "WBTC": 3_000}
@@ -77,7 +75,7 @@ def test_the_native_coin_is_worth_its_wrapped_token() -> None:
 
 
 def test_a_token_without_reference_price_is_named() -> None:
-    with pytest.raises(Refused, match=STRANGER):
+    with raises_code(Refused, "reference_price", STRANGER):
         rebalancer_terms(step(slippage_bps=30), bare_plan(leg(AT["WETH"], STRANGER, 10**18, 5)))
 
 

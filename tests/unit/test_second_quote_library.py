@@ -115,20 +115,20 @@ def word(value: int | str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("answer", "asked", "says"),
+    ("answer", "asked", "code", "figure"),
     [
-        (word(0), leg(5, venue="elsewhere"), "no addresses"),
-        (word(0), leg(5, fee_pips=2500), "0.3 %"),
-        (word(0), leg(5), "another pool"),
-        (word(0), leg(5, venue="v3"), "another pool"),
-        (CallFailed("no", RpcFault(3, "execution reverted: SPL")), leg(5), "refused: execution reverted: SPL"),
-        (Retryable("endpoint is down"), leg(5, venue="v3"), "no answer: endpoint is down"),
-        ("0x1234", leg(5), "the library failed with"),
-        ("0x", leg(5), "called eth_getCode"),
+        (word(0), leg(5, venue="elsewhere"), "venue", "elsewhere"),
+        (word(0), leg(5, fee_pips=2500), "fee", "0.3 %"),
+        (word(0), leg(5), "pool", ""),
+        (word(0), leg(5, venue="v3"), "pool", ""),
+        (CallFailed("no", RpcFault(3, "execution reverted: SPL")), leg(5), "quoter", "execution reverted: SPL"),
+        (Retryable("endpoint is down"), leg(5, venue="v3"), "no_answer", "endpoint is down"),
+        ("0x1234", leg(5), "library", ""),
+        ("0x", leg(5), "method", "eth_getCode"),
     ],
 )
-def test_whatever_goes_wrong_is_said_in_words(answer: object, asked: Leg, says: str) -> None:
-    with pytest.raises(NoSecondQuote, match=says):
+def test_whatever_goes_wrong_is_said_in_words(answer: object, asked: Leg, code: str, figure: str) -> None:
+    with raises_code(NoSecondQuote, code, figure):
         UniswapPythonQuoter(Wire(answer), (V2, V3)).quote(asked, 5, "0xabc")
 
 

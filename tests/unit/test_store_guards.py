@@ -44,8 +44,10 @@ def test_a_second_process_is_locked_out_and_told_by_whom(tmp_path: Path) -> None
     path = tmp_path / "x.lock"
     child = held_elsewhere(path)
     try:
-        message = rf"process {child.pid}\) already acts for {WALLET} on chain 1; see {tmp_path}/x\.pid"
-        with pytest.raises(OperatorNeeded, match=message), wallet_lock(path, 1, WALLET):
+        with (
+            raises_code(OperatorNeeded, "lock", f"process {child.pid}", WALLET, "chain 1", tmp_path / "x.pid"),
+            wallet_lock(path, 1, WALLET),
+        ):
             raise AssertionError("two held the lock")
     finally:
         child.communicate()
@@ -89,7 +91,7 @@ def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> No
     child, slept = held_elsewhere(path), []
     waits = {"patience_s": 1, "sleep": slept.append, "tell": told.append}
     try:
-        with pytest.raises(LockHeld, match="1 s") as found, wait_for_lock(path, 1, WALLET, **waits):
+        with raises_code(LockHeld, "lock", "1 s") as found, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
         assert mentions(found.value.remedy, "answer", "question")
         assert len(set(told)) == 1 and mentions(told[0], "wallet", f"process {child.pid}")
@@ -107,7 +109,7 @@ def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
     with service_lock(path, 1, WALLET):
         with wallet_lock(path, 1, WALLET):
             assert (tmp_path / "x.service.pid").read_text() == (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
-        with pytest.raises(LockHeld, match=rf"process {os.getpid()}"), service_lock(path, 1, WALLET):
+        with raises_code(LockHeld, "served", f"process {os.getpid()}"), service_lock(path, 1, WALLET):
             raise AssertionError("two served")
     assert not (tmp_path / "x.service.pid").exists()
     with service_lock(path, 1, WALLET):
@@ -118,13 +120,13 @@ def test_processes_with_other_state_folders_meet_at_the_lock_beside_the_store(tm
     service, shell, beside, told = tmp_path / "service" / "x.lock", tmp_path / "shell" / "x.lock", tmp_path / "t.db.lock", []
     waits = {"patience_s": 0.5, "sleep": lambda _: None, "tell": told.append}
     with wallet_lock(service, 1, WALLET, beside):
-        with pytest.raises(LockHeld, match=r"see .*/t\.db\.pid"), wait_for_lock(shell, 1, WALLET, beside, **waits):
+        with raises_code(LockHeld, "lock", "/t.db.pid"), wait_for_lock(shell, 1, WALLET, beside, **waits):
             raise AssertionError("two held the wallet")
         assert told and all(f"process {os.getpid()}" in line for line in told)
         with wallet_lock(shell, 1, WALLET, tmp_path / "other.db.lock"):
             pass  # what was taken before the lock that was missing is let go of
     with service_lock(service, 1, WALLET, beside):
-        with pytest.raises(LockHeld, match="already serves"), service_lock(shell, 1, WALLET, beside):
+        with raises_code(LockHeld, "served"), service_lock(shell, 1, WALLET, beside):
             raise AssertionError("two served")
         with wallet_lock(shell, 1, WALLET, beside):
             pass
@@ -135,7 +137,7 @@ def test_a_pid_file_with_foreign_text_is_not_repeated(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with wallet_lock(path, 1, WALLET):
         (tmp_path / "x.pid").write_text("\x1b[31m12")
-        with pytest.raises(OperatorNeeded, match="process unknown"), wallet_lock(path, 1, WALLET):
+        with raises_code(OperatorNeeded, "lock", "process unknown"), wallet_lock(path, 1, WALLET):
             raise AssertionError("two held the lock")
 
 
