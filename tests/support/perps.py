@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from agent.chain.perpetuals import PerpMarketRef, PerpScope
+from eth_typing import HexStr
+from eth_utils.address import to_checksum_address
+
+from agent.chain.lens import query_lens
+from agent.chain.perpetuals import PerpMarketRef, PerpScope, perp_questions, read_account
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps, PerpSpec, wad_of_price_x96
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
+from agent.venues.perpetual_protocol import PerpContracts
 
 WAD = 10**18
 MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
@@ -92,3 +97,31 @@ def scope_of(perps: LocalPerps, who: str) -> PerpScope:
         config=at.config,
         markets=markets,
     )
+
+
+def contracts_of(perps: LocalPerps, trader: str) -> PerpContracts:
+    """Where the account's transactions go."""
+    at = perps.addresses
+    return PerpContracts(at.clearing_house, at.vault, at.delegate_approval, trader)
+
+
+def send_data(perps: LocalPerps, to: str, data: str, sender: str) -> HexStr:
+    """Sends calldata from an unlocked account; raises RuntimeError with the reason when it reverts."""
+    w3 = perps.chain.w3
+    fields = {"from": to_checksum_address(sender), "to": to_checksum_address(to), "data": data, "gas": 6_000_000}
+    try:
+        w3.eth.call(fields)  # type: ignore[arg-type]
+    except Exception as error:
+        raise RuntimeError(str(error)) from None
+    tx_hash = w3.eth.send_transaction(fields)  # type: ignore[arg-type]
+    assert w3.eth.wait_for_transaction_receipt(tx_hash, poll_latency=0.01)["status"] == 1
+    return HexStr(tx_hash.to_0x_hex() if hasattr(tx_hash, "to_0x_hex") else tx_hash.hex())
+
+
+def read_now(perps: LocalPerps, who: str) -> MarginAccount:
+    """The account as the agent reads it; fails where the agent would not trade."""
+    scope = scope_of(perps, who)
+    items = [question.item for question in perp_questions(scope)]
+    read = read_account(scope, list(query_lens(perps.chain.transport, items)))
+    assert isinstance(read, MarginAccount), read
+    return read
