@@ -1,8 +1,7 @@
-"""Order lifecycle: stages change by reference prices that the preceding blocks confirm, and by
-nothing else (T3).
+"""Conditional orders: price levels, stages, expiry, and NAV per share.
 
-No stage changes while a price is unknown or sources conflict; then nothing is decided, and the
-reason is reported.
+Stages change only by reference prices that the preceding blocks confirm (T3). No stage changes
+while a price is unknown or sources conflict; then nothing is decided, and the reason is reported.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def arm_order(
 def require_valid_level(
     order: ConditionalOrder, price: Price, book: OrdersConfig
 ) -> ConditionalOrder:
-    """The order, if its level fits `price`. Raises Refused otherwise."""
+    """Return the order if its level fits `price`. Raises Refused otherwise."""
     at, room = trigger_price(order), Fraction(book.hysteresis_bps, BPS)
     if at is None or at <= 0:
         raise Refused(
@@ -128,10 +127,8 @@ def require_valid_level(
 
 
 def waits_for_entry(kind: OrderKind, entry: ConditionalOrder | None) -> bool:
-    """True if an order is armed only once the entry has opened: before that there is no profit or
-    highest price.
-
-    A stop loss is armed at once, so that a price that jumps over both levels buys nothing.
+    """True if the order is armed only after its entry was filled: before that there is no profit or
+    highest price. A stop loss is armed at once, so that a price jump over both levels buys nothing.
     """
     if entry is None or kind in (OrderKind.ENTRY, OrderKind.STOP_LOSS):
         return False
@@ -139,9 +136,7 @@ def waits_for_entry(kind: OrderKind, entry: ConditionalOrder | None) -> bool:
 
 
 def was_filled_when_armed(order: ConditionalOrder) -> bool:
-    """True if an entry was at or above the price when it was armed, so that it held nothing
-    back.
-    """
+    """True if an entry was at or above the price when it was armed, so that it delayed nothing."""
     at = trigger_price(order)
     return (
         order.kind is OrderKind.ENTRY
@@ -238,8 +233,8 @@ def _share(terms: OrderTerms) -> Fraction:
 
 
 def expiry_reason(step: StepInput, order: LimitOrder) -> str:
-    """Return why the order must not be sent any more at this block; empty while it may. A
-    transaction counts until its deadline.
+    """Return why the order must not be sent at this block; empty if it may. A transaction counts
+    until its deadline.
     """
     now_s, deadline_s = step.snapshot.head.timestamp_s, step.execution.deadline_s
     if now_s >= order.until_s:
@@ -260,12 +255,13 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
 
 
 UNIT_VALUE_FIGURES = 10**12
-"""Parts of a unit that its value is rounded down to: products of exact fractions would grow without
+"""Denominator of a stored unit value, rounded down: products of exact fractions would grow without
 bound.
 """
 MOVED = Fraction(1, 1_000)
-"""Part of the portfolio by which holdings must change to begin a new span, so that dust writes
-nothing."""
+"""Fraction of the portfolio by which holdings must change to begin a new span, so that dust writes
+nothing.
+"""
 
 
 def unit_value_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> Fraction:
@@ -328,10 +324,8 @@ EXITED_STAGES = (OrderStage.FIRED, OrderStage.DONE)
 
 @dataclass(frozen=True, slots=True)
 class PriceWindow:
-    """Prices by token, of now and of the preceding blocks, newest first; `is_complete` is true if
-    no required block is missing.
-
-    PORTFOLIO has the NAV per share.
+    """Prices by token at the head and at the preceding blocks, newest first; `is_complete` is true
+    if no required block is missing. PORTFOLIO has the NAV per share.
     """
 
     now: Mapping[str, Price]
@@ -347,11 +341,11 @@ class PriceWindow:
 
 
 def advance_orders(step: StepInput) -> StepInput:
-    """Return the step with every order advanced to this block, and the NAV per share updated.
-    Unchanged without orders.
+    """Return the step with every order advanced to this block, and the NAV per share updated;
+    unchanged without orders.
 
-    Orders of a token whose price is contradictory stay as they are, and so do those of the
-    portfolio, which count every price.
+    Orders of a token whose prices conflict stay as they are, and so do orders of the portfolio,
+    which includes every price.
     """
     book, known = step.portfolio.orders, step.history.orders
     if not book.terms and not known:
@@ -405,8 +399,8 @@ def unconfirmed_orders(step: StepInput) -> tuple[ConditionalOrder, ...]:
 
 
 def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
-    """Return the order that keeps `token` out of the market: a triggered exit of it or of the
-    portfolio; None otherwise.
+    """Return the exit order that keeps `token` out of the portfolio: a triggered exit of the token
+    or of the portfolio; None otherwise.
     """
     return next(
         (
@@ -419,7 +413,7 @@ def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> Conditio
 
 
 def is_entry_pending(step: StepInput, token: str) -> bool:
-    """True if the token's entry holds it back: not fired, or closed again."""
+    """True if the token's entry blocks its purchase: not filled, or closed again."""
     entry = orders_by_key(step.history.orders).get((token, OrderKind.ENTRY))
     return entry is not None and entry.stage in (OrderStage.WAITING, OrderStage.ARMED)
 
@@ -432,7 +426,9 @@ def dust_value(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
 
 
 def is_in_targeted_pool(step: StepInput, token: str) -> bool:
-    """True if a pool with a liquidity target holds the token, and is withdrawn first."""
+    """True if a pool with a liquidity target has the token, so that its liquidity is withdrawn
+    first.
+    """
     pools = {
         target.pool
         for target in step.portfolio.lp_targets
@@ -468,7 +464,7 @@ def _seen(step: StepInput, prices: Mapping[str, Price], kept: NavPerShare | None
 def _of_token(
     step: StepInput, token: str, seen: PriceWindow, drifts: Sequence[AssetDrift]
 ) -> list[ConditionalOrder]:
-    """Return all orders of one token. Once one of its exits or one of the portfolio has fired, its
+    """Return all orders of one token. Once an exit of the token or of the portfolio has fired, its
     other exits pause.
     """
     wanted = {terms.kind: terms for terms in step.portfolio.orders.terms if terms.token == token}
@@ -541,7 +537,7 @@ def _watched(
     now_s: int,
     hysteresis_bps: int,
 ) -> ConditionalOrder:
-    """An order that watches, after prices between the lowest and the highest of `span`."""
+    """Return an armed order after prices between the lowest and the highest of `span`."""
     lowest, highest = span
     at = trigger_price(order)
     if at is None:
@@ -571,7 +567,7 @@ def _in_liquidity(step: StepInput, one: AssetDrift, least: Value) -> bool:
 def _sold(
     step: StepInput, order: ConditionalOrder, drifts: Sequence[AssetDrift]
 ) -> ConditionalOrder:
-    """Mark a fired exit as done once only dust of what it sells remains."""
+    """Return a fired exit as done once only dust of the tokens sold remains."""
     numeraire = step.portfolio.numeraire.address
     sells = [
         one

@@ -34,19 +34,19 @@ BandEdges = tuple[Fraction, Fraction]
 
 
 def has_band(trigger: Trigger) -> bool:
-    """True if weights can leave a band under this trigger."""
+    """True if a trigger has a band that weights can leave."""
     return bool(thresholds_of(trigger))
 
 
 def band(
     trigger: Trigger, target_bps: int, own: Threshold | None = None, most_bps: int | None = None
 ) -> BandEdges:
-    """Edges of the band around a target in bps, exact, within 0 and 10,000.
+    """Return the exact edges of the band around a target in bps, within 0 and 10,000.
 
-    `own` is the asset's, in place of the trigger's widths. A band ends at `most_bps`, where that is
-    above the target. With an absolute and a relative width the narrower counts, and so it does with
-    several triggers. One that knows no band has one of no width, and a zone's depends on the market
-    (agent/policy/triggers/no_trade_zone.py).
+    `own` is the asset's band, in place of the trigger's widths. A band ends at `most_bps` if that
+    is above the target. The narrower of an absolute and a relative width counts, and the narrowest
+    of several triggers. A trigger without a band has a band of zero width; a zone's band depends on
+    the market (agent/policy/triggers/no_trade_zone.py).
     """
     if isinstance(trigger, NoTradeZone):
         return Fraction(0), Fraction(BPS)
@@ -57,7 +57,7 @@ def band(
 
 
 def with_trigger_bands(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[AssetDrift, ...]:
-    """Return the drifts with another trigger's bands; each trigger of AnyOf judges by its own."""
+    """Return the drifts with the bands of another trigger; each trigger of AnyOf has its own."""
     whole = sum((drift.value for drift in drifts), Fraction(0))
     result = []
     for drift in drifts:
@@ -84,9 +84,9 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
     """Return the drift of every asset, in the portfolio's order. `prices` are numeraire base units
     per token base unit, by address.
 
-    Confirmed liquidity positions count by their token amounts at these prices (R1.2). Raises
-    Refused if a balance, position or price is missing: unknown is never zero. Of the native asset
-    both balances count, and the gas floor does not.
+    Confirmed liquidity positions count by their token amounts at these prices (R1.2). Both balances
+    of the native asset count, without the gas floor. Raises Refused if a balance, position or price
+    is missing: unknown is never zero.
     """
     assets = [
         replace(asset, reserve_raw=native_coin.reserved_raw(step, asset))
@@ -162,15 +162,15 @@ def drifts_from_balances(
 
 def ideal_trades(drifts: Sequence[AssetDrift]) -> dict[str, Value]:
     """Return the value to buy (positive) or sell of each token to be exactly on target, at
-    reference prices without costs; sums to zero.
+    reference prices without costs. The values sum to zero.
     """
     whole = investable_total(drifts)
     return {drift.token: whole * drift.target_bps / BPS - drift.value for drift in drifts}
 
 
 def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
-    """Return the value of each token to buy (positive) or sell to reach the nearest share that the
-    goal allows.
+    """Return the value of each token to buy (positive) or sell to reach the nearest share within
+    the goal.
     """
     whole = investable_total(drifts)
     result = {}
@@ -191,7 +191,7 @@ def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
 
 
 def investable_total(drifts: Sequence[AssetDrift]) -> Value:
-    """Investable value of the portfolio, numeraire base units."""
+    """Return the investable value of the portfolio, numeraire base units."""
     return sum((drift.value for drift in drifts), Fraction(0))
 
 
@@ -244,8 +244,8 @@ def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
 
 
 def rebalance_goal(drifts: Sequence[AssetDrift], destination: Destination) -> Goal:
-    """Wanted shares of all assets, in order. Points sum to one; from every interval each share can
-    be met by the others.
+    """Return the wanted shares of all assets, in order. Points sum to one; every share in an
+    interval can be offset by the others.
     """
     match destination:
         case Destination.TARGET | Destination.ZONE:
@@ -270,8 +270,8 @@ def _points(drifts: Sequence[AssetDrift], shares: Sequence[Fraction]) -> Goal:
 
 
 def _bands(drifts: Sequence[AssetDrift]) -> Goal:
-    """Return the bands, less what the others cannot offset: a share of 55 % needs others that
-    together may be as low as 45 %.
+    """Return the bands without shares that the others cannot offset: a share of 55 % needs others
+    that together may fall to 45 %.
     """
     lows = [drift.band_low_bps / BPS for drift in drifts]
     highs = [drift.band_high_bps / BPS for drift in drifts]
@@ -296,15 +296,14 @@ def _bands(drifts: Sequence[AssetDrift]) -> Goal:
 
 
 ShareChanges = dict[str, Fraction]
-"""Changes of shares by token; missing tokens are not moved."""
+"""Return the changes of shares by token; missing tokens are not moved."""
 
 
 def restrict_to_side(
     drifts: Sequence[AssetDrift], goal: Goal, only: TradeSide | None, numeraire: str
 ) -> Goal:
-    """Return the goal restricted to one side as defined above; unchanged without `only`.
-
-    No other token is bought or sold. Under sell the numeraire may only grow, under buy only shrink.
+    """Return the goal restricted to one side as defined above; unchanged without `only`. No other
+    token is bought or sold; under sell the numeraire may only grow, under buy only shrink.
     """
     if only is None:
         return goal
@@ -347,7 +346,7 @@ def restrict_to_side(
 
 
 def _short(drifts: Sequence[AssetDrift]) -> ShareChanges:
-    """Return each token's target share less its share; negative if it is overweight."""
+    """Return target share less share of each token; negative for an overweight one."""
     return {one.token: Fraction(one.target_bps, BPS) - one.share for one in drifts}
 
 
@@ -361,8 +360,8 @@ def _scaled(wanted: Mapping[str, Fraction], money: Fraction | int) -> ShareChang
 def _goal(
     drifts: Sequence[AssetDrift], changes: ShareChanges, money: str | None, grows: bool
 ) -> Goal:
-    """Return a goal of exact shares; unmoved tokens keep theirs, and `money` takes the other side
-    of an unbalanced change.
+    """Return a goal of exact shares; unmoved tokens keep theirs, and `money` offsets an unbalanced
+    change.
     """
     rest = -sum(changes.values(), Fraction(0))
     ends = {

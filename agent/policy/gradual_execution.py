@@ -1,6 +1,8 @@
 """Gradual execution at this block: due, waiting, or ended with a reason; slice sizes, times and
-budget. Only the terms of the execution are stored. Each slice is decided anew from the snapshot,
-and the execution ends once those terms no longer hold.
+budget.
+
+Only the terms of an execution are stored. Each slice is decided anew from the snapshot, and the
+execution ends once its terms no longer match.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from agent.units import BPS, Price, Value, ceil_int, format_time, value_text
 
 MILLION = 1_000_000
 MAX_DURATION_FACTOR = 2
-"""Longest duration of ROUNDS as a multiple of its expected duration."""
+"""Longest duration of ROUNDS as a multiple of the expected one."""
 
 
 def jitter_factor(ppm: int, jitter_bps: int) -> Fraction:
@@ -52,7 +54,7 @@ def mean_slice_value(execution: GradualExecution) -> Value:
 
 def slice_value(execution: GradualExecution, draw: SliceDraw) -> Value:
     """Return the value of the next slice, capped at the remainder; draws are independent, so that
-    no slice reveals another (T15).
+    no slice predicts another (T15).
     """
     return mean_slice_value(execution) * jitter_factor(
         draw.size_ppm, execution.pace.size_jitter_bps
@@ -292,8 +294,8 @@ def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
 
 
 def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
-    """Return the used budget that an execution ended by `why` passes on; gains do not enlarge the
-    budget.
+    """Return the used budget that an execution ended by `why` carries over; gains do not enlarge
+    the budget.
     """
     begun = under.campaign
     before = begun.before or BudgetCarryover(begun.expires_s, Fraction(0), Fraction(0))

@@ -27,15 +27,15 @@ from agent.units import BPS, PIPS, Price, Value, ceil_int, value_text
 
 MIN_ASSETS = 2
 MOST = 12
-"""More assets work, with a warning."""
-EASY = 6
 """Number of assets above which a warning suggests fewer; more still work."""
+EASY = 6
+"""Number of assets above which a second warning suggests fewer."""
 LEG_GAS = 150_000
-"""Gas units of one swap in a multicall, in round figures; plans carry their own estimate."""
+"""Gas units of one swap in a multicall, rounded; plans have their own estimate."""
 APPROVAL_GAS = 46_000
-"""Gas units of one approval transaction of a plain ERC-20 token, from no allowance to some."""
+"""Gas units of one approval of a plain ERC-20 token, from an allowance of zero."""
 GAS_MULTIPLE = 20
-"""A leg must be worth at least this many times its gas."""
+"""Least value of a leg as a multiple of its gas."""
 
 
 def smallest_total(portfolio: Portfolio, leg_value: Value) -> Value:
@@ -59,7 +59,7 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS)
 
 
 def warnings(portfolio: Portfolio) -> tuple[str, ...]:
-    """Return warnings on the portfolio's size; never a reason to refuse."""
+    """Return warnings on the portfolio's size; they never refuse a step."""
     return tuple(asset_count_warnings(len(portfolio.assets), MOST))
 
 
@@ -133,28 +133,29 @@ def not_worth_reason(step: StepInput, references: ReferencePrices, moved: Value)
 
 
 def format_money(step: StepInput, value: Value | None) -> str:
-    """A value in whole coins of the numeraire."""
+    """Format a value in whole coins of the numeraire."""
     numeraire = step.portfolio.numeraire
     return f"{value_text(value or Fraction(0), numeraire.decimals, 2)} {numeraire.label}"
 
 
 VOLATILITY = Fraction(60, 100)
-"""Assumed of each asset against the rest of the portfolio, a year."""
+"""Annual volatility assumed of each asset against the rest of the portfolio."""
 UNBANDED = Fraction(10, 100)
-"""Drift that is assumed where the trigger has no band, as a part of the target: less is held until
-it pays."""
+"""Drift assumed for a trigger without a band, as a fraction of the target: a smaller drift does not
+pay.
+"""
 USUAL_PIPS = 3_000
-"""Pool fee that is assumed where no pool is known."""
+"""Pool fee assumed without a known pool."""
 YEAR_S = 365 * 86_400
 MOST_COST_BPS, WIDEST = 500, Fraction(1, 2)
-"""Largest settings still suggested: a plan_cost of 5 %, a band of half of the target."""
+"""Largest settings that are suggested: a plan_cost of 5 %, a band of half of the target."""
 GWEI = 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class AssetThreshold:
-    """One asset: its label, target in bps, and how far it is from the target when a correction is
-    due, as a share of the portfolio.
+    """One asset: its label, its target in bps, and its distance from the target at a due
+    correction, as a share of the portfolio.
     """
 
     symbol: str
@@ -203,7 +204,7 @@ class MinimumTotal:
 
 
 def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
-    """The least total by these terms."""
+    """Return the minimum total of these inputs."""
     units = max(1, len(terms.assets)) * LEG_GAS + APPROVAL_GAS
     gas = units * terms.gas_price_wei * terms.wei_value
     leg = LEG_GAS * terms.gas_price_wei * terms.wei_value
@@ -359,8 +360,8 @@ def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int,
 
 
 def format_coins(value: Value, decimals: int) -> str:
-    """A value in base units as coins for reading: whole from 100 on, two places below it, and more
-    where two figures need them.
+    """Format base units as whole coins from 100, with two places below that, and more places for
+    two significant figures.
     """
     whole, places = value / 10**decimals, 0
     if whole < 100:

@@ -1,4 +1,4 @@
-"""The native coin: the part that is managed, the gas floor, and unwrapping to refill it."""
+"""The native coin: its investable part, the gas floor, and unwrapping to refill it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from agent.model import (
 from agent.units import UINT256_MAX, ceil_int, decimal_text
 
 STEP_GAS = 2_000_000
-"""Gas units that one step's transactions may need; their cost at the worst price is kept above
+"""Gas units that the transactions of one step may need; their cost at the worst price is kept above
 limits.native_floor.
 """
 UNWRAP_GAS = 36_000
 """Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,116 on the embedded
 chain."""
 GAS_MARGIN = Fraction(5, 4)
-"""Gas limit of a transaction over the estimate."""
+"""Gas limit of a transaction as a multiple of the estimate."""
 MIN_UNWRAP_GAS_MULTIPLE = 4
 """Multiple of the unwrapping gas below which wrapped coin stays wrapped."""
 
 
 @dataclass(frozen=True, slots=True)
 class NativeView:
-    """Native coin and its wrapped token: whether it counts in the portfolio, its reserve, and its
-    refill level. `wrapped_raw` is None if the wrapped token's balance was not read, `symbol` if the
-    portfolio does not hold it.
+    """Native coin and its wrapped token: whether the coin counts in the portfolio, its reserve, and
+    its refill level. `wrapped_raw` is None if the wrapped token's balance was not read, `symbol` if
+    the token is not in the portfolio.
     """
 
     symbol: str | None
@@ -67,8 +67,8 @@ def native_view(step: StepInput) -> NativeView:
 
 
 def wrapped_asset(portfolio: Portfolio) -> Asset | None:
-    """The asset whose token is the wrapped native coin, whether or not the native coin counts with
-    it.
+    """Return the asset whose token is the wrapped native coin, also if the native coin itself does
+    not count.
     """
     return next(
         (asset for asset in portfolio.assets if asset.token.address == portfolio.wrapped_native),
@@ -82,10 +82,8 @@ def has_native_asset(portfolio: Portfolio) -> bool:
 
 
 def held_balances(step: StepInput) -> dict[str, int]:
-    """Return base units of each asset by token: the balance, plus native coin for the native asset.
-
-    The cost of this step's approvals still counts, so that the plan after them matches the plan
-    they were for.
+    """Return the base units of each asset by token; the native asset includes native coin. The cost
+    of this step's approvals is included, so that the plan after them equals the plan before.
     """
     found = {holding.token: holding.raw for holding in step.snapshot.holdings}
     for asset in step.portfolio.assets:
@@ -103,9 +101,7 @@ def reserved_raw(step: StepInput, asset: Asset) -> int:
 
 def full_reserve_raw(step: StepInput, asset: Asset) -> int:
     """Return a reserve in base units that leaves nothing of the asset to spend, without raising its
-    shortfall.
-
-    Without a known balance it is one that no balance exceeds.
+    shortfall. Without a known balance the reserve exceeds every possible one.
     """
     there = held_balances(step).get(asset.token.address)
     if there is None:
@@ -114,7 +110,7 @@ def full_reserve_raw(step: StepInput, asset: Asset) -> int:
 
 
 def floor_wei(step: StepInput) -> int:
-    """Native coin that is never spent, wei."""
+    """Return the native coin that is never spent, wei."""
     return step.limits.native_floor_wei or 0
 
 
@@ -139,13 +135,13 @@ def _price_wei(step: StepInput) -> int:
 
 
 def margin_wei(step: StepInput) -> int:
-    """Native coin that this step's own gas may take at worst, wei."""
+    """Return the native coin that this step's own gas may take at worst, wei."""
     return STEP_GAS * worst_price_wei(step)
 
 
 def free_wei(step: StepInput) -> int:
-    """Native coin that legs may wrap: the balance less floor and margin, and nothing unless the
-    native coin is an asset.
+    """Return the native coin that legs may wrap, wei: the balance less floor and margin; zero
+    unless the native coin is an asset.
     """
     if not has_native_asset(step.portfolio):
         return 0
@@ -153,9 +149,9 @@ def free_wei(step: StepInput) -> int:
 
 
 def refill_raw(step: StepInput) -> int:
-    """Return wrapped coin that a plan made now should unwrap for gas; zero while floor and margin
-    are held, or top-up is off. Up to limits.native_top_up, and at least to floor and margin, so
-    that the plan itself can be sent.
+    """Return the wrapped coin that a plan should unwrap for gas now; zero while floor and margin
+    are held, or with top-up off. It refills to limits.native_top_up, at least to floor and margin,
+    so that the plan itself can be sent.
     """
     target, least = step.limits.native_top_up_wei, floor_wei(step) + margin_wei(step)
     native = step.snapshot.native_wei + step.spent_gas_wei
@@ -165,8 +161,8 @@ def refill_raw(step: StepInput) -> int:
 
 
 def wrapped_raw(step: StepInput) -> int:
-    """Return the wrapped coin that may be unwrapped for gas: all of the native asset's, else the
-    part above the asset's reserve.
+    """Return the wrapped coin that may be unwrapped for gas: all of a native asset's, else the part
+    above the asset's reserve.
     """
     asset = wrapped_asset(step.portfolio)
     balance = {holding.token: holding.raw for holding in step.snapshot.holdings}.get(
@@ -180,17 +176,17 @@ def wrapped_raw(step: StepInput) -> int:
 
 
 def unwrap_cost_wei(step: StepInput) -> int:
-    """Return the most that a separate unwrapping may burn, wei."""
+    """Return the highest cost of a separate unwrapping, wei."""
     return ceil_int(UNWRAP_GAS * GAS_MARGIN) * worst_price_wei(step)
 
 
 def top_up(step: StepInput, decision: Decision) -> TopUp | None:
-    """Return the unwrapping that must precede `decision` because native coin is too low; None if it
-    need not.
+    """Return the unwrapping that must precede `decision` because native coin is too low; None if
+    there is enough.
 
-    For a hold the threshold is limits.native_floor; for other decisions the step's own gas, since a
-    plan that can be sent refills by itself. None if gas is too expensive for it, or too little can
-    be unwrapped.
+    The threshold of a hold is limits.native_floor; that of other decisions is the step's own gas,
+    since a plan that can be sent includes its refill. Also None if gas is too expensive, or too
+    little can be unwrapped.
     """
     native, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step)
     match decision:

@@ -19,8 +19,9 @@ from agent.units import BPS, YEAR_S, Value, format_duration, format_time
 from agent.weights.returns import RiskEstimate, estimate_risk
 
 LEAST_VOLATILITY_BPS = 10
-"""0.1 % a year: even a stable token moves, and two tokens without risk could be swapped
-endlessly."""
+"""Least volatility, 0.1 % a year: even a stable token moves, and two tokens without risk could be
+swapped endlessly.
+"""
 MOST_VOLATILITY_BPS = 100_000
 MOST_CORRELATION_BPS = 9_900
 SHORTEST_HORIZON_S = 3_600
@@ -34,12 +35,12 @@ Matrix = list[list[Fraction]]
 
 
 def aversion(risk: TrackingRisk) -> Fraction:
-    """λ·H: marginal cost per unit of deviation and variance a year."""
+    """Return λ·H: the marginal cost per unit of deviation and annual variance."""
     return 2 * risk.cost_bps * Fraction(risk.horizon_s, YEAR_S)
 
 
 def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
-    """Matrix in the order of `tokens`. Raises KeyError if a pair is missing."""
+    """Return the correlation matrix in the order of `tokens`. Raises KeyError if a pair is missing."""
     known = {frozenset(pair): Fraction(bps, BPS) for *pair, bps in risk.correlations_bps}
     return [
         [Fraction(1) if one == other else known[frozenset((one, other))] for other in tokens]
@@ -48,13 +49,15 @@ def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
 
 
 def volatilities(risk: TrackingRisk, tokens: Sequence[str]) -> list[Fraction]:
-    """Annual, as shares of one, in the order of `tokens`. Raises KeyError if one is missing."""
+    """Return annual volatilities as shares of one, in the order of `tokens`. Raises KeyError if one
+    is missing.
+    """
     known = dict(risk.volatilities_bps)
     return [Fraction(known[token], BPS) for token in tokens]
 
 
 def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
-    """Σ a year: volatility · volatility · correlation."""
+    """Return the annual Σ: volatility · volatility · correlation."""
     spread = volatilities(risk, tokens)
     related = correlations(risk, tokens)
     return [
@@ -64,12 +67,12 @@ def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
 
 
 def matrix_times_vector(matrix: Matrix, vector: Sequence[Fraction]) -> list[Fraction]:
-    """Matrix times vector."""
+    """Return matrix times vector."""
     return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
 
 
 def dot(one: Sequence[Fraction], other: Sequence[Fraction]) -> Fraction:
-    """Sum of products."""
+    """Return the sum of products."""
     return sum((a * b for a, b in zip(one, other, strict=True)), Fraction(0))
 
 
@@ -91,7 +94,7 @@ def penalty(
 
 
 def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Return (fault with its key, remedy); empty for a usable risk. `labels` are all assets by
+    """Return (fault with its key, remedy) for each fault of the risk. `labels` are all assets by
     address.
     """
     if not 0 < risk.cost_bps <= MOST_COST_BPS:
@@ -183,7 +186,7 @@ TOWARDS_NONE = Fraction(99, 100)
 
 
 def price_history_needed(policy: Policy) -> tuple[int, int]:
-    """(seconds, step in seconds) of recorded prices that the zone measures; (0, 0) where it
+    """Return (seconds, step in seconds) of recorded prices that the zone measures; (0, 0) if it
     measures nothing.
     """
     risk = policy.trigger.risk if isinstance(policy.trigger, NoTradeZone) else None

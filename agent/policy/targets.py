@@ -1,4 +1,4 @@
-"""The first target adjustment: weights that an allocator chose from data, or why there are none."""
+"""Target weights that an allocator chose from data, or the reason that there are none."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ trusted."""
 def apply_allocation(step: StepInput) -> StepInput:
     """Return the step with the allocator's targets, and the allocation in its history.
 
-    A due allocation is chosen here, from recorded prices alone, so that the same step chooses the
-    same; the engine stores it. If none can be chosen, the last one is valid for `keep`; before the
-    first, `until_chosen` applies. Otherwise `history.unchosen` has the reason, and decide halts.
+    A due allocation is chosen here, from recorded prices alone, so that the same step gives the
+    same choice; the engine stores it. If the choice fails, the last one is valid for `keep`; before
+    the first, `until_chosen` applies. Otherwise `history.unchosen` has the reason, and decide
+    halts.
     """
     weights = step.portfolio.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
@@ -89,8 +90,8 @@ def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: i
 
 
 def trusted_time_s(snapshot: Snapshot) -> int:
-    """Return chain time, but at most the agent's clock: a header from the future must not fix a
-    choice (T6).
+    """Return chain time, at most AHEAD_S ahead of the agent's clock: a header from the future must
+    not fix a choice (T6).
     """
     return min(snapshot.head.timestamp_s, snapshot.now_s + AHEAD_S)
 
@@ -110,7 +111,7 @@ def _with(step: StepInput, chosen: Allocation, why: str) -> StepInput:
 def _without(
     step: StepInput, weights: AllocatorConfig, last: Allocation | None, why: str
 ) -> StepInput:
-    """Fall back to the last allocation while it is valid, after a choice failed."""
+    """Return the step with the last allocation while it is valid, after a choice failed."""
     if (
         last is not None
         and trusted_time_s(step.snapshot) <= last.at_s + weights.every_s + weights.keep_s

@@ -57,7 +57,7 @@ def is_first_purchase(step: StepInput) -> bool:
 
 
 def active_purchase(step: StepInput) -> ExecutionProgress | None:
-    """Return the purchase in parts under way; None if there is none."""
+    """Return the active purchase in parts; None if there is none."""
     found = step.history.campaign
     if found is not None and found.campaign.purchase is not None:
         return found
@@ -76,8 +76,8 @@ def first_rebalance_name(step: StepInput, drifts: Sequence[AssetDrift], wanted: 
 
 
 def uninvested_deposits(step: StepInput) -> dict[str, int]:
-    """Return the uninvested part of a top-up's deposits, base units by token: those just confirmed,
-    and those under way.
+    """Return the uninvested part of a top-up's deposits, base units by token: newly confirmed ones,
+    and those of the active purchase.
     """
     left = dict(step.history.invested)
     if (
@@ -90,7 +90,7 @@ def uninvested_deposits(step: StepInput) -> dict[str, int]:
 
 
 def turnover_allowance(step: StepInput) -> Value:
-    """Return the value that limits of turnover exempt now, numeraire base units at present
+    """Return the value that is exempt from the turnover limits now, numeraire base units at present
     prices.
     """
     prices = reference_prices(step).by_token
@@ -124,12 +124,12 @@ def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
 
 
 def pace(step: StepInput, parts: int) -> ExecutionPace:
-    """Return the pace of parts, limits.first_purchase apart."""
+    """Return the pace of a purchase: parts at intervals of limits.first_purchase."""
     return ExecutionPace(ExecutionStyle.ROUNDS, parts, step.limits.first_purchase_s or 1)
 
 
 def format_progress(execution: GradualExecution, done: int) -> str:
-    """Format the number of the next part, and of all parts."""
+    """Format the number of the next part and of all parts."""
     name = "first purchase" if execution.purchase is PurchaseKind.FIRST else "top-up"
     return f"{name}, part {done + 1} of {max(execution.rounds, done + 1)}"
 
@@ -158,7 +158,7 @@ def investable_deposits(
 ) -> tuple[ExternalTransfer, ...]:
     """Return the increases, given oldest first, that fit below portfolio.max_live_value.
 
-    The oldest come first and each counts whole, so that a later deposit takes no room from an
+    The oldest come first and each counts as a whole, so that a later deposit takes no room from an
     earlier one. Raises Refused if none fits.
     """
     limit, whole = step.limits.max_live_value, restore_excluded(step)

@@ -40,8 +40,8 @@ from agent.units import (
 
 
 def token_price(step: StepInput, token: str) -> Price | None:
-    """Return a token's reference price, numeraire base units per base unit; the native coin has
-    that of its wrapped token.
+    """Return a token's reference price, numeraire base units per base unit; native coin has the
+    price of its wrapped token.
     """
     found = reference_prices(step).prices.get(
         step.portfolio.wrapped_native if token == NATIVE else token
@@ -62,8 +62,8 @@ def payout_allowance_left(step: StepInput) -> Value | None:
 
 
 def max_payout_raw(step: StepInput, token: str) -> int:
-    """Return that remainder in base units of `token`, rounded down; 0 without a price, or while the
-    last 24 h are unknown.
+    """Return the remainder of limits.payout_per_day in base units of `token`, rounded down; 0
+    without a price, or while the last 24 h are unknown.
     """
     room, price = payout_allowance_left(step), token_price(step, token)
     if room is None:
@@ -74,14 +74,14 @@ def max_payout_raw(step: StepInput, token: str) -> int:
 
 
 def reserve_withdrawals(step: StepInput) -> StepInput:
-    """The step in which open withdrawals are reserves of their assets: targets do not touch
+    """Return the step with open withdrawals reserved in their assets, so that targets do not use
     them.
     """
     return _reserved(step, step.history.claims)
 
 
 def reserve_claims(step: StepInput, more: tuple[PendingPayment, ...]) -> StepInput:
-    """Return the step with unstored claims reserved too; those of the history already are."""
+    """Return the step with further claims reserved that are not stored yet."""
     history = replace(step.history, claims=(*step.history.claims, *more))
     return _reserved(replace(step, history=history), more)
 
@@ -90,8 +90,8 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
     """Return the step with increases that block purchases reserved, so that a withdrawal takes only
     earlier money.
 
-    Money excluded above portfolio.max_live_value is available to it. The reserve is at most each
-    asset's balance, less claims.
+    Money excluded above portfolio.max_live_value is available to a withdrawal. The reserve is at
+    most each asset's balance, less claims.
     """
     step = balance_changes.restore_excluded(step)
     came: dict[str, int] = {}
@@ -135,7 +135,7 @@ def _reserved(step: StepInput, claims: tuple[PendingPayment, ...]) -> StepInput:
 
 
 def shortfall_raw(step: StepInput, token: str) -> int:
-    """Return the base units that an asset's balance falls short of its reserve and claims; 0 if it
+    """Return the base units by which an asset's balance is below its reserve and claims; 0 if it
     covers them.
     """
     asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
@@ -178,9 +178,7 @@ def open_withdrawal_reason(step: StepInput) -> str:
 
 
 def is_auto_resumed(step: StepInput, parts: WithdrawalProgress) -> bool:
-    """True while `trimtab run` continues a withdrawal in parts; afterwards the owner has to resume
-    it.
-    """
+    """True while `trimtab run` continues a withdrawal in parts; later the owner has to resume it."""
     return step.snapshot.head.timestamp_s < parts.until_s
 
 
@@ -209,9 +207,10 @@ def parts_done(step: StepInput, token: str) -> int:
 
 
 def counted(step: StepInput, parts: WithdrawalProgress, token: str) -> WithdrawalProgress:
-    """Count the current part as done if the shortfall of `token` has shrunk since it began.
+    """Return the progress with the current part done if the shortfall of `token` has shrunk since
+    the part began.
 
-    A process that was killed before it recorded the part leaves this state.
+    A process that is killed before it records the part leaves this state.
     """
     if shortfall_raw(step, token) >= parts.lacked_raw:
         return parts
@@ -224,16 +223,16 @@ def format_payment(step: StepInput, payment: Payment) -> str:
 
 
 OFF_BPS = 100
-"""In place of limits.plan_cost and limits.slippage where one is off."""
+"""Basis points assumed for limits.plan_cost or limits.slippage if one is off."""
 
 
 def goal_to_raise(step: StepInput, token: str) -> Goal:
     """Return the goal that raises the shortfall of `token` for a claim.
 
-    It sells the shortfall plus at most limits.plan_cost and limits.slippage on it: from the asset
-    furthest above its target of the remaining portfolio, then the next. So few assets are sold, and
-    none falls below its target before all others are at theirs. Raises Refused if everything else
-    together is worth less than the shortfall.
+    It sells the shortfall plus at most limits.plan_cost and limits.slippage on it: first the asset
+    furthest above its target of the remaining portfolio, then the next. Few assets are sold, and
+    none below its target before all others are at theirs. Raises Refused if everything else is
+    worth less than the shortfall.
     """
     drifts, price = _drifts(step), token_price(step, token)
     if price is None:
@@ -270,8 +269,8 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
 
 
 def gross_sale_value(step: StepInput, token: str) -> Value:
-    """Return the most that is sold for the shortfall of `token`, numeraire base units; limits of
-    turnover do not count it.
+    """Return the most that is sold for the shortfall of `token`, numeraire base units; exempt from
+    the turnover limits.
     """
     price = token_price(step, token) or Fraction(0)
     there = sum(
@@ -288,7 +287,7 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
     """Return the goal that invests `came` (base units by asset) in the underweight assets; nothing
     else is sold.
 
-    Of a deposited asset only the part above its own target is sold, and only that part bears the
+    Only the part of a deposited asset above its own target is sold, and only that part bears the
     cost of the swaps. If the shortfalls are smaller, the remainder stays.
     """
     drifts = _drifts(step)
@@ -337,7 +336,7 @@ def insufficient_balance(step: StepInput, asked: Value, there: Value) -> Refused
 
 
 def free_raw(step: StepInput) -> dict[str, int]:
-    """Base units of each asset that neither a reserve nor gas money nor a position holds, in the
+    """Return the base units of each asset outside of reserves, gas money and positions, in the
     portfolio's order.
     """
     return {one.token: one.investable_raw for one in _drifts(step)}
@@ -363,8 +362,8 @@ def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
 def _taken(
     over: Mapping[str, Value], gross: Value, least: Value, free: Mapping[str, Value]
 ) -> dict[str, Value]:
-    """From the largest surplus to the smallest until `gross` is there; the last at least `least`,
-    where it is free.
+    """Return the value to sell of each asset, from the largest surplus to the smallest, until
+    `gross` is reached; the last sale is at least `least` if that much is free.
     """
     sold: dict[str, Value] = {}
     for name in sorted(over, key=lambda one: over[one], reverse=True):

@@ -1,4 +1,4 @@
-"""Bands around the targets: the threshold trigger, and limits.max_weight, which binds under every
+"""Bands around the targets: the threshold trigger, and limits.max_weight, which applies under every
 trigger.
 """
 
@@ -48,12 +48,12 @@ class TriggerInput:
 
 @dataclass(frozen=True, slots=True)
 class TriggerResult:
-    """A trigger's result. `next_s` is the next due time of a schedule; None means the next tick.
+    """Result of a trigger. `next_s` is the next due time of a schedule; None is the next tick.
 
-    `due` is true if a schedule asked for a review now, whether or not something is to be done;
-    `reviews` are the names under which the store keeps such schedules. `by_time` is true if a
-    schedule fired it regardless of prices; else `signals` are the price signals that did. `waits_s`
-    is the execution time of this review's result.
+    `due` is true if a schedule required a review now, also without a trade; `reviews` are the names
+    of such schedules in the store. `by_time` is true if a schedule fired the trigger regardless of
+    prices; otherwise `signals` are the price signals that fired it. `waits_s` is the execution time
+    of this review's result.
     """
 
     fired: bool
@@ -84,9 +84,8 @@ class TriggerRules:
 
 
 class KeyUnit(Enum):
-    """Unit of a key, and what `build` gets: bps, seconds, a text, bps a year, or token addresses.
-
-    Without symbols all assets but the numeraire count.
+    """Unit of a key in the config, and the type that `build` gets: bps, seconds, a text, bps a
+    year, or token addresses (without symbols all assets but the numeraire).
     """
 
     SHARE = "share"
@@ -145,7 +144,7 @@ def _evaluate(_: Threshold, inputs: TriggerInput) -> TriggerResult:
 
 
 def format_width(threshold: Threshold) -> str:
-    """Such as "10% of the target, 5% of the portfolio"."""
+    """Return the widths of a band, such as "10% of the target, 5% of the portfolio"."""
     widths = ((threshold.relative_bps, "target"), (threshold.absolute_bps, "portfolio"))
     return ", ".join(
         f"{format_bps(bps)} of the {whole}" for bps, whole in widths if bps is not None
@@ -153,7 +152,7 @@ def format_width(threshold: Threshold) -> str:
 
 
 def format_bands(portfolio: Portfolio) -> str:
-    """Bands of single assets; empty if none has its own."""
+    """Return the bands of single assets; empty if none has its own."""
     return ", ".join(
         f"{asset.token.label} {format_width(asset.band)}"
         for asset in portfolio.assets
@@ -184,7 +183,7 @@ NOTATIONS = (
 
 
 def band_signals(drifts: Sequence[AssetDrift]) -> tuple[Signal, ...]:
-    """Return the side of its band each asset is on; nothing for assets inside."""
+    """Return the side of its band for each asset outside of it."""
     above = {("too much", one.token) for one in drifts if one.outside and _is_above(one)}
     below = {("too little", one.token) for one in drifts if one.outside and not _is_above(one)}
     return tuple(sorted(above | below))
@@ -195,7 +194,7 @@ def _is_above(drift: AssetDrift) -> bool:
 
 
 def outside_text(drifts: Sequence[AssetDrift]) -> str:
-    """Format the assets outside their bands, and by how much; empty if none is."""
+    """Format the assets outside their bands, with the distance; empty if there are none."""
     return "; ".join(_beyond(drift) for drift in drifts if drift.outside)
 
 
@@ -209,8 +208,8 @@ def _beyond(drift: AssetDrift) -> str:
 
 
 def inside_text(drifts: Sequence[AssetDrift]) -> str:
-    """Format the asset closest to an edge of its band, and the price that would take it there, if
-    all are inside.
+    """Format the asset closest to an edge of its band, with the price at that edge, while all
+    assets are inside.
     """
     gaps = [
         (min(d.share * BPS - d.band_low_bps, d.band_high_bps - d.share * BPS), i)
@@ -251,14 +250,15 @@ def furthest_text(drifts: Sequence[AssetDrift]) -> str:
 
 
 BELOW_BPS = 50
-"""Distance below its limit to which a weight is reduced, so that the next small rise triggers
-nothing."""
+"""Distance below its limit to which a weight is reduced, so that the next small rise triggers no
+trade.
+"""
 BUYS = (TradeSide.BUY, TradeSide.LOSERS)
-"""Sides under which nothing is sold for being too much."""
+"""Sides under which an overweight asset is not sold."""
 
 
 def overweight_assets(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
-    """Return assets above their limit. An asset with its target at the limit is left to the
+    """Return the assets above their limit. Assets whose target is the limit are left to the
     trigger: any rise would exceed it.
     """
     return tuple(
@@ -341,6 +341,6 @@ def _filled(drifts: Sequence[AssetDrift], points: dict[str, Fraction]) -> tuple[
 
 
 def format_band(drift: AssetDrift) -> str:
-    """The band of an asset: "45-55 %"."""
+    """Return the band of an asset, such as "45-55 %"."""
     low, high = (decimal_text(round(edge), 2) for edge in (drift.band_low_bps, drift.band_high_bps))
     return f"{low}-{high} %"

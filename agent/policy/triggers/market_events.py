@@ -40,9 +40,9 @@ CALM_BPS = 100
 jump.
 """
 FEWEST_SHORT, FEWEST_LONG = 6, 24
-"""Returns that the windows need."""
+"""Fewest returns for a window."""
 COVERED = Fraction(3, 4)
-"""Share of each window that returns have to span."""
+"""Fraction of each window that the returns must span."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ def _counted(
 
 
 def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> TriggerResult:
-    """Fire beyond the limit for any asset. One whose past is not known well enough fires nothing,
-    and is named.
+    """Return a result that fires if any asset exceeds the limit. Assets without enough recorded
+    prices are named and fire nothing.
     """
     over = [one for one in progress if one.fired]
     known = [one for one in progress if not one.unknown]
@@ -194,7 +194,7 @@ def _return(before: Price, after: Price) -> int:
 
 
 def _variance(moves: Sequence[tuple[int, int, int]], window_s: int, fewest: int) -> Fraction | None:
-    """Realised variance per second; None if too little of the window is known."""
+    """Return the realised variance per second; None if too little of the window is recorded."""
     spanned_s = sum(until_s - start_s for start_s, until_s, _ in moves)
     if len(moves) < fewest or spanned_s < COVERED * window_s:
         return None

@@ -1,10 +1,10 @@
-"""The no-trade zone: proportional costs leave a zone around the targets, and gas a wider one.
+"""The no-trade zone: proportional costs leave a zone around the targets, and gas widens it.
 
 With costs in proportion to the traded amount it is best to do nothing inside a zone, and outside to
 trade to its edge, where the risk saved by the last unit equals its cost (Davis and Norman,
 Portfolio Selection with Transaction Costs, 1990; Leland 1999). A fixed cost F makes the trigger
-wider than the destination: going back over a distance x to the edge saves ½·k·x², so that it pays
-from x = √(2F/k) on.
+wider than the destination: a return over a distance x to the edge saves ½·k·x², so that it pays
+from x = √(2F/k).
 
 The costs here are a lower bound of any trade: fees of the cheapest route at current prices, and the
 pools' disadvantage against the reference; an advantage is no reason to trade. The planner decides
@@ -55,18 +55,16 @@ from agent.units import (
 )
 
 ONE = 10**12
-"""Rates of routes are kept to this precision, rounded up, so that costs are never overstated."""
+"""Precision of route rates, rounded up so that costs are never overstated."""
 ROOT = 10**12
 Costs = Mapping[tuple[int, int], Fraction]
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneInterval:
-    """Shares within which one asset is left alone while all others keep to each other as their
-    targets do.
-
-    `low` and `high` are where the last unit pays, the destination; `trigger_low` and `trigger_high`
-    where a whole swap does, gas and approval included.
+    """Shares within which one asset is left alone while the others keep their proportions. `low`
+    and `high`, the destination, are where the last unit pays; `trigger_low` and `trigger_high` are
+    where a whole swap pays, with gas and approval.
     """
 
     token: str
@@ -90,11 +88,10 @@ class ZoneExchange:
 
 @dataclass(frozen=True, slots=True)
 class ZoneView:
-    """A portfolio's position in its zone. `risk` is the cost of the deviation over the horizon,
-    `gas` that of one swap, both in value.
-
-    `pair` is None if nothing can be moved; `saving` weighs the plan, if one was made. `measured`
-    describes the price sample of the risk, if it was measured.
+    """Position of a portfolio in its zone. `risk` is the cost of the deviation over the horizon,
+    `gas` that of one swap, both in value. `pair` is None if nothing can be moved; `saving` compares
+    the plan's saving and cost, if there is one. `measured` describes the price sample of a measured
+    risk.
     """
 
     risk: Value
@@ -109,7 +106,7 @@ class ZoneView:
 def evaluate_zone(
     step: StepInput, risk: TrackingRisk, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]
 ) -> tuple[ZoneView, tuple[AssetDrift, ...]]:
-    """Return the current zone, and the drifts with its bands. `prices` are of all tokens, numeraire
+    """Return the current zone, and the drifts with its bands. `prices` has all tokens, numeraire
     base units per base unit.
     """
     tokens = [drift.token for drift in drifts]
@@ -181,8 +178,8 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
 
 
 def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
-    """Return a result that fires if a first unit pays for itself. If the plan then costs more than
-    it saves, the engine still holds.
+    """Return a result that fires if a first unit pays for itself. The engine still holds if the
+    plan costs more than it saves.
     """
     pair = found.pair
     if pair is None:
@@ -213,7 +210,7 @@ def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
 
 
 def unmeasured_result(risk: TrackingRisk) -> TriggerResult:
-    """The answer of a zone whose risk is not known: it holds."""
+    """Return the hold of a zone whose risk is unknown."""
     remedy = (
         "wait for the agent's own records, or trimtab prices import, trimtab prices fetch, or set"
         " volatilities in [policy.risk]"
@@ -253,8 +250,8 @@ def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> s
 
 
 def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:
-    """Return the change of all shares when one rises by one: the others fall in proportion to their
-    targets.
+    """Return the change of all shares for a rise of one share by one: the others fall in proportion
+    to their targets.
     """
     rest = 1 - targets[number]
     shares = [-target / rest if rest else Fraction(-1, len(targets) - 1) for target in targets]
@@ -263,7 +260,7 @@ def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:
 
 
 def _edge(slope: Sequence[Fraction], costs: Costs) -> Fraction:
-    """Return the largest deviation before some exchange against it pays; 1 if none ever does."""
+    """Return the largest deviation before an exchange against it pays; 1 if none ever does."""
     edges = [cost / (slope[i] - slope[j]) for (i, j), cost in costs.items() if slope[i] > slope[j]]
     return min([*edges, Fraction(1)])
 
@@ -290,8 +287,8 @@ def _banded(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:
 
 
 def _costs(step: StepInput, tokens: Sequence[str], prices: Mapping[str, Price]) -> Costs:
-    """Least cost per unit of value of exchanging token i for j over any route, where
-    limits.plan_cost allows it (Floyd-Warshall).
+    """Return the least cost per unit of value of exchanging token i for j over any route that
+    limits.plan_cost allows (Floyd-Warshall).
     """
     hubs = [
         hub.address
@@ -338,7 +335,7 @@ def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
 def _usable(
     step: StepInput, pool: Pool, position: Mapping[str, int], prices: Mapping[str, Price]
 ) -> bool:
-    """True if the planner would trade in it: known tokens, readable, not empty, deep enough."""
+    """True if the planner would trade in the pool: known tokens, readable, not empty, deep enough."""
     if (
         pool.token0 not in position
         or pool.token1 not in position
@@ -353,7 +350,7 @@ def _usable(
 
 
 def _root(value: Fraction) -> Fraction:
-    """Square root, rounded down to 1/ROOT."""
+    """Return the square root, rounded down to 1/ROOT."""
     return Fraction(isqrt(value.numerator * ROOT**2 // value.denominator), ROOT)
 
 
@@ -379,7 +376,7 @@ def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
 
 
 RULES = {NoTradeZone: TriggerRules(lambda _: None, _evaluate, _describe)}
-"""Nothing to validate here: agent/policy/risk.py validates the risk of the assets."""
+"""Accept every zone: agent/policy/risk.py validates the risk of the assets."""
 NOTATIONS = (
     TriggerNotation(
         "zone",

@@ -1,5 +1,5 @@
-"""Triggers by class and kind: evaluation, recorded prices needed, validation with their policy, and
-text.
+"""Triggers by class and kind: evaluation, recorded prices needed, validation with their policy,
+text, and confirmation by preceding blocks.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ RULES: Mapping[type[Any], TriggerRules] = {
     **market_events.RULES,
     **no_trade_zone.RULES,
 }
-"""Rules by class. AnyOf has none: it uses those of its triggers."""
+"""Rules by class. AnyOf uses those of its triggers."""
 NOTATIONS: Mapping[str, TriggerNotation] = {
     one.kind: one
     for one in (
@@ -74,9 +74,7 @@ def evaluate_trigger(
     history: History,
     jitter_bps: int = 0,
 ) -> TriggerResult:
-    """Evaluate `trigger` at block time `now_s`; agent/policy/triggers/trigger.py describes the
-    input.
-    """
+    """Return the result of `trigger` at block time `now_s`; TriggerInput describes the input."""
     if isinstance(trigger, AnyOf):
         each = [(one, with_trigger_bands(drifts, one)) for one in trigger.triggers]
         return _any(
@@ -86,7 +84,9 @@ def evaluate_trigger(
 
 
 def _any(answers: Sequence[TriggerResult]) -> TriggerResult:
-    """Combine several results: the reasons of those that fired, or of all if none did."""
+    """Return the combination of several results: the reasons of those that fired, or of all if none
+    did.
+    """
     firing = [answer for answer in answers if answer.fired]
     review_times = [answer.next_s for answer in answers]
     return TriggerResult(
@@ -125,8 +125,8 @@ def is_plain(trigger: Trigger) -> bool:
 
 
 def band_and_interval(trigger: Trigger) -> tuple[Threshold | None, int | None] | None:
-    """Return the band and the interval in seconds that alone decide; None if anything else does, or
-    a calendar.
+    """Return the band and the interval in seconds if they alone decide; None with any other rule,
+    or a calendar.
     """
     if not is_plain(trigger) or any(isinstance(one, Cron) for one in schedules_of(trigger)):
         return None
@@ -218,7 +218,7 @@ ONLY = {
 
 
 def format_trigger(trigger: Trigger, portfolio: Portfolio) -> str:
-    """Such as "threshold: 10% of the target"."""
+    """Return the text of a trigger, such as "threshold: 10% of the target"."""
     if isinstance(trigger, AnyOf):
         return "any of: " + "; ".join(format_trigger(one, portfolio) for one in trigger.triggers)
     return RULES[type(trigger)].describe(trigger, portfolio)
@@ -274,7 +274,7 @@ def unconfirmed_reason(
     step: StepInput, prices: Prices, signals: SignalSource, every: bool = False
 ) -> str:
     """Return why the preceding blocks do not confirm the signals of current `prices`; empty if they
-    do, or need not.
+    do, or if no confirmation is required.
 
     One signal must hold in all of the blocks; with `every` all of them must.
     """

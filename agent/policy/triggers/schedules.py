@@ -49,11 +49,12 @@ _DAY_S = 86_400
 
 
 def next_cron_time(schedule: Cron, after_s: int) -> int | None:
-    """The first time strictly after `after_s`, unix seconds; None if there is none within 50 years.
+    """Return the first time strictly after `after_s`, unix seconds; None if there is none within 50
+    years.
 
-    As crontab(5) has it: 0 and 7 are Sunday, and with both days restricted either one suffices.
-    Where the clock is set forward a skipped time fires after the gap; where it is set back a fixed
-    hour fires once. Raises ConfigError.
+    As in crontab(5) 0 and 7 are Sunday, and with both days restricted either is sufficient. If the
+    clock is set forward, a skipped time fires after the gap; if it is set back, a fixed hour fires
+    once. Raises ConfigError.
     """
     expression, zone, every_hour = _parse(schedule.expression, schedule.timezone)
     start = min(
@@ -119,10 +120,8 @@ REVIEW, EXECUTION = "review", "execution"
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStatus:
-    """Status of a schedule: `due`, its description, and its next time, counted from now if it is
-    due, else from the last run.
-
-    `name` is its key in the store.
+    """Status of a schedule: `due`, its description, and its next time, from now if it is due, else
+    from the last run. `name` is its key in the store.
     """
 
     due: bool
@@ -141,8 +140,8 @@ def schedule_name(schedule: Schedule, what: str = REVIEW) -> str:
 
 
 def last_evaluation_s(history: History) -> int | None:
-    """The later of the last rebalance and the last review, unix seconds; None if there was
-    neither.
+    """Return the later of the last rebalance and the last review, unix seconds; None without
+    either.
     """
     return _latest(history.last_rebalance_s, history.last_review_s)
 
@@ -151,8 +150,8 @@ def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int 
     """Return the start of a schedule's interval.
 
     A rebalance counts as a review; an execution follows only an execution. A schedule unknown to
-    the store, as after an edit, counts from the last rebalance: reviews of others do not delay it.
-    A store older than named schedules knows one time for all.
+    the store, as after an edit, counts from the last rebalance, so that reviews of other schedules
+    do not delay it. A store older than named schedules has one time for all.
     """
     own_s = dict(history.reviews).get(schedule_name(schedule, what))
     if own_s is None:
@@ -192,8 +191,8 @@ def jitter_delay_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
     """Return the random delay of a review in seconds: a part of `jitter_bps` of its interval, and
     at most an hour (T15).
 
-    Otherwise anyone who knows the schedule would know the minute of the trade. It is never early: a
-    permitted trade stays permitted.
+    It hides the minute of the trade from observers of the schedule. A review is never early, so
+    that a permitted trade stays permitted.
     """
     return min(interval_s * jitter_bps // BPS, LATEST_S) * delay_ppm // MILLION
 
@@ -222,7 +221,9 @@ def _latest(*times_s: int | None) -> int | None:
 SHORTEST_S = 1_800
 LONGEST_S = 2_419_200
 _SOME_DAY_S = 1_700_000_000
-"""Cron expressions are tried from here on; any day does, since the calendar has no end."""
+"""First time from which cron expressions are tried; any day would do, since the calendar has no
+end.
+"""
 _KEYS = {"every": KeyUnit.DURATION, "cron": KeyUnit.TEXT, "timezone": KeyUnit.TEXT}
 
 
