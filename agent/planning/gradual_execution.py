@@ -1,10 +1,11 @@
-"""Comparison of slice counts: each is simulated in exact integers, on pools that recover between
-slices.
+"""Gradual execution as plans: the number of slices with the lowest cost, and the schedule of a
+plan.
 
-cost(n) = Σ (fees + impact + skew + gas with approvals) + waiting + rest. Impact of a trade grows
-with its square where pools are smooth, so that n slices on recovering pools pay about 1/n of it
-(Almgren, Chriss, "Optimal Execution of Portfolio Transactions", 2000, with temporary impact); gas
-and waiting grow with n.
+Each count is simulated in exact integers, on pools that recover between slices: cost(n) = Σ (fees +
+impact + skew + gas with approvals) + waiting + rest. Impact of a trade grows with its square where
+pools are smooth, so that n slices on recovering pools pay about 1/n of it (Almgren, Chriss,
+"Optimal Execution of Portfolio Transactions", 2000, with temporary impact); gas and waiting grow
+with n.
 """
 
 from __future__ import annotations
@@ -63,14 +64,14 @@ from agent.units import BPS, NATIVE, Price, Value, ceil_int, format_time, price_
 
 HOUR_S = 3_600
 PRECISION = 10**12
-"""Precision of the remaining impact, rounded up: a pool never recovers more than assumed."""
+"""Precision of the remaining impact, rounded up so that a pool never recovers more than assumed."""
 
 
 def compare_slice_counts(
     step: StepInput, decision: Rebalance, goal: Goal, whole: Plan, references: ReferencePrices
 ) -> SlicingComparison:
-    """Return the cost of reaching `goal` in one slice, which is `whole`, and in each count up to
-    execution.pace.max_rounds.
+    """Return the cost of reaching `goal` in one slice, whose plan is `whole`, and in each count up
+    to execution.pace.max_rounds.
 
     Slices are equal and a mean interval apart; prices stay constant. No slice is smaller than
     limits.min_trade.
@@ -117,7 +118,7 @@ def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
 
 @dataclass(slots=True)
 class _SliceSimulation:
-    """Simulation of `count` slices in sequence; each changes the step of the next."""
+    """Simulation of `count` slices in sequence; each slice changes the step of the next."""
 
     step: StepInput
     decision: Rebalance
@@ -323,9 +324,10 @@ def limit_reached(plan: Plan, prices: Mapping[str, Price], least: Value) -> bool
 
 def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
     """Return the plan with minimums raised to a total of `least` at these prices, so that the chain
-    enforces the limit too. Each minimum rises to an equal fraction of its leg's predicted output,
-    never above the output and never below its old value. A leg paid out in native coin keeps its
-    minimum.
+    enforces the limit price too.
+
+    Each minimum rises to an equal fraction of its leg's predicted output, never above the output
+    and never below its old value. A leg paid out in native coin keeps its minimum.
     """
     brings = _brings(plan, prices)
     if brings <= 0:
@@ -354,7 +356,7 @@ def _begin_gradual_execution(
     whole: Plan,
     execution: GradualExecution,
 ) -> ScheduledPlan:
-    """Return the first slice of a gradual execution, decided like each later slice."""
+    """Return the first slice of a gradual execution, decided like every later slice."""
     under = ExecutionProgress(
         "", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first
     )
@@ -381,7 +383,7 @@ def _begin_gradual_execution(
 
 
 def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> ScheduledPlan:
-    """Return a slice within the budget; otherwise end the execution."""
+    """Return a slice that fits the budget; otherwise the end of the execution."""
     under = step.history.campaign
     if under is None:
         return decided, plan
@@ -459,8 +461,8 @@ def _new_gradual_execution(
 
 
 def _reached(goal: Goal, whole: Plan) -> Goal:
-    """Return the goal of a gradual execution; for a zone, the weights of its plan, since going
-    further does not pay.
+    """Return the goal of a gradual execution; in a zone the weights after its plan, beyond which a
+    trade does not pay.
     """
     if goal.risk is None:
         return goal

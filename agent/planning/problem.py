@@ -1,6 +1,4 @@
-"""The planning problem: tokens with reference prices and spendable amounts, usable pools, and the
-objective.
-"""
+"""The planning problem: tokens with reference prices and spendable amounts, and usable pools."""
 
 from __future__ import annotations
 
@@ -113,10 +111,12 @@ class TokenNode:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Assets first, in portfolio order, then hubs; usable pools by address; bounds; excluded items
-    with reasons. `gas_unit_value` is the value of a unit of gas in numeraire base units, `coin` the
-    wrapped native coin if it is an asset, `gas` the inputs of a plan's gas. `leaving` tokens are
-    sold to the last unit.
+    """Assets in portfolio order, then hubs; usable pools by address; bounds; excluded items with
+    reasons.
+
+    `gas_unit_value` is the value of a unit of gas in numeraire base units, `coin` the wrapped
+    native coin if it is an asset, `gas` the inputs of a plan's gas. `leaving` tokens are sold to
+    the last unit.
     """
 
     nodes: tuple[TokenNode, ...]
@@ -133,21 +133,21 @@ class Problem:
 
     @property
     def assets(self) -> tuple[TokenNode, ...]:
-        """Nodes with a target."""
+        """The nodes with a target."""
         return tuple(node for node in self.nodes if node.is_asset)
 
     @property
     def total(self) -> Value:
-        """Total counted value."""
+        """The total counted value."""
         return sum((node.value for node in self.nodes), Fraction(0))
 
     def price(self, address: str) -> Price:
-        """Reference price of a token."""
+        """Return the reference price of a token."""
         return self.nodes[self.position[address]].price
 
     def least_rate(self, pool: Pool) -> Fraction:
-        """Return the least value out per value in, after fee, at which a unit is traded in `pool`:
-        the rate of its floor.
+        """Return the least value out per value in, after fee, of a unit traded in `pool`: the rate
+        of its floor.
         """
         impact_bps = BPS if self.impact_bps == UNBOUNDED_BPS else self.impact_bps
         return least_rate(pool.fee_pips, impact_bps, self.slippage_bps or 0)
@@ -419,7 +419,9 @@ class PoolGraph:
 
 
 def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = None) -> PoolGraph:
-    """Build the curves once, without units that cost more than `dearest` per unit of value."""
+    """Return the graph of usable pools, without units that cost more than `dearest` per unit of
+    value.
+    """
     pool_edges, poor, far = [], [], []
     for pool in problem.pools.values():
         if dearest is None:

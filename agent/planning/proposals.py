@@ -39,10 +39,10 @@ from agent.units import NATIVE, format_time
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A strategy's decision on one snapshot with its drifts, and a plan if it trades.
+    """A decision on one snapshot with its drifts, and a plan if it trades.
 
-    `step` is the step it was decided from if that differs from the given one: with blocked exits,
-    or with or without excluded amounts. `ticks_end` is true if something waits for a price that
+    `step` is the step of the decision if it differs from the given one: with blocked exits, or with
+    or without excluded amounts. `ticks_end` is true if an order or slice waits for a price that
     more ticks might give.
     """
 
@@ -53,7 +53,7 @@ class Proposal:
 
 
 class RefusedWithBlockedExits(Refused):
-    """Refusal of the plan made with blocked exits; `step` is its step."""
+    """Refusal of a plan with blocked exits; `step` is its step."""
 
     def __init__(self, step: StepInput, why: Refused) -> None:
         super().__init__(
@@ -68,7 +68,7 @@ class RefusedWithBlockedExits(Refused):
 
 
 NOT_WORTH_IT_LIMITS = (PLAN_COST, MIN_TRADE)
-"""Limits whose hold means that a trade is not worth it."""
+"""Limits of a hold because a trade is not worth its cost."""
 Proposer = Callable[[StepInput], Proposal]
 
 
@@ -76,9 +76,9 @@ def rebalance(step_input: StepInput) -> Proposal:
     """Return the strategy's proposal: trade if a trigger fires, and in a zone only if the plan
     saves more risk than it costs.
 
-    Exits come first, one per plan; one that the market does not take within the limits is excluded,
-    and the rest continues. So is an unexplained increase that lifts the portfolio above
-    portfolio.max_live_value.
+    Exits come first, one per plan; an exit that the market does not take within the limits is
+    excluded, and the rest continues. An unexplained increase that lifts the portfolio above
+    portfolio.max_live_value is excluded too.
     """
     return _rebalanced(step_input, _exits_first(step_input))
 
@@ -109,7 +109,7 @@ def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
 
 
 def _exits_first(step_input: StepInput) -> Proposal:
-    """Return the first exit that can be done now, with its plan; else the decision without blocked
+    """Return the first exit that can be sold now, with its plan; else the decision without blocked
     or backing-off exits.
 
     Only an exit may spend amounts excluded above portfolio.max_live_value.
@@ -150,7 +150,7 @@ def _without_unpriced(step: StepInput, decided: DecisionResult) -> StepInput:
 
 
 def planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | BlockedExit:
-    """Return the plan that sells this token out, or why nothing of it can be sold now."""
+    """Return the plan that sells the token out, or why nothing of it can be sold now."""
     try:
         plan = planner.plan(step, decision)
     except planner.NothingPlanned as nothing:
@@ -165,8 +165,8 @@ def planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | Blo
 
 
 def decision_at(step_input: StepInput) -> DecisionResult:
-    """Return the decision, with a zone's plan weighed, exits tried, and a hold if nothing is worth
-    its cost.
+    """Return the decision after its plan: a hold if the plan is not worth its cost, and blocked
+    exits excluded.
 
     A refused plan leaves the decision unchanged.
     """
@@ -194,8 +194,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
 
 
 def _worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
-    """Return the decision, or a hold if nothing is worth its cost, judged by the whole plan without
-    parts.
+    """Return the decision, or a hold if the whole plan without parts is not worth its cost.
 
     Raises Refused if the plan is refused for any other reason.
     """
@@ -210,8 +209,8 @@ def _worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
 
 
 def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance) -> Proposal:
-    """The plan; in a zone nothing instead where it would not save more than it costs, or where no
-    move pays.
+    """Return the plan; in a zone without a move that saves more than it costs, the liquidity moves
+    or a hold.
     """
     zone = decided.zone
     try:
@@ -251,8 +250,8 @@ def _in_time(step: StepInput, decided: DecisionResult, decision: Rebalance, plan
 def _not_worth_it(
     step: StepInput, decided: DecisionResult, decision: Rebalance, nothing: planner.NothingPlanned
 ) -> Proposal:
-    """Return a hold for a trade above limits.plan_cost or below limits.min_trade; the review counts
-    as done.
+    """Return the hold of a trade above limits.plan_cost or below limits.min_trade; its review
+    counts as done.
     """
     if decided.next_s is None:
         again = ""
@@ -270,7 +269,7 @@ def _not_worth_it(
 
 
 def _liquidity_instead(step_input: StepInput, decided: DecisionResult, why: str) -> Proposal:
-    """If no swap pays in a zone, follow the liquidity targets, as while no trigger fires."""
+    """Return the liquidity moves or a hold of a zone in which no swap pays."""
     prices = decided.references.by_token
     instead = liquidity_or_hold(step_input, prices, Hold(why))
     if isinstance(instead, AdjustLiquidity):
@@ -305,9 +304,11 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
 
 
 def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
-    """Return a strategy that fills the first of `orders` whose price is reached, and else
-    rebalances. No order is filled on unknown, stale or contradictory data. Exits go first, and no
-    order buys a token that its own orders keep out.
+    """Return a proposer that fills the first of `orders` whose price is reached, and otherwise
+    rebalances.
+
+    No order is filled on unknown, stale or contradictory data. Exits go first, and no order buys a
+    token that an exit order keeps out.
     """
 
     def propose(step_input: StepInput) -> Proposal:
@@ -326,8 +327,8 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
 def _filled(
     step_input: StepInput, decided: DecisionResult, orders: Sequence[LimitOrder]
 ) -> tuple[Proposal | None, str, bool]:
-    """Return the first order whose price is reached; else why the last one waits, and whether more
-    ticks might reach it.
+    """Return the first order whose price is reached; otherwise why the last one waits, and whether
+    more ticks might reach its price.
     """
     why, ended, step_input = "", False, balance_changes.exclude_unexplained_rises(step_input)
     for order in orders:
@@ -354,8 +355,8 @@ def _filled(
 
 
 def _out(step_input: StepInput, order: LimitOrder) -> str:
-    """Return why the order's purchase is blocked: an order keeps that token out and would sell it
-    again. Empty otherwise.
+    """Return why the order's purchase is blocked: an exit order keeps its token out and would sell
+    it again. Empty otherwise.
     """
     known, portfolio = step_input.history.orders, step_input.portfolio
     if order.token_out == portfolio.numeraire.address:
@@ -372,8 +373,8 @@ def _out(step_input: StepInput, order: LimitOrder) -> str:
 
 
 def single_order(order: LimitOrder) -> Proposer:
-    """Return the proposer of a single order: until its price is reached it holds and reports the
-    distance.
+    """Return the proposer of a single order: it holds and reports the distance until the price is
+    reached.
     """
 
     def propose(step_input: StepInput) -> Proposal:

@@ -58,9 +58,9 @@ from agent.units import ceil_int, decimal_text
 def raise_money(token: str) -> Proposer:
     """Return the proposer that sells for the shortfall of `token`.
 
-    It sells all of it at once; with limits.first_purchase, as much of each asset as its market
-    allows, and parts follow. If limits.daily_loss allows less, it sells the same fraction of each.
-    Otherwise it is refused.
+    It sells all at once. With limits.first_purchase it sells as much of each asset as its market
+    takes, in parts; if limits.daily_loss allows less, the same fraction of each. Otherwise it is
+    refused.
     """
 
     def propose(step: StepInput) -> Proposal:
@@ -105,9 +105,11 @@ def raise_money(token: str) -> Proposer:
 
 
 def invest(came: Mapping[str, int], before: str = "") -> Proposer:
-    """Return the proposer that spreads deposits over underweight assets; holds for less than a
-    trade. Includes the remainder of the purchase `before` (its id), if under way; any other
-    purchase under way is this one, already begun.
+    """Return the proposer that invests deposits in underweight assets; it holds if they are too
+    small for a trade.
+
+    The remainder of the active purchase `before` (its id) is included; any other active purchase is
+    this request, already begun.
     """
 
     def propose(step: StepInput) -> Proposal:
@@ -162,9 +164,10 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
 
 def sell_everything(step: StepInput) -> Proposal:
-    """Sell everything for the numeraire, liquidity first, then one asset per plan; hold once
-    nothing more can be sold. Unexplained changes do not block it, as for any exit, and are sold
-    too.
+    """Sell everything for the numeraire: liquidity first, then one asset per plan; hold once
+    nothing more can be sold.
+
+    Unexplained increases do not block the sale, as for any exit, and are sold too.
     """
     given = balance_changes.restore_excluded(step)
     return replace(_everything_sold(given), step=quarantine.exclude_unpriced(given))
@@ -214,7 +217,7 @@ def _everything_sold(given: StepInput) -> Proposal:
 
 def sell_out(token: str) -> Proposer:
     """Return the proposer that sells all of one token for the numeraire, to the last base unit, and
-    nothing else; then it holds.
+    then holds.
     """
 
     def sold_out(step: StepInput) -> Proposal:
@@ -255,16 +258,14 @@ def _sold_out(
 
 
 def rebalance_to_targets(step: StepInput) -> Proposal:
-    """Propose trading onto the targets regardless of trigger and cooldown, after an edit: all, or
-    the part limits.daily_loss allows.
+    """Propose a rebalance to the targets after an edit, regardless of trigger and cooldown: in
+    full, or the part that limits.daily_loss allows.
     """
     return _to_targets(step, partial_plans.plan_within_daily_loss)
 
 
 def rebalance_wholly_to_targets(step: StepInput) -> Proposal:
-    """Propose trading onto the targets without a part for limits.daily_loss: the guards judge the
-    whole.
-    """
+    """Propose a rebalance to the targets in full; the guards judge it against limits.daily_loss."""
     return _to_targets(step, planner.plan_after_tax)
 
 
@@ -287,7 +288,7 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
 
 
 def unwrap(raw: int) -> Proposer:
-    """Return the proposer that unwraps this much of the wrapped native coin for a payout."""
+    """Return the proposer that unwraps this amount of the wrapped native coin for a payout."""
 
     def propose(step: StepInput) -> Proposal:
         token = step.portfolio.token(step.portfolio.wrapped_native)
@@ -300,9 +301,7 @@ def unwrap(raw: int) -> Proposer:
 
 
 def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
-    """Return a manual proposal: it neither fills nor ends a due slice, and follows no price
-    signal.
-    """
+    """Return a manual proposal: it neither trades nor ends a due slice, and needs no price signal."""
     found = decide(step)
     return Proposal(
         replace(
@@ -356,7 +355,7 @@ OWN_STRATEGY = "agent"
 
 
 def proposer(asked: PlanRequest) -> Proposer:
-    """Return the proposer of a request; pure: equal inputs give equal proposals."""
+    """Return the proposer of a request; equal inputs give equal proposals."""
     match asked:
         case AgentCycle():
             if asked.orders:

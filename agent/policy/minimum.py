@@ -27,9 +27,9 @@ from agent.units import BPS, PIPS, Price, Value, ceil_int, value_text
 
 MIN_ASSETS = 2
 MOST = 12
-"""Number of assets above which a warning suggests fewer; more still work."""
+"""Number of assets above which every step warns; more still work."""
 EASY = 6
-"""Number of assets above which a second warning suggests fewer."""
+"""Number of assets above which the setup of a portfolio warns."""
 LEG_GAS = 150_000
 """Gas units of one swap in a multicall, rounded; plans have their own estimate."""
 APPROVAL_GAS = 46_000

@@ -1,5 +1,5 @@
-"""Build the step input from snapshot, config and the store's memory, identically live, on paper and
-in a backtest.
+"""Step input from snapshot, config and the store's memory, built identically live, on paper and in
+a backtest.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class StepMemory:
 
 
 def choose_strategy_weights(step: StepInput) -> StepInput:
-    """The step with the weights that allocators of strategies choose now, each as that of a whole
-    portfolio would, and the choices.
+    """Return the step with the weights that the strategies' allocators choose, each as for a whole
+    portfolio, and the choices.
     """
     split, books = step.split, step.history.sleeves
     if split is None or books is None or not any(one.allocator for one in split.strategies):

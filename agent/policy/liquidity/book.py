@@ -1,5 +1,5 @@
-"""Wallet and liquidity positions during planning of liquidity moves: balances, exposure and
-expected loss after each.
+"""Wallet and liquidity positions while liquidity moves are planned: balances, exposure and expected
+loss after each move.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class PositionBook:
 
     def spendable(self, token: str) -> int:
         """Return the base units that may be provided: the certain balance less the reserve, at most
-        the amount this step has approved.
+        the amount approved in this step.
         """
         asset = next(
             (asset for asset in self.step.portfolio.assets if asset.token.address == token), None
@@ -173,7 +173,7 @@ class PositionBook:
         return min(free, dict(self.step.spend_caps).get(token, free))
 
     def taken(self, one: ConfirmedPosition, liquidity_out: int, least: Amounts) -> PositionBook:
-        """Return the book after a withdrawal from a position; at least `least` and the fees are
+        """Return the book after a withdrawal from a position; only `least` and the fees count as
         certain.
         """
         position = self.at(one)
@@ -270,8 +270,8 @@ def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> Position
 
 
 def new_confirmed_position(target: LpTarget) -> ConfirmedPosition:
-    """Return the confirmed position that a target implies: the owner wrote the target. The provided
-    amounts are unknown here.
+    """Return the confirmed position that a target implies, since the owner wrote the target. The
+    provided amounts are not known here.
     """
     token_id = None
     if target.tick_spacing is not None:

@@ -1,6 +1,4 @@
-"""Liquidity moves at this block: first withdrawals that a limit requires, else moves towards the
-targets.
-"""
+"""Liquidity moves at this block: withdrawals that a limit requires, else moves towards the targets."""
 
 from __future__ import annotations
 
@@ -91,8 +89,8 @@ def restrict_to_pools(step: StepInput, pools: Collection[str]) -> StepInput:
 
 
 def gas_unit_value(step: StepInput, prices: Mapping[str, Price], needed: bool) -> Value:
-    """Value of a unit of gas in numeraire base units; zero if it has no price and is not `needed`,
-    else Refused.
+    """Return the value of a unit of gas in numeraire base units; zero if it has no price and is not
+    `needed`. Raises Refused if it is needed.
     """
     native = prices.get(step.portfolio.wrapped_native)
     base_wei = step.snapshot.head.base_fee_wei
@@ -121,12 +119,11 @@ def gas_unit_value(step: StepInput, prices: Mapping[str, Price], needed: bool) -
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """Report on one liquidity target.
-
-    `value` is provided to its pool, `fees` of it are uncollected, `share` is its share of the
-    portfolio (None for an empty one). `left_range` are positions whose range the reference price
-    has left. `pool_off` is the pool's deviation from the reference. `asks` are the moves due now,
-    before triggers and cooldown; `leaves` the skipped ones with their reasons.
+    """Report on one liquidity target. `value` is provided to its pool, `fees` of it are
+    uncollected, `share` is its share of the portfolio (None for an empty one). `left_range` are
+    positions whose range the reference price has left. `pool_off` is the pool's deviation from the
+    reference. `asks` are the moves due now, before triggers and cooldown; `leaves` are the reasons
+    of skipped moves.
     """
 
     target: LpTarget
@@ -140,8 +137,8 @@ class TargetReport:
 
 
 def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[TargetReport, ...]:
-    """Every target in the order of the config. Raises Refused while a position or price is
-    unknown.
+    """Return a report on every target, in the order of the config. Raises Refused while a position
+    or price is unknown.
     """
     if not step.portfolio.lp_targets:
         return ()
@@ -197,7 +194,7 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
 
 
 FORGONE_BPS = 50
-"""Used if limits.plan_cost is off."""
+"""Forgone earnings in bps if limits.plan_cost is off."""
 
 
 def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAdjustment:
@@ -272,8 +269,8 @@ def _needed(
     position: LpV2Position | LpV3Position,
     exit_limits: LiquidityLimits,
 ) -> int:
-    """Return the least liquidity of a position that brings both sums to the target, at least
-    min_trade; all if that is not enough.
+    """Return the least liquidity of a position, worth at least min_trade, that brings both sums to
+    the target; all of it if that is not enough.
     """
     whole = _capped(book, one, position.liquidity)
     bare = book.value_without_fees(one, position)
@@ -305,7 +302,9 @@ def _needed(
 
 
 def _capped(book: PositionBook, one: ConfirmedPosition, liquidity: int) -> int:
-    """Cap LP tokens of a pair at this step's approval: they are paid to the router."""
+    """Return the liquidity, for LP tokens of a pair at most this step's approval: they are paid to
+    the router.
+    """
     if one.token_id is not None:
         return liquidity
     return min(liquidity, dict(book.step.spend_caps).get(one.contract, liquidity))

@@ -1,5 +1,5 @@
-"""Liquidity moves: withdrawals to the limits, and provision within budget, weight, balances and
-gas.
+"""Moves towards the liquidity targets: provision within budget, weight, balances and gas, changes
+of size, and reinvested fees.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def book_after_withdrawal(
 
 
 APPROVALS = 2
-"""Approvals of a provision: both tokens, exact, each time anew."""
+"""Approvals of a provision: both tokens, exact, renewed each time."""
 NEAR = 1_000_000
-"""Divisor of an amount: a shortfall below an approval of up to this part is filled up."""
+"""Divisor of an amount: an amount up to this fraction below its approval is raised to it."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class AdjustmentBuilder:
     skipped: list[SkippedItem] = field(default_factory=list)
 
     def skip(self, target: LpTarget, why: str) -> None:
-        """Skip a target, or part of it, with a reason."""
+        """Record a skipped target, or a skipped part of it, with the reason."""
         self.skipped.append(SkippedItem(target_label(target), why))
 
     def worth_it(
@@ -168,8 +168,8 @@ def quote_provision(
     ticks: Amounts | None,
     desired: Amounts,
 ) -> tuple[int, Amounts]:
-    """Return liquidity and base units that providing `desired` takes now; (0, (0, 0)) if nothing
-    can be provided.
+    """Return liquidity and base units of a provision of `desired` now; (0, (0, 0)) if nothing can
+    be provided.
     """
     if (at := pool.tick_state) is not None:
         if ticks is None:
@@ -211,7 +211,7 @@ def _place(
 def _allowed(
     book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None, value: Value
 ) -> tuple[Value, str]:
-    """Return the part of `value` that fits budget and largest weight, and the binding limit."""
+    """Return the part of `value` that fits budget and largest weight, and the limit that binds."""
     load = book.load()
     exit_limits = liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE)
     message = ""
@@ -250,7 +250,7 @@ def _desired(
     value: Value,
 ) -> tuple[Amounts, str]:
     """Return base units of both tokens in the pool's ratio, worth `value` at reference prices or
-    capped by balance, and the binding limit.
+    capped by balance, and the limit that binds.
     """
     if (at := pool.tick_state) is not None:
         unit = minting.mint_amounts(
@@ -276,8 +276,9 @@ def _taken_whole(
     desired: Amounts,
 ) -> Amounts:
     """Return `desired` without the part that rounding would leave unused, so that no allowance
-    remains to revoke. For the same reason, an amount up to a millionth below this step's approval
-    is raised to it.
+    remains to revoke.
+
+    For the same reason an amount up to a millionth below this step's approval is raised to it.
     """
     caps = dict(book.step.spend_caps)
 

@@ -18,12 +18,12 @@ from agent.units import BPS, Price, Value, safe_label
 Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
 """Positions with the owner's confirmations."""
 MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
-"""Price moves of a forecast."""
+"""Price moves of the forecasts, in bps."""
 REMEDY = "see trimtab lp; correct or remove it in portfolio.positions"
 
 
 class RangeState(Enum):
-    """Side of a position's range on which the reference price is."""
+    """Position of the reference price relative to a position's range."""
 
     WHOLE = "every price"
     INSIDE = "in range"
@@ -35,10 +35,8 @@ class RangeState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LossForecast:
-    """Impermanent loss when the price of `moving` changes by `move_bps` and the other token's does
-    not, from now on.
-
-    `loss` is per unit of merely holding, `loss_value` in numeraire base units.
+    """Impermanent loss for a further price change of `moving` by `move_bps` at a constant price of
+    the other token. `loss` is per unit of the held value, `loss_value` in numeraire base units.
     """
 
     move_bps: int
@@ -52,10 +50,10 @@ class PositionReport:
     """One confirmed position. Raw pairs are (token0, token1) base units, values numeraire base
     units at reference prices.
 
-    `redeemable_raw` and `fees_raw` are what the contracts pay now, `counted_raw` what weights
-    count. `value` is that of `counted_raw`, `hold` of what was provided, `fees` what was earned and
-    is not collected, `loss` holding less liquidity, fees left out (negative: a gain). `pool_off` is
-    how far the pool's price is from the reference.
+    `redeemable_raw` and `fees_raw` are the amounts that the contracts pay now, `counted_raw` those
+    that weights count. `value` is that of `counted_raw`, `hold` that of the provided amounts,
+    `fees` that of uncollected earnings, `loss` is `hold` less the liquidity's value without fees
+    (negative: a gain). `pool_off` is the pool's deviation from the reference.
     """
 
     confirmed: ConfirmedPosition
@@ -74,8 +72,8 @@ class PositionReport:
 
 
 def faults(step: StepInput) -> tuple[str, ...]:
-    """Return why a confirmed position cannot be counted: unread, or with a token that is not an
-    asset. Unknown is never zero.
+    """Return why a confirmed position cannot be counted: it was not read, or has a token that is
+    not an asset. Unknown is never zero.
     """
     read = {position.name for position in step.snapshot.positions}
     why_not = {item.item: item.why for item in step.snapshot.quarantined}
@@ -119,14 +117,14 @@ def confirmed_positions(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPos
 
 
 def holdings(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
-    """Base units by token in confirmed positions, uncollected fees included. Raises Refused if a
-    position or price is unknown.
+    """Return base units by token in confirmed positions, uncollected fees included. Raises Refused
+    if a position or price is unknown.
     """
     return positions.look_through([position for _, position in confirmed_positions(step)], prices)
 
 
 def total_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Value of all confirmed positions. Raises Refused if one is unknown."""
+    """Return the value of all confirmed positions. Raises Refused if one is unknown."""
     return value_of_positions(confirmed_positions(step), prices)
 
 
@@ -137,8 +135,8 @@ def value_of_positions(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
 
 
 def expected_loss(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Mean impermanent loss of all confirmed positions over their horizons. Raises Refused if one
-    is unknown.
+    """Return the mean impermanent loss of all confirmed positions over their horizons. Raises
+    Refused if one is unknown.
     """
     return expected_loss_of(confirmed_positions(step), prices)
 
@@ -163,7 +161,7 @@ def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionRepor
 
 
 def warnings(step: StepInput) -> tuple[str, ...]:
-    """Return warnings on the positions; never a reason to stop."""
+    """Return warnings on the positions; they never stop a step."""
     if not faults(step):
         gone = [
             position
@@ -229,7 +227,9 @@ def _forecasts(
     curve: impermanent_loss.LiquidityCurve | None,
     bare: Value,
 ) -> tuple[LossForecast, ...]:
-    """The price of the token that is not the numeraire moves; of two others the first."""
+    """Return the forecasts: the price of the token that is not the numeraire moves; of two such
+    tokens the first.
+    """
     moves_first = position.token0 != step.portfolio.numeraire.address
     moving = step.portfolio.token(position.token0 if moves_first else position.token1).label
     if curve is None:
