@@ -386,7 +386,7 @@ def _got(value: object, message: str) -> str:
 
 
 def _message(item: ErrorDetails) -> str:
-    """Return the mistake without its field, in our words."""
+    """Describe the mistake without its field; pydantic's wording is not shown."""
     kind, about = item["type"], item.get("ctx", {})
     if kind == "value_error":
         return item["msg"].removeprefix("Value error, ")

@@ -35,9 +35,9 @@ FILES = ("supplies",)
 """Keys of an allocator that name local files."""
 TABLES = ("profile", "assets", "weights", "policy", "limits")
 HEAD = """\
-# A trimtab profile: weights, triggers and limits. It names no router, factory, feed, endpoint, key or address to pay to, and an
-# import takes none: it finds each token anew by its symbol, and of the limits only those that are tighter than its own.
-# Addresses are there to compare. Take it over with: trimtab import-profile FILE
+# A trimtab profile: weights, triggers and limits. It contains no router, factory, feed, endpoint,
+# key or payout address. An import resolves each token by its symbol, and applies only limits that
+# are tighter than its own. Addresses are for comparison. Import: trimtab import-profile FILE
 
 """
 _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")

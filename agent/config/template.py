@@ -88,12 +88,12 @@ payout_addresses = []             # allowed recipients of trimtab withdraw, afte
 
 [portfolio]
 numeraire = "{numeraire}"
-{coins.at_most("max_live_value", 1_000)}: the agent manages no more than this; "off" to lift
+{coins.at_most("max_live_value", 1_000)}: largest value that the agent manages; "off" removes it
 {_assets(assets)}{_hubs(hubs)}
 # Conditional orders (docs/orders.md): entry, stop_loss, take_profit, trailing_stop of an asset; for the whole portfolio:
 # [portfolio.orders]
 # stop_loss = "20%"                # of the NAV per share; take_profit and trailing_stop likewise
-# absent = "cash"                  # holds the weight of a sold asset; or "redistribute" over the others
+# absent = "cash"                  # destination of a sold asset's weight; or "redistribute" over the others
 # hysteresis = "1%"                # distance from its level at which an order can be armed
 # Targets chosen from data, except those in fixed (docs/weights.md; preview: trimtab weights):
 # [portfolio.weights]
@@ -127,7 +127,7 @@ fee_tiers = [100, 500, 3000, 10000]
 
 [policy]
 {_triggers()}
-# zone: only when the risk saved exceeds the cost, and only as far as it does (docs/zone.md); destination = "zone" goes with it:
+# zone: trades when the risk saved exceeds the cost, as far as it does (docs/zone.md); requires destination = "zone":
 # trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # cost of 1 % of tracking error a year
 # risk = {{ volatilities = {{ WETH = "80%", USDC = "0.5%" }}, correlation = "0%" }}   # correlations = {{ "WETH/WBTC" = "80%" }}
 # risk = {{ estimate = {{ window = "90d", step = "1d", min_history = "30d", max_age = "2d" }} }}   # or from recorded prices
@@ -183,7 +183,7 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # currency = "EUR"                 # to report in another currency: rates is a CSV file of time,rate, units per numeraire coin
 # rates = "eur.csv"
 
-# Several strategies over this wallet, each with books of its own (docs/strategies.md):
+# Several strategies over this wallet, each with its own accounts (docs/strategies.md):
 # [[strategies]]
 # name = "trend"
 # share = "60%"                    # of the capital; all sum to 100%
@@ -282,7 +282,7 @@ def _assets(assets: Sequence[TemplateAsset]) -> str:
         f"[[portfolio.assets]]\n{_token(asset)}"
         f'target = "{asset.target}"\nreserve = "0"                      # whole coins that are'
         " never traded\n"
-        '# band = "5%abs"                 # its own, in place of the trigger\'s; or'
+        '# band = "5%abs"                 # overrides the trigger\'s band; or'
         f' "10%rel"\n{_feed(asset)}'
         for asset in assets
     )

@@ -44,7 +44,7 @@ def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
     before = desk.config.read_text()
     for args, said in (
         (("set", "USDC", "--stop-loss", "10%"), "USDC is the numeraire"),
-        (("set", "WETH", "--entry", "0"), "at zero it can never act"),
+        (("set", "WETH", "--entry", "0"), "zero can never trigger"),
         (("set", "WETH"), "no level is given"),
         (("set", "DOGE", "--entry", "5%"), "'DOGE' is not an asset"),
         (("arm", "DOGE", "--yes"), "'DOGE' is not an asset"),
