@@ -44,7 +44,7 @@ def _over_28_days(event: PeakDrawdown) -> Drawdown:
 RULES[PeakDrawdown] = TriggerRules(
     validate=lambda event: _validate_drawdown(_over_28_days(event)),
     evaluate=lambda event, inputs: _evaluate_drawdown(_over_28_days(event), inputs),
-    describe=lambda event, portfolio: f"peak_drawdown: {text.format_bps(event.fall_bps)} of {_tokens(event.tokens, portfolio)}",
+    describe=lambda event, portfolio: f"peak_drawdown: {format_bps(event.fall_bps)} of {_tokens(event.tokens, portfolio)}",
     history_s=lambda event: LONGEST_S + MARGIN_S,
 )
 NOTATIONS += (TriggerNotation("peak_drawdown", {"fall": _SHARE} | _ASSETS, PeakDrawdown, required=True),)
@@ -150,8 +150,8 @@ ALERT_KIND: Addition = MappingProxyType(
 """,
         ),
         "app/alerting.py": (
-            """# after:         yield from _unexplained(found)
-        if failed := len(found.step_input.snapshot.quarantined):
+            """# after:         yield from _transfer_alerts(result)
+        if failed := len(result.step_input.snapshot.quarantined):
             yield Alert(AlertKind.QUARANTINE, "quarantine", f"{failed} reads failed, what they are about is not traded.", True)
 """,
         ),

@@ -40,7 +40,7 @@ def test_caps_in_a_coin_are_worth_what_they_are_in_dollars(tmp_path: Path, price
 
 def test_each_cap_says_its_unit_and_what_it_was_converted_from(tmp_path: Path) -> None:
     written(path := tmp_path / "weth.toml", "WETH", "3000")
-    assert 'max_live_value = "0.33"            # WETH, 1000 dollars at 3000 each: the agent manages' in path.read_text()
+    assert 'max_live_value = "0.33"            # WETH, 1000 dollars at 3000 each: largest value' in path.read_text()
     assert 'min_trade = "0.0034"               # WETH, 10 dollars at 3000 each' in path.read_text()
     assert written(plain := tmp_path / "usdc.toml", "USDC") == CAPS
     assert 'min_trade = "10"                   # USDC' in plain.read_text()
