@@ -1,4 +1,4 @@
-"""One step of the agent: read, decide, plan, judge, journal, send, settle. The same for live,
+"""One step of the agent: read, decide, plan, judge, journal, send, settle; the same code for live,
 paper, fork and replay.
 """
 
@@ -50,17 +50,19 @@ from agent.policy.exits import RETRY_REMEDY, add_submission_refusal, exclude_blo
 from agent.ports import Approval, EvidenceSource, PreparedTransaction, StepStorage
 
 MAX_APPROVAL_ROUNDS = 4
-"""Maximum evaluations per transaction of a step: each round of approvals needs another."""
+"""Maximum evaluations per plan: each round of approvals needs a new one."""
 MILLION = 1_000_000
 REPLAN_REMEDY = "run it again and confirm the new plan"
 MAX_ACTIONS = 8
-"""Liquidity actions of one step, each on a separate plan; the rest waits for the next step."""
+"""Maximum liquidity actions of a step, each with a plan of its own; the rest waits for the next
+step.
+"""
 
-# --- Evaluation: read, decide, plan and judge. Nothing is written or sent.
+# --- Evaluation: read, decide, plan and judge; nothing is written or sent.
 
 
 def evaluate(readers: StepReaders, propose: Proposer) -> StepOutcome:
-    """Evaluate a new snapshot. A refusal is an outcome with its verdicts."""
+    """Evaluate a new snapshot. A refusal is an outcome with verdicts."""
     step_input = confirm_prices(readers, readers.step_input_at(readers.reader.snapshot()))
     return evaluate_input(
         step_input, propose, readers.evidence, further=TickExtender(readers.reader)
@@ -77,17 +79,17 @@ def evaluate_input(
     """Evaluate a step input. Without an evidence source the verdicts stay empty. `further` reads
     more ticks.
 
-    If guards refuse an exit for its market, the next one or the remaining work is planned and
-    judged. If a limit of the wallet refuses it, only a plan that reduces risk follows.
+    If guards of its market refuse an exit, the next exit or the remaining work is planned and
+    judged. If a limit of the wallet refuses it, only a plan that reduces risk may follow.
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
-    waits: StepOutcome | None = None
+    over_budget: StepOutcome | None = None
     while (blocked := exits.own_refusal(outcome)) is not None:
-        if waits is None and exits.concerns_budget(outcome.verdicts):
-            waits = outcome
+        if over_budget is None and exits.concerns_budget(outcome.verdicts):
+            over_budget = outcome
         step_input = exclude_blocked_exits(outcome.step_input, [blocked])
         outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
-    return outcome if waits is None or _reduces_risk(outcome) else waits
+    return outcome if over_budget is None or _reduces_risk(outcome) else over_budget
 
 
 def _reduces_risk(outcome: StepOutcome) -> bool:
@@ -103,8 +105,8 @@ def evaluate_input_once(
     step_id: str = "",
     further: Callable[[StepInput], StepInput | None] | None = None,
 ) -> StepOutcome:
-    """Evaluate a step input, with every exit. The journal stores step inputs of this kind."""
-    step_input, proposal, seen = propose_screened(step_input, propose, evidence, further)
+    """Evaluate a step input once, without skipping refused exits."""
+    step_input, proposal, gathered = propose_screened(step_input, propose, evidence, further)
     if isinstance(proposal, Refused):
         return _refused(step_id, step_input, decide(step_input), None, proposal)
     if (plan := proposal.plan) is None:
@@ -112,8 +114,8 @@ def evaluate_input_once(
         return StepOutcome(
             step_id, kind, proposal.decided.decision.reason, step_input, proposal.decided, None
         )
-    if seen is not None:
-        plan = replace(plan, verdicts=guards.judge(step_input, plan, seen))
+    if gathered is not None:
+        plan = replace(plan, verdicts=guards.judge(step_input, plan, gathered))
         try:
             guards.require(plan, plan.verdicts)
         except Refused as refusal:
@@ -123,20 +125,21 @@ def evaluate_input_once(
     )
 
 
-# --- One step: evaluate, confirm, approve, send, settle. Every end is written in the journal.
+# --- One step: evaluate, confirm, approve, send, settle. The journal stores every outcome.
 
 
 @dataclass(slots=True)
 class StepRun:
-    """A step under way: its sources, and what it has confirmed, sent and skipped so far.
+    """State of a running step: its sources, and its confirmed, sent and skipped items.
 
-    `sent` has every transaction of the step; those of the present plan begin at `first_of_plan`.
-    `spend_caps` are the approved base units by token, which legs may not exceed. `history_before`
-    is the memory before the first liquidity action. `exits` are the outcomes of sent exits,
-    `skipped` the exits that the rest of the step ignores. `doubtful` has, by token, the memory of
-    exits before simulation or signer refused them. `interrupted` are exits that an endpoint kept
-    from being sent, with its error; `held` are exits that the owner declined, or whose gas was
-    refused. After one of these only what reduces risk is sent.
+    `sent` are all transactions of the step; those of the current plan begin at `first_of_plan`.
+    `spend_caps` are the approved base units by token, an upper bound for legs. `history_before` is
+    the history before the first liquidity action. `exits` are the outcomes of sent exits, `skipped`
+    the exits that the rest of the step ignores. `doubtful` are, by token, the stored refusals of
+    exits before simulation or signer refused them in this step. `interrupted` are exits that could
+    not be sent because an endpoint failed, with the error; `held` are exits that the owner
+    declined, or whose gas was refused. After an interrupted, held or failed exit only plans that
+    reduce risk are sent.
     """
 
     readers: StepReaders
@@ -158,27 +161,27 @@ class StepRun:
 
     @property
     def propose(self) -> Proposer:
-        """Return the proposer of this request."""
+        """Proposer for the request of the step."""
         return proposer(self.asked)
 
     @property
     def tried(self) -> tuple[str, ...]:
         """Tokens of the exits that this step has sent or skipped."""
-        sent = [one.decided.exit_token for one in self.exits]
-        return tuple(dict.fromkeys([*sent, *(one.token for one in self.skipped)]))
+        sent = [outcome.decided.exit_token for outcome in self.exits]
+        return tuple(dict.fromkeys([*sent, *(blocked.token for blocked in self.skipped)]))
 
-    def exits_that(self, kind: OutcomeKind) -> list[StepOutcome]:
-        """Return the exits of this step with this outcome."""
-        return [one for one in self.exits if one.kind is kind]
+    def exits_with(self, kind: OutcomeKind) -> list[StepOutcome]:
+        """Return the sent exits with this kind of outcome."""
+        return [outcome for outcome in self.exits if outcome.kind is kind]
 
     @property
     def is_risk_reducing_only(self) -> bool:
-        """True after an exit that was not sold: a purchase waits for the next cycle."""
-        return bool(self.exits_that(OutcomeKind.FAILED) or self.interrupted or self.held)
+        """True after an exit that was not sold: purchases wait for the next cycle."""
+        return bool(self.exits_with(OutcomeKind.FAILED) or self.interrupted or self.held)
 
     def with_progress(self, step_input: StepInput) -> StepInput:
-        """Return the step input with the caps and gas of this plan. Cooldowns ignore the step's own
-        actions, which must not block the next.
+        """Return the step input with caps and gas of the current plan. Liquidity actions of this
+        step do not start cooldowns.
         """
         gas_wei = gas_spent_wei(self.sent[self.first_of_plan :])
         step_input = replace(
@@ -198,10 +201,9 @@ class StepRun:
         self.approval_rounds, self.spend_caps, self.first_of_plan = 0, {}, len(self.sent)
 
     def leave_exit(self, blocked: BlockedExit | None = None) -> None:
-        """Begin the plan after a separately confirmed exit; a `blocked` exit is ignored from now
-        on.
-        """
-        self.skipped += () if blocked is None else (blocked,)
+        """Begin the next plan after an exit. The rest of the step ignores a `blocked` exit."""
+        if blocked is not None:
+            self.skipped += (blocked,)
         self.confirmed = None
         self.begin_plan()
 
@@ -209,10 +211,10 @@ class StepRun:
 def run_step(
     readers: StepReaders, asked: PlanRequest, store: StepStorage, actors: StepActors | None
 ) -> StepOutcome:
-    """Run one step from snapshot to settled receipt; without actors only evaluate and record.
+    """Run one step from snapshot to settled receipt. Without actors only evaluate and record.
 
-    Each exit is evaluated, confirmed and sent separately, from a new snapshot; a refused exit is
-    skipped. The remainder follows, confirmed separately too.
+    Each exit is evaluated from a new snapshot, confirmed and sent separately; a refused exit is
+    skipped. The remaining work follows, also confirmed separately.
     """
     if actors is None:
         return _close(store, record_evaluation(StepRun(readers, asked, store)))
@@ -229,16 +231,14 @@ def run_step(
     if actors.executor.ready():
         book_internal_netting(store.strategies, outcome)
     outcome = approvals.revoke_leftovers(readers, actors, store, outcome)
-    if (
-        run.skipped
-    ):  # approvals of refused exits, and their revocations, count in no row of failures
+    if run.skipped:  # approvals of refused exits, and their revocations, are no failures
         store.budgets.mark_submission_refusals(readers.history(readers.clock.now_s()).late)
     return outcome
 
 
 def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
-    """Evaluate and carry out until the step ends. Approvals, actions and exits require another
-    evaluation.
+    """Evaluate and carry out plans until the step ends; a new evaluation follows approvals, actions
+    and exits.
     """
     while run.approval_rounds < MAX_APPROVAL_ROUNDS:
         try:
@@ -271,7 +271,7 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
 
 
 def record_evaluation(run: StepRun) -> StepOutcome:
-    """Evaluate a new snapshot. The step input is in the journal before it is evaluated."""
+    """Evaluate a new snapshot, with the step input stored in the journal first."""
     step_id = uuid.uuid4().hex[:12]
     step_input = _read_input(run)
     _record_input(run, step_id, step_input)
@@ -284,8 +284,8 @@ def record_evaluation(run: StepRun) -> StepOutcome:
 
 
 def _read_input(run: StepRun) -> StepInput:
-    """Read the step input at a new snapshot. Order matters: each line uses what the lines before it
-    wrote (settlements, draw, anomalies).
+    """Read the step input at a new snapshot. The order matters: each call uses what earlier calls
+    stored (settlements, draw, anomalies).
     """
     snapshot = run.readers.reader.snapshot()
     settle_mined(run.store, snapshot, lambda: run.readers.step_input_at(snapshot))
@@ -298,7 +298,7 @@ def _read_input(run: StepRun) -> StepInput:
 
 
 def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
-    """Record the step's input: weights, balances, strategies, prices, and the input itself."""
+    """Record weights, ledger, strategies and prices of a step, and its input."""
     record_allocation(step_input, run.store.allocations)
     update_ledger(run.store, step_input)
     record_strategies(run.store.strategies, run.store.allocations, step_input)
@@ -309,7 +309,7 @@ def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
 
 
 def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOutcome | None:
-    """Confirm, approve and send the plan. None requests another evaluation."""
+    """Confirm, approve and send the plan. None requests a new evaluation."""
     step_records.record_execution_changes(run.store.executions, outcome)
     if run.confirmed is not None and run.swapped is None:
         exits.require_exit_possible(run.confirmed, outcome, REPLAN_REMEDY)
@@ -319,14 +319,8 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
         _close(run.store, outcome)
         return None
     if (confirmed := run.confirmed or _confirm(run, actors, outcome, plan)) is None:
-        declined = _close(
-            run.store,
-            replace(
-                outcome,
-                kind=OutcomeKind.DECLINED,
-                reason=f"not confirmed; {_nothing(run.sent)} sent",
-            ),
-        )
+        reason = f"not confirmed; {_sent_so_far(run.sent)} sent"
+        declined = _close(run.store, replace(outcome, kind=OutcomeKind.DECLINED, reason=reason))
         if not outcome.decided.exit_token:
             return declined
         _hold_exit(run, declined, exits.DECLINED)
@@ -341,8 +335,8 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
 
 
 def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
-    """True if the step begins anew: for another exit than was confirmed, or for the rest after an
-    exit.
+    """True if a new confirmation is needed: for an exit other than the confirmed one, or for the
+    rest after an exit.
     """
     token = outcome.decided.exit_token
     if token and token in run.tried:
@@ -355,8 +349,8 @@ def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
 
 
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
-    """The plan, if any. Only liquidity actions may follow a swap, and only what reduces risk an
-    exit that was not sold.
+    """Return the plan to send, if any. Only liquidity actions may follow a swap; only plans that
+    reduce risk may follow an exit that was not sold.
     """
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (run.swapped is not None and not plan.actions):
@@ -365,31 +359,33 @@ def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
 
 
 def _finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """Return the outcome of a step with nothing more to send: its swap, exits or actions, or the
-    evaluation.
+    """Return the outcome of a step that sends nothing more: of its swap, exits or actions, or of
+    the evaluation.
     """
     if run.swapped is not None:
         _close(run.store, outcome)
         return replace(run.swapped, transactions=tuple(run.sent), after=outcome.step_input)
     if run.exits or run.actions == 0 or outcome.kind is not OutcomeKind.HOLD:
         return _after_exits(run, _close(run.store, outcome))
-    did = "1 action" if run.actions == 1 else f"{run.actions} actions"
-    reason = f"{did} with liquidity done; {outcome.reason}"
+    count = "1 action" if run.actions == 1 else f"{run.actions} actions"
+    reason = f"{count} with liquidity done; {outcome.reason}"
     return _close(
         run.store, replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input)
     )
 
 
 def _after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """The outcome of a step that ends with `outcome`: that of its last exit, or of the last that
-    failed.
+    """Return the outcome of a step that ends with `outcome`: that of its last failed exit, else of
+    its last exit.
     """
     if not run.exits:
         return outcome
-    shown = (run.exits_that(OutcomeKind.FAILED) or run.exits)[-1]
-    sent = {one.decided.exit_token for one in run.exits}
-    blocked = tuple(one for one in outcome.decided.stuck if one.token not in sent)
-    parts = [shown.reason, *(_sold_exits(run) if len(sent) > 1 else ())]
+    shown = (run.exits_with(OutcomeKind.FAILED) or run.exits)[-1]
+    sent = {exit_.decided.exit_token for exit_ in run.exits}
+    blocked = tuple(item for item in outcome.decided.stuck if item.token not in sent)
+    parts = [shown.reason]
+    if len(sent) > 1:
+        parts += _sold_exits(run)
     if blocked or outcome.kind is not OutcomeKind.HOLD:
         parts.append(f"then: {outcome.reason}")
     return replace(
@@ -403,19 +399,19 @@ def _after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
 
 
 def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """Return the outcome of a step with the exits that it could not sell, which no later success
-    hides. Raise the endpoint's error if nothing was sent and nothing else refused.
+    """Return the outcome with the exits that the step could not sell, also if later plans
+    succeeded. Raise the error of an endpoint if nothing was sent and no exit was held.
     """
     quiet = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
     if quiet and run.held:
         outcome = replace(run.held[-1], transactions=tuple(run.sent))
     elif quiet and run.interrupted and not run.sent:
         raise run.interrupted[0][1]
-    failed, token = run.exits_that(OutcomeKind.FAILED), outcome.step_input.portfolio.token
-    unsold = [one.reason for one in failed if one.reason not in outcome.reason]
+    failed, token_at = run.exits_with(OutcomeKind.FAILED), outcome.step_input.portfolio.token
+    unsold = [exit_.reason for exit_ in failed if exit_.reason not in outcome.reason]
     unsold += [
-        f"{token(one).label} was not sold: {error}"
-        for one, error in run.interrupted
+        f"{token_at(token).label} was not sold: {error}"
+        for token, error in run.interrupted
         if error.message not in outcome.reason
     ]
     hidden = outcome.kind is OutcomeKind.DONE or (quiet and not run.held)
@@ -425,16 +421,21 @@ def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
 
 
 def _sold_exits(run: StepRun) -> list[str]:
-    """The note on the exits that the step has sold; none without any."""
-    done = run.exits_that(OutcomeKind.DONE)
-    labels = [one.step_input.portfolio.token(one.decided.exit_token).label for one in done]
-    return [f"exits sold, each by its own transaction: {', '.join(labels)}"] if labels else []
+    """Return a note on the sold exits; empty if there are none."""
+    labels = [
+        sold.step_input.portfolio.token(sold.decided.exit_token).label
+        for sold in run.exits_with(OutcomeKind.DONE)
+    ]
+    return [f"exits sold, each in its own transaction: {', '.join(labels)}"] if labels else []
 
 
 def _confirm(
     run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan
 ) -> StepOutcome | None:
-    """Confirm while the plan is fresh and return the outcome; None if declined."""
+    """Request a confirmation and return the outcome; None if declined.
+
+    Raises Refused if the plan has expired meanwhile.
+    """
     if not actors.confirm(outcome):
         return None
     actors.composer.require_fresh(outcome.step_input, plan)
@@ -443,8 +444,8 @@ def _confirm(
 
 
 def _require_as_confirmed(confirmed: StepOutcome, outcome: StepOutcome, plan: Plan) -> None:
-    """Raise Refused for a plan of another kind than the confirmed one: new exclusions, liquidity
-    first, another order.
+    """Raise Refused if the plan is not of the confirmed kind: new exclusions, liquidity first, a
+    different order.
     """
     exits.require_no_new_exclusions(confirmed, outcome, REPLAN_REMEDY)
     if plan.actions and confirmed.plan is not None and not confirmed.plan.actions:
@@ -458,7 +459,9 @@ def _require_as_confirmed(confirmed: StepOutcome, outcome: StepOutcome, plan: Pl
 def _approve(
     run: StepRun, actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval]
 ) -> StepOutcome | None:
-    """Send the approvals. None requests a plan that uses them; a failed approval ends the step."""
+    """Send the approvals. None requests a new evaluation that uses them; a failed approval ends the
+    step.
+    """
     approvals.approve(actors, outcome, needed, run.sent)
     run.spend_caps |= {approval.token: approval.raw for approval in needed}
     run.approval_rounds += 1
@@ -475,18 +478,14 @@ def _approve(
 
 
 def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
-    """Send the plan's transaction. None requests another plan, after an exit or while liquidity
-    moves.
+    """Send the plan's transaction. None requests a new plan, after an exit or between liquidity
+    actions.
     """
     if plan.actions:
         run.history_before = run.history_before or outcome.step_input.history
         prepared = actors.composer.liquidity(outcome.step_input, plan)
-        outcome = _close(
-            run.store,
-            _execute(
-                run, actors, outcome, prepared, f"«{prepared.note}»", "no liquidity was moved"
-            ),
-        )
+        name, otherwise = f"«{prepared.note}»", "no liquidity was moved"
+        outcome = _close(run.store, _execute(run, actors, outcome, prepared, name, otherwise))
         run.actions += 1
     else:
         prepared = actors.composer.swap(outcome.step_input, plan)
@@ -495,10 +494,10 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
         )
         if token := outcome.decided.exit_token:
             run.exits.append(outcome)
-            failed = outcome.kind is OutcomeKind.FAILED
-            run.leave_exit(
-                BlockedExit(token, exits.REVERTED, exits.NOTHING_TO_DO) if failed else None
-            )
+            blocked = None
+            if outcome.kind is OutcomeKind.FAILED:
+                blocked = BlockedExit(token, exits.REVERTED, exits.NOTHING_TO_DO)
+            run.leave_exit(blocked)
             return None
         run.swapped = outcome = replace(
             outcome, reason="; ".join([outcome.reason, *_sold_exits(run)])
@@ -517,7 +516,7 @@ def _execute(
     what: str,
     otherwise: str,
 ) -> StepOutcome:
-    """Send one transaction, then read again and book it."""
+    """Send one transaction, then book it at a new snapshot."""
     intent = approvals.execute_prepared(actors, outcome.step_id, prepared)
     run.sent.append(intent)
     outcome = replace(outcome, transactions=tuple(run.sent))
@@ -530,7 +529,7 @@ def _execute(
     exits.clear_submission_refusals(run.store.budgets, outcome)
     try:
         snapshot = run.readers.reader.snapshot()
-    except (Retryable, Refused):  # the transaction is mined all the same; the next step books it
+    except (Retryable, Refused):  # the transaction is mined; the next step books it
         return outcome
     settle_mined(
         run.store,
@@ -545,13 +544,13 @@ def _execute(
 
 
 def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
-    """Skip the exit refused by its token, the simulation or the signer; any other refusal ends the
-    step. If nothing was sold and the rest is refused too, no token is blamed: router or endpoint
-    may be at fault.
+    """Skip an exit refused by its token, the simulation or the signer; any other refusal ends the
+    step. If no exit was sold and the rest is refused too, the refusal does not count against a
+    token: router or endpoint may be at fault.
     """
-    reason = (
-        str(refusal) if outcome.plan is not None else f"{refusal}; {outcome.reason}"
-    )  # without a plan the reason describes the decision
+    reason = str(refusal)
+    if outcome.plan is None:
+        reason += f"; {outcome.reason}"  # the reason of the decision
     stopped = replace(
         outcome,
         kind=OutcomeKind.REFUSED,
@@ -565,9 +564,9 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
             _hold_exit(run, stopped, f"refused at submission: {refusal.message}")
             return None
         return _after_exits(run, stopped)
-    refusals = {one.token: one for one in outcome.step_input.history.late}
+    refusals = {earlier.token: earlier for earlier in outcome.step_input.history.late}
     if run.confirmed is None or not (token := run.confirmed.decided.exit_token):
-        if run.doubtful and not run.exits_that(OutcomeKind.DONE):
+        if run.doubtful and not run.exits_with(OutcomeKind.DONE):
             run.store.budgets.mark_submission_refusals(
                 exits.without_doubtful(tuple(refusals.values()), run.doubtful)
             )
@@ -581,7 +580,7 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
 
 
 def _hold_exit(run: StepRun, outcome: StepOutcome, why: str) -> None:
-    """Skip an exit that was declined, or whose gas was refused; nothing is held against its
+    """Skip an exit that was declined, or whose gas was refused, without a refusal on record for its
     token.
     """
     run.held.append(outcome)
@@ -591,12 +590,14 @@ def _hold_exit(run: StepRun, outcome: StepOutcome, why: str) -> None:
 def _skip_interrupted_exit(
     run: StepRun, actors: StepActors, token: str, error: TrimtabError
 ) -> bool:
-    """Skip the exit that an endpoint's failure kept from being sent. False for every other error,
-    and if its swap was sent or any transaction is unfinished: then the next nonce is not known.
+    """Skip an exit that was not sent because an endpoint failed. Return False for other errors, and
+    if the next nonce is unknown: the swap was sent or a transaction is open.
     """
     if not isinstance(error, Retryable) or not token or token in run.tried:
         return False
-    sent = [one for one in run.sent[run.first_of_plan :] if one.kind is not IntentKind.APPROVE]
+    sent = [
+        intent for intent in run.sent[run.first_of_plan :] if intent.kind is not IntentKind.APPROVE
+    ]
     if sent or not actors.executor.ready():
         return False
     run.interrupted.append((token, error))
@@ -623,7 +624,7 @@ def _refused(
     )
 
 
-def _nothing(sent: Sequence[Intent]) -> str:
+def _sent_so_far(sent: Sequence[Intent]) -> str:
     if any(intent.kind is not IntentKind.APPROVE for intent in sent):
         return "nothing more was"
     return "only approvals were" if sent else "nothing was"

@@ -212,7 +212,7 @@ def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_onl
         world.store.journal.intend("s", kind, tx(nonce), grant(kind), "", 0, None)
         for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.LIQUIDITY))
     )
-    none, approved, moved = (engine._nothing(sent) for sent in ([], [approval], [approval, action]))
+    none, approved, moved = (engine._sent_so_far(sent) for sent in ([], [approval], [approval, action]))
     assert "approvals" in approved and "approvals" not in none + moved and none != moved
 
 
