@@ -363,7 +363,8 @@ def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
             yield Alert(
                 AlertKind.ERROR,
                 "failed",
-                f"A transaction did not succeed; nothing more was sent in that step. {command}",
+                "A transaction did not succeed, or an exit could not be sent; nothing was bought"
+                f" after it. {command}",
             )
         case OutcomeKind.REFUSED if not only_paused:
             trades = format_trades(outcome.plan, outcome.step_input.portfolio)
