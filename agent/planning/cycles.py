@@ -1,9 +1,9 @@
-"""Token order of a plan: use pools off the reference without cycles or arbitrage.
+"""Token order of a plan: pools off the reference are used without cycles or arbitrage.
 
 A pool that pays more than the reference may carry a necessary exchange, but is no reason to trade
-(T9). So flows are first found with pools counted at most at the reference: then no cycle pays, and
-no token passes its goal. Each token is then bounded by its present value and those flows or its
-goal, and real prices choose the best acyclic flows. These flows fix the token order of the plan.
+(T9). Flows are first found with pools counted at most at the reference: then no cycle pays, and no
+token passes its goal. Each token is then bounded by its present value and those flows or its goal,
+and real prices choose the best acyclic flows. These flows fix the token order of the plan.
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ WORTH_A_TRY = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class TokenOrder:
-    """Tokens by rank; swaps run from lower to higher ranks. Bounds on final values as in Search."""
+    """Tokens by rank; swaps run from lower to higher ranks. Bounds on final values as in
+    FlowOptimizer.
+    """
 
     rank: NDArray[np.intp]
     least: FloatArray

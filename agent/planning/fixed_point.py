@@ -1,5 +1,5 @@
-"""Fixed-point iteration between the continuous core and exact integers, until their ends agree
-within every limit.
+"""Fixed-point iteration between the continuous solve and exact integers, until both agree within
+every limit.
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ from agent.units import BPS, Value, floor_int
 ROUNDS = 20
 """Most iterations; two are usual, and each newly binding limit takes one more."""
 SETTLED = 5e-8
-"""Utility of a change in pool outputs beyond the core's count, per unit of scale, at which the
-iteration ends."""
+"""Utility of a change in pool outputs beyond the counted curves, per unit of scale, at which the
+iteration ends.
+"""
 LEAST_PRICE = 1e-6
-"""Least price of a unit: with a limits.plan_cost of zero nothing may cost anything, and the
-iteration still ends."""
+"""Least price of a unit: the iteration also ends with a limits.plan_cost of zero, at which no move
+may cost anything.
+"""
 SLACK = Fraction(10**7 - 1, 10**7)
-"""Taken off a turnover that has to shrink, so that it does not end above its limit again."""
+"""Reduction of a turnover that has to shrink, so that it does not end above its limit again."""
 WORTH_A_ROUTE = 1e-6
 """Fraction of the scale above which a cut chain justifies another route."""
 FULL = 1 - 1e-6
 """Fraction of a pool's capacity from which it counts as full."""
 USED_UP = 1 - 1e-4
-"""Part of the limit of turnover from which on it is what bounds a plan: within bands flows end a
-little below it."""
+"""Fraction of the turnover limit from which the limit counts as binding: within bands flows end
+slightly below it.
+"""
 DUST = "less than limits.min_trade"
 HAIR = Fraction(1, 100_000)
 """Fraction of the portfolio (a tenth of a basis point) below which value blocked by a pool's floor
@@ -47,18 +50,18 @@ is dust: only the route is dropped.
 UNFAIR = Fraction(1, 2)
 """Limit on that dust as a fraction of the pool's other trade."""
 UNMOVED = 1e-8
-"""Part of the scale below which a token counts as where it was."""
+"""Fraction of the scale below which a token counts as unmoved."""
 
 
 @dataclass(slots=True)
 class FixedPoint:
-    """Result of the iteration: legs, and everything left out with its reason.
+    """Result of the iteration: legs, and every excluded item with its reason.
 
     `unmoved` has the reason why a token does not move, by position. `dropped` pools are not used;
     `unfair` are those dropped for their floors, `banned` the edges (pool, source) that only chains
     of too many legs used. `part` is the used fraction of the turnover limit, `bounded` is true if
-    that limit binds, and `held_back` if more would be sold than the step has approved. `course` is
-    set if pools pay more than the reference.
+    that limit binds, and `held_back` if more would be sold than the step has approved.
+    `token_order` is set if pools pay more than the reference.
     """
 
     draft: PlanDraft
@@ -80,11 +83,9 @@ def find_fixed_point(
     dropped: Mapping[str, str],
     unmoved: Mapping[int, str] | None = None,
 ) -> FixedPoint:
-    """Iterate to a plan for `objective`. `budget` bounds turnover; tokens that move less than
-    `min_trade` or are in `unmoved` stay put.
-
-    `dropped` are pools not to use, with the reason. Raises Refused if no iteration keeps to the
-    limits.
+    """Return the result for `objective`. `budget` bounds turnover; tokens that move less than
+    `min_trade` or are in `unmoved` stay unmoved. `dropped` are pools not to use, with the reason.
+    Raises Refused if no iteration stays within the limits.
     """
     start = FixedPoint(PlanDraft(), dropped=dict(dropped), unmoved=dict(unmoved or {}))
     rounds = _FixedPointIteration(
@@ -118,11 +119,9 @@ def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
 
 @dataclass(slots=True)
 class _FixedPointIteration:
-    """State of the iteration.
-
-    `extra` is the pools' output in the last iteration beyond the core's count. `pruned` is true
-    once every used pool is worth its gas. `near` is the last solution; `kept` is the settled result
-    within all limits, or the best one so far.
+    """State of the iteration. `extra` is the pools' output in the last iteration beyond the counted
+    curves. `pruned` is true once every used pool is worth its gas. `near` is the last solution;
+    `kept` is the settled result within all limits, or the best one so far.
     """
 
     market: PoolGraph
@@ -138,8 +137,8 @@ class _FixedPointIteration:
     def go(self) -> bool:
         """Run one iteration; return True when nothing changes any more.
 
-        One token alone trades with nothing: that needs no solve, and its dual, free in all prices,
-        has no unique answer.
+        A single movable token has no counterpart: it needs no solve, and its dual, free in all
+        prices, has no unique solution.
         """
         state = self.state
         if (
@@ -216,8 +215,8 @@ class _FixedPointIteration:
         return bool(small)
 
     def _routes(self, choice: PoolSelection) -> FlowPaths:
-        """Decompose flows into routes. Hubs, and tokens with a goal of zero, keep nothing of what
-        reaches them.
+        """Decompose flows into routes. Hubs, and tokens with a goal of zero, pass on everything
+        they receive.
         """
         moves = choice.solution.moved(self.market.real.rows(choice.rows))
         sold_tokens = frozenset(
@@ -263,8 +262,8 @@ class _FixedPointIteration:
         )
 
     def _drafted(self, choice: PoolSelection, routes: FlowPaths) -> bool:
-        """Run the routes in integers; True if the result matches the core's count, within all
-        limits.
+        """Run the routes in integers; return True if the result matches the counted flows, within
+        all limits.
         """
         market, state = self.market, self.state
         state.draft = run_routes(market.problem, to_routes(market, routes), self._worth)
@@ -305,7 +304,7 @@ def _narrowest(path: FlowPath) -> tuple[str, int]:
 
 
 def to_routes(market: PoolGraph, routes: FlowPaths) -> list[Route]:
-    """Paths as integer routes, in their order."""
+    """Return paths as integer routes, in their order."""
     nodes = market.problem.nodes
     result = []
     for path in routes.paths:
@@ -352,8 +351,8 @@ def _broken(
 ) -> bool:
     """Return True if a draft breaks a limit, and record in `state` what to exclude.
 
-    The limits: turnover (reduced only once the iteration has settled), a token that moves less than
-    min_trade, and more than dust through a pool below its floor.
+    The limits are turnover (reduced only once the iteration has settled), a token that moves less
+    than min_trade, and more than dust through a pool below its floor.
     """
     problem, draft, broken = market.problem, state.draft, False
     for pool, why in draft.barred.items():
@@ -385,9 +384,8 @@ def _broken(
 
 # --- An exit's whole amount, tried in exact integers before an unsold remainder of the solve is
 # accepted.
-# The solve weighs the last unit against its cost; an exit is judged as a whole. If all of a token
-# can be sold within impact bounds,
-# floors and plan_cost, it is, whatever the last unit brings.
+# The solve compares the last unit with its cost; an exit is judged as a whole. A token that can be
+# sold entirely within impact bounds, floors and plan_cost is sold, at any price of its last unit.
 
 
 ANY_PRICE = 0.9
@@ -396,7 +394,7 @@ floors."""
 SOLD = 1 - 1e-7
 """Fraction of a token above which a solve sells all of it."""
 TRIES = 4
-"""Most times that it is tried anew without pools that pay less than their floor."""
+"""Maximum number of new tries without pools that pay less than their floor."""
 
 
 def sell_exits_whole(
@@ -448,8 +446,8 @@ def _left(problem: Problem, draft: PlanDraft, token: int) -> int:
 def _drafted(
     market: PoolGraph, exiting: list[int], into: int, dropped: dict[str, str]
 ) -> tuple[PlanDraft, list[int]]:
-    """Return the best legs that sell whole those of these tokens that pools take whole, net of gas;
-    and these tokens.
+    """Return the best legs, net of gas, that sell whole as many of these tokens as the pools take,
+    and those tokens.
     """
     nodes, rows = market.problem.nodes, market.rows(dropped)
     stack, sold = market.real.rows(rows), list(exiting)

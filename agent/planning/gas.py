@@ -1,7 +1,6 @@
-"""Gas model of a plan's transaction, with measured constants, so that gas is spent only where it
-pays.
+"""Gas of a plan's transaction, with measured constants, and of the approvals before it.
 
-Storage follows EIP-2929, EIP-2200 and EIP-3529, since it is most of the cost: the first touch of a
+Storage, which is most of the cost, follows EIP-2929, EIP-2200 and EIP-3529: the first touch of a
 token or a balance in a transaction, the first write of a slot that was zero, and refunds for slots
 that become zero again. Code cost was measured on the embedded chain with plain ERC-20 tokens; the
 constants are at the upper end of the measurements.
@@ -39,11 +38,10 @@ NATIVE_VENUE = "wrapped_native"
 
 @dataclass(frozen=True, slots=True)
 class WrappedNative:
-    """The wrapped native coin as an asset, in wei of either form.
-
-    `wrapped_raw` is its balance, of which legs may take `approved_raw` where the step has approved
-    just so much; `free_wei` is native coin that may be wrapped; `refill_raw` is unwrapped for gas;
-    with `counts` the native coin is part of the asset.
+    """The wrapped native coin as an asset, in wei of either form. `wrapped_raw` is its balance, of
+    which legs may take `approved_raw` if this step has an approval; `free_wei` is native coin that
+    may be wrapped; `refill_raw` is unwrapped for gas; with `counts` the native coin is part of the
+    asset.
     """
 
     token: str
@@ -55,8 +53,8 @@ class WrappedNative:
 
     @property
     def cap_raw(self) -> int | None:
-        """Return the most that legs may sell if native coin counts; None if not and nothing is
-        approved.
+        """Return the most that legs may sell if native coin counts; None if it does not and nothing
+        is approved.
         """
         if not self.counts:
             if self.approved_raw is None:
@@ -119,14 +117,14 @@ def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[
 
 
 def wrap(token: str, raw: int, sink: LegFunding) -> Leg:
-    """Native coin of the wallet as wrapped coin, one for one."""
+    """Return a leg that wraps native coin of the wallet, one for one."""
     return Leg(token, NATIVE_VENUE, NATIVE, token, 0, raw, raw, raw, 0, 0, LegFunding.WALLET, sink)
 
 
 def unwrap(
     token: str, raw: int, source: LegFunding = LegFunding.WALLET, min_raw: int | None = None
 ) -> Leg:
-    """Wrapped coin as native coin of the wallet, one for one."""
+    """Return a leg that unwraps wrapped coin of the wallet, one for one."""
     return Leg(
         token,
         NATIVE_VENUE,
@@ -165,8 +163,8 @@ def _by_value(coin: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
 
 
 def _bought(coin: WrappedNative, legs: Sequence[Leg]) -> int | None:
-    """The leg with the smallest output that refills alone; None if none does, or the coin is sold
-    too.
+    """Return the leg with the smallest output that covers the refill; None if none does, or if the
+    coin is sold too.
     """
     if any(leg.token_in == coin.token and leg.source is LegFunding.WALLET for leg in legs):
         return None
@@ -203,12 +201,12 @@ REFUNDED = 5
 
 @dataclass(frozen=True, slots=True)
 class RouterGas:
-    """Gas of one router: the base transaction, and a watched wallet balance. Pools have that of
-    their swaps.
+    """Gas of one router: the base transaction, and a watched wallet balance; swaps have the gas of
+    their pools.
 
-    `direct` is true if a leg may pay the next pool directly that is paid first, and `fed` is what
-    that saves. The rest is for native coin: a swap paid by the value sent, wrapping to the wallet,
-    unwrapping from wallet and router.
+    `direct` is true if a leg may pay the next pool directly, and `fed` is the gas that this saves.
+    The rest is for native coin: a swap paid by the value sent, wrapping to the wallet, unwrapping
+    from wallet and router.
     """
 
     name: str
@@ -308,8 +306,8 @@ def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> in
 
 
 def gas_price_wei(snapshot: Snapshot) -> int:
-    """Wei per unit of gas now: base fee and priority fee, or the node's gas price on chains without
-    EIP-1559.
+    """Return wei per unit of gas now: base fee and priority fee, or the node's gas price on chains
+    without EIP-1559.
     """
     base = snapshot.head.base_fee_wei
     if base is None:
@@ -318,14 +316,14 @@ def gas_price_wei(snapshot: Snapshot) -> int:
 
 
 def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
-    """Value of that much gas in numeraire base units; `native_price` is numeraire base units per
-    wei.
+    """Return the value of this much gas in numeraire base units; `native_price` is numeraire base
+    units per wei.
     """
     return units * wei_per_unit * native_price
 
 
 def _pool_writes(facts: GasInputs, legs: Sequence[Leg]) -> int:
-    """Gas of the slots that the first trades of a pool write."""
+    """Return the gas of the slots that the first trades of a pool write."""
     units = 0
     for address, token_in in dict.fromkeys((leg.pool, leg.token_in) for leg in legs):
         pool = facts.pools.get(address)
@@ -366,8 +364,8 @@ def _native_units(router: RouterGas, leg: Leg) -> int:
 
 
 def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
-    """Base units that swaps take from the wallet, by token; native coin is sent along and needs no
-    approval.
+    """Return the base units that swaps take from the wallet, by token; native coin is sent along
+    and needs no approval.
     """
     amounts: dict[str, int] = {}
     for leg in legs:
@@ -377,8 +375,8 @@ def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
 
 
 def action_spend(action: LpAction) -> dict[str, int]:
-    """Base units that an action with liquidity takes from the wallet at most, by token; LP tokens
-    are the pair's own.
+    """Return the most base units that a liquidity action takes from the wallet, by token; LP tokens
+    count under the pair.
     """
     match action:
         case Provide():
@@ -399,8 +397,8 @@ def approval_count(amounts: Mapping[str, int], allowed: Mapping[str, int]) -> in
 
 
 def approval_gas_units(step: StepInput, plan: Plan) -> int:
-    """Gas of the approvals that the plan still needs. A top-up unwraps from the wallet itself, and
-    needs none.
+    """Return the gas of the approvals that the plan still needs. A top-up needs none: the wallet
+    itself unwraps.
     """
     if isinstance(plan.decision, TopUp):
         return 0

@@ -87,13 +87,13 @@ HAIR = Fraction(1, 100_000)
 end of a leg.
 """
 CHURN = Fraction(105, 100)
-"""Turnover allowed per unit of drift corrected and of gain."""
+"""Turnover allowed per unit of corrected drift and of gain."""
 
 
 def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraft) -> str:
     """Return how a draft goes beyond correcting the drift, in exact numbers; empty if it does not.
 
-    It sells a token below its goal's low share of the final total, or buys one above its high one
+    It sells a token below its goal's low share of the final total, or buys one above its high share
     (a token that was beyond its goal may stay there); or it gains, and turns over more than drift
     and gain. In a zone the result is empty: correlated tokens may cross their targets, since they
     offset each other.
@@ -127,7 +127,7 @@ def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraf
 
 
 def _off(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fraction]) -> Value:
-    """Return the value that has to move: beyond the goals, on the side with more."""
+    """Return the value that has to move: the deviation beyond the goals on the larger side."""
     total = sum(values, Fraction(0))
     above = sum(
         (max(Fraction(0), value - most * total) for value, most in zip(values, high, strict=True)),
@@ -197,9 +197,9 @@ __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
 
 
 TIGHTER = 6
-"""Times that a zone's bound on a swap's unit cost is tightened."""
+"""Maximum number of times that a zone's bound on a swap's unit cost is tightened."""
 SHRINK = Fraction(19, 20)
-"""Least by how much."""
+"""Largest factor of one tightening."""
 NEARLY = Fraction(5, 4)
 """Factor of impact on gas for a move so small that both reach limits.plan_cost."""
 
@@ -207,8 +207,9 @@ NEARLY = Fraction(5, 4)
 class NothingPlanned(Refused):
     """No move is possible or worth its cost within the limits.
 
-    `kept_by` names the limit of cost or size if that is the only obstacle: then it is not a
-    refusal. Empty otherwise. `drift` is the value that would have to move, numeraire base units.
+    `kept_by` names the limit of cost or size if that is the only obstacle, so that the plan is a
+    hold and not a refusal; empty otherwise. `drift` is the value that would have to move, numeraire
+    base units.
     """
 
     def __init__(
@@ -230,10 +231,10 @@ def plan(
     *,
     most: tuple[Value, str] | None = None,
 ) -> Plan:
-    """Return the swaps towards the decision's goal within all bounds; `skipped` has everything that
+    """Return the swaps towards the decision's goal within all bounds; `skipped` has every part that
     does not fit.
 
-    A zone's plan comes with its saving and cost; the caller decides if it is worth it. `references`
+    A zone's plan has its saving and cost; the caller decides if it is worth it. `references`
     replace the prices of the step's own pools, for a simulated step. `most` bounds the plan's
     turnover, with the name of that limit. Raises Refused with verdicts if no sensible plan exists:
     a price or balance is missing, the day's turnover is used up, or every move is dust, above
@@ -317,12 +318,12 @@ def _within_plan_cost(
     min_trade: Fraction | None,
     unmoved: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
-    """Iterate; while the plan with its gas costs more than plan_cost per unit moved, drop the pool
-    of the most expensive chain.
+    """Return the result of the iteration within plan_cost: while the plan with its gas costs more
+    per unit moved, the pool of the most expensive chain is dropped.
 
-    The best paying pool is dropped too while the plan goes beyond the drift. In a zone no single
-    swap's unit costs more than plan_cost. A chain of several may, and then that bound is tightened
-    first. Tokens in `unmoved` (by position, with the reason) stay.
+    The best paying pool is dropped too while the plan goes beyond the drift. In a zone no swap's
+    unit costs more than plan_cost; since a chain of several may cost more, that bound is tightened
+    first. Tokens in `unmoved` (by position, with the reason) stay unmoved.
     """
     scale, limit_bps = max(objective.off, float(problem.total) / BPS), problem.plan_cost_bps
     if objective.risk is None or limit_bps is None:
@@ -464,11 +465,11 @@ reference.
 def plan_after_tax(
     step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None
 ) -> Plan:
-    """Return planner.plan, with sales of gains reduced if tax.year_limit would be exceeded. Exits
-    are never held back.
+    """Return the plan, with sales of gains reduced if tax.year_limit would be exceeded. Exits are
+    never reduced.
 
-    `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if nothing
-    remains that the year allows.
+    `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if the
+    year's remainder allows no plan.
     """
     found = plan(step, decision, most=most)
     tax = step.history.tax
@@ -507,8 +508,8 @@ def plan_after_tax(
 def _caps(
     step: StepInput, tax: TaxState, gains: tuple[PlannedGain, ...], room: Value
 ) -> dict[str, int]:
-    """Base units that may be sold of each asset: tokens that gain share the room by their gains,
-    others may gain nothing.
+    """Return the base units that may be sold of each asset: tokens with gains share the room in
+    proportion, others may gain nothing.
     """
     prices = reference_prices(step).by_token
     whole = sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0))

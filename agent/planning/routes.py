@@ -1,4 +1,4 @@
-"""From flows to routes: follow each unit from the token sold, through few hubs, to the token
+"""Routes from flows: each unit is followed from the token sold, through few hubs, to the token
 bought.
 """
 
@@ -15,7 +15,7 @@ MAX_LEGS = 8
 """Longest chain through the router: up to seven hubs, where no shorter way is cheaper, gas
 counted."""
 DUST_FLOW = 1e-9
-"""Part of the scale below which a flow is rounding noise."""
+"""Fraction of the scale below which a flow is rounding noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class FlowPath:
 
     @property
     def source(self) -> int:
-        """Position of the token that is sold."""
+        """Position of the sold token."""
         return self.flows[0].pool_edge.source
 
 
 @dataclass(frozen=True, slots=True)
 class FlowPaths:
-    """`paths` in the order in which they have to run. `cut` would need more legs than MAX_LEGS;
-    nothing is planned for them.
+    """Paths in the order of execution. `cut` are paths of more than MAX_LEGS legs, which are not
+    planned.
     """
 
     paths: tuple[FlowPath, ...]
@@ -57,8 +57,8 @@ class _Parcel:
     turn: tuple[int, ...]
 
     def split(self, amount: float) -> tuple[_Parcel, _Parcel]:
-        """Split into a first part, of which `amount` is here, and the remainder, which passes each
-        pool after it.
+        """Split into a first part, of which `amount` is at this token, and the remainder, which
+        passes each pool after it.
         """
         need, passed = amount, []
         for flow, before in zip(reversed(self.route), reversed(self.before), strict=True):
@@ -187,10 +187,8 @@ Hop = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Pools to go through, first to last, with the token that enters each.
-
-    Its first pool takes `amount_raw` base units from the wallet, or else all that `feeds` pay, one
-    after another.
+    """Pools of a route, first to last, with the token that enters each. The first pool takes
+    `amount_raw` base units from the wallet, or else all that `feeds` pay, one after another.
     """
 
     hops: tuple[Hop, ...]
@@ -231,9 +229,8 @@ def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
 
 
 def merged_leg_counts(chains: Iterable[Sequence[tuple[str, int]]]) -> dict[tuple[str, int], int]:
-    """Return the number of legs through each edge (pool, source) of merged chains.
-
-    One per way onward, plus one for chains that begin there.
+    """Return the number of legs through each edge (pool, source) of merged chains: one per way
+    onward, plus one for chains that begin there.
     """
     ways = {(tuple(chain[at:]), at == 0) for chain in chains for at in range(len(chain))}
     return Counter(rest[0] for rest, _ in ways)

@@ -1,4 +1,4 @@
-"""A single manual swap: best split over pools and hubs; and quotes."""
+"""Plans of a manual swap: the best split over pools and hubs; quotes; and the top-up of gas money."""
 
 from __future__ import annotations
 
@@ -190,8 +190,8 @@ def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """The best split: its draft, the pools below their fair floor, those not worth their gas, and
-    its gap.
+    """Best split: its draft, the pools below their fair floor, those not worth their gas, and its
+    gap.
     """
 
     draft: PlanDraft
@@ -201,7 +201,7 @@ class _Split:
 
 
 def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -> _Split:
-    """The split that pays the most, gas counted, along routes of one or two pools."""
+    """Return the split that pays the most net of gas, along routes of one or two pools."""
     source, target = problem.position[token_in], problem.position[token_out]
     value = amount_in_raw * problem.nodes[source].price
     market = build_pool_graph(problem, float(value))
@@ -258,9 +258,7 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
 def _selling(
     program: Program, source: int, least: float, stack: CurveStack, near: Solution | None
 ) -> Solution:
-    """Return the best flows, with bound −∞ below `least`: gas is no reason to leave a part
-    unsold.
-    """
+    """Return the best flows, with bound −∞ below `least`: gas does not justify an unsold remainder."""
     found = solve_dual(program, stack, near)
     if -float(found.moved(stack)[source]) >= least:
         return found
@@ -309,7 +307,7 @@ def _require_whole(
 
 
 def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
-    """Return the shares after the swap, which are a manual plan's only goal."""
+    """Return the shares after the swap as the goal of a manual plan."""
     values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
     total = sum(values, Fraction(0))
     shares = [value / total if total > 0 else Fraction(0) for value in values]

@@ -3,7 +3,7 @@ prices, and the objective of a goal.
 
 Tokens end at y, in all Y = Σ y. Off a goal of shares [low, high] a plan is worth
 
-Y − P · (θ · Σ (yᵢ − highᵢ·Y)⁺ + (1 − θ) · Σ (lowᵢ·Y − yᵢ)⁺)
+    Y − P · (θ · Σ (yᵢ − highᵢ·Y)⁺ + (1 − θ) · Σ (lowᵢ·Y − yᵢ)⁺)
 
 P is the largest marginal cost of moving a unit: a unit that moves from a token above its goal to
 one below saves P. θ is ½ for point goals, so that this is Y − P/2 · Σ |yᵢ − wᵢ·Y|; if only one side

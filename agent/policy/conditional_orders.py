@@ -250,8 +250,7 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
 # --- NAV per share, the true time-weighted return: price gains and own trades, without deposits and
 # withdrawals.
 # A change of holdings starts a new span. Within a span it follows the value of the holdings less
-# the loss by own transactions; fees and
-# impermanent loss of positions are not counted.
+# the loss by own transactions; fees and impermanent loss of positions are not counted.
 
 
 UNIT_VALUE_FIGURES = 10**12

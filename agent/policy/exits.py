@@ -423,10 +423,9 @@ def _unconfirmed_words(step: StepInput) -> list[str]:
     return notes
 
 
-# --- Blocked exits: triggered exits that cannot be done now are excluded, so that everything else
-# continues.
-# Like a quarantined asset, theirs counts neither in the total nor in weights and is not traded;
-# each cycle tries the exit again.
+# --- Blocked exits: triggered exits that cannot be sold now are excluded, and the rest continues.
+# Like a quarantined asset, a blocked one counts neither in the total nor in weights and is not
+# traded; each cycle tries the exit again.
 
 
 REMEDY = (

@@ -224,7 +224,11 @@ def format_trigger(trigger: Trigger, portfolio: Portfolio) -> str:
     return RULES[type(trigger)].describe(trigger, portfolio)
 
 
-# --- Price confirmation: price signals must also hold at the preceding blocks, since one or two blocks can be manipulated (T3). Nothing
+# --- Price confirmation: price signals must also hold at the preceding blocks, since one or two
+# blocks can be manipulated (T3).
+# Nothing is stored for this: the preceding blocks are read anew, by hash, before each action. So no
+# restart, second process or restored store loses or doubles a count, a reorg changes the blocks
+# read, and the same input still gives the same decision.
 
 
 Prices = Mapping[str, Price]
