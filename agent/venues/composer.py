@@ -1,6 +1,4 @@
-"""Judged plans as unsigned transactions with their grants: next nonce, fees, gas, short deadline in
-chain time.
-"""
+"""Compose judged plans into unsigned transactions with their grants: nonce, fees, gas, deadline."""
 
 from __future__ import annotations
 
@@ -41,14 +39,12 @@ from agent.units import BPS, NATIVE, decimal_text, floor_int, safe_label
 from agent.venues import liquidity, rebalancer, swap_router_02
 from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 
-# --- Gas fees of a transaction: from the agreed header, under the owner's ceiling, with a bounded tip.
+# --- Gas fees: from the agreed header, under the owner's ceiling, with a bounded tip.
 
 
 @dataclass(frozen=True, slots=True)
 class GasFees:
-    """Wei per gas, named as in UnsignedTx: the first two for EIP-1559, the last for legacy
-    chains.
-    """
+    """Wei per gas, named as in UnsignedTx; the first two for EIP-1559, the last for legacy chains."""
 
     max_fee_wei: int | None
     max_priority_fee_wei: int | None
@@ -57,8 +53,7 @@ class GasFees:
     @property
     def most_wei(self) -> int:
         """Maximum price of one unit of gas, wei."""
-        most = self.max_fee_wei if self.max_fee_wei is not None else self.gas_price_wei
-        return most if most is not None else 0
+        return (self.gas_price_wei if self.max_fee_wei is None else self.max_fee_wei) or 0
 
 
 def gas_fees(
@@ -71,36 +66,37 @@ def gas_fees(
 ) -> GasFees:
     """Return fees for a transaction sent now.
 
-    With a base fee (EIP-1559): tip = the endpoint's `priority_fee_wei`, at most `priority_cap_wei`;
-    max fee = 2 · base fee + tip, at most `limit_wei`, which outlasts six full blocks. Without: the
-    endpoint's `gas_price_wei`. `limit_wei` is limits.gas_price (None: off). Raises Refused if the
-    present price is above it.
+    With a base fee (EIP-1559) the tip is the endpoint's `priority_fee_wei`, at most
+    `priority_cap_wei`, and the max fee is 2 · base fee + tip, at most `limit_wei`: enough for six
+    full blocks. Without a base fee it is the endpoint's `gas_price_wei`. `limit_wei` is
+    limits.gas_price (None: off). Raises Refused if the present price is above it.
     """
     if head.base_fee_wei is None:
-        _within(gas_price_wei, limit_wei)
+        _require_within(gas_price_wei, limit_wei)
         return GasFees(None, None, max(gas_price_wei, 1))
-    tip = max(0, min(priority_fee_wei, priority_cap_wei))
-    now = head.base_fee_wei + tip
-    _within(now, limit_wei)
-    most = 2 * head.base_fee_wei + tip
-    return GasFees(max(1, most if limit_wei is None else min(most, limit_wei)), tip, None)
+    tip_wei = max(0, min(priority_fee_wei, priority_cap_wei))
+    _require_within(head.base_fee_wei + tip_wei, limit_wei)
+    max_fee_wei = 2 * head.base_fee_wei + tip_wei
+    if limit_wei is not None:
+        max_fee_wei = min(max_fee_wei, limit_wei)
+    return GasFees(max(1, max_fee_wei), tip_wei, None)
 
 
 def bump_fees(paid: GasFees, *, limit_wei: int | None) -> GasFees:
-    """Fees that replace a pending transaction: every field 12.5 % more, rounded up. Raises Refused
-    above `limit_wei`.
+    """Return fees that replace a pending transaction: every field 12.5 % higher, rounded up. Raises
+    Refused above `limit_wei`.
     """
-    more = GasFees(
+    bumped = GasFees(
         *(
             None if wei is None else replacement_fee_wei(wei)
             for wei in (paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei)
         )
     )
-    _within(more.most_wei, limit_wei)
-    return more
+    _require_within(bumped.most_wei, limit_wei)
+    return bumped
 
 
-def _within(price_wei: int, limit_wei: int | None) -> None:
+def _require_within(price_wei: int, limit_wei: int | None) -> None:
     if limit_wei is not None and price_wei > limit_wei:
         verdict = Verdict("gas_price", f"{price_wei} wei", f"{limit_wei} wei", False)
         raise Refused(
@@ -110,7 +106,7 @@ def _within(price_wei: int, limit_wei: int | None) -> None:
         )
 
 
-# --- Spenders of the wallet's tokens, approvals, and their text.
+# --- Spenders of the wallet's tokens, approvals, and their descriptions.
 
 
 ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
@@ -124,22 +120,22 @@ def allowed_spenders(execution: ExecutionConfig) -> dict[str, str]:
 
 
 def liquidity_contract(step: StepInput, action: LpAction) -> str:
-    """The contract that an action calls. Raises Refused if the config names none, or another
-    position manager than the action.
+    """Return the contract that an action calls. Raises Refused if the config names none, or another
+    position manager.
     """
-    found = dict(step.execution.liquidity).get(action.venue)
-    if found is None or (action.venue == "uniswap_v3" and action.contract != found):
+    contract = dict(step.execution.liquidity).get(action.venue)
+    if contract is None or (action.venue == "uniswap_v3" and action.contract != contract):
         raise Refused(
             f"{action.name}: the config names no {ROLES.get(action.venue, action.venue)} for it",
             remedy="see [venues]",
         )
-    return found
+    return contract
 
 
 def build_approval(
     step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None
 ) -> Approval:
-    """Return an approval with its labels; a token outside the portfolio is a pair's LP token."""
+    """Return an approval with its labels; a token outside the portfolio is an LP token of a pair."""
     return Approval(
         token,
         spender,
@@ -151,27 +147,25 @@ def build_approval(
 
 
 def revocations(step: StepInput) -> list[Approval]:
-    """Approvals to zero of every allowance above zero of what the config trades and provides
-    through.
-    """
-    ours = allowed_spenders(step.execution)
+    """Return approvals that set every open allowance of the config's spenders to zero."""
+    spenders = allowed_spenders(step.execution)
     return [
         build_approval(step, token, spender, 0)
         for token, spender in tokens.open_allowances(step.snapshot)
-        if spender in ours
+        if spender in spenders
     ]
 
 
 def token_label(step: StepInput, token: str) -> str:
     """Return a token's display name, LP tokens included."""
-    return _known(step, token)[0]
+    return _label_and_decimals(step, token)[0]
 
 
 def approval_note(step: StepInput, approved: Approval) -> str:
     """Describe an approval."""
     if approved.raw == 0:
         return f"set the {approved.holder}'s allowance of {approved.label} to zero"
-    amount = decimal_text(approved.raw, _known(step, approved.token)[1])
+    amount = decimal_text(approved.raw, _label_and_decimals(step, approved.token)[1])
     return f"approve the {approved.holder} for {amount} {approved.label}"
 
 
@@ -189,27 +183,26 @@ def action_note(step: StepInput, action: LpAction) -> str:
 def _pair(step: StepInput, action: LpAction, raw: tuple[int, int]) -> str:
     parts = []
     for token, amount in zip((action.token0, action.token1), raw, strict=True):
-        named, decimals = _known(step, token)
-        parts.append(f"{decimal_text(amount, decimals)} {named}")
+        label, decimals = _label_and_decimals(step, token)
+        parts.append(f"{decimal_text(amount, decimals)} {label}")
     return " and ".join(parts)
 
 
-def _known(step: StepInput, token: str) -> tuple[str, int]:
-    """Label and decimals; LP tokens of Uniswap V2 have 18."""
+def _label_and_decimals(step: StepInput, address: str) -> tuple[str, int]:
     try:
-        found = step.portfolio.token(token)
-    except KeyError:
-        return f"LP tokens of {safe_label('', token)}", 18
-    return found.label, found.decimals
+        token = step.portfolio.token(address)
+    except KeyError:  # LP tokens of Uniswap V2 have 18 decimals
+        return f"LP tokens of {safe_label('', address)}", 18
+    return token.label, token.decimals
 
 
-# --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and the least change
-# of its value.
+# --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and a floor of the
+# change of its value.
 
 
 def known_prices(step: StepInput) -> dict[str, Fraction]:
-    """Return reference prices by token, numeraire base units per base unit; the native coin has
-    that of its wrapped token.
+    """Return reference prices by token, numeraire base units per base unit. The native coin has the
+    price of its wrapped token.
     """
     prices = reference_prices(step).by_token
     if step.portfolio.wrapped_native in prices:
@@ -221,38 +214,41 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
     """Return the conditions of `plan` at reference prices.
 
     The value floor is the total of the legs' minimums, or the loss of limits.plan_cost on the value
-    sold if that is smaller: the realised cost is held to the same limit as the predicted one. One
-    base unit of the numeraire is left to the rounding of prices. Raises Refused if a token has no
-    reference price.
+    sold if that is smaller: the realised cost is held to the same limit as the predicted one. It is
+    lowered by one base unit of the numeraire for the rounding of prices. Raises Refused if a token
+    has no reference price.
     """
-    known, least = known_prices(step), min_balance_changes(plan.legs)
-    if missing := [token for token in least if token not in known]:
+    known, changes = known_prices(step), min_balance_changes(plan.legs)
+    if missing := [token for token in changes if token not in known]:
         raise Refused(
             f"no reference price of {', '.join(missing)}",
             remedy="give it a feed, or list it in portfolio.assets",
             code=ErrorCode.REFERENCE_PRICE,
         )
-    prices = {token: known[token] for token in least}
-    floor = sum((raw * prices[token] for token, raw in least.items()), Fraction(0))
+    prices = {token: known[token] for token in changes}
+    floor = sum((raw * prices[token] for token, raw in changes.items()), Fraction(0))
     if step.limits.plan_cost_bps is not None:
-        given = [
+        sales = [
             leg
             for leg in plan.legs
             if leg.source is LegFunding.WALLET
             and not (leg.venue == NATIVE_VENUE and leg.sink is leg.source)
         ]
-        sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in given), Fraction(0))
+        sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in sales), Fraction(0))
         floor = max(floor, -sold * Fraction(step.limits.plan_cost_bps, BPS))
     return RebalancerTerms(prices, floor_int(floor) - 1)
+
+
+# --- The composer: drafts of each kind of transaction, completed by nonce, fees and gas.
 
 
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit over the estimate: ticks crossed can change between simulation and inclusion."""
 APPROVAL_MOST_GAS = 500_000
-"""Gas that an approval may need; most take 50,000. A token that burns more would eat the day's gas
-of all others."""
+"""Largest gas limit of an approval; most need 50,000. A token that burns more would use up the
+day's gas budget."""
 EXIT_MOST_GAS = 4
-"""Multiple of its planned gas that an exit may need, for the same reason."""
+"""Largest gas of an exit, as a multiple of its planned gas, for the same reason."""
 AHEAD_S = 30
 """Seconds by which the sender's head may be ahead of the agreed header and the agent's clock."""
 
@@ -277,9 +273,7 @@ class _TxDraft:
 
 
 class RouterComposer:
-    """ports.Composer for the router that the step's execution names: SwapRouter02, or our
-    Rebalancer.
-    """
+    """Implements ports.Composer for the router of the config: SwapRouter02, or our Rebalancer."""
 
     def __init__(self, sender: Sender, wallet: str, clock: Clock) -> None:
         self._sender = sender
@@ -287,7 +281,7 @@ class RouterComposer:
         self._clock = clock
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
-        """Return the exact approvals that the plan lacks: for the router of its swaps, or for the
+        """Return the exact approvals that the plan lacks, of the router of its swaps, or of the
         contract of its first action.
         """
         if isinstance(plan.decision, TopUp):
@@ -303,11 +297,11 @@ class RouterComposer:
         return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
 
     def open_approvals(self, step: StepInput) -> Sequence[Approval]:
-        """Every allowance above zero of the router, and of what liquidity goes through."""
+        """Return approvals that set every open allowance to zero."""
         return revocations(step)
 
     def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
-        """Approval of exactly so many base units."""
+        """Compose an approval of the exact amount."""
         token, spender, raw = approval.token, approval.spender, approval.raw
         draft = _TxDraft(
             token,
@@ -322,13 +316,13 @@ class RouterComposer:
             raise UnsendableTransaction(
                 f"«{prepared.note}» would burn {prepared.tx.gas} gas",
                 (verdict,),
-                "find out what the token does in approve",
+                "inspect the token's approve function",
             )
         return prepared
 
     def oracle(self, step: StepInput, pool: str, slots: int) -> PreparedTransaction:
-        """A V3 pool is to keep so many price observations. Raises Refused if the simulation
-        fails.
+        """Compose the growth of a V3 pool's price observations to `slots`. Raises Refused if the
+        simulation fails.
         """
         note = f"let {pool} keep {slots} price observations"
         return self._prepare(
@@ -336,23 +330,21 @@ class RouterComposer:
         )
 
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
-        """Return a payment; the remainder of limits.payout_per_day is computed here. Raises Refused
-        if the simulation fails.
+        """Compose a payout, bounded by the remainder of limits.payout_per_day. Raises Refused if the
+        simulation fails.
         """
         payout = replace(payout, most_raw=withdrawals.max_payout_raw(step, payout.token))
         token = step.portfolio.token(payout.token)
         note = f"pay {decimal_text(payout.raw, token.decimals)} {token.label} to {payout.to}"
-        coin = payout.token == NATIVE
-        to, data = (
-            (payout.to, "0x") if coin else (payout.token, encode_transfer(payout.to, payout.raw))
-        )
-        draft = _TxDraft(
-            to, data, IntentKind.PAYOUT, note, value_wei=payout.raw if coin else 0, payout=payout
-        )
-        return self._prepare(step, draft)
+        if payout.token == NATIVE:
+            draft = _TxDraft(payout.to, "0x", IntentKind.PAYOUT, note, value_wei=payout.raw)
+        else:
+            data = encode_transfer(payout.to, payout.raw)
+            draft = _TxDraft(payout.token, data, IntentKind.PAYOUT, note)
+        return self._prepare(step, replace(draft, payout=payout))
 
     def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """The first action as one transaction. Raises Refused if the plan has expired, or its
+        """Compose the plan's first action. Raises Refused if the plan has expired, or the
         simulation fails.
         """
         head = self._require_fresh(step, plan)
@@ -364,12 +356,12 @@ class RouterComposer:
         return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """The whole plan as one transaction. Raises Refused if the plan has expired or its
+        """Compose the whole plan as one transaction. Raises Refused if the plan has expired, or the
         simulation fails.
         """
         head = self._require_fresh(step, plan)
         if isinstance(plan.decision, TopUp):
-            return self._prepare(step, _refill(step, plan.decision.raw, plan))
+            return self._prepare(step, _top_up_draft(step, plan.decision.raw, plan))
         swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
         note = f"rebalance in {swaps} swaps" if swaps > 1 else "swap"
         if step.execution.router_kind not in ("swap_router_02", "rebalancer"):
@@ -378,34 +370,38 @@ class RouterComposer:
                 remedy="use swap_router_02 or rebalancer",
             )
         try:
-            draft = self._written(step, plan, note, head.timestamp_s + step.execution.deadline_s)
+            draft = self._swap_draft(step, plan, note, head.timestamp_s + step.execution.deadline_s)
         except Refused as why:
             raise UnsendableTransaction(
                 why.message, why.verdicts, why.remedy, code=why.code
             ) from None
         return self._prepare(step, draft)
 
-    def _written(self, step: StepInput, plan: Plan, note: str, deadline_s: int) -> _TxDraft:
-        """The call of the router. Raises Refused for legs that it cannot say."""
-        to, kind = step.execution.router, IntentKind.SWAP
+    def _swap_draft(self, step: StepInput, plan: Plan, note: str, deadline_s: int) -> _TxDraft:
+        """Return the call of the router. Raises Refused for legs that the router cannot run."""
+        terms = None
         if step.execution.router_kind == "swap_router_02":
-            data, value_wei = (
-                swap_router_02.encode(plan, self._wallet, deadline_s),
-                swap_router_02.native_wei(plan),
-            )
-            return _TxDraft(to, data, kind, note, plan, deadline_s=deadline_s, value_wei=value_wei)
-        kept = rebalancer_terms(step, plan)
-        data, value_wei = rebalancer.encode(plan, deadline_s, kept), rebalancer.native_wei(plan)
+            data = swap_router_02.encode(plan, self._wallet, deadline_s)
+        else:
+            terms = rebalancer_terms(step, plan)
+            data = rebalancer.encode(plan, deadline_s, terms)
         return _TxDraft(
-            to, data, kind, note, plan, deadline_s=deadline_s, terms=kept, value_wei=value_wei
+            step.execution.router,
+            data,
+            IntentKind.SWAP,
+            note,
+            plan,
+            deadline_s=deadline_s,
+            terms=terms,
+            value_wei=rebalancer.native_wei(plan),
         )
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
-        """Raise Refused once the plan has expired: a late answer confirms nothing (T14)."""
+        """Raise Refused once the plan has expired: a late confirmation does not count (T14)."""
         self._require_fresh(step, plan)
 
     def _require_fresh(self, step: StepInput, plan: Plan) -> Head:
-        """The head, while the plan has not expired."""
+        """Return the head; raise Refused once the plan has expired."""
         head = self._head(step)
         if head.number > plan.expires_block:
             verdict = Verdict(
@@ -441,7 +437,8 @@ class RouterComposer:
                 "plan again from a new snapshot",
             )
         head = self._head(step)
-        price = gas_fees(  # by the header that the quorum agreed on: one endpoint alone does not set what we pay (T2)
+        # By the header that the quorum agreed on: one endpoint must not decide the fees (T2).
+        price = gas_fees(
             step.snapshot.head,
             step.snapshot.priority_fee_wei,
             step.snapshot.gas_price_wei,
@@ -465,36 +462,30 @@ class RouterComposer:
             raise UnsendableTransaction(
                 f"«{note}» would burn {simulated.gas} gas, {plan.gas_units} were planned",
                 (Verdict("gas", f"{simulated.gas} gas", f"{most} gas", False),),
-                "find out what the token does in its transfer",
+                "inspect the token's transfer function",
             )
         tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
         floor_wei = step.limits.native_floor_wei
-        turned_wei = (
-            (0 if draft.payout is None else -draft.value_wei)
-            if plan is None
-            else balance_deltas(plan.legs).get(NATIVE, 0)
-        )
-        native_left_wei = step.snapshot.native_wei + turned_wei - most_wei
-        refills = draft.kind is IntentKind.UNWRAP
-        if planned and not refills and floor_wei is not None and native_left_wei < floor_wei:
+        native_left_wei = step.snapshot.native_wei + _native_change_wei(draft) - most_wei
+        tops_up = draft.kind is IntentKind.UNWRAP
+        if planned and not tops_up and floor_wei is not None and native_left_wei < floor_wei:
             measured = f"{decimal_text(max(0, native_left_wei), 18)} left"
             verdict = Verdict("native_floor", measured, decimal_text(floor_wei, 18), False)
             raise Refused(
-                f"by the node's estimate of {simulated.gas} gas too little native coin is left",
+                f"at the node's estimate of {simulated.gas} gas, too little native coin is left",
                 (verdict,),
                 "send native coin to the wallet",
             )
-        left_wei = (
-            most_wei
-            if step.limits.gas_per_day_wei is None
-            else max(0, step.limits.gas_per_day_wei - step.history.gas_24h_wei)
-        )
+        max_gas_wei = most_wei
+        if step.limits.gas_per_day_wei is not None:
+            left_wei = max(0, step.limits.gas_per_day_wei - step.history.gas_24h_wei)
+            max_gas_wei = min(most_wei, left_wei)
         grant = Grant(
             draft.kind,
             now_s=head.timestamp_s,
             deadline_s=draft.deadline_s or head.timestamp_s + step.execution.deadline_s,
-            max_gas_wei=min(most_wei, left_wei),
+            max_gas_wei=max_gas_wei,
             plan=plan,
             floors_raw=draft.floors_raw if plan is None else leg_floors(step, plan),
             approve=draft.approve,
@@ -509,14 +500,13 @@ class RouterComposer:
     def _head(self, step: StepInput) -> Head:
         """Return the sender's head.
 
-        Raises Refused if its time is ahead of the agreed header and the agent's clock: deadlines
-        are made from it, and a swap with a long validity is a free option for an endpoint that
+        Raises Refused if its time is ahead of the agreed header and the agent's clock. Deadlines
+        follow from it, and a swap with a late deadline is a free option for an endpoint that
         withholds it (T2, T7).
         """
-        head, confirmed, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
-        latest_s = (
-            max(now_s, confirmed.head.timestamp_s + max(0, now_s - confirmed.now_s)) + AHEAD_S
-        )
+        head, agreed, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
+        agreed_now_s = agreed.head.timestamp_s + max(0, now_s - agreed.now_s)
+        latest_s = max(now_s, agreed_now_s) + AHEAD_S
         if head.timestamp_s > latest_s:
             verdict = Verdict(
                 "head_time", f"chain time {head.timestamp_s}", f"at most {latest_s}", False
@@ -530,22 +520,28 @@ class RouterComposer:
 
 
 def _expected_gas(draft: _TxDraft) -> int:
-    """Gas units that the plan counts with, and its guards have judged; 0 if nothing was planned.
+    """Return the gas units of the plan, which its guards have judged; 0 without a plan.
 
-    A node's estimate is that of this very second: a pair that was traded in it pays for its price
-    sums only from the next one on, twenty thousand units for each of them the first time.
+    A node's estimate can be too low: a pair updates its price sums at most once per second, and
+    the first update of each costs 20,000 more. The estimate omits this if the pair was traded in
+    the same second.
     """
     if draft.plan is not None:
         return draft.plan.gas_units
-    return (
-        draft.action.gas_units
-        if draft.kind is IntentKind.LIQUIDITY and draft.action is not None
-        else 0
-    )
+    if draft.kind is IntentKind.LIQUIDITY and draft.action is not None:
+        return draft.action.gas_units
+    return 0
 
 
-def _refill(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
-    """Unwrapping by the wallet itself: WETH9 needs neither router nor approval for it."""
+def _native_change_wei(draft: _TxDraft) -> int:
+    """Return the change of native coin by the transaction, without gas."""
+    if draft.plan is not None:
+        return balance_deltas(draft.plan.legs).get(NATIVE, 0)
+    return 0 if draft.payout is None else -draft.value_wei
+
+
+def _top_up_draft(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
+    """Return the unwrapping by the wallet itself: WETH9 needs neither router nor approval for it."""
     token = step.portfolio.token(step.portfolio.wrapped_native)
     note = f"unwrap {decimal_text(raw, token.decimals)} {token.label} for gas"
     return _TxDraft(
@@ -558,8 +554,8 @@ def _refill(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
 
 
 def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
-    """Return the least output of each leg by reference price and limits alone, independent of the
-    plan (design section 6, T1, T4).
+    """Return the minimum output of each leg by reference prices and limits alone, independent of
+    the plan's minimums (T1, T4).
     """
     prices = known_prices(step)
 

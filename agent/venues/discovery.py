@@ -1,6 +1,4 @@
-"""Usable pools of a portfolio: found through the configured factories in two requests, or named and
-checked.
-"""
+"""Pool discovery: the pools of a portfolio from the configured factories, or named and checked."""
 
 from __future__ import annotations
 
@@ -33,25 +31,24 @@ from agent.errors import ConfigError
 from agent.signing.calldata import address_from_word
 from agent.units import Token
 
-# --- Uniswap V2 pairs: found through the factory, or named by the owner and then checked against
-# it.
+# --- Uniswap V2: pairs from the factory, or named by the owner and checked against it.
 
 
 FEE_PIPS = 3000
-"""Fixed in UniswapV2Pair.swap: 0.3 %."""
+"""Fee of 0.3 %, fixed in UniswapV2Pair.swap."""
 
 
 @dataclass(frozen=True, slots=True)
 class UniswapV2:
-    """One deployment of the V2 contracts; `pools` is the owner's explicit list, None to search."""
+    """One deployment of the V2 contracts; `pools` is the config's list, None to search."""
 
     name: str
     factory: str
     pools: tuple[str, ...] | None = None
 
     def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
-        """Return the first questions: the factory for every pair, or each named pool for its
-        tokens.
+        """Return the first calls: the factory's pool of every pair, or the tokens of each named
+        pool.
         """
         if self.pools is None:
             return [self._get_pair(token0, token1) for token0, token1 in pairs]
@@ -76,7 +73,7 @@ class UniswapV2:
         ]
 
     def check_items(self, pool: PoolRef) -> list[CallItem]:
-        """Return the questions about a candidate: is it of the factory, and has it a price."""
+        """Return the calls that check a candidate: the factory's pool, and its reserves."""
         return [
             self._get_pair(pool.token0, pool.token1),
             CallItem(pool.address, GET_RESERVES, longest=96),
@@ -134,17 +131,17 @@ def require_made_by(venue: str, factory: str, pool: PoolRef, known: str | None) 
         )
 
 
-# --- Uniswap V3 pools: found through the factory over all fee tiers, or named by the owner and then
-# checked against it.
+# --- Uniswap V3: pools from the factory over all fee tiers, or named by the owner and checked
+# against it.
 
 
-_MOST_SPACING = 16_384
-"""UniswapV3Factory.enableFeeAmount allows less."""
+_SPACING_BOUND = 16_384
+"""UniswapV3Factory.enableFeeAmount requires a smaller tick spacing."""
 
 
 @dataclass(frozen=True, slots=True)
 class UniswapV3:
-    """One deployment of the V3 contracts; `pools` is the owner's explicit list, None to search over
+    """One deployment of the V3 contracts; `pools` is the config's list, None to search over
     `fee_tiers` (pips).
     """
 
@@ -154,8 +151,8 @@ class UniswapV3:
     pools: tuple[str, ...] | None = None
 
     def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
-        """Return the first questions: the factory for every pair and tier, or each named pool for
-        its tokens and fee.
+        """Return the first calls: the factory's pool of every pair and tier, or the tokens and fee
+        of each named pool.
         """
         if self.pools is None:
             return [self._get_pool(*pair, fee) for pair in pairs for fee in self.fee_tiers]
@@ -170,18 +167,18 @@ class UniswapV3:
         named pool is another contract.
         """
         if self.pools is None:
-            asked = [(pair, fee) for pair in pairs for fee in self.fee_tiers]
+            searched = [(pair, fee) for pair in pairs for fee in self.fee_tiers]
             addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
             return [
                 self._ref(pool, *pair, fee)
-                for (pair, fee), pool in zip(asked, addresses, strict=True)
+                for (pair, fee), pool in zip(searched, addresses, strict=True)
                 if pool is not None
             ]
         return [self._named(pool, answers[3 * i : 3 * i + 3]) for i, pool in enumerate(self.pools)]
 
     def check_items(self, pool: PoolRef) -> list[CallItem]:
-        """Return the questions about a candidate: is it of the factory, its tier's tick spacing,
-        and has it a price.
+        """Return the calls that check a candidate: the factory's pool, the tier's tick spacing, and
+        the price.
         """
         return [
             self._get_pool(pool.token0, pool.token1, pool.fee_pips),
@@ -200,11 +197,11 @@ class UniswapV3:
         return not isinstance(price, CallStatus) and price[0] > 0
 
     def spacing(self, answers: Sequence[LensAnswer]) -> int:
-        """Tick spacing from the answers to check_items. Raises ConfigError if the factory has no
-        such tier.
+        """Return the tick spacing from the answers to check_items. Raises ConfigError if the factory
+        has no such tier.
         """
         read = answer_uint(answers[1], 24)
-        if isinstance(read, CallStatus) or not 0 < read < _MOST_SPACING:
+        if isinstance(read, CallStatus) or not 0 < read < _SPACING_BOUND:
             raise ConfigError(
                 f"venues.{self.name}.factory {self.factory}: no tick spacing for a fee tier",
                 "check the address",
@@ -231,63 +228,66 @@ class UniswapV3:
         return self._ref(pool, token0, token1, fee)
 
 
+# --- Discovery over all venues of the config.
+
+
 AmmVenue = UniswapV2 | UniswapV3
 
 
 class V2Settings(Protocol):
-    """[venues.uniswap_v2] as far as discovery needs it."""
+    """Settings of [venues.uniswap_v2] that discovery reads."""
 
     @property
     def factory(self) -> str:
-        """UniswapV2Factory."""
+        """Address of the factory."""
         ...
 
     @property
     def pools(self) -> Sequence[str] | None:
-        """Explicit list; None to search."""
+        """Named pools; None to search."""
         ...
 
 
 class V3Settings(V2Settings, Protocol):
-    """[venues.uniswap_v3] as far as discovery needs it."""
+    """Settings of [venues.uniswap_v3] that discovery reads."""
 
     @property
     def fee_tiers(self) -> Sequence[int]:
-        """Pips."""
+        """Fee tiers, pips."""
         ...
 
 
 class VenueSettings(Protocol):
-    """[venues] of the config."""
+    """Settings of [venues]."""
 
     @property
     def uniswap_v2(self) -> V2Settings | None:
-        """None if the venue is not used."""
+        """Settings of the venue; None if it is not used."""
         ...
 
     @property
     def uniswap_v3(self) -> V3Settings | None:
-        """None if the venue is not used."""
+        """Settings of the venue; None if it is not used."""
         ...
 
 
 def discover_pools(
     transport: Transport, venues: VenueSettings, tokens: Sequence[Token], hubs: Sequence[Token]
 ) -> tuple[PoolRef, ...]:
-    """Every pool with a price that trades two of `tokens` and `hubs`, in the order of venues, pairs
-    and fee tiers.
+    """Return every pool with a price that trades two of `tokens` and `hubs`, in the order of venues,
+    pairs and fee tiers, with two requests.
 
-    Two requests. Raises ConfigError if a named pool is foreign, forged or without price, when a
-    factory is none, or when a token has no pool at all; Retryable from the endpoint.
+    Raises ConfigError if a named pool is foreign, forged or without a price, if an address is not a
+    factory, or if a token has no pool; Retryable from the endpoint.
     """
     known = {token.address: token for token in (*tokens, *hubs)}
     pairs = [_sorted_pair(a, b) for a, b in combinations(known, 2)]
     used = list(configured(venues))
-    found = [venue.find_items(pairs) for venue in used]
-    answers = iter(query_lens(transport, [item for items in found for item in items]))
+    calls = [venue.find_items(pairs) for venue in used]
+    answers = iter(query_lens(transport, [item for items in calls for item in items]))
     candidates = [
         (venue, pool)
-        for venue, items in zip(used, found, strict=True)
+        for venue, items in zip(used, calls, strict=True)
         for pool in venue.found(pairs, [next(answers) for _ in items])
     ]
     for venue, pool in candidates:
@@ -298,7 +298,7 @@ def discover_pools(
 
 
 def configured(venues: VenueSettings) -> Iterator[AmmVenue]:
-    """The venues that are used, by the names the config gives them."""
+    """Yield the venues of the config."""
     if (v2 := venues.uniswap_v2) is not None:
         yield UniswapV2(
             "uniswap_v2", v2.factory, None if v2.pools is None else tuple(dict.fromkeys(v2.pools))
@@ -315,17 +315,14 @@ def configured(venues: VenueSettings) -> Iterator[AmmVenue]:
 def _with_price(
     transport: Transport, candidates: Sequence[tuple[AmmVenue, PoolRef]]
 ) -> Iterator[PoolRef]:
-    """Check every candidate and yield those with a price: anyone can make an empty pool."""
+    """Check every candidate and yield those with a price: anyone can create an empty pool."""
     checks: list[list[CallItem]] = [venue.check_items(pool) for venue, pool in candidates]
     answers = iter(query_lens(transport, [item for items in checks for item in items]))
     for (venue, pool), items in zip(candidates, checks, strict=True):
-        about: list[LensAnswer] = [next(answers) for _ in items]
-        if venue.has_price(pool, about):
-            yield (
-                replace(pool, tick_spacing=venue.spacing(about))
-                if isinstance(venue, UniswapV3)
-                else pool
-            )
+        checked: list[LensAnswer] = [next(answers) for _ in items]
+        if venue.has_price(pool, checked):
+            spacing = venue.spacing(checked) if isinstance(venue, UniswapV3) else 0
+            yield replace(pool, tick_spacing=spacing)
         elif venue.pools is not None:
             raise ConfigError(
                 f"venues.{venue.name}.pools: {pool.address} has no price yet",
@@ -354,5 +351,5 @@ def _require_pools(pools: Sequence[PoolRef], tokens: Sequence[Token]) -> None:
 
 
 def _sorted_pair(a: str, b: str) -> tuple[str, str]:
-    """As the contracts sort: by the number that an address is."""
+    """Sort a pair as the contracts do, by address as a number."""
     return (a, b) if int(a, 16) < int(b, 16) else (b, a)

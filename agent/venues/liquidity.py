@@ -15,18 +15,15 @@ from agent.signing.liquidity import (
     REMOVE,
     UINT128_MAX,
 )
-
-V2_VENUE = "uniswap_v2"
-V3_VENUE = "uniswap_v3"
+from agent.venues.rebalancer import V2_VENUE, V3_VENUE
 
 
 def encode(action: LpAction, wallet: str, deadline_s: int) -> str:
-    """0x-hex calldata of `action`; `wallet` receives what comes out and what is minted,
+    """Return 0x-hex calldata of `action`. `wallet` receives outputs and minted positions;
     `deadline_s` is a Unix time of the chain.
 
-    V3 takes out and collects in one call; the manager's multicall has no deadline,
-    decreaseLiquidity has. Raises Refused if the action cannot run: a venue that is not known,
-    nothing to do, no minimum at all.
+    A V3 withdrawal decreases and collects in one multicall; only decreaseLiquidity has a deadline.
+    Raises Refused for an unknown venue, an amount of zero, or two minimums of zero.
     """
     if deadline_s <= 0:
         raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
@@ -120,7 +117,7 @@ def _collect(token_id: int, wallet: str) -> bytes:
 def _require(something: bool, action: LpAction) -> None:
     if not something:
         raise Refused(
-            f"{action.name}: an amount of nothing, or a minimum of nothing for both tokens",
+            f"{action.name}: an amount of zero, or a minimum of zero for both tokens",
             remedy="raise limits.min_trade to skip dust",
             code=ErrorCode.AMOUNT,
         )

@@ -1,6 +1,4 @@
-"""Calldata of one Rebalancer call per plan, with its conditions on the wallet's balances; and the
-check of a deployed Rebalancer.
-"""
+"""Calldata of one Rebalancer call per plan, its conditions, and the check of a deployment."""
 
 from __future__ import annotations
 
@@ -48,9 +46,8 @@ _MOST_TOKENS = 255
 class RebalancerTerms:
     """Conditions of the whole transaction.
 
-    `prices` are in numeraire base units per token base unit, for every token that the wallet gives
-    or gets; `floor_raw` is the least change of the wallet's value, numeraire base units, usually
-    negative.
+    `prices` are numeraire base units per token base unit, of every token whose balance changes.
+    `floor_raw` is the least change of the wallet's value, numeraire base units, usually negative.
     """
 
     prices: Mapping[str, Fraction]
@@ -58,12 +55,12 @@ class RebalancerTerms:
 
 
 def encode(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
-    """Return 0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; its sender
+    """Return 0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; the sender
     pays and receives.
 
-    `deadline_s` is a Unix time of the chain. Raises Refused if the plan cannot run in the
-    Rebalancer: no legs, a venue it does not know, an amount of zero or beyond 128 bits, a token
-    without price, a token left behind.
+    `deadline_s` is a Unix time of the chain. Raises Refused if the Rebalancer cannot run the plan:
+    no legs, an unknown venue, an amount of zero or beyond 128 bits, a token without a price, a
+    token left behind.
     """
     if not plan.legs:
         raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
@@ -75,11 +72,8 @@ def encode(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
         )
     places = _places(plan.legs)
     changes = min_balance_changes(plan.legs)
-    tokens = list(
-        dict.fromkeys(
-            [*changes, *(token for leg in plan.legs for token in (leg.token_in, leg.token_out))]
-        )
-    )
+    traded = [token for leg in plan.legs for token in (leg.token_in, leg.token_out)]
+    tokens = list(dict.fromkeys([*changes, *traded]))
     if len(tokens) > _MOST_TOKENS:
         raise Refused(
             f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MOST_TOKENS}",
@@ -100,22 +94,20 @@ def encode(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
 
 
 def native_wei(plan: Plan) -> int:
-    """Return the native coin sent with the transaction: the amount that the plan's legs wrap,
-    wei.
-    """
+    """Return the native coin sent with the transaction, wei: the amount that the legs wrap."""
     return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
 
 
 def min_balance_changes(legs: Sequence[Leg]) -> dict[str, int]:
-    """Least change of the wallet's balance by token, base units: the legs' minimums less what they
-    take from it.
+    """Return the least change of the wallet's balances by token, base units: the legs' minimum
+    outputs less their inputs.
     """
     return balance_deltas([replace(leg, amount_out_raw=leg.min_out_raw) for leg in legs])
 
 
 def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
-    """A price as the Rebalancer takes it: times 2^128, rounded down. Raises Refused if there is
-    none, or it does not fit.
+    """Return a price times 2^128, rounded down. Raises Refused if there is none, or it does not fit
+    192 bits.
     """
     price = prices.get(token, Fraction(0))
     scaled = floor_int(price * 2**128)
@@ -161,10 +153,10 @@ def _leg(
 
 
 def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str | None]]:
-    """Return source and sink of each leg, and the other token of the pair that it pays to.
+    """Return source and sink of each leg, and the other token of the pair that it pays into.
 
-    An output for a later V2 leg goes straight into that leg's pair. If another leg uses the pair in
-    between, the pair would absorb it, so that it goes through the contract instead.
+    An output for a later V2 leg goes directly into that leg's pair. If another leg uses the pair in
+    between, the output goes through the contract instead: the pair would absorb it.
     """
     spenders: dict[int, int] = {}
     waiting: dict[str, list[int]] = {}
@@ -198,13 +190,12 @@ def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str
     }
     places: list[tuple[FundsLocation, FundsLocation, str | None]] = []
     for number, leg in enumerate(legs):
-        source = (
-            FundsLocation.WALLET
-            if leg.source is LegFunding.WALLET
-            else FundsLocation.PAIR
-            if number in direct
-            else FundsLocation.HERE
-        )
+        if leg.source is LegFunding.WALLET:
+            source = FundsLocation.WALLET
+        elif number in direct:
+            source = FundsLocation.PAIR
+        else:
+            source = FundsLocation.HERE
         if leg.sink is LegFunding.WALLET:
             places.append((source, FundsLocation.WALLET, None))
         elif spenders[number] in direct:
@@ -236,8 +227,7 @@ def _address(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-# --- The Rebalancer: deployment bytecode, and the check that a contract is ours, made for the
-# factories of the config.
+# --- Deployment bytecode of the Rebalancer, and the check of a deployed one.
 
 
 V2_INIT_CODE_HASH = "0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f"
@@ -247,10 +237,8 @@ V3_INIT_CODE_HASH = "0xe34f199b19b2b4f47f68442619d555527d244f78a3297ea89325f843f
 
 
 def creation_code(wrapped_native: str, factories: Mapping[str, str]) -> str:
-    """0x-hex data of the transaction without recipient that deploys a Rebalancer for these
-    factories, by name of the venue.
-
-    A venue that is not used is the zero address: it made no pool.
+    """Return 0x-hex data of the transaction that deploys a Rebalancer for these factories, by
+    venue. An unused venue has the zero address, which created no pool.
     """
     v2, v3 = factories.get(V2_VENUE, NATIVE), factories.get(V3_VENUE, NATIVE)
     words = [wrapped_native, v2, _bytes(V2_INIT_CODE_HASH), v3, _bytes(V3_INIT_CODE_HASH)]

@@ -1,6 +1,4 @@
-"""Calldata of one SwapRouter02 multicall per plan, V2 and V3 legs in one transaction, all or
-nothing.
-"""
+"""Calldata of one SwapRouter02 multicall per plan: V2 and V3 legs in one transaction."""
 
 from __future__ import annotations
 
@@ -23,6 +21,7 @@ from agent.signing.calldata import (
     decode,
 )
 from agent.units import NATIVE
+from agent.venues.rebalancer import V2_VENUE, V3_VENUE, native_wei
 
 __all__ = [
     "ROUTER_ITSELF",
@@ -36,20 +35,18 @@ __all__ = [
 ]
 
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
-"""Constants.ADDRESS_THIS of SwapRouter02: the router keeps what comes out, for a later leg."""
+"""Constants.ADDRESS_THIS of SwapRouter02: the router keeps the output for a later leg."""
 CONTRACT_BALANCE = 0
 """Constants.CONTRACT_BALANCE of SwapRouter02: the leg spends the router's whole balance of its
 token."""
-V2_VENUE = "uniswap_v2"
-V3_VENUE = "uniswap_v3"
 
 
 def encode(plan: Plan, wallet: str, deadline_s: int) -> str:
     """Return 0x-hex calldata of `multicall(uint256,bytes[])` with every leg of `plan` in order.
 
     `wallet` receives the router's outputs; `deadline_s` is a Unix time of the chain. Raises Refused
-    if the plan cannot run in this router: no legs, a venue it does not know, an amount of zero, a
-    token left behind in the router.
+    if the router cannot run the plan: no legs, an unknown venue, an amount of zero, a token left in
+    the router.
     """
     if not plan.legs:
         raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
@@ -79,13 +76,6 @@ def encode(plan: Plan, wallet: str, deadline_s: int) -> str:
             calls.append(_swap(leg, wallet, amount_in))
             paid_wei = 0
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
-
-
-def native_wei(plan: Plan) -> int:
-    """Return the native coin sent with the transaction: the amount that the plan's legs wrap,
-    wei.
-    """
-    return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
 
 
 def _require_amounts(leg: Leg) -> None:
@@ -127,8 +117,8 @@ def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
 
 
 def _payments(leg: Leg, wallet: str) -> list[bytes]:
-    """Calls of a leg that wraps or unwraps. What is wrapped for the next leg needs none: that leg's
-    payment wraps it.
+    """Return the calls of a leg that wraps or unwraps. Wrapping for the next leg needs none: that
+    leg's payment wraps the coin.
     """
     if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
         return []
@@ -143,9 +133,7 @@ def _payments(leg: Leg, wallet: str) -> list[bytes]:
 
 
 def _check_flow(legs: Sequence[Leg]) -> None:
-    """Require every output left in the router to be spent by a later leg: anyone can take a
-    remainder.
-    """
+    """Require a later leg to spend every output left in the router: anyone can take a remainder."""
     held: set[str] = set()
     for number, leg in enumerate(legs, 1):
         if leg.source is LegFunding.ROUTER:
@@ -171,9 +159,7 @@ def _check_flow(legs: Sequence[Leg]) -> None:
 
 def _check_native(legs: Sequence[Leg]) -> None:
     """Require native coin for a swap to be wrapped directly before it, ahead of all other payments
-    in wrapped coin.
-
-    The router pays wrapped coin with the native coin that it has, whoever the payer is
+    in wrapped coin: the router uses its native coin for any payment in wrapped coin
     (PeripheryPayments.pay).
     """
     wraps = [
@@ -182,18 +168,18 @@ def _check_native(legs: Sequence[Leg]) -> None:
         if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
     ]
     for number in wraps:
-        paid = legs[number + 1]
+        swap = legs[number + 1]
         if (
-            paid.source is not LegFunding.ROUTER
-            or paid.venue == NATIVE_VENUE
-            or paid.amount_in_raw != legs[number].amount_in_raw
+            swap.source is not LegFunding.ROUTER
+            or swap.venue == NATIVE_VENUE
+            or swap.amount_in_raw != legs[number].amount_in_raw
         ):
             raise Refused(
                 f"leg {number + 1} wraps {legs[number].amount_in_raw} wei for no swap of just that",
                 code=ErrorCode.WRAPPING,
             )
         if any(
-            leg.token_in == paid.token_in
+            leg.token_in == swap.token_in
             for at, leg in enumerate(legs[:number])
             if at - 1 not in wraps
         ):
