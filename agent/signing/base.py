@@ -1,6 +1,4 @@
-"""Inputs shared by the signer's rules, their refusals, and the rules for oracle and payout
-transactions.
-"""
+"""Terms and refusals of the signing rules, and the rules for oracle and payout transactions."""
 
 from __future__ import annotations
 
@@ -15,10 +13,9 @@ from agent.signing.calldata import CalldataReader, UndecodableCalldata
 from agent.units import NATIVE
 
 BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
-"""A replacement pays at least 12.5 % more in every fee field; nodes ask for 10 %."""
+"""A replacement pays at least 12.5 % more in every fee field; nodes require 10 %."""
 PRIORITY_CAP_WEI = 5 * 10**9
-"""The highest tip that an endpoint's suggestion is believed for, and that is signed where nothing
-is replaced."""
+"""Cap on the tip that an endpoint suggests, and on the tip of a transaction that replaces none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +23,13 @@ class SigningRules:
     """The signer's fixed terms. Addresses are checksummed.
 
     `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash
-    are pinned in the store and were compared with the chain in this step; an address that was not
-    compared does not belong here. `managers` (V3 position managers), `v2_routers` and `pairs` (V2)
-    are for liquidity alone, pinned likewise. `oracles` are V3 pools whose number of price
-    observations may be increased. Payouts go only to `payouts`, addresses that the owner confirmed
-    and the config names. `max_deadline_s` bounds, in seconds from the grant's chain time, the
-    validity of a swap. `max_fee_wei` is limits.gas_price, the most that one unit of gas may cost,
-    None if that limit is off. `wrapped_native` is the token that the native coin may be exchanged
-    for.
+    are pinned in the store and were compared with the chain in this step. `managers` (V3 position
+    managers), `v2_routers` and `pairs` (V2) are pinned likewise, and only for liquidity. `oracles`
+    are V3 pools whose number of price observations may be increased. Payouts go only to `payouts`,
+    addresses in the config that the owner confirmed. `max_deadline_s` is the longest validity of a
+    swap, in seconds from the grant's chain time. `max_fee_wei` is limits.gas_price, the largest
+    price of one unit of gas (None: off). `wrapped_native` is the token that the native coin may be
+    exchanged for.
     """
 
     chain_id: int
@@ -52,8 +48,8 @@ class SigningRules:
 
 
 SignableNonces = Mapping[int, int | None]
-"""Nonces that the journal lets be signed now, each with the highest tip, wei per gas, signed there
-so far; None if nothing was."""
+"""Nonces that may be signed now, each with the highest tip signed there so far, wei per gas; None
+if nothing was signed."""
 
 
 def replacement_fee_wei(wei: int) -> int:
@@ -70,19 +66,18 @@ def refuse(rule: str, measured: object, limit: object) -> NoReturn:
 
 
 def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None:
-    """A swap ends soon, in chain time."""
+    """Require a deadline soon, in chain time."""
     last_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
     if not grant.now_s < deadline_s <= last_s:
         refuse("deadline", deadline_s, f"after {grant.now_s} and at most {last_s}")
 
 
-# --- Rule for increasing a pool's price observations: the granted pool, the granted number, nothing
-# else.
+# --- Rule for price observations: the granted pool, and the granted number.
 
 
 INCREASE_OBSERVATIONS = bytes.fromhex("32148f67")
-"""increaseObservationCardinalityNext(uint16) of a V3 pool: any account may call it, and pays for
-the slots."""
+"""increaseObservationCardinalityNext(uint16) of a V3 pool; the caller, any account, pays for the
+slots."""
 SLOT_BITS = 16
 
 
@@ -106,12 +101,11 @@ def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
 
 
 def encode_observations(slots: int) -> str:
-    """Return 0x-hex calldata that raises a pool's observation capacity."""
+    """Return 0x-hex calldata that increases a pool's number of observations."""
     return "0x" + (INCREASE_OBSERVATIONS + slots.to_bytes(32, "big")).hex()
 
 
-# --- Rules for payouts: to a confirmed payout address, the granted amount to the unit, nothing else
-# (T4, T14).
+# --- Rules for payouts: the exact granted amount, to a confirmed payout address (T4, T14).
 
 
 TRANSFER = bytes.fromhex("a9059cbb")
@@ -119,9 +113,7 @@ TRANSFER = bytes.fromhex("a9059cbb")
 
 
 def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Return if the transfer of a token may be signed; raise Refused naming the rule that
-    failed.
-    """
+    """Return if the transfer of a token may be signed; raise Refused with the rule that failed."""
     try:
         words = CalldataReader(data[4:])
         to, raw = words.address(), words.uint()
@@ -138,7 +130,7 @@ def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
 
 
 def judge_native_payout(tx: UnsignedTx, _data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Judge a payout of native coin: no data, and the value is the amount. Raises Refused."""
+    """Return if the payout of native coin may be signed; raise Refused with the rule that failed."""
     payout = _granted(grant)
     if payout.token != NATIVE:
         refuse("contract", "native coin", f"the granted token {payout.token}")
@@ -147,7 +139,7 @@ def judge_native_payout(tx: UnsignedTx, _data: bytes, grant: Grant, rules: Signi
 
 
 def encode_payout(to: str, raw: int) -> str:
-    """0x-hex calldata of `transfer(to, raw)`; `raw` in base units."""
+    """Return 0x-hex calldata of `transfer(to, raw)`; `raw` in base units."""
     return "0x" + (TRANSFER + bytes(12) + bytes.fromhex(to[2:]) + raw.to_bytes(32, "big")).hex()
 
 

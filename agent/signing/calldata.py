@@ -1,8 +1,8 @@
-"""Strict decoder of the few calls the agent sends, independent of their encoder.
+"""Strict decoder of the calls that the agent sends, independent of their encoder.
 
-Only the one canonical encoding of a call is accepted (offsets in order, padding zero, nothing left
-over), so two different byte strings never mean the same call. Layout: Solidity contract ABI
-specification, "Formal Specification".
+Only the canonical encoding of a call is accepted (offsets in order, zero padding, no trailing
+bytes), so that two different byte strings never decode to the same call. Layout: Solidity contract
+ABI specification, "Formal Specification".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eth_utils.crypto import keccak
 
 from agent.errors import Refused
 
-# --- Reader of calldata, word by word, only in its one canonical encoding.
+# --- Reader of calldata, word by word.
 
 
 WORD = 32
@@ -26,8 +26,8 @@ WORD = 32
 
 @lru_cache(maxsize=4_096)
 def address_from_word(value: int) -> str:
-    """Return the checksummed address of an ABI word below 2^160. The checksum is a hash, so that
-    results are cached.
+    """Return the checksummed address of an ABI word below 2^160; cached, since the checksum is a
+    hash.
     """
     return str(to_checksum_address(value.to_bytes(20, "big")))
 
@@ -37,23 +37,21 @@ class UndecodableCalldata(Refused):
 
 
 class CalldataReader:
-    """Reader of arguments, word by word; `end` proves that nothing is left over."""
+    """Reads arguments word by word; `end` requires that no bytes are left."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def uint(self, bits: int = 256) -> int:
-        """Return the next word as an unsigned integer of `bits` bits, higher bits zero."""
+        """Return the next word as an unsigned integer whose bits above `bits` are zero."""
         value = int.from_bytes(self.take(WORD), "big")
         if value >> bits:
             raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
         return value
 
     def signed(self, bits: int = 256) -> int:
-        """Return the next word as a signed integer of `bits` bits, its sign extended through the
-        whole word.
-        """
+        """Return the next word as a signed integer of `bits` bits, sign-extended to the word."""
         value = int.from_bytes(self.take(WORD), "big", signed=True)
         if not -(1 << bits - 1) <= value < 1 << bits - 1:
             raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
@@ -64,7 +62,7 @@ class CalldataReader:
         return address_from_word(self.uint(160))
 
     def exactly(self, expected: int, what: str) -> None:
-        """Require the next word to be `expected`, which the canonical encoding fixes."""
+        """Require the next word to be `expected`, by the canonical encoding."""
         if self.uint() != expected:
             raise UndecodableCalldata(f"calldata: {what} is not where it belongs")
 
@@ -76,7 +74,7 @@ class CalldataReader:
         return value
 
     def take(self, length: int) -> bytes:
-        """The next `length` bytes."""
+        """Return the next `length` bytes."""
         part = self._data[self._at : self._at + length]
         if len(part) != length:
             raise UndecodableCalldata("calldata: it ends too early")
@@ -96,10 +94,8 @@ class CalldataReader:
             raise UndecodableCalldata("calldata: bytes are left over")
 
 
-# --- Strict decoder of the Rebalancer's packed program, independent of its encoder. Layout:
-# contracts/src/Rebalancer.sol.
-# Only one encoding of a program is accepted: unused fields are zero, no token is listed twice or
-# without use, no byte is left over.
+# --- Strict decoder of the Rebalancer's packed program (contracts/src/Rebalancer.sol). Unused fields
+# are zero, every listed token is listed once and used, and no bytes are left.
 
 
 LEG_BYTES = 39
@@ -114,7 +110,7 @@ class Venue(Enum):
 
 
 class FundsLocation(Enum):
-    """Payer or recipient of a leg: the caller, the Rebalancer (its whole balance), or the next
+    """Payer or recipient of a leg: the caller, the Rebalancer (with its whole balance), or the next
     leg's V2 pair.
     """
 
@@ -125,9 +121,8 @@ class FundsLocation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WatchedBalance:
-    """A watched token balance of the wallet: it changes by at least `bound_raw`, and is valued at
-    its price. `price_x128` is numeraire base units per token base unit, times 2^128. A negative
-    bound is the most that may be spent.
+    """A watched balance of the wallet. It changes by at least `bound_raw`; a negative bound is the
+    most that may be spent. `price_x128` is numeraire base units per token base unit, times 2^128.
     """
 
     token: str
@@ -140,7 +135,7 @@ class ProgramLeg:
     """One swap, amounts in base units.
 
     `amount_raw` is 0 unless the wallet pays; `pair_with` is set if the recipient is a pair. The
-    pool is the factory's pool of both tokens and the fee, regardless of any address in a plan.
+    pool is the factory's pool of both tokens and the fee; no address of the plan is used.
     """
 
     venue: Venue
@@ -157,10 +152,8 @@ class ProgramLeg:
 @dataclass(frozen=True, slots=True)
 class RebalanceCall:
     """Rebalancer.rebalance(program): all or nothing, not after `deadline_s` (Unix seconds of the
-    block).
-
-    The watched balances' changes times their prices sum up to `floor_raw` numeraire base units or
-    more.
+    block). The changes of the watched balances, at their prices, sum up to at least `floor_raw`
+    numeraire base units.
     """
 
     deadline_s: int
@@ -171,7 +164,7 @@ class RebalanceCall:
 
 
 class _ProgramReader:
-    """Big-endian fields, one after the other."""
+    """Reads consecutive big-endian fields."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

@@ -1,6 +1,4 @@
-"""Loading of the signing key from its configured source, kept out of anything that could be read
-later (T18).
-"""
+"""Load the signing key from its configured source, without leaving a readable copy (T18)."""
 
 from __future__ import annotations
 
@@ -55,8 +53,8 @@ _PUBLISHED = """
     0x4bd1280852Cadb002734647305AFC1db7ddD6Acb 0x811da72aCA31e56F770Fc33DF0e45fD08720E157
 """
 PUBLISHED_ADDRESSES = frozenset(_PUBLISHED.split())
-"""Addresses of published keys: the first accounts of the test mnemonic, and the numbers from 1 as
-keys (eth-tester).
+"""Addresses of published keys: accounts of the test mnemonic, and eth-tester's keys (the numbers
+from 1).
 """
 
 
@@ -109,7 +107,7 @@ class SuppliedKey:
 KeySource = KeystoreFile | KeyEnv | KeyPrompt | KeyringEntry | TestAccountKey | SuppliedKey
 
 SecretPrompt = Callable[[str], str]
-"""Shows a prompt and returns the hidden input (getpass.getpass)."""
+"""Function that shows a prompt and returns the hidden input (getpass.getpass)."""
 
 
 def load_key(
@@ -117,37 +115,37 @@ def load_key(
 ) -> SigningKey:
     """Return the key of `source`, checked against its chain.
 
-    `ask` is None if no prompt is possible. With `fork` (a copy of a live chain, under its chain id)
-    only published test keys are accepted; elsewhere they are accepted on local chain ids only.
-    Raises ConfigError naming the field and the remedy; no message, traceback or local variable of
-    it holds the key.
+    `ask` is None if no prompt is possible. With `fork` (a copy of a live chain with its chain id)
+    only published test keys are accepted; otherwise they are accepted on local chain ids only.
+    Raises ConfigError with the field and the remedy, whose message and traceback do not hold the
+    key.
     """
     disable_core_dumps()
     live = chain_id not in LOCAL_CHAIN_IDS and not fork
     if isinstance(source, TestAccountKey):
         return _published_account(source.index, chain_id, live)
-    found = _read_key(source, ask)
-    if isinstance(found, ConfigError):
-        raise found
-    published = is_published(found.address)
+    key = _read_key(source, ask)
+    if isinstance(key, ConfigError):
+        raise key
+    published = is_published(key.address)
     if published and live:
         raise ConfigError(
-            f"the key of {found.address} is published, and chain {chain_id} is not a local one",
-            "use a key of your own",
+            f"the key of {key.address} is published, and chain {chain_id} is not local",
+            "use a private key of your own",
         )
     if fork and not published:
         raise ConfigError(
-            f"the key of {found.address} is not a test key, and this is a fork: what is signed here"
-            f" is valid on chain {chain_id}",
+            f"the key of {key.address} is not a test key, and this is a fork: its signatures are"
+            f" valid on chain {chain_id}",
             "use wallet.test_account",
         )
-    return found
+    return key
 
 
 def _published_account(index: int, chain_id: int, live: bool) -> SigningKey:
     if live:
         raise ConfigError(
-            f"wallet.test_account: its key is published and chain {chain_id} is not a local one",
+            f"wallet.test_account: its key is published, and chain {chain_id} is not local",
             "use wallet.keystore or wallet.key_env",
         )
     if not 0 <= index < TEST_ACCOUNT_COUNT:
@@ -160,8 +158,8 @@ def _published_account(index: int, chain_id: int, live: bool) -> SigningKey:
 def _read_key(
     source: SuppliedKey | KeystoreFile | KeyEnv | KeyringEntry | KeyPrompt, ask: SecretPrompt | None
 ) -> SigningKey | ConfigError:
-    """Return the key, or the error of reading it: raised here, its traceback would hold the frames
-    that read the key.
+    """Return the key, or the error of reading it: if raised here, its traceback would hold the
+    frames that read the key.
     """
     match source:
         case SuppliedKey(key):
@@ -194,30 +192,24 @@ def _password(path: Path, password_env: str, ask: SecretPrompt | None) -> Secret
     if password_env and os.environ.get(password_env):
         return Secret(os.environ[password_env])
     if ask is None:
-        remedy = (
-            f"export {password_env} with its password"
-            if password_env
-            else "run in a terminal and type its password"
-        )
+        remedy = "run in a terminal and type its password"
+        if password_env:
+            remedy = f"export {password_env} with its password"
         raise ConfigError(
-            f"wallet.keystore: {path} is locked, and there is no terminal to ask for its password",
+            f"wallet.keystore: {path} is encrypted, and there is no terminal for its password",
             remedy,
         )
     return Secret(ask(f"Password of {path}: "))
 
 
 def is_published(address: str) -> bool:
-    """True if the key of `address` is published: one of the test mnemonic's, or of eth-tester's
-    (the numbers from 1).
-    """
+    """True if the key of `address` is published."""
     return address in PUBLISHED_ADDRESSES
 
 
 @cache
 def _test_account(index: int) -> PrivateKey:
-    """Return a test account; cached, since deriving one takes milliseconds of elliptic curve
-    arithmetic.
-    """
+    """Return a test account; cached, since its derivation takes milliseconds."""
     return _account(_test_key(index))
 
 
@@ -228,8 +220,8 @@ def _account(key: bytes) -> PrivateKey:
 
 
 def _test_key(index: int) -> bytes:
-    """Private key of BIP-44 path m/44'/60'/0'/0/index; seed by BIP-39 (PBKDF2-HMAC-SHA512, salt
-    "mnemonic", 2048 rounds).
+    """Return the private key of BIP-44 path m/44'/60'/0'/0/index; the seed is that of BIP-39
+    (PBKDF2-HMAC-SHA512, salt "mnemonic", 2048 rounds).
     """
     from eth_account.hdaccount import key_from_seed
 

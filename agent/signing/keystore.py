@@ -1,6 +1,4 @@
-"""Keystore files of version 3 and keyring entries: read, written and re-encrypted, readable by the
-owner alone (T18).
-"""
+"""Keystore files of version 3 and keyring entries, readable by their owner only (T18)."""
 
 from __future__ import annotations
 
@@ -19,13 +17,11 @@ from agent.signing.secret import PrivateKey, Secret, parse_private_key
 
 MAX_KEYSTORE_BYTES = 64 * 1024
 SCRYPT_N = 2**18
-"""Work factor of scrypt (with r = 8, p = 1 it takes 256 MB and about a second to try one password):
-that of geth."""
+"""Work factor of scrypt, as in geth: with r = 8 and p = 1 one password takes 256 MB and about a
+second."""
 MIN_PASSWORD_LENGTH = 12
 MIN_DISTINCT_CHARACTERS = 6
-"""Minimum number of different characters in a password: a repeated letter is long but easily
-guessed.
-"""
+"""Minimum number of different characters in a password."""
 _COMMON = (
     "password",
     "passwort",
@@ -41,19 +37,17 @@ _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def read_private_file(path: Path) -> bytes:
-    """Return the file's bytes if only its owner may read it. The check applies to the opened
-    file.
-    """
+    """Return the file's bytes. Raises ConfigError if other users may use the opened file."""
     try:
         with path.open("rb") as file:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
                 raise ConfigError(
-                    f"wallet.keystore: {path} is not a file", "name the keystore file itself"
+                    f"wallet.keystore: {path} is not a regular file", "name the keystore file"
                 )
             if state.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise ConfigError(
-                    f"wallet.keystore: others than its owner may use {path} (mode"
+                    f"wallet.keystore: users other than its owner may use {path} (mode"
                     f" {stat.S_IMODE(state.st_mode):04o})",
                     f"run: chmod 600 {path}",
                 )
@@ -61,7 +55,7 @@ def read_private_file(path: Path) -> bytes:
                 raise ConfigError(
                     f"wallet.keystore: {path} belongs to another user (uid {state.st_uid}), who can"
                     " read and change it",
-                    "run as that user, or make a copy of your own",
+                    "run as that user, or use a copy that you own",
                 )
             return file.read(MAX_KEYSTORE_BYTES + 1)
     except OSError as error:
@@ -71,8 +65,8 @@ def read_private_file(path: Path) -> bytes:
 
 
 def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | ConfigError:
-    """The key inside; an error is returned, not raised, so that the frames that saw the key are
-    gone when it is shown.
+    """Decrypt a keystore. An error is returned, not raised: the frames of its traceback would hold
+    the key.
     """
     from eth_account import Account
     from eth_keyfile.keyfile import decode_keyfile_json
@@ -87,15 +81,14 @@ def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | Conf
             "write one with: trimtab wallet create",
         )
     try:
-        utf8: Any = (
-            password.reveal().encode()
-        )  # eth-keyfile 0.8 is typed for text, which it would read as Latin-1
+        # eth-keyfile 0.8 is typed for text, which it would encode as Latin-1.
+        utf8: Any = password.reveal().encode()
         return PrivateKey(Account.from_key(decode_keyfile_json(sheet, utf8)))
     except ValueError as error:
         if "MAC mismatch" in str(error):
             return ConfigError(
                 f"wallet.keystore: wrong password for {path}",
-                "type the password that it was written with",
+                "type the password of this file",
             )
     except Exception:  # noqa: S110 the library raises various errors for a malformed file; reported below without its frames
         pass
@@ -103,13 +96,13 @@ def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | Conf
 
 
 def require_strong(password: Secret) -> None:
-    """Raise ConfigError for a password that is empty or easy to guess; the message does not repeat
+    """Raise ConfigError if the password is empty or easy to guess; the message does not repeat
     it.
     """
     text = password.reveal()
     remedy = (
-        f"take at least {MIN_PASSWORD_LENGTH} characters that are hard to guess: four random words,"
-        " or one of a password manager"
+        f"use at least {MIN_PASSWORD_LENGTH} characters that are hard to guess: four random words,"
+        " or a password from a password manager"
     )
     if not text.strip():
         raise ConfigError("the password is empty", remedy)
@@ -119,15 +112,15 @@ def require_strong(password: Secret) -> None:
         raise ConfigError(
             f"the password has fewer than {MIN_DISTINCT_CHARACTERS} different characters", remedy
         )
-    left = text.lower()
+    rest = text.lower()
     for common in _COMMON:
-        left = left.replace(common, "")
-    if len(left) < MIN_PASSWORD_LENGTH // 2:
-        raise ConfigError("the password is one of the first that are tried", remedy)
+        rest = rest.replace(common, "")
+    if len(rest) < MIN_PASSWORD_LENGTH // 2:
+        raise ConfigError("the password is a common one", remedy)
 
 
 def require_free_path(path: Path) -> None:
-    """Raise ConfigError if `path` exists, or its folder is missing; before any prompt."""
+    """Raise ConfigError if `path` exists, or its folder is missing."""
     if os.path.lexists(path):
         raise ConfigError(
             f"{path} exists already; nothing was changed",
@@ -140,8 +133,8 @@ def require_free_path(path: Path) -> None:
 
 
 def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
-    """Write a new keystore at `path`, mode 0600, atomically, never over an existing file. It is
-    verified by decrypting once. Raises ConfigError naming the error.
+    """Write a new keystore at `path`, with mode 0600, atomically and never over an existing file,
+    and verify it by decrypting it. Raises ConfigError.
     """
     require_strong(password)
     require_free_path(path)
@@ -164,18 +157,17 @@ def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
 
 
 def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
-    """Re-encrypt the keystore at `path`: the old file stays until the new one is complete, verified
-    and in place. Return its key. Raises ConfigError naming the error; the old file is then
-    unchanged.
+    """Re-encrypt the keystore at `path` and return its key. The old file stays until the new one is
+    complete and verified. Raises ConfigError, which leaves the old file unchanged.
     """
-    found = open_keystore(read_private_file(path), old, path)
-    if isinstance(found, ConfigError):
-        raise found
+    key = open_keystore(read_private_file(path), old, path)
+    if isinstance(key, ConfigError):
+        raise key
     require_strong(new)
     if new.reveal() == old.reveal():
-        raise ConfigError("the new password is the old one", "type another")
+        raise ConfigError("the new password is the old one", "choose another password")
     real = path.resolve()  # a link stays a link
-    draft = _draft(real, found, new)
+    draft = _draft(real, key, new)
     try:
         draft.replace(real)
     except OSError as error:
@@ -186,34 +178,34 @@ def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
         with suppress(FileNotFoundError):
             draft.unlink()
     sync_folder(real.parent)
-    return found
+    return key
 
 
 def _draft(path: Path, key: PrivateKey, password: Secret) -> Path:
-    """Write an encrypted draft beside `path`, sync it, and verify it by decrypting once."""
+    """Write an encrypted draft beside `path`, sync it, and verify it by decrypting it."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
-    sealed = _encrypted_key(key, password)
-    if isinstance(sealed, ConfigError):
-        raise sealed
+    encrypted = _encrypted_key(key, password)
+    if isinstance(encrypted, ConfigError):
+        raise encrypted
     try:
-        _new_file(draft, sealed)
+        _new_file(draft, encrypted)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to"
         ) from None
-    again = open_keystore(read_private_file(draft), password, draft)
-    if isinstance(again, ConfigError) or again.address != key.address:
+    decrypted = open_keystore(read_private_file(draft), password, draft)
+    if isinstance(decrypted, ConfigError) or decrypted.address != key.address:
         draft.unlink()
         raise ConfigError(
-            f"{path}: what was written does not open again; nothing was changed",
-            "check this disk before anything else",
+            f"{path}: the written file cannot be decrypted; nothing was changed",
+            "check this disk first",
         )
     return draft
 
 
 def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
-    """The locked key; an error is returned, not raised, as in `open_keystore`: scrypt may find too
-    little memory.
+    """Return the encrypted key. An error, such as too little memory, is returned, not raised, as in
+    `open_keystore`.
     """
     from eth_account import Account
 
@@ -221,7 +213,7 @@ def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
         sheet = Account.encrypt(key.reveal(), password.reveal(), kdf="scrypt", iterations=SCRYPT_N)  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
     except Exception as error:  # the frames of any error hold the key
         return ConfigError(
-            f"the key cannot be locked ({type(error).__name__})",
+            f"the key cannot be encrypted ({type(error).__name__})",
             "scrypt needs 256 MB of free memory",
         )
     return (json.dumps(sheet, indent=1) + "\n").encode()
@@ -238,7 +230,7 @@ def _link_into_place(draft: Path, path: Path) -> None:
 
 
 def _new_file(path: Path, data: bytes) -> None:
-    """A file of the owner's alone, on the disk; none when that fails."""
+    """Write and sync a file with mode 0600; remove it if that fails."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -250,21 +242,20 @@ def _new_file(path: Path, data: bytes) -> None:
         raise
 
 
-# --- Keys in the operating system's keyring, by the keyring library: under a service and a name,
-# never in the clear (T18).
+# --- Keys in the OS keyring, by the keyring library: under a service and a name (T18).
 
 
-_OTHERWISE = (
+_ALTERNATIVES = (
     "use a keystore file (trimtab wallet create --keystore wallet.json), or install a keyring"
     " service"
 )
 _PLAIN = ("null", "plaintext", "alt.file", "uncrypted")
-"""Parts of the names of backends that keep nothing, or keep it readable."""
+"""Parts of the names of backends that store nothing, or store it readable."""
 
 
 def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
-    """Return the key under (service, name). Raises ConfigError if there is no keyring, no such
-    entry, or it holds no key.
+    """Return the key under (service, name). Raises ConfigError if there is no keyring or no such
+    entry, or it is not a key.
     """
     text = _read(entry)
     if text is None:
@@ -272,17 +263,17 @@ def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
             f"wallet.keyring: {_shown(entry)} is not in the keyring",
             f"trimtab wallet create --keyring {_shown(entry)}",
         )
-    found = parse_private_key(text, f"wallet.keyring: {_shown(entry)}")
-    if isinstance(found, ConfigError):
-        raise found
-    return found
+    key = parse_private_key(text, f"wallet.keyring: {_shown(entry)}")
+    if isinstance(key, ConfigError):
+        raise key
+    return key
 
 
 def require_free_keyring_entry(entry: tuple[str, str]) -> None:
     """Raise ConfigError if there is no keyring, or the entry exists: a key is never overwritten."""
     if _read(entry) is not None:
         raise ConfigError(
-            f"keyring: {_shown(entry)} is taken; nothing was changed",
+            f"keyring: {_shown(entry)} exists already; nothing was changed",
             "choose another name, such as trimtab/second",
         )
 
@@ -297,7 +288,8 @@ def save_to_keyring(entry: tuple[str, str], key: PrivateKey) -> None:
         raise failed
     if load_from_keyring(entry).address != key.address:
         raise ConfigError(
-            f"keyring: {_shown(entry)} does not come back as it was written", "use a keystore file"
+            f"keyring: {_shown(entry)} does not return the key that was stored",
+            "use a keystore file",
         )
 
 
@@ -310,16 +302,16 @@ def require_keyring() -> str:
         backend = keyring.get_keyring()
     except Exception as error:  # a backend may raise any error while it is loaded
         raise ConfigError(
-            f"keyring: none can be opened ({type(error).__name__})", _OTHERWISE
+            f"keyring: none can be opened ({type(error).__name__})", _ALTERNATIVES
         ) from None
-    each = getattr(backend, "backends", [backend])
-    if isinstance(backend, fail.Keyring) or not each:
-        raise ConfigError("keyring: this system offers none", _OTHERWISE)
-    for one in each:
-        name = f"{type(one).__module__}.{type(one).__name__}"
-        if any(part in name.lower() for part in _PLAIN):
+    chained = getattr(backend, "backends", [backend])
+    if isinstance(backend, fail.Keyring) or not chained:
+        raise ConfigError("keyring: this system has none", _ALTERNATIVES)
+    for part in chained:
+        name = f"{type(part).__module__}.{type(part).__name__}"
+        if any(plain in name.lower() for plain in _PLAIN):
             raise ConfigError(
-                f"keyring: {name} keeps what it is given readable, or not at all", _OTHERWISE
+                f"keyring: {name} stores secrets readable, or not at all", _ALTERNATIVES
             )
     return f"{type(backend).__module__}.{type(backend).__name__}"
 
@@ -330,7 +322,7 @@ def _read(entry: tuple[str, str]) -> Secret | None:
     require_keyring()
     try:
         text = keyring.get_password(*entry)
-    except Exception as error:  # a locked keyring, a missing service, a refused prompt: each backend raises its own errors
+    except Exception as error:  # each backend raises errors of its own
         failed = _failed("read", entry, error)
     else:
         return None if text is None else Secret(text)
@@ -351,7 +343,7 @@ def _write(entry: tuple[str, str], key: PrivateKey) -> ConfigError | None:
 def _failed(what: str, entry: tuple[str, str], error: Exception) -> ConfigError:
     return ConfigError(
         f"keyring: cannot {what} {_shown(entry)} ({type(error).__name__})",
-        f"unlock the keyring and try again, or {_OTHERWISE}",
+        f"unlock the keyring and try again, or {_ALTERNATIVES}",
     )
 
 

@@ -1,10 +1,9 @@
-"""A remote key that signs 32-byte hashes, such as a cloud key service: DER in, an Ethereum
-transaction out.
+"""Remote key: a service, such as a cloud key service, that signs 32-byte hashes and returns DER.
 
 An adapter needs two calls of its service: the public key once (`address_from_public_key`), and a
-signature of a digest for each transaction (`RemoteKey`). For AWS KMS that is GetPublicKey, and Sign
-with MessageType DIGEST and ECDSA_SHA_256 on a key of ECC_SECG_P256K1; other services give the same
-bytes. docs/keys.md has the details.
+signature of a digest for each transaction (`RemoteKey`). For AWS KMS these are GetPublicKey, and
+Sign with MessageType DIGEST and ECDSA_SHA_256 on a key of ECC_SECG_P256K1; other services return
+the same bytes. docs/keys.md has the details.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ class InvalidSignature(ValueError):
 
 
 class RemoteKey:
-    """ports.SigningKey over a service that signs digests. Signatures need not be deterministic. A
-    signature is accepted only if it recovers to `address`.
+    """Implements ports.SigningKey over a service that signs digests. Signatures need not be
+    deterministic; each must recover to `address`.
     """
 
     def __init__(self, address: str, sign_digest: Callable[[bytes], bytes]) -> None:
-        """Set the service. `sign_digest` takes 32 bytes and returns the DER signature; its errors
-        mean that the service is unavailable.
+        """Set the service. `sign_digest` takes 32 bytes and returns the DER signature; any error it
+        raises means that the service is unavailable.
         """
         self.address = address
         self._sign_digest = sign_digest
@@ -47,8 +46,8 @@ class RemoteKey:
         return f"RemoteKey({self.address})"
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
-        """Sign as ports.SigningKey. Raises Retryable without an answer, OperatorNeeded for a
-        signature by another key.
+        """Sign as ports.SigningKey. Raises Retryable if the service does not answer, OperatorNeeded
+        for a signature by another key.
         """
         signed = sign_with(tx, self._vrs)
         if Account.recover_transaction(signed.raw) != self.address:
@@ -81,9 +80,9 @@ class RemoteKey:
 
 
 def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
-    """Return recovery bit, r and s of a DER signature over `digest`, s in the lower half of the
-    order (EIP-2). DER has no recovery bit: it is the one that recovers to `address`. Raises
-    InvalidSignature.
+    """Return recovery bit, r and s of a DER signature over `digest`, with s in the lower half of
+    the order (EIP-2). DER has no recovery bit: the result is the one that recovers to `address`.
+    Raises InvalidSignature.
     """
     r, s = _integers(der)
     if not (0 < r < CURVE_ORDER and 0 < s < CURVE_ORDER):

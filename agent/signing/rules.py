@@ -1,6 +1,6 @@
-"""Table of what may be signed: selector, decoder, rule; everything else is refused by name (T4).
+"""Table of signable calls: selector, kind, rule; every other transaction is refused by name (T4).
 
-The transaction is decoded here and compared with the grant; no field of it is trusted. A new
+The signer decodes each transaction and compares it with the grant; it trusts no field. A new
 feature adds a row, its rule and its mutation tests.
 """
 
@@ -52,7 +52,7 @@ MIN_GAS = 21_000
 def require_signable(
     tx: UnsignedTx, grant: Grant, rules: SigningRules, nonces: SignableNonces
 ) -> None:
-    """Return if `tx` may be signed, at one of `nonces`. Raises Refused naming the rule that failed,
+    """Return if `tx` may be signed at one of `nonces`. Raises Refused with the rule that failed,
     its measurement and its limit.
     """
     if tx.chain_id != rules.chain_id:
@@ -65,9 +65,8 @@ def require_signable(
         )
     _fees(tx, grant, rules, nonces[tx.nonce])
     data = _data(tx)
-    pays_coin = (
-        not data and grant.kind is IntentKind.PAYOUT
-    )  # without data a cancel and a native payment look alike
+    # Without data, only the grant tells a cancel from a payout of native coin.
+    pays_coin = not data and grant.kind is IntentKind.PAYOUT
     if tx.value_wei != 0 and data[:4] not in PAYABLE_CALLS and not pays_coin:
         refuse("value", f"{tx.value_wei} wei", "0 wei")
     row = NATIVE_PAYOUT_RULE if pays_coin else SIGNING_TABLE.get(data[:4])
@@ -83,31 +82,26 @@ def require_signable(
 
 
 def refuse_typed_data(typed_data: Mapping[str, object]) -> NoReturn:
-    """Refuses EIP-712 data: the table of typed data is empty."""
+    """Refuse EIP-712 data: the table of typed data is empty."""
     primary = typed_data.get("primaryType")
-    shown = (
-        primary
-        if isinstance(primary, str) and primary.isidentifier() and len(primary) <= 40
-        else "without a plain type name"
-    )
+    shown = "without a plain type name"
+    if isinstance(primary, str) and primary.isidentifier() and len(primary) <= 40:
+        shown = primary
     refuse("typed_data", f"typed data {shown}", "none: no typed data is signed")
 
 
 def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | None) -> None:
-    """Require one form of fee, within limits.gas_price and the granted gas money.
+    """Require one form of fee, within limits.gas_price and the granted gas cost.
 
-    The tip is within its cap, or one bump above the one signed at this nonce. The granted gas money
-    covers all gas.
+    The tip is within its cap, or one bump above the tip signed at this nonce.
     """
     match (tx.max_fee_wei, tx.max_priority_fee_wei, tx.gas_price_wei):
         case (int() as max_fee, int() as priority, None):
             if not 0 <= priority <= max_fee:
                 refuse("fees", f"priority fee {priority} wei", f"0 to the max fee of {max_fee} wei")
-            most_wei = (
-                PRIORITY_CAP_WEI
-                if tipped_wei is None
-                else max(PRIORITY_CAP_WEI, replacement_fee_wei(tipped_wei))
-            )
+            most_wei = PRIORITY_CAP_WEI
+            if tipped_wei is not None:
+                most_wei = max(most_wei, replacement_fee_wei(tipped_wei))
             if priority > most_wei:
                 refuse("tip", f"{priority} wei per gas", f"at most {most_wei} wei")
             price = max_fee
@@ -142,7 +136,7 @@ def _decoded(data: bytes) -> Call:
 
 
 def _cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """A cancel takes a nonce and does nothing else: to ourselves, no value, no data."""
+    """Require a transfer to ourselves without value and data, which only uses the nonce."""
     if data:
         refuse("call", f"{len(data)} bytes of data", "no data in a cancel")
     if tx.to != rules.wallet:
@@ -150,9 +144,9 @@ def _cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> N
 
 
 def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Require the granted approval, to the base unit, for a pinned token and spender; a reset to
-    zero needs no pinned spender. LP tokens of a pair, the position manager and the V2 router are
-    allowed only by the action of a grant.
+    """Require the granted approval, exact to the base unit, of a pinned token and spender; a reset
+    to zero needs no pinned spender. LP tokens, the position manager and the V2 router require the
+    action of a grant.
     """
     call = _decoded(data)
     if not isinstance(call, Approve) or grant.approve is None:
@@ -205,7 +199,7 @@ def _rebalance(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -
 
 
 def _withdraw(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Require exactly the unwrapping of the granted plan, with nothing else in the plan."""
+    """Require exactly the unwrapping of the granted plan, which has no other leg."""
     call = _decoded(data)
     if not isinstance(call, WithdrawWeth9):
         refuse("call", "another call", "a withdrawal of wrapped coin")
@@ -242,27 +236,27 @@ SIGNING_TABLE: dict[bytes, SigningRule] = {
 }
 NATIVE_PAYOUT_RULE = SigningRule(IntentKind.PAYOUT, base.judge_native_payout)
 PAYABLE_CALLS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
-"""Calls whose own rule judges their native coin; all others must send none."""
+"""Calls whose rules judge the native coin sent; all others must send none."""
 
 
-# --- The signer: signs only what the table of rules allows, with a local or remote key.
+# --- The signer: signs only transactions that the table allows, with a local or remote key.
 
 
 class LocalSigner:
-    """ports.Signer: the only gate before a key. With a local key, signatures are deterministic (RFC
+    """Implements ports.Signer, the only gate before a key. A local key signs deterministically (RFC
     6979).
     """
 
     def __init__(
         self, key: SigningKey, rules: SigningRules, nonces: Callable[[], SignableNonces]
     ) -> None:
-        """Set key and rules; `nonces` reads the journal at each signature. Raises ConfigError if
+        """Set key and rules; `nonces` reads the journal before each signature. Raises ConfigError if
         the key is of another wallet.
         """
         if key.address != rules.wallet:
             raise ConfigError(
                 f"wallet.address {rules.wallet} is not the address of the key, {key.address}",
-                "correct one of the two",
+                "correct the address, or use the key of that wallet",
             )
         self._key = key
         self._rules = rules
@@ -277,12 +271,12 @@ class LocalSigner:
         return self._key.address
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
-        """Return signed bytes and their hash. Raises Refused naming the rule that failed."""
+        """Return the signed bytes and their hash. Raises Refused with the rule that failed."""
         require_signable(tx, grant, self._rules, self._nonces())
         return self._key.sign_transaction(tx)
 
     def sign_typed(self, typed_data: Mapping[str, object], grant: Grant) -> NoReturn:
-        """Raise Refused: typed data passes this gate too, whose table for it is empty."""
+        """Raise Refused: no typed data is signed."""
         refuse_typed_data(typed_data)
 
 
@@ -294,8 +288,8 @@ Vrs = tuple[int, int, int]
 
 
 def transaction_fields(tx: UnsignedTx) -> dict[str, Any]:
-    """The fields that eth-account signs; type 2 (EIP-1559) when there is a max fee, else legacy
-    with EIP-155.
+    """Return the fields that eth-account signs: type 2 (EIP-1559) with a max fee, else legacy with
+    EIP-155.
     """
     fields: dict[str, Any] = {
         "chainId": tx.chain_id,
@@ -322,7 +316,7 @@ class _Signature:
 
 @dataclass(frozen=True, slots=True)
 class _DelegatedKey:
-    """Replacement of eth-account's key that delegates signing of the hash to `sign`."""
+    """Key for eth-account that delegates signing of the hash to `sign`."""
 
     sign: Callable[[bytes], Vrs]
 
@@ -331,11 +325,11 @@ class _DelegatedKey:
 
 
 def sign_with(tx: UnsignedTx, sign: Callable[[bytes], Vrs]) -> SignedTx:
-    """Return the transaction with the signature that `sign` gives for its 32-byte hash (keccak256
-    of EIP-1559's or EIP-155's payload).
+    """Return the transaction, signed by `sign`, which takes its 32-byte hash (keccak256 of the
+    payload of EIP-1559 or EIP-155).
     """
     from eth_account._utils.signing import sign_transaction_dict
 
-    elsewhere = cast(Any, _DelegatedKey(sign))
-    raw = bytes(sign_transaction_dict(elsewhere, transaction_fields(tx))[3])  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
+    delegated = cast(Any, _DelegatedKey(sign))
+    raw = bytes(sign_transaction_dict(delegated, transaction_fields(tx))[3])  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
     return SignedTx(raw, "0x" + bytes(keccak(raw)).hex())

@@ -1,6 +1,4 @@
-"""Secrets that must not be read later: texts and private keys that hide their value, and the
-process that holds them (T18).
-"""
+"""Secrets: texts and private keys that hide their value, and protection of the process (T18)."""
 
 from __future__ import annotations
 
@@ -19,13 +17,13 @@ if TYPE_CHECKING:
 
 _PR_SET_DUMPABLE = 4
 _MNEMONIC_WORDS = (12, 15, 18, 21, 24)
-"""Lengths of a BIP-39 phrase."""
+"""Numbers of words of a BIP-39 phrase."""
 KEY_PATH = "m/44'/60'/0'/0/"
 """BIP-44 path of Ethereum accounts; the account's number follows."""
 
 
 class Secret:
-    """Text that is revealed only by name; it cannot be pickled or copied."""
+    """Text that only `reveal` returns; it cannot be pickled or copied."""
 
     __slots__ = ("__text",)
 
@@ -33,20 +31,18 @@ class Secret:
         self.__text = text
 
     def reveal(self) -> str:
-        """The text itself."""
+        """Return the text."""
         return self.__text
 
     def __repr__(self) -> str:
         return "Secret(hidden)"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a secret is not pickled or copied")
+        raise TypeError("a secret cannot be pickled or copied")
 
 
 class PrivateKey:
-    """A private key that can sign, and shows nothing but its address; it cannot be pickled or
-    copied.
-    """
+    """A private key that signs and shows only its address; it cannot be pickled or copied."""
 
     __slots__ = ("__account", "address")
 
@@ -55,8 +51,8 @@ class PrivateKey:
         self.address: str = account.address
 
     def sign(self, fields: Mapping[str, Any]) -> SignedTx:
-        """Signed bytes of the transaction and their hash. Raises OperatorNeeded if the fields
-        cannot be signed.
+        """Return the signed bytes and their hash. Raises OperatorNeeded if the fields cannot be
+        signed.
         """
         signed = self._try(fields)
         if isinstance(signed, str):
@@ -68,18 +64,16 @@ class PrivateKey:
         return self.sign(transaction_fields(tx))
 
     def reveal(self) -> bytes:
-        """Return the 32 bytes of the key itself, for encryption; the caller must not store or show
-        them.
-        """
+        """Return the 32 bytes of the key, for encryption; the caller must not store or show them."""
         return bytes(self.__account.key)
 
     def _try(self, fields: Mapping[str, Any]) -> SignedTx | str:
-        """Return errors instead of raising: a traceback would hold the library's frames, and those
-        hold the key.
+        """Return the name of an error instead of raising it: the frames of its traceback would hold
+        the key.
         """
         try:
             raw, digest, *_ = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
-        except Exception as error:  # any error; none must leave this frame
+        except Exception as error:  # no error must leave this frame
             return type(error).__name__
         return SignedTx(bytes(raw), "0x" + bytes(digest).hex())
 
@@ -87,14 +81,14 @@ class PrivateKey:
         return f"PrivateKey({self.address})"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a key is not pickled or copied")
+        raise TypeError("a key cannot be pickled or copied")
 
 
 def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | ConfigError:
-    """The key of 64 hex digits with or without 0x, or account `index` of a BIP-39 phrase in
-    English.
+    """Parse a key of 64 hex digits with or without 0x, or account `index` of an English BIP-39
+    phrase.
 
-    An error is returned, not raised, so that the frames that saw the key are gone when it is shown.
+    An error is returned, not raised: the frames of its traceback would hold the key.
     """
     from eth_account import Account
     from eth_account.hdaccount import key_from_seed, seed_from_mnemonic
@@ -102,15 +96,12 @@ def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | 
     words = text.reveal().split()
     if len(words) in _MNEMONIC_WORDS:
         try:
-            return PrivateKey(
-                Account.from_key(
-                    key_from_seed(seed_from_mnemonic(" ".join(words), ""), f"{KEY_PATH}{index}")
-                )
-            )
+            seed = seed_from_mnemonic(" ".join(words), "")
+            return PrivateKey(Account.from_key(key_from_seed(seed, f"{KEY_PATH}{index}")))
         except Exception:  # the library's message repeats the phrase
             return ConfigError(
                 f"{field} is not a recovery phrase",
-                "check each word and their order; its last word is a checksum",
+                "check each word and the order; the last word is a checksum",
             )
     try:
         raw = bytes.fromhex(text.reveal().strip().removeprefix("0x"))
@@ -122,15 +113,12 @@ def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | 
 
 
 def disable_core_dumps() -> None:
-    """Forbid core files of this process and its children, and reads of its memory by all but the
-    superuser.
-
-    Both would reveal the key.
+    """Forbid core files of this process and its children, and reads of its memory by users other
+    than root. Both would reveal the key.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        ctypes.CDLL(None).prctl(
-            _PR_SET_DUMPABLE, 0, 0, 0, 0
-        )  # Linux; also where core files are piped to a program
-    except (OSError, AttributeError):  # a system without prctl: the limit above is all there is
+        # Linux; also effective where core files are piped to a program.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except (OSError, AttributeError):  # a system without prctl has only the limit above
         return

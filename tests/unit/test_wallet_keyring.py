@@ -42,14 +42,14 @@ def test_an_entry_is_never_written_over() -> None:
     with using(backend):
         api.create_wallet(None, "trimtab/main", NONE, None)
         before = dict(backend.kept)
-        with raises_field("keyring", "taken"):
+        with raises_field("keyring", "exists already"):
             api.create_wallet(None, "trimtab/main", NONE, None)
         assert backend.kept == before
 
 
 @pytest.mark.parametrize(
     ("backend", "why"),
-    [(fail.Keyring(), "offers none"), (null.Keyring(), "readable, or not at all"), (PlaintextKeyring(), "readable, or not at all")],
+    [(fail.Keyring(), "has none"), (null.Keyring(), "readable, or not at all"), (PlaintextKeyring(), "readable, or not at all")],
 )
 def test_a_system_without_a_keyring_that_keeps_secrets_is_told(backend: KeyringBackend, why: str) -> None:
     with using(backend):
