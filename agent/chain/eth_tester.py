@@ -1,4 +1,4 @@
-"""In-process eth-tester chain behind the transport of a node, with identical wire values."""
+"""Transport over an in-process eth-tester chain, with the wire values of a node."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from web3.types import RPCEndpoint
 
 
-# --- Node functions that eth-tester lacks or does slowly: calls from any address, storage at a
-# block, events.
+# --- Node functions that eth-tester lacks or runs slowly: calls from any address, storage, events.
 
 
 CALL_GAS = 25_000_000
@@ -38,7 +37,7 @@ def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
     vm = _vm(tester, number)
     sender, to = _raw(tx["from"]), _raw(tx["to"])
     data = bytes.fromhex(str(tx.get("data", "0x"))[2:])
-    done = vm.execute_bytecode(
+    computation = vm.execute_bytecode(
         origin=sender,
         gas_price=0,
         gas=CALL_GAS,
@@ -49,9 +48,9 @@ def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
         code=vm.state.get_code(to),
         code_address=to,
     )
-    if done.is_error:
-        raise TransactionFailed(repr(bytes(done.output)))
-    return bytes(done.output)
+    if computation.is_error:
+        raise TransactionFailed(repr(bytes(computation.output)))
+    return bytes(computation.output)
 
 
 def _vm(tester: Any, number: int) -> Any:
@@ -123,7 +122,7 @@ class EthTesterTransport:
         self.requests = 0
 
     def __repr__(self) -> str:
-        return f"TesterTransport({self.name})"
+        return f"EthTesterTransport({self.name})"
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
@@ -143,11 +142,8 @@ class EthTesterTransport:
                 return _wire(
                     storage_at(self._tester, params[0], params[1], self._number(method, params[2]))
                 )
-            if method == "eth_call" and set(params[0]) == {
-                "from",
-                "to",
-                "data",
-            }:  # not a transaction field: any sender may call
+            # A call without transaction fields may have any sender.
+            if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:
                 return _wire(call_as(self._tester, params[0], self._number(method, params[1])))
             if method == "eth_getLogs" and isinstance(params[0].get("address"), str):
                 first, last = (
@@ -164,7 +160,7 @@ class EthTesterTransport:
             return RpcFault(BLOCK_UNKNOWN, str(error))
         except BlockNotFound:
             return RpcFault(BLOCK_UNKNOWN, "block not found")
-        except Exception as error:  # eth-tester raises many exception types for bad input; a node returns one error
+        except Exception as error:  # eth-tester raises many types for bad input
             message = f"{type(error).__name__}: {error}"
             return RpcFault(
                 -32000, "intrinsic gas too low" if _NEGATIVE_GAS in message else scrub(message)

@@ -1,6 +1,4 @@
-"""Embedded chain: real Uniswap contracts, tokens and feeds at seeded prices, on eth-tester in
-process or on anvil.
-"""
+"""Embedded chain: real Uniswap contracts, tokens and feeds, on eth-tester in process or on anvil."""
 
 from __future__ import annotations
 
@@ -29,8 +27,8 @@ __all__ = [
 
 @contextmanager
 def open_eth_tester(world: LocalWorld = DEFAULT_WORLD) -> Iterator[LocalChain]:
-    """Open the world in this process, chain id 131277322940537; a block per transaction. Takes some
-    seconds.
+    """Open the world in this process, chain id 131277322940537, one block per transaction; takes
+    some seconds.
     """
     now_s = int(time.time())
     yield deploy_world(TesterNode(now_s - world.history_s, world.wallet_native_wei), world)
@@ -48,8 +46,11 @@ def open_anvil(
     now_s = int(time.time())
     flags: list[str] = []
     for name, value in options.items():
-        if value is not False:
-            flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        if value is False:
+            continue
+        flags.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            flags.append(str(value))
     with run_anvil(port, flags, genesis_s=now_s - world.history_s) as url:
         node = AnvilNode(url)
         node.set_native(dev_accounts()[WHALE_INDEX].address, WHALE_WEI)

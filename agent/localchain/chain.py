@@ -1,6 +1,4 @@
-"""A running embedded chain: contracts, accounts, and methods by which tests, demo and tools change
-it.
-"""
+"""Embedded chain at run time: contracts, accounts, and methods that change them."""
 
 from __future__ import annotations
 
@@ -46,9 +44,9 @@ FEED_DECIMALS = 8
 TWAP_WINDOW_S = 1_800
 FAR_FUTURE_S = 2**63
 WHALE_USD = 10**9
-"""USD value of each token that the whale receives at deployment."""
+"""USD value of each token that the whale receives when it is deployed."""
 OBSERVATIONS = 64
-"""Slots for price observations per V3 pool: enough for a TWAP of 30 minutes across many trades."""
+"""Price observations per V3 pool: enough for a TWAP of 30 minutes across many trades."""
 MINTS_PER_TX = 40
 TWAP_MARGIN_S = 60
 BALANCE_OF = "0x70a08231"
@@ -67,7 +65,7 @@ _WETH_ARTIFACT = "@uniswap/v2-periphery/build/WETH9.json"
 
 @dataclass(frozen=True, slots=True)
 class ProtocolAddresses:
-    """The protocol contracts of the embedded chain."""
+    """Addresses of the protocol contracts."""
 
     weth: str
     v2_factory: str
@@ -95,9 +93,7 @@ class LocalPool:
 
 @dataclass(frozen=True, slots=True)
 class ChainContents:
-    """Contents of the chain, part of a snapshot. `ticks` are the ends of all positions, by pool
-    name.
-    """
+    """Contents of the chain, by symbol or pool name; `ticks` are the ends of all positions."""
 
     tokens: Mapping[str, Token]
     kinds: Mapping[str, TokenKind]
@@ -109,14 +105,14 @@ class ChainContents:
 
 @dataclass(frozen=True, slots=True)
 class ChainSnapshot:
-    """A saved state of the chain together with its contents."""
+    """A saved state of the node with the contents of the chain."""
 
     node: str
     books: ChainContents = field(repr=False)
 
 
 class ChainClock:
-    """The agent's clock on an embedded chain: the newest block's time. Sleeping mines."""
+    """The agent's clock on an embedded chain: the time of the newest block. Sleeping mines one."""
 
     def __init__(self, node: LocalNode) -> None:
         self._node = node
@@ -126,12 +122,12 @@ class ChainClock:
         return self._node.now_s()
 
     def sleep(self, seconds: float) -> None:
-        """Mine a block with a timestamp that much later."""
+        """Mine a block `seconds` later."""
         self._node.mine_at(self._node.now_s() + max(1, round(seconds)))
 
 
 class LocalChain:
-    """An embedded chain with everything deployed. Changes are sent by the whale, never by the
+    """An embedded chain with all contracts deployed. The whale sends all changes, never the
     wallet.
     """
 
@@ -194,13 +190,12 @@ class LocalChain:
         return self._contracts[key][1]
 
     def token_contract(self, symbol: str) -> Contract:
-        """The ERC-20 of that symbol, with mint and burn if it has them."""
+        """Return the ERC-20 contract of a symbol."""
         kind = self.books.kinds[symbol]
-        artifact = (
-            npm_artifact(_WETH_ARTIFACT)
-            if kind is TokenKind.WRAPPED_NATIVE
-            else own_artifact(kind.value)
-        )
+        if kind is TokenKind.WRAPPED_NATIVE:
+            artifact = npm_artifact(_WETH_ARTIFACT)
+        else:
+            artifact = own_artifact(kind.value)
         return self.contract(self.tokens[symbol].address, artifact)
 
     def balance(self, symbol: str, owner: str | None = None) -> int:
@@ -210,19 +205,20 @@ class LocalChain:
     def balances(
         self, symbols: Iterable[str] | None = None, owner: str | None = None
     ) -> dict[str, int]:
-        """Balances of several tokens (default all), read at once."""
-        wanted, who = (
-            list(self.tokens if symbols is None else symbols),
-            owner or self.wallet.address,
-        )
-        data = BALANCE_OF + who.removeprefix("0x").lower().rjust(64, "0")
+        """Return the balances of several tokens (default: all), read at once."""
+        selected = list(self.tokens if symbols is None else symbols)
+        owner = owner or self.wallet.address
+        data = BALANCE_OF + owner.removeprefix("0x").lower().rjust(64, "0")
         calls = [
-            ("eth_call", [{"from": who, "to": self.tokens[symbol].address, "data": data}, "latest"])
-            for symbol in wanted
+            (
+                "eth_call",
+                [{"from": owner, "to": self.tokens[symbol].address, "data": data}, "latest"],
+            )
+            for symbol in selected
         ]
         return {
             symbol: int(str(answer), 16)
-            for symbol, answer in zip(wanted, self.node.ask(calls), strict=True)
+            for symbol, answer in zip(selected, self.node.ask(calls), strict=True)
         }
 
     # transactions
@@ -231,65 +227,57 @@ class LocalChain:
         self, call: Any, sender: str | None = None, value_wei: int = 0, gas: int = TX_GAS
     ) -> HexStr:
         """Send a bound contract function and return the hash of its mined transaction. Raises
-        RuntimeError when it reverts.
+        RuntimeError if it reverts.
         """
-        who = sender or self.whale.address
+        sender = sender or self.whale.address
         fees = {"gas": gas, "maxFeePerGas": 100 * 10**9, "maxPriorityFeePerGas": 10**9}
-        tx_hash, succeeded = self.node.transact(call, {"from": who, "value": value_wei, **fees})
+        tx_hash, succeeded = self.node.transact(call, {"from": sender, "value": value_wei, **fees})
         if not succeeded:
             raise RuntimeError(
                 f"{getattr(call, 'fn_name', 'deployment')} reverted on the local chain:"
-                f" {self._why(call, who, value_wei)}"
+                f" {self._revert_reason(call, sender, value_wei)}"
             )
         return tx_hash
 
-    def _why(self, call: Any, sender: str, value_wei: int) -> str:
+    def _revert_reason(self, call: Any, sender: str, value_wei: int) -> str:
         try:
             call.call({"from": sender, "value": value_wei, "gas": TX_GAS})
-        except Exception as error:  # re-raise with the node's message
+        except Exception as error:  # each node raises errors of its own
             return str(error)
-        return "not when repeated"
+        return "the repeated call succeeds"
 
     def deploy(self, artifact: Artifact, *arguments: object, sender: str | None = None) -> str:
         """Deploy a contract and return its checksummed address."""
         factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
         tx_hash = self.send(factory.constructor(*arguments), sender)
-        return str(
-            to_checksum_address(
-                str(self.w3.eth.get_transaction_receipt(tx_hash)["contractAddress"])
-            )
-        )
+        receipt = self.w3.eth.get_transaction_receipt(tx_hash)
+        return str(to_checksum_address(str(receipt["contractAddress"])))
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
-        """Approve the protocol contracts for the whale's tokens, once."""
+        """Approve the protocol contracts for the whale's tokens."""
         at = self.addresses
         for symbol in symbols:
             for spender in (at.v2_router, at.swap_router_02, at.position_manager, at.pool_minter):
                 self.send(self.token_contract(symbol).functions.approve(spender, UINT256_MAX))
 
     def set_balance(self, symbol: str, raw: int, owner: str | None = None) -> None:
-        """Set the balance of the wallet (or `owner`) in base units without changing its nonce.
-
-        Wrapped native coin can be reduced for the wallet only.
+        """Set the balance of the wallet (or `owner`) in base units, without changing its nonce. Only
+        the wallet's wrapped native coin can be reduced.
         """
         self.set_balances({symbol: raw}, owner)
 
     def set_balances(self, wanted: Mapping[str, int], owner: str | None = None) -> None:
         """Set the balances of several tokens, by symbol."""
-        held, who = self.balances(wanted, owner), owner or self.wallet.address
+        held, owner = self.balances(wanted, owner), owner or self.wallet.address
         for symbol, raw in wanted.items():
             missing, token = raw - held[symbol], self.token_contract(symbol).functions
-            if missing == 0:
-                continue
-            if self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE:
-                move = (
-                    token.transfer(who, missing)
-                    if missing > 0
-                    else token.transferFrom(who, self.whale.address, -missing)
-                )
-            else:
-                move = token.mint(who, missing) if missing > 0 else token.burn(who, -missing)
-            self.send(move)
+            wrapped = self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE
+            if missing > 0:
+                self.send(token.transfer(owner, missing) if wrapped else token.mint(owner, missing))
+            elif missing < 0 and wrapped:
+                self.send(token.transferFrom(owner, self.whale.address, -missing))
+            elif missing < 0:
+                self.send(token.burn(owner, -missing))
 
     def set_native(self, wei: int, owner: str | None = None) -> None:
         """Set the native balance of the wallet (or `owner`)."""
@@ -306,9 +294,7 @@ class LocalChain:
         self.node.mine(blocks)
 
     def warp(self, seconds: int, refresh_feeds: bool = True) -> None:
-        """Mine a block that much later; enabled feeds then get a new round at their present
-        price.
-        """
+        """Mine a block `seconds` later; feeds then get a new round at their present price."""
         self.node.mine_at(self.now_s() + seconds)
         if refresh_feeds:
             self.refresh_feeds()
@@ -332,8 +318,7 @@ class LocalChain:
         self.node.revert(mark.node)
         self.books = mark.books
 
-    # the market: pools and positions at the current prices, real swaps that bring each pool to a
-    # new one
+    # the market: pools and positions at the current prices, and swaps to new ones
 
     def add_token(
         self,
@@ -444,16 +429,15 @@ class LocalChain:
         twap_follows: bool = True,
         feeds_follow: bool = True,
     ) -> None:
-        """Set the world price of these tokens: every pool is arbitraged to it, feeds and the
+        """Set the USD prices of these tokens: every pool is arbitraged to them, and feeds and the
         30-minute TWAP follow.
         """
         moved = {symbol: Fraction(price) for symbol, price in prices_usd.items()}
         for symbol, price in moved.items():
-            if symbol not in self.tokens or price <= 0:
-                raise ValueError(
-                    f"cannot move {symbol} to {price}: it needs to be a token of this chain and a"
-                    " positive price"
-                )
+            if symbol not in self.tokens:
+                raise ValueError(f"{symbol} is not a token of this chain")
+            if price <= 0:
+                raise ValueError(f"price of {symbol}: {price} is not positive")
         self.books = replace(self.books, prices_usd={**self.books.prices_usd, **moved})
         for pool in self.books.pool_info.values():
             if pool.token0.symbol in moved or pool.token1.symbol in moved:
@@ -461,7 +445,7 @@ class LocalChain:
         if twap_follows:
             self.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
         if feeds_follow:
-            # Time may have passed for all of them, so all get a round.
+            # The TWAP's time has passed for all feeds, so all get a round.
             self.refresh_feeds(self.feeds if twap_follows else moved)
 
     def swap(self, pool: str, token_in: str, amount_in_raw: int) -> int:
@@ -486,7 +470,7 @@ class LocalChain:
     ) -> str:
         """Return a complete trimtab.toml for this chain.
 
-        `targets` by symbol replace those of the description; `router` is "swap_router_02" or
+        `targets` by symbol replace those of the world; `router` is "swap_router_02" or
         "rebalancer".
         """
         from agent.localchain.world import config_text
@@ -501,8 +485,8 @@ class LocalChain:
     def provide_liquidity(
         self, pool: LocalPool, value_usd: int, ranges: Sequence[LiquidityRange]
     ) -> None:
-        """Provide `value_usd` in total over the ranges as positions of the whale, through the real
-        position manager.
+        """Provide `value_usd` in total over the ranges, as positions of the whale in the position
+        manager.
         """
         manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
         price = self.pool_price(pool.token0.symbol, pool.token1.symbol)
@@ -512,25 +496,15 @@ class LocalChain:
             value1_raw = self._raw_for_usd(
                 pool.token1.symbol, Fraction(value_usd * part.share_bps, BPS)
             )
-            made = position_amounts(price, *range_ticks(price, part, spacing), float(value1_raw))
-            pair = (
-                pool.token0.address,
-                pool.token1.address,
-                pool.fee_pips,
-                made.tick_lower,
-                made.tick_upper,
+            position = position_amounts(
+                price, *range_ticks(price, part, spacing), float(value1_raw)
             )
-            mint = (
-                *pair,
-                made.amount0_raw,
-                made.amount1_raw,
-                0,
-                0,
-                self.whale.address,
-                FAR_FUTURE_S,
-            )
-            mints.append(manager.encode_abi("mint", args=[mint]))
-            ends |= {made.tick_lower, made.tick_upper}
+            ticks = (position.tick_lower, position.tick_upper)
+            pair = (pool.token0.address, pool.token1.address, pool.fee_pips)
+            amounts = (position.amount0_raw, position.amount1_raw, 0, 0)
+            params = (*pair, *ticks, *amounts, self.whale.address, FAR_FUTURE_S)
+            mints.append(manager.encode_abi("mint", args=[params]))
+            ends |= set(ticks)
         self.send(manager.functions.multicall(mints))
         self._register_ticks(pool, ends)
 
@@ -590,9 +564,7 @@ class LocalChain:
     def _swap_v3(
         self, pool: LocalPool, given: Token, wanted: Token, amount_in_raw: int, limit_x96: int
     ) -> None:
-        """Swap exact input up to a price limit: the rest beyond the limit is never taken from the
-        whale.
-        """
+        """Swap exact input up to a price limit; the rest stays with the whale."""
         router = self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
         order = (
             given.address,
@@ -620,7 +592,7 @@ class LocalChain:
         )
 
     def _pair(self, token_a: str, token_b: str) -> tuple[Token, Token]:
-        """Both tokens in the order of their addresses, as the factories sort them."""
+        """Return both tokens in the order of their addresses, as the factories sort them."""
         first, second = sorted(
             (self.tokens[token_a], self.tokens[token_b]), key=lambda token: int(token.address, 16)
         )

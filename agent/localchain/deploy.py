@@ -1,4 +1,4 @@
-"""Deploy the described world on an empty node: protocol, tokens, feeds, pools, wallet holdings."""
+"""Deploy a world on an empty node: protocol, tokens, feeds, pools, the wallet's balances."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
 
 
 def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
-    """Deploy the world on a node whose genesis is `history_s` ago.
-
-    Pools then have a past, feeds are fresh, and the newest block is current.
+    """Deploy the world on a node whose genesis is `history_s` ago, so that pools have a history.
+    Feeds are then fresh, and the newest block is current.
     """
     chain = LocalChain(node, world)
     with node.past():
@@ -49,7 +48,7 @@ def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
                     pool.ranges,
                 )
         weth = next(spec.symbol for spec in world.tokens if spec.kind is TokenKind.WRAPPED_NATIVE)
-        # Lets set_balance take tokens back later without touching the wallet's nonce.
+        # set_balance can then reduce the balance without using the wallet's nonce.
         chain.send(
             chain.token_contract(weth).functions.approve(chain.whale.address, UINT256_MAX),
             chain.wallet.address,

@@ -1,4 +1,4 @@
-"""Market moves of a served local chain, requested by another process."""
+"""Serve the embedded chain on anvil, and move its market from another process."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from agent.localchain.chain import FEED_DECIMALS, V3_POOL, LocalChain, LocalPool
 
 ANSWER_TIMEOUT_S = 120.0
 LEAST, MOST = Fraction(1, 20), Fraction(10)
-"""Bounds of one move, as factors of a price."""
+"""Bounds of a move, as factors of the price."""
 FIRST_OBSERVATION = 8
-"""Storage slot of UniswapV3Pool.observations; each is one word: 32 bits of time, 56 of
-tickCumulative, then 168 that stay."""
+"""Storage slot of UniswapV3Pool.observations. Each is one word: 32 bits of time, 56 of
+tickCumulative, and 168 that are not rewritten."""
 _MOVE = re.compile(r"([A-Za-z0-9._-]{1,16})=([+-][0-9]{1,3}(?:\.[0-9]{1,4})?)%")
 
 
 def parse_moves(texts: list[str]) -> dict[str, Fraction]:
     """Parse factors by symbol from texts such as WBTC=+30%. Raises ConfigError."""
-    found = {}
+    factors = {}
     for text in texts:
         match = _MOVE.fullmatch(text)
         factor = Fraction(0) if match is None else 1 + Fraction(match[2]) / 100
@@ -43,17 +43,17 @@ def parse_moves(texts: list[str]) -> dict[str, Fraction]:
                 f"--move: {text[:40]!r}",
                 "write for example WBTC=+30% or WETH=-20%, from -95% to +900%",
             )
-        found[match[1]] = factor
-    return found
+        factors[match[1]] = factor
+    return factors
 
 
 def move_socket_path(port: int) -> Path:
-    """Return the owner-only socket on which the served chain of that port accepts moves."""
+    """Return the socket, private to the user, on which the chain served at `port` accepts moves."""
     return user_state_path("trimtab", ensure_exists=True) / f"localchain-{port}.sock"
 
 
 class MarketMoveServer:
-    """Listens for moves while a chain is served."""
+    """Listens for market moves while a chain is served."""
 
     def __init__(self, port: int) -> None:
         self._path = move_socket_path(port)
@@ -78,14 +78,11 @@ class MarketMoveServer:
         with line, line.makefile("rw", encoding="utf-8") as stream:
             line.settimeout(ANSWER_TIMEOUT_S)
             try:
-                wanted = {
-                    symbol: Fraction(factor)
-                    for symbol, factor in json.loads(stream.readline()).items()
-                }
+                request = json.loads(stream.readline())
+                factors = {symbol: Fraction(factor) for symbol, factor in request.items()}
+                prices = apply_move(chain, factors)
                 answer: dict[str, Any] = {
-                    "prices_usd": {
-                        name: str(float(price)) for name, price in apply_move(chain, wanted).items()
-                    }
+                    "prices_usd": {name: str(float(price)) for name, price in prices.items()}
                 }
             except (ConfigError, ValueError, AttributeError, RuntimeError) as error:
                 answer = {"error": str(error)}
@@ -93,7 +90,7 @@ class MarketMoveServer:
 
 
 def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
-    """Move the market of the chain served at that port; return the new prices in USD. Raises
+    """Move the market of the chain served at `port`; return the new prices in USD. Raises
     ConfigError if no chain is served there.
     """
     try:
@@ -124,34 +121,33 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
 
 
 def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
-    """Move prices from the feeds' present ones, by trades of the whale in the pools; return the new
-    USD prices. The observations of V3 pools are rewritten as if the new price had always held, so
-    that TWAPs follow at once and no block is in the future.
+    """Multiply the feeds' present prices by these factors, by trades of the whale in the pools;
+    return the new USD prices. The observations of V3 pools are rewritten as if the new price had
+    always held, so that TWAPs follow at once and no block is in the future.
     """
-    if strange := sorted(set(factors) - set(chain.feeds)):
-        raise ConfigError(f"{strange[0]!r} is not a token of this chain: {', '.join(chain.feeds)}")
+    if unknown := sorted(set(factors) - set(chain.feeds)):
+        raise ConfigError(f"{unknown[0]!r} is not a token of this chain: {', '.join(chain.feeds)}")
     prices = {
         name: Fraction(
             chain.feed_contract(name).functions.latestRoundData().call()[1], 10**FEED_DECIMALS
         )
         for name in chain.feeds
     }
-    wanted = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
+    moved = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
     chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, **prices})
-    chain.move_market(wanted, twap_follows=False)
+    chain.move_market(moved, twap_follows=False)
     for pool in chain.books.pool_info.values():
         if pool.version == 3:
             _rewrite_observations(chain, pool)
     chain.mine()
-    while (
-        ahead := chain.now_s() - time.time()
-    ) > 0:  # each trade is a block, and blocks are at least a second apart
-        time.sleep(ahead)
-    return wanted
+    # Each trade is a block, and blocks are at least a second apart.
+    while (ahead_s := chain.now_s() - time.time()) > 0:
+        time.sleep(ahead_s)
+    return moved
 
 
 def _rewrite_observations(chain: LocalChain, pool: LocalPool) -> None:
-    """Rewrite the pool's observations so that its present tick is its mean over any window."""
+    """Rewrite the pool's observations so that its mean tick over any window is the present one."""
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
     slot0 = chain.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()
     tick, newest, count = int(slot0[1]), int(slot0[2]), int(slot0[3])
@@ -168,7 +164,7 @@ def _rewrite_observations(chain: LocalChain, pool: LocalPool) -> None:
         rpc("anvil_setStorageAt", pool.address, hex(FIRST_OBSERVATION + at), f"0x{changed:064x}")
 
 
-# --- Serve the embedded chain on anvil until stopped: `trimtab localchain`.
+# --- `trimtab localchain`: serve the embedded chain on anvil until stopped.
 
 
 HEARTBEAT_S = 10
@@ -182,11 +178,11 @@ def serve(
     write_config: Path | None = None,
     on_ready: Callable[[LocalChain], None] | None = None,
 ) -> None:
-    """Start anvil on `port`, deploy the world, write its trimtab.toml, then run until SIGINT or
+    """Start anvil on `port`, deploy the world, write its trimtab.toml, and run until SIGINT or
     SIGTERM.
 
-    The file is written atomically, once everything is ready. Raises ConfigError when the port is
-    taken. Call from the main thread.
+    The file is written atomically once the chain is ready. Raises ConfigError if the port is taken.
+    Call from the main thread.
     """
     from agent.localchain import open_anvil
 
@@ -199,14 +195,14 @@ def serve(
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with open_anvil(port) as chain, MarketMoveServer(port) as door:
+        with open_anvil(port) as chain, MarketMoveServer(port) as moves:
             if write_config is not None:
                 replace_file(write_config, chain.config_text().encode())  # it may hold secrets
             if on_ready is not None:
                 on_ready(chain)
             while not stopped.is_set():
-                door.wait(HEARTBEAT_S, chain)
-                _beat(chain)
+                moves.wait(HEARTBEAT_S, chain)
+                _mine_if_idle(chain)
     except KeyboardInterrupt:
         if not stopped.is_set():
             raise
@@ -215,7 +211,7 @@ def serve(
             signal.signal(number, handler)
 
 
-def _beat(chain: LocalChain) -> None:
+def _mine_if_idle(chain: LocalChain) -> None:
     try:
         if time.time() - chain.now_s() >= HEARTBEAT_S and chain.transport.call(
             "anvil_getAutomine", []
@@ -223,6 +219,6 @@ def _beat(chain: LocalChain) -> None:
             chain.mine()
     except OSError:
         raise Retryable(
-            f"the chain at {chain.url} no longer answers; it was ended from outside",
+            f"the chain at {chain.url} no longer answers; another program ended it",
             "start it again",
         ) from None

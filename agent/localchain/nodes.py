@@ -1,6 +1,4 @@
-"""Nodes of the embedded chain: eth-tester in process and anvil beside it, behind the same
-interface.
-"""
+"""Nodes of the embedded chain with one interface: eth-tester in process, and an anvil process."""
 
 from __future__ import annotations
 
@@ -31,8 +29,7 @@ from agent.artifacts import anvil_binary
 from agent.errors import ConfigError, Retryable
 from agent.localchain.world import ACCOUNT_COUNT, HD_PATH, TEST_MNEMONIC, WHALE_INDEX, dev_accounts
 
-# --- web3 provider for a local node: one kept connection per thread, without proxies, cookies and
-# redirects.
+# --- web3 provider for a local node: one persistent connection per thread.
 
 
 TIMEOUT_S = 60
@@ -40,10 +37,9 @@ _HEADERS = {"Content-Type": "application/json"}
 
 
 class LocalProvider(JSONBaseProvider):
-    """JSON-RPC on loopback.
-
-    web3's own provider takes nine times the processor time for proxies, cookies and redirects. A
-    forked process opens its own connection. Raises OSError when the node is gone.
+    """JSON-RPC on loopback, without proxies, cookies and redirects, for which web3's provider takes
+    nine times the processor time. A forked process opens a connection of its own. Raises OSError if
+    the node is gone.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,13 +52,14 @@ class LocalProvider(JSONBaseProvider):
         return self.decode_rpc_response(self._post(self.encode_rpc_request(method, params)))
 
     def batch(self, calls: Sequence[tuple[str, list[Any]]]) -> list[dict[str, Any]]:
-        """JSON-RPC answers to plain calls, in their order, from one request."""
-        asked = [
+        """Return JSON-RPC answers in the order of `calls`, with one request."""
+        requests = [
             {"jsonrpc": "2.0", "id": i, "method": method, "params": params}
             for i, (method, params) in enumerate(calls)
         ]
         return sorted(
-            json.loads(self._post(json.dumps(asked).encode())), key=lambda answer: int(answer["id"])
+            json.loads(self._post(json.dumps(requests).encode())),
+            key=lambda answer: int(answer["id"]),
         )
 
     def _post(self, body: bytes) -> bytes:
@@ -77,7 +74,7 @@ class LocalProvider(JSONBaseProvider):
             ) from error
 
     def _line(self) -> HTTPConnection:
-        """Return the thread's connection, renewed after the node closed it or a fork."""
+        """Return the thread's connection, renewed after a fork or if the node closed it."""
         pid, line = getattr(self._kept, "line", (0, None))
         if line is None or pid != os.getpid():
             at = urlsplit(self.endpoint_uri)
@@ -89,10 +86,13 @@ class LocalProvider(JSONBaseProvider):
 
 
 def _readable(connection: socket.socket) -> bool:
-    """True if there is data to read; between two requests that means: closed by the node."""
+    """True if there is data to read: between two requests, the node closed the connection."""
     watch = select.poll()
     watch.register(connection, select.POLLIN)
     return bool(watch.poll(0))
+
+
+# --- The nodes.
 
 
 BLOCK_GAS = 100_000_000
@@ -106,7 +106,7 @@ made."""
 
 
 class LocalNode(Protocol):
-    """Interface of a node to the embedded chain, beyond web3."""
+    """Node of the embedded chain, as far as web3 lacks it."""
 
     @property
     def w3(self) -> Web3:
@@ -119,8 +119,8 @@ class LocalNode(Protocol):
         ...
 
     def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
-        """Return results of JSON-RPC reads as on the wire, in order, by one request. Raises
-        RuntimeError with the node's message.
+        """Return the results of JSON-RPC reads, in order, with one request. Raises RuntimeError
+        with the node's message.
         """
         ...
 
@@ -143,8 +143,8 @@ class LocalNode(Protocol):
         ...
 
     def past(self) -> Any:
-        """Context in which blocks follow a second apart from the newest one, independent of the
-        wall clock.
+        """Context in which blocks follow the newest one at intervals of a second, independent of
+        the wall clock.
         """
         ...
 
@@ -162,8 +162,8 @@ class LocalNode(Protocol):
 
 
 def _plain_web3(provider: Any) -> Web3:
-    """Web3 without extra requests: no chain id before each call, no names, no CCIP-read
-    (facts.md).
+    """Return a web3 without extra requests: no chain id before each call, no names, no
+    CCIP-read.
     """
     provider.global_ccip_read_enabled = False
     w3 = Web3(provider)

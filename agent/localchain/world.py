@@ -1,6 +1,4 @@
-"""Data of the embedded chain: tokens, seeded prices, pools with their liquidity ranges, the
-wallet's holdings, its config.
-"""
+"""World of the embedded chain: tokens, prices, pools with liquidity ranges, accounts, config."""
 
 from __future__ import annotations
 
@@ -29,8 +27,8 @@ class TokenKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TokenSpec:
-    """A token: seeded USD price per whole coin, portfolio share in the config's notation, the
-    wallet's holding in base units.
+    """A token: seeded USD price of a whole coin, target in the config's notation, and the wallet's
+    balance in base units.
     """
 
     symbol: str
@@ -43,9 +41,9 @@ class TokenSpec:
 
 @dataclass(frozen=True, slots=True)
 class LiquidityRange:
-    """Liquidity between two relative distances from the seeded price, in bps (None: to the end of
-    the ticks). `share_bps` is the part of the pool's value in this range. Ranges overlap, to create
-    many ticks; a range that does not contain the price is one-sided, like a limit order.
+    """Liquidity between two relative distances from the seeded price, in bps (None: to the last
+    tick). `share_bps` is the share of the pool's value in this range. Ranges overlap, to create many
+    ticks; a range without the price is one-sided, like a limit order.
     """
 
     from_bps: int | None
@@ -55,7 +53,7 @@ class LiquidityRange:
 
 @dataclass(frozen=True, slots=True)
 class V2Spec:
-    """A Uniswap V2 pair with this much USD in it."""
+    """A Uniswap V2 pair, and its value in USD."""
 
     token_a: str
     token_b: str
@@ -69,7 +67,7 @@ class V2Spec:
 
 @dataclass(frozen=True, slots=True)
 class V3Spec:
-    """A Uniswap V3 pool: fee in pips, USD in it, and its liquidity ranges."""
+    """A Uniswap V3 pool: fee in pips, value in USD, and liquidity ranges."""
 
     token_a: str
     token_b: str
@@ -88,7 +86,7 @@ PoolSpec = V2Spec | V3Spec
 
 @dataclass(frozen=True, slots=True)
 class LocalWorld:
-    """Everything that is deployed, in order. `history_s` is the age of the pools."""
+    """Tokens and pools in the order of deployment; `history_s` is the age of the pools."""
 
     tokens: tuple[TokenSpec, ...]
     pools: tuple[PoolSpec, ...]
@@ -97,7 +95,7 @@ class LocalWorld:
     history_s: int = 3 * 3600
 
     def token(self, symbol: str) -> TokenSpec:
-        """The token of that symbol. Raises KeyError if there is none."""
+        """Return the token of that symbol. Raises KeyError if there is none."""
         for spec in self.tokens:
             if spec.symbol == symbol:
                 return spec
@@ -158,13 +156,12 @@ DEFAULT_WORLD = LocalWorld(
 wallet of 10,000 USD at its targets."""
 
 
-# --- From USD prices to pool prices, ticks and amounts of liquidity, for seeding and moving local
-# pools.
+# --- Pool prices, ticks and amounts of liquidity from USD prices.
 
 
 MAX_TICK = 887_272
 TICK_SPACINGS = {100: 1, 500: 10, 3_000: 60, 10_000: 200}
-"""Uniswap V3 factory; the 100 pips tier was enabled later by governance (feeAmountTickSpacing)."""
+"""feeAmountTickSpacing of the Uniswap V3 factory; governance added the tier of 100 pips later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,18 +175,20 @@ class PositionAmounts:
 
 
 def sqrt_price_x96(price: Fraction) -> int:
-    """floor(sqrt(token1 base units per token0 base unit) · 2^96), as the V3 pool stores it."""
+    """Return floor(sqrt(price) · 2^96), as a V3 pool stores it; the price is token1 base units per
+    token0 base unit.
+    """
     return isqrt((price.numerator << 192) // price.denominator)
 
 
 def full_range(spacing: int) -> tuple[int, int]:
-    """The widest range whose ends are multiples of the spacing."""
+    """Return the widest range whose ends are multiples of the spacing."""
     last = MAX_TICK // spacing * spacing
     return -last, last
 
 
 def range_ticks(price: Fraction, part: LiquidityRange, spacing: int) -> tuple[int, int]:
-    """Ends of a range as usable ticks, at least one spacing apart."""
+    """Return the ends of a range as usable ticks, at least one spacing apart."""
     first, last = full_range(spacing)
 
     def tick(distance_bps: int) -> int:
@@ -203,32 +202,28 @@ def range_ticks(price: Fraction, part: LiquidityRange, spacing: int) -> tuple[in
 def position_amounts(
     price: Fraction, tick_lower: int, tick_upper: int, value1_raw: float
 ) -> PositionAmounts:
-    """Amounts of total value `value1_raw` base units of token1
-    (LiquidityAmounts.getAmountsForLiquidity).
-
-    In floats: they are only the amounts of a fictional provider; the contract decides the
-    liquidity.
+    """Return amounts with a total value of `value1_raw` base units of token1
+    (LiquidityAmounts.getAmountsForLiquidity). Floats suffice: the contract calculates the liquidity
+    from the amounts.
     """
     low, high, now = 1.0001 ** (tick_lower / 2), 1.0001 ** (tick_upper / 2), sqrt(float(price))
     inside = min(max(now, low), high)
     amount0, amount1 = 1 / inside - 1 / high, inside - low
     scale = value1_raw / (amount0 * float(price) + amount1)
     return PositionAmounts(
-        tick_lower, tick_upper, _generous(amount0 * scale), _generous(amount1 * scale)
+        tick_lower, tick_upper, _with_margin(amount0 * scale), _with_margin(amount1 * scale)
     )
 
 
-def _generous(amount: float) -> int:
+def _with_margin(amount: float) -> int:
     return floor(amount * 1.000001) + 1 if amount > 0 else 0
 
 
 def v2_input_to_reach(
     reserve_in: int, reserve_out: int, price: Fraction, fee_pips: int = 3_000
 ) -> int:
-    """Largest input after which the pair still pays at least `price` token_out per token_in at the
-    margin, fee excluded.
-
-    UniswapV2Library.getAmountOut in integers, bisected.
+    """Return the largest input after which the pair's marginal price, fee excluded, is still at
+    least `price` token_out per token_in: UniswapV2Library.getAmountOut in integers, bisected.
     """
 
     def pays(amount_in: int) -> bool:
@@ -251,19 +246,16 @@ def v2_input_to_reach(
 
 
 TEST_MNEMONIC = "test test test test test test test test test test test junk"
-"""Public: real money sent to these accounts is lost."""
+"""The mnemonic is public: money sent to these accounts is stolen."""
 HD_PATH = "m/44'/60'/0'/0"
 ACCOUNT_COUNT = 10
 WALLET_INDEX, WHALE_INDEX = 0, 1
-"""Account 0 is the wallet that the agent trims, account 1 deploys, provides liquidity and moves the
-market."""
+"""Account 0 is the agent's wallet; account 1 deploys, provides liquidity and moves the market."""
 
 
 @dataclass(frozen=True, slots=True)
 class DevAccount:
     """Checksummed address and 0x-hex key of a development account."""
-
-    __test__ = False  # pytest takes every Test* for a test class
 
     address: str
     key: str
@@ -271,7 +263,7 @@ class DevAccount:
 
 @lru_cache(maxsize=1)
 def dev_accounts() -> tuple[DevAccount, ...]:
-    """The ten accounts, in order (BIP-44 path m/44'/60'/0'/0/i)."""
+    """Return the ten accounts, in order (BIP-44 path m/44'/60'/0'/0/i)."""
     from eth_account.hdaccount import key_from_seed, seed_from_mnemonic
     from eth_keys.main import KeyAPI
 
@@ -282,11 +274,11 @@ def dev_accounts() -> tuple[DevAccount, ...]:
     return tuple(DevAccount(key.public_key.to_checksum_address(), key.to_hex()) for key in keys)
 
 
-# --- The trimtab.toml of an embedded chain: every key, ready for every command.
+# --- The trimtab.toml of an embedded chain, complete for every command.
 
 
 IN_PROCESS_URL = "eth-tester://in-process"
-"""URL in the file without an HTTP address; the loading program provides the transport."""
+"""URL in the config of an in-process chain; the loading program provides the transport."""
 
 _ASSET = """[[portfolio.assets]]
 symbol = "{symbol}"
@@ -297,7 +289,7 @@ feed = "{feed}"
 """
 
 CONFIG_MARKER = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
-"""Marker that distinguishes our config from one of a real wallet."""
+"""First line of the config, which distinguishes it from one of a real wallet."""
 
 _TEMPLATE = """[chain]
 chain_id = {chain_id}
@@ -360,7 +352,7 @@ url = "{store_url}"
 
 _OMITTED = ("total_loss", "native_top_up", "balance_jump_wait")
 _OWN_LIMITS = {"first_purchase": "1m", "payout_per_day": "100000"}
-"""In place of the values of a new config."""
+"""Values that differ from those of a new config."""
 
 
 def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str], router: str) -> str:
@@ -383,9 +375,9 @@ def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str], r
         numeraire=chain.world.numeraire,
         assets=assets,
         limits="\n".join(
-            f'{one.key} = "{_OWN_LIMITS.get(one.key, one.start)}"'
-            for one in LIMITS_AS_WRITTEN
-            if one.key not in _OMITTED
+            f'{limit.key} = "{_OWN_LIMITS.get(limit.key, limit.start)}"'
+            for limit in LIMITS_AS_WRITTEN
+            if limit.key not in _OMITTED
         ),
         store_url=store_url,
         router=router,
