@@ -7,7 +7,7 @@ import time
 import pytest
 
 from agent.localchain import LocalChain
-from agent.localchain.market import HEARTBEAT_S, _beat
+from agent.localchain.market import HEARTBEAT_S, _mine_if_idle
 
 
 def test_an_idle_chain_gets_a_block_unless_automine_is_off(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,7 +16,7 @@ def test_an_idle_chain_gets_a_block_unless_automine_is_off(anvil_chain: LocalCha
 
     def blocks_of_a_beat() -> int:
         before = int(chain.transport.call("eth_blockNumber", []), 16)
-        _beat(chain)
+        _mine_if_idle(chain)
         return int(chain.transport.call("eth_blockNumber", []), 16) - before
 
     assert blocks_of_a_beat() == 1
