@@ -1,6 +1,4 @@
-"""History commands: history, explain, txs, cancel, reconcile, adopt, and db for the store's
-file.
-"""
+"""Commands about the journal and the store: history, explain, txs, cancel, reconcile, adopt, db."""
 
 from __future__ import annotations
 
@@ -45,7 +43,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_REASON = 100
-"""Characters of a reason in a list of steps; explain shows all of it."""
+"""Characters of a reason in a list of steps; explain shows the whole reason."""
 
 
 @command(Heading.LOOK, 40)
@@ -87,7 +85,7 @@ def history(
         if out.is_terminal and any(
             len(row["reason"]) > LONGEST_REASON for row in document["steps"]
         ):
-            note("Reasons are cut. All of one: trimtab explain STEP")
+            note("Long reasons are cut; trimtab explain STEP shows all of a reason.")
         if document["corrections"]:
             out.print(plan_tables.executions_table(document["corrections"]))
         ledger.show_values(out, document)
@@ -99,7 +97,7 @@ def history(
 def explain(
     step: Annotated[
         str | None,
-        typer.Argument(help="Id of a step, as history shows it; the newest if none is given."),
+        typer.Argument(help="Id of a step from history; default: the newest."),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     paper: OnPaper = False,
@@ -118,17 +116,15 @@ def explain(
 
 
 def steps(document: Document) -> FigureTable:
-    """Table of past steps; reasons are cut at a terminal, whole when piped."""
+    """Return a table of past steps; long reasons are cut at a terminal only."""
     from agent.cli.display.tables import table
 
     made = table("Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason"))
     for row in document["steps"]:
         sent = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
-        reason = (
-            shorten(row["reason"], LONGEST_REASON, placeholder=" …")
-            if out.is_terminal
-            else row["reason"]
-        )
+        reason = row["reason"]
+        if out.is_terminal:
+            reason = shorten(reason, LONGEST_REASON, placeholder=" …")
         made.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(reason))
     return made
 
@@ -148,7 +144,7 @@ def txs(
     from agent import app as api
 
     document = api.transactions(config, limit, open_only)
-    emit(document, as_json, lambda: _show(document, "open" if open_only else "written down"))
+    emit(document, as_json, lambda: _show(document, "pending" if open_only else "recorded"))
 
 
 @command(Heading.TROUBLE, 40)
@@ -205,7 +201,7 @@ def reconcile(
         found = api.pending_transactions(config)
         if found["transactions"]:
             err.print(_table(found))
-        if not ask("Send again what is lost, and cancel what is late?"):
+        if not ask("Resend lost transactions and cancel late ones?"):
             emit(found, as_json, lambda: say("Nothing was sent."))
             raise typer.Exit(EXIT_REFUSED)
     with api.open_agent(config) as agent, spinner("Reading the chain") as wait:
@@ -215,7 +211,7 @@ def reconcile(
         as_json,
         lambda: _shown(
             document,
-            "To send again what is lost, and cancel what is late: trimtab reconcile --send",
+            "To resend lost transactions and cancel late ones: trimtab reconcile --send",
         ),
     )
     raise typer.Exit(EXIT_RETRYABLE if document["waiting"] else 0)
@@ -233,12 +229,12 @@ def _shown(document: Document, hint: str) -> None:
         say("No pending transactions.")
 
 
-def _show(document: Document, which: str = "written down") -> None:
+def _show(document: Document, which: str = "recorded") -> None:
     if not document["transactions"]:
         say(f"No transaction is {which}.")
         return
     out.print(_table(document))
-    say(f"{document['waiting']} waiting, {document['confirming']} waiting for confirmations.")
+    say(f"{document['waiting']} pending, {document['confirming']} awaiting confirmations.")
 
 
 def _table(document: Document) -> Any:
@@ -304,8 +300,8 @@ def restore(
     def show() -> None:
         say(f"Restored to {document['store']}.")
         if document["kept"] is not None:
-            say(f"The store before it is kept as {document['kept']}.")
-        say("Nothing is sent from it until: trimtab db adopt")
+            say(f"The previous store is kept as {document['kept']}.")
+        say("Nothing is sent until: trimtab db adopt")
 
     emit(document, as_json, show)
 
@@ -316,9 +312,11 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     from agent import app as api
 
     document = api.check_store(config)
-    copy = "" if document["copy"] is None else f", a copy ({document['copy']}) that is not adopted"
+    copy = ""
+    if document["copy"] is not None:
+        copy = f", a copy ({document['copy']}) that is not adopted"
     text = (
-        f"{document['store']} is sound: version {document['version']}, wallet {document['wallet']},"
+        f"{document['store']} is intact: version {document['version']}, wallet {document['wallet']},"
         f" chain {document['chain_id']}{copy}."
     )
     emit(document, as_json, lambda: say(text))
@@ -335,11 +333,11 @@ def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
 
     def show() -> None:
         if document["before"] == document["version"]:
-            say(f"The store is of version {document['version']} already.")
+            say(f"The store already has version {document['version']}.")
             return
         say(
-            f"The store went from version {document['before']} to {document['version']}; before is"
-            f" kept as {document['backup']}."
+            f"Upgraded the store from version {document['before']} to {document['version']}; the"
+            f" previous store is kept as {document['backup']}."
         )
 
     emit(document, as_json, show)
@@ -353,7 +351,7 @@ def adopt(
         bool,
         typer.Option(
             "--nothing-lost",
-            help="Confirms that the wallet had no losses in the last 24 h outside this store.",
+            help="Confirm that the wallet had no losses in the last 24 h outside this store.",
         ),
     ] = False,
     yes: Yes = False,
@@ -366,10 +364,8 @@ def adopt(
 
     if not yes:
         require_answerable(yes)
-        note(
-            "Everything else that uses this wallet must be stopped: two senders could trade twice."
-        )
-        if not ask("Go on from the chain's present nonce?"):
+        note("Stop every other program that uses this wallet: two senders could trade twice.")
+        if not ask("Continue from the chain's current nonce?"):
             emit({"nonce": None}, as_json, lambda: say("Nothing was adopted."))
             raise typer.Exit(EXIT_REFUSED)
     with api.open_agent(config) as agent, spinner("Reading the chain"):

@@ -23,9 +23,6 @@ from agent.cli.options import (
 )
 from agent.units import decimal_text
 
-# --- Commands about the ledger: pnl, export, books check, books journal, books open.
-
-
 group = command_group(Heading.DATA, 70, "books", "The double-entry ledger: check, list, restart.")
 
 
@@ -66,7 +63,7 @@ def export(
     native: Annotated[
         str | None,
         typer.Option(
-            "--native-asset", help="rotki's name of the native coin; required unless it is ETH."
+            "--native-asset", help="rotki's name of the native coin; required if it is not ETH."
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
@@ -74,7 +71,7 @@ def export(
     paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
-    """Writes the books to files: rotki's generic trades and events, plain CSV, or Parquet."""
+    """Writes the ledger to files: rotki's generic trades and events, plain CSV, or Parquet."""
     from agent import app as api
 
     document = mark_paper(
@@ -133,7 +130,7 @@ def journal(
 
 @group.command("open")
 def open_books(
-    note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
+    note: Annotated[str, typer.Option("--note", help="Reason, for the record.")] = "",
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -147,12 +144,12 @@ def open_books(
         document,
         as_json,
         lambda: say(
-            f"Book {document['number']} is open; it starts at the balances of the next cycle."
+            f"Ledger {document['number']} is open; it starts at the balances of the next cycle."
         ),
     )
 
 
-APART = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
+EXCLUDED = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
 
 
 def show_pnl(console: Console, document: Document) -> None:
@@ -188,11 +185,13 @@ def show_pnl(console: Console, document: Document) -> None:
             f"No profit or loss yet: {document['why_empty']}. Try again later: trimtab pnl --now,"
             " or trimtab run."
         )
-    beside = [
-        f"{money(document[name])} {unit} {words}" for name, words in APART if document[name] != "0"
+    excluded = [
+        f"{money(document[name])} {unit} {words}"
+        for name, words in EXCLUDED
+        if document[name] != "0"
     ]
-    if beside:
-        say(f"Not included: {' and '.join(beside)}.")
+    if excluded:
+        say(f"Not included: {' and '.join(excluded)}.")
     say(
         f"Unrealised by {document['method']}, gas money and reserves included:"
         f" {money(document['unrealised'])} {unit}."
@@ -206,22 +205,24 @@ def show_pnl(console: Console, document: Document) -> None:
             )
         if one["hint"]:
             console.print(cell(f"{one['from'][:10]}: {one['hint']}", "yellow"))
-        if (known := one["statistics"]) is not None:
-            message = known.get("missing") or ", ".join(
-                f"{name.replace('_', ' ')} {known[name]}"
+        if (statistics := one["statistics"]) is not None:
+            message = statistics.get("missing") or ", ".join(
+                f"{name.replace('_', ' ')} {statistics[name]}"
                 for name in ("volatility", "sharpe", "max_drawdown")
             )
-            say(f"{one['from'][:10]}: over {known['days']} days {message}.")
+            say(f"{one['from'][:10]}: over {statistics['days']} days {message}.")
     if (tax := document["tax"]) is not None and tax["years"]:
         years = ", ".join(f"{year} {money(gain)}" for year, gain in tax["years"].items())
-        limit = "" if tax["year_limit"] is None else f"; at most {tax['year_limit']} a year"
+        limit = ""
+        if tax["year_limit"] is not None:
+            limit = f"; at most {tax['year_limit']} a year"
         say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
     if tax is not None and tax["old_rate"]:
         console.print(cell(tax["old_rate"], "yellow"))
     if document["unpriced"]:
         console.print(
             cell(
-                f"Without a price then, and counted at zero: {', '.join(document['unpriced'])}",
+                f"Without a price, counted at zero: {', '.join(document['unpriced'])}",
                 "yellow",
             )
         )
@@ -248,7 +249,7 @@ def show_values(console: Console, document: Document) -> None:
 
 
 def figures(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:
-    """Table whose first column names the row; all others are figures."""
+    """Return a table whose first column names the row; the others are figures."""
     made = table(title, names[:1], names[1:])
     for row in rows:
         made.add_row(*row)
@@ -259,7 +260,8 @@ def show_journal(console: Console, document: Document) -> None:
     """Print one row per posting; the first two of an entry have its time and kind."""
     made = table("Journal", ("entry", "account"), ("amount", f"value in {document['numeraire']}"))
     for entry in document["entries"]:
-        heads = [entry["time"][:16], f"{entry['kind']}{', by hand' if entry['by_hand'] else ''}"]
+        kind = f"{entry['kind']}, manual" if entry["by_hand"] else entry["kind"]
+        heads = [entry["time"][:16], kind]
         for number, one in enumerate(entry["postings"]):
             made.add_row(
                 cell(heads[number] if number < len(heads) else ""),
@@ -271,31 +273,28 @@ def show_journal(console: Console, document: Document) -> None:
 
 
 def show_check(document: Document) -> None:
-    """Print the ledger's differences, or that it is sound."""
+    """Print the differences of the ledger, or that there are none."""
+    rebuild = "trimtab books check --rebuild"
     if document["unbalanced"]:
         say(f"Entries that do not balance: {', '.join(document['unbalanced'])}.")
     if document["differing"]:
-        done = "rewritten" if document["rebuilt"] else "trimtab books check --rebuild rewrites them"
+        done = "rewritten" if document["rebuilt"] else f"{rebuild} rewrites them"
         say(f"Entries that differ from their receipts: {', '.join(document['differing'])}; {done}.")
-    for what in document["misstated"]:
-        say(
-            f"Running sums: {what};"
-            f" {'recomputed' if document['rebuilt'] else 'trimtab books check --rebuild recomputes them'}."
-        )
+    for difference in document["misstated"]:
+        done = "recomputed" if document["rebuilt"] else f"{rebuild} recomputes them"
+        say(f"Running sums: {difference}; {done}.")
     for symbol, raw in document["missing_lots"].items():
         say(
-            f"{raw} base units of {symbol} went before they were known to have come; they count"
-            " without a gain."
+            f"{raw} base units of {symbol} were sold or withdrawn without a recorded purchase; they"
+            " count without a gain."
         )
     if document["chain"] is not None and document["chain"]["disagreement"]:
         say(document["chain"]["disagreement"])
     if document["sound"]:
-        against = (
-            ""
-            if document["chain"] is None
-            else f", and the chain agrees at block {document['chain']['block']}"
-        )
-        say(f"{document['entries']} entries balance and are what their transactions say{against}.")
+        chain = ""
+        if document["chain"] is not None:
+            chain = f", and the sum matches the chain at block {document['chain']['block']}"
+        say(f"{document['entries']} entries balance and match their transactions{chain}.")
 
 
 def format_share(bps: float | None) -> str:

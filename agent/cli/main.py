@@ -25,10 +25,10 @@ from agent.cli.options import DECLARED, DeclaredCommand
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 
 _SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
-"""A private key, a URL, or twelve words in a row where a name belongs."""
+"""A private key, a URL, or a recovery phrase in place of a name."""
 GARBAGE = 300_000
-"""Objects between two passes of the garbage collector. Loading makes as many that stay: going
-through them took a fifth of `status`."""
+"""Objects between two passes of the garbage collector. Imports create as many permanent objects;
+scanning them took a fifth of the time of `status`."""
 TYPER_INTERRUPTED = 128 + 2
 """Typer's exit code of Ctrl-C; none of our commands ends with it."""
 
@@ -101,20 +101,18 @@ app = build_app(declared_commands())
 
 
 def _unrepeated(error: click.ClickException) -> str:
-    """Message of the error, without text that may be a key, a recovery phrase or an endpoint's
-    URL.
-    """
+    """Return the message without text that may be a key, a recovery phrase or an endpoint's URL."""
     message = error.format_message()
     if message.startswith("Got unexpected extra argument"):
         return (
-            "too many arguments; they are not repeated here: keys and passwords are typed when"
-            " asked, never given as arguments"
+            "too many arguments; they are not repeated here, because keys and passwords are typed"
+            " at a prompt, never passed as arguments"
         )
     return _SECRET.sub("(hidden)", message)
 
 
 def _help_of(error: click.ClickException) -> str:
-    """The command whose help describes the expected input."""
+    """Return the command whose help describes the expected input."""
     names: list[str] = []
     context = error.ctx if isinstance(error, click.UsageError) else None
     while context is not None and context.parent is not None:
@@ -126,13 +124,12 @@ def _help_of(error: click.ClickException) -> str:
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed, 13 a
-    run hung, 14 a replay decides otherwise, 130 Ctrl-C in a command without a chain.
+    Exit codes: 0 done or nothing to do, 2 invalid input, 10 refused, 11 retry later, 12 operator
+    needed, 13 a run hung, 14 a replay decided differently, 130 Ctrl-C in a command without a chain.
     """
     gc.set_threshold(GARBAGE)
-    atexit.register(
-        gc.freeze
-    )  # objects alive at the end go with the process: collecting them would take as long as a cycle
+    # do not collect objects at exit: it would take as long as a cycle
+    atexit.register(gc.freeze)
     terminal.replace_unencodable()
     as_json, ending = "--json" in sys.argv, terminal.sending_exit()
     try:
@@ -167,9 +164,7 @@ def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
     except Exception as error:  # a bug: the traceback is for the report, the document for machines
         if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
-        if (
-            ending.pressed
-        ):  # machine code may drop the KeyboardInterrupt raised in it, and fail in words of its own
+        if ending.pressed:  # native code may turn a KeyboardInterrupt into another error
             return _interrupted(as_json, ending)
         traceback.print_exc()
         code = fail(

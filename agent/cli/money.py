@@ -111,7 +111,7 @@ def invest(
             _show_investing(console, document, agent, hint=not send, verbose=verbose)
 
         def confirm(found: InvestmentReport) -> bool:
-            question = "Take this for a deposit, and invest it?"
+            question = "Confirm this as a deposit and invest it?"
             return ask_owner(
                 agent,
                 wait,
@@ -179,9 +179,11 @@ def withdraw(
         if amount is None and resume is None:
             if release is not None:
                 withdrawals.release(agent, release, wait.update)
-            asked = [one for one in agent.context.store.requests.newest() if one.payments]
+            requests = [one for one in agent.context.store.requests.newest() if one.payments]
             listed: Document = {
-                "withdrawals": [fill(owner.RequestDocument, one, agent.portfolio) for one in asked]
+                "withdrawals": [
+                    fill(owner.RequestDocument, request, agent.portfolio) for request in requests
+                ]
             }
             emit(listed, as_json, lambda: _show_requests(listed))
             raise typer.Exit
@@ -249,15 +251,15 @@ def _show_requests(document: Document) -> None:
     if not document["withdrawals"]:
         say("No withdrawals yet. To request one: trimtab withdraw AMOUNT --to ADDRESS")
         return
-    made = tables.table("Withdrawals", ("no.", "state", "what", "to"))
-    for one in document["withdrawals"]:
-        what = ", ".join(f"{part['amount']} {part['symbol']}" for part in one["payments"])
-        state = (
-            one["parts"]["words"]
-            if one["state"] == "open" and one["parts"] is not None
-            else one["state"]
+    made = tables.table("Withdrawals", ("no.", "state", "amounts", "to"))
+    for request in document["withdrawals"]:
+        amounts = ", ".join(f"{part['amount']} {part['symbol']}" for part in request["payments"])
+        state = request["state"]
+        if state == "open" and request["parts"] is not None:
+            state = request["parts"]["words"]
+        made.add_row(
+            str(request["number"]), cell(state), cell(amounts), cell(request["to"] or "set aside")
         )
-        made.add_row(str(one["number"]), cell(state), cell(what), cell(one["to"] or "set aside"))
     out.print(made)
 
 
@@ -269,24 +271,23 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         if document["state"] == "planned":
             console.print(cell(document["sale"]["reason"]))
     made = tables.table(
-        "Pays" if document["to"] else "Sets aside",
+        "Payments" if document["to"] else "Set aside",
         ("asset", "to"),
         ("amount",),
         order=("asset", "amount", "to"),
     )
     for one in document["payments"]:
         made.add_row(
-            cell(one["symbol"]), one["amount"], cell(document["to"] or "the wallet: not paid out")
+            cell(one["symbol"]), one["amount"], cell(document["to"] or "stays in the wallet")
         )
     if document["payments"]:
         console.print(made)
     show_sent(console, document)
     if document["state"] == "planned":
         if console is out:
-            does = " and ".join(
-                (["sell"] if document["sale"] else [])
-                + (["pay"] if document["to"] else ["set it aside"])
-            )
+            does = "pay" if document["to"] else "set it aside"
+            if document["sale"]:
+                does = f"sell and {does}"
             say(f"Dry run: nothing was sent. Add --send to {does}.")
     else:
         console.print(cell(f"{document['state']}: {document['reason']}"))
@@ -299,16 +300,16 @@ def _show_investing(
     from agent.cli.display import plan_tables, tables
 
     if not document["came"]:
-        console.print(cell("Nothing came to the wallet that is not known already."))
+        console.print(cell("No new deposit was found."))
         console.print(
             cell(
                 f"To invest, send tokens of the portfolio to {document['wallet']} on chain"
-                f" {document['chain_id']}, then run this."
+                f" {document['chain_id']}, then run this again."
             )
         )
         return
-    for title, rows in (("Came to the wallet", document["came"]), ("Excluded", document["left"])):
-        made = tables.table(title, ("no.", "what"))
+    for title, rows in (("New deposits", document["came"]), ("Excluded", document["left"])):
+        made = tables.table(title, ("no.", "transfer"))
         for one in rows:
             made.add_row(str(one["id"] or ""), cell(one["words"]))
         if rows:
@@ -316,8 +317,8 @@ def _show_investing(
     if document["left"]:
         console.print(
             cell(
-                "portfolio.max_live_value has no room for these, or --flow left them out. --flow"
-                " NUMBER invests another."
+                "These exceed portfolio.max_live_value, or --flow excluded them. --flow NUMBER"
+                " selects another deposit."
             )
         )
     if document["outcome"] in ("planned", "refused") and document["plan"] is not None:
@@ -334,8 +335,8 @@ def _show_investing(
         console.print(cell(f"{document['outcome']}: {document['reason']}"))
     if hint and console is out:
         say(
-            "Dry run: nothing was written down or sent. Add --send to take it for a deposit and"
-            " invest it."
+            "Dry run: nothing was recorded or sent. Add --send to confirm the deposit and invest"
+            " it."
         )
 
 
@@ -354,7 +355,7 @@ def flows(
     everything: Annotated[bool, typer.Option("--all", help="Include explained changes.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compares balances with the books and lists unexplained changes."""
+    """Compares balances with the ledger and lists unexplained changes."""
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
@@ -389,7 +390,7 @@ def confirm(
         for item in document["confirmed"]:
             say(f"Flow {item['id']}: {item['as']}.")
         if not document["confirmed"]:
-            say("Every flow is explained.")
+            say("All balance changes are explained.")
 
     emit(document, as_json, message)
 
@@ -397,7 +398,7 @@ def confirm(
 def show_transfers(document: Document) -> None:
     """Print a list of transfers."""
     if not document["flows"]:
-        say("Every change of every balance is explained.")
+        say("All balance changes are explained.")
         return
     from agent.cli.display.tables import transfers_table
 
@@ -405,8 +406,8 @@ def show_transfers(document: Document) -> None:
     if document["halts"]:
         out.print(
             cell(
-                "Nothing is bought or rebalanced until these are explained or accepted: trimtab"
-                " flows confirm",
+                "Buying and rebalancing are halted until these are confirmed: trimtab flows"
+                " confirm",
                 "bold red",
             )
         )

@@ -1,6 +1,4 @@
-"""How commands are declared: their headings in `trimtab --help`, and the options that many
-share.
-"""
+"""Declaration of commands: headings of `trimtab --help`, and shared options."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ class Heading(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeclaredCommand:
-    """A command, or a group of commands, below its heading. `rank` orders them; groups come after
-    commands.
-    """
+    """A command or a group of commands, ordered below its heading by `rank`."""
 
     heading: Heading
     rank: int
@@ -69,8 +65,8 @@ def command(heading: Heading, rank: int) -> Callable[[Command], Command]:
 def command_group(
     heading: Heading, rank: int, name: str, summary: str, *, has_default: bool = False
 ) -> typer.Typer:
-    """Declare a group of commands. With `has_default` its callback is what the name alone runs;
-    else the name alone prints the help.
+    """Declare a group of commands. With `has_default` the name alone runs the group's callback,
+    else it prints the help.
     """
     group = typer.Typer(
         help=summary, invoke_without_command=has_default, no_args_is_help=not has_default
@@ -99,7 +95,7 @@ Verbose = Annotated[
     ),
 ]
 OnPaper = Annotated[
-    bool, typer.Option("--paper", help="Use the paper-trading books instead of the live ones.")
+    bool, typer.Option("--paper", help="Use the paper-trading ledger instead of the live ledger.")
 ]
 Record = Annotated[
     Path | None,
@@ -112,8 +108,8 @@ DEFAULT_CONFIG = Path("trimtab.toml")
 
 @dataclass(frozen=True, slots=True)
 class PrintStyle:
-    """Form of printed outcomes: as JSON or for people, with all details or the usual ones, one
-    document a line.
+    """Form of printed outcomes: JSON or text, with all details or the usual ones, one document per
+    line or indented.
     """
 
     as_json: bool
@@ -125,8 +121,8 @@ D = TypeVar("D", bound=Mapping[str, Any])
 
 
 def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
-    """The live config, or that of the paper store, with a note on stderr. Raises ConfigError if
-    there is no paper store.
+    """Return the live config, or the config with the paper store and a note on stderr. Raises
+    ConfigError if there is no paper store.
     """
     if not paper:
         return config
@@ -134,7 +130,7 @@ def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
     from agent.cli.display.output import note
 
     found = api.on_paper(config)
-    note("PAPER: these are the books of trimtab paper, not of the wallet.")
+    note("PAPER: this is the ledger of trimtab paper, not of the wallet.")
     return found
 
 

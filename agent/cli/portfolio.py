@@ -57,8 +57,8 @@ def status(
     from agent.cli.display import plan_tables, tables
 
     with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
-        found = agent.status()
-    document = mark_paper(status_document(found), paper)
+        portfolio_status = agent.status()
+    document = mark_paper(status_document(portfolio_status), paper)
 
     def show() -> None:
         tables.show_status(out, document)
@@ -83,8 +83,8 @@ def quote(
     from agent.cli.display import plan_tables
 
     with spinner(READING), api.open_agent(config) as agent:
-        step, found = agent.quote(token_in, token_out, amount, pool)
-    document = plans.quote(found, step)
+        step, swaps = agent.quote(token_in, token_out, amount, pool)
+    document = plans.quote(swaps, step)
     emit(
         document,
         as_json,
@@ -109,21 +109,18 @@ def plan(
     """
     from agent import app as api
 
-    about: Agent | None = None
+    agent: Agent | None = None
     if input_file is not None:
         outcome = api.plan_from_input(_read(input_file))
+        hint = "Plan from a file: guards that need live data did not judge it."
     else:
-        with spinner(READING), api.open_agent(config) as about:
-            outcome = about.plan()
+        with spinner(READING), api.open_agent(config) as agent:
+            outcome = agent.plan()
+        hint = "To send it: trimtab rebalance --send"
     if save_input is not None:
         _write(save_input, api.input_text(outcome.step_input))
-    hint = (
-        "A plan from a file: guards that need the moment did not judge it."
-        if input_file
-        else "To send it: trimtab rebalance --send"
-    )
     raise typer.Exit(
-        show_outcome(outcome, about, PrintStyle(as_json, verbose), sent=False, hint=hint)
+        show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=False, hint=hint)
     )
 
 
@@ -213,9 +210,9 @@ def swap(
             "reason": f"manual swap of {amount} {token_in} for {token_out}",
             "outcome": outcome.kind.value,
         }
-        refused: dict[str, object] = (
-            {"decision": by_hand} if outcome.kind.value == "refused" else {}
-        )
+        refused: dict[str, object] = {}
+        if outcome.kind.value == "refused":
+            refused["decision"] = by_hand
         with wait.aside():
             raise typer.Exit(
                 show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=refused)
@@ -230,8 +227,8 @@ def confirmer(
     *,
     verbose: bool = False,
 ) -> Callable[[StepOutcome], bool]:
-    """Confirmation that asks once before anything is sent, after showing the plan and the
-    parameters that bind it.
+    """Return a confirmation that asks once before anything is sent, after showing the plan and its
+    binding parameters.
     """
 
     def confirm(outcome: StepOutcome) -> bool:
@@ -267,17 +264,13 @@ def show_outcome(
     hint: str = "",
     extra: dict[str, object] | None = None,
 ) -> int:
-    """Print an outcome, with its transactions if sending was allowed; without an agent the plan is
-    from a file.
+    """Print an outcome, with its transactions if sending was allowed; return the exit code. Without
+    an agent the plan is from a file.
     """
     from agent.app.documents import plans
     from agent.cli.display import plan_tables, tables
 
-    document: Document = (
-        plans.plan(outcome)
-        if agent is None
-        else plans.live_plan(outcome, agent, sent=sent, extra=extra or {})
-    )
+    document = _plan_document(outcome, agent, sent, extra or {})
     decimals = plans.decimals(outcome.step_input.portfolio)
 
     def show() -> None:
@@ -294,14 +287,24 @@ def show_outcome(
             if (exposed := document.get("sandwich")) is not None and exposed["public"]:
                 unit = document["numeraire"]
                 note(
-                    f"{exposed['submission']}: a sandwich may take up to {exposed['at_most']}"
-                    f" {unit} of this plan, and no one gains more from it than"
-                    f" {exposed['profit_at_most']} {unit}, its fees and impact included."
+                    f"{exposed['submission']}: a sandwich may cost this plan up to"
+                    f" {exposed['at_most']} {unit} and earn an attacker up to"
+                    f" {exposed['profit_at_most']} {unit}, fees and impact included."
                 )
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
     emit(document, style.as_json, show, style.lines)
     return EXPLAINED_EXITS.get(document["outcome"], 0)
+
+
+def _plan_document(
+    outcome: StepOutcome, agent: Agent | None, sent: bool, extra: dict[str, object]
+) -> Document:
+    from agent.app.documents import plans
+
+    if agent is None:
+        return plans.plan(outcome)
+    return plans.live_plan(outcome, agent, sent=sent, extra=extra)
 
 
 def _show_target_reasons(document: Document) -> None:
@@ -336,8 +339,7 @@ def _write(path: Path, text: str) -> None:
 
 
 FAR_BPS = 2_000
-"""A limit further from the market than that is asked about: it is often the price the other way
-round."""
+"""Distance of a limit from the market that needs a confirmation: often the price is inverted."""
 
 
 @command(Heading.TRADE, 40)
@@ -372,7 +374,7 @@ def place_limit_order(
             send=send,
             confirm=confirmer(agent, yes, wait, verbose=verbose),
             progress=wait.update,
-            sure=lambda prices: yes or _far(prices, wait),
+            sure=lambda prices: yes or _confirm_distance(prices, wait),
         )
         prices = api.limit_prices(order, outcome.step_input)
         with wait.aside():
@@ -391,8 +393,8 @@ def place_limit_order(
 
 
 def _words(prices: LimitPricesDocument) -> str:
-    """Limit and market price, both ways round, and their distance."""
-    market = "the market's price is not known"
+    """Format limit and market price, in both directions, and their distance."""
+    market = "the market price is unknown"
     if prices["market"] is not None and prices["off_bps"] is not None:
         market = (
             f"market {' or '.join(prices['market'])}; the limit is {prices['off_bps'] / 100:+.2f} %"
@@ -401,13 +403,13 @@ def _words(prices: LimitPricesDocument) -> str:
     return f"Limit {' or '.join(prices['limit'])}; {market}."
 
 
-def _far(prices: LimitPricesDocument, wait: Spinner) -> bool:
-    """True if the limit is near the market, or confirmed although it is far from it."""
+def _confirm_distance(prices: LimitPricesDocument, wait: Spinner) -> bool:
+    """Return True if the limit is near the market, or confirmed although it is far from it."""
     if prices["off_bps"] is None or abs(prices["off_bps"]) <= FAR_BPS:
         return True
     with wait.aside():
         note(_words(prices))
-        return ask(f"The limit is more than {FAR_BPS // 100} % from the market. Is it meant so?")
+        return ask(f"The limit is more than {FAR_BPS // 100} % from the market. Continue?")
 
 
 def _show(document: WaitingDocument) -> None:
@@ -415,8 +417,8 @@ def _show(document: WaitingDocument) -> None:
 
     if not document["orders"] and not document["corrections"]:
         say(
-            "No limit orders and no corrections under way. To place an order: trimtab swap --price,"
-            " or --limit"
+            "No limit orders and no corrections in progress. To place an order: trimtab swap"
+            " --price, or --limit"
         )
         return
     made = tables.table("Open limit orders", ("id", "order", "until", "state"))

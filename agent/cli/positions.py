@@ -1,4 +1,4 @@
-"""Commands about what the agent holds beside plain tokens: orders, liquidity positions, strategies."""
+"""Commands about orders, liquidity positions and strategies."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ Level = Annotated[
 def orders(
     context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
-    """Every order: its level, the price now, the distance between them, its stage and since when.
-    Changes nothing.
-    """
+    """Lists all orders with level, current price, distance, stage and start. Changes nothing."""
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
@@ -86,7 +84,7 @@ def set_(
     levels = {kind: level for kind, level in given.items() if level is not None}
     if not levels:
         raise ConfigError(
-            "orders set: no level is given",
+            "orders set: no level given",
             f"for example: trimtab orders set {subject} --stop-loss 10%",
         )
     document = api.set_orders(config, subject, levels)
@@ -109,7 +107,7 @@ def arm(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Re-arms orders. The next rebalance buys the asset back; levels count from its price then."""
+    """Re-arms orders. The next rebalance buys the asset back and sets levels from its price."""
     _change_orders("arm", subject, config, yes, as_json)
 
 
@@ -124,7 +122,7 @@ def disarm(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Disarms orders until re-armed. The next rebalance buys back what they kept out."""
+    """Disarms orders until re-armed. The next rebalance buys back the assets that they sold."""
     _change_orders("disarm", subject, config, yes, as_json, kind or ())
 
 
@@ -148,8 +146,8 @@ def _change_orders(
     with spinner(READING) as wait, api.open_agent(config) as agent:
         with wait.aside():
             if not yes and not ask(
-                f"{verb} the orders of {subject}; what they kept out is bought back by the next"
-                " rebalance"
+                f"{verb.capitalize()} the orders of {subject}? The next rebalance buys back the"
+                " assets that they sold"
             ):
                 raise typer.Exit(EXIT_REFUSED)
         document: Document
@@ -164,10 +162,14 @@ def _change_orders(
 def _show_change(document: Document) -> None:
     armed = "armed" in document
     for item in document["armed" if armed else "disarmed"]:
-        state = "is armed at the next cycle" if armed else "is out of force"
+        state = "is armed at the next cycle" if armed else "is disarmed"
         say(f"{item['kind']} of {item['subject']} {state}")
     for subject in document["back_in"]:
-        say(f"{subject} comes back in by the next rebalance")
+        say(f"The next rebalance buys {subject} back")
+
+
+def _distance(bps: int | None) -> str:
+    return "" if bps is None else f"{bps / 100:+.2f} %"
 
 
 def show_orders(document: Document) -> None:
@@ -175,35 +177,37 @@ def show_orders(document: Document) -> None:
     from agent.cli.display import tables
 
     if document["limit_orders"]:
-        names = ("id", "order", "limit", "market", "off", "until")
+        names = ("id", "order", "limit", "market", "distance", "until")
         waiting = tables.table("Limit orders", (*names[:4], names[5]), names[4:5], order=names)
         for item in document["limit_orders"]:
-            off = "" if item["off_bps"] is None else f"{item['off_bps'] / 100:+.2f} %"
-            market = "not known" if item["market"] is None else item["market"][0]
+            market = "unknown" if item["market"] is None else item["market"][0]
             waiting.add_row(
-                item["id"], cell(item["what"]), item["limit"][0], market, off, item["until"]
+                item["id"],
+                cell(item["what"]),
+                item["limit"][0],
+                market,
+                _distance(item["off_bps"]),
+                item["until"],
             )
         out.print(waiting)
     if not document["orders"]:
         if document["limit_orders"]:
             return
         say(
-            "There are no orders. Write entry, stop_loss, take_profit or trailing_stop: trimtab"
-            " orders set, or docs/orders.md"
+            "No orders. To set entry, stop_loss, take_profit or trailing_stop: trimtab orders set,"
+            " or docs/orders.md"
         )
         return
     title = f"Orders at block {document['block']}, prices in {document['numeraire']}"
-    made = tables.table(title, ("of", "order", "stage", "since"), ("set", "level", "price", "away"))
+    made = tables.table(
+        title, ("asset", "order", "stage", "since"), ("set", "level", "price", "distance")
+    )
     for item in document["orders"]:
-        away = "" if item["distance_bps"] is None else f"{item['distance_bps'] / 100:+.2f}%"
-        stage = (
-            f"{item['stage']} ({item['unconfirmed']}, not confirmed)"
-            if item["unconfirmed"]
-            else item["stage"]
-        )
-        since = item["since"] + (
-            f", at {tables.amount(item['fired_at'], 4)}" if item["fired_at"] else ""
-        )
+        stage, since = item["stage"], item["since"]
+        if item["unconfirmed"]:
+            stage += f" ({item['unconfirmed']}, not confirmed)"
+        if item["fired_at"]:
+            since += f", at {tables.amount(item['fired_at'], 4)}"
         figures = [
             tables.amount(item[name], 4) if item[name] else "" for name in ("level", "price")
         ]
@@ -214,7 +218,7 @@ def show_orders(document: Document) -> None:
             cell(since),
             item["terms"],
             *figures,
-            away,
+            _distance(item["distance_bps"]),
         )
     out.print(made)
     for line in document["told"]:
@@ -235,8 +239,8 @@ lp_group = command_group(Heading.TRADE, 60, "lp", "Liquidity positions.", has_de
 def lp(
     context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
-    """Liquidity positions: value, impermanent loss so far and expected, fees, loss against
-    rebalancing; and what is ignored.
+    """Lists liquidity positions: value, impermanent loss so far and expected, fees, loss versus
+    rebalancing; and ignored positions.
     """
     if context.invoked_subcommand is not None:
         return
@@ -260,7 +264,7 @@ def take(
 
     with spinner(READING), api.open_agent(config) as agent:
         document = api.take_position(agent, number)
-    emit(document, as_json, lambda: say(f"{document['position']} counts from here on."))
+    emit(document, as_json, lambda: say(f"{document['position']} is counted from now on."))
 
 
 @lp_group.command()
@@ -282,12 +286,10 @@ def show_liquidity(document: Document) -> None:
         out.print(_positions(document))
         out.print(_payable(document))
         out.print(_forecasts(document))
+    elif document["unreadable"]:
+        say("No confirmed liquidity position could be read.")
     else:
-        say(
-            "No confirmed liquidity position could be read."
-            if document["unreadable"]
-            else "No liquidity position is confirmed in the config."
-        )
+        say("The config confirms no liquidity position.")
     if document["targets"]:
         out.print(_targets(document))
     for name, title in (("expected_loss", "Expected loss"), ("weight", "In liquidity")):
@@ -330,19 +332,18 @@ def _positions(document: Document) -> FigureTable:
 def _targets(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    order = ("pool", "share", "has", "value", "fees", "now")
-    made = tables.table("Liquidity targets", ("pool", "now"), order[1:-1], order=order)
+    order = ("pool", "target", "share", "value", "fees", "next")
+    made = tables.table("Liquidity targets", ("pool", "next"), order[1:-1], order=order)
     for item in document["targets"]:
-        has = (
-            "unknown" if item["weight_bps"] is None else f"{float(item['weight_bps']) / 100:.2f} %"
-        )
-        now = (
-            "; ".join((*item["asks"], *(f"left: {why}" for why in item["leaves"])))
-            or "at its share"
-        )
+        has = "unknown"
+        if item["weight_bps"] is not None:
+            has = f"{float(item['weight_bps']) / 100:.2f} %"
+        now = "; ".join((*item["asks"], *(f"skipped: {why}" for why in item["leaves"])))
         figures = (tables.amount(item[key], 2) for key in ("value", "fees"))
         pool = cell(f"{'/'.join(item['tokens'])} {item['fee_pips'] / 10_000:g} %")
-        made.add_row(pool, f"{item['share_bps'] / 100:g} %", has, *figures, cell(now))
+        made.add_row(
+            pool, f"{item['share_bps'] / 100:g} %", has, *figures, cell(now or "at its share")
+        )
     return made
 
 
@@ -350,7 +351,7 @@ def _payable(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     made = tables.table(
-        "What taking them out would pay now, in base units",
+        "Payout of a withdrawal now, in base units",
         ("position", "token"),
         ("liquidity", "uncollected fees"),
     )
@@ -391,8 +392,10 @@ def _sum(found: Document, numeraire: str) -> str:
 
     if found["value"] is None or found["share_bps"] is None:
         return "unknown"
-    limit = "no limit" if found["limit_bps"] is None else f"limit {found['limit_bps'] / 100:g} %"
-    over = "" if found["within"] else ": over it"
+    limit = "no limit"
+    if found["limit_bps"] is not None:
+        limit = f"limit {found['limit_bps'] / 100:g} %"
+    over = "" if found["within"] else ", exceeded"
     return (
         f"{tables.amount(found['value'], 2)} {numeraire}, {float(found['share_bps']) / 100:.2f} %"
         f" of the portfolio, {limit}{over}"
@@ -401,8 +404,10 @@ def _sum(found: Document, numeraire: str) -> str:
 
 def _short(item: Document) -> Any:
     venue = item["venue"].removeprefix("uniswap_")
-    number = "" if item["token_id"] is None else f" #{item['token_id']}"
-    return cell(f"{'/'.join(item['tokens'])} {venue}{number}")
+    text = f"{'/'.join(item['tokens'])} {venue}"
+    if item["token_id"] is not None:
+        text += f" #{item['token_id']}"
+    return cell(text)
 
 
 # --- Strategies over one wallet: strategies, strategies apply, strategies deposits-to.
@@ -421,8 +426,8 @@ strategies_group = command_group(
 def strategies(
     context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
-    """Capital, share, unit value, return, Sharpe ratio and state of each strategy, and what they
-    exchange among themselves.
+    """Shows capital, share, unit value, return, Sharpe ratio and state of each strategy, and the
+    netting among them.
     """
     if context.invoked_subcommand is not None:
         return
@@ -435,23 +440,23 @@ def strategies(
 
 @strategies_group.command()
 def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Reconciles the strategy books with wallet and config: closes, opens and splits in kind, after
-    confirmation.
+    """Reconciles the strategies' ledgers with wallet and config, after confirmation: opens, closes
+    and splits strategies in kind.
     """
     from agent import app as api
 
     with api.open_agent(config) as agent, spinner(READING) as wait:
 
-        def sure(document: Document) -> bool:
+        def confirm(document: Document) -> bool:
             require_answerable(yes)  # only if there is something to ask
             if yes:
                 return True
             with wait.aside():
                 err.print(cell(document["why"]))
                 show_strategies(err, document)
-                return ask("Adopt these books?")
+                return ask("Adopt these ledgers?")
 
-        document = api.take_over_strategies(agent, sure)
+        document = api.take_over_strategies(agent, confirm)
     emit(document, as_json, lambda: _applied(document))
     raise typer.Exit(0 if document["applied"] else EXIT_REFUSED)
 
@@ -467,15 +472,10 @@ def deposits_to(
 
     document = api.route_transfers(config, name)
     to = document["flows_to"]
-    emit(
-        document,
-        as_json,
-        lambda: say(
-            "Shared by capital."
-            if to is None
-            else f"Deposits and withdrawals are of {to} from now on."
-        ),
-    )
+    message = "Deposits and withdrawals are shared by capital from now on."
+    if to is not None:
+        message = f"{to} gets deposits and pays withdrawals from now on."
+    emit(document, as_json, lambda: say(message))
 
 
 def show_strategies(console: Console, document: Document) -> None:
@@ -483,15 +483,17 @@ def show_strategies(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     unit = document["numeraire"]
-    standing = tables.table(
+    capital = tables.table(
         f"Strategies at block {document['block']}: {tables.money(document['total_value'])} {unit}",
         ("strategy", "state", "since"),
-        ("capital", "share", "wanted"),
-        order=("strategy", "capital", "share", "wanted", "state", "since"),
+        ("capital", "share", "target"),
+        order=("strategy", "capital", "share", "target", "state", "since"),
     )
-    doing = tables.table("How they do", ("strategy",), ("unit value", "return", "Sharpe", "costs"))
+    performance = tables.table(
+        "Performance", ("strategy",), ("unit value", "return", "Sharpe", "costs")
+    )
     for one in document["strategies"]:
-        standing.add_row(
+        capital.add_row(
             cell(one["name"]),
             tables.money(one["capital"]),
             _share(one["share_bps"]),
@@ -499,15 +501,15 @@ def show_strategies(console: Console, document: Document) -> None:
             cell(one["state"], "yellow" if one["state"] == "paused" else "green"),
             datetime.fromtimestamp(one["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
         )
-        doing.add_row(
+        performance.add_row(
             cell(one["name"]),
             "" if one["unit_value"] is None else tables.amount(one["unit_value"], 6),
             _share(one["return_bps"]),
-            one["sharpe"] or "not known",
+            one["sharpe"] or "unknown",
             tables.money(one["costs"]),
         )
-    console.print(standing)
-    console.print(doing)
+    console.print(capital)
+    console.print(performance)
     for one in document["strategies"]:
         console.print(holdings(one, unit))
         if one["why"]:
@@ -522,7 +524,7 @@ def holdings(one: Document, unit: str) -> Any:
     """Table of one strategy's holdings against its weights."""
     from agent.cli.display import tables
 
-    made = tables.table(one["name"], ("token",), ("amount", f"value in {unit}", "weight", "wanted"))
+    made = tables.table(one["name"], ("token",), ("amount", f"value in {unit}", "weight", "target"))
     for item in one["holdings"]:
         made.add_row(
             cell(item["symbol"]),
@@ -540,25 +542,24 @@ def netting_lines(found: Document | None, unit: str) -> list[str]:
         return []
     lines = [f"{name}: {reason}" for name, reason in found["reasons"].items()]
     lines += [
-        f"Internal: {one['from']} gives {one['to']} {one['value']} {unit} of its capital"
-        for one in found["capital_moved"]
+        f"Internal: {move['from']} transfers {move['value']} {unit} of capital to {move['to']}"
+        for move in found["capital_moved"]
     ]
     lines += [
-        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered; {one['crossed']}"
+        f"{one['symbol']}: {one['bought']} {unit} to buy, {one['sold']} to sell; {one['crossed']}"
         f" netted internally, {one['net']} left for the market"
         for one in found["netted"]
     ]
-    saved = found["saved_fees"]
-    return lines + (
-        [f"Exchanged inside: {found['crossed']} {unit}; pool fees saved: at least {saved} {unit}"]
-        if saved != "0"
-        else []
-    )
+    if (saved := found["saved_fees"]) != "0":
+        lines.append(
+            f"Netted internally: {found['crossed']} {unit}; pool fees saved: at least {saved} {unit}"
+        )
+    return lines
 
 
 def _applied(document: Document) -> None:
     show_strategies(out, document)
-    say("The books are adopted." if document["applied"] else "Nothing was changed.")
+    say("The ledgers are adopted." if document["applied"] else "Nothing was changed.")
 
 
 def _share(value_bps: int | None) -> str:

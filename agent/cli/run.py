@@ -1,4 +1,4 @@
-"""Commands that run the agent, and its alerts: run, paper, replay, alerts, alerts test."""
+"""Commands that run the agent, and its alerts: run, paper, replay, alerts."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ def run_loop(
     terms: RunTerms,
     style: PrintStyle,
 ) -> int:
-    """Run cycles until stopped and report each one; return the exit code: 0 once stopped, else that
-    of the last.
+    """Run cycles until stopped and report each cycle; return the exit code: 0 once stopped, else
+    that of the last cycle.
     """
     from agent import app as api
 
@@ -153,7 +153,7 @@ def run_loop(
                 for found in cycles:
                     service.on_cycle(found)
                     with wait.aside():
-                        code = _tell(found, agent, style, terms.send, logged=service.logs)
+                        code = _show_cycle(found, agent, style, terms.send, logged=service.logs)
                         if service.config_changes:
                             note(
                                 "Now running the edited config:"
@@ -164,7 +164,7 @@ def run_loop(
                             note(service.unwritten)
                             service.unwritten = ""
                     clock.check()
-        if not terms.once:  # the cycles end by themselves for one reason only
+        if not terms.once:  # only trimtab stop ends the cycles
             note(
                 "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it"
                 " again."
@@ -176,20 +176,19 @@ def run_loop(
     return code
 
 
-def _tell(
+def _show_cycle(
     found: StepOutcome | TrimtabError, agent: Agent, style: PrintStyle, send: bool, *, logged: bool
 ) -> int:
     """Print a cycle, unless the log has it and documents were not requested; return its exit
     code.
     """
-    if logged and not style.as_json:
-        return (
-            found.exit_code
-            if isinstance(found, TrimtabError)
-            else EXPLAINED_EXITS.get(found.kind.value, 0)
-        )
+    logs_only = logged and not style.as_json
     if isinstance(found, TrimtabError):
+        if logs_only:
+            return found.exit_code
         return fail(found, style.as_json, lines=style.lines)
+    if logs_only:
+        return EXPLAINED_EXITS.get(found.kind.value, 0)
     return show_outcome(found, agent, style, sent=send)
 
 
@@ -225,10 +224,11 @@ def paper(
     log_format: LogLines = None,
     record: Record = None,
 ) -> None:
-    """Paper-trades like run --send: exact pools of the next block, own wallet and books.
+    """Paper-trades like run --send: on exact pools of the next block, with a wallet and ledger of
+    its own.
 
-    It starts with the real wallet's balances, or with --value or --start. The books are in paper.db
-    beside the live store; status, history, explain, pnl and export show them with --paper. Without
+    It starts with the real wallet's balances, or with --value or --start. Its ledger is in paper.db
+    beside the live store; status, history, explain, pnl and export show it with --paper. Without
     --once it runs until stopped. Sends no alerts.
     """
     from agent import app as api
@@ -248,11 +248,11 @@ def paper(
     )
 
 
-# --- `trimtab replay`: recorded steps, decided again.
+# --- `trimtab replay`: decides recorded steps again.
 
 
 LONGEST = 120
-"""Signs of a value that are shown to people; the document has all of it."""
+"""Characters of a value that are printed; the document has all of it."""
 STYLES = {"same": "green", "different": "bold red", "by hand": "dim", "unreadable": "yellow"}
 
 
@@ -264,7 +264,7 @@ def replay(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Replays recorded steps with this version and reports differences. Needs only the files: no
+    """Replays recorded steps with this version and reports differences. Only needs the files: no
     config, no chain.
 
     Exit code 0 if all decisions match, 14 if one differs, 2 if a file is not a step and none
@@ -272,7 +272,7 @@ def replay(
     """
     from agent import app as api
 
-    with spinner("Deciding again"):
+    with spinner("Replaying"):
         document = api.replay(folder)
     emit(document, as_json, lambda: _show(document))
     raise typer.Exit(int(document["exit"]))
@@ -283,9 +283,9 @@ def _show(document: Document) -> None:
 
     shown = tables.table(
         "Recorded steps",
-        ("file", "asked by", "decided", "now"),
+        ("file", "command", "recorded", "now"),
         ("block",),
-        order=("file", "block", "asked by", "decided", "now"),
+        order=("file", "block", "command", "recorded", "now"),
     )
     for step in document["steps"]:
         result = step["result"]
@@ -305,8 +305,8 @@ def _show(document: Document) -> None:
         if step.get("more"):
             say(f"{step['file']}: and {step['more']} more")
     say(
-        f"{document['same']} same, {document['different']} different, {document['by_hand']} by hand"
-        f" and not decided again, {document['unreadable']} unreadable."
+        f"{document['same']} same, {document['different']} different, {document['by_hand']} manual"
+        f" and not replayed, {document['unreadable']} unreadable."
     )
 
 
@@ -322,7 +322,7 @@ alerts_group = command_group(
     Heading.LOOK,
     70,
     "alerts",
-    "Shows alert prices of each asset, alert targets, and which messages were delivered.",
+    "Shows alert prices of each asset, alert targets, and delivered messages.",
     has_default=True,
 )
 
@@ -331,8 +331,8 @@ alerts_group = command_group(
 def alerts(
     context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
-    """Shows alert-low and alert-high of each asset with the distance now, what is on, and how each
-    target did.
+    """Shows alert-low and alert-high of each asset with their distance, lasting alerts, and the
+    deliveries of each target.
     """
     if context.invoked_subcommand is not None:
         return
@@ -348,12 +348,8 @@ def alerts(
         else:
             say("No alert targets configured: add [[alerts.targets]] (docs/alerts.md).")
         for item in document["open"]:
-            out.print(
-                cell(
-                    f"{item['since'] or 'before'}:"
-                    f" {item['text']}{' (not sent yet)' if item['waits'] else ''}"
-                )
-            )
+            pending = " (not sent yet)" if item["waits"] else ""
+            out.print(cell(f"{item['since'] or 'before'}: {item['text']}{pending}"))
 
     emit(document, as_json, show)
 
@@ -368,10 +364,8 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
     def show() -> None:
         for item in document["targets"]:
-            say(
-                f"{item['name']}:"
-                f" {'delivered' if item['delivered'] else 'NOT delivered, ' + item['why']}"
-            )
+            result = "delivered" if item["delivered"] else f"NOT delivered, {item['why']}"
+            say(f"{item['name']}: {result}")
 
     emit(document, as_json, show)
     if not document["reached"]:
@@ -386,16 +380,18 @@ def _assets(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     made = tables.table(
-        "Alert prices", ("token", "stands"), ("price", "alert-low", "to go", "alert-high", "to go ")
+        "Alert prices",
+        ("token", "side"),
+        ("price", "alert-low", "distance", "alert-high", "distance "),
     )
     for item in document["assets"]:
         made.add_row(
             cell(item["symbol"]),
             cell(item["side"], "bold red" if item["side"] != "inside" else ""),
             tables.brief(item["price"]),
-            tables.brief(item["alert_low"]) if item["alert_low"] else "none",
+            _price(item["alert_low"]),
             _percent(item["to_low_bps"]),
-            tables.brief(item["alert_high"]) if item["alert_high"] else "none",
+            _price(item["alert_high"]),
             _percent(item["to_high_bps"]),
         )
     return made
@@ -404,14 +400,15 @@ def _assets(document: Document) -> FigureTable:
 def _targets(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    made = tables.table("Targets", ("name", "hears", "delivered last", "failed last"), ("waiting",))
+    made = tables.table(
+        "Targets", ("name", "events", "last delivered", "last failed"), ("pending",)
+    )
     for item in document["targets"]:
-        failed = (
-            f"{item['failed']}: {item['why']}, {item['failures_in_row']} in a row"
-            if item["failures_in_row"]
-            else item["failed"] or "never"
-        )
-        name = item["name"] if item["ready"] else f"{item['name']} ({item['url_env']} is not set)"
+        name, failed = item["name"], item["failed"] or "never"
+        if not item["ready"]:
+            name += f" ({item['url_env']} is not set)"
+        if item["failures_in_row"]:
+            failed = f"{item['failed']}: {item['why']}, {item['failures_in_row']} in a row"
         made.add_row(
             cell(name),
             cell(", ".join(item["events"])),
@@ -420,6 +417,12 @@ def _targets(document: Document) -> FigureTable:
             str(item["waiting"]),
         )
     return made
+
+
+def _price(text: str | None) -> str:
+    from agent.cli.display import tables
+
+    return tables.brief(text) if text else "none"
 
 
 def _percent(bps: int | None) -> str:

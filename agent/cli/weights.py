@@ -58,7 +58,7 @@ def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
 def prices(
     context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
-    """Which prices are recorded, from when to when, and who told them."""
+    """Lists the recorded prices with their source and period."""
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
@@ -117,7 +117,7 @@ def fetch(
     """Fetches missing hours from earlier rounds of price feeds and from V3 observations."""
     from agent import app as api
 
-    with spinner("Asking feeds and pools"), api.open_agent(config) as agent:
+    with spinner("Reading feeds and pools"), api.open_agent(config) as agent:
         document = api.fetch_prices(agent, source, back)
     emit(document, as_json, lambda: _show_fetched(document))
 
@@ -146,21 +146,15 @@ def _show_weights(document: Document) -> None:
         title, ("asset", "limits", "data"), shares, order=("asset", *shares, "limits", "data")
     )
     for item in document["assets"]:
-        limits = (
-            "fixed"
-            if item["fixed"]
-            else (
-                ""
-                if item["limits_bps"] is None
-                else "{} to {}".format(*map(_percent, item["limits_bps"]))
-            )
-        )
-        data = "" if item["supply_raw"] is None else f"supply by {item['supply_source']}"
-        data = (
-            data
-            if item["volatility"] is None
-            else f"volatility {float(item['volatility']):.1%} a year"
-        )
+        limits = data = ""
+        if item["fixed"]:
+            limits = "fixed"
+        elif item["limits_bps"] is not None:
+            limits = "{} to {}".format(*map(_percent, item["limits_bps"]))
+        if item["volatility"] is not None:
+            data = f"volatility {float(item['volatility']):.1%} a year"
+        elif item["supply_raw"] is not None:
+            data = f"supply by {item['supply_source']}"
         parts = (_percent(item[which]) for which in ("target_bps", "standing_bps", "now_bps"))
         made.add_row(item["symbol"], *parts, limits, cell(data))
     out.print(made)
@@ -179,11 +173,11 @@ def _show_weights(document: Document) -> None:
     if document["turnover_bps"]:
         say(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
     if document["fault"]:
-        out.print(cell(f"Now nothing can be chosen: {document['fault']}", "bold red"))
+        out.print(cell(f"No weights can be chosen now: {document['fault']}", "bold red"))
 
 
 def _correlations(document: Document) -> FigureTable:
-    """Lower half of the table of correlations."""
+    """Return the lower half of the correlation matrix."""
     from agent.cli.display import tables
 
     known = document["correlations"]
@@ -229,11 +223,9 @@ def _show_import(document: Document) -> None:
         order=("token", "rows", "hours", "new", "from", "until", "every", "gaps"),
     )  # fmt: skip
     for item in document["prices"]:
-        gaps = (
-            f"{item['gaps']}, the longest {item['longest_gap_s'] / 3600:g} h"
-            if item["gaps"]
-            else "none"
-        )
+        gaps = "none"
+        if item["gaps"]:
+            gaps = f"{item['gaps']}, the longest {item['longest_gap_s'] / 3600:g} h"
         numbers = (str(item["rows"]), str(item["hours"]), str(item["new"]))
         made.add_row(
             item["symbol"],
@@ -256,13 +248,13 @@ def _show_fetched(document: Document) -> None:
     made = tables.table("Prices from the chain", ("token", "source", "from", "until", "remark"), ("hours", "new"),
                         order=("token", "source", "hours", "new", "from", "until", "remark"))  # fmt: skip
     for item in document["prices"]:
-        when = ("", "") if item["from_s"] is None else (_utc(item["from_s"]), _utc(item["until_s"]))
         made.add_row(
             item["symbol"],
             item["source"],
             str(item["hours"]),
             str(item["new"]),
-            *when,
+            _utc(item["from_s"]),
+            _utc(item["until_s"]),
             cell(item["why"]),
         )
     out.print(made)
@@ -273,19 +265,15 @@ def _percent(bps: int | None) -> str:
 
 
 def _span(document: Document) -> str:
-    return (
-        ""
-        if document["from_s"] is None
-        else f", {_utc(document['from_s'])} to {_utc(document['until_s'])}"
-    )
+    if document["from_s"] is None:
+        return ""
+    return f", {_utc(document['from_s'])} to {_utc(document['until_s'])}"
 
 
 def _utc(seconds: int | None) -> str:
-    return (
-        ""
-        if seconds is None
-        else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    )
+    if seconds is None:
+        return ""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 # --- The command about pool observations: oracle.
@@ -293,9 +281,7 @@ def _utc(seconds: int | None) -> str:
 
 @command(Heading.DATA, 60)
 def oracle(
-    pool: Annotated[
-        str | None, typer.Argument(help="Address of a V3 pool that is to remember more.")
-    ] = None,
+    pool: Annotated[str | None, typer.Argument(help="Address of a V3 pool to extend.")] = None,
     to: Annotated[
         int | None, typer.Option("--to", help="Number of price observations to keep.")
     ] = None,
@@ -315,8 +301,8 @@ def oracle(
         )
     if send and pool is None:
         raise ConfigError(
-            "--send: there is nothing to send without POOL and --to",
-            "trimtab oracle shows the pools",
+            "--send needs POOL and --to",
+            "trimtab oracle lists the pools",
         )
     if send:
         require_answerable(yes)
@@ -331,7 +317,7 @@ def oracle(
             with wait.aside():
                 if not as_json:
                     _cost(found)
-                return yes or ask(f"Let {found['pool']} keep {found['to']} observations")
+                return yes or ask(f"Extend {found['pool']} to {found['to']} observations?")
 
         document = api.raise_observations(
             agent, pool, to, send=send, confirm=confirm, progress=wait.update
@@ -345,14 +331,14 @@ def _list(document: Document) -> None:
     from agent.cli.display import tables
 
     title = (
-        f"Means over {document['window_s']} s at block {document['block']}; {document['enough']}"
+        f"TWAP over {document['window_s']} s at block {document['block']}; {document['enough']}"
         " observations are enough"
     )
     made = tables.table(
         title,
-        ("pool", "pair", "mean"),
-        ("fee", "keeps", "to keep"),
-        order=("pool", "pair", "fee", "keeps", "to keep", "mean"),
+        ("pool", "pair", "TWAP"),
+        ("fee", "observations", "next"),
+        order=("pool", "pair", "fee", "observations", "next", "TWAP"),
     )
     for item in document["pools"]:
         figures = (
@@ -367,18 +353,21 @@ def _list(document: Document) -> None:
 
 
 def _cost(document: Document) -> None:
-    worth = "" if document["cost"] is None else f", {document['cost']} in the numeraire"
-    most = "" if document["most_native"] is None else f"; {document['most_native']} at most"
     pair, before = "/".join(document["tokens"]), document["observations_next"]
-    say(f"{document['pool']} ({pair}) is to keep {document['to']} price observations, now {before}")
-    say(f"About {document['gas_units']} gas: {document['cost_native']} native coin{worth}{most}")
+    say(f"{document['pool']} ({pair}): from {before} to {document['to']} price observations")
+    cost = f"{document['cost_native']} native coin"
+    if document["cost"] is not None:
+        cost += f", {document['cost']} in the numeraire"
+    if document["most_native"] is not None:
+        cost += f"; {document['most_native']} at most"
+    say(f"About {document['gas_units']} gas: {cost}")
 
 
 def _show(document: Document, sent: bool) -> None:
     if document["rises"] == 0:
         say(
-            f"{document['pool']} is to keep {document['observations_next']} observations already;"
-            " there is nothing to do."
+            f"{document['pool']} already has {document['observations_next']} observations; nothing"
+            " to do."
         )
         return
     if not sent:
@@ -388,8 +377,8 @@ def _show(document: Document, sent: bool) -> None:
         say(f"{item['kind']} {item['status']} in block {item['block']}: {item['hash']}")
     if document["outcome"] == "done":
         say(
-            "Its mean counts once its observations, one for each block with a trade, cover the"
-            " window."
+            "The pool's TWAP counts once its observations, one for each block with a trade, cover"
+            " the window."
         )
     elif sent:
         note(f"{document['outcome']}: nothing changed")

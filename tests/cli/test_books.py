@@ -72,7 +72,7 @@ def test_the_store_is_copied_checked_put_back_and_adopted_by_command(desk: Desk,
     assert "not overwritten" in desk.ask("db", "backup", str(tmp_path / "copy.db"), want=2)["error"]["message"]
     checked = desk.ask("db", "check")
     assert (checked["wallet"], checked["copy"]) == (desk.about["wallet"], None)
-    assert "is sound" in desk.run("db", "check").out
+    assert "is intact" in desk.run("db", "check").out
     upgraded = desk.ask("db", "upgrade")
     assert upgraded["before"] == upgraded["version"] == checked["present_version"]
     assert upgraded["backup"] is None

@@ -29,7 +29,7 @@ def test_txs_shows_every_transaction_with_its_moves(desk: Desk) -> None:
     assert len(desk.ask("txs", "--limit", "1")["transactions"]) == 1
     words = desk.run("txs").out
     assert all(item["kind"] in words for item in sent)
-    assert "0 waiting" in words
+    assert "0 pending" in words
 
 
 def test_what_waits_is_shown_and_kept_until_sending_is_allowed(desk: Desk) -> None:

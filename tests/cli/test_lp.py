@@ -71,7 +71,7 @@ def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: Loca
     assert document["expected_loss"]["within"] is False
     assert document["weight"]["within"] is True
     words = run("lp").out
-    for part in (stray.name, "over it", "not confirmed", f"#{own[1].token_id}", "LVR a day", "-50 %", "uncollected fees"):
+    for part in (stray.name, "exceeded", "not confirmed", f"#{own[1].token_id}", "LVR a day", "-50 %", "uncollected fees"):
         assert part in words
 
 
@@ -90,7 +90,7 @@ def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain
     agents.agent_config(anvil_chain, tmp_path)
     document = told(run, "lp")
     assert (document["positions"], document["weight"]["share_bps"], document["weight"]["within"]) == ([], "0", True)
-    assert "is confirmed" in run("lp").out
+    assert "The config confirms no liquidity position." in run("lp").out
 
 
 def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:

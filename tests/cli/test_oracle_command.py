@@ -54,7 +54,7 @@ def test_with_send_and_a_yes_it_is_sent_once_and_stands_in_the_history(desk: Des
         (("0x0000000000000000000000000000000000000001", "--to", "80"), "not a V3 pool of this portfolio"),
         (("0x0000000000000000000000000000000000000001",), "POOL and --to go together"),
         (("--to", "80"), "POOL and --to go together"),
-        (("--send", "--yes"), "nothing to send"),
+        (("--send", "--yes"), "--send needs POOL and --to"),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(desk: Desk, args: tuple[str, ...], words: str) -> None:

@@ -45,7 +45,7 @@ def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
     for args, said in (
         (("set", "USDC", "--stop-loss", "10%"), "USDC is the numeraire"),
         (("set", "WETH", "--entry", "0"), "zero can never trigger"),
-        (("set", "WETH"), "no level is given"),
+        (("set", "WETH"), "no level given"),
         (("set", "DOGE", "--entry", "5%"), "'DOGE' is not an asset"),
         (("arm", "DOGE", "--yes"), "'DOGE' is not an asset"),
         (("arm", "WETH", "--yes"), "WETH has none"),

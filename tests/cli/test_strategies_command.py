@@ -41,7 +41,7 @@ def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
     require_the_wallet(chain, after)
     assert after["strategies"][1]["costs"] == "0" and Fraction(after["strategies"][0]["costs"]) > 0
     shown = run("strategies").out
-    assert "up" in shown and "active" in shown and "60.0" in shown and "not known" in shown
+    assert "up" in shown and "active" in shown and "60.0" in shown and "unknown" in shown
     step = next(item for item in run("history", "--json").json["steps"] if item["outcome"] == "done")
     words = "\n".join(run("explain", step["step"], "--json").json["words"])
     assert mentions(words, "up", "acted") and "exchanged between strategies, never in the market" in words and "pool fees" in words
