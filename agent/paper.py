@@ -39,8 +39,8 @@ from agent.reference import reference_prices
 from agent.units import BPS, floor_int
 
 RECEIPTS, BLOCKS = 16, 256
-"""Number of newest receipts and blocks kept: a journal reads receipts of transactions not final,
-and recent blocks."""
+"""Number of newest receipts and blocks kept, for the journal's checks of transactions that are not
+final."""
 
 
 class PaperWalletStore(Protocol):
@@ -56,12 +56,11 @@ class PaperWalletStore(Protocol):
 
 
 class PaperChain:
-    """ports.Sender.
+    """ports.Sender with simulated transactions.
 
     A transaction is executed at the pools of the first snapshot of a later block, so that no fill
-    uses a price seen before sending. Its effect on pools lasts for its block alone: the next
-    snapshot has the real ones. Gas follows the planner's model at the header's fees. Its own blocks
-    are never reorganised.
+    uses a price seen before sending. Its effect on pools ends with its block: the next snapshot has
+    the real pools. Gas follows the planner's model at the header's fees. There are no reorgs.
     """
 
     def __init__(
@@ -82,20 +81,22 @@ class PaperChain:
 
     # reading
     def state(self) -> PaperWallet:
-        """The present wallet. Raises OperatorNeeded before it was created."""
+        """Return the current wallet. Raises OperatorNeeded before it was created."""
         found = self._book.wallet()
         if found is None:
             raise OperatorNeeded("there is no paper wallet yet", "trimtab paper begins one")
         return found
 
     def snapshot(self) -> Snapshot:
-        """The real chain now, with the real wallet."""
+        """Return a snapshot of the real chain with the real wallet."""
         self._seen = self._reader.snapshot()
         return self._seen
 
     def real(self, block_hash: str) -> Snapshot | None:
         """Return the newest real snapshot, if it is of that block."""
-        return self._seen if self._seen is not None and self._seen.head.hash == block_hash else None
+        if self._seen is not None and self._seen.head.hash == block_hash:
+            return self._seen
+        return None
 
     # ports.Sender
     def head(self) -> Head:
@@ -145,7 +146,9 @@ class PaperChain:
                 "remove the paper store to start over",
                 code=ErrorCode.NONCE_USED,
             )
-        sent_block = max(self._heads().number, 0 if self._seen is None else self._seen.head.number)
+        sent_block = self._heads().number
+        if self._seen is not None:
+            sent_block = max(sent_block, self._seen.head.number)
         others = tuple(one for one in state.waiting if one.tx.nonce != tx.nonce)
         waiting = tuple(
             sorted((*others, PaperTx(signed.hash, tx, sent_block)), key=lambda one: one.tx.nonce)
@@ -159,9 +162,8 @@ class PaperChain:
         for receipt in state.receipts:
             if receipt.tx_hash == tx_hash:
                 return TransactionStatus("mined", receipt)
-        return TransactionStatus(
-            "pending" if any(one.hash == tx_hash for one in state.waiting) else "unknown", None
-        )
+        pending = any(one.hash == tx_hash for one in state.waiting)
+        return TransactionStatus("pending" if pending else "unknown", None)
 
     # filling
     def _catch_up(self, head: Head | None) -> None:
@@ -169,16 +171,16 @@ class PaperChain:
         state = self.state()
         if not state.waiting:
             return
-        since = state.waiting[0].sent_block
-        if (self._heads() if head is None else head).number <= since:
+        since, head = state.waiting[0].sent_block, head or self._heads()
+        if head.number <= since:
             return
         seen = self.snapshot()
         if seen.head.number > since:
             self._fill(state, seen)
 
     def _fill(self, state: PaperWallet, seen: Snapshot) -> None:
-        """Execute the next nonces in one block, as far as each was sent before it and pays the
-        block's fee.
+        """Execute the next nonces in one block, up to a transaction that was sent too late or pays
+        too little for it.
         """
         try:
             filled, left = self._filled(state, _pools(seen), seen.head, further=True)
@@ -193,8 +195,8 @@ class PaperChain:
     def _filled(
         self, state: PaperWallet, pools: dict[str, Pool], head: Head, *, further: bool
     ) -> tuple[PaperWallet, list[PaperTx]]:
-        """The wallet after them, and the transactions still pending. Raises TicksExhausted if one
-        needs more ticks and there may be some.
+        """Return the wallet after the executed transactions, and those still pending. Raises
+        TicksExhausted if a swap needs more ticks and `further` ticks may exist.
         """
         left = list(state.waiting)
         while left and left[0].tx.nonce == state.nonce and left[0].sent_block < head.number:
@@ -205,7 +207,7 @@ class PaperChain:
         return state, left
 
     def _deeper(self, seen: Snapshot) -> Snapshot:
-        """The snapshot with more ticks of its V3 pools."""
+        """Return the snapshot with more ticks of its V3 pools."""
         return self._reader.with_more_ticks(
             seen, [pool.address for pool in seen.pools if pool.tick_state is not None]
         )
@@ -219,7 +221,7 @@ class PaperChain:
         price_wei: int,
         further: bool,
     ) -> tuple[PaperWallet, dict[str, Pool]]:
-        """The wallet and the pools after a transaction, which may have reverted."""
+        """Return the wallet and the pools after a transaction, which may have reverted."""
         try:
             done: TransactionEffects | None = self._run(one.tx, state, pools, head)
         except TransactionReverted as error:
@@ -231,20 +233,21 @@ class PaperChain:
             done, units = None, one.tx.gas
         receipt = Receipt(
             tx_hash=one.hash,
-            status=int(done is not None),
+            status=0,
             block_number=head.number,
             block_hash=head.hash,
             gas_used=units,
             effective_gas_price_wei=price_wei,
-            transfers=() if done is None else tuple(done.transfers),
-            wrapped=() if done is None else tuple(done.wrapped),
+            transfers=(),
         )
+        native_wei = state.native_wei
+        if done is not None:
+            native_wei, transfers = done.native_wei, tuple(done.transfers)
+            receipt = replace(receipt, status=1, transfers=transfers, wrapped=tuple(done.wrapped))
         state = replace(
             state,
             nonce=state.nonce + 1,
-            native_wei=max(
-                0, (state.native_wei if done is None else done.native_wei) - units * price_wei
-            ),
+            native_wei=max(0, native_wei - units * price_wei),
             receipts=(*state.receipts, receipt)[-RECEIPTS:],
         )
         if done is None:
@@ -277,23 +280,21 @@ def _pools(seen: Snapshot) -> dict[str, Pool]:
 
 
 def _price_wei(tx: UnsignedTx, head: Head) -> int | None:
-    """Gas price of the transaction in that block; None if it pays too little for the block."""
+    """Return the gas price of the transaction in a block; None if it pays too little for it."""
     base_wei = head.base_fee_wei or 0
     if tx.max_fee_wei is None:
         price_wei = tx.gas_price_wei or 0
         return price_wei if price_wei >= base_wei else None
-    return (
-        None
-        if tx.max_fee_wei < base_wei
-        else min(tx.max_fee_wei, base_wei + (tx.max_priority_fee_wei or 0))
-    )
+    if tx.max_fee_wei < base_wei:
+        return None
+    return min(tx.max_fee_wei, base_wei + (tx.max_priority_fee_wei or 0))
 
 
-# --- Readers of a paper step: the real chain, with the paper wallet in the place of the real one.
+# --- Readers of a paper step: the real chain with the paper wallet.
 
 
 class PaperReader:
-    """ports.Reader. It executes nothing: pending transactions stay pending."""
+    """ports.Reader of the real chain with the paper wallet. Reading executes no transaction."""
 
     def __init__(self, reader: Reader, chain: PaperChain) -> None:
         """Set the sources: `reader` reads the real chain."""
@@ -301,8 +302,8 @@ class PaperReader:
         self._chain = chain
 
     def snapshot(self) -> Snapshot:
-        """See ports.Reader. Raises Retryable while the endpoints are behind the block that the
-        wallet last traded in.
+        """See ports.Reader. Raises Retryable while the endpoints are behind the wallet's last
+        trade.
         """
         found, state = self._chain.snapshot(), self._chain.state()
         if found.head.number < state.block:
@@ -340,8 +341,8 @@ class PaperReader:
 
 
 class PaperEvidence:
-    """ports.EvidenceSource: tokens are screened with the balances and allowances of the real
-    wallet, since the chain knows no other.
+    """ports.EvidenceSource that screens tokens with the balances and allowances of the real wallet,
+    since the paper wallet is not on the chain.
     """
 
     def __init__(self, source: EvidenceSource, chain: PaperChain) -> None:
@@ -352,10 +353,10 @@ class PaperEvidence:
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
         """See ports.EvidenceSource."""
         real = self._chain.real(step.snapshot.head.hash)
-        held, allowed = ((), ()) if real is None else (real.holdings, real.allowances)
-        return self._source.gather(
-            replace(step, snapshot=replace(step.snapshot, holdings=held, allowances=allowed)), plan
-        )
+        snapshot = replace(step.snapshot, holdings=(), allowances=())
+        if real is not None:
+            snapshot = replace(snapshot, holdings=real.holdings, allowances=real.allowances)
+        return self._source.gather(replace(step, snapshot=snapshot), plan)
 
 
 # --- Initial paper wallets: the chain's balances, amounts by token, or a value spread over the
@@ -363,15 +364,15 @@ class PaperEvidence:
 
 
 def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
-    """Paper wallet with balances of `tokens`, allowances and native coin of the real wallet. Raises
-    ConfigError for an unreadable balance.
+    """Return a paper wallet with the real wallet's balances of `tokens`, allowances and native
+    coin. Raises ConfigError for an unreadable balance.
     """
-    sure = balances_of(snapshot)
-    if unread := [token for token in tokens if token not in sure]:
+    raw = balances_of(snapshot)
+    if unread := [token for token in tokens if token not in raw]:
         raise ConfigError(
             f"the balance of {unread[0]} cannot be read now", "try again, or begin with --start"
         )
-    balances = tuple(Holding(token, sure[token]) for token in sorted(tokens))
+    balances = tuple(Holding(token, raw[token]) for token in sorted(tokens))
     return PaperWallet(
         balances,
         snapshot.allowances,
@@ -382,7 +383,7 @@ def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
 
 
 def paper_from_amounts(snapshot: Snapshot, raw: Mapping[str, int], native_wei: int) -> PaperWallet:
-    """Paper wallet with these base units by token, and this much native coin."""
+    """Return a paper wallet with `raw` base units by token, and `native_wei`."""
     return PaperWallet(
         tuple(Holding(token, raw[token]) for token in sorted(raw)),
         (),
@@ -407,7 +408,8 @@ def paper_from_value(step: StepInput, value: Fraction, native_wei: int) -> Paper
                 f"--value: {asset.token.label} has no reference price now",
                 "try again, or begin with --start",
             )
-        raw[asset.token.address] = asset.reserve_raw + (
-            0 if price is None else floor_int(whole * asset.target_bps / BPS / price.price)
-        )
+        raw[asset.token.address] = asset.reserve_raw
+        if price is not None:
+            bought = floor_int(whole * asset.target_bps / BPS / price.price)
+            raw[asset.token.address] += bought
     return paper_from_amounts(step.snapshot, raw, native_wei)

@@ -489,7 +489,7 @@ def _planned_edit(
         message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken)
         remedy = "change less at a time, raise the limit, or wait"
         if not in_rounds:
-            remedy += "; --in-rounds does it in slices"
+            remedy += "; --in-slices does it in slices"
         raise Refused(f"the transition breaks a limit: {message}", broken, remedy)
     pins = {pin.address for pin in context.store.trust.pins()}
     contracts = (*context.execution.pinned, *(pool.address for pool in context.pools))

@@ -65,21 +65,15 @@ def templates(
                 f" {one['policy']['cooldown']}"
             )
             limits = ", ".join(f"{name} {value}" for name, value in one["limits"].items())
-            notional = (
-                f"\nfutures at most {one['futures_notional']} of spot"
-                if one["futures_notional"]
-                else ""
-            )
-            chosen = (
-                f"\nthen chosen by {one['weights']['kind']} every {one['weights']['every']}"
-                if one["weights"]
-                else ""
-            )
+            if one["futures_notional"]:
+                limits += f"\nfutures at most {one['futures_notional']} of spot"
+            if one["weights"]:
+                held += f"\nthen by {one['weights']['kind']} every {one['weights']['every']}"
             made.add_row(
                 cell(one["name"], "bold"),
-                cell(f"{one['about']}\n{classes}\n{held}{chosen}"),
+                cell(f"{one['about']}\n{classes}\n{held}"),
                 cell(when),
-                cell(limits + notional),
+                cell(limits),
             )
         out.print(made)
         say(f"Futures: {document['futures']}.")
@@ -93,7 +87,7 @@ def templates(
 
 @command(Heading.DATA, 20)
 def export_profile(
-    file: Annotated[Path, typer.Argument(help="The file to write; never over one that is there.")],
+    file: Annotated[Path, typer.Argument(help="The file to write; an existing file is refused.")],
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -128,9 +122,9 @@ def import_profile(
     sell_others: Annotated[
         bool, typer.Option("--sell-others", help="Sell assets that are not in the profile.")
     ] = False,
-    in_rounds: Annotated[
+    in_slices: Annotated[
         bool,
-        typer.Option("--in-rounds", help="Allow a transition in slices, each within the limits."),
+        typer.Option("--in-slices", help="Allow a transition in slices, each within the limits."),
     ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
@@ -143,7 +137,7 @@ def import_profile(
     from agent.app import editing
     from agent.app.documents import owner, plans
 
-    answerable = yes or interactive()  # a spinner takes the terminal's place
+    answerable = yes or interactive()  # before the spinner uses the terminal
     with spinner("Reading the chain") as wait:
 
         def answer(found: Document, edited: EditReport, agent: Agent | None) -> bool:
@@ -163,7 +157,7 @@ def import_profile(
             token_list=token_list,
             token_list_sha256=token_list_sha256,
             sell_others=sell_others,
-            in_rounds=in_rounds,
+            in_rounds=in_slices,
         )
         document.update(owner.edit_document(document.pop("editing")))
 
@@ -200,17 +194,17 @@ def _show(console: Console, document: Document) -> None:
     for item in document["left_alone"]:
         console.print(
             cell(
-                f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed: its"
-                " balance stays untouched."
+                f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed; its"
+                " balance is not touched."
             )
         )
     for note in document["notes"]:
         console.print(cell(f"note: {note}", "yellow"))
-    made = tables.table("Trigger and limits", ("key", "yours", "profile", "what becomes of it"))
+    made = tables.table("Trigger and limits", ("key", "yours", "profile", "result"))
     for item in document["policy"]:
-        made.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "taken")
+        made.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "adopted")
     for item in document["limits"]:
-        message = f"taken: {item['why']}" if item["taken"] else f"left: {item['why']}"
+        message = f"adopted: {item['why']}" if item["taken"] else f"kept: {item['why']}"
         made.add_row(
             cell(item["key"]),
             cell(item["yours"]),
@@ -238,9 +232,9 @@ def edit(
     confirm: Annotated[
         bool, typer.Option("--confirm", help="Confirm the file after a manual change.")
     ] = False,
-    in_rounds: Annotated[
+    in_slices: Annotated[
         bool,
-        typer.Option("--in-rounds", help="Allow a transition in slices, each within the limits."),
+        typer.Option("--in-slices", help="Allow a transition in slices, each within the limits."),
     ] = False,
     keep_holdings: Annotated[
         bool,
@@ -310,7 +304,7 @@ def edit(
             removed = editing.remove(
                 config,
                 changes,
-                in_rounds=in_rounds,
+                in_rounds=in_slices,
                 keep_holdings=keep_holdings,
                 unseen=yes,
                 confirm=asked,
@@ -323,7 +317,7 @@ def edit(
             found = editing.edit(
                 config,
                 make,
-                in_rounds=in_rounds,
+                in_rounds=in_slices,
                 keep_holdings=keep_holdings,
                 pins=True,
                 unseen=yes,
@@ -331,20 +325,15 @@ def edit(
             )
             document = owner.edit_document(found)
         with wait.aside():
-            known = (
-                plans.decimals(found.transition.step_input.portfolio)
-                if verbose and found.transition is not None
-                else None
-            )
-            shown = known if document["state"] == "planned" else None
-            emit(document, as_json, lambda: show_editing(out, document, shown, verbose=verbose))
+            decimals = None
+            if verbose and found.transition is not None and document["state"] == "planned":
+                decimals = plans.decimals(found.transition.step_input.portfolio)
+            emit(document, as_json, lambda: show_editing(out, document, decimals, verbose=verbose))
     raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
 
 
 def _edited(text: str) -> str:
-    """Text as the owner saves it in an editor, in an owner-only file; unchanged if nothing is
-    saved.
-    """
+    """Return the text as saved in $EDITOR, from an owner-only file; unchanged if nothing is saved."""
     try:
         return click.edit(text, extension=".toml") or text
     except click.ClickException as error:
@@ -356,7 +345,7 @@ def _edited(text: str) -> str:
 def show_editing(
     console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False
 ) -> None:
-    """Print an edit; with the decimals of its tokens its plan too."""
+    """Print an edit; with the decimals of its tokens also its plan."""
     if document["state"] == "unchanged":
         console.print(cell("Nothing changes."))
         for line in document["warnings"]:
@@ -369,6 +358,9 @@ def show_editing(
         console.print(cell(f"note: {line}", "yellow"))
     show_sent(console, document)
     _show_state(console, document)
+
+
+CONTRACT_STYLES = {"unchanged": "", "new": "yellow"}
 
 
 def _show_changes(console: Console, document: Document) -> None:
@@ -387,18 +379,11 @@ def _show_changes(console: Console, document: Document) -> None:
         console.print(cell(line))
     if document["contracts"]:
         made = tables.table(
-            "Contracts of what comes in", ("state", "address", "what", "liquidity", "code hash")
+            "Contracts of new tokens", ("state", "address", "what", "liquidity", "code hash")
         )
         for row in document["contracts"]:
-            style = (
-                ""
-                if row["state"] == "unchanged"
-                else "yellow"
-                if row["state"] == "new"
-                else "bold red"
-            )
             made.add_row(
-                cell(row["state"], style),
+                cell(row["state"], CONTRACT_STYLES.get(row["state"], "bold red")),
                 cell(row["address"]),
                 cell(row["what"]),
                 row["liquidity"],
@@ -433,36 +418,33 @@ def _show_state(console: Console, document: Document) -> None:
     if document["state"] == "unfinished":
         console.print(cell(document["reason"], "yellow"))
     elif document["state"] in ("written", "removed"):
-        kept = "" if document["backup"] is None else f"; the file before is {document['backup']}"
-        console.print(
-            cell(f"Written{kept}. A running trimtab run applies it before it acts again.")
-        )
+        kept = ""
+        if document["backup"] is not None:
+            kept = f"; the previous file is {document['backup']}"
+        console.print(cell(f"Written{kept}. A running trimtab run uses it from its next cycle."))
         for line in document["next"]:
             console.print(cell(f"Next: {line}"))
     elif console is out:
-        say(
-            "Nothing was written. Add --yes, or run it in a terminal."
-            if document["state"] == "planned"
-            else "Nothing was written."
-        )
+        hint = " Add --yes, or run it in a terminal." if document["state"] == "planned" else ""
+        say(f"Nothing was written.{hint}")
 
 
 # --- Config versions as tables and lines.
 
 
 def show_all(document: Document) -> None:
-    """Print every version in a line."""
+    """Print one line for each version."""
     from agent.cli.display import tables
 
     made = tables.table("Versions of the config", ("no.", "time", "how", "digest"))
     for one in document["configs"]:
-        mark = " (this one)" if one["digest"] == document["present"] else ""
+        mark = " (current)" if one["digest"] == document["present"] else ""
         made.add_row(
             str(one["number"]), cell(one["time"]), cell(one["how"]), cell(one["digest"][:16] + mark)
         )
     out.print(made)
     if document["confirmed"] not in (None, document["present"]):
-        say("The config of now is none that was confirmed: trimtab edit --confirm")
+        say("The current config is not confirmed: trimtab edit --confirm")
 
 
 def show_one(document: Document) -> None:
@@ -470,7 +452,7 @@ def show_one(document: Document) -> None:
     say(f"Version {document['number']} ({document['how']}), {document['digest']}")
     if document["before"] is not None:
         say(f"Changed since version {document['before']}:")
-        for line in document["changes"] or ["comments or secrets alone"]:
+        for line in document["changes"] or ["only comments or secrets"]:
             say(f"  {line}")
     say("")
     for line in (document["text"] or "its text was not kept").splitlines():

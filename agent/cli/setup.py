@@ -1,4 +1,4 @@
-"""Commands for the start: init, doctor, trust, wallet; localchain and demo without a config."""
+"""Set-up commands: init, doctor, trust, wallet; localchain and demo without a config."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import re
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,8 +132,8 @@ def init(
                 f" {document['numeraire_usd']} dollars each."
             )
         say(
-            "What has to be invested at least, by gas price (native coin at 3,000 dollars, pool fee"
-            " 0.3 %; status measures both):"
+            "Minimum sensible investment by gas price (native coin at 3,000 dollars, pool fee 0.3 %;"
+            " status measures both):"
         )
         for one in document["least_total"]:
             say(f"  {one['text']}")
@@ -409,15 +409,15 @@ def localchain(
     """Runs a local chain (anvil) with Uniswap V2 and V3, tokens, price feeds and a funded wallet
     until stopped.
 
-    With --move it moves prices on a running one: pools, feeds and mean prices follow at once.
+    With --move it moves prices on a running chain: pools, feeds and TWAPs follow at once.
     """
     from agent import app as api
 
     if move:
         if write_config is not None:
             raise ConfigError(
-                "--write-config: --move changes a chain that is up already",
-                "leave one of them away",
+                "--write-config and --move cannot be combined: --move changes a running chain",
+                "use one of them",
             )
         found = api.move_market(port, move)
 
@@ -494,11 +494,9 @@ def run_demo(console: Console) -> DemoDocument:
     from agent.app.documents import plans
     from agent.app.documents.status import status
 
-    starting = (
-        nullcontext()
-        if console.record
-        else console.status("Starting an embedded chain with Uniswap V2 and V3")
-    )
+    starting: AbstractContextManager[object] = nullcontext()
+    if not console.record:
+        starting = console.status("Starting an embedded chain with Uniswap V2 and V3")
     with starting, api.demo_world() as world:
         agent = world.agent
         decimals = plans.decimals(agent.portfolio)
@@ -553,6 +551,7 @@ def run_demo(console: Console) -> DemoDocument:
 
 def _chapter(console: Console, number: int, text: str) -> None:
     title = Text(f"{number}  {text}", style="bold")
-    console.print(
-        Rule(title, align="left", style="cyan", characters="─") if console.is_terminal else title
-    )
+    if console.is_terminal:
+        console.print(Rule(title, align="left", style="cyan", characters="─"))
+    else:
+        console.print(title)

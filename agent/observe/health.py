@@ -78,29 +78,30 @@ class RunHealth:
             self._state = replace(self._state, stopping=True)
 
     def unhealthy_reason(self) -> list[str]:
-        """Reasons why the run is unhealthy; empty if it is healthy. A pause is intended and not one
-        of them.
+        """Return the reasons why the run is unhealthy; empty if it is healthy. A pause is no
+        reason.
         """
-        state = self.state
-        found = [f"it hangs: {state.hung}"] if state.hung else []
+        state, reasons = self.state, list[str]()
+        if state.hung:
+            reasons.append(f"it hangs: {state.hung}")
         if state.trouble:
-            found.append(state.trouble)
-        return [*found, silence] if (silence := self.silence()) else found
+            reasons.append(state.trouble)
+        if silence := self.silence():
+            reasons.append(silence)
+        return reasons
 
     def silence(self) -> str:
-        """Time since the last good cycle as text, if that is too long; else empty."""
+        """Return the time since the last good cycle as text if it is too long; else empty."""
         state = self.state
         since_s = self._now() - (state.started_at if state.good_at is None else state.good_at)
         late_s = MAX_MISSED_CYCLES * self._interval_s + 60
-        return (
-            f"no successful cycle for {since_s:.0f} s, longer than {late_s:.0f} s"
-            if since_s > late_s
-            else ""
-        )
+        if since_s <= late_s:
+            return ""
+        return f"no successful cycle for {since_s:.0f} s, longer than {late_s:.0f} s"
 
     def not_ready_reason(self) -> list[str]:
-        """Reasons why no trade would happen now, as far as known before a plan: unhealthy, paused,
-        stopping, or no cycle yet.
+        """Return the reasons why no trade can happen now: unhealthy, paused, stopping, or no cycle
+        yet.
         """
         state = self.state
         found = self.unhealthy_reason()
@@ -125,8 +126,7 @@ class RunHealth:
         }
 
 
-# --- Heartbeat to an external dead man's switch: one request after each healthy cycle; a failure is
-# harmless.
+# --- Heartbeat to an external dead man's switch: one request after each healthy cycle.
 
 
 Method = Literal["GET", "POST"]
@@ -134,8 +134,8 @@ TIMEOUT_S = 5.0
 
 
 class Heartbeat:
-    """Sends heartbeats from its own thread, one at a time, so that a slow server delays no cycle.
-    The URL is a secret (T18).
+    """Sends heartbeats from a thread, one at a time, so that a slow server delays no cycle. The URL
+    is a secret (T18).
     """
 
     def __init__(
@@ -153,9 +153,9 @@ class Heartbeat:
         return "Heartbeat(hidden)"
 
     def beat(self) -> None:
-        """Send a heartbeat, unless the last is still being sent; that one then counts as failed."""
+        """Send a heartbeat; if the last is still being sent, report a failure instead."""
         if not self._busy.acquire(blocking=False):
-            self._failed("the last heartbeat is still on its way")
+            self._failed("the last heartbeat is still being sent")
             return
         self._thread = threading.Thread(target=self._send, name="trimtab heartbeat", daemon=True)
         self._thread.start()
@@ -167,14 +167,16 @@ class Heartbeat:
 
     def _send(self) -> None:
         try:
-            why = self._asked()
+            why = self._request()
         finally:
             self._busy.release()
         if why:
             self._failed(why)
 
-    def _asked(self) -> str:
-        """Reason of the failure, without the URL and the server's answer; empty on success."""
+    def _request(self) -> str:
+        """Send the request; return the reason of a failure, without the URL and the server's
+        answer, or empty.
+        """
         try:
             with requests.request(
                 self._method, self._url, timeout=self._timeout_s, allow_redirects=False, stream=True
@@ -194,7 +196,7 @@ def _host(url: str) -> str:
         return "no host"
 
 
-# --- Watchdog thread: names a hanging cycle and ends the process, never in the middle of a
+# --- Watchdog thread: reports a hanging cycle and ends the process, never in the middle of a
 # broadcast.
 
 
@@ -205,10 +207,9 @@ LONGEST_PERIOD_S = 5.0
 
 
 class Watchdog:
-    """Watches for signs of life. `now` is a monotonic clock, in seconds; `bound_s` the longest
-    silence.
+    """Detects hangs: a silence longer than `bound_s`. `now` is a monotonic clock, in seconds.
 
-    Every event of a step is a sign of life, and so is each part of a pause.
+    Every event of a step, and each part of a wait, ends a silence.
     """
 
     def __init__(
@@ -227,12 +228,12 @@ class Watchdog:
         self._stage, self._at = "starting", now()
 
     def beat(self, stage: str) -> None:
-        """Record a sign of life, and the next stage."""
+        """Record an event, and the next stage."""
         self._stage, self._at = stage, self._now()
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Allow any silence inside the context: a user is being asked."""
+        """Allow any silence inside the context, for a question to the user."""
         self._asking = True
         try:
             yield
@@ -241,8 +242,8 @@ class Watchdog:
             self.beat("answered")
 
     def hangs(self) -> str | None:
-        """Description of a hang; None while there is none, a user is asked, or bytes are being sent
-        to a node.
+        """Return the description of a hang; None without a hang, during a question, and while bytes
+        are sent to a node.
         """
         stage, silent_s = self._stage, self._now() - self._at
         if self._asking or stage == SENDING_STAGE or silent_s <= self._bound_s:
@@ -279,7 +280,7 @@ class Watchdog:
             alive()
 
     def _place(self) -> str:
-        """Position of the watched thread: functions and lines, no values."""
+        """Return the position of the watched thread: functions and lines, no values."""
         frame = sys._current_frames().get(self._watched or 0)
         if frame is None:
             return "an unknown place"
@@ -295,9 +296,7 @@ class Watchdog:
 
 
 class SystemdNotifier:
-    """Notifies systemd; silent without a service manager. A message that cannot be sent is dropped:
-    it never harms the run.
-    """
+    """Notifies systemd, if it manages the process. Messages that cannot be sent are dropped."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         found = os.environ if environment is None else environment
@@ -323,7 +322,9 @@ class SystemdNotifier:
     def _send(self, message: str) -> None:
         if not self._address.startswith(("/", "@")):
             return
-        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        address = self._address
+        if address.startswith("@"):  # an abstract socket
+            address = "\0" + address[1:]
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
                 line.setblocking(False)
@@ -333,8 +334,8 @@ class SystemdNotifier:
 
 
 def _watchdog_s(found: Mapping[str, str]) -> float | None:
-    """Interval of watchdog messages, in seconds: half of the unit's WatchdogSec; None if it has
-    none.
+    """Return the interval of watchdog messages, in seconds: half of the unit's WatchdogSec; None
+    without one.
     """
     text, pid = found.get("WATCHDOG_USEC", ""), found.get("WATCHDOG_PID", "")
     if not text.isdecimal() or int(text) == 0 or (pid and pid != str(os.getpid())):

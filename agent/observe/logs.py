@@ -17,7 +17,7 @@ Format = Literal["text", "json"]
 ROOT = "trimtab"
 HIDDEN = "[hidden]"
 SHORTEST_SECRET = 6
-"""Shorter pieces of a URL hide nothing, and would blot out words."""
+"""Shorter pieces of a URL are no secrets, and redacting them would hide words."""
 _FIELDS = "fields"
 
 
@@ -110,7 +110,7 @@ class Log:
         self._logger.info(event, extra={_FIELDS: fields})
 
     def warning(self, event: str, **fields: object) -> None:
-        """Log an event that the owner should know of; the run continues."""
+        """Log an event for the owner's attention; the run continues."""
         self._logger.warning(event, extra={_FIELDS: fields})
 
     def error(self, event: str, **fields: object) -> None:
@@ -127,9 +127,8 @@ def configure(
     Lines of libraries pass the same formatter from WARNING on. A further call replaces the
     configuration.
     """
-    logging.raiseExceptions = (
-        False  # a line that cannot be written would be shown with all its fields, unredacted
-    )
+    # logging would print a line that cannot be written with all its fields, unredacted
+    logging.raiseExceptions = False
     root = logging.getLogger()
     for handler in [one for one in root.handlers if isinstance(one.formatter, LineFormatter)]:
         root.removeHandler(handler)

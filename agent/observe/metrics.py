@@ -27,7 +27,7 @@ from prometheus_client import (
 from agent.errors import ConfigError
 from agent.observe.health import RunHealth
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types there; when a counter was made tells nothing here
+disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped; the creation time of a counter is no use
 
 OUTCOMES = (
     "hold",
@@ -49,8 +49,7 @@ class CycleFigures:
     symbol.
 
     `loss_share` is the loss of 24 h over limits.daily_loss of the portfolio, None if that limit is
-    off; `endpoints` are (operator, score from 0 to 1). None marks figures that this cycle does not
-    know.
+    off; `endpoints` are (operator, score from 0 to 1). None marks unknown figures.
     """
 
     outcome: str
@@ -67,7 +66,7 @@ class CycleFigures:
 
 
 class Metrics:
-    """Metrics in their own registry, so that only these are exported. `now_s` is the wall clock,
+    """Metrics in a separate registry, so that no others are exported. `now_s` is the wall clock,
     Unix seconds.
     """
 
@@ -216,18 +215,17 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "trimtab"
     sys_version = ""
-    wbufsize = (
-        2**16
-    )  # headers and body are sent in one write; separately, the body waits 40 ms (Nagle, delayed acknowledgements)
+    wbufsize = 2**16
+    """Headers and body go out in one write: separately, the body would wait 40 ms (Nagle, delayed
+    acknowledgements)."""
 
     def do_GET(self) -> None:
         """Answer a GET."""
         self._write(self._answer())
 
     def _answer(self) -> Answer:
-        if self.server.loopback and not _names_loopback(
-            self.headers.get("Host", "")
-        ):  # DNS rebinding: a web page whose name resolves to our address
+        # DNS rebinding: a web page whose name resolves to this address
+        if self.server.loopback and not _names_loopback(self.headers.get("Host", "")):
             return 421, "text/plain", b"ask for a loopback address\n"
         found = self.server.answers(self.path.partition("?")[0])
         return found or (404, "text/plain", b"/metrics, /health, /ready\n")
@@ -246,7 +244,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _names_loopback(host: str) -> bool:
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    name, _, port = host.rpartition(":")
+    if not port.isdecimal():
+        name = host
     name = name.strip("[]")
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -256,8 +256,8 @@ def _names_loopback(host: str) -> bool:
 
 @contextmanager
 def serving(host: str, port: int, metrics: Metrics, health: RunHealth) -> Iterator[int]:
-    """Serve while inside; yield the port, which the system chooses for port 0. Raises ConfigError
-    when it cannot listen.
+    """Serve inside the context; yield the port, which the system chooses for port 0. Raises
+    ConfigError if it cannot listen.
     """
     try:
         server = _Server((host, port), lambda path: _answers(path, metrics, health))
@@ -291,8 +291,5 @@ def _answers(path: str, metrics: Metrics, health: RunHealth) -> Answer | None:
 
 
 def _health_answer(health: RunHealth, reasons: list[str]) -> Answer:
-    return (
-        (503 if reasons else 200),
-        "application/json",
-        json.dumps(health.document(reasons)).encode() + b"\n",
-    )
+    code = 503 if reasons else 200
+    return code, "application/json", json.dumps(health.document(reasons)).encode() + b"\n"

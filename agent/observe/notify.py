@@ -1,6 +1,4 @@
-"""Alert delivery: one thread per channel, so that a slow channel delays no other; and the notifier
-that feeds them.
-"""
+"""Alerts: rules of sending, delivery channels with a thread each, and the notifier."""
 
 from __future__ import annotations
 
@@ -35,17 +33,19 @@ from agent.store.alerts import AlertStore
 LONGEST_TEXT = 600
 _FOREIGN = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
 _APOSTROPHE = re.compile(r"(?<=[a-z])'(?=s\b)")
-"""Unsafe characters: not needed in a message, but possible markup, escapes, formulas or links
+"""Characters that a message does not need, and that may be markup, escapes, formulas or links
 (T17).
 """
 
 
 def sanitize_text(text: str) -> str:
-    """Return the text in one line, with safe characters only, cut to a length; English genitives
-    lose the apostrophe.
+    """Return the text in one line of at most LONGEST_TEXT safe characters; genitives lose their
+    apostrophe.
     """
-    found = " ".join(_FOREIGN.sub("?", _APOSTROPHE.sub("", text)).split()).replace("://", ": ")
-    return found if len(found) <= LONGEST_TEXT else found[: LONGEST_TEXT - 3] + "..."
+    safe = " ".join(_FOREIGN.sub("?", _APOSTROPHE.sub("", text)).split()).replace("://", ": ")
+    if len(safe) <= LONGEST_TEXT:
+        return safe
+    return safe[: LONGEST_TEXT - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class QuietHours:
             inside = minute >= self.begin_min or minute < self.end_min
         if not inside:
             return None
-        day = now.date() + timedelta(days=1 if minute >= self.end_min else 0)
+        day = now.date() + timedelta(days=int(minute >= self.end_min))
         end = datetime(
             day.year, day.month, day.day, self.end_min // 60, self.end_min % 60, tzinfo=self.zone
         )
@@ -96,17 +96,13 @@ class AlertRules:
         """Return the earliest time to send: after the cooldown, and after quiet hours unless
         urgent.
         """
-        told_s = (
-            None if state.told_s is None else min(state.told_s, now_s)
-        )  # a clock set back must not silence alerts for long
-        at_s = (
-            now_s
-            if told_s is None
-            else max(now_s, told_s + self.cooldowns.get(state.kind, self.cooldown_s))
-        )
-        until_s = (
-            None if self.quiet is None or state.kind in self.urgent else self.quiet.until_s(at_s)
-        )
+        at_s = now_s
+        if state.told_s is not None:
+            sent_s = min(state.told_s, now_s)  # the clock may have been set back
+            at_s = max(now_s, sent_s + self.cooldowns.get(state.kind, self.cooldown_s))
+        if self.quiet is None or state.kind in self.urgent:
+            return at_s
+        until_s = self.quiet.until_s(at_s)
         return at_s if until_s is None else until_s
 
 
@@ -129,23 +125,22 @@ def decide_alerts(
 ) -> AlertDecision:
     """Return which alerts of a cycle to send now, and the new states.
 
-    Each cycle reports every lasting condition of the kinds in `judged`. A condition not reported is
-    over, and is dropped if not sent yet. Pure and deterministic.
+    Each cycle reports every lasting condition of the kinds in `judged`. A condition that is no
+    longer reported is over, and dropped if not sent yet. Pure and deterministic.
     """
     found = {state.key: state for state in states}
     lasts = set()
     for alert in alerts:
         if alert.kind in rules.kinds:
             before = found.get(alert.key) or AlertState(alert.key, alert.kind, "", now_s)
-            after = (
-                _lasting(before, alert, now_s, rules)
-                if alert.lasting
-                else _happened(before, alert, now_s)
-            )
+            if alert.lasting:
+                after = _lasting(before, alert, now_s, rules)
+                lasts.add(alert.key)
+            else:
+                after = _happened(before, alert, now_s)
             if after.untold and not before.untold:
                 found.pop(alert.key, None)  # sort after alerts raised earlier
             found[alert.key] = after
-            lasts |= {alert.key} if alert.lasting else set()
     for key, state in found.items():
         if state.since_s is not None and key not in lasts and state.kind in judged:
             found[key] = replace(state, since_s=None, untold=0)
@@ -183,15 +178,13 @@ def _happened(state: AlertState, alert: Alert, now_s: int) -> AlertState:
 
 
 def _counted(state: AlertState) -> str:
-    return (
-        state.text
-        if state.untold == 1
-        else f"{state.text} ({state.untold} times since the last message)"
-    )
+    if state.untold == 1:
+        return state.text
+    return f"{state.text} ({state.untold} times since the last message)"
 
 
 SendMessage = Callable[[str, str], str]
-"""Takes title and text, returns why it failed, empty where it arrived."""
+"""Sends title and text; returns the reason of a failure, empty on success."""
 MAX_QUEUED = 100
 UNANSWERED = "no answer in time"
 """Failure reason of a channel that did not answer before its timeout."""
@@ -199,8 +192,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 
 
 class AlertChannel:
-    """One alert target. `put` never waits; results are collected later. Delays between attempts
-    double, up to five minutes.
+    """One alert target with a delivery thread: `put` never waits, results are collected later.
+    Delays between attempts double, up to five minutes.
     """
 
     def __init__(
@@ -227,7 +220,7 @@ class AlertChannel:
         )
 
     def __repr__(self) -> str:
-        return f"Courier({self.name})"
+        return f"AlertChannel({self.name})"
 
     def put(self, message: AlertMessage) -> None:
         """Queue a message; if too many are pending the oldest is dropped."""
@@ -260,7 +253,7 @@ class AlertChannel:
         ):
             time.sleep(0.02)
         self._closing.set()
-        with suppress(queue.Full):  # the thread is busy, and sees the end when it is done
+        with suppress(queue.Full):  # the busy thread reads `_closing` after its message
             self._waiting.put_nowait(None)
 
     def _carry(self) -> None:
@@ -285,22 +278,21 @@ def _last_word(state: RetryCallState) -> str:
 
 
 def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
-    """Build a sender by apprise. Raises ConfigError, without the address, if apprise does not know
-    its form.
+    """Build a sender by apprise. Raises ConfigError, without the address, if apprise does not
+    support it.
     """
     import apprise
 
-    logging.getLogger("apprise").setLevel(
-        logging.CRITICAL + 10
-    )  # its log lines name hosts and answers; failures are reported by us
+    # its log lines contain hosts and answers; `send` reports failures without them
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 10)
     asset = apprise.AppriseAsset(
         async_mode=False, http_redirects=False, interpret_escapes=False, interpret_emojis=False
     )
     target = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
     if target is None:
         raise ConfigError(
-            f"alerts.targets.url_env: environment variable {variable} holds no address that apprise"
-            " knows",
+            f"alerts.targets.url_env: environment variable {variable} has no address that apprise"
+            " supports",
             "for example mailtos://user:password@example.org, or jsons://host/path; see"
             " docs/alerts.md",
         )
@@ -318,21 +310,19 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
 
 
 def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[Delivery]:
-    """Let all channels finish within that time in total; return the results of their messages."""
+    """Let all channels finish within `within_s` in total; return the results of their messages."""
     channels, end = list(channels), time.monotonic() + within_s
     for channel in channels:
         channel.close(max(0.0, end - time.monotonic()))
     return [one for channel in channels for one in channel.collected()]
 
 
-# --- The notifier: decides each cycle's alerts, records them before they are sent, queues them, and
-# never waits.
+# --- The notifier: decides the alerts of each cycle, records them before they are sent, and queues
+# them without waiting.
 
 
 CLOSING_S = 5.0
-"""Seconds for which the end of a run waits for pending messages; the rest is sent at the next
-start.
-"""
+"""Seconds that the end of a run waits for pending messages; the next run sends the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,10 +334,10 @@ class ChannelSubscription:
 
 
 class AlertNotifier:
-    """Decides, records and queues alerts. Called from the run's own thread; delivery threads touch
-    no store.
+    """Decides, records and queues alerts, in the thread of the run; delivery threads do not use the
+    store.
 
-    `failed` is called for deliveries that were given up, for the log.
+    `failed` is called for failed deliveries, for the log.
     """
 
     def __init__(
@@ -373,9 +363,9 @@ class AlertNotifier:
     def on_cycle(
         self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False
     ) -> tuple[AlertState, ...]:
-        """Process one cycle's alerts, at Unix seconds; return those that are sent now.
+        """Process the alerts of a cycle at `now_s`, Unix seconds; return the alerts to send now.
 
-        `judged` as in alerts.decide_alerts. The `last` alerts of a run ignore quiet hours, since no
+        `judged` as in decide_alerts. The `last` alerts of a run ignore quiet hours, since no
         process would send them later.
         """
         self._settle(
@@ -400,8 +390,8 @@ class AlertNotifier:
         )
 
     def send_now(self, alert: Alert, now_s: int, within_s: float = CLOSING_S) -> None:
-        """Send one alert at once and wait for it: the process is about to end, and its store may be
-        hanging.
+        """Send one alert at once and wait for it, without the store, which may hang: the process is
+        about to end.
         """
         for name, listener in self._listeners.items():
             if alert.kind in listener.kinds and alert.kind in self._rules.kinds:

@@ -82,7 +82,7 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
     bot = Bot(anvil_chain, tmp_path, daily_loss="0.1%", turnover="10%")
     refusal = bot.refused(weights(WETH="10%", WBTC="60%"))
     assert (
-        [v.guard for v in refusal.verdicts] == ["daily_loss"] and refusal.verdicts[0].limit == "10 bps" and "--in-rounds" in refusal.remedy
+        [v.guard for v in refusal.verdicts] == ["daily_loss"] and refusal.verdicts[0].limit == "10 bps" and "--in-slices" in refusal.remedy
     )
     done = bot.edit(weights(WETH="10%", WBTC="60%"), in_rounds=True)
     assert done.state == "written" and done.rounds == 4 and done.first is not None and done.first.kind is OutcomeKind.PLANNED

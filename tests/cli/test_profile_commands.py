@@ -54,5 +54,5 @@ def test_at_a_terminal_it_shows_addresses_and_limits_and_a_no_writes_nothing(des
     code, shown = at_terminal(desk, "n\n", "import-profile", str(file))
     assert code == 10, shown
     assert other in shown and address in shown and "not used" in shown
-    assert "taken: tighter" in shown
+    assert "adopted: tighter" in shown
     assert desk.config.read_bytes() == before

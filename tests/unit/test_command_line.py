@@ -48,7 +48,7 @@ def test_what_is_waited_for_is_told_in_words() -> None:
     told = [
         format_stage(stage) for stage in ("before:signed", "before:send", "after:send", "after:mined", "nonce 4: waiting 3 s to be mined")
     ]
-    assert told == ["writing down: signed", "sending", "sent", "written down: mined", "nonce 4: waiting 3 s to be mined"]
+    assert told == ["recording: signed", "sending", "sent", "recorded: mined", "nonce 4: waiting 3 s to be mined"]
 
 
 def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:

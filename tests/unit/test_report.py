@@ -136,7 +136,7 @@ def test_what_was_bought_and_sold_is_found_at_its_bar_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"every": 0}, "it never rebalanced: nothing called for it"),
+        ({"every": 0}, "it never rebalanced: no trigger fired"),
         ({"every": 100, "volatility": 0.0}, "made no difference"),
         ({"every": 2, "cost": 0.05}, "did not pay here"),
     ],
@@ -150,7 +150,7 @@ def test_the_summary_names_the_gain_and_its_interval() -> None:
     ahead = growth_series(found).index[-1] / growth_series(found).hold_index[-1] - 1
     told = backtest_page(found).summary
     assert (f"{ahead * 100:.1f}% above" if ahead > 0 else f"{-ahead * 100:.1f}% below") in told[0]
-    assert re.search(r"95% interval of that mean reaches from [−+][\d.]+% to [−+][\d.]+%: (chance|more)", told[2])
+    assert re.search(r"95% interval of that mean is [−+][\d.]+% to [−+][\d.]+%: (chance|more)", told[2])
 
 
 def test_a_gain_beside_flows_is_time_weighted_and_says_so() -> None:

@@ -56,11 +56,11 @@ PERIODS = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
 
 
 def costs_section(found: BacktestAnalysis) -> ReportSection:
-    """Costs by kind, cumulated over time, and their sums."""
+    """Return costs by kind, cumulated over time, and their sums."""
     result = found.result
     scale, done = 10.0**result.decimals, result.rebalances
     if not done:
-        return ReportSection("Costs", ("Nothing was traded: no costs.",))
+        return ReportSection("Costs", ("No trades, no costs.",))
     rows = np.unique(np.linspace(0, len(done) - 1, min(len(done), MOST_STEPS)).astype(np.int64))
     x = [
         int(result.times_s[0]) * 1_000,
@@ -72,20 +72,20 @@ def costs_section(found: BacktestAnalysis) -> ReportSection:
         paid = np.cumsum([float(getattr(one, kind)) / scale for one in done])
         y = [0.0, *(float(f"{paid[row]:.6g}") for row in rows), float(f"{paid[-1]:.6g}")]
         traces.append(_stacked(x, y, kind, colour))
+    gas = "" if result.gas_counted else " Gas is not counted: it had no price here."
     chart = time_chart(traces, result.numeraire) | {
-        "title": f"Paid so far, in {result.numeraire}",
-        "says": "Fees, impact and gas stacked, each adding up over time",
+        "title": f"Cumulative costs, in {result.numeraire}",
+        "says": "Cumulative fees, impact and gas, stacked",
         "height": 280,
     }
     return ReportSection(
         "Costs",
         (
             (
-                "Fees are what pools keep, impact is the rest that swaps brought less than the"
-                " reference price, gas includes approvals."
+                "Fees go to the pools, impact is the remaining loss against the reference price,"
+                " gas includes approvals."
             ),
-            "Costs count at the prices of their block."
-            + ("" if result.gas_counted else " Gas is not counted: it had no price here."),
+            f"Costs count at the prices of their block.{gas}",
         ),
         (chart,),
         (_cost_table(found),),
@@ -110,11 +110,11 @@ def _cost_table(found: BacktestAnalysis) -> ReportTable:
     sums = (*sums, ("all", sum((value for _, value in sums), Fraction(0))))
     rows = []
     for name, value in sums:
-        share = float(value / result.start_value) if result.start_value else float("nan")
-        bps = f"{float(value / moved) * 10_000:,.1f} bps" if moved else NONE
         if name == "gas" and not result.gas_counted:
             rows.append((name, "not counted", NONE, NONE, NONE))
             continue
+        share = float(value / result.start_value) if result.start_value else float("nan")
+        bps = f"{float(value / moved) * 10_000:,.1f} bps" if moved else NONE
         rows.append(
             (
                 name,
@@ -125,7 +125,7 @@ def _cost_table(found: BacktestAnalysis) -> ReportTable:
             )
         )
     return ReportTable(
-        ("kind", result.numeraire, "of the start", "a year", "of what was moved"), tuple(rows)
+        ("kind", result.numeraire, "of the start value", "a year", "of turnover"), tuple(rows)
     )
 
 
@@ -133,7 +133,7 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
     """Turnover by period."""
     result = found.result
     if not result.rebalances:
-        return ReportSection("Turnover", ("Nothing was moved.",))
+        return ReportSection("Turnover", ("No trades, no turnover.",))
     keys, width = _periods(result)
     moved, counts = np.zeros(len(keys)), np.zeros(len(keys), dtype=np.int64)
     scale = 10.0**result.decimals
@@ -155,15 +155,15 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
     }
     trace |= {"textposition": "none"}
     chart = time_chart([trace], "", ".0%", showlegend=False, bargap=0.25) | {
-        "title": f"Moved in each {width}, as a share of the portfolio",
-        "says": f"Bars, one for each {width}; the largest is {format_percent(float(moved.max()))}",
+        "title": f"Turnover of each {width}, as a share of the portfolio",
+        "says": f"One bar for each {width}; the largest is {format_percent(float(moved.max()))}",
         "height": 220,
     }
     whole = float(result.turnover)
     words = (
         "Half of all purchases and sales over the portfolio's value.",
         (
-            f"In all {format_percent(whole)} of it,"
+            f"Total {format_percent(whole)},"
             f" {format_percent(whole / max(found.growth.years, 1e-9))} a year."
         ),
     )
@@ -188,28 +188,28 @@ def _periods(result: SimulationResult) -> tuple[list[int], str]:
 
 
 def premium_section(found: BacktestAnalysis) -> ReportSection | None:
-    """The rebalancing premium: the parts that add up to the excess return against holding."""
+    """Return the parts of the excess return against buy and hold."""
     premium = found.result.premium
     if premium is None or not any(one.succeeded for one in found.result.rebalances):
         return None
     ahead = math.log(float(found.growth.index[-1] / found.growth.hold_index[-1]))
-    beside = ahead - premium.advantage
-    aside = [_aside(found.result, beside)]
+    rest = ahead - premium.advantage
+    outside = [_outside_part(found.result, rest)] if abs(rest) >= SHOWN else []
     parts: tuple[tuple[str, float, str], ...] = (
         (
             "excess growth",
             premium.excess_growth,
-            "what moving winners into losers brought, bar by bar",
+            "gain from rebalancing winners into losers, bar by bar",
         ),
         (
             "off target",
             premium.off_target,
-            "what it brought that weights were not those of the start",
+            "gain from weights other than the initial weights",
         ),
-        ("dispersion", -premium.dispersion, "what holding gained by letting winners grow"),
+        ("dispersion", -premium.dispersion, "gain of buy and hold from growing winners"),
         ("costs", -premium.costs, "fees, impact and gas"),
-        *(aside if abs(beside) >= SHOWN else []),
-        ("excess return", ahead, "the sum of all above"),
+        *outside,
+        ("excess return", ahead, "sum of the parts above"),
     )
     names, values = (
         [name for name, _, _ in parts][::-1],
@@ -238,19 +238,19 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
             "bargap": 0.35,
         },
         "title": "Attribution of the excess return",
-        "says": "Bars that add up to the last one, in logarithms of growth",
+        "says": "Bars that add up to the last bar, in log growth",
         "height": 260,
     }
     words = (
         (
-            "Excess growth is what trading assets into each other adds to the mean growth of the"
-            " assets (Fernholz 2002, Stochastic Portfolio Theory, 1.1.20). Holding has a gain of"
-            " its own kind, dispersion. All are logarithms of growth, so that they add up."
+            "Excess growth is the growth that rebalancing adds to the mean growth of the assets"
+            " (Fernholz 2002, Stochastic Portfolio Theory, 1.1.20). The corresponding gain of buy"
+            " and hold is dispersion. All parts are log growth, so that they add up."
         ),
         (
-            f"Excess growth came to {format_percent(premium.excess_growth_yearly, 2)} a year; the"
-            f" formula expects {format_percent(premium.expected_yearly, 2)} of the first weights"
-            " and the covariance of these prices."
+            f"Excess growth was {format_percent(premium.excess_growth_yearly, 2)} a year; the"
+            f" formula gives {format_percent(premium.expected_yearly, 2)} for the first weights and"
+            " the covariance of these prices."
         ),
     )
     rows = tuple((name, format_percent(value, 2, signed=True), says) for name, value, says in parts)
@@ -258,23 +258,21 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
         "Return attribution",
         words,
         (chart,),
-        (ReportTable(("part", "log growth", "what it is"), rows),),
+        (ReportTable(("part", "log growth", "meaning"), rows),),
     )
 
 
-def _aside(result: SimulationResult, beside: float) -> tuple[str, float, str]:
-    """Return the part outside the premium: gas, and transfers, which enter the held portfolio at
-    its own weights.
+def _outside_part(result: SimulationResult, rest: float) -> tuple[str, float, str]:
+    """Return the part outside the premium: gas, and transfers, which change the weights of buy and
+    hold.
     """
     gas = "gas is paid from outside the portfolio and does not share its gains and losses"
-    flows = "deposits and withdrawals changed the weights of what was held"
+    flows = "deposits and withdrawals changed the weights of buy and hold"
     if not result.flows:
-        return ("gas money", beside, gas)
-    return (
-        ("flows and gas money", beside, f"{flows}; {gas}")
-        if result.gas
-        else ("flows", beside, flows)
-    )
+        return "gas money", rest, gas
+    if not result.gas:
+        return "flows", rest, flows
+    return "flows and gas money", rest, f"{flows}; {gas}"
 
 
 def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
@@ -288,8 +286,8 @@ def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
     total = sum((one.realised for one in result.taxes), Fraction(0))
     words = (
         (
-            f"Gains less losses that sales realised in each calendar year (UTC), by {result.lots},"
-            f" in {result.numeraire}; no rate is applied to them. This is arithmetic, not advice."
+            f"Realised gains less losses of each calendar year (UTC), by {result.lots}, in"
+            f" {result.numeraire}, before tax rates. This is arithmetic, not advice."
         ),
     )
     table = ReportTable(
@@ -303,21 +301,21 @@ def run_log_section(found: BacktestAnalysis) -> ReportSection:
     """Number of bars evaluated, and reasons why the agent did not act."""
     result = found.result
     words = [
-        f"{pluralize(result.bars, 'bar')}; {result.evaluated:,} of them ran a full step; no trigger"
-        " could fire at the others."
+        f"{pluralize(result.bars, 'bar')}; {result.evaluated:,} of them ran a full step, at the"
+        " others no trigger could fire."
     ]
-    words.append(
-        f"{pluralize(result.halted, 'bar')} without a decision, since something was stale or"
-        " contradictory."
-        if result.halted
-        else "None was without a decision."
-    )
+    if result.halted:
+        words.append(
+            f"{pluralize(result.halted, 'bar')} without a decision: stale or contradictory data."
+        )
+    else:
+        words.append("Every bar had a decision.")
     failed = sum(not one.succeeded for one in result.rebalances)
     if failed:
-        words.append(f"{pluralize(failed, 'swap')} reverted and paid gas alone.")
+        words.append(f"{pluralize(failed, 'swap')} reverted and only paid gas.")
     tables = [
         _counts("Plans refused, by reason", result.refused),
-        _counts("Held though something was to be done, by setting", result.kept),
+        _counts("Held although a trade was due, by setting", result.kept),
     ]
     notes = tuple((one,) for one in result.notes)
     if notes:
@@ -331,7 +329,7 @@ def _counts(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable | None
     if not counts:
         return None
     return ReportTable(
-        ("why", "bars"),
+        ("reason", "bars"),
         tuple(
             (why, f"{times:,}") for why, times in sorted(counts, key=lambda one: (-one[1], one[0]))
         ),
@@ -340,7 +338,7 @@ def _counts(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable | None
 
 
 def total_costs(result: SimulationResult) -> Value:
-    """Fees, impact and gas, numeraire base units."""
+    """Return fees, impact and gas, numeraire base units."""
     return result.fees + result.impact + result.gas
 
 
@@ -348,11 +346,11 @@ def total_costs(result: SimulationResult) -> Value:
 
 
 LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
-"""Number of assets with their own colour, largest sums first; the table has all."""
+"""Colours of assets, largest sums first; the table has all assets."""
 
 
 def funding_section(found: BacktestAnalysis) -> ReportSection | None:
-    """Carry cumulated over time, and its sums; None without funding rates."""
+    """Return the carry, cumulated over time, and its sums; None without funding rates."""
     result = found.result
     if result.funding is None:
         return None
@@ -360,11 +358,9 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
     times_s = np.unique(np.concatenate([one.times_s for one in carries]))
     paths = {one.symbol: _so_far(one, times_s, scale) for one in carries}
     whole: Floats = np.sum(list(paths.values()), axis=0)
-    shown = (
-        sorted(carries, key=lambda one: (-abs(one.total), one.symbol))[: len(LINES)]
-        if len(carries) > 1
-        else []
-    )
+    shown: list[FundingCarry] = []
+    if len(carries) > 1:
+        shown = sorted(carries, key=lambda one: (-abs(one.total), one.symbol))[: len(LINES)]
     kept = downsample_indices([whole, *(paths[one.symbol] for one in shown)])
     x = to_milliseconds(times_s, kept)
     traces = [
@@ -375,7 +371,7 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
         _line(x, whole, kept, "all", "--c1", STRONG),
     ]
     chart = time_chart(traces, result.numeraire) | {
-        "title": f"Funding so far, in {result.numeraire}",
+        "title": f"Cumulative funding, in {result.numeraire}",
         "says": (
             "Cumulative funding over time; the total ends at"
             f" {format_money(result.funding.total, result.decimals)}"
@@ -384,8 +380,8 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
     }
     words = (
         (
-            "Funding that a short perpetual of the size of each holding would have received: at"
-            " each funding time, the holding's value at the newest bar times the rate. Below zero"
+            "Funding that a short perpetual of each holding's size would have received: at each"
+            " funding time, the holding's value at the newest bar times the rate. Negative funding"
             " is paid."
         ),
         (
@@ -416,9 +412,9 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
     )
     head = (
         "asset",
-        f"got ({result.numeraire})",
-        "a year, of what was held",
-        "held on average",
+        f"received ({result.numeraire})",
+        "a year, of the holding",
+        "mean holding",
         "times",
     )
     return ReportSection("Funding of a full hedge", words, (chart,), (ReportTable(head, rows),))
@@ -445,7 +441,7 @@ def _share(yearly: float | None) -> str:
 
 
 NO_DIFFERENCE = 0.0005
-"""Smallest reported difference: a twentieth of a percent."""
+"""Smallest reported excess return."""
 MOST_FLOWS = 24
 MOST_NAMES = 6
 OMITTED_VALUES = ("", "None", "()", "False")
@@ -481,18 +477,15 @@ def backtest_page(result: SimulationResult) -> ReportPage:
 
 
 def _names(result: SimulationResult) -> str:
-    first, left = (
-        [short_name(symbol) for symbol in result.symbols[:MOST_NAMES]],
-        len(result.symbols) - MOST_NAMES,
-    )
-    if left > 0:
+    first = [short_name(symbol) for symbol in result.symbols[:MOST_NAMES]]
+    if (left := len(result.symbols) - MOST_NAMES) > 0:
         return f"{', '.join(first)} and {left} more"
     return " and ".join(", ".join(first).rsplit(", ", 1))
 
 
 def excess_return(found: BacktestAnalysis) -> float:
-    """Growth of the rebalanced portfolio over that of the held one, less one; transfers do not
-    change it.
+    """Return the growth of the rebalanced portfolio relative to buy and hold, less one, without
+    transfers.
     """
     return float(found.growth.index[-1] / found.growth.hold_index[-1]) - 1
 
@@ -505,17 +498,15 @@ def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
         for value in (result.final_value, result.hold_value)
     )
     if not done:
-        kept = (
-            "the reasons are listed below"
-            if result.refused or result.halted or result.kept
-            else "nothing called for it"
-        )
+        reason = "no trigger fired"
+        if result.refused or result.halted or result.kept:
+            reason = "the reasons are listed below"
         first = (
-            f"In {_span(result)} it never rebalanced: {kept}. It ended at {end}, buy and hold at"
+            f"In {_span(result)} it never rebalanced: {reason}. It ended at {end}, buy and hold at"
             f" {hold}."
         )
     elif not math.isfinite(ahead):
-        first = f"It ended at {end}; the result of buy and hold is not known."
+        first = f"It ended at {end}; the result of buy and hold is unknown."
     elif abs(ahead) < NO_DIFFERENCE:
         first = (
             f"Rebalancing made no difference here: it ended at {end}, buy and hold of the same"
@@ -531,22 +522,21 @@ def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
             f"Rebalancing did not pay here: it ended at {end},"
             f" {format_percent(-ahead, _places(ahead))} below buy and hold, which ended at {hold}."
         )
-    spent, gas = total_costs(result), "" if result.gas_counted else ", gas not counted"
-    second = (
-        f"In {_span(result)} it traded {pluralize(done, 'time')}, moved"
-        f" {format_ratio(float(result.turnover))} times the portfolio and paid"
-        f" {format_money(spent, result.decimals)} {unit} for it{gas}. Its maximum drawdown was"
-        f" {format_percent(-_max_drawdown(found))}, that of buy and hold"
-        f" {format_percent(-_max_drawdown(found, held=True))}."
-    )
-    moved = (
-        "Deposits and withdrawals enter both; the excess return is time-weighted."
-        if result.flows
-        else ""
-    )
-    return tuple(
-        one for one in (first, second if done else "", moved, _chance(found) if done else "") if one
-    )
+    lines = [first]
+    if done:
+        gas = "" if result.gas_counted else ", gas not counted"
+        lines.append(
+            f"In {_span(result)} it traded {pluralize(done, 'time')}, with a turnover of"
+            f" {format_ratio(float(result.turnover))} portfolios and costs of"
+            f" {format_money(total_costs(result), result.decimals)} {unit}{gas}. Its maximum"
+            f" drawdown was {format_percent(-_max_drawdown(found))}, that of buy and hold"
+            f" {format_percent(-_max_drawdown(found, held=True))}."
+        )
+    if result.flows:
+        lines.append("Deposits and withdrawals enter both; the excess return is time-weighted.")
+    if done:
+        lines.append(_chance(found))
+    return tuple(lines)
 
 
 def _places(ahead: float) -> int:
@@ -558,8 +548,8 @@ def _span(result: SimulationResult) -> str:
 
 
 def _chance(found: BacktestAnalysis) -> str:
-    """Return a 95 % interval of the mean yearly difference to holding (normal distribution,
-    independent samples).
+    """Describe the 95 % interval of the mean yearly difference to buy and hold (normal
+    distribution, independent samples).
     """
     edge, error = found.risk.edge, found.risk.edge_error
     if len(found.growth.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
@@ -567,27 +557,32 @@ def _chance(found: BacktestAnalysis) -> str:
     low, high = (
         format_percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1)
     )
-    judged = (
-        "chance alone could do that"
-        if abs(edge) <= NORMAL_95 * error
-        else "more than chance alone would do, in this one history"
-    )
+    judged = "more than chance alone would explain, in this one history"
+    if abs(edge) <= NORMAL_95 * error:
+        judged = "chance alone could explain it"
+    pace = "faster" if edge > 0 else "slower"
     return (
-        f"Per year it grew {format_percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than"
-        f" buy and hold. The 95% interval of that mean reaches from {low} to {high}: {judged}. It"
-        " assumes independent days, describes the past and predicts nothing."
+        f"Per year it grew {format_percent(abs(edge), 2)} {pace} than buy and hold. The 95% interval"
+        f" of that mean is {low} to {high}: {judged}. It assumes independent days, describes the"
+        " past and predicts nothing."
     )
 
 
 def _max_drawdown(found: BacktestAnalysis, held: bool = False) -> float:
-    return float(drawdown_series(found.growth.hold_index if held else found.growth.index).min())
+    index = found.growth.hold_index if held else found.growth.index
+    return float(drawdown_series(index).min())
 
 
 def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
     result, ahead = found.result, excess_return(found)
     done, spent = sum(one.succeeded for one in result.rebalances), total_costs(result)
-    grown, gas = float(found.growth.index[-1]) - 1, "" if result.gas_counted else ", without gas"
+    grown = float(found.growth.index[-1]) - 1
     share = float(spent / result.start_value) if result.start_value else math.nan
+    cost = NONE
+    if spent:
+        cost = f"of the start: {format_money(spent, result.decimals)} {result.numeraire}"
+        if not result.gas_counted:
+            cost += ", without gas"
     started = (
         f"{format_percent(grown, signed=True)} from"
         f" {format_money(result.start_value, result.decimals)}"
@@ -619,11 +614,7 @@ def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
         ReportFact(
             "Costs",
             format_percent(share, 2),
-            (
-                f"of the start: {format_money(spent, result.decimals)} {result.numeraire}{gas}"
-                if spent
-                else NONE
-            ),
+            cost,
         ),
     )
 
@@ -638,9 +629,16 @@ def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
         f"{symbol} {format_percent(float(share), 2)}"
         for symbol, share in zip(result.symbols, first, strict=True)
     )
+    policy, seed, funding = list[ReportFact](), list[ReportFact](), list[ReportFact]()
+    if result.policy:
+        policy.append(ReportFact("policy", result.policy))
+    if "seed" not in given:
+        seed.append(ReportFact("seed", str(result.seed)))
+    if result.funding is not None:
+        funding.append(ReportFact("funding hash", result.funding.digest, "SHA-256"))
     return (
         ReportFact("targets at the start", targets),
-        *([ReportFact("policy", result.policy)] if result.policy else []),
+        *policy,
         *(ReportFact(name.replace("_", " "), value) for name, value in given.items()),
         *(
             ReportFact(
@@ -649,13 +647,9 @@ def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
             )
             for one in flows
         ),
-        *([] if "seed" in given else [ReportFact("seed", str(result.seed))]),
+        *seed,
         ReportFact("config hash", result.config_hash, "SHA-256"),
         ReportFact("data hash", result.data_hash, "SHA-256"),
-        *(
-            [ReportFact("funding hash", result.funding.digest, "SHA-256")]
-            if result.funding is not None
-            else []
-        ),
+        *funding,
         *(ReportFact(name, version) for name, version in result.versions),
     )

@@ -73,7 +73,7 @@ class ReportTable:
     caption: str = ""
 
     def numeric_columns(self) -> list[bool]:
-        """Return of each column whether all its values are numbers."""
+        """Return for each column whether all its values are numbers."""
         columns = zip_longest(self.header, *self.rows, fillvalue="")
         shown = [[one for one in values[1:] if one not in NO_VALUE] for values in columns]
         return [bool(values) and all(NUMBER.fullmatch(one) for one in values) for values in shown]
@@ -162,37 +162,37 @@ def to_plain_data(value: Any) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
-        return value if abs(value) >= WHOLE_FROM else float(f"{value:.{DIGITS}g}")
+        if abs(value) >= WHOLE_FROM:
+            return value
+        return float(f"{value:.{DIGITS}g}")
     return value
 
 
 def escape_for_plotly(value: Any, key: str = "") -> Any:
-    """Escape all text so that Plotly shows it literally: it interprets a few tags and entities of
-    HTML.
-    """
+    """Escape all text for Plotly, which interprets a few HTML tags and entities."""
     if isinstance(value, dict):
         return {printable_text(name): escape_for_plotly(one, name) for name, one in value.items()}
     if isinstance(value, list):
         return [escape_for_plotly(one, key) for one in value]
     if not isinstance(value, str):
         return value
-    shown = (
-        (value if key in TEMPLATES else printable_text(value))
-        .replace("&", "&amp;")
-        .replace("<", "&lt;")
-        .replace(">", "&gt;")
-    )
-    if key in TEMPLATES:
-        for tag in ALLOWED_TAGS:
-            shown = shown.replace(tag.replace("<", "&lt;").replace(">", "&gt;"), tag)
+    if key not in TEMPLATES:
+        return _escape_html(printable_text(value))
+    shown = _escape_html(value)
+    for tag in ALLOWED_TAGS:
+        shown = shown.replace(_escape_html(tag), tag)
     return shown
+
+
+def _escape_html(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 # --- Rendering by the templates of agent/web.
 
 
 LONG = 64
-"""List length from which it is written once and shared."""
+"""Length from which a list is written once and shared."""
 
 
 class ChartFrame(NamedTuple):
@@ -228,9 +228,7 @@ def render_html(page: ReportPage) -> str:
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    """Return the environment of the pages: every value is escaped, its control characters are spelt
-    out.
-    """
+    """Return the template environment: every value is escaped, with visible control characters."""
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError:
@@ -254,7 +252,7 @@ def _plotly() -> str:
     found = path.read_text(encoding="utf-8").replace("\r\n", "\n")
     if re.search(r"</script|<!--", found, re.IGNORECASE):
         raise ConfigError(
-            f"report: {path} cannot be written into a page", "install the locked version"
+            f"report: {path} cannot be embedded in a page", "install the locked version"
         )
     return found
 
@@ -306,10 +304,10 @@ def _layout(figure: Figure) -> dict[str, Any]:
 
 def _frame(number: int, figure: Figure) -> ChartFrame:
     layout = figure.get("layout", {})
-    inside = layout.get("title", "")
-    title = str(
-        figure.get("title") or (inside.get("text", "") if isinstance(inside, dict) else inside)
-    )
+    title = layout.get("title", "")
+    if isinstance(title, dict):
+        title = title.get("text", "")
+    title = str(figure.get("title") or title)
     words = [one.rstrip(".") for one in (title, str(figure.get("says", ""))) if one]
     height_px = int(figure.get("height") or layout.get("height") or HEIGHT_PX)
     return ChartFrame(
@@ -344,21 +342,25 @@ def format_money(value: Fraction, decimals: int) -> str:
 
 
 def format_percent(share: float, places: int = 1, signed: bool = False) -> str:
-    """0.1234 as 12.3%; a dash for a non-finite number."""
+    """Format 0.1234 as 12.3%; a dash for a non-finite number."""
     if not math.isfinite(share):
         return NONE
     text = f"{abs(share) * 100:,.{places}f}"
     if not any(digit not in "0.," for digit in text):
         return f"{text}%"
-    return f"{MINUS if share < 0 else '+' if signed else ''}{text}%"
+    if share < 0:
+        return f"{MINUS}{text}%"
+    return f"+{text}%" if signed else f"{text}%"
 
 
 def format_ratio(value: float, places: int = 2) -> str:
-    """A plain number; a dash for a non-finite one."""
+    """Format a plain number; a dash for a non-finite number."""
     if not math.isfinite(value):
         return NONE
     text = f"{abs(value):,.{places}f}"
-    return f"{MINUS if value < 0 and float(text.replace(',', '')) else ''}{text}"
+    if value < 0 and float(text.replace(",", "")):
+        return f"{MINUS}{text}"
+    return text
 
 
 def format_day(time_s: int) -> str:
@@ -380,10 +382,11 @@ def format_minute(time_s: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """Days; hours below two days, minutes below an hour."""
-    days = seconds / 86_400
     if seconds < 3_600:
         return pluralize(round(seconds / 60), "minute")
-    return pluralize(round(days), "day") if days >= 2 else pluralize(round(seconds / 3_600), "hour")
+    if seconds < 2 * 86_400:
+        return pluralize(round(seconds / 3_600), "hour")
+    return pluralize(round(seconds / 86_400), "day")
 
 
 def pluralize(number: int, thing: str) -> str:
@@ -481,17 +484,17 @@ def time_chart(traces: list[Trace], unit: str, form: str = "", **more: Any) -> T
 
 
 def values_at(values: Floats, kept: Indices, digits: int = 6) -> list[float]:
-    """Values at these indices, to that many significant digits."""
+    """Return the values at the indices, with `digits` significant digits."""
     return [float(f"{value:.{digits}g}") for value in values[kept].tolist()]
 
 
 def to_milliseconds(times_s: NDArray[np.int64], kept: Indices) -> list[int]:
-    """Times in the unit of the charts."""
+    """Return the times at the indices in milliseconds, the unit of the charts."""
     return [int(value) * 1_000 for value in times_s[kept].tolist()]
 
 
 def change_indices(values: Floats) -> Indices:
-    """Indices at which a stepwise series changes, and its ends."""
+    """Return the indices at which a stepwise series changes, and both ends."""
     changed = np.nonzero(np.diff(np.nan_to_num(values, nan=-1.0)))[0] + 1
     found: Indices = np.unique(np.concatenate([[0], changed, [len(values) - 1]]))
     return found

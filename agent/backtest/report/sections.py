@@ -48,10 +48,10 @@ from agent.backtest.result import SimulationResult
 CALENDAR_S = 30 * DAY_S
 MOST_PANELS = 12
 NARROW = 0.001
-"""A difference below it is drawn as none."""
+"""Smallest range of the excess return's axis."""
 MOST_ALONE = 4
 MOST_MARKS = 400
-"""Largest number of assets shown; those that moved most."""
+"""Maximum number of marked trades per asset and direction, largest first."""
 PANEL_PX = 210
 PANEL_POINTS = 1_000
 """A panel is half as wide as a chart, or less."""
@@ -60,7 +60,7 @@ ALONE = ("--c2", "--c4", "--c6", "--c5")
 
 @dataclass(frozen=True, slots=True)
 class BacktestAnalysis:
-    """A simulation with the data that every section needs."""
+    """A simulation with its growth series and risk metrics, which every section uses."""
 
     result: SimulationResult
     growth: GrowthSeries
@@ -80,10 +80,8 @@ def value_section(found: BacktestAnalysis) -> ReportSection:
     holding.
     """
     result, index, hold = found.result, found.growth.index, found.growth.hold_index
-    shares, alone = (
-        _first_targets(result),
-        [column for column in found.largest if _moves(result, column)][:MOST_ALONE],
-    )
+    shares = _first_targets(result)
+    alone = [column for column in found.largest if _moves(result, column)][:MOST_ALONE]
     months = with_owner_transfers(
         calendar_benchmark(result.prices, shares, result.times_s, CALENDAR_S), result
     )
@@ -92,10 +90,8 @@ def value_section(found: BacktestAnalysis) -> ReportSection:
         for column in alone
     ]
     kept = downsample_indices([result.equity, result.hold, months, *singles])
-    x, form = (
-        to_milliseconds(result.times_s, kept),
-        ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f",
-    )
+    x = to_milliseconds(result.times_s, kept)
+    form = ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f"
     lines = [
         *(
             line_trace(
@@ -142,7 +138,7 @@ def value_section(found: BacktestAnalysis) -> ReportSection:
         "title": "Excess return",
         "says": (
             "Excess return over time; it ends at "
-            f"{format_percent(float(ahead[-1]), 2, signed=True)}, above zero rebalancing did better"
+            f"{format_percent(float(ahead[-1]), 2, signed=True)}; positive values favour rebalancing"
         ),
         "height": 220,
     }
@@ -150,26 +146,19 @@ def value_section(found: BacktestAnalysis) -> ReportSection:
     if not float(np.nanmax(np.abs(ahead), initial=0.0)) >= NARROW:
         lead["layout"]["yaxis"]["range"] = [-NARROW, NARROW]
     lead["layout"]["showlegend"] = False
-    words: tuple[str, ...] = (
-        (
-            "Held keeps the first bar's holdings. Rebalanced is net of all costs, "
-            f"{'gas included' if result.gas_counted else 'except gas, which had no price'}."
-        ),
-        (
-            f"The dotted line is brought to the first targets every {CALENDAR_S // DAY_S} days and"
-            " pays nothing for it: no real rule does."
-        ),
-    )
+    gas = "gas included" if result.gas_counted else "except gas, which had no price"
+    words = [
+        f"Held keeps the first bar's holdings. Rebalanced is net of all costs, {gas}.",
+        f"The dotted line is rebalanced to the first targets every {CALENDAR_S // DAY_S} days"
+        " without costs, which no real rule achieves.",
+    ]
     if result.flows:
-        words = (
-            *words,
-            "Deposits and withdrawals enter every line; excess return leaves them out.",
-        )
-    return ReportSection("Value", words, (equity, lead))
+        words.append("Deposits and withdrawals are in every line, but not in the excess return.")
+    return ReportSection("Value", tuple(words), (equity, lead))
 
 
 def weights_section(found: BacktestAnalysis) -> ReportSection:
-    """A panel for each asset: its weight, its target, its band."""
+    """Return a panel for each asset, with weight, target and band."""
     result, shown = found.result, found.largest[:MOST_PANELS]
     figures = []
     for column in shown:
@@ -197,10 +186,8 @@ def weights_section(found: BacktestAnalysis) -> ReportSection:
                 form=PERCENT,
             )
         )
-        low, high = (
-            float(np.nanmin(result.weights[:, column])),
-            float(np.nanmax(result.weights[:, column])),
-        )
+        low = float(np.nanmin(result.weights[:, column]))
+        high = float(np.nanmax(result.weights[:, column]))
         figures.append(
             time_chart(lines, "", ".0%" if high - low > 0.04 else PERCENT)
             | {
@@ -229,10 +216,9 @@ def weights_section(found: BacktestAnalysis) -> ReportSection:
 
 
 def _weight_row(result: SimulationResult, column: int) -> tuple[str, ...]:
-    path, target = (
-        result.weights[:, column],
-        float(result.targets[-1, column]) if len(result.targets) else float("nan"),
-    )
+    path, target = result.weights[:, column], float("nan")
+    if len(result.targets):
+        target = float(result.targets[-1, column])
     return (
         result.symbols[column],
         *(
@@ -243,12 +229,9 @@ def _weight_row(result: SimulationResult, column: int) -> tuple[str, ...]:
 
 
 def drawdown_section(found: BacktestAnalysis) -> ReportSection:
-    """Drawdown of both portfolios."""
-    result, own, hold = (
-        found.result,
-        drawdown_series(found.growth.index),
-        drawdown_series(found.growth.hold_index),
-    )
+    """Return the drawdown of both portfolios."""
+    result, own = found.result, drawdown_series(found.growth.index)
+    hold = drawdown_series(found.growth.hold_index)
     kept = downsample_indices([own, hold])
     x = to_milliseconds(result.times_s, kept)
     below = line_trace(x, values_at(own, kept, 4), "rebalanced", "--c1", form=PERCENT) | {
@@ -260,9 +243,9 @@ def drawdown_section(found: BacktestAnalysis) -> ReportSection:
         "",
         ".0%",
     ) | {
-        "title": "Below its highest so far",
+        "title": "Drawdown",
         "says": (
-            f"Zero is a new high; the maximum is {format_percent(float(own.min()))}, held"
+            f"Zero is a new high; the maximum drawdown is {format_percent(float(own.min()))}, held"
             f" {format_percent(float(hold.min()))}"
         ),
         "height": 260,
@@ -277,35 +260,33 @@ def drawdown_section(found: BacktestAnalysis) -> ReportSection:
         for name, path in (("rebalanced", own), ("held", hold))
     )
     return ReportSection(
-        "Falls",
+        "Drawdowns",
         ("Distance below the highest value so far, and time to recover.",),
         (chart,),
-        (ReportTable(("portfolio", "deepest", "on", "longest below"), rows),),
+        (ReportTable(("portfolio", "maximum", "on", "longest"), rows),),
     )
 
 
 def _longest(path: Floats, result: SimulationResult) -> str:
-    """The longest time below a high."""
+    """Return the longest time below a high."""
     highs = np.append(np.nonzero(path >= 0)[0], len(path) - 1)
     spans = np.diff(result.times_s[highs])
-    return format_duration(float(spans.max())) if len(spans) and float(path.min()) < 0 else NONE
+    if not len(spans) or float(path.min()) >= 0:
+        return NONE
+    return format_duration(float(spans.max()))
 
 
 def trades_section(found: BacktestAnalysis) -> ReportSection:
-    """Every asset's price with its purchases and sales."""
+    """Return the price of every asset with its purchases and sales."""
     result = found.result
     shown = [column for column in found.largest if _moves(result, column)][:MOST_PANELS]
     if not shown:
         return ReportSection(
-            "Trades on prices", (f"Nothing but {result.numeraire} was held: no price moved.",)
+            "Trades on prices", (f"Only {result.numeraire} was held: no price moved.",)
         )
-    moved, done = (
-        unit_changes(result),
-        np.array(
-            sorted({one.bar for one in result.rebalances if one.succeeded and one.bar}),
-            dtype=np.int64,
-        ),
-    )
+    moved = unit_changes(result)
+    bars_traded = {one.bar for one in result.rebalances if one.succeeded and one.bar}
+    done = np.array(sorted(bars_traded), dtype=np.int64)
     hidden, figures = 0, []
     for column in shown:
         price, change = result.prices[:, column], moved[:, column]
@@ -328,7 +309,7 @@ def trades_section(found: BacktestAnalysis) -> ReportSection:
             most = np.sort(bars[np.argsort(-np.abs(change[bars]), kind="stable")[:MOST_MARKS]])
             hidden += len(bars) - len(most)
             says = [
-                f"{name} {format_percent(abs(float(change[bar])))} of what was held" for bar in most
+                f"{name} {format_percent(abs(float(change[bar])))} of the holding" for bar in most
             ]
             lines.append(
                 marker_trace(
@@ -351,16 +332,16 @@ def trades_section(found: BacktestAnalysis) -> ReportSection:
         )
     words: tuple[str, ...] = (
         (
-            f"Prices in {result.numeraire}. A triangle that points up is a purchase, one that"
-            " points down a sale."
+            f"Prices in {result.numeraire}. Triangles that point up are purchases, triangles that"
+            " point down sales."
         ),
     )
     if hidden:
         words = (
             *words,
             (
-                f"Of each asset the {MOST_MARKS} largest of either are marked; {hidden:,} smaller"
-                " ones are not."
+                f"The {MOST_MARKS} largest purchases and sales of each asset are marked; {hidden:,}"
+                " smaller trades are not."
             ),
         )
     return ReportSection("Trades on prices", words, tuple(figures), _largest_trades(result))
@@ -381,22 +362,14 @@ def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[ReportTab
         )
         for one in ranked
     )
-    head = ("time (UTC)", f"moved ({result.numeraire})", f"cost ({result.numeraire})", "result")
-    return (
-        (
-            ReportTable(
-                head,
-                rows,
-                (
-                    "The largest rebalances"
-                    if len(result.rebalances) > most
-                    else "Every rebalance, the largest first"
-                ),
-            ),
-        )
-        if rows
-        else ()
-    )
+    if not rows:
+        return ()
+    unit = result.numeraire
+    head = ("time (UTC)", f"turnover ({unit})", f"cost ({unit})", "result")
+    title = "All rebalances, largest first"
+    if len(result.rebalances) > most:
+        title = "The largest rebalances"
+    return (ReportTable(head, rows, title),)
 
 
 def risk_section(found: BacktestAnalysis) -> ReportSection:
@@ -433,7 +406,7 @@ def risk_section(found: BacktestAnalysis) -> ReportSection:
             )
             | {
                 "title": f"Sharpe ratio of the last {span}",
-                "says": "Mean over spread of returns, per year",
+                "says": "Mean return divided by its standard deviation, per year",
                 "height": 260,
             }
         )
@@ -454,24 +427,17 @@ def risk_section(found: BacktestAnalysis) -> ReportSection:
             )
             | {
                 "title": f"Tracking error against holding, of the last {span}",
-                "says": "Spread of the difference, per year",
+                "says": "Standard deviation of the difference, per year",
                 "height": 200,
             }
         )
-    words: tuple[str, ...] = (
-        "Of returns from day to day, per year of 365 days, with a risk-free rate of zero.",
-    )
-    if found.growth.per_year < 200:
-        words = (
-            "Of returns from bar to bar, per year of 365 days, with a risk-free rate of zero.",
-        )
+    sampling = "bar to bar" if found.growth.per_year < 200 else "day to day"
+    windows = "The run is too short for rolling windows."
+    if figures:
+        windows = f"Windows are {span} long and use no data after their end."
     words = (
-        *words,
-        (
-            f"Windows are {span} long and use no data after their end."
-            if figures
-            else "The run is too short for rolling windows."
-        ),
+        f"From returns of {sampling}, per year of 365 days, with a risk-free rate of zero.",
+        windows,
     )
     rows = (
         ("Sharpe ratio", format_ratio(risk.sharpe), format_ratio(risk.hold_sharpe)),
@@ -487,8 +453,10 @@ def risk_section(found: BacktestAnalysis) -> ReportSection:
 
 
 def _first_targets(result: SimulationResult) -> Floats:
-    first: Floats = result.targets[0] if len(result.targets) else result.weights[0]
-    known: Floats = np.nan_to_num(first if np.nansum(first) > 0 else result.weights[0])
+    first: Floats = result.weights[0]
+    if len(result.targets) and np.nansum(result.targets[0]) > 0:
+        first = result.targets[0]
+    known: Floats = np.nan_to_num(first)
     shares: Floats = known / known.sum()
     return shares
 

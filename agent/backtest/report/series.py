@@ -1,5 +1,5 @@
-"""Series of a simulation for a report: growth without transfers, daily samples, rolling figures,
-and thinning that keeps extremes.
+"""Series and figures of a simulation: growth without transfers, daily samples, rolling figures,
+thinned charts; and its JSON document.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 DAY_S = 86_400
 MOST_POINTS = 2_400
-"""Columns of a chart about 800 pixels wide; each keeps its first and last point and both
-extremes."""
+"""Points of a chart about 800 pixels wide; each column keeps its ends and extremes."""
 WINDOW_S = 90 * DAY_S
 FEWEST_SAMPLES = 20
 """Days of a rolling window."""
@@ -83,12 +82,12 @@ class GrowthSeries:
         """Return the samples of a rolling window: ninety days, or a quarter of a shorter run; 0 if
         too few are left.
         """
-        found = min(round(WINDOW_S / YEAR_S * self.per_year), len(self.returns) // 4)
-        return found if found >= FEWEST_SAMPLES else 0
+        samples = min(round(WINDOW_S / YEAR_S * self.per_year), len(self.returns) // 4)
+        return samples if samples >= FEWEST_SAMPLES else 0
 
 
 def growth_series(result: SimulationResult) -> GrowthSeries:
-    """Both growths and their samples."""
+    """Return the growth of both portfolios and their samples."""
     days = result.times_s // DAY_S
     samples = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
     scale = 10.0**result.decimals
@@ -99,12 +98,9 @@ def growth_series(result: SimulationResult) -> GrowthSeries:
         (one.bar, one.hold_before, one.value) for one in result.flows
     ]
     start = float(result.hold[0])  # the value before the first bar's trades
-    index, hold_index = (
-        _grown(result.equity, before, scale, start),
-        _grown(result.hold, held, scale, start),
-    )
-    # By total time, not by the usual distance: days without prices, such as weekends, have no
-    # samples
+    index = _grown(result.equity, before, scale, start)
+    hold_index = _grown(result.hold, held, scale, start)
+    # from the total time, since days without prices, such as weekends, have no samples
     spacing = float(np.diff(result.times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
     returns, hold_returns = (
         path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index)
@@ -128,13 +124,11 @@ def _grown(
 
 
 def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
-    """Value in whole coins of a portfolio that grows like `index`, of a unit at the start, with the
-    simulation's transfers.
+    """Return the value, in whole coins, of a portfolio that grows like `index` and has the
+    simulation's start value and transfers.
     """
-    units, scale = (
-        np.full(len(index), float(result.start_value) / 10.0**result.decimals),
-        10.0**result.decimals,
-    )
+    scale = 10.0**result.decimals
+    units = np.full(len(index), float(result.start_value) / scale)
     for one in result.flows:
         units[one.bar :] += float(one.value) / scale / index[one.bar]
     found: Floats = index * units
@@ -144,8 +138,8 @@ def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
 def calendar_benchmark(
     prices: Floats, shares: Floats, times_s: NDArray[np.int64], every_s: int
 ) -> Floats:
-    """Growth of a portfolio rebalanced to `shares` at the first bar of every period, without
-    costs.
+    """Return the growth of a portfolio rebalanced to `shares` at the first bar of every period,
+    without costs.
     """
     index = np.empty(len(prices))
     level, start = 1.0, 0
@@ -158,7 +152,7 @@ def calendar_benchmark(
 
 
 def drawdown_series(index: Floats) -> Floats:
-    """Drawdown: relative distance below the highest value so far, zero or less."""
+    """Return the drawdown: the relative distance below the highest value so far, zero or less."""
     found: Floats = index / np.maximum.accumulate(index) - 1
     return found
 
@@ -197,35 +191,35 @@ def risk_metrics(found: GrowthSeries) -> RiskMetrics:
         ) from None
     a_year, beyond, window = found.per_year, found.returns - found.hold_returns, found.window
     known = len(beyond) > 1
+    edge = edge_error = float("nan")
 
     def volatility(returns: Floats) -> float:
-        return (
-            float(empyrical.annual_volatility(returns, annualization=a_year))
-            if known
-            else float("nan")
-        )
+        if not known:
+            return float("nan")
+        return float(empyrical.annual_volatility(returns, annualization=a_year))
 
     def sharpe(returns: Floats) -> float:
-        return (
-            float(empyrical.sharpe_ratio(returns, annualization=a_year)) if known else float("nan")
-        )
+        if not known:
+            return float("nan")
+        return float(empyrical.sharpe_ratio(returns, annualization=a_year))
 
     def rolling(roll: object, returns: Floats) -> Floats:
-        return (
-            np.asarray(roll(returns, window=window, annualization=a_year))
-            if window and callable(roll)
-            else np.empty(0)
-        )
+        if not window or not callable(roll):
+            return np.empty(0)
+        return np.asarray(roll(returns, window=window, annualization=a_year))
 
-    logs = np.log1p(found.returns) - np.log1p(found.hold_returns)
+    if known:
+        logs = np.log1p(found.returns) - np.log1p(found.hold_returns)
+        edge = float(logs.mean() * a_year)
+        edge_error = float(logs.std(ddof=1) / np.sqrt(len(logs)) * a_year)
     return RiskMetrics(
         sharpe=sharpe(found.returns),
         hold_sharpe=sharpe(found.hold_returns),
         volatility=volatility(found.returns),
         hold_volatility=volatility(found.hold_returns),
         tracking_error=volatility(beyond),
-        edge=float(logs.mean() * a_year) if known else float("nan"),
-        edge_error=float(logs.std(ddof=1) / np.sqrt(len(logs)) * a_year) if known else float("nan"),
+        edge=edge,
+        edge_error=edge_error,
         rolling_sharpe=rolling(empyrical.roll_sharpe_ratio, found.returns),
         rolling_hold_sharpe=rolling(empyrical.roll_sharpe_ratio, found.hold_returns),
         rolling_tracking_error=rolling(empyrical.roll_annual_volatility, beyond),
@@ -247,9 +241,7 @@ class PerformanceMetrics:
 
 
 def figures(result: SimulationResult) -> tuple[PerformanceMetrics, PerformanceMetrics]:
-    """Metrics of the rebalanced portfolio and of the held one; deposits and withdrawals change
-    neither.
-    """
+    """Return the metrics of the rebalanced portfolio and of buy and hold, without transfers."""
     found = growth_series(result)
     measured = risk_metrics(found)
 
@@ -269,7 +261,7 @@ def figures(result: SimulationResult) -> tuple[PerformanceMetrics, PerformanceMe
 
 
 def unit_changes(result: SimulationResult) -> Floats:
-    """Relative change of each asset's amount at each bar, above zero for purchases."""
+    """Return the relative change of each asset's amount at each bar, positive for purchases."""
     gas = np.zeros(len(result.equity))
     for one in result.rebalances:
         gas[one.bar :] += float(one.gas) / 10.0**result.decimals
@@ -283,8 +275,8 @@ def unit_changes(result: SimulationResult) -> Floats:
 
 
 def backtest_document(found: SimulationResult) -> dict[str, Any]:
-    """Document of a backtest. Values as decimal strings in the numeraire, ratios as decimal
-    strings; null if a figure is unknown.
+    """Return the document of a backtest. Values are decimal strings in the numeraire, ratios
+    decimal strings; unknown figures are null.
     """
 
     def money(amount: Fraction) -> str:

@@ -1,6 +1,4 @@
-"""Output of commands: one JSON document on stdout, or tables for people; errors with exit codes;
-confirmation prompts.
-"""
+"""Output of commands: one JSON document on stdout or tables, errors with exit codes, prompts."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ class Output(Console):
     whole when copied or piped.
     """
 
-    @property  # type: ignore[misc]  # nobody sets it
+    @property  # type: ignore[misc]  # a read-only attribute of Console
     def size(self) -> ConsoleDimensions:
         """Width of the terminal, or of COLUMNS."""
         found = super().size
@@ -60,8 +58,8 @@ PATIENCE_S = 300.0
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
-"""Control codes, and marks that reorder or hide text: an attacker's text must not control the
-owner's terminal (T17)."""
+"""Control codes, and marks that reorder or hide text: foreign text must not control the owner's
+terminal (T17)."""
 
 
 def printable(text: str) -> str:
@@ -85,7 +83,7 @@ def note(text: str) -> None:
 
 
 def emit(document: Document, as_json: bool, show: Callable[[], None], lines: bool = False) -> None:
-    """Print the document as JSON, or call `show` for people. `lines`: one document per line, for
+    """Print the document as JSON, or call `show`. With `lines` each document is one line, for
     commands that print many.
     """
     if as_json:
@@ -154,10 +152,10 @@ def ask(question: str) -> bool:
     """
     until = time.monotonic() + PATIENCE_S
     err.print(cell(f"{question} [y/N]: "), end="")
-    # a signal just before the blocking read would be handled only after the answer
+    # poll: a signal just before a blocking read would be handled only after the answer
     while not select.select([sys.stdin], [], [], 0.2)[0]:
         if time.monotonic() >= until:
-            note(f"\nNo answer within {PATIENCE_S:.0f} s: that is a no.")
+            note(f"\nNo answer within {PATIENCE_S:.0f} s: declined.")
             return False
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -181,9 +179,9 @@ def format_stage(stage: str) -> str:
         case ["after", "send"]:
             return "sent"
         case ["before", state]:
-            return f"writing down: {state}"
+            return f"recording: {state}"
         case ["after", state]:
-            return f"written down: {state}"
+            return f"recorded: {state}"
         case _:
             return stage
 

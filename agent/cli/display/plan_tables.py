@@ -1,6 +1,4 @@
-"""Plans for people: trades, cost, worst case and failures on one screen; everything with
---verbose.
-"""
+"""Tables of plans: trades, cost, worst case and failed guards on one screen; all with --verbose."""
 
 from __future__ import annotations
 
@@ -26,8 +24,7 @@ from agent.cli.display.tables import (
 ACTION_AMOUNTS = ("amounts_raw", "min_raw", "fees_raw")
 SLICE_PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
 MOST_ROWS, FEWEST_ROWS = 6, 2
-"""Of swaps on the short screen, which has 24 lines with the question; fewest where guards that
-failed need the room."""
+"""Number of swaps on the short screen of 24 lines, and the smaller number beside failed guards."""
 
 
 def show_plan(
@@ -46,7 +43,9 @@ def show_plan(
         console.print(decision(document))
     refused = document["outcome"] == "refused"
     if document["legs"]:
-        most = len(document["legs"]) if verbose else FEWEST_ROWS if refused else MOST_ROWS
+        most = FEWEST_ROWS if refused else MOST_ROWS
+        if verbose:
+            most = len(document["legs"])
         console.print(legs(document, decimals, most))
         if len(document["legs"]) > most:
             console.print(cell(f"and {len(document['legs']) - most} more swaps"))
@@ -54,8 +53,7 @@ def show_plan(
         console.print(actions_table(document["actions"], decimals))
         console.print(
             cell(
-                "The agent plans again after each of them and sends what follows, within the same"
-                " limits."
+                "The agent plans again after each action and sends the next, within the same limits."
             )
         )
     if verbose:
@@ -64,23 +62,16 @@ def show_plan(
         _summary(console, document, more)
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
-    if document["outcome"] == "refused":
-        console.print(
-            Notice(
-                (
-                    document["reason"]
-                    if verbose
-                    else replace_pool_addresses(document["reason"], document["pools"])
-                ),
-                "refused: nothing was exchanged",
-                "red",
-            )
-        )
+    if refused:
+        reason = document["reason"]
+        if not verbose:
+            reason = replace_pool_addresses(reason, document["pools"])
+        console.print(Notice(reason, "refused: nothing was exchanged", "red"))
 
 
 def _summary(console: Console, document: Document, more: str) -> None:
-    """Print cost, worst case and weights in a line each, failed guards, and the amount of omitted
-    detail.
+    """Print cost, worst case and weights in one line each, failed guards, and the number of omitted
+    details.
     """
     unit = document["numeraire"]
     if document["legs"] or document["actions"]:
@@ -89,13 +80,11 @@ def _summary(console: Console, document: Document, more: str) -> None:
             for name, part in document["cost"].items()
             if name != "total" and float(part)
         )
-        of = f", for {money(document['turnover'])} {unit} of turnover"
-        console.print(
-            cell(
-                f"Cost: {amount(document['cost']['total'], 4)}"
-                f" {unit}{of}{f' ({parts})' if parts else ''}"
-            )
+        cost = (
+            f"Cost: {amount(document['cost']['total'], 4)} {unit}, for"
+            f" {money(document['turnover'])} {unit} of turnover"
         )
+        console.print(cell(f"{cost} ({parts})" if parts else cost))
         if (worst := document.get("worst_case")) is not None:
             console.print(
                 cell(f"Worst case: {amount(worst, 4)} {unit}, if every swap pays only its minimum")
@@ -127,12 +116,9 @@ def _summary(console: Console, document: Document, more: str) -> None:
             f"Guards: {len(document['verdicts']) - len(failed)} of {len(document['verdicts'])}"
             " passed"
         )
-        skipped = (
-            f"; {len(document['skipped'])} pools or assets skipped" if document["skipped"] else ""
-        )
-        console.print(
-            cell(f"{message}{skipped} (all of it: {more})", "" if not failed else "bold red")
-        )
+        if document["skipped"]:
+            message += f"; {len(document['skipped'])} pools or assets skipped"
+        console.print(cell(f"{message} (details: {more})", "bold red" if failed else ""))
 
 
 def _details(console: Console, document: Document) -> None:
@@ -182,9 +168,7 @@ def show_quote(console: Console, document: Document, decimals: dict[str, int]) -
     """Print a whole quote."""
     console.print(legs(document, decimals, MOST_ROWS))
     if len(document["legs"]) > MOST_ROWS:
-        console.print(
-            cell(f"and {len(document['legs']) - MOST_ROWS} more swaps (all of them: --json)")
-        )
+        console.print(cell(f"and {len(document['legs']) - MOST_ROWS} more swaps (all: --json)"))
     sold, bought = document["token_in"], document["token_out"]
     given, got = (
         amount(coins(document[key], decimals[token]), 18)
@@ -257,7 +241,7 @@ def show_tax(console: Console, found: Document | None) -> None:
     made = table(
         f"Taxable gain of this plan in {found['currency']}, by {found['method']}",
         ("sells",),
-        ("brings", "had cost", "gain", "held days"),
+        ("proceeds", "cost basis", "gain", "held days"),
     )
     for one in found["disposals"]:
         days = "" if one["oldest_days"] is None else f"{one['newest_days']} to {one['oldest_days']}"
@@ -270,7 +254,9 @@ def show_tax(console: Console, found: Document | None) -> None:
         )
     made.add_row(cell("all"), "", "", money(found["gain"]), "")
     console.print(made)
-    limit = "" if found["year_limit"] is None else f" of at most {money(found['year_limit'])}"
+    limit = ""
+    if found["year_limit"] is not None:
+        limit = f" of at most {money(found['year_limit'])}"
     say(f"Realised this year: {money(found['realised_this_year'])}{limit}.")
 
 
@@ -279,18 +265,19 @@ def actions_table(found: Sequence[Document], decimals: dict[str, int]) -> Figure
     made = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
                         order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
     for item in found:
-        for number, symbol in enumerate(item["tokens"]):
-            first = number == 0
+        kind, position, reason = item["kind"], item["position"], item["reason"]
+        for symbol in item["tokens"]:
             made.add_row(
-                cell(item["kind"] if first else ""),
-                cell(item["position"] if first else ""),
+                cell(kind),
+                cell(position),
                 cell(symbol),
                 *(
                     "" if item[name] is None else brief(coins(item[name][symbol], decimals[symbol]))
                     for name in ACTION_AMOUNTS
                 ),
-                cell(item["reason"] if first else ""),
+                cell(reason),
             )
+            kind = position = reason = ""
     return made
 
 
@@ -305,7 +292,7 @@ def show_execution(console: Console, document: Document) -> None:
 def slices_table(found: Document, numeraire: str) -> FigureTable:
     """Comparison of slices, a row for each number of them."""
     made = table(
-        f"Slices against one trade, in {numeraire}: {found['why']}", (), ("rounds", *SLICE_PARTS)
+        f"Slices against one trade, in {numeraire}: {found['why']}", (), ("slices", *SLICE_PARTS)
     )
     for option in found["options"]:
         chosen = option["rounds"] == found["chosen"]
@@ -316,14 +303,15 @@ def slices_table(found: Document, numeraire: str) -> FigureTable:
 
 def executions_table(found: Sequence[Document]) -> FigureTable:
     """Gradual executions, with progress or end of each."""
-    made = table("Corrections over time", ("id", "style", "began", "next", "state"), ("rounds",))
+    made = table("Corrections over time", ("id", "style", "began", "next", "state"), ("slices",))
     for item in found:
-        done, state = (
-            f"{item['rounds_done']} of ~{item['rounds_about']}",
-            f"{item['state']}: {item['why']}".rstrip(": "),
-        )
         made.add_row(
-            cell(item["id"]), item["style"], item["began"], item["next"] or "", cell(state), done
+            cell(item["id"]),
+            item["style"],
+            item["began"],
+            item["next"] or "",
+            cell(f"{item['state']}: {item['why']}".rstrip(": ")),
+            f"{item['rounds_done']} of ~{item['rounds_about']}",
         )
     return made
 

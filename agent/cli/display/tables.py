@@ -1,4 +1,4 @@
-"""Tables and sentences that show documents to people; no figure is ever cut."""
+"""Tables and sentences for documents; no figure is ever cut."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ STATE_STYLES = {
 GAP = 2
 """Spaces between two columns."""
 NARROWEST = 14
-"""Words wrap in no less than that: narrower columns are stacked instead."""
+"""Minimum width of a wrapped text column; narrower tables are stacked."""
 
 
 @dataclass(slots=True)
 class FigureTable:
-    """Rows below a heading; no figure and no name is ever cut.
+    """A table with a heading; no figure and no name is ever cut.
 
     If the columns do not fit side by side, free text wraps between words, then bars are omitted,
     then each row is stacked: its first name, below it a line for each figure.
@@ -72,21 +72,21 @@ class FigureTable:
         yield Text()
 
     def _widths(self, shown: Sequence[int], room: int) -> list[int] | None:
-        """Width of each column: as wanted if there is room, else no less than needed; None if even
-        that is too wide.
+        """Return the width of each column: its full width if there is room, else at least its
+        minimum; None if even the minimums are too wide.
         """
-        least, most = zip(*(self._measure(at) for at in shown), strict=True) if shown else ((), ())
-        spare = room - GAP * (len(shown) - 1) - sum(least)
-        wanting = sum(most) - sum(least)
+        sizes = [self._measure(at) for at in shown]
+        least = sum(low for low, _ in sizes)
+        spare = room - GAP * (len(shown) - 1) - least
+        missing = sum(high for _, high in sizes) - least
         if spare < 0:
             return None
-        return [
-            low + (high - low if wanting <= spare else spare * (high - low) // wanting)
-            for low, high in zip(least, most, strict=True)
-        ]
+        if missing <= spare:
+            return [high for _, high in sizes]
+        return [low + spare * (high - low) // missing for low, high in sizes]
 
     def _measure(self, at: int) -> tuple[int, int]:
-        """Least and largest width of a column: a figure is one piece, free text wraps between its
+        """Return minimum and full width of a column: figures do not wrap, free text wraps between
         words.
         """
         head = self.names[at] if self.show_header else ""
@@ -125,8 +125,8 @@ class FigureTable:
     def _stacked(
         self, named: Sequence[tuple[str, Text | Bar]], style: str, room: int
     ) -> RenderResult:
-        """One row as lines: its name first, then each figure behind its label, or below if the line
-        is too short.
+        """Return one row as lines: its name, then each figure after its label, or below it if the
+        line is too short.
         """
         texts = [(name.strip(), one) for name, one in named if isinstance(one, Text)]
         first = next((at for at, (name, _) in enumerate(texts) if name not in ("", "#")), 0)
@@ -145,8 +145,8 @@ class FigureTable:
                 pairs.append((name if self.show_header else "", one))
         lead = max((cell_len(name) + GAP for name, _ in pairs if name), default=0) + GAP
         for name, one in pairs:
-            whole = cell_len(one.plain) if name in self.right else _longest_word(one.plain)
-            if lead + whole <= room:
+            needed = cell_len(one.plain) if name in self.right else _longest_word(one.plain)
+            if lead + needed <= room:
                 line = Table.grid(padding=(0, 0))
                 line.add_column(width=lead)
                 line.add_column(overflow="fold")
@@ -155,7 +155,7 @@ class FigureTable:
                 continue
             if name:
                 yield Text(" " * GAP + name, "dim")
-            yield Text.assemble(" " * min(GAP, max(0, room - whole)), one, style=style)
+            yield Text.assemble(" " * min(GAP, max(0, room - needed)), one, style=style)
 
 
 def _longest_word(*texts: str) -> int:
@@ -202,24 +202,25 @@ def bps(value: int) -> str:
 
 
 def amount(text: str, places: int = 6) -> str:
-    """A decimal string with thousands separators, cut to `places` for reading; zero after the cut
-    has no sign.
+    """Format a decimal string with thousands separators, cut to `places`; zero after the cut has no
+    sign.
     """
     whole, _, part = text.lstrip("-").partition(".")
-    shown = part[:places].rstrip("0")
-    below = text.startswith("-") and (int(whole or 0) or shown)
-    return ("-" if below else "") + f"{int(whole or 0):,}" + (f".{shown}" if shown else "")
+    shown = f"{int(whole or 0):,}"
+    if decimals := part[:places].rstrip("0"):
+        shown += f".{decimals}"
+    if text.startswith("-") and shown != "0":
+        return f"-{shown}"
+    return shown
 
 
 def money(text: str) -> str:
-    """A decimal string with thousands separators and two places, cut, for reading."""
+    """Format a decimal string with thousands separators, cut to two places."""
     return "{0}.{2:0<2}".format(*amount(text, 2).partition("."))
 
 
 def brief(text: str) -> str:
-    """A decimal string at six significant figures, two places at least, for reading; the JSON has
-    them all.
-    """
+    """Format a decimal string with six significant figures, at least two places; the JSON has all."""
     whole, _, part = text.lstrip("-").partition(".")
     figures = len(whole) if int(whole or 0) else -(len(part) - len(part.lstrip("0")))
     return amount(text, max(2, 6 - figures))
@@ -248,7 +249,7 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
             money(item["value"]),
             cell(bps(item["weight_bps"]), "bold red" if outside else ""),
             bps(item["target_bps"]),
-            f"{low / 100:g}-{high / 100:g}" if (low, high) != (0, 10_000) else "none",
+            "none" if (low, high) == (0, 10_000) else f"{low / 100:g}-{high / 100:g}",
             Bar(item["weight_bps"], item["target_bps"], full_bps, outside),
         )
     return made
@@ -300,24 +301,18 @@ def show_status(console: Console, document: Document) -> None:
 
 
 def native(found: Document) -> str:
-    """The native coin in one sentence."""
-    kept = (
-        ""
-        if found["kept_wei"] == "0"
-        else f", of which {coins(found['kept_wei'], 18)} are kept for gas"
-    )
-    beside = f"Native coin: {amount(coins(found['native_wei'], 18))}{kept}"
-    refill = (
-        ""
-        if found["top_up_wei"] is None
-        else f"; refilled up to {coins(found['top_up_wei'], 18)} by unwrapping"
-    )
-    if not found["counts"]:
-        return f"{beside}; it pays gas and does not count{refill}"
-    return (
-        f"{beside}; with {amount(coins(found['wrapped_raw'] or '0', 18))} wrapped it is the"
-        f" {found['symbol']} of the portfolio{refill}"
-    )
+    """Describe the native coin in one sentence."""
+    text = f"Native coin: {amount(coins(found['native_wei'], 18))}"
+    if found["kept_wei"] != "0":
+        text += f", of which {coins(found['kept_wei'], 18)} are kept for gas"
+    if found["counts"]:
+        wrapped = amount(coins(found["wrapped_raw"] or "0", 18))
+        text += f"; with {wrapped} wrapped it is the {found['symbol']} of the portfolio"
+    else:
+        text += "; it pays gas and is not part of the portfolio"
+    if found["top_up_wei"] is not None:
+        text += f"; refilled up to {coins(found['top_up_wei'], 18)} by unwrapping"
+    return text
 
 
 def transactions(document: Document) -> FigureTable:
@@ -371,14 +366,16 @@ def zone(found: Document, numeraire: str) -> FigureTable:
         f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
     )
     made = table(
-        f"Zone: being off the targets costs {risk}", ("token",), ("brought back to", "moved beyond")
+        f"Zone: drift from the targets costs {risk}", ("token",), ("no-trade zone", "trigger edges")
     )
     for item in found["assets"]:
         edges = (item["no_trade_bps"], item["trigger_bps"])
         made.add_row(
             cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges)
         )
-    plan, notes = found["plan"], [found["measured"]] if found["measured"] else []
+    plan, notes = found["plan"], list[str]()
+    if found["measured"]:
+        notes.append(found["measured"])
     if plan is not None:
         parts = ", ".join(
             f"{name} {amount(plan[name], 4)}"
@@ -393,7 +390,7 @@ def zone(found: Document, numeraire: str) -> FigureTable:
 
 
 def decision(document: Document) -> Notice:
-    """The decision and its reason."""
+    """Return the decision and its reason."""
     kind = document["decision"]["kind"]
     title = {"adjustliquidity": "liquidity"}.get(kind, kind)
     return Notice(document["decision"]["reason"], title, KIND_STYLES.get(kind, "white"))
@@ -402,9 +399,12 @@ def decision(document: Document) -> Notice:
 def format_trigger(found: Document) -> str:
     """Describe the trigger for people."""
     parts = [f"Trigger: {found['words']}, to {found['destination']}"]
-    parts += [f"bands of their own: {found['bands']}"] if found["bands"] else []
-    parts += [f"only = {found['only']}: {found['only_words']}"] if found["only"] else []
-    parts += [f"next {found['next']}"] if found["next"] else []
+    if found["bands"]:
+        parts.append(f"bands of single assets: {found['bands']}")
+    if found["only"]:
+        parts.append(f"only = {found['only']}: {found['only_words']}")
+    if found["next"]:
+        parts.append(f"next {found['next']}")
     return "; ".join(parts)
 
 
@@ -418,14 +418,12 @@ def excluded_table(found: Sequence[Document]) -> FigureTable:
 
 def transfers_table(found: Sequence[Document]) -> FigureTable:
     """Table of transfers, newest first."""
-    made = table("Unexplained balance changes", ("id", "what", "told"))
+    made = table("Unexplained balance changes", ("id", "change", "status"))
     for item in found:
-        message = item["told"] or (
-            "counted as a loss until confirmed" if item["counts_as_loss"] else "unconfirmed"
-        )
+        status = "counted as a loss until confirmed" if item["counts_as_loss"] else "unconfirmed"
         made.add_row(
             str(item["id"] or ""),
             cell(item["words"], "bold red" if item["halts"] else ""),
-            cell(message),
+            cell(item["told"] or status),
         )
     return made

@@ -48,19 +48,15 @@ PLAIN = {
     **dict.fromkeys("╭╮╰╯", "+"),
     **dict.fromkeys("“”", '"'),
 }
-"""One character for each, so that tables stay aligned."""
+"""One ASCII character for each, so that tables stay aligned."""
 
 
 def replace_unencodable() -> None:
     """Replace characters that an output cannot encode by simpler ones, from now on."""
     codecs.register_error("trimtab-plain", _plainer)
     for stream in (sys.stdout, sys.stderr):
-        if (
-            not (getattr(stream, "encoding", None) or "utf-8")
-            .lower()
-            .replace("-", "")
-            .startswith("utf")
-        ):
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        if not encoding.lower().replace("-", "").startswith("utf"):
             stream.reconfigure(errors="trimtab-plain")  # type: ignore[union-attr]  # text streams of the interpreter
 
 
@@ -79,8 +75,8 @@ def is_output_error(error: OSError) -> bool:
 
 
 def give_up(error: OSError) -> None:
-    """Report the error on stderr if possible and drop pending output, so that the interpreter's
-    exit does not fail on it.
+    """Report the error on stderr if possible, and drop pending output, on which the interpreter's
+    exit would fail.
     """
     if error.errno != errno.EPIPE:
         with suppress(OSError):
@@ -119,25 +115,25 @@ class ProcessExit:
     """
 
     def __init__(self, error: TrimtabError, graceful: bool) -> None:
-        """Set the error; `tidy` first ends child processes and removes temporary folders."""
+        """Set the error; `graceful` first ends child processes and removes temporary folders."""
         self.error = error
         self._tidy = graceful
-        self._once, self._telling = threading.Lock(), threading.Lock()
+        self._once, self._reporting = threading.Lock(), threading.Lock()
         self._by_command = False
         self.pressed = False
         """True from the first Ctrl-C on."""
 
     def now(self) -> None:
-        """End the process. Only the first caller does; for all others it returns."""
+        """End the process; return at once for every caller but the first."""
         if not self._once.acquire(blocking=False):
             return
-        if self._telling.acquire(blocking=False):
+        if self._reporting.acquire(blocking=False):
             if "--json" in sys.argv:
                 os.write(1, (json.dumps(error_document(self.error), indent=2) + "\n").encode())
-            shown = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""  # a spinner has hidden the cursor
+            shown = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""  # show the cursor after a spinner
             os.write(2, f"{shown}{HEADS[self.error.exit_code]}: {self.error.message}\n".encode())
         if self._tidy:
-            for output in (1, 2):  # threads that lose their processes would report it
+            for output in (1, 2):  # silence threads that report their lost processes
                 os.dup2(os.open(os.devnull, os.O_WRONLY), output)
             if "multiprocessing" in sys.modules:
                 for process in sys.modules["multiprocessing"].active_children():
@@ -146,12 +142,12 @@ class ProcessExit:
         os._exit(self.error.exit_code)
 
     def claim_report(self) -> bool:
-        """Return True if the command still has to report its end itself; block if this object
-        already reports it.
+        """Return True if the command has to report its end itself; block if this object already
+        does.
         """
         if self._by_command:
             return False
-        if not self._telling.acquire(blocking=False):
+        if not self._reporting.acquire(blocking=False):
             threading.Event().wait()
         self._by_command = True
         return True
@@ -163,9 +159,9 @@ class ProcessExit:
 
 
 def interruptible(command: Callable[P, R]) -> Callable[P, R]:
-    """Wrap a command that Ctrl-C ends at once: it moves no money, and its writes are atomic.
+    """Wrap a command that moves no money and writes atomically, so that Ctrl-C ends it at once.
 
-    No exception is raised inside it, since libraries would report or swallow it.
+    No exception is raised inside the command, since libraries would report or swallow it.
     """
     OFFLINE.add(command.__name__)
 
@@ -188,9 +184,10 @@ def sending_exit() -> ProcessExit:
 @contextmanager
 def exit_in_time(ending: ProcessExit) -> Iterator[None]:
     """Let Ctrl-C interrupt a command that may send; PATIENCE_S later, or at the next Ctrl-C, the
-    process ends. Neither a lock left by the interruption nor threads waiting for an endpoint delay
-    the exit. A run handles signals itself: there the second Ctrl-C interrupts, and the third ends
-    the process at once.
+    process ends, even while a lock is held or threads wait for an endpoint.
+
+    A run handles signals itself: there the second Ctrl-C interrupts, and the third ends the process
+    at once.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -199,19 +196,19 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
         yield
         return
 
-    def hear(_signal: int, _frame: FrameType | None) -> None:
+    def handle(_signal: int, _frame: FrameType | None) -> None:
         if ending.pressed:
             ending.now()
         ending.pressed = True
         raise KeyboardInterrupt
 
     def patience() -> Sequence[float | None]:
-        ours = (
-            ending.pressed or signal.getsignal(signal.SIGINT) is hear
-        )  # the command may end before this thread gets here
-        return (PATIENCE_S, GRACE_S) if ours else (None, RUN_PATIENCE_S, GRACE_S)
+        # `pressed` covers a command that ended before this thread gets here
+        if ending.pressed or signal.getsignal(signal.SIGINT) is handle:
+            return PATIENCE_S, GRACE_S
+        return None, RUN_PATIENCE_S, GRACE_S
 
-    with _listening(ending, hear, patience):
+    with _listening(ending, handle, patience):
         yield
 
 
@@ -226,9 +223,8 @@ def _listening(
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     threading.Thread(target=_watch, args=(read_end, patience, ending.now), daemon=True).start()
-    before = signal.set_wakeup_fd(
-        write_end, warn_on_full_buffer=False
-    )  # the interpreter writes here, whatever the main thread does
+    # the interpreter writes here even while the main thread is busy
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     replaced = signal.signal(signal.SIGINT, handler)
     try:
         yield
