@@ -1,4 +1,4 @@
-"""A withdrawal from evaluation to payment, in one go or in parts as the market allows."""
+"""A withdrawal from evaluation to payment, at once or in parts as the market allows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, S
 from agent.guards import table
 from agent.model import (
     Intent,
+    IntentKind,
     IntentState,
     OwnerRequest,
     Payment,
@@ -35,16 +36,15 @@ from agent.wiring import AgentContext
 
 KINDS = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
 MAX_SALES = 3
-"""Plans in a row for one withdrawal: the first sells a little more than needed, so that a second is
-rare."""
+"""Most sales in a row for one withdrawal; a second is rare, because the first sells a margin."""
 
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalReport:
-    """State of a withdrawal: payments, the preceding sale (None if the balance suffices), verdicts
-    and transactions. `state` is planned, declined, refused, reserved (set aside, not paid), part
-    (more has to be raised), paid, waiting (for confirmations) or failed. `request` is its number
-    once confirmed.
+    """State of a withdrawal. `sale` precedes the payments, None if the balance suffices.
+
+    `state` is planned, declined, refused, reserved (set aside, not paid), part (more has to be
+    raised), paid, waiting (for confirmations) or failed. `request` is its number once confirmed.
     """
 
     step_input: StepInput
@@ -59,13 +59,14 @@ class WithdrawalReport:
 
     @property
     def refused(self) -> bool:
-        """True if a limit refuses already."""
-        sold = self.sale is None or self.sale.kind is OutcomeKind.PLANNED
-        return not sold or any(not verdict.passed for verdict in self.verdicts)
+        """True if the sale is not possible, or a limit refuses the payments."""
+        if self.sale is not None and self.sale.kind is not OutcomeKind.PLANNED:
+            return True
+        return any(not verdict.passed for verdict in self.verdicts)
 
     @property
     def remedies(self) -> tuple[str, ...]:
-        """Remedies for each limit that refuses."""
+        """Remedy for each limit that refuses."""
         return table.payout_remedies(self.verdicts)
 
 
@@ -73,12 +74,12 @@ Confirm = Callable[[WithdrawalReport], bool]
 
 
 def withdrawable_step(context: AgentContext) -> StepInput:
-    """The newest step input, without unexplained deposits, which cannot be withdrawn."""
+    """Return the newest step input without unexplained deposits, which cannot be withdrawn."""
     return withdrawals.reserve_pending_deposits(current_step_input(context.readers, context.store))
 
 
 class WithdrawalRun:
-    """One withdrawal from evaluation and confirmation to sale and payments."""
+    """One withdrawal: evaluation, confirmation, sale and payments. `sure` marks it as confirmed."""
 
     def __init__(
         self,
@@ -90,20 +91,20 @@ class WithdrawalRun:
     ) -> None:
         self._context = context
         self._payments, self._to, self.request = payments, to, request
-        self._of_before = request is not None
+        self._resumed = request is not None
         self._sure = sure
         self._sent: list[Intent] = []
 
     def report(
         self, step: StepInput, sale: StepOutcome | None = None, state: str = "", reason: str = ""
     ) -> WithdrawalReport:
-        """Return the report of the withdrawal at this step, with its sale."""
+        """Return the report at this step; without `sale` and `state`, plan and judge it first."""
         step = self._claimed(step)
         short = self._short(step)
         if sale is None and short is not None:
             sale = engine.evaluate(self._withdrawal_readers(), requests.raise_money(short))
         verdicts = () if state else self._verdicts(step)
-        found = WithdrawalReport(
+        report = WithdrawalReport(
             step,
             self._payments,
             self._to,
@@ -114,23 +115,21 @@ class WithdrawalRun:
             self._number,
             tuple(self._sent),
         )
-        if not state and found.refused:
-            message = next(
-                (f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed), ""
-            )
-            found = replace(
-                found, state="refused", reason=message or (sale.reason if sale is not None else "")
-            )
-        return found
+        if state or not report.refused:
+            return report
+        failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
+        if not failing and sale is not None:
+            failing = [sale.reason]
+        return replace(report, state="refused", reason=failing[0] if failing else "")
 
     def confirmed(self, outcome: StepOutcome, confirm: Confirm) -> bool:
-        """The owner's answer to a sale; the confirmation, and the sale of a part, are recorded
-        before anything is sent.
+        """Ask the owner about a sale. The confirmation, and the sale of a part, are recorded before
+        anything is sent.
         """
         if not self._sure:
-            if outcome.kind is not OutcomeKind.PLANNED or not confirm(
-                self.report(outcome.step_input, outcome)
-            ):
+            if outcome.kind is not OutcomeKind.PLANNED:
+                return False
+            if not confirm(self.report(outcome.step_input, outcome)):
                 return False
             self._write(outcome.step_input)
         if self.request is not None and (short := self._short(outcome.step_input)) is not None:
@@ -138,7 +137,7 @@ class WithdrawalRun:
         return True
 
     def execute(self, actors: StepActors, confirm: Confirm) -> WithdrawalReport:
-        """Sell and pay; return the report."""
+        """Raise the shortfall by sales, then pay; return the report."""
         step = self._claimed(withdrawable_step(self._context))
         table.require_payout_allowed(self._verdicts(step))
         sale: StepOutcome | None = None
@@ -174,10 +173,10 @@ class WithdrawalRun:
             )
             return self.report(step, sale, "reserved", message)
         while (claim := self._next()) is not None:
-            if claim.payment.native and (missing := self._to_unwrap(claim)) > 0:
+            if claim.payment.native and (missing_raw := self._to_unwrap_raw(claim)) > 0:
                 done = engine.run_step(
                     self._context.readers,
-                    Unwrap(missing),
+                    Unwrap(missing_raw),
                     self._context.store,
                     replace(actors, confirm=lambda _: True),
                 )
@@ -200,21 +199,16 @@ class WithdrawalRun:
                     f" {number} tries again"
                 )
                 return self.report(withdrawable_step(self._context), sale, "failed", why)
-        ends = [
-            intent.state
-            for intent, _ in self._context.store.requests.paid(number)
-            if intent.succeeded
-        ]
+        store = self._context.store
+        paid = [intent.state for intent, _ in store.requests.paid(number) if intent.succeeded]
         step = withdrawable_step(self._context)
-        if not any(
-            one.id == number for one in self._context.store.requests.newest(1_000, open_only=True)
-        ):
+        if number not in {one.id for one in store.requests.newest(1_000, open_only=True)}:
             message = (
-                f"withdrawal {number} was released in the meantime; {len(ends)} of its"
-                f" {len(self._whole)} payments were made"
+                f"withdrawal {number} was released in the meantime; {len(paid)} of its"
+                f" {len(self._all_payments)} payments were made"
             )
             return self.report(step, sale, "failed", message)
-        if any(state is not IntentState.FINAL for state in ends):
+        if any(state is not IntentState.FINAL for state in paid):
             return self.report(
                 step,
                 sale,
@@ -229,8 +223,8 @@ class WithdrawalRun:
         return None if self.request is None else self.request.id
 
     @property
-    def _whole(self) -> tuple[Payment, ...]:
-        """Return all its payments; `_payments` are those unpaid when this command began."""
+    def _all_payments(self) -> tuple[Payment, ...]:
+        """All payments of the request; `_payments` are those unpaid when this command began."""
         return self._payments if self.request is None else self.request.payments
 
     def _write(self, step: StepInput) -> None:
@@ -248,27 +242,21 @@ class WithdrawalRun:
             self._context.store.requests.redirect(self.request.id, self._to)
 
     def _not_sold(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
-        """Return the report of a sale without effect: a new withdrawal that sold nothing is
-        released; an earlier one stays reserved.
+        """Return the report of a sale without effect. A new withdrawal that sold nothing is
+        released; a resumed one stays reserved.
         """
-        state = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}.get(
-            sale.kind, "refused"
-        )
-        fresh = (
-            self._sure
-            and not self._of_before
-            and not any(intent.succeeded and intent.kind.value == "swap" for intent in self._sent)
-        )
-        if fresh and self._number is not None:
-            self._context.store.requests.end(
-                self._number, RequestState.RELEASED, self._context.clock.now_s()
-            )
-        elif self._sure and self.request is not None:  # the part that was begun sold nothing
-            self._context.store.requests.record_parts(self.request.id, self.request.parts)
-        return self.report(step, sale, state, sale.reason)
+        states = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}
+        if self._sure and self.request is not None:
+            store = self._context.store.requests
+            swapped = any(one.succeeded and one.kind is IntentKind.SWAP for one in self._sent)
+            if self._resumed or swapped:  # undo the part recorded before its sale
+                store.record_parts(self.request.id, self.request.parts)
+            else:
+                store.end(self.request.id, RequestState.RELEASED, self._context.clock.now_s())
+        return self.report(step, sale, states.get(sale.kind, "refused"), sale.reason)
 
     def _claimed(self, step: StepInput) -> StepInput:
-        """The step with this withdrawal set aside, recorded or not."""
+        """Return the step with this withdrawal set aside, recorded or not."""
         if self.request is not None or any(claim.request == 0 for claim in step.history.claims):
             return step
         return withdrawals.reserve_claims(
@@ -285,13 +273,13 @@ class WithdrawalRun:
         )
 
     def _short(self, step: StepInput) -> str | None:
-        """Return the withdrawal's token with a shortfall."""
+        """Return the first token with a shortfall; None without one."""
         tokens = dict.fromkeys(payment.token for payment in self._payments)
         return next((token for token in tokens if withdrawals.shortfall_raw(step, token) > 0), None)
 
     def _next(self) -> PendingPayment | None:
-        found = withdrawable_step(self._context).history.claims
-        return next((claim for claim in found if claim.request == self._number), None)
+        claims = withdrawable_step(self._context).history.claims
+        return next((claim for claim in claims if claim.request == self._number), None)
 
     def _payout(self, payment: Payment) -> Payout:
         return Payout(
@@ -310,58 +298,49 @@ class WithdrawalRun:
             step, payouts, self._context.payouts, self._context.switch.is_paused() is not False
         )
 
-    def _to_unwrap(self, claim: PendingPayment) -> int:
-        """Wrapped coin that has to be unwrapped before the payment, besides its gas."""
+    def _to_unwrap_raw(self, claim: PendingPayment) -> int:
+        """Wrapped coin to unwrap before a native payment, so that gas money remains."""
         step = withdrawable_step(self._context)
-        there = (
-            step.snapshot.native_wei - native_coin.floor_wei(step) - native_coin.margin_wei(step)
-        )
-        return min(max(0, claim.payment.raw - max(0, there)), native_coin.wrapped_raw(step))
+        reserved_wei = native_coin.floor_wei(step) + native_coin.margin_wei(step)
+        free_wei = max(0, step.snapshot.native_wei - reserved_wei)
+        return min(max(0, claim.payment.raw - free_wei), native_coin.wrapped_raw(step))
 
 
-# --- Parts of a withdrawal, if the market does not take all at once.
+# --- Parts of a withdrawal that the market does not allow at once.
 
 
 def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) -> None:
-    """Record the sale of a part before it is sent; do nothing if the plan raises the whole
-    shortfall. After an interruption, the next part then neither starts at once nor is left to the
-    owner.
+    """Record the sale of a part before it is sent, so that after an interruption a run waits for the
+    next part and then continues. Does nothing if the plan raises the whole shortfall.
     """
-    step, plan = sale.step_input, sale.plan
-    if (
-        (every_s := step.limits.first_purchase_s) is None
-        or plan is None
-        or (short := requests.shortfall_raw(step, plan, token)) <= 0
-    ):
+    step, plan, every_s = sale.step_input, sale.plan, sale.step_input.limits.first_purchase_s
+    if every_s is None or plan is None:
         return
-    lacks, now_s, done = (
-        withdrawals.shortfall_raw(step, token),
-        step.snapshot.head.timestamp_s,
-        _done(step, request, token),
-    )
-    count = done + (ceil_int(Fraction(lacks, lacks - short)) if lacks > short else 1)
-    store.requests.record_parts(
-        request.id,
-        WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s), lacks),
-    )
+    after_raw = requests.shortfall_raw(step, plan, token)
+    if after_raw <= 0:
+        return
+    before_raw = withdrawals.shortfall_raw(step, token)
+    done, now_s = _done(step, request, token), step.snapshot.head.timestamp_s
+    count = done + _remaining_parts(before_raw, before_raw - after_raw)
+    parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s), before_raw)
+    store.requests.record_parts(request.id, parts)
 
 
 def _record_part(
     store: Store, request: OwnerRequest, sale: StepOutcome, step: StepInput, token: str
 ) -> str:
-    """Record the part that a sale raised, and describe the next one; empty if it was to raise all.
-
-    `step` is that after the sale, with the withdrawal set aside.
+    """Record the part that a sale raised, and describe the next one; return an empty text if the
+    sale was planned to raise all. `step` is the one after the sale, with the withdrawal set aside.
     """
     every_s, plan = step.limits.first_purchase_s, sale.plan
-    if every_s is None or plan is None or requests.shortfall_raw(sale.step_input, plan, token) <= 0:
+    if every_s is None or plan is None:
         return ""
-    lacked, lacks = (
-        withdrawals.shortfall_raw(sale.step_input, token),
-        withdrawals.shortfall_raw(step, token),
-    )
+    if requests.shortfall_raw(sale.step_input, plan, token) <= 0:
+        return ""
+    before_raw = withdrawals.shortfall_raw(sale.step_input, token)
+    after_raw = withdrawals.shortfall_raw(step, token)
     done, now_s = 1 + _done(sale.step_input, request, token), step.snapshot.head.timestamp_s
-    count = done + (ceil_int(Fraction(lacks, lacked - lacks)) if lacked > lacks else 1)
+    count = done + _remaining_parts(after_raw, before_raw - after_raw)
     parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s))
     store.requests.record_parts(request.id, parts)
     return (
@@ -371,28 +350,29 @@ def _record_part(
     )
 
 
+def _remaining_parts(shortfall_raw: int, raised_raw: int) -> int:
+    """Parts still needed if each raises as much as this one; 1 if it raised nothing."""
+    return ceil_int(Fraction(shortfall_raw, raised_raw)) if raised_raw > 0 else 1
+
+
 def _done(step: StepInput, request: OwnerRequest, token: str) -> int:
     """Return the number of parts raised, including one interrupted before it was recorded."""
     return 0 if request.parts is None else withdrawals.counted(step, request.parts, token).done
 
 
 def _until_s(request: OwnerRequest, now_s: int) -> int:
-    return (
-        now_s + LASTS_S
-        if request.parts is None or request.parts.until_s <= now_s
-        else request.parts.until_s
-    )
+    if request.parts is not None and request.parts.until_s > now_s:
+        return request.parts.until_s
+    return now_s + LASTS_S
 
 
 def require_due(request: OwnerRequest | None, step: StepInput) -> None:
-    """Raise Refused while the next part of a withdrawal is not due; a pure payment is always
-    due.
+    """Raise Refused while the next part of a withdrawal is not due; a payment without a sale is
+    always due.
     """
-    if (
-        request is None
-        or request.parts is None
-        or step.snapshot.head.timestamp_s >= request.parts.next_s
-    ):
+    if request is None or request.parts is None:
+        return
+    if step.snapshot.head.timestamp_s >= request.parts.next_s:
         return
     token = next(
         (one.token for one in request.payments if withdrawals.shortfall_raw(step, one.token) > 0),
@@ -402,29 +382,27 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
         return
     raise Refused(
         f"withdrawal {request.id}: {format_parts(withdrawals.counted(step, request.parts, token))}",
-        remedy="wait until then: parts are limits.first_purchase apart",
+        remedy="wait until then; parts are limits.first_purchase apart",
         code=ErrorCode.PART_NOT_DUE,
     )
 
 
 def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
-    """Raise Refused while an earlier withdrawal in parts needs one of these tokens: its part would
-    be raised at once.
+    """Raise Refused while an earlier withdrawal in parts lacks one of these tokens, because a new
+    one would sell its parts at once.
     """
     wanted = {*tokens}
     for claim in step.history.claims:
-        if (
-            claim.parts is not None
-            and claim.payment.token in wanted
-            and withdrawals.shortfall_raw(step, claim.payment.token) > 0
-        ):
-            raised = format_parts(withdrawals.counted(step, claim.parts, claim.payment.token))
+        token = claim.payment.token
+        if claim.parts is None or token not in wanted:
+            continue
+        if withdrawals.shortfall_raw(step, token) > 0:
+            progress = format_parts(withdrawals.counted(step, claim.parts, token))
+            command = f"trimtab withdraw --release {claim.request}"
             raise Refused(
-                f"withdrawal {claim.request}: {raised}; another one of the same asset follows it",
-                remedy=(
-                    "wait until it is paid, or release it: trimtab withdraw --release"
-                    f" {claim.request}"
-                ),
+                f"withdrawal {claim.request}: {progress}; another one of the same asset has to"
+                " wait",
+                remedy=f"wait until it is paid, or release it: {command}",
                 code=ErrorCode.WITHDRAWAL_OPEN,
             )
 
@@ -440,7 +418,7 @@ def _has_shortfall(request: OwnerRequest, step: StepInput) -> bool:
 
 def is_next(request: OwnerRequest, step: StepInput) -> bool:
     """True if a run continues this withdrawal now: its next part or its payment is due, and its
-    time is not over.
+    deadline has not passed.
     """
     if request.kind is not RequestKind.WITHDRAW or (parts := request.parts) is None:
         return False
@@ -449,37 +427,39 @@ def is_next(request: OwnerRequest, step: StepInput) -> bool:
 
 
 def continue_withdrawal(
-    context: AgentContext, actors: StepActors | None, found: StepOutcome
+    context: AgentContext, actors: StepActors | None, cycle: StepOutcome
 ) -> StepOutcome:
-    """Return the outcome of the cycle; after a hold, that of the due part or payment of a
-    withdrawal in parts. The owner confirmed all parts with the first. Exits have priority; after
-    its deadline the run leaves the withdrawal to its owner.
+    """Continue a withdrawal in parts after a cycle that held: run its due part or payment, and
+    return that outcome; otherwise return the cycle's.
+
+    The owner confirmed all parts with the first. Exits have priority, because they end in a cycle
+    that did not hold. After its deadline the owner has to resume it.
     """
-    if actors is None or found.kind is not OutcomeKind.HOLD:
-        return found
-    store, head = context.store, (found.after or found.step_input).snapshot.head
+    if actors is None or cycle.kind is not OutcomeKind.HOLD:
+        return cycle
+    store, step = context.store, cycle.after or cycle.step_input
     every_s = context.limits.first_purchase_s
-    step = found.after or found.step_input
     request = next(
         (one for one in store.requests.newest(1_000, open_only=True) if is_next(one, step)), None
     )
     if request is None or request.parts is None or every_s is None:
-        return found
-    if _has_shortfall(request, step):  # whatever the result of this attempt
-        request = replace(request, parts=replace(request.parts, next_s=head.timestamp_s + every_s))
+        return cycle
+    if _has_shortfall(request, step):  # the next attempt waits, also if this one fails
+        next_s = step.snapshot.head.timestamp_s + every_s
+        request = replace(request, parts=replace(request.parts, next_s=next_s))
         store.requests.record_parts(request.id, request.parts)
     unpaid = tuple(claim.payment for claim in step.history.claims if claim.request == request.id)
-    asked = WithdrawalRun(context, unpaid, request.to, request, sure=True)
-    done = asked.execute(
-        replace(actors, confirm=lambda sale: asked.confirmed(sale, lambda _: True)), lambda _: True
+    run = WithdrawalRun(context, unpaid, request.to, request, sure=True)
+    report = run.execute(
+        replace(actors, confirm=lambda sale: run.confirmed(sale, lambda _: True)), lambda _: True
     )
-    if done.state in KINDS and done.sale is not None and done.sale.kind is not OutcomeKind.DONE:
-        return done.sale
-    outcome = done.sale or found
+    sale = report.sale
+    if report.state in KINDS and sale is not None and sale.kind is not OutcomeKind.DONE:
+        return sale
     return replace(
-        outcome,
-        kind=KINDS.get(done.state, OutcomeKind.DONE),
-        reason=done.reason,
-        transactions=done.transactions,
-        after=done.step_input,
+        sale or cycle,
+        kind=KINDS.get(report.state, OutcomeKind.DONE),
+        reason=report.reason,
+        transactions=report.transactions,
+        after=report.step_input,
     )

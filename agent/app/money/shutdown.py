@@ -60,8 +60,8 @@ from agent.venues import composer
 class HardPauseReport:
     """Result of a hard pause.
 
-    `outcome` is None if this command sent nothing: `hard` is True if the switch is at hard, `held`
-    names the process that has the wallet and cancels instead.
+    `outcome` is None if this command sent nothing. `hard` is the state of the switch; `held` names
+    the process that holds the wallet and cancels instead.
     """
 
     reason: str
@@ -80,10 +80,11 @@ def pause_hard(
     confirm: Callable[[OpenExposure], bool],
     progress: Progress = ignore_progress,
 ) -> HardPauseReport:
-    """Pause softly, so that nothing is sent while the chain is read and the owner decides; then
-    pause hard. When confirmed with `send` (`sure`: without asking, even before the chain is read)
-    the switch goes to hard. Pending transactions are then cancelled and allowances revoked, here or
-    by a run once it holds the wallet.
+    """Pause, show what a hard pause would cancel and revoke, and pause hard once confirmed.
+
+    The first pause stops all sending while the chain is read and the owner decides; with `send` and
+    `sure` it is hard from the start. Pending transactions are cancelled and allowances revoked by
+    this command, or by the run that holds the wallet.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config, guarded=False)
     with ExitStack() as stack:
@@ -109,11 +110,12 @@ def pause_hard(
             return HardPauseReport(reason, True, found, held=held.message)
 
 
+# --- Revocation of every known allowance.
+
+
 @dataclass(frozen=True, slots=True)
 class OpenAllowance:
-    """Allowance of one contract for one token, base units; `raw` is None if the token does not
-    report it.
-    """
+    """Allowance of one contract for one token in base units; `raw` is None if it is unreadable."""
 
     token: str
     label: str
@@ -124,8 +126,8 @@ class OpenAllowance:
 
 @dataclass(frozen=True, slots=True)
 class RevocationReport:
-    """Result of a revocation. `state` is clear (no allowances), planned, declined, revoked, or
-    failed with the `reason`.
+    """Result of a revocation. `state` is clear (no allowances), planned, declined, revoked or
+    failed.
     """
 
     found: tuple[OpenAllowance, ...]
@@ -142,16 +144,17 @@ def revoke(
     confirm: Callable[[RevocationReport], bool],
     progress: Progress = ignore_progress,
 ) -> RevocationReport:
-    """Read the allowances of routers, managers and Permit2 for each token; after confirmation
-    (`send`) reset them to zero, one by one. `tokens` are symbols or addresses, by default all of
-    the config. Raises ConfigError for a token that the config does not list.
+    """Read the allowances of routers, managers and Permit2, and with `send` set them to zero one by
+    one after a confirmation. `tokens` are symbols or addresses, by default all of the config.
+    Raises ConfigError for a token that the config does not list.
     """
-    wanted = [agent.token(name, "TOKEN").address for name in tokens] or list(agent.context.tokens)
-    found = _open_allowances(agent, wanted)
+    addresses = [agent.token(name, "TOKEN").address for name in tokens]
+    addresses = addresses or list(agent.context.tokens)
+    found = _open_allowances(agent, addresses)
     unread = ", ".join(f"{one.label} for the {one.holder}" for one in found if one.raw is None)
     shown = RevocationReport(
         found,
-        "planned" if any(one.raw for one in found) else "clear",
+        "planned" if any(allowance.raw for allowance in found) else "clear",
         f"cannot be read: {unread}" if unread else "",
     )
     if not send or shown.state == "clear":
@@ -165,16 +168,15 @@ def revoke(
         context.store.steps.begin(
             step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
         )
-        asked = {(one.token, one.spender) for one in found if one.raw}
-        present_now = [
-            one
-            for one in _open_allowances(agent, wanted)
-            if one.raw and (one.token, one.spender) in asked
-        ]  # a run may have been faster
-        zero = [Approval(one.token, one.spender, 0, one.label, one.holder) for one in present_now]
+        confirmed = {(one.token, one.spender) for one in found if one.raw}
+        zero = [
+            Approval(one.token, one.spender, 0, one.label, one.holder)
+            for one in _open_allowances(agent, addresses)  # a run may have revoked some
+            if one.raw and (one.token, one.spender) in confirmed
+        ]
         sent, troubles = revoke_allowances(actors, step_id, step, zero)
         current_step_input(context.readers, context.store)
-        left = [one for one in _open_allowances(agent, wanted) if one.raw]
+        left = [one for one in _open_allowances(agent, addresses) if one.raw]
         troubles += [f"the {one.holder} may still take {one.label}" for one in left]
         reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if troubles else "done")
@@ -184,40 +186,36 @@ def revoke(
 
 
 def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance, ...]:
-    """Return every open allowance, and every unreadable one."""
+    """Return every allowance that is open or unreadable."""
     context, holders = agent.context, _holders(agent)
     pairs = [(token, spender) for token in tokens for spender in holders]
     answers = read_allowances(context.line, context.config.wallet.address, pairs)
-    named = (
-        (token, spender, raw)
-        for (token, spender), raw in zip(pairs, answers, strict=True)
-        if raw != 0
-    )
     return tuple(
         OpenAllowance(token, context.portfolio.token(token).label, spender, holders[spender], raw)
-        for token, spender, raw in named
+        for (token, spender), raw in zip(pairs, answers, strict=True)
+        if raw != 0
     )
 
 
 def _holders(agent: Agent) -> dict[str, str]:
-    """Contracts that may ever have received an allowance, by address, with their role."""
+    """Return the role by address of every contract that may have received an allowance."""
     config = agent.context.config
     v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
-    found = {PERMIT2: "Permit2"}
+    roles = {PERMIT2: "Permit2"}
     if v3 is not None:
-        found |= {v3.router: "V3 router", v3.position_manager: "position manager"}
+        roles |= {v3.router: "V3 router", v3.position_manager: "position manager"}
     if v2 is not None:
-        found[v2.router] = "V2 router"
+        roles[v2.router] = "V2 router"
     if config.execution.rebalancer is not None:
-        found[config.execution.rebalancer] = "rebalancer"
-    return found | composer.allowed_spenders(agent.context.execution)
+        roles[config.execution.rebalancer] = "rebalancer"
+    return roles | composer.allowed_spenders(agent.context.execution)
 
 
 # --- Shutdown: cancel, sell, revoke and pay out, in this order; each action can be resumed.
 
 
 MAX_SALES = 12
-"""Maximum number of plans of a full sale; a remainder is reported."""
+"""Most plans of a full sale; the report names any remainder."""
 PAYOUT_GAS = 60_000
 """Gas units of one payout; a payment below its gas cost is not sent."""
 
@@ -227,9 +225,9 @@ class ShutdownReport:
     """Result or preview of a shutdown.
 
     `state` is planned, declined, refused, stopped, or unfinished with the `reason`. `waiting` are
-    transactions to cancel, `allowed` allowances to revoke, `sales` the plans that sell everything
-    as of now, one asset each, and `payments` the payments to the request's address. `left` names
-    holdings that could not be sold or paid and stay in the wallet.
+    transactions to cancel, `allowed` allowances to revoke, `sales` the present plans that sell
+    everything, one asset each, and `payments` the payments to `to`. `left` names holdings that
+    could not be sold or paid and stay in the wallet.
     """
 
     step_input: StepInput
@@ -247,7 +245,7 @@ class ShutdownReport:
 
     @property
     def remedies(self) -> tuple[str, ...]:
-        """Remedies for each limit that refuses."""
+        """Remedy for each limit that refuses."""
         return table.payout_remedies(self.verdicts)
 
 
@@ -263,19 +261,16 @@ def stop(
     confirm: Confirm,
     progress: Progress = ignore_progress,
 ) -> ShutdownReport:
-    """End the bot, or preview it with `send` False. An unfinished shutdown is resumed.
+    """Shut the bot down, or continue an unfinished shutdown; without `send` only preview it.
 
     From its first durable write on, `run` and `rebalance` refuse until the owner resumes. Raises
-    ConfigError if a different shutdown is under way.
+    ConfigError if a different shutdown is open.
     """
-    context, address = (
-        agent.context,
-        None if send_to is None else parse_address(send_to, "--send-to"),
-    )
+    context = agent.context
+    address = None if send_to is None else parse_address(send_to, "--send-to")
     request = _open_stop(agent, to_stable, address)
-    to_stable, address = (
-        (request.to_stable, request.to) if request is not None else (to_stable, address)
-    )
+    if request is not None:
+        to_stable, address = request.to_stable, request.to
     shown = _planned_shutdown(agent, to_stable, address)
     if not send or shown.state == "refused":
         return shown
@@ -290,51 +285,50 @@ def stop(
 
 
 def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerRequest | None:
-    """Return the shutdown under way. Raises ConfigError if it differs from the requested one."""
-    found = agent.context.store.requests.stopping()
-    if found is None or found.state is not RequestState.OPEN:
+    """Return the open shutdown, if any. Raises ConfigError if it differs from the requested one."""
+    stored = agent.context.store.requests.stopping()
+    if stored is None or stored.state is not RequestState.OPEN:
         return None
-    if (to_stable or address is not None) and (found.to_stable, found.to) != (to_stable, address):
+    if (to_stable or address is not None) and (stored.to_stable, stored.to) != (to_stable, address):
         raise ConfigError(
             "another stop is in progress",
             "trimtab stop --send continues it; trimtab resume ends it",
         )
-    return found
+    return stored
 
 
 def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
     context = agent.context
-    taken = open_exposure(context.readers, context.store)
-    step, sales = taken.step_input, _planned_sales(context.readers) if to_stable else ()
-    payments = () if address is None else _free(_sold(step, sales))
-    paused = context.switch.is_paused() is not False
-    verdicts = (
-        ()
-        if address is None
-        else table.judge_payout_permission(
+    exposure = open_exposure(context.readers, context.store)
+    step, sales = exposure.step_input, _planned_sales(context.readers) if to_stable else ()
+    payments: tuple[Payment, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    if address is not None:
+        payments = _free(_sold(step, sales))
+        paused = context.switch.is_paused() is not False
+        verdicts = table.judge_payout_permission(
             step, _payouts(payments, address, 0), context.payouts, paused
         )
-    )
     failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
-    state, reason = ("refused", "; ".join(failing)) if failing else ("planned", "")
-    if sales and not failing and (refusal := _sale_refusal(sales[0])):
-        state, reason = "refused", refusal
+    reason = "; ".join(failing)
+    if sales and not failing:
+        reason = _sale_refusal(sales[0])
     return ShutdownReport(
         step,
         to_stable,
         address,
-        taken.waiting,
-        taken.allowed,
+        exposure.waiting,
+        exposure.allowed,
         sales,
         payments,
         verdicts,
-        state,
+        "refused" if reason else "planned",
         reason,
     )
 
 
 def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
-    """The sales of everything as planned now, each as if it were the first."""
+    """Return the present plans that sell everything, each as if it were the first."""
     sales = [engine.evaluate(readers, requests.sell_everything)]
     while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
         step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
@@ -343,40 +337,39 @@ def _planned_sales(readers: StepReaders) -> tuple[StepOutcome, ...]:
 
 
 def _sale_refusal(first: StepOutcome) -> str:
-    """Return why nothing can be sold now; empty if something can, or if there is nothing to
-    sell.
-    """
+    """Return why no asset can be sold now; empty if one can, or if there is none to sell."""
     if first.kind is OutcomeKind.REFUSED:
         return first.reason
     return _unsold(first) if first.plan is None else ""
 
 
 def _unsold(outcome: StepOutcome) -> str:
-    """The assets that could not be sold, with their reasons."""
+    """Return the blocked exits with their reasons."""
     return "; ".join(
-        f"{outcome.step_input.portfolio.token(one.token).label} stays: {one.why}"
-        for one in outcome.decided.stuck
+        f"{outcome.step_input.portfolio.token(blocked.token).label} stays: {blocked.why}"
+        for blocked in outcome.decided.stuck
     )
 
 
 class _ResumedDuringStop(Refused):
-    """Raised when the owner resumes the bot during its shutdown."""
+    """The owner resumed the bot during its shutdown."""
 
 
 class _Shutdown:
-    """Actions of a shutdown. Each determines its own remaining work, so that an interrupted process
-    can be resumed at any point.
+    """Actions of a shutdown. Each determines what remains, so that an interrupted shutdown can be
+    resumed at any point.
     """
 
     def __init__(
         self, agent: Agent, actors: StepActors, request: OwnerRequest, shown: ShutdownReport
     ) -> None:
-        self._desk, self._actors, self._request, self._shown = agent.context, actors, request, shown
+        self._context, self._actors = agent.context, actors
+        self._request, self._shown = request, shown
         self._sent: list[Intent] = []
 
     def execute(self) -> ShutdownReport:
         """Cancel, sell, revoke and pay; return the report."""
-        context, request = self._desk, self._request
+        context, request = self._context, self._request
         try:
             self._actors.executor.cancel_pending("stopped by the owner")
             step = current_step_input(context.readers, context.store)
@@ -387,9 +380,9 @@ class _Shutdown:
                 return self._unfinished(message)
             if request.to is not None:
                 self._pay(request.to)
-            self._require_wanted()
+            self._require_open()
         except _ResumedDuringStop as resumed:
-            return self._told(
+            return self._report(
                 current_step_input(context.readers, context.store), "unfinished", str(resumed)
             )
         except Refused as refusal:
@@ -398,39 +391,33 @@ class _Shutdown:
         if any(intent.state is not IntentState.FINAL for intent in self._sent if intent.succeeded):
             return self._unfinished("confirmations are awaited")
         context.store.requests.end(request.id, RequestState.DONE, context.clock.now_s())
-        return self._told(
+        return self._report(
             step,
             "stopped",
             "no pending transactions and no open allowances; trimtab resume restarts trading",
         )
 
-    def _require_wanted(self) -> None:
-        """Raise _ResumedDuringStop if the owner has resumed the bot by another command: sales and
-        payments then stop.
-        """
-        found = self._desk.store.requests.stopping()
-        if found is None or found.id != self._request.id:
+    def _require_open(self) -> None:
+        """Raise _ResumedDuringStop if another command has resumed the bot."""
+        stored = self._context.store.requests.stopping()
+        if stored is None or stored.id != self._request.id:
             raise _ResumedDuringStop(
                 "the bot was resumed in the meantime; assets that were not sold or paid by then"
                 " stay in the wallet"
             )
 
     def _unfinished(self, why: str) -> ShutdownReport:
-        step = current_step_input(self._desk.readers, self._desk.store)
-        return self._told(
+        step = current_step_input(self._context.readers, self._context.store)
+        return self._report(
             step, "unfinished", f"{why}; trading stays stopped; trimtab stop --send continues"
         )
 
-    def _told(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
-        home = step.portfolio.numeraire.address
-        wanted = [
-            one
-            for one in _free(step)
-            if self._request.to is not None or (self._request.to_stable and one.token != home)
-        ]
+    def _report(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
+        numeraire = step.portfolio.numeraire.address
         left = tuple(
             f"{withdrawals.format_payment(step, one)} {step.portfolio.token(one.token).label}"
-            for one in wanted
+            for one in _free(step)
+            if self._request.to is not None or (self._request.to_stable and one.token != numeraire)
         )
         return replace(
             self._shown,
@@ -443,18 +430,19 @@ class _Shutdown:
 
     def _end_orders(self, step: StepInput) -> None:
         """End limit orders and gradual executions."""
-        store, now_s, why = self._desk.store, step.snapshot.head.timestamp_s, "the bot was stopped"
-        waiting = [order.id for order in store.executions.limit_orders() if order.state == "open"]
-        waiting += [step.history.campaign.id] if step.history.campaign is not None else []
-        for one in waiting:
-            store.executions.end(one, "cancelled", why, now_s)
+        executions, now_s = self._context.store.executions, step.snapshot.head.timestamp_s
+        ids = [order.id for order in executions.limit_orders() if order.state == "open"]
+        if step.history.campaign is not None:
+            ids.append(step.history.campaign.id)
+        for execution_id in ids:
+            executions.end(execution_id, "cancelled", "the bot was stopped", now_s)
 
     def _sell(self) -> str:
-        """Sell everything; return the reason for stopping early, else an empty text."""
+        """Sell everything; return why some of it stays, or an empty text."""
         for _ in range(MAX_SALES):
-            self._require_wanted()
+            self._require_open()
             done = engine.run_step(
-                self._desk.readers, SellEverything(), self._desk.store, self._actors
+                self._context.readers, SellEverything(), self._context.store, self._actors
             )
             self._sent += done.transactions
             if done.kind is OutcomeKind.HOLD:
@@ -464,17 +452,20 @@ class _Shutdown:
         return ""
 
     def _revoke(self) -> None:
-        step = current_step_input(self._desk.readers, self._desk.store)
+        step = current_step_input(self._context.readers, self._context.store)
         allowed = composer.revocations(step)
         if not allowed:
             return
         step_id = uuid.uuid4().hex[:12]
-        self._desk.store.steps.begin(
-            step_id, self._desk.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("stop"))
+        self._context.store.steps.begin(
+            step_id,
+            self._context.clock.now_s(),
+            codec.dumps(step),
+            codec.dumps(ManualAction("stop")),
         )
         sent, troubles = revoke_allowances(self._actors, step_id, step, allowed)
         self._sent += sent
-        self._desk.store.steps.end(
+        self._context.store.steps.end(
             step_id, "halt", format_open_allowances(allowed), None, "failed" if troubles else "done"
         )
         if troubles:
@@ -482,16 +473,19 @@ class _Shutdown:
 
     def _pay(self, to: str) -> None:
         """Pay out all free holdings, excluding later deposits."""
-        for _ in range(
-            4 * len(_free(current_step_input(self._desk.readers, self._desk.store))) + 1
-        ):
-            payments = _free(current_step_input(self._desk.readers, self._desk.store))
+        most = 4 * len(_free(current_step_input(self._context.readers, self._context.store))) + 1
+        for _ in range(most):
+            payments = _free(current_step_input(self._context.readers, self._context.store))
             if not payments:
                 return
-            self._require_wanted()
+            self._require_open()
             (payout,) = _payouts(payments[:1], to, self._request.id)
             intent = pay(
-                self._desk.readers, self._desk.store, self._actors, payout, self._desk.payouts
+                self._context.readers,
+                self._context.store,
+                self._actors,
+                payout,
+                self._context.payouts,
             )
             self._sent.append(intent)
             if not intent.succeeded:
@@ -499,37 +493,33 @@ class _Shutdown:
 
 
 def _free(step: StepInput) -> tuple[Payment, ...]:
-    """Return holdings beyond reserves, gas money and positions, with native and wrapped coin apart;
-    without dust below its gas cost.
+    """Return the payments of all holdings beyond reserves, gas money and positions, with native and
+    wrapped coin apart. Payments worth less than their gas are omitted.
     """
     step = balance_changes.restore_excluded(step)
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    native_wei = (
-        step.snapshot.native_wei - native_coin.floor_wei(step) - native_coin.margin_wei(step)
-    )
-    found: list[Payment] = []
+    kept_wei = native_coin.floor_wei(step) + native_coin.margin_wei(step)
+    payments: list[Payment] = []
     for asset in step.portfolio.assets:
-        found.append(
-            Payment(asset.token.address, held.get(asset.token.address, 0) - asset.reserve_raw)
-        )
+        token, raw = asset.token.address, held.get(asset.token.address, 0)
+        payments.append(Payment(token, raw - asset.reserve_raw))
         if asset.native:
-            spare = max(0, asset.reserve_raw - held.get(asset.token.address, 0))
-            found.append(Payment(asset.token.address, native_wei - spare, True))
-    return tuple(payment for payment in found if payment.raw > 0 and _worth_it(step, payment))
+            reserve_wei = max(0, asset.reserve_raw - raw)
+            free_wei = step.snapshot.native_wei - kept_wei - reserve_wei
+            payments.append(Payment(token, free_wei, True))
+    return tuple(payment for payment in payments if payment.raw > 0 and _exceeds_gas(step, payment))
 
 
-def _worth_it(step: StepInput, payment: Payment) -> bool:
-    price, native = (
-        withdrawals.token_price(step, payment.token),
-        withdrawals.token_price(step, NATIVE),
-    )
+def _exceeds_gas(step: StepInput, payment: Payment) -> bool:
+    price = withdrawals.token_price(step, payment.token)
+    native = withdrawals.token_price(step, NATIVE)
     if price is None or native is None:
         return True
     return payment.raw * price > minimum.leg_gas_value(step.snapshot, native, PAYOUT_GAS)
 
 
 def _sold(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:
-    """The step after these sales, as far as their plans predict."""
+    """Return the step after these sales, as their plans predict it."""
     plans = [dict(sale.plan.holdings_after) for sale in sales if sale.plan is not None]
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     after = {

@@ -1,4 +1,4 @@
-"""Ledger reports from the store alone: profit and loss, entries, checks, tax, export."""
+"""Ledger reports: profit and loss, entries, checks, tax, export."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-# --- Volatility, Sharpe ratio and drawdown of daily returns; empyrical-reloaded from the extra
-# `analysis` if installed.
+# --- Volatility, Sharpe ratio and drawdown of daily returns, by empyrical-reloaded if installed.
 
 
 DAY_S = 86_400
@@ -68,7 +67,7 @@ MISSING = "needs the extra analysis: pip install 'trimtab[analysis]'"
 
 
 def daily_returns(parts: Sequence[ReturnPeriod]) -> list[float]:
-    """Return of each UTC day, net of external transfers; zero for days without a valuation."""
+    """Return of each UTC day, net of external transfers; zero on days without a valuation."""
     days: dict[int, float] = {}
     for part in parts:
         if part.factor is not None:
@@ -78,9 +77,8 @@ def daily_returns(parts: Sequence[ReturnPeriod]) -> list[float]:
 
 
 def statistics(parts: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
-    """Return annualised statistics (365 days, risk-free rate zero).
-
-    None for fewer than five days; `missing` without the library.
+    """Return annualised statistics (365 days, risk-free rate zero); None for fewer than five days.
+    `missing` names the extra to install without the library.
     """
     returns = daily_returns(parts)
     if len(returns) < MIN_DAYS:
@@ -99,25 +97,28 @@ def statistics(parts: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
     series = np.array(returns)
     return {
         "days": len(returns),
-        "volatility": _known(empyrical.annual_volatility(series, annualization=DAYS_A_YEAR)),
-        "sharpe": _known(empyrical.sharpe_ratio(series, annualization=DAYS_A_YEAR)),
-        "max_drawdown": _known(empyrical.max_drawdown(series)),
+        "volatility": _finite(empyrical.annual_volatility(series, annualization=DAYS_A_YEAR)),
+        "sharpe": _finite(empyrical.sharpe_ratio(series, annualization=DAYS_A_YEAR)),
+        "max_drawdown": _finite(empyrical.max_drawdown(series)),
     }
 
 
-def _known(value: Any) -> float | None:
-    found = float(value)
-    return round(found, 6) if math.isfinite(found) else None
+def _finite(value: Any) -> float | None:
+    number = float(value)
+    return round(number, 6) if math.isfinite(number) else None
 
 
-MOST_PERIODS = 400
-LEDGERS_DAY_S, OLD_RATE_DAYS = 86_400, 31
-"""Maximum age of an exchange rate before a warning; monthly rates are common."""
+# --- Reports: profit and loss, entries, checks, tax.
+
+
+MAX_PERIODS = 400
+OLD_RATE_DAYS = 31
+"""Age in days from which an exchange rate is reported as old; monthly rates are common."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerData:
-    """Source data of all ledger reports."""
+    """Data of all ledger reports."""
 
     loaded: LoadedConfig
     store: Store
@@ -127,25 +128,29 @@ class LedgerData:
     valuations: tuple[Valuation, ...]
     names: TokenNames
     runs: dict[bool, TaxLotRun] = field(default_factory=dict)
-    """Cache of `taxed` by currency: computing years of entries takes time."""
+    """Results of `taxed`, with and without exchange rates: years of entries take time."""
 
     def taxed(self, numeraire_only: bool = False) -> TaxLotRun:
-        """Return lots and disposals by [tax]; first in, first out in the numeraire without it."""
+        """Return lots and disposals by [tax], in its currency unless `numeraire_only`; without [tax]
+        first in, first out.
+        """
         tax = self.loaded.config.tax
-        table = None if numeraire_only else read_rates(self.loaded)
-        method = LotMethod.FIFO if tax is None else LotMethod(tax.method)
-        rated = table is not None
-        if rated not in self.runs:
-            rate = identity_rate if table is None else table.at
-            self.runs[rated] = run_tax_lots(
-                self.entries, method, self.numeraire.address, self.coin, rate
+        rates = None if numeraire_only else read_rates(self.loaded)
+        converted = rates is not None
+        if converted not in self.runs:
+            self.runs[converted] = run_tax_lots(
+                self.entries,
+                LotMethod.FIFO if tax is None else LotMethod(tax.method),
+                self.numeraire.address,
+                self.coin,
+                identity_rate if rates is None else rates.at,
             )
-        return self.runs[rated]
+        return self.runs[converted]
 
 
 @contextmanager
 def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
-    """Open the ledger. Raises ConfigError before the first cycle has opened it."""
+    """Open the ledger. Raises ConfigError before the first cycle."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
         known = store.ledger.token_names()
@@ -167,7 +172,7 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
 
 
 def newest_step_input(store: Store) -> StepInput | None:
-    """Input of the newest step; None without one."""
+    """Return the input of the newest step; None without steps."""
     for line in store.steps.newest(1):
         record = store.steps.get(line.id)
         return None if record is None else codec.loads(StepInput, record.input_json)
@@ -186,77 +191,72 @@ def refresh_ledger(agent: Agent) -> None:
 def pnl(
     config: ConfigSource, period: str = "all", benchmark: str | None = None, last: int = 12
 ) -> ProfitDocument:
-    """Profit and loss of each period, newest last. Raises ConfigError for an unknown period or
-    benchmark, or an empty ledger.
+    """Return profit and loss of the last periods, newest last. Raises ConfigError for an unknown
+    period or benchmark, and for an empty ledger.
     """
-    with open_ledger_data(config) as found:
-        if not found.valuations:
+    with open_ledger_data(config) as ledger:
+        if not ledger.valuations:
             raise ConfigError(
                 "the books hold no values yet", "run trimtab pnl --now, or trimtab run"
             )
-        token = found.numeraire.address if benchmark is None else _token(found, benchmark)
-        first, final = found.valuations[0], found.valuations[-1]
-        spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
+        token = ledger.numeraire.address
+        if benchmark is not None:
+            token = _token(ledger, benchmark)
+        first, final = ledger.valuations[0], ledger.valuations[-1]
+        spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MAX_PERIODS) :]
         periods = [
-            performance(found.entries, found.valuations, start, end, token) for start, end in spans
+            performance(ledger.entries, ledger.valuations, start, end, token)
+            for start, end in spans
         ]
-        taxed = found.taxed(
-            numeraire_only=True
-        )  # computed once for all periods: later disposals do not change the gain of earlier ones
-        blocks = {entry.id: entry.block for entry in found.entries}
+        # one run serves all periods: later disposals do not change earlier gains
+        taxed = ledger.taxed(numeraire_only=True)
+        blocks = {entry.id: entry.block for entry in ledger.entries}
         rows = [
-            _period(found, one, span, taxed, blocks)
-            for one, span in zip(periods, spans, strict=True)
-            if one is not None
+            _period(ledger, result, span, taxed, blocks)
+            for result, span in zip(periods, spans, strict=True)
+            if result is not None
         ]
         return {
-            "numeraire": found.numeraire.label,
-            "benchmark": found.names.label(token),
+            "numeraire": ledger.numeraire.label,
+            "benchmark": ledger.names.label(token),
             "period": period,
-            "why_empty": "" if rows else _why_empty(found.valuations),
+            "why_empty": "" if rows else _why_empty(ledger.valuations),
             "since": format_utc(first.chain_s),
             "until": format_utc(final.chain_s),
-            "value": _money(found, final.managed),
-            "gas_money": _money(found, final.gas_money),
-            "reserved": _money(found, final.reserved - final.gas_money),
+            "value": _money(ledger, final.managed),
+            "gas_money": _money(ledger, final.gas_money),
+            "reserved": _money(ledger, final.reserved - final.gas_money),
             "periods": rows,
-            "unrealised": _money(found, _unrealised(taxed, final)),
+            "unrealised": _money(ledger, _unrealised(taxed, final)),
             "method": taxed.lots.method.value,
             "unpriced": sorted(set(taxed.unpriced)),
-            "tax": _tax(found),
+            "tax": _tax(ledger),
         }
 
 
 def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocument:
-    """Check that every entry balances and matches its transaction; `rebuild` rewrites those that do
-    not.
+    """Check that every entry balances and matches its transaction, and that the sums match the
+    entries; with `rebuild` rewrite those that do not.
     """
-    with open_ledger_data(config) as found:
-        step = newest_step_input(found.store)
-        unbalanced = [entry.id for entry in found.entries if book.unbalanced_tokens(entry)]
-        differing = (
-            []
-            if step is None
-            else [
-                pair
-                for pair in audit_entries(found.store, found.store.ledger, step)
-                if pair.differs
-            ]
-        )
-        misstated = found.store.ledger.find_misstatements()
+    with open_ledger_data(config) as data:
+        ledger, step = data.store.ledger, newest_step_input(data.store)
+        unbalanced = [entry.id for entry in data.entries if book.unbalanced_tokens(entry)]
+        audited = [] if step is None else audit_entries(data.store, ledger, step)
+        differing = [pair for pair in audited if pair.differs]
+        misstated = ledger.find_misstatements()
         if rebuild:
-            found.store.ledger.rewrite([(pair.intent, pair.derived) for pair in differing])
-            found.store.ledger.rebuild_sums()
-        owed = found.taxed(numeraire_only=True).lots.owed()
-        kept = found.store.ledger.current_book()
+            ledger.rewrite([(pair.intent, pair.derived) for pair in differing])
+            ledger.rebuild_sums()
+        missing = data.taxed(numeraire_only=True).lots.owed()
+        current = ledger.current_book()
         return {
-            "book": None if kept is None else fill(BookDocument, kept),
-            "entries": len(found.entries),
+            "book": None if current is None else fill(BookDocument, current),
+            "entries": len(data.entries),
             "unbalanced": unbalanced,
             "differing": [pair.intent.id for pair in differing],
             "misstated": list(misstated),
             "rebuilt": rebuild and bool(differing or misstated),
-            "missing_lots": {found.names.label(token): str(raw) for token, raw in owed.items()},
+            "missing_lots": {data.names.label(token): str(raw) for token, raw in missing.items()},
             "sound": not unbalanced and (rebuild or not (differing or misstated)),
         }
 
@@ -264,21 +264,20 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
 def compare_with_chain(agent: Agent) -> LedgerChainDocument:
     """Compare each balance of the ledger with the chain, at one block."""
     step = agent.step_input()
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings} | {
-        NATIVE: step.snapshot.native_wei
-    }
-    stands = agent.context.store.ledger.balances(step.snapshot.head.number)
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    held[NATIVE] = step.snapshot.native_wei
+    balances = agent.context.store.ledger.balances(step.snapshot.head.number)
     names = TokenNames(
         {asset.token.address: asset.token for asset in step.portfolio.assets},
         step.portfolio.numeraire,
     )
     rows: list[LedgerBalanceDocument] = [
         {
-            "symbol": names.label(one.token),
-            "ledger_raw": str(one.raw),
-            "chain_raw": str(held[one.token]) if one.token in held else None,
+            "symbol": names.label(balance.token),
+            "ledger_raw": str(balance.raw),
+            "chain_raw": str(held[balance.token]) if balance.token in held else None,
         }
-        for one in stands
+        for balance in balances
     ]
     unwritten = [flow for flow in step.history.flows if flow.id == 0]
     return {
@@ -290,15 +289,13 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
 
 
 def open_books(config: Path | str, note: str) -> BookDocument:
-    """Close the current book and open a new one with the chain's balances of the next cycle."""
-    loaded = load_config(config)
-    with wiring.open_store_offline(loaded) as (store, _):
-        made = store.ledger.open_book(wiring.SystemClock().now_s(), note)
-        return fill(BookDocument, made)
+    """Close the current book and open a new one, which starts from the next cycle's balances."""
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        return fill(BookDocument, store.ledger.open_book(wiring.SystemClock().now_s(), note))
 
 
 def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
-    """The newest entries with their postings, newest first."""
+    """Return the newest entries with their postings, newest first."""
     with open_ledger_data(config) as found:
         return {
             "numeraire": found.numeraire.label,
@@ -309,37 +306,40 @@ def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
 
 
 def _period(
-    found: LedgerData,
-    one: Performance,
+    ledger: LedgerData,
+    result: Performance,
     span: tuple[int, int],
     taxed: TaxLotRun,
     blocks: dict[str, int],
 ) -> PeriodDocument:
-    seconds = one.end.chain_s - one.start.chain_s
-    mwr_year = None if one.mwr is None else annualize(one.mwr, seconds)
+    start, end = result.start, result.end
+    mwr_bps, mwr_year_bps = None, None
+    if result.mwr is not None:
+        mwr_bps = round(result.mwr * BPS, 2)
+        mwr_year = annualize(result.mwr, end.chain_s - start.chain_s)
+        mwr_year_bps = None if mwr_year is None else round(mwr_year * BPS, 2)
     disposals = [
-        d
-        for d in taxed.disposals
-        if span[0] <= d.disposed_s < span[1] and blocks[d.entry] <= one.end.block
+        disposal
+        for disposal in taxed.disposals
+        if span[0] <= disposal.disposed_s < span[1] and blocks[disposal.entry] <= end.block
     ]
+    weights = {ledger.names.label(token): bps for token, bps in weights_bps(end).items()}
     given: dict[str, object] = {
-        "from": format_utc(one.start.chain_s),
-        "to": format_utc(one.end.chain_s),
-        "mwr_bps": None if one.mwr is None else round(one.mwr * BPS, 2),
-        "mwr_year_bps": None if mwr_year is None else round(mwr_year * BPS, 2),
-        "by_hand": {"swaps": one.by_hand_swaps, "effect": _money(found, one.by_hand)},
-        "realised": _money(found, net_gain(disposals)),
-        "realised_by_token": _by_token(found, disposals),
-        "weights_bps": {
-            found.names.label(token): bps for token, bps in weights_bps(one.end).items()
-        },
-        "statistics": statistics(one.parts),
+        "from": format_utc(start.chain_s),
+        "to": format_utc(end.chain_s),
+        "mwr_bps": mwr_bps,
+        "mwr_year_bps": mwr_year_bps,
+        "by_hand": {"swaps": result.by_hand_swaps, "effect": _money(ledger, result.by_hand)},
+        "realised": _money(ledger, net_gain(disposals)),
+        "realised_by_token": _by_token(ledger, disposals),
+        "weights_bps": weights,
+        "statistics": statistics(result.parts),
     }
-    return fill(PeriodDocument, one, found, **given)
+    return fill(PeriodDocument, result, ledger, **given)
 
 
 def _why_empty(valuations: Sequence[Valuation]) -> str:
-    """Return why there is no period; each needs two valuations."""
+    """Return the reason for a report without periods; a period needs two valuations."""
     if len(valuations) == 1:
         return (
             f"the books hold one value so far, of {format_utc(valuations[0].chain_s)}; profit and"
@@ -349,23 +349,15 @@ def _why_empty(valuations: Sequence[Valuation]) -> str:
 
 
 def _tax(found: LedgerData) -> TaxYearsDocument | None:
-    """Return realised gains by calendar year under [tax], in its currency; None without [tax]."""
+    """Return the realised gains by calendar year, in the currency of [tax]; None without [tax]."""
     tax = found.loaded.config.tax
     if tax is None:
         return None
     disposals = found.taxed().disposals
-    spans = (
-        calendar_periods(
-            "year", min(d.disposed_s for d in disposals), max(d.disposed_s for d in disposals)
-        )
-        if disposals
-        else ()
-    )
-    within = {
-        format_utc(start)[:4]: [d for d in disposals if start <= d.disposed_s < end]
-        for start, end in spans
-    }
-    years = {year: net_gain(chosen) for year, chosen in within.items() if chosen}
+    by_year: dict[str, list[Disposal]] = {}
+    for disposal in disposals:
+        by_year.setdefault(format_utc(disposal.disposed_s)[:4], []).append(disposal)
+    years = {year: net_gain(sold) for year, sold in by_year.items()}
     return {
         "method": tax.method,
         "currency": tax.currency or found.numeraire.label,
@@ -376,21 +368,19 @@ def _tax(found: LedgerData) -> TaxYearsDocument | None:
 
 
 def _old_rate(found: LedgerData) -> str:
-    """Return the entry with the oldest exchange rate if older than a month: the rate table has gaps
-    or ends early.
+    """Return a warning about the oldest exchange rate used, if it is older than a month: the table
+    has gaps or ends early.
     """
     table = read_rates(found.loaded)
     if table is None or not found.entries:
         return ""
     at_s = max((entry.chain_s for entry in found.entries), key=table.age_s)
-    days = table.age_s(at_s) // LEDGERS_DAY_S
+    days = table.age_s(at_s) // DAY_S
+    if days <= OLD_RATE_DAYS:
+        return ""
     return (
-        ""
-        if days <= OLD_RATE_DAYS
-        else (
-            f"{table.name}: the rate that counts on {format_utc(at_s)[:10]} is {days} days old; add"
-            " newer lines"
-        )
+        f"{table.name}: the rate that counts on {format_utc(at_s)[:10]} is {days} days old; add"
+        " newer lines"
     )
 
 
@@ -403,8 +393,8 @@ def _by_token(found: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str
 
 
 def _unrealised(taxed: TaxLotRun, at: Valuation) -> Value:
-    """Return the value of the holdings less the cost of their lots; positions count with their
-    present amounts.
+    """Value of the holdings less the cost of their lots; positions count with their present
+    amounts.
     """
     cost = sum((lot.cost for lot in taxed.open()), Fraction(0))
     return at.value - cost
@@ -416,7 +406,7 @@ def _token(found: LedgerData, name: str) -> str:
             return address
     labels = ", ".join(token.label for token in found.names.tokens.values())
     raise ConfigError(
-        f"--benchmark: {name!r} is none of the tokens that were held", f"choose from {labels}"
+        f"--benchmark: {name!r} is not a token that was held", f"choose from {labels}"
     )
 
 
@@ -424,7 +414,7 @@ def _money(found: LedgerData, value: Value) -> str:
     return value_text(value, found.numeraire.decimals)
 
 
-# --- Ledger export: rotki's generic CSV, plain CSV, Parquet.
+# --- Export: rotki's generic CSV, plain CSV, Parquet.
 
 
 FORMATS = ("rotki", "csv", "parquet")
@@ -437,11 +427,10 @@ def export(
     force: bool = False,
     native: str | None = None,
 ) -> dict[str, Any]:
-    """Write the whole book into `folder`, created if missing; files are owner-only, and overwritten
-    only with `force`.
+    """Write the whole ledger into `folder`, which is created if missing. Files are owner-only, and
+    overwritten only with `force`.
 
-    `native` is rotki's name of the chain's native coin, known by default for ether. Raises
-    ConfigError.
+    `native` is rotki's name of the native coin, needed on chains without ether. Raises ConfigError.
     """
     if not str(folder).strip():
         raise ConfigError(
@@ -452,35 +441,31 @@ def export(
         raise ConfigError(f"--format: {kind!r} is unknown", f"choose from {', '.join(FORMATS)}")
     if native is not None and not native.strip():
         raise ConfigError(
-            "--native-asset: it is empty, and rotki would know no asset of that name",
+            "--native-asset: it is empty",
             "write for example ETH",
         )
     with open_ledger_data(config) as found:
         tables = _rotki(found, native) if kind == "rotki" else _plain(found)
-    encoded = [
-        (f"{sheet.name}.{'parquet' if kind == 'parquet' else 'csv'}", sheet) for sheet in tables
-    ]
+    ending, encode = ("parquet", _parquet) if kind == "parquet" else ("csv", _csv)
+    files = {f"{sheet.name}.{ending}": sheet for sheet in tables}
     _folder(folder)
-    taken = [name for name, _ in encoded if (folder / name).exists()]
-    if taken and not force:
+    existing = [name for name in files if (folder / name).exists()]
+    if existing and not force:
         raise ConfigError(
-            f"--out {folder}: {', '.join(taken)} would be overwritten",
+            f"--out {folder}: {', '.join(existing)} would be overwritten",
             "name another folder, or add --force",
         )
-    for name, sheet in encoded:
-        _write(
-            folder / name,
-            _parquet(sheet) if kind == "parquet" else csv_text(sheet.columns, sheet.rows).encode(),
-        )
+    for name, sheet in files.items():
+        _write(folder / name, encode(sheet))
     return {
         "format": kind,
         "folder": str(folder),
-        "files": [{"name": name, "rows": len(sheet.rows)} for name, sheet in encoded],
+        "files": [{"name": name, "rows": len(sheet.rows)} for name, sheet in files.items()],
     }
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return RFC 4180 CSV with Unix line ends; cells never parse as formulas in a spreadsheet
+    """Return RFC 4180 CSV with Unix line ends and without cells that a spreadsheet reads as formulas
     (T17).
     """
     out = io.StringIO()
@@ -500,9 +485,8 @@ def _rotki(found: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
     chain = found.loaded.config.chain
     if native is None and not chain.local and chain.chain_id not in rotki.ETHER_CHAINS:
         raise ConfigError(
-            f"--native-asset: what rotki calls the native coin of chain {chain.chain_id} is not"
-            " known here",
-            "name it as rotki does, for example XDAI",
+            f"--native-asset: rotki's name of the native coin of chain {chain.chain_id} is unknown",
+            "give its rotki name, for example XDAI",
         )
     assets = rotki.RotkiAssets(chain.chain_id, native or "ETH", found.names.decimals)
     return (
@@ -519,8 +503,12 @@ def _rotki(found: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
     )
 
 
+def _csv(sheet: ExportTable) -> bytes:
+    return csv_text(sheet.columns, sheet.rows).encode()
+
+
 def _parquet(sheet: ExportTable) -> bytes:
-    """Write Parquet with text columns: base units exceed Parquet's integers."""
+    """Return Parquet with text columns, because base units exceed Parquet's integers."""
     try:
         import polars
     except ImportError:
@@ -551,5 +539,5 @@ def _write(path: Path, data: bytes) -> None:
             file.write(data)
     except OSError as error:
         raise ConfigError(
-            f"--out {path}: {error.strerror}", "make room there, or name another folder"
+            f"--out {path}: {error.strerror}", "free some space, or name another folder"
         ) from None
