@@ -1,5 +1,5 @@
-"""Confirmation of the config: compare the file with the version its owner confirmed last, then
-confirm or refuse the changes.
+"""Versions of the config: compare the file with the last confirmed one, confirm or refuse the changes,
+and list the history.
 """
 
 from __future__ import annotations
@@ -24,61 +24,47 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 FIRST, CONFIRMED, BY_YES, EDITED, NOTICED = "first", "confirmed", "yes", "edit", "noticed"
-UNKNOWN = ("the version before was kept by its hash alone",)
+UNKNOWN = ("only the hash of the previous version is stored",)
 Ask = Callable[[tuple[str, ...]], bool]
-"""Shows changes made by hand, if any, and asks for confirmation."""
+"""Question to the user, with the changes made by hand, if any."""
 
 
 def unconfirmed_changes(
     loaded: LoadedConfig, configs: ConfigVersionStore
 ) -> tuple[str, ...] | None:
-    """Return lines that differ from the last confirmed version; None without a difference or a
-    confirmed version.
+    """Return the lines that differ from the last confirmed version; None if it is the same, or if
+    no version was confirmed.
     """
     before = configs.confirmed()
     if before is None or before == loaded.digest:
         return None
-    texts = [
-        version.text
-        for version in configs.newest(1_000)
-        if version.digest == before and version.text is not None
-    ]
-    return (
-        (load.config_diff(texts[0], loaded.text) or ("comments or secrets alone",))
-        if texts
-        else UNKNOWN
-    )
+    for version in configs.newest(1_000):
+        if version.digest == before and version.text is not None:
+            return load.config_diff(version.text, loaded.text) or ("only comments or secrets",)
+    return UNKNOWN
 
 
 def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) -> None:
-    """Record this version, unless it is already the newest with that origin."""
-    newest = configs.newest(1)
-    if not newest or (newest[0].digest, newest[0].how == NOTICED) != (
-        loaded.digest,
-        how == NOTICED,
-    ):
-        configs.confirm(loaded.digest, int(time.time()), loaded.text, how)
+    """Record this version as confirmed or noticed, unless the newest entry says so already."""
+    for newest in configs.newest(1):
+        if newest.digest == loaded.digest and (newest.how == NOTICED) == (how == NOTICED):
+            return
+    configs.confirm(loaded.digest, int(time.time()), loaded.text, how)
 
 
 def require_trusted_config(agent: Agent) -> bool:
-    """Check the config without asking (`--yes`): True if it is the confirmed version, the first, or
-    on a local chain. On a live chain, a config edited by hand is recorded, and Refused is raised
-    with the changes.
+    """Confirm the config without asking (`--yes`) and return True. Raises Refused with the changes
+    if it was edited by hand on a live chain.
     """
     loaded, configs = agent.context.loaded, agent.context.store.configs
     lines = require_unchanged(loaded, configs)
-    record_version(
-        loaded,
-        configs,
-        FIRST if configs.confirmed() is None else BY_YES if lines is not None else CONFIRMED,
-    )
+    how = CONFIRMED if lines is None else BY_YES
+    record_version(loaded, configs, FIRST if configs.confirmed() is None else how)
     return True
 
 
 def require_unchanged(loaded: LoadedConfig, configs: ConfigVersionStore) -> tuple[str, ...] | None:
-    """Return `unconfirmed_changes`. On a live chain, changes are recorded as noticed and Refused is
-    raised.
-    """
+    """Return `unconfirmed_changes`; on a live chain record them as noticed and raise Refused."""
     lines = unconfirmed_changes(loaded, configs)
     if lines is not None and not loaded.config.chain.local:
         record_version(loaded, configs, NOTICED)
@@ -87,10 +73,8 @@ def require_unchanged(loaded: LoadedConfig, configs: ConfigVersionStore) -> tupl
 
 
 def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
-    """Refusal that lists unconfirmed config changes."""
-    verdict = Verdict(
-        "config", "; ".join(lines[:5]), "the version that its owner has confirmed", False
-    )
+    """Return the refusal that lists unconfirmed config changes."""
+    verdict = Verdict("config", "; ".join(lines[:5]), "the version confirmed by the owner", False)
     return Refused(
         "the config was edited and the edit is not confirmed",
         (verdict,),
@@ -99,10 +83,9 @@ def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
 
 
 def confirm_changes(agent: Agent, ask: Ask) -> bool:
-    """Ask the user: the changes are shown with the question, and one confirmation covers both.
+    """Ask the user; the question shows unconfirmed changes, and one answer covers both.
 
-    Raises ConfigChanged if another version was confirmed during the question: the yes applied to
-    neither.
+    Raises ConfigChanged if another version was confirmed during the question.
     """
     loaded, configs = agent.context.loaded, agent.context.store.configs
     known, lines = configs.confirmed(), unconfirmed_changes(loaded, configs) or ()
@@ -116,7 +99,7 @@ def confirm_changes(agent: Agent, ask: Ask) -> bool:
 
 
 def list_versions(config: ConfigSource, limit: int = 20) -> Document:
-    """Every version that was confirmed or noticed, newest first."""
+    """Return every version that was confirmed or noticed, newest first."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
         return {
@@ -136,51 +119,48 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
 
 
 def show_version(config: ConfigSource, number: int) -> Document:
-    """Return one version with its changes against the previous one, without secrets and comments.
+    """Return one version with its changes against the one before, without secrets and comments.
     Raises ConfigError for an unknown number.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        found = list(store.configs.newest(10_000))
-    place = next((place for place, one in enumerate(found) if one.number == number), None)
+        versions = list(store.configs.newest(10_000))
+    place = next((i for i, version in enumerate(versions) if version.number == number), None)
     if place is None:
         raise ConfigError(
             f"--config-version: {number} is not in the store", "see trimtab history --configs"
         )
-    one, before = (
-        found[place],
-        next((other for other in found[place + 1 :] if other.text is not None), None),
-    )
-    lines = (
-        ()
-        if one.text is None or before is None or before.text is None
-        else load.config_diff(before.text, one.text)
-    )
+    shown = versions[place]
+    before = next((older for older in versions[place + 1 :] if older.text is not None), None)
+    changes: list[str] = []
+    if shown.text is not None and before is not None and before.text is not None:
+        changes = list(load.config_diff(before.text, shown.text))
     return {
         "number": number,
-        "digest": one.digest,
-        "how": one.how,
+        "digest": shown.digest,
+        "how": shown.how,
         "before": None if before is None else before.number,
-        "changes": list(lines),
-        "text": one.text,
+        "changes": changes,
+        "text": shown.text,
     }
 
 
-# --- Update of a running agent to a newly confirmed config; an edited file alone changes nothing.
+# --- Adoption of a newly confirmed config by a running agent; an edited file alone changes nothing.
 
 
 FIXED_WHILE_RUNNING = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
-"""Tables that are read once at process start: endpoints, key, contracts, alert targets."""
+"""Tables that a run reads only when it starts: endpoints, key, contracts, alert targets."""
 CONFIG_READ_ATTEMPTS = 3
-"""Reads of the file, a second apart: an edit writes the file just before the store."""
+"""Reads of the file, a second apart, because an edit writes the file just before the store."""
 
 
 def with_confirmed_config(
     context: wiring.AgentContext, wallet: wiring.WalletSession | None, edited: ConfigChanged
 ) -> tuple[wiring.AgentContext, wiring.WalletSession | None]:
-    """Context and wallet session of the last confirmed config, built while no other process has the
-    wallet. Raises `edited` if the file is a different version or the run is on paper; ConfigChanged
-    if a table of FIXED_WHILE_RUNNING differs; LockHeld if another process keeps the wallet;
-    Retryable from the endpoints.
+    """Build context and wallet session of the last confirmed config, under the wallet's lock.
+
+    Raises `edited` if the file holds another version or the run is on paper, ConfigChanged if a
+    table of FIXED_WHILE_RUNNING differs, LockHeld if another process keeps the wallet, Retryable
+    from the endpoints.
     """
     if wallet is None:
         return _reopened(context, edited), None
@@ -201,15 +181,15 @@ def _reopened(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.Age
     if changed:
         verdict = Verdict("config", ", ".join(changed), "unchanged since the run started", False)
         raise ConfigChanged(
-            f"the config was edited in {', '.join(changed)}, which a run reads when it begins",
+            f"the config was edited in {', '.join(changed)}, which a run reads only when it starts",
             (verdict,),
-            "start it again",
+            "start the run again",
         )
     return wiring.reopen_context(context, loaded)
 
 
 def _confirmed_file(context: wiring.AgentContext) -> LoadedConfig | None:
-    """The config file, if it is the version confirmed last."""
+    """Return the config file if it is the version confirmed last, else None."""
     for attempt in range(CONFIG_READ_ATTEMPTS):
         if attempt:
             context.clock.sleep(1)

@@ -1,5 +1,5 @@
-"""Documents and sentences that describe steps and configs: exposure, strategies, parameters,
-triggers, tax. Loads no chain.
+"""Descriptions of steps and configs: pool names, sandwich exposure, strategies, parameters, triggers,
+limit prices. Reads no chain.
 """
 
 from __future__ import annotations
@@ -51,34 +51,34 @@ def pool_names(step: StepInput) -> dict[str, str]:
     """
     portfolio = step.portfolio
 
-    def quoted(token: str) -> int:
-        """Return the rank of a token in a pair, from first to last: other tokens, wrapped native
-        coin, dollars, numeraire.
-        """
-        money = (
-            token == portfolio.numeraire.address,
-            any(unit in portfolio.token(token).label for unit in ("USD", "DAI")),
-        )
-        return 3 if money[0] else 2 if money[1] else int(token == portfolio.wrapped_native)
+    def rank(token: str) -> int:
+        """Order of a token in a pair: any other token, wrapped native coin, dollar, numeraire."""
+        if token == portfolio.numeraire.address:
+            return 3
+        if any(unit in portfolio.token(token).label for unit in ("USD", "DAI")):
+            return 2
+        return int(token == portfolio.wrapped_native)
 
     names: dict[str, str] = {}
     for pool in step.snapshot.pools:
         pair = "/".join(
-            portfolio.token(side).label for side in sorted((pool.token0, pool.token1), key=quoted)
+            portfolio.token(side).label for side in sorted((pool.token0, pool.token1), key=rank)
         )
         name = f"{pair}{pool.label} {pool.fee_pips / 10_000:g} %"
-        names[pool.address] = (
-            f"{name} {pool.address[:6]}…{pool.address[-4:]}" if name in names.values() else name
-        )
+        if name in names.values():
+            name += f" {pool.address[:6]}…{pool.address[-4:]}"
+        names[pool.address] = name
     return names
 
 
 def replace_pool_addresses(text: str, names: Mapping[str, str], *, addresses: bool = False) -> str:
     """Replace pool addresses in the text by their names, or by both."""
 
-    def name(found: re.Match[str]) -> str:
-        known = names.get(found[1])
-        return found[0] if known is None else f"{known} ({found[1]})" if addresses else known
+    def name(match: re.Match[str]) -> str:
+        known = names.get(match[1])
+        if known is None:
+            return match[0]
+        return f"{known} ({match[1]})" if addresses else known
 
     return _POOL.sub(name, text)
 
@@ -113,10 +113,10 @@ class Sandwich:
     """Sandwich exposure of a plan.
 
     `public` is True if others may see the transaction before it is mined; never on a local chain.
-    `at_most` is the exact bound for the plan's swaps, numeraire base units (None: no plan, or a
-    price is missing). `at_most_bps` is its share of the plan's turnover, rounded up. `by_limits` is
-    the bound by the limits for any plan. `profit_at_most` bounds the profit of a searcher who also
-    receives the plan's fees, impact and skew.
+    `at_most` is the exact bound for the plan's swaps in numeraire base units (None without a plan
+    or with a missing price), `at_most_bps` its share of the turnover, rounded up. `by_limits` is
+    the bound for any plan. `profit_at_most` bounds the profit of a searcher who also receives the
+    plan's fees, impact and skew.
     """
 
     submission: str
@@ -128,14 +128,14 @@ class Sandwich:
 
 
 def submission(config: Config) -> str:
-    """Recipients of the signed bytes: public mempool, private endpoint, or either."""
+    """Return the recipient of signed bytes: public mempool, private endpoint, or either."""
     if not config.execution.submit_url.get_secret_value():
         return PUBLIC
     return EITHER if config.execution.submit_public_fallback else PRIVATE
 
 
 def exposure(config: Config) -> SandwichExposure:
-    """Sandwich exposure of public transactions by the limits."""
+    """Sandwich exposure of public transactions under the limits."""
     limits = config.limits
     return sandwich_exposure(
         limits.plan_cost, limits.slippage, limits.turnover, limits.daily_turnover
@@ -146,11 +146,9 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
     """Sandwich exposure of a step's plan."""
     plan = outcome.plan
     at_most = None if plan is None else plan_sandwich_loss(outcome.step_input, plan)
-    bps = (
-        None
-        if plan is None or at_most is None or plan.turnover <= 0
-        else math.ceil(at_most / plan.turnover * BPS)
-    )
+    bps = None
+    if plan is not None and at_most is not None and plan.turnover > 0:
+        bps = math.ceil(at_most / plan.turnover * BPS)
     how = submission(config)
     profit = None if plan is None else max_extractable_profit(plan, at_most)
     return Sandwich(
@@ -159,15 +157,13 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
 
 
 def submission_text(config: Config) -> str:
-    """Text for the owner to confirm: who receives the bytes, and the possible cost on a live
-    chain.
+    """Return the recipient of signed bytes with the possible cost on a live chain, for the owner to
+    confirm.
     """
     how = submission(config)
-    return (
-        how
-        if how == PRIVATE or config.chain.local
-        else f"{how}: {exposure(config).words}; {APPROVAL_LEAK}"
-    )
+    if how == PRIVATE or config.chain.local:
+        return how
+    return f"{how}: {exposure(config).words}; {APPROVAL_LEAK}"
 
 
 def target_shares(step: StepInput) -> dict[str, Fraction]:
@@ -395,7 +391,7 @@ def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
     )
 
 
-# --- The taxable gain of a plan as a document; loads no chain.
+# --- Limit and market price of a limit order.
 
 
 def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
@@ -406,11 +402,9 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
     """
     sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
     known = reference_prices(step).prices
-    market = (
-        known[sold.address].price / known[bought.address].price
-        if {sold.address, bought.address} <= set(known)
-        else None
-    )
+    market: Fraction | None = None
+    if sold.address in known and bought.address in known:
+        market = known[sold.address].price / known[bought.address].price
 
     def both(price: Fraction) -> list[str]:
         return [

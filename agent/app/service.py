@@ -1,4 +1,4 @@
-"""Long run as a service: log, metrics, health, heartbeat and alerts of each cycle; a hang ends the
+"""A run as a service: log, metrics, health, heartbeat and alerts of each cycle; a hung cycle ends the
 process.
 """
 
@@ -43,9 +43,8 @@ _BAD = (OutcomeKind.HALT, OutcomeKind.FAILED)
 
 
 def cycle_trouble(found: StepOutcome | TrimtabError, paused: bool) -> str:
-    """Return the problem of a cycle, empty if there is none.
-
-    Refusals by guards are normal; halts and failures need attention.
+    """Return the problem of a cycle, or an empty text. Halts, failures and errors are problems;
+    refusals by guards are normal.
     """
     if isinstance(found, TrimtabError):
         return found.message
@@ -57,8 +56,8 @@ def cycle_trouble(found: StepOutcome | TrimtabError, paused: bool) -> str:
 def cycle_figures(
     agent: Agent, found: StepOutcome | TrimtabError, took_s: float, paused: bool
 ) -> CycleFigures:
-    """Prometheus figures of the cycle."""
-    endpoints = [(str(one["operator"]), float(one["score"])) for one in agent.endpoints()]
+    """Return the cycle's figures for Prometheus."""
+    endpoints = [(str(row["operator"]), float(row["score"])) for row in agent.endpoints()]
     waiting = len(agent.context.store.journal.open_intents())
     if isinstance(found, TrimtabError):
         return CycleFigures(
@@ -91,7 +90,7 @@ def cycle_figures(
 def log_lines(
     agent: Agent, found: StepOutcome | TrimtabError, took_s: float
 ) -> list[tuple[str, Fields]]:
-    """Return log events with fields: one for the cycle, one per transaction."""
+    """Return the log events of a cycle with their fields: the cycle, then each transaction."""
     if isinstance(found, TrimtabError):
         return [("look failed", {**failure(found), "took_s": round(took_s, 3)})]
     numeraire = found.step_input.portfolio.numeraire
@@ -125,33 +124,33 @@ def log_lines(
 
 
 def summary(found: StepOutcome | TrimtabError) -> str:
-    """Return one status line for the service manager."""
-    return (
-        found.message if isinstance(found, TrimtabError) else f"{found.kind.value}: {found.reason}"
-    )
+    """Return the status line for the service manager."""
+    if isinstance(found, TrimtabError):
+        return found.message
+    return f"{found.kind.value}: {found.reason}"
 
 
 def failure(error: TrimtabError) -> Fields:
-    """Log fields of an error."""
+    """Return the log fields of an error."""
     return nonempty_fields(
         kind=type(error).__name__, message=error.message, remedy=error.remedy, exit=error.exit_code
     )
 
 
 def agent_fields(agent: Agent) -> Fields:
-    """Log fields that identify the agent."""
+    """Return the log fields that identify the agent."""
     config = agent.context.config
     return {
-        **({"books": "paper"} if agent.context.loaded.paper else {}),
+        **({"books": "paper"} if agent.on_paper else {}),
         "version": version("trimtab"),
         "chain": config.chain.chain_id,
         "wallet": config.wallet.address,
-        "operators": sorted({one.operator for one in config.chain.rpc}),
+        "operators": sorted({endpoint.operator for endpoint in config.chain.rpc}),
     }
 
 
 def nonempty_fields(**fields: object) -> Fields:
-    """Drop empty fields."""
+    """Return the fields that are not empty."""
     return {name: value for name, value in fields.items() if value not in (None, "", [], ())}
 
 
@@ -166,29 +165,27 @@ def _loss_share(step: StepInput, total: Fraction) -> float | None:
     return float(step.history.loss_24h / (total * limit / BPS)) if limit else float("inf")
 
 
-# --- Shutdown of a long run (SIGTERM, SIGINT) only while everything is recorded.
+# --- Signals: SIGTERM and SIGINT stop a run only while everything is recorded.
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(KeyboardInterrupt):
-    """Raised when a requested stop is safe. Not an Exception, so that no `except Exception` catches
-    it.
-    """
+    """A requested stop is now safe. Not an Exception, so that no `except Exception` catches it."""
 
 
 class StoppableClock:
-    """ports.Clock whose sleep raises StopRequested after a stop was requested.
+    """Clock whose sleep raises StopRequested after a signal.
 
     The agent sleeps only between cycles and while a journaled transaction is pending, so the next
-    run can resume. A second signal interrupts at once, as does any signal during a question.
+    run can resume. A second signal interrupts at once, and so does a signal during a question.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
-        """Create the clock over `clock`, by default the machine's."""
+        """Wrap `clock`, by default the machine's."""
         self._clock = clock or wiring.SystemClock()
-        self._told = threading.Event()
+        self._stopping = threading.Event()
         self._asking = False
         self._watch: Watchdog | None = None
 
@@ -197,10 +194,10 @@ class StoppableClock:
         return self._clock.now_s()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, or raise StopRequested."""
+        """Sleep; raise StopRequested once a stop was requested."""
         if self._watch is not None:
             self._watch.beat("waiting")
-        if self._told.wait(seconds):
+        if self._stopping.wait(seconds):
             raise StopRequested
 
     def check(self) -> None:
@@ -208,15 +205,13 @@ class StoppableClock:
         self.sleep(0)
 
     def watched(self, watch: Watchdog) -> None:
-        """Report each sleep as a sign of life from now on, and pause the watchdog during a
-        question.
-        """
+        """Report each sleep to the watchdog as a sign of life, and pause it during questions."""
         self._watch = watch
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle signals while inside. Call from the main thread."""
-        before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        """Handle signals inside the context. Call from the main thread."""
+        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         try:
             yield
         finally:
@@ -233,11 +228,14 @@ class StoppableClock:
         finally:
             self._asking = False
 
-    def _hear(self, _signal: int, _frame: FrameType | None) -> None:
-        second = self._told.is_set()
-        self._told.set()
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        second = self._stopping.is_set()
+        self._stopping.set()
         if second or self._asking:
             raise StopRequested
+
+
+# --- The service: events of a run, forwarded to log, metrics, alerts and watchdog.
 
 
 PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
@@ -245,7 +243,7 @@ PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
 
 @dataclass
 class Service:
-    """Receives the events of a run and forwards them to log, metrics, alerts and watchdog."""
+    """Handler of a run's events: it updates log, metrics, health, alerts and watchdog."""
 
     agent: Agent
     log: Log
@@ -263,37 +261,35 @@ class Service:
     failed_heartbeats_in_row: int = 0
     unwritten: str = ""
     config_changes: tuple[str, ...] = ()
-    """Changed lines of a newly adopted config, until reported."""
+    """Changed lines of a newly adopted config, until the screen shows them."""
 
     def __post_init__(self) -> None:
         self._loaded = self.agent.context.loaded
 
     def on_stage(self, stage: str) -> None:
-        """Handle a progress event: the next stage of the run."""
+        """Handle the next stage of the run."""
         if stage == READING_STAGE:
             self.began = time.monotonic()
         self.watch.beat(stage)
 
     def on_cycle(self, found: StepOutcome | TrimtabError) -> None:
-        """Handle the end of a cycle.
-
-        Reporting errors are logged and never end the run; a failing store does.
+        """Handle the end of a cycle. Only a failing store ends the run; other errors of reporting
+        are logged.
         """
-        for tell in (self._tell, self._announce):
+        for report in (self._report, self._alert):
             try:
-                tell(found)
+                report(found)
             except TrimtabError:
                 raise
             except Exception as error:
                 self.log.error("telling failed", kind=type(error).__name__)
 
-    def _tell(self, found: StepOutcome | TrimtabError) -> None:
+    def _report(self, found: StepOutcome | TrimtabError) -> None:
         took_s = time.monotonic() - self.began
         self.watch.beat("telling of the last look")
         if (loaded := self.agent.context.loaded) != self._loaded:
-            self.config_changes = load.config_diff(self._loaded.text, loaded.text) or (
-                "comments alone",
-            )
+            changes = load.config_diff(self._loaded.text, loaded.text)
+            self.config_changes = changes or ("only comments",)
             self.log.info("config taken up", digest=loaded.digest, changes=self.config_changes)
             self._loaded = loaded
         stopped = self.agent.context.switch.read()
@@ -307,22 +303,24 @@ class Service:
                 **nonempty_fields(reason=stopped.reason, hard=stopped.hard or None),
             )
             self.paused = paused
+        write = self.log.warning if trouble else self.log.info
         for event, fields in log_lines(self.agent, found, took_s):
-            (self.log.warning if trouble else self.log.info)(event, **fields)
+            write(event, **fields)
         if self.health.state.looks == 1:
             self.notifier.ready()
         self.notifier.status(trouble or summary(found))
         if not self.health.unhealthy_reason() and self.heartbeat is not None:
             self.heartbeat.beat()
 
-    def _announce(self, found: StepOutcome | TrimtabError) -> None:
+    def _alert(self, found: StepOutcome | TrimtabError) -> None:
         """Queue the cycle's alerts for delivery, without waiting."""
         if self.alert_notifier is None:
             return
-        self.failed_heartbeats_in_row, self.failed_heartbeats = (
-            (self.failed_heartbeats_in_row + 1 if self.failed_heartbeats else 0),
-            0,
-        )
+        if self.failed_heartbeats:
+            self.failed_heartbeats_in_row += 1
+        else:
+            self.failed_heartbeats_in_row = 0
+        self.failed_heartbeats = 0
         silent = self.health.silence()
         if not silent and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
             silent = f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
@@ -336,21 +334,15 @@ class Service:
             self.log.info("alert", about=state.kind.value, text=state.text)
 
     def ended(self, error: TrimtabError) -> None:
-        """Report that the run ends by an error."""
+        """Report that the run ends with an error."""
         self.log.error("ended", **failure(error))
         if self.alert_notifier is None:
             return
+        alert, now_s = alerting.run_ended_alert(error), self.agent.context.clock.now_s()
         with suppress(Exception):  # if the store failed, send the alert without recording it
-            self.alert_notifier.on_cycle(
-                (alerting.run_ended_alert(error),),
-                frozenset(),
-                self.agent.context.clock.now_s(),
-                last=True,
-            )
+            self.alert_notifier.on_cycle((alert,), frozenset(), now_s, last=True)
             return
-        self.alert_notifier.send_now(
-            alerting.run_ended_alert(error), self.agent.context.clock.now_s()
-        )
+        self.alert_notifier.send_now(alert, now_s)
 
     def unrecorded(self, why: str) -> None:
         """Report that a step could not be written to its file; the run continues."""
@@ -358,10 +350,10 @@ class Service:
         self.unwritten = why
 
     def hung(self, why: str) -> NoReturn:
-        """Report the hanging stage and end the process, so that its service manager restarts it.
+        """Report the hung stage and end the process, so that its service manager restarts it.
 
-        Called from the watchdog's thread. Sent transactions are in the journal, so ending is as
-        safe as a power failure between two actions, and better than a hanging run.
+        Called from the watchdog's thread. Sent transactions are in the journal, so the end is as
+        safe as a power failure between two actions.
         """
         self.health.hangs(why)
         self.log.error("hung", what=why, exit=EXIT_HUNG)
@@ -381,10 +373,10 @@ def serve(
     once: bool = False,
     log_format: Format | None = None,
 ) -> Iterator[Service]:
-    """Report a run while inside the context.
+    """Report a run inside the context.
 
-    `log_format` overrides the config; with `once` no port is opened. Paper trading writes only log
-    lines: alerts, heartbeat and endpoints describe the live agent.
+    `log_format` overrides the config; with `once` no port is opened. Paper trading writes only the
+    log, because alerts, heartbeat and metrics describe the live agent.
     """
     table, paper = agent.context.config.service, agent.context.loaded.paper
     secrets = secrets_of(agent.context.loaded)
@@ -394,31 +386,27 @@ def serve(
     health = RunHealth(parse_duration_s(every, "--every"))
     metrics.health(lambda: not health.unhealthy_reason())
 
-    def unheard(why: str) -> None:
+    def on_failed_heartbeat(why: str) -> None:
         metrics.heartbeat_failed()
         service.failed_heartbeats += 1
         log.warning("heartbeat failed", why=why)
 
-    def given_up(found: Delivery) -> None:
+    def on_failed_delivery(delivery: Delivery) -> None:
         log.warning(
             "alert failed",
-            target=found.message.target,
-            why=found.why,
-            about=found.message.kind.value,
+            target=delivery.message.target,
+            why=delivery.why,
+            about=delivery.message.kind.value,
         )
 
-    url = (
-        None if paper else table.heartbeat()
-    )  # a heartbeat would signal that the live agent is healthy
-    heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
+    heartbeat, alert_notifier = None, None
     watch = Watchdog(table.hang_after, period_s=notifier.watchdog_s)
-    alert_notifier = (
-        None
-        if paper
-        else alerting.open_notifier(
-            agent.context.config.alerts, agent.context.store.alerts, given_up
+    if not paper:
+        if (url := table.heartbeat()) is not None:
+            heartbeat = Heartbeat(url, table.heartbeat_method, on_failed_heartbeat)
+        alert_notifier = alerting.open_notifier(
+            agent.context.config.alerts, agent.context.store.alerts, on_failed_delivery
         )
-    )
     service = Service(
         agent, log, metrics, health, watch, notifier, heartbeat, style is not None, alert_notifier
     )
@@ -450,27 +438,27 @@ def serve(
 
 
 def secrets_of(loaded: LoadedConfig) -> list[str]:
-    """Return every secret of this process from config and environment; keys in a keyring are never
-    converted to text.
+    """Return every secret of config and environment, for the log to redact; keys in a keyring are
+    never converted to text.
     """
     config = loaded.config
-    found: list[str] = []
-    for tell in (
-        *(one.resolve for one in config.chain.rpc),
+    secrets: list[str] = []
+    for read in (
+        *(endpoint.resolve for endpoint in config.chain.rpc),
         config.service.heartbeat,
         config.execution.submit_url.get_secret_value,
     ):
-        found += _optional_secret(tell)
-    names = (
-        () if loaded.paper else (config.wallet.key_env, PASSWORD_ENV)
-    )  # paper trading reads no key, not even to redact it
-    found += config.alerts.secrets()
-    return found + [value for name in names if name and (value := os.environ.get(name))]
+        secrets += _optional_secret(read)
+    secrets += config.alerts.secrets()
+    if loaded.paper:  # paper trading reads no key, not even to redact it
+        return secrets
+    names = (config.wallet.key_env, PASSWORD_ENV)
+    return secrets + [value for name in names if name and (value := os.environ.get(name))]
 
 
-def _optional_secret(tell: Callable[[], Any]) -> list[str]:
+def _optional_secret(read: Callable[[], Any]) -> list[str]:
     try:
-        value = tell()
-    except ConfigError:  # reported where needed
+        value = read()
+    except ConfigError:  # reported when the value is needed
         return []
     return [value] if value else []

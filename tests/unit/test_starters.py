@@ -123,7 +123,7 @@ def test_the_riskier_the_profile_the_wider_its_bands_and_limits(tmp_path: Path) 
         ({"template": "stable-reserve", "stable": "many"}, "--stable: 'many'"),
         ({"stable": "40%"}, "--stable: belongs to --template"),
         ({}, "--target: none given"),
-        ({"template": "moderate", "numeraire": "DAI"}, "--numeraire: 'DAI' is none"),
+        ({"template": "moderate", "numeraire": "DAI"}, "--numeraire: 'DAI' is not a target"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_is_written(args: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -159,61 +159,52 @@ def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:
     """Minimum total of a running agent, at the present gas price; None if plan_cost is off or gas
     has no price.
     """
-    terms = minimum_total_inputs(step, reference_prices(step))
-    return (
-        None
-        if terms is None
-        else least_total_document(
-            terms, total, step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
-        )
-    )
+    inputs = minimum_total_inputs(step, reference_prices(step))
+    if inputs is None:
+        return None
+    numeraire = step.portfolio.numeraire
+    return least_total_document(inputs, total, numeraire.decimals, numeraire.label)
 
 
 def least_total_document(
-    terms: MinimumTotalInputs, total: Value | None, decimals: int, unit: str
+    inputs: MinimumTotalInputs, total: Value | None, decimals: int, unit: str
 ) -> LeastTotalDocument:
     """Document of the minimum total, with the settings to change if `total` (None: unknown) is
-    below it; values as decimal strings.
+    below it.
     """
-    found, ways = (
-        compute_minimum_total(terms),
-        () if total is None else suggested_settings(terms, total),
-    )
-    message = format_minimum_total(
-        terms, (found.total or Fraction(0)) if total is None else total, decimals, unit
-    )
-    enough = None if total is None else found.total is not None and total >= found.total
+    minimum = compute_minimum_total(inputs)
+    changes: tuple[str, ...] = ()
+    enough, compared = None, minimum.total or Fraction(0)
+    if total is not None:
+        changes = tuple(suggested_settings(inputs, total))
+        enough, compared = minimum.total is not None and total >= minimum.total, total
+    summary = format_minimum_total(inputs, compared, decimals, unit)
+    text = summary
+    if minimum.total is not None and changes:
+        text = f"{summary} To change that: {'; or '.join(changes)}."
+
+    def amount(value: Value | None) -> str | None:
+        return None if value is None else value_text(value, decimals, min(decimals, PLACES))
+
     return {
-        "total": (
-            None
-            if found.total is None
-            else value_text(found.total, decimals, min(decimals, PLACES))
-        ),
-        "first_purchase": (
-            None
-            if found.purchase is None
-            else value_text(found.purchase, decimals, min(decimals, PLACES))
-        ),
+        "total": amount(minimum.total),
+        "first_purchase": amount(minimum.purchase),
         "unit": unit,
-        "by": found.binding_limit,
-        "gas_gwei": value_text(Fraction(terms.gas_price_wei, GWEI), 0, 4),
-        "pool_fee_percent": value_text(Fraction(100 * terms.fee_pips, PIPS), 0, 4),
-        "corrections_a_year": value_text(found.a_year, 0, 1),
-        "cost_a_year": value_text(found.year_cost, decimals, min(decimals, PLACES)),
+        "by": minimum.binding_limit,
+        "gas_gwei": value_text(Fraction(inputs.gas_price_wei, GWEI), 0, 4),
+        "pool_fee_percent": value_text(Fraction(100 * inputs.fee_pips, PIPS), 0, 4),
+        "corrections_a_year": value_text(minimum.a_year, 0, 1),
+        "cost_a_year": value_text(minimum.year_cost, decimals, min(decimals, PLACES)),
         "enough": enough,
-        "changes": list(ways),
-        "summary": message,
-        "text": (
-            message
-            if found.total is None or not ways
-            else f"{message} To change that: {'; or '.join(ways)}."
-        ),
+        "changes": list(changes),
+        "summary": summary,
+        "text": text,
     }
 
 
 def least_totals_of_config(config: Config, dollars: Fraction) -> list[LeastTotalDocument]:
-    """Minimum totals of a new config, at three gas prices; `dollars` per coin of the numeraire.
-    Empty if plan_cost is off.
+    """Minimum totals of a new config at three gas prices; empty if plan_cost is off. `dollars` is the
+    price of the numeraire.
     """
     table, trigger = config.portfolio, build_policy(config).trigger
     if config.limits.plan_cost is None:
@@ -226,10 +217,8 @@ def least_totals_of_config(config: Config, dollars: Fraction) -> list[LeastTotal
         )
         for one in table.assets
     ]
-    least_trade, wei_value = (
-        Fraction(config.limits.min_trade or "0"),
-        Fraction(NATIVE_USD) / dollars / 10**18,
-    )
+    least_trade = Fraction(config.limits.min_trade or "0")
+    wei_value = Fraction(NATIVE_USD) / dollars / 10**18
     return _rows(
         rows,
         table.numeraire,
@@ -241,20 +230,16 @@ def least_totals_of_config(config: Config, dollars: Fraction) -> list[LeastTotal
 
 
 def above_ceiling_lines(rows: Sequence[LeastTotalDocument], ceiling: str | None) -> list[str]:
-    """Warning that portfolio.max_live_value is below the minimum total, by gas price; empty if it
-    is off.
-    """
-    dear = [
-        row
-        for row in rows
-        if row["total"] is not None
-        and ceiling is not None
-        and Fraction(row["total"]) > Fraction(ceiling)
-    ]
-    if not dear:
+    """Return a warning if portfolio.max_live_value is below the minimum total at some gas price."""
+    if ceiling is None:
         return []
-    at = " and ".join(f"at {row['gas_gwei']} gwei ({row['total']} {row['unit']})" for row in dear)
-    below = f"portfolio.max_live_value of {ceiling} {dear[0]['unit']} is below the least total {at}"
+    above = [row for row in rows if row["total"] and Fraction(row["total"]) > Fraction(ceiling)]
+    if not above:
+        return []
+    at = " and ".join(f"at {row['gas_gwei']} gwei ({row['total']} {row['unit']})" for row in above)
+    below = (
+        f"portfolio.max_live_value of {ceiling} {above[0]['unit']} is below the least total {at}"
+    )
     return [
         f"{below}: corrections are held back there, and the cap allows no more. Raise"
         " max_live_value, or change a setting named below."
@@ -269,10 +254,8 @@ def least_totals_of_values(
     native: Fraction,
     total: Value,
 ) -> list[LeastTotalDocument]:
-    """Minimum totals of targets on the command line: (symbol, target in bps, drift at a
-    correction), at three gas prices.
-
-    Totals are in whole units of value.
+    """Minimum totals of command-line targets at three gas prices, in whole units of value; `rows` are
+    (symbol, target in bps, drift at a correction).
     """
     return _rows(rows, home, plan_cost_bps, min_trade, native / 10**18, None, total)
 

@@ -1,6 +1,4 @@
-"""Deposits: recognise transfers into the wallet, invest them after confirmation, and classify
-transfers by hand.
-"""
+"""Deposits: find them, invest them after confirmation, and classify external transfers by hand."""
 
 from __future__ import annotations
 
@@ -44,9 +42,9 @@ if TYPE_CHECKING:
 class InvestmentReport:
     """New deposits, and the plan that invests them or its result.
 
-    `outcome` is None without deposits. `left` are deposits not invested, for lack of room in
-    portfolio.max_live_value or because the owner named others. `told` is True once the deposits are
-    recorded. `rest` is the top-up with slices to come, None once all is invested.
+    `outcome` is None without deposits. `left` are deposits that are not invested, for lack of room
+    in portfolio.max_live_value or because the owner selected others. `told` is True once the
+    deposits are recorded. `rest` is a top-up with slices to come, None once all is invested.
     """
 
     step_input: StepInput
@@ -83,24 +81,22 @@ def invest(
     context = agent.context
     if not send:
         found = _find_deposits(current_step_input(context.readers, context.store), only)
-        return (
-            replace(
-                found,
-                outcome=engine.evaluate(
-                    _deposit_readers(context.readers, found), proposer(_invest_request(found))
-                ),
-            )
-            if found.came
-            else found
-        )
-    asked: list[InvestmentReport] = []
+        if not found.came:
+            return found
+        readers = _deposit_readers(context.readers, found)
+        return replace(found, outcome=engine.evaluate(readers, proposer(_invest_request(found))))
+    recorded = False
 
-    def answer(outcome: StepOutcome) -> bool:
-        if outcome.kind is not OutcomeKind.PLANNED or not confirm(replace(found, outcome=outcome)):
+    def record_if_confirmed(outcome: StepOutcome) -> bool:
+        nonlocal recorded
+        if not confirm(replace(found, outcome=outcome)):
             return False
         _confirm_deposits(agent, found.came)
-        asked.append(found)
+        recorded = True
         return True
+
+    def answer(outcome: StepOutcome) -> bool:
+        return outcome.kind is OutcomeKind.PLANNED and record_if_confirmed(outcome)
 
     with wiring.open_actors(context, answer, progress) as actors:
         actors.executor.reconcile()
@@ -110,33 +106,29 @@ def invest(
         outcome = engine.run_step(
             _deposit_readers(context.readers, found), _invest_request(found), context.store, actors
         )
-        if outcome.kind is OutcomeKind.HOLD and confirm(
-            replace(found, outcome=outcome)
-        ):  # too little for a trade: a deposit all the same
-            _confirm_deposits(agent, found.came)
-            asked.append(found)
-        return replace(found, outcome=outcome, told=bool(asked), rest=_open_top_up(agent, outcome))
+        if outcome.kind is OutcomeKind.HOLD:  # too little for a trade, but still a deposit
+            record_if_confirmed(outcome)
+        return replace(found, outcome=outcome, told=recorded, rest=_open_top_up(agent, outcome))
 
 
 def _invest_request(found: InvestmentReport) -> Invest:
-    under = purchase.active_purchase(found.step_input)
-    return Invest(
-        tuple(_raw(found.step_input, found.came).items()), "" if under is None else under.id
-    )
+    active = purchase.active_purchase(found.step_input)
+    amounts = tuple(_raw(found.step_input, found.came).items())
+    return Invest(amounts, "" if active is None else active.id)
 
 
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None:
-    """Return the top-up with slices to come; record a complete one as ended."""
+    """Return the top-up with slices to come; record a finished one as ended."""
     step = agent.context.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
-    under = purchase.active_purchase(step)
-    if under is None:
+    active = purchase.active_purchase(step)
+    if active is None:
         return None
     prices = reference_prices(step).by_token
-    stands = gradual_execution.decide_slice(step, compute_drifts(step, prices), prices)
-    if stands is None or not stands.ended:
-        return under
+    decided = gradual_execution.decide_slice(step, compute_drifts(step, prices), prices)
+    if decided is None or not decided.ended:
+        return active
     agent.context.store.executions.end(
-        under.id, "ended", stands.ended, step.snapshot.head.timestamp_s
+        active.id, "ended", decided.ended, step.snapshot.head.timestamp_s
     )
     return None
 
@@ -161,7 +153,7 @@ def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
 
 
 def _raw(step: StepInput, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]:
-    """Base units of each asset that these transfers brought; native coin counts as its wrapped
+    """Return the base units of each asset in these transfers; native coin counts as its wrapped
     token.
     """
     came: dict[str, int] = {}
@@ -207,7 +199,7 @@ def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReade
     return replace(readers, assemble=assemble)
 
 
-# --- External transfers: compared with the chain, listed, and classified by the owner.
+# --- External transfers: list them, and classify them.
 
 
 NAMES = tuple(
@@ -219,12 +211,12 @@ NAMES = tuple(
         ExternalTransferKind.LOSS,
     )
 )
-"""Names of transfer kinds."""
+"""Kinds that the owner may assign."""
 
 
 def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) -> TransfersDocument:
-    """Compare balances now, record unexplained changes, and list them; `everything` includes
-    classified transfers.
+    """Compare the balances now, record unexplained changes, and list the open transfers, with
+    `everything` also the classified ones.
     """
     readers, store = agent.context.readers, agent.context.store
     snapshot = readers.reader.snapshot()
@@ -247,7 +239,7 @@ def confirm_transfers(
     config: Path | str, number: str, kind: str | None = None
 ) -> ConfirmedTransfersDocument:
     """Record the owner's classification of open transfers; `number` is an id or "all". Raises
-    ConfigError if it does not fit.
+    ConfigError for an invalid number or kind.
     """
     if number != "all" and not number.isdecimal():
         raise ConfigError(

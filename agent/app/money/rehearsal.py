@@ -1,6 +1,4 @@
-"""Test trade before real money moves: the smallest round trip that the limits allow, compared with
-its prediction.
-"""
+"""Test trade: the smallest round trip that the limits allow, compared with its prediction."""
 
 from __future__ import annotations
 
@@ -20,18 +18,16 @@ from agent.reference import reference_prices
 from agent.units import BPS, Token, Value, ceil_int
 
 DOUBLINGS = 14
-"""Most doublings of the smallest trade while it is refused as too small to pay for its gas."""
+"""Most doublings of a trade that is refused as too small for its gas."""
 SIZE_GUARDS = frozenset({"plan_cost", "min_trade"})
 ROOM = Fraction(104, 100)
-"""Over min_trade, so that the way back is not below it."""
+"""Multiple of min_trade to start from, so that the way back is not below it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RehearsalLeg:
-    """One way of the round trip. Amounts in base units, gas in units, `gas_value` and `lost` in
-    numeraire base units at the prices before.
-
-    `slippage_bps` is the shortfall against the prediction.
+    """One direction of the round trip. Amounts are in base units, `gas_value` in numeraire base units
+    at the prices before; `slippage_bps` is the shortfall against the prediction.
     """
 
     sold: Token
@@ -49,9 +45,9 @@ class RehearsalLeg:
 class Rehearsal:
     """Result of the test trade.
 
-    `state` is planned, declined, refused, done or failed. `cost` is the total of both directions,
-    gas of approvals included, against `predicted`, both in numeraire base units. The swaps count as
-    manual and are excluded from the strategy's performance.
+    `state` is planned, declined, refused, done or failed. `cost` and `predicted` are totals of both
+    directions in numeraire base units, with the gas of approvals. The swaps count as made by hand,
+    not for the strategy's performance.
     """
 
     outcomes: tuple[StepOutcome, ...]
@@ -63,7 +59,7 @@ class Rehearsal:
 
     @property
     def step_input(self) -> StepInput:
-        """Input that the first way was planned from."""
+        """Input of the first swap's plan."""
         return self.outcomes[0].step_input
 
 
@@ -76,23 +72,22 @@ def rehearse_trade(
     progress: Progress = ignore_progress,
 ) -> Rehearsal:
     """Buy the smallest tradable amount of an asset for the numeraire and sell it again; in reverse
-    if the wallet has too little numeraire.
+    if the wallet has too little numeraire. One confirmation covers both swaps.
     """
     home, other, first, raw = _first(agent, agent.step_input(), token)
     if not send or first.kind is not OutcomeKind.PLANNED or first.plan is None:
         return _shown(first)
-    asked: list[bool] = []
+    answers: list[bool] = []
 
     def once(outcome: StepOutcome) -> bool:
-        asked.append(asked[0] if asked else confirm(_shown(outcome)))
-        return asked[0]
+        if not answers:
+            answers.append(confirm(_shown(outcome)))
+        return answers[0]
 
     with wiring.open_actors(agent.context, once, progress) as actors:
         actors.executor.reconcile()
         step = current_step_input(agent.context.readers, agent.context.store)
-        home, other, first, raw = _first(
-            agent, step, token
-        )  # time may have passed while waiting for the wallet
+        home, other, first, raw = _first(agent, step, token)  # plan again after the wait
         if first.kind is not OutcomeKind.PLANNED:
             return _shown(first)
         there = engine.run_step(
@@ -102,12 +97,8 @@ def rehearse_trade(
             actors,
         )
         if there.kind is not OutcomeKind.DONE:
-            return _ended(
-                (there,),
-                (),
-                "declined" if there.kind is OutcomeKind.DECLINED else "failed",
-                there.reason,
-            )
+            state = "declined" if there.kind is OutcomeKind.DECLINED else "failed"
+            return _ended((there,), (), state, there.reason)
         one = _completed_leg(agent, there, home, other, raw)
         again = engine.run_step(
             agent.context.readers,
@@ -119,33 +110,29 @@ def rehearse_trade(
             return _ended((there, again), (one,), "failed", f"the way back: {again.reason}")
         ways = (one, _completed_leg(agent, again, other, home, one.got_raw))
     limit = step.limits.slippage_bps
-    worse = [way for way in ways if limit is not None and way.slippage_bps > limit]
-    verdict = (
-        "worse than limits.slippage allows"
-        if worse
-        else "as predicted"
-        if all(w.slippage_bps <= 0 for w in ways)
-        else "within the limits"
-    )
-    return _ended((there, again), ways, "failed" if worse else "done", verdict)
+    if any(limit is not None and way.slippage_bps > limit for way in ways):
+        return _ended((there, again), ways, "failed", "worse than limits.slippage allows")
+    exact = all(way.slippage_bps <= 0 for way in ways)
+    verdict = "as predicted" if exact else "within the limits"
+    return _ended((there, again), ways, "done", verdict)
 
 
 def _first(
     agent: Agent, step: StepInput, token: str | None
 ) -> tuple[Token, Token, StepOutcome, int]:
-    """Token sold first, token bought, its plan, and its amount."""
+    """Return the token sold first, the token bought, the plan, and the amount sold."""
     home, other = agent.portfolio.numeraire, _other(agent, step, token)
     first, raw = _smallest(agent, step, home, other)
-    if first.kind is not OutcomeKind.PLANNED and _free_value(step, other.address) > _free_value(
-        step, home.address
-    ):
+    if first.kind is OutcomeKind.PLANNED:
+        return home, other, first, raw
+    if _free_value(step, other.address) > _free_value(step, home.address):
         home, other = other, home
         first, raw = _smallest(agent, step, home, other)
     return home, other, first, raw
 
 
 def _shown(first: StepOutcome) -> Rehearsal:
-    """Planned test trade: the way back is assumed to cost as much as the way there."""
+    """Return the planned test trade; the way back is assumed to cost as much as the first swap."""
     state = "planned" if first.kind is OutcomeKind.PLANNED else "refused"
     predicted = Fraction(0) if first.plan is None else 2 * first.plan.cost.total
     return Rehearsal((first,), (), state, first.reason, Fraction(0), predicted)
@@ -163,7 +150,7 @@ def _ended(
 
 
 def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
-    """Return the named asset, else the tradable asset with the largest target."""
+    """Return the named asset, by default the tradable asset with the largest target."""
     shut = {one.token for one in step.quarantine} | {agent.portfolio.numeraire.address}
     if name is not None:
         token = agent.token(name, "--token")
@@ -179,9 +166,7 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
 
 
 def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tuple[StepOutcome, int]:
-    """Return the smallest trade that every guard allows, with its amount; the last refusal if there
-    is none.
-    """
+    """Return the smallest trade that every guard allows, or the last refusal, with its amount."""
     price = _price(step, sold)
     least = (step.limits.min_trade or Fraction(10**agent.portfolio.numeraire.decimals)) * ROOM
     most_raw = withdrawals.free_raw(step).get(sold.address, 0)
@@ -209,9 +194,7 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
 
 
 def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) -> bool:
-    """True if limits.plan_cost refuses the plan by its own figures, so that no evidence has to be
-    read.
-    """
+    """True if limits.plan_cost refuses the plan, which needs no evidence."""
     limit_bps = step.limits.plan_cost_bps
     try:
         plan = proposals.manual_swap(sold.address, bought.address, raw)(step).plan
@@ -227,7 +210,7 @@ def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) ->
 def _completed_leg(
     agent: Agent, outcome: StepOutcome, sold: Token, bought: Token, raw: int
 ) -> RehearsalLeg:
-    """Result of one way, by the receipt of its swap."""
+    """Return the result of one direction, by the receipt of its swap."""
     (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
     receipt, plan = swap.receipt, outcome.plan
     if receipt is None or plan is None:
@@ -256,15 +239,10 @@ def _completed_leg(
 
 def _gas_value(outcome: StepOutcome) -> Value:
     """Value of the gas of all transactions, at the price before them."""
-    price = withdrawals.token_price(
-        outcome.step_input, outcome.step_input.portfolio.wrapped_native
-    ) or Fraction(0)
-    return (
-        sum(
-            (one.receipt.gas_cost_wei for one in outcome.transactions if one.receipt is not None), 0
-        )
-        * price
-    )
+    step = outcome.step_input
+    price = withdrawals.token_price(step, step.portfolio.wrapped_native) or Fraction(0)
+    receipts = [intent.receipt for intent in outcome.transactions if intent.receipt is not None]
+    return sum(receipt.gas_cost_wei for receipt in receipts) * price
 
 
 def _price(step: StepInput, token: Token) -> Fraction:

@@ -1,4 +1,4 @@
-"""Strategies over one wallet: report them, reconcile their books, and route transfers to them."""
+"""Strategies of a wallet: report them, reconcile their books, assign transfers to them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def take_over_strategies(
         raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
     if not before.fault:
         raise ConfigError(
-            "strategies: books, wallet and config agree; there is nothing to take over",
+            "strategies: books, wallet and config agree; there is nothing to apply",
             "see trimtab strategies",
         )
     if step.quarantine:
@@ -78,7 +78,9 @@ def take_over_strategies(
     if not sure(document):
         return document
     if not context.store.strategies.record_bookings(books.pending, books.turn):
-        raise OperatorNeeded("the books were changed while you read", "run it again")
+        raise OperatorNeeded(
+            "another process changed the books in the meantime", "run the command again"
+        )
     context.store.strategies.forget(
         [
             state.name
@@ -99,7 +101,7 @@ def route_transfers(config: Path | str, name: str) -> dict[str, Any]:
     names = [one.name for one in loaded.config.strategies]
     if name != "all" and name not in names:
         raise ConfigError(
-            f"strategies: {name!r} is none of them", f"choose from {', '.join([*names, 'all'])}"
+            f"strategies: {name!r} is unknown", f"choose from {', '.join([*names, 'all'])}"
         )
     with wiring.open_store_offline(loaded) as (store, _):
         store.strategies.route_transfers(None if name == "all" else name)

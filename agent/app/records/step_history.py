@@ -66,20 +66,18 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-# --- Realised costs of past steps by the ledger, and weights over time; from the store alone.
+# --- Realised costs of past steps, and weights over time, by the ledger.
 
 
 class StepCosts:
     """Costs of transactions by their ledger entries, and token names."""
 
     def __init__(self, store: Store) -> None:
-        known = store.ledger.token_names()
         self._store = store
-        self._names = (
-            None
-            if known is None
-            else TokenNames({token.address: token for token in known.tokens}, known.numeraire)
-        )
+        self._names: TokenNames | None = None
+        if (known := store.ledger.token_names()) is not None:
+            tokens = {token.address: token for token in known.tokens}
+            self._names = TokenNames(tokens, known.numeraire)
 
     def cost(self, intents: Iterable[Intent]) -> CostsDocument | None:
         """Return fees, impact, gas and their sum in the numeraire; None if no transaction is
@@ -91,9 +89,7 @@ class StepCosts:
         return fill(CostsDocument, performance_costs(found), self._names)
 
     def values(self, limit: int) -> list[ValuationDocument]:
-        """Return the newest valuations, newest first: value of the managed portfolio, and share of
-        each token.
-        """
+        """Return the newest valuations, newest first: managed value, and weight of each token."""
         if self._names is None:
             return []
         names = self._names
@@ -110,14 +106,14 @@ class StepCosts:
         ]
 
 
-# --- Limit orders and gradual executions, from the store alone: listed, and ended by id.
+# --- Limit orders and gradual executions: listed, and ended by id.
 
 
 LIMIT_DIGITS = 36
 
 
 def waiting_orders(config: Path | str) -> WaitingDocument:
-    """Limit orders and gradual executions, newest first, from the store alone."""
+    """Return limit orders and gradual executions, newest first."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
         return {
@@ -127,8 +123,8 @@ def waiting_orders(config: Path | str) -> WaitingDocument:
 
 
 def cancel_waiting(config: Path | str, wanted: str) -> CancelledDocument:
-    """End a limit order or gradual execution by its id; sent transactions are not undone. Raises
-    ConfigError.
+    """End a limit order or gradual execution by its id; sent transactions stay. Raises ConfigError
+    for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if not store.executions.end(wanted, "cancelled", "by its owner", int(time.time())):
@@ -147,86 +143,80 @@ def _correction(one: PastGradualExecution) -> CorrectionDocument:
 
 
 def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
-    """Sentences of a past step: progress of its gradual execution, and cost of slices against one
-    trade; empty without either.
+    """Describe a past step's gradual execution, and the cost of slices against one trade; empty
+    without either.
     """
-    numeraire, words = step.portfolio.numeraire, []
+    numeraire, sentences = step.portfolio.numeraire, []
 
     def money(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
-    if (under := step.history.campaign) is not None:
-        budget = (
-            "without a budget"
-            if under.campaign.budget is None
-            else f"of a budget of {money(under.campaign.budget)}"
-        )
-        words.append(
-            f"A gradual execution ran since {utc(under.campaign.began_s)}: {under.done} of about"
-            f" {under.campaign.rounds} slices done, {money(under.moved)} of"
-            f" {money(under.campaign.wish)} moved, {money(under.spent)} lost {budget}."
+    if (execution := step.history.campaign) is not None:
+        campaign, budget = execution.campaign, "without a budget"
+        if campaign.budget is not None:
+            budget = f"of a budget of {money(campaign.budget)}"
+        sentences.append(
+            f"A gradual execution ran since {utc(campaign.began_s)}: {execution.done} of about"
+            f" {campaign.rounds} slices done, {money(execution.moved)} of {money(campaign.wish)}"
+            f" moved, {money(execution.spent)} lost {budget}."
         )
     if plan is not None and plan.pacing is not None:
-        words.append(f"Slices against one trade: {plan.pacing.why}.")
-        words += [
-            f"  {one.rounds}: {money(one.total)} in total: fees {money(one.fees)}, impact"
-            f" {money(one.impact + one.skew)}, gas {money(one.gas)}, waiting {money(one.waiting)},"
-            f" not executed {money(one.rest)}."
-            for one in plan.pacing.options
+        sentences.append(f"Slices against one trade: {plan.pacing.why}.")
+        sentences += [
+            f"  {option.rounds}: {money(option.total)} in total: fees {money(option.fees)}, impact"
+            f" {money(option.impact + option.skew)}, gas {money(option.gas)}, waiting"
+            f" {money(option.waiting)}, not executed {money(option.rest)}."
+            for option in plan.pacing.options
         ]
-    return words
+    return sentences
 
 
-def _netting_sentences(found: NettingResult | None, step: StepInput) -> list[str]:
-    """Sentences of `netting_document`; empty for a single strategy."""
-    document = netting_document(found, step.portfolio)
-    if found is None or document is None:
+def _netting_sentences(result: NettingResult | None, step: StepInput) -> list[str]:
+    """Describe the internal netting of strategies; empty for a single strategy."""
+    document = netting_document(result, step.portfolio)
+    if result is None or document is None:
         return []
     unit = step.portfolio.numeraire.label
-    words = [
-        f"Strategy {one.name} {'acted' if one.acts else 'waited'}: {one.reason}."
-        for one in found.wishes
+    sentences = [
+        f"Strategy {strategy.name} {'acted' if strategy.acts else 'waited'}: {strategy.reason}."
+        for strategy in result.wishes
     ]
-    words += [
-        f"Capital of {one['value']} {unit} moved from {one['from']} to {one['to']} internally."
-        for one in document["capital_moved"]
+    sentences += [
+        f"Capital of {move['value']} {unit} moved from {move['from']} to {move['to']} internally."
+        for move in document["capital_moved"]
     ]
-    words += [
-        f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered, {one['crossed']}"
-        f" netted internally, {one['net']} left for the market."
-        for one in document["netted"]
+    sentences += [
+        f"{row['symbol']}: {row['bought']} {unit} to buy, {row['sold']} to sell, {row['crossed']}"
+        f" netted internally, {row['net']} left for the market."
+        for row in document["netted"]
     ]
-    return words + (
-        [f"That saved at least {document['saved_fees']} {unit} of pool fees."]
-        if found.saved
-        else []
-    )
+    if result.saved:
+        sentences.append(f"That saved at least {document['saved_fees']} {unit} of pool fees.")
+    return sentences
 
 
 def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
-    """Sentences of `tax_document`; empty without [tax] or without a plan that disposes of
-    something.
-    """
-    found = tax_document(step, plan)
-    if found is None or not found["disposals"]:
+    """Describe the taxable gain of a plan; empty without [tax] or without disposals."""
+    document = tax_document(step, plan)
+    if document is None or not document["disposals"]:
         return []
-    limit = "" if found["year_limit"] is None else f" of at most {found['year_limit']}"
-    unit = found["currency"]
+    limit = "" if document["year_limit"] is None else f" of at most {document['year_limit']}"
+    unit = document["currency"]
     return [
-        f"By {found['method']} it would realise {found['gain']} {unit};"
-        f" {found['realised_this_year']} {unit}{limit} was realised by then."
+        f"By {document['method']} it would realise {document['gain']} {unit};"
+        f" {document['realised_this_year']} {unit}{limit} was realised by then."
     ]
 
 
 def order_document(order: LimitOrder) -> LimitOrderDocument:
-    """A limit order as a document."""
+    """Return a limit order as a document."""
     return fill(LimitOrderDocument, order)
 
 
 def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
-    """Return the `--limit` argument, coins of `bought` per coin of `sold`, from a price in either
-    unit. Rounded up, so that no sale is below the stated price. Raises ConfigError for another unit
-    or an invalid price.
+    """Convert a price in either unit to the `--limit` argument, coins of `bought` per coin of
+    `sold`, rounded up so that no sale is below the stated price. Raises ConfigError for another
+    unit or an invalid price.
     """
     price = Fraction(parse_raw(amount, LIMIT_DIGITS, "--price"), 10**LIMIT_DIGITS)
     if price == 0:
@@ -234,22 +224,23 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
             "--price: 0 is any price", f"write for example --price 3100 {bought}/{sold}"
         )
     units = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
-    found = units.get(unit.lower())
-    if found is None:
+    limit = units.get(unit.lower())
+    if limit is None:
         raise ConfigError(
             f"--price: {unit!r} is not a price of this swap",
             f"write its unit as {bought}/{sold} or {sold}/{bought}",
         )
-    return decimal_text(ceil_int(found * 10**LIMIT_DIGITS), LIMIT_DIGITS)
+    return decimal_text(ceil_int(limit * 10**LIMIT_DIGITS), LIMIT_DIGITS)
+
+
+# --- Past steps, and the kill switch.
 
 
 INTERRUPTED = "interrupted"
 
 
 def history(config: ConfigSource, limit: int = 20) -> HistoryDocument:
-    """The newest steps with their transactions and costs, newest first; total value and weights
-    over time.
-    """
+    """Return the newest steps with transactions and costs, and valuations, newest first."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         costs = StepCosts(store)
         return {
@@ -271,14 +262,14 @@ def history(config: ConfigSource, limit: int = 20) -> HistoryDocument:
 
 
 def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocument:
-    """Explain a past step (default the newest) in sentences, re-decided from its stored input.
-    Raises ConfigError for an unknown id.
+    """Explain a past step, by default the newest, in sentences; the decision is computed again from
+    the stored input. Raises ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if step_id is None:
             step_id = next((line.id for line in store.steps.newest(1)), None)
         if step_id is None:
-            raise ConfigError("step: the store has none yet", "trimtab plan takes the first one")
+            raise ConfigError("step: the store has none yet", "trimtab plan records the first")
         record = store.steps.get(step_id)
         if record is None:
             raise ConfigError(f"step: {step_id!r} is not in the store", "see trimtab history")
@@ -349,8 +340,8 @@ def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
 
 
 def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
-    """Pause by the file beside a store that cannot be opened. Raises `error` if the file cannot be
-    created either.
+    """Pause by the file beside a store that cannot be opened, and return it. Raises `error` if the
+    file cannot be created either.
     """
     file = pause_file(wiring.store_file(loaded))
     try:
@@ -380,7 +371,7 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
 
 
 def resume(config: Path | str) -> PauseDocument:
-    """Lift the pause and a stop; sales and payments of the stop are not undone."""
+    """End the pause and any stop; sales and payments of the stop remain."""
     with wiring.open_store_offline(load_config(config)) as (store, switch):
         if (stopped := store.requests.stopping()) is not None:
             store.requests.end(stopped.id, RequestState.RELEASED, int(time.time()))
@@ -389,7 +380,7 @@ def resume(config: Path | str) -> PauseDocument:
 
 
 def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
-    """Sentences on the no-trade zone: cost of risk off target, the interval of each asset, and the
+    """Describe the no-trade zone: cost of the risk off target, interval of each asset, and the
     plan's trade-off; empty without a zone.
     """
     if found is None:
@@ -407,12 +398,10 @@ def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
     words += [f"Measured: {found.measured}."] if found.measured else []
     for item in found.intervals:
         label = portfolio.token(item.token).label
-        alone, beyond = (
-            f"{format_percent(item.low)} to {format_percent(item.high)}",
-            f"{format_percent(item.trigger_low)} or {format_percent(item.trigger_high)}",
-        )
+        edges = f"{format_percent(item.low)} to {format_percent(item.high)}"
+        triggers = f"{format_percent(item.trigger_low)} or {format_percent(item.trigger_high)}"
         words.append(
-            f"{label} is brought to {alone} where that pays; gas included it pays beyond {beyond}."
+            f"{label} is traded to {edges} where that pays; with gas it pays beyond {triggers}."
         )
     saving = found.saving
     if saving is not None:

@@ -1,4 +1,4 @@
-"""Set-up before the first trade: write a config, and pin the contracts it names."""
+"""Set-up before the first trade: write a config, and pin the contracts that it names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import ContractDocument
     from agent.app.documents.setup import InitDocument, TrustDocument
 
-# --- Dollar price of the numeraire when a config is first written: its caps are set in dollars.
+# --- Dollar price of the numeraire: a new config's caps have the same value in any numeraire.
 
 
 LONGEST_AGE_S = 90_000
@@ -54,9 +54,9 @@ def usd_price(
     rpc: Sequence[tuple[str, str]],
     now_s: Callable[[], float] = time.time,
 ) -> Fraction:
-    """Return dollars per coin of the numeraire: as given, 1 for a dollar token, else the token's
-    feed at the configured endpoints. `rpc` are (variable, operator) pairs. Raises ConfigError
-    without a price, or if endpoints disagree.
+    """Return dollars per coin of the numeraire: `price`, 1 for a dollar token, or the token's feed at
+    the endpoints of `rpc`, (variable, operator) pairs. Raises ConfigError without a price, or if
+    endpoints disagree.
     """
     if price is not None:
         if not _PRICE.fullmatch(price) or Decimal(price) == 0:
@@ -66,34 +66,38 @@ def usd_price(
         return Fraction(Decimal(price))
     if is_dollar(Token(numeraire.address, numeraire.symbol, 18)):
         return Fraction(1)
-    found = [] if numeraire.feed is None else list(_answers(numeraire.feed, rpc, now_s()))
-    if not found or max(found) > min(found) * MAX_PRICE_RATIO:
-        why = "is not known" if not found else "differs between endpoints"
+    prices = [] if numeraire.feed is None else list(_feed_prices(numeraire.feed, rpc, now_s()))
+    if not prices or max(prices) > min(prices) * MAX_PRICE_RATIO:
+        why = "differs between endpoints" if prices else "is unknown"
         raise ConfigError(
             f"--numeraire {numeraire.symbol}: the config's caps are counted in it, and its price"
             f" {why}",
             f"give dollars per {numeraire.symbol} by --price, or export"
             f" {rpc[0][0] if rpc else 'the --rpc variable'} to read its feed",
         )
-    return min(found)
+    return min(prices)
 
 
-def _answers(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Iterator[Fraction]:
-    """Yield the dollar price of each endpoint that answers with a fresh round."""
+def _feed_prices(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Iterator[Fraction]:
+    """Yield the dollar price from each endpoint that reports a fresh round."""
     for variable, operator in rpc:
         try:
             line = wiring.open_transport(RpcTable(operator=operator, url_env=variable))
-            found, _ = watch.read_feed(
+            latest, _ = watch.read_feed(
                 feed, query_lens(line, [item for _, item in watch.feed_questions(feed)])
             )
         except TrimtabError:
             continue
-        if found is not None and found.answer > 0 and now_s - found.updated_at_s <= LONGEST_AGE_S:
-            yield Fraction(found.answer, 10**found.decimals)
+        if latest is None or latest.answer <= 0 or now_s - latest.updated_at_s > LONGEST_AGE_S:
+            continue
+        yield Fraction(latest.answer, 10**latest.decimals)
+
+
+# --- A new config, and the contracts that `trimtab trust` pins.
 
 
 Backing = tuple[str, str, str]
-"""Token, implementation, its code hash."""
+"""(token, implementation, code hash of the implementation)."""
 NO_CODE = "0x" + "0" * 64
 EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
 """keccak256 of no code: EXTCODEHASH of an account that exists without code."""
@@ -114,11 +118,10 @@ def initialise(  # noqa: PLR0913
 ) -> InitDocument:
     """Write a commented config.
 
-    `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs. Caps have
-    equal value in any numeraire; `price` is the dollar price of a coin of it, by default from its
-    feed. A `template` of agent/config/template.py may replace the targets, with `stable` as its
-    share of stable tokens. Raises ConfigError if the file exists, a symbol is unknown or ambiguous,
-    or the shares do not sum to 100 %.
+    `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs. `price` is the
+    dollar price of the numeraire, by default from its feed. A `template` replaces the targets;
+    `stable` is its share of stable tokens. Raises ConfigError if the file exists, a symbol is
+    unknown or ambiguous, or the shares do not sum to 100 %.
     """
     if network not in PRESETS:
         raise ConfigError(
@@ -131,20 +134,18 @@ def initialise(  # noqa: PLR0913
             "--token-list-sha256: no token list is given to compare with",
             "give the file by --token-list",
         )
-    read = (
-        None
-        if token_list is None
-        else read_token_list(token_list, preset.chain_id, token_list_sha256)
-    )
+    read = None
+    if token_list is not None:
+        read = read_token_list(token_list, preset.chain_id, token_list_sha256)
+    listed = () if read is None else read.tokens
     ready = _ready(template, stable, targets)
-    targets = targets if ready is None else starters.template_targets(ready, preset, stable)
-    assets = [
-        _asset(name, share, preset, () if read is None else read.tokens) for name, share in targets
-    ]
+    if ready is not None:
+        targets = starters.template_targets(ready, preset, stable)
+    assets = [_asset(name, share, preset, listed) for name, share in targets]
     symbols = [asset.symbol for asset in assets]
     if numeraire not in symbols:
         raise ConfigError(
-            f"--numeraire: {numeraire!r} is none of the targets",
+            f"--numeraire: {numeraire!r} is not a target",
             f"choose from {', '.join(symbols)}, or add it as a target",
         )
     for variable, operator in rpc:
@@ -165,7 +166,8 @@ def initialise(  # noqa: PLR0913
         rpc,
         dollars,
     )
-    text = text if ready is None else starters.apply_template(text, ready)
+    if ready is not None:
+        text = starters.apply_template(text, ready)
     parsed = parse_config(text, "the new config")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -180,6 +182,11 @@ def initialise(  # noqa: PLR0913
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     needs = least_totals_of_config(parsed, dollars)
+    option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
+    steps = [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
+    if ready is not None and ready.todo:
+        steps.append(ready.todo)
+    steps += [f"trimtab {command}{option}" for command in ("doctor", "trust")]
     return {
         "config": str(path),
         "chain_id": preset.chain_id,
@@ -193,22 +200,14 @@ def initialise(  # noqa: PLR0913
             *minimum.asset_count_warnings(len(assets)),
             *above_ceiling_lines(needs, parsed.portfolio.max_live_value),
         ],
-        "next": (
-            [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
-            + ([ready.todo] if ready is not None and ready.todo else [])
-            + [
-                "trimtab"
-                f" {command}{'' if path == Path('trimtab.toml') else f' --config {shlex.quote(str(path))}'}"
-                for command in ("doctor", "trust")
-            ]
-        ),
+        "next": steps,
     }
 
 
 def _ready(
     template: str | None, stable: str | None, targets: Sequence[tuple[str, str]]
 ) -> PortfolioTemplate | None:
-    """The template that was named, if any."""
+    """Return the named template, if any. Raises ConfigError unless targets or a template are given."""
     if template is None:
         if stable is not None:
             raise ConfigError(
@@ -222,9 +221,7 @@ def _ready(
             )
         return None
     if targets:
-        raise ConfigError(
-            "--target: a template has its own targets", "leave --template or --target out"
-        )
+        raise ConfigError("--target: a template has its own targets", "omit --template or --target")
     return starters.find_template(template)
 
 
@@ -235,10 +232,11 @@ def trust(
     *,
     unseen: bool = False,
 ) -> TrustDocument:
-    """Return every contract of the config and the discovered pools with code hashes; pin them if
-    `confirm` returns yes. `confirm` is not called if all are pinned already. With `unseen` no user
-    reviews them: a config edited by hand then pins nothing on a live chain. Raises Refused if an
-    address holds no code.
+    """Return every contract of the config and each discovered pool with its code hash, and pin them
+    if `confirm` returns True; it is not called if all are pinned already.
+
+    With `unseen` no user reviews them: on a live chain a config edited by hand then pins nothing.
+    Raises Refused if an address holds no code.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_context(loaded, transports, untrusted_pools=True) as context:
@@ -265,10 +263,8 @@ def trust(
 def list_contracts(
     context: wiring.AgentContext, snapshot: Snapshot
 ) -> tuple[list[ContractDocument], list[Backing], list[Verdict]]:
-    """Rows of every contract of the config, each pool and each proxy implementation, with code hash
-    and pin state.
-
-    Also returns the implementations by token, and the addresses that hold no code.
+    """Return a row for every contract of the config, each pool and each proxy implementation, the
+    implementations, and a verdict for each address without code.
     """
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
     names = _names(context)
@@ -276,33 +272,34 @@ def list_contracts(
     rows: list[ContractDocument] = []
     empty = []
     for address in (*context.execution.pinned, *(pool.address for pool in context.pools)):
-        found = hashes.get(address, NO_CODE)
-        if found in (NO_CODE, EMPTY_CODE):
+        code_hash = hashes.get(address, NO_CODE)
+        if code_hash in (NO_CODE, EMPTY_CODE):
             empty.append(
                 Verdict("code", f"{names[address]} at {address}: no code", "a contract", False)
             )
-        before = pins.get(address)
-        state = "new" if before is None else "unchanged" if before == found else "CHANGED"
+        state = _pin_state(pins.get(address), code_hash)
         rows.append(
-            {"what": names[address], "address": address, "code_hash": found, "state": state}
+            {"what": names[address], "address": address, "code_hash": code_hash, "state": state}
         )
     trusted, backing = context.store.trust.implementations(), []
-    for one in snapshot.implementations:
-        now, pinned = (one.address, hashes.get(one.address, NO_CODE)), trusted.get(one.token)
-        what = f"implementation of {context.portfolio.token(one.token).label}"
-        if now[1] in (NO_CODE, EMPTY_CODE):
-            empty.append(
-                Verdict(
-                    "code",
-                    f"{what} at {one.address}: no code, or it cannot be read",
-                    "a contract",
-                    False,
-                )
-            )
-        state = "new" if pinned is None else "unchanged" if pinned == now else "CHANGED"
-        rows.append({"what": what, "address": one.address, "code_hash": now[1], "state": state})
-        backing.append((one.token, *now))
+    for proxy in snapshot.implementations:
+        code_hash = hashes.get(proxy.address, NO_CODE)
+        what = f"implementation of {context.portfolio.token(proxy.token).label}"
+        if code_hash in (NO_CODE, EMPTY_CODE):
+            measured = f"{what} at {proxy.address}: no code, or it cannot be read"
+            empty.append(Verdict("code", measured, "a contract", False))
+        state = _pin_state(trusted.get(proxy.token), (proxy.address, code_hash))
+        rows.append(
+            {"what": what, "address": proxy.address, "code_hash": code_hash, "state": state}
+        )
+        backing.append((proxy.token, proxy.address, code_hash))
     return rows, backing, empty
+
+
+def _pin_state(pinned: object, present: object) -> str:
+    if pinned is None:
+        return "new"
+    return "unchanged" if pinned == present else "CHANGED"
 
 
 def require_code(empty: Sequence[Verdict]) -> None:
@@ -318,15 +315,15 @@ def require_code(empty: Sequence[Verdict]) -> None:
 def pin_contracts(
     context: wiring.AgentContext, rows: Sequence[ContractDocument], backing: Sequence[Backing]
 ) -> None:
-    """Pin these contracts and implementations as in the rows; the owner has confirmed them."""
+    """Pin the contracts of the rows and the implementations; the owner has confirmed them."""
     context.store.trust.pin(
         {row["address"]: row["code_hash"] for row in rows}, context.clock.now_s(), backing
     )
 
 
 def _payouts(context: wiring.AgentContext) -> list[ContractDocument]:
-    """Rows of the payout addresses. Raises ConfigError for the wallet itself, a contract of the
-    config, or the zero address.
+    """Return a row for each payout address. Raises ConfigError for the wallet itself, a contract of
+    the config, or the zero address.
     """
     wallet, known = context.config.wallet, context.store.requests.payout_addresses()
     ours = {wallet.address: "the wallet itself"} | dict.fromkeys(
@@ -337,21 +334,21 @@ def _payouts(context: wiring.AgentContext) -> list[ContractDocument]:
             why = ours.get(address, "the zero address")
             raise ConfigError(
                 f"wallet.payout_addresses: {address} is {why}",
-                "name the address of an account of yours",
+                "give the address of another account of yours",
             )
     return [
         {
             "what": "payout address",
-            "address": one,
+            "address": address,
             "code_hash": NO_CODE,
-            "state": "unchanged" if one in known else "new",
+            "state": "unchanged" if address in known else "new",
         }
-        for one in wallet.payout_addresses
+        for address in wallet.payout_addresses
     ]
 
 
 def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> TrustDocument:
-    """Pin everything as is, for chains created by this process."""
+    """Pin everything without review, for a chain created by this process."""
     return trust(config, lambda _: True, transports)
 
 
@@ -372,7 +369,9 @@ def _names(context: wiring.AgentContext) -> dict[str, str]:
 
 
 def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset]:
-    """Return the wrapped native coin unless held: it prices gas, and most pools trade it."""
+    """Return the wrapped native coin as a hub unless it is an asset: it prices gas, and most pools
+    trade it.
+    """
     if {preset.wrapped_native, NATIVE} & {asset.address for asset in assets}:
         return []
     return [
@@ -388,8 +387,8 @@ def _coin(wrapped: TemplateAsset, target: str) -> TemplateAsset:
 
 
 def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset]) -> TemplateAsset:
-    """The token of a symbol or an address, or "native", with its share in the notation of the
-    config.
+    """Return the asset for a symbol, an address or "native", with its share. Raises ConfigError for
+    an unknown or ambiguous symbol.
     """
     target = f"{parse_bps(share, f'--target {name}') / 100:g}%"
     known = [
@@ -418,8 +417,8 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
     if not found:
         raise ConfigError(
             f"--target: {name!r} is not a known token",
-            f"known are {', '.join(token.symbol for token in preset.tokens)}; name others by"
-            " address, or by --token-list",
+            f"known are {', '.join(token.symbol for token in preset.tokens)}; give any other token"
+            " by address, or by --token-list",
         )
     if len(found) > 1:
         raise ConfigError(
@@ -429,8 +428,7 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
     return replace(next(iter(found.values())), target=target)
 
 
-# --- Portfolio templates of `init --template` as documents: assets on a network, trigger and
-# limits.
+# --- Templates of `init --template` as documents.
 
 
 NO_FUTURES = (
