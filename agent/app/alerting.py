@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from agent.app.documents import fill
@@ -57,7 +57,12 @@ from agent.units import BPS, Price, decimal_text, format_percent, parse_raw, pri
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
-    from agent.app.documents.setup import AlertsDocument, AssetAlertDocument, QuietHoursDocument
+    from agent.app.documents.setup import (
+        AlertsDocument,
+        AlertTestDocument,
+        AssetAlertDocument,
+        QuietHoursDocument,
+    )
 
 
 # --- Drift and reviews: one alert, with trades, cost and the command to run.
@@ -546,7 +551,7 @@ def alerts(agent: Agent) -> AlertsDocument:
     }
 
 
-def try_targets(config: LoadedConfig | Path | str) -> dict[str, Any]:
+def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
     """Send a test message to each target and wait for the results; uses neither chain nor store.
     Raises ConfigError without targets.
     """

@@ -1,6 +1,4 @@
-"""Local chains: a served anvil with everything deployed and a ready config, and the world of the
-demo.
-"""
+"""Local chains: a served anvil with the contracts deployed and a config, and the world of the demo."""
 
 from __future__ import annotations
 
@@ -27,12 +25,9 @@ if TYPE_CHECKING:
     from agent.app.documents.setup import LocalChainDocument
 
 DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
-"""Holdings of the served chain's wallet relative to target: 40 % too much WETH, half of the
-USDC."""
-
-
+"""Initial holdings of the served chain's wallet relative to its targets."""
 COOLDOWN = "10s"
-"""Settings of a served chain's config, so that the agent reacts to market moves."""
+"""Cooldown in a served chain's config, so that the agent reacts to market moves at once."""
 
 
 def serve_localchain(
@@ -89,7 +84,7 @@ def _require_ours(config: Path) -> None:
     """
     if not config.parent.is_dir():
         raise ConfigError(
-            f"--write-config {config}: {config.parent} does not exist", "make it first"
+            f"--write-config {config}: {config.parent} does not exist", "create it first"
         )
     if config.exists():
         try:

@@ -28,8 +28,8 @@ NATIVE_DECIMALS, VALUE_DECIMALS = 18, 18
 @dataclass(frozen=True, slots=True)
 class PaperStart:
     """Initial paper wallet, as entered: `value` in whole coins of the numeraire, spread over the
-    targets; `amounts` as SYMBOL=NUMBER; or neither, for the holdings of the real wallet. `native`
-    are coins for gas, in addition to the first two.
+    targets; or `amounts` as SYMBOL=NUMBER; or neither, for a copy of the real wallet. `native` are
+    coins for gas in addition to `value` or `amounts`.
     """
 
     value: str = ""
@@ -43,7 +43,7 @@ class PaperStart:
 
 
 DEFAULT_START = PaperStart()
-"""Options of a copy of the real wallet."""
+"""Start from a copy of the real wallet."""
 
 
 def on_paper(config: ConfigSource) -> LoadedConfig:
@@ -52,7 +52,7 @@ def on_paper(config: ConfigSource) -> LoadedConfig:
     """
     loaded = replace(load_config(config), paper=True)
     if not wiring.store_file(loaded).is_file():
-        raise ConfigError("there are no paper books yet", "trimtab paper begins them")
+        raise ConfigError("there are no paper books yet", "trimtab paper starts them")
     return loaded
 
 
@@ -71,7 +71,7 @@ def open_paper(
     loaded = replace(load_config(config), paper=True)
     if begin.value and begin.amounts:
         raise ConfigError(
-            "--value, --start: one of the two",
+            "--value and --start exclude each other",
             "--start gives the balance of each token, --value the total value",
         )
     with open_agent(loaded, clock=clock, transports=transports, record=record) as agent:
@@ -92,7 +92,7 @@ def open_paper(
 
 
 def always_confirm(_: StepOutcome) -> bool:
-    """Confirm everything: nothing is sent."""
+    """Confirm every plan; for paper trading, which sends nothing."""
     return True
 
 

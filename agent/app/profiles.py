@@ -1,5 +1,5 @@
-"""Profiles: export a portfolio's weights, trigger and limits to a file, and import one into a
-config after review.
+"""Profiles: export weights, trigger and limits of a portfolio to a file, and import one into a config
+after review.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agent.chain.rpc import Transport
 from agent.config.edits import write_config
 from agent.config.limits import Limit, is_tighter, read_limits
 from agent.config.load import LoadedConfig, load_config, load_config_text
-from agent.config.presets import read_token_list
+from agent.config.presets import TemplateAsset, read_token_list
 from agent.config.profile import (
     OFF,
     POLICY_KEYS,
@@ -38,14 +38,12 @@ from agent.model import LIMITS, LimitUnit
 
 Document = dict[str, Any]
 Confirm = Callable[[Document, EditReport, Agent | None], bool]
-"""Shows the changes of a profile, with the transition and the agent that planned it, if any; asks
-for confirmation.
-"""
+"""Question to the user, with the profile's changes, the transition, and the agent that planned it."""
 COUNTED_ELSE = "counted in another numeraire"
 
 
 def export_profile(config: Path | str, target: Path) -> Document:
-    """Write the config's profile; never over an existing file. Raises ConfigError."""
+    """Write the config's profile into a new file. Raises ConfigError if the file exists."""
     loaded = load_config(config)
     text, left_out = profile_text(loaded)
     try:
@@ -94,11 +92,9 @@ def import_profile(  # noqa: PLR0913
             "--token-list-sha256: no token list is given to compare with",
             "give the file by --token-list",
         )
-    listed = (
-        ()
-        if token_list is None
-        else read_token_list(token_list, chain_id, token_list_sha256).tokens
-    )
+    listed: Sequence[TemplateAsset] = ()
+    if token_list is not None:
+        listed = read_token_list(token_list, chain_id, token_list_sha256).tokens
     profile = read_profile(source, loaded, sha256)
     tokens = [
         resolve_token(asset.symbol, loaded.config, listed, profile.origin)
@@ -145,7 +141,7 @@ def import_profile(  # noqa: PLR0913
             if wiring.store_file(loaded).exists():
                 raise
             unasked = error.message
-    warning = f"the chain cannot be asked, so that no transition is known: {unasked}"
+    warning = f"the chain cannot be read, so the transition is unknown: {unasked}"
     found = EditReport((), None, None, 0, (warning,), (), "planned")
     if confirm is not None:
         found = replace(found, state="written" if confirm(document, found, None) else "declined")
@@ -163,15 +159,13 @@ def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken])
         ours: Limit = getattr(mine, key)
         comparable = key in LIMITS and (same or LIMITS[key].unit is not LimitUnit.COINS)
         taken = comparable and is_tighter(key, value, ours)
-        why = (
-            "tighter"
-            if taken
-            else "the same"
-            if value == ours
-            else "yours is tighter"
-            if comparable
-            else COUNTED_ELSE
-        )
+        why = COUNTED_ELSE
+        if taken:
+            why = "tighter"
+        elif value == ours:
+            why = "the same"
+        elif comparable:
+            why = "yours is tighter"
         rows.append(
             {
                 "key": key,

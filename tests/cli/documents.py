@@ -14,8 +14,8 @@ from agent.app.documents.status import StatusDocument
 ANY = "ANY"
 """Stands in golden documents for what differs between runs."""
 UNDECLARED = {
-    "alerts test", "backtest", "db backup", "db check", "db restore", "db upgrade", "export", "export-profile", "import-profile",
-    "lp forget", "lp take", "orders set", "prices", "prices fetch", "prices forget", "prices import", "replay", "stress",
+    "backtest", "export-profile", "import-profile",
+    "lp forget", "lp take", "orders set", "prices", "prices fetch", "prices import", "replay", "stress",
     "strategies deposits-to", "templates", "tune", "wallet address", "wallet change-password", "wallet create", "wallet import", "whatif",
 }  # fmt: skip
 """Commands whose documents are not declared: reports of figures, and files of this machine."""
@@ -59,6 +59,13 @@ DOCUMENTS: dict[str, Any] = {
     "oracle": positions.PoolObservationsDocument | positions.RaisedObservationsDocument,
     "weights": positions.WeightsDocument,
     "alerts": setup.AlertsDocument,
+    "alerts test": setup.AlertTestDocument,
+    "db backup": records.BackupDocument,
+    "db check": records.StoreCheckDocument,
+    "db restore": records.RestoreDocument,
+    "db upgrade": records.UpgradeDocument,
+    "export": records.ExportDocument,
+    "prices forget": records.ForgottenPricesDocument,
     "init": setup.InitDocument,
     "doctor": setup.DoctorDocument,
     "trust": setup.TrustDocument,

@@ -208,3 +208,18 @@ EntryDocument = TypedDict("EntryDocument", {
     "postings": list[PostingDocument],
 })  # fmt: skip
 EntriesDocument = TypedDict("EntriesDocument", {"numeraire": str, "entries": list[EntryDocument]})
+ExportedFileDocument = TypedDict("ExportedFileDocument", {"name": str, "rows": int})
+ExportDocument = TypedDict("ExportDocument", {
+    "format": str, "folder": str, "files": list[ExportedFileDocument], "books": NotRequired[str],
+})  # fmt: skip
+BackupDocument = TypedDict("BackupDocument", {"backup": str, "bytes": int})
+RestoreDocument = TypedDict("RestoreDocument", {"store": str, "kept": str | None, "next": str})
+StoreCheckDocument = TypedDict("StoreCheckDocument", {
+    "store": str, "bytes": int, "version": str, "present_version": str, "wallet": str,
+    "chain_id": str, "copy": str | None,
+})  # fmt: skip
+"""A sound store; `copy` is source and time of a copy that is not adopted."""
+UpgradeDocument = TypedDict("UpgradeDocument", {
+    "before": str | None, "version": str, "backup": str | None,
+})  # fmt: skip
+ForgottenPricesDocument = TypedDict("ForgottenPricesDocument", {"source": str, "removed": int})

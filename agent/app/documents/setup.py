@@ -84,6 +84,12 @@ AlertsDocument = TypedDict("AlertsDocument", {
     "quiet": QuietHoursDocument | None, "cooldown_s": int, "targets": list[AlertTargetDocument],
     "forgotten_targets": list[str], "open": list[AlertDocument], "last": list[AlertDocument],
 })  # fmt: skip
+TestedTargetDocument = TypedDict("TestedTargetDocument", {
+    "name": str, "delivered": bool, "why": str,
+})  # fmt: skip
+AlertTestDocument = TypedDict("AlertTestDocument", {
+    "reached": bool, "targets": list[TestedTargetDocument],
+})  # fmt: skip
 LocalChainDocument = TypedDict("LocalChainDocument", {
     "chain_id": int, "url": str | None, "wallet": Address, "tokens": dict[str, Address],
     "pools": dict[str, Address], "feeds": dict[str, Address], "config": str | None,

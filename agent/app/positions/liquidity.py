@@ -171,7 +171,7 @@ def take_position(agent: Agent, number: str) -> Document:
 
 
 def _holds(agent: Agent, name: str) -> tuple[int, int]:
-    """Return the present principal, which counts as the cost."""
+    """Return the position's principal, which counts as its cost."""
     position = next(
         (one for one in agent.step_input().snapshot.positions if one.name == name), None
     )
@@ -197,8 +197,8 @@ def forget_position(config: Path | str, which: str) -> Document:
             moves, name
         ):
             raise ConfigError(
-                f"position {name}: the store does not know it as one of its own",
-                "see trimtab lp; what the config confirms is removed from portfolio.positions",
+                f"position {name} is not a position that the agent opened or adopted",
+                "see trimtab lp; remove a position of the config from portfolio.positions",
             )
         store.positions.decide(name, None, now_s)
     return {"position": name, "taken": False}

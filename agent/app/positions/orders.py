@@ -1,4 +1,4 @@
-"""Orders for their owner: list, arm, disarm and set conditional orders; swap at a limit price."""
+"""Conditional orders: list, arm, disarm and set them; and swaps at a limit price."""
 
 from __future__ import annotations
 
@@ -54,12 +54,9 @@ ALL = "all"
 def standing_orders(agent: Agent) -> OrdersDocument:
     """Return every order with level, present price, distance and stage; writes nothing."""
     step = agent.step_input()
-    selling = any(
-        order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders
-    )
-    document = orders_document(
-        agent.plan().step_input if selling else step
-    )  # plans alone show refusals by guards
+    if any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders):
+        step = agent.plan().step_input  # only a plan shows refusals by guards
+    document = orders_document(step)
     limits: list[OpenLimitOrderDocument] = [
         {**order_document(one), **limit_prices(one, step)}
         for one in agent.context.store.executions.limit_orders()
@@ -69,8 +66,8 @@ def standing_orders(agent: Agent) -> OrdersDocument:
 
 
 def orders_document(step: StepInput) -> OrdersDocument:
-    """Return the document of the orders of a step."""
-    references, cannot = reference_prices(step), decision_at(step).stuck
+    """Return the document of a step's orders."""
+    references, blocked = reference_prices(step), decision_at(step).stuck
     return {
         "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
@@ -82,16 +79,16 @@ def orders_document(step: StepInput) -> OrdersDocument:
         "orders": [_row(step, order) for order in step.history.orders],
         "told": list(step.wishes),
         "stuck": [
-            *(exits.format_blocked_exit(step, one) for one in cannot),
-            *exits.format_retries(step, {one.token for one in cannot}),
+            *(exits.format_blocked_exit(step, one) for one in blocked),
+            *exits.format_retries(step, {one.token for one in blocked}),
         ],
     }
 
 
 def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
-    """Arm the orders of `subject` (a symbol, "portfolio" or "all") for the next cycle, so that
-    exited assets return. Raises ConfigError for a subject without orders; Refused, with nothing
-    written, if a level contradicts the present price.
+    """Arm the orders of `subject` (a symbol, "portfolio" or "all") for the next cycle; exited assets
+    return. Raises ConfigError for a subject without orders, and Refused, with nothing written, if a
+    level contradicts the present price.
     """
     step = agent.step_input()
     tokens = _tokens(step, subject)
@@ -114,9 +111,8 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
 
 
 def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -> DisarmedDocument:
-    """Disarm the orders of `subject`, of these kinds or all; exited assets return.
-
-    Raises ConfigError if there is none.
+    """Disarm the orders of `subject`, by default of all kinds; exited assets return. Raises
+    ConfigError without such orders.
     """
     step = agent.step_input()
     tokens, wanted = _tokens(step, subject), set(kinds or OrderKind)
@@ -134,10 +130,8 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
 
 
 def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> dict[str, Any]:
-    """Write levels into the config; "off" removes a level.
-
-    Raises like loading the new file would. If the previous version was confirmed, the new one is
-    too, so that a run adopts it.
+    """Write levels into the config; "off" removes a level. If the previous version was confirmed,
+    the new one is too, so that a run adopts it. Raises ConfigError for an invalid level.
     """
     text, changes = edit_order_levels(path, subject, levels)
     if changes:
@@ -146,15 +140,9 @@ def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> dict[str,
         if wiring.store_file(before).exists():
             with wiring.open_store_offline(before) as (store, _):
                 if config_versions.unconfirmed_changes(before, store.configs) is None:
-                    config_versions.record_version(
-                        before,
-                        store.configs,
-                        (
-                            config_versions.FIRST
-                            if store.configs.confirmed() is None
-                            else config_versions.CONFIRMED
-                        ),
-                    )
+                    first = store.configs.confirmed() is None
+                    how = config_versions.FIRST if first else config_versions.CONFIRMED
+                    config_versions.record_version(before, store.configs, how)
                     config_versions.record_version(
                         load_config(path), store.configs, config_versions.EDITED
                     )
@@ -195,13 +183,10 @@ def _waiting_order(terms: OrderTerms) -> ConditionalOrder:
 def _write(
     agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[ConditionalOrder]
 ) -> None:
-    """Replace all orders of `keys` by `changed`.
-
-    Raises Retryable if a running agent wrote first.
-    """
+    """Replace the orders of `keys` by `changed`. Raises Retryable if a cycle wrote in between."""
     store = agent.context.store
-    found, turn = store.orders.standing()
-    others = [order for order in found if order.key not in keys]
+    stored, turn = store.orders.standing()
+    others = [order for order in stored if order.key not in keys]
     if not store.orders.update((*others, *changed), None, turn):
         raise Retryable("a cycle changed the orders in the meantime", "try again")
 
@@ -233,7 +218,7 @@ def _called(subject: str) -> str:
 
 
 def _reenabled(step: StepInput, known: Sequence[ConditionalOrder]) -> list[str]:
-    """Return assets that these orders exited or were exiting."""
+    """Return the assets that these orders had exited or were exiting."""
     gone = [order.token for order in known if order.is_exit and order.stage in EXITED_STAGES]
     return [
         conditional_orders.order_subject(step.portfolio, token) for token in dict.fromkeys(gone)
@@ -259,6 +244,7 @@ def _row(step: StepInput, order: ConditionalOrder) -> ConditionalOrderDocument:
         ),
         None,
     )
+    highest = order.mark if order.kind is OrderKind.TRAILING_STOP else None
     return {
         **_named(step, order),
         "terms": _terms(step, order.terms),
@@ -266,11 +252,7 @@ def _row(step: StepInput, order: ConditionalOrder) -> ConditionalOrderDocument:
         "price": _figure(step, order.token, price),
         "distance_bps": None if away is None else round(away * BPS),
         "basis": _figure(step, order.token, order.basis),
-        "highest": (
-            _figure(step, order.token, order.mark)
-            if order.kind is OrderKind.TRAILING_STOP
-            else None
-        ),
+        "highest": _figure(step, order.token, highest),
         "fired_at": _figure(step, order.token, order.at),
         "since_s": order.since_s,
         "since": format_time(order.since_s),
@@ -330,7 +312,7 @@ POLL_S = 12.0
 @dataclass(frozen=True, slots=True)
 class LimitOrderRequest:
     """A limit order as entered: sell `amount` of `token_in` for `token_out` at `price` or better
-    before `until`. With `wait` it is retried until it ends.
+    before `until`; with `wait`, try until it ends.
     """
 
     token_in: str
@@ -365,7 +347,7 @@ def swap_at_limit(
         return made, replace(
             shown,
             kind=OutcomeKind.DECLINED,
-            reason="not confirmed; nothing was written down, nothing sent",
+            reason="not confirmed; nothing was recorded or sent",
         )
     wallet = wiring.open_wallet_session(context, lambda _: True, progress)
     with wallet.held() as actors:

@@ -47,6 +47,7 @@ from agent.units import BPS, NATIVE, Token, Value, value_text
 if TYPE_CHECKING:
     from agent.app.documents.records import (
         EntriesDocument,
+        ExportDocument,
         LedgerBalanceDocument,
         LedgerChainDocument,
         LedgerCheckDocument,
@@ -426,7 +427,7 @@ def export(
     folder: Path | str,
     force: bool = False,
     native: str | None = None,
-) -> dict[str, Any]:
+) -> ExportDocument:
     """Write the whole ledger into `folder`, which is created if missing. Files are owner-only, and
     overwritten only with `force`.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent import wiring
 from agent.app.agent import Agent, ignore_progress, never_confirm
@@ -24,10 +24,14 @@ from agent.store.transitions import OPEN
 
 if TYPE_CHECKING:
     from agent.app.documents.records import (
+        BackupDocument,
         JournalStateDocument,
         PendingDocument,
+        RestoreDocument,
         SettledDocument,
+        StoreCheckDocument,
         TransactionsDocument,
+        UpgradeDocument,
     )
     from agent.store.store import Store
 
@@ -39,21 +43,19 @@ WHY = "cancelled by the owner"
 def transactions(
     config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False
 ) -> TransactionsDocument:
-    """The newest transactions, newest first, with all transitions of each; from the store alone."""
+    """Return the newest transactions with all transitions, newest first; no chain is read."""
     with wiring.open_store_offline(_loaded(config)) as (store, _):
-        found = (
-            list(reversed(store.journal.open_intents()))[:limit]
-            if open_only
-            else store.journal.intents(limit=limit)
-        )
+        intents = store.journal.intents(limit=limit)
+        if open_only:
+            intents = list(reversed(store.journal.open_intents()))[:limit]
         return {
-            "transactions": [_whole(store, intent) for intent in found],
+            "transactions": [_whole(store, intent) for intent in intents],
             **_journal_document(store),
         }
 
 
 def pending_transactions(config: LoadedConfig | Path | str) -> PendingDocument:
-    """Return transactions that `cancel` would cancel: signed or sent, and not known to be mined."""
+    """Return the transactions that `cancel` would cancel: signed or sent, and not known as mined."""
     with wiring.open_store_offline(_loaded(config)) as (store, _):
         return {
             "transactions": [_line(intent) for intent in _unfinished(store)],
@@ -66,8 +68,8 @@ def reconcile(
 ) -> SettledDocument:
     """Reconcile the journal with the chain and book mined transactions.
 
-    With `send`, lost or late transactions are resent or cancelled. Raises Refused if sending is
-    paused, OperatorNeeded if the operator has to resolve something.
+    With `send`, lost or late transactions are resent or cancelled. Raises Refused while paused,
+    OperatorNeeded if the operator has to act.
     """
     if send:
         _require_running(agent)
@@ -83,8 +85,9 @@ def reconcile(
 
 
 def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocument:
-    """Cancel every pending transaction at its nonce, drop unsent signed ones, and wait for the end.
-    Raises Refused while paused or above the gas caps, OperatorNeeded if the chain refuses a cancel.
+    """Cancel every pending transaction at its nonce, drop signed ones that were not sent, and wait
+    for the result. Raises Refused while paused or above the gas caps, OperatorNeeded if the chain
+    refuses a cancel.
     """
     store = agent.context.store
     before = {intent.tx.nonce for intent in _unfinished(store)}
@@ -100,7 +103,7 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocu
 
 
 def _book(agent: Agent) -> int:
-    """Book mined transactions that are in no budget yet; return how many."""
+    """Book mined transactions that no budget contains yet; return their number."""
     context = agent.context
     unbooked = context.store.journal.unbooked()
     if not unbooked:
@@ -120,12 +123,12 @@ def _require_running(agent: Agent) -> None:
         raise Refused(
             f"the kill switch is on ({stopped.reason}); nothing is sent",
             (verdict,),
-            "trimtab resume, or leave --send away",
+            "trimtab resume, or omit --send",
         )
 
 
 def _unfinished(store: Store) -> Sequence[Intent]:
-    """Open transactions whose nonce is in no block."""
+    """Return open transactions whose nonce is in no block."""
     found = store.journal.open_intents()
     mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
     return [intent for intent in found if intent.tx.nonce not in mined]
@@ -146,7 +149,7 @@ def _line(intent: Intent) -> JournalledDocument:
 
 
 def _figures(intent: Intent) -> dict[str, object]:
-    """Fields of a transaction that its attributes do not name."""
+    """Return the fields that are not attributes of the intent."""
     receipt, tx = intent.receipt, intent.tx
     return {
         "open": intent.state in OPEN,
@@ -171,10 +174,7 @@ def _loaded(config: LoadedConfig | Path | str) -> LoadedConfig:
 # --- The store's file: backup, restore, check and upgrade; no chain is read.
 
 
-Document = dict[str, Any]
-
-
-def backup_store(config: Path | str, target: Path, force: bool = False) -> Document:
+def backup_store(config: Path | str, target: Path, force: bool = False) -> BackupDocument:
     """Make a consistent copy of the store, which may be in use. Raises ConfigError if the file
     exists.
     """
@@ -183,9 +183,9 @@ def backup_store(config: Path | str, target: Path, force: bool = False) -> Docum
     return {"backup": str(target), "bytes": backup.backup(source, target, force)}
 
 
-def restore_store(config: Path | str, source: Path, force: bool = False) -> Document:
-    """Replace the store by a backup; nothing is sent before it is adopted. The earlier store is
-    kept beside it.
+def restore_store(config: Path | str, source: Path, force: bool = False) -> RestoreDocument:
+    """Replace the store by a backup, and keep the earlier store beside it. Nothing is sent until the
+    backup is adopted.
     """
     loaded = load_config(config)
     chain, wallet = loaded.config.chain, loaded.config.wallet.address
@@ -199,10 +199,8 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Docu
     }
 
 
-def check_store(config: Path | str) -> Document:
-    """Check every page of the store and its consistency. Raises OperatorNeeded with the damage
-    found.
-    """
+def check_store(config: Path | str) -> StoreCheckDocument:
+    """Check every page of the store and its consistency. Raises OperatorNeeded if it is damaged."""
     path = wiring.store_file(load_config(config))
     _require(path)
     found = backup.inspect_store_file(path)
@@ -217,10 +215,8 @@ def check_store(config: Path | str) -> Document:
     }
 
 
-def upgrade_store(config: Path | str) -> Document:
-    """Upgrade the store to the present version; a backup is kept beside it. Every command does so
-    automatically.
-    """
+def upgrade_store(config: Path | str) -> UpgradeDocument:
+    """Upgrade the store to the present version, as every command does, and keep a backup beside it."""
     loaded = load_config(config)
     _require(wiring.store_file(loaded))
     with _alone(loaded):
@@ -230,9 +226,7 @@ def upgrade_store(config: Path | str) -> Document:
 
 @contextmanager
 def _alone(loaded: LoadedConfig) -> Iterator[None]:
-    """Exclude other processes of the wallet, and runs between cycles too, while the file is
-    replaced.
-    """
+    """Exclude other processes of the wallet, runs included, while the file is replaced."""
     with service_lock(*wiring.lock_locations(loaded)), wallet_lock(*wiring.lock_locations(loaded)):
         yield
 

@@ -19,6 +19,7 @@ from typing import Any
 from agent.app.agent import Agent
 from agent.app.documents import fill
 from agent.app.documents.positions import AllocationDocument, WeightedAssetDocument, WeightsDocument
+from agent.app.documents.records import ForgottenPricesDocument
 from agent.backtest.data import why_unreadable
 from agent.chain.history import past_rounds, past_twaps
 from agent.config.fields import parse_duration_s
@@ -366,7 +367,7 @@ def _span(points: Sequence[PricePoint]) -> dict[str, int | None]:
     return {"from_s": points[0].at_s, "until_s": points[-1].at_s}
 
 
-def forget_prices(agent: Agent, source: str) -> Document:
+def forget_prices(agent: Agent, source: str) -> ForgottenPricesDocument:
     """Delete the prices of one source. Raises ConfigError for an unknown source, and for the prices
     of the agent's cycles, which are kept.
     """

@@ -152,12 +152,12 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
     if (execution := step.history.campaign) is not None:
-        campaign, budget = execution.campaign, "without a budget"
-        if campaign.budget is not None:
-            budget = f"of a budget of {money(campaign.budget)}"
+        schedule, budget = execution.campaign, "without a budget"
+        if schedule.budget is not None:
+            budget = f"of a budget of {money(schedule.budget)}"
         sentences.append(
-            f"A gradual execution ran since {utc(campaign.began_s)}: {execution.done} of about"
-            f" {campaign.rounds} slices done, {money(execution.moved)} of {money(campaign.wish)}"
+            f"A gradual execution ran since {utc(schedule.began_s)}: {execution.done} of about"
+            f" {schedule.rounds} slices done, {money(execution.moved)} of {money(schedule.wish)}"
             f" moved, {money(execution.spent)} lost {budget}."
         )
     if plan is not None and plan.pacing is not None:

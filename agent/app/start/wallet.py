@@ -1,4 +1,4 @@
-"""Wallet keys: create, import, change the password, and show the address."""
+"""Wallet keys: create and import them, change the password, show the address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_p
 
 Document = dict[str, Any]
 Ask = Callable[[str], str]
-"""Shows a prompt and returns the hidden input."""
+"""Prompt that returns the hidden input."""
 LONGEST_INPUT = 4096
 STANDARD_STREAMS = 2
 MOST_ACCOUNTS = 2**31
@@ -28,10 +28,8 @@ MOST_ACCOUNTS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Password:
-    """Source of a password: the environment variable `env`, the open file descriptor `fd`, else a
-    prompt.
-
-    `env_option` and `fd_option` are the option names for messages.
+    """Source of a password: the environment variable `env`, the open file descriptor `fd`, or a
+    prompt. `env_option` and `fd_option` are the options that errors name.
     """
 
     env: str | None = None
@@ -48,10 +46,8 @@ class Password:
 def create_wallet(
     file: Path | None, keyring: str | None, password: Password, ask: Ask | None
 ) -> Document:
-    """Create a random key in an encrypted keystore file, in the keyring, or both. Raises
-    ConfigError with the reason.
-
-    The document names the address and the key's location; the key itself is never shown.
+    """Create a random key in an encrypted keystore file, in the keyring, or both; the key itself is
+    never shown. Raises ConfigError.
     """
     disable_core_dumps()
     entry = _places(file, keyring, password)
@@ -62,8 +58,8 @@ def create_wallet(
 def import_wallet(
     file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0
 ) -> Document:
-    """Import a key, typed without echo or read from stdin without a terminal; stored like
-    `create_wallet`. 64 hex digits, or a recovery phrase with account `index`.
+    """Import a private key (64 hex digits), or account `index` of a recovery phrase: typed without
+    echo, or from standard input without a terminal. Stored like in `create_wallet`.
     """
     disable_core_dumps()
     entry = _places(file, keyring, password)
@@ -103,13 +99,13 @@ def wallet_address(
     ask: Ask | None,
     verify: bool,
 ) -> Document:
-    """Address of the key. With `verify`, or from a keyring, the key itself is read; else the file
-    or the config names it.
+    """Return the key's address, as stated by the file or the config; with `verify`, or from a
+    keyring, computed from the key itself.
     """
     disable_core_dumps()
     if sum(given is not None for given in (file, keyring, config)) > 1:
         raise ConfigError(
-            "--keystore, --keyring and --config name three places", "give one of them"
+            "--keystore, --keyring and --config exclude each other", "give one of them"
         )
     if keyring is not None:
         entry = parse_keyring(keyring, "--keyring")
@@ -144,18 +140,18 @@ def _of_config(config: Path, ask: Ask | None, verify: bool) -> Document:
 
 
 def _named(raw: bytes, path: Path) -> str:
-    """The address that a keystore names in the clear."""
+    """Return the address that a keystore states in clear text."""
     try:
         address = codec.read_json(raw.decode())["address"]
         return parse_address("0x" + str(address).lower().removeprefix("0x"))
     except (ValueError, KeyError, TypeError, ConfigError):
         raise ConfigError(
-            f"{path} does not say its address", "add --verify and its password"
+            f"{path} does not state its address", "add --verify and its password"
         ) from None
 
 
 def _standard_input() -> Secret:
-    """The first line of standard input."""
+    """Return the first line of standard input."""
     try:
         return Secret(sys.stdin.readline(LONGEST_INPUT))
     except (OSError, UnicodeDecodeError, AttributeError):
@@ -172,11 +168,13 @@ def _entry(name: str) -> tuple[str, str]:
 
 
 def _places(file: Path | None, keyring: str | None, password: Password) -> tuple[str, str] | None:
-    """The keyring's entry. Raises if a key is already at the destination, before any prompt."""
+    """Return the keyring entry, if any. Raises ConfigError, before any prompt, if the destination
+    holds a key already.
+    """
     if file is None and password.given:
         raise ConfigError(
-            f"{password.env_option}: a password is for a keystore file",
-            "add --keystore, or leave it out",
+            f"{password.env_option}: only a keystore file has a password",
+            "add --keystore, or omit the password",
         )
     entry = None if keyring is None else _entry(parse_keyring(keyring, "--keyring"))
     if file is not None:
@@ -229,14 +227,16 @@ def _known_password(path: Path, password: Password, ask: Ask | None) -> Secret:
         return given
     if ask is None:
         raise ConfigError(
-            f"{path} is locked, and there is no terminal to ask for its password",
+            f"{path} needs its password, and there is no terminal to ask for it",
             f"{password.env_option} NAME, or run in a terminal",
         )
     return Secret(ask(f"Password of {path}: "))
 
 
 def _new_password(password: Password, ask: Ask | None) -> Secret:
-    """Return a password for encryption, typed twice or given; weak ones are refused at once."""
+    """Return a password for encryption, typed twice or from its source. Raises ConfigError for a
+    weak one.
+    """
     found = _given(password)
     if found is None:
         if ask is None:
@@ -274,7 +274,7 @@ def _given(password: Password) -> Secret | None:
 
 
 def _from_descriptor(number: int, option: str) -> Secret:
-    """The first line of an open descriptor, without its line end."""
+    """Return the first line of an open descriptor, without its line end."""
     if number <= STANDARD_STREAMS:
         raise ConfigError(
             f"{option}: {number} is a standard stream",
