@@ -90,7 +90,7 @@ def pause(
                 return True
             with wait.aside():
                 err.print(_table(fill(owner.ExposedDocument, found)))
-                return ask("Paused. Take all of this back?")
+                return ask("Paused. Cancel and revoke all of this?")
 
         halted = api.pause_hard(
             config, reason, send=send, sure=yes, confirm=confirm, progress=wait.update
@@ -131,7 +131,7 @@ def _table(document: Document) -> FigureTable:
     """Table of transactions to cancel and allowances to revoke."""
     from agent.cli.display import tables
 
-    made = tables.table("Takes back", ("", "what", "of"))
+    made = tables.table("To cancel and revoke", ("", "what", "of"))
     for item in document["cancel"]:
         made.add_row(
             cell("cancel"),
@@ -269,7 +269,7 @@ def rehearse(
                 wait,
                 owner.rehearsal_document(found, agent),
                 show,
-                "Trade this there and back?",
+                "Trade this round trip?",
                 yes=yes,
             )
 
@@ -324,7 +324,7 @@ def _show_revoking(console: Console, document: Document) -> None:
 
     if document["allowances"]:
         made = tables.table(
-            "May be taken",
+            "Open allowances",
             ("token", "by", "spender"),
             ("base units",),
             order=("token", "base units", "by", "spender"),
@@ -339,7 +339,7 @@ def _show_revoking(console: Console, document: Document) -> None:
         console.print(made)
     show_sent(console, document)
     messages = {
-        "clear": "No contract that is known here may take anything.",
+        "clear": "No open allowances of known contracts.",
         "planned": "Add --send to set this to zero.",
     }
     console.print(
@@ -357,7 +357,7 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
     if document["ways"]:
         decimals = known_decimals(agent.portfolio)
         heads = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
-        made = tables.table("There and back", ("",), heads)
+        made = tables.table("Round trip", ("",), heads)
         for one in document["ways"]:
             out_of = decimals[one["token_out"]]
             made.add_row(
@@ -382,6 +382,6 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
     show_sent(console, document)
     if document["state"] == "planned":
         if console is out:
-            say("Dry run: nothing was sent. Add --send to trade it there and back.")
+            say("Dry run: nothing was sent. Add --send to trade the round trip.")
     else:
         console.print(cell(f"{document['state']}: {document['verdict']}"))

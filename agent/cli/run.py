@@ -109,7 +109,7 @@ class RunTerms:
 
     @property
     def log_style(self) -> Format | None:
-        """Format of log lines; None is that of the config."""
+        """Format of log lines; None for the format of the config."""
         return None if self.log_format is None else self.log_format.value
 
 

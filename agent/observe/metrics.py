@@ -40,7 +40,7 @@ OUTCOMES = (
     "retryable",
     "error",
 )
-"""Outcomes of a cycle: those of a step, and `retryable` for a network error before one."""
+"""Outcomes of a cycle: outcomes of a step, and `retryable` for a network error before a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +101,10 @@ class Metrics:
         self._worst = self._gauge(
             "trimtab_worst_drift_bps", "Largest distance of a weight from its target, bps"
         )
-        self._open = self._gauge("trimtab_open_intents", "Transactions that are not at an end")
+        self._open = self._gauge("trimtab_open_intents", "Transactions that are not final")
         self._endpoint = self._gauge(
             "trimtab_endpoint_score",
-            "How each operator's endpoint does, from 0 to 1 (its worst one)",
+            "Score of each operator's worst endpoint, from 0 to 1",
             "operator",
         )
         self._paused = self._gauge(
@@ -112,7 +112,7 @@ class Metrics:
         )
         self._loss = self._gauge(
             "trimtab_loss_budget_used",
-            "Loss of 24 h as a share of limits.daily_loss; NaN where that is off",
+            "Loss of 24 h as a share of limits.daily_loss; NaN if that is off",
         )
         self._healthy = self._gauge("trimtab_healthy", "1 while /health is green")
         self._head_s: int | None = None
