@@ -31,7 +31,8 @@ NPM_INSTALL = (
     "--no-audit",
     "--no-fund",
 )
-"""Arguments that install the packages for users, contracts and anvil, without developer packages."""
+"""Arguments that install the packages for users, contracts and anvil, without developer packages.
+"""
 _ANVIL_PACKAGES = {
     ("Linux", "x86_64"): "anvil-linux-amd64",
     ("Linux", "aarch64"): "anvil-linux-arm64",

@@ -54,8 +54,7 @@ MAX_APPROVAL_ROUNDS = 4
 MILLION = 1_000_000
 REPLAN_REMEDY = "run it again and confirm the new plan"
 MAX_ACTIONS = 8
-"""Maximum liquidity actions of a step, each with a plan of its own; the rest waits for the next
-step.
+"""Maximum liquidity actions of a step, each by a separate plan; the rest waits for the next step.
 """
 
 # --- Evaluation: read, decide, plan and judge; nothing is written or sent.

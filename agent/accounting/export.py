@@ -316,14 +316,24 @@ def _ledger(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
     )
     rows = [
         (
-            format_utc(entry.chain_s), str(entry.block), entry.id, entry.kind.value, str(entry.by_hand).lower(), entry.tx_hash, one.account,
-            names.label(one.token), one.token, decimal_text(one.raw, names.decimals(one.token)), str(one.raw),
-            "" if one.value is None else value_text(one.value, names.numeraire.decimals), names.numeraire.label,
+            format_utc(entry.chain_s),
+            str(entry.block),
+            entry.id,
+            entry.kind.value,
+            str(entry.by_hand).lower(),
+            entry.tx_hash,
+            posting.account,
+            names.label(posting.token),
+            posting.token,
+            decimal_text(posting.raw, names.decimals(posting.token)),
+            str(posting.raw),
+            "" if posting.value is None else value_text(posting.value, names.numeraire.decimals),
+            names.numeraire.label,
             entry.note,
         )
         for entry in entries
-        for one in entry.postings
-    ]  # fmt: skip
+        for posting in entry.postings
+    ]
     return ExportTable("ledger", columns, tuple(rows))
 
 
@@ -345,12 +355,21 @@ def _disposals(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTabl
     places = names.numeraire.decimals
     rows = [
         (
-            format_utc(one.disposed_s), one.entry, str(one.by_hand).lower(), names.label(one.token), one.token,
-            decimal_text(one.raw, names.decimals(one.token)), value_text(one.proceeds, places), value_text(one.cost, places),
-            value_text(one.gain, places), currency, "" if one.acquired_s is None else format_utc(one.acquired_s), str(one.held_s // 86_400),
+            format_utc(disposal.disposed_s),
+            disposal.entry,
+            str(disposal.by_hand).lower(),
+            names.label(disposal.token),
+            disposal.token,
+            decimal_text(disposal.raw, names.decimals(disposal.token)),
+            value_text(disposal.proceeds, places),
+            value_text(disposal.cost, places),
+            value_text(disposal.gain, places),
+            currency,
+            "" if disposal.acquired_s is None else format_utc(disposal.acquired_s),
+            str(disposal.held_s // 86_400),
         )
-        for one in found.disposals
-    ]  # fmt: skip
+        for disposal in found.disposals
+    ]
     return ExportTable("disposals", columns, tuple(rows))
 
 
@@ -358,11 +377,15 @@ def _lots(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
     columns = ("acquired", "token", "address", "amount", "cost", "currency")
     rows = [
         (
-            format_utc(lot.acquired_s), names.label(lot.token), lot.token, decimal_text(lot.raw, names.decimals(lot.token)),
-            value_text(lot.cost, names.numeraire.decimals), currency,
+            format_utc(lot.acquired_s),
+            names.label(lot.token),
+            lot.token,
+            decimal_text(lot.raw, names.decimals(lot.token)),
+            value_text(lot.cost, names.numeraire.decimals),
+            currency,
         )
         for lot in found.open()
-    ]  # fmt: skip
+    ]
     return ExportTable("lots", columns, tuple(rows))
 
 
@@ -383,27 +406,33 @@ def _values(valuations: Iterable[Valuation], names: TokenNames) -> ExportTable:
     places, rows = names.numeraire.decimals, []
     for found in valuations:
         weights = weights_bps(found)
-        for one in found.held:
-            decimals = names.decimals(one.token)
+        for held in found.held:
+            decimals = names.decimals(held.token)
             rows.append(
                 (
-                    format_utc(found.chain_s), str(found.block), value_text(found.managed, places), names.label(one.token), one.token,
-                    decimal_text(one.wallet_raw, decimals), decimal_text(one.lp_raw, decimals),
-                    decimal_text(one.reserved_raw, decimals),
-                    value_text((one.wallet_raw + one.lp_raw) * one.price, places), names.numeraire.label,
-                    str(weights.get(one.token, 0)),
+                    format_utc(found.chain_s),
+                    str(found.block),
+                    value_text(found.managed, places),
+                    names.label(held.token),
+                    held.token,
+                    decimal_text(held.wallet_raw, decimals),
+                    decimal_text(held.lp_raw, decimals),
+                    decimal_text(held.reserved_raw, decimals),
+                    value_text((held.wallet_raw + held.lp_raw) * held.price, places),
+                    names.numeraire.label,
+                    str(weights.get(held.token, 0)),
                 )
-            )  # fmt: skip
+            )
     return ExportTable("values", columns, tuple(rows))
 
 
 def weights_bps(found: Valuation) -> dict[str, int]:
     """Return the share of each token in the managed portfolio, in bps; empty if its value is zero."""
-    managed = [one for one in found.held if not one.is_gas_money]
-    values = [one.managed_raw * one.price for one in managed]
+    managed = [held for held in found.held if not held.is_gas_money]
+    values = [held.managed_raw * held.price for held in managed]
     if not any(values):
         return {}
-    return dict(zip((one.token for one in managed), largest_remainder(values, BPS), strict=True))
+    return dict(zip((held.token for held in managed), largest_remainder(values, BPS), strict=True))
 
 
 # --- Exchange rates over time, for reports in a currency other than the numeraire.

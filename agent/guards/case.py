@@ -324,10 +324,12 @@ class GuardCase:
         return free + self.lp_value()
 
     def blocked_value(self) -> Fraction:
-        """Value of the assets whose exits are blocked, which the total leaves out. Raises
+        """Return the value of assets with blocked exits, which `total` excludes. Raises
         MissingData.
         """
-        return sum((one.raw * self.price(one.token) for one in self.step.stuck), Fraction(0))
+        return sum(
+            (blocked.raw * self.price(blocked.token) for blocked in self.step.stuck), Fraction(0)
+        )
 
     def lp_value(self) -> Fraction:
         """Return the value of confirmed liquidity positions. Raises MissingData."""

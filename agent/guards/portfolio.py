@@ -237,8 +237,10 @@ def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
 
 
 def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
-    """Return the gas of the last 24 h of chain time plus the most that this plan may burn. An exit
-    that waits after failures of its own leaves half of the limit to the others.
+    """Return the gas of the last 24 h of chain time plus the most that this plan may burn.
+
+    Half of the limit applies to an exit that is retried after failures, so that others keep the
+    rest.
     """
     case.require_known_day()
     total = case.step.history.gas_24h_wei + case.worst_gas_wei()

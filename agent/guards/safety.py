@@ -136,7 +136,7 @@ class _Wallet:
 
 
 def prediction(case: GuardCase) -> GuardMeasurement:
-    """Require that the plan predicts what the replay gives: amounts of legs and actions, and balances after."""
+    """Require that the plan predicts the amounts and the final balances of the replay."""
     case.runs()
     for run in case.replay.flows:
         if (run.leg.amount_in_raw, run.leg.amount_out_raw) != (

@@ -120,13 +120,13 @@ class Valuation:
     def gas_money(self) -> Value:
         """Value of the native coin that only pays for gas."""
         return sum(
-            (one.reserved_raw * one.price for one in self.held if one.is_gas_money), Fraction(0)
+            (held.reserved_raw * held.price for held in self.held if held.is_gas_money), Fraction(0)
         )
 
     @property
     def reserved(self) -> Value:
         """Value of gas money and of all reserves."""
-        return sum((one.reserved_raw * one.price for one in self.held), Fraction(0))
+        return sum((held.reserved_raw * held.price for held in self.held), Fraction(0))
 
     @property
     def managed(self) -> Value:

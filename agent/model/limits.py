@@ -117,8 +117,8 @@ _LESS, _MORE = TighterDirection.LESS, TighterDirection.MORE
 
 LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
     {
-        one.key: one
-        for one in (
+        spec.key: spec
+        for spec in (
             LimitSpec(
                 "price_impact",
                 _SHARE,
@@ -250,5 +250,5 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
 Two limits have no row: limits.max_weight, a table by asset, and portfolio.max_live_value. A profile
 may set any limit with a row.
 """
-LIMITS_AS_WRITTEN = tuple(sorted(LIMITS.values(), key=lambda one: one.unit is LimitUnit.SWITCH))
+LIMITS_AS_WRITTEN = tuple(sorted(LIMITS.values(), key=lambda spec: spec.unit is LimitUnit.SWITCH))
 """Limits in the order of a new config: switches are last."""

@@ -205,7 +205,7 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Portfolio:
-    """Assets, whose target weights sum to 10,000, and the settings of what the wallet holds.
+    """Assets, whose target weights sum to 10,000, with hubs, liquidity, orders and allocator.
 
     Routes may pass through the `hubs`; `hub_feeds` are their USD feeds. The price of
     `wrapped_native` is the price of gas; the token should be an asset or a hub. `positions` are the

@@ -290,7 +290,9 @@ class UnroundedWeights:
 
 
 Allocator = Callable[[AllocatorConfig, WeightBounds, AllocatorData], UnroundedWeights]
-"""Function from settings, bounds and data to shares. Raises Refused for missing, stale, singular or zero data."""
+"""Function from settings, bounds and data to shares. Raises Refused for missing, stale, singular or
+zero data.
+"""
 
 
 def equal(
