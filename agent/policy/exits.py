@@ -551,7 +551,8 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:
         return before  # redistributed already, or handled per strategy
     prices = reference_prices(step).by_token
-    drifts = compute_drifts(step, prices)
+    if not (drifts := _drifts(step, prices)):
+        return before  # the total is not known: nothing but exits is decided
     whole = investable_total(drifts)
     left = whole - sum(
         (one.investable_raw * one.price for one in drifts if one.token in shut), Fraction(0)

@@ -40,7 +40,7 @@ from tests.support.refusal_worlds import World
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, tx
-from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, Sees, fired, judged
+from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, Sees, fired, judged, unpriced
 
 ALL = (*MARKET, SOUND)
 HEAVIER = {"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}
@@ -452,3 +452,11 @@ def asked_about(world: World, answer: Callable[[StepOutcome], bool]) -> StepOutc
 
     run = engine.StepRun(world.readers(), AgentCycle(), world.store)
     return engine._run_until_done(run, replace(world.actors(), confirm=confirm))
+
+
+def test_an_exit_follows_a_reverted_one_while_another_asset_has_no_price(worlds: Worlds) -> None:
+    world = worlds(unpriced("WETH", "WBTC", values=HEAVIER), lambda _: False)
+    world.fails = {WETH.address}
+    done = world.rounds()
+    assert world.sold == [{WETH.address}, {WBTC.address}] and done.kind is OutcomeKind.FAILED
+    assert mentions(done.reason, "LINK", "no reference price")
