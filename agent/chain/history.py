@@ -1,6 +1,4 @@
-"""Chain history: past rounds of price feeds, past TWAPs of V3 pools, and the wallet's transactions
-of the last 24 hours.
-"""
+"""Chain history: past rounds of feeds, past TWAPs, and the wallet's transactions of 24 hours."""
 
 from __future__ import annotations
 
@@ -27,26 +25,25 @@ from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.model import Head, Pool, Receipt
 from agent.signing.calldata import address_from_word
 
-# --- Past rounds of a price feed, read backwards over all phases of its proxy, within a bounded
-# number of requests.
+# --- Past rounds of a price feed, read backwards over all phases of its proxy.
 
 
 GET_ROUND_DATA = bytes.fromhex("9a6fc8f5")
 PHASE_AGGREGATORS = bytes.fromhex("c1597304")
 LATEST_ROUND = bytes.fromhex("668a0f02")
 PHASE_BITS = 64
-"""A proxy's round is the phase of its aggregator, shifted by 64 bits, and that aggregator's own
-round (Chainlink docs, data feeds)."""
+"""A proxy's round id is the phase of its aggregator, shifted by 64 bits, plus the aggregator's
+round id (Chainlink docs, data feeds)."""
 AT_ONCE = 100
 MOST_REQUESTS = 80
-"""8,000 rounds: over a year of hourly ones, three months of one every quarter of an hour."""
+"""8,000 rounds: eleven months of hourly rounds."""
 MOST_PHASES = 20
 _ROUND_BYTES = 160
 
 
 @dataclass(frozen=True, slots=True)
 class PastRound:
-    """A complete round: its answer in the feed's decimals from `at_s` on."""
+    """A complete round, and its answer in the feed's decimals, valid from `at_s` on."""
 
     at_s: int
     answer: int
@@ -55,9 +52,9 @@ class PastRound:
 def past_rounds(
     line: Transport, feed: str, head: Head, since_s: int
 ) -> tuple[tuple[PastRound, ...], bool]:
-    """Return (rounds updated at or after `since_s` and the one before it; True if they reach that
-    far), oldest first. Rounds without an answer are skipped. If `line` queries several operators,
-    only agreed answers count.
+    """Return the rounds since `since_s` and the one before, oldest first, and True if they reach
+    back that far. Rounds without an answer are skipped. If `line` queries several operators, only
+    agreed answers count.
     """
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
     latest = _round(
@@ -65,8 +62,8 @@ def past_rounds(
             line.name, "eth_call of a feed", line.batch([_call(feed, LATEST_ROUND_DATA, at)])[0]
         )
     )
-    found: dict[int, PastRound] = {}
-    for requests, ids in enumerate(_backwards(line, feed, latest[0], at), 1):
+    rounds: dict[int, PastRound] = {}
+    for requests, ids in enumerate(_round_ids(line, feed, latest[0], at), 1):
         for answer in line.batch(
             [_call(feed, GET_ROUND_DATA + uint_word(number), at) for number in ids]
         ):
@@ -74,32 +71,33 @@ def past_rounds(
                 continue  # a round that the aggregator skipped
             number, price, started_s, updated_s = _round(answer)
             if price > 0 and started_s > 0 and 0 < updated_s <= head.timestamp_s:
-                found[number] = PastRound(updated_s, price)
-        if found and min(one.at_s for one in found.values()) < since_s:
-            return _cut(found, since_s), True
+                rounds[number] = PastRound(updated_s, price)
+        if rounds and min(past.at_s for past in rounds.values()) < since_s:
+            return _since(rounds, since_s), True
         if requests == MOST_REQUESTS:
             break
-    return _cut(found, since_s), False
+    return _since(rounds, since_s), False
 
 
-def _backwards(
+def _round_ids(
     line: Transport, feed: str, latest: int, at: dict[str, object]
 ) -> Iterator[Sequence[int]]:
-    """Yield pages of round numbers, newest first, down to the first round of the first phase that
-    can be read.
+    """Yield pages of round ids, newest first, down to the first round of the first readable
+    phase.
     """
-    phase, number = latest >> PHASE_BITS, latest & (2**PHASE_BITS - 1)
+    phase, newest = latest >> PHASE_BITS, latest & (2**PHASE_BITS - 1)
     for _ in range(MOST_PHASES):
-        while number > 0:
-            yield [phase << PHASE_BITS | one for one in range(number, max(number - AT_ONCE, 0), -1)]
-            number = max(number - AT_ONCE, 0)
+        while newest > 0:
+            page = range(newest, max(newest - AT_ONCE, 0), -1)
+            yield [phase << PHASE_BITS | number for number in page]
+            newest = max(newest - AT_ONCE, 0)
         phase -= 1
         if phase <= 0:
             return
-        number = _last_of(line, feed, phase, at)
+        newest = _last_round(line, feed, phase, at)
 
 
-def _last_of(line: Transport, feed: str, phase: int, at: dict[str, object]) -> int:
+def _last_round(line: Transport, feed: str, phase: int, at: dict[str, object]) -> int:
     """Return the last round of an aggregator that the feed's proxy replaced; 0 if it is unknown."""
     named = line.batch([_call(feed, PHASE_AGGREGATORS + uint_word(phase), at)])[0]
     if isinstance(named, RpcFault):
@@ -108,23 +106,23 @@ def _last_of(line: Transport, feed: str, phase: int, at: dict[str, object]) -> i
     if not 0 < aggregator < 2**160:
         return 0
     answer = line.batch([_call(address_from_word(aggregator), LATEST_ROUND, at)])[0]
-    return (
-        0
-        if isinstance(answer, RpcFault)
-        else int.from_bytes(parse_bytes(answer, "a round", 32), "big") & (2**PHASE_BITS - 1)
-    )
+    if isinstance(answer, RpcFault):
+        return 0
+    number = int.from_bytes(parse_bytes(answer, "a round", 32), "big")
+    last: int = number & (2**PHASE_BITS - 1)
+    return last
 
 
-def _cut(found: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
-    """Return the rounds in order, without times that go backwards, from the last one before
-    `since_s` on.
+def _since(rounds: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
+    """Return the rounds in order, from the last one before `since_s` on, without those whose time
+    goes backwards.
     """
     rising: list[PastRound] = []
-    for _, one in sorted(found.items()):
-        if not rising or one.at_s >= rising[-1].at_s:
-            rising.append(one)
-    before = [one for one in rising if one.at_s < since_s]
-    return (*before[-1:], *(one for one in rising if one.at_s >= since_s))
+    for _, past in sorted(rounds.items()):
+        if not rising or past.at_s >= rising[-1].at_s:
+            rising.append(past)
+    before = [past for past in rising if past.at_s < since_s]
+    return (*before[-1:], *(past for past in rising if past.at_s >= since_s))
 
 
 def _call(to: str, data: bytes, at: dict[str, object]) -> RpcCall:
@@ -142,13 +140,13 @@ def _round(answer: object) -> tuple[int, int, int, int]:
     return number, to_signed(price), started_s, updated_s
 
 
-# --- Past TWAPs of V3 pools: their mean price in each hour, as far back as their observations go.
+# --- Past TWAPs of V3 pools, as far back as their observations go.
 
 
 OBSERVE = bytes.fromhex("883bdbfd")
 TWAPS_AT_ONCE = 48
 TWAP_MOST_REQUESTS = 60
-"""Four months of hours for all pools together; few pools remember more than days."""
+"""Four months of hours for all pools together; most observations reach back days at most."""
 _UINT160_MAX = 2**160 - 1
 _WORDS = 8
 
@@ -163,7 +161,7 @@ def past_twaps(
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
     found: dict[int, list[V3Pool]] = {}
     requests = 0
-    for pool in [one for one in pools if isinstance(one, V3Pool)]:
+    for pool in [pool for pool in pools if isinstance(pool, V3Pool)]:
         for start in range(0, len(ends_s), TWAPS_AT_ONCE):
             page = [
                 end_s
@@ -182,20 +180,20 @@ def past_twaps(
             ]
             for end_s, mean in twaps:
                 found.setdefault(end_s, []).extend([] if mean is None else [mean])
-            if twaps[-1][1] is None:  # reverts OLD: nothing further back is remembered either
+            if twaps[-1][1] is None:  # reverts with OLD, so earlier windows do too
                 break
     return {end_s: tuple(means) for end_s, means in found.items()}
 
 
 def _twap_call(pool: str, ago_s: int, window_s: int, at: dict[str, object]) -> RpcCall:
-    """observe(uint32[]) of both ends of the window."""
+    """Return the call observe(uint32[]) for both ends of the window."""
     data = OBSERVE + uint_word(32) + uint_word(2) + uint_word(ago_s + window_s) + uint_word(ago_s)
     return ("eth_call", [{"to": pool, "data": hex_data(data)}, at])
 
 
 def _twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
-    """Return OracleLibrary.consult over the window: mean tick rounded towards minus infinity,
-    liquidity as harmonic mean.
+    """Return the pool with OracleLibrary.consult over the window: mean tick rounded towards minus
+    infinity, harmonic mean liquidity.
     """
     if isinstance(answer, RpcFault):
         return None
@@ -213,27 +211,28 @@ def _twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
     )
 
 
+# --- The wallet's transactions of the last 24 hours.
+
+
 DAY_S = 86_400
 MOST_SENT = 128
-"""Largest number of transactions of a day that are read; a wallet with more has no known day."""
+"""Transactions of a day that are read at most; beyond them the day is unknown."""
 SCANNED = 256
-"""Up to this many blocks are read whole if a node keeps no old states, which otherwise locate the
-wallet's transactions.
-"""
+"""Blocks that are read whole at most, if a node keeps no old states to locate transactions by."""
 BATCH = 32
 PROBES = 15
 
 
 class HistoryUnavailable(Retryable):
-    """The chain cannot provide the history: old states or blocks are missing, or there is too
-    much.
+    """The chain cannot provide the history: old states or blocks are missing, or there are too many
+    transactions.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class MinedTx:
-    """A mined transaction of the wallet, and the time of its block. `answers` are those of price
-    feeds just before it, by feed; empty if it moved no token or the node lacks that state.
+    """A mined transaction of the wallet, and the time of its block. `answers` are those of the price
+    feeds just before it; empty if it transferred no token or the node lacks that state.
     """
 
     nonce: int
@@ -258,8 +257,8 @@ def recent_transactions(
     """Return the wallet's transactions of the 24 h up to `head`, agreed by enough operators;
     `nonce` is its next nonce there.
 
-    Raises HistoryUnavailable, or Retryable if too few answer. Takes at most eighty requests of each
-    endpoint, and four more for each of `feeds`, whose past answers value the transactions.
+    Takes at most eighty requests per endpoint, and four more for each of `feeds`, whose past
+    answers value the transactions. Raises HistoryUnavailable, or Retryable if too few answer.
     """
     poll = endpoint_pool.ask(lambda line: _transactions_or_reason(line, owner, head, nonce, feeds))
     days = [
@@ -277,7 +276,7 @@ def recent_transactions(
             "too few operators can report the wallet's last 24 h", code=ErrorCode.OPERATORS
         )
     return confirmed_value(
-        days, endpoint_pool.min_operators, "what the wallet did in the last 24 h"
+        days, endpoint_pool.min_operators, "the wallet's transactions of the last 24 h"
     )
 
 
@@ -293,13 +292,13 @@ def _transactions_or_reason(
 def recent_transactions_from(
     line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()
 ) -> RecentTransactions:
-    """Return the same from one endpoint. Raises HistoryUnavailable or Retryable."""
+    """Return the transactions by one endpoint. Raises HistoryUnavailable or Retryable."""
     since = _first_block(line, head, head.timestamp_s - DAY_S)
     blocks = _blocks(line, owner, since, head, nonce)
     sent = _receipts(line, owner, blocks)
-    ours = [one.nonce for one in sent]
-    complete = ours == list(range(nonce - len(ours), nonce))
-    if not complete or (since == 0 and len(ours) != nonce):
+    nonces = [tx.nonce for tx in sent]
+    complete = nonces == list(range(nonce - len(nonces), nonce))
+    if not complete or (since == 0 and len(nonces) != nonce):
         raise HistoryUnavailable(
             f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h",
             code=ErrorCode.TRANSACTIONS_MISSING,
@@ -312,7 +311,7 @@ def _first_block(line: Transport, head: Head, since_s: int) -> int:
     (genesis,) = _all(line, [("eth_getBlockByNumber", ["0x0", False])], "the header of block 0")
     if _time(genesis) > since_s:
         return 0
-    low, high = 0, head.number  # the first is not after it, the second is
+    low, high = 0, head.number  # block `low` is not after `since_s`, block `high` is
     while high - low > 1:
         gap = max(1, (high - low) // (PROBES + 1))
         heights = list(range(low + gap, high, gap))[:PROBES]
@@ -332,7 +331,7 @@ def _first_block(line: Transport, head: Head, since_s: int) -> int:
 def _blocks(
     line: Transport, owner: str, since: int, head: Head, nonce: int
 ) -> list[Mapping[str, Any]]:
-    """Whole blocks that hold every transaction of `owner` from block `since` on."""
+    """Return whole blocks that contain every transaction of `owner` from block `since` on."""
     if nonce == 0:
         return []
     try:
@@ -344,9 +343,7 @@ def _blocks(
 
 
 def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) -> list[int]:
-    """Blocks after which the wallet's nonce is another than before them, by bisection over old
-    states.
-    """
+    """Return the blocks that change the wallet's nonce, by bisection over old states."""
     before = 0 if since == 0 else _nonces(line, owner, [since - 1])[0]
     if nonce - before > MOST_SENT:
         raise HistoryUnavailable(
@@ -416,12 +413,12 @@ def _receipts(
     for at in range(0, len(hashes), BATCH):
         raw += _all(
             line,
-            [("eth_getTransactionReceipt", [one]) for one in hashes[at : at + BATCH]],
+            [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in hashes[at : at + BATCH]],
             "old receipts",
         )
     sent = []
-    for (tx, chain_s), tx_hash, found in zip(ours, hashes, raw, strict=True):
-        if not isinstance(found, Mapping):
+    for (tx, chain_s), tx_hash, receipt in zip(ours, hashes, raw, strict=True):
+        if not isinstance(receipt, Mapping):
             raise HistoryUnavailable("the endpoint keeps no old receipts")
         sent.append(
             MinedTx(
@@ -429,51 +426,43 @@ def _receipts(
                 to=parse_recipient(tx.get("to")),
                 value_wei=parse_quantity(tx.get("value", "0x0"), "value"),
                 chain_s=chain_s,
-                receipt=parse_receipt(found, tx_hash),
+                receipt=parse_receipt(receipt, tx_hash),
             )
         )
-    return tuple(sorted(sent, key=lambda one: one.nonce))
+    return tuple(sorted(sent, key=lambda tx: tx.nonce))
 
 
 def _priced(
     line: Transport, owner: str, sent: Sequence[MinedTx], feeds: Sequence[str]
 ) -> tuple[MinedTx, ...]:
-    """Return the transactions with every feed's answer in the block before; all feeds of a
-    transaction, or none.
+    """Return the transactions with every feed's answer in the block before; without answers if one
+    is missing.
     """
-    asked = [one for one in sent if feeds and any(one.receipt.net(owner).values())]
+    if not feeds:
+        return tuple(sent)
+    transfers = [tx for tx in sent if any(tx.receipt.net(owner).values())]
+    data = hex_data(LATEST_ROUND_DATA)
     calls: list[RpcCall] = [
-        (
-            "eth_call",
-            [
-                {"to": feed, "data": "0x" + LATEST_ROUND_DATA.hex()},
-                hex(one.receipt.block_number - 1),
-            ],
-        )
-        for one in asked
+        ("eth_call", [{"to": feed, "data": data}, hex(tx.receipt.block_number - 1)])
+        for tx in transfers
         for feed in feeds
     ]
     prices: list[int | None] = []
     for at in range(0, len(calls), BATCH):
-        prices += [_answer(answer) for answer in line.batch(calls[at : at + BATCH])]
-    answers = {}
-    for number, one in enumerate(asked):
-        mine = prices[number * len(feeds) : (number + 1) * len(feeds)]
-        answers[one.receipt.tx_hash] = tuple(
-            (feed, answer) for feed, answer in zip(feeds, mine, strict=True) if answer is not None
-        )
-    return tuple(
-        (
-            replace(one, answers=found)
-            if len(found := answers.get(one.receipt.tx_hash, ())) == len(feeds) and found
-            else one
-        )
-        for one in sent
-    )
+        prices += [_answer(reply) for reply in line.batch(calls[at : at + BATCH])]
+    answers: dict[str, tuple[tuple[str, int], ...]] = {}
+    for number, tx in enumerate(transfers):
+        page = prices[number * len(feeds) : (number + 1) * len(feeds)]
+        known = [
+            (feed, price) for feed, price in zip(feeds, page, strict=True) if price is not None
+        ]
+        if len(known) == len(feeds):
+            answers[tx.receipt.tx_hash] = tuple(known)
+    return tuple(replace(tx, answers=answers.get(tx.receipt.tx_hash, tx.answers)) for tx in sent)
 
 
 def _answer(reply: object) -> int | None:
-    """The answer of latestRoundData; None if the node has none."""
+    """Return the answer of latestRoundData; None if the node has none."""
     try:
         raw = b"" if isinstance(reply, RpcFault) else parse_bytes(reply, "a price feed")
     except Retryable:

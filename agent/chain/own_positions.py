@@ -1,6 +1,4 @@
-"""The agent's own liquidity positions in the snapshot, and unsolicited positions: reported, never
-counted.
-"""
+"""Liquidity positions that the agent opened, and unsolicited positions, which never count."""
 
 from __future__ import annotations
 
@@ -28,15 +26,13 @@ from agent.model import ConfirmedPosition, Head, LpPositionChange, PastPrices, S
 from agent.model.liquidity import position_name
 from agent.signing.calldata import address_from_word
 
-# --- Reader that also tracks the agent's own positions: they enter the snapshot once the store
-# knows them.
+# --- Reader that adds the agent's positions to the snapshot.
 
 
 class PositionReader:
     """ports.Reader over a ChainReader, with the current positions: those of `found`, and those
-    opened by `moves`. `known` returns the counted positions, given the moves. The range of a
-    position that the agent minted is known from its own transaction; the snapshot then verifies it,
-    as for any other.
+    opened by `moves`. `known` returns the counted positions for the moves. The range of a minted
+    position comes from its transaction, and the snapshot verifies it like that of any other.
     """
 
     def __init__(
@@ -56,7 +52,7 @@ class PositionReader:
     def snapshot(self) -> Snapshot:
         """See ports.Reader."""
         moves = self._moves()
-        refs = tuple(self._ref(one, moves) for one in self._known(moves))
+        refs = tuple(self._ref(position, moves) for position in self._known(moves))
         if refs != self.chain.watch.positions:
             self.chain.watch = replace(self.chain.watch, positions=refs)
         return self.chain.snapshot()
@@ -69,34 +65,33 @@ class PositionReader:
         """See ports.Reader."""
         return self.chain.with_more_ticks(snapshot, pools)
 
-    def _ref(self, one: ConfirmedPosition, moves: Sequence[LpPositionChange]) -> PositionRef:
-        found = self._found.get(one.name)
+    def _ref(self, position: ConfirmedPosition, moves: Sequence[LpPositionChange]) -> PositionRef:
+        found = self._found.get(position.name)
         if found is not None:
-            return replace(found, confirmed=one)
-        return PositionRef(
-            one,
-            self._factories[one.venue],
-            next(
-                (_place(mint) for mint in positions.open_mints(moves) if mint.name == one.name),
-                None,
-            ),
+            return replace(found, confirmed=position)
+        ranges = (
+            _range(mint) for mint in positions.open_mints(moves) if mint.name == position.name
         )
+        return PositionRef(position, self._factories[position.venue], next(ranges, None))
 
 
-def _place(mint: LpPositionChange) -> PositionRange:
+def _range(mint: LpPositionChange) -> PositionRange:
     lower, upper = mint.ticks or (0, 0)
     return PositionRange(mint.pool, mint.fee_pips, lower, upper)
 
 
+# --- Unsolicited positions.
+
+
 MOST = 100
-"""Most tokens of the position manager that are inspected: anyone can send thousands."""
+"""Tokens of the position manager that are inspected at most: anyone can send thousands."""
 _ADDRESS = (1 << 160) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class UnsolicitedPosition:
-    """A position that does not count. `tokens` are addresses: names that strangers chose are not
-    shown (T17).
+    """A position that does not count. `tokens` are addresses, since symbols are foreign text
+    (T17).
     """
 
     name: str
@@ -108,7 +103,7 @@ class UnsolicitedPosition:
 
 @dataclass(frozen=True, slots=True)
 class UnsolicitedPositions:
-    """Unsolicited positions; `more` tokens of the manager were not checked."""
+    """Unsolicited positions; `more` is the number of the manager's tokens that were not checked."""
 
     found: tuple[UnsolicitedPosition, ...]
     more: int
@@ -122,17 +117,18 @@ def find_unsolicited_positions(
     confirmed: Sequence[ConfirmedPosition],
     at: object,
 ) -> UnsolicitedPositions:
-    """Return LP tokens of the known pairs and tokens of the manager that `owner` holds and has not
-    confirmed, at one block. Takes up to three requests. Raises Retryable from the endpoint. LP
-    tokens of pairs outside `pools` are not searched.
+    """Return the unconfirmed LP tokens of `pools` and tokens of the manager that `owner` holds at
+    one block, with up to three requests. Raises Retryable from the endpoint.
     """
-    known = {one.name for one in confirmed}
+    known = {position.name for position in confirmed}
     pairs = [pool for pool in pools if pool.kind is PoolKind.V2]
     contracts = [*(pool.address for pool in pairs), *([] if manager is None else [manager])]
     balances = [
         answer_uint(answer)
         for answer in query_lens(
-            transport, [CallItem(one, address_call(BALANCE_OF, owner)) for one in contracts], at
+            transport,
+            [CallItem(contract, address_call(BALANCE_OF, owner)) for contract in contracts],
+            at,
         )
     ]
     found = [
@@ -158,14 +154,14 @@ def find_unsolicited_positions(
 def _tokens(
     transport: Transport, owner: str, manager: str, count: int, at: object
 ) -> list[UnsolicitedPosition]:
-    """The first `count` tokens of the manager that the owner holds."""
-    asked = [
+    """Return the first `count` tokens of the manager that the owner holds."""
+    calls = [
         CallItem(manager, address_call(TOKEN_OF_OWNER_BY_INDEX, owner) + uint_word(index))
         for index in range(count)
     ]
     ids = [
         read
-        for read in map(answer_uint, query_lens(transport, asked, at))
+        for read in map(answer_uint, query_lens(transport, calls, at))
         if not isinstance(read, CallStatus)
     ]
     shapes = query_lens(

@@ -1,5 +1,4 @@
-"""A Safe as the wallet: the hash its owners sign for one call, its own nonce, and executed calls;
-and external signers.
+"""External signers, and a Safe as the wallet: its hash of a call, its nonce, and executed calls.
 
 Names follow the contract: Safe.sol, `getTransactionHash`, `encodeTransactionData`, versions 1.3.0
 and 1.4.1.
@@ -32,11 +31,9 @@ from agent.signing.rules import SignableNonces, SigningRules, require_signable, 
 from agent.units import NATIVE
 
 VERSIONS = ("1.3.0", "1.4.1")
-"""Supported versions: their domain has a chain id, and they revert a failed call (GS013), which
-then leaves no trace.
-"""
+"""Supported versions: their domain has a chain id, and a failed call reverts (GS013)."""
 CALL = 0
-"""Operation: a plain call. A delegate call would run foreign code as the Safe; it is never
+"""Operation of a plain call. A delegate call, which would run foreign code as the Safe, is never
 proposed.
 """
 _FIELDS = (
@@ -73,7 +70,7 @@ def safe_tx(tx: UnsignedTx) -> dict[str, Any]:
 
 
 def typed_data(safe: str, tx: UnsignedTx) -> dict[str, Any]:
-    """EIP-712 data of the SafeTx, as `eth_signTypedData_v4` takes it."""
+    """Return the EIP-712 data of the SafeTx for `eth_signTypedData_v4`."""
     return {
         "types": {
             "EIP712Domain": [{"type": kind, "name": name} for kind, name in _DOMAIN],
@@ -95,15 +92,13 @@ def safe_tx_hash(safe: str, tx: UnsignedTx) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SafeContract:
-    """Reader of the Safe at `address` through `line`, at the newest block that enough operators
-    agree on unless another is named.
-    """
+    """The Safe at `address`, read through `line`, by default at the newest agreed block."""
 
     line: Transport
     address: str
 
     def require_known(self) -> None:
-        """Raise ConfigError unless a Safe of a known version is at the address."""
+        """Raise ConfigError unless a Safe of a supported version is at the address."""
         try:
             version = str(self._view("VERSION()", [], [], ["string"])[0])
         except TrimtabError:
@@ -115,11 +110,11 @@ class SafeContract:
             )
 
     def nonce(self, at: object = "latest") -> int:
-        """Return the number of calls that the Safe has executed: the next one's nonce."""
+        """Return the Safe's next nonce: the number of calls that it has executed."""
         return int(self._view("nonce()", [], [], ["uint256"], at)[0])
 
     def require_hash(self, tx: UnsignedTx) -> str:
-        """The hash to sign. Raises OperatorNeeded if the Safe itself works out another."""
+        """Return the hash to sign. Raises OperatorNeeded if the Safe returns another hash."""
         ours, fields = safe_tx_hash(self.address, tx), safe_tx(tx)
         values = [
             parse_bytes(fields[name], name) if kind == "bytes" else fields[name]
@@ -131,7 +126,7 @@ class SafeContract:
         )
         if theirs != ours:
             raise OperatorNeeded(
-                f"the Safe {self.address} works out another hash for this call, {theirs} instead of"
+                f"the Safe {self.address} returns another hash for this call, {theirs} instead of"
                 f" {ours}",
                 "do not sign it; report this",
             )
@@ -153,7 +148,7 @@ class SafeContract:
             return tuple(abi_decode(answers, raw))
         except Exception as error:  # eth-abi raises many error types
             raise Retryable(
-                f"{signature} of {self.address} got an answer that no Safe gives"
+                f"{signature} of {self.address} returned data that no Safe returns"
                 f" ({type(error).__name__})",
                 "check wallet.address and the endpoint",
                 code=ErrorCode.ANSWER,
@@ -162,9 +157,7 @@ class SafeContract:
 
 @dataclass(frozen=True, slots=True)
 class SafeReader:
-    """ports.Reader whose nonce is the Safe's own, at the snapshot's block: an account of a contract
-    has none that counts.
-    """
+    """ports.Reader with the Safe's nonce at the snapshot's block, in place of the account's."""
 
     reader: Reader
     safe: SafeContract
@@ -186,7 +179,7 @@ class SafeReader:
 
 @dataclass(frozen=True, slots=True)
 class SafeSender:
-    """ports.Sender for a Safe: its own nonce, calls simulated as from it, and gas that others pay.
+    """ports.Sender for a Safe: its nonce, calls simulated as the Safe, and gas that executors pay.
     Sends nothing.
     """
 
@@ -194,27 +187,25 @@ class SafeSender:
     safe: SafeContract
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
-        """See ports.Sender; whether the Safe could pay for gas is not asked, since it does not."""
+        """See ports.Sender; without a check of the Safe's funds for gas, which it does not pay."""
         return self.sender.simulate(replace(tx, gas=0), sender)
 
     def send(self, signed: SignedTx) -> None:
         """Raise OperatorNeeded: a Safe sends nothing itself."""
         raise OperatorNeeded(
             "a Safe sends no transactions by itself",
-            "its owners sign what is proposed, and anybody executes it",
+            "its owners sign the proposal, and any account executes it",
         )
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
-        """Return the status as ports.Sender; the receipt has the Safe's cost, without gas."""
-        seen = self.sender.status_of(tx_hash)
-        return (
-            seen
-            if seen.receipt is None
-            else replace(seen, receipt=replace(seen.receipt, effective_gas_price_wei=0))
-        )
+        """Return the status as ports.Sender; the receipt has no gas cost, since executors pay it."""
+        status = self.sender.status_of(tx_hash)
+        if status.receipt is None:
+            return status
+        return replace(status, receipt=replace(status.receipt, effective_gas_price_wei=0))
 
     def nonces(self, owner: str) -> tuple[int, int]:
-        """Return the Safe's own nonce twice: pending Safe calls are in no mempool."""
+        """Return the Safe's nonce twice: pending Safe calls are in no mempool."""
         nonce = self.safe.nonce()
         return nonce, nonce
 
@@ -227,16 +218,14 @@ class SafeSender:
         return self.sender.block_hash(number)
 
 
-# --- External signers: the owner of a wallet or the owners of a Safe are shown a transaction after
-# the same gate as a key's.
+# --- External signers: proposals to a wallet's owner or a Safe's owners pass the same rules as a
+# key's transactions.
 
 
 @dataclass(frozen=True, slots=True)
 class WalletOwner:
-    """ports.ExternalSigner for the holder of the wallet's key, who signs and sends the transaction
-    as proposed.
-
-    The holder may change fees and gas: nonce, recipient, value and data are what counts.
+    """ports.ExternalSigner for the holder of the wallet's key, who signs and sends the proposed
+    transaction. The holder may change fees and gas; nonce, recipient, value and data must be equal.
     """
 
     rules: SigningRules
@@ -254,7 +243,7 @@ class WalletOwner:
         require_signable(tx, grant, self.rules, self.nonces())
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
-        """The transaction as wallets take it, and the hash that is signed."""
+        """Return the transaction in the form of wallets, and the hash to sign."""
         from eth_account._utils.legacy_transactions import (
             serializable_unsigned_transaction_from_dict,
         )
@@ -283,7 +272,7 @@ class WalletOwner:
 
 @dataclass(frozen=True, slots=True)
 class SafeOwners:
-    """ports.ExternalSigner for the owners of a Safe, who sign the hash of one call; any account may
+    """ports.ExternalSigner for the owners of a Safe, who sign the hash of a call; any account may
     then execute it.
     """
 
@@ -299,7 +288,7 @@ class SafeOwners:
         return self.rules.wallet
 
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
-        """See ports.ExternalSigner; also that the Safe itself works out the hash that is shown."""
+        """See ports.ExternalSigner; the Safe must also return the proposed hash."""
         require_signable(replace(tx, gas=max(tx.gas, 21_000)), grant, self.rules, self.nonces())
         self.safe.require_hash(tx)
 
@@ -310,10 +299,8 @@ class SafeOwners:
             for name, value in safe_tx(tx).items()
         }
         digest = safe_tx_hash(self.address, tx)
-        signed = {
-            **typed_data(self.address, tx),
-            "message": fields,
-        }  # as text: wallets read numbers of JSON to 53 bits only
+        # Numbers as text: wallets read JSON numbers with 53 bits only.
+        signed = {**typed_data(self.address, tx), "message": fields}
         return {
             "kind": "safe",
             "safe": self.address,
@@ -323,8 +310,8 @@ class SafeOwners:
         }
 
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
-        """Return the executed call as ports.ExternalSigner; another call at the same nonce of the
-        Safe has a hash unknown here.
+        """Return the executed call as ports.ExternalSigner; another call at the Safe's nonce has an
+        unknown hash and is not found.
         """
         found = find_safe_execution(
             self.endpoints,
@@ -345,9 +332,8 @@ def foreign_signer(
     *,
     safe: bool,
 ) -> tuple[ExternalSigner, Sender]:
-    """Return the external signer of the wallet of `rules`, and the sender that knows its nonce.
-
-    Raises ConfigError if the wallet is not a Safe as declared.
+    """Return the external signer of the wallet of `rules`, and a sender with its nonce. Raises
+    ConfigError if the wallet is declared a Safe and is none.
     """
     if not safe:
         return WalletOwner(rules, nonces, endpoint_pool, sender), sender

@@ -1,4 +1,4 @@
-"""What stands where a Safe should: answers that no Safe gives are errors of ours, never a guess."""
+"""What stands where a Safe should: answers that no Safe returns are errors of ours, never a guess."""
 
 from __future__ import annotations
 
