@@ -149,14 +149,14 @@ def test_going_live_opens_new_books_at_the_chains_balances_and_never_the_paper_o
         path.unlink()
     shutil.copy(folder / "paper.db", folder / "trimtab.db")
     for words in (("status",), ("rebalance", "--send", "--yes"), ("pnl",), ("run", "--once", "--send", "--yes")):
-        assert "paper books" in desk.ask(*words, want=12)["error"]["message"]
+        assert "paper data" in desk.ask(*words, want=12)["error"]["message"]
 
 
 def test_a_live_store_is_refused_as_paper_books_and_its_name_as_a_live_one(desk: Desk) -> None:
     folder = desk.config.parent
     desk.ask("history")
     shutil.copy(folder / "trimtab.db", folder / "paper.db")
-    assert "live books" in desk.ask("paper", "--once", want=12)["error"]["message"]
+    assert "live data" in desk.ask("paper", "--once", want=12)["error"]["message"]
     desk.edit(("sqlite:///trimtab.db", "sqlite:///paper.db"))
     assert "paper books" in desk.ask("status", want=2)["error"]["message"]
 

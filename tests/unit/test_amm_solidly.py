@@ -107,5 +107,5 @@ def test_a_back_test_trades_solidly_pairs(form: str) -> None:
 
 
 def test_config_refuses_to_trade_a_kind_that_is_only_simulated() -> None:
-    with pytest.raises(ValidationError, match="solidly cannot be traded"):
+    with pytest.raises(ValidationError, match="solidly can only be back-tested"):
         VenuesTable.model_validate({"solidly": {"factory": POOL}})
