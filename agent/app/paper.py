@@ -15,7 +15,7 @@ from agent.app.agent import Agent, open_agent
 from agent.app.offline import parse_pairs
 from agent.chain.rpc import Transport
 from agent.config.load import ConfigSource, LoadedConfig, load_config
-from agent.errors import ConfigError
+from agent.errors import ConfigError, ErrorCode
 from agent.execution.step_context import StepOutcome
 from agent.model import PaperWallet
 from agent.ports import Clock
@@ -86,6 +86,7 @@ def open_paper(
                 "paper trading has already started; --value and --start apply to its first run"
                 " only",
                 f"omit them; to start over, remove {wiring.store_file(loaded)}",
+                code=ErrorCode.STARTED,
             )
         config_versions.record_version(loaded, store.configs, config_versions.BY_YES)
         yield agent

@@ -33,7 +33,7 @@ from agent.config.profile import (
     resolve_token,
 )
 from agent.config.schema import NATIVE, AssetTable
-from agent.errors import ConfigError, Retryable
+from agent.errors import ConfigError, ErrorCode, Retryable
 from agent.model import LIMITS, LimitUnit
 
 Document = dict[str, Any]
@@ -53,7 +53,9 @@ def export_profile(config: Path | str, target: Path) -> Document:
             file.write(text)
     except FileExistsError:
         raise ConfigError(
-            f"{target}: exists already; nothing was changed", "name another file"
+            f"{target}: exists already; nothing was changed",
+            "name another file",
+            code=ErrorCode.EXISTS,
         ) from None
     except OSError as error:
         raise ConfigError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agent.errors import Refused, UnsendableTransaction
+from agent.errors import ErrorCode, Refused, UnsendableTransaction
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.table import MARKET_GUARDS, REMEDIES
 from agent.model import BlockedExit, Intent, IntentKind, Plan, SubmissionRefusal, Verdict
@@ -107,7 +107,8 @@ def missing_approvals(
     for approval in found:
         if approval.token == token and (last or len(tried) > MAX_INEFFECTIVE_APPROVALS):
             raise ExitRefused(
-                f"{approval.label} was approved, but its allowance is still too small"
+                f"{approval.label} was approved, but its allowance is still too small",
+                code=ErrorCode.ALLOWANCE,
             )
     return found
 

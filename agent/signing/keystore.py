@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, ErrorCode
 from agent.files import sync_folder
 from agent.signing.secret import PrivateKey, Secret, parse_private_key
 
@@ -125,10 +125,13 @@ def require_free_path(path: Path) -> None:
         raise ConfigError(
             f"{path} exists already; nothing was changed",
             "name another file, or move that one away",
+            code=ErrorCode.EXISTS,
         )
     if not path.parent.is_dir():
         raise ConfigError(
-            f"{path}: folder {path.parent} does not exist", "create it, or name another file"
+            f"{path}: folder {path.parent} does not exist",
+            "create it, or name another file",
+            code=ErrorCode.FOLDER,
         )
 
 
@@ -145,10 +148,13 @@ def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
         raise ConfigError(
             f"{path} exists already; nothing was changed",
             "name another file, or move that one away",
+            code=ErrorCode.EXISTS,
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to"
+            f"{path}: cannot be written ({error.strerror})",
+            "choose a folder that you may write to",
+            code=ErrorCode.FILE,
         ) from None
     finally:
         with suppress(FileNotFoundError):
@@ -172,7 +178,9 @@ def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
         draft.replace(real)
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to"
+            f"{path}: cannot be written ({error.strerror})",
+            "choose a folder that you may write to",
+            code=ErrorCode.FILE,
         ) from None
     finally:
         with suppress(FileNotFoundError):
@@ -191,7 +199,9 @@ def _draft(path: Path, key: PrivateKey, password: Secret) -> Path:
         _new_file(draft, encrypted)
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to"
+            f"{path}: cannot be written ({error.strerror})",
+            "choose a folder that you may write to",
+            code=ErrorCode.FILE,
         ) from None
     decrypted = open_keystore(read_private_file(draft), password, draft)
     if isinstance(decrypted, ConfigError) or decrypted.address != key.address:
@@ -199,6 +209,7 @@ def _draft(path: Path, key: PrivateKey, password: Secret) -> Path:
         raise ConfigError(
             f"{path}: the written file cannot be decrypted; nothing was changed",
             "check this disk first",
+            code=ErrorCode.FILE,
         )
     return draft
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, select, update
 
 from agent import codec
-from agent.errors import ConfigError
+from agent.errors import ConfigError, ErrorCode
 from agent.model import (
     Intent,
     IntentKind,
@@ -185,7 +185,9 @@ def _request(row: RequestRow) -> OwnerRequest:
 def _row(db: Connection, number: int) -> RequestRow:
     row = first_row(db, _by_number(), RequestRow, of=number)
     if row is None:
-        raise ConfigError(f"request {number} is not in the store", "see trimtab withdraw")
+        raise ConfigError(
+            f"request {number} is not in the store", "see trimtab withdraw", code=ErrorCode.UNKNOWN
+        )
     return row
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
-
 from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent
@@ -60,7 +58,7 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
             held.close()
 
         before = purse(chain)
-        with again(chain, loaded, clock=Meanwhile(chain, released)) as other, pytest.raises(ConfigError, match="not open"):
+        with again(chain, loaded, clock=Meanwhile(chain, released)) as other, raises_code(ConfigError, "not_open"):
             withdrawals.resume(other, number, to=HOME, send=True, confirm=sure)
         assert (purse(chain), chain.balance("USDC", HOME)) == (before, 0)
 

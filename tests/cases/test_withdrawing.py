@@ -113,7 +113,7 @@ def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_unti
         assert purse(chain).raw["USDC"] >= 2_000 * USD + 2_390 * USD
         paid = withdrawals.resume(agent, held.request or 0, to=HOME, send=True, confirm=sure)
         assert (paid.state, chain.balance("USDC", HOME)) == ("paid", 2_000 * USD), paid.reason
-        with pytest.raises(ConfigError, match="not open"):
+        with raises_code(ConfigError, "not_open"):
             withdrawals.resume(agent, held.request or 0, send=True, confirm=sure)
 
 

@@ -22,7 +22,7 @@ from agent.policy import exits as stuck
 from agent.ports import Approval, Composer
 from agent.store import Store, open_store
 from agent.units import NATIVE
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
 from tests.unit.test_blocked_exits import DEAR, HEAVY, LINK, MARKET, SOUND, USDC, WBTC, WETH, Sees, fired, judged, moved
 
@@ -111,9 +111,9 @@ def test_a_token_that_ignores_its_approval_is_blocked_and_one_that_no_exit_sells
     assert [one.token for one in late.missing_approvals(lacks, outcome, outcome.plan, sent(late.MAX_INEFFECTIVE_APPROVALS))] == [
         LINK.address
     ]
-    with pytest.raises(late.ExitRefused, match="allowance is"):
+    with raises_code(late.ExitRefused, "allowance"):
         late.missing_approvals(lacks, outcome, outcome.plan, sent(late.MAX_INEFFECTIVE_APPROVALS + 1))
-    with pytest.raises(late.ExitRefused, match="allowance is"):
+    with raises_code(late.ExitRefused, "allowance"):
         late.missing_approvals(lacks, outcome, outcome.plan, (), last=True)
     other = replace(outcome, decided=replace(outcome.decided, exit_token=""))
     assert late.missing_approvals(lacks, other, outcome.plan, sent(9)), "of what is no exit the engine says what it always said"

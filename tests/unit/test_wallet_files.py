@@ -18,7 +18,7 @@ from agent import app as api
 from agent.errors import ConfigError
 from agent.signing import keystore
 from agent.signing.keys import TEST_MNEMONIC, KeystoreFile, Secret, TestAccountKey, load_key
-from tests.support.text import raises_field
+from tests.support.text import raises_code, raises_field
 
 GOOD = "four random words here"
 OTHER = "another set of random words"
@@ -127,7 +127,7 @@ def test_nothing_is_ever_written_over(tmp_path: Path, kind: str) -> None:
             path.mkdir()
         case _:
             path.symlink_to(tmp_path / "elsewhere.json")
-    with pytest.raises(ConfigError, match="exists already"):
+    with raises_code(ConfigError, "exists"):
         api.create_wallet(path, None, api.Password(), typing())  # nobody is asked for a password first
     assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
     assert kind != "file" or path.read_text() == "somebody's only key"
@@ -145,7 +145,7 @@ def test_a_file_that_appears_meanwhile_is_not_written_over(tmp_path: Path, monke
         real(source, target)
 
     monkeypatch.setattr(os, "link", late)
-    with pytest.raises(ConfigError, match="exists already"):
+    with raises_code(ConfigError, "exists"):
         api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
     assert path.read_text() == "somebody's only key"
     assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
@@ -167,19 +167,19 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ConfigError, match="No space left"):
+    with raises_code(ConfigError, "file", "No space left"):
         api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(GOOD, GOOD))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not exist"):
+    with raises_code(ConfigError, "folder"):
         api.create_wallet(tmp_path / "none" / "w.json", None, api.Password(), typing(GOOD, GOOD))
 
 
 def test_a_file_that_does_not_open_again_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keystore, "open_keystore", lambda raw, password, path: ConfigError("damaged"))
-    with pytest.raises(ConfigError, match="the written file cannot be decrypted"):
+    with raises_code(ConfigError, "file", "decrypted"):
         api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(GOOD, GOOD))
     assert not list(tmp_path.iterdir())
 

@@ -293,6 +293,7 @@ def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerReque
         raise ConfigError(
             "another stop is in progress",
             "trimtab stop --send continues it; trimtab resume ends it",
+            code=ErrorCode.STOP_OPEN,
         )
     return stored
 

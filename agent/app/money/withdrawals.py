@@ -12,7 +12,7 @@ from agent.app import withdrawal_run
 from agent.app.agent import Agent, Progress, ignore_progress, never_confirm
 from agent.app.withdrawal_run import Confirm, WithdrawalReport, WithdrawalRun, withdrawable_step
 from agent.config.fields import parse_address
-from agent.errors import ConfigError, Refused, Retryable
+from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.model import IntentState, OwnerRequest, Payment, RequestKind, RequestState, StepInput
 from agent.policy.cash_flows import withdrawals
 from agent.units import parse_raw
@@ -173,4 +173,8 @@ def _open_request(agent: Agent, number: int) -> OwnerRequest:
     for request in agent.context.store.requests.newest(1_000, open_only=True):
         if request.id == number and request.kind is RequestKind.WITHDRAW:
             return request
-    raise ConfigError(f"withdrawal {number} is not open", "trimtab withdraw lists open withdrawals")
+    raise ConfigError(
+        f"withdrawal {number} is not open",
+        "trimtab withdraw lists open withdrawals",
+        code=ErrorCode.NOT_OPEN,
+    )

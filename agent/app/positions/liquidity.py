@@ -16,7 +16,7 @@ from agent.chain.positions import resolve_positions
 from agent.config.build import factories
 from agent.config.fields import parse_address
 from agent.config.load import load_config
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import ConfirmedPosition, LpPositionChange, StepInput
 from agent.model.liquidity import position_name
 from agent.policy.drift import compute_drifts, investable_total
@@ -130,7 +130,9 @@ def take_position(agent: Agent, number: str) -> Document:
     name = position_name("uniswap_v3", venue.position_manager, int(number))
     step = agent.step_input()
     if name in {one.name for one in step.portfolio.positions}:
-        raise ConfigError(f"position {name} counts already", "see trimtab lp")
+        raise ConfigError(
+            f"position {name} counts already", "see trimtab lp", code=ErrorCode.EXISTS
+        )
     head = step.snapshot.head
     at = {"blockHash": head.hash, "requireCanonical": True}
     unsolicited = find_unsolicited_positions(
@@ -139,7 +141,9 @@ def take_position(agent: Agent, number: str) -> Document:
     position = next((one for one in unsolicited if one.name == name and one.liquidity > 0), None)
     if position is None:
         raise ConfigError(
-            f"position {name}: the wallet holds no such position with liquidity", "see trimtab lp"
+            f"position {name}: the wallet holds no such position with liquidity",
+            "see trimtab lp",
+            code=ErrorCode.UNKNOWN,
         )
     one = ConfirmedPosition(
         "uniswap_v3",
@@ -158,7 +162,9 @@ def take_position(agent: Agent, number: str) -> Document:
         )
     (ref,) = resolve_positions(context.line, (one,), factories(context.config))
     if ref.place is None:
-        raise ConfigError(f"position {name} does not exist", "see trimtab lp")
+        raise ConfigError(
+            f"position {name} does not exist", "see trimtab lp", code=ErrorCode.UNKNOWN
+        )
     place = ref.place
     mint = LpPositionChange(
         "uniswap_v3", venue.position_manager, int(number), place.pool, *position.tokens, place.fee_pips,

@@ -29,7 +29,7 @@ from agent.config.load import LoadedConfig, load_config, parse_config
 from agent.config.presets import PRESETS, Preset, TemplateAsset, read_token_list, refuse_look_alike
 from agent.config.schema import NATIVE, RpcTable
 from agent.config.template import PortfolioTemplate, render
-from agent.errors import ConfigError, Refused, TrimtabError
+from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.model import Snapshot, Verdict
 from agent.policy import minimum
 from agent.reference.checks import is_dollar
@@ -173,7 +173,9 @@ def initialise(  # noqa: PLR0913
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise ConfigError(
-            f"{path}: exists already; nothing was changed", "name another file with --config"
+            f"{path}: exists already; nothing was changed",
+            "name another file with --config",
+            code=ErrorCode.EXISTS,
         ) from None
     except OSError as error:
         raise ConfigError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, update
 
-from agent.errors import ConfigError, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import (
     ExpectedBalances,
     ExternalTransaction,
@@ -491,13 +491,18 @@ class BalanceStore:
                 query = query.where(ExternalTransferRow.seq == min(flow_id, MOST))
             rows = all_rows(db, query, ExternalTransferRow)
             if flow_id is not None and not rows:
-                raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
+                raise ConfigError(
+                    f"flow {flow_id} is not in the store",
+                    "see trimtab flows",
+                    code=ErrorCode.UNKNOWN,
+                )
             classified = []
             for row in rows:
                 if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
                     raise ConfigError(
                         f"flow {flow_id} is already confirmed as {row.kind}",
                         "see trimtab flows --all",
+                        code=ErrorCode.CONFIRMED,
                     )
                 fitting = RISES if int(row.delta_raw) > 0 else FALLS
                 if kind is not None and kind not in fitting:

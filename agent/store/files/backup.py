@@ -45,10 +45,14 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
     """
     _require_free(target, force)
     if target.exists() and source.samefile(target):
-        raise ConfigError(f"{target} is the store itself", "name another file")
+        raise ConfigError(
+            f"{target} is the store itself", "name another file", code=ErrorCode.SAME_FILE
+        )
     if any(target.with_name(target.name + side).exists() for side in _SIDES):
         raise ConfigError(
-            f"{target} looks like a store in use: it has a write-ahead log", "name another file"
+            f"{target} looks like a store in use: it has a write-ahead log",
+            "name another file",
+            code=ErrorCode.IN_USE,
         )
     with database_errors("make the backup"), _beside(target) as part:
         _write_copy(source, part)
@@ -78,7 +82,9 @@ def restore(
         )
     if target.exists() and source.samefile(target):
         raise ConfigError(
-            f"{source} is the store itself", "name a file that trimtab db backup wrote"
+            f"{source} is the store itself",
+            "name a file that trimtab db backup wrote",
+            code=ErrorCode.SAME_FILE,
         )
     info = inspect_store_file(source)
     if info.wallet.lower() != wallet.lower() or info.chain_id != str(chain_id):
@@ -214,7 +220,9 @@ def _require_free(target: Path, force: bool) -> None:
         raise ConfigError(f"{target} is a folder", "name a file in it")
     if target.exists() and not force:
         raise ConfigError(
-            f"{target} exists and is not overwritten", "name another file, or add --force"
+            f"{target} exists and is not overwritten",
+            "name another file, or add --force",
+            code=ErrorCode.EXISTS,
         )
 
 
