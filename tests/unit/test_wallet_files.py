@@ -270,7 +270,7 @@ def test_an_address_is_read_without_the_password_and_proven_with_it(tmp_path: Pa
     sheet = json.loads(path.read_text())
     del sheet["address"]
     path.write_text(json.dumps(sheet))
-    with pytest.raises(ConfigError, match="not say") as caught:
+    with raises_code(ConfigError, "unknown", "w.json") as caught:
         api.wallet_address(path, None, None, api.Password(), None, False)
     assert "--verify" in caught.value.remedy
     path.chmod(0o640)

@@ -14,7 +14,7 @@ from eth_account import Account
 from agent import codec
 from agent.config.fields import parse_address, parse_keyring, parse_variable
 from agent.config.load import key_source, load_config
-from agent.errors import ConfigError
+from agent.errors import ConfigError, ErrorCode
 from agent.signing import keys, keystore
 from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_private_key
 
@@ -146,7 +146,9 @@ def _named(raw: bytes, path: Path) -> str:
         return parse_address("0x" + str(address).lower().removeprefix("0x"))
     except (ValueError, KeyError, TypeError, ConfigError):
         raise ConfigError(
-            f"{path} does not state its address", "add --verify and its password"
+            f"{path} does not state its address",
+            "add --verify and its password",
+            code=ErrorCode.UNKNOWN,
         ) from None
 
 
