@@ -1,5 +1,5 @@
-"""The backtest report: turnover, costs, rebalancing premium, tax, run log and funding as sections
-of a page.
+"""The backtest report: turnover, costs, rebalancing premium, tax and run log as sections of a
+page.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from agent.backtest.funding import FundingCarry
 from agent.backtest.report import sections as report_sections
 from agent.backtest.report.page import (
     NONE,
-    STRONG,
     ReportFact,
     ReportPage,
     ReportSection,
@@ -28,23 +26,12 @@ from agent.backtest.report.page import (
     format_money,
     format_percent,
     format_ratio,
-    line_trace,
     pluralize,
     short_name,
     time_chart,
-    to_milliseconds,
-    values_at,
 )
 from agent.backtest.report.sections import BacktestAnalysis
-from agent.backtest.report.series import (
-    DAY_S,
-    Floats,
-    Indices,
-    downsample_indices,
-    drawdown_series,
-    growth_series,
-    risk_metrics,
-)
+from agent.backtest.report.series import DAY_S, drawdown_series, growth_series, risk_metrics
 from agent.backtest.result import SimulationResult
 from agent.units import YEAR_S, Value
 
@@ -342,101 +329,6 @@ def total_costs(result: SimulationResult) -> Value:
     return result.fees + result.impact + result.gas
 
 
-# --- Funding section: carry of shorts of the holdings, cumulated, and by asset.
-
-
-LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
-"""Colours of assets, largest sums first; the table has all assets."""
-
-
-def funding_section(found: BacktestAnalysis) -> ReportSection | None:
-    """Return the carry, cumulated over time, and its sums; None without funding rates."""
-    result = found.result
-    if result.funding is None:
-        return None
-    carries, scale = result.funding.carries, 10.0**result.decimals
-    times_s = np.unique(np.concatenate([one.times_s for one in carries]))
-    paths = {one.symbol: _so_far(one, times_s, scale) for one in carries}
-    whole: Floats = np.sum(list(paths.values()), axis=0)
-    shown: list[FundingCarry] = []
-    if len(carries) > 1:
-        shown = sorted(carries, key=lambda one: (-abs(one.total), one.symbol))[: len(LINES)]
-    kept = downsample_indices([whole, *(paths[one.symbol] for one in shown)])
-    x = to_milliseconds(times_s, kept)
-    traces = [
-        *(
-            _line(x, paths[one.symbol], kept, short_name(one.symbol), colour)
-            for one, colour in zip(shown, LINES, strict=False)
-        ),
-        _line(x, whole, kept, "all", "--c1", STRONG),
-    ]
-    chart = time_chart(traces, result.numeraire) | {
-        "title": f"Cumulative funding, in {result.numeraire}",
-        "says": (
-            "Cumulative funding over time; the total ends at"
-            f" {format_money(result.funding.total, result.decimals)}"
-        ),
-        "height": 280,
-    }
-    words = (
-        (
-            "Funding that a short perpetual of each holding's size would have received: at each"
-            " funding time, the holding's value at the newest bar times the rate. Negative funding"
-            " is paid."
-        ),
-        (
-            "This is arithmetic beside the simulation: no position, margin, liquidation, fee or"
-            " basis is simulated, and none of it is in the portfolio's value."
-        ),
-    )
-    rows = tuple(
-        (
-            one.symbol,
-            format_money(one.total, result.decimals),
-            _share(one.yearly),
-            format_money(one.notional, result.decimals),
-            f"{len(one.payments):,}",
-        )
-        for one in carries
-    )
-    times = sum(len(one.payments) for one in carries)
-    rows = (
-        *rows,
-        (
-            "all",
-            format_money(result.funding.total, result.decimals),
-            _share(result.funding.yearly),
-            NONE,
-            f"{times:,}",
-        ),
-    )
-    head = (
-        "asset",
-        f"received ({result.numeraire})",
-        "a year, of the holding",
-        "mean holding",
-        "times",
-    )
-    return ReportSection("Funding of a full hedge", words, (chart,), (ReportTable(head, rows),))
-
-
-def _so_far(one: FundingCarry, times_s: Indices, scale: float) -> Floats:
-    """Return cumulated whole coins at each of these times."""
-    sums = np.concatenate([[0.0], np.cumsum(np.array(one.payments, dtype=np.float64) / scale)])
-    found: Floats = sums[np.searchsorted(one.times_s, times_s, side="right")]
-    return found
-
-
-def _line(
-    x: list[int], path: Floats, kept: Indices, name: str, colour: str, width: float = 1.6
-) -> dict[str, object]:
-    return line_trace(x, values_at(path, kept), name, colour, width=width, form=",.2f", step=True)
-
-
-def _share(yearly: float | None) -> str:
-    return NONE if yearly is None else format_percent(yearly, 2, signed=True)
-
-
 # --- The backtest page: summary, figures, sections, and the data to repeat it.
 
 
@@ -461,7 +353,7 @@ def backtest_page(result: SimulationResult) -> ReportPage:
         report_sections.trades_section(found),
         turnover_section(found),
         costs_section(found),
-        funding_section(found),
+        report_sections.funding_section(found),
         report_sections.risk_section(found),
         taxes_section(found),
         run_log_section(found),
