@@ -40,6 +40,7 @@ from agent.policy.liquidity.decide import gas_unit_value, next_adjustment, restr
 from agent.policy.liquidity.targets import (
     book_after_provision,
     book_after_withdrawal,
+    provision_gas_units,
     quote_provision,
 )
 from agent.reference import reference_prices
@@ -172,13 +173,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         min_raw=minting.nonzero_minimums(
             minting.provision_minimums(within, move.desired, ratio, band), amounts
         ),
-        gas_units=(
-            minting.V2_ADD_UNITS
-            if within is None
-            else minting.V3_MINT_UNITS
-            if one is None
-            else minting.V3_INCREASE_UNITS
-        ),
+        gas_units=provision_gas_units(within, one),
         reason=move.reason,
     )
     return action, after

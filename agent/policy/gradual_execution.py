@@ -252,29 +252,16 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
 
 def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
     """Return the goal with each unreached edge moved to `part` of its distance."""
-    weights = tuple(
-        (
-            replace(
-                wanted,
-                low=(
-                    one.share + part * (wanted.low - one.share)
-                    if one.share < wanted.low
-                    else wanted.low
-                ),
-                high=(
-                    one.share + part * (wanted.high - one.share)
-                    if one.share > wanted.high
-                    else wanted.high
-                ),
-            )
-            if wanted.low != wanted.high
-            else replace(
-                wanted, low=(point := one.share + part * (wanted.low - one.share)), high=point
-            )
-        )
-        for one, wanted in zip(drifts, goal.weights, strict=True)
-    )
-    return replace(goal, weights=weights)
+    weights = []
+    for drift, wanted in zip(drifts, goal.weights, strict=True):
+        low, high, share = wanted.low, wanted.high, drift.share
+        is_point = low == high
+        if is_point or share < low:
+            low = share + part * (low - share)
+        if is_point or share > high:
+            high = share + part * (high - share)
+        weights.append(replace(wanted, low=low, high=high))
+    return replace(goal, weights=tuple(weights))
 
 
 def prior_budget_use(step: StepInput) -> BudgetCarryover | None:

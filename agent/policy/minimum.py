@@ -393,4 +393,6 @@ def _percent(share: Fraction) -> str:
 
 
 def _short(number: Fraction) -> str:
-    return value_text(number, 0, 0 if number >= 20 else 1 if number >= 1 else 3)
+    if number >= 20:
+        return value_text(number, 0, 0)
+    return value_text(number, 0, 1 if number >= 1 else 3)

@@ -131,10 +131,7 @@ def add_liquidity(
     amounts = quote_provision(book, pool, one, ticks, desired)[1]
     moved = book.value(target, amounts)
     after = book_after_provision(book, target, pool, one, ticks, desired)
-    if within is None:
-        units = minting.V2_ADD_UNITS
-    else:
-        units = minting.V3_MINT_UNITS if one is None else minting.V3_INCREASE_UNITS
+    units = provision_gas_units(within, one)
     skew = Fraction(0) if after is None else book.overpayment(target, amounts, after)
     why_not = _unsafe(book, target, pool, within, band) or builder.worth_it(
         moved, units, APPROVALS, skew
@@ -159,6 +156,17 @@ def add_liquidity(
     builder.reasons.append(message)
     builder.book = after
     return True
+
+
+def provision_gas_units(
+    within: minting.SqrtPriceRange | None, position: ConfirmedPosition | None
+) -> int:
+    """Return the gas units of a provision: to a pair, to a new range, or to an existing one."""
+    if within is None:
+        return minting.V2_ADD_UNITS
+    if position is None:
+        return minting.V3_MINT_UNITS
+    return minting.V3_INCREASE_UNITS
 
 
 def quote_provision(
