@@ -138,22 +138,24 @@ def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocumen
     rises = max(0, to - coming)
     if not 1 <= to <= prices.MAX_OBSERVATIONS:
         raise ConfigError(
-            f"--to: {to} is not within 1 and {prices.MAX_OBSERVATIONS}",
+            f"--to: {to} is not between 1 and {prices.MAX_OBSERVATIONS}",
             f"{_enough(step)} are enough for the window",
         )
     if rises > MOST_AT_ONCE:
         raise ConfigError(
             f"--to: from {coming} to {to} at once takes more gas than a transaction may use",
-            f"go on in steps: --to {coming + MOST_AT_ONCE}",
+            f"raise it in steps: --to {coming + MOST_AT_ONCE}",
         )
     gas = CALL_GAS + SLOT_GAS * rises if rises else 0
     head = step.snapshot.head
-    price_wei = (
-        step.snapshot.gas_price_wei
-        if head.base_fee_wei is None
-        else head.base_fee_wei + step.snapshot.priority_fee_wei
-    )
+    price_wei = step.snapshot.gas_price_wei
+    if head.base_fee_wei is not None:
+        price_wei = head.base_fee_wei + step.snapshot.priority_fee_wei
     native = reference_prices(step).prices.get(step.portfolio.wrapped_native)
+    cost: str | None = None
+    if native is not None:
+        value = Fraction(gas * price_wei) * native.price
+        cost = value_text(value, step.portfolio.numeraire.decimals)
     return {
         **_pool(step, pool),
         "block": head.number,
@@ -162,13 +164,7 @@ def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocumen
         "rises": rises,
         "gas_units": gas,
         "cost_native": decimal_text(gas * price_wei, 18),
-        "cost": (
-            None
-            if native is None
-            else value_text(
-                Fraction(gas * price_wei) * native.price, step.portfolio.numeraire.decimals
-            )
-        ),
+        "cost": cost,
         "most_native": None,
         "outcome": "planned" if rises else "hold",
         "transactions": [],

@@ -89,7 +89,7 @@ def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chai
     before = purse(chain)
     with again(chain, loaded) as agent:
         assert raise_observations(agent, at, 100, send=True)["outcome"] == "declined"
-        for wrong, words in ((0, "not within 1"), (70_000, "not within 1"), (5_000, "go on in steps: --to 564")):
+        for wrong, words in ((0, "not between 1"), (70_000, "not between 1"), (5_000, "raise it in steps: --to 564")):
             with pytest.raises(ConfigError, match=words):
                 raise_observations(agent, at, wrong)
         with raises_field("POOL", "V3 pool"):

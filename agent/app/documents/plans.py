@@ -76,12 +76,9 @@ def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
     symbols = [portfolio.token(address).label for address in (action.token0, action.token1)]
     given: dict[str, Any] = {}
     for name in ("amounts_raw", "desired_raw", "min_raw", "fees_raw"):
-        raw = getattr(action, name, None)
-        given[name] = (
-            None
-            if raw is None
-            else {symbol: str(amount) for symbol, amount in zip(symbols, raw, strict=True)}
-        )
+        given[name] = None
+        if (raw := getattr(action, name, None)) is not None:
+            given[name] = {symbol: str(amount) for symbol, amount in zip(symbols, raw, strict=True)}
     liquidity, ticks = getattr(action, "liquidity", None), getattr(action, "ticks", None)
     given["liquidity"] = None if liquidity is None else str(liquidity)
     given["ticks"] = None if ticks is None else list(ticks)

@@ -87,11 +87,10 @@ def withdraw(  # noqa: PLR0913
     address = None if to is None else parse_address(to, "--to")
 
     def asking(step: StepInput) -> WithdrawalRun:
-        payments = (
-            pro_rata_payments(agent, step, amount)
-            if pro_rata
-            else (single_payment(agent, step, amount, token),)
-        )
+        if pro_rata:
+            payments = pro_rata_payments(agent, step, amount)
+        else:
+            payments = (single_payment(agent, step, amount, token),)
         withdrawal_run.require_alone(step, (one.token for one in payments))
         return WithdrawalRun(agent.context, payments, address)
 

@@ -161,11 +161,9 @@ def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTer
         (one for one in chosen if one.token == terms.token and one.kind is OrderKind.ENTRY), None
     )
     try:
-        opened = (
-            None
-            if entry is None
-            else conditional_orders.arm_order(_waiting_order(entry), price, 0, book)
-        )
+        opened = None
+        if entry is not None:
+            opened = conditional_orders.arm_order(_waiting_order(entry), price, 0, book)
         if not conditional_orders.waits_for_entry(terms.kind, opened):
             conditional_orders.arm_order(_waiting_order(terms), price, 0, book, opened)
     except Refused as why:
