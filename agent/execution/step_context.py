@@ -1,6 +1,4 @@
-"""Readers, actors and outcome of a step: reading past our own last transaction, confirming prices,
-screening tokens.
-"""
+"""Readers, actors and outcome of a step; confirmation of prices, and screening of tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +24,6 @@ from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import conditional_orders, quarantine
 from agent.policy.decide import DecisionResult, decide
-from agent.policy.quarantine import quarantine_tokens as quarantine_of_quarantine
 from agent.policy.triggers import rules
 from agent.ports import (
     BalanceJournal,
@@ -43,13 +40,11 @@ from agent.reference import depegged_tokens, reference_prices
 
 CATCH_UP_ATTEMPTS = 10
 CATCH_UP_PAUSE_S = 2.0
-"""Together twenty seconds: more than a block of any chain this is for."""
+"""Attempts and the pause between them: twenty seconds, longer than a block of supported chains."""
 
 
 class CaughtUpReader:
-    """ports.Reader whose snapshots are at or after every transaction that the journal knows to be
-    mined.
-    """
+    """ports.Reader whose snapshots include every mined transaction of the journal."""
 
     def __init__(self, reader: Reader, journal: Journal, clock: Clock) -> None:
         self._reader = reader
@@ -59,14 +54,14 @@ class CaughtUpReader:
     def snapshot(self) -> Snapshot:
         """See ports.Reader. Raises Retryable if the endpoints that agree stay behind."""
         ours = self._journal.expected_nonce() or 0
-        found = self._reader.snapshot()
+        snapshot = self._reader.snapshot()
         for _ in range(CATCH_UP_ATTEMPTS):
-            if found.nonce_latest >= ours:
-                return found
+            if snapshot.nonce_latest >= ours:
+                return snapshot
             self._clock.sleep(CATCH_UP_PAUSE_S)
-            found = self._reader.snapshot()
+            snapshot = self._reader.snapshot()
         raise Retryable(
-            f"the endpoints agree on block {found.head.number} only, which is behind our"
+            f"the endpoints agree on block {snapshot.head.number} only, which is behind our"
             f" transaction of nonce {ours - 1}",
             "try again when the slower endpoint has caught up",
             code=ErrorCode.LAG,
@@ -89,8 +84,8 @@ class TickExtender:
         self._done = False
 
     def __call__(self, step: StepInput) -> StepInput | None:
-        """Return the step with more ticks; None if already read, there are no more, or endpoints
-        disagree.
+        """Return the step with more ticks; None if they were already read, there are no more, or
+        endpoints disagree.
         """
         if self._done:
             return None
@@ -105,10 +100,8 @@ class TickExtender:
 
 @dataclass(frozen=True, slots=True)
 class StepReaders:
-    """Sources of a step: chain, memory, evidence. `assemble` adds the owner's targets to a
-    snapshot.
-
-    `chance` returns unpredictable numbers in [0, 1).
+    """Sources of a step: chain, history and evidence. `assemble` combines snapshot, history and
+    config; `chance` returns unpredictable numbers in [0, 1).
     """
 
     reader: Reader
@@ -154,7 +147,7 @@ def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: Ste
 
 
 def record_order_stages(orders: OrderJournal, step: StepInput) -> None:
-    """Record the stage of every order before acting on it. Raise Retryable if orders changed
+    """Record the stage of every order before it is acted on. Raise Retryable if orders changed
     meanwhile.
     """
     history = step.history
@@ -169,18 +162,18 @@ def record_order_stages(orders: OrderJournal, step: StepInput) -> None:
 
 
 def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> StepInput:
-    """Reassemble the step with the preceding blocks: orders confirmed by them move, and targets
-    with them.
+    """Assemble the step again with the preceding blocks, which may change the stage of orders, and
+    with it the targets.
     """
-    found = readers.step_input_at(snapshot)
+    assembled = readers.step_input_at(snapshot)
     before = step.history
     history = replace(
-        found.history,
+        assembled.history,
         last_rebalance_s=before.last_rebalance_s,
         last_liquidity_s=before.last_liquidity_s,
     )
     return replace(
-        found,
+        assembled,
         history=history,
         spend_caps=step.spend_caps,
         spent_gas_wei=step.spent_gas_wei,
@@ -290,15 +283,15 @@ def propose_screened(
         if proposal.plan is None or evidence is None:
             return step, proposal, None
         try:
-            seen = evidence.gather(step, proposal.plan)
+            gathered = evidence.gather(step, proposal.plan)
         except Retryable as error:
             if token := proposal.decided.exit_token:
                 raise ExitInterrupted(token, error) from error
             raise
-        left = quarantine_of_quarantine(step, seen.screens or ())
-        if left is step:
-            return step, proposal, seen
-        step = left
+        remaining = quarantine.quarantine_tokens(step, gathered.screens or ())
+        if remaining is step:
+            return step, proposal, gathered
+        step = remaining
 
 
 def _proposed(step: StepInput, propose: Proposer) -> Proposal | Refused:

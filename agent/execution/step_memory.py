@@ -1,4 +1,4 @@
-"""Record a step's results besides the journal: strategy books and gradual execution."""
+"""Memory of a step in the store: strategy books, gradual execution, prices, unknown positions."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ DAY_S = 86_400
 def record_strategies(
     strategies: StrategyJournal, allocations: AllocationJournal, step: StepInput
 ) -> None:
-    """Record changes of the strategy books; once an hour also each strategy's NAV per share and
-    health. If another process wrote first, nothing is written: the next cycle finds the change
-    again.
+    """Record changes of the strategy books, and once an hour each strategy's NAV per share and
+    health. If another process wrote first, nothing is written, and the next cycle derives the
+    change again.
     """
     books = step.history.sleeves
     if step.split is None or books is None or (not books.sleeves and not books.pending):
@@ -66,18 +66,15 @@ def record_strategies(
 
 
 def book_internal_netting(strategies: StrategyJournal, outcome: StepOutcome) -> None:
-    """Book the internal netting between strategies of a step that has nothing to trade on the
-    market.
-    """
+    """Book the internal netting between strategies if the step trades nothing on the market."""
     books = outcome.step_input.history.sleeves
     if outcome.kind is not OutcomeKind.HOLD or not outcome.decided.is_netting_only or books is None:
         return
     booking = accounting.netting_booking(
         outcome.step_input, outcome.step_id, netting.strategy_adjustments
     )
-    if (
-        booking is not None
-    ):  # of exactly this version: if another process wrote since, the next cycle does it
+    if booking is not None:
+        # Only onto this version of the books: if another process wrote since, the next cycle books.
         strategies.record_bookings((booking,), books.turn + bool(books.pending))
 
 
@@ -85,7 +82,8 @@ def _record_strategy_states(
     journal: StrategyJournal, step: StepInput, books: StrategyBooks
 ) -> None:
     now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
-    strategies = {one.name: one for one in step.split.strategies} if step.split is not None else {}
+    configured = () if step.split is None else step.split.strategies
+    strategies = {strategy.name: strategy for strategy in configured}
     states, points = [], {}
     for book in books.sleeves:
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
@@ -116,17 +114,19 @@ def _with_health(
     )
 
 
-# --- Records of gradual execution: start, each slice before it is sent, end.
+# --- Gradual execution: its start, each slice before it is sent, and its end.
 
 
 RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
-"""Styles whose rounds are of random size."""
+"""Styles whose slices have random sizes."""
 
 
 def with_slice_draw(
     readers: StepReaders, step: StepInput, executions: GradualExecutionJournal
 ) -> StepInput:
-    """Return the step with the draw for a first slice stored, so that a restart plans the same."""
+    """Return the step with the draw for a first slice, which is stored so that a restart plans the
+    same.
+    """
     history = step.history
     if (
         step.execution.pace.style not in RANDOM_SLICE_STYLES
@@ -153,9 +153,9 @@ def record_execution_changes(executions: GradualExecutionJournal, outcome: StepO
 def begin_slice(
     readers: StepReaders, executions: GradualExecutionJournal, outcome: StepOutcome
 ) -> None:
-    """Record the slice about to be sent, with the draw for the next; a new execution before its
-    first slice. Do nothing if the plan is not a slice. Repeated attempts at a slice are recorded in
-    addition.
+    """Record the slice about to be sent with the draw for the next one; a new execution is recorded
+    before its first slice. Each attempt at a slice is recorded. Does nothing if the plan is not a
+    slice.
     """
     decided, under = outcome.decided, outcome.step_input.history.campaign
     at_s = outcome.step_input.snapshot.head.timestamp_s
@@ -177,8 +177,7 @@ def _draw(readers: StepReaders) -> SliceDraw:
     return SliceDraw(int(readers.chance() * MILLION), int(readers.chance() * MILLION))
 
 
-# --- Read a step's memory from the store: prices, ledger, strategies, and unknown liquidity
-# positions.
+# --- Memory of a step: prices, ledger balances, strategies.
 
 
 def read_memory(
@@ -188,11 +187,8 @@ def read_memory(
     untradable: Iterable[ScreenedToken] = (),
 ) -> StepMemory:
     """Return the store's memory at the block of `bare`, which has snapshot, config and budgets."""
-    chosen, balances, ledger = (
-        store.allocations.newest(),
-        store.balances.expected(),
-        store.ledger.balances(bare.snapshot.head.number),
-    )
+    chosen, balances = store.allocations.newest(), store.balances.expected()
+    ledger = store.ledger.balances(bare.snapshot.head.number)
     strategies = read_strategies(bare, store)
     choices = {} if strategies is None else dict(strategies.choices)
     prices = _recorded_prices(bare, store.prices, chosen, choices)
@@ -204,19 +200,13 @@ def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | Non
     if step.split is None:
         return None
     ledger, head = store.strategies.ledger(), step.snapshot.head.number
-    settled = (
-        [
-            one
-            for one in ledger.intents
-            if one.receipt is not None and one.receipt.block_number <= head
-        ]
-        if ledger.bookings
-        else []
-    )
-    trades = {
-        intent.id: own for intent in settled if (own := _strategy_step(store, intent)) is not None
-    }
-    named = [one.name for one in step.split.strategies if one.allocator is not None]
+    trades = {}
+    for intent in ledger.intents if ledger.bookings else ():
+        if intent.receipt is None or intent.receipt.block_number > head:
+            continue
+        if (own := _strategy_step(store, intent)) is not None:
+            trades[intent.id] = own
+    named = [strategy.name for strategy in step.split.strategies if strategy.allocator is not None]
     choices = tuple(
         (name, chosen) for name in named if (chosen := store.allocations.newest(name)) is not None
     )
@@ -224,8 +214,8 @@ def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | Non
 
 
 def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
-    """Return the step of a swap for the strategies' own goal, else None. None for swaps requested
-    by the owner or limits.max_weight alone, for exits, and for unreadable steps.
+    """Return the step of a swap that a strategy's trigger caused; None for swaps by the owner's
+    request or limits.max_weight alone, for exits, and for unreadable steps.
     """
     if intent.kind is not IntentKind.SWAP:
         return None
@@ -242,11 +232,8 @@ def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
             return None
         if step.split is None:
             return None
-        return (
-            step
-            if netting.net_strategies(step, reference_prices(step).by_token).answer.fired
-            else None
-        )
+        netted = netting.net_strategies(step, reference_prices(step).by_token)
+        return step if netted.answer.fired else None
     except (ConfigError, OperatorNeeded, Refused, KeyError):
         return None
 
@@ -257,8 +244,8 @@ def _recorded_prices(
     chosen: Allocation | None,
     choices: Mapping[str, Allocation],
 ) -> tuple[PricePoint, ...]:
-    """Return recorded prices as far back as this config needs: all within trigger windows, before
-    that one per interval of each due allocation.
+    """Return recorded prices as far back as this config needs: all within trigger windows, and
+    older ones at the interval of each due allocation.
     """
     portfolio, split, now_s = step.portfolio, step.split, step.snapshot.head.timestamp_s
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
@@ -278,8 +265,7 @@ def _recorded_prices(
     return (*sorted(older, key=lambda point: (point.at_s, point.token)), *hourly)
 
 
-# --- Scan of the wallet for liquidity of targeted pairs that the store does not know: it would be
-# provided a second time.
+# --- Liquidity positions of target pairs that are not in the store: their target would mint again.
 
 
 def with_unknown_positions(
@@ -289,10 +275,11 @@ def with_unknown_positions(
     line: Transport,
     manager: str | None,
 ) -> StepInput:
-    """Return the step with V3 positions of targeted pairs that the store does not know; scans the
-    wallet once per new or adopted store. A store restored from before a mint lacks that position,
-    and its target would mint a second one. Later unsolicited positions change nothing (T11). Raises
-    Retryable if the chain cannot be read.
+    """Return the step with the V3 positions of target pairs that are not in the store.
+
+    Scans the wallet once per new or adopted store: a store restored from before a mint lacks that
+    position, and its target would mint a second one. Later unsolicited positions change nothing
+    (T11). Raises Retryable if the chain cannot be read.
     """
     pairs = {
         (target.token0, target.token1)
@@ -307,7 +294,8 @@ def with_unknown_positions(
         line, step.snapshot.owner, manager, (), step.portfolio.positions, at
     ).found
     positions.record(
-        [one.name for one in found if one.liquidity > 0 and one.tokens in pairs], head.timestamp_s
+        [item.name for item in found if item.liquidity > 0 and item.tokens in pairs],
+        head.timestamp_s,
     )
     return replace(
         step, history=replace(step.history, undecided=budgets.history(head.timestamp_s).undecided)
