@@ -1,6 +1,4 @@
-"""Calls of PortfolioLens as bytes: items packed into pages, answers decoded, failures typed; and
-ABI words.
-"""
+"""Calls of PortfolioLens: items packed into pages, answers decoded, failures typed; ABI words."""
 
 from __future__ import annotations
 
@@ -58,8 +56,8 @@ _WHY = {
 
 @dataclass(frozen=True, slots=True)
 class CallItem:
-    """A view call with a gas cap and a bound on the answer's bytes. `likely_gas` is for the sizing
-    of pages only.
+    """A view call with a gas cap and a bound on the answer's bytes. `likely_gas` only sizes
+    pages.
     """
 
     target: str
@@ -317,7 +315,7 @@ def answer_words(data: LensAnswer, count: int) -> tuple[int, ...] | CallStatus:
 
 
 def answer_uint(data: LensAnswer, bits: int = 256) -> int | CallStatus:
-    """One unsigned integer of at most `bits` bits."""
+    """Return one unsigned integer of at most `bits` bits, or the failure."""
     read = answer_words(data, 1)
     if isinstance(read, CallStatus):
         return read
@@ -354,7 +352,7 @@ def query_lens(
 def page_calls(
     items: Sequence[LensItem], sized: Sequence[Sequence[int]], at: object
 ) -> list[RpcCall]:
-    """The JSON-RPC calls of all pages."""
+    """Return the JSON-RPC calls of all pages."""
     return [("eth_call", [{"data": creation_code([items[i] for i in page])}, at]) for page in sized]
 
 
@@ -462,26 +460,24 @@ def address_word(address: str) -> bytes:
 
 
 def address_call(selector: bytes, *addresses: str) -> bytes:
-    """Calldata of a function whose arguments are addresses."""
+    """Return calldata of a function whose arguments are addresses."""
     return selector + b"".join(address_word(address) for address in addresses)
 
 
 def allowance_call(owner: str, spender: str) -> bytes:
-    """ERC-20 allowance(owner, spender)."""
+    """Return calldata of ERC-20 allowance(owner, spender)."""
     return address_call(ALLOWANCE, owner, spender)
 
 
 def abi_encode(types: Sequence[str], values: Sequence[Any]) -> bytes:
-    """Values as the ABI encodes them, by eth-abi, which is loaded when something is encoded:
-    looking does without.
-    """
+    """Encode values by eth-abi, which is imported here: a read-only cycle does not need it."""
     from eth_abi.abi import encode
 
     return encode(types, values)
 
 
 def abi_decode(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
-    """Values of ABI data, by eth-abi. Raises its DecodingError."""
+    """Decode ABI data by eth-abi. Raises its DecodingError."""
     from eth_abi.abi import decode
 
     return decode(types, data)

@@ -52,9 +52,7 @@ class PositionRange:
     tick_upper: int
 
     def key(self, manager: str) -> bytes:
-        """Under which the pool accounts for all that the manager has in this range
-        (PositionKey.compute).
-        """
+        """Return the key of the manager's position in the pool's accounts (PositionKey.compute)."""
         ends = b"".join(
             tick.to_bytes(3, "big", signed=True) for tick in (self.tick_lower, self.tick_upper)
         )

@@ -1,6 +1,4 @@
-"""The snapshot: all data of one step, at one block, in two requests per endpoint, agreed by a
-quorum.
-"""
+"""Snapshot: the chain data of one step at one block, in two requests per endpoint, by quorum."""
 
 from __future__ import annotations
 
@@ -39,12 +37,11 @@ from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabE
 from agent.model import Head, PastPrices, QuarantinedItem, Snapshot
 from agent.ports import Clock
 
-# --- Prices of the blocks just before a head: feeds and pools of each block by its hash, agreed by
-# enough operators.
+# --- Prices of the blocks before a head: feeds and pools of each block by its hash, by quorum.
 
 
 PastAnswers = tuple[tuple[Head, tuple[LensAnswer, ...]], ...]
-"""Answers of one endpoint: each block's header, and the lens's answers there."""
+"""Answers of one endpoint: the header of each block, and the lens's answers at it."""
 
 
 def read_past_prices(
@@ -52,9 +49,9 @@ def read_past_prices(
 ) -> tuple[PastPrices, ...]:
     """Return the prices of the preceding blocks, newest first; fewer on a younger chain.
 
-    Two requests per endpoint. Full nodes keep the state of the newest 128 blocks, so that no
-    archive is needed. Raises NoQuorum if too few operators agree, Retryable if too few answer or a
-    reorg happened.
+    Takes two requests per endpoint. Full nodes suffice: they keep the state of the newest 128
+    blocks. Raises NoQuorum if too few operators agree, Retryable if too few answer or a reorg
+    happened.
     """
     heights = range(head.number - 1, max(-1, head.number - 1 - blocks), -1)
     if not heights:
@@ -63,36 +60,24 @@ def read_past_prices(
         watch, tokens=(), spenders=(), code=(), positions=(), lp_spender=None, supplies=()
     )
     items = [question.item for question in snapshot_questions(narrow)]
-    sized, what = (
-        split_into_pages(items),
-        f"the prices of the {len(heights)} blocks before block {head.number}",
-    )
+    sized = split_into_pages(items)
+    what = f"the prices of the {len(heights)} blocks before block {head.number}"
 
-    def tell(line: Endpoint) -> PastAnswers:
-        now, *before = _headers(line, head, heights)
-        if now.hash != head.hash:
+    def read_from(line: Endpoint) -> PastAnswers:
+        newest, *before = _headers(line, head, heights)
+        if newest.hash != head.hash:
             raise Retryable(
                 f"{line.name} no longer has block {head.number} as it was a moment ago",
                 "a reorg happened; try again",
                 code=ErrorCode.REORG,
             )
-        places = [{"blockHash": one.hash, "requireCanonical": True} for one in before]
-        answered = line.batch([call for at in places for call in page_calls(items, sized, at)])
-        return tuple(
-            (
-                one,
-                tuple(
-                    complete_answers(
-                        line,
-                        items,
-                        sized,
-                        answered[number * len(sized) : (number + 1) * len(sized)],
-                        at,
-                    )
-                ),
-            )
-            for number, (one, at) in enumerate(zip(before, places, strict=True))
-        )
+        blocks_at = [{"blockHash": past.hash, "requireCanonical": True} for past in before]
+        answered = line.batch([call for at in blocks_at for call in page_calls(items, sized, at)])
+        answers = []
+        for number, (past, at) in enumerate(zip(before, blocks_at, strict=True)):
+            pages = answered[number * len(sized) : (number + 1) * len(sized)]
+            answers.append((past, tuple(complete_answers(line, items, sized, pages, at))))
+        return tuple(answers)
 
     def settled(answers: Mapping[Endpoint, PastAnswers]) -> bool:
         try:
@@ -101,14 +86,14 @@ def read_past_prices(
             return False
         return True
 
-    poll = endpoint_pool.ask(tell, enough=settled)
+    poll = endpoint_pool.ask(read_from, enough=settled)
     endpoint_pool.require(poll)
     chosen = _agreed(poll.answers, min_operators, what)
     for endpoint, answer in poll.answers.items():
         if answer != chosen:
             endpoint_pool.blame(endpoint, f"differs in {what}")
-    read = [(one, snapshot_parts(narrow, answers)) for one, answers in chosen]
-    return tuple(PastPrices(one, found.feeds, found.pools) for one, found in read)
+    read = [(past, snapshot_parts(narrow, answers)) for past, answers in chosen]
+    return tuple(PastPrices(past, parts.feeds, parts.pools) for past, parts in read)
 
 
 def _headers(line: Endpoint, head: Head, heights: range) -> list[Head]:
@@ -116,13 +101,13 @@ def _headers(line: Endpoint, head: Head, heights: range) -> list[Head]:
         ("eth_getBlockByNumber", [hex(height), False]) for height in (head.number, *heights)
     ]
     answers = line.batch(calls)
-    found = [
+    headers = [
         parse_head(require_result(line.name, "eth_getBlockByNumber", answer), head.chain_id)
         for answer in answers
     ]
-    if [one.number for one in found] != [head.number, *heights]:
+    if [header.number for header in headers] != [head.number, *heights]:
         raise Retryable(f"{line.name} returned other blocks than requested")
-    return found
+    return headers
 
 
 def _agreed(answers: Mapping[Endpoint, PastAnswers], min_operators: int, what: str) -> PastAnswers:
@@ -145,8 +130,8 @@ class _HeadAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _BlockReading:
-    """Result of the second request: the agreement, its first answers, and the failures of the other
-    endpoints.
+    """Result of the second request: the agreement, the first answers of the endpoints that agree,
+    and the failures of others.
     """
 
     agreement: QuorumAgreement
@@ -178,13 +163,12 @@ class ChainReader:
         self.watch = watch
 
     def snapshot(self) -> Snapshot:
-        """Read as ports.Reader.
+        """Read as ports.Reader, at the newest block that enough operators have.
 
-        Endpoints that fail, lag or differ while enough others agree are named in `quarantined`. The
-        block is the newest that enough operators have. If they disagree there, an older block is
-        read once, within chain.max_lag_blocks, that slightly slower operators have too: they may
-        outvote a dishonest one. Raises NoQuorum if too few newest blocks are near it: it may be old
-        or false (T19).
+        Endpoints that fail, lag or differ while enough others agree are listed in `quarantined`. If
+        the operators disagree, an older block within chain.max_lag_blocks is read once: slower
+        operators have it too, and may outvote a dishonest one. Raises NoQuorum if too few newest
+        blocks are near the block: it may be old or false (T19).
         """
         before, watch, now_s = self._endpoint_pool.requests, self.watch, self._clock.now_s()
         firsts = self._firsts(watch.owner)
@@ -228,8 +212,8 @@ class ChainReader:
         )
 
     def _firsts(self, owner: str) -> PollResult[_HeadAnswer]:
-        """Send the first request. A minority endpoint of another chain is excluded; half or more is
-        an error for the operator.
+        """Send the first request. Endpoints of another chain are excluded; if they are half or more,
+        or too few others remain, the operator has to act.
         """
         wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
         poll = self._endpoint_pool.ask(
@@ -247,9 +231,7 @@ class ChainReader:
     def _read(
         self, head: Head, firsts: PollResult[_HeadAnswer], watch: SnapshotScope
     ) -> _BlockReading:
-        """Make the second request at one block: return the agreed answers, and the endpoints that
-        failed.
-        """
+        """Send the second request at one block; return the agreement and the failures."""
         able = [line for line, first in firsts.answers.items() if first.head.number >= head.number]
         lost = dict(firsts.lost)
         for line, first in firsts.answers.items():
@@ -285,10 +267,8 @@ class ChainReader:
         return _BlockReading(agreement, alike, lost)
 
     def _older(self, head: Head, firsts: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
-        """Return the newest block that all endpoints without a large lag have, by vote on its
-        header.
-
-        None if the vote fails, or the block is the same.
+        """Return the newest block that all endpoints without a large lag have, by quorum on its
+        header; None without a quorum, or if the block is the same.
         """
         near = [
             line
@@ -310,7 +290,7 @@ class ChainReader:
         return parse_head(line.call("eth_getBlockByNumber", [hex(height), False]), self._chain_id)
 
     def _first(self, transport: Transport, owner: str) -> _HeadAnswer:
-        """Trip 1. The fee suggestions may be missing: legacy chains know no priority fee."""
+        """Send the first request. The priority fee may be missing: legacy chains have none."""
         block, chain, pending, priority, price = transport.batch(
             [
                 ("eth_getBlockByNumber", ["latest", False]),
@@ -403,8 +383,8 @@ class ChainReader:
             for operator, what in agreement.dissent
         )
         nonce = agreement.endpoint_answer.nonce
-        # Pools of transactions and suggested fees differ; a majority is believed, and of two the
-        # careful one: more pending, less paid.
+        # Mempools and suggested fees differ: a majority decides, and of two operators the careful
+        # value counts, more pending transactions and lower fees.
         alike = found.alike
         enough = quorum_size(len(operators_of(alike)), self._min_operators)
         pending = _by_operator(alike, lambda first: first.nonce_pending, max)

@@ -53,8 +53,7 @@ from agent.model import (
 )
 from agent.units import BPS, Token
 
-# --- Items of a price feed, and its answers as a round: decimals, latest round, bounds of its
-# aggregator.
+# --- Price feeds: decimals, latest round, bounds of the aggregator.
 
 
 ITEMS = 4
@@ -147,7 +146,7 @@ _UINT160_MAX = 2**160 - 1
 
 
 class PoolKind(Enum):
-    """Mathematics that a pool follows."""
+    """Pricing formula of a pool."""
 
     V2 = "v2"
     V3 = "v3"
@@ -297,8 +296,8 @@ def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> LensItem:
 
 
 def deep_pool_item(pool: PoolRef) -> V3Item:
-    """Return the item with as many ticks of a V3 pool as one answer holds; all ticks unless the
-    spacing is minimal.
+    """Return the item that reads as many ticks of a V3 pool as one answer holds: all of them unless
+    the tick spacing is 1.
     """
     return V3Item(
         pool.address,
@@ -310,8 +309,8 @@ def deep_pool_item(pool: PoolRef) -> V3Item:
 
 
 def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
-    """The pool with all ticks of an answer at its own block; as it was, where that has no more.
-    Raises Retryable if they differ.
+    """Return the pool with all ticks of an answer at its block; unchanged if the answer has no
+    more. Raises Retryable if the pool's state differs.
     """
     if not isinstance(pool, V3Pool) or not isinstance(answer, V3Answer):
         return pool
@@ -329,7 +328,7 @@ def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
         pool.ticks,
     ):
         raise Retryable(
-            f"pool {pool.address} is another at its own block when more of its ticks are read",
+            f"pool {pool.address} has another state at the same block when more ticks are read",
             "run it again",
             code=ErrorCode.BLOCK_CHANGED,
         )
@@ -342,7 +341,7 @@ def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
 
 
 def _written(pool: PoolRef) -> list[CallItem]:
-    """Return the items that are zero in a pool until its first trade."""
+    """Return the items whose storage is zero until the pool's first trade."""
     asked = (
         [PRICE_0_CUMULATIVE]
         if pool.kind is PoolKind.V2
@@ -352,18 +351,15 @@ def _written(pool: PoolRef) -> list[CallItem]:
 
 
 def _unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
-    """Return True per token of (token0, token1) if its item is surely zero; V2 has one for both.
-
-    It affects only gas: unknown counts as written.
+    """Return, for token0 and token1, True if the item is known to be zero; V2 has one for both. The
+    result affects only gas, so that an unread item counts as written.
     """
     zero = [answer_uint(answer) == 0 for answer in answers]
     return zero[0], zero[-1]
 
 
 def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
-    """Return the typed parts of the snapshot; an item that could not be read is quarantined by name
-    and appears nowhere else.
-    """
+    """Return the typed parts of the snapshot; an unread item is only listed in `quarantined`."""
     asked = snapshot_questions(watch)
     bad: list[QuarantinedItem] = []
     left = iter(zip(asked, answers, strict=True))
@@ -435,9 +431,9 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         for pool in watch.pools
     }
     pools = [replace(state, unwritten=fresh[state.address]) for state in pools]
-    told_supplies = [(token, answer_uint(next(left)[1])) for token in watch.supplies]
+    read_supplies = [(token, answer_uint(next(left)[1])) for token in watch.supplies]
     supplies = tuple(
-        TokenSupply(token, raw) for token, raw in told_supplies if not isinstance(raw, CallStatus)
+        TokenSupply(token, raw) for token, raw in read_supplies if not isinstance(raw, CallStatus)
     )
     return SnapshotParts(
         tuple(holdings),
