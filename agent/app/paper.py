@@ -71,7 +71,7 @@ def open_paper(
     loaded = replace(load_config(config), paper=True)
     if begin.value and begin.amounts:
         raise ConfigError(
-            "--value and --start exclude each other",
+            "--value, --start: they exclude each other",
             "--start gives the balance of each token, --value the total value",
         )
     with open_agent(loaded, clock=clock, transports=transports, record=record) as agent:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from agent.config import schema
+from agent.config import service as service_config
 from tests.cli.test_endpoints import move_to
 from tests.cli.test_interruption import require_sound
 from tests.cli.test_sending import nonce
@@ -26,7 +26,7 @@ from tests.support.text import mentions
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
     """Children of this process take a bound of seconds, which the config refuses otherwise; imports are paid before they start."""
-    monkeypatch.setattr(schema, "SHORTEST_HANG_S", 1)
+    monkeypatch.setattr(service_config, "SHORTEST_HANG_S", 1)
     desk.ask("plan")
 
 
