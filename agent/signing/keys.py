@@ -196,7 +196,7 @@ def _password(path: Path, password_env: str, ask: SecretPrompt | None) -> Secret
         if password_env:
             remedy = f"export {password_env} with its password"
         raise ConfigError(
-            f"wallet.keystore: {path} is encrypted, and there is no terminal for its password",
+            f"wallet.keystore: {path} is locked, and there is no terminal for its password",
             remedy,
         )
     return Secret(ask(f"Password of {path}: "))
