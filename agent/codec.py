@@ -12,11 +12,20 @@ from typing import Any, TypeVar, Union, get_args, get_origin, overload
 
 from cattrs import Converter, transform_error
 from cattrs.errors import ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
-from agent.model import Decision, LpPosition, Pool, Schedule, StepRequest, Trigger
+from agent.model import (
+    Decision,
+    LpPosition,
+    Pool,
+    Schedule,
+    Snapshot,
+    StepInput,
+    StepRequest,
+    Trigger,
+)
 
 T = TypeVar("T")
 
@@ -36,6 +45,11 @@ _TAGS = {
     "SellEntireBalance": "SellOut",
 }
 """Stored "type" of classes that were renamed. Stores and recorded inputs keep the original tags."""
+_OMITTED: dict[Any, tuple[str, ...]] = {
+    Snapshot: ("futures", "futures_unknown"),
+    StepInput: ("futures",),
+}
+"""Fields that are not written at their default, so that records without them keep their bytes."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
@@ -211,6 +225,9 @@ def _build() -> Converter:
     converter.register_unstructure_hook_factory(
         lambda cls: cls is Pool, lambda _: converter.unstructure
     )
+    converter.register_unstructure_hook_factory(
+        lambda cls: cls in _OMITTED, lambda cls: _omitting(cls, converter)
+    )
     converter.register_unstructure_hook_factory(_is_member, lambda cls: _tagging(cls, converter))
     converter.register_structure_hook_factory(_is_tuple, lambda cls: _list_reader(cls, converter))
     converter.register_structure_hook_factory(
@@ -234,6 +251,12 @@ def _tag(cls: Any) -> str:
 def _tagging(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
     fields = make_dict_unstructure_fn(cls, converter)
     return lambda value: {TAG: _tag(cls), **fields(value)}
+
+
+def _omitting(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
+    omitted: dict[str, Any] = {name: override(omit_if_default=True) for name in _OMITTED[cls]}
+    write: Callable[[Any], dict[str, Any]] = make_dict_unstructure_fn(cls, converter, **omitted)
+    return write
 
 
 def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:

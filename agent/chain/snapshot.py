@@ -57,7 +57,14 @@ def read_past_prices(
     if not heights:
         return ()
     narrow = replace(
-        watch, tokens=(), spenders=(), code=(), positions=(), lp_spender=None, supplies=()
+        watch,
+        tokens=(),
+        spenders=(),
+        code=(),
+        positions=(),
+        lp_spender=None,
+        supplies=(),
+        perps=None,
     )
     items = [question.item for question in snapshot_questions(narrow)]
     sized = split_into_pages(items)
@@ -412,6 +419,8 @@ class ChainReader:
             positions=read.positions,
             implementations=backing,
             supplies=read.supplies,
+            futures=read.futures,
+            futures_unknown=read.futures_unknown,
         )
 
     def _also_watch(self, found: Iterable[str]) -> None:

@@ -38,6 +38,7 @@ from agent.chain.lens import (
     answer_words,
     to_signed,
 )
+from agent.chain.perpetuals import PerpScope, perp_questions, read_account
 from agent.chain.positions import PositionRef
 from agent.chain.tokens import ProxyRef
 from agent.errors import ConfigError, ErrorCode, Retryable
@@ -51,6 +52,7 @@ from agent.model import (
     QuarantinedItem,
     TokenSupply,
 )
+from agent.model.futures import MarginAccount
 from agent.units import BPS, Token
 
 # --- Price feeds: decimals, latest round, bounds of the aggregator.
@@ -145,6 +147,10 @@ _POOL_GAS = 100_000
 _UINT160_MAX = 2**160 - 1
 
 
+FUTURES = "margin account"
+"""Name of the margin account among the quarantined items."""
+
+
 class PoolKind(Enum):
     """Pricing formula of a pool."""
 
@@ -175,7 +181,8 @@ class SnapshotScope:
     the spender whose allowances of LP tokens of the V2 positions are read (None: no spender).
     `proxies` are proxy tokens, whose implementation is read too. `supplies` are tokens whose total
     supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps`, either
-    way, and at least for the depth of a pool.
+    way, and at least for the depth of a pool. `perps` is the margin account and its markets (None:
+    no futures).
     """
 
     owner: str
@@ -190,6 +197,7 @@ class SnapshotScope:
     lp_spender: str | None = None
     proxies: tuple[ProxyRef, ...] = ()
     supplies: tuple[str, ...] = ()
+    perps: PerpScope | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +212,8 @@ class SnapshotParts:
     positions: tuple[LpPosition, ...]
     quarantined: tuple[QuarantinedItem, ...]
     supplies: tuple[TokenSupply, ...]
+    futures: MarginAccount | None = None
+    futures_unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +283,15 @@ def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
         for pool in watch.pools
         for item in _written(pool)
     ]
-    return asked + [
+    asked += [
         LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in watch.supplies
     ]
+    if watch.perps is not None:
+        asked += [
+            LensQuestion(f"futures: {perp.name}", perp.address, perp.item)
+            for perp in perp_questions(watch.perps)
+        ]
+    return asked
 
 
 def _lp_allowances(watch: SnapshotScope) -> list[tuple[str, str]]:
@@ -435,6 +451,12 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     supplies = tuple(
         TokenSupply(token, raw) for token, raw in read_supplies if not isinstance(raw, CallStatus)
     )
+    account: MarginAccount | str = ""
+    if watch.perps is not None:
+        account = read_account(watch.perps, [answer for _, answer in left])
+    futures_unknown = account if isinstance(account, str) else ""
+    if watch.perps is not None and futures_unknown:
+        bad.append(QuarantinedItem(FUTURES, watch.perps.trader, futures_unknown))
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),
@@ -444,6 +466,8 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         tuple(lp),
         tuple(bad),
         supplies,
+        None if isinstance(account, str) else account,
+        futures_unknown,
     )
 
 

@@ -170,13 +170,15 @@ class FuturesTarget:
 class FuturesPolicy:
     """Targets of the futures layer. `leverage_bps` is the target of gross notional per account
     value; a market's notional is its weight of that. `band_bps` is the drift of a weight that
-    triggers, in points of the gross notional (zero: none does).
+    triggers, in points of the gross notional (zero: none does). `collateral` is the address of the
+    portfolio's token that margin is deposited in (empty: none, nothing is deposited).
     """
 
     targets: tuple[FuturesTarget, ...]
     leverage_bps: int
     band_bps: int
     limits: FuturesLimits
+    collateral: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from enum import Enum
 from fractions import Fraction
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
+from agent.model.futures import MarginAccount
 from agent.model.liquidity import LpPosition
 from agent.model.weights import TokenSupply
 from agent.units import Price, Token
@@ -415,7 +416,9 @@ class Snapshot(DerivedValues):
     answers, byte for byte; `requests` is the number of HTTP requests. A token in neither `holdings`
     nor `quarantined` was not read. `positions` are the readable confirmed liquidity positions.
     `past` are preceding blocks of the same chain, newest first, read if a step has to confirm
-    prices. `supplies` are the readable supplies of tokens weighted by market cap.
+    prices. `supplies` are the readable supplies of tokens weighted by market cap. `futures` is the
+    margin account, None without one or if it is not known for certain; `futures_unknown` then says
+    why.
     """
 
     head: Head
@@ -438,6 +441,8 @@ class Snapshot(DerivedValues):
     past: tuple[PastPrices, ...] = ()
     implementations: tuple[ProxyImplementation, ...] = ()
     supplies: tuple[TokenSupply, ...] = ()
+    futures: MarginAccount | None = None
+    futures_unknown: str = ""
 
 
 # --- Price records.

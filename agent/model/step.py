@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from agent.model.futures import FuturesPolicy
 from agent.model.gradual_execution import BudgetCarryover, ExecutionProgress, LimitOrder, SliceDraw
 from agent.model.ledger import ExternalTransfer, TaxState
 from agent.model.limits import Limits
@@ -171,6 +172,8 @@ class StepInput:
     """Missing prices of the assets left out of this portfolio: only exits may be decided. Empty: no
     asset is left out.
     """
+    futures: FuturesPolicy | None = None
+    """Targets and limits of the futures layer; None: no futures."""
 
 
 # --- Requests that start a step. StepInput and the request together repeat a plan.

@@ -1,6 +1,7 @@
 """Whatever the model can say survives the way through JSON; whatever does not fit is refused with its path."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -203,3 +204,17 @@ def test_only_true_and_false_are_booleans() -> None:
 def test_broken_text_is_a_config_error(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         codec.loads(Decision, text)
+
+
+def test_a_step_without_futures_writes_none_of_its_fields() -> None:
+    written = codec.to_jsonable(step_input())
+    assert "futures" not in written
+    assert not {"futures", "futures_unknown"} & written["snapshot"].keys()
+
+
+def test_a_step_with_an_unknown_margin_account_says_so() -> None:
+    plain = step_input()
+    unknown = replace(plain, snapshot=replace(plain.snapshot, futures_unknown="it could not be read"))
+    written = codec.to_jsonable(unknown)["snapshot"]
+    assert (written["futures_unknown"], "futures" in written) == ("it could not be read", False)
+    _written_and_read(StepInput, unknown)
