@@ -26,6 +26,8 @@ from agent.model import (
     StepRequest,
     Trigger,
 )
+from agent.model.futures import FuturesAction
+from agent.ports import Grant
 
 T = TypeVar("T")
 
@@ -33,7 +35,14 @@ TAG = "type"
 """Key of the class name of a union member."""
 _SAFE_INT = 2**53
 """Larger integers are written as strings, since other JSON readers round them."""
-_UNIONS: tuple[Any, ...] = (LpPosition, Decision, Trigger, Schedule, StepRequest)
+_UNIONS: tuple[Any, ...] = (
+    LpPosition,
+    Decision,
+    Trigger,
+    Schedule,
+    StepRequest,
+    FuturesAction,
+)
 _TAGS = {
     "LpMissingPosition": "LpGone",
     "NoTradeZone": "Zone",
@@ -48,6 +57,7 @@ _TAGS = {
 _OMITTED: dict[Any, tuple[str, ...]] = {
     Snapshot: ("futures", "futures_unknown"),
     StepInput: ("futures",),
+    Grant: ("futures",),
 }
 """Fields that are not written at their default, so that records without them keep their bytes."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")

@@ -129,6 +129,45 @@ class PerpOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class MarginDeposit:
+    """A deposit of `raw` base units of the collateral token into the account."""
+
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarginWithdrawal:
+    """A withdrawal of `raw` base units of the collateral token to the account's own address."""
+
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class DelegateChange:
+    """The right of `delegate` to trade for the account: given or ended. A delegate withdraws
+    nothing.
+    """
+
+    delegate: str
+    is_allowed: bool
+
+
+FuturesAction = PerpOrder | MarginDeposit | MarginWithdrawal | DelegateChange
+"""One transaction of the futures layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesGrant:
+    """The one transaction that may be signed, with the account of the snapshot that it was judged
+    on. `is_emergency` allows a reduction the wider bound of emergencies.
+    """
+
+    action: FuturesAction
+    account: MarginAccount
+    is_emergency: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FuturesLimits:
     """Limits of the futures layer; shares in basis points of one."""
 

@@ -19,6 +19,7 @@ class IntentKind(Enum):
     UNWRAP = "unwrap"
     ORACLE = "oracle"
     PAYOUT = "payout"
+    FUTURES = "futures"
 
 
 class IntentState(Enum):

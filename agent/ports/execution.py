@@ -19,6 +19,7 @@ from agent.model import (
     StepInput,
     UnsignedTx,
 )
+from agent.model.futures import FuturesGrant
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Grant:
     wallet's value in numeraire base units; the Rebalancer contract enforces it at these prices. For
     an intent of kind LIQUIDITY, `action` is set and `floors_raw` are its minimum amounts of
     (token0, token1). `oracle` is (pool, number of observations). `payout` belongs to an intent of
-    kind PAYOUT.
+    kind PAYOUT, `futures` to one of kind FUTURES and to the approval of its deposit.
     """
 
     kind: IntentKind
@@ -48,6 +49,7 @@ class Grant:
     action: LpAction | None = None
     oracle: tuple[str, int] | None = None
     payout: Payout | None = None
+    futures: FuturesGrant | None = None
 
 
 @dataclass(frozen=True, slots=True)

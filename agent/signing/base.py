@@ -19,6 +19,30 @@ PRIORITY_CAP_WEI = 5 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
+class FuturesRules:
+    """The signer's fixed terms of Perpetual Protocol v2. Addresses are checksummed; the contracts
+    are pinned.
+
+    `trader` is the margin account: the wallet, or another one that made the wallet its delegate.
+    `delegate` is the key that the trader may allow to trade (None: none). `markets` are base
+    tokens. Bounds are at most `slippage_bps` from the index, reductions in an emergency at most
+    `emergency_slippage_bps`. An index older than `index_age_s` is no base of a bound.
+    """
+
+    clearing_house: str
+    vault: str
+    delegate_approval: str
+    collateral: str
+    trader: str
+    delegate: str | None
+    markets: tuple[str, ...]
+    max_leverage_bps: int
+    slippage_bps: int
+    emergency_slippage_bps: int
+    index_age_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class SigningRules:
     """The signer's fixed terms. Addresses are checksummed.
 
@@ -29,7 +53,7 @@ class SigningRules:
     addresses in the config that the owner confirmed. `max_deadline_s` is the longest validity of a
     swap, in seconds from the grant's chain time. `max_fee_wei` is limits.gas_price, the largest
     price of one unit of gas (None: off). `wrapped_native` is the token that the native coin may be
-    exchanged for.
+    exchanged for. `futures` are the terms of the futures layer (None: none is signed).
     """
 
     chain_id: int
@@ -45,6 +69,7 @@ class SigningRules:
     pairs: tuple[str, ...] = ()
     oracles: tuple[str, ...] = ()
     payouts: tuple[str, ...] = ()
+    futures: FuturesRules | None = None
 
 
 SignableNonces = Mapping[int, int | None]

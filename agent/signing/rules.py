@@ -17,6 +17,7 @@ from agent.errors import ConfigError
 from agent.model import IntentKind, Leg, LegFunding, SignedTx, UnsignedTx
 from agent.ports import Grant, SigningKey
 from agent.signing import base, calldata, swap_rules
+from agent.signing import futures as futures_rules
 from agent.signing import liquidity as liquidity_calldata
 from agent.signing import liquidity as liquidity_rules
 from agent.signing.base import (
@@ -146,7 +147,7 @@ def _cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> N
 def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Require the granted approval, exact to the base unit, of a pinned token and spender; a reset
     to zero needs no pinned spender. LP tokens, the position manager and the V2 router require the
-    action of a grant.
+    action of a grant, the vault of futures a deposit.
     """
     call = _decoded(data)
     if not isinstance(call, Approve) or grant.approve is None:
@@ -160,6 +161,8 @@ def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> 
         refuse("spender", call.spender, f"the granted spender {spender}")
     if grant.action is not None:
         liquidity_rules.require_approval(token, call.spender, call.raw, grant.action, rules)
+    elif grant.futures is not None:
+        futures_rules.require_approval(token, call.spender, call.raw, grant.futures, rules)
     elif call.raw != 0 and tx.to not in rules.tokens:
         refuse("contract", tx.to, "a pinned token")
     elif call.raw != 0 and call.spender not in (*rules.routers, *rules.rebalancers):
@@ -232,6 +235,10 @@ SIGNING_TABLE: dict[bytes, SigningRule] = {
     **{
         selector: SigningRule(IntentKind.LIQUIDITY, liquidity_rules.judge)
         for selector in sorted(liquidity_calldata.SELECTORS)
+    },
+    **{
+        selector: SigningRule(IntentKind.FUTURES, futures_rules.judge)
+        for selector in sorted(futures_rules.SELECTORS)
     },
 }
 NATIVE_PAYOUT_RULE = SigningRule(IntentKind.PAYOUT, base.judge_native_payout)

@@ -57,6 +57,8 @@ SIGNABLES: dict[str, Signable] = {
     **{name: Signable(*pair, RULES) for name, pair in signing.ALLOWED.items()},
     **{f"rebalancer, {name}": Signable(*pair, rebalancing.REBALANCER_RULES) for name, pair in rebalancing.REBALANCES.items()},
     **{name: Signable(*pair, providing.LP_RULES) for name, pair in providing.PROVIDING_ALLOWED.items()},
+    **{name: Signable(*pair, signing.FUTURES_RULES) for name, pair in signing.FUTURES_ALLOWED.items()},
+    "futures: buy as delegate": Signable(signing.DELEGATE_BUY, signing.futures_grant(signing.BUY), signing.DELEGATE_RULES),
     **_native(),
     "memory of a pool": Signable(
         tx(POOL, base.encode_observations(120)),

@@ -10,11 +10,26 @@ import pytest
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import Collect, Goal, IntentKind, Leg, LegFunding, LpAction, Plan, PlanCost, Provide, Rebalance, UnsignedTx, Withdraw
+from agent.model.futures import (
+    DelegateChange,
+    FuturesAction,
+    FuturesGrant,
+    MarginAccount,
+    MarginDeposit,
+    MarginTier,
+    MarginWithdrawal,
+    PerpMarket,
+    PerpOrder,
+    PerpOrderKind,
+    Position,
+)
 from agent.ports import Grant
+from agent.signing.base import FuturesRules
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SignableNonces, SigningRules
-from agent.units import NATIVE, floor_int
+from agent.units import NATIVE, Token, floor_int
 from agent.venues.liquidity import encode as encode_liquidity
+from agent.venues.perpetual_protocol import PerpContracts, encode_delegate, encode_deposit, encode_order, encode_withdrawal
 from agent.venues.rebalancer import RebalancerTerms, min_balance_changes, native_wei
 from agent.venues.rebalancer import encode as encode_rebalance
 from agent.venues.swap_router_02 import encode
@@ -224,3 +239,68 @@ def rebalance_tx(plan: Plan, deadline_s: int = DEADLINE_S, terms: RebalancerTerm
 
 
 REBALANCES = {name: (rebalance_tx(plan), rebalancing_grant_of(plan)) for name, plan in PLANS.items()}
+
+
+# --- Futures: an account of 10,000 with a long of 2 at 3,000, and every action of the layer.
+
+
+WAD = 10**18
+HOUSE, VAULT, DELEGATES, VETH, VBTC, DELEGATE, TRADER = (
+    address(name) for name in ("clearing house", "vault", "delegate approval", "vETH", "vBTC", "delegate key", "margin account")
+)
+FUTURES = FuturesRules(
+    HOUSE, VAULT, DELEGATES, USDC, WALLET, DELEGATE, (VETH, VBTC),
+    max_leverage_bps=30_000, slippage_bps=100, emergency_slippage_bps=300, index_age_s=3_600,
+)  # fmt: skip
+FUTURES_RULES = replace(RULES, futures=FUTURES)
+DELEGATE_RULES = replace(RULES, futures=replace(FUTURES, trader=TRADER))
+CONTRACTS = PerpContracts(HOUSE, VAULT, DELEGATES, WALLET)
+
+
+def perp_market(market: str, symbol: str, price: int, **changes: object) -> PerpMarket:
+    """A market whose mark is its index, 0.1 % of fee."""
+    base = PerpMarket(
+        market, symbol, "", 18, 1, Fraction(1, WAD), (MarginTier(0, 100_000, 62_500),), 1_000,
+        Fraction(price), Fraction(price), NOW_S - 60, Fraction(0),
+    )  # fmt: skip
+    return replace(base, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
+
+
+ACCOUNT = MarginAccount(
+    Token(HOUSE, "USD", 18), 10**12, 10_000 * WAD, 0, (Position(VETH, 2 * WAD, -6_000 * WAD),),
+    (perp_market(VETH, "WETH", 3_000), perp_market(VBTC, "WBTC", 60_000)),
+)  # fmt: skip
+BUY = PerpOrder(VETH, 3 * WAD, PerpOrderKind.MARKET, 9_090 * WAD, False)
+SHORT = PerpOrder(VBTC, -WAD // 10, PerpOrderKind.MARKET, 5_940 * WAD, False)
+REDUCE = PerpOrder(VETH, -WAD, PerpOrderKind.MARKET, 2_970 * WAD, True)
+ESCAPE = PerpOrder(VETH, -2 * WAD, PerpOrderKind.MARKET, 5_820 * WAD, True)
+
+
+def futures_grant(action: FuturesAction, account: MarginAccount = ACCOUNT, **changes: object) -> Grant:
+    """What may be signed for an action of the futures layer."""
+    granted = FuturesGrant(action, account, **changes)  # type: ignore[arg-type]  # keywords are field names
+    return Grant(IntentKind.FUTURES, NOW_S, NOW_S + 90, MAX_GAS_WEI, futures=granted)
+
+
+def order_tx(order: PerpOrder, contracts: PerpContracts = CONTRACTS, deadline_s: int = DEADLINE_S) -> UnsignedTx:
+    """The order as one transaction of the wallet."""
+    return tx(contracts.clearing_house, encode_order(order, contracts, WALLET, deadline_s))
+
+
+DEPOSIT, TAKE_OUT = MarginDeposit(500 * 10**6), MarginWithdrawal(200 * 10**6)
+ALLOW, END = DelegateChange(DELEGATE, True), DelegateChange(DELEGATE, False)
+FUTURES_ALLOWED: dict[str, tuple[UnsignedTx, Grant]] = {
+    "futures: buy": (order_tx(BUY), futures_grant(BUY)),
+    "futures: short": (order_tx(SHORT), futures_grant(SHORT)),
+    "futures: reduce": (order_tx(REDUCE), futures_grant(REDUCE)),
+    "futures: escape": (order_tx(ESCAPE), futures_grant(ESCAPE, is_emergency=True)),
+    "futures: deposit": (tx(VAULT, encode_deposit(USDC, DEPOSIT.raw)), futures_grant(DEPOSIT)),
+    "futures: withdraw": (tx(VAULT, encode_withdrawal(USDC, TAKE_OUT.raw)), futures_grant(TAKE_OUT)),
+    "futures: allow": (tx(DELEGATES, encode_delegate(DELEGATE, is_allowed=True)), futures_grant(ALLOW)),
+    "futures: end": (tx(DELEGATES, encode_delegate(DELEGATE, is_allowed=False)), futures_grant(END)),
+    "futures: approve vault": (
+        tx(USDC, encode_approve(VAULT, DEPOSIT.raw)),
+        replace(futures_grant(DEPOSIT), kind=IntentKind.APPROVE, approve=(USDC, VAULT, DEPOSIT.raw)),
+    ),
+}  # fmt: skip
+DELEGATE_BUY = order_tx(BUY, replace(CONTRACTS, trader=TRADER))
