@@ -17,6 +17,8 @@ PPM = 1_000_000
 """Parts per million in one whole."""
 WAD = 10**18
 """One whole of the venue's fixed-point shares."""
+LEAST_PARTIAL_LIQUIDATION = 100
+"""Value of a position, in whole quote coins, up to which it is liquidated as a whole."""
 
 
 def truncate(value: Fraction) -> int:
@@ -181,6 +183,24 @@ def utilisation(account: MarginAccount) -> Fraction | None:
 def is_liquidatable(account: MarginAccount) -> bool:
     """True when the account value is below the maintenance margin."""
     return settled_value_raw(account) < maintenance_raw(account)
+
+
+def liquidatable_size_raw(account: MarginAccount, market: str) -> int:
+    """Signed size of a position that a liquidator may close; zero while the account is above
+    maintenance (AccountBalance.getLiquidatablePositionSize).
+
+    All of it is closed below half of the maintenance margin, or if it is worth 100 of the quote at
+    most; else as much as half of the gross notional.
+    """
+    if not is_liquidatable(account):
+        return 0
+    size_raw = account.size_raw(market)
+    value_raw = abs(position_value_raw(account.market(market), size_raw))
+    whole = settled_value_raw(account) < maintenance_raw(account) // 2
+    if whole or value_raw <= LEAST_PARTIAL_LIQUIDATION * account.quote.unit:
+        return size_raw
+    ratio = min(PPM, mul_div_down(gross_notional_raw(account), PPM, 2 * value_raw))
+    return truncate(Fraction(size_raw * ratio, PPM))
 
 
 def liquidation_price(account: MarginAccount, market: str) -> Price | None:

@@ -1,0 +1,246 @@
+"""Run the live plan of the futures layer over every bar of a path, beside the same book without the
+agent.
+
+At each bar, in this order: prices, funding, liquidation by the venue, fills of the orders that were
+planned at earlier bars, plan. A plan sees prices up to its bar; its orders are filled at a later
+one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent import codec
+from agent.backtest.futures.book import (
+    BookProfit,
+    FuturesBook,
+    FuturesFill,
+    Liquidation,
+    VenueSettings,
+)
+from agent.backtest.futures.market import FuturesPath
+from agent.margin import account as margin
+from agent.model.futures import FuturesPlan, FuturesPolicy, MarginAccount, PerpMarket
+from agent.planning.futures import plan_futures
+from agent.units import BPS, Token
+
+Floats = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+DECIMALS = 18
+QUOTE = Token("", "USD", DECIMALS)
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesSettings:
+    """A simulated book. `collateral_raw` is deposited at the start, `reserve_raw` is in the wallet.
+    Orders are filled `latency_bars` after the bar that follows their plan.
+    """
+
+    policy: FuturesPolicy
+    venue: VenueSettings
+    collateral_raw: int
+    reserve_raw: int
+    latency_bars: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class BookResult:
+    """One book over the bars. `equity` is its value, reserve included, in whole coins, `leverage`
+    its gross notional by account value (infinite for positions without value), both after the fills
+    of each bar.
+    """
+
+    final_raw: int
+    profit: BookProfit
+    equity: Floats
+    leverage: Floats
+    deposited_raw: int
+    sizes: tuple[tuple[str, int], ...]
+    fills: tuple[FuturesFill, ...]
+    liquidations: tuple[Liquidation, ...]
+    unfilled: tuple[tuple[str, int], ...]
+    refused: tuple[tuple[str, int], ...]
+
+    def bars_above(self, limit_bps: int) -> int:
+        """Number of bars that end above a leverage."""
+        return int((self.leverage > limit_bps / BPS).sum())
+
+    def longest_above(self, limit_bps: int) -> int:
+        """Largest number of consecutive bars that end above a leverage."""
+        longest = run = 0
+        for is_above in (self.leverage > limit_bps / BPS).tolist():
+            run = run + 1 if is_above else 0
+            longest = max(longest, run)
+        return longest
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesResult:
+    """The agent's book, and the same first orders held without the agent."""
+
+    symbols: tuple[str, ...]
+    times_s: tuple[int, ...]
+    start_raw: int
+    agent: BookResult
+    held: BookResult
+    settings: FuturesSettings
+    config_hash: str
+    data_hash: str
+
+
+class _Trader:
+    """A book with the orders that are on their way to it. Without `is_agent` it stops trading once
+    it has opened its first positions.
+    """
+
+    def __init__(self, book: FuturesBook, settings: FuturesSettings, *, is_agent: bool) -> None:
+        self.book, self._settings, self._is_agent = book, settings, is_agent
+        self._plan: FuturesPlan | None = None
+        self._due_bar = 0
+        self.refused: Counter[str] = Counter()
+
+    def fill_due(self, bar: int, time_s: int) -> None:
+        """Fill the orders of the plan that is due."""
+        if self._plan is None or bar < self._due_bar:
+            return
+        plan, self._plan = self._plan, None
+        if plan.top_up_raw:
+            self.book.deposit(plan.top_up_raw)
+        for order in plan.orders:
+            self.book.fill(order, bar, time_s, plan.trigger)
+
+    def plan(self, bar: int, time_s: int, spot_value: Fraction) -> None:
+        """Plan as the live step does, unless orders are on their way."""
+        if self._plan is not None or not (self._is_agent or not self.book.fills):
+            return
+        account = self.book.account
+        available = self.book.reserve_raw // account.settlement_raw if self._is_agent else 0
+        plan = plan_futures(account, self._settings.policy, spot_value, time_s, available)
+        self.refused.update(plan.refused)
+        if plan.orders or plan.top_up_raw:
+            self._plan, self._due_bar = plan, bar + 1 + self._settings.latency_bars
+
+
+def simulate_futures(
+    path: FuturesPath,
+    settings: FuturesSettings,
+    spot_values: Sequence[Fraction] = (),
+    progress: Progress | None = None,
+) -> FuturesResult:
+    """Simulate both books. `spot_values` are those of the spot portfolio by bar, in quote base
+    units; none: zero.
+    """
+    traders = [
+        _Trader(_opened(path, settings), settings, is_agent=is_agent) for is_agent in (True, False)
+    ]
+    paths = [(np.empty(path.bars), np.empty(path.bars)) for _ in traders]
+    for bar, time_s in enumerate(path.times_s):
+        markets = markets_at(path, settings, bar)
+        spot_value = spot_values[bar] if spot_values else Fraction(0)
+        for trader, (equity, leverage) in zip(traders, paths, strict=True):
+            book = trader.book
+            book.mark(markets)
+            for payment in path.payments[bar]:
+                price = path.index[payment.price_bar][payment.column]
+                book.pay_funding(path.symbols[payment.column], payment.rate, price)
+            if bar not in path.paused:
+                book.liquidate(bar, time_s)
+            trader.fill_due(bar, time_s)
+            equity[bar] = book.value_raw / QUOTE.unit
+            leverage[bar] = _leverage(book.account)
+            trader.plan(bar, time_s, spot_value)
+        if progress is not None:
+            progress(bar + 1, path.bars)
+    agent, held = (
+        _result(trader, equity, leverage)
+        for trader, (equity, leverage) in zip(traders, paths, strict=True)
+    )
+    return FuturesResult(
+        path.symbols,
+        path.times_s,
+        settings.collateral_raw + settings.reserve_raw,
+        agent,
+        held,
+        settings,
+        settings_digest(settings),
+        path_digest(path),
+    )
+
+
+def markets_at(path: FuturesPath, settings: FuturesSettings, bar: int) -> tuple[PerpMarket, ...]:
+    """Return the markets at a bar."""
+    venue, lots = settings.venue, dict(settings.venue.lots)
+    return tuple(
+        PerpMarket(
+            market=symbol,
+            symbol=symbol,
+            asset=symbol,
+            size_decimals=DECIMALS,
+            lot_raw=lots[symbol],
+            tick=Fraction(1, QUOTE.unit),
+            tiers=venue.tiers,
+            fee_ppm=venue.fee_ppm,
+            mark=path.marks[bar][column],
+            index=path.index[bar][column],
+            index_s=path.priced_s[bar][column],
+            funding_daily=path.daily[bar][column],
+            is_paused=bar in path.paused,
+        )
+        for column, symbol in enumerate(path.symbols)
+    )
+
+
+def settings_digest(settings: FuturesSettings) -> str:
+    """SHA-256 of the settings, without the seed."""
+    parts = (
+        codec.dumps(settings.policy),
+        codec.dumps(settings.venue),
+        f"{settings.collateral_raw} {settings.reserve_raw} {settings.latency_bars}",
+    )
+    return sha256("\n".join(parts).encode()).hexdigest()
+
+
+def path_digest(path: FuturesPath) -> str:
+    """SHA-256 of prices, funding and pauses."""
+    rows = (path.symbols, path.times_s, path.priced_s, sorted(path.paused))
+    prices = [[str(price) for price in row] for row in (*path.index, *path.marks)]
+    paid = [
+        (bar, one.column, str(one.rate), one.price_bar)
+        for bar, payments in enumerate(path.payments)
+        for one in payments
+    ]
+    return sha256(repr((rows, prices, paid)).encode()).hexdigest()
+
+
+def _opened(path: FuturesPath, settings: FuturesSettings) -> FuturesBook:
+    account = MarginAccount(QUOTE, 1, settings.collateral_raw, 0, (), markets_at(path, settings, 0))
+    return FuturesBook(account, settings.reserve_raw, settings.venue)
+
+
+def _leverage(account: MarginAccount) -> float:
+    found = margin.leverage(account)
+    return float("inf") if found is None else float(found)
+
+
+def _result(trader: _Trader, equity: Floats, leverage: Floats) -> BookResult:
+    book = trader.book
+    return BookResult(
+        book.value_raw,
+        book.profit,
+        equity,
+        leverage,
+        book.deposited_raw,
+        tuple((held.market, held.size_raw) for held in book.account.positions),
+        tuple(book.fills),
+        tuple(book.liquidations),
+        tuple(sorted(book.unfilled.items())),
+        tuple(sorted(trader.refused.items())),
+    )
