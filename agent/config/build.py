@@ -230,7 +230,7 @@ def factories(config: Config) -> dict[str, str]:
 
 
 def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> dict[str, str]:
-    """Return the names of routers and factories by address.
+    """Return the names of routers, factories and the futures venue's contracts by address.
 
     The position manager is included once one of its positions is counted or targeted: weights
     depend on its answers. `moves` are the agent's own actions.
@@ -243,6 +243,8 @@ def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> d
         found[config.venues.uniswap_v3.position_manager] = "v3 position manager"
     if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
         found[config.execution.rebalancer] = "rebalancer"
+    if config.futures is not None:
+        found |= config.futures.contracts
     return found
 
 

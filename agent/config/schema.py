@@ -26,6 +26,7 @@ from agent.config.fields import (
     Variable,
     Weight,
 )
+from agent.config.futures import FuturesTable, require_futures
 from agent.config.limits import LimitsTable, require_accepted, require_max_weight
 from agent.config.liquidity import LpPositionTable, LpTable, require_usable
 from agent.config.orders import (
@@ -568,6 +569,7 @@ class Config(ConfigTable):
     store: StoreTable
     strategies: list[StrategyTable] = Field(default_factory=list)
     split: SplitTable | None = None
+    futures: FuturesTable | None = None
     service: ServiceTable = Field(default_factory=ServiceTable)
     alerts: AlertsTable = Field(default_factory=AlertsTable)
     tax: TaxTable | None = None
@@ -586,6 +588,7 @@ class Config(ConfigTable):
             require_strategies,
             require_strategy_orders,
             require_native_top_up,
+            require_futures,
             require_accepted,
         ):
             check(self)

@@ -193,6 +193,31 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 # [split]
 # relative = "20%"                 # of a share: drift at which the split of capital is restored
 
+# Perpetual futures beside the tokens (docs/futures.md): read and planned; their orders are not sent yet
+# [futures]
+# venue = "perpetual_protocol_v2"
+# clearing_house = "0x…"           # likewise vault, account_balance, exchange, market_registry, config, delegate_approval
+# account = "0x…"                  # whose margin account; without it the wallet's
+# collateral = "{numeraire}"              # asset that margin is deposited in
+# leverage = "2x"                  # gross notional per account value
+# band = "5%"                      # drift of a market's weight, in points, that triggers; "off": none does
+# [[futures.markets]]
+# symbol = "WETH"
+# base = "0x…"                     # the market's virtual base token; aggregator = "0x…" is its index feed's
+# asset = "WETH"                   # asset with the same price
+# weight = "60%"                   # of the gross notional, "-40%" for a short; absolute weights sum to 100%
+# [futures.limits]
+# max_leverage = "4x"
+# max_utilisation = "60%"          # share of the account value that is not free
+# max_position = "70%"             # share of one position in the gross notional
+# spot_multiple = "2.5x"           # gross notional per spot value
+# stress_move = "20%"              # move against every position at once that the account survives
+# slippage = "0.5%"                # distance of an order's bound from the index; emergency_slippage = "3%"
+# hysteresis = "5%"                # distance below its limit at which a reduction ends
+# emergency_distance = "5%"        # distance to liquidation below which half of a position is closed
+# max_basis = "2%"                 # distance of mark and index above which nothing is opened
+# index_age = "1h"                 # age of the index above which nothing is traded
+
 [store]
 url = "sqlite:///trimtab.db"
 

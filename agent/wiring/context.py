@@ -50,6 +50,7 @@ from agent.config.build import (
     liquidity_contracts,
     with_allocators,
 )
+from agent.config.futures import build_futures
 from agent.config.liquidity import build_targets
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config, RpcTable, read_rates, year_limit
@@ -71,6 +72,7 @@ from agent.model import (
     StepInput,
     TaxState,
 )
+from agent.model.futures import FuturesPolicy
 from agent.model.strategies import CapitalSplit
 from agent.paper import PaperChain, PaperEvidence, PaperReader
 from agent.policy import quarantine
@@ -83,6 +85,7 @@ from agent.store.recorder import RecorderLimits, StepRecorder
 from agent.store.store import Store
 from agent.venues.discovery import discover_pools
 from agent.venues.rebalancer import require_own_rebalancer
+from agent.wiring.futures import perp_scope
 
 # --- Recorder that writes steps as files.
 
@@ -187,6 +190,10 @@ def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
             "paper: liquidity positions are not simulated",
             "remove positions and lp.targets from a copy of the config",
         )
+    if config.futures is not None:
+        raise ConfigError(
+            "paper: futures are not simulated", "remove [futures] from a copy of the config"
+        )
     if config.execution.router != "swap_router_02":
         raise ConfigError(
             "paper: only SwapRouter02 is simulated",
@@ -259,6 +266,7 @@ class AgentContext:
     key: keys.KeySource | None = None
     """Key that replaces the config's, if the calling program has one."""
     split: CapitalSplit | None = None
+    futures: FuturesPolicy | None = None
     tax: TaxRunCache | None = None
     paper: PaperChain | None = None
     """Simulated chain of paper trading; None for a live agent."""
@@ -292,6 +300,7 @@ class AgentContext:
             self.execution,
             history,
             split=self.split,
+            futures=self.futures,
         )
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
@@ -558,6 +567,7 @@ def _build_context(  # noqa: PLR0913
             UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps
         ),
         lp_spender=dict(execution.liquidity).get("uniswap_v2"),
+        perps=perp_scope(config, portfolio),
     )
     chain = ChainReader(
         endpoint_pool, config.chain.chain_id, scope, clock, min_operators=config.chain.min_operators
@@ -581,6 +591,9 @@ def _build_context(  # noqa: PLR0913
         reader,
         build_quoter(line, second_quote_venues(config)),
         split=split,
+        futures=build_futures(
+            config, {asset.token.symbol: asset.token for asset in portfolio.assets}
+        ),
         tax=TaxRunCache(loaded, portfolio),
         paper=(
             paper_chain(config, execution, endpoint_pool, store, reader) if loaded.paper else None

@@ -1,0 +1,48 @@
+"""Build what reads and addresses the futures venue from a config."""
+
+from __future__ import annotations
+
+from agent.chain.perpetuals import PerpMarketRef, PerpScope
+from agent.config.schema import Config
+from agent.model import Portfolio
+from agent.venues.perpetual_protocol import PerpContracts
+
+
+def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
+    """Return the margin account and the markets to read; None without [futures]."""
+    table = config.futures
+    if table is None:
+        return None
+    tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
+    return PerpScope(
+        trader=table.account or config.wallet.address,
+        collateral=tokens[table.collateral],
+        vault=table.vault,
+        account_balance=table.account_balance,
+        clearing_house=table.clearing_house,
+        exchange=table.exchange,
+        market_registry=table.market_registry,
+        config=table.config,
+        markets=tuple(
+            PerpMarketRef(
+                market.base,
+                market.symbol,
+                "" if market.asset is None else tokens[market.asset].address,
+                market.aggregator,
+            )
+            for market in table.markets
+        ),
+    )
+
+
+def perp_contracts(config: Config) -> PerpContracts | None:
+    """Return where transactions of the futures layer go; None without [futures]."""
+    table = config.futures
+    if table is None:
+        return None
+    return PerpContracts(
+        table.clearing_house,
+        table.vault,
+        table.delegate_approval,
+        table.account or config.wallet.address,
+    )

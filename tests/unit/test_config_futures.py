@@ -1,0 +1,160 @@
+"""[futures]: contracts, markets and limits become a policy, and every mistake is named with its remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.config import build_portfolio
+from agent.config.build import fixed_contracts
+from agent.config.futures import build_futures
+from agent.config.load import parse_config
+from agent.errors import ConfigError
+from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget
+from agent.wiring.futures import perp_contracts, perp_scope
+from tests.unit.test_config import USDC, WALLET, WETH, text, tokens
+
+
+def address(number: int) -> str:
+    return f"0x{number:040d}"
+
+
+KEYS = ("clearing_house", "vault", "account_balance", "exchange", "market_registry", "config", "delegate_approval")
+FUTURES = "\n".join(
+    [
+        "\n[futures]",
+        'venue = "perpetual_protocol_v2"',
+        *(f'{key} = "{address(1 + number)}"' for number, key in enumerate(KEYS)),
+        'collateral = "USDC"',
+        'leverage = "2x"',
+        'band = "5%"',
+        f'[[futures.markets]]\nsymbol = "WETH"\nbase = "{address(20)}"\nasset = "WETH"\naggregator = "{address(21)}"\nweight = "60%"',
+        f'[[futures.markets]]\nsymbol = "WBTC"\nbase = "{address(22)}"\naggregator = "{address(23)}"\nweight = "-4000bps"',
+        '[futures.limits]\nmax_leverage = "4x"\nmax_utilisation = "60%"\nmax_position = "70%"\nspot_multiple = "2.5x"',
+        'stress_move = "20%"\nslippage = "0.5%"\nhysteresis = "5%"\nemergency_distance = "5%"\nemergency_slippage = "3%"',
+        'max_basis = "2%"\nindex_age = "1h"\n',
+    ]
+)
+
+
+def with_futures(*changes: tuple[str, str]) -> str:
+    """The template's config with futures, pieces of them replaced."""
+    found = FUTURES
+    for old, new in changes:
+        assert old in found, old
+        found = found.replace(old, new, 1)
+    return text() + found
+
+
+def error(*changes: tuple[str, str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(with_futures(*changes))
+    return str(caught.value)
+
+
+def test_futures_become_a_policy_and_a_scope() -> None:
+    config = parse_config(with_futures())
+    portfolio = build_portfolio(config, tokens())
+    by_symbol = {asset.token.symbol: asset.token for asset in portfolio.assets}
+    assert build_futures(config, by_symbol) == FuturesPolicy(
+        (FuturesTarget(address(20), 6_000), FuturesTarget(address(22), -4_000)),
+        20_000,
+        500,
+        FuturesLimits(40_000, 6_000, 7_000, 25_000, 2_000, 50, 500, 500, 300, 200, 3_600),
+        USDC.address,
+    )
+    scope, contracts = perp_scope(config, portfolio), perp_contracts(config)
+    assert scope is not None and contracts is not None
+    assert (scope.trader, scope.collateral, scope.vault) == (WALLET, by_symbol["USDC"], address(2))
+    assert [(market.base, market.symbol, market.asset, market.aggregator) for market in scope.markets] == [
+        (address(20), "WETH", WETH.address, address(21)),
+        (address(22), "WBTC", "", address(23)),
+    ]
+    assert (contracts.clearing_house, contracts.delegate_approval, contracts.trader) == (address(1), address(7), WALLET)
+
+
+def test_another_account_may_be_the_trader() -> None:
+    config = parse_config(with_futures(("collateral =", f'account = "{address(9)}"\ncollateral =')))
+    scope, contracts = perp_scope(config, build_portfolio(config, tokens())), perp_contracts(config)
+    assert scope is not None and contracts is not None
+    assert (scope.trader, contracts.trader) == (address(9), address(9))
+
+
+def test_every_contract_of_the_venue_is_pinned() -> None:
+    plain, config = parse_config(text()), parse_config(with_futures())
+    named = {found: name for found, name in fixed_contracts(config).items() if found not in fixed_contracts(plain)}
+    assert named == {
+        **{address(1 + number): f"futures {key.replace('_', ' ')}" for number, key in enumerate(KEYS)},
+        address(20): "futures market WETH",
+        address(21): "futures index WETH",
+        address(22): "futures market WBTC",
+        address(23): "futures index WBTC",
+    }
+
+
+def test_without_futures_there_is_no_policy() -> None:
+    config = parse_config(text())
+    assert build_futures(config, {}) is None
+    assert perp_scope(config, build_portfolio(config, tokens())) is None
+    assert perp_contracts(config) is None
+
+
+def test_limits_that_may_be_off_are_zero() -> None:
+    changes = (
+        ('band = "5%"', 'band = "off"'),
+        ('spot_multiple = "2.5x"', 'spot_multiple = "off"'),
+        ('stress_move = "20%"', 'stress_move = "off"'),
+        ('emergency_distance = "5%"', 'emergency_distance = "off"'),
+    )
+    config = parse_config(with_futures(*changes))
+    policy = build_futures(config, {asset.token.symbol: asset.token for asset in build_portfolio(config, tokens()).assets})
+    assert policy is not None
+    limits = policy.limits
+    assert (policy.band_bps, limits.spot_multiple_bps, limits.stress_move_bps, limits.emergency_distance_bps) == (0, 0, 0, 0)
+
+
+DECIDING = (
+    *('leverage = "2x"', 'band = "5%"', 'weight = "60%"', 'max_leverage = "4x"', 'max_utilisation = "60%"', 'max_position = "70%"'),
+    *('spot_multiple = "2.5x"', 'stress_move = "20%"', '\nslippage = "0.5%"', 'hysteresis = "5%"', 'emergency_distance = "5%"'),
+    *('emergency_slippage = "3%"', 'max_basis = "2%"', 'index_age = "1h"', 'collateral = "USDC"', f'vault = "{address(2)}"'),
+)
+
+
+@pytest.mark.parametrize("line", DECIDING)
+def test_nothing_that_decides_money_has_a_default(line: str) -> None:
+    key = line.strip().split(" = ")[0]
+    assert f"{key}: missing" in error((line, "\n"))
+
+
+SHARES = tuple(line.strip() for line in DECIDING if line.strip().split(" = ")[0] not in ("index_age", "collateral", "vault"))
+
+
+@pytest.mark.parametrize("line", SHARES)
+def test_a_share_without_its_unit_is_refused(line: str) -> None:
+    key = line.split(" = ", maxsplit=1)[0]
+    assert f'{key}: "0.5" has no unit' in error((f"\n{line}", f'\n{key} = "0.5"')).replace("'", '"')
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('venue = "perpetual_protocol_v2"', 'venue = "moon"'), "futures.venue: choose from 'perpetual_protocol_v2' (got 'moon')"),
+        (('collateral = "USDC"', 'collateral = "DAI"'), "futures.collateral: 'DAI' is not an asset; choose from WETH, USDC"),
+        (('asset = "WETH"', 'asset = "WBTC"'), "futures.markets.WETH.asset: 'WBTC' is not an asset; choose from WETH, USDC"),
+        (('weight = "-4000bps"', 'weight = "-30%"'), "futures.markets: absolute weights sum to 90%, not 100%; add 10%"),
+        (('weight = "-4000bps"', 'weight = "50%"'), "futures.markets: absolute weights sum to 110%, not 100%; take away 10%"),
+        (('weight = "60%"', 'weight = "75%"'), "futures.markets.WETH.weight: 75% is beyond futures.limits.max_position of 70%"),
+        (('symbol = "WBTC"', 'symbol = "WETH"'), "futures.markets.WETH: given twice; each market once"),
+        ((address(22), address(20)), "futures.markets.WBTC.base: " + address(20) + " is given twice"),
+        (('leverage = "2x"', 'leverage = "5x"'), "futures.leverage: 5x is above futures.limits.max_leverage of 4x; lower it"),
+        (('max_leverage = "4x"', 'max_leverage = "0x"'), "max_leverage: 0x; write above 0x and at most 10x"),
+        (('max_leverage = "4x"', 'max_leverage = "20x"'), "max_leverage: 20x; write above 0x and at most 10x"),
+        (('max_utilisation = "60%"', 'max_utilisation = "120%"'), "max_utilisation: 120%; write above 0% and at most 100%"),
+        (('\nslippage = "0.5%"', '\nslippage = "50%"'), "slippage: 50%; write above 0% and at most 5%"),
+        (('emergency_slippage = "3%"', 'emergency_slippage = "0.1%"'), "emergency_slippage: 0.1% is below slippage of 0.5%"),
+        (('hysteresis = "5%"', 'hysteresis = "100%"'), "hysteresis: is not below 100%; write for example 20%"),
+        (('index_age = "1h"', 'index_age = "2d"'), "index_age: 172800s; write above 0s and at most 1d"),
+        (('index_age = "1h"', 'indexage = "1h"'), "futures.limits.indexage: unknown key; did you mean index_age?"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(change: tuple[str, str], said: str) -> None:
+    assert said in error(change)
