@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""One swap by hand through the public Python API: shows the plan, asks, signs, sends, and shows
-what came of it.
+"""One swap by hand through the public Python API: shows the plan, asks, signs, sends, reports.
 
     .venv/bin/python scripts/single_swap.py trimtab.toml WETH USDC 0.1 [--send] [--yes]
 
@@ -20,11 +19,10 @@ def describe(outcome: StepOutcome) -> None:
     portfolio = outcome.step_input.portfolio
     for leg in outcome.plan.legs if outcome.plan else ():
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
-        print(
-            f"sell {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for"
-            f" {decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least"
-            f" {decimal_text(leg.min_out_raw, bought.decimals)}, in {leg.venue} pool {leg.pool}"
-        )
+        given = f"{decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label}"
+        least = f"at least {decimal_text(leg.min_out_raw, bought.decimals)}"
+        wanted = f"{decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}"
+        print(f"sell {given} for {wanted}, {least}, in {leg.venue} pool {leg.pool}")
 
 
 def main() -> int:
@@ -43,17 +41,14 @@ def main() -> int:
 
     try:
         with open_agent(args.config) as agent:
-            outcome = agent.swap(
-                args.token_in, args.token_out, args.amount, send=args.send, confirm=confirm
-            )
+            pair = (args.token_in, args.token_out)
+            outcome = agent.swap(*pair, args.amount, send=args.send, confirm=confirm)
             if not args.send:
                 describe(outcome)
             print(f"{outcome.kind.value}: {outcome.reason}")
             for change in agent.realised(outcome):
-                print(
-                    f"{change['symbol']}: planned {change['planned_raw']}, realised"
-                    f" {change['realised_raw']} base units"
-                )
+                planned, realised = change["planned_raw"], change["realised_raw"]
+                print(f"{change['symbol']}: planned {planned}, realised {realised} base units")
     except TrimtabError as error:
         print(error, file=sys.stderr)
         return error.exit_code

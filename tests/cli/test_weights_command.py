@@ -47,7 +47,7 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
     for part in (
         "Weights by inverse_volatility",
         "Correlations",
-        "in inverse proportion to volatilities a year",
+        "in inverse proportion to annual volatilities",
         "60 returns of each",
         "due",
     ):

@@ -63,9 +63,9 @@ def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain
     assert usd_price(weth, None, RPC, chain.clock.now_s) == chain.books.prices_usd["WETH"]
     assert usd_price(weth, "2500.5", RPC, chain.clock.now_s) == Fraction(5001, 2), "the owner's word comes first"
     for lacking in (replace(weth, feed=None), replace(weth, feed=chain.tokens["WETH"].address)):
-        with raises_field("--numeraire", "not known"):
+        with raises_field("--numeraire", "its price is unknown"):
             usd_price(lacking, None, RPC, chain.clock.now_s)
-    with raises_field("--numeraire", "not known"):
+    with raises_field("--numeraire", "its price is unknown"):
         usd_price(weth, None, RPC, lambda: chain.clock.now_s() + 90_001)
 
 
@@ -73,6 +73,6 @@ def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalC
     chain = anvil_chain
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feeds["WETH"])
     told = iter([Fraction(3_000), Fraction(3_100)])
-    monkeypatch.setattr("agent.app.start.setup._answers", lambda *_: told)
-    with raises_field("--numeraire", "price differs"):
+    monkeypatch.setattr("agent.app.start.setup._feed_prices", lambda *_: told)
+    with raises_field("--numeraire", "price differs between endpoints"):
         usd_price(weth, None, RPC)
