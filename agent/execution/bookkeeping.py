@@ -423,7 +423,8 @@ def with_prior_day(
     except TrimtabError as error:
         balances.mark_day_asked(now_s)
         why = f"the wallet's last 24 h are not known ({error.message}); {REMEDY}"
-        return replace(step, history=replace(step.history, unknown=step.history.unknown or why))
+        unknown = "; ".join(filter(None, (step.history.unknown, why)))
+        return replace(step, history=replace(step.history, unknown=unknown))
     balances.record_prior_day(usage, snapshot.nonce_latest)
     return replace(step, history=budgets.history(now_s))
 

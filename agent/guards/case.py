@@ -305,10 +305,13 @@ class GuardCase:
 
     def require_known_day(self) -> None:
         """Raise MissingData if the wallet's last 24 h are unknown: no daily limit starts empty
-        (T6).
+        (T6). For an exit no decrease of a balance counts, so that none has to have a price.
         """
-        if self.step.history.unknown:
-            raise MissingData(self.step.history.unknown)
+        history = self.step.history
+        if history.unknown and not (
+            history.unknown == history.unpriced_falls and self.is_risk_reducing()
+        ):
+            raise MissingData(history.unknown)
 
     def total(self) -> Fraction:
         """Return the value of investable balances and confirmed liquidity positions, at reference
@@ -324,11 +327,15 @@ class GuardCase:
         return free + self.lp_value()
 
     def blocked_value(self) -> Fraction:
-        """Return the value of assets with blocked exits, which `total` excludes. Raises
-        MissingData.
+        """Return the value of assets with blocked exits, which `total` excludes. An asset without a
+        price counts as nothing.
         """
         return sum(
-            (blocked.raw * self.price(blocked.token) for blocked in self.step.stuck), Fraction(0)
+            (
+                blocked.raw * self.prices.get(blocked.token, Fraction(0))
+                for blocked in self.step.stuck
+            ),
+            Fraction(0),
         )
 
     def lp_value(self) -> Fraction:

@@ -345,10 +345,12 @@ def _liquidity_share(
         return GuardMeasurement(
             f"{format_money(value, case.numeraire)} {what} of an empty portfolio", value == 0
         )
-    return GuardMeasurement(
-        f"{format_ratio(value / left)} ({format_money(value, case.numeraire)} {what})",
-        value * BPS <= limit_bps * left,
-    )
+    message = f"{format_ratio(value / left)} ({format_money(value, case.numeraire)} {what})"
+    if value * BPS <= limit_bps * left:
+        return GuardMeasurement(message, True)
+    if case.is_risk_reducing():
+        return GuardMeasurement(f"{message}: not applied to an exit", True)
+    return GuardMeasurement(message, False)
 
 
 def _after(

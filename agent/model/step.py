@@ -129,6 +129,8 @@ class History:
     """
     failed_exits: tuple[ExitFailures, ...] = ()
     """Failures of each exit, newest first."""
+    unpriced_falls: str = ""
+    """Part of `unknown` from balance decreases without a price; they count for no exit."""
 
 
 @dataclass(frozen=True, slots=True)

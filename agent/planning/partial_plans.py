@@ -104,18 +104,23 @@ def daily_loss_left(step: StepInput) -> Value | None:
     """Return the remainder of limits.daily_loss, numeraire base units; None without a limit, or if
     the day's loss is unknown, which the guard refuses.
     """
-    limit_bps, history = step.limits.daily_loss_bps, step.history
-    if limit_bps is None or history.unknown:
+    return None if step.history.unknown else _daily_loss_left(step)
+
+
+def _daily_loss_left(step: StepInput) -> Value | None:
+    """Return the remainder of limits.daily_loss after the known losses; None without a limit."""
+    limit_bps = step.limits.daily_loss_bps
+    if limit_bps is None:
         return None
-    return _total(step) * Fraction(limit_bps, BPS) - history.loss_24h
+    return _total(step) * Fraction(limit_bps, BPS) - step.history.loss_24h
 
 
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:
     """Return the remainder of limits.daily_loss for an exit; only losses by trades count against
     it.
     """
-    history, room = step.history, daily_loss_left(step)
-    if room is None:
+    history, room = step.history, _daily_loss_left(step)
+    if room is None or history.unknown != history.unpriced_falls:
         return None
     native = reference_prices(step).by_token.get(step.portfolio.wrapped_native, Fraction(0))
     other_losses = history.fell_24h + history.wasted_24h_wei * native

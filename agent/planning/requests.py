@@ -48,7 +48,7 @@ from agent.planning.proposals import (
 )
 from agent.policy import exits, native_coin, quarantine
 from agent.policy.cash_flows import balance_changes, purchase, withdrawals
-from agent.policy.decide import decide, is_price_conflict
+from agent.policy.decide import decide, spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
 from agent.policy.exits import exit_goal, exit_price_fault
 from agent.reference import reference_prices
@@ -181,13 +181,15 @@ def _everything_sold(given: StepInput) -> Proposal:
         none_wanted = replace(
             step,
             limits=replace(step.limits, lp_max_weight_bps=0),
-            portfolio=replace(step.portfolio, lp_targets=()),
+            portfolio=replace(
+                step.portfolio, lp_targets=(), orders=replace(step.portfolio.orders, terms=())
+            ),
             history=replace(step.history, stopped="", flows=()),
             exits_only="",
         )
         out = decide(none_wanted).decision
         if isinstance(out, Halt):
-            if not is_price_conflict(out):
+            if not spares_exits(out):
                 return _by_owner(step, out, None)
             halted = out
         if isinstance(out, AdjustLiquidity):
@@ -224,7 +226,7 @@ def sell_out(token: str) -> Proposer:
         label, decided = step.portfolio.token(token).label, decide(step)
         drifts = decided.drifts
         if isinstance(decided.decision, Halt) and not drifts:
-            if not is_price_conflict(decided.decision) or exit_price_fault(step, token):
+            if not spares_exits(decided.decision) or exit_price_fault(step, token):
                 return _by_owner(step, decided.decision, None)
             drifts = compute_drifts(step, reference_prices(step).by_token)
         blocked = [one.why for one in step.stuck if one.token == token]

@@ -517,7 +517,9 @@ def _next(
             order = arm_order(order, price, now_s, book, entry)
         elif order.terms != terms:
             order = require_valid_level(replace(order, terms=terms), price, book)
-    except Refused:  # exits.faults reports it, and nothing is traded until the owner resolves it
+    except (
+        Refused
+    ):  # exits.faults reports it, and only exits are traded until the owner resolves it
         return order
     if span is None or order.stage is not OrderStage.ARMED:
         return order

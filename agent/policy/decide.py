@@ -54,13 +54,13 @@ from agent.policy.triggers.rules import evaluate_trigger
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import Price, Value, format_time
 
-PRICE_CONFLICTS = frozenset((HaltCode.DEPEG, HaltCode.ORACLE_DEVIATION))
-"""Faults of the prices of some assets, which concern no exit of another one."""
+FAULTS_OF_SOME_ASSETS = frozenset((HaltCode.DEPEG, HaltCode.ORACLE_DEVIATION, HaltCode.ORDERS))
+"""Faults of the prices or orders of some assets, which concern no exit of another one."""
 
 
-def is_price_conflict(halt: Halt) -> bool:
-    """True if only prices of some assets contradict each other: exits of others may go on."""
-    return bool(halt.codes) and {*halt.codes} <= PRICE_CONFLICTS
+def spares_exits(halt: Halt) -> bool:
+    """True if only prices or orders of some assets are at fault: exits of others may go on."""
+    return bool(halt.codes) and {*halt.codes} <= FAULTS_OF_SOME_ASSETS
 
 
 def _halt(faults: Sequence[Fault]) -> Halt:
@@ -186,7 +186,7 @@ Decider = Callable[[DecisionContext], DecisionResult | None]
 def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     """Halt while an input of the decision is unknown, stale or contradictory.
 
-    If only the prices of some assets contradict each other, exits that do not depend on these
+    If only the prices or orders of some assets are at fault, exits that do not depend on these
     prices are sold.
     """
     faults = decision_faults(context.step, context.references)
@@ -194,7 +194,7 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
         return None
     halted = _halt(faults)
     sold = None
-    if is_price_conflict(halted):
+    if spares_exits(halted):
         sold = _sell_triggered_exits(context)
     if sold is None:
         return DecisionResult(halted, (), context.references)

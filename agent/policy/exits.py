@@ -125,8 +125,8 @@ def apply_order_targets(step: StepInput) -> StepInput:
 
 
 def faults(step: StepInput, references: ReferencePrices) -> list[str]:
-    """Return the orders that contradict present prices; each blocks all trading until the owner
-    resolves it.
+    """Return the orders that contradict present prices; each blocks all trading but exits until
+    the owner resolves it.
     """
     book, known, found = step.portfolio.orders, orders_by_key(step.history.orders), []
     entries = {

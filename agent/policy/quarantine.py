@@ -108,11 +108,21 @@ def silent_assets(step: StepInput) -> list[ScreenedToken]:
 
 
 def exclude_unpriced(step: StepInput) -> StepInput:
-    """Return the step without the assets that have no reference price, for exits alone: their value
-    is unknown and counts as nothing where a loss is compared with the portfolio.
+    """Return the step without the assets that have no reference price or no known balance, for
+    exits alone: their value is unknown and counts as nothing where a loss is compared with the
+    portfolio.
     """
     portfolio = step.portfolio
-    gaps = {gap.token: gap for gap in reference_prices(step).unpriced}
+    gaps = {
+        gap.token: f"{gap.label} has no reference price ({gap.why})"
+        for gap in reference_prices(step).unpriced
+    }
+    unread = {
+        asset.token.address: fault.message
+        for asset in portfolio.assets
+        for fault in unknown_balances(replace(step, portfolio=replace(portfolio, assets=(asset,))))
+    }
+    gaps |= unread
     gone = gaps.keys() - _indispensable(portfolio)
     left = [asset for asset in portfolio.assets if asset.token.address not in gone]
     if len(left) == len(portfolio.assets) or not any(asset.target_bps for asset in left):
@@ -121,9 +131,14 @@ def exclude_unpriced(step: StepInput) -> StepInput:
     assets = [replace(asset, target_bps=bps) for asset, bps in zip(left, shares, strict=True)]
     hubs = [asset.token for asset in portfolio.assets if asset.token.address in gone]
     portfolio = replace(portfolio, assets=tuple(assets), hubs=(*portfolio.hubs, *hubs))
-    lacking = [gaps[token.address] for token in hubs]
-    why = "; ".join(f"{gap.label} has no reference price ({gap.why})" for gap in lacking)
-    return replace(step, portfolio=portfolio, exits_only=why)
+    already = {screened.token for screened in step.quarantine}
+    shut = [
+        ScreenedToken(token.address, TokenFinding.UNREADABLE)
+        for token in hubs
+        if token.address in unread and token.address not in already
+    ]
+    why = "; ".join(gaps[token.address] for token in hubs)
+    return replace(step, portfolio=portfolio, quarantine=(*step.quarantine, *shut), exits_only=why)
 
 
 def _indispensable(portfolio: Portfolio) -> set[str]:

@@ -438,6 +438,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         started_s=db.scalar(_started()),
         flows=balances.open_transfers(db),
         unknown=fell.unknown,
+        unpriced_falls=fell.unknown,
         undecided=positions.undecided_positions(db),
         delay_ppm=int(facts.get(DELAY) or 0),
         orders=orders.read_orders(db),

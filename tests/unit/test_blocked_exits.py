@@ -25,6 +25,7 @@ from agent.model import (
     Evidence,
     Halt,
     Hold,
+    Holding,
     LimitOrder,
     OrderKind,
     OrdersConfig,
@@ -438,3 +439,52 @@ def test_the_end_of_a_bot_sells_everything_that_has_a_price() -> None:
         step = replace(step, snapshot=replace(step.snapshot, holdings=held))
     assert sold == [WETH.address, WBTC.address]
     assert outcome.kind is OutcomeKind.REFUSED and mentions(outcome.reason, "LINK", "price")
+
+
+def test_an_order_that_contradicts_its_price_halts_no_exit() -> None:
+    """Neither the exit of another asset nor, once its stop has fired, that of its own."""
+    for symbol, kind, level in (("WBTC", STOP, 70_000), ("LINK", OrderKind.TAKE_PROFIT, 5)):
+        step, wrong = fired("LINK", pools=(*MARKET, SOUND), values=HEAVY), terms(symbol, kind, level)
+        waiting = ConditionalOrder(wrong.token, kind, OrderStage.WAITING, wrong, 1)
+        book = OrdersConfig((*step.portfolio.orders.terms, wrong))
+        orders = (*step.history.orders, waiting)
+        step = apply_orders(replace(step, portfolio=replace(step.portfolio, orders=book), history=replace(step.history, orders=orders)))
+        found = judged(step)
+        assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {LINK.address, USDC.address}
+        assert mentions(found.reason, "nothing else is traded", "contradicts the price", symbol)
+        gone = tuple(replace(one, raw=0) if one.token == LINK.address else one for one in step.snapshot.holdings)
+        assert judged(replace(step, snapshot=replace(step.snapshot, holdings=gone))).kind is OutcomeKind.HALT, "purchases wait"
+        sold = engine.evaluate_input(step, requests.sell_out(WBTC.address), Sees(), "abc")
+        assert sold.kind is OutcomeKind.PLANNED and moved(sold.plan) == {WBTC.address, USDC.address}
+
+
+def hidden(step: StepInput, *more: Holding) -> StepInput:
+    """The balance of WBTC is not read, or read as these."""
+    held = tuple(one for one in step.snapshot.holdings if one.token != WBTC.address)
+    return replace(step, snapshot=replace(step.snapshot, holdings=(*held, *more)))
+
+
+@pytest.mark.parametrize("answers", [(), (5, 6)])
+def test_an_exit_is_sold_while_the_balance_of_another_asset_is_unknown(answers: tuple[int, ...]) -> None:
+    """Its token would halt every stop by hiding its balance now and then."""
+    more = [Holding(WBTC.address, raw) for raw in answers]
+    pools = (*MARKET, SOUND, v2_pool(LINK, WBTC, Fraction(10, 59_000), 50_000_000))
+    found = judged(hidden(fired("LINK", "WBTC", pools=pools), *more))
+    assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {LINK.address, USDC.address}, "nor sold through it"
+    assert mentions(found.reason, "nothing else is traded", "balance of WBTC")
+    again = codec.loads(StepInput, codec.dumps(found.step_input))
+    assert engine.evaluate_input_once(again, proposals.rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
+    assert judged(hidden(fired(values=HEAVY, pools=pools), *more)).kind is OutcomeKind.HALT, "purchases wait"
+    assert judged(hidden(fired("WBTC", pools=pools), *more)).kind is OutcomeKind.HALT
+    ended = engine.evaluate_input(hidden(fired(pools=pools), *more), requests.sell_everything, Sees(), "abc")
+    assert ended.kind is OutcomeKind.PLANNED and ended.decided.exit_token == WETH.address
+    numeraire = fired("LINK", pools=pools)
+    held = tuple(one for one in numeraire.snapshot.holdings if one.token != USDC.address)
+    assert judged(replace(numeraire, snapshot=replace(numeraire.snapshot, holdings=held))).kind is OutcomeKind.HALT
+
+
+def test_a_blocked_exit_without_a_price_refuses_no_other_exit() -> None:
+    step = exclude_blocked_exits(fired("LINK", "WBTC", pools=(*MARKET, SOUND)), [BlockedExit(LINK.address, "it reverted", "")])
+    feeds = tuple(one for one in step.snapshot.feeds if one.answer != 10 * 10**8)
+    found = judged(replace(step, snapshot=replace(step.snapshot, feeds=feeds)))
+    assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}

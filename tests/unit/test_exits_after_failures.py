@@ -285,6 +285,14 @@ def test_the_gas_of_a_day_bounds_what_exits_burn() -> None:
     assert refusing(True, gas_24h_wei=ETHER, wasted_24h_wei=ETHER, wasted_wei=ETHER) == {"gas_per_day"}
 
 
+def test_a_fall_without_a_price_binds_a_rebalance_and_no_exit() -> None:
+    """A token that hides its price and takes a base unit would halt every stop for a day."""
+    fell = {"unknown": "LINK fell and has no price", "unpriced_falls": "LINK fell and has no price"}
+    assert refusing(True, **fell) == set() and {"daily_loss", "gas_per_day"} <= refusing(False, **fell)
+    assert {"daily_loss", "gas_per_day"} <= refusing(True, **fell | {"unknown": "LINK fell and has no price; the day is not known"})
+    assert {"daily_loss", "gas_per_day"} <= refusing(True, unknown="the day is not known")
+
+
 def test_the_store_tells_gas_that_exchanged_nothing(store: Store) -> None:
     for nonce, (kind, status, wei) in enumerate(
         (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent import codec, engine
+from agent import codec, engine, guards
 from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
@@ -36,6 +36,7 @@ from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, wit
 from tests.support.lp_worlds import quiet, ranged
 from tests.support.lp_worlds import wanted as wanted_liquidity
 from tests.support.lp_worlds import world as world_with
+from tests.support.plans import evidence
 from tests.support.refusal_worlds import World
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
@@ -357,6 +358,20 @@ def test_the_stop_of_an_asset_in_a_pool_follows_an_exit_that_reverts(worlds: Wor
     with pytest.raises(Withdrawn):
         world.rounds()
     assert len(world.sold) == (0 if earlier else 1), "LINK waits after five reverts, the pool does not"
+
+
+@pytest.mark.parametrize("limits", [{"lp_max_weight_bps": 100}, {"impermanent_loss_bps": 1}])
+def test_liquidity_above_its_limits_refuses_no_exit(worlds: Worlds, limits: dict[str, int]) -> None:
+    """Exits come before its withdrawal, so that neither would ever be sent; a blocked exit alone lifts the share of liquidity."""
+    step = with_limits(in_pool_and_wallet(), **limits)
+    found = judged(step)
+    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == LINK.address
+    assert found.plan is not None and all(one.passed for one in found.plan.verdicts)
+    (name,) = (one.removesuffix("_bps") for one in limits)
+    assert any(one.guard == name and "not applied to an exit" in one.measured for one in found.plan.verdicts)
+    alone = replace(found.plan, decision=replace(found.plan.decision, exit=False))  # type: ignore[type-var]  # a rebalance
+    verdicts = guards.judge(found.step_input, alone, evidence(found.step_input, alone))
+    assert not next(one for one in verdicts if one.guard == name).passed, "a rebalance waits for it"
 
 
 def test_an_endpoint_s_failure_with_one_exit_does_not_end_the_step(worlds: Worlds) -> None:

@@ -84,13 +84,15 @@ def test_a_fall_without_a_price_holds_back_until_it_has_one(store: Store) -> Non
     blind = at(1_001, "9.999", feeds=(), pools=())
     (flow,) = looked(store, blind).history.flows
     assert (flow.value, flow.halts) == (None, True)
-    assert "no price" in store.budgets.history(builders.NOW_S).unknown
+    found = store.budgets.history(builders.NOW_S)
+    assert "no price" in found.unknown and found.unpriced_falls == found.unknown
     dry = balance_changes.apply_balance_changes(
         replace(at(1_002, "9.999"), history=store.budgets.history(builders.NOW_S)), store.balances.expected()
     )
     for step in (dry, looked(store, at(1_002, "9.999"))):
         (now,) = step.history.flows
         assert (now.value, now.halts, step.history.unknown) == (-PRICE // 1_000, False, "")
+        assert step.history.unpriced_falls == ""
         assert step.history.loss_24h == step.history.fell_24h == step.history.loss_total == PRICE // 1_000
 
 

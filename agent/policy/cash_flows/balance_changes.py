@@ -333,10 +333,12 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
         for flow in (*left, *fresh)
         if flow.is_loss and flow.value is None and flow.chain_s > day_s
     ]
-    if history.unknown in map(unpriced_loss_reason, gone):
-        unknown = ""
-    else:
-        unknown = history.unknown
+    falls, beside = history.unpriced_falls, history.unknown.removeprefix(history.unpriced_falls)
+    if falls in map(unpriced_loss_reason, gone):
+        falls = ""
+    falls = falls or "; ".join(
+        f"{token_label(step, flow.token)} fell and has no price" for flow in unpriced
+    )
     return replace(
         step,
         history=replace(
@@ -347,10 +349,8 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
             fell_24h=max(Fraction(0), history.fell_24h + day),
             fell_total=max(Fraction(0), history.fell_total + ever),
             rises=tuple(sorted(rises.items())),
-            unknown=unknown
-            or "; ".join(
-                f"{token_label(step, flow.token)} fell and has no price" for flow in unpriced
-            ),
+            unknown="; ".join(filter(None, (falls, beside.removeprefix("; ")))),
+            unpriced_falls=falls,
             accepted=(
                 *history.accepted,
                 *(flow for flow in found if flow.kind is ExternalTransferKind.ACCEPTED),
