@@ -237,5 +237,5 @@ def test_paths_that_end_in_nothing_are_reported(open_page: Open, tmp_path: Path)
     equity[-5:] = np.nan
     write_report(replace(found, equity=equity, premium=None, taxes=()), path)
     opened = open_page(path)
-    assert "not known" in opened.page.inner_text(".summary")
+    assert "is unknown" in opened.page.inner_text(".summary")
     assert opened.quiet

@@ -62,7 +62,7 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
         for _ in range(3):
             assert griefed(chain, agent).kind is OutcomeKind.FAILED
         held = agent.rebalance(send=True, confirm=yes)
-        assert waits(held) and "tried again" in failed(held)[0].measured
+        assert waits(held) and "this exit is retried at" in failed(held)[0].measured
         (told,) = [one.text for one in alerts(held, RunFacts(False, "", None)) if one.kind is AlertKind.REFUSAL]
         assert "exits are" in told
     for wait_s in (60, 120):

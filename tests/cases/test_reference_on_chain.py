@@ -61,7 +61,7 @@ def test_a_sequencer_that_was_down_is_waited_for_until_its_grace_is_over(anvil_c
         done = agent.rebalance(send=True, confirm=yes)
     assert [down.kind, early.kind, by_hand.kind] == [OutcomeKind.HALT, OutcomeKind.HALT, OutcomeKind.REFUSED]
     assert "sequencer" in down.reason
-    assert "up again for only 35" in early.reason
+    assert "up again for 35" in early.reason
     assert "sequencer" in by_hand.reason
     assert done.kind is OutcomeKind.DONE, done.reason
 
