@@ -44,6 +44,9 @@ if TYPE_CHECKING:  # the only list of public names: type checkers import it, __g
     from agent.app.futures import FuturesOptions as FuturesOptions
     from agent.app.futures import FuturesWhatIfDocument as FuturesWhatIfDocument
     from agent.app.futures import what_if_futures as what_if_futures
+    from agent.app.futures_backtests import FuturesBookOptions as FuturesBookOptions
+    from agent.app.futures_backtests import backtest_futures as backtest_futures
+    from agent.app.futures_backtests import futures_backtest_document as futures_backtest_document
     from agent.app.local import demo_world as demo_world
     from agent.app.local import move_market as move_market
     from agent.app.local import serve_localchain as serve_localchain

@@ -17,7 +17,7 @@ from agent.backtest.data import (
     read_table,
     select_spec_symbols,
 )
-from agent.backtest.funding import read_funding, rename_funding_symbols
+from agent.backtest.funding import FundingRateSeries, read_funding, rename_funding_symbols
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.report.series import backtest_document
@@ -210,6 +210,20 @@ class PortfolioOptions:
         """Load the file's prices under the portfolio's symbols. Raises ConfigError."""
         return rename_symbols(read_table(prices), self.renamed())
 
+    def load_prices_and_funding(
+        self, prices: Path, funding: Path | None
+    ) -> tuple[PriceTable, tuple[FundingRateSeries, ...]]:
+        """Load prices and funding rates under the portfolio's symbols; `--as` may name symbols of
+        the funding file alone. Raises ConfigError.
+        """
+        names, table = self.renamed(), read_table(prices)
+        rates = () if funding is None else read_funding(funding)
+        only_in_rates = {rate.symbol for rate in rates} - {*table.symbols}
+        table = rename_symbols(
+            table, {symbol: name for symbol, name in names.items() if symbol not in only_in_rates}
+        )
+        return table, rename_funding_symbols(rates, names)
+
     def spec(self, table: PriceTable, pools: Sequence[tuple[str, str]] = ()) -> BacktestSpec:
         """Return the backtest spec of the config, or of the options with every limit off. Raises
         ConfigError naming the option.
@@ -301,13 +315,7 @@ def backtest(
     rates, the result states the funding that shorts of the holdings would have received. Raises
     ConfigError naming the option.
     """
-    names, table = portfolio.renamed(), read_table(prices)
-    rates = () if funding is None else read_funding(funding)
-    only_in_rates = {rate.symbol for rate in rates} - {*table.symbols}
-    table = rename_symbols(
-        table, {symbol: name for symbol, name in names.items() if symbol not in only_in_rates}
-    )
-    rates = rename_funding_symbols(rates, names)
+    table, rates = portfolio.load_prices_and_funding(prices, funding)
     spec = portfolio.spec(table, market.pairs())
     settings = market.for_table(market.settings(every_bar), spec, table)
     require_priced_gas(settings, spec, table)

@@ -341,7 +341,7 @@ class SimulationRun:
             config_hash=spec_digest(wanted, world.settings),
             data_hash=world.table.digest,
             seed=world.settings.seed,
-            versions=_versions(),
+            versions=library_versions(),
             kept=tuple(sorted(self._kept.items())),
             flows=flows,
             twr=twr,
@@ -443,7 +443,8 @@ def _rebalances(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceReco
     return tuple(found)
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
+def library_versions() -> tuple[tuple[str, str], ...]:
+    """Return the versions of the libraries that a result depends on."""
     found = []
     for name in LIBRARIES:
         try:

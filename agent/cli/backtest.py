@@ -6,13 +6,23 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli.display.futures import show_book
 from agent.cli.display.output import Document, ask, emit, err, interactive, out, say
 from agent.cli.display.terminal import interruptible
 from agent.cli.options import AsJson, Heading, Yes, command
+from agent.cli.whatif import (
+    FUTURES,
+    FuturesBand,
+    FuturesTarget,
+    MaxLeverage,
+    MaxUtilisation,
+    SpotMultiple,
+    Stress,
+)
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,6 +77,40 @@ Html = Annotated[
 ]
 Names = Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")]
 Sample = Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")]
+TargetLeverage = Annotated[
+    str, typer.Option("--leverage", help="Target leverage: 2x.", rich_help_panel=FUTURES)
+]
+StartMargin = Annotated[
+    str,
+    typer.Option(
+        "--margin",
+        help="Collateral of the futures book at the start; without it --value.",
+        rich_help_panel=FUTURES,
+    ),
+]
+Reserve = Annotated[
+    str,
+    typer.Option(
+        "--reserve",
+        help="Collateral in the wallet, deposited before positions are reduced.",
+        rich_help_panel=FUTURES,
+    ),
+]
+ContractSize = Annotated[
+    str,
+    typer.Option("--lot", help="Smallest contract size: BTC=0.001.", rich_help_panel=FUTURES),
+]
+PerpVenue = Annotated[
+    str,
+    typer.Option(
+        "--venue",
+        help=(
+            "The simulated venue: fee=10bps,slippage=10bps,penalty=2.5%,bound=5%; bound is an"
+            " order's distance from the index."
+        ),
+        rich_help_panel=FUTURES,
+    ),
+]
 SHOWN = 0.00005
 """Smallest log return that is printed."""
 
@@ -150,13 +194,33 @@ def backtest(
     every_bar: Annotated[
         bool, typer.Option("--every-bar", help="Evaluate every bar: slower, same trades.")
     ] = False,
+    futures_target: FuturesTarget = "",
+    futures_band: FuturesBand = "5%",
+    leverage: TargetLeverage = "2x",
+    margin: StartMargin = "",
+    reserve: Reserve = "",
+    max_leverage: MaxLeverage = "4x",
+    max_utilisation: MaxUtilisation = "80%",
+    spot_multiple: SpotMultiple = "",
+    stress: Stress = "10%",
+    lot: ContractSize = "",
+    venue: PerpVenue = "",
     html: Html = None,
     as_json: AsJson = False,
 ) -> None:
-    """Back-tests the agent on recorded prices and simulated pools. Sends nothing."""
+    """Back-tests the agent on recorded prices and simulated pools. Sends nothing.
+
+    With --futures-target also a futures book with funding and liquidations, beside the same book
+    held; without --target the book alone.
+    """
     from agent import app as api
 
+    has_spot = bool(target) or config is not None or not futures_target
     if html is not None:
+        if not has_spot:
+            raise ConfigError(
+                "--html: a futures book alone has no page", "use --json, or add --target"
+            )
         api.check_report_path(html)
     file = api.prices_file(prices, sample)
     if sample and native and gas_prices is None and gas == FREE:
@@ -185,11 +249,32 @@ def backtest(
         portfolio = api.PortfolioOptions(
             config, target, band, every, destination, numeraire, native, names, decimals
         )
-        result = api.backtest(
-            file, market, portfolio, every_bar=every_bar, funding=funding, progress=progress
-        )
-    document = api.backtest_document(result)
-    if html is not None:
+        result = None
+        document: dict[str, Any] = {}
+        if has_spot:
+            result = api.backtest(
+                file, market, portfolio, every_bar=every_bar, funding=funding, progress=progress
+            )
+            document = api.backtest_document(result)
+        if futures_target:
+            book = api.FuturesBookOptions(
+                target=futures_target,
+                leverage=leverage,
+                band=futures_band,
+                margin=margin,
+                reserve=reserve,
+                max_leverage=max_leverage,
+                max_utilisation=max_utilisation,
+                spot_multiple=spot_multiple,
+                stress=stress,
+                lot=lot,
+                venue=venue,
+            )
+            found = api.backtest_futures(
+                file, book, market, portfolio, funding=funding, spot=result, progress=progress
+            )
+            document["futures"] = api.futures_backtest_document(found)
+    if html is not None and result is not None:
         document["report"] = [str(path) for path in api.write_report(result, html)]
     emit(document, as_json, lambda: _show(document))
 
@@ -224,6 +309,13 @@ def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
 
 
 def _show(document: Document) -> None:
+    if "final_value" in document:
+        _show_spot(document)
+    if "futures" in document:
+        show_book(document["futures"])
+
+
+def _show_spot(document: Document) -> None:
     _show_figures(document)
     _show_returns(document)
     if document["halted"]:

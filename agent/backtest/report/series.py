@@ -88,8 +88,6 @@ class GrowthSeries:
 
 def growth_series(result: SimulationResult) -> GrowthSeries:
     """Return the growth of both portfolios and their samples."""
-    days = result.times_s // DAY_S
-    samples = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
     scale = 10.0**result.decimals
     before: list[tuple[int, Value, Value]] = [
         (one.bar, one.before, one.value) for one in result.flows
@@ -98,10 +96,19 @@ def growth_series(result: SimulationResult) -> GrowthSeries:
         (one.bar, one.hold_before, one.value) for one in result.flows
     ]
     start = float(result.hold[0])  # the value before the first bar's trades
-    index = _grown(result.equity, before, scale, start)
-    hold_index = _grown(result.hold, held, scale, start)
+    return growth_of_indices(
+        result.times_s,
+        _grown(result.equity, before, scale, start),
+        _grown(result.hold, held, scale, start),
+    )
+
+
+def growth_of_indices(times_s: Indices, index: Floats, hold_index: Floats) -> GrowthSeries:
+    """Return the growth of two units and their samples."""
+    days = times_s // DAY_S
+    samples = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
     # from the total time, since days without prices, such as weekends, have no samples
-    spacing = float(np.diff(result.times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
+    spacing = float(np.diff(times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
     returns, hold_returns = (
         path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index)
     )
@@ -242,7 +249,11 @@ class PerformanceMetrics:
 
 def figures(result: SimulationResult) -> tuple[PerformanceMetrics, PerformanceMetrics]:
     """Return the metrics of the rebalanced portfolio and of buy and hold, without transfers."""
-    found = growth_series(result)
+    return performance(growth_series(result))
+
+
+def performance(found: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMetrics]:
+    """Return the metrics of both units."""
     measured = risk_metrics(found)
 
     def of(index: Floats, volatility: float, sharpe: float) -> PerformanceMetrics:

@@ -1,0 +1,391 @@
+"""Backtests of a futures book, from a price file and command-line options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from typing_extensions import TypedDict
+
+from agent.app.backtests import MarketOptions, PortfolioOptions
+from agent.app.offline import parse_pairs
+from agent.backtest.data import PriceTable
+from agent.backtest.funding import FundingRateSeries, funding_notes, require_prices
+from agent.backtest.futures.book import VenueSettings
+from agent.backtest.futures.market import futures_path
+from agent.backtest.futures.simulate import (
+    DECIMALS,
+    QUOTE,
+    BookResult,
+    FuturesResult,
+    FuturesSettings,
+    Progress,
+    simulate_futures,
+)
+from agent.backtest.report.series import growth_of_indices, performance
+from agent.backtest.result import SimulationResult
+from agent.backtest.settings import MAX_AGE_BARS
+from agent.backtest.simulate import library_versions
+from agent.errors import ConfigError
+from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
+from agent.units import BPS, decimal_text, parse_raw, parse_share_bps
+
+UNIT = 10**DECIMALS
+INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
+"""Margin rates of Perpetual Protocol v2."""
+PPM_PER_BPS = 100
+HYSTERESIS_BPS = 500
+"""Distance below a limit at which a reduction ends."""
+EMERGENCY_DISTANCE_BPS = 500
+"""Distance to liquidation below which positions are closed."""
+MAX_BASIS_BPS = 500
+"""Distance of mark and index above which nothing is opened."""
+VENUE = {"fee": "10bps", "slippage": "10bps", "penalty": "2.5%", "bound": "5%"}
+"""Figures of `--venue` that are not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesBookOptions:
+    """Options of the simulated futures book, as entered. Empty: the default of the command."""
+
+    target: str
+    leverage: str = "2x"
+    band: str = "5%"
+    margin: str = ""
+    reserve: str = ""
+    max_leverage: str = "4x"
+    max_utilisation: str = "80%"
+    spot_multiple: str = ""
+    stress: str = "10%"
+    lot: str = ""
+    venue: str = ""
+
+    def targets(self) -> dict[str, int]:
+        """Return signed weights in basis points by symbol. Raises ConfigError unless their absolute
+        values sum to one.
+        """
+        targets = {}
+        for symbol, text in parse_pairs(self.target, "--futures-target").items():
+            share = text.removeprefix("-").removesuffix("%")
+            bps = parse_share_bps(f"{share}%", f"--futures-target {symbol}")
+            targets[symbol] = -bps if text.startswith("-") else bps
+        if sum(map(abs, targets.values())) != BPS:
+            raise ConfigError(
+                "--futures-target: absolute weights must sum to 100 %",
+                "write for example BTC=50,ETH=-50 for a long and a short of equal size",
+            )
+        return targets
+
+    def settings(self, interval_s: int, market: MarketOptions) -> FuturesSettings:
+        """Return the settings of the book. `market` has its value, latency and seed. Raises
+        ConfigError naming the option.
+        """
+        venue = self._venue()
+        lots = parse_pairs(self.lot, "--lot") if self.lot else {}
+        targets = self.targets()
+        if unknown := [symbol for symbol in lots if symbol not in targets]:
+            raise ConfigError(
+                f"--lot: {unknown[0]!r} has no target", f"choose from {', '.join(targets)}"
+            )
+        limits = FuturesLimits(
+            max_leverage_bps=parse_share_bps(self.max_leverage, "--max-leverage"),
+            max_utilisation_bps=parse_share_bps(self.max_utilisation, "--max-utilisation"),
+            max_position_bps=BPS,
+            spot_multiple_bps=(
+                parse_share_bps(self.spot_multiple, "--spot-multiple") if self.spot_multiple else 0
+            ),
+            stress_move_bps=parse_share_bps(self.stress, "--stress"),
+            slippage_bps=venue["bound"],
+            hysteresis_bps=HYSTERESIS_BPS,
+            emergency_distance_bps=EMERGENCY_DISTANCE_BPS,
+            emergency_slippage_bps=2 * venue["bound"],
+            max_basis_bps=MAX_BASIS_BPS,
+            index_age_s=(MAX_AGE_BARS + 1) * interval_s - 1,
+        )
+        policy = FuturesPolicy(
+            tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),
+            parse_share_bps(self.leverage, "--leverage"),
+            parse_share_bps(self.band, "--futures-band"),
+            limits,
+        )
+        return FuturesSettings(
+            policy,
+            VenueSettings(
+                (MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
+                venue["fee"] * PPM_PER_BPS,
+                venue["slippage"],
+                venue["penalty"] * PPM_PER_BPS,
+                tuple(
+                    (symbol, _positive(lots.get(symbol, "0.001"), f"--lot {symbol}"))
+                    for symbol in targets
+                ),
+            ),
+            _positive(self.margin or market.value, "--margin"),
+            parse_raw(self.reserve, DECIMALS, "--reserve") if self.reserve else 0,
+            market.latency,
+            market.seed,
+        )
+
+    def _venue(self) -> dict[str, int]:
+        """Return the figures of `--venue` in basis points."""
+        given = parse_pairs(self.venue, "--venue") if self.venue else {}
+        if unknown := [name for name in given if name not in VENUE]:
+            raise ConfigError(f"--venue: {unknown[0]!r}", f"choose from {', '.join(VENUE)}")
+        found = {
+            name: parse_share_bps(given.get(name, usual), f"--venue {name}")
+            for name, usual in VENUE.items()
+        }
+        if wide := [name for name, bps in found.items() if bps >= BPS // 2]:
+            raise ConfigError(
+                f"--venue {wide[0]}: {found[wide[0]] / 100:g}%", "write a share below 50%"
+            )
+        return found
+
+
+class BookFiguresDocument(TypedDict):
+    """Growth a year, volatility, Sharpe ratio and maximum drawdown; null if unknown."""
+
+    cagr: str | None
+    volatility: str | None
+    sharpe: str | None
+    max_drawdown: str | None
+
+
+class BookProfitDocument(TypedDict):
+    """What changed the value: total = price - slippage - funding - fees - penalties + insured."""
+
+    total: str
+    price: str
+    slippage: str
+    funding: str
+    fees: str
+    penalties: str
+    insured: str
+
+
+class FuturesFillDocument(TypedDict):
+    """A filled order; a negative size is a sale."""
+
+    time: int
+    symbol: str
+    size: str
+    notional: str
+    fee: str
+    trigger: str
+
+
+class LiquidationDocument(TypedDict):
+    """A liquidation by the venue: size closed and penalty."""
+
+    time: int
+    symbol: str
+    size: str
+    penalty: str
+
+
+class BookDocument(TypedDict):
+    """One book. `max_leverage` is null when positions outlived the account's value. Bars count as
+    above the limit by the leverage after their fills.
+    """
+
+    final_value: str
+    profit: BookProfitDocument
+    figures: BookFiguresDocument
+    max_leverage: str | None
+    bars_above_limit: int
+    longest_above_limit: int
+    deposited: str
+    sizes: dict[str, str]
+    fills: list[FuturesFillDocument]
+    liquidations: list[LiquidationDocument]
+    unfilled: dict[str, int]
+    refused: dict[str, int]
+
+
+# "from" is no name of an attribute, so that the declaration is a call.
+FuturesBacktestDocument = TypedDict(
+    "FuturesBacktestDocument",
+    {
+        "from": int,
+        "until": int,
+        "bars": int,
+        "start_value": str,
+        "max_leverage": str,
+        "agent": BookDocument,
+        "held": BookDocument,
+        "notes": list[str],
+        "config_hash": str,
+        "data_hash": str,
+        "seed": int,
+        "versions": dict[str, str],
+    },
+)
+"""The futures part of `backtest`: the agent's book, and the same first orders held. Values are
+decimals in the unit of the prices.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesBacktest:
+    """A simulated book with notes on its data."""
+
+    result: FuturesResult
+    notes: tuple[str, ...]
+
+
+def backtest_futures(
+    prices: Path,
+    options: FuturesBookOptions,
+    market: MarketOptions,
+    portfolio: PortfolioOptions,
+    *,
+    funding: Path | None = None,
+    spot: SimulationResult | None = None,
+    progress: Progress | None = None,
+) -> FuturesBacktest:
+    """Simulate a futures book on the file's prices, beside the same book without the agent.
+
+    `spot` is the spot portfolio beside it, which `--spot-multiple` counts on. Raises ConfigError
+    naming the option.
+    """
+    table, rates = load_futures_market(prices, options, portfolio, funding)
+    settings = options.settings(table.interval_s, market)
+    if settings.policy.limits.spot_multiple_bps and spot is None:
+        raise ConfigError(
+            "--spot-multiple: there is no spot portfolio", "add --target, or leave it out"
+        )
+    values = () if spot is None else _spot_values(spot, table)
+    notes = [*table.notes, *(note for one in rates for note in funding_notes(one, table.times_s))]
+    if without := [name for name in table.symbols if name not in {one.symbol for one in rates}]:
+        notes.append(f"funding: no rates of {', '.join(without)}, so their funding counts as zero")
+    result = simulate_futures(futures_path(table, rates), settings, values, progress)
+    return FuturesBacktest(result, tuple(notes))
+
+
+def load_futures_market(
+    prices: Path,
+    options: FuturesBookOptions,
+    portfolio: PortfolioOptions,
+    funding: Path | None,
+) -> tuple[PriceTable, tuple[FundingRateSeries, ...]]:
+    """Return prices and funding rates of the targets' symbols. Raises ConfigError."""
+    table, rates = portfolio.load_prices_and_funding(prices, funding)
+    table = table.only(list(options.targets()))
+    rates = tuple(rate for rate in rates if rate.symbol in table.symbols)
+    require_prices(rates, table.symbols, table.times_s)
+    return table, rates
+
+
+def futures_backtest_document(found: FuturesBacktest) -> FuturesBacktestDocument:
+    """Return the document of a simulated book."""
+    result = found.result
+    return {
+        "from": result.times_s[0],
+        "until": result.times_s[-1],
+        "bars": len(result.times_s),
+        "start_value": _coins(result.start_raw),
+        "max_leverage": _multiple(result.settings.policy.limits.max_leverage_bps / BPS),
+        "agent": _book(result, result.agent),
+        "held": _book(result, result.held),
+        "notes": list(found.notes),
+        "config_hash": result.config_hash,
+        "data_hash": result.data_hash,
+        "seed": result.settings.seed,
+        "versions": dict(library_versions()),
+    }
+
+
+def _book(result: FuturesResult, book: BookResult) -> BookDocument:
+    limit_bps, profit = result.settings.policy.limits.max_leverage_bps, book.profit
+    most = float(book.leverage.max())
+    return {
+        "final_value": _coins(book.final_raw),
+        "profit": {
+            "total": _coins(profit.total_raw),
+            "price": _coins(profit.price_raw),
+            "slippage": _coins(profit.slippage_raw),
+            "funding": _coins(profit.funding_raw),
+            "fees": _coins(profit.fees_raw),
+            "penalties": _coins(profit.penalties_raw),
+            "insured": _coins(profit.insured_raw),
+        },
+        "figures": _figures(result.times_s, book),
+        "max_leverage": None if math.isinf(most) else _multiple(most),
+        "bars_above_limit": book.bars_above(limit_bps),
+        "longest_above_limit": book.longest_above(limit_bps),
+        "deposited": _coins(book.deposited_raw),
+        "sizes": {symbol: _coins(raw) for symbol, raw in book.sizes},
+        "fills": [
+            {
+                "time": one.time_s,
+                "symbol": one.market,
+                "size": _coins(one.size_raw),
+                "notional": _coins(abs(one.quote_raw)),
+                "fee": _coins(one.fee_raw),
+                "trigger": one.trigger,
+            }
+            for one in book.fills
+        ],
+        "liquidations": [
+            {
+                "time": one.time_s,
+                "symbol": one.market,
+                "size": _coins(one.size_raw),
+                "penalty": _coins(one.penalty_raw),
+            }
+            for one in book.liquidations
+        ],
+        "unfilled": dict(book.unfilled),
+        "refused": dict(book.refused),
+    }
+
+
+def _figures(times_s: Sequence[int], book: BookResult) -> BookFiguresDocument:
+    """Return the figures of a book; of one that lost everything the drawdown alone."""
+    if book.equity.min() <= 0:
+        return {"cagr": None, "volatility": None, "sharpe": None, "max_drawdown": "-1.000000"}
+    index = book.equity / book.equity[0]
+    metrics, _ = performance(growth_of_indices(np.asarray(times_s), index, index))
+    texts = {
+        name: None if math.isnan(number) else f"{number:.6f}"
+        for name, number in asdict(metrics).items()
+    }
+    return {
+        "cagr": texts["cagr"],
+        "volatility": texts["volatility"],
+        "sharpe": texts["sharpe"],
+        "max_drawdown": texts["max_drawdown"],
+    }
+
+
+def _spot_values(spot: SimulationResult, table: PriceTable) -> tuple[Fraction, ...]:
+    """Return the spot portfolio's value at each bar of the table, quote base units: that of its
+    newest bar, before the first that of its start.
+    """
+    if spot.numeraire in table.symbols:
+        raise ConfigError(
+            f"--futures-target: {spot.numeraire} is the numeraire of the spot portfolio",
+            "use a numeraire without prices in the file",
+        )
+    newest = np.searchsorted(spot.times_s, table.times_s, side="right") - 1
+    values = spot.equity[np.maximum(newest, 0)].tolist()
+    return tuple(Fraction(str(value)) * UNIT for value in values)
+
+
+def _positive(text: str, option: str) -> int:
+    raw = parse_raw(text, DECIMALS, option)
+    if raw == 0:
+        raise ConfigError(f"{option}: must be above 0", "write an amount such as 10000")
+    return raw
+
+
+def _coins(raw: int) -> str:
+    return decimal_text(raw, QUOTE.decimals)
+
+
+def _multiple(number: float) -> str:
+    return f"{number:.6f}"

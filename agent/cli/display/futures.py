@@ -1,0 +1,80 @@
+"""Tables of a simulated futures book."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from agent.cli.display.output import Document, out, say
+
+PROFIT = (
+    ("price", ""),
+    ("slippage", "-"),
+    ("funding", "-"),
+    ("fees", "-"),
+    ("penalties", "-"),
+    ("insured", ""),
+)
+"""Parts of a profit, and whether they count against it."""
+NAMES = {"penalties": "liquidation penalties", "insured": "borne by the venue's insurance"}
+BOOKS = ("agent", "held")
+
+
+def show_book(made: Document) -> None:
+    """Print the agent's book beside the held one."""
+    from agent.cli.display.tables import money, table
+
+    books = [made[name] for name in BOOKS]
+    shown = table(f"Futures, {made['bars']} bars", ("what",), BOOKS)
+    shown.add_row("start value", *(money(made["start_value"]) for _ in books))
+    shown.add_row("final value", *(money(book["final_value"]) for book in books))
+    for name, sign in PROFIT:
+        parts = [book["profit"][name] for book in books]
+        if sign or any(part != "0" for part in parts):
+            texts = [_negated(part) if sign else part for part in parts]
+            shown.add_row(f"from {NAMES.get(name, name)}", *map(money, texts))
+    for name, key in (("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown")):
+        shown.add_row(name, *(_figure(key, book["figures"][key]) for book in books))
+    shown.add_row("highest leverage", *(_multiple(book["max_leverage"]) for book in books))
+    shown.add_row(
+        f"bars above {_multiple(made['max_leverage'])}",
+        *(f"{book['bars_above_limit']} ({book['longest_above_limit']} in a row)" for book in books),
+    )
+    shown.add_row("orders filled", *(str(len(book["fills"])) for book in books))
+    shown.add_row("liquidations", *(str(len(book["liquidations"])) for book in books))
+    out.print(shown)
+    for name, book in zip(BOOKS, books, strict=True):
+        _show_events(name, book)
+    for note in made["notes"]:
+        say(note)
+    say(
+        f"futures config {made['config_hash'][:16]}, data {made['data_hash'][:16]},"
+        f" seed {made['seed']}"
+    )
+
+
+def _show_events(name: str, book: Document) -> None:
+    from agent.cli.display.tables import money
+
+    for one in book["liquidations"][:1]:
+        day = datetime.fromtimestamp(one["time"], UTC)
+        say(f"{name}: first liquidated on {day:%Y-%m-%d %H:%M} UTC")
+    if book["deposited"] != "0":
+        say(f"{name}: {money(book['deposited'])} deposited from the reserve")
+    for why, times in {**book["unfilled"], **book["refused"]}.items():
+        say(f"{name}: {times} orders not filled or cut: {why}")
+
+
+def _negated(text: str) -> str:
+    if text == "0":
+        return text
+    return text.removeprefix("-") if text.startswith("-") else f"-{text}"
+
+
+def _multiple(text: str | None) -> str:
+    return "unlimited" if text is None else f"{float(text):.2f}x"
+
+
+def _figure(key: str, value: str | None) -> str:
+    if value is None:
+        return "–"
+    return f"{float(value):.2f}" if key == "sharpe" else f"{float(value):.2%}"

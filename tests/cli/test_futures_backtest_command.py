@@ -1,0 +1,102 @@
+"""`trimtab backtest --futures-target`: its document, its words, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.app.futures_backtests import FuturesBacktestDocument
+from tests.cli.documents import misfits
+from tests.cli.tools import Said
+from tests.unit.test_backtest_shared_data import DATA, HOURLY, needs_data
+
+pytest.importorskip("polars")
+
+Bare = Callable[..., Said]
+FUNDED = ("time,symbol,rate", "2021-01-02,BTCUSDT,0.01", "2021-01-03,BTCUSDT,0.01")
+FREE = ("--venue", "fee=0bps,slippage=0bps")
+
+
+def files(folder: Path, *closes: float) -> tuple[str, ...]:
+    rows = [f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1)]
+    (folder / "prices.csv").write_text("\n".join(["time,BTC", *rows]) + "\n")
+    (folder / "funding.csv").write_text("\n".join(FUNDED) + "\n")
+    return ("--prices", str(folder / "prices.csv"), "--funding", str(folder / "funding.csv"), "--as", "BTCUSDT=BTC")
+
+
+def test_a_book_alone_prints_its_profit_by_source(bare: Bare, tmp_path: Path) -> None:
+    """20,000 of BTC are bought on the second day; one funding of 1 % is paid on them at 100, before a rise of 5 %."""
+    made = ("backtest", *files(tmp_path, 100, 100, 100, 105), "--futures-target", "BTC=100", *FREE)
+    said = bare(*made, "--json")
+    assert said.code == 0, said.why
+    assert set(said.json) == {"futures"}
+    found = said.json["futures"]
+    assert not misfits(FuturesBacktestDocument, found)
+    agent = found["agent"]
+    assert agent["profit"] == {
+        "total": "800", "price": "1000", "slippage": "0", "funding": "200", "fees": "0", "penalties": "0", "insured": "0",
+    }  # fmt: skip
+    assert (agent["final_value"], agent["sizes"], len(agent["fills"])) == ("10800", {"BTC": "200"}, 1)
+    assert found["held"]["final_value"] == "10800"
+    assert len(found["config_hash"]) == len(found["data_hash"]) == 64
+    shown = bare(*made)
+    for word in ("Futures, 4 bars", "10,800.00", "-200.00", "liquidations", "bars above 4.00x"):
+        assert word in shown.out
+
+
+def test_beside_a_spot_portfolio_nothing_of_it_changes(bare: Bare, tmp_path: Path) -> None:
+    spot = ("backtest", *files(tmp_path, 100, 100, 130, 105), "--target", "BTC=50,USD=50", "--band", "5%abs", "--json")
+    alone = bare(*spot).json
+    both = bare(*spot, "--futures-target", "BTC=-100", "--spot-multiple", "1x").json
+    assert {**both, "futures": None} == {**alone, "futures": None}
+    (fill,) = both["futures"]["agent"]["fills"][:1]
+    assert Fraction(fill["notional"]) <= 10_000
+    assert fill["size"].startswith("-")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--futures-target", "BTC=60"), "--futures-target: absolute weights must sum to 100 %"),
+        (("--futures-target", "DOGE=100"), "--prices: has no DOGE"),
+        (("--futures-target", "BTC=100", "--max-leverage", "4"), "--max-leverage: '4' has no unit"),
+        (("--futures-target", "BTC=100", "--venue", "tax=1%"), "--venue: 'tax'"),
+        (("--futures-target", "BTC=100", "--venue", "penalty=60%"), "--venue penalty: 60%"),
+        (("--futures-target", "BTC=100", "--lot", "ETH=1"), "--lot: 'ETH' has no target"),
+        (("--futures-target", "BTC=100", "--lot", "BTC=0"), "--lot BTC: must be above 0"),
+        (("--futures-target", "BTC=100", "--margin", "0"), "--margin: must be above 0"),
+        (("--futures-target", "BTC=100", "--spot-multiple", "2x"), "--spot-multiple: there is no spot portfolio"),
+        (("--futures-target", "BTC=100", "--html", "page.html"), "--html: a futures book alone has no page"),
+    ],
+)
+def test_a_mistake_in_an_option_is_named(bare: Bare, tmp_path: Path, options: tuple[str, ...], named: str) -> None:
+    said = bare("backtest", *files(tmp_path, 100, 100, 100), *options, "--json")
+    assert said.code == 2
+    assert said.json["error"]["message"].startswith(named)
+
+
+def test_a_leverage_limit_of_zero_opens_nothing(bare: Bare, tmp_path: Path) -> None:
+    said = bare("backtest", *files(tmp_path, 100, 100, 100), "--futures-target", "BTC=100", "--max-leverage", "0x", "--json")
+    assert said.code == 0, said.why
+    agent = said.json["futures"]["agent"]
+    assert (agent["final_value"], agent["fills"]) == ("10000", [])
+    assert agent["refused"] == {"BTC is cut to what the limits allow": 3}
+
+
+@needs_data
+@pytest.mark.parametrize("target", ["BTC=60,ETH=40", "BTC=50,ETH=-50"])
+def test_two_hourly_years_liquidate_the_held_book_alone(bare: Bare, target: str) -> None:
+    funding = DATA / "funding" / "binance_8h.parquet"
+    said = bare("backtest", "--prices", str(HOURLY), "--funding", str(funding), "--futures-target", target, "--leverage", "3x", "--json")
+    assert said.code == 0, said.why
+    found = said.json["futures"]
+    assert not found["agent"]["liquidations"] and found["held"]["liquidations"]
+    assert found["agent"]["longest_above_limit"] <= 2
+    profit = {name: Fraction(text) for name, text in found["agent"]["profit"].items()}
+    costs = profit["slippage"] + profit["funding"] + profit["fees"] + profit["penalties"]
+    assert profit["total"] == profit["price"] - costs + profit["insured"]
+    assert Fraction(found["agent"]["final_value"]) == 10_000 + profit["total"]
+    assert profit["funding"] != 0
