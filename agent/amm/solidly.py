@@ -81,7 +81,9 @@ class SolidlyPool:
         reserves: tuple[int, int],
         fee_pips: int,
     ) -> SolidlyPool:
-        """See Pool: a stable pair has these reserves at balance and is then traded to the price."""
+        """See Pool: a stable pair starts balanced with these reserves and is then traded to the
+        price.
+        """
         units = tokens[0].unit, tokens[1].unit
         ends = tokens[0].address, tokens[1].address
         pair = cls(address, cls.kind, *ends, *reserves, fee_pips, form == "stable", *units)
@@ -146,7 +148,7 @@ class SolidlyPool:
         return lambda amount_in_raw: self.quote(token_in, amount_in_raw)
 
     def swap(self, token_in: str, amount_in_raw: int) -> SwapResult[SolidlyPool]:
-        """See Pool: BaseV1Pair.swap, by BaseV1Router01. The fee leaves the reserves."""
+        """See Pool: BaseV1Pair.swap, by BaseV1Router01. The fee leaves the reserves unless `fee_stays`."""
         amount_out_raw = self.quote(token_in, amount_in_raw)
         _, reserve_out, _, _ = self._side(token_in)
         if amount_out_raw <= 0:
@@ -183,7 +185,7 @@ class SolidlyPool:
         return _k(self.reserve0 * one // self.unit0, self.reserve1 * one // self.unit1, one)
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
-        """See Pool: of the stable curve (3x²y + y³) / (x³ + 3xy²)."""
+        """See Pool: for the stable curve (3x²y + y³) / (x³ + 3xy²)."""
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if not self.stable:
             return reserve_out, reserve_in
@@ -269,12 +271,12 @@ class SolidlyPool:
         return (more, less) if far >= 0 else (less, more)
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
-        """See Pool: a pair is read whole."""
+        """See Pool: the whole state of a pair is known."""
         return False
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
-        """See Pool. Fees leave the reserves, so the end price does not depend on the number of
-        swaps.
+        """See Pool. Fees that leave the reserves do not change the end price, whatever the number of
+        swaps; fees that stay (`fee_stays`) are ignored.
 
         The stable curve consists of RANGES ranges of constant liquidity. Prices at their ends are
         exact; the error between them is below 4 · impact / RANGES². All prices are raised by this

@@ -22,7 +22,7 @@ LEAST_PARTIAL_LIQUIDATION = 100
 
 
 def truncate(value: Fraction) -> int:
-    """Integer part toward zero, as Solidity divides."""
+    """Return the integer part, rounded toward zero as in Solidity."""
     whole = abs(value.numerator) // value.denominator
     return -whole if value < 0 else whole
 
@@ -51,8 +51,8 @@ def funding_pending_raw(account: MarginAccount) -> int:
 
 
 def collateral_value_raw(account: MarginAccount) -> int:
-    """Collateral with what is realised and what funding takes (Vault.getSettlementTokenValue, less
-    the profit of open positions).
+    """Collateral plus realised profit less pending funding (Vault.getSettlementTokenValue, less the
+    profit of open positions).
     """
     return account.collateral_raw + account.realised_raw - funding_pending_raw(account)
 
@@ -81,8 +81,8 @@ def net_notional_raw(account: MarginAccount) -> int:
 
 
 def leverage(account: MarginAccount) -> Fraction | None:
-    """Gross notional per account value; None when the account is worth nothing but holds
-    positions, so that no limit can be kept.
+    """Gross notional over account value; None when the account is worth nothing but holds positions:
+    then every limit is broken.
     """
     gross, value = gross_notional_raw(account), account_value_raw(account)
     if gross == 0:
@@ -140,7 +140,7 @@ def maintenance_raw(account: MarginAccount) -> int:
 
 
 def initial_raw(account: MarginAccount) -> int:
-    """Initial margin that the positions bind.
+    """Initial margin of the positions.
 
     One rate for all markets: the rate on the debt, as Vault._getTotalMarginRequirement. Else by
     market and tier on the notional, rounded up.
@@ -164,7 +164,7 @@ def initial_raw(account: MarginAccount) -> int:
 
 def free_raw(account: MarginAccount) -> int:
     """Margin that can be withdrawn or used: the smaller of collateral and account value, less
-    initial margin; unrealised profit binds nothing (Vault._getFreeCollateralByRatio). May be
+    initial margin; unrealised profit frees nothing (Vault._getFreeCollateralByRatio). May be
     negative.
     """
     return min(collateral_value_raw(account), account_value_raw(account)) - initial_raw(account)

@@ -20,15 +20,15 @@ def change_for_notional_raw(market: PerpMarket, size_raw: int, notional: Fractio
     """Return the order that brings a position to a target notional, in whole lots.
 
     An opening order is rounded down, a reduction up, so that the position ends at or below its
-    target; a reduction never turns it.
+    target; a reduction never flips its sign.
     """
     target_raw = size_for_notional_raw(market, notional)
     return target_raw - size_raw
 
 
 def index_bound_raw(market: PerpMarket, size_raw: int, slippage_bps: int) -> int:
-    """Return the most quote of a buy, or the least of a sale, `slippage_bps` beyond the index. The
-    index and not the mark, which trades can move (threat T12).
+    """Return the most quote that a buy pays, or the least that a sale brings, `slippage_bps` beyond
+    the index. The mark is not used, since trades can move it (threat T12).
 
     A buy's bound is rounded down, a sale's up, both against the fill.
     """

@@ -1,4 +1,4 @@
-"""The account that an order leaves behind, held against its limits; orders that breach are cut."""
+"""State of the account after an order, compared with its limits; orders that exceed one are cut."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.units import BPS
 
 @dataclass(frozen=True, slots=True)
 class MarginState:
-    """Figures of an account that limits hold. Shares are exact; `leverage` and `utilisation` are
+    """Figures of an account that limits bound. Shares are exact; `leverage` and `utilisation` are
     None when the account is worth nothing but holds positions.
 
     `distances` are by market the move of its mark to the liquidation price, as a positive share
@@ -95,7 +95,7 @@ def breaches(state: MarginState, limits: FuturesLimits, spot_value: Fraction) ->
 
 
 def is_reduction(account: MarginAccount, order: PerpOrder) -> bool:
-    """True if an order only makes a position smaller and does not turn it."""
+    """True if an order only makes a position smaller, without flipping its sign."""
     held = account.size_raw(order.market)
     return held * order.size_raw < 0 and abs(order.size_raw) <= abs(held)
 
@@ -110,7 +110,7 @@ def largest_allowed_raw(
     """Return the largest part of an order, in whole lots, that breaks no limit; zero if none does.
 
     The fill is taken at the mark with the taker fee. Leverage and exposure grow with the size
-    beyond the point where the position turns, so that the largest part is found by bisection.
+    beyond the point where the position flips, so that the largest part is found by bisection.
     """
     lot = account.market(market).lot_raw
     sign = 1 if size_raw > 0 else -1

@@ -1,8 +1,8 @@
 """Perpetual futures: markets, positions, the margin account and orders.
 
 Signs: a size is positive for a long and negative for a short. `funding_pending_raw` and
-`funding_daily` are positive when the holder of a long pays. An open notional is what opening
-added to the account's quote balance: negative for a long, which paid, and positive for a short.
+`funding_daily` are positive when the holder of a long pays. An open notional is the amount that
+opening added to the account's quote balance: negative for a long, positive for a short.
 Sizes are base units of the market's asset; amounts are base units of the quote, in which
 collateral and profit are counted.
 """
@@ -38,7 +38,7 @@ class MarginTier:
 class PerpMarket:
     """A perpetual market at a block.
 
-    `market` is the venue's name of it: the base token's address, or the coin. `asset` is the
+    `market` is its name at the venue: the base token's address, or the coin. `asset` is the
     portfolio's token with the same price (empty: none). `lot_raw` is the smallest step of a size in
     base units, `tick` that of a price. `mark` and `index` are quote base units per base unit of
     size; `index_s` is the chain time of the index. `funding_daily` is the share of notional that
@@ -93,7 +93,7 @@ class MarginAccount:
 
     `collateral_raw` is the deposited balance, `realised_raw` the profit realised and not settled
     into it yet, both in quote base units. `settlement_raw` is one base unit of the collateral token
-    in them: 10^12 where a quote of 18 decimals is settled in USDC.
+    in quote base units: 10^12 where a quote of 18 decimals is settled in USDC.
     """
 
     quote: Token
@@ -172,15 +172,15 @@ class FuturesLimits:
     """Limits of the futures layer; shares in basis points of one."""
 
     max_leverage_bps: int
-    """Gross notional per account value."""
+    """Maximum gross notional over account value."""
     max_utilisation_bps: int
-    """Share of the account value that is not free."""
+    """Maximum share of the account value that is not free."""
     max_position_bps: int
-    """One position's share of the gross notional."""
+    """Maximum share of one position in the gross notional."""
     spot_multiple_bps: int
-    """Gross notional per value of the spot portfolio; zero: unlimited."""
+    """Maximum gross notional over the value of the spot portfolio; zero: unlimited."""
     stress_move_bps: int
-    """Move against every position at once that the account has to survive."""
+    """Simultaneous adverse move of all positions that the account has to survive."""
     slippage_bps: int
     """Distance of an order's bound from the index."""
     hysteresis_bps: int
@@ -224,9 +224,9 @@ class FuturesPolicy:
 class FuturesPlan:
     """Orders of one step, in the order in which they are sent, with the reason.
 
-    `trigger` names what asked for them (empty: nothing did). `top_up_raw` is collateral to deposit
+    `trigger` names their cause (empty: none). `top_up_raw` is collateral to deposit
     before them, in its own base units. `is_reducing` is true if every order only makes a position
-    smaller; cost, turnover and cooldown do not hold such a plan back. `refused` are orders that
+    smaller; cost, turnover and cooldown do not block such a plan. `refused` are orders that
     were cut or left out, with the reason.
     """
 

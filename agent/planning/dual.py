@@ -21,17 +21,16 @@ from agent.planning.pool_curves import CurveStack
 
 # --- Minimum of a convex quadratic within a box: exact for a few dozen unknowns, and equal to the
 # bit on every machine.
-# LAPACK's last digits differ between processors, and decide a direction of hardly any curvature. So
-# unknowns are scaled to curvature
-# one, flat directions get a little, and agent/floats.py eliminates in the order of the unknowns,
-# which settles ties.
+# LAPACK's last digits differ between processors, and would decide directions with almost no
+# curvature. So unknowns are scaled to curvature one, flat directions get a little curvature, and
+# agent/floats.py eliminates in the order of the unknowns, which breaks ties.
 
 
 ROUNDS = 6
 """Maximum number of bounds activated or released one by one, per unknown."""
 RIDGE = 2e-9
-"""Curvature added to each unknown, once it is scaled to one, per unknown that there is: flat
-directions have an end then.
+"""Curvature added to each scaled unknown, times the number of unknowns: flat directions get a
+minimum.
 
 A positive semidefinite matrix of n rows with ones on its diagonal has no eigenvalue above n, so
 that its condition with n·RIDGE on top is at most 1 + 1/RIDGE, or 5e8.
@@ -39,7 +38,7 @@ that its condition with n·RIDGE on top is at most 1 + 1/RIDGE, or 5e8.
 FLAT = 1e-12
 """Least curvature, relative to the largest, by which an unknown is scaled: less is rounding."""
 LEAST = 1e-9
-"""Least curvature of all: without any the minimum is at the box."""
+"""Least absolute curvature by which an unknown is scaled."""
 
 Row = list[float]
 
@@ -76,8 +75,8 @@ def box_minimum(
 
 @dataclass(frozen=True, slots=True)
 class _BoxQp:
-    """The problem with unknowns scaled to curvature one, solved by a primal active set: always
-    within the bounds, always down.
+    """The problem with unknowns scaled to curvature one, solved by a primal active-set method: each
+    step stays within the bounds and descends.
     """
 
     rows: list[Row]
@@ -86,7 +85,7 @@ class _BoxQp:
     high: Row
 
     def minimum(self, near: Sequence[int]) -> tuple[Row, list[int]]:
-        """The minimum and the sides at which unknowns are held there."""
+        """Return the minimum and the sides at which unknowns are held there."""
         there = self._fitting(near)
         sides, step = (
             (self._first(), [0.0] * len(self.slope)) if there is None else (list(near), there)
@@ -120,7 +119,7 @@ class _BoxQp:
         return step, sides
 
     def _fitting(self, near: Sequence[int]) -> Row | None:
-        """The minimum with unknowns held at these sides, if that is within the box."""
+        """Return the minimum with unknowns held at these sides; None if it is outside the box."""
         if not near:
             return None
         there = self._with_held(
@@ -154,7 +153,7 @@ class _BoxQp:
         return self.slope[i] + math.fsum(map(mul, self.rows[i], step))
 
     def _with_held(self, sides: Sequence[int], step: Row) -> Row:
-        """The minimum with the unknowns that have a side held where the step has them."""
+        """Return the minimum with the unknowns that have a side held at their values in `step`."""
         free = [i for i, side in enumerate(sides) if not side]
         there = [place if side else 0.0 for side, place in zip(sides, step, strict=True)]
         away = any(there)  # most held unknowns are zero and pull nothing
@@ -176,13 +175,13 @@ class _BoxQp:
 
 
 STEPS = 60
-"""Most Newton steps; seven are usual."""
+"""Maximum number of Newton steps; seven are usual."""
 TRIES = 40
-"""Most tries of one step's length."""
+"""Maximum number of lengths tried for one step."""
 ENOUGH = 0.3
 """Fraction of the slope along a step that may remain at its end."""
 STRAIGHT = 0.9
-"""Part of the slope along a step that remains if nothing bends: such a step continues."""
+"""Fraction of the slope left at the end of a step from which it counts as straight and is extended."""
 NOISE = 1e-15
 """Relative error of the dual's value: a smaller expected change is judged by the slope alone."""
 LEAST_PRICE = 1e-3
@@ -194,8 +193,8 @@ SNAP = 1e-15
 BALANCED = 1e-9
 """Imbalance per unit of scale at which the solve ends."""
 EXACT, POLISH = 1e-14, 3
-"""Imbalance that further steps aim at after the solve, and their largest number: a repeated plan
-ends at the same amounts."""
+"""Target imbalance of the steps after the solve, and their maximum number: they make a repeated plan
+end at the same amounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,7 +413,7 @@ def _search(program: Program, stack: CurveStack, here: _Point, step: FloatArray)
     """Return the lowest point found along a step: its whole length unless it overshoots, else near
     the turn of the slope.
 
-    It goes beyond the step while nothing bends. Between a point before and one after the turn the
+    It extends the step while there is no curvature. Between a point before and one after the turn the
     next try is at the intersection of their tangents, which finds corners, or alternately where the
     line through their slopes is zero, which finds smooth valleys. None if the step does not
     descend.
@@ -445,7 +444,7 @@ def _search(program: Program, stack: CurveStack, here: _Point, step: FloatArray)
                 there.value,
                 ahead,
                 2 * length,
-            )  # the ridge, not curvature, ended the step
+            )  # the step was bounded by the ridge, not by curvature
             continue
         if ahead <= 0:
             if far <= 0:

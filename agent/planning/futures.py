@@ -1,5 +1,5 @@
-"""Orders of the futures layer: reductions that a limit demands, else the way to the targets, each
-order bound from the index and the whole state after it within every limit.
+"""Orders of the futures layer: the reductions that a limit requires, else orders towards the targets.
+The price bound of an order counts from the index; after an opening every limit holds.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str,
     """Return the orders that close positions whose liquidation is nearer than
     `emergency_distance_bps`, or all of an account that is liquidatable; none otherwise.
 
-    Half of a position is closed at a time, as a liquidator would, so that a spike that reverts
-    costs half: after it the distance is judged anew.
+    Half of a position is closed at a time, as liquidators do, so that a spike that reverts costs
+    only half; then the distance is judged again.
     """
     near = Fraction(policy.limits.emergency_distance_bps, BPS)
     orders = {}
@@ -114,7 +114,7 @@ def top_up_raw(account: MarginAccount, policy: FuturesPolicy, spot_value: Fracti
 
 
 def _utilisation_gap(account: MarginAccount, most: Fraction) -> Fraction:
-    """Deposit d with 1 - (usable + d - initial) / (value + d) = most."""
+    """Return the deposit d with 1 - (usable + d - initial) / (value + d) = most."""
     value = margin.account_value_raw(account)
     usable = min(margin.collateral_value_raw(account), value)
     initial = margin.initial_raw(account)
@@ -180,7 +180,7 @@ def _reducing_plan(
 def _to_targets(account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction) -> FuturesPlan:
     """Return the orders to the targets: reductions first, openings cut to what every limit allows.
 
-    An opening counts on the margin of the account before the reductions of the same step.
+    Openings use only the margin that was free before the reductions of the same step.
     """
     limits, orders, refused = policy.limits, [], []
     sizes = orders_to_target(account, policy)

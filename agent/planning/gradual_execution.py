@@ -370,7 +370,7 @@ def _begin_gradual_execution(
         return (
             replace(decided, decision=Hold(why), reviewed=False),
             None,
-        )  # a plan that may not begin in slices is not sent at once either
+        )  # a plan that must not begin in slices is not sent at once either
     first = replace(
         decision, reason=f"{decision.reason}; {found.decision.reason}", goal=found.decision.goal
     )

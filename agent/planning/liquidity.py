@@ -94,7 +94,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
 
 
 def _action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, PositionBook]:
-    """One move with its exact amounts and minimums, and the book after it."""
+    """Return one move with its exact amounts and minimums, and the book after it."""
     match move:
         case WithdrawMove():
             return _withdraw(book, move), book_after_withdrawal(
@@ -187,8 +187,8 @@ def _plan(
     cost: PlanCost,
     skipped: Iterable[SkippedItem],
 ) -> Plan:
-    """Predictions after the actions; nothing is exchanged or turned over: they cost gas, and skew
-    where liquidity is overpaid.
+    """Return the plan with its predictions. Actions exchange nothing and have no turnover: they cost
+    gas, and skew where liquidity is overpaid.
     """
     in_positions = positions.look_through([position for _, position in after.pairs], after.prices)
 

@@ -23,26 +23,26 @@ from agent.model import Pool
 from agent.units import PIPS
 
 SHADE = 1e-6
-"""A hundredth of a basis point: distance below the reference to which all better rates are
-levelled."""
+"""Width of the band just below the reference into which all better rates are compressed: a hundredth
+of a basis point."""
 HALF_GAIN = 0.05
+"""Gain of a pool's first unit that is placed in the middle of that band; higher gains are placed
+higher."""
 WIDTH = 0.1
-"""Order of pools within that band: by the gain of their first unit, this one in its middle; and the
-least part of the band that a pool's better rates are spread over, so that prices distinguish
-amounts.
-"""
+"""Smallest fraction of the band over which the better rates of a pool are spread, so that prices
+distinguish amounts."""
 TINY = 1e-300
 MOST = 100.0
-"""Largest input, per unit of scale, of a curve: a plan moves about one, and more loses digits."""
+"""Largest input of a curve, per unit of scale. A plan moves about one; larger inputs lose digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolCurve:
-    """One direction of one pool. `roots` of the price descend from the start to the bound; prefix
-    sums belong to each of them.
+    """One direction of one pool. `roots` are square roots of the marginal price, descending from the
+    start to the bound; each other array has one entry per root.
 
     `rates` are keep·roots² − 1, the gain of a unit over the reference. `depths[k]` is the liquidity
-    below roots[k], none below the last. `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]`
+    below roots[k], zero below the last. `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]`
     is ∫(s² − roots[k]²)·dx up to there, kept as a sum of positive terms, so that no digits cancel
     when two prices nearly meet.
     """
@@ -75,7 +75,7 @@ class PoolCurve:
         return float(self.out[k]) + root * root * rest / (1 + root * rest / depth)
 
     def takes(self, paid: float) -> float:
-        """Value in, gross of fee, for a value out; the capacity where it does not pay that much."""
+        """Return value in, gross of fee, for a value out; the capacity if it does not pay that much."""
         k = int(np.searchsorted(self.out, paid, side="right")) - 1
         depth, root, rest = float(self.depths[k]), float(self.roots[k]), paid - float(self.out[k])
         if depth <= 0:
@@ -83,15 +83,15 @@ class PoolCurve:
         return (float(self.net_in[k]) + rest / (root * (root - rest / depth))) / self.keep
 
     def edges_passed(self, taken: float) -> int:
-        """Range ends on the way of a value in, the bound itself not counted."""
+        """Return the number of range ends that an input of this value crosses, without the bound."""
         k = int(np.searchsorted(self.net_in, taken * self.keep, side="right")) - 1
         return max(0, min(k, len(self.roots) - 2))
 
 
 @dataclass(frozen=True, slots=True)
 class TradeCurves:
-    """One direction of a pool: true and counted curve; equal if no unit pays more than the
-    reference.
+    """One direction of a pool: its real curve, and the counted one, which is capped at the reference.
+    They are equal if no unit pays more than the reference.
     """
 
     real: PoolCurve
@@ -111,8 +111,8 @@ def build_trade_curves(
     nothing can be traded that way.
 
     `impact_bps` bounds the move of the marginal price, `least_rate` is the least output of a unit
-    after fee. As counted, a unit's output is never worth more than its reference value: a pool off
-    the market is free, not a source of profit.
+    after fee. In the counted curve a unit's output is never worth more than its reference value: a
+    pool off the market is free, not a source of profit.
     """
     found = pool.curve(token_in, impact_bps)
     if found is None:
@@ -133,7 +133,7 @@ def build_trade_curves(
 
 
 def _sum_up(keep: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
-    """Prefix sums over ranges that are not empty, from rates and depths."""
+    """Return the curve of these rates and depths, with prefix sums; empty ranges are left out."""
     wide = rates[:-1] > rates[1:]
     if not wide.all():
         rates, depths = rates[np.concatenate(([True], wide))], depths[wide]
@@ -148,7 +148,7 @@ def _sum_up(keep: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
 
 
 def _up_to(curve: PoolCurve, most: float) -> PoolCurve:
-    """The curve up to `most` value in, net of fee."""
+    """Return the curve up to an input of `most`, net of fee."""
     if curve.net_in[-1] <= most:
         return curve
     k = int(np.searchsorted(curve.net_in, most)) - 1
@@ -195,8 +195,8 @@ class CurveStack:
     """Curves of several pools, one padded row each, so that all are evaluated at once.
 
     `flat` concatenates rates, roots, depths, net_in, out and over, row after row. `first` is the
-    begin of each row there, with a cell that trades nothing: the response of a pool whose rates are
-    all too low.
+    offset of each row in it. A row begins with a cell that trades nothing: the response of a pool
+    whose rates are all too low.
     """
 
     source: NDArray[np.intp]
@@ -206,14 +206,13 @@ class CurveStack:
     first: NDArray[np.intp]
     flat: FloatArray
     known: dict[Hashable, Any] = field(default_factory=dict, compare=False)
-    """Cache of results over some of the rows, by question: the same question recurs within a
-    plan."""
+    """Cache of results for subsets of the rows, which recur within a plan."""
 
     def __len__(self) -> int:
         return len(self.keep)
 
     def rows(self, chosen: NDArray[Any]) -> CurveStack:
-        """Some of the curves."""
+        """Return the stack of the chosen rows."""
         return CurveStack(
             self.source[chosen],
             self.target[chosen],

@@ -73,7 +73,7 @@ class PoolSelector:
     """Selects flows through pools that are worth their gas and trade at least `least`, in units of
     the scale.
 
-    Solutions are cached by rows: different ways to drop pools meet again.
+    Solutions are cached by rows: pools dropped in another order leave the same rows.
     """
 
     market: PoolGraph
@@ -115,8 +115,8 @@ class PoolSelector:
         return best
 
     def _pruned(self, best: PoolSelection, shared: bool) -> PoolSelection:
-        """Drop pools as long as it pays; first, at once, those with a larger pool of their pair,
-        which costs little.
+        """Drop pools as long as it pays; first, all at once, those beside a larger pool of the same
+        pair, which costs little.
         """
         needed: set[str] = set()
         while True:
@@ -152,7 +152,7 @@ class PoolSelector:
 
         An edge's surplus at the present prices bounds its contribution (weak duality), so that only
         those above their gas are tried: with all pools not dropped, then beside the pools in use
-        alone, since several that continue from it may each seem needed.
+        alone, since several later pools of its routes may each seem needed.
         """
         market = self.market
         away = np.array(
@@ -250,8 +250,8 @@ def _dust(flows: Sequence[EdgeFlow], least: float) -> set[str]:
     """Return the pools to remove next because they trade less than `least`: those beside a larger
     one, else the smallest.
 
-    The flow one gives up may lift the next above `least`: a small trade that was split is still one
-    trade.
+    The flow of a removed pool may lift the next above `least`: a small trade that was split is
+    still one trade.
     """
     small = [flow for flow in flows if flow.taken < least]
     beside = {flow.pool_edge.pool for flow in small if _larger_beside(flow, flows)}

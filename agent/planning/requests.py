@@ -174,7 +174,7 @@ def sell_everything(step: StepInput) -> Proposal:
 
 
 def _everything_sold(given: StepInput) -> Proposal:
-    """Sell as `sell_everything` does; an asset without a price stays, and keeps no other one."""
+    """Sell as `sell_everything` does; an asset without a price stays and blocks no other."""
     halted: Halt | None = None
     step = quarantine.exclude_unpriced(given)
     if step.portfolio.positions:
@@ -210,7 +210,7 @@ def _everything_sold(given: StepInput) -> Proposal:
             return found
         blocked.append(found)
     if step is not given:
-        compute_drifts(given, reference_prices(given).by_token)  # raises for the price that lacks
+        compute_drifts(given, reference_prices(given).by_token)  # raises if a price is missing
     if halted is not None:
         return _by_owner(step, halted, None)
     stays = [f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked]

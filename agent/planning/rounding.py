@@ -80,7 +80,7 @@ class PlanDraft:
         )
 
 
-# --- Ends of the ticks read, beyond which a plan or a quote knows nothing of a pool.
+# --- Ends of the known ticks, beyond which the state of a pool is unknown.
 
 
 FULL = Fraction(999, 1_000)
@@ -119,8 +119,8 @@ def pools_out_of_ticks(
 DUST_DIVISOR = 10**6
 """Divisor of an approval: a remainder up to this part goes with the last route.
 
-A plan made again after its approval ends that near, and a leftover allowance would cost a
-transaction to reset.
+A plan made again after its approval differs by no more than that, and resetting a leftover allowance
+would cost a transaction.
 """
 NOTHING: Mapping[tuple[str, str], int] = MappingProxyType({})
 UNSOLD = Fraction(1, 10**7)

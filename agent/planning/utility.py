@@ -35,13 +35,13 @@ WIDE = 0.9
 cost nothing.
 """
 UNMOVED = 1e-7
-"""Change per unit of scale below which a token counts as where it was."""
+"""Change per unit of scale below which a token counts as unmoved."""
 SURE = 0.6
 """Price, beyond P, of a unit past a bound that must hold at any market price."""
 PRESSED = 1e-6
-"""Part of P from which on a bound's price counts."""
+"""Fraction of P above which the price of a bound counts."""
 TURNS = 12
-"""Most times that tokens' directions are guessed anew under a limit of turnover."""
+"""Maximum number of new guesses of the tokens' directions under a limit of turnover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class DeviationRisk:
 def build_deviation_risk(
     volatility: FloatArray, related: FloatArray, aversion: float
 ) -> DeviationRisk:
-    """The risk with factor a = `aversion`. `related` are the correlations R of the tokens that have
+    """Return the risk with factor a = `aversion`. `related` are the correlations R of the tokens that have
     a volatility, positive definite.
     """
     calm = 1 / volatility[volatility > 0]
@@ -205,9 +205,9 @@ class FlowOptimizer:
     def _bottoms(self) -> list[int]:
         """Tokens with a lower bound.
 
-        In a zone none may go below zero, as a nearly riskless one otherwise would. Nor may a token
-        that only grows because pools pay more than the reference, which would otherwise be sold
-        without being held.
+        In a zone none may go below zero, as a nearly riskless token otherwise would. Nor may a
+        token that only grows: where pools pay more than the reference it would be sold without
+        being held.
         """
         zone, ways = self.worth.risk is not None, self.ways
         return [
@@ -246,8 +246,8 @@ class FlowOptimizer:
         """`away` is +1 for each goal token that may only shrink, −1 for those that may only grow;
         None without a limit.
 
-        The limit adds μ·(budget − turnover); a token that stays where it is pays less than its half
-        of μ, by a multiplier of its own unless the bounds have it.
+        The limit adds μ·(budget − turnover). A token that does not move pays less than its half of μ,
+        by a separate multiplier unless its bounds have one.
         """
         worth, size, goals = self.worth, len(self.held), self.worth.goals
         unit, price, sure = np.eye(size), worth.price, worth.price + SURE
@@ -325,7 +325,7 @@ MOST_SAVED = 0.25
 Higher savings are scaled down; they still outweigh any cost.
 """
 HAIR = 5e-5
-"""Half a basis point inside a band's edge, so that rounding cannot leave a move outside."""
+"""Half a basis point: margin inside a band's edge, so that rounding cannot leave a move outside."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,8 +244,8 @@ def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
 
 
 def rebalance_goal(drifts: Sequence[AssetDrift], destination: Destination) -> Goal:
-    """Return the wanted shares of all assets, in order. Points sum to one; every share in an
-    interval can be offset by the others.
+    """Return the goal shares of all assets, in order. Points sum to one; every share in an interval
+    can be offset by the other assets.
     """
     match destination:
         case Destination.TARGET | Destination.ZONE:
@@ -270,8 +270,8 @@ def _points(drifts: Sequence[AssetDrift], shares: Sequence[Fraction]) -> Goal:
 
 
 def _bands(drifts: Sequence[AssetDrift]) -> Goal:
-    """Return the bands without shares that the others cannot offset: a share of 55 % needs others
-    that together may fall to 45 %.
+    """Return the bands without the shares that the other assets cannot offset: a share of 55 % needs
+    other assets whose bands together reach down to 45 %.
     """
     lows = [drift.band_low_bps / BPS for drift in drifts]
     highs = [drift.band_high_bps / BPS for drift in drifts]
@@ -285,18 +285,18 @@ def _bands(drifts: Sequence[AssetDrift]) -> Goal:
 
 
 # --- One side of a rebalance alone (policy.only).
-# sell: sell what is above its goal down to it. Nothing is bought; the proceeds stay in the
+# sell: sell assets above their goals down to them. Nothing is bought; the proceeds stay in the
 # numeraire, which is not spent.
-# buy: buy what is below its goal with the numeraire above its own target; if that is too little,
-# all shortfalls in proportion.
-# winners: sell what is above its band down to its goal; the proceeds go to all assets below target,
-# in proportion to shortfall.
-# losers: buy what is below its band up to its goal, paid for by all assets above target, in
+# buy: buy assets below their goals with the numeraire above its own target; if that is too little,
+# fill all shortfalls in proportion.
+# winners: sell assets above their bands down to their goals; the proceeds go to all assets below
+# target, in proportion to shortfall.
+# losers: buy assets below their bands up to their goals, paid for by all assets above target, in
 # proportion to excess.
 
 
 ShareChanges = dict[str, Fraction]
-"""Return the changes of shares by token; missing tokens are not moved."""
+"""Changes of shares by token; missing tokens are not moved."""
 
 
 def restrict_to_side(

@@ -1,8 +1,8 @@
 """Quarantine of single tokens that must not be traded, and faults that halt the whole step.
 
-A quarantined token is not touched. Like a reserve, its balance counts neither in the total nor in
-weights. The targets of the other assets grow in proportion, so that nothing is traded while these
-assets keep their proportion.
+A quarantined token is not traded. Like a reserve, its balance counts neither in the total nor in
+weights. The targets of the other assets grow in proportion, so that the quarantine alone causes no
+trade.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ def normal_mean(
     """Mean of function(z) for a standard normal z. `kinks` are where it is not smooth: no panel
     reaches across one.
 
-    `stretch` is how far functions that grow like exp(stretch·z) move the mass of the integral to
-    the right.
+    A function that grows like exp(stretch·z) moves the mass of the integral to the right by
+    `stretch`.
     """
     low, high = -INTEGRATION_LIMIT, INTEGRATION_LIMIT + max(0.0, stretch)
     edges = sorted({low, high, *(kink for kink in kinks if low < kink < high)})
@@ -113,7 +113,7 @@ class LiquidityCurve:
         return 1 / inside - 1 / self.high, inside - self.low
 
     def value(self, x: float) -> float:
-        """Worth in token1 at x."""
+        """Return the value in token1 at x."""
         amount0, amount1 = self.amounts(x)
         return x * amount0 + amount1
 

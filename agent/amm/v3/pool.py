@@ -135,7 +135,7 @@ class V3Pool:
 
     @property
     def fault(self) -> str:
-        """A tick spacing that no factory allows: with a negative one a quote walks away from the
+        """A tick spacing that no factory allows; with a negative one a quote would run away from the
         price.
         """
         return (
@@ -438,9 +438,9 @@ def swap(
             remaining += amount_out
             calculated += amount_in + fee
         if reached != next_price or end in (End.KNOWLEDGE, End.PRICES):
-            # Nothing but a used up amount or the price limit ends a step inside a range. A price
-            # that has not moved keeps the
-            # tick, which after crossing downwards is one below that of the price.
+            # A step ends inside a range only if the amount is used up or the price limit is
+            # reached. A price that has not moved keeps the tick, which after crossing downwards
+            # is one below that of the price.
             inside = reached != price
             price = reached
             break

@@ -29,8 +29,7 @@ def compute_swap_step(
     if amount_remaining < 0:
         return _step_exact_out(current, target, liquidity, -amount_remaining, fee_pips)
     # An amount short of the target in exact numbers is short of it after rounding too, since prices
-    # round away
-    # from the target: below, `reached` is never the target, and what is left over of the input is
+    # round away from the target: below, `reached` is never the target, and the rest of the input is
     # fee.
     less_fee = amount_remaining * (PIPS - fee_pips) // PIPS
     if current >= target:
@@ -75,7 +74,7 @@ def _step_exact_out(
     current: int, target: int, liquidity: int, wanted: int, fee_pips: int
 ) -> tuple[int, int, int, int]:
     """The branch of computeSwapStep for amountRemaining < 0. A price that stops short is rounded
-    far enough to pay all that is wanted.
+    far enough to pay the whole output.
     """
     if current >= target:
         amount_out = liquidity * (current - target) >> 96

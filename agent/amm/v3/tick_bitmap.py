@@ -300,8 +300,8 @@ def stop_table(
 ) -> tuple[StopTable, Sums, int]:
     """Return a table whose sums hold this stop, with `liquidity` beyond it, and its place.
 
-    All states with these ticks share it. A table is rebuilt from this stop if it starts too far on,
-    or has other liquidity; a pool has that only when its ticks do not explain it.
+    All states with these ticks share it. A table is rebuilt from this stop if it starts beyond it, or
+    has other liquidity here, which happens only if the ticks do not add up to the pool's liquidity.
     """
     tables = tick_table(pool.ticks).stops
     key = (zero_for_one, pool.fee_pips, pool.tick_spacing, pool.known_from_tick, pool.known_to_tick)

@@ -1,7 +1,7 @@
 """A hedge instead of a sale: part of an overweight asset's excess is shorted.
 
-A hedge keeps the holding, and with it its tax lots, and takes its price risk out; it costs the
-taker fee twice and the funding while it stands.
+A hedge keeps the holding and its tax lots and removes the price risk. It costs the taker fee twice,
+and funding while it is open.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class HedgePlan:
     """An excess split into a sale and a short, and what each way costs; values in numeraire base
     units.
 
-    `net_exposure` is what of the asset's value still follows its price. Costs are of the hedged
+    `net_exposure` is the part of the asset's value that still follows its price. Costs are of the hedged
     part alone: selling it (trade cost and tax now), or shorting it (fees now and at the end, and
     expected funding over the horizon; negative: shorts are paid).
     """
@@ -71,8 +71,8 @@ def plan_hedge(
 def unwind_reason(
     excess: Fraction, hedged: Fraction, funding_paid: Fraction, cost_of_sale: Fraction
 ) -> str:
-    """Return why a standing hedge is closed: the excess is gone, or funding has cost more than a
-    sale would have; empty while it stands.
+    """Return why an open hedge is closed: the excess is gone, or funding has cost more than a sale
+    would have; empty while it stays open.
     """
     if hedged and excess <= 0:
         return "the weight is back at its target"

@@ -72,7 +72,7 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
 def triggered(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction
 ) -> tuple[FuturesTrigger, ...]:
-    """Return what asks for an order, in order of priority; empty if nothing does."""
+    """Return the triggers that require an order, by priority; empty if there are none."""
     state = margin_state(account, policy.limits)
     broken = {breach.limit for breach in breaches(state, policy.limits, spot_value)}
     found = [

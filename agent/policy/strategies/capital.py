@@ -118,8 +118,8 @@ def transfer_value(
     """Move tokens worth at most `value` from one strategy to another, in place; return the value
     moved.
 
-    Tokens in `first` go first, each up to the value given there, the largest first; the rest goes
-    in kind: the same fraction of every token, each rounded down.
+    Tokens in `first` are moved first, each up to the value given there, the largest first; the rest
+    is paid in kind: the same fraction of every token, each rounded down.
     """
     left = value
     for token, most in sorted((first or {}).items(), key=lambda item: (-item[1], item[0])):

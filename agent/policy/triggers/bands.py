@@ -36,8 +36,8 @@ Signal = tuple[str, str]
 class TriggerInput:
     """Input of an evaluation at block time `now_s`. `drifts` carry the trigger's bands.
 
-    A schedule's review is late by `history.delay_ppm` millionths of its window, `jitter_bps` of the
-    time since the last review.
+    A schedule's review is delayed by `history.delay_ppm` millionths of the longest delay, which is
+    `jitter_bps` of its interval.
     """
 
     drifts: Sequence[AssetDrift]
@@ -183,7 +183,7 @@ NOTATIONS = (
 
 
 def band_signals(drifts: Sequence[AssetDrift]) -> tuple[Signal, ...]:
-    """Return the side of its band for each asset outside of it."""
+    """Return for each asset outside its band the side on which it is."""
     above = {("too much", one.token) for one in drifts if one.outside and _is_above(one)}
     below = {("too little", one.token) for one in drifts if one.outside and not _is_above(one)}
     return tuple(sorted(above | below))
@@ -325,7 +325,7 @@ def _end(one: AssetDrift) -> Fraction:
 
 
 def _filled(drifts: Sequence[AssetDrift], points: dict[str, Fraction]) -> tuple[GoalWeight, ...]:
-    """Return the points with their shortfall to one spread over underweight assets, in
+    """Return the points with the amount missing to a sum of one spread over underweight assets, in
     proportion.
     """
     lacks = {

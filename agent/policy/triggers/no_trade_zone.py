@@ -62,7 +62,7 @@ Costs = Mapping[tuple[int, int], Fraction]
 
 @dataclass(frozen=True, slots=True)
 class ZoneInterval:
-    """Shares within which one asset is left alone while the others keep their proportions. `low`
+    """Shares within which one asset is not traded while the others keep their proportions. `low`
     and `high`, the destination, are where the last unit pays; `trigger_low` and `trigger_high` are
     where a whole swap pays, with gas and approval.
     """
@@ -260,7 +260,7 @@ def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:
 
 
 def _edge(slope: Sequence[Fraction], costs: Costs) -> Fraction:
-    """Return the largest deviation before an exchange against it pays; 1 if none ever does."""
+    """Return the largest deviation that no exchange pays to reduce; 1 if none ever pays."""
     edges = [cost / (slope[i] - slope[j]) for (i, j), cost in costs.items() if slope[i] > slope[j]]
     return min([*edges, Fraction(1)])
 

@@ -226,9 +226,9 @@ def format_trigger(trigger: Trigger, portfolio: Portfolio) -> str:
 
 # --- Price confirmation: price signals must also hold at the preceding blocks, since one or two
 # blocks can be manipulated (T3).
-# Nothing is stored for this: the preceding blocks are read anew, by hash, before each action. So no
-# restart, second process or restored store loses or doubles a count, a reorg changes the blocks
-# read, and the same input still gives the same decision.
+# Nothing is stored for this: the preceding blocks are read again, by hash, before each action. A
+# restart, second process or restored store therefore cannot lose or double a count, a reorg changes
+# the blocks read, and the same input gives the same decision.
 
 
 Prices = Mapping[str, Price]

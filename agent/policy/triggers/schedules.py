@@ -221,9 +221,7 @@ def _latest(*times_s: int | None) -> int | None:
 SHORTEST_S = 1_800
 LONGEST_S = 2_419_200
 _SOME_DAY_S = 1_700_000_000
-"""First time from which cron expressions are tried; any day would do, since the calendar has no
-end.
-"""
+"""Time from which cron expressions are tried; any day would do, since the calendar has no end."""
 _KEYS = {"every": KeyUnit.DURATION, "cron": KeyUnit.TEXT, "timezone": KeyUnit.TEXT}
 
 
