@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import TypeAdapter
 
-from agent.chain.endpoints import FAILURES, FIRST_REST_S, HALF_LIFE_S, LONGEST_REST_S, Circuit, EndpointHealth
+from agent.app.documents import fill
+from agent.app.documents.plans import EndpointDocument
+from agent.chain.endpoints import FAILURES, FIRST_REST_S, HALF_LIFE_S, LONGEST_REST_S, Circuit, EndpointHealth, EndpointState
 
 
 class Hands:
@@ -109,3 +112,10 @@ def test_one_that_was_outvoted_comes_last_and_is_asked_all_the_same(clock: Hands
         liar.blame("lied")
     assert liar.score < honest.score
     assert (liar.circuit, liar.state.why) == (Circuit.CLOSED, "lied")
+
+
+@pytest.mark.parametrize("circuit", Circuit)
+def test_the_document_admits_every_state_of_an_endpoint(circuit: Circuit) -> None:
+    state = EndpointState(circuit, 1.0, None, 0.0, "")
+    document = fill(EndpointDocument, state, operator="alchemy")
+    assert TypeAdapter(EndpointDocument).validate_python(document)["state"] == circuit.value

@@ -100,7 +100,9 @@ SliceDocument = TypedDict("SliceDocument", {
 class EndpointDocument(TypedDict):
     operator: str
     state: Annotated[
-        str, one_of("in service", "on trial", "resting", "is rate limiting"), Of("circuit")
+        str,
+        one_of("in service", "on trial", "resting", "lagging", "is rate limiting"),
+        Of("circuit"),
     ]
     score: Annotated[float, ConvertedBy(lambda score, _: round(score, 4))]
     latency_ms: Annotated[
@@ -111,8 +113,8 @@ class EndpointDocument(TypedDict):
 
 
 class ExposureDocument(TypedDict):
-    """Most that a sandwich can take within the limits, bps of what they are relative to; None
-    without a limit.
+    """Largest sandwich loss that the limits allow, in bps: `exchanged` of turnover, the others of
+    the portfolio. None if a limit is off.
     """
 
     exchanged: Annotated[int | None, Of("exchanged_bps")]
@@ -130,7 +132,7 @@ TransactionDocument = TypedDict("TransactionDocument", {
     "status": Annotated[str, Of("state")], "block": int, "gas_used": int,
     "gas_price_wei": Raw | None, "note": str,
 })  # fmt: skip
-"""One transaction as it ended; `block` and `gas_used` are -1 without a receipt."""
+"""One transaction and its latest state; `block` and `gas_used` are -1 without a receipt."""
 
 
 def transaction(intent: Intent) -> TransactionDocument:
@@ -164,7 +166,7 @@ class LimitOrderDocument(TypedDict):
 
 
 class StepDocument(TypedDict):
-    """Inputs of a step's decision; `pools` are names by address."""
+    """A step and its decision; `pools` maps addresses to names."""
 
     step: Annotated[str | None, ConvertedBy(lambda step_id, _: step_id or None), Of("step_id")]
     outcome: Annotated[str, Of("kind")]
@@ -210,14 +212,16 @@ class PlanDocument(StepDocument):
 
 
 class RebalanceDocument(PlanDocument):
-    """A plan that was carried out."""
+    """A plan with the transactions that carried it out, and the realised changes."""
 
     transactions: list[TransactionDocument]
     realised: list[RealisedDocument]
 
 
 class LivePlanDocument(PlanDocument):
-    """A plan from the chain, carried out if sending was allowed. `books` marks paper trading."""
+    """A plan from a live or paper step, with its transactions if sending was allowed. `books` marks
+    paper trading.
+    """
 
     transactions: NotRequired[list[TransactionDocument]]
     realised: NotRequired[list[RealisedDocument]]
@@ -311,7 +315,7 @@ def live_plan(
 
 
 def quote(found: Quote, step: StepInput) -> QuoteDocument:
-    """Document of the proceeds of a swap."""
+    """Document of a quote."""
     portfolio = step.portfolio
     return fill(
         QuoteDocument,
