@@ -113,7 +113,7 @@ def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOu
 
 
 def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
-    """Close limit orders that are filled or have expired in chain time, for good (T14)."""
+    """Close limit orders that are filled or have expired in chain time; they stay closed (T14)."""
     chain_s = step_input.snapshot.head.timestamp_s
     for order in context.store.executions.limit_orders():
         if order.state == "filled":
@@ -165,7 +165,7 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
 
 
 def confirm_once(confirm: Confirm) -> Confirm:
-    """Return a confirmation that asks once for all slices, and again after an exit in the step."""
+    """Return a confirmation that asks once for all slices, and again if the step tried an exit."""
     confirmations: list[bool] = []
 
     def answer(outcome: StepOutcome) -> bool:
@@ -177,7 +177,7 @@ def confirm_once(confirm: Confirm) -> Confirm:
 
 
 def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> ExecutionProgress | None:
-    """The gradual execution in slices that is open in the store; None without one."""
+    """Return the store's open gradual execution in slices; None without one."""
     now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
     execution = context.store.budgets.history(now_s).campaign
     if execution is None or execution.campaign.pace.style is ExecutionStyle.LIMIT:
@@ -305,7 +305,7 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Run one step, and with a gradual style the slices that follow."""
+        """Run one step; with `send` also the remaining slices of a gradual execution."""
         if not send:
             return engine.run_step(self.context.readers, AgentCycle(), self.context.store, None)
         wallet = wiring.open_wallet_session(self.context, confirm_once(confirm), progress)
@@ -381,8 +381,8 @@ class Agent:
         return wiring.open_service(self.context, confirm, progress)
 
     def require_not_stopped(self) -> None:
-        """Raise Refused while the bot is stopped or stopping; the owner's other commands still
-        act.
+        """Raise Refused while the bot is stopped or stopping; other commands of the owner still
+        work.
         """
         if (request := self.context.store.requests.stopping()) is not None:
             verdict = Verdict(
@@ -598,7 +598,7 @@ class AgentRun:
             return None if self._over() else self._act_once(actors)
 
     def _act_once(self, actors: StepActors | None) -> StepOutcome:
-        """Run a step, or under a hard pause cancel and revoke; the wallet's lock is held."""
+        """Run a step, or under a hard pause cancel and revoke; the caller holds the wallet lock."""
         context = self._agent.context
         self._was_hard = context.switch.is_hard()
         context.store.steps.prune(context.config.service.keep_steps)

@@ -255,8 +255,8 @@ class RunFacts:
 
 
 def covered_kinds(result: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
-    """Return the kinds that this cycle checked fully: their lasting conditions have ended unless it
-    reports them.
+    """Return the kinds that this cycle checked fully: their lasting conditions have ended unless
+    the cycle reports them.
     """
     if isinstance(result, Refused):
         return ALWAYS_CHECKED_KINDS | {AlertKind.REFUSAL}

@@ -118,8 +118,8 @@ class MarketOptions:
 
     `cost` is the fee of every pool. `depth` (one side of a pool) and `value` (the initial wallet)
     are in whole coins of the numeraire. `gas` is a price such as "20 gwei", `gas_prices` a file of
-    prices. A flow reads 2021-03-01=+1000, and `flow_file` holds further ones; a pool state reads
-    WBTC/WETH=FILE.
+    prices. `flows` have the form 2021-03-01=+1000, and `flow_file` adds more from a file;
+    `pool_states` have the form WBTC/WETH=FILE.
     """
 
     cost: str = "10bps"
@@ -188,8 +188,9 @@ class PortfolioOptions:
     """Options of the simulated portfolio and its policy, as entered: a config, or targets with a
     band, a schedule, or both.
 
-    `names` are SYMBOL=SYMBOL, the file's and the portfolio's; `decimals` are SYMBOL=NUMBER.
-    `native` is the asset that prices gas. An empty `numeraire` means the target that the file lacks.
+    `names` are pairs FILE_SYMBOL=PORTFOLIO_SYMBOL, `decimals` pairs SYMBOL=NUMBER. `native` is the
+    asset that prices gas. An empty `numeraire` means the first target without a price in the file,
+    or USD if every target has one.
     """
 
     config: Path | None = None
@@ -203,7 +204,7 @@ class PortfolioOptions:
     decimals: str = ""
 
     def renamed(self) -> dict[str, str]:
-        """Return the portfolio's symbols by the file's."""
+        """Return the portfolio's symbols, keyed by the file's symbols."""
         return parse_pairs(self.names, "--as") if self.names else {}
 
     def load_prices(self, prices: Path) -> PriceTable:
@@ -380,7 +381,7 @@ def _decimals(text: str) -> dict[str, int]:
 
 
 def _require_valid_policy(policy: Policy) -> None:
-    """Raise ConfigError naming the option, not the config key that it stands for."""
+    """Raise ConfigError for an invalid policy, naming the option in place of the config key."""
     try:
         validate_policy(policy)
     except ConfigError as error:
@@ -391,8 +392,8 @@ def _require_valid_policy(policy: Policy) -> None:
 
 
 def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
-    """Return targets in bps by symbol, and the numeraire: `numeraire`, or the target that the file
-    lacks. Raises ConfigError.
+    """Return targets in bps by symbol, and the numeraire: `numeraire`, else the first target that
+    has no price in the file, else USD. Raises ConfigError.
     """
     if not target:
         raise ConfigError(
@@ -463,7 +464,9 @@ def check_report_path(path: Path) -> None:
 
 
 def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
-    """Write the page and its data, and return both paths. Raises ConfigError if it cannot."""
+    """Write the page and its data, and return both paths. Raises ConfigError if one cannot be
+    written.
+    """
     check_report_path(path)
     data = path.with_suffix(".json")
     try:

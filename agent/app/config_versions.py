@@ -45,7 +45,7 @@ def unconfirmed_changes(
 
 
 def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) -> None:
-    """Record this version as confirmed or noticed, unless the newest entry says so already."""
+    """Record this version as confirmed or noticed, unless the newest entry already does."""
     for newest in configs.newest(1):
         if newest.digest == loaded.digest and (newest.how == NOTICED) == (how == NOTICED):
             return
@@ -83,9 +83,10 @@ def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
 
 
 def confirm_changes(agent: Agent, ask: Ask) -> bool:
-    """Ask the user; the question shows unconfirmed changes, and one answer covers both.
+    """Ask the user to confirm an action; the question shows unconfirmed config changes, and a yes
+    confirms them too.
 
-    Raises ConfigChanged if another version was confirmed during the question.
+    Raises ConfigChanged if another version was confirmed in the meantime.
     """
     loaded, configs = agent.context.loaded, agent.context.store.configs
     known, lines = configs.confirmed(), unconfirmed_changes(loaded, configs) or ()

@@ -167,8 +167,8 @@ def submission_text(config: Config) -> str:
 
 
 def target_shares(step: StepInput) -> dict[str, Fraction]:
-    """Return the target share of capital of each strategy; those of the config if the books have
-    other strategies.
+    """Return the target share of capital of each strategy; the configured shares if the stored
+    strategies differ from the config's.
     """
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
@@ -183,7 +183,7 @@ def strategy_parameters(
 ) -> dict[str, str]:
     """Parameters of each strategy and of the split, as text by name; empty for a single strategy.
 
-    `chosen` describes by name how an allocator chooses its weights.
+    `chosen` describes each allocator, by strategy name.
     """
     if split is None:
         return {}

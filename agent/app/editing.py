@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 class NewTokens:
     """Tokens that an edit adds.
 
-    `told` are lines about price and screening of each. `rows` are its contracts as in `trimtab
-    trust`, pools with `liquidity` in the numeraire; `backing` are implementations of proxies.
+    `told` are lines on price and screening of each token. `rows` are their contracts and pools as
+    in `trimtab trust`, with the pools' `liquidity`. `backing` pairs proxies and implementations.
     """
 
     told: tuple[str, ...] = ()
@@ -239,7 +239,7 @@ def find_leftovers(
 
 
 def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[str, ...]:
-    """Return a line for each holding that stays in the wallet. Raises Refused for those worth
+    """Return a line for each holding that stays in the wallet. Raises Refused if any is worth
     selling, unless `keep_holdings`.
     """
     sellable = [leftover for leftover in leftovers if not leftover.dust]
@@ -262,7 +262,7 @@ def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[
 
 
 ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
-"""Guards whose limits a transition may not break; the others judge the moment of sending."""
+"""Guards that bind the planned transition; all others apply when a transaction is sent."""
 FIXED = ("chain.chain_id", "wallet.address", "store.url")
 """Keys that an edit may not change: another wallet, chain or store needs a config of its own."""
 
@@ -271,9 +271,9 @@ FIXED = ("chain.chain_id", "wallet.address", "store.url")
 class EditReport:
     """Result or preview of an edit. `state` is unchanged, planned, declined or written.
 
-    `transition` is the way to the new targets as one plan without turnover limits, None if the
-    config is unchanged. `first` is the plan within those limits, the first of `rounds`, if the
-    transition needs several or breaks a limit. `following` are the next steps.
+    `transition` is one plan to the new targets without turnover limits, None if the config is
+    unchanged. `first` is the first of `rounds` plans within those limits, set if the transition
+    needs several or breaks a limit. `following` are the commands to run next.
     """
 
     changes: tuple[str, ...]
@@ -589,17 +589,17 @@ def _write(file: Path, before: str, after: str) -> str:
 
 
 # --- Removal of an asset by one command: target 0 %, sale to the last base unit, removal. Each part
-# determines what remains, so an interrupted removal can be repeated.
+# starts from the current state, so an interrupted removal can be repeated.
 
 
 MAX_SALES = 12
-"""Most plans in a row for one asset."""
+"""Maximum number of sale plans for one asset."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemovalReport:
-    """Result of a removal. `edited` is the config edit. `state` is the edit's until it is written,
-    then removed, or unfinished with the `reason`: the asset then has a target of 0 %.
+    """Result of a removal. `edited` is the config edit. `state` is the edit's, or removed, or
+    unfinished with the `reason`: the asset then keeps a target of 0 %.
     """
 
     edited: EditReport

@@ -1,4 +1,4 @@
-"""What futures do to a portfolio, in numbers, without a venue: leverage, margin, orders, hedge."""
+"""Effects of futures on a portfolio, computed without a venue: leverage, margin, orders, hedges."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from agent.units import BPS, Token, parse_raw, parse_share_bps, value_text
 UNIT = 10**PLACES
 QUOTE = Token("", "", PLACES)
 INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
-"""Margin rates of Perpetual Protocol v2, where none are given."""
+"""Margin rates of Perpetual Protocol v2, used for every market."""
 OFF_BPS = 10**9
-"""A limit that nothing reaches."""
+"""Limit that is never reached, in place of a missing one."""
 SHOWN_PLACES = 9
-"""Decimal places of amounts; sizes are truncated at the 18th, which the ninth rounds away."""
+"""Decimal places of amounts; rounding to nine hides that sizes are truncated at the 18th."""
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesOptions:
-    """Options of `whatif` about futures, as typed. Empty: the default of the command."""
+    """Options of `whatif` about futures, as entered; an empty one has its default."""
 
     notional: str
     target: str = ""
@@ -57,8 +57,8 @@ class FuturesOptions:
 
 
 class FuturesMarketDocument(TypedDict):
-    """One market: notional, weight, order. Amounts in the unit of the values, sizes in contracts
-    of the given price (of one unit of value without one).
+    """One market: notional, weight, order. Amounts are in the unit of the values, sizes in
+    contracts at the given price, by default 1.
     """
 
     symbol: str
@@ -73,7 +73,7 @@ class FuturesMarketDocument(TypedDict):
 
 
 class HedgeDocument(TypedDict):
-    """An overweight spot asset: what is sold, what is shorted instead, and what stays exposed."""
+    """An overweight spot asset: the values sold, shorted instead, and still exposed."""
 
     symbol: str
     excess: str
@@ -83,8 +83,8 @@ class HedgeDocument(TypedDict):
 
 
 class FuturesWhatIfDocument(TypedDict):
-    """The futures layer of `whatif`. Multiples and shares are decimals; None: the account is worth
-    nothing.
+    """The futures layer of `whatif`. Multiples and shares are decimals, None if the account or the
+    spot portfolio has no value.
     """
 
     gross: str
@@ -109,8 +109,8 @@ def what_if_futures(
 ) -> FuturesWhatIfDocument:
     """Return the futures layer beside a spot portfolio.
 
-    `spot` are values by symbol, `spot_excess` what is above target of each overweight asset, both
-    in whole units. Raises ConfigError naming the option.
+    `spot` are values by symbol, `spot_excess` the value of each overweight asset above its target,
+    both in whole units. Raises ConfigError naming the option.
     """
     spot_value = sum(spot.values(), Fraction(0))
     account = _account(options, spot_value)
@@ -145,7 +145,9 @@ def what_if_futures(
 
 
 def _account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
-    """Return the account of the options: positions at their mark, so that nothing is unrealised."""
+    """Return the account of the options, with positions opened at the mark price and therefore
+    without unrealised profit.
+    """
     notionals = {
         symbol: _signed(text, f"--futures {symbol}")
         for symbol, text in parse_pairs(options.notional, "--futures").items()
@@ -247,7 +249,7 @@ def _positive(text: str, option: str) -> dict[str, Fraction]:
     for symbol, written in parse_pairs(text, option).items() if text else ():
         found[symbol] = Fraction(parse_raw(written, PLACES, f"{option} {symbol}"), UNIT)
         if found[symbol] == 0:
-            raise ConfigError(f"{option} {symbol}: must be above 0", "leave it out, or give it")
+            raise ConfigError(f"{option} {symbol}: must be above 0", "omit it, or correct it")
     return found
 
 

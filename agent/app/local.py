@@ -63,7 +63,7 @@ def serve_localchain(
 
 def move_market(port: int, moves: list[str]) -> dict[str, Any]:
     """Move the market of the chain served at `port`, such as WBTC=+30%. Raises ConfigError for an
-    invalid move or no chain.
+    invalid move, or if no chain is served there.
     """
     factors = market.parse_moves(moves)
     prices = market.request_move(port, factors)
@@ -74,7 +74,7 @@ def move_market(port: int, moves: list[str]) -> dict[str, Any]:
 
 
 def store_beside(config: Path) -> Path:
-    """Path of the store of a served chain's config, under its own name."""
+    """Path of the store beside a served chain's config, with the same name."""
     return config.with_suffix(".db")
 
 
@@ -141,8 +141,8 @@ SHARES = (
     LiquidityRange(-1_500, 2_000, 3_500),
     LiquidityRange(-400, 300, 2_500),
 )
-"""Ranges of each V3 pool: fewer than the whole world has, since every position costs a tenth of a
-second here."""
+"""Ranges of each V3 pool: fewer than in DEFAULT_WORLD, since creating a position takes a tenth of a
+second."""
 SMALL_WORLD = replace(
     DEFAULT_WORLD,
     tokens=tuple(DEFAULT_WORLD.token(symbol) for symbol in ("WETH", "WBTC", "USDC")),

@@ -1,4 +1,4 @@
-"""Offline evaluation without chain and config: plan saved inputs, replay recorded steps, answer
+"""Offline evaluation, without a chain or a store: plan saved inputs, replay recorded steps, answer
 what-if questions.
 """
 
@@ -66,7 +66,7 @@ from agent.store import recorder
 from agent.store.recorder import RecordedStep
 from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw, safe_label
 
-# --- Re-deciding from a saved input: no chain, no store.
+# --- Plans from a saved input.
 
 if TYPE_CHECKING:
     from agent.app.documents.status import LeastTotalDocument
@@ -272,7 +272,7 @@ def _is_manual(step: RecordedStep) -> bool:
     swapped = isinstance(decision, Rebalance) and decision.by_hand
     if swapped or step.decision not in DECIDED:
         return True
-    # a halt that ended otherwise was a cancel or a revocation
+    # a halt with any other outcome was a cancel or a revocation
     return step.decision == "halt" and step.outcome not in ("halt", "error")
 
 
@@ -296,7 +296,7 @@ def _without_verdicts(plan: Plan | None) -> Any:
 
 
 def _between(place: str, before: Any, now: Any) -> Iterator[Document]:
-    """Yield every leaf in which two trees differ; a branch that only one tree has is one leaf."""
+    """Yield every leaf in which two trees differ; a branch of only one tree counts as one leaf."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             yield from _between(f"{place}.{key}", before.get(key), now.get(key))
@@ -347,9 +347,9 @@ class AlertPrices:
 class WhatIf:
     """Result of a what-if.
 
-    `trades` are those of the rule by symbol, in the unit of the values, zero for a hold;
-    `to_target` are those to the targets. `drifts` are in units of 10^-18. `least` are the minimum
-    totals of these settings at three gas prices.
+    `trades` are the trades of the band or schedule by symbol, in the unit of the values, zero for a
+    hold; `to_target` are the trades that restore the targets. `drifts` are in units of 10^-18.
+    `least` are the minimum totals of these settings at three gas prices.
     """
 
     drifts: tuple[AssetDrift, ...]
@@ -550,7 +550,9 @@ def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None
 def parse_bands(
     text: str, targets: Mapping[str, int]
 ) -> tuple[Threshold | None, dict[str, Threshold]]:
-    """Return the common band, of both widths if two are given, and the bands of single assets."""
+    """Return the common band (relative, absolute or both), and the bands of single assets by
+    symbol.
+    """
     common: Threshold | None = None
     own: dict[str, Threshold] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):

@@ -38,7 +38,8 @@ from agent.model import LIMITS, LimitUnit
 
 Document = dict[str, Any]
 Confirm = Callable[[Document, EditReport, Agent | None], bool]
-"""Question to the user, with the profile's changes, the transition, and the agent that planned it."""
+"""Question to the user, with the profile's changes, the transition, and the agent that planned it
+(None if the chain cannot be read)."""
 COUNTED_ELSE = "counted in another numeraire"
 
 
@@ -181,8 +182,8 @@ def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken])
 
 
 def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> bool:
-    """True if the profile's limits are counted in our numeraire, compared by our own address of its
-    token.
+    """True if profile and config have the same numeraire, compared by the address that the config
+    gives the profile's token.
     """
     ours = next(
         asset
@@ -270,8 +271,8 @@ def _notes(new: LoadedConfig) -> list[str]:
     if weights is None or weights.kind != "market_cap" or weights.supplies is not None:
         return []
     return [
-        "market_cap counts coins on this chain alone: of wrapped ones what is wrapped here; see"
-        " supplies in docs/weights.md"
+        "market_cap counts only the supply on this chain, also of wrapped coins; see supplies in"
+        " docs/weights.md"
     ]
 
 

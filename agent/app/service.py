@@ -172,14 +172,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(KeyboardInterrupt):
-    """A requested stop is now safe. Not an Exception, so that no `except Exception` catches it."""
+    """Raised to end a run after a signal. Not an Exception, so that no `except Exception` catches
+    it.
+    """
 
 
 class StoppableClock:
     """Clock whose sleep raises StopRequested after a signal.
 
     The agent sleeps only between cycles and while a journaled transaction is pending, so the next
-    run can resume. A second signal interrupts at once, and so does a signal during a question.
+    run can resume. A second signal interrupts at once, and so does a signal during a prompt.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -205,7 +207,7 @@ class StoppableClock:
         self.sleep(0)
 
     def watched(self, watch: Watchdog) -> None:
-        """Report each sleep to the watchdog as a sign of life, and pause it during questions."""
+        """Report each sleep to the watchdog as a sign of life, and pause it during prompts."""
         self._watch = watch
 
     @contextmanager
@@ -220,7 +222,7 @@ class StoppableClock:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Let the first signal interrupt inside the context: nothing has been done yet."""
+        """Let the first signal interrupt inside the context: a prompt precedes any action."""
         self._asking = True
         try:
             with self._watch.asking() if self._watch is not None else nullcontext():
@@ -430,7 +432,7 @@ def serve(
             health.stops()
             notifier.stopping()
             if alert_notifier is not None:
-                with suppress(TrimtabError):  # delivered messages are sent once more
+                with suppress(TrimtabError):  # at worst delivered messages are sent again
                     alert_notifier.close()
             if heartbeat is not None:
                 heartbeat.settle()

@@ -36,7 +36,8 @@ from agent.wiring import AgentContext
 
 KINDS = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
 MAX_SALES = 3
-"""Most sales in a row for one withdrawal; a second is rare, because the first sells a margin."""
+"""Maximum number of sales for one withdrawal; a second is rare, because the first sells a margin
+more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class WithdrawalReport:
     """State of a withdrawal. `sale` precedes the payments, None if the balance suffices.
 
     `state` is planned, declined, refused, reserved (set aside, not paid), part (more has to be
-    raised), paid, waiting (for confirmations) or failed. `request` is its number once confirmed.
+    raised), paid, waiting (for confirmations) or failed. `request` is the number of the stored
+    request, None before it is confirmed.
     """
 
     step_input: StepInput
@@ -123,8 +125,8 @@ class WithdrawalRun:
         return replace(report, state="refused", reason=failing[0] if failing else "")
 
     def confirmed(self, outcome: StepOutcome, confirm: Confirm) -> bool:
-        """Ask the owner about a sale. The confirmation, and the sale of a part, are recorded before
-        anything is sent.
+        """Return True if the owner confirms the sale. The confirmation, and the sale of a part, are
+        recorded before anything is sent.
         """
         if not self._sure:
             if outcome.kind is not OutcomeKind.PLANNED:
@@ -242,7 +244,7 @@ class WithdrawalRun:
             self._context.store.requests.redirect(self.request.id, self._to)
 
     def _not_sold(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
-        """Return the report of a sale without effect. A new withdrawal that sold nothing is
+        """Return the report of a sale that did not succeed. A new withdrawal that sold nothing is
         released; a resumed one stays reserved.
         """
         states = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}
@@ -256,7 +258,7 @@ class WithdrawalRun:
         return self.report(step, sale, states.get(sale.kind, "refused"), sale.reason)
 
     def _claimed(self, step: StepInput) -> StepInput:
-        """Return the step with this withdrawal set aside, recorded or not."""
+        """Return the step with the amounts of this withdrawal reserved, stored or not."""
         if self.request is not None or any(claim.request == 0 for claim in step.history.claims):
             return step
         return withdrawals.reserve_claims(
@@ -306,7 +308,7 @@ class WithdrawalRun:
         return min(max(0, claim.payment.raw - free_wei), native_coin.wrapped_raw(step))
 
 
-# --- Parts of a withdrawal that the market does not allow at once.
+# --- Withdrawals in parts, where the market does not allow one sale for the whole amount.
 
 
 def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) -> None:
@@ -389,7 +391,7 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
 
 def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
     """Raise Refused while an earlier withdrawal in parts lacks one of these tokens, because a new
-    one would sell its parts at once.
+    withdrawal would sell for the remaining parts at once.
     """
     wanted = {*tokens}
     for claim in step.history.claims:
@@ -432,8 +434,8 @@ def continue_withdrawal(
     """Continue a withdrawal in parts after a cycle that held: run its due part or payment, and
     return that outcome; otherwise return the cycle's.
 
-    The owner confirmed all parts with the first. Exits have priority, because they end in a cycle
-    that did not hold. After its deadline the owner has to resume it.
+    The owner confirmed all parts with the first. Exits have priority: a cycle with an exit does not
+    end as a hold. After the deadline the owner has to resume the withdrawal.
     """
     if actors is None or cycle.kind is not OutcomeKind.HOLD:
         return cycle
@@ -444,7 +446,7 @@ def continue_withdrawal(
     )
     if request is None or request.parts is None or every_s is None:
         return cycle
-    if _has_shortfall(request, step):  # the next attempt waits, also if this one fails
+    if _has_shortfall(request, step):  # schedule the next attempt first, in case this one fails
         next_s = step.snapshot.head.timestamp_s + every_s
         request = replace(request, parts=replace(request.parts, next_s=next_s))
         store.requests.record_parts(request.id, request.parts)

@@ -1,4 +1,4 @@
-"""Types of the fields of JSON documents, and how a document is filled from an object by its
+"""Field types of JSON documents, and `fill`, which fills a document from an object by its
 declaration.
 """
 
@@ -21,7 +21,7 @@ from agent.units import decimal_text, value_text
 
 T = TypeVar("T")
 Convert = Callable[[Any, Any], object]
-"""Converts an attribute's value, with the portfolio whose tokens and numeraire it counts in."""
+"""Function of an attribute's value and the portfolio that names its tokens and numeraire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ConvertedBy:
 
 @dataclass(frozen=True, slots=True)
 class Of:
-    """Attributes that a field shows, as paths, if they have other names."""
+    """Paths of the attributes that a field shows, if their names differ from the field's."""
 
     paths: tuple[str, ...]
 
@@ -46,8 +46,8 @@ def fill(kind: type[T], source: object, portfolio: Any = None, /, **given: objec
     its name, converted.
 
     `portfolio` names tokens by address, and has the numeraire that values are counted in. Optional
-    keys come from `given` alone. Nothing is validated: to show what was done must not fail after it
-    was done.
+    keys come from `given` alone. Nothing is validated: a report of a completed action must not
+    fail.
     """
     found: dict[str, object] = {}
     for name, read, convert in _fields(kind):  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ HANDED_OVER = (
     "a running trimtab run cancels and revokes them next; without a run, repeat this once the"
     " wallet is free"
 )
-"""The wallet may also be held by another command, which ends soon."""
+"""Advice while another process holds the wallet: a run, or a command that ends soon."""
 
 PartsDocument = TypedDict(
     "PartsDocument", {"count": int, "done": int, "next_s": int, "until_s": int, "words": str}
@@ -59,7 +59,7 @@ WithdrawalDocument = TypedDict("WithdrawalDocument", {
     "verdicts": list[VerdictDocument], "remedies": list[str], "transactions": list[SentDocument],
     "block": Block,
 })  # fmt: skip
-"""A withdrawal; `sale` is the plan that comes first, None if the balance suffices."""
+"""A withdrawal; `sale` precedes the payments, None if the balance suffices."""
 RequestDocument = TypedDict("RequestDocument", {
     "number": Annotated[int, Of("id")], "state": str, "to": Address | None,
     "payments": list[PaymentDocument], "asked_s": int,
@@ -121,8 +121,8 @@ class ExposedDocument(TypedDict):
 PauseDocument = TypedDict("PauseDocument", {
     "paused": bool, "hard": bool, "reason": str, "store": NotRequired[str],
 })  # fmt: skip
-"""The kill switch; `store` is why the store could not be opened, in which case a file beside it
-pauses.
+"""The kill switch; `store` is set if the store could not be opened, with the reason: a file beside
+it then pauses.
 """
 HardPauseDocument = TypedDict("HardPauseDocument", {
     "paused": bool, "hard": bool, "reason": str, "outcome": str, "told": str,
@@ -146,7 +146,7 @@ def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocumen
     elif send:
         outcome, message = "declined", "not confirmed, but paused"
     else:
-        outcome, message = "planned", "paused; to take this back: trimtab pause --hard --send"
+        outcome, message = "planned", "paused; to cancel and revoke: trimtab pause --hard --send"
     sent = () if halted.outcome is None else halted.outcome.transactions
     transactions = [transaction(intent) for intent in sent]
     return fill(
@@ -205,12 +205,12 @@ ContractDocument = TypedDict("ContractDocument", {
     "what": str, "address": Address, "code_hash": Hash,
     "state": Annotated[str, one_of("new", "unchanged", "CHANGED")], "liquidity": NotRequired[str],
 })  # fmt: skip
-"""A contract with its code hash; pools of new tokens with their liquidity in the numeraire."""
+"""A contract with its code hash; in an edit also with the liquidity, empty unless it is a pool."""
 
 
 class EditDocument(TypedDict):
-    """An edit of the config; `taken_in` are lines about new tokens, `rounds` the rebalances within
-    limits.turnover.
+    """An edit of the config; `taken_in` are lines about new tokens, `rounds` is the number of
+    rebalances within limits.turnover.
     """
 
     state: str

@@ -1,4 +1,4 @@
-"""Documents of what the store keeps: history, explain, limit, txs, flows, pnl, books."""
+"""Documents of stored records: history, explain, limit, txs, flows, pnl, books."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class SettledDocument(PendingDocument):
 TransfersDocument = TypedDict("TransfersDocument", {
     "block": int, "numeraire": str, "halts": str, "flows": list[TransferDocument],
 })  # fmt: skip
-"""External transfers; `halts` is why they stop trading."""
+"""External transfers; `halts` is the reason if they halt trading, otherwise empty."""
 StatisticsDocument = TypedDict("StatisticsDocument", {
     "days": int, "volatility": float | None, "sharpe": float | None, "max_drawdown": float | None,
     "missing": NotRequired[str],

@@ -1,4 +1,4 @@
-"""Documents of setting up and watching: init, doctor, trust, alerts, localchain, demo; and of
+"""Documents of set-up and monitoring (init, doctor, trust, alerts, localchain, demo) and of
 errors.
 """
 
@@ -44,7 +44,7 @@ InitDocument = TypedDict("InitDocument", {
 
 
 class ProbedEndpointDocument(EndpointDocument):
-    """Record of an endpoint with its head; None if it has none."""
+    """Record of an endpoint with its head, None if the probe failed or the endpoint lags."""
 
     head: int | None
 

@@ -1,1 +1,1 @@
-"""Deposits, withdrawals, payments, emergency revocation and shutdown."""
+"""Deposits, withdrawals, the test trade, hard pause, revocation and shutdown."""

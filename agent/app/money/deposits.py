@@ -44,7 +44,7 @@ class InvestmentReport:
 
     `outcome` is None without deposits. `left` are deposits that are not invested, for lack of room
     in portfolio.max_live_value or because the owner selected others. `told` is True once the
-    deposits are recorded. `rest` is a top-up with slices to come, None once all is invested.
+    deposits are recorded. `rest` is the unfinished top-up, None once all is invested.
     """
 
     step_input: StepInput
@@ -73,7 +73,7 @@ def invest(
 ) -> InvestmentReport:
     """Find deposits since the last comparison of balances.
 
-    With `send` and a confirmation they are recorded and invested. Losses remain for `trimtab
+    With `send` and a confirmation they are recorded and invested. Losses are left to `trimtab
     flows`. If portfolio.max_live_value has no room for all deposits, the oldest that fit are
     invested; `only` names the transfers to invest instead. Raises Refused if none fits, ConfigError
     for a number that is not a deposit.
@@ -118,7 +118,7 @@ def _invest_request(found: InvestmentReport) -> Invest:
 
 
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None:
-    """Return the top-up with slices to come; record a finished one as ended."""
+    """Return the unfinished top-up, if any; record a finished one as ended."""
     step = agent.context.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
     active = purchase.active_purchase(step)
     if active is None:

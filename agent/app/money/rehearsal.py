@@ -18,7 +18,7 @@ from agent.reference import reference_prices
 from agent.units import BPS, Token, Value, ceil_int
 
 DOUBLINGS = 14
-"""Most doublings of a trade that is refused as too small for its gas."""
+"""Maximum number of sizes tried, each twice the last, while the trade is too small for its gas."""
 SIZE_GUARDS = frozenset({"plan_cost", "min_trade"})
 ROOM = Fraction(104, 100)
 """Multiple of min_trade to start from, so that the way back is not below it."""
@@ -26,8 +26,8 @@ ROOM = Fraction(104, 100)
 
 @dataclass(frozen=True, slots=True)
 class RehearsalLeg:
-    """One direction of the round trip. Amounts are in base units, `gas_value` in numeraire base units
-    at the prices before; `slippage_bps` is the shortfall against the prediction.
+    """One direction of the round trip. Amounts are in base units, `gas_value` in numeraire base
+    units at prices before the swap; `slippage_bps` is the shortfall against the prediction.
     """
 
     sold: Token
@@ -46,8 +46,8 @@ class Rehearsal:
     """Result of the test trade.
 
     `state` is planned, declined, refused, done or failed. `cost` and `predicted` are totals of both
-    directions in numeraire base units, with the gas of approvals. The swaps count as made by hand,
-    not for the strategy's performance.
+    directions in numeraire base units, with the gas of approvals. The ledger counts the swaps as
+    made by hand, apart from the strategy's performance.
     """
 
     outcomes: tuple[StepOutcome, ...]
@@ -194,7 +194,7 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
 
 
 def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) -> bool:
-    """True if limits.plan_cost refuses the plan, which needs no evidence."""
+    """True if limits.plan_cost refuses the plan; the check needs no evidence."""
     limit_bps = step.limits.plan_cost_bps
     try:
         plan = proposals.manual_swap(sold.address, bought.address, raw)(step).plan

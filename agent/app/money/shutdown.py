@@ -215,7 +215,7 @@ def _holders(agent: Agent) -> dict[str, str]:
 
 
 MAX_SALES = 12
-"""Most plans of a full sale; the report names any remainder."""
+"""Maximum number of plans of a full sale; the report names any remainder."""
 PAYOUT_GAS = 60_000
 """Gas units of one payout; a payment below its gas cost is not sent."""
 
@@ -263,7 +263,7 @@ def stop(
 ) -> ShutdownReport:
     """Shut the bot down, or continue an unfinished shutdown; without `send` only preview it.
 
-    From its first durable write on, `run` and `rebalance` refuse until the owner resumes. Raises
+    Once its request is stored, `run` and `rebalance` refuse until the owner resumes. Raises
     ConfigError if a different shutdown is open.
     """
     context = agent.context
@@ -357,8 +357,8 @@ class _ResumedDuringStop(Refused):
 
 
 class _Shutdown:
-    """Actions of a shutdown. Each determines what remains, so that an interrupted shutdown can be
-    resumed at any point.
+    """Actions of a shutdown. Each starts from the current state, so that an interrupted shutdown
+    can be resumed at any point.
     """
 
     def __init__(
@@ -439,7 +439,7 @@ class _Shutdown:
             executions.end(execution_id, "cancelled", "the bot was stopped", now_s)
 
     def _sell(self) -> str:
-        """Sell everything; return why some of it stays, or an empty text."""
+        """Sell everything; return the reason for any remainder, or an empty text."""
         for _ in range(MAX_SALES):
             self._require_open()
             done = engine.run_step(
@@ -473,7 +473,9 @@ class _Shutdown:
             raise Refused("; ".join(troubles), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, to: str) -> None:
-        """Pay out all free holdings, excluding later deposits."""
+        """Pay out all free holdings, in a bounded number of payouts: deposits meanwhile cannot keep
+        the shutdown from ending.
+        """
         most = 4 * len(_free(current_step_input(self._context.readers, self._context.store))) + 1
         for _ in range(most):
             payments = _free(current_step_input(self._context.readers, self._context.store))

@@ -1,5 +1,5 @@
-"""Withdrawals from a running bot: sell what is needed, set it aside, and pay a confirmed address
-exactly once.
+"""Withdrawals from a running bot: sell assets to raise a shortfall, reserve the amount, and pay it
+to a confirmed address exactly once.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from agent.units import parse_raw
 
 
 def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:
-    """One payment of one asset. Raises ConfigError for an unknown asset, Refused if the whole
-    portfolio is worth less.
+    """Return one payment of one asset. Raises ConfigError for an unknown asset, Refused if all free
+    holdings together are worth less.
     """
     token = agent.portfolio.numeraire if name is None else agent.token(name, "--in")
     asset = next((one for one in step.portfolio.assets if one.token.address == token.address), None)
@@ -46,7 +46,7 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
 
 
 def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
-    """Return an equal share of every asset, `amount` whole numeraire coins in total."""
+    """Return payments of the same share of every asset, `amount` whole numeraire coins in total."""
     value = Fraction(_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT")))
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
     return tuple(

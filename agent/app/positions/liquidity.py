@@ -32,9 +32,7 @@ from agent.units import BPS, Value
 
 @dataclass(frozen=True, slots=True)
 class LimitedSum:
-    """A sum over all positions and its limit, in shares of the portfolio; None if unknown or
-    off.
-    """
+    """Sum over all positions: value, share of the portfolio and limit. None if unknown or off."""
 
     value: Value | None
     share: Fraction | None
@@ -158,7 +156,8 @@ def take_position(agent: Agent, number: str) -> Document:
     assets = {asset.token.address for asset in step.portfolio.assets}
     if not set(position.tokens) <= assets:
         raise ConfigError(
-            f"position {name} holds tokens outside the portfolio", "leave it: trimtab lp forget"
+            f"position {name} holds tokens outside the portfolio",
+            "add them to portfolio.assets, or leave it: it does not count",
         )
     (ref,) = resolve_positions(context.line, (one,), factories(context.config))
     if ref.place is None:

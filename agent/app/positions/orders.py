@@ -86,9 +86,9 @@ def orders_document(step: StepInput) -> OrdersDocument:
 
 
 def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
-    """Arm the orders of `subject` (a symbol, "portfolio" or "all") for the next cycle; exited assets
-    return. Raises ConfigError for a subject without orders, and Refused, with nothing written, if a
-    level contradicts the present price.
+    """Arm the orders of `subject` (a symbol, "portfolio" or "all") for the next cycle; exited
+    assets may be bought again. Raises ConfigError for a subject without orders, and Refused, with
+    nothing written, if a level contradicts the present price.
     """
     step = agent.step_input()
     tokens = _tokens(step, subject)
@@ -111,8 +111,8 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
 
 
 def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -> DisarmedDocument:
-    """Disarm the orders of `subject`, by default of all kinds; exited assets return. Raises
-    ConfigError without such orders.
+    """Disarm the orders of `subject`, by default of all kinds; exited assets may be bought again.
+    Raises ConfigError if there are no such orders.
     """
     step = agent.step_input()
     tokens, wanted = _tokens(step, subject), set(kinds or OrderKind)

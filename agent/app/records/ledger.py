@@ -79,7 +79,7 @@ def daily_returns(parts: Sequence[ReturnPeriod]) -> list[float]:
 
 def statistics(parts: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
     """Return annualised statistics (365 days, risk-free rate zero); None for fewer than five days.
-    `missing` names the extra to install without the library.
+    Without empyrical only `days` is set, and `missing` names the extra to install.
     """
     returns = daily_returns(parts)
     if len(returns) < MIN_DAYS:
@@ -129,11 +129,12 @@ class LedgerData:
     valuations: tuple[Valuation, ...]
     names: TokenNames
     runs: dict[bool, TaxLotRun] = field(default_factory=dict)
-    """Results of `taxed`, with and without exchange rates: years of entries take time."""
+    """Cached results of `taxed`, with exchange rates (True) and without; years of entries are slow
+    to compute."""
 
     def taxed(self, numeraire_only: bool = False) -> TaxLotRun:
-        """Return lots and disposals by [tax], in its currency unless `numeraire_only`; without [tax]
-        first in, first out.
+        """Return lots and disposals by the method of [tax], in its currency unless
+        `numeraire_only`; first in, first out without [tax].
         """
         tax = self.loaded.config.tax
         rates = None if numeraire_only else read_rates(self.loaded)
@@ -237,7 +238,7 @@ def pnl(
 
 def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocument:
     """Check that every entry balances and matches its transaction, and that the sums match the
-    entries; with `rebuild` rewrite those that do not.
+    entries; with `rebuild` rewrite differing entries and all sums.
     """
     with open_ledger_data(config) as data:
         ledger, step = data.store.ledger, newest_step_input(data.store)

@@ -55,7 +55,9 @@ def transactions(
 
 
 def pending_transactions(config: LoadedConfig | Path | str) -> PendingDocument:
-    """Return the transactions that `cancel` would cancel: signed or sent, and not known as mined."""
+    """Return the transactions that `cancel` would cancel or drop: planned, signed or sent, and not
+    known to be mined.
+    """
     with wiring.open_store_offline(_loaded(config)) as (store, _):
         return {
             "transactions": [_line(intent) for intent in _unfinished(store)],
@@ -85,9 +87,9 @@ def reconcile(
 
 
 def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocument:
-    """Cancel every pending transaction at its nonce, drop signed ones that were not sent, and wait
-    for the result. Raises Refused while paused or above the gas caps, OperatorNeeded if the chain
-    refuses a cancel.
+    """Cancel every pending transaction at its nonce, drop those never sent, and wait for the
+    result. Raises Refused while paused or above the gas caps, OperatorNeeded if the chain refuses a
+    cancel.
     """
     store = agent.context.store
     before = {intent.tx.nonce for intent in _unfinished(store)}
@@ -128,7 +130,7 @@ def _require_running(agent: Agent) -> None:
 
 
 def _unfinished(store: Store) -> Sequence[Intent]:
-    """Return open transactions whose nonce is in no block."""
+    """Return open transactions at nonces where the journal knows no mined transaction."""
     found = store.journal.open_intents()
     mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
     return [intent for intent in found if intent.tx.nonce not in mined]
@@ -176,7 +178,7 @@ def _loaded(config: LoadedConfig | Path | str) -> LoadedConfig:
 
 def backup_store(config: Path | str, target: Path, force: bool = False) -> BackupDocument:
     """Make a consistent copy of the store, which may be in use. Raises ConfigError if the file
-    exists.
+    exists, unless `force`.
     """
     source = wiring.store_file(load_config(config))
     _require(source)

@@ -51,8 +51,8 @@ from agent.weights.returns import Returns
 
 COLUMNS = ("time", "symbol", "close")
 _EPOCH_S = 1_230_768_000
-"""2009-01-01: no coin is older. A number outside 10 times this range is in milliseconds or a
-spreadsheet's day count."""
+"""2009-01-01; no coin is older. A smaller number, or one of ten times this value, is not in Unix
+seconds: milliseconds, or a spreadsheet's day count."""
 MAX_EXPONENT = 30
 """Largest power of ten of a price, either way."""
 
@@ -83,7 +83,7 @@ def read_prices(
 ) -> PriceFile:
     """Read prices of the portfolio's tokens in its numeraire.
 
-    `names` maps the file's symbols to the config's. A close is valid `bar_s` after its row's time.
+    `names` maps the file's symbols to the config's. A close is dated `bar_s` after its row's time.
     If the file has closes of the numeraire, all others are divided by them; otherwise closes count
     in the numeraire. Raises ConfigError for missing columns or packages, times that go back or
     repeat, and invalid closes.
@@ -239,7 +239,7 @@ _KINDS = {PriceSource.FEED: FEED, PriceSource.TWAP: POOLS}
 
 @dataclass(frozen=True, slots=True)
 class _FetchedPrices:
-    """Prices of one token from one source, and why there are none or no older ones."""
+    """Prices of one token from one source; `why` is the reason if there are none, or none older."""
 
     token: Token
     source: str
@@ -313,10 +313,10 @@ def import_prices(
 
 
 def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> Document:
-    """Read the prices of the last `back` at each full hour from the chain, and record those of hours
-    without a price. Each token's feed or the TWAP of its pinned pools is read, in the order of
-    reference.kind, or `source` alone; a quorum of operators must agree. Raises ConfigError for an
-    invalid source or time.
+    """Read the prices of the last `back` at each full hour from the chain, and record those for
+    hours without a price. Each token's feed or the TWAP of its pinned pools is read, in the order
+    of reference.kind, or `source` alone; a quorum of operators must agree. Raises ConfigError for
+    an invalid source or time.
     """
     if source is not None and source not in SOURCES:
         raise ConfigError(f"--source: {source!r} is unknown", f"choose from {', '.join(SOURCES)}")
@@ -389,8 +389,8 @@ def _tokens(agent: Agent) -> list[Token]:
 def _by_feeds(
     agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]
 ) -> list[_FetchedPrices]:
-    """Return token over numeraire at each time, by the latest round of both feeds, where neither was
-    stale.
+    """Return prices of the tokens in the numeraire at each time, from the latest rounds of both
+    feeds; times with a stale round are omitted.
     """
     numeraire = step.portfolio.numeraire
     unit_usd, unit_fault = _feed_prices(agent, step, numeraire, ends_s[-1])
@@ -418,8 +418,8 @@ FeedPrices = tuple[tuple[int, Fraction], ...]
 def _feed_prices(
     agent: Agent, step: StepInput, token: Token, since_s: int
 ) -> tuple[FeedPrices, str]:
-    """Return the prices of the token's feed, and why they do not reach back to `since_s`, if they do
-    not.
+    """Return the prices of the token's feed, and the reason if they do not reach back to `since_s`
+    (empty otherwise).
     """
     feed = step.portfolio.feed(token.address)
     if feed is None:

@@ -1,4 +1,4 @@
-"""Step history and the kill switch, from the store alone, without any chain."""
+"""Step history and the kill switch, from the store alone."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 
 
 class StepCosts:
-    """Costs of transactions by their ledger entries, and token names."""
+    """Realised costs of transactions, and past valuations, from the ledger."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -123,8 +123,8 @@ def waiting_orders(config: Path | str) -> WaitingDocument:
 
 
 def cancel_waiting(config: Path | str, wanted: str) -> CancelledDocument:
-    """End a limit order or gradual execution by its id; sent transactions stay. Raises ConfigError
-    for an unknown id.
+    """End a limit order or gradual execution by its id; transactions already sent are unaffected.
+    Raises ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if not store.executions.end(wanted, "cancelled", "by its owner", int(time.time())):
@@ -340,8 +340,8 @@ def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
 
 
 def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
-    """Pause by the file beside a store that cannot be opened, and return it. Raises `error` if the
-    file cannot be created either.
+    """Create the pause file beside a store that cannot be opened, and return its path. Raises
+    `error` if the file cannot be created either.
     """
     file = pause_file(wiring.store_file(loaded))
     try:
@@ -352,8 +352,8 @@ def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
 
 
 def pause(config: Path | str, reason: str) -> PauseDocument:
-    """Pause everything that sends until `resume`. If the store cannot be opened, the file beside it
-    pauses, and `store` has the reason.
+    """Pause all sending until `resume`. If the store cannot be opened, a file beside it pauses, and
+    `store` has the reason.
     """
     loaded = load_config(config, guarded=False)
     with ExitStack() as stack:
@@ -371,7 +371,7 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
 
 
 def resume(config: Path | str) -> PauseDocument:
-    """End the pause and any stop; sales and payments of the stop remain."""
+    """End the pause and any stop; sales and payments already made are not undone."""
     with wiring.open_store_offline(load_config(config)) as (store, switch):
         if (stopped := store.requests.stopping()) is not None:
             store.requests.end(stopped.id, RequestState.RELEASED, int(time.time()))
@@ -392,7 +392,7 @@ def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
         return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
 
     words = [
-        f"Standing off the targets cost {money(found.risk)} of risk within"
+        f"Being off target cost {money(found.risk)} of risk within"
         f" {format_duration(found.horizon_s)}."
     ]
     words += [f"Measured: {found.measured}."] if found.measured else []

@@ -1,1 +1,1 @@
-"""Set-up, checks, wallet and endpoints before the first trade."""
+"""Set-up, checks and wallet keys before the first trade."""

@@ -174,8 +174,8 @@ _DESCRIPTION_BYTES = 160
 _DOLLAR = "USD"
 _UNKNOWN = "?"
 UNBOUNDED = 2**95 - 1
-"""Maximum answers from here on are no bound: aggregators without one return the maximum of an
-integer type."""
+"""A maximum answer from this value on is no bound: aggregators without an upper bound return the
+maximum of an integer type."""
 
 
 def price_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
@@ -187,8 +187,8 @@ def price_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[Chec
 
 
 def _unguarded(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
-    """Yield trigger settings that an attacker could predict, or manipulate within a block; none on
-    local chains.
+    """Yield warnings of triggers that prices of a single block can fire, and of schedules without
+    jitter, which an attacker can predict; none on local chains.
     """
     if context.config.chain.local:
         return
@@ -281,7 +281,7 @@ def _sequencer(step: StepInput) -> Iterator[CheckLine]:
         yield "sequencer", OK, "up", ""
 
 
-# --- Screening of tokens without a plan.
+# --- Screening of tokens outside a plan.
 
 
 def screen_tokens(
@@ -521,7 +521,7 @@ def _operators(loaded: LoadedConfig) -> CheckResult:
 
 
 def _submission(config: Config) -> CheckResult:
-    """Check whether transactions are public before they are mined, and what that can cost (T1,
+    """Check whether transactions are public before they are mined, and state the possible loss (T1,
     T15).
     """
     if config.chain.local or submission(config) == PRIVATE:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_AGE_S = 90_000
-"""A feed's slowest heartbeat is a day."""
+"""Maximum age of a round: the slowest heartbeat of a feed is a day, plus an hour of tolerance."""
 MAX_PRICE_RATIO = Fraction(101, 100)
 _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
@@ -237,8 +237,8 @@ def trust(
     """Return every contract of the config and each discovered pool with its code hash, and pin them
     if `confirm` returns True; it is not called if all are pinned already.
 
-    With `unseen` no user reviews them: on a live chain a config edited by hand then pins nothing.
-    Raises Refused if an address holds no code.
+    With `unseen` no user reviews them; Refused is then raised on a live chain if the config was
+    edited by hand. Raises Refused if an address holds no code.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_context(loaded, transports, untrusted_pools=True) as context:
@@ -413,7 +413,7 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
             ),
             unlisted,
         )
-    # The config's own entry comes first: it has the feed.
+    # The preset's entry replaces the token list's: it has the feed.
     found = {token.address: token for token in reversed((*known, *listed)) if token.symbol == name}
     refuse_look_alike(name, next(iter(found), None), known, listed)
     if not found:

@@ -59,7 +59,7 @@ def import_wallet(
     file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0
 ) -> Document:
     """Import a private key (64 hex digits), or account `index` of a recovery phrase: typed without
-    echo, or from standard input without a terminal. Stored like in `create_wallet`.
+    echo, or read from standard input if there is no terminal. Stored as by `create_wallet`.
     """
     disable_core_dumps()
     entry = _places(file, keyring, password)
@@ -68,9 +68,7 @@ def import_wallet(
     early = password.given or ask is None  # errors that need no prompt are raised before one
     secret = _new_password(password, ask) if file is not None and early else None
     text = Secret(ask("Private key or recovery phrase: ")) if ask is not None else _standard_input()
-    found = parse_private_key(
-        text, "what was typed" if ask is not None else "standard input", index
-    )
+    found = parse_private_key(text, "the typed key" if ask is not None else "standard input", index)
     if isinstance(found, ConfigError):
         raise found
     if file is not None and secret is None:
