@@ -218,7 +218,9 @@ def reconcile(
 
 
 def _shown(document: Document, hint: str) -> None:
-    """Print the open transactions, the pending ones, and the next command."""
+    """Print the transactions with their counts, the number booked, and `hint` while any is
+    pending.
+    """
     if document["transactions"]:
         _show(document)
     if document.get("booked"):

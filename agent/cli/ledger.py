@@ -298,5 +298,7 @@ def show_check(document: Document) -> None:
 
 
 def format_share(bps: float | None) -> str:
-    """-12 -> -0.12 %; empty if unknown, and a value rounded to zero has no sign."""
+    """Format basis points as percent: -12 as -0.12 %; empty if unknown. A rounded zero has no
+    sign.
+    """
     return "" if bps is None else f"{bps / 100:z.2f} %"

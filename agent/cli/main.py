@@ -30,7 +30,7 @@ GARBAGE = 300_000
 """Objects between two passes of the garbage collector. Imports create as many permanent objects;
 scanning them took a fifth of the time of `status`."""
 TYPER_INTERRUPTED = 128 + 2
-"""Typer's exit code of Ctrl-C; none of our commands ends with it."""
+"""Typer's exit code of Ctrl-C; no command returns it."""
 
 
 def declared_commands() -> list[DeclaredCommand]:
@@ -145,7 +145,7 @@ def main() -> None:
 
 
 def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
-    """Run one command and return its exit code. Raises OSError if an output takes no more."""
+    """Run one command and return its exit code. Raises OSError if an output cannot be written."""
     try:
         code = app(standalone_mode=False)
         if code == TYPER_INTERRUPTED:

@@ -100,7 +100,7 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class RunTerms:
-    """Options of a run, as typed."""
+    """Options of a run, as entered."""
 
     send: bool
     every: str

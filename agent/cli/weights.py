@@ -177,7 +177,7 @@ def _show_weights(document: Document) -> None:
 
 
 def _correlations(document: Document) -> FigureTable:
-    """Return the lower half of the correlation matrix."""
+    """Return the lower triangle of the correlation matrix."""
     from agent.cli.display import tables
 
     known = document["correlations"]

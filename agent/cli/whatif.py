@@ -191,9 +191,8 @@ def whatif(
 
 
 def document(found: WhatIf) -> Document:
-    """Return the document of the answer.
-
-    Values as decimal strings in the given unit, rounded half-even at the 18th place.
+    """Return the document of a what-if. Values are decimal strings in the given unit, rounded
+    half-even to 18 places.
     """
     return {
         "total": _text(found.total),

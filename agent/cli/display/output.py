@@ -170,7 +170,7 @@ def ask_with_changes(lines: tuple[str, ...], question: str) -> bool:
 
 
 def format_stage(stage: str) -> str:
-    """Describe a progress stage for people; stages of a transaction have fixed names
+    """Describe a progress stage in words; stages of a transaction have fixed names
     (SubmissionEvent).
     """
     match stage.split(":"):

@@ -261,7 +261,7 @@ def show_tax(console: Console, found: Document | None) -> None:
 
 
 def actions_table(found: Sequence[Document], decimals: dict[str, int]) -> FigureTable:
-    """Each liquidity action with its amounts and minimums."""
+    """Table of liquidity actions with their amounts and minimums."""
     made = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
                         order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
     for item in found:
@@ -290,7 +290,7 @@ def show_execution(console: Console, document: Document) -> None:
 
 
 def slices_table(found: Document, numeraire: str) -> FigureTable:
-    """Comparison of slices, a row for each number of them."""
+    """Table of the costs by number of slices."""
     made = table(
         f"Slices against one trade, in {numeraire}: {found['why']}", (), ("slices", *SLICE_PARTS)
     )
@@ -302,7 +302,7 @@ def slices_table(found: Document, numeraire: str) -> FigureTable:
 
 
 def executions_table(found: Sequence[Document]) -> FigureTable:
-    """Gradual executions, with progress or end of each."""
+    """Table of gradual executions, with progress and state."""
     made = table("Corrections over time", ("id", "style", "began", "next", "state"), ("slices",))
     for item in found:
         made.add_row(
@@ -329,6 +329,6 @@ def format_execution(found: Document, numeraire: str) -> str:
     return (
         f"Under way since {found['began']}: {found['style']}, {found['rounds_done']} of about"
         f" {found['rounds_about']} slices done, {found['moved']} of {found['wish']} {numeraire}"
-        f" moved, {found['spent']} lost to the arrival prices of {budget}; next {found['next']},"
-        f" over {found['expires']}"
+        f" moved, {found['spent']} lost against arrival prices, of {budget}; next {found['next']},"
+        f" expires {found['expires']}"
     )

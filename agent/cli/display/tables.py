@@ -197,7 +197,7 @@ class Notice:
 
 
 def bps(value: int) -> str:
-    """4250 -> 42.50 %."""
+    """Format basis points as percent: 4250 as 42.50 %."""
     return f"{value / 100:.2f} %"
 
 
@@ -397,7 +397,7 @@ def decision(document: Document) -> Notice:
 
 
 def format_trigger(found: Document) -> str:
-    """Describe the trigger for people."""
+    """Describe the trigger in one line."""
     parts = [f"Trigger: {found['words']}, to {found['destination']}"]
     if found["bands"]:
         parts.append(f"bands of single assets: {found['bands']}")

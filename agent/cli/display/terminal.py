@@ -100,9 +100,9 @@ Handler = Callable[[int, FrameType | None], None]
 GRACE_S = 0.25
 """Seconds for cleanup such as temporary folders; native code still running is not waited for."""
 PATIENCE_S = 3.0
-"""Seconds from Ctrl-C until a sending command is killed; the journal has everything."""
+"""Seconds from Ctrl-C until a sending command is killed; sent transactions are in the journal."""
 RUN_PATIENCE_S = 5.0
-"""Seconds from the second Ctrl-C in a long run; the first requests a graceful stop."""
+"""Seconds from the second Ctrl-C until a long run is killed; the first requests a graceful stop."""
 MESSAGE = "interrupted; nothing was sent"
 SETTLED_LATER = "interrupted. Sent transactions are in the journal; the next run settles them"
 OFFLINE: set[str] = set()
