@@ -243,7 +243,9 @@ def _known(config: dict[str, Any], symbol: str, address: str) -> str | None:
 
 
 def _block(lines: Sequence[str], place: int) -> tuple[int, int]:
-    """First line of the asset's table, and the line after its last key."""
+    """Return the indices of the first line of the asset's table and of the line after its last
+    key.
+    """
     headers = [number for number, line in enumerate(lines) if _HEADER.match(line)]
     if place >= len(headers):
         raise ConfigError(

@@ -110,8 +110,8 @@ def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
     """Load variables from `folder`/.env; existing variables take precedence.
 
     Only variables in `wanted` or with prefix TRIMTAB_ are set. Raises ConfigError for a line that
-    is not NAME=VALUE, or if other users can read, write or own a file that sets a variable. Errors
-    do not repeat the content.
+    is not NAME=VALUE, or if the file sets a variable and another user owns it or can read or write
+    it. Errors do not repeat the content.
     """
     file = folder / ENV_FILE
     try:

@@ -81,7 +81,9 @@ LevelKey = Annotated[OrderLevel, BeforeValidator(parse_level)]
 
 
 class ExitKeys(ConfigTable):
-    """Keys of exits: at or below a price, at or above a price, or a distance below the highest."""
+    """Keys of exits: a stop loss at or below a level, a take profit at or above one, and a trailing
+    stop at a distance below the highest price.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -100,7 +102,7 @@ class OrdersTable(ExitKeys):
     """Orders of the whole portfolio, and common settings.
 
     `absent` is the destination of the weight of an asset that was sold or waits for its entry.
-    `hysteresis` is the distance from its level at which an order is armed, and a closed entry opens
+    `hysteresis` is the distance from its level at which an order is armed and a closed entry opens
     again.
     """
 

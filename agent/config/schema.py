@@ -93,10 +93,10 @@ class RpcTable(ConfigTable):
 class ChainTable(ConfigTable):
     """The chain.
 
-    `single_operator` names an operator that needs no second one; local chains need no name. `fork`
-    marks a local copy of a live chain under that chain's id: only published test keys sign. `quorum`
-    requires more operators than the default. Nothing is signed while the newest blocks of too few
-    operators are within `max_lag_blocks` of each other.
+    `single_operator` names the only operator, whose answers are then trusted alone; local chains
+    need no name. `fork` marks a local copy of a live chain under that chain's id: only published
+    test keys sign. `quorum` requires more operators than the default. Nothing is signed unless the
+    newest blocks of enough operators are within `max_lag_blocks` of each other.
     """
 
     chain_id: int = Field(gt=0)
@@ -131,8 +131,8 @@ class ChainTable(ConfigTable):
 
     @property
     def min_operators(self) -> int:
-        """Operators that must agree before money moves: two, or one if allowed by name, or
-        `quorum`.
+        """Operators that must agree before money moves: two (one on a local chain or if allowed by
+        name), or `quorum` if it is more.
         """
         return max(self._least, self.quorum or 0)
 
@@ -176,7 +176,7 @@ class VenuesTable(ConfigTable):
     @model_validator(mode="before")
     @classmethod
     def _live(cls, data: Any) -> Any:
-        """Refuse kinds of pools that are planned and back-tested only."""
+        """Refuse pool kinds that only plans and back-tests know."""
         simulated = sorted(POOL_KINDS.keys() - cls.model_fields.keys())
         named = [kind for kind in simulated if isinstance(data, dict) and kind in data]
         if named:
@@ -361,7 +361,7 @@ MIN_TWAP_WINDOW_S = 1_800
 LONGEST_DEADLINE_S = 1_800
 """A swap that is valid for longer is a free option for anyone who can delay it (T7)."""
 LONGEST_JUMP_WAIT_S = 30 * 86_400
-"""Longest delay of purchases by a gift from a stranger."""
+"""Longest time that a transfer from a stranger can delay purchases."""
 LARGEST_JITTER_BPS = BPS // 2
 """Longest random delay, as a share of a schedule's interval."""
 
@@ -436,8 +436,8 @@ class AssetTable(HubTable, OrderKeys):
 
     `reserve` is an amount in whole coins that is not managed. `rebasing` is the largest daily
     change of the balance without a transfer, of rebasing and interest-bearing tokens. `band`
-    replaces the trigger's. Orders are in agent/config/orders.py. `native` is never written: the
-    file then has address = "native", and `address` here is the wrapped token's.
+    replaces the trigger's. Orders are in agent/config/orders.py. `native` is no key of the file: it
+    is set where the file has address = "native", and `address` is then the wrapped token's.
     """
 
     target: Weight

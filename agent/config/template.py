@@ -579,7 +579,7 @@ def _table(document: TOMLDocument, name: str) -> Table:
 
 
 def _inline(values: Mapping[str, str]) -> Item:
-    """One line with spaces inside the braces, like the rest of the file."""
+    """Return an inline table with spaces inside the braces, like the rest of the file."""
     import tomlkit
 
     pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())

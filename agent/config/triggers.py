@@ -70,8 +70,8 @@ Correlation = Annotated[int, BeforeValidator(_signed)]
 
 
 class EstimateTable(ConfigTable):
-    """Sampling of recorded prices for estimates of volatilities and correlations, with an allocator's
-    keys.
+    """Sampling of recorded prices for estimates of volatilities and correlations; an allocator has
+    the same keys.
     """
 
     window: Duration

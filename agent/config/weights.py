@@ -261,8 +261,8 @@ def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
 
 
 def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
-    """Read coins by token from a CSV with the columns symbol, supply and optionally as_of. Raises
-    ConfigError with the line.
+    """Read the supplies of tokens from a CSV with the columns symbol, supply and optionally as_of.
+    Raises ConfigError naming the line.
     """
     tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
     field = f"portfolio.weights.supplies: {path.name}"
